@@ -63,8 +63,8 @@ def can_confine() -> bool:
     if os.getuid() == 0 and not _succeeds("unshare", "--user", "true"):
         return False
     for _ in range(3):
-        Sandbox.forget()
-        if not Sandbox(Settings()).found().open_walls:
+        Sandbox.forget_findings()
+        if not Sandbox(Settings()).find_isolation().open_walls:
             return True
     return False
 
@@ -76,9 +76,9 @@ def can_run_containers() -> bool:
     except ImportError:
         return False
     try:
-        if images.why_not():
+        if images.unavailable_reason():
             return False
-        stack.compose()
+        stack.compose_command()
     except stack.StackError:
         return False
     return True

@@ -1,8 +1,8 @@
 """A policy for tests of other things: it permits every call. The product has none such."""
 
-from bulkhead.policy.ruling import Proposal, Ruling
+from bulkhead.policy.ruling import CallProposal, CallRuling
 
 
-def permitted(proposal: Proposal) -> Ruling:
+def permitted(proposal: CallProposal) -> CallRuling:
     """Whatever it is."""
-    return Ruling("permit", "no-policy", "0" * 64)
+    return CallRuling("permit", "no-policy", "0" * 64)

@@ -36,7 +36,7 @@ from bulkhead_contracts import (
 from .task.v1 import TaskRequestedV1
 from .task.v2 import upcast_task_requested
 from .types import Body
-from .wording import words
+from .wording import describe_error
 
 Plane = Literal["mesh", "rpc", "events"]
 PUBLISHER = "publisher"
@@ -68,7 +68,9 @@ class DecodeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Who says what to whom. `edges` are (producer, consumer) pairs; `older` maps versions to (class, upcast)."""
+    """Route of one message type. `edges` are (producer, consumer) pairs; `older` maps versions to (class,
+    upcast).
+    """
 
     body: type[Body]
     edges: tuple[tuple[str, str], ...]
@@ -82,11 +84,11 @@ class Row:
         return self.body.TYPE
 
 
-def _to(receiver: str, *senders: str) -> tuple[tuple[str, str], ...]:
+def _edges_to(receiver: str, *senders: str) -> tuple[tuple[str, str], ...]:
     return tuple((sender, receiver) for sender in senders)
 
 
-def _from(sender: str, *receivers: str) -> tuple[tuple[str, str], ...]:
+def _edges_from(sender: str, *receivers: str) -> tuple[tuple[str, str], ...]:
     return tuple((sender, receiver) for receiver in receivers)
 
 
@@ -94,91 +96,99 @@ ROWS: tuple[Row, ...] = (
     # The edge
     Row(
         task.TaskRequested,
-        _to("gateway", PUBLISHER, "gateway", "doors"),
+        _edges_to("gateway", PUBLISHER, "gateway", "doors"),
         "gateway",
         older={1: (TaskRequestedV1, upcast_task_requested)},
     ),
-    Row(task.TaskCancelRequested, (*_to("gateway", PUBLISHER, "gateway"), *_to("planner", "gateway")), "gateway"),
-    Row(task.TaskRejected, _from("gateway", "gateway", "doors"), "gateway"),
-    Row(task.TaskQueued, _to("gateway", "gateway"), "gateway"),
-    Row(task.PlacesGiven, _to("gateway", "gateway"), "gateway"),
-    Row(task.TaskReleased, _to("gateway", "gateway"), "gateway"),
-    Row(grant.GrantRequested, _to("signer", "gateway"), "signer", plane="rpc"),
-    Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),
-    Row(grant.VouchRequested, _to("signer", "gateway", "doors"), "signer", plane="rpc"),
-    Row(grant.VouchReplied, _from("signer", "gateway", "doors"), "signer", plane="rpc"),
-    Row(grant.ToolsRequested, _to("signer", "doors"), "signer", plane="rpc"),
-    Row(grant.ToolsReplied, _from("signer", "doors"), "signer", plane="rpc"),
-    Row(task.TaskSubmitted, _to("planner", "gateway"), "gateway"),
+    Row(
+        task.TaskCancelRequested,
+        (*_edges_to("gateway", PUBLISHER, "gateway"), *_edges_to("planner", "gateway")),
+        "gateway",
+    ),
+    Row(task.TaskRejected, _edges_from("gateway", "gateway", "doors"), "gateway"),
+    Row(task.TaskQueued, _edges_to("gateway", "gateway"), "gateway"),
+    Row(task.PlacesGiven, _edges_to("gateway", "gateway"), "gateway"),
+    Row(task.TaskReleased, _edges_to("gateway", "gateway"), "gateway"),
+    Row(grant.GrantRequested, _edges_to("signer", "gateway"), "signer", plane="rpc"),
+    Row(grant.GrantReplied, _edges_from("signer", "gateway"), "signer", plane="rpc"),
+    Row(grant.VouchRequested, _edges_to("signer", "gateway", "doors"), "signer", plane="rpc"),
+    Row(grant.VouchReplied, _edges_from("signer", "gateway", "doors"), "signer", plane="rpc"),
+    Row(grant.ToolsRequested, _edges_to("signer", "doors"), "signer", plane="rpc"),
+    Row(grant.ToolsReplied, _edges_from("signer", "doors"), "signer", plane="rpc"),
+    Row(task.TaskSubmitted, _edges_to("planner", "gateway"), "gateway"),
     # What the planner tells the edge
-    Row(task.TaskAccepted, _from("planner", "gateway"), "planner"),
-    Row(plan.PlanRejected, _from("planner", "gateway"), "planner"),
-    Row(plan.PlanAdopted, _from("planner", "gateway"), "planner"),
-    Row(task.StepStarted, _from("planner", "gateway"), "planner"),
-    Row(task.StepEnded, _from("planner", "gateway"), "planner"),
-    Row(task.Progressed, _from("planner", "gateway"), "planner"),
-    Row(task.TaskPaused, _from("planner", "gateway"), "planner"),
-    Row(task.TaskEnded, (*_to("gateway", "planner", "gateway"), *_to("doors", "planner", "gateway")), "planner"),
-    Row(task.TaskStopped, _from("planner", "budget"), "planner"),
+    Row(task.TaskAccepted, _edges_from("planner", "gateway"), "planner"),
+    Row(plan.PlanRejected, _edges_from("planner", "gateway"), "planner"),
+    Row(plan.PlanAdopted, _edges_from("planner", "gateway"), "planner"),
+    Row(task.StepStarted, _edges_from("planner", "gateway"), "planner"),
+    Row(task.StepEnded, _edges_from("planner", "gateway"), "planner"),
+    Row(task.Progressed, _edges_from("planner", "gateway"), "planner"),
+    Row(task.TaskPaused, _edges_from("planner", "gateway"), "planner"),
+    Row(
+        task.TaskEnded,
+        (*_edges_to("gateway", "planner", "gateway"), *_edges_to("doors", "planner", "gateway")),
+        "planner",
+    ),
+    Row(task.TaskStopped, _edges_from("planner", "budget"), "planner"),
     # Steps
-    Row(step.StepAssigned, _from("planner", "worker", "doors"), "planner"),
-    Row(step.StepCancelRequested, (*_from("planner", "worker", "doors"), ("worker", "doors")), "planner"),
-    Row(step.StepProposed, _from("worker", "checker"), "worker"),
-    Row(step.StepFinished, _to("planner", "worker", "doors"), "worker"),
-    Row(step.StepPaused, _to("planner", "worker", "checker", "doors"), "planner"),
-    Row(step.StepExtended, _from("planner", "worker", "checker", "doors"), "planner"),
-    Row(step.DelegationRequested, _from("worker", "doors"), "doors"),
-    Row(step.DelegationReplied, _from("doors", "worker"), "doors"),
-    Row(step.StepTaken, _to("doors", "doors"), "doors"),
-    Row(step.StepAnswered, _to("doors", "doors"), "doors"),
-    Row(delegation.StepTakeRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(delegation.StepTakeReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(delegation.StepBeatRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(delegation.StepBeatReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(delegation.StepAnswerRequested, _to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(delegation.StepAnswerReplied, _from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
-    Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
+    Row(step.StepAssigned, _edges_from("planner", "worker", "doors"), "planner"),
+    Row(step.StepCancelRequested, (*_edges_from("planner", "worker", "doors"), ("worker", "doors")), "planner"),
+    Row(step.StepProposed, _edges_from("worker", "checker"), "worker"),
+    Row(step.StepFinished, _edges_to("planner", "worker", "doors"), "worker"),
+    Row(step.StepPaused, _edges_to("planner", "worker", "checker", "doors"), "planner"),
+    Row(step.StepExtended, _edges_from("planner", "worker", "checker", "doors"), "planner"),
+    Row(step.DelegationRequested, _edges_from("worker", "doors"), "doors"),
+    Row(step.DelegationReplied, _edges_from("doors", "worker"), "doors"),
+    Row(step.StepTaken, _edges_to("doors", "doors"), "doors"),
+    Row(step.StepAnswered, _edges_to("doors", "doors"), "doors"),
+    Row(delegation.StepTakeRequested, _edges_to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepTakeReplied, _edges_from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepBeatRequested, _edges_to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepBeatReplied, _edges_from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepAnswerRequested, _edges_to("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(delegation.StepAnswerReplied, _edges_from("doors", OUTSIDE_WORKER), "doors", plane="rpc"),
+    Row(verdict.VerdictReached, _edges_from("checker", "planner"), "checker"),
     # Steps with each other
     Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),
     Row(peer.AnswerGiven, (("worker", "planner"), ("planner", "worker")), "planner"),
-    Row(lease.LeaseRequested, _from("worker", "planner"), "planner"),
-    Row(lease.LeaseReleaseRequested, _from("worker", "planner"), "planner"),
-    Row(lease.LeaseQueued, _from("planner", "worker"), "planner"),
-    Row(lease.LeaseGranted, _from("planner", "worker"), "planner"),
-    Row(lease.LeaseEnded, _from("planner", "worker"), "planner"),
-    Row(lease.LeaseRefused, _from("planner", "worker"), "planner"),
-    Row(agent.WaitRefused, _from("budget", "worker"), "budget"),
-    Row(agent.AgentWarned, _from("budget", "worker", "doors"), "budget"),
+    Row(lease.LeaseRequested, _edges_from("worker", "planner"), "planner"),
+    Row(lease.LeaseReleaseRequested, _edges_from("worker", "planner"), "planner"),
+    Row(lease.LeaseQueued, _edges_from("planner", "worker"), "planner"),
+    Row(lease.LeaseGranted, _edges_from("planner", "worker"), "planner"),
+    Row(lease.LeaseEnded, _edges_from("planner", "worker"), "planner"),
+    Row(lease.LeaseRefused, _edges_from("planner", "worker"), "planner"),
+    Row(agent.WaitRefused, _edges_from("budget", "worker"), "budget"),
+    Row(agent.AgentWarned, _edges_from("budget", "worker", "doors"), "budget"),
     # Calls outward
-    Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS, "doors"), "model_gateway"),
-    Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS, "doors"), "model_gateway"),
-    Row(model.ModelsRequested, _to("model_gateway", "doors"), "model_gateway", plane="rpc"),
-    Row(model.ModelsReplied, _from("model_gateway", "doors"), "model_gateway", plane="rpc"),
-    Row(tool.ToolCallRequested, _to("tool_executor", "worker", "doors"), "tool_executor"),
-    Row(tool.ToolCallCancelRequested, _to("tool_executor", "worker"), "tool_executor"),
-    Row(tool.ToolCallReplied, _from("tool_executor", "worker", "doors"), "tool_executor"),
-    Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(tool.WritesReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(tool.CitedCallRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(tool.CitedCallReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(retrieval.RetrievalRequested, _to("rag", "worker", "doors"), "rag"),
-    Row(retrieval.RetrievalReplied, _from("rag", "worker", "doors"), "rag"),
-    Row(journal.TaskMessagesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(journal.TaskMessagesReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),
-    Row(retrieval.DocumentIngested, _from("rag", "gateway"), "rag"),
-    Row(retrieval.DocumentDeleteRequested, _to("rag", "gateway"), "rag"),
-    Row(retrieval.DocumentDeleted, _from("rag", "gateway"), "rag"),
-    Row(retrieval.DocumentsRequested, _to("rag", "gateway"), "rag", plane="rpc"),
-    Row(retrieval.DocumentsReplied, _from("rag", "gateway"), "rag", plane="rpc"),
-    Row(retrieval.PassageRequested, _to("rag", "gateway"), "rag", plane="rpc"),
-    Row(retrieval.PassageReplied, _from("rag", "gateway"), "rag", plane="rpc"),
+    Row(model.ModelCallRequested, _edges_to("model_gateway", *DECIDERS, "doors"), "model_gateway"),
+    Row(model.ModelCallReplied, _edges_from("model_gateway", *DECIDERS, "doors"), "model_gateway"),
+    Row(model.ModelsRequested, _edges_to("model_gateway", "doors"), "model_gateway", plane="rpc"),
+    Row(model.ModelsReplied, _edges_from("model_gateway", "doors"), "model_gateway", plane="rpc"),
+    Row(tool.ToolCallRequested, _edges_to("tool_executor", "worker", "doors"), "tool_executor"),
+    Row(tool.ToolCallCancelRequested, _edges_to("tool_executor", "worker"), "tool_executor"),
+    Row(tool.ToolCallReplied, _edges_from("tool_executor", "worker", "doors"), "tool_executor"),
+    Row(tool.WritesRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.WritesReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.CitedCallRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.CitedCallReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(retrieval.RetrievalRequested, _edges_to("rag", "worker", "doors"), "rag"),
+    Row(retrieval.RetrievalReplied, _edges_from("rag", "worker", "doors"), "rag"),
+    Row(journal.TaskMessagesRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(journal.TaskMessagesReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(retrieval.DocumentIngestRequested, _edges_to("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentIngested, _edges_from("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentDeleteRequested, _edges_to("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentDeleted, _edges_from("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentsRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentsReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.PassageRequested, _edges_to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.PassageReplied, _edges_from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
         (
-            *_from("model_gateway", *DECIDERS, "doors"),
-            *_from("tool_executor", "worker", "doors"),
-            *_from("rag", "worker", "doors"),
+            *_edges_from("model_gateway", *DECIDERS, "doors"),
+            *_edges_from("tool_executor", "worker", "doors"),
+            *_edges_from("rag", "worker", "doors"),
             ("doors", "worker"),
         ),
         "runtime",
@@ -186,64 +196,64 @@ ROWS: tuple[Row, ...] = (
     Row(
         control.CallResumed,
         (
-            *_from("model_gateway", *DECIDERS, "doors"),
-            *_from("tool_executor", "worker", "doors"),
-            *_from("rag", "worker", "doors"),
+            *_edges_from("model_gateway", *DECIDERS, "doors"),
+            *_edges_from("tool_executor", "worker", "doors"),
+            *_edges_from("rag", "worker", "doors"),
             ("doors", "worker"),
         ),
         "runtime",
     ),
     # Approvals
-    Row(approval.ApprovalRequested, _from("tool_executor", "gateway", "tool_executor"), "tool_executor"),
-    Row(approval.ApprovalEnded, _from("tool_executor", "gateway"), "tool_executor"),
-    Row(approval.DecideRequested, _to("gateway", PUBLISHER, "gateway"), "gateway"),
-    Row(approval.SignatureRequested, _to("signer", "gateway"), "signer", plane="rpc"),
-    Row(approval.SignatureReplied, _from("signer", "gateway"), "signer", plane="rpc"),
-    Row(approval.ApprovalDecided, _from("gateway", "tool_executor"), "gateway"),
+    Row(approval.ApprovalRequested, _edges_from("tool_executor", "gateway", "tool_executor"), "tool_executor"),
+    Row(approval.ApprovalEnded, _edges_from("tool_executor", "gateway"), "tool_executor"),
+    Row(approval.DecideRequested, _edges_to("gateway", PUBLISHER, "gateway"), "gateway"),
+    Row(approval.SignatureRequested, _edges_to("signer", "gateway"), "signer", plane="rpc"),
+    Row(approval.SignatureReplied, _edges_from("signer", "gateway"), "signer", plane="rpc"),
+    Row(approval.ApprovalDecided, _edges_from("gateway", "tool_executor"), "gateway"),
     # Money
-    Row(budget.ReserveRequested, _to("budget", *DOERS), "budget", plane="rpc"),
-    Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
-    Row(budget.Reserved, _from("budget", JOURNAL), "budget"),
-    Row(budget.ReservedTogether, _from("budget", JOURNAL), "budget"),
-    Row(budget.Settled, _to("budget", *DOERS), "budget"),
+    Row(budget.ReserveRequested, _edges_to("budget", *DOERS), "budget", plane="rpc"),
+    Row(budget.ReserveReplied, _edges_from("budget", *DOERS), "budget", plane="rpc"),
+    Row(budget.Reserved, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.ReservedTogether, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.Settled, _edges_to("budget", *DOERS), "budget"),
     Row(budget.LedgerMarked, (("budget", "budget"), ("budget", JOURNAL)), "budget"),
-    Row(budget.Tripped, _from("budget", JOURNAL), "budget"),
-    Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
-    Row(budget.TaskCharged, _from("budget", "gateway"), "budget"),
-    Row(budget.Alerted, _from("budget", JOURNAL, "gateway"), "budget"),
-    Row(budget.NoticeRequested, _from("budget", "tool_executor", "gateway"), "budget"),
-    Row(budget.Overran, _from("budget", JOURNAL), "budget"),
-    Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.LimitsChanged, _from("budget", JOURNAL), "budget"),
-    Row(budget.TopUpRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.TopUpReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.SpendRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.SpendReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.CoordinationRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.CoordinationReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DeadLettersRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DeadLettersReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DeadLetterRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DeadLetterReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DismissalRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.DismissalReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.MeshRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.MeshReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.SubscribersRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.SubscribersReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
-    Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
+    Row(budget.Tripped, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.TaskHalted, _edges_from("budget", "planner"), "budget"),
+    Row(budget.TaskCharged, _edges_from("budget", "gateway"), "budget"),
+    Row(budget.Alerted, _edges_from("budget", JOURNAL, "gateway"), "budget"),
+    Row(budget.NoticeRequested, _edges_from("budget", "tool_executor", "gateway"), "budget"),
+    Row(budget.Overran, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.LimitsRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.LimitsReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.LimitsChanged, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.TopUpRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.TopUpReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SpendRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SpendReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.CoordinationRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.CoordinationReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLettersRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLettersReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLetterRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DeadLetterReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DismissalRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.DismissalReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.MeshRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.MeshReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SubscribersRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SubscribersReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.LedgerPart, _edges_from("budget", JOURNAL), "budget"),
+    Row(budget.LedgerCheckpointed, _edges_from("budget", JOURNAL), "budget"),
     # Halts by people
-    Row(control.HaltRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(control.HaltReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(control.Switched, _from("budget", JOURNAL), "budget"),
-    Row(control.ResetRequested, _to("budget", "gateway"), "budget", plane="rpc"),
-    Row(control.ResetReplied, _from("budget", "gateway"), "budget", plane="rpc"),
-    Row(control.BreakerReset, _from("budget", JOURNAL), "budget"),
+    Row(control.HaltRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.HaltReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.Switched, _edges_from("budget", JOURNAL), "budget"),
+    Row(control.ResetRequested, _edges_to("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.ResetReplied, _edges_from("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.BreakerReset, _edges_from("budget", JOURNAL), "budget"),
     # Events for programs outside
     *(
-        Row(body, _from("gateway", SUBSCRIBER), "gateway", plane="events")
+        Row(body, _edges_from("gateway", SUBSCRIBER), "gateway", plane="events")
         for body in (
             event.TaskAcceptedEvent,
             event.StepEndedEvent,
@@ -253,14 +263,14 @@ ROWS: tuple[Row, ...] = (
             event.TaskHaltedEvent,
         )
     ),
-    Row(event.EventPostRequested, _from("gateway", "tool_executor"), "gateway"),
+    Row(event.EventPostRequested, _edges_from("gateway", "tool_executor"), "gateway"),
     # Push notifications of A2A
-    Row(push.PushConfigSet, _to("gateway", "gateway"), "gateway"),
-    Row(push.PushConfigDeleted, _from("gateway", "gateway", "tool_executor"), "gateway"),
-    Row(push.PushPostRequested, _from("gateway", "tool_executor"), "gateway"),
-    Row(push.PushEnded, _from("tool_executor", "gateway"), "tool_executor"),
+    Row(push.PushConfigSet, _edges_to("gateway", "gateway"), "gateway"),
+    Row(push.PushConfigDeleted, _edges_from("gateway", "gateway", "tool_executor"), "gateway"),
+    Row(push.PushPostRequested, _edges_from("gateway", "tool_executor"), "gateway"),
+    Row(push.PushEnded, _edges_from("tool_executor", "gateway"), "tool_executor"),
     # Logins by workload identity
-    Row(identity.LoginDecided, _from("identity", JOURNAL), "identity"),
+    Row(identity.LoginDecided, _edges_from("identity", JOURNAL), "identity"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
     Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),
@@ -283,14 +293,14 @@ RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
 )
 
 
-def allowed(ce_type: str, sender: str, receiver: str) -> bool:
-    """Whether the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`, workers `wrk_*`."""
+def is_allowed(ce_type: str, sender: str, receiver: str) -> bool:
+    """True if the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`, workers `wrk_*`."""
     row = BY_TYPE.get(ce_type.rpartition(".v")[0])
     role = {"pub_": PUBLISHER, "wrk_": OUTSIDE_WORKER}.get(sender[:4], sender)
     return row is not None and (role, receiver) in row.edges
 
 
-def decode(ce_type: str, body: bytes) -> Body:
+def decode_body(ce_type: str, body: bytes) -> Body:
     """Read a body of any known version as the latest one.
 
     Raises DecodeError; its `later` is true for unknown types and versions (an upgraded replica may know them).
@@ -312,7 +322,7 @@ def decode(ce_type: str, body: bytes) -> Body:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise DecodeError("malformed_body", f"{ce_type}: {where}: {words(first)}") from error
+        raise DecodeError("malformed_body", f"{ce_type}: {where}: {describe_error(first)}") from error
     raise DecodeError(
         "unknown_version",
         f"{name} v{version} is unknown here (this reader knows up to v{row.body.VERSION}); upgrade the receiver",

@@ -108,7 +108,9 @@ class StepBeaten(Contract):
 
 
 class StepAnswer(Contract, extra="forbid"):
-    """What a holder answers, once. text: the result; or failed: why there is none. missing: what it lacks, in words."""
+    """Answer of a holder, once. text: the result; or failed: why there is none. missing: what it lacks, in
+    words.
+    """
 
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)] = ""
     failed: Reason = ""
@@ -144,7 +146,7 @@ class StepBeatRequested(Body, type="mesh.step.beat_requested"):
 
 
 class StepBeatReplied(Body, type="mesh.step.beat_replied"):
-    """Whether to go on; failure: the beat was not taken."""
+    """Word to go on or to stop; failure: the beat was not taken."""
 
     beaten: StepBeaten | None = None
     failure: Failure | None = None

@@ -41,14 +41,14 @@ class Envelope:
     traceparent: str = ""
     logic: int = 1
 
-    def headers(self) -> dict[str, str]:
-        """As NATS headers; empty attributes are left out."""
-        found = {
+    def to_headers(self) -> dict[str, str]:
+        """NATS headers of the envelope; empty attributes are left out."""
+        attributes = {
             "ce-specversion": "1.0",
             "ce-id": self.id,
             "ce-type": self.type,
             "ce-source": self.source,
-            "ce-time": rfc3339(self.time_unix_ms),
+            "ce-time": format_rfc3339(self.time_unix_ms),
             "content-type": CONTENT_TYPE,
             "ce-causeid": self.cause,
             "ce-actor": self.actor,
@@ -58,11 +58,11 @@ class Envelope:
             "traceparent": self.traceparent,
             "bulkhead-grant": self.grant,
         }
-        return {key: value for key, value in found.items() if value}
+        return {key: value for key, value in attributes.items() if value}
 
 
 @lru_cache(maxsize=64)
-def rfc3339(unix_ms: int) -> str:
+def format_rfc3339(unix_ms: int) -> str:
     """A time as `ce-time` has it. One decision's messages share theirs."""
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -84,13 +84,13 @@ def message_id(service_key: bytes, *parts: str) -> str:
     For a message its parts are subject and ce-id: a ce-id derives from its cause, and an outside publisher who
     chooses a cause's id must not reach beyond its own tenant and task.
     """
-    keyed = _keyed(service_key).copy()
+    keyed = _keyed_hash(service_key).copy()
     keyed.update("\n".join(parts).encode())
     return keyed.hexdigest()[:32]
 
 
 @lru_cache(maxsize=64)
-def _keyed(key: bytes) -> hmac.HMAC:
+def _keyed_hash(key: bytes) -> hmac.HMAC:
     """To look the hash up by its name costs a service that has slept more than all the rest of an id."""
     return hmac.new(key, digestmod="sha256")
 

@@ -18,26 +18,26 @@ from .tool.v1 import ToolSpec
 from .types import Body, Constraints, Contract, Count, Name, Reason, Tag, Token, UnixMs
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: a token is short."""
     return not value
 
 
 class TaskGrant(Contract):
-    """What a task may do: for whom, with which tools, over whose documents, up to which limits.
+    """Rights of a task: for whom, with which tools, over whose documents, up to which limits.
 
-    origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out under the
-    key that it had there, and a tool that honours keys does not do it again. feature, workflow: what its spending is
-    counted under besides; left out of the token when there is none. constraints: on the values of arguments, of every
-    call, in the language of `bulkhead.policy.constraints`. delegated: roles of its steps that are carried out
-    elsewhere, and by whom alone.
+    origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out
+    under the key that it had there, and a tool that honours keys does not do it again. feature, workflow:
+    what its spending is counted under besides; left out of the token when there is none. constraints: on the
+    values of arguments, of every call, in the language of `bulkhead.policy.constraints`. delegated: roles of
+    its steps that are carried out elsewhere, and by whom alone.
     """
 
     kind: Literal["task"] = "task"
     tenant: Token
     task: Token
     actor: Name
-    role: Annotated[str, Field(max_length=32, exclude_if=_empty)] = ""
+    role: Annotated[str, Field(max_length=32, exclude_if=_is_empty)] = ""
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
     limits: TaskLimits
@@ -48,23 +48,26 @@ class TaskGrant(Contract):
     feature: Tag = ""
     workflow: Tag = ""
     constraints: Constraints = ()
-    delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    delegated: Annotated[
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+    ] = ()
 
     @model_serializer(mode="wrap")
     def _without_empty_tags(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
-        found: dict[str, object] = full(self)
+        claims: dict[str, object] = full(self)
         for name in ("feature", "workflow"):
-            if not found[name]:
-                del found[name]  # Tokens that were signed before there were tags keep their bytes.
-        return found
+            if not claims[name]:
+                del claims[name]  # Tokens that were signed before there were tags keep their bytes.
+        return claims
 
 
 class StepGrant(Contract):
-    """What one step attempt may do. Tools must be a subset of the task grant's.
+    """Rights of one step attempt. Tools must be a subset of the task grant's.
 
-    role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not known.
-    flows: of the plan, so that nobody has to believe a worker what it declares. constraints: hold beside the task's.
-    parent_sha256: of the task grant that it narrows, without its signature; written where it is signed.
+    role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not
+    known. flows: of the plan, so that nobody has to believe a worker what it declares. constraints: hold
+    beside the task's. parent_sha256: of the task grant that it narrows, without its signature; written where
+    it is signed.
     """
 
     kind: Literal["step"] = "step"
@@ -76,16 +79,16 @@ class StepGrant(Contract):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     expires_unix_ms: UnixMs
     role: Annotated[str, Field(max_length=32)] = ""
-    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_is_empty)] = ()
     constraints: Constraints = ()
-    parent_sha256: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
+    parent_sha256: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
 
     @model_serializer(mode="wrap")
     def _without_empty_role(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
-        found: dict[str, object] = full(self)
+        claims: dict[str, object] = full(self)
         if not self.role:
-            del found["role"]  # Tokens that were signed before there were roles keep their bytes.
-        return found
+            del claims["role"]  # Tokens that were signed before there were roles keep their bytes.
+        return claims
 
 
 class Voucher(Contract):
@@ -148,10 +151,10 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     feature: Tag = ""
     workflow: Tag = ""
-    plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
-    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_empty, repr=False)] = ""
+    plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_is_empty, repr=False)] = ""
     constraints: Constraints = ()
-    drafted: Annotated[bool, Field(exclude_if=_empty)] = False
+    drafted: Annotated[bool, Field(exclude_if=_is_empty)] = False
 
 
 class GrantReplied(Body, type="mesh.grant.replied"):
@@ -165,9 +168,11 @@ class GrantReplied(Body, type="mesh.grant.replied"):
     limits: TaskLimits | None = None
     input: InputPolicy | None = None
     output: OutputPolicy | None = None
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
-    delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
-    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    delegated: Annotated[
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+    ] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
     code: str = ""
     reason: Reason = ""
     hint: Reason = ""

@@ -41,8 +41,8 @@ class OutputPolicy(Contract, extra="forbid"):
     personal_data: Literal["allow", "mask", "drop"] = "allow"
 
     @property
-    def drops(self) -> bool:
-        """Whether statements without a source are left out."""
+    def drops_unverified(self) -> bool:
+        """True if statements without a source are left out."""
         return self.unverified == "drop" or self.delivery != "draft"
 
 
@@ -50,7 +50,7 @@ DRAFT = OutputPolicy()
 """The policy of a tenant that has none."""
 
 
-def stricter(policy: OutputPolicy, wanted: Delivery | None) -> OutputPolicy:
+def with_stricter_delivery(policy: OutputPolicy, wanted: Delivery | None) -> OutputPolicy:
     """The policy with the stricter delivery of the tenant's and the one that a request asks for."""
     if wanted is None or STRICTER.index(wanted) <= STRICTER.index(policy.delivery):
         return policy

@@ -1,4 +1,6 @@
-"""Where the values of a call come from: what a service saw, signed by it, so that nobody between has to be believed."""
+"""Sources of the values of a call: what a service saw, signed by it, so that nobody between has to be
+believed.
+"""
 
 from typing import Annotated, Literal
 
@@ -60,8 +62,9 @@ class ValueOrigin(Contract):
 
 
 class Attribution(Contract):
-    """Where the values of one call come from, as the model gateway saw it. least: the least trusted source that was in
-    the context at all: an unmatched value counts as this. signature: over the task and all the rest."""
+    """Sources of the values of one call, as the model gateway saw them. least: the least trusted source that was
+    in the context at all: an unmatched value counts as this. signature: over the task and all the rest.
+    """
 
     tool: Name
     arguments_sha256: Sha256

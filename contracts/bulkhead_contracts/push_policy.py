@@ -1,4 +1,6 @@
-"""Where a tenant's push notifications may go: `push` in its row of the tenants file. Never on the wire."""
+"""Hosts to which a tenant's push notifications may go: `push` in its row of the tenants file. Never on the
+wire.
+"""
 
 from typing import Annotated
 
@@ -24,6 +26,6 @@ class PushPolicy(Contract, extra="forbid"):
     private_hosts: Annotated[tuple[ExactHost, ...], Field(max_length=bounds.MAX_PUSH_HOSTS)] = ()
 
     @property
-    def on(self) -> bool:
-        """Whether there are any."""
+    def is_enabled(self) -> bool:
+        """True if there are any."""
         return bool(self.hosts or self.private_hosts)

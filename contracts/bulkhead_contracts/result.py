@@ -14,7 +14,7 @@ Trust = Literal["system", "user", "untrusted"]
 LabelKind = Literal["objective", "document", "passage", "tool_result", "model_reply", "step_result"]
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: most labels have none."""
     return not value
 
@@ -46,7 +46,7 @@ class Omission(Contract):
     reason: Literal["truncated", "pruned", "summarised", "failed_part"]
     what: Summary
     detail: Reason = ""
-    refused: Annotated[bool, Field(exclude_if=_empty)] = False
+    refused: Annotated[bool, Field(exclude_if=_is_empty)] = False
 
 
 class Completeness(Contract):
@@ -56,7 +56,7 @@ class Completeness(Contract):
     omissions: Annotated[tuple[Omission, ...], Field(max_length=bounds.MAX_OMISSIONS)] = ()
 
     @classmethod
-    def missing(cls, *omissions: Omission) -> Self:
+    def with_omissions(cls, *omissions: Omission) -> Self:
         """Incomplete by these omissions."""
         return cls(complete=False, omissions=omissions[: bounds.MAX_OMISSIONS])
 
@@ -80,8 +80,8 @@ class Label(Contract):
     source: Summary = ""
     trust: Trust = "untrusted"
     observed_by: Token
-    step_id: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
-    signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=_empty)] = ""
+    step_id: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
+    signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=_is_empty)] = ""
     signature: Annotated[str, Field(max_length=128)] = ""
 
 
@@ -96,7 +96,7 @@ class Citation(Contract):
     end: Count
 
 
-def _nothing(value: int) -> bool:
+def _is_zero(value: int) -> bool:
     """Not written then: most usage has none."""
     return value == 0
 
@@ -115,11 +115,11 @@ class Usage(Contract):
     input_tokens: TokenCount = 0
     output_tokens: TokenCount = 0
     cached_input_tokens: TokenCount = 0
-    reasoning_tokens: Annotated[TokenCount, Field(exclude_if=_nothing)] = 0
-    cached_calls: Annotated[Count, Field(exclude_if=_nothing)] = 0
+    reasoning_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    cached_calls: Annotated[Count, Field(exclude_if=_is_zero)] = 0
     cost_usd_micros: UsdMicros = 0
-    estimated_tokens: Annotated[TokenCount, Field(exclude_if=_nothing)] = 0
-    estimated_usd_micros: Annotated[UsdMicros, Field(exclude_if=_nothing)] = 0
+    estimated_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    estimated_usd_micros: Annotated[UsdMicros, Field(exclude_if=_is_zero)] = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         if not any(other.__dict__.values()):
@@ -140,7 +140,7 @@ class Failure(Contract):
     hint: Reason = ""
 
     @classmethod
-    def of(cls, code: str, message: str, hint: str = "") -> Self:
+    def from_text(cls, code: str, message: str, hint: str = "") -> Self:
         """A failure whose words are cut to their bounds: they quote models, tools and people."""
         return cls(code=code, message=message[: bounds.MAX_REASON_CHARS], hint=hint[: bounds.MAX_REASON_CHARS])
 
@@ -160,16 +160,16 @@ class Result(Contract):
 _ORDER = {"ok": 0, "degraded": 1, "failed": 2}
 
 
-def worst(*standings: Standing) -> Standing:
+def worst_standing(*standings: Standing) -> Standing:
     """The worst of several standings; `ok` of none."""
     return max(standings, key=_ORDER.__getitem__, default="ok")
 
 
 def merge_completeness(*parts: Completeness) -> Completeness:
-    """What is missing from anything built on all of `parts`."""
+    """Completeness of anything built on all of `parts`."""
     omissions: list[Omission] = []
     for part in parts:
-        omissions.extend(o for o in part.omissions if o not in omissions)
+        omissions.extend(omission for omission in part.omissions if omission not in omissions)
     return Completeness(
         complete=all(part.complete for part in parts), omissions=tuple(omissions[: bounds.MAX_OMISSIONS])
     )
@@ -177,17 +177,17 @@ def merge_completeness(*parts: Completeness) -> Completeness:
 
 def merge_labels(*groups: tuple[Label, ...]) -> tuple[Label, ...]:
     """Union of labels in first-seen order, one per (digest, kind)."""
-    seen: dict[tuple[str, str], Label] = {}
+    labels: dict[tuple[str, str], Label] = {}
     for group in groups:
         for label in group:
-            seen.setdefault((label.sha256, label.kind), label)
-    return tuple(seen.values())[: bounds.MAX_LABELS]
+            labels.setdefault((label.sha256, label.kind), label)
+    return tuple(labels.values())[: bounds.MAX_LABELS]
 
 
 def merge_citations(*groups: tuple[Citation, ...]) -> tuple[Citation, ...]:
     """Union of citations in first-seen order, one per marker and document."""
-    seen: dict[tuple[str, str], Citation] = {}
+    citations: dict[tuple[str, str], Citation] = {}
     for group in groups:
         for citation in group:
-            seen.setdefault((citation.marker, citation.document_sha256), citation)
-    return tuple(seen.values())[: bounds.MAX_CITATIONS]
+            citations.setdefault((citation.marker, citation.document_sha256), citation)
+    return tuple(citations.values())[: bounds.MAX_CITATIONS]

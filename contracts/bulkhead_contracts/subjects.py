@@ -35,7 +35,7 @@ class SubjectError(ValueError):
     """A subject or token that does not fit the grammar."""
 
 
-def token(value: str) -> str:
+def check_token(value: str) -> str:
     """`value` when it is one legal subject token; raises SubjectError otherwise."""
     if not _TOKEN.fullmatch(value):
         raise SubjectError(f"not a subject token: {value[:80]!r}; use 1-64 of A-Z a-z 0-9 _ -")
@@ -64,70 +64,74 @@ class Address:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def mesh(sender: str, receiver: str, tenant: str, task: str) -> str:
+def mesh_subject(sender: str, receiver: str, tenant: str, task: str) -> str:
     """Subject of a stored message."""
-    return f"mesh.{token(sender)}.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+    place = f"{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
+    return f"mesh.{check_token(sender)}.{check_token(receiver)}.{place}"
 
 
-def rpc(sender: str, receiver: str, tenant: str, task: str) -> str:
+def rpc_subject(sender: str, receiver: str, tenant: str, task: str) -> str:
     """Subject of a request."""
-    return f"rpc.{token(sender)}.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+    place = f"{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
+    return f"rpc.{check_token(sender)}.{check_token(receiver)}.{place}"
 
 
-def live(sender: str, tenant: str, task: str) -> str:
+def live_subject(sender: str, tenant: str, task: str) -> str:
     """Subject of unstored progress."""
-    return f"live.{token(sender)}.{token(tenant)}.{token(task)}"
+    return f"live.{check_token(sender)}.{check_token(tenant)}.{check_token(task)}"
 
 
-def blob(author: str, tenant: str, sha256: str) -> str:
+def blob_subject(author: str, tenant: str, sha256: str) -> str:
     """Subject under which a blob is stored once."""
-    return f"blob.{token(author)}.{token(tenant)}.{token(sha256)}"
+    return f"blob.{check_token(author)}.{check_token(tenant)}.{check_token(sha256)}"
 
 
-def record(service: str, tenant: str, task: str, key: str) -> str:
+def record_subject(service: str, tenant: str, task: str, key: str) -> str:
     """Subject of a doer's claim and outcome for one idempotency key."""
-    return f"record.{token(service)}.{token(tenant)}.{token(task)}.{token(key)}"
+    return f"record.{check_token(service)}.{check_token(tenant)}.{check_token(task)}.{check_token(key)}"
 
 
 def cache_entry(service: str, tenant: str, place: int) -> str:
     """Subject of one place in a tenant's cache; what is stored there replaces what was."""
-    return f"cache.{token(service)}.{token(tenant)}.{place}"
+    return f"cache.{check_token(service)}.{check_token(tenant)}.{place}"
 
 
 def timer_set(service: str, tenant: str, task: str, key: str) -> str:
     """Subject of a schedule; one per key, so that setting it again replaces it."""
-    return f"timer.{token(service)}.set.{partition_of(task)}.{token(tenant)}.{token(task)}.{token(key)}"
+    place = f"{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
+    return f"timer.{check_token(service)}.set.{place}.{check_token(key)}"
 
 
 def timer_fired(service: str, tenant: str, task: str) -> str:
     """Target of a schedule; the inbox sources it as `mesh.<service>.<service>...`."""
-    return f"timer.{token(service)}.fired.{partition_of(task)}.{token(tenant)}.{token(task)}"
+    return f"timer.{check_token(service)}.fired.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
 
 
-def dead(service: str, tenant: str, task: str) -> str:
+def dead_letter_subject(service: str, tenant: str, task: str) -> str:
     """Subject of a dead letter of this service."""
-    return f"dead.{token(service)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+    return f"dead.{check_token(service)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
 
 
-def event(tenant: str, name: str, task: str) -> str:
+def event_subject(tenant: str, name: str, task: str) -> str:
     """Subject of an event of this name (`task.ended`)."""
     noun, _, verb = name.partition(".")
-    return f"events.{token(tenant)}.{token(noun)}.{token(verb)}.{token(task)}"
+    return f"events.{check_token(tenant)}.{check_token(noun)}.{check_token(verb)}.{check_token(task)}"
 
 
 def event_filter(tenant: str, name: str) -> str:
     """All events of this name of one tenant."""
-    return event(tenant, name, "-").removesuffix("-") + "*"
+    return event_subject(tenant, name, "-").removesuffix("-") + "*"
 
 
 def task_filter(receiver: str, tenant: str, task: str) -> str:
     """Everything of one task in one inbox."""
-    return f"mesh.*.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+    return f"mesh.*.{check_token(receiver)}.{partition_of(task)}.{check_token(tenant)}.{check_token(task)}"
 
 
 def may_open(sender: str, task: str) -> bool:
-    """Whether this sender may begin a task of this id: those of publishers and of doors begin with the sender's name
-    and a dash (a name has none), so that each can occupy nobody else's."""
+    """True if this sender may begin a task of this id: those of publishers and of doors begin with the sender's
+    name and a dash (a name has none), so that each can occupy nobody else's.
+    """
     if sender.startswith(PUBLISHER) or sender == DOORS:
         return task.startswith(f"{sender}-")
     return not is_of_doors(task)
@@ -140,7 +144,7 @@ def published_task(sender: str, tenant: str, key: str) -> str:
 
 
 def is_of_doors(task: str) -> bool:
-    """Whether doors opens the tasks of such ids, and nobody else."""
+    """True if doors opens the tasks of such ids, and nobody else."""
     return task.startswith(f"{DOORS}-")
 
 
@@ -164,7 +168,7 @@ def records_stream(service: str) -> str:
     return f"RECORDS_{service.upper()}"
 
 
-def durable(service: str, shard: int) -> str:
+def durable_name(service: str, shard: int) -> str:
     """Name of the durable consumer of one shard of an inbox."""
     return f"{service}-{shard}"
 
@@ -177,7 +181,7 @@ def parse(subject: str) -> Address:
         raise SubjectError(f"not a mesh subject: {subject[:200]!r}")
     plane, sender, receiver, partition, tenant, task = parts
     for part in (sender, receiver, tenant, task):
-        token(part)
+        check_token(part)
     # As text: "07" and digits of other scripts are numbers too, and would be other subjects for the same address.
     if partition != str(partition_of(task)):
         raise SubjectError(f"partition {partition[:8]!r} is not the partition of task {task!r}")
@@ -207,15 +211,15 @@ def as_token(name: str) -> str:
 
 def halt_key(scope: str, tenant: str, name: str) -> str:
     """Subject of the entry that halts something, for one tenant or ("") for everybody; of another name another one."""
-    return control_key(scope, *_place(tenant, name))
+    return control_key(scope, *_key_tokens(tenant, name))
 
 
 def breaker_key(scope: str, tenant: str, name: str) -> str:
     """Subject of a breaker's entry; of another name another one."""
-    return control_key("breaker", scope, *_place(tenant, name))
+    return control_key("breaker", scope, *_key_tokens(tenant, name))
 
 
-def _place(tenant: str, name: str) -> tuple[str, ...]:
+def _key_tokens(tenant: str, name: str) -> tuple[str, ...]:
     """A name that is no token has a digest of its own beside what can be read of it: no other name's place has so many
     tokens and is the same."""
     if _TOKEN.fullmatch(name):
@@ -225,4 +229,4 @@ def _place(tenant: str, name: str) -> tuple[str, ...]:
 
 def control_key(scope: str, *names: str) -> str:
     """Subject of one control entry: scope `task` with tenant and task id, the others with their name."""
-    return ".".join(("$KV.CONTROL", token(scope), *(token(name) for name in names)))
+    return ".".join(("$KV.CONTROL", check_token(scope), *(check_token(name) for name in names)))

@@ -52,7 +52,7 @@ TEMPLATES: Mapping[str, str] = {
 UNNAMED = "Input does not fit ({type})"
 
 
-def words(problem: Mapping[str, Any]) -> str:
+def describe_error(problem: Mapping[str, Any]) -> str:
     """One row of `ValidationError.errors()` as a sentence."""
     kind = str(problem["type"])
     context: Mapping[str, Any] = problem.get("ctx") or {}

@@ -22,7 +22,7 @@ Build = Callable[[Context, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class CompositionRoot:
     """The composition root of one service."""
 
     name: str
@@ -30,23 +30,23 @@ class Root:
     build: Build
 
 
-def root(name: str) -> Root:
+def composition_root(name: str) -> CompositionRoot:
     """The composition root of a service. Raises ServicesError."""
     if name in catalog.DECIDERS:
-        return Root(name, ServiceSettings, lambda context, settings: logics_of(name))
-    build = getattr(_module(name, "app"), "build", None)
+        return CompositionRoot(name, ServiceSettings, lambda context, settings: logics_of(name))
+    build = getattr(_import_part(name, "app"), "build", None)
     if not callable(build):
         raise ServicesError(
             f"services/bulkhead_services/{name}/app.py has no `build`; write `def build(context, settings)` there"
         )
-    return Root(name, settings_of(name), build)
+    return CompositionRoot(name, settings_of(name), build)
 
 
 def settings_of(name: str) -> type[ServiceSettings]:
     """The Settings of a service. Raises ServicesError."""
     if name in catalog.DECIDERS:
         return ServiceSettings
-    settings = getattr(_module(name, "settings"), "Settings", None)
+    settings = getattr(_import_part(name, "settings"), "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, ServiceSettings)):
         way = "write `class Settings(ServiceSettings)` there"
         raise ServicesError(f"services/bulkhead_services/{name}/settings.py has no `Settings`; {way}")
@@ -55,7 +55,7 @@ def settings_of(name: str) -> type[ServiceSettings]:
 
 def logics_of(name: str) -> Logics:
     """The decision logic of a decider, by version. Raises ServicesError."""
-    logics = getattr(_module(name, "app"), "LOGICS", None)
+    logics = getattr(_import_part(name, "app"), "LOGICS", None)
     if not isinstance(logics, Mapping):
         raise ServicesError(
             f"services/bulkhead_services/{name}/app.py has no `LOGICS`; write `LOGICS = {{1: ...}}` there"
@@ -68,7 +68,7 @@ def newest_logic() -> int:
     return min(max(logics_of(name)) for name in catalog.DECIDERS)
 
 
-def _module(name: str, part: str) -> ModuleType:
+def _import_part(name: str, part: str) -> ModuleType:
     module = f"bulkhead_services.{name}.{part}"
     try:
         return importlib.import_module(module)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import catalog
 from bulkhead_contracts.types import Token
 
@@ -50,7 +50,7 @@ class Setting(StrEnum):
 
 
 class Scaling(BaseModel):
-    """How many replicas an autoscaler runs; the fields are explained in services.yaml."""
+    """Replicas that an autoscaler runs; the fields are explained in services.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class Scaling(BaseModel):
         return self
 
 
-class Row(BaseModel):
+class ServiceDefinition(BaseModel):
     """One service; the fields are explained in services.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,10 +100,10 @@ class Row(BaseModel):
         return self
 
 
-class _File(BaseModel):
+class _ServicesFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    services: dict[Token, Row]
+    services: dict[Token, ServiceDefinition]
 
     @model_validator(mode="after")
     def _fits_the_catalog(self) -> Self:
@@ -124,23 +124,23 @@ class _File(BaseModel):
                 raise ValueError(f"services.{name}.scaling.lag: a service with an inbox has it, and no other")
         listening: dict[int, str] = {}
         for name, row in self.services.items():
-            if row.port and (other := listening.setdefault(row.port, name)) != name:
-                raise ValueError(f"services.{name}.port: {other} has port {row.port} already; write another")
+            if row.port and (holder := listening.setdefault(row.port, name)) != name:
+                raise ValueError(f"services.{name}.port: {holder} has port {row.port} already; write another")
         return self
 
 
-def load(path: Path = FILE) -> Mapping[str, Row]:
+def load_services(path: Path = FILE) -> Mapping[str, ServiceDefinition]:
     """Read and check the rows, in the order of their start. Raises ServicesError."""
     try:
-        return _File.model_validate(yaml.safe_load(path.read_text())).services
+        return _ServicesFile.model_validate(yaml.safe_load(path.read_text())).services
     except OSError as error:
         raise ServicesError(f"{path}: {error.strerror}; restore the file from the repository") from error
     except yaml.YAMLError as error:
         raise ServicesError(f"{path} is not YAML: {error}; correct it") from error
     except ValidationError as error:
-        misfit = misfits(error, _File)[0]
-        known = f"; known fields are {', '.join(misfit.known)}" if misfit.known else ""
-        raise ServicesError(f"{path}: {misfit}{known}") from error
+        misfit = find_misfits(error, _ServicesFile)[0]
+        known_fields = f"; known fields are {', '.join(misfit.known)}" if misfit.known else ""
+        raise ServicesError(f"{path}: {misfit}{known_fields}") from error
 
 
 def port_variable(name: str) -> str:
@@ -148,20 +148,20 @@ def port_variable(name: str) -> str:
     return "BULKHEAD_HTTP_PORT" if name == "gateway" else f"BULKHEAD_{name.upper()}_PORT"
 
 
-def drain_groups(rows: Mapping[str, Row]) -> tuple[tuple[str, ...], ...]:
+def drain_groups(rows: Mapping[str, ServiceDefinition]) -> tuple[tuple[str, ...], ...]:
     """Names by group, the group that ends first first."""
     numbers = sorted({row.drain for row in rows.values()})
     return tuple(tuple(name for name, row in rows.items() if row.drain == number) for number in numbers)
 
 
-def given(setting: Setting, rows: Mapping[str, Row]) -> tuple[str, ...]:
+def services_given(setting: Setting, rows: Mapping[str, ServiceDefinition]) -> tuple[str, ...]:
     """Names of the services that are given a setting."""
     return tuple(name for name, row in rows.items() if setting in row.environment)
 
 
-EVERY_SERVICE = load()
+EVERY_SERVICE = load_services()
 """Also those of Kubernetes alone."""
-SERVICES: Mapping[str, Row] = {name: row for name, row in EVERY_SERVICE.items() if not row.only}
+SERVICES: Mapping[str, ServiceDefinition] = {name: row for name, row in EVERY_SERVICE.items() if not row.only}
 """Those of every mesh."""
 GATEWAY_URL = f"http://gateway:{EVERY_SERVICE['gateway'].port}"
 """Among containers and in a cluster."""

@@ -3,39 +3,39 @@
 from datetime import datetime
 
 
-def counted(number: int, thing: str) -> str:
+def format_count(number: int, thing: str) -> str:
     """`1 step`, `2 steps`, `1,200 tokens`."""
     return f"{number:,} {thing if number == 1 else thing + ('es' if thing.endswith('s') else 's')}"
 
 
-def money(micros: int) -> str:
+def format_usd(micros: int) -> str:
     """Dollars, with as many digits as a small amount needs."""
     dollars = micros / 1_000_000
     return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").ljust(5, "0")
 
 
-def cost(micros: int, estimated: int = 0) -> str:
+def format_cost(micros: int, estimated: int = 0) -> str:
     """Dollars, with the part that is an estimate."""
-    return f"about {money(micros)} ({money(estimated)} estimated)" if estimated else money(micros)
+    return f"about {format_usd(micros)} ({format_usd(estimated)} estimated)" if estimated else format_usd(micros)
 
 
-def tokens(number: int, estimated: int = 0) -> str:
+def format_tokens(number: int, estimated: int = 0) -> str:
     """A count of tokens, with the part that is an estimate."""
-    return counted(number, "token") + (f" ({estimated:,} estimated)" if estimated else "")
+    return format_count(number, "token") + (f" ({estimated:,} estimated)" if estimated else "")
 
 
-def seconds(milliseconds: float) -> str:
+def format_duration(milliseconds: float) -> str:
     """A duration as people say it."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 60_000:
         return f"{milliseconds / 1000:.1f} s"
-    minutes, rest = divmod(round(milliseconds / 1000), 60)
+    minutes, remainder_s = divmod(round(milliseconds / 1000), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {remainder_s} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def clock(unix_ms: int) -> str:
+def format_time(unix_ms: int) -> str:
     """Local date and time."""
     return datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "-"

@@ -12,7 +12,9 @@ V = TypeVar("V")
 
 
 class BoundedDict(OrderedDict[K, V]):
-    """Setting an entry makes it the newest; `use` does so on reading. dropped: called with each entry that goes."""
+    """Setting an entry makes it the newest; `get_refreshed` does so on reading. dropped: called with each entry
+    that goes.
+    """
 
     def __init__(self, most: int, dropped: Callable[[K, V], None] | None = None) -> None:
         super().__init__()
@@ -23,11 +25,11 @@ class BoundedDict(OrderedDict[K, V]):
         super().__setitem__(key, value)
         self.move_to_end(key)
         while len(self) > self.most:
-            gone = self.popitem(last=False)
+            evicted = self.popitem(last=False)
             if self._dropped is not None:
-                self._dropped(*gone)
+                self._dropped(*evicted)
 
-    def use(self, key: K) -> V | None:
+    def get_refreshed(self, key: K) -> V | None:
         """The value of a key, which becomes the newest; None where there is none."""
         if key not in self:
             return None

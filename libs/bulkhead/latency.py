@@ -1,8 +1,10 @@
-"""Everything that is done for latency alone, in one place: the code is right without any of it (ADR 0025, 0027).
+"""Everything that is done for latency alone, in one place: the code is right without any of it (ADR 0025,
+0027).
 
-Coalesced publishes (runtime/publish/coalesce), publish windows (bus/jetstream/publish_window), joint frames and direct
-socket writes (bus/jetstream/client), a lazy garbage collector (runtime/process/main) take their sizes from `LATENCY`;
-`overlapped` is the early release of a task's next message. Out: the same messages in the same order, sooner.
+Coalesced publishes (runtime/publish/coalesce), publish windows (bus/jetstream/publish_window), joint
+frames and direct socket writes (bus/jetstream/client), a lazy garbage collector (runtime/process/main)
+take their sizes from `LATENCY`; `run_overlapped` is the early release of a task's next message. Out: the
+same messages in the same order, sooner.
 """
 
 import asyncio
@@ -33,17 +35,17 @@ class Latency:
 LATENCY = Latency()
 
 
-async def overlapped(says: Sequence[Callable[[], Coroutine[Any, Any, None]]], release: Callable[[], None]) -> None:
+async def run_overlapped(says: Sequence[Callable[[], Coroutine[Any, Any, None]]], release: Callable[[], None]) -> None:
     """Run all of them side by side; returns when all have ended. release: called when all are on their way.
 
     The first is on its way before anything is made for the others. When it fails, the others are cancelled.
     """
-    first, *others = says
-    rest: list[asyncio.Task[None]] = []
+    first, *later_says = says
+    tasks: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()
 
     def go_on() -> None:
-        rest.extend(asyncio.ensure_future(say()) for say in others)
+        tasks.extend(asyncio.ensure_future(say()) for say in later_says)
         loop.call_soon(release)
 
     soon = loop.call_soon(go_on)
@@ -51,10 +53,10 @@ async def overlapped(says: Sequence[Callable[[], Coroutine[Any, Any, None]]], re
         await first()
     except BaseException:
         soon.cancel()
-        for task in rest:
+        for task in tasks:
             task.cancel()
         raise
-    if others and not rest:
+    if later_says and not tasks:
         soon.cancel()
         go_on()
-    await asyncio.gather(*rest)
+    await asyncio.gather(*tasks)

@@ -18,6 +18,6 @@ def when_over(text: str) -> str:
     return _HALTED.sub(r" was halted by \1", _GIVEN_MORE.sub("", text).replace(WAY_ON, ""))
 
 
-def failed(failure: Failure) -> Failure:
+def reword_failure(failure: Failure) -> Failure:
     """Why a task ended; its hint says what can be done now."""
     return failure.model_copy(update={"message": when_over(failure.message)})

@@ -13,7 +13,7 @@ CONTROLS = re.compile(
 and a tab can; so can joiners, which letters and signs need."""
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with its controls written out: what models, documents and files say must command no terminal."""
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -23,7 +23,7 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def cut(text: str, chars: int) -> str:
+def cut_line(text: str, chars: int) -> str:
     """At most so many characters of it on one line, with an ellipsis where more follow."""
     line = " ".join(text.split())
     return line if len(line) <= chars else line[: max(0, chars - 1)] + "…"

@@ -16,18 +16,18 @@ PORT = 26379
 
 
 def is_watched(url: str) -> bool:
-    """Whether an address names sentinels."""
+    """True if an address names sentinels."""
     return urlsplit(url).scheme.endswith(SUFFIX)
 
 
 def at_place(url: str, host: str, port: int) -> str:
     """The address of one server among those that an address of sentinels stands for. Raises ValueError."""
     parts = urlsplit(url)
-    user, at, _ = parts.netloc.rpartition("@")
+    user, at_sign, _ = parts.netloc.rpartition("@")
     name, _, database = parts.path.strip("/").partition("/")
     if not name:
         raise ValueError("an address of sentinels ends with what they call the master: ...@HOST:PORT/NAME")
-    return f"{parts.scheme.removesuffix(SUFFIX)}://{user}{at}{host}:{port}/{database or 0}"
+    return f"{parts.scheme.removesuffix(SUFFIX)}://{user}{at_sign}{host}:{port}/{database or 0}"
 
 
 async def master_url(url: str, timeout_s: float) -> str:
@@ -37,7 +37,7 @@ async def master_url(url: str, timeout_s: float) -> str:
 
 async def master_of(url: str, timeout_s: float) -> tuple[str, int]:
     """Host and port of the master, of an address of sentinels. Raises RedisError, ValueError."""
-    parts, why = urlsplit(url), "no sentinel is named"
+    parts, reason = urlsplit(url), "no sentinel is named"
     name = parts.path.strip("/").partition("/")[0]
     for place in parts.netloc.rpartition("@")[2].split(","):
         host, _, port = place.partition(":")
@@ -48,13 +48,13 @@ async def master_of(url: str, timeout_s: float) -> tuple[str, int]:
             decode_responses=True,
         )
         try:
-            found = await client.sentinel_get_master_addr_by_name(name, return_responses=True)
+            address = await client.sentinel_get_master_addr_by_name(name, return_responses=True)
         except (RedisConnectionError, OSError, TimeoutError) as error:
-            why = f"{place}: {error or 'no answer'}"
+            reason = f"{place}: {error or 'no answer'}"
             continue
         finally:
             await client.aclose()
-        if isinstance(found, tuple):
-            return str(found[0]), found[1]
-        why = f"{place} watches no {name}"
-    raise RedisConnectionError(f"no sentinel names the master ({why})")
+        if isinstance(address, tuple):
+            return str(address[0]), address[1]
+        reason = f"{place} watches no {name}"
+    raise RedisConnectionError(f"no sentinel names the master ({reason})")

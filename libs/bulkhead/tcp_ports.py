@@ -30,7 +30,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise PortInUse(f"no free port on {host} between {FIRST} and {LAST}; stop something that listens there")
 
 
-def claim(port: int, what: str, host: str = "127.0.0.1") -> int:
+def claim_port(port: int, what: str, host: str = "127.0.0.1") -> int:
     """`port` if it is free, a free one for 0. Raises PortInUse."""
     if port == 0:
         return free_port(host)

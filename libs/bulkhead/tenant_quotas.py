@@ -26,8 +26,9 @@ NO_PUSH = PushPolicy()
 
 
 class PolicyDocument(Contract):
-    """What the tenant's policy allows: one task, and all of its tasks of a day (UTC). The signer holds every task to
-    it; a limit above it changes nothing."""
+    """Ceilings of the tenant's policy: one task, and all of its tasks of a day (UTC). The signer holds every
+    task to it; a limit above it changes nothing.
+    """
 
     task: Limit
     day: Limit
@@ -37,7 +38,7 @@ class _TaskLimit(Limit):
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] | None = None
 
 
-class _Row(Contract):
+class _TenantRow(Contract):
     """The part of a tenant's row that edges read; the signer reads the rest."""
 
     quota: Quota = NONE
@@ -48,81 +49,85 @@ class _Row(Contract):
     push: PushPolicy = NO_PUSH
 
 
-class _File(Contract):
-    tenants: dict[Token, _Row] = Field(default={})
+class _TenantsFile(Contract):
+    tenants: dict[Token, _TenantRow] = Field(default={})
 
 
 class TenantQuotas:
-    """Quotas by tenant. `look` again now and then; a start with a file that cannot be read raises ValueError."""
+    """Quotas by tenant. Call `reload_if_changed` now and then; a start with an unreadable file raises
+    ValueError.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seen: tuple[int, int] | None = None
-        self._rows: Mapping[str, _Row] = {}
+        self._rows: Mapping[str, _TenantRow] = {}
         if path is not None:
-            self._seen = _stamp(path)
-            self._rows = _read(path, self._seen)
+            self._seen = _file_stamp(path)
+            self._rows = _read_rows(path, self._seen)
 
-    def of(self, tenant: str) -> Quota:
+    def quota_of(self, tenant: str) -> Quota:
         """The quota of a tenant."""
         return self._rows[tenant].quota if tenant in self._rows else NONE
 
-    def policy(self, tenant: str) -> PolicyDocument | None:
+    def policy_of(self, tenant: str) -> PolicyDocument | None:
         """The ceilings of a tenant, where the file has them."""
         row = self._rows.get(tenant)
         return PolicyDocument(task=row.task, day=row.day) if row and row.task and row.day else None
 
-    def most(self, tenant: str) -> TaskLimits:
+    def most_per_task(self, tenant: str) -> TaskLimits:
         """The most that one task of a tenant may have. Where the file does not tell: the defaults of a request, and any
         deadline."""
-        row, found = self._rows.get(tenant), TaskLimits(deadline_ms=bounds.MAX_TASK_DEADLINE_MS)
-        told = row.task.model_dump(exclude_none=True, include=set(TaskLimits.model_fields)) if row and row.task else {}
-        return found.model_copy(update=told)
+        row, defaults = self._rows.get(tenant), TaskLimits(deadline_ms=bounds.MAX_TASK_DEADLINE_MS)
+        row_limits = (
+            row.task.model_dump(exclude_none=True, include=set(TaskLimits.model_fields)) if row and row.task else {}
+        )
+        return defaults.model_copy(update=row_limits)
 
-    def tools(self, tenant: str) -> tuple[str, ...] | None:
+    def tools_of(self, tenant: str) -> tuple[str, ...] | None:
         """The tools that its tasks may use, where the file names the tenant."""
         return self._rows[tenant].tools if tenant in self._rows else None
 
-    def roles(self, tenant: str) -> tuple[str, ...]:
+    def delegated_roles_of(self, tenant: str) -> tuple[str, ...]:
         """Its roles whose steps are carried out elsewhere."""
         return tuple(sorted(self._rows[tenant].delegated_roles)) if tenant in self._rows else ()
 
-    def push(self, tenant: str) -> PushPolicy:
-        """Where its push notifications may go."""
+    def push_policy_of(self, tenant: str) -> PushPolicy:
+        """Hosts to which its push notifications may go."""
         return self._rows[tenant].push if tenant in self._rows else NO_PUSH
 
     def any_push(self) -> bool:
-        """Whether any tenant has push notifications."""
-        return any(row.push.on for row in self._rows.values())
+        """True if any tenant has push notifications."""
+        return any(row.push.is_enabled for row in self._rows.values())
 
-    def look(self) -> None:
+    def reload_if_changed(self) -> None:
         """Read the file again if it has changed."""
-        stamp = _stamp(self._path) if self._path is not None else None
+        stamp = _file_stamp(self._path) if self._path is not None else None
         if self._path is None or stamp == self._seen:
             return
         self._seen = stamp
         try:
-            self._rows = _read(self._path, stamp)
+            self._rows = _read_rows(self._path, stamp)
         except ValueError as error:
             log.warning("quotas_unreadable", reason=str(error))
             return
         log.info("quotas_read", path=str(self._path), tenants=len(self._rows))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, _: tuple[int, int] | None) -> dict[str, _Row]:
+def _read_rows(path: Path, _: tuple[int, int] | None) -> dict[str, _TenantRow]:
     """The rows of the file at this stamp. Raises ValueError."""
     try:
-        found: Any = yaml.safe_load(path.read_text())
-        return _File.model_validate(found).tenants
+        document: Any = yaml.safe_load(path.read_text())
+        return _TenantsFile.model_validate(document).tenants
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ValueError(
             f"cannot read quotas from {path}: {error}; correct the file: `quota` of a tenant may hold "

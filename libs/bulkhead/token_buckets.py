@@ -20,13 +20,15 @@ class Rate:
     burst: float
 
 
-class Buckets:
+class TokenBuckets:
     """The buckets of one replica, bounded: the longest unused are forgotten, which equals full ones."""
 
     def __init__(self) -> None:
         self._full_at = BoundedDict[tuple[str, ...], float](MAX_KEYS)
 
-    def take(self, wants: Sequence[tuple[tuple[str, ...], Rate]], now_ms: float, tokens: int = 1) -> tuple[float, int]:
+    def take_tokens(
+        self, wants: Sequence[tuple[tuple[str, ...], Rate]], now_ms: float, tokens: int = 1
+    ) -> tuple[float, int]:
         """Take so many tokens out of every bucket, or out of none.
 
         Returns the wait in ms (0: taken) and the index of the bucket that causes it. An earlier `now_ms` than before

@@ -82,11 +82,11 @@ class TokenCounter:
         self.family = family_of(model)
         self._average, self._highest = 1.0, 0.0
 
-    def weight(self, data: bytes) -> float:
+    def weight_of(self, data: bytes) -> float:
         """Tokens by the rates alone. Weights of two texts add up to that of both, but for long words at the seam."""
         size = len(data)
         classes = _CLASSES[:_ASCII] if data.isascii() else _CLASSES
-        counted = (size - len(data.translate(None, one)) for one in classes)
+        counted = (size - len(data.translate(None, class_bytes)) for class_bytes in classes)
         long = sum(size for size in map(len, data.translate(_WORDS).split()) if size >= LONG_WORD)
         return sum(map(float.__mul__, _RATES[self.family], map(float, counted))) + LONG_RATE * long
 
@@ -97,17 +97,17 @@ class TokenCounter:
 
     def estimate(self, data: bytes) -> int:
         """Tokens, rounded up: what a context must have room for."""
-        return math.ceil(self.weight(data) * self.factor)
+        return math.ceil(self.weight_of(data) * self.factor)
 
-    def most(self, data: bytes) -> int:
+    def tokens_to_reserve(self, data: bytes) -> int:
         """Tokens to reserve: by the average, and never less than by the highest count that was told."""
-        return math.ceil(self.weight(data) * max(self._average, self._highest))
+        return math.ceil(self.weight_of(data) * max(self._average, self._highest))
 
-    def told(self, data: bytes, input_tokens: int) -> None:
+    def learn_count(self, data: bytes, input_tokens: int) -> None:
         """Learn from what a provider counted."""
         if len(data) < LEAST_BYTES or input_tokens <= 0:
             return
-        ratio = min(max(input_tokens / self.weight(data), LEAST_FACTOR), MOST_FACTOR)
+        ratio = min(max(input_tokens / self.weight_of(data), LEAST_FACTOR), MOST_FACTOR)
         self._highest = max(self._highest, ratio)
         # More than was thought counts at once: what does not fit is refused. Less counts slowly.
         self._average = max(ratio, self._average + WEIGHT * (ratio - self._average))
@@ -115,11 +115,11 @@ class TokenCounter:
 
 def chat_tokens(counter: TokenCounter, body: bytes) -> int:
     """Tokens of a body in OpenAI's chat form, estimated."""
-    text, images = countable(body)
+    text, images = without_images(body)
     return counter.estimate(text) + images * IMAGE_TOKENS
 
 
-def countable(body: bytes) -> tuple[bytes, int]:
+def without_images(body: bytes) -> tuple[bytes, int]:
     """A body in OpenAI's chat form without the images in it, and how many there are: they do not count by their bytes.
     Only what stands in an image's place is one: in a text the same words are text."""
     if b'"image_url"' not in body:

@@ -17,7 +17,7 @@ from bulkhead_contracts.types import Body
 UNANSWERED = "no answer had come when the task ended: it may have been done, or be done yet"
 
 
-class Told(Protocol):
+class WriteFact(Protocol):
     """One fact. origin: of a tool's call in a fork, the first task of its line (`origin_of` its grant); else ""."""
 
     @property
@@ -35,7 +35,7 @@ class Told(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class PossibleWrite:
     """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end."""
 
     step_id: str
@@ -50,50 +50,52 @@ class Write:
     message: str
 
 
-def unknown(told: Iterable[Told]) -> list[Write]:
-    """Of one task's facts, in the order in which they were asked for."""
+def find_uncertain_writes(told: Iterable[WriteFact]) -> list[PossibleWrite]:
+    """Uncertain writes of one task's facts, in the order in which they were asked for."""
     told = list(told)
     writing = {
         tool.name
-        for one in told
-        if isinstance(one.body, TaskSubmitted)
-        for tool in one.body.tools
+        for fact in told
+        if isinstance(fact.body, TaskSubmitted)
+        for tool in fact.body.tools
         if tool.effect == "write"
     }
-    titles = {step.id: step.title for one in told if isinstance(one.body, PlanAdopted) for step in one.body.plan.steps}
-    over = any(isinstance(one.body, TaskEnded) for one in told)
-    asked: dict[str, tuple[Told, ToolCallRequested]] = {}
+    titles = {
+        step.id: step.title for fact in told if isinstance(fact.body, PlanAdopted) for step in fact.body.plan.steps
+    }
+    over = any(isinstance(fact.body, TaskEnded) for fact in told)
+    requests: dict[str, tuple[WriteFact, ToolCallRequested]] = {}
     replies: dict[str, ToolCallReplied] = {}
     put_off: set[str] = set()
     for entry in told:
         body = entry.body
         if isinstance(body, ToolCallRequested):
-            asked.setdefault(body.call_id, (entry, body))
+            requests.setdefault(body.call_id, (entry, body))
             put_off.discard(body.call_id)
         elif isinstance(body, ToolCallReplied):
             replies[body.call_id] = body
         elif isinstance(body, CallDeferred):
             put_off.add(body.call_id)  # Before it was begun: what had begun is answered.
-    found = []
-    for call_id, (entry, call) in asked.items():
+    writes = []
+    for call_id, (entry, call) in requests.items():
         reply = replies.get(call_id)
         if reply is None and over and call_id not in put_off and call.tool in writing:
-            found.append(_write(entry, call, titles, "unanswered", UNANSWERED))
+            writes.append(_make_write(entry, call, titles, "unanswered", UNANSWERED))
         elif reply is not None and reply.outcome == "uncertain":
-            why = reply.failure.message if reply.failure else "it may or may not have been done"
-            found.append(_write(entry, call, titles, "uncertain", why))
-    return found
+            reason = reply.failure.message if reply.failure else "it may or may not have been done"
+            writes.append(_make_write(entry, call, titles, "uncertain", reason))
+    return writes
 
 
-def _write(
-    entry: Told,
+def _make_write(
+    entry: WriteFact,
     call: ToolCallRequested,
     titles: Mapping[str, str],
     outcome: Literal["uncertain", "unanswered"],
     why: str,
-) -> Write:
+) -> PossibleWrite:
     key = f"{entry.tenant}.{entry.origin or entry.task}.{call.call_id}"
-    return Write(
+    return PossibleWrite(
         call.step_id,
         titles.get(call.step_id, ""),
         call.attempt,

@@ -56,23 +56,28 @@ class Misfit:
         return f"{self.where}: {self.what}" if self.where else self.what
 
 
-def misfits(error: ValidationError, model: type[BaseModel]) -> list[Misfit]:
+def find_misfits(error: ValidationError, model: type[BaseModel]) -> list[Misfit]:
     """At least one."""
     problems = error.errors(include_url=False, include_input=False)
-    locs = [tuple(one["loc"]) for one in problems]
-    deepest = [one for one in problems if not any(_below(other, tuple(one["loc"])) for other in locs)]
-    return [_misfit(tuple(one["loc"]), one["type"], one["msg"], one.get("ctx") or {}, model) for one in deepest]
+    locs = [tuple(problem["loc"]) for problem in problems]
+    deepest = [
+        problem for problem in problems if not any(_is_below(other_loc, tuple(problem["loc"])) for other_loc in locs)
+    ]
+    return [
+        _misfit_of(tuple(problem["loc"]), problem["type"], problem["msg"], problem.get("ctx") or {}, model)
+        for problem in deepest
+    ]
 
 
-def _below(other: Loc, loc: Loc) -> bool:
+def _is_below(other: Loc, loc: Loc) -> bool:
     return len(other) > len(loc) and other[: len(loc)] == loc
 
 
-def _misfit(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model: type[BaseModel]) -> Misfit:
+def _misfit_of(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model: type[BaseModel]) -> Misfit:
     where = ".".join(map(str, loc))
     if kind == "extra_forbidden":
-        known = fields_at(model, loc[:-1])
-        return Misfit(where, f"unknown field{meant(str(loc[-1]), known)}", known)
+        known_fields = fields_at(model, loc[:-1])
+        return Misfit(where, f"unknown field{suggest_name(str(loc[-1]), known_fields)}", known_fields)
     words = WORDS.get(kind)
     if words is None:
         return Misfit(where, message)
@@ -82,7 +87,7 @@ def _misfit(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model
     return Misfit(where, words.format_map({**context, "fields": fields}))
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """`; did you mean NAME?` of the known name that comes nearest; "" where none is near."""
     near = difflib.get_close_matches(name, sorted(known), 1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -90,17 +95,17 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[str, ...]:
     """The fields of the object at a place; () where there is none of fixed fields."""
-    found: type[BaseModel] | None = model
+    current: type[BaseModel] | None = model
     for part in loc:
         # An index of a list and a mapping's key lead to the model that is in it already; so does a name to its field.
-        field = found.model_fields.get(str(part)) if found is not None else None
+        field = current.model_fields.get(str(part)) if current is not None else None
         if field is not None:
-            found = _model_in(field.annotation)
-    return tuple(found.model_fields) if found is not None else ()
+            current = _model_in(field.annotation)
+    return tuple(current.model_fields) if current is not None else ()
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The model in an annotation: itself, in a list, a mapping's values, or beside None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((model for one in get_args(annotation)[::-1] if (model := _model_in(one)) is not None), None)
+    return next((model for argument in get_args(annotation)[::-1] if (model := _model_in(argument)) is not None), None)

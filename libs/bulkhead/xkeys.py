@@ -18,42 +18,42 @@ VERSION = b"xkv1"
 KEY_BYTES, NONCE_BYTES = 32, 24
 
 
-class NotForUs(ValueError):
+class BoxNotForUs(ValueError):
     """A box that cannot be opened: another key's, or altered."""
 
 
 def seed_of(raw: bytes) -> str:
     """The seed of a private key."""
     head = bytes(((nkeys.PREFIX_BYTE_SEED | CURVE >> 5), (CURVE & 31) << 3))
-    return _encoded(head + raw)
+    return _encode_key(head + raw)
 
 
 def public_xkey(seed: str) -> str:
     """The public key of a seed. Raises ValueError."""
-    return _encoded(bytes((CURVE,)) + bytes(_private(seed).public_key))
+    return _encode_key(bytes((CURVE,)) + bytes(_private_key(seed).public_key))
 
 
 def seal(plain: bytes, seed: str, recipient: str) -> bytes:
     """A box that the recipient alone can open, and knows to be ours. Raises ValueError."""
     nonce = os.urandom(NONCE_BYTES)
-    return VERSION + bytes(Box(_private(seed), _public(recipient)).encrypt(plain, nonce))
+    return VERSION + bytes(Box(_private_key(seed), _public_key(recipient)).encrypt(plain, nonce))
 
 
 def unseal(box: bytes, seed: str, sender: str) -> bytes:
-    """The content of a box that the sender made for us. Raises NotForUs; ValueError for keys that are none."""
+    """The content of a box that the sender made for us. Raises BoxNotForUs; ValueError for keys that are none."""
     if not box.startswith(VERSION):
-        raise NotForUs("no box of this version")
+        raise BoxNotForUs("no box of this version")
     try:
-        return bytes(Box(_private(seed), _public(sender)).decrypt(box[len(VERSION) :]))
+        return bytes(Box(_private_key(seed), _public_key(sender)).decrypt(box[len(VERSION) :]))
     except (CryptoError, ValueError, TypeError) as error:
-        raise NotForUs("sealed for another key, or altered") from error
+        raise BoxNotForUs("sealed for another key, or altered") from error
 
 
-def _encoded(raw: bytes) -> str:
+def _encode_key(raw: bytes) -> str:
     return base64.b32encode(raw + bytes(nkeys.crc16_checksum(bytearray(raw)))).rstrip(b"=").decode()
 
 
-def _decoded(text: str) -> bytes:
+def _decode_key(text: str) -> bytes:
     try:
         raw = base64.b32decode(text.encode() + b"=" * (-len(text) % 8))
     except (binascii.Error, UnicodeEncodeError) as error:
@@ -63,19 +63,19 @@ def _decoded(text: str) -> bytes:
     return raw[:-2]
 
 
-def _private(seed: str) -> PrivateKey:
-    raw = _decoded(seed)
-    if len(raw) != KEY_BYTES + 2 or raw[0] & 248 != nkeys.PREFIX_BYTE_SEED or _prefix(raw) != CURVE:
+def _private_key(seed: str) -> PrivateKey:
+    raw = _decode_key(seed)
+    if len(raw) != KEY_BYTES + 2 or raw[0] & 248 != nkeys.PREFIX_BYTE_SEED or _prefix_byte(raw) != CURVE:
         raise ValueError("no seed of an xkey: it begins with SX")
     return PrivateKey(raw[2:])
 
 
-def _prefix(raw: bytes) -> int:
+def _prefix_byte(raw: bytes) -> int:
     return (raw[0] & 7) << 5 | (raw[1] & 248) >> 3
 
 
-def _public(key: str) -> PublicKey:
-    raw = _decoded(key)
+def _public_key(key: str) -> PublicKey:
+    raw = _decode_key(key)
     if len(raw) != KEY_BYTES + 1 or raw[0] != CURVE:
         raise ValueError("no public xkey: it begins with X")
     return PublicKey(raw[1:])

@@ -1,6 +1,7 @@
-"""How a command line is taken: before any option is read, and when it cannot be read.
+"""Start of a command line: before any option is read, and when it cannot be read.
 
-In: the words. Out: the commands' own work, or wrong usage as one line (one document with --json) and exit code 2.
+In: the words. Out: the commands' own work, or wrong usage as one line (one document with --json) and exit
+code 2.
 """
 
 import errno
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from typer.models import CommandFunctionType
 
 from bulkhead_cli.options import Options, SubData
-from bulkhead_cli.output import EXIT_CODES, Exit, Speech, Stop, run, say, wants_json
+from bulkhead_cli.output import EXIT_CODES, CommandError, ErrorFormat, Exit, print_error, run_work, wants_json
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer is built on; typer exports only this subclass."""
@@ -33,7 +34,7 @@ ELSEWHERE = (
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-class Commands(TyperGroup):
+class MainCommandGroup(TyperGroup):
     """The top of the `bulkhead` command."""
 
     def main(
@@ -47,16 +48,27 @@ class Commands(TyperGroup):
     ) -> Any:
         """Run one command line; ends the process when standalone."""
         words = list(sys.argv[1:] if args is None else args)
-        Speech.as_json = wants_json(words)
+        ErrorFormat.as_json = wants_json(words)
         # Bytes that are no UTF-8 arrive as lone surrogates, which nothing behind this can encode.
-        unreadable = next((number for number, word in enumerate(words, 1) if not _is_text(word)), 0)
+        unreadable = next((number for number, argument in enumerate(words, 1) if not _is_text(argument)), 0)
         if unreadable:
-            say(Stop(Exit.USAGE, f"argument {unreadable} is not UTF-8 text", "convert it, for example with iconv"))
+            print_error(
+                CommandError(
+                    Exit.USAGE, f"argument {unreadable} is not UTF-8 text", "convert it, for example with iconv"
+                )
+            )
             sys.exit(int(Exit.USAGE))
-        named = next((one for one in AT_THE_BROKER if words[:1] == [one[0]] and {*one} <= {*words}), None)
-        if named and any(word.startswith(("--url", "--api-key")) for word in words):
-            say(
-                Stop(
+        named = next(
+            (
+                command_words
+                for command_words in AT_THE_BROKER
+                if words[:1] == [command_words[0]] and {*command_words} <= {*words}
+            ),
+            None,
+        )
+        if named and any(argument.startswith(("--url", "--api-key")) for argument in words):
+            print_error(
+                CommandError(
                     Exit.USAGE,
                     f"{' '.join(named)} takes no --url and no --api-key: it reads the broker itself, under the "
                     "operator's key, which only the mesh's machine has",
@@ -66,14 +78,16 @@ class Commands(TyperGroup):
             sys.exit(int(Exit.USAGE))
         words = words or ["--help"]
         try:
-            return self._run(words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+            return self._run_with_json_errors(
+                words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra
+            )
         except OSError as error:
             if error.errno not in NO_ROOM or error.filename is not None:
                 raise
             with suppress(OSError):  # What is still held back would fail once more, at the very end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            say(
-                Stop(
+            print_error(
+                CommandError(
                     Exit.FAILED,
                     f"the output cannot be written: {error.strerror}",
                     "free space where the output goes; what the command did is kept",
@@ -81,7 +95,7 @@ class Commands(TyperGroup):
             )
             sys.exit(int(Exit.FAILED))
 
-    def _run(
+    def _run_with_json_errors(
         self,
         words: Sequence[str],
         prog_name: str | None,
@@ -90,20 +104,20 @@ class Commands(TyperGroup):
         windows_expand_args: bool,
         **extra: Any,
     ) -> Any:
-        if not (Speech.as_json and standalone_mode):
+        if not (ErrorFormat.as_json and standalone_mode):
             return super().main(words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         try:
             code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:
-            say(Stop(Exit.USAGE, error.format_message(), "see --help"))
+            print_error(CommandError(Exit.USAGE, error.format_message(), "see --help"))
             code = error.exit_code
         except typer.Abort:
-            say(Stop(Exit.FAILED, "stopped by a signal", name="interrupted"))
+            print_error(CommandError(Exit.FAILED, "stopped by a signal", name="interrupted"))
             code = int(Exit.FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-class Group(typer.Typer):
+class CommandGroup(typer.Typer):
     """Commands whose parameters may be `Options`, and whose expected errors end them with a line and an exit code.
 
     The callback of a group runs when no subcommand is named; its options hold for subcommands, too.
@@ -115,42 +129,44 @@ class Group(typer.Typer):
     def command(self, name: str | None = None, **more: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """See Typer."""
 
-        def add(work: CommandFunctionType) -> CommandFunctionType:
-            super(Group, self).command(name, epilog=EXIT_CODES, **more)(_prepared(work, below=self.shares))
+        def register_command(work: CommandFunctionType) -> CommandFunctionType:
+            super(CommandGroup, self).command(name, epilog=EXIT_CODES, **more)(
+                _as_typer_command(work, below=self.shares)
+            )
             return work
 
-        return add
+        return register_command
 
     def callback(self, **more: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """See Typer."""
 
-        def add(work: CommandFunctionType) -> CommandFunctionType:
+        def register_callback(work: CommandFunctionType) -> CommandFunctionType:
             kinds = inspect.signature(work, eval_str=True).parameters.values()
-            self.shares = any(_is_options(own.annotation) for own in kinds)
-            super(Group, self).callback(**more)(_prepared(work))
+            self.shares = any(_is_options(parameter.annotation) for parameter in kinds)
+            super(CommandGroup, self).callback(**more)(_as_typer_command(work))
             return work
 
-        return add
+        return register_callback
 
 
-def _prepared(work: Callable[..., Any], *, below: bool = False) -> Callable[..., None]:
+def _as_typer_command(work: Callable[..., Any], *, below: bool = False) -> Callable[..., None]:
     """The command as typer takes it. below: it belongs to a group, whose options it inherits."""
     parameters: list[Parameter] = []
     groups: dict[str, type[Options]] = {}
     names = inspect.signature(work, eval_str=True).parameters
-    for own in names.values():
-        if not _is_options(own.annotation):
-            parameters += [own] if own.name != "context" else []
+    for parameter in names.values():
+        if not _is_options(parameter.annotation):
+            parameters += [parameter] if parameter.name != "context" else []
             continue
-        groups[own.name] = own.annotation
-        hints = get_type_hints(own.annotation, include_extras=True)
-        for option in fields(own.annotation):
+        groups[parameter.name] = parameter.annotation
+        hints = get_type_hints(parameter.annotation, include_extras=True)
+        for option in fields(parameter.annotation):
             inherited = below and option.name == "data"
             hint, default = (SubData, None) if inherited else (hints[option.name], option.default)
             parameters.append(Parameter(option.name, Parameter.KEYWORD_ONLY, default=default, annotation=hint))
 
     @wraps(work)
-    def call(context: typer.Context, **given: Any) -> None:
+    def run_command(context: typer.Context, **given: Any) -> None:
         for name, kind in groups.items():
             values = {option.name: given.pop(option.name) for option in fields(kind)}
             if below and context.obj is not None:
@@ -160,13 +176,13 @@ def _prepared(work: Callable[..., Any], *, below: bool = False) -> Callable[...,
                 context.obj = given[name]
         given |= {"context": context} if "context" in names else {}
         if context.invoked_subcommand is None:
-            run(partial(work, **given))
+            run_work(partial(work, **given))
 
-    parameters = [own.replace(kind=Parameter.KEYWORD_ONLY) for own in parameters]
+    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
     above = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    call.__annotations__ = {own.name: own.annotation for own in (above, *parameters)}
-    call.__signature__ = inspect.Signature([above, *parameters])  # type: ignore[attr-defined]
-    return call
+    run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in (above, *parameters)}
+    run_command.__signature__ = inspect.Signature([above, *parameters])  # type: ignore[attr-defined]
+    return run_command
 
 
 def _is_options(kind: object) -> bool:
@@ -176,15 +192,15 @@ def _is_options(kind: object) -> bool:
 def flow_helps(app: typer.Typer) -> None:
     """Join the lines of each paragraph in the helps of all commands: only the terminal's width breaks them."""
     for command in app.registered_commands:
-        command.help = _flowing(command.help or inspect.getdoc(command.callback))
+        command.help = _join_paragraph_lines(command.help or inspect.getdoc(command.callback))
     if app.registered_callback is not None and app.registered_callback.callback is not None:
-        app.registered_callback.help = _flowing(inspect.getdoc(app.registered_callback.callback))
+        app.registered_callback.help = _join_paragraph_lines(inspect.getdoc(app.registered_callback.callback))
     for group in app.registered_groups:
         if group.typer_instance is not None:
             flow_helps(group.typer_instance)
 
 
-def _flowing(text: str | None) -> str:
+def _join_paragraph_lines(text: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
 
 

@@ -12,7 +12,7 @@ from bulkhead_cli.demo import commands as demo_commands
 from bulkhead_cli.halts import commands as halts_commands
 from bulkhead_cli.incident.commands import incident_app
 from bulkhead_cli.inspect import commands as inspect_commands
-from bulkhead_cli.invocation import Commands, Group, flow_helps, show_version
+from bulkhead_cli.invocation import CommandGroup, MainCommandGroup, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
 from bulkhead_cli.mcp.commands import mcp_app
 from bulkhead_cli.models.commands import models_app
@@ -24,9 +24,9 @@ from bulkhead_cli.tasks import commands as tasks_commands
 from bulkhead_cli.tasks import documents
 from bulkhead_cli.tools.commands import tools_app
 
-app = Group(
+app = CommandGroup(
     name="bulkhead",
-    cls=Commands,
+    cls=MainCommandGroup,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

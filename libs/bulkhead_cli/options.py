@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bulkhead_cli.output import Exit, Stop
-from bulkhead_cli.target import DEFAULT_DATA, Target, find
+from bulkhead_cli.output import CommandError, Exit
+from bulkhead_cli.target import DEFAULT_DATA, GatewayTarget, find_target
 from bulkhead_contracts import bounds, subjects
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -51,11 +51,11 @@ UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def since_s(text: str) -> int:
-    """Seconds of `90s`, `7d`. Raises Stop for what is no period."""
-    found = int(text[:-1]) * UNITS_MS[text[-1]] // 1000 if _SINCE.fullmatch(text) else 0
-    if not 1 <= found <= bounds.MAX_SPEND_S:
-        raise Stop(Exit.USAGE, f"--since {text[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d")
-    return found
+    """Seconds of `90s`, `7d`. Raises CommandError for what is no period."""
+    period_s = int(text[:-1]) * UNITS_MS[text[-1]] // 1000 if _SINCE.fullmatch(text) else 0
+    if not 1 <= period_s <= bounds.MAX_SPEND_S:
+        raise CommandError(Exit.USAGE, f"--since {text[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d")
+    return period_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Broker(Options):
+class BrokerOptions(Options):
     """A mesh of this machine, whose broker the command asks under the operator's key."""
 
     data: Data = DEFAULT_DATA
@@ -75,7 +75,7 @@ class Broker(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Either(Broker):
+class BrokerOrGatewayOptions(BrokerOptions):
     """A mesh of this machine, or a gateway."""
 
     url: Annotated[
@@ -99,13 +99,13 @@ class Either(Broker):
         ),
     ] = ""
 
-    def remote(self) -> Target | None:
-        """The gateway, when it is named; otherwise the operator's key is used. Raises Stop."""
-        return find(self.data, self.url, self.api_key) if self.url or self.api_key else None
+    def remote_target(self) -> GatewayTarget | None:
+        """The gateway, when it is named; otherwise the operator's key is used. Raises CommandError."""
+        return find_target(self.data, self.url, self.api_key) if self.url or self.api_key else None
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway(Either):
+class GatewayOptions(BrokerOrGatewayOptions):
     """A gateway, and a tenant there."""
 
     tenant: Annotated[
@@ -118,9 +118,9 @@ class Gateway(Either):
         ),
     ] = ""
 
-    def target(self, *, may_make_key: bool = False) -> Target:
-        """The gateway that is meant. Raises Stop when something is missing."""
-        return find(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
+    def gateway_target(self, *, may_make_key: bool = False) -> GatewayTarget:
+        """The gateway that is meant. Raises CommandError when something is missing."""
+        return find_target(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
 
 
 DoorsUrl = Annotated[
@@ -176,7 +176,7 @@ RequireComplete = Annotated[
 def task_id(text: str) -> str:
     """A task's id, which goes into addresses. Raises typer.BadParameter."""
     try:
-        return subjects.token(text)
+        return subjects.check_token(text)
     except subjects.SubjectError:
         raise typer.BadParameter(f"{text[:80]!r} is no task's id; `bulkhead tasks` lists them") from None
 
@@ -189,14 +189,14 @@ def duration_s(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     if not match or not any(match.groups()):
         raise typer.BadParameter(f"{text!r} is no duration; write 90s, 2m, 1h30m or 2d", param_hint="--deadline")
-    days, hours, minutes, rest = match.groups()
-    total = (int(days or 0) * 24 + int(hours or 0)) * HOUR_S + int(minutes or 0) * MINUTE_S + float(rest or 0)
+    days, hours, minutes, seconds = match.groups()
+    total = (int(days or 0) * 24 + int(hours or 0)) * HOUR_S + int(minutes or 0) * MINUTE_S + float(seconds or 0)
     if not 0 < total <= 7 * 24 * HOUR_S:
         raise typer.BadParameter("a deadline lies between a moment and seven days from now", param_hint="--deadline")
     return total
 
 
-def amount(text: str) -> float:
+def parse_dollars(text: str) -> float:
     """Dollars as people write them. Raises typer.BadParameter."""
     try:
         return float(text)
@@ -205,13 +205,13 @@ def amount(text: str) -> float:
 
 
 def reason_of(text: str, most: int = 1_000) -> str:
-    """The text of --reason on one line. Raises Stop for none at all and for a long one."""
+    """The text of --reason on one line. Raises CommandError for none at all and for a long one."""
     if not text.strip() or len(text) > most:
-        raise Stop(Exit.USAGE, f"--reason has {len(text.strip())} characters", f"say why in 1 to {most:,}")
+        raise CommandError(Exit.USAGE, f"--reason has {len(text.strip())} characters", f"say why in 1 to {most:,}")
     return " ".join(text.split())
 
 
-def dollars(value: float | None) -> float | None:
+def validate_limit_usd(value: float | None) -> float | None:
     """A money limit. Raises typer.BadParameter for what is no amount."""
     if value is not None and not (math.isfinite(value) and value >= SMALLEST_LIMIT_USD):
         raise typer.BadParameter(

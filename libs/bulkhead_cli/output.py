@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.control import Control
 from rich.segment import ControlType, Segment
 
-from bulkhead.plain_text import CONTROLS, harmless
+from bulkhead.plain_text import CONTROLS, escape_controls
 from bulkhead.plain_text import one_line as one_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """Exit codes of commands."""
 
     OK = 0
     FAILED = 1
@@ -41,7 +41,7 @@ Work = Coroutine[Any, Any, Done] | Done
 """The work of a command, and the exit code that it ends with."""
 
 
-class Stop(Exception):
+class CommandError(Exception):
     """Ends the command: what happened, what to do, and the exit code. name: the error's code for programs."""
 
     def __init__(self, code: Exit, what: str, hint: str = "", name: str = "") -> None:
@@ -55,17 +55,21 @@ PIPE_WIDTH = 200
 """Columns where there is no terminal to ask, unless COLUMNS says."""
 
 
-def _width(stream: TextIO) -> int | None:
+def _stream_width(stream: TextIO) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
 
 
-class Screen(Console):
+class SafeConsole(Console):
     """A console that prints no control character but its own."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See Console: everything that is printed comes by here."""
-        for one in super().render(renderable, options):
-            yield one if one.control or not CONTROLS.search(one.text) else Segment(harmless(one.text), one.style)
+        for segment in super().render(renderable, options):
+            yield (
+                segment
+                if segment.control or not CONTROLS.search(segment.text)
+                else Segment(escape_controls(segment.text), segment.style)
+            )
 
     def print_over(self, text: str) -> None:
         """Print what the next line is written over: how far something is."""
@@ -73,8 +77,8 @@ class Screen(Console):
         self.control(Control(ControlType.CARRIAGE_RETURN))
 
 
-out = Screen(soft_wrap=True, highlight=False, width=_width(sys.stdout))
-err = Screen(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
+out = SafeConsole(soft_wrap=True, highlight=False, width=_stream_width(sys.stdout))
+err = SafeConsole(stderr=True, soft_wrap=True, highlight=False, width=_stream_width(sys.stderr))
 
 
 LONG_LINE = 100_000
@@ -82,7 +86,7 @@ LONG_LINE = 100_000
 
 def print_whole(thing: object) -> None:
     """Print a table or tree; without a terminal its lines are as long as they are, whatever COLUMNS says."""
-    (out if out.is_terminal else Screen(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
+    (out if out.is_terminal else SafeConsole(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
 
 
 def print_json(value: object) -> None:
@@ -93,74 +97,76 @@ def print_json(value: object) -> None:
 
 def json_line(value: object) -> str:
     """One document; controls that JSON leaves as they are, too, are written out."""
-    return harmless(json.dumps(value, ensure_ascii=False, default=str))
+    return escape_controls(json.dumps(value, ensure_ascii=False, default=str))
 
 
-class Speech:
-    """How errors are said: set once per invocation, before the options are read, so that wrong usage obeys it too."""
+class ErrorFormat:
+    """Form of errors: set once per invocation, before the options are read, so that wrong usage obeys it too."""
 
     as_json = False
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether --json stands among the words of a command line, before a `--`."""
+    """True if --json stands among the words of a command line, before a `--`."""
     words = list(words)
     return "--json" in words[: words.index("--") if "--" in words else None]
 
 
-def say(error: Stop) -> None:
+def print_error(error: CommandError) -> None:
     """Say the error on one line of standard error; with --json, as one document."""
-    if Speech.as_json:
-        told = {"code": error.name, "what": str(error), "hint": error.hint}
-        sys.stderr.write(json.dumps({"error": told}, ensure_ascii=True) + "\n")
+    if ErrorFormat.as_json:
+        body = {"code": error.name, "what": str(error), "hint": error.hint}
+        sys.stderr.write(json.dumps({"error": body}, ensure_ascii=True) + "\n")
         sys.stderr.flush()
         return
     err.print("error: ", style="bold red", end="")
     err.print(str(error), markup=False, end=f" — {error.hint}\n" if error.hint else "\n")
 
 
-def run(work: Callable[[], Work]) -> None:
+def run_work(work: Callable[[], Work]) -> None:
     """Do a command's work and end with its exit code; errors that are expected become one line and an exit code."""
     try:
         done = work()
-        code = _awaited(done) if isinstance(done, Coroutine) else done
+        code = _run_to_end(done) if isinstance(done, Coroutine) else done
     except Exception as error:
-        if (told := _told(error)) is None:
+        if (command_error := _as_command_error(error)) is None:
             raise
-        say(told)
-        code = told.code
+        print_error(command_error)
+        code = command_error.code
     if code:
         raise typer.Exit(int(code))
 
 
-def _awaited(work: Coroutine[Any, Any, Done]) -> Done:
+def _run_to_end(work: Coroutine[Any, Any, Done]) -> Done:
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        if Speech.as_json:
-            say(Stop(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
+        if ErrorFormat.as_json:
+            print_error(CommandError(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
         else:
             err.print("stopped watching; the mesh continues", style="dim")
         raise typer.Exit(130) from None
 
 
-def _told(error: Exception) -> Stop | None:
+def _as_command_error(error: Exception) -> CommandError | None:
     """An expected error, for people at a command line; None for any other."""
     from bulkhead.bus.port import BusError
     from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
     from bulkhead.journal.history import UnknownTask
 
     match error:
-        case Stop():
+        case CommandError():
             return error
         case Refused():
-            return refusal(error)
+            return explain_refusal(error)
         case UnknownTask() | Unfit():
-            return Stop(Exit.USAGE, str(error), error.hint)
+            return CommandError(Exit.USAGE, str(error), error.hint)
         case MeshError():
-            return Stop(Exit.UNREACHABLE if isinstance(error, Unreachable) else Exit.REFUSED, str(error), error.hint)
+            return CommandError(
+                Exit.UNREACHABLE if isinstance(error, Unreachable) else Exit.REFUSED, str(error), error.hint
+            )
         case BusError():
-            return Stop(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it")
+            return CommandError(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it")
     return None
 
 
@@ -174,10 +180,10 @@ HINTS = {
 """Hints for people at a command line; the gateway's own hints are for programmers of HTTP."""
 
 
-def refusal(error: "Refused", about: str = "") -> Stop:
+def explain_refusal(error: "Refused", about: str = "") -> CommandError:
     """A refusal of the mesh, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
     code = Exit.USAGE if error.code == "not_found" else Exit.REFUSED
-    what = f"{about}: {error}" if about else str(error)
+    problem = f"{about}: {error}" if about else str(error)
     document = error.code == "not_found" and "document" in str(error.problem.get("title"))
     hint = "`bulkhead documents` lists the names" if document else HINTS.get(error.code, error.hint)
-    return Stop(code, what, hint, name=error.code)
+    return CommandError(code, problem, hint, name=error.code)

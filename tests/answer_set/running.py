@@ -81,7 +81,7 @@ async def run(models: Sequence[str], questions: tuple[Question, ...], folder: Pa
     for model in set(models) - set(scripted):
         own = folder / model
         own.mkdir()
-        environ = small_model.running(own / "small-model.log") if model == "smollm2" else _nothing()
+        environ = small_model.run_small_model(own / "small-model.log") if model == "smollm2" else _nothing()
         async with environ as settings, _mesh(own, settings, questions) as clients:
             rows += await _all(model, clients, questions)
     if scripted:

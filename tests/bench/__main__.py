@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bulkhead_infra.nats.server import Durability, binary
+from bulkhead_infra.nats.server import Durability, find_nats_server
 from bulkhead_infra.processes.child import StartFailed
 from tests.bench.accounting import Unreadable
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
@@ -220,7 +220,7 @@ def machine() -> str:
     return (
         f"{time.strftime('%Y-%m-%d %H:%M')}, commit {output('git', 'rev-parse', '--short', 'HEAD')}{changed}, "
         f"{len(os.sched_getaffinity(0))} x {model}, Linux {platform.release()}, Python {platform.python_version()}, "
-        f"{output(str(binary()), '--version')}{busy}"
+        f"{output(str(find_nats_server()), '--version')}{busy}"
     )
 
 

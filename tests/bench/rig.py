@@ -18,21 +18,21 @@ from typing import Any
 
 from bulkhead.bus import wire
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
+from bulkhead.runtime.context import Context, ServiceIdentity, make_context, unix_ms
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, facts
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, list_facts
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout
-from bulkhead_infra.processes.child import Child
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.child import ChildProcess
+from bulkhead_infra.processes.http import get_url
 from tests.bench import accounting
 from tests.bench.measures.filling import fill
 from tests.paths import ROOT
@@ -89,7 +89,7 @@ class Rig:
     folder: Path
     server: NatsServer
     context: Context
-    children: dict[str, Child] = field(default_factory=dict)
+    children: dict[str, ChildProcess] = field(default_factory=dict)
     tasks: dict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
     environ: Mapping[str, str] = field(default_factory=dict)
     listening: asyncio.Task[None] | None = None
@@ -161,7 +161,7 @@ class Rig:
             raise RigFailed("the bench hears the gateway's inbox no more") from self.listening.exception()
         open_tasks = [name for name in names if not self.tasks[name].ended.is_set()]
         heard = {name: {kind: len(at) for kind, at in self.tasks[name].at.items()} for name in open_tasks[:3]}
-        said = "\n".join(child.why() for child in self.children.values())
+        said = "\n".join(child.describe_end() for child in self.children.values())
         raise RigFailed(
             f"{len(open_tasks)} of {len(names)} tasks have not ended within {TASK_TIMEOUT_S:g} s; heard of the first: "
             f"{heard}; look at the broker's store and logs in {self.folder}\n{said}"
@@ -169,7 +169,7 @@ class Rig:
 
     async def listen(self) -> None:
         """Take everything out of the gateway's inbox."""
-        consumer = await self.context.bus.consumer("INBOX_GATEWAY", subjects.durable("gateway", 0))
+        consumer = await self.context.bus.open_consumer("INBOX_GATEWAY", subjects.durable_name("gateway", 0))
         while True:
             for delivery in await consumer.fetch(256):
                 stored = delivery.stored
@@ -179,7 +179,7 @@ class Rig:
     def by_name(self) -> dict[str, int]:
         """Process ids of broker and services."""
         assert self.server.child is not None
-        running = {name: child.pid for name, child in self.children.items() if child.running}
+        running = {name: child.pid for name, child in self.children.items() if child.is_running}
         return {"broker": self.server.child.pid, **running}
 
     def pids(self) -> list[int]:
@@ -203,7 +203,7 @@ class Rig:
     @asynccontextmanager
     async def speaking_as(self, service: str) -> AsyncIterator[Context]:
         """Another service's identity, while that service does not run."""
-        identity = Identity.load(self.folder / "identity", service)
+        identity = ServiceIdentity.load(self.folder / "identity", service)
         bus = await JetStreamBus.connect(self.server.plan.url, service=service, nkey_seed=identity.nkey_seed)
         try:
             yield make_context(service, "bench", bus, identity)
@@ -212,7 +212,7 @@ class Rig:
 
     async def jsz(self, query: str = "streams=true&accounts=true") -> dict[str, Any]:
         """The broker's own counts."""
-        _, body = await get(f"{self.server.plan.monitor_url}/jsz?{query}", timeout_s=5)
+        _, body = await get_url(f"{self.server.plan.monitor_url}/jsz?{query}", timeout_s=5)
         found: dict[str, Any] = json.loads(body)
         return found
 
@@ -233,20 +233,20 @@ class Rig:
             **self.environ,
         }
         log = self.folder / "logs" / f"{name}.log"
-        child = self.children[name] = await Child.start(
+        child = self.children[name] = await ChildProcess.start(
             name, [sys.executable, "-m", f"bulkhead_services.{name}"], log=log, environ=environ, cwd=ROOT
         )
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while time.monotonic() < deadline and child.running:
+        while time.monotonic() < deadline and child.is_running:
             if health.is_file() and await _ready(health):
                 return
             await asyncio.sleep(0.02)
-        raise TimeoutError(f"{name} was not ready within {READY_TIMEOUT_S:g} s\n{child.why()}")
+        raise TimeoutError(f"{name} was not ready within {READY_TIMEOUT_S:g} s\n{child.describe_end()}")
 
     async def stop_service(self, name: str, *, kill: bool = False) -> None:
         """End a service: in order, or by kill -9."""
         child = self.children.pop(name)
-        await (child.kill() if kill else child.stop(STOP_TIMEOUT_S))
+        await (child.kill_and_wait() if kill else child.stop(STOP_TIMEOUT_S))
 
 
 async def stamps(bus: JetStreamBus, receiver: str, task: str) -> list[tuple[float, str]]:
@@ -268,12 +268,12 @@ async def stamps(bus: JetStreamBus, receiver: str, task: str) -> list[tuple[floa
 def _kinds(kind: str, body: bytes) -> list[str]:
     """The types of what a message tells."""
     told = {one.ce_type(): one for one in (Progressed, TaskEnded)}.get(kind)
-    return [kind] if told is None else [fact.ce_type() for fact in facts(told.model_validate_json(body))]
+    return [kind] if told is None else [fact.ce_type() for fact in list_facts(told.model_validate_json(body))]
 
 
 async def _ready(health: Path) -> bool:
     try:
-        code, _ = await get(f"http://127.0.0.1:{json.loads(health.read_text())['port']}/readyz", timeout_s=2)
+        code, _ = await get_url(f"http://127.0.0.1:{json.loads(health.read_text())['port']}/readyz", timeout_s=2)
     except (OSError, ValueError, KeyError):
         return False
     return code == 200
@@ -289,19 +289,19 @@ async def rig(
     environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Rig]:
     """Start everything, stop everything. filled: messages that each inbox holds before it begins."""
-    rules = policy.load()
-    keys.ensure(folder / "identity", rules)
+    rules = policy.load_policy()
+    keys.ensure_keys(folder / "identity", rules)
     nkeys = keys.public_nkeys(folder / "identity", rules)
     plan = ServerPlan(folder / "nats", free_port(), free_port(), durability)
     if filled:
         await fill(plan, filled)
-    server = NatsServer(plan, render.accounts(rules, nkeys), dict(os.environ))
+    server = NatsServer(plan, render.render_accounts(rules, nkeys), dict(os.environ))
     await server.start()
     made: Rig | None = None
     try:
         if not filled:
             await provision(plan.url, keys.nkey_seed(folder / "identity", "provisioner"), Layout())
-        identity = Identity.load(folder / "identity", "gateway")
+        identity = ServiceIdentity.load(folder / "identity", "gateway")
         bus = await JetStreamBus.connect(plan.url, service="gateway", nkey_seed=identity.nkey_seed)
         made = Rig(folder, server, make_context("gateway", "bench", bus, identity), environ=environ or {})
         for name in services:

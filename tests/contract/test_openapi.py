@@ -117,7 +117,7 @@ def test_nobody_gets_anything_without_credentials(gateway, path, method):
 async def test_one_task_from_submission_to_its_end_keeps_the_document(tmp_path):
     mesh = make_mesh(tmp_path)
     gateway = mesh.gateway(ingest_wait_s=0.0)
-    await gateway.attach()
+    await gateway.attach_inbox()
     schema = schemathesis.openapi.from_dict(openapi())
     transport = httpx.ASGITransport(app=gateway.app)
     auth = {"Authorization": f"Bearer {OPERATOR}"}
@@ -178,7 +178,7 @@ async def _work(mesh, task: str) -> None:
 async def test_a_document_from_upload_to_its_end_keeps_the_document(tmp_path):
     mesh = make_mesh(tmp_path)
     gateway = mesh.gateway(ingest_wait_s=0.0)
-    await gateway.attach()
+    await gateway.attach_inbox()
     schema = schemathesis.openapi.from_dict(openapi())
     transport = httpx.ASGITransport(app=gateway.app)
     auth = {"Authorization": f"Bearer {OPERATOR}"}

@@ -12,7 +12,7 @@ import pytest
 
 from bulkhead.client import Mesh
 from bulkhead_infra.local.supervisor import LocalMesh
-from bulkhead_infra.small_model.process import running
+from bulkhead_infra.small_model.process import run_small_model
 
 DEADLINE_S = 240.0
 MAX_TOKENS = 60_000
@@ -32,7 +32,7 @@ TASKS: dict[str, dict[str, Any]] = {
 async def test_every_task_ends_within_its_limits_with_an_answer_or_a_reason(tmp_path: Path) -> None:
     (tmp_path / "handbook.txt").write_text(HANDBOOK)
     async with (
-        running(tmp_path / "small-model.log") as settings,
+        run_small_model(tmp_path / "small-model.log") as settings,
         LocalMesh(tmp_path / "mesh", offline_model=False, environ={**os.environ, **settings}) as mesh,
         Mesh(mesh.url, mesh.credentials["submitter"]) as client,
     ):

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from bulkhead_cli.demo import conversation as demo_command
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.world import World, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -23,7 +23,7 @@ async def test_twenty_cases_are_answered_rightly_and_replay_byte_for_byte(world:
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(seed: int) -> list[str]:
-        demo, tenant = generate(seed), f"t{seed}"
+        demo, tenant = generate_demo(seed), f"t{seed}"
         async with slots:
             await world.ingest(tenant, demo)
             task = await world.submit(tenant, demo.objective)
@@ -59,7 +59,7 @@ async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path)
     )
     said = (await asyncio.wait_for(process.communicate(), 90))[0].decode()
     assert process.returncode == 0, said
-    expected = generate(7).expected
+    expected = generate_demo(7).expected
     assert f"right: {expected.currency} {expected.amount}" in said and "Timeline" in said, said
     assert '"processes": {}' in (tmp_path / "mesh.json").read_text()
 
@@ -67,7 +67,7 @@ async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path)
 @pytest.mark.nightly
 async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: World, tmp_path) -> None:
     """Through the whole command: this world's offline model is its provider, and misbehaves for this case."""
-    demo = generate(8)
+    demo = generate_demo(8)
     await world.arm("invented_tool", demo.airline, times=500)
     environ = {
         **os.environ,
@@ -95,14 +95,14 @@ async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: Wo
 
 async def test_a_wrong_answer_is_shown_beside_the_right_one(world: World, capsys) -> None:
     """The comparison itself can fail: another amount, a source that is not cited."""
-    demo = generate(1)
+    demo = generate_demo(1)
     await world.ingest("t1", demo)
     document = await world.finish(await world.submit("t1", demo.objective))
-    assert demo_command.verdict(demo, document) is True
+    assert demo_command.print_verdict(demo, document) is True
     expected = dataclasses.replace(demo.expected, amount=demo.expected.amount + Decimal("0.01"))
-    assert demo_command.verdict(dataclasses.replace(demo, expected=expected), document) is False
+    assert demo_command.print_verdict(dataclasses.replace(demo, expected=expected), document) is False
     said = capsys.readouterr().err
     assert "the answer is not the expected one" in said and str(expected.amount) in said
     expected = dataclasses.replace(demo.expected, must_cite=("unheard-of.md",))
-    assert demo_command.verdict(dataclasses.replace(demo, expected=expected), document) is False
+    assert demo_command.print_verdict(dataclasses.replace(demo, expected=expected), document) is False
     assert "unheard-of.md should be cited" in capsys.readouterr().err

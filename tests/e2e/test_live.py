@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_cli.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
-from bulkhead_infra.demo.live_cases import cases
+from bulkhead_cli.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, LiveCaseOutcome, LiveRunReport, _tenants_file
+from bulkhead_infra.demo.live_cases import list_live_cases
 from tests.paths import ROOT
 
 DEADLINE_S = 90
@@ -101,18 +101,22 @@ def test_what_is_missing_is_said_before_anything_starts(arguments, environ, says
 
 
 def test_the_ceilings_of_all_tenants_add_up_to_a_dollar_at_most():
-    chosen = cases()
+    chosen = list_live_cases()
     assert len(chosen) == 10 and len({case.name for case in chosen}) == 10
-    tenants = _tenants(chosen)["tenants"].values()
+    tenants = _tenants_file(chosen)["tenants"].values()
     assert sum(tenant["day"]["cost_usd_micros"] for tenant in tenants) == TOTAL_USD_MICROS
     assert all(tenant["task"]["cost_usd_micros"] <= TASK_USD_MICROS for tenant in tenants)
 
 
 def test_a_report_above_its_ceiling_or_with_a_wrong_answer_is_not_good():
-    right = Outcome("a", "succeeded", True, cost_usd_micros=TASK_USD_MICROS)
-    assert Report("p", "m", False, [right]).good
-    assert not Report("p", "m", False, [Outcome("a", "succeeded", True, cost_usd_micros=TOTAL_USD_MICROS + 1)]).good
-    assert not Report("p", "m", False, [right, Outcome("b", "succeeded", False, "wrong_answer")]).good
+    right = LiveCaseOutcome("a", "succeeded", True, cost_usd_micros=TASK_USD_MICROS)
+    assert LiveRunReport("p", "m", False, [right]).has_passed
+    assert not LiveRunReport(
+        "p", "m", False, [LiveCaseOutcome("a", "succeeded", True, cost_usd_micros=TOTAL_USD_MICROS + 1)]
+    ).has_passed
+    assert not LiveRunReport(
+        "p", "m", False, [right, LiveCaseOutcome("b", "succeeded", False, "wrong_answer")]
+    ).has_passed
 
 
 @pytest.mark.parametrize(
@@ -134,5 +138,5 @@ def test_a_report_above_its_ceiling_or_with_a_wrong_answer_is_not_good():
     ],
 )
 def test_the_judges_know_right_from_wrong(name, answer, cited, right):
-    [case] = [case for case in cases() if case.name == name]
+    [case] = [case for case in list_live_cases() if case.name == name]
     assert (not case.judge(answer, cited)) is right

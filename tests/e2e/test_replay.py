@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.world import World, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TENANT = "t20"
-DEMO = generate(77)
+DEMO = generate_demo(77)
 
 
 async def answered(world: World):

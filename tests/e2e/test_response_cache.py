@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from bulkhead_infra.identity import callers
 from bulkhead_infra.local.supervisor import LocalMesh
 
-DEMO = generate(1)
+DEMO = generate_demo(1)
 CACHED = {"model_gateway": {"BULKHEAD_CACHE_TTL_S": "3600"}}
 TIMEOUT_S = 120.0
 
@@ -25,7 +25,7 @@ async def test_a_second_identical_question_costs_nothing(tmp_path: Path) -> None
     async with LocalMesh(tmp_path / "mesh", extra_env=CACHED) as mesh:
         key = mesh.credentials["submitter"]
         first, second = await asked(mesh, key), await asked(mesh, key)
-        other = await asked(mesh, callers.add("acme", "ann", "submitter", [tmp_path / "mesh"])["api_key"])
+        other = await asked(mesh, callers.add_caller("acme", "ann", "submitter", [tmp_path / "mesh"])["api_key"])
     async with LocalMesh(tmp_path / "mesh", extra_env=CACHED) as mesh:
         after_restart = await asked(mesh, key)
     calls = first["usage"]["model_calls"]

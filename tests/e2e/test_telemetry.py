@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from bulkhead.client import Mesh, Task
 from bulkhead_contracts import catalog
-from bulkhead_infra.demo.corpus import Demo, generate, write
+from bulkhead_infra.demo.corpus import Demo, generate_demo, write_documents
 from bulkhead_infra.local.supervisor import LocalMesh
 
 PROMPTED = "model_gateway"
@@ -67,7 +67,7 @@ class Collector:
 
 
 async def test_a_task_is_one_trace_over_all_services_which_drain_when_they_are_told_to_stop(tmp_path):
-    demo = generate(31)
+    demo = generate_demo(31)
     async with Collector() as collector:
         environment = {"BULKHEAD_OTLP_ENDPOINT": collector.url}
         extra = {name: dict(environment) for name in catalog.SERVICES}
@@ -76,13 +76,13 @@ async def test_a_task_is_one_trace_over_all_services_which_drain_when_they_are_t
             LocalMesh(tmp_path / "mesh", extra_env=extra, offline_model_arguments=quick) as mesh,
             Mesh(mesh.url, mesh.credentials["submitter"]) as client,
         ):
-            for path in write(demo, tmp_path / "documents"):
+            for path in write_documents(demo, tmp_path / "documents"):
                 await client.add_document(path)
             silent = await client.submit(demo.objective)
             assert (await silent.result(60))["status"] == "succeeded"
             # Only this one knows prompts.
             extra[PROMPTED]["BULKHEAD_TRACE_PROMPTS"] = "true"
-            await mesh.restart(PROMPTED)
+            await mesh.restart_replica(PROMPTED)
             telling = await client.submit(demo.objective)
             assert (await telling.result(60))["status"] == "succeeded"
             logs = mesh.directory / "logs"
@@ -112,7 +112,7 @@ def _one_trace(collector: Collector, demo: Demo, task: Task, prompts: bool) -> N
         assert edge in edges, edge
     by_name = defaultdict(list)
     for span in spans:
-        by_name[span["name"].split()[0]].append(span)
+        by_name[span["name"].split_round()[0]].append(span)
     assert all(span["gen_ai.usage.input_tokens"] > 0 for span in by_name["chat"]) and by_name["execute_tool"]
     said = [span for span in spans if "gen_ai.input.messages" in span]
     assert bool(said) is prompts

@@ -105,8 +105,8 @@ async def test_a_service_that_starts_with_a_wrong_clock(clocks: Clocks, service:
     """It has only the broker's word for the time from its first moment on."""
     clocks.set(service, ahead_s)
     try:
-        await clocks.mesh.kill(service)
-        await clocks.mesh.unit(service).wait_ready(READY_TIMEOUT_S)
+        await clocks.mesh.kill_replica(service)
+        await clocks.mesh.unit_of(service).wait_until_ready(READY_TIMEOUT_S)
         await Errand(clocks).run()
         assert await clocks.says(service, f"{HOUR_S} s " + ("ahead of" if ahead_s > 0 else "behind"))
     finally:

@@ -10,7 +10,7 @@ import pytest
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
 from bulkhead_infra.identity.policy import PROVISIONER
-from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.nats import provision as provisioning
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.streams import Layout
@@ -28,7 +28,7 @@ async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path, m
     """The one that led the tools' inbox goes with two writes under way; wiped, it comes back and is needed again."""
     async with Cluster(tmp_path / "cluster", tmp_path / "world" / "mesh" / "identity") as cluster:
         with short_waits():
-            async with World(tmp_path / "world", given=Given(cluster.url, replicas=SIZE)) as world:
+            async with World(tmp_path / "world", given=ExternalServices(cluster.url, replicas=SIZE)) as world:
                 await ingest(world)
                 await Errand(world).run()
                 flying = [Errand(world) for _ in range(2)]
@@ -63,7 +63,7 @@ async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path, m
                     await _provisioned(world, cluster)
 
 
-async def _provisioned(world: World, cluster: Cluster) -> provisioning.Report:
+async def _provisioned(world: World, cluster: Cluster) -> provisioning.ProvisionReport:
     """What `up` does at every start."""
     return await provisioning.provision(cluster.url, world.mesh.nkey_seed(PROVISIONER), Layout(replicas=SIZE))
 
@@ -88,7 +88,7 @@ async def test_redis_fails_over_to_its_replica(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     async with pair.running() as url:
         with short_waits():
-            async with World(tmp_path / "world", given=Given(redis_url=url)) as world:
+            async with World(tmp_path / "world", given=ExternalServices(redis_url=url)) as world:
                 await ingest(world)
                 await Errand(world).run()
                 errand = Errand(world)

@@ -69,9 +69,9 @@ async def _noticed(world: Standing, before: dict[str, int]) -> None:
 
     await until(all_did, f"{', '.join(before)} notice that nobody answers", NOTICED_WITHIN_S)
     for service in before:
-        unit = world.mesh.unit(service)
-        await unit.ask()
-        assert unit.state == "not ready" and "the broker does not answer" in unit.detail, (service, unit.row())
+        unit = world.mesh.unit_of(service)
+        await unit.probe_now()
+        assert unit.state == "not ready" and "the broker does not answer" in unit.detail, (service, unit.status_row())
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -81,7 +81,7 @@ async def _noticed(world: Standing, before: dict[str, int]) -> None:
 async def test_a_partition_is_noticed_and_mends(wired: Standing, wires: Wires, number: int) -> None:
     cuts = _cuts(number)
     before = {service: _lost(wired, service) for service in cuts}
-    pids = {service: wired.mesh.unit(service).pid for service in cuts}
+    pids = {service: wired.mesh.unit_of(service).pid for service in cuts}
     for service, way in cuts.items():
         wires.cut(service, way)
     try:
@@ -93,10 +93,10 @@ async def test_a_partition_is_noticed_and_mends(wired: Standing, wires: Wires, n
             wires.mend(service, way)
     await submitting
     await errand.ends_rightly()
-    await wired.mesh.wait_ready(20)
+    await wired.mesh.wait_until_ready(20)
     await nothing_waits(wired)
     await errand.said_once()
-    assert {service: wired.mesh.unit(service).pid for service in cuts} == pids, "it came back without a restart"
+    assert {service: wired.mesh.unit_of(service).pid for service in cuts} == pids, "it came back without a restart"
 
 
 @pytest.mark.asyncio(loop_scope="module")

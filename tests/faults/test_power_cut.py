@@ -51,7 +51,7 @@ async def test_what_was_acknowledged_survives(tmp_path: Path, disk: Disk, settle
                 # Acknowledged a moment ago, and two writes are under way.
                 kept = disk.cut(_pids(first))
                 for unit in first.mesh.units.values():
-                    await unit.kill(hold=True)
+                    await unit.kill_process(hold=True)
         disk.replace(kept)
         assert not (disk.point / "never-fsynced").exists() or not (disk.point / "never-fsynced").read_text(), (
             "the image holds what nobody fsynced: it is not what a power cut leaves"

@@ -68,7 +68,7 @@ def test_what_is_no_point_is_refused(text: str, said: str) -> None:
 
 def test_nothing_is_armed_by_default() -> None:
     assert crash_points.parse("") is None and crash_points._armed is None
-    crash_points.arm("planner", "worker:after_publish:1")
+    crash_points.arm_crash("planner", "worker:after_publish:1")
     assert crash_points._armed is None, "another service's point"
 
 
@@ -123,7 +123,7 @@ async def test_who_asks_budget_in_vain_gives_back_what_it_holds(standing: Standi
     errand = Errand(standing)
     task = await errand.submit_until_taken()
     await until(lambda: _put_off(standing, task), "the call is put off", 40)
-    standing.mesh.unit(service).release()
+    standing.mesh.unit_of(service).release_hold()
     document = await errand.ends_rightly()
     assert standing.crashes(service, point) == before + 1
     await errand.adds_up(document, held=0)
@@ -190,7 +190,7 @@ async def _kill(world: Standing, victim: str) -> None:
         case "redis" | "redis, emptied":
             await world.mesh.kill_redis(empty=victim != "redis")
         case service:
-            await world.mesh.kill(service)
+            await world.mesh.kill_replica(service)
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -214,7 +214,7 @@ async def test_whatever_dies_changes_nothing(standing: Standing, seed: int) -> N
     for errand in errands:
         await errand.ends_rightly()
         await errand.said_once()
-    await standing.mesh.wait_ready(30)
+    await standing.mesh.wait_until_ready(30)
     await nothing_waits(standing)
 
 
@@ -230,7 +230,7 @@ SHOUTED_MAX_BYTES = 512 * 1024 * 1024
 @asynccontextmanager
 async def frozen(world: Standing, service: str) -> AsyncIterator[None]:
     """The process stands still, with its connections open."""
-    pid = world.mesh.unit(service).pid
+    pid = world.mesh.unit_of(service).pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -244,7 +244,7 @@ async def frozen(world: Standing, service: str) -> AsyncIterator[None]:
 @pytest.mark.nightly
 async def test_what_is_delivered_again_to_a_slow_one_is_done_once(standing: Standing, service: str) -> None:
     """Its ack wait passes while it stands still: the broker delivers again, and it finds both."""
-    pid = standing.mesh.unit(service).pid
+    pid = standing.mesh.unit_of(service).pid
     for _ in range(FREEZES):
         errand = Errand(standing)
         async with frozen(standing, service):
@@ -259,7 +259,7 @@ async def test_what_is_delivered_again_to_a_slow_one_is_done_once(standing: Stan
             break
     else:
         pytest.fail(f"{service} never had a request for messages open when it was frozen")
-    assert standing.mesh.unit(service).pid == pid
+    assert standing.mesh.unit_of(service).pid == pid
 
 
 async def _slow_consumers(world: Standing) -> int:
@@ -273,14 +273,14 @@ async def test_a_deaf_gateway_is_cut_off_by_the_broker_and_comes_back(standing: 
     before, shouted = await _slow_consumers(standing), 0
     errand = Errand(standing)
     await errand.submit()
-    subject = subjects.live("model_gateway", TENANT, "nobody")
+    subject = subjects.live_subject("model_gateway", TENANT, "nobody")
     async with standing.bus("model_gateway") as bus, frozen(standing, "gateway"):
         while await _slow_consumers(standing) == before:
             assert shouted < SHOUTED_MAX_BYTES, "the broker never gave it up"
             for _ in range(16):
                 await bus.publish_live(subject, b"x" * SHOUT_BYTES)
                 shouted += SHOUT_BYTES
-    await standing.mesh.wait_ready(30)
+    await standing.mesh.wait_until_ready(30)
     await errand.ends_rightly()
     await Errand(standing).run()
     await nothing_waits(standing)

@@ -15,8 +15,8 @@ round 5 begins. Warnings are counted apart: they stop nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from bulkhead.health.findings import Finding
-from bulkhead.health.sources.trace_rows import Rows
+from bulkhead.health.findings import HealthFinding
+from bulkhead.health.sources.trace_rows import TraceRowReader
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import Watch
 
@@ -104,12 +104,12 @@ def score(runs: Iterable[Mapping[str, object]], thresholds: Thresholds = DEFAULT
 
 
 def _judge(run: Mapping[str, object], family: Family, thresholds: Thresholds) -> None:
-    watch, rows = Watch(thresholds), Rows()
+    watch, rows = Watch(thresholds), TraceRowReader()
     stopped_at, stopped_by, warned = -1, "", False
     for at, row in enumerate(run["rows"]):  # type: ignore[arg-type, var-annotated]
         for event in rows.read(row):
-            for trip in watch.take(event):
-                if not isinstance(trip, Finding) or not trip.detector.startswith(("loop", "chatter")):
+            for trip in watch.fold_event(event):
+                if not isinstance(trip, HealthFinding) or not trip.detector.startswith(("loop", "chatter")):
                     continue
                 warned |= trip.level == "warn"
                 if trip.level == "stop" and stopped_at < 0:

@@ -135,7 +135,9 @@ async def test_a_plan_passes_the_plan_checker(offline):
             )
             reply = await d.ask(request, "planner", grant=d.grant(None))
             steps, notes = draft_reading.parse(await d.text(reply.content))
-            assert not [one for one in (*notes, *plans.check(steps, (SEARCH, CALCULATE))) if one.severity == "error"]
+            assert not [
+                one for one in (*notes, *plans.check_plan(steps, (SEARCH, CALCULATE))) if one.severity == "error"
+            ]
             assert len(steps) > 1 and reply.model == "offline-rules-1" and "offline" in reply.fingerprint
             assert reply.usage.cost_usd_micros > 0 and reply.usage.output_tokens > 0
 

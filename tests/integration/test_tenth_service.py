@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bulkhead_infra.render import agreement
-from bulkhead_infra.services import KINDS, ServicesError, load
+from bulkhead_infra.services import KINDS, ServicesError, load_services
 from tests.paths import ROOT
 
 OVERLAY = Path(__file__).with_name("tenth_service")
@@ -132,14 +132,14 @@ def test_a_place_that_lacks_it_is_named(tree: Path, tmp_path: Path, place: str) 
         kinds["doer"] = ("echo", *KINDS["doer"])
     if place == ECHO:
         shutil.rmtree(tmp_path / place)
-    (line,) = agreement.disagreements(tmp_path, kinds)
+    (line,) = agreement.find_disagreements(tmp_path, kinds)
     others = {*EDITS, ECHO} - {place}
     assert line.startswith(f"{place} lacks echo: add ")
     assert set(line.rpartition(" from ")[2].split(", ")) == others
 
 
 def test_places_of_this_tree_agree() -> None:
-    assert agreement.disagreements(ROOT) == []
+    assert agreement.find_disagreements(ROOT) == []
 
 
 @pytest.mark.parametrize(
@@ -160,5 +160,5 @@ def test_a_row_that_does_not_fit_is_named_with_what_to_write(
     assert before in text
     (tmp_path / "services.yaml").write_text(text.replace(before, after))
     with pytest.raises(ServicesError) as caught:
-        load(tmp_path / "services.yaml")
+        load_services(tmp_path / "services.yaml")
     assert said in str(caught.value)

@@ -17,7 +17,7 @@ import yaml
 
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api
-from bulkhead_services.model_gateway.providers.port import Fault
+from bulkhead_services.model_gateway.providers.port import ProviderFault
 from bulkhead_services.model_gateway.providers.sse import SseDecoder
 from tests.providers import expected
 
@@ -77,11 +77,11 @@ def api_of(path: str) -> Api | None:
 def check(row: Recorded, api: Api) -> list[str]:
     """What of one answer differs from its record."""
     if row.status != 200:
-        fault = errors.of_status(row.status, row.headers, row.body)
+        fault = errors.fault_of_status(row.status, row.headers, row.body)
         return [] if fault.code and fault.message else ["an error without a message"]
     assembly = FORMS[api].assembly()
     if "json" in row.headers.get("content-type", ""):
-        assembly.whole(row.body)
+        assembly.feed_body(row.body)
         wanted = expected.of_body(api, json.loads(row.body))
     else:
         decoder = SseDecoder()
@@ -89,10 +89,10 @@ def check(row: Recorded, api: Api) -> list[str]:
         for event in (*events, *decoder.flush()):
             if assembly.over or assembly.fault:
                 break
-            assembly.event(event)
+            assembly.feed_event(event)
         wanted = expected.of_stream(api, row.body.decode())
     said = assembly.result()
-    if isinstance(said, Fault):
+    if isinstance(said, ProviderFault):
         return [] if wanted.error else [f"{said.code}: {said.message}"]
     given = said.usage
     counts = (given.input_tokens, given.output_tokens, given.cached_input_tokens) if given else None

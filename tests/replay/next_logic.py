@@ -6,12 +6,12 @@ Its planner tells the gateway every fact in a message of its own; the other deci
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.flow import Decider, Decision, Message, Output, Send
-from bulkhead_contracts.task import TaskEnded, facts
+from bulkhead.flow import Decider, InboxMessage, Output, Send, Transition
+from bulkhead_contracts.task import TaskEnded, list_facts
 from bulkhead_services.checker.app import LOGICS as CHECKER
 from bulkhead_services.planner.app import LOGICS as PLANNER
 from bulkhead_services.planner.core import Planner
-from bulkhead_services.planner.state import State
+from bulkhead_services.planner.state import PlannerState
 from bulkhead_services.worker.app import LOGICS as WORKER
 
 BEFORE = max(PLANNER)
@@ -21,16 +21,16 @@ NEXT = BEFORE + 1
 class NextPlanner(Planner):
     """The planner's next version: its difference is small, and stands in every task."""
 
-    def decide(self, state: State, message: Message) -> Decision[State]:
+    def decide(self, state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
         """As before, but no two facts go in one message."""
         decision = super().decide(state, message)
-        return Decision(decision.state, tuple(apart for output in decision.outputs for apart in _apart(output)))
+        return Transition(decision.state, tuple(apart for output in decision.outputs for apart in _apart(output)))
 
 
 def _apart(output: Output) -> tuple[Output, ...]:
     if not isinstance(output, Send) or output.to != "gateway":
         return (output,)
-    *before, last = facts(output.body)
+    *before, last = list_facts(output.body)
     if isinstance(last, TaskEnded):
         last = last.model_copy(update={"ended_steps": ()})
     return tuple(Send("gateway", fact) for fact in (*before, last))

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import dump, save
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import dump_history, save_history
 from tests.replay.scenes import OFFLINE, SCENES, SMALL_CONTEXT, Scene, upgraded
 from tests.replay.stage import offline_model, stage
 
@@ -43,11 +43,11 @@ async def record_upgrade() -> None:
                 keep(await on.history(task), UPGRADE, name)
 
 
-def keep(history: History, folder: Path, name: str) -> None:
+def keep(history: TaskHistory, folder: Path, name: str) -> None:
     """Save it as text where it is small."""
-    small = len(dump(history)) <= PLAIN_MAX_BYTES
+    small = len(dump_history(history)) <= PLAIN_MAX_BYTES
     path = folder / (f"{name}.jsonl" if small else f"{name}.jsonl.gz")
-    size = save(history, path)
+    size = save_history(history, path)
     sys.stderr.write(f"{path.name}: {len(history.messages)} messages, {size} bytes\n")
 
 

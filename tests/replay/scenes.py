@@ -11,14 +11,14 @@ from typing import Any
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.client import Task
 from bulkhead_contracts import subjects
-from bulkhead_contracts.catalog import DECIDERS, decode
+from bulkhead_contracts.catalog import DECIDERS, decode_body
 from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.peer import AnswerRequested
-from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
+from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, list_facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
 from bulkhead_contracts.types import Body
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.replay import next_logic
 from tests.replay.stage import OPERATOR, TENANT, Stage, accept, call, plan, reject, silent, use
 from tests.unit.services.model_gateway.scripted_provider import Exchange, fails, says
@@ -232,7 +232,7 @@ async def put_off(on: Stage) -> str:
     """Nobody admits a step's model call for a while: it is put off, asked again, and made."""
 
     async def alone(x: Exchange) -> None:
-        on.mesh.kill("budget")
+        on.mesh.kill_replica("budget")
         await plan({"id": "a"})(x)
 
     on.model.will(alone, a=[says("It is so.")])
@@ -428,7 +428,7 @@ async def quoting(x: Exchange) -> None:
 
 async def documents(on: Stage) -> str:
     """Add the documents of a generated case; its objective."""
-    demo = generate(7)
+    demo = generate_demo(7)
     async with on.client() as client:
         for row in demo.documents:
             await client.add_document(row.text.encode(), name=row.name)
@@ -438,7 +438,9 @@ async def documents(on: Stage) -> str:
 async def said_of(on: Stage, task: str, kind: type[Body]) -> bool:
     """Whether the planner has told the gateway such a fact of the task."""
     messages = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.{task}")
-    return any(isinstance(fact, kind) for row in messages for fact in facts(decode(row.headers["ce-type"], row.body)))
+    return any(
+        isinstance(fact, kind) for row in messages for fact in list_facts(decode_body(row.headers["ce-type"], row.body))
+    )
 
 
 async def outside(on: Stage, sender: str, receiver: str, task: str, kind: str, body: bytes) -> None:
@@ -447,12 +449,14 @@ async def outside(on: Stage, sender: str, receiver: str, task: str, kind: str, b
     head = Envelope(
         id=derive_id(sender, task, "outside"), type=kind, source=sender, time_unix_ms=on.mesh.context("gateway").clock()
     )
-    await bus.publish(subjects.mesh(sender, receiver, TENANT, task), body, head.headers(), f"{sender}/{task}/outside")
+    await bus.publish(
+        subjects.mesh_subject(sender, receiver, TENANT, task), body, head.to_headers(), f"{sender}/{task}/outside"
+    )
 
 
 async def ended(on: Stage, task: str) -> None:
     """Wait for the task's end."""
-    await on.mesh.until(subjects.mesh("planner", "gateway", TENANT, task), TaskEnded)
+    await on.mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", TENANT, task), TaskEnded)
 
 
 async def newest_started(on: Stage) -> str:
@@ -461,10 +465,10 @@ async def newest_started(on: Stage) -> str:
     return next(
         one.subject.rpartition(".")[2]
         for one in reversed(found)
-        if any(isinstance(fact, StepStarted) for fact in facts(decode(one.headers["ce-type"], one.body)))
+        if any(isinstance(fact, StepStarted) for fact in list_facts(decode_body(one.headers["ce-type"], one.body)))
     )
 
 
 async def until_rejected(on: Stage, service: str, task: str) -> None:
     """Wait until the service has rejected a message of the task."""
-    await on.mesh.until(subjects.mesh(service, service, TENANT, task), MessageRejected)
+    await on.mesh.wait_for_fact(subjects.mesh_subject(service, service, TENANT, task), MessageRejected)

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from bulkhead.blobs import BlobMissing
 from bulkhead.client import Mesh, Task
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.decider.history import History, collect
+from bulkhead.runtime.decider.history import TaskHistory, collect_history
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.result import ContentRef
@@ -32,7 +32,7 @@ from bulkhead_services.budget import app as budget
 from bulkhead_services.budget.settings import Settings as BudgetSettings
 from bulkhead_services.checker.app import LOGICS as CHECKER
 from bulkhead_services.gateway import app as gateway
-from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.settings import PublisherSettings
 from bulkhead_services.gateway.settings import Settings as GatewaySettings
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
@@ -180,7 +180,7 @@ class Stage:
         """Replace the replica of each service: the old one dies, the new one is built anew."""
         for name in names:
             for service, instance in [one for one in self.mesh.running if one[0] == name]:
-                self.mesh.kill(service, instance)
+                self.mesh.kill_replica(service, instance)
             await self.mesh.start(name)
         if "gateway" in names:
             await self.find_gateway()
@@ -188,11 +188,11 @@ class Stage:
     async def find_gateway(self) -> None:
         """Where the gateway listens now."""
         component = self.mesh.running["gateway", "0"].service.component
-        assert isinstance(component, gateway.Gateway)
+        assert isinstance(component, gateway.GatewayService)
         await until(lambda: component.port, timeout_s=FACT_TIMEOUT_S)
         self.url = f"http://127.0.0.1:{component.port}"
 
-    async def history(self, task: str, tenant: str = TENANT) -> History:
+    async def history(self, task: str, tenant: str = TENANT) -> TaskHistory:
         """The task's history, once nothing more is said about it."""
         before = -1
         while before != (before := len(await self.mesh.messages("JOURNAL"))):
@@ -206,7 +206,7 @@ class Stage:
             except BlobMissing:
                 return None
 
-        return await collect(journal, read)
+        return await collect_history(journal, read)
 
 
 def _decider(logics: dict[str, Any], name: str, context: Context) -> Any:
@@ -297,7 +297,7 @@ async def stage(
                         api_keys_file=folder / "keys.json",
                         logic=starts["logic"],
                         heartbeat_s=60,
-                        publishers={"pub_demo": PublisherPolicy(tenant=TENANT, person="shop")},
+                        publishers={"pub_demo": PublisherSettings(tenant=TENANT, person="shop")},
                         data_dir=folder,
                     ),
                 ),

@@ -89,9 +89,13 @@ async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on)
     for one in submitted.given:
         label = one.result.provenance[0]
         assert (label.source, label.kind, label.trust) == (f"task {old} step {one.step_id}", "step_result", "untrusted")
-        assert verifier.label(label, TENANT, new["task_id"]), "signed by the gateway, which read the planner's own word"
+        assert verifier.verify_label(label, TENANT, new["task_id"]), (
+            "signed by the gateway, which read the planner's own word"
+        )
         before = one.result.provenance[1:]
-        assert before and all(verifier.label(seen, TENANT, new["task_id"]) for seen in before), "and what it rests on"
+        assert before and all(verifier.verify_label(seen, TENANT, new["task_id"]) for seen in before), (
+            "and what it rests on"
+        )
     assert any(one.kind == "step_result" and old in one.source for one in _result(new).provenance)
 
 
@@ -104,7 +108,7 @@ def _result(document):
 async def test_a_fork_has_a_grant_of_its_own_for_the_one_who_asks(on):
     old = await chain(on)
     new = await fork(on, old, "a", "b")
-    [one] = await on.mesh.messages("INBOX_PLANNER", subjects.mesh("gateway", "planner", TENANT, new["task_id"]))
+    [one] = await on.mesh.messages("INBOX_PLANNER", subjects.mesh_subject("gateway", "planner", TENANT, new["task_id"]))
     grant = unverified_claims(one.headers["bulkhead-grant"])["grant"]
     assert (grant["task"], grant["actor"], grant["origin"]) == (new["task_id"], "ann", old)
 
@@ -142,7 +146,7 @@ async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
 
 async def test_a_follower_that_lags_behind_the_end_refuses_nothing(on, monkeypatch):
     """Found by the simulation: whoever had seen the end was told, for good, that the task had not ended."""
-    old, read, looks = await chain(on), forks._past, []
+    old, read, looks = await chain(on), forks._read_earlier_task, []
 
     async def lagging(context, tenant, task):
         past = await read(context, tenant, task)
@@ -170,7 +174,7 @@ async def test_a_follower_that_lags_behind_a_content_refuses_nothing(on, monkeyp
 
 async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypatch):
     """Found by the simulation: delivered again after the earlier task's end the request was taken, and ended twice."""
-    old, read, ends = await chain(on), forks._past, []
+    old, read, ends = await chain(on), forks._read_earlier_task, []
 
     async def not_ended(context, tenant, task):
         past = await read(context, tenant, task)
@@ -181,12 +185,14 @@ async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypa
     new = await fork(on, old, "a", "b")
     assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_not_ended")
     ends.append(old)
-    subject = subjects.mesh("gateway", "gateway", TENANT, new["task_id"])
+    subject = subjects.mesh_subject("gateway", "gateway", TENANT, new["task_id"])
     stored = (await on.mesh.messages("INBOX_GATEWAY", subject))[0]
-    found = inbound.read(stored, "gateway")
+    found = inbound.read_message(stored, "gateway")
     again = replace(found, attempts=2)
     await on.mesh.running["gateway", "0"].service.component.handle(again)
-    assert not await on.mesh.messages("INBOX_PLANNER", subjects.mesh("gateway", "planner", TENANT, new["task_id"]))
+    assert not await on.mesh.messages(
+        "INBOX_PLANNER", subjects.mesh_subject("gateway", "planner", TENANT, new["task_id"])
+    )
 
 
 async def test_a_fork_without_a_plan_is_refused(on):
@@ -297,7 +303,7 @@ async def test_a_fork_whose_line_was_purged_is_refused(on):
     first = await counted(on)
     on.model.steps["b"] = [use(call("counter_increment", name="orders")), says("It is counted.")]
     second = (await fork(on, first, "a", rows=WRITES))["task_id"]
-    inbox = on.mesh.broker.stream("INBOX_GATEWAY")
+    inbox = on.mesh.broker.get_stream("INBOX_GATEWAY")
     for one in inbox.read(subjects.task_filter("gateway", TENANT, first), 0, 1000):
         inbox.delete(one.sequence)
     third = await fork(on, second, "a", rows=WRITES)
@@ -318,7 +324,7 @@ async def test_a_line_of_forks_is_bounded(on, monkeypatch):
 async def test_a_fork_that_no_message_can_carry_is_refused(on, monkeypatch):
     assert forks.too_large(bounds.MAX_MESSAGE_BYTES) is None
     old = await chain(on)
-    monkeypatch.setattr(forks, "bounds", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
+    monkeypatch.setattr(forks, "stream_bounds", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
     new = await fork(on, old, "a", "b")
     assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_too_large")
     assert "1000 fit" in new["failure"]["message"] and "fewer steps" in new["failure"]["hint"]
@@ -338,11 +344,11 @@ def test_the_order_in_which_the_planners_words_were_stored_changes_nothing():
     adopted, started = PlanAdopted(plan=plan), StepStarted(step_id="b", attempt=1, plan_version=1, title="b")
     ended = StepEnded(step_id="b", attempt=1, plan_version=1, outcome="accepted", result=Result(summary="done"))
     for order in ((adopted, started), (started, adopted), (adopted, started, adopted)):
-        past = forks.Past()
+        past = forks.EarlierTask()
         for said in order:
-            past.take(said)
-        assert past.used() == {"counter_increment_unkeyed": "b"}
-        past.take(ended.model_copy(update={"outcome": "failed", "result": None}))
-        assert past.used() == {"counter_increment_unkeyed": "b"}, "what failed may not know what it has done"
-        past.take(ended)
-        assert past.used() == {} and past.results["b"].summary == "done"
+            past.apply_body(said)
+        assert past.used_tools() == {"counter_increment_unkeyed": "b"}
+        past.apply_body(ended.model_copy(update={"outcome": "failed", "result": None}))
+        assert past.used_tools() == {"counter_increment_unkeyed": "b"}, "what failed may not know what it has done"
+        past.apply_body(ended)
+        assert past.used_tools() == {} and past.results["b"].summary == "done"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.decider.history_file import dump, load
-from bulkhead.runtime.decider.replay import CannotReplay, replay
-from bulkhead_cli.replay.replay import logics, replay_history
+from bulkhead.runtime.decider.history_file import dump_history, load_history
+from bulkhead.runtime.decider.replay import CannotReplay, replay_deciders
+from bulkhead_cli.replay.replay import decider_logics, replay_history
 from bulkhead_contracts import catalog
 from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseGranted, LeaseQueued
 from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.plan import PlanRejected
-from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, facts
+from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, list_facts
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.planner.core import Planner
 from tests.replay import next_logic
@@ -65,16 +65,16 @@ SHAPES = {
 def said(name, kind):
     """The bodies of one type in a history, in order."""
     bodies = [
-        catalog.decode(one.headers["ce-type"], one.body)
-        for one in load(HISTORIES[name]).messages
+        catalog.decode_body(one.headers["ce-type"], one.body)
+        for one in load_history(HISTORIES[name]).messages
         if one.headers["ce-type"] in (kind.ce_type(), Progressed.ce_type(), TaskEnded.ce_type())
     ]
-    return [fact for body in bodies for fact in facts(body) if isinstance(fact, kind)]
+    return [fact for body in bodies for fact in list_facts(body) if isinstance(fact, kind)]
 
 
 @pytest.mark.parametrize("name", HISTORIES)
 async def test_a_recorded_history_replays(name):
-    history = load(HISTORIES[name])
+    history = load_history(HISTORIES[name])
     report = await replay_history(history)
     assert report.divergences == [] and report.outstanding == 0
     assert report.ended and report.compared >= 1 and report.messages == len(history.messages)
@@ -87,7 +87,7 @@ async def test_a_falsified_history_does_not(name):
 
     Not so an answer about a lease: it is decided in the fold of the resource, whose messages another record holds.
     """
-    history = load(HISTORIES[name])
+    history = load_history(HISTORIES[name])
     mine = [
         at
         for at, one in enumerate(history.messages)
@@ -114,14 +114,14 @@ async def test_a_falsified_history_does_not(name):
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_a_history_is_what_it_is_called_and_nothing_secret(name):
-    history = load(HISTORIES[name])
+    history = load_history(HISTORIES[name])
     [end] = said(name, TaskEnded)
     assert (end.status, end.failure.code if end.failure else "") == SHAPES[name]
-    raw = dump(history).decode()
+    raw = dump_history(history).decode()
     for token in re.findall(r"eyJ[\w-]+\.eyJ[\w-]+\.([\w-]*)", raw):
         assert token == "", "a grant's signature"
     assert not re.search(r"bk_\w|nats-msg-id|BEGIN|\bS[UA][A-Z2-7]{40,}", raw)
-    assert dump(load(HISTORIES[name])) == dump(history)
+    assert dump_history(load_history(HISTORIES[name])) == dump_history(history)
 
 
 def test_every_scene_has_a_history_and_they_are_small():
@@ -140,9 +140,11 @@ def test_the_shapes_hold_what_their_names_say():
     assert any("which the model did not see" in one.what for one in omitted)
     assert len(said("draft_rejected", PlanRejected)) == 1
     assert [one.outcome for one in said("uncertain_write", ToolCallReplied)] == ["uncertain"]
-    assert any(one.headers["ce-type"] == "mesh.task.requested.v1" for one in load(HISTORIES["request_v1"]).messages)
+    assert any(
+        one.headers["ce-type"] == "mesh.task.requested.v1" for one in load_history(HISTORIES["request_v1"]).messages
+    )
     for name in ("poison_message", "poison_opening"):
-        assert any("message_rejected" in one.headers["ce-type"] for one in load(HISTORIES[name]).messages)
+        assert any("message_rejected" in one.headers["ce-type"] for one in load_history(HISTORIES[name]).messages)
     # What c says anew has no source among what it builds on: it is made once more, and stands marked.
     assert [one.attempt for one in said("fork", StepEnded)] == [0, 0, 1, 2]
     first, second = said("leased", LeaseGranted)
@@ -156,16 +158,16 @@ def test_the_shapes_hold_what_their_names_say():
 
 
 async def planner_alone(name, table):
-    history = load(HISTORIES[name])
+    history = load_history(HISTORIES[name])
 
     async def fetch(ref):
-        return history.text(ref)
+        return history.text_of(ref)
 
-    return await replay(history.messages, {"planner": table}, fetch)
+    return await replay_deciders(history.messages, {"planner": table}, fetch)
 
 
 def test_every_version_is_there():
-    assert all(set(table) == {1} for table in logics().values())
+    assert all(set(table) == {1} for table in decider_logics().values())
 
 
 async def test_another_versions_rule_diverges():

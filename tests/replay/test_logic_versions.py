@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load
-from bulkhead.runtime.decider.replay import CannotReplay, Logics, Report, replay
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead.runtime.decider.replay import CannotReplay, Logics, ReplayReport, replay_deciders
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import DECIDERS
@@ -36,11 +36,11 @@ async def versions(on: Stage, task: str) -> dict[str, set[str]]:
     return found
 
 
-async def replayed(history: History, logics: Logics = NEW) -> Report:
+async def replayed(history: TaskHistory, logics: Logics = NEW) -> ReplayReport:
     async def fetch(ref: ContentRef) -> str:
-        return history.text(ref)
+        return history.text_of(ref)
 
-    return await replay(history.messages, logics, fetch)
+    return await replay_deciders(history.messages, logics, fetch)
 
 
 async def test_a_task_goes_on_under_the_logic_that_it_began_with(tmp_path):
@@ -59,7 +59,7 @@ async def test_a_task_goes_on_under_the_logic_that_it_began_with(tmp_path):
 @pytest.mark.parametrize(("name", "version"), [("before", BEFORE), ("after", NEXT)])
 async def test_a_recorded_upgrade_replays(name, version):
     """Two recorded tasks: one that ran while the mesh was rolled to the next version, one that began after that."""
-    history = load(HISTORIES[name])
+    history = load_history(HISTORIES[name])
     said = {one.headers["ce-logicversion"] for one in history.messages if one.subject.split(".")[1] in DECIDERS}
     assert said == {str(version)}
     report = await replayed(history)
@@ -68,10 +68,10 @@ async def test_a_recorded_upgrade_replays(name, version):
 
 async def test_a_recorded_upgrade_replays_under_no_other_version():
     swapped = {name: {BEFORE: table[NEXT], NEXT: table[BEFORE]} for name, table in NEW.items()}
-    for history in map(load, HISTORIES.values()):
+    for history in map(load_history, HISTORIES.values()):
         assert (await replayed(history, swapped)).divergences
     with pytest.raises(CannotReplay, match=f"logic {NEXT}; this program has planner logic {BEFORE}"):
-        await replayed(load(HISTORIES["after"]), OLD)
+        await replayed(load_history(HISTORIES["after"]), OLD)
 
 
 async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_path):
@@ -98,7 +98,7 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
 
 async def handed_back(on: Stage, replica: Service, sequence: int) -> None:
     """Wait until the planner was given a message and does not work on it any more: the broker still has it."""
-    durable = on.mesh.broker._durables["INBOX_PLANNER", subjects.durable("planner", 0)]
+    durable = on.mesh.broker._durables["INBOX_PLANNER", subjects.durable_name("planner", 0)]
     while not durable.attempts.get(sequence) or replica.shell._running:
         await asyncio.sleep(0.01)
     assert sequence in durable.pending

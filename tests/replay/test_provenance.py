@@ -25,8 +25,10 @@ async def on(tmp_path):
 
 
 async def asked(on: Stage, sender: str, receiver: str, kind: type, task: str) -> list:
-    stored = await on.mesh.messages(subjects.inbox_stream(receiver), subjects.mesh(sender, receiver, TENANT, task))
-    found = [(catalog.decode(one.ce_type, one.body), one) for one in stored]
+    stored = await on.mesh.messages(
+        subjects.inbox_stream(receiver), subjects.mesh_subject(sender, receiver, TENANT, task)
+    )
+    found = [(catalog.decode_body(one.ce_type, one.body), one) for one in stored]
     return [row for row in found if isinstance(row[0], kind)]
 
 
@@ -84,7 +86,7 @@ async def test_the_step_grant_carries_the_flows_of_the_plan(on):
     ((_, stored),) = await asked(on, "worker", "tool_executor", ToolCallRequested, ended["task_id"])
     verifier = on.mesh.context("tool_executor").verifier
     token = stored.headers["bulkhead-grant"]
-    authority = verifier.authority(token, tenant=TENANT, task=ended["task_id"], now_unix_ms=stored.time_unix_ms)
+    authority = verifier.verify_authority(token, tenant=TENANT, task=ended["task_id"], now_unix_ms=stored.time_unix_ms)
     assert authority.step is not None and [one.model_dump() for one in authority.step.flows] == [FLOW]
 
 
@@ -97,4 +99,4 @@ async def test_the_labels_of_a_submission_are_signed_for_its_task(on):
     assert [one.source for one in submitted.labels] == ["", "plan step b"]
     for label in submitted.labels:
         assert (label.kind, label.trust, label.observed_by) == ("objective", "user", "gateway")
-        assert verifier.label(label, TENANT, task) and not verifier.label(label, TENANT, "t9")
+        assert verifier.verify_label(label, TENANT, task) and not verifier.verify_label(label, TENANT, "t9")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.process.faststream_declaration import declare
+from bulkhead.runtime.process.faststream_declaration import declare_service
 from bulkhead_contracts import catalog
 from bulkhead_infra.render import readmes
 from tests.paths import ROOT
@@ -71,7 +71,7 @@ def test_a_service_has_the_shape_of_its_siblings(service):
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)
 @pytest.mark.slow
 def test_faststream_declares_what_the_catalog_says(service):
-    _, broker = declare(service)
+    _, broker = declare_service(service)
     heard = {call.handler._original_call.__name__ for s in broker.subscribers for call in s.calls}
     wanted = {
         f"{to}_takes_{row.body.__name__}_of_{sender}"
@@ -86,6 +86,6 @@ def test_faststream_declares_what_the_catalog_says(service):
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)
 def test_a_readme_fits_a_screen_and_has_its_messages(service):
     text = (ROOT / "services" / "bulkhead_services" / service / "README.md").read_text()
-    table = f"{readmes.BEGIN}\n{readmes.table(service)}\n{readmes.END}"
+    table = f"{readmes.BEGIN}\n{readmes.message_table(service)}\n{readmes.END}"
     assert table in text
     assert len(text.replace(table, "").splitlines()) <= 60

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from bulkhead_infra.docker.image_contents import Lock
+from bulkhead_infra.docker.image_contents import RequirementsLock
 from tests.fresh_venv import FreshVenv, build_wheel, modules_of
 from tests.paths import ROOT
 
@@ -76,8 +76,8 @@ def test_the_lock_pins_everything_that_is_installed_with_it() -> None:
     groups = [row for group in PROJECT["dependency-groups"].values() for row in group if isinstance(row, str)]
     extras = [row for rows in PROJECT["project"]["optional-dependencies"].values() for row in rows]
     wanted = {*map(Requirement, (*PROJECT["project"]["dependencies"], *extras, *groups))}
-    lock = Lock((ROOT / "requirements.lock").read_text())
-    pinned = lock.closure({row.name.lower() for row in wanted} - {"bulkhead"})
+    lock = RequirementsLock((ROOT / "requirements.lock").read_text())
+    pinned = lock.dependency_closure({row.name.lower() for row in wanted} - {"bulkhead"})
     seen: set[str] = set()
     todo = [row.name for row in map(Requirement, PROJECT["project"]["dependencies"])]
     while todo:

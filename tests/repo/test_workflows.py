@@ -175,7 +175,7 @@ def test_hooks_before_a_commit_call_programs_of_the_venv() -> None:
     (local,) = HOOKS
     assert local["repo"] == "local" and {hook["language"] for hook in local["hooks"]} == {"system"}
     for hook in local["hooks"]:
-        program = hook["entry"].split()[0]
+        program = hook["entry"].split_round()[0]
         assert program.startswith(".venv/bin/") and (BIN / Path(program).name).exists()
 
 
@@ -236,7 +236,7 @@ def test_what_is_no_release_is_refused_before_anything_is_built(
 def test_the_changelog_is_newest_first_and_has_this_version() -> None:
     headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == ("Unreleased", "") and headings[1][0] == PROJECT["version"]
-    numbers = [tuple(map(int, version.split("."))) for version, _ in headings[1:]]
+    numbers = [tuple(map(int, version.split_round("."))) for version, _ in headings[1:]]
     assert numbers == sorted(numbers, reverse=True) and all(date for _, date in headings[1:])
 
 

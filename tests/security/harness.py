@@ -16,10 +16,10 @@ from typing import Any, Literal
 import yaml
 
 import bulkhead_infra
-from bulkhead.policy.cedar import Policy
+from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
-from bulkhead.policy.records import Call, Content, Grant, Plan, Record, proposal
-from bulkhead.policy.ruling import Ruling
+from bulkhead.policy.records import DecisionRecord, RecordCall, RecordContent, RecordGrant, RecordPlan, build_proposal
+from bulkhead.policy.ruling import CallRuling
 from bulkhead.tools import catalog
 from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.tool import ToolSpec
@@ -71,8 +71,8 @@ class Run:
     """One task, played. made: the calls that were made; asked: rulings that asked, with the call."""
 
     made: list[Move] = field(default_factory=list)
-    asked: list[tuple[Move, Ruling]] = field(default_factory=list)
-    refused: list[tuple[Move, Ruling]] = field(default_factory=list)
+    asked: list[tuple[Move, CallRuling]] = field(default_factory=list)
+    refused: list[tuple[Move, CallRuling]] = field(default_factory=list)
     consequential: int = 0
 
 
@@ -83,10 +83,10 @@ def tools() -> Mapping[str, ToolSpec]:
 
 
 @cache
-def policy() -> Policy:
+def policy() -> CedarPolicy:
     """The house's rules as they ship, and the office's."""
     files = {"default.cedar": HOUSE.read_text(), "office.cedar": (HERE / "office.cedar").read_text()}
-    return Policy(files, tools().values())
+    return CedarPolicy(files, tools().values())
 
 
 @cache
@@ -113,7 +113,7 @@ def _moves(rows: Iterable[Sequence[Any]]) -> tuple[Move, ...]:
 def _flows(row: Mapping[str, Any]) -> tuple[Flow, ...]:
     found = []
     for text in row.get("flows", ()):
-        tool, argument, _, source, pointer = text.split()
+        tool, argument, _, source, pointer = text.split_round()
         found.append(Flow(tool=tool, argument=argument, step_id=STEP, from_tool=source, field=pointer))
     return tuple(found)
 
@@ -129,11 +129,11 @@ class Play:
 
     def __init__(self, task: Task, approver: Approver) -> None:
         self.task, self.approver, self.run = task, approver, Run()
-        self.texts = [Content(content=task.asked, source="user")]
+        self.texts = [RecordContent(content=task.asked, source="user")]
 
     def show(self, text: str, source: Literal["retrieved", "tool", "model"], name: str) -> None:
         """A text comes into the context."""
-        self.texts.append(Content(content=text, source=source, name=name, step_id=STEP))
+        self.texts.append(RecordContent(content=text, source=source, name=name, step_id=STEP))
 
     def call(self, move: Move) -> bool:
         """Propose a call; whether it was made."""
@@ -150,17 +150,17 @@ class Play:
             self.show(move.gives, "tool", move.tool)
         return True
 
-    def _ruled(self, move: Move) -> Ruling:
+    def _ruled(self, move: Move) -> CallRuling:
         before = sum(made.tool == move.tool for made in self.run.made)
         if move.tool not in tools():
-            return Ruling("forbid", "grant", policy().sha256, code="not_granted")
-        record = Record(
-            grant=Grant(tenant="office", tools=tuple(tools())),
-            plan=Plan(flows=self.task.flows),
+            return CallRuling("forbid", "grant", policy().sha256, code="not_granted")
+        record = DecisionRecord(
+            grant=RecordGrant(tenant="office", tools=tuple(tools())),
+            plan=RecordPlan(flows=self.task.flows),
             sources=tuple(self.texts),
-            call=Call(tool=move.tool, arguments=dict(move.arguments), step_id=STEP, calls_before=before),
+            call=RecordCall(tool=move.tool, arguments=dict(move.arguments), step_id=STEP, calls_before=before),
         )
-        return decide(proposal(record, tools()), policy())
+        return decide(build_proposal(record, tools()), policy())
 
     def _agrees(self, move: Move) -> bool:
         return self.approver == "everybody" or (
@@ -294,7 +294,7 @@ def measure(approver: Approver, of: Path = HERE) -> Row:
     )
 
 
-def _named(ruling: Ruling) -> bool:
+def _named(ruling: CallRuling) -> bool:
     """Whether a question names a value that is not the asker's, and says so of each."""
     shown = [(json.dumps(one.text[:60], ensure_ascii=False)[1:-1], one.why) for one in ruling.findings]
     return bool(shown) and all(text in why for text, why in shown)

@@ -14,7 +14,7 @@ import pytest
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Signer
-from bulkhead.runtime.context import Identity, make_context
+from bulkhead.runtime.context import ServiceIdentity, make_context
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
@@ -114,10 +114,10 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     for number in range(3):
         mesh.start(f"budget-{number}")
     who = f"{SERVICE}-0"
-    identity = Identity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
+    identity = ServiceIdentity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
     doer = make_context(SERVICE, who, MemoryBus(Link(mesh, who), who), identity, clock=mesh._clock.now_ms)
     limit, later_ms = fit * WORST + WORST - 1, mesh._clock.now_ms() + 3_600_000
-    grant = Signer("signer", world.seeds()["signer"]).grant(
+    grant = Signer("signer", world.seeds()["signer"]).sign_grant(
         sample(TaskGrant, tenant=TENANT, task=TASK, limits=TaskLimits(cost_usd_micros=limit), expires_unix_ms=later_ms)
     )
     race = Race(doer.publisher, grant, limit, random.Random(f"race/{seed}"))
@@ -125,7 +125,7 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     names = {f"call-{number}" for number in range(calls)}
     async with asyncio.timeout(600):
         await asyncio.gather(*(race.call(name) for name in sorted(names)))
-        inbox = mesh.net.stream("INBOX_BUDGET")
+        inbox = mesh.net.get_stream("INBOX_BUDGET")
         mine = [one for one in mesh.net._durables.values() if one.stream is inbox]
         while any(one.pending or one.cursor < inbox.last_sequence for one in mine):
             await asyncio.sleep(1.0)

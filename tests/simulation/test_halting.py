@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.runtime.halts.live import Halts, Target
+from bulkhead.runtime.halts.live import Halts, HaltTarget
 from bulkhead_contracts.control import Halt
 
 from . import world
@@ -30,7 +30,7 @@ def test_what_is_halted_is_silent_and_goes_on_to_its_end(folder, seed: int) -> N
 def test_a_doer_that_does_not_hear_is_found_out(folder, monkeypatch: pytest.MonkeyPatch) -> None:
     hears = Halts.find
 
-    def deaf(self: Halts, target: Target) -> Halt | None:
+    def deaf(self: Halts, target: HaltTarget) -> Halt | None:
         found = hears(self, target)
         return None if found is not None and found.pauses else found
 

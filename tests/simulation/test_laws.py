@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from tests.simulation import world
 from tests.simulation.laws import oracle
@@ -57,7 +57,9 @@ def say(record: Record, sender: str, to: str, kind: str, task: str = "", **body:
     """Store a message more."""
     task = task or one(record)[1]
     head = {"ce-type": kind, "ce-id": f"false-{next(_ids)}", "ce-source": sender, "ce-causeid": "nothing"}
-    stored = Stored(subjects.mesh(sender, to, "demo", task), head, json.dumps(body).encode(), 10**6, 10**13)
+    stored = StoredMessage(
+        subjects.mesh_subject(sender, to, "demo", task), head, json.dumps(body).encode(), 10**6, 10**13
+    )
     record.purged.setdefault(f"INBOX_{to.upper()}", []).append(stored)
     record.read.clear()
 
@@ -98,7 +100,7 @@ def halted(record: Record, scope: str, name: str, **more: Any) -> None:
     wish, _ = one(record)
     entry = {"active": True, "pauses": False, "name": name, "by": "ada", "code": "halted", **more}
     record.halts.append(
-        Stored(f"$KV.CONTROL.{scope}.demo.{name}", {}, json.dumps(entry).encode(), 1, record.scenario.start_ms)
+        StoredMessage(f"$KV.CONTROL.{scope}.demo.{name}", {}, json.dumps(entry).encode(), 1, record.scenario.start_ms)
     )
     record.ended_at_s = 500.0
     record.model.made.append(Call("model", wish.name, 400.0, 401.0))
@@ -132,7 +134,7 @@ FALSE: dict[str, Callable[[Record], None]] = {
     "memories": lambda run: run.remembered.append(("planner-0", "t1", "one", "other")),
     "inboxes": stored_otherwise,
     "honest": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", without_sources),
-    "dead_letters": lambda run: run.purged.update(DEAD_LETTERS=[Stored("dead.planner", {}, b"", 1, 1)]),
+    "dead_letters": lambda run: run.purged.update(DEAD_LETTERS=[StoredMessage("dead.planner", {}, b"", 1, 1)]),
     "work": lambda run: change(
         run,
         "INBOX_GATEWAY",

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.grants import Signer
-from bulkhead.runtime.context import Identity, make_context
+from bulkhead.runtime.context import ServiceIdentity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
@@ -40,7 +40,7 @@ class Two(world.World):
     async def stands(self) -> None:
         """Until both replicas have the ledger."""
         for edge in self.edges:
-            await edge.keeper.wait_built()
+            await edge.keeper.wait_until_built()
 
     def rebuild(self, number: int) -> None:
         """As at the start of a replica, of the one that was asked or the other; now and then Redis has lost everything,
@@ -49,7 +49,7 @@ class Two(world.World):
             self.record.redis.clear()
         keeper = self.edges[number % 2].keeper
         keeper._fresh = True
-        keeper.lose("asked by the test")
+        keeper.mark_lost("asked by the test")
 
 
 async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]], set[tuple[float, float]]]:
@@ -58,10 +58,10 @@ async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]],
     mesh = Two(Scenario(seed=1, wishes=()), Chaos(1, rates={}), folder, loop)
     for number in range(2):
         mesh.start(f"budget-{number}")
-    identity = Identity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
+    identity = ServiceIdentity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
     who = f"{SERVICE}-0"
     doer = make_context(SERVICE, who, MemoryBus(Link(mesh, who), who), identity, clock=mesh._clock.now_ms)
-    grant = Signer("signer", world.seeds()["signer"]).grant(
+    grant = Signer("signer", world.seeds()["signer"]).sign_grant(
         TaskGrant(
             tenant=TENANT,
             task=TASK,
@@ -76,7 +76,7 @@ async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]],
     )
     under_way_s = 0.0
     for edge in mesh.edges:
-        edge.admission._writer.store = _late(edge.admission._writer.store, lambda: under_way_s)  # type: ignore[method-assign]
+        edge.admission._writer.store_fact = _late(edge.admission._writer.store_fact, lambda: under_way_s)  # type: ignore[method-assign]
 
     async def ask(name: str) -> str:
         body = ReserveRequested(

@@ -20,8 +20,8 @@ from bulkhead.bus.port import BusError
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume import loop as consume_loop
-from bulkhead.runtime.context import Identity, make_context
-from bulkhead.runtime.decider.fold import Fold, FoldHandler, as_message, step
+from bulkhead.runtime.context import ServiceIdentity, make_context
+from bulkhead.runtime.decider.fold import FoldHandler, TaskFold, as_message, fold_message
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.halts import live
 from bulkhead.runtime.process.service import Service
@@ -30,11 +30,11 @@ from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
-from bulkhead_infra.composition import Logics, root
+from bulkhead_infra.composition import Logics, composition_root
 from bulkhead_services.budget.app import Budget
 from bulkhead_services.gateway import app as gateway
-from bulkhead_services.gateway.http.task_document import document
-from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.http.task_document import describe_task
+from bulkhead_services.gateway.settings import PublisherSettings
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.tool_executor import app as tool_executor
 from tests.replay import next_logic
@@ -68,12 +68,12 @@ DECIDERS: Mapping[str, Logics] = next_logic.LOGICS
 TENANTS = once.TENANTS
 
 
-class HeadlessGateway(gateway.Gateway):
+class HeadlessGateway(gateway.GatewayService):
     """The gateway without its listening socket."""
 
     async def start(self) -> None:
         """Subscribe only."""
-        await self.attach()
+        await self.attach_inbox()
 
 
 class World:
@@ -127,7 +127,7 @@ class World:
         name = who.rpartition("-")[0]
         self._starting[who] += 1
         bus = MemoryBus(Link(self, who), who)  # type: ignore[arg-type]
-        identity = Identity(f"seed-of-{name}", seeds()[name], self.publics)
+        identity = ServiceIdentity(f"seed-of-{name}", seeds()[name], self.publics)
         clock = self._clock.now_ms if not self._clocks_differ else partial(self._now_ms, who)
         found = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=clock)
         service = Service(found, self._component(name, found), shards=self.scenario.shards, slots=16)
@@ -159,7 +159,7 @@ class World:
         self.tell(f"CRASH {who} {when}")
         bus, task, _ = found
         self._loop.go_on(who)
-        bus.kill()
+        bus.cut_off()
         task.cancel()
         self._loop.call_later(0.3 + self.record.crashes % 3, self.start, who, context=self._own)
 
@@ -194,7 +194,7 @@ class World:
                 logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
             case _:
-                return root(name).build(context, known[name])
+                return composition_root(name).build(context, known[name])
 
     def _overheard(self, component: Budget) -> Budget:
         """Which reservations it says it holds: a fact may stand in the journal of which nobody was ever told."""
@@ -245,7 +245,7 @@ class World:
         """Nothing of the mesh runs any more, and nothing is started again."""
         self._over = True
         for bus, task, _ in self._running.values():
-            bus.kill()
+            bus.cut_off()
             task.cancel()
         self._running.clear()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -298,22 +298,24 @@ class World:
         found, rejected = [], set()
         for one in stored:
             try:
-                message = inbound.read(one, service)
+                message = inbound.read_message(one, service)
             except Unreadable:
                 continue
             found.append(message)
             if isinstance(message.body, MessageRejected):
                 rejected.add(message.body.sequence)
-        fold: Fold = Fold(state=None)
+        fold: TaskFold = TaskFold(state=None)
         for message in found:
             if message.sequence <= last and message.sequence not in rejected:
-                wanted = DECIDERS[service][fold.logic or message.envelope.logic].wants(message.body)
+                wanted = DECIDERS[service][fold.logic or message.envelope.logic].wanted_contents(message.body)
                 contents = {ref.sha256: self._content(tenant, ref) for ref in wanted}
-                step(fold, as_message(message, contents), DECIDERS[service])
+                fold_message(fold, as_message(message, contents), DECIDERS[service])
         return fold.state
 
     def _content(self, tenant: str, ref: ContentRef) -> str:
-        stored = self.net.stream(subjects.BLOBS_STREAM).newest(subjects.blob(ref.author, tenant, ref.sha256))
+        stored = self.net.get_stream(subjects.BLOBS_STREAM).newest(
+            subjects.blob_subject(ref.author, tenant, ref.sha256)
+        )
         return stored.body.decode() if stored is not None else ""
 
     def _calm(self) -> None:
@@ -346,7 +348,7 @@ class World:
             with suppress(BusError):
                 for _, _, service in list(self._running.values()):
                     budget = service.component
-                    if isinstance(budget, Budget) and await budget.checkpoints.make(at_once=True):
+                    if isinstance(budget, Budget) and await budget.checkpoints.make_checkpoint(at_once=True):
                         return
             await asyncio.sleep(0.5)
 
@@ -356,8 +358,8 @@ class World:
         for wish in self.scenario.wishes:
             task = self.record.tasks.get(wish.name)
             if task is not None and task not in self.record.gone:
-                feed = await component.feeds.fresh(wish.tenant, task)
-                seen = await document(feed, component._context.blobs, component._settings.publishers)
+                feed = await component.feeds.fresh_feed(wish.tenant, task)
+                seen = await describe_task(feed, component._context.blobs, component._settings.publishers)
                 self.record.views[task] = seen.model_dump(mode="json")
 
     async def _quiet(self) -> None:
@@ -376,7 +378,7 @@ class World:
             await asyncio.sleep(1.0)
 
     def _all_ended(self) -> bool:
-        inbox = self.net.stream("INBOX_GATEWAY")
+        inbox = self.net.get_stream("INBOX_GATEWAY")
         fresh = (*inbox.read(">", self._looked, 1_000_000), *self.record.purged.get("INBOX_GATEWAY", ()))
         self._looked = inbox.last_sequence
         self._ended.update(
@@ -406,7 +408,7 @@ def seeds() -> dict[str, str]:
 def settings(folder: Path) -> dict[str, Any]:
     """Settings of every service; reading them costs more than a run."""
     nobody = "http://127.0.0.1:9"
-    publishers = {name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}
+    publishers = {name: PublisherSettings(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}
     own: dict[str, dict[str, Any]] = {
         "budget": {"redis_url": "memory://", "watch_interval_s": WATCH_EVERY_S},
         "model_gateway": {"openai_base_url": f"{nobody}/v1", "openai_api_key": "sim", "model": "offline-rules-1"},
@@ -414,7 +416,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "signer": {"tenants_file": TENANTS, "counter_url": nobody},
         "gateway": {"http_port": 0, "tenants_file": TENANTS, "publishers": publishers},
     }
-    return {name: root(name).settings(data_dir=folder, **own.get(name, {})) for name in SERVICES}
+    return {name: composition_root(name).settings(data_dir=folder, **own.get(name, {})) for name in SERVICES}
 
 
 def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:

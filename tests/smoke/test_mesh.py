@@ -10,7 +10,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.world import World, until, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -43,7 +43,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]
 
 
 async def test_a_question_is_answered_from_documents_and_its_record_replays(mesh: World) -> None:
-    demo = generate(1)
+    demo = generate_demo(1)
     await mesh.ingest("demo", demo)
     task = await mesh.submit("demo", demo.objective)
     comparison = verdict(demo, await mesh.finish(task))
@@ -54,7 +54,7 @@ async def test_a_question_is_answered_from_documents_and_its_record_replays(mesh
 
 async def test_a_task_stops_at_its_ceiling_and_spends_no_more_than_it(mesh: World) -> None:
     limit = 10_000  # Some of its steps, and not all.
-    task = await mesh.submit("demo", generate(1).objective, limit_tokens=limit)
+    task = await mesh.submit("demo", generate_demo(1).objective, limit_tokens=limit)
 
     async def halted() -> Any:
         shown = await task.show()
@@ -71,7 +71,7 @@ async def test_a_worker_killed_in_mid_write_goes_on_and_the_write_is_made_once(m
         task = await mesh.submit("demo", "Count it.", plan=counting("killed"), check=False)
         await arrived()
         for service in ("worker", "tool_executor"):
-            await mesh.mesh.kill(service)
+            await mesh.mesh.kill_replica(service)
     assert (await mesh.finish(task))["status"] == "succeeded"
     assert mesh.counter.count("killed") == 1
 

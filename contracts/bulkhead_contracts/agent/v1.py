@@ -1,4 +1,5 @@
-"""What an agent is told from outside of its own loop: that it waits in a circle, that it seems to go round in circles.
+"""Warnings to an agent from outside of its own loop: that it waits in a circle, that it seems to go round in
+circles.
 
 Its next turn shows it, so that it can act on it.
 """

@@ -16,7 +16,7 @@ Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then."""
     return not value
 
@@ -99,7 +99,7 @@ class SignatureRequested(Body, type="mesh.approval.signature_requested"):
     decision: Decision
     reason: Reason = ""
     requested_unix_ms: UnixMs
-    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_empty, repr=False)] = ""
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_is_empty, repr=False)] = ""
 
 
 class SignatureReplied(Body, type="mesh.approval.signature_replied"):

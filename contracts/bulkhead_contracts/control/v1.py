@@ -19,7 +19,7 @@ Called = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 """A name as people and providers write it; "" where only its token is known."""
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then."""
     return not value
 
@@ -46,7 +46,7 @@ class CallDeferred(Body, type="mesh.control.call_deferred"):
     paused: bool = False
     code: Tag = ""
     usage: Usage = Usage()
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
 
 
 class CallResumed(Body, type="mesh.control.call_resumed"):
@@ -167,7 +167,7 @@ class ResetRequested(Body, type="mesh.control.reset_requested"):
 
 
 class ResetReplied(Body, type="mesh.control.reset_replied"):
-    """How the breaker stands now, or why nothing was changed."""
+    """State of the breaker now, or why nothing was changed."""
 
     breaker: Breaker | None = None
     failure: Failure | None = None

@@ -1,4 +1,6 @@
-"""What the journal has of one task, for people who may read it: pages without anybody's authority in them."""
+"""Messages of one task in the journal, for people who may read it: pages without anybody's authority in
+them.
+"""
 
 from typing import Annotated
 

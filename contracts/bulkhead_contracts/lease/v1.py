@@ -21,7 +21,7 @@ ResourceName = Annotated[
 TtlMs = Annotated[int, Field(ge=bounds.MIN_LEASE_TTL_MS, le=bounds.MAX_LEASE_TTL_MS)]
 
 
-def book(resource: str) -> str:
+def resource_token(resource: str) -> str:
     """The token under which everything about a resource is folded."""
     return "lease-" + hashlib.blake2b(resource.encode(), digest_size=16).hexdigest()
 
@@ -86,7 +86,7 @@ class LeaseEnded(Body, type="mesh.lease.ended"):
 
 
 class LeaseRefused(Body, type="mesh.lease.refused"):
-    """No lease, or no release of it. Codes: lease_queue_full, not_lease_holder."""
+    """Refusal of a lease, or of a release of it. Codes: lease_queue_full, not_lease_holder."""
 
     lease_id: Token
     call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""

@@ -22,7 +22,7 @@ PartKind = Literal[
 ]
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: most messages have none."""
     return not value
 
@@ -47,7 +47,7 @@ class ToolCall(Contract):
     id: Token
     name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
-    attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
+    attribution: Annotated[Attribution | None, Field(exclude_if=_is_empty)] = None
 
 
 class AdoptedToolCall(ToolCall):
@@ -63,7 +63,7 @@ class AdoptedToolCalls(Contract):
 
 
 class ToolAnswer(Contract):
-    """What came of one call: parts (passages, a tool's text) or an error for the model to read."""
+    """Outcome of one call: parts (passages, a tool's text) or an error for the model to read."""
 
     tool_call_id: Token
     parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
@@ -88,30 +88,31 @@ class OutsideAct(Contract):
     tool: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ACT_ARGUMENTS_CHARS)] = ""
     result_sha256: Sha256
-    error: Annotated[bool, Field(exclude_if=_empty)] = False
+    error: Annotated[bool, Field(exclude_if=_is_empty)] = False
 
 
 class Conversation(Contract):
-    """What an outside agent sends a model, as it is.
+    """Messages of an outside agent to a model, as they are.
 
-    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form; one whose media type
-    is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here. options: a blob with
-    a JSON object in the same form: tools, response_format, temperature, ... and fields that nobody here knows.
-    acts: what the agent did since the model's last answer, for the watcher; more_acts: what did not fit there, with
-    arguments of MAX_NAME_CHARS at most, of longer ones their sha256. thread: digest of what people said before
-    the first answer; it tells the conversations of one run apart. notes: so many of the last messages are of the mesh.
-    reads_calls: its asker takes tool calls as a content, too. embeds: its one message holds texts or tokens (`input`)
-    of which vectors are asked; the answer's content (`EMBEDDINGS`) lists them as the provider gave them.
+    messages: a blob of doors each, that holds one message as canonical JSON in OpenAI's chat form; one whose
+    media type is `REFERENCES` lists so many of them, and of a long conversation only the newest stand here.
+    options: a blob with a JSON object in the same form: tools, response_format, temperature, ... and fields
+    that nobody here knows. acts: what the agent did since the model's last answer, for the watcher;
+    more_acts: what did not fit there, with arguments of MAX_NAME_CHARS at most, of longer ones their sha256.
+    thread: digest of what people said before the first answer; it tells the conversations of one run apart.
+    notes: so many of the last messages are of the mesh. reads_calls: its asker takes tool calls as a content,
+    too. embeds: its one message holds texts or tokens (`input`) of which vectors are asked; the answer's
+    content (`EMBEDDINGS`) lists them as the provider gave them.
     """
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
     options: ContentRef | None = None
-    acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_empty)] = ()
-    thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
-    reads_calls: Annotated[bool, Field(exclude_if=_empty)] = False
-    notes: Annotated[Count, Field(exclude_if=_empty)] = 0
-    embeds: Annotated[bool, Field(exclude_if=_empty)] = False
-    more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=_empty)] = ()
+    acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_is_empty)] = ()
+    thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
+    reads_calls: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    notes: Annotated[Count, Field(exclude_if=_is_empty)] = 0
+    embeds: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=_is_empty)] = ()
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):
@@ -129,8 +130,8 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     prompt_id: Name
     parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS)] = ()
     turns: Annotated[tuple[Turn, ...], Field(max_length=bounds.MAX_TURNS_PER_STEP)] = ()
-    latest: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS, exclude_if=_empty)] = ()
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
+    latest: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS, exclude_if=_is_empty)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
     tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     response: Literal["text", "plan", "verdict"] = "text"
     tier: Name = DEFAULT_TIER
@@ -138,27 +139,29 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     stream: bool = True
     output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
-    conversation: Annotated[Conversation | None, Field(exclude_if=_empty)] = None
-    roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    conversation: Annotated[Conversation | None, Field(exclude_if=_is_empty)] = None
+    roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
 
 
 class ModelCallReplied(Body, type="mesh.model.call_replied"):
-    """What the model answered, or why there is no answer.
+    """Answer of the model, or why there is none.
 
     Failure codes: rate_limited, provider_error, timeout, truncated_stream, error_body, malformed_json,
-    malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused, length,
-    refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route, bad_grant, unreachable,
-    no_answer (the model thought and said nothing); of an outside agent's call also unsupported_parameter,
-    malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any more).
+    malformed_arguments, context_overflow, content_filter (the provider withheld the answer), model_refused,
+    length, refused_by_budget, refused_by_policy, halted, unknown_price, unknown_model, unknown_route,
+    bad_grant, unreachable, no_answer (the model thought and said nothing); of an outside agent's call also
+    unsupported_parameter, malformed_conversation, tool_calls_too_large, abandoned (nobody follows it any
+    more).
 
-    changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the text as the
-    model wrote it, where `content` is not. pinned: the model that was asked for; `model` and `fingerprint` are what its
-    provider says answered. chosen_as: which model of its route answered. waited_ms, waited_for: of duration_ms, what
-    was spent waiting for providers: rate limits, pauses after failures, places; "" on older replies.
-    cached: an earlier answer to the very same request, which cost nothing. calls: of an answer whose tool calls are
-    more or longer than `tool_calls` holds, all of them (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list
-    of Anthropic's thinking blocks as the provider signed them (it wants them back with the results of the calls), or of
-    one block of reasoning that another provider let be seen.
+    changes: what was put right in the text (thinking left out, a plan taken out of Markdown); `raw` is the
+    text as the model wrote it, where `content` is not. pinned: the model that was asked for; `model` and
+    `fingerprint` are what its provider says answered. chosen_as: which model of its route answered.
+    waited_ms, waited_for: of duration_ms, what was spent waiting for providers: rate limits, pauses after
+    failures, places; "" on older replies. cached: an earlier answer to the very same request, which cost
+    nothing. calls: of an answer whose tool calls are more or longer than `tool_calls` holds, all of them
+    (`AdoptedToolCalls`). thoughts: to an outside agent, a JSON list of Anthropic's thinking blocks as the
+    provider signed them (it wants them back with the results of the calls), or of one block of reasoning that
+    another provider let be seen.
     """
 
     call_id: Token
@@ -187,13 +190,13 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     chosen_as: Literal["first", "fallback", "hedge", "escalation", ""] = ""
     waited_ms: Count = 0
     waited_for: Summary = ""
-    cached: Annotated[bool, Field(exclude_if=_empty)] = False
-    calls: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
-    thoughts: Annotated[ContentRef | None, Field(exclude_if=_empty)] = None
+    cached: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    calls: Annotated[ContentRef | None, Field(exclude_if=_is_empty)] = None
+    thoughts: Annotated[ContentRef | None, Field(exclude_if=_is_empty)] = None
 
 
 class CallAbandoned(Contract):
-    """Nobody follows this call of an outside agent any more (not stored)."""
+    """Notice that nobody follows this call of an outside agent any more (not stored)."""
 
     call_id: Token
 
@@ -225,8 +228,8 @@ class AnswerPart(Contract):
     """
 
     kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call"] = "text"
-    id: Annotated[Token | Literal[""], Field(exclude_if=_empty)] = ""
-    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
+    id: Annotated[Token | Literal[""], Field(exclude_if=_is_empty)] = ""
+    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
 
 
 TEXT = AnswerPart()
@@ -253,7 +256,7 @@ class TextDelta(Contract):
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
     verified: bool = False
     part: Annotated[AnswerPart, Field(exclude_if=_is_text)] = TEXT
-    part_text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS, exclude_if=_empty)] = ""
+    part_text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS, exclude_if=_is_empty)] = ""
 
     @property
     def piece(self) -> str:

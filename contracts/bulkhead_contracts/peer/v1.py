@@ -33,7 +33,7 @@ class AnswerRequested(Body, type="mesh.peer.answer_requested"):
 
 
 class AnswerGiven(Body, type="mesh.peer.answer_given"):
-    """What `target` answered to the step that asked: an opinion (`text`), its result, or why there will be none.
+    """Answer of `target` to the step that asked: an opinion (`text`), its result, or why there will be none.
 
     provenance: what an opinion rests on. It was made by a model out of that, and is to be trusted no more.
     """

@@ -14,7 +14,7 @@ Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
 Severity = Literal["error", "warning", "note"]
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: most steps have none."""
     return not value
 
@@ -40,7 +40,7 @@ class Delegation(Contract):
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_DELEGATED_STEP_MS
 
     @property
-    def tool(self) -> str:
+    def agent_tool(self) -> str:
         """The tool that a step of this role calls; "" where doors hand it to a worker."""
         return f"{AGENT_TOOL}{self.name}" if self.to == "agent" else ""
 
@@ -72,11 +72,11 @@ class PlanStep(Contract):
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
     role: Role = WORKER_ROLE
-    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_empty)] = ()
-    adopted: Annotated[bool, Field(exclude_if=_empty)] = False
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_is_empty)] = ()
+    adopted: Annotated[bool, Field(exclude_if=_is_empty)] = False
 
     @property
-    def text(self) -> str:
+    def prompt_text(self) -> str:
         """The step as a model is shown it. A submitted plan's texts are labelled by digest, so that each service must
         write them alike."""
         text = f"{self.title}\n{self.instruction}" if self.title else self.instruction

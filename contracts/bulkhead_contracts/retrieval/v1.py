@@ -56,7 +56,7 @@ class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):
 
 
 class DocumentIngested(Body, type="mesh.retrieval.ingested"):
-    """How an ingestion ended: `unchanged` when the same content under this name was there already.
+    """End of an ingestion: `unchanged` when the same content under this name was there already.
 
     replaced_sha256: what stood under this name until now, when that was other content.
     """
@@ -77,7 +77,7 @@ class DocumentDeleteRequested(Body, type="mesh.retrieval.delete_requested"):
 
 
 class DocumentDeleted(Body, type="mesh.retrieval.deleted"):
-    """How a deletion ended: `absent` when nothing stood under this name."""
+    """End of a deletion: `absent` when nothing stood under this name."""
 
     name: Name
     outcome: Literal["deleted", "absent", "rejected"]

@@ -13,7 +13,7 @@ from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: older messages have none."""
     return not value
 
@@ -45,8 +45,8 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
     route: Tag = ""
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
-    delegated: Annotated[Delegation | None, Field(exclude_if=_empty)] = None
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
+    delegated: Annotated[Delegation | None, Field(exclude_if=_is_empty)] = None
 
 
 class StepCancelRequested(Body, type="mesh.step.cancel_requested"):
@@ -105,7 +105,7 @@ class StepPaused(Body, type="mesh.step.paused"):
     active: bool = True
     code: Tag = ""
     reason: Reason = ""
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
 
 
 class StepExtended(Body, type="mesh.step.extended"):
@@ -138,8 +138,10 @@ class DelegationRequested(Body, type="mesh.step.delegation_requested"):
 
 
 class DelegationReplied(Body, type="mesh.step.delegation_replied"):
-    """What a program outside answered for a step, or why nobody did. usage: of its calls through the doors, also of
-    those that took the step and lost it. provenance: its words come from outside. tries: how often it was taken."""
+    """Answer of a program outside for a step, or why there is none. usage: of its calls through the doors, also
+    of those that took the step and lost it. provenance: its words come from outside. tries: how often it was
+    taken.
+    """
 
     call_id: Token
     step_id: Token

@@ -19,17 +19,17 @@ Replan = Literal["same_tools", "none"]
 Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: older messages have none."""
     return not value
 
 
-def replans(value: object) -> bool:
+def is_default_replan(value: object) -> bool:
     """Not written then: the default."""
     return value == "same_tools"
 
 
-def _usual_wait(value: object) -> bool:
+def _is_default_wait(value: object) -> bool:
     """Not written then: the default."""
     return value == bounds.DEFAULT_APPROVAL_WAIT_MS
 
@@ -43,7 +43,7 @@ class TaskLimits(Contract):
     cost_usd_micros: UsdMicros = bounds.DEFAULT_TASK_COST_USD_MICROS
     tokens: TokenCount = bounds.DEFAULT_TASK_TOKENS
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_TASK_DEADLINE_MS
-    approval_wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS, exclude_if=_usual_wait)] = (
+    approval_wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS, exclude_if=_is_default_wait)] = (
         bounds.DEFAULT_APPROVAL_WAIT_MS
     )
 
@@ -54,7 +54,7 @@ class TaskLimits(Contract):
 
     @property
     def approvals_ms(self) -> int:
-        """So long after its beginning people may decide: a task that nobody answered has time left to say so."""
+        """Time from its beginning in which people may decide: an unanswered task has time left to say so."""
         return max(self.deadline_ms, self.lifetime_ms - self.deadline_ms)
 
 
@@ -86,11 +86,13 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     output: OutputPolicy | None = None
     route: Tag = ""
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_empty)] = ()
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
-    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
-    delegated: Annotated[tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
-    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_empty)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
+    delegated: Annotated[
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+    ] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
 
 
 class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
@@ -105,7 +107,7 @@ class TaskAccepted(Body, type="mesh.task.accepted"):
 
     deadline_unix_ms: UnixMs
     delivery: Delivery = "draft"
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
@@ -133,7 +135,7 @@ class StepEnded(Body, type="mesh.task.step_ended"):
 class Progressed(Body, type="mesh.task.progressed", patient=True):
     """Progress: what one decision has to tell of it, in one message; each part means what it means alone.
 
-    In this order: `rejected`, `adopted`, `ended`, `started`, after `accepted`. Read it by `facts`.
+    In this order: `rejected`, `adopted`, `ended`, `started`, after `accepted`. Read it by `list_facts`.
     """
 
     accepted: TaskAccepted | None = None
@@ -143,15 +145,16 @@ class Progressed(Body, type="mesh.task.progressed", patient=True):
     started: Annotated[tuple[StepStarted, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
-def facts(body: Body) -> tuple[Body, ...]:
-    """What a message tells, one by one: the parts of a `Progressed`, in order; the steps that ended with a task, then
-    its end; any other body stands for itself."""
+def list_facts(body: Body) -> tuple[Body, ...]:
+    """Facts of a message, one by one: the parts of a `Progressed`, in order; the steps that ended with a task,
+    then its end; any other body stands for itself.
+    """
     if isinstance(body, TaskEnded):
         return (*body.ended_steps, body)
     if not isinstance(body, Progressed):
         return (body,)
     alone = (body.accepted, body.rejected, body.adopted)
-    return (*(one for one in alone if one is not None), *body.ended, *body.started)
+    return (*(fact for fact in alone if fact is not None), *body.ended, *body.started)
 
 
 class TaskPaused(Body, type="mesh.task.paused"):
@@ -165,8 +168,8 @@ class TaskPaused(Body, type="mesh.task.paused"):
     code: Tag = ""
     reason: Reason = ""
     step_id: str = ""
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
-    deadline_unix_ms: Annotated[UnixMs, Field(exclude_if=_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
+    deadline_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
 
 
 class TaskEnded(Body, type="mesh.task.ended"):
@@ -269,7 +272,7 @@ class ForkOf(Contract):
 
 
 class RequesterClaim(Contract):
-    """Who asks, as the edge established it (never taken from the body of an outside message)."""
+    """The asker, as the edge established it (never taken from the body of an outside message)."""
 
     tenant: Token
     person: Name

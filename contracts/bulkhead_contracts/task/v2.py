@@ -9,10 +9,10 @@ from bulkhead_contracts import bounds
 from ..output import Delivery
 from ..plan.v1 import Plan
 from ..types import Body, Constraints, Name, Sha256, Tag
-from .v1 import ForkOf, Objective, Replan, RequesterClaim, TaskLimits, TaskRequestedV1, replans
+from .v1 import ForkOf, Objective, Replan, RequesterClaim, TaskLimits, TaskRequestedV1, is_default_replan
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then."""
     return not value
 
@@ -43,10 +43,10 @@ class TaskRequested(Body, type="mesh.task.requested", version=2):
     workflow: Tag = ""
     delivery: Delivery | None = None
     route: Tag = ""
-    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
-    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=_empty)] = ""
+    replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
+    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=_is_empty)] = ""
     constraints: Constraints = ()
-    conversation: Annotated[Tag, Field(exclude_if=_empty)] = ""
+    conversation: Annotated[Tag, Field(exclude_if=_is_empty)] = ""
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

@@ -15,12 +15,12 @@ Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
 """What a tool's result holds: personal data, a key, or (replaced in it) a credential of the call itself."""
 
 
-def _empty(value: object) -> bool:
+def _is_empty(value: object) -> bool:
     """Not written then: most tools have none."""
     return not value
 
 
-def _none(value: object) -> bool:
+def _is_unisolated(value: object) -> bool:
     return value == "none"
 
 
@@ -42,17 +42,17 @@ class ToolSpec(Contract):
     idempotent: bool = True
     served_by: Literal["tool_executor", "rag"] = "tool_executor"
     timeout_ms: Count = bounds.DEFAULT_TOOL_TIMEOUT_MS
-    sinks: Annotated[tuple[Sink, ...], Field(max_length=bounds.MAX_SINKS, exclude_if=_empty)] = ()
-    egress: Annotated[bool, Field(exclude_if=_empty)] = False
-    isolation: Annotated[Isolation, Field(exclude_if=_none)] = "none"
-    output_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES, exclude_if=_empty)] = ""
-    most_calls: Annotated[Count, Field(exclude_if=_empty)] = 0
-    four_eyes: Annotated[bool, Field(exclude_if=_empty)] = False
-    feeds: Annotated[bool, Field(exclude_if=_empty)] = False
+    sinks: Annotated[tuple[Sink, ...], Field(max_length=bounds.MAX_SINKS, exclude_if=_is_empty)] = ()
+    egress: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    isolation: Annotated[Isolation, Field(exclude_if=_is_unisolated)] = "none"
+    output_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES, exclude_if=_is_empty)] = ""
+    most_calls: Annotated[Count, Field(exclude_if=_is_empty)] = 0
+    four_eyes: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    feeds: Annotated[bool, Field(exclude_if=_is_empty)] = False
 
     @property
-    def consequential(self) -> bool:
-        """Whether it matters from where a call's arguments come: it changes something, or tells somebody something."""
+    def is_consequential(self) -> bool:
+        """True if it matters from where a call's arguments come: it changes something, or tells somebody something."""
         return self.effect == "write" or self.egress or self.feeds or bool(self.sinks)
 
 
@@ -68,12 +68,13 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     tool: Name
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
-    attribution: Annotated[Attribution | None, Field(exclude_if=_empty)] = None
+    attribution: Annotated[Attribution | None, Field(exclude_if=_is_empty)] = None
 
 
 class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
-    """Nobody waits for this call any more: a tool that can stop what it began elsewhere does. Asks for no reply. The
-    envelope's grant is the call's."""
+    """Notice that nobody waits for this call any more: a tool that can stop what it began elsewhere does. Asks
+    for no reply. The envelope's grant is the call's.
+    """
 
     call_id: Token
     step_id: Token
@@ -101,11 +102,11 @@ class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     effect: Effect = "read"
     usage: Usage = Usage()
     duration_ms: Count = 0
-    isolation: Annotated[Isolation, Field(exclude_if=_none)] = "none"
-    rule: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_empty)] = ""
-    policy_sha256: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
-    approval_id: Annotated[str, Field(max_length=64, exclude_if=_empty)] = ""
-    sensitive: Annotated[tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=_empty)] = ()
+    isolation: Annotated[Isolation, Field(exclude_if=_is_unisolated)] = "none"
+    rule: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
+    policy_sha256: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
+    approval_id: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
+    sensitive: Annotated[tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=_is_empty)] = ()
 
 
 class WritesRequested(Body, type="mesh.tool.writes_requested"):

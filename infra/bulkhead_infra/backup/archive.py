@@ -39,22 +39,22 @@ class BackupError(Exception):
     """It could not be made or restored; says why and what to do."""
 
 
-class Misnamed(BackupError):
+class BackupPathError(BackupError):
     """Another file or folder was meant: nothing is wrong with what was named but that it is not fit for this."""
 
 
-class _Said(BaseModel):
+class _ArchiveModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
 
-class Part(_Said):
+class ArchivePart(_ArchiveModel):
     """A part's length and sha256."""
 
     size: Count
     sha256: Digest
 
 
-class StreamCopy(_Said):
+class StreamCopy(_ArchiveModel):
     """A stream as it was copied: what the broker must count after a restore."""
 
     name: Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{0,63}$")]
@@ -64,7 +64,7 @@ class StreamCopy(_Said):
     last_seq: Count
 
 
-class Position(_Said):
+class DurablePosition(_ArchiveModel):
     """A durable has acknowledged everything up to `floor`; what lies above it is handled (again)."""
 
     stream: Word
@@ -72,13 +72,13 @@ class Position(_Said):
     floor: Count
 
 
-class DocumentsCopy(_Said):
+class DocumentsCopy(_ArchiveModel):
     """The store of one tenant's documents; its part is `documents/<its place in the list>`."""
 
     tenant: Word
 
 
-class Manifest(_Said):
+class BackupManifest(_ArchiveModel):
     """Manifest of a backup. Positions were read before any stream: see `backup`."""
 
     format: int
@@ -86,30 +86,32 @@ class Manifest(_Said):
     created_unix_ms: Count
     shards: dict[str, int]
     streams: tuple[StreamCopy, ...]
-    positions: tuple[Position, ...]
+    positions: tuple[DurablePosition, ...]
     documents: tuple[DocumentsCopy, ...]
     has_documents: bool
     has_keys: bool
-    parts: dict[str, Part]
+    parts: dict[str, ArchivePart]
 
 
-class Writer:
-    """`with Writer(path) as file: file.put(...); file.finish(manifest)`; else nothing stays. Raises BackupError."""
+class ArchiveWriter:
+    """`with ArchiveWriter(path) as file: file.put(...); file.finish(manifest)`; else nothing stays. Raises
+    BackupError.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, ArchivePart] = {}
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._done = False
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "ArchiveWriter":
         if self.path.exists() or self.path.is_symlink():
-            raise Misnamed(f"{self.path} is there already; backups are never overwritten: choose another name")
+            raise BackupPathError(f"{self.path} is there already; backups are never overwritten: choose another name")
         try:
             self._file: BinaryIO = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")
             self.put(FORMAT_PART, [json.dumps({"bulkhead_backup": FORMAT}).encode()])
         except OSError as error:
-            raise self.failed(error) from error
+            raise self.write_error(error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,7 +119,7 @@ class Writer:
         if not self._done:
             self._partial.unlink(missing_ok=True)
 
-    def failed(self, error: OSError) -> BackupError:
+    def write_error(self, error: OSError) -> BackupError:
         """Message when it cannot be written."""
         return BackupError(f"{self.path} cannot be written: {error.strerror}; choose another place, nothing was kept")
 
@@ -130,7 +132,7 @@ class Writer:
             for chunk in chunks:
                 part.write(chunk)
 
-    def finish(self, manifest: Manifest) -> None:
+    def finish(self, manifest: BackupManifest) -> None:
         """Write the manifest and give the file its name. Raises BackupError."""
         try:
             self.put(MANIFEST_PART, [manifest.model_dump_json(indent=1).encode()])
@@ -147,14 +149,14 @@ class Writer:
         except FileExistsError as error:
             raise BackupError(f"{self.path} was created meanwhile; choose another name") from error
         except OSError as error:
-            raise self.failed(error) from error
+            raise self.write_error(error) from error
         self._done = True
 
 
 class PartWriter:
     """Write into it; at its end the header gets the length."""
 
-    def __init__(self, writer: Writer, file: BinaryIO, name: str) -> None:
+    def __init__(self, writer: ArchiveWriter, file: BinaryIO, name: str) -> None:
         assert PART_NAME.fullmatch(name) and name not in writer.parts, name
         self._writer, self._file, self._name = writer, file, name
         self._start = file.tell()
@@ -169,7 +171,7 @@ class PartWriter:
         try:
             self._file.write(data)
         except OSError as error:
-            raise self._writer.failed(error) from error
+            raise self._writer.write_error(error) from error
         self._digest.update(data)
         self.size += len(data)
 
@@ -185,17 +187,17 @@ class PartWriter:
             self._file.write(header.tobuf(tarfile.GNU_FORMAT))
             self._file.seek(end)
         except OSError as error:
-            raise self._writer.failed(error) from error
-        self._writer.parts[self._name] = Part(size=self.size, sha256=self._digest.hexdigest())
+            raise self._writer.write_error(error) from error
+        self._writer.parts[self._name] = ArchivePart(size=self.size, sha256=self._digest.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
-class _Where:
+class _PartExtent:
     start: int
     size: int
 
 
-class Reader:
+class ArchiveReader:
     """A backup that was read to its end: whole, and every digest right. Raises BackupError, with nothing changed."""
 
     def __init__(self, path: Path) -> None:
@@ -204,67 +206,67 @@ class Reader:
             self._file = path.open("rb")
             self._length = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            raise Misnamed(
+            raise BackupPathError(
                 f"{path} cannot be read: {error.strerror}; name a file that `bulkhead backup` made"
             ) from error
-        self._where: dict[str, _Where] = {}
+        self._where: dict[str, _PartExtent] = {}
         try:
-            self.manifest = self._read()
+            self.manifest = self._read_manifest()
         except BaseException:
             self._file.close()
             raise
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "ArchiveReader":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def read_chunks(self, name: str) -> Iterator[bytes]:
         """A part, piece by piece."""
         where = self._where[name]
         self._file.seek(where.start)
-        left = where.size
-        while left:
-            data = self._file.read(min(CHUNK_BYTES, left))
+        remaining = where.size
+        while remaining:
+            data = self._file.read(min(CHUNK_BYTES, remaining))
             if not data:
-                raise self._torn()
-            left -= len(data)
+                raise self._truncated_error()
+            remaining -= len(data)
             yield data
 
-    def whole(self, name: str) -> bytes:
+    def read_small_part(self, name: str) -> bytes:
         """A small part. Raises BackupError when it is none."""
         if self._where[name].size > MAX_SMALL_BYTES:
-            raise self._bad(f"{name} is larger than any bulkhead writes it")
-        return b"".join(self.chunks(name))
+            raise self._untrusted_error(f"{name} is larger than any bulkhead writes it")
+        return b"".join(self.read_chunks(name))
 
-    def has(self, name: str) -> bool:
+    def has_part(self, name: str) -> bool:
         return name in self._where
 
-    def _read(self) -> Manifest:
+    def _read_manifest(self) -> BackupManifest:
         digests = {}
-        for name, where in self._parts():
+        for name, where in self._scan_parts():
             self._where[name] = where
             digest = hashlib.sha256()
-            for chunk in self.chunks(name):
+            for chunk in self.read_chunks(name):
                 digest.update(chunk)
-            digests[name] = Part(size=where.size, sha256=digest.hexdigest())
+            digests[name] = ArchivePart(size=where.size, sha256=digest.hexdigest())
             if name == FORMAT_PART:
                 self._check_format()
             if name == MANIFEST_PART:
                 break
         if MANIFEST_PART not in self._where:
-            raise self._torn() if self._where else self._foreign()
-        manifest = self._parse()
+            raise self._truncated_error() if self._where else self._foreign_file_error()
+        manifest = self._parse_manifest()
         del digests[MANIFEST_PART]
-        self._compare(digests, manifest.parts)
-        wanted = {FORMAT_PART} | {f"streams/{one.name}" for one in manifest.streams}
-        wanted |= {f"documents/{place}" for place in range(len(manifest.documents))}
-        if missing := wanted - set(digests):
-            raise self._bad(f"its manifest names {sorted(missing)[0]}, which is not in it")
+        self._compare_digests(digests, manifest.parts)
+        expected = {FORMAT_PART} | {f"streams/{stream.name}" for stream in manifest.streams}
+        expected |= {f"documents/{place}" for place in range(len(manifest.documents))}
+        if missing := expected - set(digests):
+            raise self._untrusted_error(f"its manifest names {sorted(missing)[0]}, which is not in it")
         return manifest
 
-    def _parts(self) -> Iterator[tuple[str, _Where]]:
+    def _scan_parts(self) -> Iterator[tuple[str, _PartExtent]]:
         position = 0
         for _ in range(MAX_PARTS):
             self._file.seek(position)
@@ -275,57 +277,57 @@ class Reader:
                 header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
             except (tarfile.HeaderError, UnicodeError) as error:
                 if not position:
-                    raise self._foreign() from error
-                raise self._torn() from error
+                    raise self._foreign_file_error() from error
+                raise self._truncated_error() from error
             if not position and header.name != FORMAT_PART:
-                raise self._foreign()
+                raise self._foreign_file_error()
             if header.type != tarfile.REGTYPE or not PART_NAME.fullmatch(header.name) or header.name in self._where:
-                raise self._bad(f"it holds {header.name[:80]!r}, which no backup does")
+                raise self._untrusted_error(f"it holds {header.name[:80]!r}, which no backup does")
             start = position + BLOCK
             if header.size < 0 or start + header.size > self._length:
-                raise self._torn()
-            yield header.name, _Where(start, header.size)
+                raise self._truncated_error()
+            yield header.name, _PartExtent(start, header.size)
             position = start + header.size + (-header.size % BLOCK)
-        raise self._bad(f"it has more than {MAX_PARTS} parts")
+        raise self._untrusted_error(f"it has more than {MAX_PARTS} parts")
 
     def _check_format(self) -> None:
         try:
-            found = int(json.loads(self.whole(FORMAT_PART))["bulkhead_backup"])
+            format_number = int(json.loads(self.read_small_part(FORMAT_PART))["bulkhead_backup"])
         except (ValueError, KeyError, TypeError) as error:
-            raise self._foreign() from error
-        if found > FORMAT:
+            raise self._foreign_file_error() from error
+        if format_number > FORMAT:
             way = "restore it with the version that made it, or a newer one"
-            raise BackupError(f"{self.path} has format {found} and this bulkhead reads up to {FORMAT}; {way}")
+            raise BackupError(f"{self.path} has format {format_number} and this bulkhead reads up to {FORMAT}; {way}")
 
-    def _parse(self) -> Manifest:
+    def _parse_manifest(self) -> BackupManifest:
         if self._where[MANIFEST_PART].size > MAX_MANIFEST_BYTES:
-            raise self._bad("its manifest is larger than any bulkhead writes it")
+            raise self._untrusted_error("its manifest is larger than any bulkhead writes it")
         try:
-            return Manifest.model_validate_json(self.whole(MANIFEST_PART))
+            return BackupManifest.model_validate_json(self.read_small_part(MANIFEST_PART))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "it"
-            raise self._bad(f"its manifest is not valid: {where}: {first['msg']}") from error
+            raise self._untrusted_error(f"its manifest is not valid: {where}: {first['msg']}") from error
 
-    def _compare(self, found: Mapping[str, Part], wanted: Mapping[str, Part]) -> None:
+    def _compare_digests(self, found: Mapping[str, ArchivePart], wanted: Mapping[str, ArchivePart]) -> None:
         for name in sorted(set(found) | set(wanted)):
             if name not in wanted:
-                raise self._bad(f"{name} is in it, and not in its manifest")
+                raise self._untrusted_error(f"{name} is in it, and not in its manifest")
             if name not in found:
-                raise self._bad(f"its manifest names {name}, which is not in it")
+                raise self._untrusted_error(f"its manifest names {name}, which is not in it")
             if found[name] != wanted[name]:
                 raise BackupError(
                     f"{self.path} is damaged: {name} is not what was written ({found[name].size} bytes, "
                     f"{wanted[name].size} were); restore another backup, or fetch this one again"
                 )
 
-    def _torn(self) -> BackupError:
+    def _truncated_error(self) -> BackupError:
         return BackupError(
             f"{self.path} is truncated: it ends before its manifest; copy it again, or restore another one"
         )
 
-    def _foreign(self) -> BackupError:
-        return Misnamed(f"{self.path} is no backup of a mesh; name a file that `bulkhead backup` made")
+    def _foreign_file_error(self) -> BackupError:
+        return BackupPathError(f"{self.path} is no backup of a mesh; name a file that `bulkhead backup` made")
 
-    def _bad(self, why: str) -> BackupError:
+    def _untrusted_error(self, why: str) -> BackupError:
         return BackupError(f"{self.path} cannot be trusted: {why}; restore another backup")

@@ -1,25 +1,29 @@
-"""How a running mesh is copied so that a mesh restored from it goes on: held for a moment, positions first, blobs last.
+"""Backup of a running mesh that a restored mesh goes on from: held for a moment, positions first, blobs last.
 
-In: a broker, folders. Out: a file (`archive`). No process is stopped and nothing is refused: tasks are taken, calls
-that are under way end. But from before the first copy to after the last one of what messages live in, nothing new is
-handed out. Without that, a decider could act on a message that its inbox's copy lacks while other copies have what it
-said: after a restore the message comes once more, at another time, and is decided once more and otherwise. With it,
-whoever still acts does so on what every copy has. The broker lets go by itself when a backup dies.
+In: a broker, folders. Out: a file (`archive`). No process is stopped and nothing is refused: tasks are taken,
+calls that are under way end. But from before the first copy to after the last one of what messages live in,
+nothing new is handed out. Without that, a decider could act on a message that its inbox's copy lacks while
+other copies have what it said: after a restore the message comes once more, at another time, and is decided
+once more and otherwise. With it, whoever still acts does so on what every copy has. The broker lets go by
+itself when a backup dies.
 
 The streams are copied one after the other, later ones know more, and from that follows the order:
 
-1. Positions of the durables. Messages above them are handled once more after a restore, against everything below: the
-   same decisions, the same ids, which are known. A position read after any stream could skip what that stream lacks.
-2. Inboxes of deciders and doers, then the gateway's: only it hears outsiders, so that nothing is left to an inbox whose
-   task it does not know.
+1. Positions of the durables. Messages above them are handled once more after a restore, against everything
+   below: the same decisions, the same ids, which are known. A position read after any stream could skip what
+   that stream lacks.
+2. Inboxes of deciders and doers, then the gateway's: only it hears outsiders, so that nothing is left to an
+   inbox whose task it does not know.
 3. Timers after the inboxes that source them: one that fired in between is fetched, not missed.
 4. Records after the inboxes: no inbox holds a reply to a call that its doer does not remember having made.
-5. The money's facts (the journal's and budget's inbox) after the records: no recorded call is missing in the ledger.
-6. Events for subscribers after the positions of gateway and subscribers: what was handled has its events here.
+5. The money's facts (the journal's and budget's inbox) after the records: no recorded call is missing in the
+   ledger.
+6. Events for subscribers after the positions of gateway and subscribers: what was handled has its events
+   here.
 7. Documents and blobs after all that may name them, and when everything runs again: they only grow.
 
-Left out, since it is made of the rest: the stream JOURNAL (sources the inboxes) and Redis (the ledger is folded from
-the facts at budget's start). Left out, since it is no state: logs and traces.
+Left out, since it is made of the rest: the stream JOURNAL (sources the inboxes) and Redis (the ledger is
+folded from the facts at budget's start). Left out, since it is no state: logs and traces.
 """
 
 import asyncio
@@ -37,15 +41,15 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.backup import documents, key_sealing
 from bulkhead_infra.backup.archive import (
     FORMAT,
+    ArchiveWriter,
     BackupError,
+    BackupManifest,
+    BackupPathError,
     DocumentsCopy,
-    Manifest,
-    Misnamed,
-    Position,
+    DurablePosition,
     StreamCopy,
-    Writer,
 )
-from bulkhead_infra.backup.stream_copies import Broker
+from bulkhead_infra.backup.stream_copies import BackupConnection
 from bulkhead_infra.identity import policy
 
 MONEY = ("budget", catalog.JOURNAL)
@@ -56,7 +60,7 @@ START_ONCE = "start the mesh once, which makes what is missing, then try again"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CopyProgress:
     """One thing was copied or restored."""
 
     what: str
@@ -65,7 +69,7 @@ class Progress:
     messages: int = 0
 
 
-Say = Callable[[Progress], None]
+Say = Callable[[CopyProgress], None]
 Durable = tuple[str, str]
 """Stream and name."""
 HOLD_S = 30.0
@@ -73,7 +77,7 @@ HOLD_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BackupOptions:
     """Parts to copy beside the streams. documents: rag's folder; data: of `bulkhead up`, for the digests of API keys.
 
     passphrase: seals the keys of `identity` (and the local user's credentials); without one no key is copied.
@@ -85,13 +89,13 @@ class Wanted:
     passphrase: str = ""
 
 
-def order() -> Iterator[str]:
+def stream_copy_order() -> Iterator[str]:
     """The streams that are copied while nothing is handed out, in their order."""
     for name in catalog.INBOXES:
         if name != "gateway" and name not in MONEY:
             yield subjects.inbox_stream(name)
     yield subjects.inbox_stream("gateway")
-    yield from (subjects.published_stream(name) for name in policy.load().publishers)
+    yield from (subjects.published_stream(name) for name in policy.load_policy().publishers)
     yield from (subjects.timers_stream(name) for name in catalog.DECIDERS)
     yield from (subjects.records_stream(name) for name in catalog.DOERS)
     yield subjects.CONTROL_STREAM
@@ -100,30 +104,34 @@ def order() -> Iterator[str]:
     yield subjects.EVENTS_STREAM
 
 
-async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progress: None) -> Manifest:
+async def write_backup(
+    broker: BackupConnection, to: Path, wanted: BackupOptions, say: Say = lambda progress: None
+) -> BackupManifest:
     """Write a backup to a new file. Raises BackupError: then there is no file."""
-    sealed = _sealed(wanted) if wanted.passphrase else b""
-    with Writer(to) as file:
-        async with held(broker, await _durables(broker)) as durables:
-            told = [(subjects.EVENTS_STREAM, one) for one in await broker.durables(subjects.EVENTS_STREAM)]
-            pairs = [*durables, *told]  # Subscribers are not held: they change nothing of the mesh.
-            positions = [Position(stream=s, durable=d, floor=await broker.floor(s, d)) for s, d in pairs]
-            streams = [await _copy(broker, file, name, say) for name in order()]
-        found = _documents(file, wanted.documents, say)
-        streams.append(await _copy(broker, file, subjects.BLOBS_STREAM, say))
+    sealed = _seal_keys(wanted) if wanted.passphrase else b""
+    with ArchiveWriter(to) as file:
+        async with hold_deliveries(broker, await _inbox_durables(broker)) as durables:
+            subscriber_durables = [
+                (subjects.EVENTS_STREAM, name) for name in await broker.durable_names(subjects.EVENTS_STREAM)
+            ]
+            pairs = [*durables, *subscriber_durables]  # Subscribers are not held: they change nothing of the mesh.
+            positions = [DurablePosition(stream=s, durable=d, floor=await broker.ack_floor(s, d)) for s, d in pairs]
+            streams = [await _copy_stream(broker, file, name, say) for name in stream_copy_order()]
+        documents_copies = _copy_documents(file, wanted.documents, say)
+        streams.append(await _copy_stream(broker, file, subjects.BLOBS_STREAM, say))
         if wanted.data is not None and (wanted.data / API_KEYS_FILE).is_file():
             file.put(API_KEYS_FILE, [(wanted.data / API_KEYS_FILE).read_bytes()])
         if sealed:
             file.put(KEYS_PART, [sealed])
-            say(Progress("keys", "keys", len(sealed)))
-        manifest = Manifest(
+            say(CopyProgress("keys", "keys", len(sealed)))
+        manifest = BackupManifest(
             format=FORMAT,
-            version=_version(),
+            version=_installed_version(),
             created_unix_ms=time.time_ns() // 1_000_000,
-            shards=_shards(positions),
+            shards=_shard_counts(positions),
             streams=tuple(streams),
             positions=tuple(positions),
-            documents=tuple(found),
+            documents=tuple(documents_copies),
             has_documents=wanted.documents is not None,
             has_keys=bool(sealed),
             parts=dict(file.parts),
@@ -133,20 +141,20 @@ async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progr
 
 
 @asynccontextmanager
-async def held(broker: Broker, durables: list[Durable]) -> AsyncIterator[list[Durable]]:
-    """Nothing is handed out from these durables meanwhile. Raises BackupError when that cannot be kept up."""
+async def hold_deliveries(broker: BackupConnection, durables: list[Durable]) -> AsyncIterator[list[Durable]]:
+    """Hold deliveries from these durables meanwhile. Raises BackupError when that cannot be kept up."""
 
-    async def hold(seconds: float) -> None:
-        await asyncio.gather(*(broker.pause(*one, seconds) for one in durables))
+    async def pause_all(seconds: float) -> None:
+        await asyncio.gather(*(broker.pause_durable(*durable, seconds) for durable in durables))
 
-    async def keep() -> None:
+    async def renew_pauses() -> None:
         while True:
             await asyncio.sleep(HOLD_S / 3)
-            await hold(HOLD_S)
+            await pause_all(HOLD_S)
 
     try:
-        await hold(HOLD_S)
-        keeping = asyncio.create_task(keep())
+        await pause_all(HOLD_S)
+        keeping = asyncio.create_task(renew_pauses())
         try:
             yield durables
         finally:
@@ -156,55 +164,58 @@ async def held(broker: Broker, durables: list[Durable]) -> AsyncIterator[list[Du
             raise ended
     finally:
         with suppress(BackupError):  # Then it ends by itself.
-            await hold(0)
+            await pause_all(0)
 
 
-async def _copy(broker: Broker, file: Writer, name: str, say: Say) -> StreamCopy:
+async def _copy_stream(broker: BackupConnection, file: ArchiveWriter, name: str, say: Say) -> StreamCopy:
     with file.open(f"streams/{name}") as part:
-        copy = await broker.copy(name, part.write)
+        copy = await broker.copy_stream(name, part.write)
     if copy is None:
         raise BackupError(f"the broker has no stream {name}: it is no whole mesh; {START_ONCE}")
-    say(Progress("stream", name, part.size, copy.messages))
+    say(CopyProgress("stream", name, part.size, copy.messages))
     return copy
 
 
-async def _durables(broker: Broker) -> list[Durable]:
-    found: list[Durable] = []
+async def _inbox_durables(broker: BackupConnection) -> list[Durable]:
+    durables: list[Durable] = []
     for service in catalog.INBOXES:
         if service == catalog.JOURNAL:
             continue  # Facts that nobody acts on.
         stream = subjects.inbox_stream(service)
         # Whoever looks at an inbox for a moment has a consumer there too; only a service's own have positions.
-        own = [one for one in await broker.durables(stream) if re.fullmatch(rf"{service}-\d+", one)]
-        if not own:
+        own_names = [name for name in await broker.durable_names(stream) if re.fullmatch(rf"{service}-\d+", name)]
+        if not own_names:
             raise BackupError(f"nobody has a position in {stream}: it is no whole mesh; {START_ONCE}")
-        found += [(stream, durable) for durable in own]
-    return found
+        durables += [(stream, durable) for durable in own_names]
+    return durables
 
 
-def _shards(positions: list[Position]) -> dict[str, int]:
+def _shard_counts(positions: list[DurablePosition]) -> dict[str, int]:
     """Services that have more than one durable."""
-    inboxes = [one for one in positions if one.stream != subjects.EVENTS_STREAM]
+    inboxes = [position for position in positions if position.stream != subjects.EVENTS_STREAM]
     counts = Counter(position.durable.rpartition("-")[0] for position in inboxes)
     return {service: count for service, count in counts.items() if count > 1}
 
 
-def _documents(file: Writer, folder: Path | None, say: Say) -> list[DocumentsCopy]:
-    found: list[DocumentsCopy] = []
-    for tenant in documents.tenants(folder) if folder is not None else ():
+def _copy_documents(file: ArchiveWriter, folder: Path | None, say: Say) -> list[DocumentsCopy]:
+    copies: list[DocumentsCopy] = []
+    for tenant in documents.tenants_with_documents(folder) if folder is not None else ():
         assert folder is not None
-        with documents.copied(folder, tenant, file.path) as pieces, file.open(f"documents/{len(found)}") as part:
+        with (
+            documents.open_store_copy(folder, tenant, file.path) as pieces,
+            file.open(f"documents/{len(copies)}") as part,
+        ):
             for piece in pieces:
                 part.write(piece)
-        found.append(DocumentsCopy(tenant=tenant))
-        say(Progress("documents", tenant, part.size))
-    return found
+        copies.append(DocumentsCopy(tenant=tenant))
+        say(CopyProgress("documents", tenant, part.size))
+    return copies
 
 
-def _sealed(wanted: Wanted) -> bytes:
+def _seal_keys(wanted: BackupOptions) -> bytes:
     """Every key file of the mesh, by name. Raises BackupError."""
     if wanted.identity is None or not wanted.identity.is_dir():
-        raise Misnamed(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
+        raise BackupPathError(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
     # The CA is its broker's, and another broker has one of its own.
     paths = [
         path
@@ -213,10 +224,10 @@ def _sealed(wanted: Wanted) -> bytes:
     ]
     if wanted.data is not None and (wanted.data / CREDENTIALS_FILE).is_file():
         paths.append(wanted.data / CREDENTIALS_FILE)
-    return key_sealing.seal({path.name: path.read_text() for path in paths}, wanted.passphrase)
+    return key_sealing.seal_files({path.name: path.read_text() for path in paths}, wanted.passphrase)
 
 
-def _version() -> str:
+def _installed_version() -> str:
     try:
         return version("bulkhead")
     except PackageNotFoundError:

@@ -15,12 +15,12 @@ from bulkhead_infra.backup.archive import BackupError
 SUFFIX = ".sqlite"
 
 
-def tenants(folder: Path) -> list[str]:
+def tenants_with_documents(folder: Path) -> list[str]:
     """Tenants that have documents."""
     return sorted(path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}") if path.is_file())
 
 
-def copy(folder: Path, tenant: str, to: Path) -> None:
+def copy_store(folder: Path, tenant: str, to: Path) -> None:
     """Copy a store into a new private file, without keeping rag from writing. Raises BackupError."""
     source = folder / f"{tenant}{SUFFIX}"
     try:
@@ -31,7 +31,7 @@ def copy(folder: Path, tenant: str, to: Path) -> None:
         raise BackupError(f"the documents of {tenant} ({source}) cannot be copied: {error}") from error
 
 
-def put(folder: Path, tenant: str, pieces: Iterable[bytes]) -> None:
+def restore_store(folder: Path, tenant: str, pieces: Iterable[bytes]) -> None:
     """Write a store where rag looks for it, and see that it is one. Raises BackupError."""
     target = folder / f"{tenant_name(tenant)}{SUFFIX}"
     try:
@@ -51,17 +51,17 @@ def put(folder: Path, tenant: str, pieces: Iterable[bytes]) -> None:
 def tenant_name(text: str) -> str:
     """A tenant's name, which becomes a file's. Raises BackupError."""
     try:
-        return subjects.token(text)
+        return subjects.check_token(text)
     except subjects.SubjectError as error:
         raise BackupError(f"the backup names a tenant {text[:80]!r}, which is no name; nothing was restored") from error
 
 
 @contextlib.contextmanager
-def copied(folder: Path, tenant: str, near: Path) -> Iterator[Iterator[bytes]]:
+def open_store_copy(folder: Path, tenant: str, near: Path) -> Iterator[Iterator[bytes]]:
     """The bytes of a copy; the copy is gone afterwards. near: the file beside which it lies meanwhile."""
     path = near.with_name(f".{near.name}.{os.getpid()}.{tenant}.copy")
     try:
-        copy(folder, tenant, path)
+        copy_store(folder, tenant, path)
         with path.open("rb") as file:
             yield iter(lambda: file.read(1024 * 1024), b"")
     finally:

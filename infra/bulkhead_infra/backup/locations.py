@@ -15,9 +15,9 @@ from pathlib import Path
 from bulkhead.bus.jetstream.connection import ca_beside
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.backup import backup, restore
-from bulkhead_infra.backup.archive import Manifest, Misnamed, Reader
-from bulkhead_infra.backup.backup import Say, Wanted
-from bulkhead_infra.backup.stream_copies import connected
+from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest, BackupPathError
+from bulkhead_infra.backup.backup import BackupOptions, Say
+from bulkhead_infra.backup.stream_copies import open_backup_connection
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir, read_object
 from bulkhead_infra.nats.configuration import ServerPlan
@@ -27,7 +27,7 @@ from bulkhead_infra.nats.streams import Layout
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteMesh:
     """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's.
 
     callers: where api_keys.json and credentials.json lie. ranked: as in Layout.
@@ -41,28 +41,30 @@ class Remote:
     ranked: bool = True
 
 
-async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Manifest:
+async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> BackupManifest:
     """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
     async with _open_local(data) as (url, identity):
-        wanted = Wanted(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
-        async with connected(url, identity) as broker:
-            return await backup.take(broker, to, wanted, say)
+        options = BackupOptions(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
+        async with open_backup_connection(url, identity) as broker:
+            return await backup.write_backup(broker, to, options, say)
 
 
-async def back_up_remote(remote: Remote, to: Path, passphrase: str, say: Say) -> Manifest:
+async def back_up_remote(remote: RemoteMesh, to: Path, passphrase: str, say: Say) -> BackupManifest:
     """A mesh behind an address. Raises BackupError, KeyFileError."""
-    wanted = Wanted(documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase)
-    async with connected(remote.url, remote.identity) as broker:
-        return await backup.take(broker, to, wanted, say)
+    options = BackupOptions(
+        documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase
+    )
+    async with open_backup_connection(remote.url, remote.identity) as broker:
+        return await backup.write_backup(broker, to, options, say)
 
 
 async def restore_local(
-    reader: Reader, data: Path, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+    reader: ArchiveReader, data: Path, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
 ) -> None:
     """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. Raises
     BackupError and what a start raises."""
-    files = await asyncio.to_thread(restore.unsealed, reader, passphrase) if passphrase else {}
-    layout = Layout(restore.divided(reader.manifest, shards))
+    files = await asyncio.to_thread(restore.read_sealed_keys, reader, passphrase) if passphrase else {}
+    layout = Layout(restore.shard_counts(reader.manifest, shards))
     restore.check_streams(reader, layout)
     run = RunDir(data, restoring=True)
     try:
@@ -70,7 +72,7 @@ async def restore_local(
         restore.restore_keys(files, run.path, run.identity)
         restore.restore_api_keys(reader, run.path)
         async with _own_broker(run, layout) as url:
-            await _fill(Remote(url, run.identity), reader, layout, say)
+            await _fill_broker(RemoteMesh(url, run.identity), reader, layout, say)
         restore.restore_documents(reader, run.path / "rag", say)
         os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
         (run.path / RESTORING_FILE).unlink()
@@ -79,27 +81,27 @@ async def restore_local(
 
 
 async def restore_remote(
-    reader: Reader, remote: Remote, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+    reader: ArchiveReader, remote: RemoteMesh, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
 ) -> None:
     """Into a broker without streams; shards as above. Raises BackupError, KeyFileError, ProvisionError."""
-    layout = Layout(restore.divided(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
+    layout = Layout(restore.shard_counts(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
     restore.check_streams(reader, layout)
     if passphrase:
-        files = await asyncio.to_thread(restore.unsealed, reader, passphrase)
+        files = await asyncio.to_thread(restore.read_sealed_keys, reader, passphrase)
         restore.restore_keys(files, remote.callers or remote.identity, remote.identity)
     if remote.callers is not None:
         restore.restore_api_keys(reader, remote.callers)
     if reader.manifest.documents and remote.documents is None:
-        raise Misnamed("the backup holds documents; say with --documents where rag of this mesh keeps them")
+        raise BackupPathError("the backup holds documents; say with --documents where rag of this mesh keeps them")
     if remote.documents is not None:
         restore.restore_documents(reader, remote.documents, say)
-    await _fill(remote, reader, layout, say)
+    await _fill_broker(remote, reader, layout, say)
 
 
-async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> None:
-    async with connected(remote.url, remote.identity) as broker:
+async def _fill_broker(remote: RemoteMesh, reader: ArchiveReader, layout: Layout, say: Say) -> None:
+    async with open_backup_connection(remote.url, remote.identity) as broker:
         await restore.restore_streams(broker, reader, layout, say)
-        begin = await restore.begins(broker, reader, layout)
+        begin = await restore.start_sequences(broker, reader, layout)
     seed = keys.nkey_seed(remote.identity, policy.PROVISIONER)
     await provision(remote.url, seed, layout, begin, ca_file=ca_beside(remote.identity))
 
@@ -109,7 +111,7 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
     """Address of the broker and folder of the keys."""
     mesh = read_object(data / MESH_FILE)
     if not mesh:
-        raise Misnamed(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
+        raise BackupPathError(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
     try:
         run = RunDir(data)
     except DirectoryInUse:
@@ -117,7 +119,7 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
         return
     try:
         if mesh.get("own_broker", True):
-            async with _own_broker(run, Layout(mesh.get("shards") or {}, store_gib=run.store_gib())) as url:
+            async with _own_broker(run, Layout(mesh.get("shards") or {}, store_gib=run.last_store_gib())) as url:
                 yield url, run.identity
         else:
             yield str(mesh["nats_url"]), run.identity
@@ -128,9 +130,9 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
 @asynccontextmanager
 async def _own_broker(run: RunDir, layout: Layout) -> AsyncIterator[str]:
     """The broker of a directory that is ours, for as long as it is copied or filled."""
-    rules = policy.load()
-    keys.ensure(run.identity, rules)
-    accounts = render.accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
+    rules = policy.load_policy()
+    keys.ensure_keys(run.identity, rules)
+    accounts = render.render_accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
     plan = ServerPlan(run.path / "nats", free_port(), free_port(), store_gib=layout.store_gib)
     server = NatsServer(plan, accounts, os.environ)
     await server.start()
@@ -150,5 +152,5 @@ def _make_room(data: Path) -> None:
             path.unlink()
     elif streams.exists() or stores:
         way = "restore into another directory (--data), and remove this one when you are sure that nobody needs it"
-        raise Misnamed(f"{data} holds a mesh already; {way}")
-    keys.replace(mark, "A backup is being restored into this directory.\n")
+        raise BackupPathError(f"{data} holds a mesh already; {way}")
+    keys.replace_file(mark, "A backup is being restored into this directory.\n")

@@ -1,7 +1,8 @@
-"""A mesh from a backup: read the whole file first, then streams, positions, documents and keys into empty places.
+"""A mesh from a backup: read the whole file first, then streams, positions, documents, keys into empty places.
 
-In: a `Reader`, a broker that has none of our streams. Out: a broker as it was, with every durable at its position, and
-everything else as the provisioner makes it. Redis gets nothing: budget makes its ledger of the facts at its start.
+In: an `ArchiveReader`, a broker that has none of our streams. Out: a broker as it was, with every durable at
+its position, and everything else as the provisioner makes it. Redis gets nothing: budget makes its ledger of
+the facts at its start.
 """
 
 from collections.abc import Mapping
@@ -10,93 +11,103 @@ from typing import Any
 
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.backup import documents, key_sealing
-from bulkhead_infra.backup.archive import BackupError, Manifest, Misnamed, Reader
-from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, Progress, Say
-from bulkhead_infra.backup.stream_copies import Broker
+from bulkhead_infra.backup.archive import ArchiveReader, BackupError, BackupManifest, BackupPathError
+from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, CopyProgress, Say
+from bulkhead_infra.backup.stream_copies import BackupConnection
 from bulkhead_infra.identity import keys
-from bulkhead_infra.nats.provision import Begin
-from bulkhead_infra.nats.streams import Layout, streams
+from bulkhead_infra.nats.provision import StartSequences
+from bulkhead_infra.nats.streams import Layout, stream_configs
 
 
-def check_streams(reader: Reader, layout: Layout) -> dict[str, dict[str, Any]]:
+def check_streams(reader: ArchiveReader, layout: Layout) -> dict[str, dict[str, Any]]:
     """The settings for every stream in the backup: this version's. Raises BackupError for what it does not know."""
-    known = {config["name"]: config for config in streams(layout)}
+    configs = {config["name"]: config for config in stream_configs(layout)}
     for copy in reader.manifest.streams:
-        if copy.name not in known or copy.name == subjects.JOURNAL_STREAM:
+        if copy.name not in configs or copy.name == subjects.JOURNAL_STREAM:
             way = f"restore it with version {reader.manifest.version} of bulkhead and upgrade then"
             raise BackupError(f"{reader.path} holds a stream {copy.name}, which this version does not have; {way}")
-    for one in reader.manifest.documents:
-        documents.tenant_name(one.tenant)
-    return known
+    for documents_copy in reader.manifest.documents:
+        documents.tenant_name(documents_copy.tenant)
+    return configs
 
 
-def divided(manifest: Manifest, shards: Mapping[str, int] | None) -> dict[str, int]:
+def shard_counts(manifest: BackupManifest, shards: Mapping[str, int] | None) -> dict[str, int]:
     """By service, durables of its inbox: as in the backup, but for those of which another number is wanted."""
-    found = {**manifest.shards, **(shards or {})}
-    return {service: count for service, count in found.items() if count > 1}
+    merged = {**manifest.shards, **(shards or {})}
+    return {service: count for service, count in merged.items() if count > 1}
 
 
-async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: Say = lambda progress: None) -> None:
+async def restore_streams(
+    broker: BackupConnection, reader: ArchiveReader, layout: Layout, say: Say = lambda progress: None
+) -> None:
     """Every stream of the backup, in its order. Raises BackupError."""
-    known = check_streams(reader, layout)
-    if there := sorted(set(await broker.names()) & set(known)):
+    configs = check_streams(reader, layout)
+    if present := sorted(set(await broker.stream_names()) & set(configs)):
         way = "a backup is restored into an empty one; name another broker or directory, or remove its streams first"
-        raise Misnamed(f"the broker has a mesh already (stream {there[0]} and {len(there) - 1} more): {way}")
+        raise BackupPathError(f"the broker has a mesh already (stream {present[0]} and {len(present) - 1} more): {way}")
     for copy in reader.manifest.streams:
         name = f"streams/{copy.name}"
         # Sources come last: a stream that is restored with them fetches again all that it has fetched before.
-        alone = {key: value for key, value in known[copy.name].items() if key != "sources"}
+        alone = {key: value for key, value in configs[copy.name].items() if key != "sources"}
         # It may come from a mesh that was given more disk than anybody has said of this one.
         alone["max_bytes"] = max(alone["max_bytes"], 2 * copy.bytes)
-        await broker.restore(alone, copy, reader.chunks(name))
-        say(Progress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
+        await broker.restore_stream(alone, copy, reader.read_chunks(name))
+        say(CopyProgress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
 
 
-def starts(manifest: Manifest, layout: Layout) -> dict[str, int]:
+def durable_start_sequences(manifest: BackupManifest, layout: Layout) -> dict[str, int]:
     """By durable, the sequence with which it begins.
 
     With another number of shards than there was, every one begins where the slowest stood: too early is harmless.
     """
     by_service: dict[str, list[int]] = {}
-    for one in manifest.positions:
-        by_service.setdefault(one.durable.rpartition("-")[0], []).append(one.floor)
-    exact = {one.durable: one.floor for one in manifest.positions}
-    found = {}
+    for position in manifest.positions:
+        by_service.setdefault(position.durable.rpartition("-")[0], []).append(position.floor)
+    exact = {position.durable: position.floor for position in manifest.positions}
+    sequences = {}
     for service in catalog.INBOXES:
         count, floors = layout.shards_of(service), by_service.get(service, [0])
         for shard in range(count):
-            durable = subjects.durable(service, shard)
-            found[durable] = 1 + (exact[durable] if len(floors) == count and durable in exact else min(floors))
-    return found
+            durable = subjects.durable_name(service, shard)
+            sequences[durable] = 1 + (exact[durable] if len(floors) == count and durable in exact else min(floors))
+    return sequences
 
 
-async def begins(broker: Broker, reader: Reader, layout: Layout) -> Begin:
+async def start_sequences(broker: BackupConnection, reader: ArchiveReader, layout: Layout) -> StartSequences:
     """Set the positions: durables by their positions, what inboxes copy by the last of it that they hold."""
     sources = {}
     for service in catalog.DECIDERS:
         inbox = subjects.inbox_stream(service)
-        sources[subjects.timers_stream(service)] = 1 + await broker.sourced(inbox, f"mesh.{service}.{service}.>")
+        sources[subjects.timers_stream(service)] = 1 + await broker.last_source_sequence(
+            inbox, f"mesh.{service}.{service}.>"
+        )
     for name in layout.publishers:
-        last = await broker.sourced(subjects.inbox_stream("gateway"), f"mesh.{name}.gateway.>")
+        last = await broker.last_source_sequence(subjects.inbox_stream("gateway"), f"mesh.{name}.gateway.>")
         sources[subjects.published_stream(name)] = 1 + last
-    told = {one.durable: one.floor + 1 for one in reader.manifest.positions if one.stream == subjects.EVENTS_STREAM}
-    return Begin(starts(reader.manifest, layout) | told, sources)
+    subscriber_starts = {
+        position.durable: position.floor + 1
+        for position in reader.manifest.positions
+        if position.stream == subjects.EVENTS_STREAM
+    }
+    return StartSequences(durable_start_sequences(reader.manifest, layout) | subscriber_starts, sources)
 
 
-def restore_documents(reader: Reader, folder: Path, say: Say = lambda progress: None) -> None:
+def restore_documents(reader: ArchiveReader, folder: Path, say: Say = lambda progress: None) -> None:
     """The stores of all tenants; none may be there. Raises BackupError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for place, one in enumerate(reader.manifest.documents):
+    for place, documents_copy in enumerate(reader.manifest.documents):
         name = f"documents/{place}"
-        documents.put(folder, one.tenant, reader.chunks(name))
-        say(Progress("documents", one.tenant, reader.manifest.parts[name].size))
+        documents.restore_store(folder, documents_copy.tenant, reader.read_chunks(name))
+        say(CopyProgress("documents", documents_copy.tenant, reader.manifest.parts[name].size))
 
 
-def unsealed(reader: Reader, passphrase: str) -> Mapping[str, str]:
+def read_sealed_keys(reader: ArchiveReader, passphrase: str) -> Mapping[str, str]:
     """The key files in the backup. Raises BackupError."""
-    if not reader.has(KEYS_PART):
-        raise Misnamed(f"{reader.path} holds no keys; leave the passphrase out, and put DIR/identity there yourself")
-    return key_sealing.unseal(reader.whole(KEYS_PART), passphrase)
+    if not reader.has_part(KEYS_PART):
+        raise BackupPathError(
+            f"{reader.path} holds no keys; leave the passphrase out, and put DIR/identity there yourself"
+        )
+    return key_sealing.unseal_files(reader.read_small_part(KEYS_PART), passphrase)
 
 
 def restore_keys(files: Mapping[str, str], data: Path, identity: Path) -> None:
@@ -108,7 +119,7 @@ def restore_keys(files: Mapping[str, str], data: Path, identity: Path) -> None:
             raise BackupError(f"{path} is there and is another key than the one in the backup; move one of them away")
 
 
-def restore_api_keys(reader: Reader, data: Path) -> None:
+def restore_api_keys(reader: ArchiveReader, data: Path) -> None:
     """Digests of the API keys that people hold, unless there are some."""
-    if reader.has(API_KEYS_FILE):
-        keys.write_new(data / API_KEYS_FILE, reader.whole(API_KEYS_FILE).decode())
+    if reader.has_part(API_KEYS_FILE):
+        keys.write_new(data / API_KEYS_FILE, reader.read_small_part(API_KEYS_FILE).decode())

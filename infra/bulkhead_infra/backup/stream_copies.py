@@ -34,50 +34,52 @@ FOREIGN = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""
 
 
-class Broker:
+class BackupConnection:
     """A connection as `backup`. Raises BackupError."""
 
     def __init__(self, client: Client, url: str, denied: "asyncio.Future[str]") -> None:
         self._client, self._url, self._denied = client, url, denied
 
-    async def names(self) -> list[str]:
-        return list((await self._ask("STREAM.NAMES", {})).get("streams") or ())
+    async def stream_names(self) -> list[str]:
+        return list((await self._request_api("STREAM.NAMES", {})).get("streams") or ())
 
-    async def info(self, stream: str) -> dict[str, Any] | None:
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """Settings and state; None when there is no such stream."""
-        return await self._ask(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
+        return await self._request_api(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
 
-    async def durables(self, stream: str) -> list[str]:
+    async def durable_names(self, stream: str) -> list[str]:
         """Names of a stream's durables, sorted."""
-        return sorted((await self._ask(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ())
+        return sorted(
+            (await self._request_api(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ()
+        )
 
-    async def floor(self, stream: str, durable: str) -> int:
+    async def ack_floor(self, stream: str, durable: str) -> int:
         """Up to which sequence a durable has acknowledged everything."""
-        found = await self._ask(f"CONSUMER.INFO.{stream}.{durable}", {})
-        return int(found["ack_floor"]["stream_seq"])
+        consumer = await self._request_api(f"CONSUMER.INFO.{stream}.{durable}", {})
+        return int(consumer["ack_floor"]["stream_seq"])
 
-    async def pause(self, stream: str, durable: str, seconds: float) -> None:
+    async def pause_durable(self, stream: str, durable: str, seconds: float) -> None:
         """Hand nothing out from this durable for so long; 0 ends it. Running work goes on."""
         until = datetime.fromtimestamp(time.time() + seconds if seconds else 0, UTC).isoformat()
-        await self._ask(f"CONSUMER.PAUSE.{stream}.{durable}", {"pause_until": until})
+        await self._request_api(f"CONSUMER.PAUSE.{stream}.{durable}", {"pause_until": until})
 
-    async def sourced(self, stream: str, subject: str) -> int:
+    async def last_source_sequence(self, stream: str, subject: str) -> int:
         """The sequence that the newest message of these subjects had in the stream that it comes from; 0: none."""
         request = json.dumps({"last_by_subj": subject}).encode()
         try:
-            found = await self._request(f"{API}DIRECT.GET.{stream}", request)
+            message = await self._request_with_retry(f"{API}DIRECT.GET.{stream}", request)
         except (errors.Error, OSError) as error:
-            raise self._silent(f"the end of {stream}", error) from error
-        said = (found.headers or {}).get(SOURCE_HEADER, "").split(" ")
-        return int(said[1]) if len(said) > 1 and said[1].isdigit() else 0
+            raise self._silence_error(f"the end of {stream}", error) from error
+        source_fields = (message.headers or {}).get(SOURCE_HEADER, "").split(" ")
+        return int(source_fields[1]) if len(source_fields) > 1 and source_fields[1].isdigit() else 0
 
-    async def copy(self, stream: str, write: Callable[[bytes], None]) -> StreamCopy | None:
+    async def copy_stream(self, stream: str, write: Callable[[bytes], None]) -> StreamCopy | None:
         """Write a stream's snapshot; None when there is no such stream."""
         inbox = self._client.new_inbox()
         pieces = await self._client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
         try:
             request = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": CHUNK_BYTES}
-            answer = await self._ask(f"STREAM.SNAPSHOT.{stream}", request, none=STREAM_NOT_FOUND)
+            answer = await self._request_api(f"STREAM.SNAPSHOT.{stream}", request, none=STREAM_NOT_FOUND)
             if not answer:
                 return None
             while (piece := await pieces.next_msg(timeout=TIMEOUT_S)).data:
@@ -88,48 +90,48 @@ class Broker:
             if status not in ("", "204"):
                 raise BackupError(f"the broker broke off the copy of {stream} ({status}); see its log, then try again")
         except (errors.Error, OSError) as error:
-            raise self._silent(f"the copy of {stream}", error) from error
+            raise self._silence_error(f"the copy of {stream}", error) from error
         finally:
             if not self._client.is_closed:
                 await pieces.unsubscribe()
-        return copied(stream, answer["state"])
+        return stream_copy_of(stream, answer["state"])
 
-    async def restore(self, config: Mapping[str, Any], copy: StreamCopy, pieces: Iterator[bytes]) -> None:
+    async def restore_stream(self, config: Mapping[str, Any], copy: StreamCopy, pieces: Iterator[bytes]) -> None:
         """Make the stream of its copy, with these settings and not with those in the copy."""
         state = {"messages": copy.messages, "bytes": copy.bytes, "first_seq": copy.first_seq, "last_seq": copy.last_seq}
-        answer = await self._ask(f"STREAM.RESTORE.{copy.name}", {"config": config, "state": state})
+        answer = await self._request_api(f"STREAM.RESTORE.{copy.name}", {"config": config, "state": state})
         try:
             for piece in pieces:
-                await self._hand(answer["deliver_subject"], copy.name, piece)
-            await self._hand(answer["deliver_subject"], copy.name, b"")
+                await self._send_piece(answer["deliver_subject"], copy.name, piece)
+            await self._send_piece(answer["deliver_subject"], copy.name, b"")
         except (errors.Error, OSError) as error:
-            raise self._silent(f"the restore of {copy.name}", error) from error
-        await self._check(config, copy)
+            raise self._silence_error(f"the restore of {copy.name}", error) from error
+        await self._check_restored(config, copy)
 
-    async def _hand(self, subject: str, stream: str, piece: bytes) -> None:
+    async def _send_piece(self, subject: str, stream: str, piece: bytes) -> None:
         for start in range(0, max(1, len(piece)), CHUNK_BYTES):
-            answer = await self._request(subject, piece[start : start + CHUNK_BYTES])
+            answer = await self._request_with_retry(subject, piece[start : start + CHUNK_BYTES])
             if answer.data.startswith(b"{") and (error := json.loads(answer.data).get("error")):
                 raise BackupError(f"the broker refuses the copy of {stream}: {error.get('description')}; see its log")
 
-    async def _check(self, config: Mapping[str, Any], copy: StreamCopy) -> None:
-        found = await self.info(copy.name)
-        if found is None or copied(copy.name, found["state"]) != copy:
-            holds = copied(copy.name, found["state"]) if found else "nothing"
+    async def _check_restored(self, config: Mapping[str, Any], copy: StreamCopy) -> None:
+        current = await self.stream_info(copy.name)
+        if current is None or stream_copy_of(copy.name, current["state"]) != copy:
+            holds = stream_copy_of(copy.name, current["state"]) if current else "nothing"
             raise BackupError(
                 f"{copy.name} was restored and is not what the backup says ({holds}, not {copy}); restore another one"
             )
-        strange = [name for name in FOREIGN if found["config"].get(name) and not config.get(name)]
-        if strange or found["state"].get("consumer_count"):
-            what = ", ".join(strange) or "consumers of its own"
-            raise BackupError(f"the copy of {copy.name} brings {what}, which no backup does: somebody else made it")
+        strange = [name for name in FOREIGN if current["config"].get(name) and not config.get(name)]
+        if strange or current["state"].get("consumer_count"):
+            surplus = ", ".join(strange) or "consumers of its own"
+            raise BackupError(f"the copy of {copy.name} brings {surplus}, which no backup does: somebody else made it")
 
-    async def _ask(self, request: str, body: Mapping[str, Any], none: int = 0) -> dict[str, Any]:
+    async def _request_api(self, request: str, body: Mapping[str, Any], none: int = 0) -> dict[str, Any]:
         """The broker's answer; {} for the error code `none`."""
         try:
-            message = await self._request(API + request, json.dumps(body).encode())
+            message = await self._request_with_retry(API + request, json.dumps(body).encode())
         except (errors.Error, OSError) as error:
-            raise self._silent(request, error) from error
+            raise self._silence_error(request, error) from error
         answer: dict[str, Any] = json.loads(message.data)
         if "error" not in answer:
             return answer
@@ -137,7 +139,7 @@ class Broker:
             return {}
         raise BackupError(f"the broker refuses {request}: {answer['error'].get('description')}; see its log")
 
-    async def _request(self, subject: str, body: bytes) -> Msg:
+    async def _request_with_retry(self, subject: str, body: bytes) -> Msg:
         """An answer. A request that reached nobody is repeated: in a cluster its server may not be known yet."""
         until = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
         while True:
@@ -158,7 +160,7 @@ class Broker:
             raise errors.Error("it refused")
         return await asking
 
-    def _silent(self, what: str, error: Exception) -> BackupError:
+    def _silence_error(self, what: str, error: Exception) -> BackupError:
         if self._denied.done():
             return BackupError(
                 f"the broker denies {self._denied.result()} to the identity {BACKUP}: it runs with accounts of another "
@@ -167,7 +169,7 @@ class Broker:
         return BackupError(f"{what}: the broker at {self._url} stopped answering ({error or type(error).__name__})")
 
 
-def copied(stream: str, state: Mapping[str, Any]) -> StreamCopy:
+def stream_copy_of(stream: str, state: Mapping[str, Any]) -> StreamCopy:
     """A stream's state as the manifest has it. An empty stream gives 0 or the next number as its first."""
     messages, last = int(state["messages"]), int(state["last_seq"])
     first = int(state["first_seq"]) if messages else last + 1
@@ -175,24 +177,24 @@ def copied(stream: str, state: Mapping[str, Any]) -> StreamCopy:
 
 
 @asynccontextmanager
-async def connected(url: str, identity: Path) -> AsyncIterator[Broker]:
+async def open_backup_connection(url: str, identity: Path) -> AsyncIterator[BackupConnection]:
     """A connection under the key of `backup` in this folder, by TLS where a CA lies beside it. Raises BackupError,
     KeyFileError."""
     seed, ca_file = keys.nkey_seed(identity, BACKUP), ca_beside(identity)
     client, denied = Client(), asyncio.get_running_loop().create_future()
 
-    async def failed(error: Exception) -> None:
+    async def on_error(error: Exception) -> None:
         if not denied.done() and "permissions violation" in str(error).lower():
             denied.set_result(str(error).partition("for ")[2] or str(error))
 
     try:
-        await client.connect(url.split(","), error_cb=failed, **connect_options(BACKUP, seed, ca_file))
+        await client.connect(url.split(","), error_cb=on_error, **connect_options(BACKUP, seed, ca_file))
     except (BusError, errors.Error, OSError) as error:
         raise BackupError(
             f"cannot reach the broker at {url} as {BACKUP}: {error}; is it running, and does it know this identity (a "
             "mesh that was started by an older version does not: restart it)?"
         ) from error
     try:
-        yield Broker(client, url, denied)
+        yield BackupConnection(client, url, denied)
     finally:
         await client.close()

@@ -27,7 +27,7 @@ REBUILD_PER_S = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class TaskCosts:
     """One task's costs. streams: stored messages and bytes; cpu_ms: by process, the broker among them."""
 
     what: str
@@ -37,17 +37,17 @@ class Task:
     model_calls: float
 
     @property
-    def messages(self) -> float:
+    def message_count(self) -> float:
         """Acknowledged writes; the journal, a copy without fsync, is left out."""
         return sum(count for count, _ in self.streams.values())
 
     @property
-    def bytes(self) -> int:
-        """Stored for as long as a task is kept."""
+    def stored_bytes(self) -> int:
+        """Bytes that are stored for as long as a task is kept."""
         return sum(size for _, size in self.streams.values())
 
 
-FULL = Task(
+FULL = TaskCosts(
     what="two checked steps: a write, two searches, a calculation, seven model calls",
     streams={
         "INBOX_WORKER": (11, 21_505),
@@ -86,7 +86,7 @@ redis_bytes was taken before accounts were packed: today it is less."""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class PlannedLoad:
     """Planned load. texts_bytes: of a task's own texts in BLOBS, which are never purged. store_gib: disk that
     the broker is given; 0: as it comes."""
 
@@ -95,82 +95,93 @@ class Load:
     retention_days: int = 8
     texts_bytes: int = 20 * KIB
     store_gib: int = 0
-    task: Task = field(default=FULL)
+    task: TaskCosts = field(default=FULL)
 
     @property
     def peak_per_s(self) -> float:
         return self.tasks_per_day / DAY_S * self.peak
 
 
-def plan(load: Load) -> list[tuple[str, str]]:
+def capacity_rows(load: PlannedLoad) -> list[tuple[str, str]]:
     """Rows: what, and how much of it."""
     task, peak = load.task, load.peak_per_s
     busiest, (count, _) = max(task.streams.items(), key=lambda one: one[1][0])
     copies = 3
-    disk = task.bytes * load.tasks_per_day * load.retention_days
+    disk = task.stored_bytes * load.tasks_per_day * load.retention_days
     texts = load.texts_bytes * load.tasks_per_day
-    ledger, told = task.redis_bytes * load.tasks_per_day * REDIS_KEEP_HOURS / 24, facts(load)
+    ledger, facts_to_fold = task.redis_bytes * load.tasks_per_day * REDIS_KEEP_HOURS / 24, facts_to_refold(load)
     return [
         ("tasks", f"{load.tasks_per_day / DAY_S:,.0f}/s on average, {peak:,.0f}/s at the peak (x {load.peak:g})"),
         ("model calls", f"{peak * task.model_calls:,.0f}/s at the peak: ask your provider first"),
-        ("acknowledged writes", f"{peak * task.messages:,.0f}/s at the peak ({task.messages:.0f} a task)"),
+        ("acknowledged writes", f"{peak * task.message_count:,.0f}/s at the peak ({task.message_count:.0f} a task)"),
         ("busiest stream", f"{busiest}: {peak * count:,.0f}/s, {peak * count / STREAM_PER_S:.0%} of one's fsyncs"),
         ("streams for it", f"{math.ceil(peak * count / (STREAM_PER_S * ROOM))} at {ROOM:.0%} each"),
         ("broker CPU", f"{peak * task.cpu_ms['nats-server'] / 1000:,.0f} cores for one copy, x {copies} for R{copies}"),
         *(
-            (f"{name}", f"{replicas(load, name)} replicas ({peak * task.cpu_ms[name] / 1000:,.1f} cores)")
+            (f"{name}", f"{replicas_for(load, name)} replicas ({peak * task.cpu_ms[name] / 1000:,.1f} cores)")
             for name in task.cpu_ms
             if name not in ("nats-server", "redis")
         ),
         ("disk for messages", f"{disk / TIB:,.1f} TiB for {load.retention_days} days, x {copies} for R{copies}"),
         ("disk for texts", f"{texts / GIB:,.0f} GiB a day, x {copies}; they stay"),
         ("store to give", f"--store-gib {store_gib(load)}, and texts for {load.retention_days} days are among it"),
-        ("network of the broker", f"{peak * task.bytes * (1 + copies) * 8 / 1e9:,.1f} Gbit/s at the peak"),
+        ("network of the broker", f"{peak * task.stored_bytes * (1 + copies) * 8 / 1e9:,.1f} Gbit/s at the peak"),
         ("Redis", f"{ledger / GIB:,.0f} GiB ({REDIS_KEEP_HOURS} hours), {peak * task.cpu_ms['redis'] / 1e3:.1f} cores"),
-        ("ledger made again", f"{told / REBUILD_PER_S:,.0f} s for {told / 1e6:,.1f} million facts since a checkpoint"),
+        (
+            "ledger made again",
+            f"{facts_to_fold / REBUILD_PER_S:,.0f} s for {facts_to_fold / 1e6:,.1f} million facts since a checkpoint",
+        ),
     ]
 
 
-def unmeasured(task: Task) -> list[str]:
+def unmeasured_services(task: TaskCosts) -> list[str]:
     """Services that the figures leave out: what a task costs them was not measured. Doors has no part in it."""
     return [name for name in SERVICES if name not in task.cpu_ms and name != "doors"]
 
 
-def store_gib(load: Load) -> int:
+def store_gib(load: PlannedLoad) -> int:
     """Store size of each copy (`--store-gib`), so that no stream is full before its tasks are purged."""
     share = {name: stream_sizes.PERCENT.get(name, 1) / 100 for name in load.task.streams}
-    kept = load.tasks_per_day * load.retention_days
-    needs = [size * kept / share[name] for name, (_, size) in load.task.streams.items() if name != "BLOBS"]
-    texts = load.texts_bytes * kept / share["BLOBS"]
+    kept_tasks = load.tasks_per_day * load.retention_days
+    needs = [size * kept_tasks / share[name] for name, (_, size) in load.task.streams.items() if name != "BLOBS"]
+    texts = load.texts_bytes * kept_tasks / share["BLOBS"]
     return max(stream_sizes.MIN_STORE_GIB, math.ceil(max(*needs, texts) / GIB))
 
 
-def replicas(load: Load, service: str) -> int:
+def replicas_for(load: PlannedLoad, service: str) -> int:
     """A process uses one core; so many keep to their share of it at the peak, and one more may go away."""
     return math.ceil(load.peak_per_s * load.task.cpu_ms[service] / 1000 / ROOM) + 1
 
 
-def facts(load: Load) -> float:
+def facts_to_refold(load: PlannedLoad) -> float:
     """Facts that budget folds when Redis is lost at the peak, beside the newest checkpoint."""
     per_task = load.task.streams["INBOX_BUDGET"][0] + load.task.streams["INBOX_JOURNAL"][0]
     return per_task * load.peak_per_s * CHECKPOINT_S
 
 
-def breaks(load: Load) -> list[tuple[str, int]]:
+def breaking_points(load: PlannedLoad) -> list[tuple[str, int]]:
     """With the settings as they come, and `load.store_gib`: from how many tasks a day on something gives way, the first
     one first."""
     task, keep = load.task, load.retention_days
-    most = {one["name"]: one["max_bytes"] for one in streams.streams(streams.Layout(store_gib=load.store_gib))}
-    full = {name: int(most[name] / size / keep) for name, (_, size) in task.streams.items() if name != "BLOBS"}
-    fullest = min(full, key=lambda name: full[name])
+    max_bytes_of = {
+        config["name"]: config["max_bytes"]
+        for config in streams.stream_configs(streams.Layout(store_gib=load.store_gib))
+    }
+    daily_tasks_to_fill = {
+        name: int(max_bytes_of[name] / size / keep) for name, (_, size) in task.streams.items() if name != "BLOBS"
+    }
+    fullest = min(daily_tasks_to_fill, key=lambda name: daily_tasks_to_fill[name])
     peak = DAY_S / load.peak
     busiest, (count, _) = max(task.streams.items(), key=lambda one: one[1][0])
     one_core = {name: int(1000 / cost * peak) for name, cost in task.cpu_ms.items()}
     slowest = min((name for name in one_core if name != "nats-server"), key=lambda name: one_core[name])
-    rebuilt = int(300 * REBUILD_PER_S / (facts(load) / load.tasks_per_day))
+    rebuilt = int(300 * REBUILD_PER_S / (facts_to_refold(load) / load.tasks_per_day))
     return sorted(
         [
-            (f"{fullest} reaches its bound of {most[fullest] / GIB:,.0f} GiB within {keep} days", full[fullest]),
+            (
+                f"{fullest} reaches its bound of {max_bytes_of[fullest] / GIB:,.0f} GiB within {keep} days",
+                daily_tasks_to_fill[fullest],
+            ),
             (f"one {slowest} is one core", one_core[slowest]),
             ("the broker takes four cores", 4 * one_core["nats-server"]),
             (f"{busiest} is one stream's fsyncs", int(STREAM_PER_S / count * peak)),
@@ -181,7 +192,12 @@ def breaks(load: Load) -> list[tuple[str, int]]:
     )
 
 
-def tables(load: Load) -> str:
-    rows = ["| what | for this load |", "| --- | --- |", *(f"| {what} | {how} |" for what, how in plan(load)), ""]
+def render_tables(load: PlannedLoad) -> str:
+    rows = [
+        "| what | for this load |",
+        "| --- | --- |",
+        *(f"| {need} | {amount} |" for need, amount in capacity_rows(load)),
+        "",
+    ]
     rows += ["| gives way | from so many tasks a day |", "| --- | --- |"]
-    return "\n".join([*rows, *(f"| {what} | {count:,} |" for what, count in breaks(load))]) + "\n"
+    return "\n".join([*rows, *(f"| {limit} | {count:,} |" for limit, count in breaking_points(load))]) + "\n"

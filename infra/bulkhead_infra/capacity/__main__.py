@@ -5,8 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from bulkhead_infra.capacity import Load, breaks, plan, tables, unmeasured
-from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
+from bulkhead_infra.capacity import PlannedLoad, breaking_points, capacity_rows, render_tables, unmeasured_services
+from bulkhead_infra.nats.stream_sizes import StoreTooSmall, stream_bounds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,23 +18,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--retention", type=int, default=8, metavar="DAYS", help="ended tasks are kept so long (8)")
     parser.add_argument("--store-gib", type=int, default=0, metavar="N", help="disk that the broker is given")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    given = parser.parse_args(argv)
-    if given.tasks_per_day < 1 or given.peak < 1 or given.retention < 1:
+    options = parser.parse_args(argv)
+    if options.tasks_per_day < 1 or options.peak < 1 or options.retention < 1:
         parser.error("tasks, peak and retention are 1 or more")
     try:
-        bounds([], given.store_gib)
+        stream_bounds([], options.store_gib)
     except StoreTooSmall as error:
         parser.error(str(error))
-    load = Load(given.tasks_per_day, given.peak, given.retention, store_gib=given.store_gib)
-    for name in unmeasured(load.task):
+    load = PlannedLoad(options.tasks_per_day, options.peak, options.retention, store_gib=options.store_gib)
+    for name in unmeasured_services(load.task):
         print(
             f"{name} is left out: measure its CPU per task and add it to bulkhead_infra.capacity.FULL.cpu_ms",
             file=sys.stderr,
         )
-    if given.json:
-        print(json.dumps({"needs": dict(plan(load)), "gives_way_from_tasks_per_day": dict(breaks(load))}))
+    if options.json:
+        print(
+            json.dumps(
+                {"needs": dict(capacity_rows(load)), "gives_way_from_tasks_per_day": dict(breaking_points(load))}
+            )
+        )
     else:
-        print(tables(load), end="")
+        print(render_tables(load), end="")
     return 0
 
 

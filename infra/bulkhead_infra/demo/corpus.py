@@ -13,13 +13,13 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from bulkhead_infra.demo import wording
-from bulkhead_infra.demo.layout import DISTRACTORS, Section, render
+from bulkhead_infra.demo.layout import DISTRACTORS, Section, render_document
 
 CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True)
-class Document:
+class DemoDocument:
     """A file of the corpus; the ending of `name` tells its media type (.md, .txt, .html)."""
 
     name: str
@@ -27,7 +27,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedAnswer:
     """The right answer, known to the generator alone."""
 
     amount: Decimal
@@ -43,13 +43,13 @@ class Demo:
     seed: int
     airline: str
     objective: str
-    documents: tuple[Document, ...]
-    expected: Expected
+    documents: tuple[DemoDocument, ...]
+    expected: ExpectedAnswer
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Rules:
+class FareRules:
     """The numbers of one case, drawn before any sentence is written."""
 
     fares: tuple[str, ...]
@@ -71,18 +71,20 @@ class Rules:
     standing: str  # applies, no_cause, excluded_inline, excluded, no_proof
 
 
-def generate(seed: int) -> Demo:
+def generate_demo(seed: int) -> Demo:
     """The demo of a seed: the same seed gives the same documents, objective and answer."""
     rng = random.Random(f"bulkhead-demo-{seed}")  # noqa: S311 - a corpus, not a secret
     airline = f"{rng.choice(wording.AIRLINE_FIRST)} {rng.choice(wording.AIRLINE_LAST)}"
     who = f"{rng.choice(wording.GIVEN_NAMES)} {rng.choice(wording.FAMILY_NAMES)}"
     rules = draw_rules(rng)
-    documents, sources = _documents(rng, rules, airline)
-    objective = _objective(rng, rules, airline, who)
-    return Demo(seed, airline, objective, documents, _expected(rules, sources), (airline, *who.split(), *rules.fares))
+    documents, sources = _render_documents(rng, rules, airline)
+    objective = _render_objective(rng, rules, airline, who)
+    return Demo(
+        seed, airline, objective, documents, _compute_expected(rules, sources), (airline, *who.split(), *rules.fares)
+    )
 
 
-def draw_rules(rng: random.Random) -> Rules:
+def draw_rules(rng: random.Random) -> FareRules:
     """Numbers and outcome of one case."""
     fares = tuple(rng.sample(wording.FARE_CLASSES, 3))
     thresholds = rng.choice(((30, 7), (21,), (14, 3), (45, 14), (28,), (60, 21)))
@@ -94,7 +96,7 @@ def draw_rules(rng: random.Random) -> Rules:
     contested = rng.choice(("fee", "rate"))
     old_rates = tuple(rate + rng.choice((5, -5, 10, -10)) for rate in rates[mine])
     band = rng.randrange(len(thresholds) + 1)
-    low, high = bands(thresholds)[band]
+    low, high = day_ranges(thresholds)[band]
     days = rng.randint(low if low is not None else 1, high if high is not None else (low or 1) + 25)
     effect = rng.choice(("waived", "halved", "to", "by"))
     effect_value = Decimal(rng.choice((5, 8, 10, 12))) if effect == "to" else Decimal(rng.choice((20, 25, 40, 75)))
@@ -102,7 +104,7 @@ def draw_rules(rng: random.Random) -> Rules:
     limit = rng.choice(("none", "none", "loose", "cap", "floor"))
     cap = {"loose": price + 150, "cap": full * Decimal("0.6")}.get(limit)
     floor = full * Decimal("1.1") if limit == "floor" else None
-    return Rules(
+    return FareRules(
         fares,
         mine,
         rng.choice(wording.CURRENCIES),
@@ -123,52 +125,65 @@ def draw_rules(rng: random.Random) -> Rules:
     )
 
 
-def bands(thresholds: tuple[int, ...]) -> list[tuple[int | None, int | None]]:
+def day_ranges(thresholds: tuple[int, ...]) -> list[tuple[int | None, int | None]]:
     """Ranges of days from long before to shortly before: (30, 7) -> (30, -), (7, 29), (-, 6)."""
     lows: list[int | None] = [*thresholds, None]
     highs: list[int | None] = [None, *(threshold - 1 for threshold in thresholds)]
     return list(zip(lows, highs, strict=True))
 
 
-def _documents(rng: random.Random, rules: Rules, airline: str) -> tuple[tuple[Document, ...], dict[str, str]]:
+def _render_documents(
+    rng: random.Random, rules: FareRules, airline: str
+) -> tuple[tuple[DemoDocument, ...], dict[str, str]]:
     """The files, and which file holds: current, outdated, waivers, limits."""
     stems = rng.sample(("conditions", "circular", "handbook", "leaflet", "notes", "desk-guide", "sheet"), 6)
     names = [f"{stem}-{rng.randrange(11, 98)}.{rng.choice(('md', 'txt', 'html'))}" for stem in stems]
     older = date(2023, 1, 1) + timedelta(days=rng.randrange(0, 600))
     newer = older + timedelta(days=rng.randrange(40, 300))
     full_is_newer = rng.random() < 0.5
-    full_name, part_name, waiver_name, limit_name, *others = names
-    written: list[Document] = []
+    full_name, part_name, waiver_name, limit_name, *distractor_names = names
+    written: list[DemoDocument] = []
     for name, is_full in ((full_name, True), (part_name, False)):
         current = is_full == full_is_newer
         body = _rule_sections(rng, rules, is_full, current)
-        head = _head(rng, newer if current else older, newer)
+        head = _render_head(rng, newer if current else older, newer)
         titles = (f"{airline}: cancelling a ticket", f"{airline} refunds", f"Cancellations at {airline}")
-        title = wording.pick(rng, *titles)
-        written.append(Document(name, render(rng, name, title, head, body)))
-    written.append(Document(waiver_name, _waivers(rng, rules, airline, waiver_name)))
-    limits = [wording.cap_rule(rng, wording.money(rng, rules.currency, rules.cap))] if rules.cap else []
+        title = wording.pick_wording(rng, *titles)
+        written.append(DemoDocument(name, render_document(rng, name, title, head, body)))
+    written.append(DemoDocument(waiver_name, _render_waivers(rng, rules, airline, waiver_name)))
+    limits = [wording.cap_rule(rng, wording.render_money(rng, rules.currency, rules.cap))] if rules.cap else []
     if rules.floor:
-        limits.append(wording.floor_rule(rng, wording.money(rng, rules.currency, rules.floor)))
+        limits.append(wording.floor_rule(rng, wording.render_money(rng, rules.currency, rules.floor)))
     payout = f"Payment goes to the card that was charged, within {rng.choice((7, 10, 14))} working days."
     paying = [Section("Paying out", (*limits, payout))]
-    written.append(Document(limit_name, render(rng, limit_name, f"{airline}: payments", [], paying)))
-    for name, (title, make) in zip(others, rng.sample(DISTRACTORS, 2 if rng.random() < 0.5 else 1), strict=False):
-        written.append(Document(name, render(rng, name, title, [], make(rng, rules.currency, rules.fares))))
+    written.append(DemoDocument(limit_name, render_document(rng, limit_name, f"{airline}: payments", [], paying)))
+    for name, (title, make) in zip(
+        distractor_names, rng.sample(DISTRACTORS, 2 if rng.random() < 0.5 else 1), strict=False
+    ):
+        written.append(
+            DemoDocument(name, render_document(rng, name, title, [], make(rng, rules.currency, rules.fares)))
+        )
     rng.shuffle(written)
-    now, then = (full_name, part_name) if full_is_newer else (part_name, full_name)
-    return tuple(written), {"current": now, "outdated": then, "waivers": waiver_name, "limits": limit_name}
+    current_name, outdated_name = (full_name, part_name) if full_is_newer else (part_name, full_name)
+    return tuple(written), {
+        "current": current_name,
+        "outdated": outdated_name,
+        "waivers": waiver_name,
+        "limits": limit_name,
+    }
 
 
-def _head(rng: random.Random, since: date, newest: date) -> list[str]:
-    head = [wording.effective(rng, wording.day(rng, since))]
+def _render_head(rng: random.Random, since: date, newest: date) -> list[str]:
+    head = [wording.effective_date_line(rng, wording.render_date(rng, since))]
     if rng.random() < 0.6:
-        head.append(wording.printed(rng, wording.day(rng, newest + timedelta(days=rng.randrange(5, 90)))))
+        head.append(
+            wording.print_date_line(rng, wording.render_date(rng, newest + timedelta(days=rng.randrange(5, 90))))
+        )
     rng.shuffle(head)
     return head
 
 
-def _rule_sections(rng: random.Random, rules: Rules, is_full: bool, current: bool) -> list[Section]:
+def _rule_sections(rng: random.Random, rules: FareRules, is_full: bool, current: bool) -> list[Section]:
     """Refund rules: all fares and matters in the full document, the contested one in the other."""
     sections = []
     for matter in ("rate", "fee"):
@@ -178,15 +193,15 @@ def _rule_sections(rng: random.Random, rules: Rules, is_full: bool, current: boo
         outdated = matter == rules.contested and not current
         lines: list[str] = []
         for fare in fares:
-            own = outdated and fare == rules.mine
+            uses_old_value = outdated and fare == rules.mine
             if matter == "fee":
-                fee = rules.old_fee if own else rules.fees[fare]
-                lines.append(wording.fee_rule(rng, fare, wording.money(rng, rules.currency, fee)))
+                fee = rules.old_fee if uses_old_value else rules.fees[fare]
+                lines.append(wording.fee_rule(rng, fare, wording.render_money(rng, rules.currency, fee)))
                 continue
-            rates = rules.old_rates if own else rules.rates[fare]
-            for (low, high), rate in zip(bands(rules.thresholds), rates, strict=True):
-                share = wording.percent(rng, rate)
-                lines.append(wording.rate_rule(rng, fare, wording.band(rng, low, high), share))
+            rates = rules.old_rates if uses_old_value else rules.rates[fare]
+            for (low, high), rate in zip(day_ranges(rules.thresholds), rates, strict=True):
+                share = wording.render_percent(rng, rate)
+                lines.append(wording.rate_rule(rng, fare, wording.render_day_range(rng, low, high), share))
         heading = {
             "rate": ("What is refunded", "Refunds", "How much comes back"),
             "fee": ("Cancellation fees", "What is taken off", "Deductions"),
@@ -195,17 +210,24 @@ def _rule_sections(rng: random.Random, rules: Rules, is_full: bool, current: boo
     return sections
 
 
-def _waivers(rng: random.Random, rules: Rules, airline: str, name: str) -> str:
-    causes = [rules.cause, *rng.sample([i for i in range(len(wording.CAUSES)) if i != rules.cause], 2)]
+def _render_waivers(rng: random.Random, rules: FareRules, airline: str, name: str) -> str:
+    causes = [
+        rules.cause,
+        *rng.sample([position for position in range(len(wording.CAUSES)) if position != rules.cause], 2),
+    ]
     other_fare = next(fare for fare in rules.fares if fare != rules.mine)
     lines = []
     for index in causes:
-        own = index == rules.cause
-        effect = rules.effect if own else rng.choice(("waived", "halved", "to", "by"))
-        number = rules.effect_value if own else Decimal(rng.choice((15, 30, 60)))
-        value = wording.percent(rng, int(number)) if effect == "by" else wording.money(rng, rules.currency, number)
+        is_case_cause = index == rules.cause
+        effect = rules.effect if is_case_cause else rng.choice(("waived", "halved", "to", "by"))
+        number = rules.effect_value if is_case_cause else Decimal(rng.choice((15, 30, 60)))
+        value = (
+            wording.render_percent(rng, int(number))
+            if effect == "by"
+            else wording.render_money(rng, rules.currency, number)
+        )
         but = ""
-        if own and rules.standing == "excluded_inline":
+        if is_case_cause and rules.standing == "excluded_inline":
             but = wording.exclusion_inline(rng, rules.mine)
         elif rng.random() < 0.3:
             but = wording.exclusion_inline(rng, other_fare)
@@ -215,29 +237,31 @@ def _waivers(rng: random.Random, rules: Rules, airline: str, name: str) -> str:
         lines.append(wording.exclusion_rule(rng, rules.mine))
     elif rng.random() < 0.3 and rules.standing != "excluded_inline":
         lines.append(wording.exclusion_rule(rng, other_fare))
-    title = wording.pick(rng, f"{airline}: special circumstances", f"{airline} and hardship", "Leniency")
-    return render(rng, name, title, [], [Section(wording.pick(rng, "Waivers", "Exceptions to the fee"), tuple(lines))])
+    title = wording.pick_wording(rng, f"{airline}: special circumstances", f"{airline} and hardship", "Leniency")
+    return render_document(
+        rng, name, title, [], [Section(wording.pick_wording(rng, "Waivers", "Exceptions to the fee"), tuple(lines))]
+    )
 
 
-def _objective(rng: random.Random, rules: Rules, airline: str, who: str) -> str:
+def _render_objective(rng: random.Random, rules: FareRules, airline: str, who: str) -> str:
     cancelled = date(2025, 3, 1) + timedelta(days=rng.randrange(0, 300))
     departing = cancelled + timedelta(days=rules.days)
     booked = cancelled - timedelta(days=rng.randrange(20, 120))
-    said, _, proof = wording.CAUSES[rules.cause]
-    why = rng.choice(wording.IDLE_REASONS) if rules.standing == "no_cause" else said
-    evidence = wording.pick(rng, f" and has sent in the {proof}", f" and enclosed the {proof}")
+    stated_cause, _, proof = wording.CAUSES[rules.cause]
+    reason = rng.choice(wording.IDLE_REASONS) if rules.standing == "no_cause" else stated_cause
+    evidence = wording.pick_wording(rng, f" and has sent in the {proof}", f" and enclosed the {proof}")
     if rules.standing == "no_proof":
-        evidence = wording.pick(rng, f" but has no {proof} to show", f", without sending any {proof}")
+        evidence = wording.pick_wording(rng, f" but has no {proof} to show", f", without sending any {proof}")
     elif rules.standing == "no_cause":
         evidence = ""
     paid = f"{rules.currency} {rules.price:.2f}"
     extra = f", besides {rules.currency} {rng.randrange(20, 60)}.00 for a suitcase" if rng.random() < 0.4 else ""
-    dates = wording.day(rng, booked), wording.day(rng, departing), wording.day(rng, cancelled)
-    facts = wording.case_facts(rng, who, airline, rules.mine, dates, paid, extra, why, evidence)
-    return f"{facts}\n\n{wording.tasks(rng, rules.mine, who)}"
+    dates = wording.render_date(rng, booked), wording.render_date(rng, departing), wording.render_date(rng, cancelled)
+    facts = wording.case_facts(rng, who, airline, rules.mine, dates, paid, extra, reason, evidence)
+    return f"{facts}\n\n{wording.render_tasks(rng, rules.mine, who)}"
 
 
-def _expected(rules: Rules, sources: dict[str, str]) -> Expected:
+def _compute_expected(rules: FareRules, sources: dict[str, str]) -> ExpectedAnswer:
     """The right amount: share of the price, less what the exception leaves of the fee, within the limits."""
     band = sum(rules.days < threshold for threshold in rules.thresholds)
     fee = rules.fees[rules.mine]
@@ -256,10 +280,10 @@ def _expected(rules: Rules, sources: dict[str, str]) -> Expected:
         must.append(sources["waivers"])
     if limited != amount:
         must.append(sources["limits"])
-    return Expected(limited.quantize(CENT, ROUND_HALF_UP), rules.currency, tuple(must), rules.standing)
+    return ExpectedAnswer(limited.quantize(CENT, ROUND_HALF_UP), rules.currency, tuple(must), rules.standing)
 
 
-def write(demo: Demo, directory: Path) -> list[Path]:
+def write_documents(demo: Demo, directory: Path) -> list[Path]:
     """The documents as files in `directory` (made if missing); their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     for document in demo.documents:
@@ -272,12 +296,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.demo.corpus")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args(argv)
-    demo = generate(given.seed)
-    files = [str(path) for path in write(demo, given.out)] if given.out else [d.name for d in demo.documents]
-    told = {"seed": demo.seed, "airline": demo.airline, "objective": demo.objective, "files": files}
+    options = parser.parse_args(argv)
+    demo = generate_demo(options.seed)
+    files = (
+        [str(path) for path in write_documents(demo, options.out)]
+        if options.out
+        else [document.name for document in demo.documents]
+    )
+    summary = {"seed": demo.seed, "airline": demo.airline, "objective": demo.objective, "files": files}
     expected = {**demo.expected.__dict__, "amount": str(demo.expected.amount)}
-    print(json.dumps({**told, "expected": expected}, indent=2))
+    print(json.dumps({**summary, "expected": expected}, indent=2))
 
 
 if __name__ == "__main__":

@@ -15,17 +15,19 @@ class Section:
     lines: tuple[str, ...]
 
 
-def render(rng: random.Random, name: str, title: str, head: Sequence[str], sections: Sequence[Section]) -> str:
+def render_document(rng: random.Random, name: str, title: str, head: Sequence[str], sections: Sequence[Section]) -> str:
     """One document in the format that its name's ending tells; head lines stand first or last."""
     head_last = bool(head) and rng.random() < 0.35
     blocks = [] if head_last else [Section("", tuple(head))] if head else []
     blocks += list(sections)
     if head_last:
         blocks.append(Section("Validity", tuple(head)))
-    return {"md": _markdown, "txt": _text, "html": _html}[name.rsplit(".", 1)[1]](rng, title, blocks)
+    return {"md": _render_markdown, "txt": _render_text, "html": _render_html}[name.rsplit(".", 1)[1]](
+        rng, title, blocks
+    )
 
 
-def _markdown(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
+def _render_markdown(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     listed = rng.random() < 0.5
     out = [f"# {title}"]
     for section in sections:
@@ -35,7 +37,7 @@ def _markdown(rng: random.Random, title: str, sections: Sequence[Section]) -> st
     return "\n\n".join(out) + "\n"
 
 
-def _text(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
+def _render_text(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     out = [title.upper() if rng.random() < 0.5 else title]
     for number, section in enumerate(sections, 1):
         body = " ".join(section.lines)
@@ -43,7 +45,7 @@ def _text(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     return "\n\n".join(out) + "\n"
 
 
-def _html(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
+def _render_html(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     listed = rng.random() < 0.5
     name = html.escape(title)
     out = [f"<!doctype html>\n<html><head><title>{name}</title></head><body>", f"<h1>{name}</h1>"]
@@ -58,9 +60,9 @@ def _html(rng: random.Random, title: str, sections: Sequence[Section]) -> str:
     return "\n".join([*out, "</body></html>"]) + "\n"
 
 
-def _suitcases(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
-    fee = wording.money(rng, currency, Decimal(rng.randrange(30, 70)))
-    cap = wording.money(rng, currency, Decimal(rng.randrange(900, 1600, 50)))
+def _suitcase_sections(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
+    fee = wording.render_money(rng, currency, Decimal(rng.randrange(30, 70)))
+    cap = wording.render_money(rng, currency, Decimal(rng.randrange(900, 1600, 50)))
     lines = (
         f"Each extra suitcase costs a fee of {fee} on {fares[0]} tickets.",
         f"A suitcase booked online at least 5 days ahead is {rng.choice((10, 15, 20))}% cheaper.",
@@ -69,21 +71,21 @@ def _suitcases(rng: random.Random, currency: str, fares: tuple[str, ...]) -> lis
     return [Section("Suitcases", lines)]
 
 
-def _changes(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
+def _rebooking_sections(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
     lines = [
-        f"Changing the date of a {fare} ticket costs {wording.money(rng, currency, Decimal(cost))}."
+        f"Changing the date of a {fare} ticket costs {wording.render_money(rng, currency, Decimal(cost))}."
         for fare, cost in zip(fares, rng.sample(range(25, 95, 10), 3), strict=True)
     ]
     return [Section("New dates", (*lines, "A change is possible up to 2 days before departure."))]
 
 
-def _miles(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
+def _loyalty_sections(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
     earned = f"{fares[1]} tickets earn {rng.choice((50, 125, 150))} percent of the distance as points."
     return [Section("Points", (earned, "Points expire after 36 months without a flight."))]
 
 
 DISTRACTORS: tuple[tuple[str, Callable[[random.Random, str, tuple[str, ...]], list[Section]]], ...] = (
-    ("Suitcases and other luggage", _suitcases),
-    ("Flying on another day", _changes),
-    ("Points for regulars", _miles),
+    ("Suitcases and other luggage", _suitcase_sections),
+    ("Flying on another day", _rebooking_sections),
+    ("Points for regulars", _loyalty_sections),
 )

@@ -1,4 +1,4 @@
-"""Whether an answer is right. Enters: a demo, an answer and the cited sources. Leaves: `Comparison`."""
+"""Verdict on an answer. Enters: a demo, an answer and the cited sources. Leaves: `AnswerComparison`."""
 
 import re
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ QUOTED = re.compile(r"[\"“][^\"”]*[\"”]")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerComparison:
     ok: bool
     differences: tuple[str, ...]
 
 
-def compare(demo: Demo, answer_text: str, cited_sources: Iterable[str]) -> Comparison:
+def compare_answer(demo: Demo, answer_text: str, cited_sources: Iterable[str]) -> AnswerComparison:
     """Right when the amount that the answer gives is the expected one and every source to be cited is.
 
     Quoted passages are left out: the answer's own first or last amount, or one that it calls refunded, counts.
@@ -28,18 +28,22 @@ def compare(demo: Demo, answer_text: str, cited_sources: Iterable[str]) -> Compa
     differences = []
     expected = demo.expected
     bare = QUOTED.sub(" ", answer_text)
-    found = [
-        (m.start(), m[1] or SIGNS.get(m[3] or "") or m[6], Decimal((m[2] or m[4] or m[5]).replace(",", "")))
-        for m in AMOUNT.finditer(bare)
+    amounts = [
+        (
+            match.start(),
+            match[1] or SIGNS.get(match[3] or "") or match[6],
+            Decimal((match[2] or match[4] or match[5]).replace(",", "")),
+        )
+        for match in AMOUNT.finditer(bare)
     ]
-    claimed = [(currency, amount) for start, currency, amount in found if CLAIM.search(bare[:start])]
+    claimed = [(currency, amount) for start, currency, amount in amounts if CLAIM.search(bare[:start])]
     right = (expected.currency, expected.amount)
-    given = claimed or [(currency, amount) for _, currency, amount in (found[:1] + found[-1:])]
-    if right not in given or (claimed and claimed[0] != right and claimed[-1] != right):
-        seen = ", ".join(f"{currency} {amount}" for currency, amount in given) or "no amount"
-        differences.append(f"amount: expected {right[0]} {right[1]}, the answer gives {seen}")
+    candidates = claimed or [(currency, amount) for _, currency, amount in (amounts[:1] + amounts[-1:])]
+    if right not in candidates or (claimed and claimed[0] != right and claimed[-1] != right):
+        listed = ", ".join(f"{currency} {amount}" for currency, amount in candidates) or "no amount"
+        differences.append(f"amount: expected {right[0]} {right[1]}, the answer gives {listed}")
     cited = set(cited_sources)
     for source in expected.must_cite:
         if source not in cited:
             differences.append(f"sources: {source} should be cited and is not")
-    return Comparison(not differences, tuple(differences))
+    return AnswerComparison(not differences, tuple(differences))

@@ -8,17 +8,17 @@ from datetime import date
 from decimal import Decimal
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split_words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-AIRLINE_FIRST = _words(
+AIRLINE_FIRST = _split_words(
     "Northwind Kestrel Halcyon Larkspur Meridian Tamarack Aurelia Solstice Brightwater Cormorant Juniper Vantage"
 )
 AIRLINE_LAST = ("Air", "Airways", "Airlines", "Aviation", "Skyways")
-GIVEN_NAMES = _words("Maria Jonas Aiko Tomasz Priya Samuel Leila Henrik Chiara Mateo Ngozi Elif")
-FAMILY_NAMES = _words("Alvarez Lindqvist Tanaka Nowak Raman Okafor Haddad Sorensen Rossi Fuentes Demir Keller")
-FARE_CLASSES = _words("Saver Flex Classic Select Breeze Beacon Horizon Prime Comet Plus Basic Value")
+GIVEN_NAMES = _split_words("Maria Jonas Aiko Tomasz Priya Samuel Leila Henrik Chiara Mateo Ngozi Elif")
+FAMILY_NAMES = _split_words("Alvarez Lindqvist Tanaka Nowak Raman Okafor Haddad Sorensen Rossi Fuentes Demir Keller")
+FARE_CLASSES = _split_words("Saver Flex Classic Select Breeze Beacon Horizon Prime Comet Plus Basic Value")
 CURRENCIES = ("EUR", "USD", "GBP", "CHF")
 
 # cause as the case says it, cause as the rules name it, the proof
@@ -40,11 +40,11 @@ IDLE_REASONS = (
 )
 
 
-def pick(rng: random.Random, *options: str) -> str:
+def pick_wording(rng: random.Random, *options: str) -> str:
     return rng.choice(options)
 
 
-def money(rng: random.Random, currency: str, amount: Decimal) -> str:
+def render_money(rng: random.Random, currency: str, amount: Decimal) -> str:
     """An amount in one of the usual spellings."""
     signs = {"EUR": "€", "USD": "$", "GBP": "£"}
     forms = [f"{currency} {amount:.2f}", f"{amount:.2f} {currency}"]
@@ -53,25 +53,27 @@ def money(rng: random.Random, currency: str, amount: Decimal) -> str:
     return rng.choice(forms)
 
 
-def percent(rng: random.Random, value: int) -> str:
+def render_percent(rng: random.Random, value: int) -> str:
     return rng.choice((f"{value}%", f"{value} percent", f"{value} per cent", f"{value} %"))
 
 
-def day(rng: random.Random, when: date) -> str:
+def render_date(rng: random.Random, when: date) -> str:
     """A date in one of the usual spellings."""
     return rng.choice((when.isoformat(), f"{when.day} {when:%B} {when.year}", f"{when:%B} {when.day}, {when.year}"))
 
 
-def band(rng: random.Random, low: int | None, high: int | None) -> str:
+def render_day_range(rng: random.Random, low: int | None, high: int | None) -> str:
     """A condition on days: at least `low`, at most `high`, or both."""
     if low is not None and high is not None:
-        return pick(rng, f"between {low} and {high} days", f"{low} to {high} days", f"from {low} to {high} days")
+        return pick_wording(
+            rng, f"between {low} and {high} days", f"{low} to {high} days", f"from {low} to {high} days"
+        )
     if low is not None:
-        return pick(
+        return pick_wording(
             rng, f"{low} days or more", f"at least {low} days", f"no fewer than {low} days", f"more than {low - 1} days"
         )
     assert high is not None
-    return pick(
+    return pick_wording(
         rng,
         f"fewer than {high + 1} days",
         f"{high} days or fewer",
@@ -81,8 +83,8 @@ def band(rng: random.Random, low: int | None, high: int | None) -> str:
 
 
 def rate_rule(rng: random.Random, fare: str, days: str, share: str) -> str:
-    """How much of the price comes back."""
-    return pick(
+    """The share of the price that comes back."""
+    return pick_wording(
         rng,
         f"{fare} tickets: {share} of the price is refunded if the cancellation is made {days} before departure.",
         f"Whoever cancels a {fare} ticket {days} before departure gets back {share} of the ticket price.",
@@ -95,7 +97,7 @@ def rate_rule(rng: random.Random, fare: str, days: str, share: str) -> str:
 
 def fee_rule(rng: random.Random, fare: str, amount: str) -> str:
     """The fee that is taken off."""
-    return pick(
+    return pick_wording(
         rng,
         f"A cancellation fee of {amount} is deducted from the refund of a {fare} ticket.",
         f"Cancelling a {fare} ticket costs a fee of {amount}, which is taken off the refund.",
@@ -105,9 +107,9 @@ def fee_rule(rng: random.Random, fare: str, amount: str) -> str:
     )
 
 
-def effective(rng: random.Random, when: str) -> str:
+def effective_date_line(rng: random.Random, when: str) -> str:
     """From when a document holds."""
-    return pick(
+    return pick_wording(
         rng,
         f"These rules are effective from {when}.",
         f"In force since {when}.",
@@ -118,13 +120,15 @@ def effective(rng: random.Random, when: str) -> str:
     )
 
 
-def printed(rng: random.Random, when: str) -> str:
+def print_date_line(rng: random.Random, when: str) -> str:
     """A date that decides nothing."""
-    return pick(rng, f"Printed on {when}.", f"Layout last revised on {when}.", f"Copy made for the archive on {when}.")
+    return pick_wording(
+        rng, f"Printed on {when}.", f"Layout last revised on {when}.", f"Copy made for the archive on {when}."
+    )
 
 
 def cap_rule(rng: random.Random, amount: str) -> str:
-    return pick(
+    return pick_wording(
         rng,
         f"No refund for a cancelled ticket exceeds {amount}.",
         f"The refund after a cancellation is capped at {amount} per ticket.",
@@ -134,7 +138,7 @@ def cap_rule(rng: random.Random, amount: str) -> str:
 
 
 def floor_rule(rng: random.Random, amount: str) -> str:
-    return pick(
+    return pick_wording(
         rng,
         f"A refund for a cancelled ticket is never lower than {amount}.",
         f"Whatever the deductions, at least {amount} is refunded for a cancelled ticket.",
@@ -145,7 +149,7 @@ def floor_rule(rng: random.Random, amount: str) -> str:
 
 def waiver_rule(rng: random.Random, cause: str, proof: str, effect: str, value: str, but: str) -> str:
     """One exception; `effect` is waived, halved, to (an amount) or by (a percentage)."""
-    what = {
+    effect_wordings = {
         "waived": ("the cancellation fee is waived", "no cancellation fee is charged", "we waive the cancellation fee"),
         "halved": (
             "the cancellation fee is halved",
@@ -163,9 +167,9 @@ def waiver_rule(rng: random.Random, cause: str, proof: str, effect: str, value: 
             f"the cancellation fee is cut by {value}",
         ),
     }[effect]
-    chosen = rng.choice(what)
+    chosen = rng.choice(effect_wordings)
     article = "an" if proof[0] in "aeiou" else "a"
-    return pick(
+    return pick_wording(
         rng,
         f"{cause[0].upper()}{cause[1:]}: {chosen} when {article} {proof} is presented{but}.",
         f"If a passenger has to cancel because of {cause}, {chosen}, provided that {article} {proof} is submitted"
@@ -176,7 +180,7 @@ def waiver_rule(rng: random.Random, cause: str, proof: str, effect: str, value: 
 
 
 def exclusion_inline(rng: random.Random, fare: str) -> str:
-    return pick(
+    return pick_wording(
         rng,
         f", except on {fare} tickets",
         f"; this does not extend to {fare} tickets",
@@ -186,7 +190,7 @@ def exclusion_inline(rng: random.Random, fare: str) -> str:
 
 
 def exclusion_rule(rng: random.Random, fare: str) -> str:
-    return pick(
+    return pick_wording(
         rng,
         f"{fare} tickets are excluded from every waiver listed here.",
         f"However, no waiver is granted on {fare} tickets.",
@@ -208,7 +212,7 @@ def case_facts(
 ) -> str:
     """The customer's case; dates: booked, departing, cancelled."""
     booked, departing, cancelled = dates
-    return pick(
+    return pick_wording(
         rng,
         f"{who} bought a {fare} ticket from {airline} on {booked} and paid {paid} for it{extra}. The flight departs "
         f"on {departing}. {who} cancelled on {cancelled} because of {why}{proof}.",
@@ -219,34 +223,34 @@ def case_facts(
     )
 
 
-def tasks(rng: random.Random, fare: str, who: str) -> str:
+def render_tasks(rng: random.Random, fare: str, who: str) -> str:
     """The work to be done, as a numbered list or as prose."""
-    rates = pick(
+    rates = pick_wording(
         rng,
         f"Find which percentage of the price is refunded and which cancellation fee is deducted when a {fare} ticket "
         "is cancelled, including any maximum or minimum",
         f"Look up the rules for cancelling a {fare} ticket: the share of the price that is refunded, the fee that is "
         "deducted, and any cap or minimum on the refund",
     )
-    waiver = pick(
+    waiver = pick_wording(
         rng,
         "Find out whether an exception or waiver of the cancellation fee applies to this case",
         f"Check whether the reason that {who} gave for cancelling waives or reduces the cancellation fee, or whether "
         "an exclusion stands against it",
     )
-    days = pick(
+    days = pick_wording(
         rng,
         "Work out how many days before departure the cancellation was made",
         "Determine the number of days from the cancellation to the departure",
     )
-    amount = pick(
+    amount = pick_wording(
         rng,
         "Then compute the amount refunded from the results above: the percentage of the price less the fee, within any "
         "cap",
         "Using the results of the earlier steps, calculate the refund (percentage of the price paid, minus the fee "
         "that remains, within the limits)",
     )
-    final = pick(
+    final = pick_wording(
         rng,
         f"Finally, answer how much {who} gets refunded and why, citing every document that decides, both of them "
         "where two contradict each other (the later effective date wins)",

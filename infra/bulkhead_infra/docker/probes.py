@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from bulkhead.runtime.process.container_probe import MARKS, STAY, ask, exchange, stay
+from bulkhead.runtime.process.container_probe import MARKS, STAY, exchange_text, keep_probing, probe_url
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,42 +34,43 @@ MIN_FREE_BYTES = 256 * 1024**2
 LOOKS, EVERY_S, WITHIN_S = 10, 3.0, 3.0
 
 
-def broker(
+def probe_broker(
     url: str = HEALTH_URL, marks: str = MARKS, pid: int = SERVER_PID, *, in_cluster: bool | None = None
 ) -> tuple[bool, str]:
-    """Whether it is healthy, and what it said. Unhealthy for UNHEALTHY_S after it was healthy, with room on the disk:
-    told to end. in_cluster: as the environment says, when nobody does."""
-    healthy, said = ask(url)
+    """Health of the broker, and what it said. Unhealthy for UNHEALTHY_S after it was healthy, with room on the
+    disk: told to end. in_cluster: as the environment says, when nobody does.
+    """
+    healthy, detail = probe_url(url)
     was_healthy, since = f"{marks}/was-healthy", f"{marks}/unhealthy-since"
     if healthy:
-        _touch(was_healthy)
+        _touch_file(was_healthy)
         if os.path.exists(since):
             os.unlink(since)
-        return True, said
+        return True, detail
     # While it starts it may read a large store for minutes: that is no reason to begin anew.
     if not os.path.exists(was_healthy):
-        return False, said
+        return False, detail
     if WHO in os.environ if in_cluster is None else in_cluster:
         # Without a majority, or behind the others: to begin anew would only take longer. Its disk is another matter.
-        stores, _ = ask(url + STORES)
+        stores, _ = probe_url(url + STORES)
         if stores:
             if os.path.exists(since):
                 os.unlink(since)
-            return False, said
+            return False, detail
     if not os.path.exists(since):
-        _touch(since)
+        _touch_file(since)
     if time.time() - os.stat(since).st_mtime < UNHEALTHY_S:
-        return False, said
+        return False, detail
     room = os.statvfs(DATA if os.path.exists(DATA) else marks)
     free = room.f_bavail * room.f_frsize
     if free < MIN_FREE_BYTES:
-        return False, f"{said}\nonly {free // 1024**2} MiB are free where its store lies: free some, then it restarts"
+        return False, f"{detail}\nonly {free // 1024**2} MiB are free where its store lies: free some, then it restarts"
     os.kill(pid, _signal.SIGTERM)
-    return False, f"{said}\nit does not recover by itself and is restarted"
+    return False, f"{detail}\nit does not recover by itself and is restarted"
 
 
-def redis(place: str = REDIS, configuration: str = REDIS_CONFIGURATION) -> tuple[bool, str]:
-    """Whether it answers, with its password, and what."""
+def probe_redis(place: str = REDIS, configuration: str = REDIS_CONFIGURATION) -> tuple[bool, str]:
+    """Health of Redis: it answers, with its password, and what."""
     try:
         with open(configuration, encoding="utf-8") as file:
             lines = [line.split() for line in file]
@@ -78,32 +79,36 @@ def redis(place: str = REDIS, configuration: str = REDIS_CONFIGURATION) -> tuple
     password = next((words[1] for words in lines if words[:1] == ["requirepass"] and len(words) == 2), "")
     try:
         # The server closes too, so the length of the answers need not be known. A sentinel has no QUIT since Redis 7.2.
-        answers = exchange(place, f"AUTH {password}\r\nPING\r\n", half_close=True)
+        answers = exchange_text(place, f"AUTH {password}\r\nPING\r\n", half_close=True)
     except OSError as error:
         return False, f"it does not answer: {error}"
     return answers == b"+OK\r\n+PONG\r\n", answers.decode("utf-8", "replace").strip()
 
 
-def sentinel() -> tuple[bool, str]:
-    """Whether it answers. It speaks as Redis does, and has its password."""
-    return redis(SENTINEL)
+def probe_sentinel() -> tuple[bool, str]:
+    """Health of a sentinel: it answers. It speaks as Redis does, and has its password."""
+    return probe_redis(SENTINEL)
 
 
-def _touch(path: str) -> None:
+def _touch_file(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {"nats": broker, "redis": redis, "sentinel": sentinel}
+WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {
+    "nats": probe_broker,
+    "redis": probe_redis,
+    "sentinel": probe_sentinel,
+}
 
 
 def main(arguments: list[str]) -> int:
-    which = [one for one in arguments if one != STAY]
+    which = [argument for argument in arguments if argument != STAY]
     look = WHICH.get(which[0]) if len(which) == 1 else None
     if look is None:
         print(f"write one of {', '.join(WHICH)}", file=sys.stderr)
         return 2
-    healthy, said = stay(look, LOOKS, EVERY_S, WITHIN_S) if STAY in arguments else look()
-    print(said)
+    healthy, detail = keep_probing(look, LOOKS, EVERY_S, WITHIN_S) if STAY in arguments else look()
+    print(detail)
     return 0 if healthy else 1
 
 

@@ -31,9 +31,9 @@ from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.purge import PurgeError, retention_of
-from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
+from bulkhead_infra.nats.stream_sizes import StoreTooSmall, stream_bounds
 from bulkhead_infra.nats.streams import Layout
-from bulkhead_infra.services import EVERY_SERVICE, SERVICES, Setting, given
+from bulkhead_infra.services import EVERY_SERVICE, SERVICES, Setting, services_given
 
 KEYS = Path("/bulkhead/keys")
 ALL = "all"
@@ -65,12 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="for rotate: a service, operator, provisioner, backup or publisher; "
         "for caller: a tenant of the tenants file, a person, a role",
     )
-    asked = parser.parse_args(arguments)
-    wanted = TAKES.get(asked.what, ())
-    if len(asked.more) != len(wanted):
-        parser.error(f"write it as `{' '.join((asked.what, *wanted))}`")
+    options = parser.parse_args(arguments)
+    expected_arguments = TAKES.get(options.what, ())
+    if len(options.more) != len(expected_arguments):
+        parser.error(f"write it as `{' '.join((options.what, *expected_arguments))}`")
     try:
-        match asked.what:
+        match options.what:
             case "keys":
                 make_keys()
             case "streams":
@@ -78,20 +78,20 @@ def main(arguments: list[str] | None = None) -> int:
             case "credentials":
                 print((KEYS / "operator" / "credentials.json").read_text())
             case "provider-key":
-                take_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
+                store_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
             case "caller":
-                add_caller(*asked.more)
+                add_caller(*options.more)
             case "rotate":
-                rotate(*asked.more)
+                rotate_bus_key(*options.more)
             case "upkeep":
                 retention = retention_of(os.environ.get("BULKHEAD_RETENTION") or "30d", ())
-                asyncio.run(upkeep.keep(_url(), IDENTITY, DATA, layout(), retention))
-    except (BusError, KeyFileError, ProvisionError, PurgeError, policy.PolicyError, ValueError) as error:
-        print(f"{asked.what}: {error}", file=sys.stderr)
+                asyncio.run(upkeep.run_upkeep(_broker_url(), IDENTITY, DATA, stream_layout(), retention))
+    except (BusError, KeyFileError, ProvisionError, PurgeError, policy.IdentityPolicyError, ValueError) as error:
+        print(f"{options.what}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         print(
-            f"{asked.what}: {error.filename or KEYS}: {error.strerror}; it must be a volume that user {os.getuid()} "
+            f"{options.what}: {error.filename or KEYS}: {error.strerror}; it must be a volume that user {os.getuid()} "
             "may write to, and `keys` must have run before",
             file=sys.stderr,
         )
@@ -101,37 +101,37 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_keys() -> None:
     """Everything secret, each to its owner."""
-    rules = policy.load()
+    rules = policy.load_policy()
     master = KEYS / ALL
     was_there = any(master.glob("*.nkey"))
-    keys.ensure(master, rules)
-    brokers = _brokers(master, was_there=was_there)
-    others = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
-    names = tuple(dict.fromkeys((*brokers, *others)))
-    if tls.ensure(master / "tls", names):
+    keys.ensure_keys(master, rules)
+    brokers = _broker_names(master, was_there=was_there)
+    further_names = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    names = tuple(dict.fromkeys((*brokers, *further_names)))
+    if tls.ensure_certificates(master / "tls", names):
         print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
     ca = (master / "tls" / tls.CA_FILE).read_text()
     for service in SERVICES:
         keys.hand_over(
-            master, service, KEYS / service, {tls.CA_FILE: ca, **files_of(service, rules, KEYS, _redis_place())}
+            master, service, KEYS / service, {tls.CA_FILE: ca, **files_of(service, rules, KEYS, _redis_url_template())}
         )
     for identity in (policy.OPERATOR, policy.PROVISIONER):
         for owner in (identity, "upkeep"):
-            keys.replace(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
-            keys.replace(KEYS / owner / tls.CA_FILE, ca)
-    _broker(rules, brokers)
-    keys.replace(KEYS / "redis" / "redis.conf", redis_configuration(redis_password(KEYS)))
+            keys.replace_file(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
+            keys.replace_file(KEYS / owner / tls.CA_FILE, ca)
+    _write_broker_files(rules, brokers)
+    keys.replace_file(KEYS / "redis" / "redis.conf", redis_configuration(redis_password(KEYS)))
     print(f"keys of {len(rules.identities)} identities are in place")
 
 
-def _broker(rules: policy.Policy, brokers: tuple[str, ...]) -> None:
+def _write_broker_files(rules: policy.IdentityPolicy, brokers: tuple[str, ...]) -> None:
     """The broker's configuration, as it finds it in its own container; the same for each of a cluster."""
     master, folder = KEYS / ALL, KEYS / "nats"
     for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE, tls.CA_FILE):
-        keys.replace(folder / name, (master / "tls" / name).read_text())
+        keys.replace_file(folder / name, (master / "tls" / name).read_text())
     durability = os.environ.get("BULKHEAD_DURABILITY", "power")
     if durability not in ("power", "process"):
-        raise policy.PolicyError(f"BULKHEAD_DURABILITY is {durability!r}; it is power or process")
+        raise policy.IdentityPolicyError(f"BULKHEAD_DURABILITY is {durability!r}; it is power or process")
     plan = ServerPlan(
         folder=folder,
         port=4222,
@@ -144,38 +144,39 @@ def _broker(rules: policy.Policy, brokers: tuple[str, ...]) -> None:
         brokers=brokers,
         ca=IDENTITY / tls.CA_FILE,
     )
-    write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
+    write_configuration(plan, render.render_accounts(rules, keys.public_nkeys(master, rules), _shard_counts()))
 
 
-def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
+def _broker_names(master: Path, *, was_there: bool) -> tuple[str, ...]:
     """BULKHEAD_BROKERS: names of all brokers of a cluster; () for one alone. Raises PolicyError where the mesh was made
     with others: a broker that becomes one of a cluster, or leaves it, does not take its streams along."""
     names = tuple(filter(None, os.environ.get("BULKHEAD_BROKERS", "").split(",")))
-    if wrong := [one for one in names if not BROKER.fullmatch(one)]:
-        raise policy.PolicyError(f"BULKHEAD_BROKERS: {wrong[0]!r} is no host name")
+    if wrong := [name for name in names if not BROKER.fullmatch(name)]:
+        raise policy.IdentityPolicyError(f"BULKHEAD_BROKERS: {wrong[0]!r} is no host name")
     if len(names) in (1, 2) or len(set(names)) != len(names):
-        raise policy.PolicyError(
+        raise policy.IdentityPolicyError(
             f"BULKHEAD_BROKERS is {','.join(names)!r}: name three or five, each once, for a "
             "cluster that goes on when one is lost; or none, for one broker alone"
         )
-    path, now = master / BROKERS_FILE, ",".join(names) or ALONE
-    before = path.read_text().strip() if path.exists() else ALONE if was_there else now
-    if before != now:
-        raise policy.PolicyError(
-            f"this mesh was made with the broker(s) {before} and is to have {now}: its streams would not come along. "
+    path, requested = master / BROKERS_FILE, ",".join(names) or ALONE
+    before = path.read_text().strip() if path.exists() else ALONE if was_there else requested
+    if before != requested:
+        raise policy.IdentityPolicyError(
+            f"this mesh was made with the broker(s) {before} and is to have {requested}: its streams "
+            "would not come along. "
             "Start it as it was (with or without docker-compose.cluster.yml); or back it up and restore it into a "
             "project of its own: docs/how-to/containers.md, A cluster"
         )
-    keys.write_new(path, now)
+    keys.write_new(path, requested)
     return names
 
 
-def _redis_place() -> str:
+def _redis_url_template() -> str:
     sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
     return f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
 
 
-def files_of(service: str, rules: policy.Policy, root: Path, redis_place: str) -> dict[str, str]:
+def files_of(service: str, rules: policy.IdentityPolicy, root: Path, redis_place: str) -> dict[str, str]:
     """Files of a service beside its own keys: {file: text}. root: the folders of all; redis_place: Redis' address with
     `{}` for its password."""
     folder = root / service
@@ -190,9 +191,9 @@ def files_of(service: str, rules: policy.Policy, root: Path, redis_place: str) -
                 files[key.name] = key.read_text() if key.exists() else OFFLINE_KEY
             case Setting.CALLERS:
                 operator = root / "operator"
-                callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
+                callers.ensure_caller_keys(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
                 files["api_keys.json"] = (operator / "api_keys.json").read_text()
-                files["publishers.json"] = rules.outside()
+                files["publishers.json"] = rules.outside_programs_json()
             case Setting.HTTP | Setting.TENANTS | Setting.LOGIC | Setting.POLICY | Setting.GATEWAY:
                 pass  # No secret.
             case _:
@@ -226,11 +227,13 @@ maxmemory-policy noeviction
 async def make_streams() -> None:
     """Streams and durables at BULKHEAD_NATS_URL."""
     folder = IDENTITY
-    report = await provision(_url(), keys.nkey_seed(folder, policy.PROVISIONER), layout(), ca_file=folder / tls.CA_FILE)
+    report = await provision(
+        _broker_url(), keys.nkey_seed(folder, policy.PROVISIONER), stream_layout(), ca_file=folder / tls.CA_FILE
+    )
     for change in report.changed:
         print(f"changed: {change}")
-    for kept in report.kept.values():
-        print(kept)
+    for kept_bound in report.kept.values():
+        print(kept_bound)
     print(f"{len(report.made)} streams and durables were made")
 
 
@@ -238,74 +241,74 @@ def _store_gib() -> int:
     """BULKHEAD_STORE_GIB: disk for the broker's streams; 0 where nobody says."""
     text = os.environ.get("BULKHEAD_STORE_GIB") or "0"
     if not text.isdigit():
-        raise policy.PolicyError(f"BULKHEAD_STORE_GIB is {text!r}; write how many GiB of disk the broker has")
+        raise policy.IdentityPolicyError(f"BULKHEAD_STORE_GIB is {text!r}; write how many GiB of disk the broker has")
     try:
-        bounds([], int(text))
+        stream_bounds([], int(text))
     except StoreTooSmall as error:
-        raise policy.PolicyError(f"BULKHEAD_STORE_GIB: {error}") from error
+        raise policy.IdentityPolicyError(f"BULKHEAD_STORE_GIB: {error}") from error
     return int(text)
 
 
 def _largest_store_gib(folder: Path) -> int:
     """The most that was ever said: a broker that has room for less than its streams may take does not start them, and
     it is a running broker that makes them smaller."""
-    path, now = folder / STORE_FILE, _store_gib()
+    path, requested = folder / STORE_FILE, _store_gib()
     before = int(path.read_text()) if path.exists() else 0
-    if now > before:
-        keys.replace(path, str(now))
-    return max(before, now)
+    if requested > before:
+        keys.replace_file(path, str(requested))
+    return max(before, requested)
 
 
-def layout() -> Layout:
+def stream_layout() -> Layout:
     """Streams and durables as the environment wants them. Raises PolicyError."""
     # No ranks where nobody says so: containers are replaced one by one, N beside an N-1 that knows no ranks.
     ranked = os.environ.get("BULKHEAD_RANKED") == "true"
-    return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=ranked)
+    return Layout(_shard_counts(), _stream_replicas(), store_gib=_store_gib(), ranked=ranked)
 
 
-def _replicas() -> int:
+def _stream_replicas() -> int:
     """BULKHEAD_REPLICAS: copies of each stream, one where nobody says."""
     text = os.environ.get("BULKHEAD_REPLICAS") or "1"
     if text not in ("1", "3", "5"):
-        raise policy.PolicyError(f"BULKHEAD_REPLICAS is {text!r}; write 1, 3 or 5, at most one per broker")
+        raise policy.IdentityPolicyError(f"BULKHEAD_REPLICAS is {text!r}; write 1, 3 or 5, at most one per broker")
     return int(text)
 
 
-def _url() -> str:
+def _broker_url() -> str:
     return os.environ.get("BULKHEAD_NATS_URL", "tls://nats:4222")
 
 
-def _shards() -> dict[str, int]:
+def _shard_counts() -> dict[str, int]:
     """BULKHEAD_SHARDS_<SERVICE> for every inbox of which there are to be several."""
-    found = {}
+    counts = {}
     for service in SERVICES:
         name = f"BULKHEAD_SHARDS_{service.upper()}"
         text = os.environ.get(name) or "1"
         if not text.isdigit() or not 1 <= int(text) <= PARTITIONS:
-            raise policy.PolicyError(f"{name} is {text!r}; write a number from 1 to {PARTITIONS}")
+            raise policy.IdentityPolicyError(f"{name} is {text!r}; write a number from 1 to {PARTITIONS}")
         if int(text) > 1:
-            found[service] = int(text)
-    return found
+            counts[service] = int(text)
+    return counts
 
 
-def take_provider_key(key: str) -> None:
+def store_provider_key(key: str) -> None:
     """Hand a provider's key to the services that call it."""
     if not key or any(part.isspace() for part in key):
         raise KeyFileError("no key came on standard input; write it as `... provisioner provider-key < key.txt`")
-    for service in given(Setting.PROVIDER, SERVICES):
-        keys.replace(KEYS / service / PROVIDER_KEY, key)
+    for service in services_given(Setting.PROVIDER, SERVICES):
+        keys.replace_file(KEYS / service / PROVIDER_KEY, key)
         print(f"{service} has the key; restart it")
 
 
 def add_caller(tenant: str, person: str, role: str) -> None:
     """A key for one more person; the gateway reads the file again at the next request."""
-    owners = ("operator", *given(Setting.CALLERS, SERVICES))
-    print(json.dumps(callers.add(tenant, person, role, [KEYS / owner for owner in owners])))
+    owners = ("operator", *services_given(Setting.CALLERS, SERVICES))
+    print(json.dumps(callers.add_caller(tenant, person, role, [KEYS / owner for owner in owners])))
 
 
-def rotate(identity: str) -> None:
+def rotate_bus_key(identity: str) -> None:
     """Replace one identity's bus key; the old one is worth nothing once the broker has reloaded."""
-    rules = policy.load()
+    rules = policy.load_policy()
     if identity not in rules.identities:
         raise KeyFileError(f"no identity {identity}; there are {', '.join(rules.identities)}")
     (KEYS / ALL / f"{identity}.nkey").unlink()

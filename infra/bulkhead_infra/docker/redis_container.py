@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from bulkhead_infra.processes.redis_program import PROGRAMS, redis_program
-from bulkhead_infra.processes.torn_file import empty, torn_files
+from bulkhead_infra.processes.torn_file import empty_folder, torn_files
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
@@ -57,14 +57,14 @@ def main(arguments: list[str]) -> int:
         return 2
     program = str(server)
     if arguments == ["sentinel"]:
-        return watch(program, password)
+        return become_sentinel(program, password)
     if not os.access(DATA, os.W_OK):
         problem = f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another"
         print(problem, file=sys.stderr)
         return 2
     if torn_files(DATA):
         print("its files were torn by a power cut; it starts empty", file=sys.stderr)
-        empty(DATA)
+        empty_folder(DATA)
     master = master_for(arguments[1], password) if arguments else ""
     follow = ["--replicaof", master, str(PORT)] if master else []
     if arguments and NAMES in os.environ:
@@ -75,31 +75,31 @@ def main(arguments: list[str]) -> int:
 def master_for(name: str, password: str) -> str:
     """The master that this one follows; "" when it is the master itself."""
     named = named_master(password)
-    if named == name or named in addresses(socket.gethostname()):
+    if named == name or named in resolve_addresses(socket.gethostname()):
         return ""
     return named or ("" if name == SERVERS[0] else SERVERS[0])
 
 
 def named_master(password: str) -> str:
     """The address that a sentinel names as the master's; "" where none answers."""
-    for address in addresses(SENTINELS):
+    for address in resolve_addresses(SENTINELS):
         try:
             with socket.create_connection((address, SENTINEL_PORT), ASK_TIMEOUT_S) as connection:
-                asked = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\n"
-                connection.sendall(asked.encode())
+                request = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\n"
+                connection.sendall(request.encode())
                 connection.shutdown(socket.SHUT_WR)  # It then closes, too: a sentinel has no QUIT since Redis 7.2.
-                said = b""
-                while more := connection.recv(4096):
-                    said += more
+                reply = b""
+                while chunk := connection.recv(4096):
+                    reply += chunk
         except OSError:
             continue  # It is away: there are others.
-        lines = said.decode("utf-8", "replace").split("\r\n")
+        lines = reply.decode("utf-8", "replace").split("\r\n")
         if lines[:2] == ["+OK", "*2"] and len(lines) > 3:
             return lines[3]
     return ""
 
 
-def addresses(name: str) -> list[str]:
+def resolve_addresses(name: str) -> list[str]:
     """Addresses of all containers of this name; [] while there is none."""
     try:
         return socket.gethostbyname_ex(name)[2]
@@ -107,12 +107,12 @@ def addresses(name: str) -> list[str]:
         return []
 
 
-def watch(program: str, password: str) -> int:
+def become_sentinel(program: str, password: str) -> int:
     """Become a sentinel. It begins with the master that another one names, else with the first of the two that runs;
     all that it learns it learns again after its next start."""
     deadline = time.monotonic() + NAME_WITHIN_S
     by_name = NAMES in os.environ
-    while not any(found := [named_master(password), *_running(by_name=by_name)]):
+    while not any(candidates := [named_master(password), *_reachable_servers(by_name=by_name)]):
         if time.monotonic() > deadline:
             problem = f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?"
             print(problem, file=sys.stderr)
@@ -120,13 +120,13 @@ def watch(program: str, password: str) -> int:
         time.sleep(ASK_TIMEOUT_S)
     WATCHING.touch(mode=0o600)
     host = socket.gethostname() if by_name else ""
-    WATCHING.write_text(sentinel_configuration(next(filter(None, found)), password, host))
+    WATCHING.write_text(sentinel_configuration(next(filter(None, candidates)), password, host))
     os.execv(program, [program, str(WATCHING), "--sentinel"])  # noqa: S606 - no shell is wanted
 
 
-def _running(*, by_name: bool) -> list[str]:
+def _reachable_servers(*, by_name: bool) -> list[str]:
     """Servers that have an address, by name or by that."""
-    return [name if by_name else one for name in SERVERS for one in addresses(name)]
+    return [name if by_name else address for name in SERVERS for address in resolve_addresses(name)]
 
 
 def sentinel_configuration(master: str, password: str, host: str = "") -> str:

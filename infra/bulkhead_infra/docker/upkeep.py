@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bulkhead.bus.jetstream.connection import CA_FILE, trusting
+from bulkhead.bus.jetstream.connection import CA_FILE, tls_context
 from bulkhead_infra.identity import keys
 from bulkhead_infra.local.journal import JournalKeeper
 from bulkhead_infra.local.upkeep import purge_daily
@@ -27,18 +27,20 @@ LOOK_EVERY_S = 5.0
 ASK_TIMEOUT_S = 5.0
 
 
-async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: Retention) -> None:
+async def run_upkeep(url: str, identity: Path, data: Path, layout: Layout, retention: Retention) -> None:
     """Until SIGTERM. url: of the broker, or of all of a cluster, by TLS. identity: keys, the CA. Raises BusError."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, ended.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, ended.set)
     seed_of = partial(keys.nkey_seed, identity)
     ca_file = identity / CA_FILE
-    trusted = trusting(ca_file)
-    journal = JournalKeeper(url, seed_of, layout, data / "lost", _say, ca_file)
-    purging = asyncio.create_task(purge_daily(url, seed_of, retention, _say, ca_file))
+    trusted = tls_context(ca_file)
+    journal = JournalKeeper(url, seed_of, layout, data / "lost", _print_event, ca_file)
+    purging = asyncio.create_task(purge_daily(url, seed_of, retention, _print_event, ca_file))
     journal.start()
-    watching = asyncio.create_task(watch(partial(incarnations, url.split(","), trusted), journal.broker_is))
+    watching = asyncio.create_task(
+        watch_broker(partial(read_incarnations, url.split(","), trusted), journal.note_broker_state)
+    )
     try:
         await ended.wait()
     finally:
@@ -48,26 +50,28 @@ async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: 
         await journal.stop()
 
 
-async def watch(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> None:
+async def watch_broker(
+    ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], every_s: float = LOOK_EVERY_S
+) -> None:
     """Say `away` and `ready` of the broker whenever it has started again, however short it was away."""
-    known = ""
+    known_incarnation = ""
     while True:
-        now = await ask()
-        if now != known:
+        current_incarnation = await ask()
+        if current_incarnation != known_incarnation:
             tell("away")
-        if now:
+        if current_incarnation:
             tell("ready")
-            known = now
+            known_incarnation = current_incarnation
         await asyncio.sleep(every_s)
 
 
-async def incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:
+async def read_incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:
     """One text for all brokers, which changes when one of them has started again; "" while all are away."""
-    found = await asyncio.gather(*(incarnation(one, trusted) for one in urls))
-    return ",".join(found) if any(found) else ""
+    ids = await asyncio.gather(*(read_incarnation(url, trusted) for url in urls))
+    return ",".join(ids) if any(ids) else ""
 
 
-async def incarnation(url: str, trusted: ssl.SSLContext) -> str:
+async def read_incarnation(url: str, trusted: ssl.SSLContext) -> str:
     """The broker's id since its start, which it tells every client that connects; "" while it is away."""
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -75,14 +79,14 @@ async def incarnation(url: str, trusted: ssl.SSLContext) -> str:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, parts.port or BROKER_PORT, ssl=trusted)
             try:
-                word, _, said = (await reader.readline()).partition(b" ")
-                found = json.loads(said) if word == b"INFO" else {}
+                verb, _, payload = (await reader.readline()).partition(b" ")
+                server_info = json.loads(payload) if verb == b"INFO" else {}
             finally:
                 writer.transport.abort()
     except (OSError, TimeoutError, ValueError):
         return ""
-    return str(found.get("server_id", ""))
+    return str(server_info.get("server_id", ""))
 
 
-def _say(text: str) -> None:
+def _print_event(text: str) -> None:
     print(json.dumps({"level": "info", "service": "upkeep", "event": "upkeep", "text": text}), flush=True)

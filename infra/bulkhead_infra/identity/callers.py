@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bulkhead_infra.identity.keys import KeyFileError, replace
+from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
 ROLES = ("submitter", "approver", "operator", "auditor")
 WORKER = "worker"
@@ -25,21 +25,21 @@ API_KEYS_FILE = "api_keys.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 
 
-def ensure(credentials: Path, api_keys: Path, tenant: str) -> None:
+def ensure_caller_keys(credentials: Path, api_keys: Path, tenant: str) -> None:
     """At the first start: one key per role; and after a restore, which brings digests alone: fresh ones beside them."""
     if credentials.exists() and api_keys.exists():
         return
-    before = _rows(api_keys) if api_keys.exists() else []
+    before = _read_rows(api_keys) if api_keys.exists() else []
     if before is None:
         return
-    made = {role: new_key() for role in ROLES}
-    rows = [*before, *(row(key, tenant, f"local-{role}", role) for role, key in made.items())]
+    new_keys = {role: new_key() for role in ROLES}
+    rows = [*before, *(key_row(key, tenant, f"local-{role}", role) for role, key in new_keys.items())]
     # The credentials first: a crash in between must not leave digests of keys that nobody has.
-    replace(credentials, json.dumps(made, indent=1))
-    replace(api_keys, json.dumps({"keys": rows}, indent=1))
+    replace_file(credentials, json.dumps(new_keys, indent=1))
+    replace_file(api_keys, json.dumps({"keys": rows}, indent=1))
 
 
-def _rows(api_keys: Path) -> list[object] | None:
+def _read_rows(api_keys: Path) -> list[object] | None:
     """The rows of the file; None when it cannot be read: the gateway refuses it and says why."""
     try:
         content = json.loads(api_keys.read_text())
@@ -53,23 +53,23 @@ def new_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
-def row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
+def key_row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
     return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
 
 
-def add(tenant: str, person: str, role: str, folders: Sequence[Path]) -> dict[str, str]:
+def add_caller(tenant: str, person: str, role: str, folders: Sequence[Path]) -> dict[str, str]:
     """A key for one more person, its digest beside the others in each folder; the gateway reads the file again at the
     next request. Returns the key with whose it is. Raises KeyFileError."""
     if role not in (*ROLES, WORKER):
         raise KeyFileError(f"no role {role}; there are {', '.join((*ROLES, WORKER))}")
-    if wrong := [one for one in (tenant, person) if not NAME.fullmatch(one)]:
+    if wrong := [name for name in (tenant, person) if not NAME.fullmatch(name)]:
         raise KeyFileError(f"{wrong[0]!r} is no name: letters, digits, and after the first one also . _ @ -")
     path, key = folders[0] / API_KEYS_FILE, new_key()
-    if (rows := _rows(path)) is None:
+    if (rows := _read_rows(path)) is None:
         raise KeyFileError(f"{path} holds no API keys: name the directory of a mesh that was started once")
-    text = json.dumps({"keys": [*rows, row(key, tenant, person, role)]}, indent=1)
+    text = json.dumps({"keys": [*rows, key_row(key, tenant, person, role)]}, indent=1)
     for folder in folders:
-        replace(folder / API_KEYS_FILE, text)
+        replace_file(folder / API_KEYS_FILE, text)
     return {"api_key": key, "tenant": tenant, "person": person, "role": role}
 
 
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("tenant", metavar="TENANT", help="Of the tenants file.")
     parser.add_argument("person", metavar="PERSON", help="Under whose name it counts.")
     parser.add_argument("role", metavar="ROLE", help=", ".join((*ROLES, WORKER)))
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        print(json.dumps(add(asked.tenant, asked.person, asked.role, [asked.data])))
+        print(json.dumps(add_caller(options.tenant, options.person, options.role, [options.data])))
     except (KeyFileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,7 +27,7 @@ from nkeys import NkeysError
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.grants.key_file import kid_of, service_of
 from bulkhead.xkeys import public_xkey, seed_of
-from bulkhead_infra.identity.policy import IDENTITY, Policy
+from bulkhead_infra.identity.policy import IDENTITY, IdentityPolicy
 
 PUBLIC_FILE, JWKS_FILE = "public.json", "jwks.json"
 PUBLIC_FILES = (PUBLIC_FILE, JWKS_FILE)
@@ -40,79 +40,86 @@ class KeyFileError(Exception):
     """A key file that cannot be used; the message says which and what to do."""
 
 
-def ensure(folder: Path, policy: Policy) -> None:
+def ensure_keys(folder: Path, policy: IdentityPolicy) -> None:
     """Make what is missing. Raises KeyFileError for what is there and unfit."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     for identity in policy.with_nkey:
-        _ensure(folder / f"{identity}.nkey", _new_nkey_seed)
+        _ensure_key_file(folder / f"{identity}.nkey", _new_nkey_seed)
         nkey_public(folder, identity)
     if IDENTITY in policy.services:
-        _ensure(folder / ISSUER_FILE, lambda: _new_nkey_seed(nkeys.PREFIX_BYTE_ACCOUNT))
-        _ensure(folder / XKEY_FILE, lambda: seed_of(bytes(PrivateKey.generate())))
+        _ensure_key_file(folder / ISSUER_FILE, lambda: _new_nkey_seed(nkeys.PREFIX_BYTE_ACCOUNT))
+        _ensure_key_file(folder / XKEY_FILE, lambda: seed_of(bytes(PrivateKey.generate())))
         login_keys(folder)
-    known = _published(folder)
+    published = _read_public_keys(folder)
     public: dict[str, str] = {}
     for service in policy.services:
-        _ensure(folder / f"{service}.sign", new_signing_seed)
-        own = _signing_public(folder / f"{service}.sign")
+        _ensure_key_file(folder / f"{service}.sign", new_signing_seed)
+        own_key = _signing_public(folder / f"{service}.sign")
         # A key that was exchanged by hand ends the earlier ones; one that was rotated stands beside them.
-        public |= _of(known, service) if kid_of(known, service, own) else {service: own}
-    _publish(folder, public)
+        public |= _keys_of_service(published, service) if kid_of(published, service, own_key) else {service: own_key}
+    _publish_keys(folder, public)
 
 
-def rotate(folder: Path, service: str) -> str:
-    """A new signing key for a service, and its id. Tokens of the earlier ones stay good until `retire`. Others know it
-    before it signs; the service signs with it from its next start."""
-    known, seed = _published(folder), new_signing_seed()
-    own = _signing_public(folder / f"{service}.sign")
-    numbers = [int(kid.partition("#")[2] or 1) for kid in _of(known, service)]
+def rotate_signing_key(folder: Path, service: str) -> str:
+    """A new signing key for a service, and its id. Tokens of the earlier ones stay good until `retire_signing_keys`.
+    Others know it before it signs; the service signs with it from its next start.
+    """
+    published, seed = _read_public_keys(folder), new_signing_seed()
+    own_key = _signing_public(folder / f"{service}.sign")
+    numbers = [int(kid.partition("#")[2] or 1) for kid in _keys_of_service(published, service)]
     kid = f"{service}#{max(numbers, default=1) + 1}"
-    _publish(folder, {**({} if kid_of(known, service, own) else {service: own}), **known, kid: public_of(seed)})
-    replace(folder / f"{service}.sign", seed)
+    _publish_keys(
+        folder,
+        {**({} if kid_of(published, service, own_key) else {service: own_key}), **published, kid: public_of(seed)},
+    )
+    replace_file(folder / f"{service}.sign", seed)
     return kid
 
 
-def retire(folder: Path, service: str) -> tuple[str, ...]:
+def retire_signing_keys(folder: Path, service: str) -> tuple[str, ...]:
     """Take all of a service's public keys out but the one that it signs with; their ids. What they signed is refused
     from then on."""
-    known, own = _published(folder), _signing_public(folder / f"{service}.sign")
-    gone = tuple(kid for kid, key in _of(known, service).items() if key != own)
-    _publish(folder, {kid: key for kid, key in known.items() if kid not in gone})
-    return gone
+    published, own_key = _read_public_keys(folder), _signing_public(folder / f"{service}.sign")
+    retired = tuple(kid for kid, key in _keys_of_service(published, service).items() if key != own_key)
+    _publish_keys(folder, {kid: key for kid, key in published.items() if kid not in retired})
+    return retired
 
 
-def jwks(public: Mapping[str, str]) -> dict[str, object]:
+def key_set_document(public: Mapping[str, str]) -> dict[str, object]:
     """The public keys as a JSON Web Key Set."""
     row = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig"}
     return {"keys": [{**row, "kid": kid, "x": key} for kid, key in sorted(public.items())]}
 
 
-def _of(public: Mapping[str, str], service: str) -> dict[str, str]:
+def _keys_of_service(public: Mapping[str, str], service: str) -> dict[str, str]:
     return {kid: key for kid, key in public.items() if service_of(kid) == service}
 
 
-def _published(folder: Path) -> dict[str, str]:
+def _read_public_keys(folder: Path) -> dict[str, str]:
     """The keys that stand in the file; none where there is no file that can be read: it is written anew."""
     try:
-        found = json.loads((folder / PUBLIC_FILE).read_text())
+        content = json.loads((folder / PUBLIC_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    return {str(kid): str(key) for kid, key in found.items()} if isinstance(found, dict) else {}
+    return {str(kid): str(key) for kid, key in content.items()} if isinstance(content, dict) else {}
 
 
-def _publish(folder: Path, public: Mapping[str, str]) -> None:
-    texts = {PUBLIC_FILE: json.dumps(public, indent=1, sort_keys=True), JWKS_FILE: json.dumps(jwks(public), indent=1)}
+def _publish_keys(folder: Path, public: Mapping[str, str]) -> None:
+    texts = {
+        PUBLIC_FILE: json.dumps(public, indent=1, sort_keys=True),
+        JWKS_FILE: json.dumps(key_set_document(public), indent=1),
+    }
     # Services of this machine read copies of their own, while they run.
     copies = sorted(folder.glob(f"services/*/{PUBLIC_FILE}"))
     for path in (folder / PUBLIC_FILE, folder / JWKS_FILE, *copies):
         if not path.is_file() or path.read_text() != texts[path.name]:
-            replace(path, texts[path.name])
+            replace_file(path, texts[path.name])
 
 
 def nkey_seed(folder: Path, identity: str) -> str:
     """The seed of one identity. Raises KeyFileError."""
-    return _read(folder / f"{identity}.nkey")
+    return _read_key(folder / f"{identity}.nkey")
 
 
 def nkey_public(folder: Path, identity: str) -> str:
@@ -122,21 +129,21 @@ def nkey_public(folder: Path, identity: str) -> str:
 
 def _public_of(path: Path) -> str:
     try:
-        return bytes(nkeys.from_seed(bytearray(_read(path).encode())).public_key).decode()
+        return bytes(nkeys.from_seed(bytearray(_read_key(path).encode())).public_key).decode()
     except (NkeysError, ValueError, binascii.Error) as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
 
 
 def login_keys(folder: Path) -> tuple[str, str]:
     """The public keys of the identity service's issuer and xkey, as the broker knows them. Raises KeyFileError."""
     issuer, path = _public_of(folder / ISSUER_FILE), folder / XKEY_FILE
     try:
-        return issuer, public_xkey(_read(path))
+        return issuer, public_xkey(_read_key(path))
     except ValueError as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
 
 
-def public_nkeys(folder: Path, policy: Policy) -> dict[str, str]:
+def public_nkeys(folder: Path, policy: IdentityPolicy) -> dict[str, str]:
     """The nkey public keys of all who have one: what the accounts are rendered with."""
     return {identity: nkey_public(folder, identity) for identity in policy.with_nkey}
 
@@ -148,19 +155,19 @@ def hand_over(
     False for a service that logs in with a token."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    own = (*((f"{service}.nkey",) if nkey else ()), f"{service}.sign", PUBLIC_FILE)
-    wanted = {name: (folder / name).read_text() for name in own}
-    wanted |= more or {}
+    own_files = (*((f"{service}.nkey",) if nkey else ()), f"{service}.sign", PUBLIC_FILE)
+    contents = {name: (folder / name).read_text() for name in own_files}
+    contents |= more or {}
     for stray in target.iterdir():
-        if stray.name not in wanted:
+        if stray.name not in contents:
             stray.unlink()
-    for name, text in wanted.items():
-        replace(target / name, text)
+    for name, text in contents.items():
+        replace_file(target / name, text)
 
 
 def write_new(path: Path, text: str) -> bool:
     """Write a private file unless there is one; whole or not at all. Returns whether it was written."""
-    temporary = _temporary(path, text)
+    temporary = _write_temporary(path, text)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -170,12 +177,12 @@ def write_new(path: Path, text: str) -> bool:
     return True
 
 
-def replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Write a private file in the place of another, whole or not at all."""
-    _temporary(path, text).replace(path)
+    _write_temporary(path, text).replace(path)
 
 
-def _temporary(path: Path, text: str) -> Path:
+def _write_temporary(path: Path, text: str) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -189,7 +196,7 @@ def _temporary(path: Path, text: str) -> Path:
     return temporary
 
 
-def _ensure(path: Path, make: Callable[[], str]) -> None:
+def _ensure_key_file(path: Path, make: Callable[[], str]) -> None:
     if not path.exists():
         write_new(path, make())
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -198,16 +205,16 @@ def _ensure(path: Path, make: Callable[[], str]) -> None:
         raise KeyFileError(f"{path} has mode {mode:04o}: others on this machine can read the key; {way}")
 
 
-def _read(path: Path) -> str:
+def _read_key(path: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError as error:
         raise KeyFileError(f"{path} is missing; start the mesh with `bulkhead up`, which makes the keys") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
 
 
-def _broken(path: Path) -> str:
+def _broken_message(path: Path) -> str:
     return f"{path} holds no key; restore it, or delete it to have a new one made at the next start"
 
 
@@ -216,13 +223,13 @@ def _new_nkey_seed(prefix: int = nkeys.PREFIX_BYTE_USER) -> str:
 
 
 def _signing_public(path: Path) -> str:
-    seed = _read(path)
+    seed = _read_key(path)
     try:
         if len(base64.urlsafe_b64decode(seed + "=" * (-len(seed) % 4))) != SEED_BYTES:
             raise ValueError("wrong length")
         return public_of(seed)
     except (ValueError, binascii.Error) as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,14 +239,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", metavar="DIR", type=Path, help="Folder `identity` of the mesh's directory.")
     parser.add_argument("what", choices=("rotate", "retire"))
     parser.add_argument("service", metavar="SERVICE")
-    asked = parser.parse_args(arguments)
-    folder, service = asked.folder, asked.service
+    options = parser.parse_args(arguments)
+    folder, service = options.folder, options.service
     try:
-        changed = (rotate(folder, service),) if asked.what == "rotate" else retire(folder, service)
+        changed = (
+            (rotate_signing_key(folder, service),) if options.what == "rotate" else retire_signing_keys(folder, service)
+        )
     except KeyFileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({"service": service, asked.what: changed}))
+    print(json.dumps({"service": service, options.what: changed}))
     return 0
 
 

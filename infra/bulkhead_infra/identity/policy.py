@@ -1,7 +1,7 @@
 """The policy as data: read from policy.yaml and tenants.yaml, held against the catalog.
 
-In: the YAML files. Out: a `Policy` and `Tenants` that fit the catalog, or a PolicyError that says which line of
-thought is wrong. Nothing here knows NATS.
+In: the YAML files. Out: an `IdentityPolicy` and `Tenants` that fit the catalog, or an IdentityPolicyError
+that says which line of thought is wrong. Nothing here knows NATS.
 """
 
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
@@ -35,7 +35,7 @@ SubscriberName = Annotated[str, StringConstraints(pattern=r"^sub_[a-z0-9_]{1,30}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class PolicyError(ValueError):
+class IdentityPolicyError(ValueError):
     """The policy does not hold together; the message says where and what to do."""
 
 
@@ -63,7 +63,7 @@ class Use(StrEnum):
     LOGINS = "logins"
 
 
-class Place(StrEnum):
+class ReachablePlace(StrEnum):
     """A place that a service may reach beside the broker; explained in policy.yaml."""
 
     CLIENTS = "clients"
@@ -79,24 +79,24 @@ OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO})
 """No process that runs all day may read or say everything."""
 
 
-class _Strict(BaseModel):
+class _PolicyModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ServicePolicy(_Strict):
+class ServicePolicy(_PolicyModel):
     uses: frozenset[Use]
     reads: tuple[Token, ...] = ()
     hears: tuple[Token, ...] = ()
-    reaches: frozenset[Place] = frozenset()
+    reaches: frozenset[ReachablePlace] = frozenset()
 
 
-class OperatorPolicy(_Strict):
+class OperatorPolicy(_PolicyModel):
     """The rights of a person's command line."""
 
     uses: frozenset[Use]
 
 
-class PublisherPolicy(_Strict):
+class OutsidePublisherPolicy(_PolicyModel):
     """For whom an outside publisher speaks."""
 
     tenant: Token
@@ -104,43 +104,43 @@ class PublisherPolicy(_Strict):
     role: Literal["submitter", "operator"] = "submitter"
 
 
-class SubscriberPolicy(_Strict):
-    """Whose events an outside subscriber is told, and which (`task.ended`)."""
+class OutsideSubscriberPolicy(_PolicyModel):
+    """Tenant whose events an outside subscriber is told, and which events (`task.ended`)."""
 
     tenant: Token
     events: Annotated[tuple[Literal[tuple(catalog.EVENTS)], ...], Field(min_length=1)]  # type: ignore[valid-type]
 
 
-class WorkerPolicy(_Strict):
-    """Whose delegated steps a program outside takes; of which roles stands in the tenants file."""
+class OutsideWorkerPolicy(_PolicyModel):
+    """Tenant whose delegated steps a program outside takes; of which roles stands in the tenants file."""
 
     tenant: Token
 
 
-class Policy(_Strict):
+class IdentityPolicy(_PolicyModel):
     services: dict[Token, ServicePolicy]
     operator: OperatorPolicy
-    publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
-    subscribers: Annotated[dict[SubscriberName, SubscriberPolicy], Field(max_length=bounds.MAX_SUBSCRIBERS)] = {}
-    workers: Annotated[dict[WorkerName, WorkerPolicy], Field(max_length=MAX_WORKERS)] = {}
+    publishers: Annotated[dict[PublisherName, OutsidePublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
+    subscribers: Annotated[dict[SubscriberName, OutsideSubscriberPolicy], Field(max_length=bounds.MAX_SUBSCRIBERS)] = {}
+    workers: Annotated[dict[WorkerName, OutsideWorkerPolicy], Field(max_length=MAX_WORKERS)] = {}
 
     @property
     def identities(self) -> tuple[str, ...]:
         outside = (*self.publishers, *self.subscribers, *self.workers)
         return (*self.services, PROVISIONER, BACKUP, OPERATOR, *outside)
 
-    def outside(self) -> str:
+    def outside_programs_json(self) -> str:
         """The rows of outside programs as JSON: the file that the gateway reads."""
         return self.model_dump_json(include={"publishers", "subscribers"}, indent=1)
 
     @property
-    def admitted(self) -> tuple[str, ...]:
+    def with_token(self) -> tuple[str, ...]:
         """Those that log in with tokens, by the identity service, and have no nkey: where there is that service."""
         return tuple(name for name in self.services if name != IDENTITY) if IDENTITY in self.services else ()
 
     @property
     def with_nkey(self) -> tuple[str, ...]:
-        return tuple(name for name in self.identities if name not in self.admitted)
+        return tuple(name for name in self.identities if name not in self.with_token)
 
     @model_validator(mode="after")
     def _tells_subscribers(self) -> Self:
@@ -159,7 +159,7 @@ class Policy(_Strict):
         return self
 
 
-def _check_service(name: str, service: ServicePolicy, policy: Policy) -> None:
+def _check_service(name: str, service: ServicePolicy, policy: IdentityPolicy) -> None:
     uses = service.uses
     if forbidden := uses & OPERATOR_ONLY:
         raise ValueError(
@@ -175,28 +175,28 @@ def _check_service(name: str, service: ServicePolicy, policy: Policy) -> None:
         raise ValueError(f"bulkhead_services.{name}: doers use records, nobody else does")
     if unknown := set(service.reads) - set(catalog.INBOXES):
         raise ValueError(f"bulkhead_services.{name}.reads: no such inbox: {', '.join(sorted(unknown))}")
-    for other in service.hears:
-        if other not in policy.services or Use.LIVE_WRITE not in policy.services[other].uses:
+    for live_source in service.hears:
+        if live_source not in policy.services or Use.LIVE_WRITE not in policy.services[live_source].uses:
             raise ValueError(
-                f"bulkhead_services.{name}.hears: {other} says nothing live; give it live_write or remove it"
+                f"bulkhead_services.{name}.hears: {live_source} says nothing live; give it live_write or remove it"
             )
 
 
-class TaskCeilings(_Strict):
+class TaskCeilings(_PolicyModel):
     cost_usd_micros: UsdMicros
     tokens: TokenCount
     deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)]
     approval_wait_ms: Annotated[int, Field(ge=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_APPROVAL_WAIT_MS
 
 
-class DayCeilings(_Strict):
+class DayCeilings(_PolicyModel):
     """Limits of all of a tenant's tasks of one day."""
 
     cost_usd_micros: UsdMicros
     tokens: TokenCount
 
 
-class Tenant(_Strict):
+class Tenant(_PolicyModel):
     """The ceilings of one tenant."""
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
@@ -219,54 +219,57 @@ class Tenant(_Strict):
         return self
 
 
-class Tenants(_Strict):
+class Tenants(_PolicyModel):
     tenants: Annotated[dict[Token, Tenant], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _not_the_meshs_own(self) -> Self:
-        if taken := sorted(set(self.tenants) & subjects.RESERVED_TENANTS):
-            raise ValueError(f"{taken[0]}: the mesh keeps facts of its own under this name; choose another")
+        if reserved := sorted(set(self.tenants) & subjects.RESERVED_TENANTS):
+            raise ValueError(f"{reserved[0]}: the mesh keeps facts of its own under this name; choose another")
         return self
 
 
-def load(path: Path = POLICY_FILE, *, kubernetes: bool = False) -> Policy:
-    """Read and check the policy. kubernetes: with the services that no other mesh has. Raises PolicyError."""
-    whole = _read(path, Policy)
-    here = {name: row for name, row in whole.services.items() if kubernetes or name in catalog.SERVICES}
-    return whole.model_copy(update={"services": here})
+def load_policy(path: Path = POLICY_FILE, *, kubernetes: bool = False) -> IdentityPolicy:
+    """Read and check the policy. kubernetes: with the services that no other mesh has. Raises IdentityPolicyError."""
+    policy = _read_model(path, IdentityPolicy)
+    services = {name: row for name, row in policy.services.items() if kubernetes or name in catalog.SERVICES}
+    return policy.model_copy(update={"services": services})
 
 
 def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
-    """Read and check the tenants. Raises PolicyError."""
-    from bulkhead.policy.constraints import unreadable  # Not every process that reads this module has its parser.
+    """Read and check the tenants. Raises IdentityPolicyError."""
+    from bulkhead.policy.constraints import (
+        unreadable_reason,
+    )  # Not every process that reads this module has its parser.
 
-    found = _read(path, Tenants)
-    for name, tenant in found.tenants.items():
-        if why := unreadable(tenant.constraints, tenant.tools):
-            raise PolicyError(f"{path}: tenants.{name}.{why}")
-    return found
+    tenants = _read_model(path, Tenants)
+    for name, tenant in tenants.tenants.items():
+        if problem := unreadable_reason(tenant.constraints, tenant.tools):
+            raise IdentityPolicyError(f"{path}: tenants.{name}.{problem}")
+    return tenants
 
 
-def check_publishers(policy: Policy, tenants: Tenants) -> None:
-    """Every publisher speaks for a tenant that exists, every subscriber hears of one, and every worker works for one.
-    Raises PolicyError."""
+def check_publishers(policy: IdentityPolicy, tenants: Tenants) -> None:
+    """Every publisher speaks for a tenant that exists, every subscriber hears of one, and every worker works for
+    one. Raises IdentityPolicyError.
+    """
     outside = (("publisher", policy.publishers), ("subscriber", policy.subscribers), ("worker", policy.workers))
     for kind, rows in outside:
         for name, row in rows.items():
             if row.tenant not in tenants.tenants:
                 way = f"add the tenant there or remove the {kind}"
-                raise PolicyError(f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}")
+                raise IdentityPolicyError(f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}")
 
 
-def _read(path: Path, model: type[_Model]) -> _Model:
+def _read_model(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
         way = "restore the file from the repository" if path in (POLICY_FILE, TENANTS_FILE) else "check its path"
-        raise PolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
+        raise IdentityPolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
     except yaml.YAMLError as error:
-        raise PolicyError(f"{path} is not YAML: {error}; correct it") from error
+        raise IdentityPolicyError(f"{path} is not YAML: {error}; correct it") from error
     except ValidationError as error:
-        first = misfits(error, model)[0]
-        known = f"; known fields are {', '.join(first.known)}" if first.known else ""
-        raise PolicyError(f"{path}: {first if first.where else f'the file {first}'}{known}") from error
+        first = find_misfits(error, model)[0]
+        known_fields = f"; known fields are {', '.join(first.known)}" if first.known else ""
+        raise IdentityPolicyError(f"{path}: {first if first.where else f'the file {first}'}{known_fields}") from error

@@ -1,7 +1,7 @@
 """Policy and catalog become rights: who may send, hear or serve which subject, and in which account it lives.
 
-In: a Policy and how many shards each inbox has. Out: one `Right` per subject and identity. Pure, and the only
-place that knows which subjects a use stands for.
+In: an IdentityPolicy and how many shards each inbox has. Out: one `Right` per subject and identity. Pure, and
+the only place that knows which subjects a use stands for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulkhead_contracts import catalog, subjects
-from bulkhead_infra.identity.policy import BACKUP, OPERATOR, PROVISIONER, Policy, Use
+from bulkhead_infra.identity.policy import BACKUP, OPERATOR, PROVISIONER, IdentityPolicy, Use
 
 MESH = "MESH"
 """The account that owns all streams."""
@@ -34,7 +34,7 @@ class Right:
     answer: Answer = "one"
 
     @property
-    def local(self) -> str:
+    def local_subject(self) -> str:
         """The subject as the identity's own account calls it."""
         return LOCAL_API + self.subject.removeprefix(API) if self.subject.startswith(API) else self.subject
 
@@ -51,34 +51,34 @@ def inbox_prefix(identity: str) -> str:
     return f"_INBOX_{identity}"
 
 
-def rights(policy: Policy, shards: Mapping[str, int]) -> tuple[Right, ...]:
+def derive_rights(policy: IdentityPolicy, shards: Mapping[str, int]) -> tuple[Right, ...]:
     """All rights of all who do not work where the streams are. shards: of inboxes that have more than one."""
-    found: list[Right] = []
+    granted: list[Right] = []
     for name, service in policy.services.items():
-        found.extend(_edges(name))
-        found.extend(_uses(name, service.uses, shards.get(name, 1)))
-        found.extend(_read(name, subjects.inbox_stream(inbox)) for inbox in service.reads)
-        for other in service.hears:
-            found.append(Right(name, "hear", f"live.{other}.>", account_of(other)))
-    found.extend(_uses(OPERATOR, policy.operator.uses, 0))
+        granted.extend(_edge_rights(name))
+        granted.extend(_rights_of_uses(name, service.uses, shards.get(name, 1)))
+        granted.extend(_read_right(name, subjects.inbox_stream(inbox)) for inbox in service.reads)
+        for live_source in service.hears:
+            granted.append(Right(name, "hear", f"live.{live_source}.>", account_of(live_source)))
+    granted.extend(_rights_of_uses(OPERATOR, policy.operator.uses, 0))
     for name, publisher in policy.publishers.items():
         for sender, receiver in sorted(catalog.MESH_EDGES):
             if sender == catalog.PUBLISHER:
-                found.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
+                granted.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
     for name, worker in policy.workers.items():
         for sender, receiver in sorted(catalog.RPC_EDGES):
             if sender == catalog.OUTSIDE_WORKER:
                 subject = f"rpc.{name}.{receiver}.*.{worker.tenant}.>"
-                found.append(Right(name, "send", subject, account_of(receiver)))
+                granted.append(Right(name, "send", subject, account_of(receiver)))
     for name in policy.subscribers:
         durable = f"{subjects.EVENTS_STREAM}.{name}"
-        found.extend(_pulls(name, durable))
+        granted.extend(_pull_rights(name, durable))
         # To have its events again, from a sequence on.
-        found.append(Right(name, "send", f"{API}CONSUMER.RESET.{durable}"))
-    return tuple(dict.fromkeys(found))
+        granted.append(Right(name, "send", f"{API}CONSUMER.RESET.{durable}"))
+    return tuple(dict.fromkeys(granted))
 
 
-def _edges(name: str) -> Iterator[Right]:
+def _edge_rights(name: str) -> Iterator[Right]:
     for sender, receiver in sorted(catalog.MESH_EDGES):
         if sender == name:
             yield Right(name, "send", f"mesh.{sender}.{receiver}.>")
@@ -89,39 +89,39 @@ def _edges(name: str) -> Iterator[Right]:
             yield Right(name, "serve", f"rpc.*.{name}.>", account_of(name))
 
 
-def _uses(name: str, uses: frozenset[Use], shards: int) -> Iterator[Right]:
+def _rights_of_uses(name: str, uses: frozenset[Use], shards: int) -> Iterator[Right]:
     for use in sorted(uses):
-        yield from _use(name, use, shards)
+        yield from _rights_of_use(name, use, shards)
 
 
-def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
+def _rights_of_use(name: str, use: Use, shards: int) -> Iterator[Right]:
     inbox = subjects.inbox_stream(name)
     match use:
         case Use.INBOX:
             for shard in range(shards):
-                yield from _pulls(name, f"{inbox}.{subjects.durable(name, shard)}")
+                yield from _pull_rights(name, f"{inbox}.{subjects.durable_name(name, shard)}")
         case Use.INBOX_HISTORY:
-            yield _read(name, inbox)
+            yield _read_right(name, inbox)
         case Use.TIMERS:
             # Only the schedules: what fires is the broker's to say.
             yield Right(name, "send", f"timer.{name}.set.>")
         case Use.RECORDS:
             yield Right(name, "send", f"record.{name}.>")
-            yield _read(name, subjects.records_stream(name))
+            yield _read_right(name, subjects.records_stream(name))
         case Use.RESPONSE_CACHE:
             yield Right(name, "send", f"cache.{name}.>")
-            yield _read(name, subjects.CACHE_STREAM)
+            yield _read_right(name, subjects.CACHE_STREAM)
         case Use.BLOBS_WRITE:
             yield Right(name, "send", f"blob.{name}.>")
-            yield _read(name, subjects.BLOBS_STREAM)
+            yield _read_right(name, subjects.BLOBS_STREAM)
         case Use.BLOBS_READ:
-            yield _read(name, subjects.BLOBS_STREAM)
+            yield _read_right(name, subjects.BLOBS_STREAM)
         case Use.EVENTS_WRITE:
             yield Right(name, "send", "events.>")
         case Use.LIVE_WRITE:
             yield Right(name, "send", f"live.{name}.>", account_of(name), answer="none")
         case Use.CONTROL_READ:
-            yield _read(name, subjects.CONTROL_STREAM)
+            yield _read_right(name, subjects.CONTROL_STREAM)
             yield Right(name, "hear", "control.live.>")
             # With its counts the broker tells its time.
             yield Right(name, "send", f"{API}STREAM.INFO.{subjects.CONTROL_STREAM}")
@@ -130,16 +130,16 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.DEAD_LETTERS_WRITE:
             yield Right(name, "send", f"dead.{name}.>")
         case Use.DEAD_LETTERS_READ:
-            yield _read(name, subjects.DEAD_LETTERS_STREAM)
+            yield _read_right(name, subjects.DEAD_LETTERS_STREAM)
         case Use.JOURNAL_READ:
-            yield _read(name, subjects.JOURNAL_STREAM)
+            yield _read_right(name, subjects.JOURNAL_STREAM)
         case Use.INBOXES_READ:
-            yield from (_read(name, subjects.inbox_stream(one)) for one in catalog.INBOXES)
+            yield from (_read_right(name, subjects.inbox_stream(service)) for service in catalog.INBOXES)
         case Use.COUNTS:
             for stream in catalog.COUNTED_STREAMS:
                 yield Right(name, "send", f"{API}STREAM.INFO.{stream}")
-            for one in catalog.INBOXES:
-                yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.inbox_stream(one)}.*")
+            for service in catalog.INBOXES:
+                yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.inbox_stream(service)}.*")
             # What waits for outside subscribers; not what it is.
             yield Right(name, "send", f"{API}CONSUMER.INFO.{subjects.EVENTS_STREAM}.*")
         case Use.STREAM_INFO:
@@ -148,15 +148,15 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
         case Use.LOGINS:
             yield Right(name, "serve", AUTH_SUBJECT, account_of(name))
         case Use.REDRIVE:
-            yield from (Right(name, "send", f"mesh.*.{one}.>") for one in catalog.INBOXES)
+            yield from (Right(name, "send", f"mesh.*.{service}.>") for service in catalog.INBOXES)
 
 
-def _pulls(name: str, durable: str) -> Iterator[Right]:
+def _pull_rights(name: str, durable: str) -> Iterator[Right]:
     """durable: `<stream>.<its name>`."""
     yield Right(name, "send", f"{API}CONSUMER.MSG.NEXT.{durable}", answer="stream")
     yield Right(name, "send", f"{API}CONSUMER.INFO.{durable}")
     yield Right(name, "send", f"$JS.ACK.{durable}.>", answer="none")
 
 
-def _read(name: str, stream: str) -> Right:
+def _read_right(name: str, stream: str) -> Right:
     return Right(name, "send", f"{API}DIRECT.GET.{stream}", answer="stream")

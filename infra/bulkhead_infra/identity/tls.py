@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from bulkhead_infra.identity.keys import KeyFileError, replace
+from bulkhead_infra.identity.keys import KeyFileError, replace_file
 
 CA_FILE, CA_KEY_FILE = "ca.pem", "ca.key"
 BROKER_FILE, BROKER_KEY_FILE = "broker.pem", "broker.key"
@@ -28,36 +28,36 @@ USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 """Also of who calls: brokers of a cluster call each other, and let in whom the CA has signed."""
 
 
-def ensure(folder: Path, names: Sequence[str], *, now: datetime.datetime | None = None) -> bool:
+def ensure_certificates(folder: Path, names: Sequence[str], *, now: datetime.datetime | None = None) -> bool:
     """Make what is missing or about to end. names: host names and addresses, the first is the certificate's own.
     Returns whether the broker's certificate is new: the broker must then be restarted. Raises KeyFileError."""
     now = now or datetime.datetime.now(datetime.UTC)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / CA_FILE).exists() and not (folder / CA_KEY_FILE).exists():
         _make_ca(folder, now)
-    ca, ca_key = _certificate(folder / CA_FILE), _key(folder / CA_KEY_FILE)
+    ca, ca_key = _load_certificate(folder / CA_FILE), _load_key(folder / CA_KEY_FILE)
     if ca.not_valid_after_utc <= now:
         raise KeyFileError(
             f"{folder / CA_FILE} ended on {ca.not_valid_after_utc:%Y-%m-%d}; delete it and {CA_KEY_FILE}, provision "
             "again, and restart the broker and every service: they trust the old one"
         )
-    if _good(folder, ca, names, now):
+    if _is_certificate_current(folder, ca, names, now):
         return False
     _make_broker(folder, ca, ca_key, names, now)
     return True
 
 
-def _good(folder: Path, ca: x509.Certificate, names: Sequence[str], now: datetime.datetime) -> bool:
+def _is_certificate_current(folder: Path, ca: x509.Certificate, names: Sequence[str], now: datetime.datetime) -> bool:
     if not (folder / BROKER_FILE).exists() or not (folder / BROKER_KEY_FILE).exists():
         return False
-    found = _certificate(folder / BROKER_FILE)
+    certificate = _load_certificate(folder / BROKER_FILE)
     try:
-        found.verify_directly_issued_by(ca)
+        certificate.verify_directly_issued_by(ca)
     except (InvalidSignature, ValueError):
         return False
-    named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    lasts = found.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS)
+    named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    lasts = certificate.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS)
     return lasts and {str(name.value) for name in named} == set(names) and set(uses) == set(USES)
 
 
@@ -70,14 +70,14 @@ def _make_ca(folder: Path, now: datetime.datetime) -> None:
         **dict.fromkeys(("key_agreement", "encipher_only", "decipher_only"), False),
     )
     certificate = (
-        _begun(name, name, key.public_key(), now, CA_DAYS)
+        _new_certificate_builder(name, name, key.public_key(), now, CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     # The key first: a certificate whose key nobody has would be in the way.
-    _write(folder, CA_KEY_FILE, CA_FILE, key, certificate)
+    _write_pair(folder, CA_KEY_FILE, CA_FILE, key, certificate)
 
 
 def _make_broker(
@@ -87,17 +87,17 @@ def _make_broker(
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     certificate = (
-        _begun(name, ca.subject, key.public_key(), now, BROKER_DAYS)
+        _new_certificate_builder(name, ca.subject, key.public_key(), now, BROKER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_alternative(one) for one in names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(host) for host in names]), critical=False)
         .add_extension(x509.ExtendedKeyUsage(USES), critical=False)
         .add_extension(identifier, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    _write(folder, BROKER_KEY_FILE, BROKER_FILE, key, certificate)
+    _write_pair(folder, BROKER_KEY_FILE, BROKER_FILE, key, certificate)
 
 
-def _begun(
+def _new_certificate_builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime, days: int
 ) -> x509.CertificateBuilder:
     return (
@@ -111,39 +111,39 @@ def _begun(
     )
 
 
-def _alternative(name: str) -> x509.GeneralName:
+def _alternative_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
 
 
-def _write(
+def _write_pair(
     folder: Path, key_file: str, file: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
 ) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    replace(folder / key_file, pem.decode())
-    replace(folder / file, certificate.public_bytes(serialization.Encoding.PEM).decode())
+    replace_file(folder / key_file, pem.decode())
+    replace_file(folder / file, certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
-def _certificate(path: Path) -> x509.Certificate:
+def _load_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
 
 
-def _key(path: Path) -> ec.EllipticCurvePrivateKey:
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise KeyFileError(_broken(path)) from error
+        raise KeyFileError(_broken_message(path)) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KeyFileError(_broken(path))
+        raise KeyFileError(_broken_message(path))
     return key
 
 
-def _broken(path: Path) -> str:
+def _broken_message(path: Path) -> str:
     return (
         f"{path} is missing or holds nothing usable; restore it, or delete {CA_FILE} and {CA_KEY_FILE} to have a new "
         "CA made, and restart the broker and every service then"

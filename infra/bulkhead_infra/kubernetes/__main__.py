@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from bulkhead_infra.identity.keys import KeyFileError
-from bulkhead_infra.identity.policy import PolicyError
+from bulkhead_infra.identity.policy import IdentityPolicyError
 from bulkhead_infra.kubernetes import key_folder, objects, overlays, rules
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
             case _:
                 return _check(asked.file, promoted=not asked.unpromoted, as_json=asked.json)
-    except (KeyFileError, PolicyError, yaml.YAMLError) as error:
+    except (KeyFileError, IdentityPolicyError, yaml.YAMLError) as error:
         print(f"{asked.command}: {error}", file=sys.stderr)
     except OSError as error:
         print(f"{asked.command}: {error.filename}: {error.strerror}", file=sys.stderr)

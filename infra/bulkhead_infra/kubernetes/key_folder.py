@@ -23,10 +23,10 @@ VARIABLE = re.compile(r"\$((?:NKEY|LOGIN)_\w+)")
 def ensure(root: Path, overlay: str = "") -> str:
     """Make what is missing. overlay: for which one, of the first time; it is remembered, and returned. Raises
     KeyFileError."""
-    rules, master = policy.load(kubernetes=True), root / ALL
-    keys.ensure(master, rules)
+    rules, master = policy.load_policy(kubernetes=True), root / ALL
+    keys.ensure_keys(master, rules)
     overlay = _overlay(master / OVERLAY_FILE, overlay)
-    tls.ensure(master / "tls", (*infrastructure.brokers(), *BROKER_NAMES))
+    tls.ensure_certificates(master / "tls", (*infrastructure.brokers(), *BROKER_NAMES))
     # Beside the keys, where `bulkhead backup --identity` looks for it; a person may put cert-manager's there.
     keys.write_new(master / tls.CA_FILE, (master / "tls" / tls.CA_FILE).read_text())
     single = overlay == "dev"
@@ -79,7 +79,7 @@ def _overlay(path: Path, overlay: str) -> str:
     return path.read_text().strip()
 
 
-def _public_nkeys(master: Path, rules: policy.Policy) -> str:
+def _public_nkeys(master: Path, rules: policy.IdentityPolicy) -> str:
     """The variables of the accounts, and no other: the broker refuses what it does not use."""
     wanted = sorted(set(VARIABLE.findall(overlays.accounts_text(rules))))
     known = {f"NKEY_{name.upper()}": key for name, key in keys.public_nkeys(master, rules).items()}
@@ -89,7 +89,7 @@ def _public_nkeys(master: Path, rules: policy.Policy) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys.replace(path, text)
+    keys.replace_file(path, text)
 
 
 def _secret(name: str, files: dict[str, str]) -> Object:

@@ -7,10 +7,10 @@ called), one policy per place outside. A component brings the flows of its own s
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bulkhead_infra.identity.policy import Place, Policy
+from bulkhead_infra.identity.policy import IdentityPolicy, ReachablePlace
 from bulkhead_infra.kubernetes import objects
 from bulkhead_infra.kubernetes.objects import NAME, Object
-from bulkhead_infra.services import Row
+from bulkhead_infra.services import ServiceDefinition
 
 NATS, ROUTES, MONITOR, REDIS, SENTINEL, MODEL = 4222, 6222, 8222, 6379, 26379, 8000
 CLIENTS_LABEL = "bulkhead.dev/clients"
@@ -20,7 +20,7 @@ PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "19
 LINK_LOCAL = "169.254.0.0/16"
 API_SERVER = (443, 6443)
 """Ports of the API server: it has no labels that a policy could name, only an address in the cluster's networks."""
-OUTSIDE: Mapping[Place, tuple[int, ...]] = {Place.PROVIDERS: (443,), Place.TOOLS: (80, 443)}
+OUTSIDE: Mapping[ReachablePlace, tuple[int, ...]] = {ReachablePlace.PROVIDERS: (443,), ReachablePlace.TOOLS: (80, 443)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +33,37 @@ class Flow:
     port: int
 
 
-def reaching(rules: Policy, place: Place) -> tuple[str, ...]:
+def reaching(rules: IdentityPolicy, place: ReachablePlace) -> tuple[str, ...]:
     """Names of the workloads that may reach a place."""
     return tuple(sorted(objects.name_of(name) for name, row in rules.services.items() if place in row.reaches))
 
 
-def bus_flows(rules: Policy) -> tuple[Flow, ...]:
+def bus_flows(rules: IdentityPolicy) -> tuple[Flow, ...]:
     """Connections to the brokers, and of the brokers to each other."""
     clients = sorted((*map(objects.name_of, rules.services), "provision-streams", "upkeep"))
     return Flow("bus", tuple(clients), "nats", NATS), Flow("bus-routes", ("nats",), "nats", ROUTES)
 
 
-def redis_flows(rules: Policy) -> tuple[Flow, ...]:
+def redis_flows(rules: IdentityPolicy) -> tuple[Flow, ...]:
     """Connections to one Redis."""
-    return (Flow("redis", reaching(rules, Place.REDIS), "redis", REDIS),)
+    return (Flow("redis", reaching(rules, ReachablePlace.REDIS), "redis", REDIS),)
 
 
-def sentinel_flows(rules: Policy) -> tuple[Flow, ...]:
+def sentinel_flows(rules: IdentityPolicy) -> tuple[Flow, ...]:
     """Connections of servers and sentinels, beside those, where Redis fails over."""
     return (
         Flow("redis-watch", ("redis", "sentinel"), "redis", REDIS),
-        Flow("sentinel", tuple(sorted((*reaching(rules, Place.REDIS), "redis", "sentinel"))), "sentinel", SENTINEL),
+        Flow(
+            "sentinel",
+            tuple(sorted((*reaching(rules, ReachablePlace.REDIS), "redis", "sentinel"))),
+            "sentinel",
+            SENTINEL,
+        ),
     )
 
 
-def offline_flows(rules: Policy) -> tuple[Flow, ...]:
-    return (Flow("offline-model", reaching(rules, Place.PROVIDERS), "offline-model", MODEL),)
+def offline_flows(rules: IdentityPolicy) -> tuple[Flow, ...]:
+    return (Flow("offline-model", reaching(rules, ReachablePlace.PROVIDERS), "offline-model", MODEL),)
 
 
 def between(flows: Iterable[Flow]) -> list[Object]:
@@ -79,7 +84,7 @@ def opened(name: str, servers: Sequence[str], namespace: str, port: int) -> Obje
     return _policy(name, _named(servers), ingress=[{"from": [callers], "ports": [_tcp(port)]}])
 
 
-def base(rules: Policy, rows: Mapping[str, Row]) -> list[Object]:
+def base(rules: IdentityPolicy, rows: Mapping[str, ServiceDefinition]) -> list[Object]:
     """Default-deny, the name service, and the places outside."""
     named = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
     servers = {"namespaceSelector": named, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
@@ -89,15 +94,15 @@ def base(rules: Policy, rows: Mapping[str, Row]) -> list[Object]:
         world = {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(PRIVATE)}}
         rule = [{"to": [world], "ports": [_tcp(port) for port in ports]}]
         found.append(_policy(f"reaches-{place.value}", _named(reaching(rules, place)), egress=rule))
-    found.append(_policy("reaches-key-set", _named(reaching(rules, Place.KEY_SET)), egress=[_api_server()]))
-    gateway = Flow("gateway-http", reaching(rules, Place.GATEWAY), "gateway", rows["gateway"].port)
+    found.append(_policy("reaches-key-set", _named(reaching(rules, ReachablePlace.KEY_SET)), egress=[_api_server()]))
+    gateway = Flow("gateway-http", reaching(rules, ReachablePlace.GATEWAY), "gateway", rows["gateway"].port)
     found.extend(between((gateway,)))
     for name, row in rows.items():
-        if row.port and Place.CLIENTS in rules.services[name].reaches:
+        if row.port and ReachablePlace.CLIENTS in rules.services[name].reaches:
             kube = objects.name_of(name)
             callers = {"namespaceSelector": {"matchLabels": {CLIENTS_LABEL: "true"}}}
             rule = [{"from": [callers], "ports": [_tcp(row.port)]}]
-            found.append(_policy(f"{kube}-{Place.CLIENTS.value}", _named((kube,)), ingress=rule))
+            found.append(_policy(f"{kube}-{ReachablePlace.CLIENTS.value}", _named((kube,)), ingress=rule))
     return found
 
 

@@ -6,10 +6,10 @@ In: rows, policy, tenants and tool policies. Out: {path: text}.
 from pathlib import Path
 
 from bulkhead_infra.identity import policy, render
-from bulkhead_infra.identity.policy import Policy
+from bulkhead_infra.identity.policy import IdentityPolicy
 from bulkhead_infra.kubernetes import images, infrastructure, network, objects, scaling, tls, workloads
 from bulkhead_infra.kubernetes.objects import FOLDER, IDENTITY, NAMESPACE, Object
-from bulkhead_infra.nats.configuration import ACCOUNTS_FILE, CONF_FILE, ServerPlan, configuration
+from bulkhead_infra.nats.configuration import ACCOUNTS_FILE, CONF_FILE, ServerPlan, render_configuration
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import EVERY_SERVICE
 
@@ -42,7 +42,7 @@ DISK_PATH = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage"
 
 def files(root: Path) -> dict[str, str]:
     """Texts by path. root: the tree, whose digests of promoted images stay."""
-    rules = policy.load(kubernetes=True)
+    rules = policy.load_policy(kubernetes=True)
     found = _base(rules) | _components(rules) | {f"overlays/dev/{file}": text for file, text in _dev().items()}
     for name in PROMOTED:
         found |= {
@@ -51,7 +51,7 @@ def files(root: Path) -> dict[str, str]:
     return {f"{FOLDER}/{path}": text for path, text in found.items()}
 
 
-def _base(rules: Policy) -> dict[str, str]:
+def _base(rules: IdentityPolicy) -> dict[str, str]:
     parts = {
         "namespace.yaml": [_namespace()],
         "priority.yaml": [_priority(objects.CRITICAL, 100_000), _priority(objects.STANDARD, 1_000)],
@@ -63,7 +63,7 @@ def _base(rules: Policy) -> dict[str, str]:
     }
     for name, row in EVERY_SERVICE.items():
         parts[f"{objects.name_of(name)}.yaml"] = workloads.manifests(
-            name, row, rules.services[name], tokens=name in rules.admitted
+            name, row, rules.services[name], tokens=name in rules.with_token
         )
     policies = sorted(POLICY_FOLDER.glob("*.cedar"))
     top = objects.kustomization(
@@ -80,7 +80,7 @@ def _base(rules: Policy) -> dict[str, str]:
     )
     found = {file: objects.text(*manifests) for file, manifests in parts.items()}
     found |= {f"policy/{path.name}": path.read_text() for path in policies}
-    found |= {PERMISSIONS_FILE: render.permissions(rules, workloads.SHARDS)}
+    found |= {PERMISSIONS_FILE: render.render_permissions(rules, workloads.SHARDS)}
     found |= {"tenants.yaml": policy.TENANTS_FILE.read_text(), "kustomization.yaml": objects.text(top)}
     return {f"base/{file}": text for file, text in found.items()}
 
@@ -135,7 +135,7 @@ def _priority(name: str, value: int) -> Object:
     }
 
 
-def _components(rules: Policy) -> dict[str, str]:
+def _components(rules: IdentityPolicy) -> dict[str, str]:
     parts: dict[str, tuple[list[Object], dict[str, object]]] = {
         "nats": (
             [*infrastructure.nats(), *network.between(network.bus_flows(rules))],
@@ -165,7 +165,7 @@ def _components(rules: Policy) -> dict[str, str]:
         top = objects.component(resources=[f"{name}.yaml"], **more)
         found[f"components/{name}/kustomization.yaml"] = objects.text(top)
     found |= {
-        f"components/nats/{CONF_FILE}": configuration(_broker_plan(infrastructure.brokers())),
+        f"components/nats/{CONF_FILE}": render_configuration(_broker_plan(infrastructure.brokers())),
         f"components/nats/{ACCOUNTS_FILE}": accounts_text(rules),
         "components/sentinel/redis.yaml": objects.text(infrastructure.watched_redis()),
         "components/offline-model/provider.yaml": objects.text(*_offline_provider(rules)),
@@ -224,19 +224,19 @@ def _broker_plan(names: list[str]) -> ServerPlan:
     )
 
 
-def accounts_text(rules: Policy) -> str:
+def accounts_text(rules: IdentityPolicy) -> str:
     """The accounts with a variable in the place of each public key: those stand in a file of the Secret."""
     names = {identity: f"$NKEY_{identity.upper()}" for identity in rules.with_nkey}
-    logins = render.Logins(*(f"${name}" for name in LOGIN_VARIABLES))
-    return f'include "./{NKEYS_FILE}"\n{render.accounts(rules, names, workloads.SHARDS, logins=logins)}'
+    logins = render.LoginKeys(*(f"${name}" for name in LOGIN_VARIABLES))
+    return f'include "./{NKEYS_FILE}"\n{render.render_accounts(rules, names, workloads.SHARDS, logins=logins)}'
 
 
-def _offline_provider(rules: Policy) -> list[Object]:
+def _offline_provider(rules: IdentityPolicy) -> list[Object]:
     url = f"http://offline-model:{network.MODEL}/v1"
     env = objects.variables({"OPENAI_BASE_URL": url, "BULKHEAD_MODEL": MODEL_NAME})
     return [
         _patch("Deployment", name, {"template": {"spec": {"containers": [{"name": name, "env": env}]}}})
-        for name in network.reaching(rules, policy.Place.PROVIDERS)
+        for name in network.reaching(rules, policy.ReachablePlace.PROVIDERS)
     ]
 
 
@@ -300,5 +300,5 @@ def _single_broker() -> dict[str, str]:
     )
     return {
         "kustomization.yaml": objects.text(top),
-        CONF_FILE: configuration(_broker_plan(infrastructure.brokers()[:1])),
+        CONF_FILE: render_configuration(_broker_plan(infrastructure.brokers()[:1])),
     }

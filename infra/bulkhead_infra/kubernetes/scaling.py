@@ -17,7 +17,7 @@ from bulkhead_infra.identity.rights import MESH
 from bulkhead_infra.kubernetes import network, objects
 from bulkhead_infra.kubernetes.objects import Object
 from bulkhead_infra.kubernetes.workloads import SHARDS
-from bulkhead_infra.services import Row
+from bulkhead_infra.services import ServiceDefinition
 
 KEDA_NAMESPACE = "keda"
 MONITOR = f"nats.{objects.NAMESPACE}.svc:{network.MONITOR}"
@@ -34,7 +34,7 @@ FAILURES = 3
 """Readings of a metric that may fail before the fallback counts: the replicas that run, and no fewer than `min`."""
 
 
-def keda(rows: Mapping[str, Row]) -> list[Object]:
+def keda(rows: Mapping[str, ServiceDefinition]) -> list[Object]:
     """ScaledObjects, the Services by which KEDA finds replicas to ask, and its leave to ask them and the brokers."""
     loaded = [objects.name_of(name) for name, row in rows.items() if row.scaling and row.scaling.load]
     return [
@@ -45,12 +45,12 @@ def keda(rows: Mapping[str, Row]) -> list[Object]:
     ]
 
 
-def hpa(rows: Mapping[str, Row]) -> list[Object]:
+def hpa(rows: Mapping[str, ServiceDefinition]) -> list[Object]:
     """One per service that scales, on CPU alone: nothing but the cluster's metrics-server is needed."""
     return [_hpa(name, row) for name, row in rows.items() if row.scaling]
 
 
-def scaled_by_another(rows: Mapping[str, Row]) -> list[Object]:
+def scaled_by_another(rows: Mapping[str, ServiceDefinition]) -> list[Object]:
     """Patches: a manifest that is applied again must not set replicas back."""
     kubes = [objects.name_of(name) for name, row in rows.items() if row.scaling]
     gone = objects.plain([{"op": "remove", "path": "/spec/replicas"}])
@@ -65,7 +65,7 @@ def behavior(calm_s: int) -> Object:
     }
 
 
-def _scaled_object(name: str, row: Row) -> Object:
+def _scaled_object(name: str, row: ServiceDefinition) -> Object:
     assert row.scaling is not None
     kube, scaling = objects.name_of(name), row.scaling
     advanced: Object = {"horizontalPodAutoscalerConfig": {"behavior": behavior(scaling.calm_s)}}
@@ -108,7 +108,7 @@ def _lag(name: str, shard: int, threshold: int) -> Object:
             "natsServerMonitoringEndpoint": MONITOR,
             "account": MESH,
             "stream": subjects.inbox_stream(name),
-            "consumer": subjects.durable(name, shard),
+            "consumer": subjects.durable_name(name, shard),
             "lagThreshold": str(threshold),
             "activationLagThreshold": "0",
         },
@@ -137,7 +137,7 @@ def _load_service(kube: str, kind: str) -> Object:
     return {"apiVersion": "v1", "kind": "Service", "metadata": objects.metadata(f"{kube}-load", kind), "spec": spec}
 
 
-def _hpa(name: str, row: Row) -> Object:
+def _hpa(name: str, row: ServiceDefinition) -> Object:
     assert row.scaling is not None
     kube = objects.name_of(name)
     cpu = {"name": "cpu", "target": {"type": "AverageValue", "averageValue": CPU}}

@@ -8,10 +8,10 @@ from typing import assert_never
 
 from bulkhead_contracts import catalog
 from bulkhead_infra.composition import newest_logic, settings_of
-from bulkhead_infra.identity.policy import Place, ServicePolicy
+from bulkhead_infra.identity.policy import ReachablePlace, ServicePolicy
 from bulkhead_infra.kubernetes import objects
 from bulkhead_infra.kubernetes.objects import DATA, IDENTITY, Object
-from bulkhead_infra.services import EVERY_SERVICE, GATEWAY_URL, Row, Setting
+from bulkhead_infra.services import EVERY_SERVICE, GATEWAY_URL, ServiceDefinition, Setting
 
 TENANTS, POLICY = "/bulkhead/tenants", "/bulkhead/policy"
 DOCUMENTS_SIZE = "10Gi"
@@ -41,19 +41,19 @@ RECREATED = frozenset({"budget"})
 """Two versions of it beside each other would both write the ledger in Redis: see docs/how-to/upgrade.md."""
 
 
-def manifests(name: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> list[Object]:
+def manifests(name: str, row: ServiceDefinition, rights: ServicePolicy, *, tokens: bool) -> list[Object]:
     """All objects of one service. tokens: its login to the broker is the token of its service account."""
     kube = objects.name_of(name)
     found = [objects.service_account(kube, row.kind), _workload(name, row, rights, tokens=tokens)]
-    if row.port or Place.DOCUMENTS in rights.reaches:
+    if row.port or ReachablePlace.DOCUMENTS in rights.reaches:
         found.append(_service(kube, row))
-    if Place.KEY_SET in rights.reaches:
+    if ReachablePlace.KEY_SET in rights.reaches:
         found.append(_reads_key_set(kube, row))
     return [*found, objects.disruption_budget(kube, row.kind)]
 
 
-def _workload(name: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> Object:
-    kube, keeps = objects.name_of(name), Place.DOCUMENTS in rights.reaches
+def _workload(name: str, row: ServiceDefinition, rights: ServicePolicy, *, tokens: bool) -> Object:
+    kube, keeps = objects.name_of(name), ReachablePlace.DOCUMENTS in rights.reaches
     note = ONE if keeps else NOTES.get(name, "")
     annotations = {objects.REPLICAS_NOTE: note} if note else {}
     spec: Object = {
@@ -84,15 +84,15 @@ def _workload(name: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> Ob
     }
 
 
-def _container(name: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> Object:
+def _container(name: str, row: ServiceDefinition, rights: ServicePolicy, *, tokens: bool) -> Object:
     kube, env = objects.name_of(name), environment(name, row)
     mounts = [objects.mount("identity", IDENTITY)]
     if tokens:
         mounts.append(objects.mount("bus-token", objects.TOKEN_FOLDER))
         env = {"BULKHEAD_NATS_TOKEN_FILE": f"{objects.TOKEN_FOLDER}/token"} | env
-    if Place.DOCUMENTS in rights.reaches:
+    if ReachablePlace.DOCUMENTS in rights.reaches:
         mounts.append(objects.mount("data", DATA, read_only=False))
-    if Place.KEY_SET in rights.reaches:
+    if ReachablePlace.KEY_SET in rights.reaches:
         mounts += [objects.mount("cluster", CLUSTER), objects.mount("permissions", PERMISSIONS)]
         env |= {
             "BULKHEAD_KEY_SET_CA_FILE": f"{CLUSTER}/ca.crt",
@@ -105,7 +105,7 @@ def _container(name: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> O
     found = objects.container(
         kube, kube, env=objects.variables(env), mounts=mounts, memory_mib=row.memory_mib, cpu_milli=row.cpu_milli
     )
-    if Place.KEY_SET in rights.reaches:
+    if ReachablePlace.KEY_SET in rights.reaches:
         found["envFrom"].append({"configMapRef": {"name": "bulkhead-cluster"}})
     ports = [{"name": "health", "containerPort": objects.HEALTH_PORT}]
     if row.port:
@@ -128,11 +128,11 @@ def probes() -> Object:
     }
 
 
-def _volumes(kube: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> list[Object]:
+def _volumes(kube: str, row: ServiceDefinition, rights: ServicePolicy, *, tokens: bool) -> list[Object]:
     found, maps = [objects.identity_volume(kube)], []
     if tokens:
         found.append(objects.token_volume())
-    if Place.KEY_SET in rights.reaches:
+    if ReachablePlace.KEY_SET in rights.reaches:
         # For the API server: without an audience that is what a token is for.
         token = {"serviceAccountToken": {"expirationSeconds": objects.TOKEN_S, "path": "token"}}
         sources = [token, {"configMap": {"name": objects.CLUSTER_CA, "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]
@@ -146,7 +146,7 @@ def _volumes(kube: str, row: Row, rights: ServicePolicy, *, tokens: bool) -> lis
     return [*found, *({"name": one, "configMap": {"name": f"bulkhead-{one}", "defaultMode": 0o444}} for one in maps)]
 
 
-def _reads_key_set(kube: str, row: Row) -> Object:
+def _reads_key_set(kube: str, row: ServiceDefinition) -> Object:
     """Leave to read the key set, by a role that every cluster has."""
     subject = {"kind": "ServiceAccount", "name": kube, "namespace": objects.NAMESPACE}
     return {
@@ -158,7 +158,7 @@ def _reads_key_set(kube: str, row: Row) -> Object:
     }
 
 
-def environment(name: str, row: Row) -> dict[str, str]:
+def environment(name: str, row: ServiceDefinition) -> dict[str, str]:
     """Variables of one service beside those that all share."""
     found: dict[str, str] = {}
     for setting in row.environment:
@@ -176,7 +176,7 @@ def _foreign(name: str, variable: str) -> bool:
     return field is not None and name in EVERY_SERVICE and field not in settings_of(name).model_fields
 
 
-def _given(setting: Setting, row: Row) -> dict[str, str]:
+def _given(setting: Setting, row: ServiceDefinition) -> dict[str, str]:
     match setting:
         case Setting.HTTP:
             rates = {"BULKHEAD_EDGE_REPLICAS": str(REPLICAS)}
@@ -202,7 +202,7 @@ def _given(setting: Setting, row: Row) -> dict[str, str]:
             assert_never(setting)
 
 
-def _service(kube: str, row: Row) -> Object:
+def _service(kube: str, row: ServiceDefinition) -> Object:
     spec: Object = {"selector": objects.selector(kube)}
     if row.port:
         spec["ports"] = [{"name": "http", "port": row.port, "targetPort": "http"}]

@@ -22,34 +22,36 @@ WITHIN_S = 10.0
 """Doctor tries all keys at the same time; on a machine that is busy the last may be this much later."""
 
 
-class Refusals:
-    """`take` every line; then ask `doctor` and, now and then, `others`."""
+class DoctorRefusals:
+    """Refusals by account: `record_line` for every line; then `pop_full_round` and, now and then,
+    `pop_other_accounts`.
+    """
 
     def __init__(self) -> None:
         self._asked: Counter[str] = Counter()
         self._since_s = 0.0
 
-    def take(self, line: str, now_s: float) -> bool:
-        """Whether it is a line of this kind."""
-        found = ASKED.search(line)
-        if found is None:
+    def record_line(self, line: str, now_s: float) -> bool:
+        """Count a line of this kind; False for any other."""
+        match = ASKED.search(line)
+        if match is None:
             return False
         if not self._asked:
             self._since_s = now_s
-        self._asked[found[1]] += 1
+        self._asked[match[1]] += 1
         return True
 
-    def doctor(self) -> bool:
-        """Whether the key of every service was tried by now; one try of each is done with then."""
+    def pop_full_round(self) -> bool:
+        """True when the key of every service was tried by now; one try of each is done with then."""
         if not self._asked.keys() >= ACCOUNTS:
             return False
         self._asked -= Counter(ACCOUNTS)
         return True
 
-    def others(self, now_s: float) -> list[str]:
+    def pop_other_accounts(self, now_s: float) -> list[str]:
         """Accounts that asked, although doctor has had its time to try the rest; they are done with then."""
         if not self._asked or now_s - self._since_s < WITHIN_S:
             return []
-        found = sorted(self._asked)
+        accounts = sorted(self._asked)
         self._asked.clear()
-        return found
+        return accounts

@@ -40,25 +40,25 @@ class RunFacts:
     shards: Mapping[str, int]
 
 
-def resolved(outer: Mapping[str, str]) -> dict[str, str]:
+def resolve_paths(outer: Mapping[str, str]) -> dict[str, str]:
     """The environment of the one who starts it, with paths as they are meant there: processes run in another folder."""
-    found = dict(outer)
-    for name in found:
+    environ = dict(outer)
+    for name in environ:
         if name == "PYTHONPATH":
-            found[name] = os.pathsep.join(os.path.abspath(one) for one in found[name].split(os.pathsep))
-        elif name.startswith((PREFIX, "SSL_CERT_")) and name.endswith(("_FILE", "_DIR")) and found[name]:
-            found[name] = os.path.abspath(found[name])
-    return found
+            environ[name] = os.pathsep.join(os.path.abspath(path) for path in environ[name].split(os.pathsep))
+        elif name.startswith((PREFIX, "SSL_CERT_")) and name.endswith(("_FILE", "_DIR")) and environ[name]:
+            environ[name] = os.path.abspath(environ[name])
+    return environ
 
 
 def environ_of(
     service: str, instance: int, run: RunDir, facts: RunFacts, outer: Mapping[str, str], extra: Mapping[str, str]
 ) -> dict[str, str]:
     """The whole environment of one replica; `extra` wins."""
-    found = {name: outer[name] for name in SYSTEM if name in outer}
-    found |= {"PYTHONUNBUFFERED": "1"}
-    found |= _knobs(service, outer, skip=MODEL_KNOBS if facts.offline_url else ())
-    own: dict[str, object] = {
+    environ = {name: outer[name] for name in SYSTEM if name in outer}
+    environ |= {"PYTHONUNBUFFERED": "1"}
+    environ |= _knob_variables(service, outer, skip=MODEL_KNOBS if facts.offline_url else ())
+    own_settings: dict[str, object] = {
         "nats_url": facts.nats_url,
         "identity_dir": run.own_identity(service),
         "data_dir": run.path,
@@ -72,27 +72,30 @@ def environ_of(
         match setting:
             case Setting.HTTP:
                 # The first replica has the address that everybody knows.
-                own["http_port"] = facts.http_ports[service] if instance == 0 else 0
-                own["http_file"] = run.path / "run" / f"{service}-{instance}.http.json"
+                own_settings["http_port"] = facts.http_ports[service] if instance == 0 else 0
+                own_settings["http_file"] = run.path / "run" / f"{service}-{instance}.http.json"
             case Setting.CALLERS:
-                own |= {"api_keys_file": run.path / API_KEYS_FILE, "publishers_file": run.path / PUBLISHERS_FILE}
+                own_settings |= {
+                    "api_keys_file": run.path / API_KEYS_FILE,
+                    "publishers_file": run.path / PUBLISHERS_FILE,
+                }
             case Setting.TENANTS:
-                own["tenants_file"] = facts.tenants_file
+                own_settings["tenants_file"] = facts.tenants_file
             case Setting.REDIS:
-                own["redis_url"] = facts.redis_url
+                own_settings["redis_url"] = facts.redis_url
             case Setting.PROVIDER:
-                found |= _provider(facts, outer)
+                environ |= _provider_variables(facts, outer)
             case Setting.GATEWAY:
-                own["gateway_url"] = f"http://127.0.0.1:{facts.http_ports['gateway']}"
+                own_settings["gateway_url"] = f"http://127.0.0.1:{facts.http_ports['gateway']}"
             case Setting.POLICY:
                 pass  # A knob, with the mesh's own folder otherwise.
             case Setting.LOGIC:
                 if PREFIX + "LOGIC" not in outer:
-                    own["logic"] = newest_logic()
+                    own_settings["logic"] = newest_logic()
             case _:
                 assert_never(setting)
-    found |= {PREFIX + name.upper(): str(value) for name, value in own.items()}
-    return found | dict(extra)
+    environ |= {PREFIX + name.upper(): str(value) for name, value in own_settings.items()}
+    return environ | dict(extra)
 
 
 def setting_errors(service: str, environ: Mapping[str, str]) -> list[str]:
@@ -106,37 +109,37 @@ def setting_errors(service: str, environ: Mapping[str, str]) -> list[str]:
 
 def settings_from(service: str, environ: Mapping[str, str]) -> ServiceSettings:
     """The settings of one service as its process will read them. Raises ValueError."""
-    return _reading(settings_of(service), environ)()
+    return _bind_environ(settings_of(service), environ)()
 
 
-def _reading(settings: type[ServiceSettings], environ: Mapping[str, str]) -> type[ServiceSettings]:
+def _bind_environ(settings: type[ServiceSettings], environ: Mapping[str, str]) -> type[ServiceSettings]:
     """The same Settings, read from this environment and not from the one of this process."""
     variables = {name.lower(): value for name, value in environ.items()}
 
-    class Given(settings):  # type: ignore[valid-type,misc]
+    class EnvironSettings(settings):  # type: ignore[valid-type,misc]
         @classmethod
         def settings_customise_sources(cls, *sources: Any, **named: Any) -> tuple[PydanticBaseSettingsSource, ...]:
-            found = super().settings_customise_sources(*sources, **named)
-            for source in found:
+            settings_sources = super().settings_customise_sources(*sources, **named)
+            for source in settings_sources:
                 if isinstance(source, EnvSettingsSource):
                     source.env_vars = variables
-            return found  # type: ignore[no-any-return]
+            return settings_sources  # type: ignore[no-any-return]
 
-    return Given
+    return EnvironSettings
 
 
 def names_provider(environ: Mapping[str, str]) -> bool:
-    """Whether the environment names a provider of models; without one the offline model answers."""
+    """True when the environment names a provider of models; without one the offline model answers."""
     return any(environ.get(name) for name in (*PROVIDER, PREFIX + "PROVIDERS"))
 
 
-def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
+def _provider_variables(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
     if facts.offline_url:
         return {"OPENAI_BASE_URL": facts.offline_url, "OPENAI_API_KEY": "offline", PREFIX + "MODEL": MODEL_NAME}
     return {name: outer[name] for name in PROVIDER if name in outer}
 
 
-def _knobs(service: str, outer: Mapping[str, str], skip: tuple[str, ...]) -> dict[str, str]:
-    wanted = {PREFIX + name.upper() for name in settings_of(service).model_fields if name not in skip}
-    wanted |= {name + FILE_SUFFIX for name in wanted}
-    return {name: value for name, value in outer.items() if name.upper() in wanted}
+def _knob_variables(service: str, outer: Mapping[str, str], skip: tuple[str, ...]) -> dict[str, str]:
+    known_variables = {PREFIX + name.upper() for name in settings_of(service).model_fields if name not in skip}
+    known_variables |= {name + FILE_SUFFIX for name in known_variables}
+    return {name: value for name, value in outer.items() if name.upper() in known_variables}

@@ -35,15 +35,15 @@ class JournalKeeper:
 
     def start(self) -> None:
         """Begin with a first look; returns at once."""
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._task = asyncio.create_task(self._compare_repeatedly())
+        self._task.add_done_callback(self._report_bug)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _report_bug(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
             way = "that is a bug: report it, and start the mesh again"
             self._say(f"the journal is not compared with the inboxes any more: {bug!r}; {way}")
 
-    def broker_is(self, state: str) -> None:
+    def note_broker_state(self, state: str) -> None:
         """Take note of the broker's state: after each restart the journal is compared again."""
         if state == "ready" and self._broker != "ready":
             self._asked.set()
@@ -56,19 +56,19 @@ class JournalKeeper:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def _run(self) -> None:
+    async def _compare_repeatedly(self) -> None:
         looks = 0
         while True:
             self._asked.clear()
             try:
-                found = await keep_whole(self._url, self._seed_of, self._layout, self._keep, ca_file=self._ca_file)
+                report = await keep_whole(self._url, self._seed_of, self._layout, self._keep, ca_file=self._ca_file)
             except (BusError, ProvisionError, KeyFileError, OSError) as error:
                 # The broker has gone in the middle: it will have come back when the next look is asked for.
                 self._say(f"the journal was not compared with the inboxes: {error}")
             else:
                 wait = "timelines and replays wait until it is complete"
-                rebuilt = found.fault and f"the journal is rebuilt from the inboxes, since {found.fault}; {wait}"
-                for text in filter(None, (found.lost, found.hidden, rebuilt)):
+                rebuilt = report.fault and f"the journal is rebuilt from the inboxes, since {report.fault}; {wait}"
+                for text in filter(None, (report.lost, report.hidden, rebuilt)):
                     self._say(text)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])

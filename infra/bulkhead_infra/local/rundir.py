@@ -49,21 +49,21 @@ class RunDir:
     def __init__(self, path: Path, *, restoring: bool = False) -> None:
         """Lock the directory. restoring: accept an interrupted restore. Raises DirectoryInUse, DirectoryUnfit."""
         self.path = path.resolve()
-        _PRIVATE.enter()
+        _PRIVATE.add_owner()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             ours = (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())
             self._lock = _take_lock(self.path / LOCK_FILE)
             if ours:
-                _tighten(self.path)
+                _remove_others_rights(self.path)
         except OSError as error:
-            _PRIVATE.leave()
-            raise DirectoryUnfit(_unfit(self.path, error)) from error
+            _PRIVATE.remove_owner()
+            raise DirectoryUnfit(_unfit_message(self.path, error)) from error
         except DirectoryInUse:
-            _PRIVATE.leave()
+            _PRIVATE.remove_owner()
             raise
-        cut_off = "" if restoring else _cut_off(self.path)
-        if problem := disk_problem(self.path) or _obstacle(self.path) or cut_off:
+        cut_off = "" if restoring else _interrupted_restore(self.path)
+        if problem := disk_problem(self.path) or _find_obstacle(self.path) or cut_off:
             self.close()
             raise DirectoryUnfit(problem)
 
@@ -75,7 +75,7 @@ class RunDir:
     def own_identity(self, service: str) -> Path:
         return self.identity / "services" / service
 
-    def log(self, name: str) -> Path:
+    def log_file(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"
 
     def health_file(self, name: str) -> Path:
@@ -98,41 +98,41 @@ class RunDir:
                 continue
         return ended
 
-    def shards(self) -> dict[str, int]:
+    def last_shards(self) -> dict[str, int]:
         """By service, as the mesh here last ran; {} when it never did."""
         shards = read_object(self.path / MESH_FILE).get("shards")
         pairs = shards.items() if isinstance(shards, dict) else ()
         return {name: count for name, count in pairs if isinstance(count, int) and 1 < count <= bounds.PARTITIONS}
 
-    def logic(self) -> int:
+    def last_logic(self) -> int:
         """The newest decision logic of the version that last ran here; 0 when it did not say."""
         logic = read_object(self.path / MESH_FILE).get("logic")
         return logic if isinstance(logic, int) else 0
 
-    def store_gib(self) -> int:
+    def last_store_gib(self) -> int:
         """Disk that the mesh here was given when it last ran; 0 when nobody said."""
         size = read_object(self.path / MESH_FILE).get("store_gib")
         return size if isinstance(size, int) and size > 0 else 0
 
     def write_mesh(self, facts: Mapping[str, Any]) -> None:
         """Write what runs, without secrets."""
-        keys.replace(self.path / MESH_FILE, json.dumps(facts, indent=1))
+        keys.replace_file(self.path / MESH_FILE, json.dumps(facts, indent=1))
 
     def ensure_api_keys(self, tenant: str) -> None:
         """At the first start: one key per role for the local user. The gateway's file has only their digests."""
-        callers.ensure(self.path / CREDENTIALS_FILE, self.path / API_KEYS_FILE, tenant)
+        callers.ensure_caller_keys(self.path / CREDENTIALS_FILE, self.path / API_KEYS_FILE, tenant)
 
     def add_api_key(self, tenant: str, person: str, role: str) -> str:
         """A further key; the running gateway learns it by itself. Raises KeyFileError."""
-        return callers.add(tenant, person, role, [self.path])["api_key"]
+        return callers.add_caller(tenant, person, role, [self.path])["api_key"]
 
-    def credentials(self) -> dict[str, str]:
+    def read_credentials(self) -> dict[str, str]:
         return {str(role): str(key) for role, key in read_object(self.path / CREDENTIALS_FILE).items()}
 
-    def problem(self, error: OSError) -> str:
+    def describe_error(self, error: OSError) -> str:
         """Message about an error in this directory; "" for other errors."""
         if error.errno in FULL:
-            return _unfit(self.path, error)
+            return _unfit_message(self.path, error)
         named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path()
         ours = self.path in named.parents
         return f"{named} cannot be used: {error.strerror}; correct that and start again" if ours else ""
@@ -140,7 +140,7 @@ class RunDir:
     def close(self) -> None:
         if not self._lock.closed:
             self._lock.close()
-            _PRIVATE.leave()
+            _PRIVATE.remove_owner()
 
 
 class MeshFile:
@@ -154,7 +154,7 @@ class MeshFile:
         self._run, self._facts, self._say = run, facts, say
         self._written: dict[str, Any] = {}
 
-    def write(self) -> None:
+    def write_if_changed(self) -> None:
         """A full disk is said, and does not stop the supervision."""
         if not self.begins or (facts := self._facts()) == self._written:
             return
@@ -165,27 +165,27 @@ class MeshFile:
             self._say(f"{self._run.path} cannot be written: {error.strerror}; free space there")
 
 
-class _Private:
+class _PrivateUmask:
     """The process's umask while it owns a directory or several: it is one for all threads, so it is counted."""
 
     def __init__(self) -> None:
         self._owners, self._before = 0, 0
 
-    def enter(self) -> None:
+    def add_owner(self) -> None:
         if not self._owners:
             self._before = os.umask(PRIVATE_UMASK)
         self._owners += 1
 
-    def leave(self) -> None:
+    def remove_owner(self) -> None:
         self._owners -= 1
         if not self._owners:
             os.umask(self._before)
 
 
-_PRIVATE = _Private()
+_PRIVATE = _PrivateUmask()
 
 
-def _tighten(directory: Path) -> None:
+def _remove_others_rights(directory: Path) -> None:
     """Remove the rights of other users that an older version left, only in a mesh's own directory."""
     for folder, _, files in os.walk(directory):
         for path in (Path(folder), *(Path(folder, name) for name in files)):
@@ -220,26 +220,26 @@ def _take_lock(path: Path) -> IO[str]:
     return file
 
 
-def _unfit(path: Path, error: OSError) -> str:
+def _unfit_message(path: Path, error: OSError) -> str:
     if error.errno in FULL:
         return f"the disk that holds {path} is full; {more_room(path)}"
     return f"{path} cannot be used: {error.strerror}; choose another directory with --data"
 
 
-def _cut_off(path: Path) -> str:
+def _interrupted_restore(path: Path) -> str:
     if not (path / RESTORING_FILE).exists():
         return ""
     way = "run the same `bulkhead restore` again, which starts over"
     return f"a restore into {path} was interrupted, so the mesh in it is incomplete; {way}"
 
 
-def _obstacle(path: Path) -> str:
+def _find_obstacle(path: Path) -> str:
     """Message when a file has the name of one of the mesh's folders; "" otherwise."""
     for name in FOLDERS:
-        found = path / name
-        if (found.exists() or found.is_symlink()) and not found.is_dir():
+        folder = path / name
+        if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
             return (
-                f"{found} is no folder, and the mesh keeps one there; move it away (or restore {path} from a backup, "
+                f"{folder} is no folder, and the mesh keeps one there; move it away (or restore {path} from a backup, "
                 "if it was a mesh's), or choose another directory with --data"
             )
     return ""
@@ -248,7 +248,7 @@ def _obstacle(path: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object in a file; {} when there is none."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -15,8 +15,8 @@ from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts
-from bulkhead_infra.local.environment import RunFacts, environ_of, names_provider, resolved
-from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.environment import RunFacts, environ_of, names_provider, resolve_paths
+from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.journal import JournalKeeper
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit, MeshFile, RunDir
 from bulkhead_infra.local.upkeep import purge_daily
@@ -26,8 +26,15 @@ from bulkhead_infra.nats.purge import Retention
 from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, disk_problem
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.processes.child import KILL_TIMEOUT_S, StartFailed
-from bulkhead_infra.processes.redis import RedisServer
-from bulkhead_infra.processes.supervised import Cure, Probe, Row, Spawn, Unit, all_ready
+from bulkhead_infra.processes.redis import RedisServerProcess
+from bulkhead_infra.processes.supervised import (
+    Probe,
+    Spawn,
+    SupervisedUnit,
+    UnitStatus,
+    UnreadyRestartPolicy,
+    wait_until_all_ready,
+)
 from bulkhead_infra.services import SERVICES, drain_groups
 
 START_ORDER = tuple(SERVICES)
@@ -41,7 +48,7 @@ UNHEALTHY_S = 3.0
 BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
 EXPECTED = (
     *(StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError),
-    *(policy.PolicyError, keys.KeyFileError),
+    *(policy.IdentityPolicyError, keys.KeyFileError),
 )
 """Errors of a start, each with a hint: a program that starts a mesh shows them without a traceback."""
 
@@ -81,13 +88,13 @@ class LocalMesh:
         ready_timeout_s: float = READY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         retention: Retention = Retention(),  # noqa: B008 - frozen
-        given: Given = Given(),  # noqa: B008 - frozen
+        given: ExternalServices = ExternalServices(),  # noqa: B008 - frozen
     ) -> None:
         unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
         if unknown:
             raise StartFailed(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(START_ORDER)}")
         self.durability: Durability = durability
-        self.units: dict[str, Unit] = {}
+        self.units: dict[str, SupervisedUnit] = {}
         self._directory = Path(directory)
         self._scale = {name: (scale or {}).get(name, 1) for name in START_ORDER if name in services}
         self._offline, self._offline_arguments = offline_model, tuple(offline_model_arguments)
@@ -95,12 +102,12 @@ class LocalMesh:
         self._shards, self._wanted_ports = dict(shards or {}), (http_port, doors_port)
         self._modules, self._extra = modules or {}, extra_env or {}
         self._on_line, self._on_event = on_line, on_event
-        self._environ = resolved(os.environ if environ is None else environ)
+        self._environ = resolve_paths(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
         self._routes: list[dict[str, Any]] = []
         self._retention, self._given, self._store_gib = retention, given, given.store_gib
-        given.check()
+        given.check_options()
         self._late: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._journal: JournalKeeper | None = None
@@ -112,12 +119,12 @@ class LocalMesh:
 
     async def __aenter__(self) -> Self:
         self._run = RunDir(self._directory)
-        self._file = MeshFile(self._run, lambda: self.json, self._say)
+        self._file = MeshFile(self._run, lambda: self.mesh_record, self._report_event)
         try:
-            await self._start()
+            await self._start_everything()
         except BaseException as error:
             await self.stop()
-            if isinstance(error, OSError) and (problem := self._run.problem(error)):
+            if isinstance(error, OSError) and (problem := self._run.describe_error(error)):
                 raise DirectoryUnfit(problem) from error
             if isinstance(error, StartFailed | ProvisionError) and (problem := disk_problem(self._run.path)):
                 # It had room when the start began; what was said last may name anything.
@@ -164,7 +171,7 @@ class LocalMesh:
 
     @property
     def credentials(self) -> dict[str, str]:
-        return self._run.credentials()
+        return self._run.read_credentials()
 
     def add_api_key(self, tenant: str, person: str, role: str) -> str:
         """A further API key; the gateway learns it within a request."""
@@ -175,7 +182,7 @@ class LocalMesh:
         return keys.nkey_seed(self._run.identity, identity)
 
     @property
-    def json(self) -> dict[str, Any]:
+    def mesh_record(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "durability": self.durability,
@@ -195,35 +202,35 @@ class LocalMesh:
             "tenants": self._tenants,
             "tenants_file": str(self._tenants_file),
             "identity_dir": str(self._run.identity),
-            "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
-            "given_up": [unit.name for unit in self.units.values() if unit.given_up],
+            "processes": {unit.name: unit.process_record() for unit in self.units.values() if unit.pid is not None},
+            "given_up": [unit.name for unit in self.units.values() if unit.is_given_up],
         }
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[UnitStatus]:
         """One row per process, in the order in which they were started."""
-        return [unit.row() for unit in self.units.values()]
+        return [unit.status_row() for unit in self.units.values()]
 
-    def unit(self, service: str, instance: int = 0) -> Unit:
+    def unit_of(self, service: str, instance: int = 0) -> SupervisedUnit:
         """The unit of one replica. Raises KeyError."""
         return self.units[f"{service}-{instance}"]
 
     # What tests and people do to it
 
-    async def kill(self, service: str, instance: int = 0, *, hold: bool = False) -> None:
-        """kill -9 one replica. It comes back by itself, unless held: then `restart` brings it back."""
-        await self.unit(service, instance).kill(hold=hold)
+    async def kill_replica(self, service: str, instance: int = 0, *, hold: bool = False) -> None:
+        """kill -9 one replica. It comes back by itself, unless held: then `restart_replica` brings it back."""
+        await self.unit_of(service, instance).kill_process(hold=hold)
 
-    async def restart(self, service: str, instance: int = 0) -> None:
+    async def restart_replica(self, service: str, instance: int = 0) -> None:
         """Drain one replica (when it runs) and start it; returns when it is ready."""
-        await self._again(self.unit(service, instance))
+        await self._restart_unit(self.unit_of(service, instance))
 
     async def start_replica(self, service: str) -> int:
         """One more replica; returns its instance when it is ready."""
-        taken = (int(name.rpartition("-")[2]) for name in self.units if _service_of(name) == service)
-        instance = 1 + max(taken, default=-1)
-        unit = self._service(service, instance)
+        instances = (int(name.rpartition("-")[2]) for name in self.units if _service_of(name) == service)
+        instance = 1 + max(instances, default=-1)
+        unit = self._add_service(service, instance)
         unit.start()
-        await unit.wait_ready(self._ready_timeout_s)
+        await unit.wait_until_ready(self._ready_timeout_s)
         return instance
 
     async def stop_replica(self, service: str) -> int:
@@ -232,27 +239,27 @@ class LocalMesh:
         await self.units.pop(f"{service}-{instance}").stop()
         return instance
 
-    async def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+    async def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return when all that is not held is ready, asked now. Raises StartFailed."""
         units = [unit for unit in self.units.values() if unit.state != "held"]
-        await asyncio.gather(*(unit.ask() for unit in units))
-        await all_ready(units, timeout_s)
+        await asyncio.gather(*(unit.probe_now() for unit in units))
+        await wait_until_all_ready(units, timeout_s)
 
     async def kill_broker(self) -> None:
         """kill -9 the broker; it stays away until `restart_broker`."""
-        await self.units[BROKER].kill(hold=True)
+        await self.units[BROKER].kill_process(hold=True)
 
     async def restart_broker(self) -> None:
         """Start the broker again, on the same port with the same store."""
-        await self._again(self.units[BROKER])
+        await self._restart_unit(self.units[BROKER])
 
     async def kill_redis(self, *, empty: bool = False) -> None:
         """kill -9 Redis and start it again, with nothing in it when `empty`."""
-        await self.units[REDIS].kill(hold=True)
+        await self.units[REDIS].kill_process(hold=True)
         if empty:
-            self._redis.empty()
-        self.units[REDIS].release()
-        await self.units[REDIS].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+            self._redis.forget_data()
+        self.units[REDIS].release_hold()
+        await self.units[REDIS].wait_until_ready(INFRASTRUCTURE_TIMEOUT_S)
 
     def end_at_once(self) -> None:
         """kill -9 everything, now; nothing is started again. Whoever waits in `stop` comes back soon after."""
@@ -280,48 +287,54 @@ class LocalMesh:
             for unit in self.units.values():
                 unit.end_at_once()
             try:
-                gone = asyncio.gather(*(unit.stop() for unit in self.units.values()), return_exceptions=True)
-                await asyncio.wait([gone], timeout=KILL_TIMEOUT_S)
+                ending = asyncio.gather(*(unit.stop() for unit in self.units.values()), return_exceptions=True)
+                await asyncio.wait([ending], timeout=KILL_TIMEOUT_S)
             finally:
-                self._file.write()
+                self._file.write_if_changed()
                 self._run.close()
 
     # How it is put together
 
-    async def _start(self) -> None:
-        self._shards, before = self._run.shards() | self._shards, self._run.store_gib()
+    async def _start_everything(self) -> None:
+        self._shards, before = self._run.last_shards() | self._shards, self._run.last_store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
         if problem := starts.newer_version(self._run):
-            self._say(problem)
-        rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
+            self._report_event(problem)
+        rules, tenants = policy.load_policy(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
         self._tenants = sorted(tenants.tenants)
         for name in self._run.end_leftovers():
-            self._say(f"{name} was left running by a run that was killed; it was ended")
+            self._report_event(f"{name} was left running by a run that was killed; it was ended")
         starts.hand_out_keys(self._run, rules, self._scale)
-        accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
-        self._plan(accounts)
-        own = [name for name in self._scale if name not in self._modules]
-        starts.check_settings(own, self._environ_of)
-        self._routes = starts.model_routes(own, self._environ_of)
+        accounts = render.render_accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
+        self._plan_run(accounts)
+        own_services = [name for name in self._scale if name not in self._modules]
+        starts.check_settings(own_services, self._environ_of)
+        self._routes = starts.model_routes(own_services, self._environ_of)
         layout = await self._start_infrastructure()
-        services = [self._service(name, number) for name, count in self._scale.items() for number in range(count)]
+        services = [self._add_service(name, number) for name, count in self._scale.items() for number in range(count)]
         for unit in services:
             unit.start()
-        self._late = await starts.serving([*self.units.values()], services, self._ready_timeout_s, self._say)
+        self._late = await starts.wait_until_serving(
+            [*self.units.values()], services, self._ready_timeout_s, self._report_event
+        )
         self.up = True
-        self._upkeep = asyncio.create_task(purge_daily(self.nats_url, self.nkey_seed, self._retention, self._say))
-        self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
+        self._upkeep = asyncio.create_task(
+            purge_daily(self.nats_url, self.nkey_seed, self._retention, self._report_event)
+        )
+        self._journal = JournalKeeper(
+            self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._report_event
+        )
         self._journal.start()
 
-    def _plan(self, accounts: str) -> None:
+    def _plan_run(self, accounts: str) -> None:
         """Choose ports and addresses; nothing is started yet. Raises PortInUse, StartFailed."""
         path = self._run.path
         http_ports = starts.http_ports(*self._wanted_ports)
         plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
-        self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
-        self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
+        self._broker = NatsServer(plan, accounts, self._environ, self._line_handler(BROKER))
+        self._redis = RedisServerProcess(path / "redis", free_port(), self._environ, self._line_handler(REDIS))
         self._model_port = free_port() if self._offline else 0
         self._facts = RunFacts(
             nats_url=self.nats_url,
@@ -336,58 +349,70 @@ class LocalMesh:
             raise StartFailed("no provider: set the key of one, e.g. OPENAI_API_KEY, or run with the offline model")
 
     async def _start_infrastructure(self) -> Layout:
-        cure = Cure(UNHEALTHY_S, lambda: disk_problem(self._run.path))
+        cure = UnreadyRestartPolicy(UNHEALTHY_S, lambda: disk_problem(self._run.path))
         if not self._given.nats_url:
             broker = self._broker
-            self._unit(BROKER, broker.spawn, broker.problem, STOP_TIMEOUT_S, cure=cure, advise=broker.advice)
+            self._add_unit(BROKER, broker.spawn, broker.find_problem, STOP_TIMEOUT_S, cure=cure, advise=broker.advice)
         if not self._given.redis_url:
-            self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
+            self._add_unit(
+                REDIS, self._redis.spawn, self._redis.find_problem, STOP_TIMEOUT_S, advise=self._redis.advice
+            )
         if self._offline:
-            arguments, line = self._offline_arguments, self._line(MODEL)
-            spawn, probe = starts.offline_model(MODEL, self._run, self._environ, self._model_port, arguments, line)
-            self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
+            arguments, line = self._offline_arguments, self._line_handler(MODEL)
+            spawn, probe = starts.offline_model_process(
+                MODEL, self._run, self._environ, self._model_port, arguments, line
+            )
+            self._add_unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
         self._file.begins = True
         for unit in self.units.values():
             unit.start()
         if not self._given.nats_url:
-            await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+            await self.units[BROKER].wait_until_ready(INFRASTRUCTURE_TIMEOUT_S)
         layout = Layout(self._shards, self._given.replicas, self._store_gib)
         report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
         for change in (*report.changed, *report.kept.values()):
-            self._say(f"provisioned: {change}")
+            self._report_event(f"provisioned: {change}")
         return layout
 
     def _environ_of(self, service: str, instance: int = 0) -> Mapping[str, str]:
         extra = self._extra.get(service, {})
         return environ_of(service, instance, self._run, self._facts, self._environ, extra)
 
-    def _service(self, service: str, instance: int) -> Unit:
+    def _add_service(self, service: str, instance: int) -> SupervisedUnit:
         name, module = f"{service}-{instance}", self._modules.get(service, f"bulkhead_services.{service}")
         environ = partial(self._environ_of, service, instance)
-        spawn, probe = starts.service(name, module, self._run, environ, self._line(name))
-        return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
+        spawn, probe = starts.service_process(name, module, self._run, environ, self._line_handler(name))
+        return self._add_unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
-    def _unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, **more: Any) -> Unit:
-        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, on_change=self._changed, **more)
+    def _add_unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, **more: Any) -> SupervisedUnit:
+        unit = SupervisedUnit(
+            name,
+            spawn,
+            probe,
+            self._report_event,
+            stop_timeout_s=stop_timeout_s,
+            on_change=self._on_unit_change,
+            **more,
+        )
         if self._ending:
             unit.start_no_more()
         self.units[name] = unit
         return unit
 
-    async def _again(self, unit: Unit) -> None:
+    async def _restart_unit(self, unit: SupervisedUnit) -> None:
         await unit.restart()
-        await unit.wait_ready(self._ready_timeout_s)
+        await unit.wait_until_ready(self._ready_timeout_s)
 
-    def _changed(self) -> None:
+    def _on_unit_change(self) -> None:
         if self._journal is not None and BROKER in self.units:
-            self._journal.broker_is(self.units[BROKER].state)
-        self._file.write()
+            self._journal.note_broker_state(self.units[BROKER].state)
+        self._file.write_if_changed()
 
-    def _say(self, text: str) -> None:
+    def _report_event(self, text: str) -> None:
         if self._on_event is not None:
             self._on_event(text)
 
-    def _line(self, name: str) -> Callable[[str], None] | None:
+    def _line_handler(self, name: str) -> Callable[[str], None] | None:
         on_line = self._on_line
         if on_line is None:
             return None

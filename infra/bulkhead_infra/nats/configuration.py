@@ -25,12 +25,12 @@ WHO = "BULKHEAD_BROKER"
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """Where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut.
+    """Plan of where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut.
 
     folder: its files; store: where streams lie, else a folder in it. tls: certificate and key, both as the server
-    finds them; without it it speaks in the clear, for one machine alone. store_gib: disk that the operator gives it, of
-    which each stream gets its share (bounds.py); 0 where nobody said. brokers: host names of a whole cluster, which
-    needs tls and ca, the CA's certificate: a broker is let in by a certificate of that CA.
+    finds them; without it it speaks in the clear, for one machine alone. store_gib: disk that the operator gives
+    it, of which each stream gets its share (bounds.py); 0 where nobody said. brokers: host names of a whole
+    cluster, which needs tls and ca, the CA's certificate: a broker is let in by a certificate of that CA.
     """
 
     folder: Path
@@ -60,11 +60,11 @@ def write_configuration(plan: ServerPlan, accounts: str) -> Path:
     plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (plan.folder / ACCOUNTS_FILE).write_text(accounts)
     path = plan.folder / CONF_FILE
-    path.write_text(configuration(plan))
+    path.write_text(render_configuration(plan))
     return path
 
 
-def configuration(plan: ServerPlan) -> str:
+def render_configuration(plan: ServerPlan) -> str:
     """The main file; the accounts are included."""
     sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
     return f"""\
@@ -83,11 +83,11 @@ jetstream {{
   max_memory_store: 1048576
   {sync}
 }}
-{_tls(plan)}{_cluster(plan)}include "./{ACCOUNTS_FILE}"
+{_render_tls(plan)}{_render_cluster(plan)}include "./{ACCOUNTS_FILE}"
 """
 
 
-def _tls(plan: ServerPlan) -> str:
+def _render_tls(plan: ServerPlan) -> str:
     if plan.tls is None:
         return ""
     certificate, key = (json.dumps(str(path)) for path in plan.tls)
@@ -101,7 +101,7 @@ tls {{
 """
 
 
-def _cluster(plan: ServerPlan) -> str:
+def _render_cluster(plan: ServerPlan) -> str:
     if not plan.brokers:
         return ""
     if plan.tls is None or plan.ca is None:

@@ -21,14 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.bus.wire import MESSAGE_ID
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.purge import MIN_RETENTION_S
-from bulkhead_infra.nats.stream_reads import JOURNAL, StreamReads, connected, said_to
+from bulkhead_infra.nats.stream_reads import JOURNAL, StreamReads, inbox_pattern, open_bus
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.nats.trimming import is_trimmed
 
@@ -45,7 +45,7 @@ LOOKED_AT_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class JournalReport:
     """For people; "" when there is nothing to say. fault: why JOURNAL was made again. lost: what an inbox has lost.
     hidden: what was kept out of JOURNAL."""
 
@@ -56,30 +56,30 @@ class Report:
 
 async def keep_whole(
     url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, ca_file: Path | None = None
-) -> Report:
+) -> JournalReport:
     """Compare, and make JOURNAL again when it needs that. keep: a folder for what only JOURNAL still has. ca_file: TLS.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
-    connect = partial(connected, url, seed_of=seed_of, ca_file=ca_file)
+    connect = partial(open_bus, url, seed_of=seed_of, ca_file=ca_file)
     async with connect(OPERATOR) as reader, connect(PROVISIONER) as maker:
         stalled_s = STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S
-        comparison = Comparison(StreamReads(reader, maker), stalled_s)
-        fault = await comparison.fault()
-        lost = await comparison.lost()
-        where = await comparison.save(lost, keep) if fault and lost else None
+        comparison = JournalComparison(StreamReads(reader, maker), stalled_s)
+        fault = await comparison.find_fault()
+        lost = await comparison.count_lost()
+        where = await comparison.save_lost(lost, keep) if fault and lost else None
         if fault:
-            await comparison.drop()
+            await comparison.drop_journal()
     if fault:
         await provision(url, seed_of(PROVISIONER), layout, ca_file=ca_file)
-    return Report(fault, _loss(lost, where), _hidden(comparison.hidden))
+    return JournalReport(fault, _render_loss(lost, where), _render_hidden(comparison.hidden))
 
 
-def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
+def _render_loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
     if not lost:
         return ""
-    counts = ", ".join(f"{stream} {sum(gone.values())}" for stream, gone in lost.items())
-    tasks = sorted({subject.rpartition(".")[2] for gone in lost.values() for subject in gone})
+    counts = ", ".join(f"{stream} {sum(by_subject.values())}" for stream, by_subject in lost.items())
+    tasks = sorted({subject.rpartition(".")[2] for by_subject in lost.values() for subject in by_subject})
     return (
         f"messages that the journal has are gone from their inboxes ({counts}; of tasks {', '.join(tasks[:5])}"
         f"{' and others' if len(tasks) > 5 else ''}). Those that were on the way when a disk was full, or the power "
@@ -89,18 +89,19 @@ def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
     )
 
 
-def _hidden(hidden: Mapping[str, set[str]]) -> str:
+def _render_hidden(hidden: Mapping[str, set[str]]) -> str:
     if not hidden:
         return ""
-    said = "; ".join(f"{author}: {len(found)}, as {min(found)}" for author, found in sorted(hidden.items()))
+    authors = "; ".join(f"{author}: {len(places)}, as {min(places)}" for author, places in sorted(hidden.items()))
     return (
-        f"messages stand in their inboxes and not in the journal ({said}), so that neither watcher nor timelines see "
+        f"messages stand in their inboxes and not in the journal ({authors}), so that neither watcher "
+        "nor timelines see "
         "them: their author gave messages in different inboxes one Nats-Msg-Id, which no program of this mesh does. "
         "Stop it, read what stands there, and replace its key"
     )
 
 
-class Comparison:
+class JournalComparison:
     """One comparison of JOURNAL with the inboxes that it copies."""
 
     def __init__(self, streams: StreamReads, stalled_s: float = STALLED_S) -> None:
@@ -109,62 +110,75 @@ class Comparison:
         self.hidden: dict[str, set[str]] = {}
         """By author, where something lies that JOURNAL left out for its id: inbox and number."""
 
-    async def fault(self) -> str:
+    async def find_fault(self) -> str:
         """The messages that JOURNAL lacks and will not get; "" for none. Waits until it is level. Raises BusError."""
         if not await self._streams.has_journal():
             return "it is not there"
         for name in catalog.INBOXES:
-            if fault := await self._behind(name) or await self._differs(name) or await self._lacking(name):
+            if (
+                fault := await self._find_stall(name)
+                or await self._find_difference(name)
+                or await self._find_lack(name)
+            ):
                 return fault
         return ""
 
-    async def lost(self) -> dict[str, dict[str, int]]:
+    async def count_lost(self) -> dict[str, dict[str, int]]:
         """Count, by stream and subject, the messages of JOURNAL that vanished without a purge. Raises BusError."""
-        found: dict[str, dict[str, int]] = {}
+        losses: dict[str, dict[str, int]] = {}
         if not await self._streams.has_journal():
-            return found
+            return losses
         for name in catalog.INBOXES:
-            stream, pattern = subjects.inbox_stream(name), said_to(name)
-            copied = await self._streams.count(JOURNAL, 1, pattern)
-            if name not in self._ahead and copied <= (await self._streams.state(stream)).messages:
+            stream, pattern = subjects.inbox_stream(name), inbox_pattern(name)
+            copied = await self._streams.count_from(JOURNAL, 1, pattern)
+            if name not in self._ahead and copied <= (await self._streams.stream_state(stream)).messages:
                 continue
-            had, has = await self._streams.by_subject(JOURNAL, pattern), await self._streams.by_subject(stream, pattern)
-            more = {one: count - has.get(one, 0) for one, count in had.items() if count > has.get(one, 0)}
-            looked_at = list(more.items())[:LOOKED_AT_MAX]
-            left = {subject: await self._untrimmed(stream, subject, count) for subject, count in looked_at}
-            if gone := {subject: count for subject, count in left.items() if count and await self._young(subject)}:
-                found[stream] = gone
-        return found
+            had, has = (
+                await self._streams.count_by_subject(JOURNAL, pattern),
+                await self._streams.count_by_subject(stream, pattern),
+            )
+            surplus = {
+                subject: count - has.get(subject, 0) for subject, count in had.items() if count > has.get(subject, 0)
+            }
+            looked_at = list(surplus.items())[:LOOKED_AT_MAX]
+            untrimmed = {subject: await self._untrimmed_surplus(stream, subject, count) for subject, count in looked_at}
+            if vanished := {
+                subject: count
+                for subject, count in untrimmed.items()
+                if count and await self._is_too_young_to_purge(subject)
+            }:
+                losses[stream] = vanished
+        return losses
 
-    async def save(self, lost: Mapping[str, Mapping[str, int]], keep: Path) -> Path:
+    async def save_lost(self, lost: Mapping[str, Mapping[str, int]], keep: Path) -> Path:
         """Messages of these subjects that only JOURNAL has, in a new file. Raises OSError, BusError."""
         with _new_file(keep) as file:
-            for stream, gone in lost.items():
-                for subject in gone:
-                    left = {one.sequence async for one in self._streams.all(stream, subject)}
-                    async for stored in self._streams.all(JOURNAL, subject):
-                        one = at_its_source(stored)
-                        if one.sequence not in left:
-                            file.write(_line(stream, one))
+            for stream, by_subject in lost.items():
+                for subject in by_subject:
+                    remaining = {message.sequence async for message in self._streams.read_all(stream, subject)}
+                    async for stored in self._streams.read_all(JOURNAL, subject):
+                        message = at_its_source(stored)
+                        if message.sequence not in remaining:
+                            file.write(_render_line(stream, message))
             file.flush()
             os.fsync(file.fileno())
             return Path(file.name)
 
-    async def _untrimmed(self, stream: str, subject: str, more: int) -> int:
+    async def _untrimmed_surplus(self, stream: str, subject: str, more: int) -> int:
         """Surplus of JOURNAL; where the oldest are trimmed, only messages newer than the first that is still there."""
         if not is_trimmed(subject):
             return more
         first = next(iter(await self._streams.reader.read(stream, subject, limit=1)), None)
         if first is None:
             return more  # A trim leaves the newest.
-        async for stored in self._streams.all(JOURNAL, subject):
+        async for stored in self._streams.read_all(JOURNAL, subject):
             if at_its_source(stored).sequence >= first.sequence:
-                copied = await self._streams.count(JOURNAL, stored.sequence, subject)
-                return max(0, copied - await self._streams.count(stream, first.sequence, subject))
+                copied = await self._streams.count_from(JOURNAL, stored.sequence, subject)
+                return max(0, copied - await self._streams.count_from(stream, first.sequence, subject))
         return 0
 
-    async def _young(self, subject: str) -> bool:
-        """Whether it was said so lately that nothing of it can have been purged."""
+    async def _is_too_young_to_purge(self, subject: str) -> bool:
+        """True when it was said so lately that nothing of it can have been purged."""
         newest = await self._streams.reader.last(JOURNAL, subject)
         if newest is None:
             return False
@@ -174,129 +188,145 @@ class Comparison:
             said_unix_ms = newest.time_unix_ms
         return time.time() - said_unix_ms / 1000 < MIN_RETENTION_S
 
-    async def drop(self) -> None:
+    async def drop_journal(self) -> None:
         """Take JOURNAL away. Raises BusError."""
         await self._streams.drop_journal()
 
-    async def _behind(self, name: str) -> str:
-        """Whether JOURNAL comes no further in an inbox, or is further than the inbox itself."""
+    async def _find_stall(self, name: str) -> str:
+        """Fault when JOURNAL comes no further in an inbox, or is further than the inbox itself; "" for none."""
         stream, loop = subjects.inbox_stream(name), asyncio.get_running_loop()
         reached, since = -1, loop.time()
         while True:
-            at = await self._streams.read_up_to(name)
-            state = await self._streams.state(stream)
-            if at > state.last:
+            position = await self._streams.last_copied_sequence(name)
+            state = await self._streams.stream_state(stream)
+            if position > state.last:
                 self._ahead.add(name)
-                return f"it has read {stream} up to number {at}, which now ends at {state.last} and was made anew"
-            newest = await self._streams.reader.last(stream, said_to(name))
-            if newest is None or at >= newest.sequence:
+                return f"it has read {stream} up to number {position}, which now ends at {state.last} and was made anew"
+            newest = await self._streams.reader.last(stream, inbox_pattern(name))
+            if newest is None or position >= newest.sequence:
                 return ""
-            if at != reached:
-                reached, since = at, loop.time()
+            if position != reached:
+                reached, since = position, loop.time()
             elif loop.time() - since > self._stalled_s:
-                return f"it has read {stream} up to number {at} and does not go on to {newest.sequence}"
+                return f"it has read {stream} up to number {position} and does not go on to {newest.sequence}"
             await asyncio.sleep(PAUSE_S)
 
-    async def _differs(self, name: str) -> str:
-        """Whether JOURNAL has another message under one of an inbox's newest numbers, or none; counts may agree then.
+    async def _find_difference(self, name: str) -> str:
+        """Fault when JOURNAL has another message under one of an inbox's newest numbers, or none; counts may agree
+        then.
 
         A message that an inbox handed on when its disk was full was never stored, and its number was given again.
         JOURNAL itself may have read one message twice and another not at all.
         """
-        stream, pattern = subjects.inbox_stream(name), said_to(name)
+        stream, pattern = subjects.inbox_stream(name), inbox_pattern(name)
         reader = self._streams.reader
         newest, copy = await reader.last(stream, pattern), await reader.last(JOURNAL, pattern)
         if newest is None or copy is None:
             return ""
-        said = {one.sequence: one async for one in self._streams.all(stream, pattern, newest.sequence - TAIL)}
+        messages = {
+            message.sequence: message
+            async for message in self._streams.read_all(stream, pattern, newest.sequence - TAIL)
+        }
         copied: set[int] = set()
-        async for stored in self._streams.all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
-            one = at_its_source(stored)
-            copied.add(one.sequence)
-            if one.sequence in said and _identity(said[one.sequence]) != _identity(one):
+        async for stored in self._streams.read_all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
+            message = at_its_source(stored)
+            copied.add(message.sequence)
+            if message.sequence in messages and _message_identity(messages[message.sequence]) != _message_identity(
+                message
+            ):
                 self._ahead.add(name)
-                return f"something else stands in {stream} under number {one.sequence}, which it has read before"
+                return f"something else stands in {stream} under number {message.sequence}, which it has read before"
         # Older messages may have been purged from one and not yet from the other.
         since_unix_ms = (time.time() - MIN_RETENTION_S) * 1000
         inner = range(min(copied) + 1, max(copied)) if copied else range(0)
-        absent = [stored for number, stored in said.items() if number in inner and number not in copied]
+        absent = [stored for number, stored in messages.items() if number in inner and number not in copied]
         gaps = [stored for stored in absent if stored.time_unix_ms > since_unix_ms]
-        left_out = await self._left_out(stream, gaps)
+        left_out = await self._dropped_as_duplicates(stream, gaps)
         missing = next((stored.sequence for stored in gaps if stored.sequence not in left_out), None)
         return f"it lacks number {missing} of {stream}, and has read past it" if missing is not None else ""
 
-    async def _left_out(self, stream: str, missing: Sequence[Stored]) -> set[int]:
+    async def _dropped_as_duplicates(self, stream: str, missing: Sequence[StoredMessage]) -> set[int]:
         """The numbers of those that JOURNAL dropped since it has another message under their Nats-Msg-Id."""
-        wanted = {(one.sender, _message_id(one)): one for one in missing if _message_id(one)}
-        found = set()
-        for author in {author for author, _ in wanted}:
-            async for stored in self._streams.all(JOURNAL, f"mesh.{author}.>"):
-                twin = wanted.get((author, _message_id(stored)))
-                if twin is not None and _identity(twin) != _identity(at_its_source(stored)):
-                    found.add(twin.sequence)
+        missing_by_id = {(message.sender, _message_id(message)): message for message in missing if _message_id(message)}
+        numbers = set()
+        for author in {author for author, _ in missing_by_id}:
+            async for stored in self._streams.read_all(JOURNAL, f"mesh.{author}.>"):
+                twin = missing_by_id.get((author, _message_id(stored)))
+                if twin is not None and _message_identity(twin) != _message_identity(at_its_source(stored)):
+                    numbers.add(twin.sequence)
                     self.hidden.setdefault(author, set()).add(f"{stream}:{twin.sequence}")
-        return found
+        return numbers
 
-    async def _never_coming(self, name: str, stream: str) -> int:
-        """How many messages of an inbox JOURNAL has left out for their ids."""
-        said = await self._streams.by_subject(stream, said_to(name))
-        copied = await self._streams.by_subject(JOURNAL, said_to(name))
-        fewer = [one for one, count in said.items() if count > copied.get(one, 0)][:LOOKED_AT_MAX]
-        at, missing = await self._streams.read_up_to(name), []
+    async def _count_never_coming(self, name: str, stream: str) -> int:
+        """Count of the messages of an inbox that JOURNAL has left out for their ids."""
+        inbox_counts = await self._streams.count_by_subject(stream, inbox_pattern(name))
+        copied = await self._streams.count_by_subject(JOURNAL, inbox_pattern(name))
+        fewer = [subject for subject, count in inbox_counts.items() if count > copied.get(subject, 0)][:LOOKED_AT_MAX]
+        position, missing = await self._streams.last_copied_sequence(name), []
         for subject in fewer:
-            have = {at_its_source(one).sequence async for one in self._streams.all(JOURNAL, subject)}
-            missing += [one async for one in self._streams.all(stream, subject) if one.sequence not in have | {at}]
-        return len(await self._left_out(stream, [one for one in missing if one.sequence < at]))
+            have = {at_its_source(message).sequence async for message in self._streams.read_all(JOURNAL, subject)}
+            missing += [
+                message
+                async for message in self._streams.read_all(stream, subject)
+                if message.sequence not in have | {position}
+            ]
+        return len(
+            await self._dropped_as_duplicates(stream, [message for message in missing if message.sequence < position])
+        )
 
-    async def _lacking(self, name: str) -> str:
-        """Whether something is missing among what JOURNAL has read of an inbox."""
+    async def _find_lack(self, name: str) -> str:
+        """Fault when something is missing among what JOURNAL has read of an inbox."""
         stream, before = subjects.inbox_stream(name), 0
         for _ in range(TRIES):
-            found = await self._counts(name, stream)
-            if found is None:
+            counts = await self._count_copied(name, stream)
+            if counts is None:
                 await asyncio.sleep(PAUSE_S)
                 continue
-            have, should, trimmed = found
+            have, should, trimmed = counts
             if have > should and not trimmed:
                 # Tasks were purged there and not yet here: they must not stand in for what is missing.
-                have, should = 0, await self._missing(name, stream)
+                have, should = 0, await self._count_missing(name, stream)
             lacks = should - have
             if lacks <= 0:
                 return ""
             if lacks == before:
-                lacks -= await self._never_coming(name, stream)
+                lacks -= await self._count_never_coming(name, stream)
                 return f"it lacks {lacks} of the messages of {stream}" if lacks > 0 else ""
             before = lacks  # Asked twice: what is dropped for a mistake takes long to come back.
         return ""
 
-    async def _counts(self, name: str, stream: str) -> tuple[int, int, bool] | None:
-        """How many messages of an inbox JOURNAL has, and should have, and whether it has begun to drop its oldest; None
-        when a message came in between."""
-        state, at = await self._streams.state(stream), await self._streams.read_up_to(name)
-        if not at:
+    async def _count_copied(self, name: str, stream: str) -> tuple[int, int, bool] | None:
+        """Counts of the messages of an inbox that JOURNAL has, and should have, and whether it has begun to drop its
+        oldest; None when a message came in between.
+        """
+        state, position = await self._streams.stream_state(stream), await self._streams.last_copied_sequence(name)
+        if not position:
             return 0, 0, False
-        have = await self._streams.count(JOURNAL, 1, said_to(name))
-        later = await self._streams.count(stream, at + 1)
-        earlier, trimmed = 0, await self._streams.trimmed()
-        if trimmed and (oldest := await self._streams.reader.read(JOURNAL, said_to(name), limit=1)):
-            earlier = state.messages - await self._streams.count(stream, at_its_source(oldest[0]).sequence)
-        if (await self._streams.state(stream), await self._streams.read_up_to(name)) != (state, at):
+        have = await self._streams.count_from(JOURNAL, 1, inbox_pattern(name))
+        later = await self._streams.count_from(stream, position + 1)
+        earlier, trimmed = 0, await self._streams.is_trimming()
+        if trimmed and (oldest := await self._streams.reader.read(JOURNAL, inbox_pattern(name), limit=1)):
+            earlier = state.messages - await self._streams.count_from(stream, at_its_source(oldest[0]).sequence)
+        if (await self._streams.stream_state(stream), await self._streams.last_copied_sequence(name)) != (
+            state,
+            position,
+        ):
             return None
         return have, state.messages - later - earlier, trimmed
 
-    async def _missing(self, name: str, stream: str) -> int:
+    async def _count_missing(self, name: str, stream: str) -> int:
         """The same, counted for each subject. Exact also where one of the two streams was purged before the other."""
-        said = await self._streams.by_subject(stream, said_to(name))
-        await self._behind(name)
-        copied = await self._streams.by_subject(JOURNAL, said_to(name))
-        return sum(max(0, count - copied.get(subject, 0)) for subject, count in said.items())
+        inbox_counts = await self._streams.count_by_subject(stream, inbox_pattern(name))
+        await self._find_stall(name)
+        copied = await self._streams.count_by_subject(JOURNAL, inbox_pattern(name))
+        return sum(max(0, count - copied.get(subject, 0)) for subject, count in inbox_counts.items())
 
 
-def _identity(one: Stored) -> tuple[str, str]:
+def _message_identity(one: StoredMessage) -> tuple[str, str]:
     return one.subject, one.ce_id
 
 
-def _message_id(one: Stored) -> str:
+def _message_id(one: StoredMessage) -> str:
     return one.headers.get(MESSAGE_ID, "")  # In another case it is none to the broker.
 
 
@@ -306,7 +336,7 @@ def _new_file(folder: Path) -> TextIO:
     return (folder / name).open("x")
 
 
-def _line(stream: str, one: Stored) -> str:
+def _render_line(stream: str, one: StoredMessage) -> str:
     row = {
         "stream": stream,
         "sequence": one.sequence,

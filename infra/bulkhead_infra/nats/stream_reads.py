@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import BusError, BusUnavailable, Stored
+from bulkhead.bus.port import BusError, BusUnavailable, StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import subjects
 from bulkhead_infra.identity.rights import API
@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 @asynccontextmanager
-async def connected(
+async def open_bus(
     url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
 ) -> AsyncIterator[JetStreamBus]:
     """A connection under an identity. The provisioner works where the streams are. Raises BusError."""
@@ -42,7 +42,7 @@ async def connected(
         await bus.close()
 
 
-def said_to(name: str) -> str:
+def inbox_pattern(name: str) -> str:
     """The subjects of all that is said to a service."""
     return f"mesh.*.{name}.>"
 
@@ -62,12 +62,12 @@ class StreamReads:
         self.reader, self._maker = reader, maker
 
     async def has_journal(self) -> bool:
-        return bool(await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True))
+        return bool(await self._request_api(f"STREAM.INFO.{JOURNAL}", missing_ok=True))
 
     async def drop_journal(self) -> None:
-        await self._ask(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
+        await self._request_api(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
 
-    async def all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
+    async def read_all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[StoredMessage]:
         """Every message of a subject after a number, page by page."""
         after = max(0, after)
         while page := await self.reader.read(stream, subject, after=after):
@@ -75,23 +75,23 @@ class StreamReads:
                 yield stored
             after = page[-1].sequence
 
-    async def trimmed(self) -> bool:
-        """Whether JOURNAL has begun to drop its oldest. Asked after counting, since it stays full from then on."""
-        journal = await self._ask(f"STREAM.INFO.{JOURNAL}")
+    async def is_trimming(self) -> bool:
+        """True once JOURNAL has begun to drop its oldest. Asked after counting, since it stays full from then on."""
+        journal = await self._request_api(f"STREAM.INFO.{JOURNAL}")
         return bool(0 < journal["config"].get("max_bytes", -1) * FULL <= journal["state"]["bytes"])
 
-    async def by_subject(self, stream: str, pattern: str) -> dict[str, int]:
+    async def count_by_subject(self, stream: str, pattern: str) -> dict[str, int]:
         """Count of messages by subject."""
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         while True:
-            request = {"subjects_filter": pattern, "offset": len(found)}
-            answer = await self._ask(f"STREAM.INFO.{stream}", request)
+            request = {"subjects_filter": pattern, "offset": len(counts)}
+            answer = await self._request_api(f"STREAM.INFO.{stream}", request)
             page: dict[str, int] = answer["state"].get("subjects") or {}
-            found |= page
-            if not page or len(found) >= answer.get("total", 0):
-                return found
+            counts |= page
+            if not page or len(counts) >= answer.get("total", 0):
+                return counts
 
-    async def count(self, stream: str, first: int, pattern: str = "") -> int:
+    async def count_from(self, stream: str, first: int, pattern: str = "") -> int:
         """Messages from a sequence on: what a consumer, made for the moment, would be handed."""
         name = f"count-{secrets.token_hex(8)}"
         kind = {"ack_policy": "none", "mem_storage": True, "num_replicas": 1, "inactive_threshold": COUNTER_LIVES_NS}
@@ -99,27 +99,29 @@ class StreamReads:
         config: dict[str, Any] = {"name": name, **kind, **begin}
         if pattern:
             config["filter_subjects"] = [pattern]
-        answer = await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        answer = await self._request_api(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
         return int(answer["num_pending"])
 
-    async def read_up_to(self, name: str) -> int:
+    async def last_copied_sequence(self, name: str) -> int:
         """The number in its inbox of the last message that JOURNAL has of it; 0 when it has none."""
-        found: Stored | None = await self.reader.last(JOURNAL, said_to(name))
-        return at_its_source(found).sequence if found is not None else 0
+        message: StoredMessage | None = await self.reader.last(JOURNAL, inbox_pattern(name))
+        return at_its_source(message).sequence if message is not None else 0
 
-    async def state(self, stream: str) -> StreamState:
-        state = (await self._ask(f"STREAM.INFO.{stream}"))["state"]
+    async def stream_state(self, stream: str) -> StreamState:
+        state = (await self._request_api(f"STREAM.INFO.{stream}"))["state"]
         return StreamState(state["messages"], state["last_seq"])
 
-    async def _ask(self, what: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> dict[str, Any]:
+    async def _request_api(
+        self, what: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
+    ) -> dict[str, Any]:
         """{} for a stream that is not there, when that is no fault."""
         answer = await self._maker.request(API + what, json.dumps(body or {}).encode(), timeout_s=TIMEOUT_S)
-        found: dict[str, Any] = json.loads(answer.body)
-        if "error" not in found:
-            return found
-        if missing_ok and found["error"].get("err_code") == STREAM_NOT_FOUND:
+        content: dict[str, Any] = json.loads(answer.body)
+        if "error" not in content:
+            return content
+        if missing_ok and content["error"].get("err_code") == STREAM_NOT_FOUND:
             return {}
-        said = found["error"].get("description", "no reason given")
-        if found["error"].get("code", 0) >= 500:
-            raise BusUnavailable(f"{what}: {said}")
-        raise BusError(f"{what}: {said}; start the mesh again, which provisions what is missing")
+        reason = content["error"].get("description", "no reason given")
+        if content["error"].get("code", 0) >= 500:
+            raise BusUnavailable(f"{what}: {reason}")
+        raise BusError(f"{what}: {reason}; start the mesh again, which provisions what is missing")

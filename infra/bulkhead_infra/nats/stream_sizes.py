@@ -1,11 +1,11 @@
-"""How much each stream may hold: from one number, the disk that the operator gives the broker. Pure.
+"""Sizes of the streams: from one number, the disk that the operator gives the broker. Pure.
 
-In: GiB of disk; 0 where nobody said. Out: bytes by stream, which add up to no more than was given. A bound takes no
-disk by itself: it makes a flood be refused with a reason, before it fills the disk.
+In: GiB of disk; 0 where nobody said. Out: bytes by stream, which add up to no more than was given. A bound
+takes no disk by itself: it makes a flood be refused with a reason, before it fills the disk.
 
-The shares follow the measured size of a full task (infra/bulkhead_infra/capacity, whose test holds them together), so
-that streams fill at about the same time. The journal, which drops its oldest, and texts, which are never purged, take
-the rest.
+The shares follow the measured size of a full task (infra/bulkhead_infra/capacity, whose test holds them
+together), so that streams fill at about the same time. The journal, which drops its oldest, and texts, which
+are never purged, take the rest.
 """
 
 GIB = 1024**3
@@ -49,19 +49,19 @@ class StoreTooSmall(ValueError):
     """The given disk is no store for a mesh; the message says how much to give."""
 
 
-def bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
+def stream_bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
     """Bytes by name. Raises StoreTooSmall."""
     publishers = sum(name.startswith(PUBLISHED) for name in names)
     if not store_gib:
         most = {name: UNSAID[name.partition("_")[0]] for name in names}
-        return {name: _published(most[name], publishers, name) for name in names}
+        return {name: _publisher_share(most[name], publishers, name) for name in names}
     if not MIN_STORE_GIB <= store_gib <= MAX_STORE_GIB:
         way = "`python -m bulkhead_infra.capacity --tasks-per-day N` tells how much so many tasks need"
         raise StoreTooSmall(f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; {way}")
     most = {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}
-    return {name: _published(most[name], publishers, name) for name in names}
+    return {name: _publisher_share(most[name], publishers, name) for name in names}
 
 
-def _published(most: int, publishers: int, name: str) -> int:
+def _publisher_share(most: int, publishers: int, name: str) -> int:
     """All outside publishers together have one share: no more of them fill a larger part of the gateway's inbox."""
     return max(MIN_PUBLISHED, most // publishers) if name.startswith(PUBLISHED) else most

@@ -10,7 +10,7 @@ from typing import Any
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.identity import policy
-from bulkhead_infra.nats.stream_sizes import PUBLISHED, bounds
+from bulkhead_infra.nats.stream_sizes import PUBLISHED, stream_bounds
 
 PRIORITY_GROUP = "replicas"
 """As libs/bulkhead/bus/jetstream/pull_consumer.py names it."""
@@ -47,8 +47,10 @@ class Layout:
     replicas: int = 1
     store_gib: int = 0
     ranked: bool = True
-    publishers: tuple[str, ...] = field(default_factory=lambda: tuple(policy.load().publishers))
-    subscribers: Mapping[str, policy.SubscriberPolicy] = field(default_factory=lambda: policy.load().subscribers)
+    publishers: tuple[str, ...] = field(default_factory=lambda: tuple(policy.load_policy().publishers))
+    subscribers: Mapping[str, policy.OutsideSubscriberPolicy] = field(
+        default_factory=lambda: policy.load_policy().subscribers
+    )
 
     def shards_of(self, service: str) -> int:
         """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
@@ -60,43 +62,43 @@ class Layout:
         return count
 
 
-def streams(layout: Layout) -> list[Config]:
+def stream_configs(layout: Layout) -> list[Config]:
     """All streams; a source stands before what is made of it. Raises StoreTooSmall."""
-    made = [
-        *(_timers(name, layout) for name in catalog.DECIDERS),
-        *(_published(name, layout) for name in layout.publishers),
-        *(_inbox(name, layout) for name in catalog.INBOXES),
-        *(_records(name, layout) for name in catalog.DOERS),
-        _blobs(layout),
-        _cache(layout),
-        _control(layout),
-        _dead_letters(layout),
-        _events(layout),
-        _journal(layout),
+    configs = [
+        *(_timers_config(name, layout) for name in catalog.DECIDERS),
+        *(_published_config(name, layout) for name in layout.publishers),
+        *(_inbox_config(name, layout) for name in catalog.INBOXES),
+        *(_records_config(name, layout) for name in catalog.DOERS),
+        _blobs_config(layout),
+        _cache_config(layout),
+        _control_config(layout),
+        _dead_letters_config(layout),
+        _events_config(layout),
+        _journal_config(layout),
     ]
-    most = bounds([one["name"] for one in made], layout.store_gib)
-    return [_bounded(one, most[one["name"]]) for one in made]
+    most = stream_bounds([config["name"] for config in configs], layout.store_gib)
+    return [_with_bound(config, most[config["name"]]) for config in configs]
 
 
-def _bounded(config: Config, max_bytes: int) -> Config:
+def _with_bound(config: Config, max_bytes: int) -> Config:
     """The stream with its share of the disk."""
     most = {"max_msgs": max_bytes // PUBLISHED_BYTES_PER_MESSAGE} if config["name"].startswith(PUBLISHED) else {}
     return {**config, "max_bytes": max_bytes, **most}
 
 
-def durables(layout: Layout) -> list[tuple[str, Config]]:
+def durable_configs(layout: Layout) -> list[tuple[str, Config]]:
     """(stream, consumer) for every shard of every service's inbox."""
-    found = []
+    configs = []
     for name in catalog.INBOXES:
         if name == catalog.JOURNAL:
             continue  # Facts that nobody acts on.
         count = layout.shards_of(name)
         for shard in range(count):
-            found.append((subjects.inbox_stream(name), _durable(name, shard, count, layout)))
-    return found
+            configs.append((subjects.inbox_stream(name), _durable_config(name, shard, count, layout)))
+    return configs
 
 
-def event_durables(layout: Layout) -> list[Config]:
+def event_durable_configs(layout: Layout) -> list[Config]:
     """The consumer of every outside subscriber, which the broker holds to the events of its row."""
     return [
         {
@@ -106,7 +108,7 @@ def event_durables(layout: Layout) -> list[Config]:
             "filter_subjects": [subjects.event_filter(row.tenant, event) for event in sorted(set(row.events))],
             "deliver_policy": "all",
             "ack_policy": "explicit",
-            "ack_wait": _ns(EVENT_ACK_WAIT_S),
+            "ack_wait": _to_nanoseconds(EVENT_ACK_WAIT_S),
             "max_deliver": -1,
             "max_ack_pending": EVENT_MAX_ACK_PENDING,
             "replay_policy": "instant",
@@ -116,7 +118,7 @@ def event_durables(layout: Layout) -> list[Config]:
     ]
 
 
-def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
+def _stream_config(name: str, layout: Layout, description: str, **more: Any) -> Config:
     """Limits, files, no deletes by age, nothing that lets a publisher forge or erase."""
     return {
         "name": name,
@@ -130,7 +132,7 @@ def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
         "max_msg_size": contract_bounds.MAX_STORED_MESSAGE_BYTES,
-        "duplicate_window": _ns(DUPLICATE_WINDOW_S),
+        "duplicate_window": _to_nanoseconds(DUPLICATE_WINDOW_S),
         "allow_direct": True,
         "allow_rollup_hdrs": False,
         "allow_msg_ttl": False,
@@ -141,8 +143,10 @@ def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
     }
 
 
-def _inbox(name: str, layout: Layout) -> Config:
-    config = _stream(subjects.inbox_stream(name), layout, f"What is said to {name}", subjects=[f"mesh.*.{name}.>"])
+def _inbox_config(name: str, layout: Layout) -> Config:
+    config = _stream_config(
+        subjects.inbox_stream(name), layout, f"What is said to {name}", subjects=[f"mesh.*.{name}.>"]
+    )
     if name in catalog.DECIDERS:
         same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
         fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}"}
@@ -151,61 +155,72 @@ def _inbox(name: str, layout: Layout) -> Config:
         # What is said outside is copied from streams of the publishers' own, so that each fills its own bound.
         inside = sorted(sender for sender, to in catalog.MESH_EDGES if to == name and sender != catalog.PUBLISHER)
         config["subjects"] = [f"mesh.{sender}.{name}.>" for sender in inside]
-        config["sources"] = [{"name": subjects.published_stream(one)} for one in layout.publishers]
+        config["sources"] = [{"name": subjects.published_stream(publisher)} for publisher in layout.publishers]
     return config
 
 
-def _published(name: str, layout: Layout) -> Config:
+def _published_config(name: str, layout: Layout) -> Config:
     stream, heard = subjects.published_stream(name), [f"mesh.{name}.gateway.>"]
-    return _stream(stream, layout, f"What {name} says", subjects=heard, max_age=_ns(PUBLISHED_MAX_AGE_S))
+    return _stream_config(
+        stream, layout, f"What {name} says", subjects=heard, max_age=_to_nanoseconds(PUBLISHED_MAX_AGE_S)
+    )
 
 
-def _timers(name: str, layout: Layout) -> Config:
+def _timers_config(name: str, layout: Layout) -> Config:
     # Schedules let a publisher write to any subject of their stream: hence a stream that this service alone uses.
     # The broker wants discard old with them; the bound is far beyond what live tasks can have set.
     schedules = {"discard": "old", "allow_msg_schedules": True, "allow_rollup_hdrs": True}
-    stream, heard, age = subjects.timers_stream(name), [f"timer.{name}.>"], _ns(TIMERS_MAX_AGE_S)
-    return _stream(stream, layout, f"What {name} wants to hear later", subjects=heard, max_age=age, **schedules)
+    stream, heard, age = subjects.timers_stream(name), [f"timer.{name}.>"], _to_nanoseconds(TIMERS_MAX_AGE_S)
+    return _stream_config(stream, layout, f"What {name} wants to hear later", subjects=heard, max_age=age, **schedules)
 
 
-def _records(name: str, layout: Layout) -> Config:
-    told = f"What {name} has claimed and done"
-    return _stream(subjects.records_stream(name), layout, told, subjects=[f"record.{name}.>"])
+def _records_config(name: str, layout: Layout) -> Config:
+    description = f"What {name} has claimed and done"
+    return _stream_config(subjects.records_stream(name), layout, description, subjects=[f"record.{name}.>"])
 
 
-def _blobs(layout: Layout) -> Config:
+def _blobs_config(layout: Layout) -> Config:
     once = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
-    limits = {"max_msg_size": contract_bounds.MAX_STORED_BLOB_BYTES, "duplicate_window": _ns(LEAST_DUPLICATE_WINDOW_S)}
-    told = "Content by digest, written once"
-    return _stream(subjects.BLOBS_STREAM, layout, told, subjects=["blob.>"], **once, **limits)
+    limits = {
+        "max_msg_size": contract_bounds.MAX_STORED_BLOB_BYTES,
+        "duplicate_window": _to_nanoseconds(LEAST_DUPLICATE_WINDOW_S),
+    }
+    description = "Content by digest, written once"
+    return _stream_config(subjects.BLOBS_STREAM, layout, description, subjects=["blob.>"], **once, **limits)
 
 
-def _cache(layout: Layout) -> Config:
+def _cache_config(layout: Layout) -> Config:
     # What is new takes the place of what is old, in its own place and where the stream is full: it can all be had anew.
-    places = {"discard": "old", "max_msgs_per_subject": 1, "max_age": _ns(contract_bounds.MAX_CACHE_TTL_S)}
-    again = {"duplicate_window": _ns(LEAST_DUPLICATE_WINDOW_S)}
-    return _stream(subjects.CACHE_STREAM, layout, "Answers to give again", subjects=["cache.>"], **places, **again)
+    places = {"discard": "old", "max_msgs_per_subject": 1, "max_age": _to_nanoseconds(contract_bounds.MAX_CACHE_TTL_S)}
+    window = {"duplicate_window": _to_nanoseconds(LEAST_DUPLICATE_WINDOW_S)}
+    return _stream_config(
+        subjects.CACHE_STREAM, layout, "Answers to give again", subjects=["cache.>"], **places, **window
+    )
 
 
-def _control(layout: Layout) -> Config:
+def _control_config(layout: Layout) -> Config:
     keys = {"subjects": ["$KV.CONTROL.>"], "max_msgs_per_subject": 1}
     live = {"src": "$KV.CONTROL.>", "dest": "control.live.>"}
-    return _stream(subjects.CONTROL_STREAM, layout, "Halts and kill switches", **keys, republish=live)
+    return _stream_config(subjects.CONTROL_STREAM, layout, "Halts and kill switches", **keys, republish=live)
 
 
-def _dead_letters(layout: Layout) -> Config:
-    return _stream(subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"])
+def _dead_letters_config(layout: Layout) -> Config:
+    return _stream_config(
+        subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"]
+    )
 
 
-def _events(layout: Layout) -> Config:
+def _events_config(layout: Layout) -> Config:
     # The oldest go first: a subscriber that is away must not hold back the gateway, which tells them.
-    kept = {"discard": "old", "max_age": _ns(EVENTS_MAX_AGE_S)}
-    return _stream(subjects.EVENTS_STREAM, layout, "Events for subscribers outside", subjects=["events.>"], **kept)
+    limits = {"discard": "old", "max_age": _to_nanoseconds(EVENTS_MAX_AGE_S)}
+    return _stream_config(
+        subjects.EVENTS_STREAM, layout, "Events for subscribers outside", subjects=["events.>"], **limits
+    )
 
 
-def _journal(layout: Layout) -> Config:
+def _journal_config(layout: Layout) -> Config:
     """A derived view: it may lag, and the oldest goes first. Lost writes are sourced again."""
-    config = _stream(
+    config = _stream_config(
         subjects.JOURNAL_STREAM,
         layout,
         "Everything that was said, in one stream",
@@ -213,7 +228,7 @@ def _journal(layout: Layout) -> Config:
         sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
         # It drops the second of two messages under one id, also where each stands in an inbox of its own: an author
         # could hide what it says. Its sources hold nothing twice; less than this the broker does not take.
-        duplicate_window=_ns(LEAST_DUPLICATE_WINDOW_S),
+        duplicate_window=_to_nanoseconds(LEAST_DUPLICATE_WINDOW_S),
     )
     del config["subjects"]
     if layout.replicas == 1:
@@ -221,14 +236,14 @@ def _journal(layout: Layout) -> Config:
     return config
 
 
-def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
+def _durable_config(name: str, shard: int, count: int, layout: Layout) -> Config:
     config: Config = {
-        "durable_name": subjects.durable(name, shard),
-        "name": subjects.durable(name, shard),
+        "durable_name": subjects.durable_name(name, shard),
+        "name": subjects.durable_name(name, shard),
         "description": f"Shard {shard} of {count}",
         "deliver_policy": "all",
         "ack_policy": "explicit",
-        "ack_wait": _ns(ACK_WAIT_S),
+        "ack_wait": _to_nanoseconds(ACK_WAIT_S),
         "max_deliver": -1,
         "max_ack_pending": MAX_ACK_PENDING,
         "replay_policy": "instant",
@@ -245,5 +260,5 @@ def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
     return config
 
 
-def _ns(seconds: float) -> int:
+def _to_nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)

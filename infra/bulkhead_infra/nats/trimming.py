@@ -8,8 +8,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from bulkhead.bus.memory.streams import matches
-from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.memory.streams import subject_matches
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import subjects
@@ -18,14 +18,14 @@ from bulkhead_contracts.identity import LOGINS_BOOK
 from bulkhead_contracts.task import PlacesGiven
 
 GATEWAY, BOOKS = subjects.inbox_stream("gateway"), subjects.inbox_stream("journal")
-PLACES = subjects.mesh("gateway", "gateway", "places", "places")
+PLACES = subjects.mesh_subject("gateway", "gateway", "places", "places")
 CHECKPOINT, SEALS, PARTS = (
     "mesh.budget.journal.*.checkpoint.*",
-    *(subjects.mesh("budget", "journal", "checkpoint", one) for one in ("seal", "part")),
+    *(subjects.mesh_subject("budget", "journal", "checkpoint", one) for one in ("seal", "part")),
 )
 """Checkpoints of the ledger: see budget's checkpoint.py."""
-MARKS, TOGETHER = subjects.mesh("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
-LOGINS = subjects.mesh("identity", "journal", subjects.EVERYBODY, LOGINS_BOOK)
+MARKS, TOGETHER = subjects.mesh_subject("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
+LOGINS = subjects.mesh_subject("identity", "journal", subjects.EVERYBODY, LOGINS_BOOK)
 KEPT_CHECKPOINTS = 2
 """Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
 Ask = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
@@ -34,18 +34,18 @@ Ask = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
 async def trim_places(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[str, int]:
     """Decisions about places to run that no start of a gateway reads again: those before the newest that tells who
     runs, and before the oldest task that waits by it. Raises BusError, and what `ask` raises."""
-    newest = _places(await reader.last(GATEWAY, PLACES))
+    newest = _parse_places(await reader.last(GATEWAY, PLACES))
     if newest is None or not newest.snapshot:
         return {}
-    base = _places(next(iter(await reader.read(GATEWAY, PLACES, after=newest.snapshot - 1, limit=1)), None))
+    base = _parse_places(next(iter(await reader.read(GATEWAY, PLACES, after=newest.snapshot - 1, limit=1)), None))
     if base is None:
         return {}
     until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
-    removed = await _purge(ask, GATEWAY, filter=PLACES, seq=until)
+    removed = await _purge_messages(ask, GATEWAY, filter=PLACES, seq=until)
     return {GATEWAY: removed, subjects.JOURNAL_STREAM: await _trim_copies(reader, ask, until)}
 
 
-async def _purge(ask: Ask, stream: str, **what: object) -> int:
+async def _purge_messages(ask: Ask, stream: str, **what: object) -> int:
     """Messages that were removed."""
     return int((await ask(f"STREAM.PURGE.{stream}", what)).get("purged", 0))
 
@@ -55,31 +55,33 @@ async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
     for lost."""
     after = end = 0
     while not end and (page := await reader.read(subjects.JOURNAL_STREAM, PLACES, after=after)):
-        end = next((one.sequence for one in page if at_its_source(one).sequence >= until), 0)
+        end = next((message.sequence for message in page if at_its_source(message).sequence >= until), 0)
         after = page[-1].sequence
-    return await _purge(ask, subjects.JOURNAL_STREAM, filter=PLACES, seq=end or after + 1) if after else 0
+    return await _purge_messages(ask, subjects.JOURNAL_STREAM, filter=PLACES, seq=end or after + 1) if after else 0
 
 
 def is_trimmed(subject: str) -> bool:
-    """Whether it is a book of the mesh's own, of which the oldest leave the inbox, and a moment later the journal."""
-    return subject == PLACES or any(matches(one, subject) for one in (CHECKPOINT, TOGETHER, LOGINS))
+    """True for a book of the mesh's own, of which the oldest leave the inbox, and a moment later the journal."""
+    return subject == PLACES or any(subject_matches(pattern, subject) for pattern in (CHECKPOINT, TOGETHER, LOGINS))
 
 
-def _places(stored: Stored | None) -> PlacesGiven | None:
+def _parse_places(stored: StoredMessage | None) -> PlacesGiven | None:
     return PlacesGiven.model_validate_json(stored.body) if stored is not None else None
 
 
 async def trim_checkpoints(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[str, int]:
     """Checkpoints of the ledger before the newest two that are whole; a rebuild reads the newest of them and the tail.
     Nothing goes while there are not two. Raises BusError, and what `ask` raises."""
-    needed = await _needed(reader)
+    needed = await _needed_checkpoints(reader)
     if not needed:
         return {}
     until = min(ends[BOOKS], *(min((stored.sequence, seal.journal_sequence, *seal.parts)) for stored, seal in needed))
-    removed = {BOOKS: await _purge(ask, BOOKS, filter=CHECKPOINT, seq=until), subjects.JOURNAL_STREAM: 0}
+    removed = {BOOKS: await _purge_messages(ask, BOOKS, filter=CHECKPOINT, seq=until), subjects.JOURNAL_STREAM: 0}
     # The journal has other sequences: as many of each subject stay there as the inbox has, and those are the newest.
-    for subject, count in (await _subjects(ask, CHECKPOINT)).items():
-        removed[subjects.JOURNAL_STREAM] += await _purge(ask, subjects.JOURNAL_STREAM, filter=subject, keep=count)
+    for subject, count in (await _count_by_subject(ask, CHECKPOINT)).items():
+        removed[subjects.JOURNAL_STREAM] += await _purge_messages(
+            ask, subjects.JOURNAL_STREAM, filter=subject, keep=count
+        )
     return removed
 
 
@@ -87,7 +89,7 @@ async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], unti
     """Reservations of several tasks that were stored together: those that were stored before that, and that the newest
     two whole checkpoints have counted. The newest message of each tenant stays. Raises BusError, and what `ask`
     raises."""
-    needed = await _needed(reader)
+    needed = await _needed_checkpoints(reader)
     if not needed:
         return {}
     counted = min(ends[BOOKS], *(seal.journal_sequence for _, seal in needed))
@@ -103,41 +105,43 @@ async def trim_logins(reader: Bus, ask: Ask, ends: Mapping[str, int], until_unix
 async def _trim_old(reader: Bus, ask: Ask, pattern: str, before: int, until_unix_ms: int) -> dict[str, int]:
     """Messages of these subjects that are old, and have a sequence before that one; the newest of each stays."""
     removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
-    for subject, count in (await _subjects(ask, pattern)).items():
+    for subject, count in (await _count_by_subject(ask, pattern)).items():
         newest = await reader.last(BOOKS, subject)
         if subject == MARKS or newest is None:
             continue  # Each mark of a rebuild names the one before.
         old = await last_before(reader, BOOKS, subject, until_unix_ms, newest.sequence)
-        if gone := await _purge(ask, BOOKS, filter=subject, seq=min(before, newest.sequence, old + 1)):
-            removed[BOOKS] += gone
-            kept = count - gone
-            removed[subjects.JOURNAL_STREAM] += await _purge(ask, subjects.JOURNAL_STREAM, filter=subject, keep=kept)
+        if purged := await _purge_messages(ask, BOOKS, filter=subject, seq=min(before, newest.sequence, old + 1)):
+            removed[BOOKS] += purged
+            remaining = count - purged
+            removed[subjects.JOURNAL_STREAM] += await _purge_messages(
+                ask, subjects.JOURNAL_STREAM, filter=subject, keep=remaining
+            )
     return removed
 
 
-async def _subjects(ask: Ask, pattern: str) -> dict[str, int]:
+async def _count_by_subject(ask: Ask, pattern: str) -> dict[str, int]:
     """Messages by subject."""
-    told = await ask(f"STREAM.INFO.{BOOKS}", {"subjects_filter": pattern})
-    return told["state"].get("subjects") or {}
+    info = await ask(f"STREAM.INFO.{BOOKS}", {"subjects_filter": pattern})
+    return info["state"].get("subjects") or {}
 
 
-async def _needed(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
+async def _needed_checkpoints(reader: Bus) -> list[tuple[StoredMessage, LedgerCheckpointed]]:
     """The newest two checkpoints that are whole; [] while there are not two."""
-    found: list[tuple[Stored, LedgerCheckpointed]] = []
-    for stored, seal in reversed(await _seals(reader)):
-        if len(found) < KEPT_CHECKPOINTS and await _whole(reader, seal):
-            found.append((stored, seal))
-    return found if len(found) == KEPT_CHECKPOINTS else []
+    checkpoints: list[tuple[StoredMessage, LedgerCheckpointed]] = []
+    for stored, seal in reversed(await _read_seals(reader)):
+        if len(checkpoints) < KEPT_CHECKPOINTS and await _is_whole_checkpoint(reader, seal):
+            checkpoints.append((stored, seal))
+    return checkpoints if len(checkpoints) == KEPT_CHECKPOINTS else []
 
 
-async def _seals(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
-    found: list[tuple[Stored, LedgerCheckpointed]] = []
-    while page := await reader.read(BOOKS, SEALS, after=found[-1][0].sequence if found else 0):
-        found += [(one, LedgerCheckpointed.model_validate_json(one.body)) for one in page]
-    return found
+async def _read_seals(reader: Bus) -> list[tuple[StoredMessage, LedgerCheckpointed]]:
+    seals: list[tuple[StoredMessage, LedgerCheckpointed]] = []
+    while page := await reader.read(BOOKS, SEALS, after=seals[-1][0].sequence if seals else 0):
+        seals += [(stored, LedgerCheckpointed.model_validate_json(stored.body)) for stored in page]
+    return seals
 
 
-async def _whole(reader: Bus, seal: LedgerCheckpointed) -> bool:
+async def _is_whole_checkpoint(reader: Bus, seal: LedgerCheckpointed) -> bool:
     for sequence in seal.parts:
         part = await reader.read(BOOKS, PARTS, after=sequence - 1, limit=1)
         if not part or part[0].sequence != sequence or json.loads(part[0].body)["checkpoint"] != seal.checkpoint:

@@ -12,9 +12,12 @@ TARGETS = ".bulkhead/run/*.target.json"
 RUNBOOKS = "docs/how-to/runbooks.md"
 
 
-def files(data: Path, runbooks: str = RUNBOOKS) -> dict[str, str]:
+def monitoring_files(data: Path, runbooks: str = RUNBOOKS) -> dict[str, str]:
     """Texts by relative path. data: of the mesh whose processes are to be read. runbooks: address of the page."""
-    found = {name: (HERE / name).read_text() for name in FILES}
-    found |= {f"dashboards/{path.name}": path.read_text() for path in sorted((HERE / "dashboards").glob("*.json"))}
-    own = str(data.absolute() / "run" / "*.target.json")
-    return {name: text.replace(TARGETS, own).replace(f"{RUNBOOKS}#", f"{runbooks}#") for name, text in found.items()}
+    texts = {name: (HERE / name).read_text() for name in FILES}
+    texts |= {f"dashboards/{path.name}": path.read_text() for path in sorted((HERE / "dashboards").glob("*.json"))}
+    target_pattern = str(data.absolute() / "run" / "*.target.json")
+    return {
+        name: text.replace(TARGETS, target_pattern).replace(f"{RUNBOOKS}#", f"{runbooks}#")
+        for name, text in texts.items()
+    }

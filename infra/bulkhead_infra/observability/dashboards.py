@@ -20,7 +20,7 @@ class Panel(NamedTuple):
     stat: bool = False
 
 
-def _panel(title: str, unit: str, *queries: tuple[str, str], stat: bool = False) -> Panel:
+def _make_panel(title: str, unit: str, *queries: tuple[str, str], stat: bool = False) -> Panel:
     return Panel(title, queries, unit, stat)
 
 
@@ -31,17 +31,17 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "spend": (
         "Bulkhead: spend and burn",
         (
-            _panel(
+            _make_panel(
                 "Share of the day's ceilings",
                 "percentunit",
                 ("{{bulkhead_account}} {{bulkhead_unit}}", "bulkhead:day_share:max"),
             ),
-            _panel(
+            _make_panel(
                 "Burn: share of a day's ceiling per hour",
                 "percentunit",
                 ("{{bulkhead_account}} {{bulkhead_unit}}", "increase(bulkhead:day_share:max[1h])"),
             ),
-            _panel(
+            _make_panel(
                 "Dollars per hour",
                 "currencyUSD",
                 ("settled", 'sum(increase(bulkhead_budget_spent_total{bulkhead_unit="cost_usd_micros"}[1h])) / 1e6'),
@@ -50,7 +50,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     'sum(increase(bulkhead_budget_spent_total{bulkhead_unit="estimated_usd_micros"}[1h])) / 1e6',
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Dollars per hour by model",
                 "currencyUSD",
                 (
@@ -58,7 +58,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (bulkhead_model) (increase(bulkhead_model_attempts_usd_micros_total[1h])) / 1e6",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Dollars per hour of attempts without an answer",
                 "currencyUSD",
                 (
@@ -67,7 +67,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     '{bulkhead_outcome!="answered"}[1h])) / 1e6',
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Alerts of limits, ceilings, top-ups",
                 "short",
                 ("alerts {{bulkhead_kind}}", "sum by (bulkhead_kind) (increase(bulkhead_budget_alerts_total[1h]))"),
@@ -80,22 +80,22 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "queues": (
         "Bulkhead: queues and lag",
         (
-            _panel("Running tasks", "short", ("running", "max(bulkhead_tasks_living)"), stat=True),
-            _panel(
+            _make_panel("Running tasks", "short", ("running", "max(bulkhead_tasks_living)"), stat=True),
+            _make_panel(
                 "Tasks that wait for a place",
                 "short",
                 ("waiting", 'max(bulkhead_tasks_places{bulkhead_state="waiting"})'),
             ),
-            _panel("Replicas that are ready", "short", ("{{service}}", "sum by (service) (bulkhead_ready)")),
-            _panel(
+            _make_panel("Replicas that are ready", "short", ("{{service}}", "sum by (service) (bulkhead_ready)")),
+            _make_panel(
                 "Messages that wait",
                 "short",
                 ("{{bulkhead_inbox}}", "max by (bulkhead_inbox) (bulkhead_inbox_pending)"),
             ),
-            _panel(
+            _make_panel(
                 "Messages in work", "short", ("{{bulkhead_inbox}}", "max by (bulkhead_inbox) (bulkhead_inbox_in_work)")
             ),
-            _panel(
+            _make_panel(
                 "Places that are taken or waited for",
                 "percentunit",
                 (
@@ -103,11 +103,11 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (service, kind) (bulkhead_pool_wanted) / sum by (service, kind) (bulkhead_pool_places)",
                 ),
             ),
-            _panel("Fullest replica", "percentunit", ("{{service}}", "max by (service) (bulkhead_load)")),
-            _panel(
+            _make_panel("Fullest replica", "percentunit", ("{{service}}", "max by (service) (bulkhead_load)")),
+            _make_panel(
                 "Streams: share of their bound", "percentunit", ("{{bulkhead_stream}}", "bulkhead:stream_fill:ratio")
             ),
-            _panel(
+            _make_panel(
                 "Dead letters that wait",
                 "short",
                 ("{{bulkhead_service}}", "max by (bulkhead_service) (bulkhead_dead_letters_open)"),
@@ -117,9 +117,11 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "health": (
         "Bulkhead: breakers, deadlocks, waits",
         (
-            _panel("Ledger", "short", ("ready", "max(bulkhead_ledger_ready)"), stat=True),
-            _panel("Degraded replicas", "short", ("{{service}}", "sum by (service) (bulkhead_degraded)"), stat=True),
-            _panel(
+            _make_panel("Ledger", "short", ("ready", "max(bulkhead_ledger_ready)"), stat=True),
+            _make_panel(
+                "Degraded replicas", "short", ("{{service}}", "sum by (service) (bulkhead_degraded)"), stat=True
+            ),
+            _make_panel(
                 "Breakers that are not closed",
                 "short",
                 (
@@ -127,7 +129,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "max by (bulkhead_scope, bulkhead_state) (bulkhead_breakers_open)",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Deadlocks, loops, chatter, stalls per hour",
                 "short",
                 (
@@ -135,23 +137,25 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (bulkhead_kind, bulkhead_level) (increase(bulkhead_watch_findings_total[1h]))",
                 ),
             ),
-            _panel("Halts", "short", ("{{bulkhead_scope}}", "max by (bulkhead_scope) (bulkhead_halts_standing)")),
-            _panel("Calls that wait for a halt", "short", ("{{service}}", "sum by (service) (bulkhead_calls_parked)")),
-            _panel("Tasks that stand still", "short", ("tasks", "max(bulkhead_tasks_quiet)")),
-            _panel("Approvals that wait", "short", ("approvals", "max(bulkhead_approvals_waiting)")),
-            _panel("Oldest approval", "s", ("oldest", "max(bulkhead_approvals_oldest_s)")),
-            _panel(
+            _make_panel("Halts", "short", ("{{bulkhead_scope}}", "max by (bulkhead_scope) (bulkhead_halts_standing)")),
+            _make_panel(
+                "Calls that wait for a halt", "short", ("{{service}}", "sum by (service) (bulkhead_calls_parked)")
+            ),
+            _make_panel("Tasks that stand still", "short", ("tasks", "max(bulkhead_tasks_quiet)")),
+            _make_panel("Approvals that wait", "short", ("approvals", "max(bulkhead_approvals_waiting)")),
+            _make_panel("Oldest approval", "s", ("oldest", "max(bulkhead_approvals_oldest_s)")),
+            _make_panel(
                 "Watcher's own errors per hour",
                 "short",
                 ("{{bulkhead_outcome}}", "sum by (bulkhead_outcome) (increase(bulkhead_watch_broke_total[1h]))"),
                 ("journal lacks", "sum(increase(bulkhead_journal_lacks_total[1h]))"),
             ),
-            _panel(
+            _make_panel(
                 "Posts to webhooks per hour",
                 "short",
                 ("{{bulkhead_outcome}}", "sum by (bulkhead_outcome) (increase(bulkhead_webhook_notices_total[1h]))"),
             ),
-            _panel(
+            _make_panel(
                 "Push notifications per hour",
                 "short",
                 ("{{bulkhead_outcome}}", "sum by (bulkhead_outcome) (increase(bulkhead_push_posts_total[1h]))"),
@@ -161,7 +165,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "answers": (
         "Bulkhead: quality and latency",
         (
-            _panel(
+            _make_panel(
                 "Tasks that ended per hour",
                 "short",
                 (
@@ -169,7 +173,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (bulkhead_status, bulkhead_standing) (increase(bulkhead_tasks_seconds_count[1h]))",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Share of tasks with a whole answer",
                 "percentunit",
                 (
@@ -178,14 +182,14 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "/ sum(increase(bulkhead_tasks_seconds_count[1h]))",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Duration of tasks",
                 "s",
                 ("p50", _P95.format(more="").replace("0.95", "0.5")),
                 ("p95", _P95.format(more="")),
                 ("p95 {{bulkhead_status}}", _P95.format(more=", bulkhead_status")),
             ),
-            _panel(
+            _make_panel(
                 "Calls of models per second",
                 "reqps",
                 (
@@ -193,7 +197,7 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (bulkhead_model, bulkhead_outcome) (rate(bulkhead_model_attempts_total[5m]))",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Mean duration of a call of a model",
                 "ms",
                 (
@@ -202,10 +206,10 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "/ sum by (bulkhead_model) (rate(bulkhead_model_attempts_total[5m]))",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Failing calls of models", "percentunit", ("{{bulkhead_model}}", "bulkhead:attempts_failed:share10m")
             ),
-            _panel(
+            _make_panel(
                 "Calls of tools per second",
                 "reqps",
                 (
@@ -213,17 +217,17 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     "sum by (gen_ai_tool_name, bulkhead_outcome) (rate(bulkhead_tool_calls_total[5m]))",
                 ),
             ),
-            _panel(
+            _make_panel(
                 "Missed targets of latency per day",
                 "short",
                 ("{{bulkhead_feature}}", "sum by (bulkhead_feature) (increase(bulkhead_latency_missed_total[1d]))"),
             ),
-            _panel(
+            _make_panel(
                 "Results with secrets or personal data per hour",
                 "short",
                 ("{{bulkhead_kind}}", "sum by (bulkhead_kind) (increase(bulkhead_tool_sensitive_total[1h]))"),
             ),
-            _panel(
+            _make_panel(
                 "Writes of unknown outcome per day",
                 "short",
                 ("{{gen_ai_tool_name}}", "sum by (gen_ai_tool_name) (increase(bulkhead_writes_uncertain_total[1d]))"),
@@ -236,12 +240,12 @@ DASHBOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
 def files() -> dict[str, str]:
     """The rendered files, by path from the repository's root."""
     return {
-        f"{FOLDER}/{name}.json": json.dumps(dashboard(name, title, panels), indent=1) + "\n"
+        f"{FOLDER}/{name}.json": json.dumps(render_dashboard(name, title, panels), indent=1) + "\n"
         for name, (title, panels) in DASHBOARDS.items()
     }
 
 
-def dashboard(name: str, title: str, panels: tuple[Panel, ...]) -> dict[str, Any]:
+def render_dashboard(name: str, title: str, panels: tuple[Panel, ...]) -> dict[str, Any]:
     """One dashboard as Grafana imports it."""
     source = {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
     return {
@@ -256,16 +260,16 @@ def dashboard(name: str, title: str, panels: tuple[Panel, ...]) -> dict[str, Any
         "links": [
             {"type": "dashboards", "title": "Bulkhead", "tags": ["bulkhead"], "asDropdown": True, "includeVars": True}
         ],
-        "panels": [_drawn(number, panel) for number, panel in enumerate(panels)],
+        "panels": [_render_panel(number, panel) for number, panel in enumerate(panels)],
     }
 
 
-def _drawn(number: int, panel: Panel) -> dict[str, Any]:
+def _render_panel(number: int, panel: Panel) -> dict[str, Any]:
     row, column = divmod(number, COLUMNS // WIDTH)
     source = {"type": "prometheus", "uid": "${datasource}"}
     targets = [
-        {"refId": chr(ord("A") + at), "datasource": source, "expr": expr, "legendFormat": legend}
-        for at, (legend, expr) in enumerate(panel.queries)
+        {"refId": chr(ord("A") + index), "datasource": source, "expr": expr, "legendFormat": legend}
+        for index, (legend, expr) in enumerate(panel.queries)
     ]
     return {
         "id": number + 1,

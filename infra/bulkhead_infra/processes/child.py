@@ -37,7 +37,7 @@ class NotReady(StartFailed):
     """The process runs and was not ready in time."""
 
 
-class Child:
+class ChildProcess:
     """A running process. `exited` is set with its end; `last_lines` keeps the end of its output."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, on_line: OnLine | None) -> None:
@@ -49,7 +49,7 @@ class Child:
         self._log = log
         self._on_line = on_line
         self._killed = False
-        self._pump = asyncio.create_task(self._follow())
+        self._pump = asyncio.create_task(self._pump_output())
 
     @classmethod
     async def start(
@@ -62,7 +62,7 @@ class Child:
         cwd: Path,
         on_line: OnLine | None = None,
         timer_slack_us: int = 0,
-    ) -> "Child":
+    ) -> "ChildProcess":
         """Start it. timer_slack_us: so late its short sleeps may end; 0: as usual. Raises StartFailed."""
         log.parent.mkdir(parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ class Child:
                 env=dict(environ),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_prepare(os.getpid(), timer_slack_us),
+                preexec_fn=_child_preparation(os.getpid(), timer_slack_us),
             )
         except FileNotFoundError as error:
             raise StartFailed(f"{name}: there is no program {command[0]}; install it, see README") from error
@@ -90,7 +90,7 @@ class Child:
         return self._process.returncode
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         return not self.exited.is_set()
 
     async def wait(self) -> int:
@@ -100,7 +100,7 @@ class Child:
         assert code is not None
         return code
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
@@ -112,25 +112,25 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
         self._killed = True
 
-    async def kill(self) -> None:
+    async def kill_and_wait(self) -> None:
         """End it and everything that it started, now."""
-        self.signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         await self.wait()
 
     async def stop(self, timeout_s: float) -> bool:
         """Ask it to end; kill it after the timeout. Returns whether it ended by itself."""
         if not self._killed:
             # A signal to one that is dead takes its exit code from who waits for it, and asyncio complains.
-            self.signal(signal.SIGTERM)
+            self.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.exited.wait(), timeout_s)
         except TimeoutError:
-            await self.kill()
+            await self.kill_and_wait()
             return False
         return True
 
-    def why(self) -> str:
-        """How it ended and the last things that it said, for an error message."""
+    def describe_end(self) -> str:
+        """Description of how it ended and the last things that it said, for an error message."""
         code = self._process.returncode
         ended = "is running"
         if code is not None:
@@ -138,11 +138,11 @@ class Child:
         tail = "".join(f"\n  {line}" for line in list(self.last_lines)[-SHOWN_LINES:])
         return f"{self.name} {ended}; its last lines ({self._log}):{tail or ' none'}"
 
-    async def _follow(self) -> None:
+    async def _pump_output(self) -> None:
         assert self._process.stdout is not None
-        log = _LogFile(self._log)
+        log = _RotatingLogFile(self._log)
         try:
-            while line := await _line(self._process.stdout):
+            while line := await _read_line(self._process.stdout):
                 text = line.decode("utf-8", "replace").rstrip()
                 self.last_lines.append(text)
                 log.write(line)
@@ -168,7 +168,7 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
             os.killpg(self._group, signal.SIGKILL)
 
 
-class _LogFile:
+class _RotatingLogFile:
     """Appends lines; on a full disk it drops them, since the process must not stop for its log."""
 
     def __init__(self, path: Path) -> None:
@@ -179,14 +179,14 @@ class _LogFile:
     def write(self, line: bytes) -> None:
         try:
             if self._file is None or self._size > LOG_MAX_BYTES:
-                self._open()
+                self._open_anew()
             assert self._file is not None
             self._size += self._file.write(line if line.endswith(b"\n") else line + b"\n")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise
 
-    def _open(self) -> None:
+    def _open_anew(self) -> None:
         if self._file is not None:
             self._file.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
@@ -198,7 +198,7 @@ class _LogFile:
             self._file.close()
 
 
-async def _line(stream: asyncio.StreamReader) -> bytes:
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
     """The next line; one that is too long comes in pieces. Empty at the end."""
     try:
         return await stream.readuntil(b"\n")
@@ -208,10 +208,10 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.read(max(1, over.consumed))
 
 
-def _prepare(parent: int, timer_slack_us: int) -> Callable[[], None]:
+def _child_preparation(parent: int, timer_slack_us: int) -> Callable[[], None]:
     """Runs in the child before its program: what it writes is its owner's alone, and it dies with its parent."""
 
-    def prepare() -> None:
+    def prepare_child() -> None:
         os.umask(PRIVATE_UMASK)
         if _LIBC is None:
             return
@@ -222,7 +222,7 @@ def _prepare(parent: int, timer_slack_us: int) -> Callable[[], None]:
         if timer_slack_us:
             _LIBC.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(timer_slack_us * 1000), 0, 0, 0)
 
-    return prepare
+    return prepare_child
 
 
 def _signal_name(number: int) -> str:

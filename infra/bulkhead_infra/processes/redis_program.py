@@ -1,4 +1,4 @@
-"""Where the program of the ledger's server is: Redis or Valkey. Out: a path, or None."""
+"""Path of the program of the ledger's server: Redis or Valkey. Out: a path, or None."""
 
 import importlib.util
 import os

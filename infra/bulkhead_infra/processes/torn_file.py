@@ -11,7 +11,7 @@ END_BYTES = 16
 """No file that is asked about ends in so many zeros by itself."""
 
 
-def torn(path: Path) -> bool:
+def is_torn(path: Path) -> bool:
     """False when there is no such file."""
     try:
         with path.open("rb") as file:
@@ -25,10 +25,10 @@ def torn(path: Path) -> bool:
 def torn_files(folder: Path, kept: str = "") -> list[Path]:
     """Torn files of a Redis, but for the one named `kept`. Its newest log may be empty: nothing was written yet."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != kept]
-    return [path for path in files if torn(path) and (path.stat().st_size or not path.name.endswith(".incr.aof"))]
+    return [path for path in files if is_torn(path) and (path.stat().st_size or not path.name.endswith(".incr.aof"))]
 
 
-def empty(folder: Path, kept: str = "") -> None:
+def empty_folder(folder: Path, kept: str = "") -> None:
     """Remove everything in a folder but the file named `kept`."""
     for path in folder.iterdir():
         if path.name == kept:

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from bulkhead_infra.docker import image_contents, images
-from bulkhead_infra.docker.stack import StackError, docker
+from bulkhead_infra.docker.stack import StackError, run_docker
 from bulkhead_infra.promotion import checks
 from bulkhead_infra.promotion.attachments import attest, sign
 from bulkhead_infra.promotion.errors import PromotionError, WrongUsage
@@ -55,11 +55,11 @@ def build(registry: Registry, revision: str, version: str, names: Sequence[str] 
     started = now()
     try:
         base, reference = _base()
-        built = images.ensure([ALL[name] for name in names or ALL], tag=version, revision=commit, base=reference)
+        built = images.ensure_images([ALL[name] for name in names or ALL], tag=version, revision=commit, base=reference)
         found = {
             image_contents.registry_name(name): _push(registry, name, image, version) for name, image in built.items()
         }
-    except (images.ImageError, StackError) as error:
+    except (images.DockerImageError, StackError) as error:
         raise PromotionError(
             "build_failed", "no release was built", str(error), "Mend that, and build again"
         ) from error
@@ -123,12 +123,12 @@ def put_signatures(registry: Registry, stored: Stored, key: SigningKey) -> None:
 def _push(registry: Registry, name: str, image: str, version: str) -> str:
     repository = registry.repository(BUILD, image_contents.registry_name(name))
     place = f"{registry.name(repository)}:{version}"
-    docker("tag", image, place)
-    said = docker("push", place, timeout_s=PUSH_TIMEOUT_S).stdout
-    docker("image", "rm", place, image, check=False)
+    run_docker("tag", image, place)
+    said = run_docker("push", place, timeout_s=PUSH_TIMEOUT_S).stdout
+    run_docker("image", "rm", place, image, check=False)
     found = PUSHED.search(said)
     if not found:
-        raise images.ImageError(f"`docker push {place}` told no digest; it said: {said.strip()[-300:]}")
+        raise images.DockerImageError(f"`docker push {place}` told no digest; it said: {said.strip()[-300:]}")
     registry.manifest(repository, found[1])
     return found[1]
 
@@ -138,18 +138,18 @@ def _base() -> tuple[Base, str]:
     name = images.base_image()
     given = bool(os.environ.get("BULKHEAD_BASE_IMAGE"))
     if given:
-        docker("pull", "--quiet", name, timeout_s=PUSH_TIMEOUT_S)
-    row = json.loads(docker("image", "inspect", name).stdout)[0]
+        run_docker("pull", "--quiet", name, timeout_s=PUSH_TIMEOUT_S)
+    row = json.loads(run_docker("image", "inspect", name).stdout)[0]
     # What was pulled has the registry's digest. What was made here has that of its content: a digest that it has all
     # the same is of a registry to which somebody pushed it, and says nothing of where it came from.
     reference = row["RepoDigests"][0] if given and row.get("RepoDigests") else name
     command = ("run", "--rm", "--network", "none", "--entrypoint", "python3", name, "-c", PYTHON)
     digest = reference.rpartition("@")[2] if reference != name else row["Id"]
-    return Base(name=name, digest=digest, python=docker(*command).stdout.strip()), reference
+    return Base(name=name, digest=digest, python=run_docker(*command).stdout.strip()), reference
 
 
 def _git(*arguments: str) -> str:
-    done = images.run(["git", "-C", str(image_contents.ROOT), *arguments])
+    done = images.run_command(["git", "-C", str(image_contents.ROOT), *arguments])
     if done.returncode:
         why = done.stderr.strip()
         raise WrongUsage("revision", f"git could not do `{arguments[0]}`", why, "Name a commit that this clone has")
@@ -160,7 +160,7 @@ def _source() -> str:
     """The address of the repository, without a password in it."""
     if os.environ.get("GITHUB_REPOSITORY"):
         return f"git+{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}"
-    done = images.run(["git", "-C", str(image_contents.ROOT), "remote", "get-url", "origin"])
+    done = images.run_command(["git", "-C", str(image_contents.ROOT), "remote", "get-url", "origin"])
     parts = urlsplit(done.stdout.strip())
     if done.returncode or not parts.scheme or not parts.hostname:
         return "urn:bulkhead:source:local"

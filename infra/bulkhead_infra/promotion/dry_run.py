@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkhead_infra.docker.images import ImageError
-from bulkhead_infra.docker.stack import StackError, docker
+from bulkhead_infra.docker.images import DockerImageError
+from bulkhead_infra.docker.stack import StackError, run_docker
 from bulkhead_infra.promotion.__main__ import main as promotion
 from bulkhead_infra.promotion.errors import PromotionError
 from bulkhead_infra.promotion.registry.local import local_registry
@@ -108,10 +108,10 @@ def run(dry: DryRun) -> None:
 
 def _push_over(registry: str) -> None:
     """Somebody pushes another image under the version of a release."""
-    docker("pull", "--quiet", f"{registry}/build/planner:v1")
-    docker("tag", f"{registry}/build/planner:v1", f"{registry}/build/planner:v2")
-    docker("push", f"{registry}/build/planner:v2")
-    docker("image", "rm", f"{registry}/build/planner:v1", f"{registry}/build/planner:v2")
+    run_docker("pull", "--quiet", f"{registry}/build/planner:v1")
+    run_docker("tag", f"{registry}/build/planner:v1", f"{registry}/build/planner:v2")
+    run_docker("push", f"{registry}/build/planner:v2")
+    run_docker("image", "rm", f"{registry}/build/planner:v1", f"{registry}/build/planner:v2")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except PromotionError as error:
             print(json.dumps({"error": error.document(), "steps": steps}) if asked.json else error, file=sys.stderr)
             return error.exit_code
-        except (ImageError, StackError) as error:
+        except (DockerImageError, StackError) as error:
             print(json.dumps({"error": str(error), "steps": steps}) if asked.json else error, file=sys.stderr)
             return 1
     print(json.dumps({"steps": steps}) if asked.json else f"{len(steps)} steps ended as they must")

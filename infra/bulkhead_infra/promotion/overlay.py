@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_infra.kubernetes.images import images_text, references
 from bulkhead_infra.promotion.errors import PromotionError
 from bulkhead_infra.promotion.release import Digest, Version
@@ -49,7 +49,7 @@ class Overlay:
             try:
                 found.append(Entry.model_validate_json(line))
             except ValidationError as error:
-                what, why = f"{file}:{number} cannot be read", str(misfits(error, Entry)[0])
+                what, why = f"{file}:{number} cannot be read", str(find_misfits(error, Entry)[0])
                 raise PromotionError("bad_history", what, why, "Restore the file from git") from error
         return found
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_infra.promotion.attachments import compact
 from bulkhead_infra.promotion.errors import Refused, WrongUsage
 from bulkhead_infra.promotion.registry.client import DIGEST, OCI_MANIFEST, Manifest, Registry, altered
@@ -119,7 +119,7 @@ def load(registry: Registry, stage: str, reference: str) -> Stored:
     try:
         release = Release.model_validate_json(registry.blob(repository, rows[0].digest))
     except ValidationError as error:
-        why = str(misfits(error, Release)[0])
+        why = str(find_misfits(error, Release)[0])
         raise Refused("no_release", f"{where} holds a release.json that cannot be read", why, then) from error
     if not DIGEST.fullmatch(reference) and release.version != reference:
         raise altered(where, reference, f"the tag names release {release.version}")

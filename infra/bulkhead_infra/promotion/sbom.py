@@ -37,7 +37,7 @@ class Pin:
 
 def pins(image: str, base: Base, root: Path) -> list[Pin]:
     """What pip installs into the image: pins whose markers hold on its platform."""
-    text = "".join(image_contents.requirements(NAMES[image], root))
+    text = "".join(image_contents.requirement_lists(NAMES[image], root))
     return sorted(set(_installed(text, base.python)), key=lambda pin: pin.name)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bulkhead_infra.docker.image_contents import ROOT
-from bulkhead_infra.docker.images import ImageError
-from bulkhead_infra.docker.stack import StackError, docker
+from bulkhead_infra.docker.images import DockerImageError
+from bulkhead_infra.docker.stack import StackError, run_docker
 from bulkhead_infra.promotion.errors import PromotionError, Refused
 from bulkhead_infra.promotion.keys import KEY_VARIABLE
 from bulkhead_infra.promotion.registry.client import Registry
@@ -37,8 +37,8 @@ def run(registry: Registry, stored: Stored, suite: str, arguments: Sequence[str]
         before = _pull(registry, stored, tag)
         found = _pytest(stored, suite, arguments, tag)
         after = {image: _content(image) for image in before}
-        docker("image", "rm", *before, *_places(registry, stored).values(), check=False)
-    except (ImageError, StackError) as error:
+        run_docker("image", "rm", *before, *_places(registry, stored).values(), check=False)
+    except (DockerImageError, StackError) as error:
         then = "Look at Docker and the registry, and test again"
         raise PromotionError("no_images", "the release was not tested", str(error), then) from error
     if changed := [image for image, content in before.items() if after[image] != content]:
@@ -51,9 +51,9 @@ def _pull(registry: Registry, stored: Stored, tag: str) -> Mapping[str, str]:
     """Contents by the names that the tests use."""
     found = {}
     for name, place in _places(registry, stored).items():
-        docker("pull", "--quiet", place, timeout_s=PULL_TIMEOUT_S)
+        run_docker("pull", "--quiet", place, timeout_s=PULL_TIMEOUT_S)
         image = f"bulkhead/{name}:{tag}"
-        docker("tag", place, image)
+        run_docker("tag", place, image)
         found[image] = _content(image)
     return found
 
@@ -65,7 +65,7 @@ def _places(registry: Registry, stored: Stored) -> Mapping[str, str]:
 
 
 def _content(image: str) -> str:
-    return docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
+    return run_docker("image", "inspect", "--format", "{{.Id}}", image).stdout.strip()
 
 
 def _pytest(stored: Stored, suite: str, arguments: Sequence[str], tag: str) -> TestRun:

@@ -27,7 +27,7 @@ from bulkhead_infra.render import (
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def wanted() -> dict[Path, str]:
+def generated_files() -> dict[Path, str]:
     """Every generated file with its text."""
     from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference, dashboards)]
     from_tree = [part.files(ROOT) for part in (packaging, readmes, overlays)]
@@ -39,15 +39,15 @@ def main() -> int:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")
     mode.add_argument("--release", action="store_true", help="also record today's schemas as released")
-    asked = parser.parse_args()
-    if problems := agreement.disagreements(ROOT):
+    options = parser.parse_args()
+    if problems := agreement.find_disagreements(ROOT):
         print("\n".join(problems), file=sys.stderr)
         return 1
-    return max(_write(check=asked.check), _release() if asked.release else 0)
+    return max(_write_files(check=options.check), _record_release() if options.release else 0)
 
 
-def _release() -> int:
-    findings = release.release(ROOT)
+def _record_release() -> int:
+    findings = release.record_release(ROOT)
     for finding in findings:
         print(finding.message if finding.breaking else f"{finding.name}: recorded as changed", file=sys.stderr)
     if any(finding.breaking for finding in findings):
@@ -56,8 +56,8 @@ def _release() -> int:
     return 0
 
 
-def _write(*, check: bool) -> int:
-    files = wanted()
+def _write_files(*, check: bool) -> int:
+    files = generated_files()
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     folders = {path.parent for path in files if path.parent.name == "schemas"}
     stray = [path for folder in folders if folder.is_dir() for path in folder.glob("*.json") if path not in files]

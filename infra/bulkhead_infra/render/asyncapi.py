@@ -12,13 +12,13 @@ PARAMETERS = {
 }
 
 
-def document() -> dict[str, object]:
+def asyncapi_document() -> dict[str, object]:
     channels: dict[str, object] = {}
     operations: dict[str, object] = {}
     for row in catalog.ROWS:
         for sender, receiver in row.edges:
             name = f"{row.plane}.{sender}.{receiver}"
-            channel = channels.setdefault(name, _channel(row.plane, sender, receiver))
+            channel = channels.setdefault(name, _render_channel(row.plane, sender, receiver))
             message = {"$ref": f"#/components/messages/{row.body.ce_type()}"}
             channel["messages"][row.body.ce_type()] = message  # type: ignore[index]
             for action, who in (("send", sender), ("receive", receiver)):
@@ -40,11 +40,11 @@ def document() -> dict[str, object]:
         "defaultContentType": "application/json",
         "channels": channels,
         "operations": operations,
-        "components": {"messages": _messages(), "schemas": {"envelope": schemas.envelope_schema()}},
+        "components": {"messages": _render_messages(), "schemas": {"envelope": schemas.envelope_schema()}},
     }
 
 
-def _channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
+def _render_channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
     if plane == "events":
         name = {"description": "the event's name, two tokens: the type without `event.` and version"}
         return {
@@ -53,61 +53,64 @@ def _channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
             "parameters": {"tenant": PARAMETERS["tenant"], "name": name, "task": PARAMETERS["task"]},
             "messages": {},
         }
-    shown = {catalog.PUBLISHER: "pub_{publisher}", catalog.OUTSIDE_WORKER: "wrk_{worker}"}.get(sender, sender)
+    address_sender = {catalog.PUBLISHER: "pub_{publisher}", catalog.OUTSIDE_WORKER: "wrk_{worker}"}.get(sender, sender)
     parameters = dict(PARAMETERS)
     if sender == catalog.PUBLISHER:
         parameters["publisher"] = {"description": "the outside publisher's name; the broker holds it to its tenant"}
     if sender == catalog.OUTSIDE_WORKER:
         parameters["worker"] = {"description": "the outside program's name; the broker holds it to its tenant"}
-    kept = "stored in the receiver's inbox stream" if plane == "mesh" else "request/reply, not stored"
+    storage_note = "stored in the receiver's inbox stream" if plane == "mesh" else "request/reply, not stored"
     return {
-        "address": f"{plane}.{shown}.{receiver}.{{partition}}.{{tenant}}.{{task}}",
-        "description": f"{sender} to {receiver}; {kept}.",
+        "address": f"{plane}.{address_sender}.{receiver}.{{partition}}.{{tenant}}.{{task}}",
+        "description": f"{sender} to {receiver}; {storage_note}.",
         "parameters": parameters,
         "messages": {},
     }
 
 
-def _messages() -> dict[str, object]:
-    found: dict[str, object] = {}
+def _render_messages() -> dict[str, object]:
+    messages: dict[str, object] = {}
     for row in catalog.ROWS:
         for kind in (row.body, *(old for old, _ in row.older.values())):
             schema = schemas.schema_of(kind, kind.ce_type())
-            found[kind.ce_type()] = {
+            messages[kind.ce_type()] = {
                 "name": kind.ce_type(),
                 "summary": (kind.__doc__ or "").strip().split("\n")[0],
                 "contentType": "application/json",
                 "headers": {"$ref": "#/components/schemas/envelope"},
-                "payload": {"schemaFormat": "application/schema+json;version=draft-07", "schema": _inline(schema)},
+                "payload": {
+                    "schemaFormat": "application/schema+json;version=draft-07",
+                    "schema": _inline_definitions(schema),
+                },
             }
-    return found
+    return messages
 
 
-def _inline(schema: dict[str, object]) -> dict[str, object]:
+def _inline_definitions(schema: dict[str, object]) -> dict[str, object]:
     """The schema with its definitions put in place, so that no reference leaves the message."""
     definitions = schema.get("$defs", {})
 
-    def walk(node: object) -> object:
+    def inline_node(node: object) -> object:
         if isinstance(node, list):
-            return [walk(one) for one in node]
+            return [inline_node(item) for item in node]
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
             name = str(node["$ref"]).rpartition("/")[2]
-            rest = {key: value for key, value in node.items() if key != "$ref"}
-            return {**walk(definitions[name]), **rest}  # type: ignore[index,dict-item]
-        return {key: walk(value) for key, value in node.items() if key not in ("$defs", "$schema", "$id")}
+            siblings = {key: value for key, value in node.items() if key != "$ref"}
+            return {**inline_node(definitions[name]), **siblings}  # type: ignore[index,dict-item]
+        return {key: inline_node(value) for key, value in node.items() if key not in ("$defs", "$schema", "$id")}
 
-    return walk(schema)  # type: ignore[return-value]
+    return inline_node(schema)  # type: ignore[return-value]
 
 
 def files() -> dict[str, str]:
-    text = yaml.dump(document(), sort_keys=True, allow_unicode=True, width=120, Dumper=_Plain)
+    text = yaml.dump(asyncapi_document(), sort_keys=True, allow_unicode=True, width=120, Dumper=_NoAliasDumper)
     return {"contracts/asyncapi.yaml": "# Rendered by `make render`; do not edit.\n" + text}
 
 
-class _Plain(yaml.SafeDumper):
-    """No anchors: every part stands where it is read."""
+class _NoAliasDumper(yaml.SafeDumper):
+    """YAML without anchors: every part stands where it is read."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

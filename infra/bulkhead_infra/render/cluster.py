@@ -6,8 +6,8 @@ what stands here is added, or takes the place of what stands there under the sam
 
 from bulkhead_contracts import catalog
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place
-from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, image, probe
+from bulkhead_infra.identity.policy import ReachablePlace
+from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, render_healthcheck, render_image
 
 FILE = "docker-compose.cluster.yml"
 BROKERS = ("nats", "nats-2", "nats-3")
@@ -38,55 +38,63 @@ def files() -> dict[str, str]:
   provision-streams:
     environment: {{BULKHEAD_NATS_URL: "{url}", BULKHEAD_REPLICAS: "{len(BROKERS)}"}}
     depends_on:
-{_healthy(BROKERS[1:])}
+{_healthy_dependencies(BROKERS[1:])}
 
   upkeep:
     environment: {{BULKHEAD_NATS_URL: "{url}", BULKHEAD_REPLICAS: "{len(BROKERS)}"}}
 
 """
-    text += "\n".join((_first(BROKERS[0]), *map(_broker, BROKERS[1:]), _redis(), _sentinel(), *_services(url)))
-    volumes = [*map(_volume, BROKERS), "data_redis_2"]
+    text += "\n".join(
+        (
+            _render_first_broker(BROKERS[0]),
+            *map(_render_broker, BROKERS[1:]),
+            _render_redis(),
+            _render_sentinel(),
+            *_render_services(url),
+        )
+    )
+    volumes = [*map(_store_volume, BROKERS), "data_redis_2"]
     return {FILE: text + "\nvolumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
 
 
-def _first(name: str) -> str:
+def _render_first_broker(name: str) -> str:
     return f"""\
   {name}:
-    environment: {_who(name)}
+    environment: {_broker_environment(name)}
     # Not the volume of a broker alone, whose streams a cluster would not take for its own.
-    volumes: ["{_store(name)}"]
+    volumes: ["{_store_mount(name)}"]
 """
 
 
-def _broker(name: str) -> str:
+def _render_broker(name: str) -> str:
     return f"""\
   {name}:
     <<: *service
-{image("nats")}
+{render_image("nats")}
     mem_limit: 1g
     stop_grace_period: 20s
     networks: [bus, bus-clients, bus-doors]
-    environment: {_who(name)}
-    volumes: ["keys_nats:{IDENTITY}:ro", "{_store(name)}"]
-{probe("nats")}
+    environment: {_broker_environment(name)}
+    volumes: ["keys_nats:{IDENTITY}:ro", "{_store_mount(name)}"]
+{render_healthcheck("nats")}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 """
 
 
-def _who(name: str) -> str:
+def _broker_environment(name: str) -> str:
     return f'{{BULKHEAD_BROKER: {name}, BULKHEAD_BROKERS: "{",".join(BROKERS)}"}}'
 
 
-def _store(name: str) -> str:
-    return f"{_volume(name)}:{DATA}"
+def _store_mount(name: str) -> str:
+    return f"{_store_volume(name)}:{DATA}"
 
 
-def _volume(name: str) -> str:
+def _store_volume(name: str) -> str:
     return f"data_nats_{BROKERS.index(name) + 1}_of_{len(BROKERS)}"
 
 
-def _redis() -> str:
+def _render_redis() -> str:
     first, second = REDIS
     return f"""\
   {first}:
@@ -94,42 +102,42 @@ def _redis() -> str:
 
   {second}:
     <<: *service
-{image("redis")}
+{render_image("redis")}
     command: [server, {second}]
     mem_limit: 512m
     networks: [redis]
     volumes: ["keys_redis:{IDENTITY}:ro", "data_redis_2:{DATA}"]
-{probe("redis")}
+{render_healthcheck("redis")}
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
 """
 
 
-def _sentinel() -> str:
+def _render_sentinel() -> str:
     return f"""\
   {SENTINEL}:
     <<: *service
-{image("redis")}
+{render_image("redis")}
     command: [sentinel]
     scale: {SENTINELS}
     mem_limit: 64m
     networks: [redis]
     volumes: ["keys_redis:{IDENTITY}:ro"]
-{probe("sentinel")}
+{render_healthcheck("sentinel")}
     depends_on:
-{_healthy(REDIS)}
+{_healthy_dependencies(REDIS)}
 """
 
 
-def _services(url: str) -> list[str]:
-    found, rules = [], policy.load()
+def _render_services(url: str) -> list[str]:
+    parts, rules = [], policy.load_policy()
     for name in catalog.SERVICES:
         text = f'  {name}:\n    environment: {{BULKHEAD_NATS_URL: "{url}"}}\n'
-        if Place.REDIS in rules.services[name].reaches:
-            text += f"    depends_on:\n{_healthy((SENTINEL,))}\n"
-        found.append(text)
-    return found
+        if ReachablePlace.REDIS in rules.services[name].reaches:
+            text += f"    depends_on:\n{_healthy_dependencies((SENTINEL,))}\n"
+        parts.append(text)
+    return parts
 
 
-def _healthy(names: tuple[str, ...]) -> str:
+def _healthy_dependencies(names: tuple[str, ...]) -> str:
     return "\n".join(f"      {name}: {{condition: service_healthy}}" for name in names)

@@ -11,9 +11,9 @@ from bulkhead_contracts import catalog
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.docker.image_contents import IMAGES, OTHER_OWNERS
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place, ServicePolicy
+from bulkhead_infra.identity.policy import ReachablePlace, ServicePolicy
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import GATEWAY_URL, SERVICES, SHARED_MEMORY_MIB, Row, Setting, port_variable
+from bulkhead_infra.services import GATEWAY_URL, SERVICES, SHARED_MEMORY_MIB, ServiceDefinition, Setting, port_variable
 
 FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
@@ -187,34 +187,40 @@ networks:
 
 
 def files() -> dict[str, str]:
-    rules = policy.load()
+    rules = policy.load_policy()
     keys = ["all", *SERVICES, *OTHER_OWNERS]
     text = HEAD
     text += INFRASTRUCTURE.format(
-        **{name: image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
-        probe_nats=probe("nats"),
-        probe_redis=probe("redis"),
+        **{name: render_image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
+        probe_nats=render_healthcheck("nats"),
+        probe_redis=render_healthcheck("redis"),
         keys="\n".join(f"      - keys_{name}:/bulkhead/keys/{name}" for name in keys),
-        shards="\n".join(f"      {_shards_of(name)}: ${{{_shards_of(name)}:-1}}" for name in _sharded()),
+        shards="\n".join(
+            f"      {_shards_variable(name)}: ${{{_shards_variable(name)}:-1}}" for name in _sharded_services()
+        ),
         identity=IDENTITY,
         data=DATA,
         model_port=MODEL_PORT,
     )
-    text += "\n".join(_service(name, row, rules.services[name]) for name, row in SERVICES.items())
+    text += "\n".join(_render_service(name, row, rules.services[name]) for name, row in SERVICES.items())
     volumes = [*(f"keys_{name}" for name in keys), "data_nats", "data_redis", "data_upkeep", "documents"]
     return {FILE: text + "\n" + NETWORKS + "volumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
 
 
-def _service(name: str, row: Row, rights: ServicePolicy) -> str:
-    lines = [f"  {name}:", "    <<: *service", image(name)]
+def _render_service(name: str, row: ServiceDefinition, rights: ServicePolicy) -> str:
+    lines = [f"  {name}:", "    <<: *service", render_image(name)]
     if row.memory_mib != SHARED_MEMORY_MIB:
         lines.append(f"    mem_limit: {row.memory_mib}m")
-    networks = _networks(name, rights.reaches)
+    networks = _service_networks(name, rights.reaches)
     if networks != ["bus"]:
         lines.append(f"    networks: [{', '.join(networks)}]")
-    lines += ["    environment:", "      <<: *environment", *(f"      {line}" for line in _settings(name, row))]
+    lines += [
+        "    environment:",
+        "      <<: *environment",
+        *(f"      {line}" for line in _render_environment(name, row)),
+    ]
     volumes = [f"keys_{name}:{IDENTITY}:ro"]
-    if Place.DOCUMENTS in rights.reaches:
+    if ReachablePlace.DOCUMENTS in rights.reaches:
         volumes.append(f"documents:{DATA}")
     if Setting.TENANTS in row.environment:
         volumes.append(f"${{BULKHEAD_TENANTS:-./infra/bulkhead_infra/identity/tenants.yaml}}:{TENANTS}:ro")
@@ -224,7 +230,7 @@ def _service(name: str, row: Row, rights: ServicePolicy) -> str:
     if row.port:
         port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{{port_variable(name)}:-{row.port}}}:{row.port}"
         lines.append(f'    ports: ["{port}"]')
-    if Place.REDIS in rights.reaches:
+    if ReachablePlace.REDIS in rights.reaches:
         lines += [
             "    depends_on:",
             "      provision-streams: {condition: service_completed_successfully}",
@@ -233,20 +239,20 @@ def _service(name: str, row: Row, rights: ServicePolicy) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sharded() -> list[str]:
+def _sharded_services() -> list[str]:
     """Services whose inbox may have several durables."""
     return [name for name in catalog.SERVICES if name in catalog.INBOXES]
 
 
-def _shards_of(name: str) -> str:
+def _shards_variable(name: str) -> str:
     return f"BULKHEAD_SHARDS_{name.upper()}"
 
 
-def _settings(name: str, row: Row) -> Iterable[str]:
+def _render_environment(name: str, row: ServiceDefinition) -> Iterable[str]:
     for setting in row.environment:
-        yield from _given(setting, row)
-    if name in _sharded():
-        yield f"BULKHEAD_SHARDS: ${{{_shards_of(name)}:-1}}"
+        yield from _setting_lines(setting, row)
+    if name in _sharded_services():
+        yield f"BULKHEAD_SHARDS: ${{{_shards_variable(name)}:-1}}"
     for knob, otherwise in row.knobs.items():
         variable = f"BULKHEAD_{knob.upper()}"
         yield f'{variable}: "${{{variable}:-{otherwise}}}"'
@@ -255,7 +261,7 @@ def _settings(name: str, row: Row) -> Iterable[str]:
         yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'
 
 
-def _given(setting: Setting, row: Row) -> tuple[str, ...]:
+def _setting_lines(setting: Setting, row: ServiceDefinition) -> tuple[str, ...]:
     match setting:
         case Setting.HTTP:
             return ("BULKHEAD_HTTP_HOST: 0.0.0.0", f'BULKHEAD_HTTP_PORT: "{row.port}"')
@@ -284,16 +290,20 @@ def _given(setting: Setting, row: Row) -> tuple[str, ...]:
             assert_never(setting)
 
 
-def _networks(name: str, reaches: frozenset[Place]) -> list[str]:
+def _service_networks(name: str, reaches: frozenset[ReachablePlace]) -> list[str]:
     """The service's networks. Those that people call have each their own: none can call another, but by `gateway`."""
-    own = Place.CLIENTS.value if name == "gateway" else name
-    bus = f"bus-{own}" if Place.CLIENTS in reaches else "bus"
-    others = {own if place is Place.CLIENTS else place.value for place in reaches if place is not Place.DOCUMENTS}
-    called = {Place.GATEWAY.value} if name == "gateway" else set()
-    return [bus, *sorted(others | called)]
+    own_network = ReachablePlace.CLIENTS.value if name == "gateway" else name
+    bus = f"bus-{own_network}" if ReachablePlace.CLIENTS in reaches else "bus"
+    reached = {
+        own_network if place is ReachablePlace.CLIENTS else place.value
+        for place in reaches
+        if place is not ReachablePlace.DOCUMENTS
+    }
+    called = {ReachablePlace.GATEWAY.value} if name == "gateway" else set()
+    return [bus, *sorted(reached | called)]
 
 
-def probe(name: str) -> str:
+def render_healthcheck(name: str) -> str:
     """The health check of one of `probes.py`."""
     return f"""\
     healthcheck:
@@ -304,7 +314,7 @@ def probe(name: str) -> str:
       retries: 10"""
 
 
-def image(name: str) -> str:
+def render_image(name: str) -> str:
     """image and build of one service, as it was made."""
     module = "" if name in catalog.SERVICES else f", MODULE: {IMAGES[name].module}"
     base = "BASE_IMAGE: '${BULKHEAD_BASE_IMAGE:-python:3.12-slim}'"

@@ -9,7 +9,7 @@ BEGIN = "<!-- messages: rendered by `make render` -->"
 END = "<!-- end of messages -->"
 
 
-def table(service: str) -> str:
+def message_table(service: str) -> str:
     """The messages that come in and go out, by peer."""
     arriving: dict[str, list[str]] = {}
     leaving: dict[str, list[str]] = {}
@@ -20,10 +20,10 @@ def table(service: str) -> str:
                 arriving.setdefault(sender, []).append(name)
             if sender == service:
                 leaving.setdefault(receiver, []).append(name)
-    return "\n".join((*_lines("from", arriving), *_lines("to", leaving)))
+    return "\n".join((*_peer_lines("from", arriving), *_peer_lines("to", leaving)))
 
 
-def _lines(direction: str, messages: dict[str, list[str]]) -> Iterator[str]:
+def _peer_lines(direction: str, messages: dict[str, list[str]]) -> Iterator[str]:
     """Peers with the same messages share a line."""
     for names in dict.fromkeys(map(tuple, messages.values())):
         peers = [peer for peer, passing in messages.items() if tuple(passing) == names]
@@ -32,13 +32,15 @@ def _lines(direction: str, messages: dict[str, list[str]]) -> Iterator[str]:
 
 def files(root: Path) -> dict[str, str]:
     """READMEs of the services that have one with markers, with their table renewed."""
-    found = {}
+    texts = {}
     for service in catalog.EVERY_SERVICE:
         path = root / "services" / "bulkhead_services" / service / "README.md"
         if not path.is_file():
             continue
-        head, _, rest = path.read_text().partition(BEGIN)
-        _, end, tail = rest.partition(END)
+        head, _, after_begin = path.read_text().partition(BEGIN)
+        _, end, tail = after_begin.partition(END)
         if end:
-            found[f"services/bulkhead_services/{service}/README.md"] = f"{head}{BEGIN}\n{table(service)}\n{END}{tail}"
-    return found
+            texts[f"services/bulkhead_services/{service}/README.md"] = (
+                f"{head}{BEGIN}\n{message_table(service)}\n{END}{tail}"
+            )
+    return texts

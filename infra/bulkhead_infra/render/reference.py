@@ -42,13 +42,17 @@ ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;"})
 
 def files() -> dict[str, str]:
     pages = {
-        "cli": ("Command line", "libs/bulkhead_cli", _commands()),
-        "settings": ("Settings", "the settings.py of the service", _settings()),
-        "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _limits()),
-        "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _messages()),
-        "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _http()),
-        "providers": ("Providers", "services/bulkhead_services/model_gateway/providers/features.py", features.page()),
-        "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _tools()),
+        "cli": ("Command line", "libs/bulkhead_cli", _render_commands()),
+        "settings": ("Settings", "the settings.py of the service", _render_settings()),
+        "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _render_limits()),
+        "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _render_messages()),
+        "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _render_http()),
+        "providers": (
+            "Providers",
+            "services/bulkhead_services/model_gateway/providers/features.py",
+            features.render_page(),
+        ),
+        "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _render_tools()),
     }
     return {
         f"{FOLDER}/{name}.md": f"{NOTE.format(source=source)}\n\n# {title}\n\n{text.strip()}\n"
@@ -56,50 +60,62 @@ def files() -> dict[str, str]:
     }
 
 
-def _commands() -> str:
+def _render_commands() -> str:
     """The options that many commands share, then every command below the heading of its group."""
     (script,) = entry_points(group="console_scripts", name="bulkhead")
     top: dict[str, TyperCommand] = getattr(get_command(script.load()), "commands", {})
-    used = Counter(line for command in top.values() for line in _options_below(command))
+    used = Counter(line for command in top.values() for line in _nested_options(command))
     shared = {line for line, count in used.items() if count >= SHARED_BY}
     parts: dict[str, list[str]] = {}
     for name, command in top.items():
         panel = getattr(command, "rich_help_panel", None)
         lines = parts.setdefault(panel if isinstance(panel, str) else "Commands", [])
-        lines.extend(_command(f"bulkhead {name}", command, shared))
+        lines.extend(_render_command(f"bulkhead {name}", command, shared))
     groups = "".join(f"\n\n## {panel}\n\n" + "\n".join(lines) for panel, lines in parts.items())
     return HEAD + "\n".join(sorted(shared)) + groups
 
 
-def _options_below(command: TyperCommand) -> Iterator[str]:
-    yield from map(_option, _options(command))
+def _nested_options(command: TyperCommand) -> Iterator[str]:
+    yield from map(_render_option, _list_options(command))
     for subcommand in getattr(command, "commands", {}).values():
-        yield from _options_below(subcommand)
+        yield from _nested_options(subcommand)
 
 
-def _options(command: TyperCommand) -> list[TyperOption]:
-    return [p for p in command.params if isinstance(p, TyperOption) and p.opts[0] != "--help"]
+def _list_options(command: TyperCommand) -> list[TyperOption]:
+    return [
+        parameter
+        for parameter in command.params
+        if isinstance(parameter, TyperOption) and parameter.opts[0] != "--help"
+    ]
 
 
-def _command(name: str, command: TyperCommand, shared: Collection[str]) -> Iterator[str]:
+def _render_command(name: str, command: TyperCommand, shared: Collection[str]) -> Iterator[str]:
     """A command, then its subcommands."""
-    arguments = [str(p.metavar or p.name).upper() for p in command.params if isinstance(p, TyperArgument)]
-    own = [line for line in map(_option, _options(command)) if line not in shared]
+    arguments = [
+        str(parameter.metavar or parameter.name).upper()
+        for parameter in command.params
+        if isinstance(parameter, TyperArgument)
+    ]
+    own_options = [line for line in map(_render_option, _list_options(command)) if line not in shared]
     yield f"### `{' '.join([name, *arguments])}`\n"
-    yield _text(command.help or "") + "\n"
-    if own:
-        yield "\n".join(own) + "\n"
+    yield _plain_help(command.help or "") + "\n"
+    if own_options:
+        yield "\n".join(own_options) + "\n"
     for inner, subcommand in getattr(command, "commands", {}).items():
-        yield from _command(f"{name} {inner}", subcommand, shared)
+        yield from _render_command(f"{name} {inner}", subcommand, shared)
 
 
-def _option(option: TyperOption) -> str:
+def _render_option(option: TyperOption) -> str:
     names = "`, `".join((*option.opts, *option.secondary_opts))
     metavar = "" if option.is_flag else f" {option.metavar or _value_name(option)}"
-    shown = option.show_default if isinstance(option.show_default, str) else ""
+    named_default = option.show_default if isinstance(option.show_default, str) else ""
     variable = f" Environment: `{option.envvar}`." if isinstance(option.envvar, str) else ""
-    default = shown or ("" if option.is_flag or callable(option.default) else str(option.default or ""))
-    return f"- `{names}{metavar}`: {_text(option.help or '')}" + (f" Default: {default}." if default else "") + variable
+    default = named_default or ("" if option.is_flag or callable(option.default) else str(option.default or ""))
+    return (
+        f"- `{names}{metavar}`: {_plain_help(option.help or '')}"
+        + (f" Default: {default}." if default else "")
+        + variable
+    )
 
 
 def _value_name(option: TyperOption) -> str:
@@ -108,74 +124,81 @@ def _value_name(option: TyperOption) -> str:
     return "|".join(map(str, choices)) or str(option.name).upper()
 
 
-def _text(help_text: str) -> str:
+def _plain_help(help_text: str) -> str:
     """Help without the marks of rich and without examples, which `--help` shows; other paragraphs stay."""
     plain = re.sub(r"\[(/?)(bold|dim|italic|cyan)\]", "`", inspect.cleandoc(help_text))
     parts = (" ".join(part.split()) for part in plain.split("\n\n"))
-    return _escaped("\n\n".join(part for part in parts if not part.startswith("Examples:")))
+    return _escape_brackets("\n\n".join(part for part in parts if not part.startswith("Examples:")))
 
 
-def _escaped(text: str) -> str:
+def _escape_brackets(text: str) -> str:
     """Angle brackets outside code are no tags."""
     parts = text.split("`")
     return "`".join(part if number % 2 else part.translate(ENTITIES) for number, part in enumerate(parts))
 
 
-def _settings() -> str:
+def _render_settings() -> str:
     head = (
         "Settings come from the environment with the prefix `BULKHEAD_`, which the lists leave out. `NAME_FILE=/path` "
         "gives the setting NAME the content of a file. Lists and objects are JSON.\n"
     )
-    parts = [head, _settings_of("Every service", ServiceSettings, {})]
+    parts = [head, _render_settings_of("Every service", ServiceSettings, {})]
     for service in catalog.EVERY_SERVICE:
         settings = settings_of(service)
-        own = {n: f for n, f in settings.model_fields.items() if repr(f) != repr(ServiceSettings.model_fields.get(n))}
-        if own:
-            parts.append(_settings_of(f"`{service}`", settings, own))
-    parts.append(_quota())
+        own_fields = {
+            name: field
+            for name, field in settings.model_fields.items()
+            if repr(field) != repr(ServiceSettings.model_fields.get(name))
+        }
+        if own_fields:
+            parts.append(_render_settings_of(f"`{service}`", settings, own_fields))
+    parts.append(_render_quota())
     return "\n".join(parts)
 
 
-def _settings_of(title: str, settings: type[ServiceSettings], fields: Mapping[str, FieldInfo]) -> str:
-    shown = fields or settings.model_fields
-    about, told = _explained(_text(settings.__doc__ or ""), shown)
-    rows = [_setting(name, field) + (f". {told[name]}" if name in told else "") for name, field in shown.items()]
+def _render_settings_of(title: str, settings: type[ServiceSettings], fields: Mapping[str, FieldInfo]) -> str:
+    listed_fields = fields or settings.model_fields
+    about, explanations = _split_explanations(_plain_help(settings.__doc__ or ""), listed_fields)
+    rows = [
+        _render_setting(name, field) + (f". {explanations[name]}" if name in explanations else "")
+        for name, field in listed_fields.items()
+    ]
     return "\n\n".join(filter(None, (f"## {title}", about, "\n".join(rows)))) + "\n"
 
 
-def _explained(text: str, fields: Collection[str]) -> tuple[str, dict[str, str]]:
+def _split_explanations(text: str, fields: Collection[str]) -> tuple[str, dict[str, str]]:
     """Sentences that begin with the name of a field, by field; and those before them, which are about the whole."""
     about: list[str] = []
-    told: dict[str, list[str]] = {}
+    explanations: dict[str, list[str]] = {}
     name = ""
     for sentence in re.split(r"(?<=\.)\s+", text):
-        head, colon, rest = sentence.partition(": ")
+        head, colon, explanation = sentence.partition(": ")
         names = [
-            found
-            for word in re.findall(r"[a-z_]+", head if colon else head.split(" ")[0])
-            for found in fields
-            if found == word or (word.endswith("_") and found.startswith(word))
+            field
+            for token in re.findall(r"[a-z_]+", head if colon else head.split(" ")[0])
+            for field in fields
+            if field == token or (token.endswith("_") and field.startswith(token))
         ]
         if names and sentence.startswith(names[0]):
             name = names[0]
-            told.update({other: [f"See `{name.upper()}`."] for other in names[1:]})
+            explanations.update({sibling: [f"See `{name.upper()}`."] for sibling in names[1:]})
             plain = colon and head.replace(name, "").strip(", ") in ("", ", ".join(names[1:]))
-            told[name] = [rest[0].upper() + rest[1:] if plain else sentence]
+            explanations[name] = [explanation[0].upper() + explanation[1:] if plain else sentence]
         else:
-            (told[name] if name else about).append(sentence)
-    return " ".join(about), {field: " ".join(sentences) for field, sentences in told.items()}
+            (explanations[name] if name else about).append(sentence)
+    return " ".join(about), {field: " ".join(sentences) for field, sentences in explanations.items()}
 
 
-def _setting(name: str, field: FieldInfo) -> str:
+def _render_setting(name: str, field: FieldInfo) -> str:
     alias = field.validation_alias
-    shown = str(getattr(alias, "choices", [alias])[0]) if alias else name.upper()
+    variable = str(getattr(alias, "choices", [alias])[0]) if alias else name.upper()
     default = field.get_default(call_default_factory=False)
     unset = default in (None, "", (), {}, PydanticUndefined, contract_bounds.UNLIMITED)
-    bounds = _bounds(field)
-    return f"- `{shown}`: {'none' if unset else _plain(default)}" + (f" ({bounds})" if bounds else "")
+    bounds = _render_bounds(field)
+    return f"- `{variable}`: {'none' if unset else _render_default(default)}" + (f" ({bounds})" if bounds else "")
 
 
-def _bounds(field: FieldInfo) -> str:
+def _render_bounds(field: FieldInfo) -> str:
     marks = {key: getattr(mark, key) for mark in field.metadata for key in ("ge", "gt", "le") if hasattr(mark, key)}
     low, high = marks.get("ge", marks.get("gt")), marks.get("le")
     if low is None or high == contract_bounds.UNLIMITED:
@@ -183,7 +206,7 @@ def _bounds(field: FieldInfo) -> str:
     return f"{low} to {high}" if high is not None else f"from {low}" if "ge" in marks else f"above {low}"
 
 
-def _plain(value: object) -> str:
+def _render_default(value: object) -> str:
     get_secret = getattr(value, "get_secret_value", None)
     if isinstance(value, bool | tuple):
         return f"`{json.dumps(value)}`"
@@ -191,12 +214,12 @@ def _plain(value: object) -> str:
     return f"`{text.rpartition('/infra/')[1].lstrip('/') + text.rpartition('/infra/')[2]}`" if text else "none"
 
 
-def _quota() -> str:
+def _render_quota() -> str:
     rows = [f"- `{name}`: {field.default}" for name, field in Quota.model_fields.items()]
-    return f"## `quota` in the tenants file\n\n{_text(Quota.__doc__ or '')}\n\n" + "\n".join(rows) + "\n"
+    return f"## `quota` in the tenants file\n\n{_plain_help(Quota.__doc__ or '')}\n\n" + "\n".join(rows) + "\n"
 
 
-def _limits() -> str:
+def _render_limits() -> str:
     source = inspect.getsource(contract_bounds)
     lines = ["Bounds that the code keeps. No setting changes them.\n"]
     for line in source.splitlines():
@@ -204,15 +227,15 @@ def _limits() -> str:
             lines += [f"\n## {match[1]}\n"]
         elif match := re.match(r"([A-Z][A-Z0-9_]*)(?:: [^=]+)? = (.+?)(?:  # (.+))?$", line):
             note = f", {match[3]}" if match[3] else ""
-            lines.append(f"- `{match[1]}`: {_value(getattr(contract_bounds, match[1]))}{note}")
+            lines.append(f"- `{match[1]}`: {_render_value(getattr(contract_bounds, match[1]))}{note}")
     return "\n".join(lines)
 
 
-def _value(value: object) -> str:
+def _render_value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"`{value}`"
 
 
-def _messages() -> str:
+def _render_messages() -> str:
     head = (
         "One row per message of `contracts/bulkhead_contracts/catalog.py`. The broker's permissions follow from these "
         "rows. Schemas lie in `contracts/schemas`, examples in `contracts/examples`, the AsyncAPI document in "
@@ -229,14 +252,18 @@ def _messages() -> str:
             receivers: dict[tuple[str, ...], list[str]] = {}
             for receiver, names in senders.items():
                 receivers.setdefault(tuple(names), []).append(receiver)
-            ways = "; ".join(f"{', '.join(names)}→{', '.join(found)}" for names, found in receivers.items())
+            ways = "; ".join(
+                f"{', '.join(names)}→{', '.join(receiver_names)}" for names, receiver_names in receivers.items()
+            )
             plane = " (rpc)" if row.plane == "rpc" else ""
-            told = re.split(r"[.;?] |\.$", _text((row.body.__doc__ or "").partition("\n")[0]))[0].removesuffix(" (rpc)")
-            lines.append(f"- `{row.body.ce_type()}`{plane}, {ways}: {told}")
+            summary = re.split(r"[.;?] |\.$", _plain_help((row.body.__doc__ or "").partition("\n")[0]))[0].removesuffix(
+                " (rpc)"
+            )
+            lines.append(f"- `{row.body.ce_type()}`{plane}, {ways}: {summary}")
     return "\n".join(lines)
 
 
-def _http() -> str:
+def _render_http() -> str:
     head = (
         "A gateway serves its OpenAPI document at `/openapi.json` (committed: `contracts/openapi.json`). A request "
         "carries `X-API-Key: KEY` or `Authorization: Bearer JWT`. A request that changes something carries an "
@@ -252,7 +279,7 @@ def _http() -> str:
     return "\n".join(rows)
 
 
-def _tools() -> str:
+def _render_tools() -> str:
     comment = tools_catalog.OWN.read_text().split("\n\n", 1)[0]
     lines = [
         line.removeprefix("#").strip() if not line.startswith("#   ") else f"  {line[1:].strip()}"
@@ -260,7 +287,7 @@ def _tools() -> str:
     ]
     fields = re.sub(r"(?m)^([a-z_]+)  +", r"- `\1`: ", "\n".join(lines))
     rows = ["\n## Tools that come with the mesh\n"]
-    for row in tools_catalog.rows():
+    for row in tools_catalog.tool_rows():
         marks = [
             row.spec.effect,
             "" if row.spec.idempotent else "no key",
@@ -269,4 +296,4 @@ def _tools() -> str:
         ]
         first = row.spec.description.strip().split(". ")[0].rstrip(".")
         rows.append(f"- `{row.spec.name}` ({', '.join(filter(None, marks))}): {first}.")
-    return _escaped(fields) + "\n" + "\n".join(rows)
+    return _escape_brackets(fields) + "\n" + "\n".join(rows)

@@ -25,7 +25,7 @@ _RECORD = "When that is meant, `python -m bulkhead_infra.render --release` recor
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReleaseFinding:
     """A released name that is not what it was. breaking: a release cannot record it."""
 
     name: str
@@ -33,36 +33,40 @@ class Finding:
     message: str
 
 
-def current() -> dict[str, dict[str, Any]]:
+def current_schemas() -> dict[str, dict[str, Any]]:
     """Today's schemas: every message version by its ce-type, and what else crosses a wire by its name."""
-    kinds = [(one.ce_type(), one) for one in schemas.bodies()] + list(schemas.ALSO.items())
-    found: dict[str, dict[str, Any]] = {name: schemas.schema_of(kind, name) for name, kind in kinds}
-    found["envelope"] = schemas.envelope_schema()
-    return found
+    kinds = [(body.ce_type(), body) for body in schemas.body_classes()] + list(schemas.ALSO.items())
+    current: dict[str, dict[str, Any]] = {name: schemas.schema_of(kind, name) for name, kind in kinds}
+    current["envelope"] = schemas.envelope_schema()
+    return current
 
 
-def read(root: Path) -> dict[str, dict[str, Any]]:
+def read_released(root: Path) -> dict[str, dict[str, Any]]:
     """The released schemas; {} before the first release."""
     path = root / FILE
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+    released: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    return released
 
 
-def compare(released: Schemas, today: Schemas) -> list[Finding]:
+def compare_releases(released: Schemas, today: Schemas) -> list[ReleaseFinding]:
     """Everything released that has gone, broken or changed."""
-    found = []
+    findings = []
     for name, old in released.items():
         if name not in today:
-            found.append(Finding(name, True, f"{name} was released and is gone: {_KEEP}"))
-        elif problems := compat.breaking(old, today[name]):
+            findings.append(ReleaseFinding(name, True, f"{name} was released and is gone: {_KEEP}"))
+        elif problems := compat.breaking_changes(old, today[name]):
             listed = "".join(f"\n  - {problem}" for problem in problems)
-            found.append(Finding(name, True, f"{name} was released and must not change like this:{listed}\n{_NEXT}"))
-        elif compat.changed(old, today[name]):
-            found.append(Finding(name, False, f"{name} differs from what was released, compatibly. {_RECORD}"))
-    return found
+            findings.append(
+                ReleaseFinding(name, True, f"{name} was released and must not change like this:{listed}\n{_NEXT}")
+            )
+        elif compat.has_changed(old, today[name]):
+            findings.append(
+                ReleaseFinding(name, False, f"{name} differs from what was released, compatibly. {_RECORD}")
+            )
+    return findings
 
 
-def text(released: Schemas) -> str:
+def render_released(released: Schemas) -> str:
     """The file: one line per name, so that a release is read line by line."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(released[name], sort_keys=True, ensure_ascii=False)}"
@@ -71,10 +75,10 @@ def text(released: Schemas) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def release(root: Path) -> list[Finding]:
+def record_release(root: Path) -> list[ReleaseFinding]:
     """Write the file with today's schemas; nothing is written when a finding that is returned is breaking."""
-    released, today = read(root), current()
-    findings = compare(released, today)
+    released, today = read_released(root), current_schemas()
+    findings = compare_releases(released, today)
     if not any(finding.breaking for finding in findings):
-        (root / FILE).write_text(text({**released, **today}))
+        (root / FILE).write_text(render_released({**released, **today}))
     return findings

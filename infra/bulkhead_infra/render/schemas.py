@@ -21,13 +21,13 @@ ALSO: dict[str, type[Contract]] = {
 """Shapes beside messages that cross a wire, by name."""
 
 
-def bodies() -> list[type[Body]]:
+def body_classes() -> list[type[Body]]:
     """Every body class of the catalog, older versions included."""
-    found: list[type[Body]] = []
+    classes: list[type[Body]] = []
     for row in catalog.ROWS:
-        found.append(row.body)
-        found.extend(old for old, _ in row.older.values())
-    return found
+        classes.append(row.body)
+        classes.extend(old for old, _ in row.older.values())
+    return classes
 
 
 def schema_of(kind: type[Contract], name: str) -> dict[str, object]:
@@ -67,12 +67,15 @@ def envelope_schema() -> dict[str, object]:
 
 
 def files() -> dict[str, str]:
-    found = {f"contracts/schemas/{kind.ce_type()}.json": _text(schema_of(kind, kind.ce_type())) for kind in bodies()}
+    texts = {
+        f"contracts/schemas/{kind.ce_type()}.json": _render_schema(schema_of(kind, kind.ce_type()))
+        for kind in body_classes()
+    }
     for name, kind in ALSO.items():
-        found[f"contracts/schemas/{name}.json"] = _text(schema_of(kind, name))
-    found["contracts/schemas/envelope.json"] = _text(envelope_schema())
-    return found
+        texts[f"contracts/schemas/{name}.json"] = _render_schema(schema_of(kind, name))
+    texts["contracts/schemas/envelope.json"] = _render_schema(envelope_schema())
+    return texts
 
 
-def _text(schema: dict[str, object]) -> str:
+def _render_schema(schema: dict[str, object]) -> str:
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

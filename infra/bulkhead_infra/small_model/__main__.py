@@ -36,16 +36,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     weights = model_file()
     xllamacpp: Any = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = str(weights)
     params.model_alias = [MODEL_NAME]
     params.n_ctx, params.n_parallel = CONTEXT_TOKENS * SLOTS, SLOTS
-    params.hostnames, params.port = [asked.host], asked.port
+    params.hostnames, params.port = [options.host], options.port
     params.use_jinja = True  # Tools by the model's own template.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = asked.threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     server = xllamacpp.Server(params)
     print(f"{MODEL_NAME} answers at {server.listening_address}", flush=True)
     signal.sigwait({signal.SIGINT, signal.SIGTERM})

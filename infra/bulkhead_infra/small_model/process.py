@@ -15,8 +15,8 @@ READY_S = 120.0
 END_S = 10.0
 
 
-def settings(port: int) -> dict[str, str]:
-    """What makes a mesh ask the small model on this port: a provider like any other, and free."""
+def provider_settings(port: int) -> dict[str, str]:
+    """Settings that make a mesh ask the small model on this port: a provider like any other, and free."""
     return {
         "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
         "OPENAI_API_KEY": "local",
@@ -28,7 +28,7 @@ def settings(port: int) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(log: Path) -> AsyncIterator[Mapping[str, str]]:
+async def run_small_model(log: Path) -> AsyncIterator[Mapping[str, str]]:
     """Serve it until the block ends. log: the file that llama.cpp's own output goes to. Raises RuntimeError."""
     model_file()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,8 +37,8 @@ async def running(log: Path) -> AsyncIterator[Mapping[str, str]]:
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
     try:
-        await _ready(process, port, log)
-        yield settings(port)
+        await _wait_until_ready(process, port, log)
+        yield provider_settings(port)
     finally:
         if process.returncode is None:
             process.terminate()
@@ -48,7 +48,7 @@ async def running(log: Path) -> AsyncIterator[Mapping[str, str]]:
                 process.kill()
 
 
-async def _ready(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+async def _wait_until_ready(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
     async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(READY_S):
         while process.returncode is None:
             try:

@@ -14,7 +14,7 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Bus
 from bulkhead.testing.mesh_backend import TENANTS
 from bulkhead.tools import packs as packages
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead_infra.identity import callers
 from bulkhead_infra.local.environment import PREFIX
 
@@ -28,7 +28,7 @@ READABLE = 0o644
 
 def write_tenants(path: Path, packs: Sequence[str]) -> Path:
     """One row, referenced by all others: YAML of three hundred rows takes a second to read. Raises PackError."""
-    specs = [row.spec for row in rows(tuple(packs))]
+    specs = [row.spec for row in tool_rows(tuple(packs))]
     tools, writes = [spec.name for spec in specs], [spec.name for spec in specs if spec.effect == "write"]
     every = {"tools": tools, "default_writes": writes, "document_scopes": ["default"], "task": TASK, "day": DAY}
     lines = [f"{DEFAULT_TENANT}: &every {json.dumps(every)}", *(f"{name}: *every" for name in TENANTS)]
@@ -81,7 +81,7 @@ class KeyFile:
 
     def add(self, tenant: str, person: str, role: str) -> str:
         key = callers.new_key()
-        self._rows.append(callers.row(key, tenant, person, role))
+        self._rows.append(callers.key_row(key, tenant, person, role))
         self._write()
         return key
 

@@ -18,13 +18,13 @@ from typing import Any, assert_never
 
 from bulkhead.bus.port import Bus
 from bulkhead.tcp_ports import free_port
-from bulkhead.testing.mesh_backend import CannotDo, Wishes
-from bulkhead.testing.relay import Relay
+from bulkhead.testing.mesh_backend import CannotDo, StageOptions
+from bulkhead.testing.relay import BrokerRelay
 from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.docker.image_contents import KEYS_OF
 from bulkhead_infra.docker.images import tag_of
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.identity.policy import ReachablePlace
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import GATEWAY_URL, SERVICES, Setting
 from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_policy, write_tenants
@@ -60,14 +60,14 @@ class Containers(Relayed):
 
     mode = "containers"
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, wishes: StageOptions) -> None:
         self._wishes, self._folder = wishes, wishes.folder
         self.logs = self._folder / "logs"
         self.url = self.model_url = ""
         self._dock = Dock(f"bulkhead-test-{secrets.token_hex(3)}")
         self._boxes: dict[str, Box] = {}
-        self._wires: dict[str, Relay] = {}
-        self._ways: list[Relay] = []
+        self._wires: dict[str, BrokerRelay] = {}
+        self._ways: list[BrokerRelay] = []
 
     async def open(self) -> None:
         self.logs.mkdir(parents=True)
@@ -126,7 +126,7 @@ class Containers(Relayed):
             environment |= _given(setting, row.port)
         environment |= variables(knobs, settings_of(name).model_fields)
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
-        if Place.DOCUMENTS in policy.load().services[name].reaches:
+        if ReachablePlace.DOCUMENTS in policy.load_policy().services[name].reaches:
             volumes["documents"] = DATA
         if {Setting.CALLERS, Setting.TENANTS, Setting.POLICY} & set(row.environment):
             volumes[str(self._folder / "test")] = f"{TEST}:ro"
@@ -218,9 +218,9 @@ class Containers(Relayed):
             words = ["bulkhead_infra.docker.probes", name]
         return await self._boxes[name].fails("python3", "-S", "-P", "-m", *words)
 
-    async def _way(self, host: str, port: int) -> Relay:
+    async def _way(self, host: str, port: int) -> BrokerRelay:
         """From the containers to a port of this machine."""
-        way = Relay(lambda: ("127.0.0.1", port), host)
+        way = BrokerRelay(lambda: ("127.0.0.1", port), host)
         try:
             await way.open()
         except OSError as error:

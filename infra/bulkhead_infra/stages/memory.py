@@ -18,8 +18,8 @@ from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Bus
 from bulkhead.tcp_ports import free_port
 from bulkhead.testing.mesh import Build, MemoryMesh
-from bulkhead.testing.mesh_backend import CannotDo, Wishes
-from bulkhead_infra.composition import newest_logic, root
+from bulkhead.testing.mesh_backend import CannotDo, StageOptions
+from bulkhead_infra.composition import composition_root, newest_logic
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.settings import Settings as ModelSettings
@@ -41,7 +41,7 @@ class Memory:
     mode = "memory"
     tool_trial = ToolTrial
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, wishes: StageOptions) -> None:
         self._wishes, self._folder = wishes, wishes.folder
         self.logs = self._folder / "logs"
         self.url = self.doors_url = self.model_url = ""
@@ -83,7 +83,7 @@ class Memory:
             for (name, _), running in self._mesh.running.items():
                 if running.task.done():
                     running.task.result()
-                if not running.service.ready():
+                if not running.service.is_ready():
                     missing.append(name)
             if not missing:
                 return
@@ -149,7 +149,7 @@ class Memory:
     async def _end(self, name: str) -> None:
         for service, instance in [key for key in self._mesh.running if key[0] == name]:
             task = self._mesh.running[service, instance].task
-            self._mesh.kill(service, instance)
+            self._mesh.kill_replica(service, instance)
             await asyncio.gather(task, return_exceptions=True)
 
     def _builds(self, port: int, doors_port: int) -> dict[str, Build]:
@@ -172,7 +172,7 @@ class Memory:
         }
 
     def _build(self, name: str, given: Sequence[Mapping[str, Any]]) -> Build:
-        found = root(name)
+        found = composition_root(name)
         own = {field: value for part in given for field, value in part.items()}
         wished = {knob: value for knob, value in self._wishes.knobs.items() if knob in found.settings.model_fields}
         settings = found.settings(**{"data_dir": self._folder, "trace": False, **own, **wished})
@@ -188,7 +188,7 @@ class _WiredMesh(MemoryMesh):
         self.broker.wires = wires
         self.operator = MemoryBus(self.broker, "operator")
 
-    def _bus(self, name: str) -> MemoryBus:
+    def _new_bus(self, name: str) -> MemoryBus:
         assert isinstance(self.broker, WiredBroker)
         return MemoryBus(cast(MemoryBroker, Wired(self.broker, name)), name)
 

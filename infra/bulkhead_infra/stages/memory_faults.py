@@ -1,7 +1,7 @@
 """The wires of the in-memory broker: those of one service can be cut, made long, or stand still.
 
 In: what a service says to the broker and is told by it. Out: the same, later, never, or once it may. For meshes in one
-process; processes have a `bulkhead.testing.relay.Relay` each.
+process; processes have a `bulkhead.testing.relay.BrokerRelay` each.
 """
 
 import asyncio

@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from urllib.parse import urlsplit
 
 from bulkhead.bus.port import Bus
-from bulkhead.testing.mesh_backend import CannotDo, Wishes
-from bulkhead.testing.relay import Relay
+from bulkhead.testing.mesh_backend import CannotDo, StageOptions
+from bulkhead.testing.relay import BrokerRelay
 from bulkhead_infra.local.environment import PROVIDER
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.processes.child import StartFailed
@@ -28,10 +28,10 @@ class Processes(Relayed):
 
     mode = "processes"
 
-    def __init__(self, wishes: Wishes) -> None:
+    def __init__(self, wishes: StageOptions) -> None:
         self._wishes, self._folder = wishes, wishes.folder
         self._disk: Disk | None = None
-        self._wires: dict[str, Relay] = {}
+        self._wires: dict[str, BrokerRelay] = {}
         self._paused: dict[str, int] = {}
         self._said: list[str] = []
         self.url = self.doors_url = self.model_url = ""
@@ -42,7 +42,7 @@ class Processes(Relayed):
             self._disk = Disk(self._folder / "disk.img", self._folder / MESH, self._wishes.disk_mib)
             await asyncio.to_thread(self._disk.open)
         for name in SERVICES:
-            self._wires[name] = Relay(self._broker)
+            self._wires[name] = BrokerRelay(self._broker)
             await self._wires[name].open()
         extra = {name: {"BULKHEAD_NATS_URL": f"nats://127.0.0.1:{wire.port}"} for name, wire in self._wires.items()}
         self._mesh = LocalMesh(
@@ -69,7 +69,7 @@ class Processes(Relayed):
 
     async def ready(self, timeout_s: float) -> None:
         try:
-            await self._mesh.wait_ready(timeout_s)
+            await self._mesh.wait_until_ready(timeout_s)
         except StartFailed as error:
             raise TimeoutError(f"{error}; see {self.logs}") from error
 
@@ -85,20 +85,20 @@ class Processes(Relayed):
         (self.logs / "supervisor.log").write_text("".join(f"{line}\n" for line in self._said))
 
     async def kill(self, service: str, *, hold: bool) -> None:
-        await self._mesh.kill(service, hold=hold)
+        await self._mesh.kill_replica(service, hold=hold)
 
     async def restart(self, service: str) -> None:
-        await self._mesh.restart(service)
+        await self._mesh.restart_replica(service)
 
     async def pause(self, service: str) -> None:
-        pid = self._mesh.unit(service).pid
+        pid = self._mesh.unit_of(service).pid
         assert pid is not None, f"{service} does not run"
         self._paused[service] = pid
         os.kill(pid, signal.SIGSTOP)
 
     async def resume(self, service: str) -> None:
         pid = self._paused.pop(service, None)
-        if pid is not None and pid == self._mesh.unit(service).pid:
+        if pid is not None and pid == self._mesh.unit_of(service).pid:
             os.kill(pid, signal.SIGCONT)
 
     async def fill_disk(self) -> None:
@@ -126,7 +126,7 @@ class Processes(Relayed):
             await asyncio.to_thread(self._disk.close)
 
 
-def _environ(wishes: Wishes) -> dict[str, str]:
+def _environ(wishes: StageOptions) -> dict[str, str]:
     """The environment of this process without its model provider, with the knobs and the folders of the packs."""
     own = {name: value for name, value in os.environ.items() if name not in PROVIDER}
     own |= variables(wishes.knobs, wishes.knobs)

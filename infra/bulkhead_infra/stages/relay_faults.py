@@ -3,19 +3,19 @@
 In: a service's name, or a delay. Out: its wire is cut, mended, or long.
 """
 
-from bulkhead.testing.relay import Relay
+from bulkhead.testing.relay import BrokerRelay
 
 
 class Relayed:
     """The part of a Stage that its wires make; see Stage."""
 
-    _wires: dict[str, Relay]
+    _wires: dict[str, BrokerRelay]
 
     async def disconnect(self, service: str) -> None:
-        self._wires[service].cut()
+        self._wires[service].cut_wire()
 
     async def reconnect(self, service: str) -> None:
-        self._wires[service].mend()
+        self._wires[service].mend_wire()
 
     async def slow_broker(self, delay_ms: float) -> None:
         for wire in self._wires.values():

@@ -16,12 +16,12 @@ _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z
 _PORTS = {"https": 443, "http": 80}
 
 
-class Forbidden(ValueError):
-    """Nothing is posted to this URL; the message says why, and never quotes what may be secret in it."""
+class PushUrlForbidden(ValueError):
+    """Refusal to post to this URL; the message says why, and never quotes what may be secret in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PushTarget:
     """host: in small letters, without brackets. private: it may be private and plain http."""
 
     host: str
@@ -29,43 +29,45 @@ class Place:
     private: bool
 
 
-def place(url: str, policy: PushPolicy) -> Place:
-    """Where a URL leads. Raises Forbidden."""
-    if not policy.on:
-        raise Forbidden("the tenant's row names no hosts that push notifications may go to")
+def parse_push_url(url: str, policy: PushPolicy) -> PushTarget:
+    """Target of a URL. Raises PushUrlForbidden."""
+    if not policy.is_enabled:
+        raise PushUrlForbidden("the tenant's row names no hosts that push notifications may go to")
     if len(url) > bounds.MAX_PUSH_URL_CHARS:
-        raise Forbidden(f"the URL has {len(url):,} characters, of {bounds.MAX_PUSH_URL_CHARS:,} allowed")
-    if not url.isascii() or not url.isprintable() or any(one in ' \\"<>^`{|}' for one in url):
-        raise Forbidden("the URL holds blanks, backslashes or other characters that a URL has only percent-encoded")
+        raise PushUrlForbidden(f"the URL has {len(url):,} characters, of {bounds.MAX_PUSH_URL_CHARS:,} allowed")
+    if not url.isascii() or not url.isprintable() or any(char in ' \\"<>^`{|}' for char in url):
+        raise PushUrlForbidden(
+            "the URL holds blanks, backslashes or other characters that a URL has only percent-encoded"
+        )
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip(".").lower(), parts.port
     except ValueError:
-        raise Forbidden("the URL's host or port is none") from None
+        raise PushUrlForbidden("the URL's host or port is none") from None
     if parts.scheme not in _PORTS or not host:
-        raise Forbidden("the URL is no https URL with a host")
+        raise PushUrlForbidden("the URL is no https URL with a host")
     if "@" in parts.netloc:
-        raise Forbidden("the URL holds a user name or password; use the token")
+        raise PushUrlForbidden("the URL holds a user name or password; use the token")
     if parts.fragment:
-        raise Forbidden("the URL holds a fragment")
+        raise PushUrlForbidden("the URL holds a fragment")
     port = _PORTS[parts.scheme] if port is None else port
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if shown in {one.lower() for one in policy.private_hosts}:
-        return Place(host, port, True)
+    host_and_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if host_and_port in {private_host.lower() for private_host in policy.private_hosts}:
+        return PushTarget(host, port, True)
     if parts.scheme != "https":
-        raise Forbidden("the URL is plain http; only https is posted to")
+        raise PushUrlForbidden("the URL is plain http; only https is posted to")
     if _is_address(host):
-        raise Forbidden("the URL's host is an IP address; use its name")
+        raise PushUrlForbidden("the URL's host is an IP address; use its name")
     if not _NAME.fullmatch(host):
-        raise Forbidden("the URL's host is no host name")
-    if not any(_allows(one, host, port) for one in policy.hosts):
-        raise Forbidden(f"{shown} is none of the hosts that this tenant's push notifications may go to")
-    return Place(host, port, False)
+        raise PushUrlForbidden("the URL's host is no host name")
+    if not any(_pattern_allows(pattern, host, port) for pattern in policy.hosts):
+        raise PushUrlForbidden(f"{host_and_port} is none of the hosts that this tenant's push notifications may go to")
+    return PushTarget(host, port, False)
 
 
-def _allows(pattern: str, host: str, port: int) -> bool:
-    name, _, given = pattern.lower().partition(":")
-    if port != int(given or 443):
+def _pattern_allows(pattern: str, host: str, port: int) -> bool:
+    name, _, port_text = pattern.lower().partition(":")
+    if port != int(port_text or 443):
         return False
     if name == "*":
         return "." in host

@@ -17,6 +17,6 @@ STATES: Mapping[str, str] = {
 WORKING, ASKS = "TASK_STATE_WORKING", "TASK_STATE_INPUT_REQUIRED"
 
 
-def state(status: str, asks: bool) -> str:
+def a2a_state(status: str, asks: bool) -> str:
     """asks: a call of it waits for a person."""
     return ASKS if asks and status == "paused" else STATES.get(status, WORKING)

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections import OrderedDict
 
-from bulkhead.bus.port import Bus, PublishRefused, Stored
+from bulkhead.bus.port import Bus, PublishRefused, StoredMessage
 from bulkhead.flow.content import reference as reference
 from bulkhead.flow.content import summarise as summarise
 from bulkhead_contracts import bounds, envelope, subjects
@@ -19,7 +19,7 @@ FOLLOWER_LAGS_S = (0.01, 0.04, 0.16)
 
 
 class BlobMissing(LookupError):
-    """No blob under this reference (expired, or it was never stored)."""
+    """Missing blob under this reference (expired, or it was never stored)."""
 
 
 class BlobCorrupt(ValueError):
@@ -48,14 +48,14 @@ class Blobs:
         key = (ref.author, tenant, ref.sha256)
         if key in self._cache:
             return ref
-        subject = subjects.blob(ref.author, tenant, ref.sha256)
+        subject = subjects.blob_subject(ref.author, tenant, ref.sha256)
         try:
             await self._bus.publish(subject, raw, {"content-type": media_type}, envelope.message_id(self._key, subject))
         except PublishRefused:
             # The stream holds one message per subject and refuses a second: fine when it is there.
-            if await self._find(subject) is None:
+            if await self._find_stored(subject) is None:
                 raise
-        self._remember(key, raw)
+        self._cache_blob(key, raw)
         return ref
 
     async def get(self, tenant: str, ref: ContentRef) -> bytes:
@@ -64,30 +64,30 @@ class Blobs:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        stored = await self._find(subjects.blob(*key))
+        stored = await self._find_stored(subjects.blob_subject(*key))
         if stored is None:
             raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author}; it may have expired")
         if hashlib.sha256(stored.body).hexdigest() != ref.sha256:
             raise BlobCorrupt(f"content {ref.sha256[:12]} by {ref.author} does not match its digest")
-        self._remember(key, stored.body)
+        self._cache_blob(key, stored.body)
         return stored.body
 
-    async def _find(self, subject: str) -> Stored | None:
-        found = await self._bus.last(subjects.BLOBS_STREAM, subject)
+    async def _find_stored(self, subject: str) -> StoredMessage | None:
+        stored = await self._bus.last(subjects.BLOBS_STREAM, subject)
         for pause_s in FOLLOWER_LAGS_S:
-            if found is not None:
+            if stored is not None:
                 break
             await asyncio.sleep(pause_s)
-            found = await self._bus.last(subjects.BLOBS_STREAM, subject)
-        return found
+            stored = await self._bus.last(subjects.BLOBS_STREAM, subject)
+        return stored
 
-    async def text(self, tenant: str, ref: ContentRef) -> str:
-        """As `get`, decoded; bytes that are not UTF-8 are replaced."""
+    async def get_text(self, tenant: str, ref: ContentRef) -> str:
+        """Text of a reference's blob; bytes that are not UTF-8 are replaced."""
         return (await self.get(tenant, ref)).decode("utf-8", "replace")
 
-    def _remember(self, key: tuple[str, str, str], raw: bytes) -> None:
+    def _cache_blob(self, key: tuple[str, str, str], raw: bytes) -> None:
         self._cache[key] = raw
         self._room -= len(raw)
         while self._room < 0 and self._cache:
-            _, gone = self._cache.popitem(last=False)
-            self._room += len(gone)
+            _, evicted = self._cache.popitem(last=False)
+            self._room += len(evicted)

@@ -13,15 +13,15 @@ class BusError(Exception):
 
 
 class BusUnavailable(BusError):
-    """No answer in time, or no connection: the outcome is unknown. Retry with the same message id."""
+    """Missing answer or connection: the outcome is unknown. Retry with the same message id."""
 
 
 class BusClosed(BusUnavailable):
     """This connection is closed for good: a retry is of no use."""
 
 
-class NobodyAnswers(BusUnavailable):
-    """No service received the request: nothing was done."""
+class NoResponders(BusUnavailable):
+    """Request that no service received: nothing was done."""
 
 
 class PublishRefused(BusError):
@@ -33,7 +33,7 @@ class WrongLastSequence(BusError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredMessage:
     """A message as it lies in a stream. time_unix_ms is the broker's clock.
 
     The properties read one token or one header each, unchecked: `runtime.inbound.read` checks a whole message. Those of
@@ -58,12 +58,12 @@ class Stored:
 
     @property
     def tenant(self) -> str:
-        """Whose task it is of."""
+        """Tenant of its task."""
         return self.subject.split(".", 5)[4]
 
     @property
     def task(self) -> str:
-        """Which task it is of."""
+        """Task that it is of."""
         return self.subject.split(".", 6)[5]
 
     @property
@@ -105,7 +105,9 @@ class PubAck:
 
 @dataclass(frozen=True, slots=True)
 class StreamCounts:
-    """How much a stream holds. max_bytes: 0 for no bound. by_subject: messages per subject, of those asked about."""
+    """Contents of a stream, counted. max_bytes: 0 for no bound. by_subject: messages per subject, of those asked
+    about.
+    """
 
     last_sequence: int
     bytes: int
@@ -127,16 +129,16 @@ class DurableCounts:
     quiet_ms: int
 
 
-class Delivery(Protocol):
+class BusDelivery(Protocol):
     """A message handed to a consumer. Exactly one of ack, nak or term ends it."""
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> StoredMessage:
         """The message."""
 
     @property
     def stream(self) -> str:
-        """Where it lies."""
+        """Its stream."""
 
     @property
     def consumer_sequence(self) -> int:
@@ -165,18 +167,19 @@ class Consumer(Protocol):
     def ack_wait_s(self) -> float:
         """After so long without a word of it, the broker hands a delivery out again."""
 
-    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> Sequence[Delivery]:
+    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> Sequence[BusDelivery]:
         """Up to `max_messages` as soon as there is one; [] after the timeout. Never prefetches beyond it."""
 
-    async def hand_over(self, max_messages: int, take: Callable[[Delivery], None], timeout_s: float = 5.0) -> None:
-        """As fetch, but each delivery goes to `take` at once, which must return quickly and not raise. Returns after
-        some deliveries, so that the caller can count its free slots again."""
+    async def hand_over(self, max_messages: int, take: Callable[[BusDelivery], None], timeout_s: float = 5.0) -> None:
+        """Fetch deliveries, each handed to `take` at once, which must return quickly and not raise. Returns after
+        some of them, so that the caller can count its free slots again.
+        """
 
     async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveMessage:
     """An unstored message."""
 
     subject: str
@@ -189,18 +192,18 @@ class LiveSubscription(Protocol):
 
     @property
     def dropped(self) -> int:
-        """How many messages did not fit."""
+        """Number of messages that did not fit."""
 
-    def __aiter__(self) -> AsyncIterator[Live]: ...
+    def __aiter__(self) -> AsyncIterator[LiveMessage]: ...
     async def close(self) -> None: ...
 
 
-RpcHandler = Callable[[Live], Awaitable[tuple[Mapping[str, str], bytes]]]
-Stands = Callable[[Live], bool]
+RpcHandler = Callable[[LiveMessage], Awaitable[tuple[Mapping[str, str], bytes]]]
+Stands = Callable[[LiveMessage], bool]
 """Whether a request waits for something to happen, and its handler bounds how many do."""
 
 
-def no_request(asked: Live) -> bool:
+def no_request(asked: LiveMessage) -> bool:
     """None of them stands."""
     return False
 
@@ -217,7 +220,7 @@ class Schedule:
 
 
 class Bus(Protocol):
-    """What a service can do on the bus; its credentials decide which subjects."""
+    """Operations of a service on the bus; its credentials decide which subjects."""
 
     async def publish(
         self,
@@ -247,7 +250,7 @@ class Bus(Protocol):
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
-    ) -> Live:
+    ) -> LiveMessage:
         """Send a request and wait for one reply. Raises BusUnavailable without a reply in time."""
 
     async def serve(
@@ -256,27 +259,27 @@ class Bus(Protocol):
         """Answer requests, shared among a queue group; returns a function that stops. stands: of a request that must
         not take the turn of others: it is handed to the handler at once."""
 
-    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
+    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
         """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the
         durable heeds ranks (0 to 9); a hint that nothing may rely on."""
 
-    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         """Stored messages of a subject filter with sequence > after, in order; [] when there are none (yet)."""
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message of a subject (wildcards allowed)."""
 
     async def last_sequence(self, stream: str) -> int:
         """The last sequence of a stream, 0 when it is empty; read from its leader, not from a lagging follower."""
 
     async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
-        """What a stream holds; subjects: a filter, whose subjects are counted one by one (100,000 at most)."""
+        """Counts of a stream; subjects: a filter, whose subjects are counted one by one (100,000 at most)."""
 
     async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
-        """What waits for a durable; None when there is none of this name."""
+        """Counts of what waits for a durable; None when there is none of this name."""
 
-    async def ready(self) -> bool:
-        """Whether the broker answers now."""
+    async def is_ready(self) -> bool:
+        """True if the broker answers now."""
 
     async def wait_closed(self) -> str:
         """Return the reason when the connection is closed for good; the process must end then."""

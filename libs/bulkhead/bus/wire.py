@@ -17,7 +17,7 @@ from bulkhead.bus.port import (
     DurableCounts,
     PubAck,
     PublishRefused,
-    Stored,
+    StoredMessage,
     StreamCounts,
     WrongLastSequence,
 )
@@ -99,7 +99,7 @@ def _is_subject(text: str) -> bool:
 
 
 def stored_bytes(headers: Mapping[str, str], body: bytes) -> int:
-    """What a message counts against a stream's limit: its headers as they are sent, and its body."""
+    """Bytes of a message that count against a stream's limit: its headers as they are sent, and its body."""
     framing = len("NATS/1.0\r\n") + len("\r\n")
     return len(body) + framing + len("".join(headers)) + len("".join(headers.values()).encode()) + 4 * len(headers)
 
@@ -134,8 +134,8 @@ class StreamWrongLastSequence(WrongLastSequence):
         self.stream = stream
 
 
-class Place(NamedTuple):
-    """Where a delivery stands: parsed from its ack subject."""
+class AckPosition(NamedTuple):
+    """Position of a delivery: parsed from its ack subject."""
 
     stream: str
     attempts: int
@@ -144,18 +144,18 @@ class Place(NamedTuple):
     time_unix_ms: int
 
 
-def place(ack_subject: str) -> Place | None:
+def parse_ack_subject(ack_subject: str) -> AckPosition | None:
     """Parse `$JS.ACK.<stream>.<durable>.<delivered>.<sseq>.<cseq>.<ns>.<pending>`, or the form with domain and
     account hash after ACK; None for anything else."""
     tokens = ack_subject.split(".")
     if len(tokens) < 9 or tokens[0] != "$JS" or tokens[1] != "ACK":
         return None
-    at = 2 if len(tokens) == 9 else 4
+    offset = 2 if len(tokens) == 9 else 4
     try:
-        delivered, sequence, consumer_sequence, time_ns = (int(token) for token in tokens[at + 2 : at + 6])
+        delivered, sequence, consumer_sequence, time_ns = (int(token) for token in tokens[offset + 2 : offset + 6])
     except ValueError:
         return None
-    return Place(tokens[at], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
+    return AckPosition(tokens[offset], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
 
 
 def stream_counts(body: bytes, stream: str) -> StreamCounts:
@@ -178,24 +178,24 @@ def durable_counts(body: bytes, durable: str) -> DurableCounts | None:
         answer = json.loads(body)
         if int((answer.get("error") or {}).get("err_code", 0)) == NO_DURABLE:
             return None
-        asked = time_of(answer["ts"])
+        now_ms = time_of(answer["ts"])
         active = (answer.get(part, {}).get("last_active") for part in ("delivered", "ack_floor"))
-        last = max((time_of(one) for one in active if one), default=0)
+        last = max((time_of(stamp) for stamp in active if stamp), default=0)
         waits = int(answer["num_pending"]), int(answer["num_ack_pending"])
-        return DurableCounts(*waits, int(answer.get("num_waiting", 0)), max(0, asked - last))
+        return DurableCounts(*waits, int(answer.get("num_waiting", 0)), max(0, now_ms - last))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BusError(f"{durable} does not tell what waits for it ({error!r}); run the provisioner") from error
 
 
 def was_first(headers: Mapping[str, str], nothing_on: str) -> bool:
-    """Whether the broker held, when it stored this message, that its stream had nothing under a filter.
+    """True if the broker held, when it stored this message, that its stream had nothing under a filter.
 
     It keeps what it was asked to expect, and stores nothing that it finds otherwise.
     """
     return headers.get(EXPECTED_ON) == nothing_on and headers.get(EXPECTED_LAST_ON_SUBJECT) == "0"
 
 
-def status(headers: Mapping[str, str] | None) -> int:
+def status_code(headers: Mapping[str, str] | None) -> int:
     """The status of a broker's own answer; 0 for a message, and for a stored one whatever its author wrote into it."""
     if not headers or SEQUENCE in headers:
         return 0
@@ -205,20 +205,20 @@ def status(headers: Mapping[str, str] | None) -> int:
 
 def time_of(stamp: str) -> int:
     """Unix milliseconds of the broker's RFC 3339 time with up to nine fractional digits, rounded down."""
-    seconds, _, rest = stamp.removesuffix("Z").partition(".")
-    whole = int(datetime.fromisoformat(seconds).replace(tzinfo=UTC).timestamp())
-    return whole * 1000 + int((rest + "000")[:3])
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    whole_s = int(datetime.fromisoformat(seconds).replace(tzinfo=UTC).timestamp())
+    return whole_s * 1000 + int((fraction + "000")[:3])
 
 
-def rfc3339(time_unix_ms: int) -> str:
+def format_rfc3339(time_unix_ms: int) -> str:
     """The broker's form of a time."""
     text = datetime.fromtimestamp(time_unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
-def read_message(headers: Mapping[str, str], body: bytes) -> Stored:
+def read_message(headers: Mapping[str, str], body: bytes) -> StoredMessage:
     """A message of a direct get, as it was stored."""
-    return Stored(
+    return StoredMessage(
         subject=headers["Nats-Subject"],
         headers={key: value for key, value in headers.items() if key not in _READ_HEADERS},
         body=body,
@@ -227,11 +227,11 @@ def read_message(headers: Mapping[str, str], body: bytes) -> Stored:
     )
 
 
-def read_page(answers: Sequence[tuple[Mapping[str, str] | None, bytes]], stream: str) -> list[Stored]:
+def read_page(answers: Sequence[tuple[Mapping[str, str] | None, bytes]], stream: str) -> list[StoredMessage]:
     """All messages of a (batched) direct get, whose last answer may be a status. Raises BusUnavailable, BusError."""
-    page: list[Stored] = []
+    page: list[StoredMessage] = []
     for headers, body in answers:
-        code = status(headers)
+        code = status_code(headers)
         if code in (0, 204):
             assert headers is not None
             # Each answer names the one before it: a fold must never be built on an answer with a hole.

@@ -21,7 +21,8 @@ MAX_API_KEYS = 10_000
 
 
 class ApiKey(Contract):
-    """One row of the key file: the digest of a key, and its owner. role `worker`: a program that takes delegated steps,
+    """One row of the key file: the digest of a key, and its owner. role `worker_of_key`: a program that takes
+    delegated steps,
     and may do nothing else; its person is the identity that a tenant's `delegated_roles` name."""
 
     sha256: Sha256
@@ -62,23 +63,23 @@ class ApiKeys:
                 ) from error
             log.error("api_keys_unreadable", path=str(self._path), reason=str(error))
 
-    def find(self, key: str) -> RequesterClaim | None:
+    def find_owner(self, key: str) -> RequesterClaim | None:
         """The person who owns a key."""
-        return self.owner(hashlib.sha256(key.encode()).hexdigest())
+        return self.owner_of_digest(hashlib.sha256(key.encode()).hexdigest())
 
-    def owner(self, digest: str) -> RequesterClaim | None:
+    def owner_of_digest(self, digest: str) -> RequesterClaim | None:
         """The person who owns the key with this digest."""
-        found = self._row(digest)
-        if found is None or found.role == "worker":
+        row = self._find_row(digest)
+        if row is None or row.role == "worker":
             return None
-        return RequesterClaim(tenant=found.tenant, person=found.person, role=found.role, via="api_key")
+        return RequesterClaim(tenant=row.tenant, person=row.person, role=row.role, via="api_key")
 
-    def worker(self, key: str) -> tuple[str, str] | None:
+    def worker_of_key(self, key: str) -> tuple[str, str] | None:
         """Tenant and name of the program that owns a key."""
-        found = self._row(hashlib.sha256(key.encode()).hexdigest())
-        return (found.tenant, found.person) if found is not None and found.role == "worker" else None
+        row = self._find_row(hashlib.sha256(key.encode()).hexdigest())
+        return (row.tenant, row.person) if row is not None and row.role == "worker" else None
 
-    def _row(self, digest: str) -> ApiKey | None:
+    def _find_row(self, digest: str) -> ApiKey | None:
         """Compares with every row, so that the time reveals nothing."""
         owners = [row for row in self._rows if hmac.compare_digest(row.sha256, digest)]
         return owners[-1] if owners else None

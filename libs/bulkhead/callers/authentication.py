@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead.callers.api_keys import KEY_PREFIX, ApiKeys
-from bulkhead.callers.tokens import CallerTokens, KeysUnavailable, TokenRefused, TokenSettings
+from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenRefused, TokenSettings
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 
-__all__ = ["Authenticator", "CallerSettings", "KeysUnavailable", "Unauthenticated", "credential_of"]
+__all__ = ["CallerAuthenticator", "CallerKeysUnavailable", "CallerSettings", "Unauthenticated", "credential_of"]
 HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
@@ -22,14 +22,14 @@ class CallerSettings(TokenSettings):
 
 
 class Unauthenticated(Exception):
-    """No credential of anybody here; hint: what the caller does."""
+    """Request without a credential of anybody here; hint: what the caller does."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
 
 
-class Authenticator:
+class CallerAuthenticator:
     """Turns a request's credentials into a claim."""
 
     def __init__(self, settings: CallerSettings) -> None:
@@ -39,37 +39,38 @@ class Authenticator:
     def load(self) -> None:
         """Read the key file once at start, so that a wrong one stops the start. Raises ValueError."""
         self._keys.load()
-        self._tokens.check()
+        self._tokens.check_settings()
 
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
         """The caller; names of headers are small letters, or the mapping ignores case. Raises Unauthenticated,
-        KeysUnavailable."""
+        CallerKeysUnavailable.
+        """
         credential = credential_of(headers)
         if _is_token(credential):
             try:
-                return await self._tokens.claim(credential)
+                return await self._tokens.claim_of_token(credential)
             except TokenRefused as error:
                 raise Unauthenticated(str(error), error.hint) from error
         self._keys.load()
-        claim = self._keys.find(credential)
+        claim = self._keys.find_owner(credential)
         if claim is None:
             hint = "check the key; `bulkhead up` writes one to credentials.json in its data directory"
             raise Unauthenticated("this API key is not known", hint)
         return claim
 
-    def owner(self, digest: str) -> RequesterClaim | None:
-        """Who has the API key with this SHA-256 digest (hexadecimal) now; None for nobody."""
+    def owner_of_digest(self, digest: str) -> RequesterClaim | None:
+        """Owner of the API key with this SHA-256 digest (hexadecimal) now; None for nobody."""
         self._keys.load()
-        return self._keys.owner(digest)
+        return self._keys.owner_of_digest(digest)
 
     def worker(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Tenant and name of a program that takes delegated steps. Raises Unauthenticated."""
         self._keys.load()
-        found = self._keys.worker(credential_of(headers))
-        if found is None:
+        identity = self._keys.worker_of_key(credential_of(headers))
+        if identity is None:
             hint = "use a key whose role is worker and whose person is the identity in `delegated_roles`"
             raise Unauthenticated("this is not the key of a program that takes steps", hint)
-        return found
+        return identity
 
     def token_of(self, headers: Mapping[str, str]) -> str:
         """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""

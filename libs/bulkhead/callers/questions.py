@@ -9,7 +9,7 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
 
 
-async def asked(context: Context, to: str, question: Body, claim: RequesterClaim, task: str, index: str) -> Body:
+async def ask_service(context: Context, to: str, question: Body, claim: RequesterClaim, task: str, index: str) -> Body:
     """The reply of a service. task: that it is about, or a name that stands for one. index: makes the question's id.
     Raises BusUnavailable, RpcRefused."""
     return await context.publisher.request(

@@ -1,4 +1,4 @@
-"""What callers hold of one replica at once (calls, streams, bytes): in all, per tenant, per person.
+"""Shares of one replica that callers hold at once (calls, streams, bytes): in all, per tenant, per person.
 
 In: whose, and how much. Out: the first share that has no room for it. Counts live in the process.
 """
@@ -22,34 +22,34 @@ class Shares:
         self._held: Counter[tuple[str, ...]] = Counter()
 
     @property
-    def most(self) -> int:
-        """What all together may hold."""
+    def capacity(self) -> int:
+        """Amount that all together may hold."""
         return self._most
 
     @property
     def held(self) -> int:
-        """What all together hold."""
+        """Amount that all together hold."""
         return self._held[()]
 
-    def full(self, tenant: str, person: str, more: int = 1) -> Share | None:
+    def first_full_share(self, tenant: str, person: str, more: int = 1) -> Share | None:
         """The first share without room for so much more: the person's own first, so that a caller who takes too much
         hears of it before others are refused."""
         shares = Share("person", self._of_person), Share("tenant", self._of_tenant), Share("all", self._most)
-        keyed = zip(_keys(tenant, person), shares, strict=True)
+        keyed = zip(_share_keys(tenant, person), shares, strict=True)
         return next((share for key, share in keyed if self._held[key] + more > share.most), None)
 
-    def take(self, tenant: str, person: str, amount: int = 1) -> None:
-        """So much is held now, whether it fits or not."""
-        for key in _keys(tenant, person):
+    def hold_amount(self, tenant: str, person: str, amount: int = 1) -> None:
+        """Hold so much more, whether it fits or not."""
+        for key in _share_keys(tenant, person):
             self._held[key] += amount
 
-    def give(self, tenant: str, person: str, amount: int = 1) -> None:
+    def release_amount(self, tenant: str, person: str, amount: int = 1) -> None:
         """Give it back."""
-        for key in _keys(tenant, person):
+        for key in _share_keys(tenant, person):
             self._held[key] -= amount
             if not self._held[key]:
                 del self._held[key]
 
 
-def _keys(tenant: str, person: str) -> tuple[tuple[str, ...], ...]:
+def _share_keys(tenant: str, person: str) -> tuple[tuple[str, ...], ...]:
     return (tenant, person), (tenant,), ()

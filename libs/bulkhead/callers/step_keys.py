@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from bulkhead_contracts.subjects import SubjectError, token
+from bulkhead_contracts.subjects import SubjectError, check_token
 
 PREFIX = "bks_"
 _BETWEEN = "~"
@@ -15,7 +15,7 @@ _MAX_NUMBER_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class WorkerIdentity:
     """A program outside, as its own key names it."""
 
     tenant: str
@@ -39,24 +39,24 @@ class StepKeys:
     def __init__(self, secret: bytes) -> None:
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"bulkhead-steps").digest()
 
-    def made(self, key: StepKey) -> str:
+    def format_key(self, key: StepKey) -> str:
         """The key as text: letters, digits and `_-~`."""
-        said = _BETWEEN.join((key.tenant, key.identity, key.task, key.call_id, str(key.number)))
-        return f"{PREFIX}{said}{_BETWEEN}{self._seal(said)}"
+        joined = _BETWEEN.join((key.tenant, key.identity, key.task, key.call_id, str(key.number)))
+        return f"{PREFIX}{joined}{_BETWEEN}{self._seal_text(joined)}"
 
-    def read(self, text: str) -> StepKey | None:
+    def parse_key(self, text: str) -> StepKey | None:
         """The key that a text is; None where doors did not make it."""
-        said, _, seal = text.removeprefix(PREFIX).rpartition(_BETWEEN)
-        if not hmac.compare_digest(self._seal(said).encode(), seal.encode("utf-8", "replace")):
+        joined, _, seal = text.removeprefix(PREFIX).rpartition(_BETWEEN)
+        if not hmac.compare_digest(self._seal_text(joined).encode(), seal.encode("utf-8", "replace")):
             return None
-        *names, number = said.split(_BETWEEN)
+        *names, number = joined.split(_BETWEEN)
         try:
-            tenant, identity, task, call_id = map(token, names)
+            tenant, identity, task, call_id = map(check_token, names)
         except (SubjectError, ValueError):
             return None
         if not (number.isascii() and number.isdigit() and len(number) <= _MAX_NUMBER_DIGITS):
             return None
         return StepKey(tenant, identity, task, call_id, int(number))
 
-    def _seal(self, said: str) -> str:
+    def _seal_text(self, said: str) -> str:
         return hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16, key=self._secret).hexdigest()

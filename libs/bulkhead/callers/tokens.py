@@ -1,7 +1,9 @@
-"""Callers' own tokens (JWTs): verified against a key set, each is a claim of who asks, or a refusal with its reason.
+"""Callers' own tokens (JWTs): verified against a key set, each is a claim of who asks, or a refusal with its
+reason.
 
-In: settings, tokens. Out: a RequesterClaim; TokenRefused, KeysUnavailable. The gateway verifies a token when it comes;
-the signer verifies the same token once more, so that a compromised gateway cannot ask in the name of who sent none.
+In: settings, tokens. Out: a RequesterClaim; TokenRefused, CallerKeysUnavailable. The gateway verifies a
+token when it comes; the signer verifies the same token once more, so that a compromised gateway cannot
+ask in the name of who sent none.
 """
 
 import json
@@ -36,7 +38,7 @@ class TokenSettings(ServiceSettings):
 
     @field_validator("jwt_algorithms")
     @classmethod
-    def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         # With a shared secret (or none) whoever can verify a token can also make one.
         weak = [name for name in value if name.upper() in SYMMETRIC]
         if weak:
@@ -52,7 +54,7 @@ class TokenRefused(Exception):
         self.hint = hint
 
 
-class KeysUnavailable(Exception):
+class CallerKeysUnavailable(Exception):
     """The key set cannot be read, and none is known."""
 
 
@@ -65,23 +67,23 @@ class CallerTokens:
         self._read_at = -JWKS_MAX_AGE_S
 
     @property
-    def configured(self) -> bool:
-        """Whether tokens are accepted at all."""
+    def is_configured(self) -> bool:
+        """True if tokens are accepted at all."""
         return self._settings.jwt_jwks_file is not None or bool(self._settings.jwt_jwks_url)
 
-    def check(self) -> None:
+    def check_settings(self) -> None:
         """Raises ValueError for settings that would let tokens of anybody pass."""
-        if self.configured and not self._settings.jwt_issuer:
+        if self.is_configured and not self._settings.jwt_issuer:
             raise ValueError("BULKHEAD_JWT_ISSUER is required with a JWKS: tokens of any issuer would pass otherwise")
 
-    async def claim(self, token: str) -> RequesterClaim:
-        """Who the token says is asking. Raises TokenRefused, KeysUnavailable."""
+    async def claim_of_token(self, token: str) -> RequesterClaim:
+        """Claim that the token makes. Raises TokenRefused, CallerKeysUnavailable."""
         settings = self._settings
-        if not self.configured:
+        if not self.is_configured:
             raise TokenRefused("this mesh accepts no JWTs", "use an API key, or configure a JWKS")
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._key(kid) if isinstance(kid, str) else None
+            key = await self._find_key(kid) if isinstance(kid, str) else None
             if key is None:
                 raise TokenRefused("the token is signed with a key that is not in the JWKS", "get a new token")
             claims = jwt.decode(
@@ -93,8 +95,8 @@ class CallerTokens:
                 leeway=settings.jwt_leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            given = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
-            return RequesterClaim.model_validate(given | {"via": "jwt"})
+            claim_fields = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
+            return RequesterClaim.model_validate(claim_fields | {"via": "jwt"})
         except jwt.ExpiredSignatureError as error:
             raise TokenRefused("the token has expired", "get a new one") from error
         except jwt.PyJWTError as error:
@@ -105,24 +107,24 @@ class CallerTokens:
             hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor)"
             raise TokenRefused(f"the token's claim {claim} is missing or does not fit", hint) from error
 
-    async def _key(self, kid: str) -> jwt.PyJWK | None:
+    async def _find_key(self, kid: str) -> jwt.PyJWK | None:
         age = time.monotonic() - self._read_at
         if age > JWKS_MAX_AGE_S or (kid not in self._keys and age > JWKS_MIN_AGE_S):
-            await self._load()
+            await self._load_keys()
         return self._keys.get(kid)
 
-    async def _load(self) -> None:
+    async def _load_keys(self) -> None:
         self._read_at = time.monotonic()
         try:
-            found = json.loads(await self._fetch())
-            self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(found).keys if key.key_id}
+            key_set = json.loads(await self._fetch_key_set())
+            self._keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(key_set).keys if key.key_id}
         except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:
             log.error("jwks_unreadable", reason=str(error))
             if not self._keys:
                 self._read_at = -JWKS_MAX_AGE_S
-                raise KeysUnavailable("the key set that verifies tokens cannot be read") from error
+                raise CallerKeysUnavailable("the key set that verifies tokens cannot be read") from error
 
-    async def _fetch(self) -> bytes:
+    async def _fetch_key_set(self) -> bytes:
         if self._settings.jwt_jwks_file is not None:
             return self._settings.jwt_jwks_file.read_bytes()
         async with httpx.AsyncClient(timeout=JWKS_TIMEOUT_S) as client:

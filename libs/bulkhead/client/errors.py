@@ -22,7 +22,7 @@ class Closed(MeshError):
 
 
 class Unreachable(MeshError):
-    """No answer, or none in time. The outcome is unknown: repeat with the same idempotency key."""
+    """Lack of an answer, or of one in time. The outcome is unknown: repeat with the same idempotency key."""
 
 
 class Refused(MeshError):

@@ -41,9 +41,9 @@ class Mesh:
         timeout_s: float = TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = request_checks.url(url)
-        timeout_s = request_checks.seconds("timeout_s", timeout_s)
-        headers = {"Authorization": f"Bearer {api_key}"} if request_checks.api_key(api_key) else {}
+        self.url = request_checks.check_url(url)
+        timeout_s = request_checks.check_seconds("timeout_s", timeout_s)
+        headers = {"Authorization": f"Bearer {api_key}"} if request_checks.check_api_key(api_key) else {}
         self._transport = Transport(self.url, headers, timeout_s, transport)
 
     @staticmethod
@@ -93,42 +93,46 @@ class Mesh:
         tasks that belong together; it comes back with them.
         Without a key of yours a random one is used, and repeats after lost answers are never a second task.
         """
-        limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
+        limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
         body: dict[str, Any] = {
-            "objective": request_checks.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
+            "objective": request_checks.check_text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
             "check": bool(check),
         }
         body |= {"limits": limits} if limits else {}
-        body |= {"tools": found} if (found := request_checks.tools(tools)) else {}
-        body |= {"constraints": told} if (told := request_checks.constraints(constraints)) else {}
-        body |= {"plan": request_checks.mapping("plan", plan)} if plan is not None else {}
-        body |= {"fork": request_checks.mapping("fork", fork)} if fork is not None else {}
+        body |= {"tools": tool_names} if (tool_names := request_checks.check_tools(tools)) else {}
+        body |= (
+            {"constraints": constraint_texts}
+            if (constraint_texts := request_checks.check_constraints(constraints))
+            else {}
+        )
+        body |= {"plan": request_checks.check_mapping("plan", plan)} if plan is not None else {}
+        body |= {"fork": request_checks.check_mapping("fork", fork)} if fork is not None else {}
         tags = {"feature": feature, "workflow": workflow, "delivery": delivery, "route": route, "replan": replan}
         tags["conversation"] = conversation
         for name, tag in tags.items():
-            body |= {name: tag} if request_checks.tag(name, tag) else {}
+            body |= {name: tag} if request_checks.check_tag(name, tag) else {}
         answer = await self._transport.send(
-            "POST", "/v1/tasks", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+            "POST", "/v1/tasks", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )
-        return Task(self._transport, self._transport.field(answer, "task_id"))
+        return Task(self._transport, self._transport.require_field(answer, "task_id"))
 
     def task(self, task_id: str) -> Task:
         """A task by its id; nothing is asked yet. Raises Unfit."""
-        return Task(self._transport, request_checks.task_id(task_id))
+        return Task(self._transport, request_checks.check_task_id(task_id))
 
     async def tasks(self, limit: int = 20, *, opened_by: str = "") -> list[dict[str, Any]]:
         """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone."""
-        found: list[dict[str, Any]] = []
-        cursor, wanted = "", {"opened_by": opened_by} if opened_by else {}
-        request_checks.whole("limit", limit, 1, 1_000_000)
-        while len(found) < limit:
-            size = min(100, limit - len(found))
-            page = await self.get("/v1/tasks", {"limit": str(size)} | wanted | ({"cursor": cursor} if cursor else {}))
-            found += self._transport.field(page, "tasks")
+        rows: list[dict[str, Any]] = []
+        cursor, filters = "", {"opened_by": opened_by} if opened_by else {}
+        request_checks.check_integer("limit", limit, 1, 1_000_000)
+        while len(rows) < limit:
+            size = min(100, limit - len(rows))
+            page = await self.get("/v1/tasks", {"limit": str(size)} | filters | ({"cursor": cursor} if cursor else {}))
+            rows += self._transport.require_field(page, "tasks")
             cursor = page.get("next") or ""
             if not cursor:
                 break
-        return found
+        return rows
 
     async def add_document(self, content: Path | str | bytes, name: str = "", media_type: str = "") -> dict[str, Any]:
         """Add a document: a path, or bytes with a name. Returns the receipt once the store has answered.
@@ -136,7 +140,7 @@ class Mesh:
         A document of the same name is replaced: then the receipt's `replaced_sha256` is the digest of what stood there.
         Raises Refused (`rejected` among its reasons), Unreachable, OSError for a file that cannot be read.
         """
-        data, name = request_checks.document(content, name)
+        data, name = request_checks.check_document(content, name)
         if isinstance(data, Path):
             name = name or data.name
             data = await asyncio.to_thread(data.read_bytes)
@@ -160,13 +164,13 @@ class Mesh:
 
     async def documents(self) -> list[dict[str, Any]]:
         """The tenant's documents, by name: name, sha256, media_type, chunks, versions, ingested_unix_ms."""
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
             page = await self.get("/v1/documents", {"limit": str(PAGE)} | ({"after": after} if after else {}))
-            found += self._transport.field(page, "documents")
+            rows += self._transport.require_field(page, "documents")
             after = page.get("next")
-        return found
+        return rows
 
     async def delete_document(self, name: str) -> dict[str, Any]:
         """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered.
@@ -174,33 +178,33 @@ class Mesh:
         Raises Refused (`not_found` when there is none of this name), Unreachable.
         """
         key = str(uuid.uuid4())
-        request_checks.text("name", name, request_checks.MAX_FILE_NAME_CHARS)
+        request_checks.check_text("name", name, request_checks.MAX_FILE_NAME_CHARS)
         while True:
-            gone = await self._transport.send("DELETE", "/v1/documents", key, params={"name": name})
-            if self._transport.field(gone, "outcome") != "pending":
-                return gone
+            receipt = await self._transport.send("DELETE", "/v1/documents", key, params={"name": name})
+            if self._transport.require_field(receipt, "outcome") != "pending":
+                return receipt
             await asyncio.sleep(0.5)
 
     async def halt(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Hold something of the tenant back until `resume`: a task, tenant, agent, tool, model or feature. Raises
         Refused, Unreachable."""
-        request_checks.one_of("scope", scope, request_checks.HALTS)
-        return await self._switch("/v1/halts", scope, name, reason, idempotency_key)
+        request_checks.check_choice("scope", scope, request_checks.HALTS)
+        return await self._post_switch("/v1/halts", scope, name, reason, idempotency_key)
 
     async def resume(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Let it go on. Raises Refused, Unreachable."""
-        request_checks.one_of("scope", scope, request_checks.HALTS)
-        return await self._switch("/v1/resumes", scope, name, reason, idempotency_key)
+        request_checks.check_choice("scope", scope, request_checks.HALTS)
+        return await self._post_switch("/v1/resumes", scope, name, reason, idempotency_key)
 
     async def reset_breaker(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Close a breaker of the tenant's: of a tool, model or agent. Raises Refused (`tripped_it` when it was opened
         by calls of one's own tasks), Unreachable."""
-        request_checks.one_of("scope", scope, request_checks.BREAKERS)
-        return await self._switch("/v1/resets", scope, name, reason, idempotency_key)
+        request_checks.check_choice("scope", scope, request_checks.BREAKERS)
+        return await self._post_switch("/v1/resets", scope, name, reason, idempotency_key)
 
     async def approvals(self, state: str = "waiting", task: str = "") -> dict[str, Any]:
         """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
-        request_checks.one_of("state", state, request_checks.APPROVAL_STATES)
+        request_checks.check_choice("state", state, request_checks.APPROVAL_STATES)
         return await self.get("/v1/approvals", {"state": state} | ({"task": task} if task else {}))
 
     async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
@@ -208,13 +212,13 @@ class Mesh:
 
         Raises Refused (`other_arguments`, `four_eyes`, `not_waiting`), Unreachable.
         """
-        request_checks.one_of("decision", decision, ("granted", "denied"))
+        request_checks.check_choice("decision", decision, ("granted", "denied"))
         body = {
             "decision": decision,
             "arguments_sha256": arguments_sha256,
-            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+            "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
-        path = f"/v1/approvals/{request_checks.text('approval', approval, 64)}"
+        path = f"/v1/approvals/{request_checks.check_text('approval', approval, 64)}"
         return await self._transport.send("POST", path, str(uuid.uuid4()), json=body)
 
     async def change_limit(
@@ -230,37 +234,36 @@ class Mesh:
         expect_revision: change nothing when the limits are not at this one any more. idempotency_key: a repeat under
         the same one is made once. Raises Refused, Unreachable.
         """
-        wanted = request_checks.units("limit", limit, least=0, empty=True, removes=True)
+        ceilings = request_checks.check_units("limit", limit, least=0, empty=True, removes=True)
         if expect_revision is not None:
-            request_checks.whole("expect_revision", expect_revision, 0, 2**53)
+            request_checks.check_integer("expect_revision", expect_revision, 0, 2**53)
         body = {
-            "target": request_checks.text("target", target, 200),
-            "limit": wanted,
+            "target": request_checks.check_text("target", target, 200),
+            "limit": ceilings,
             "expect_revision": expect_revision,
         }
         return await self._transport.send(
-            "PUT", "/v1/limits", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+            "PUT", "/v1/limits", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )
 
     async def dismiss_letter(self, letter: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Say that a dead letter needs no action. letter: its id, or its first characters. Raises Refused
         (`dismissed`, `no_such_letter`), Unreachable."""
-        path = (
-            f"/v1/dead-letters/{quote(request_checks.text('letter', letter, bounds.MAX_NAME_CHARS), safe='')}/dismiss"
-        )
-        body = {"reason": request_checks.text("reason", reason, 1_000)}
+        checked = request_checks.check_text("letter", letter, bounds.MAX_NAME_CHARS)
+        path = f"/v1/dead-letters/{quote(checked, safe='')}/dismiss"
+        body = {"reason": request_checks.check_text("reason", reason, 1_000)}
         return await self._transport.send(
-            "POST", path, request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+            "POST", path, request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
-        return await self._transport.ask("GET", path, params=params)
+        return await self._transport.request_json("GET", path, params=params)
 
-    async def _switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
+    async def _post_switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
         body = {
             "scope": scope,
-            "name": request_checks.text("name", name, bounds.MAX_NAME_CHARS),
-            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+            "name": request_checks.check_text("name", name, bounds.MAX_NAME_CHARS),
+            "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
-        return await self._transport.send("POST", path, request_checks.key(key) or str(uuid.uuid4()), json=body)
+        return await self._transport.send("POST", path, request_checks.check_key(key) or str(uuid.uuid4()), json=body)

@@ -76,31 +76,31 @@ class BusPublisher:
         contract_version 1 speaks the older form of the message (limit_usd and deadline_s only).
         Raises MeshError (refused), Unreachable, Unfit (a ValueError) for what cannot be asked for, Closed.
         """
-        limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
-        objective = request_checks.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
+        limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
+        objective = request_checks.check_text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
         body: Body = TaskRequested(
             objective=objective,
             limits=TaskLimits(**limits),
-            tools=tuple(request_checks.tools(tools)),
+            tools=tuple(request_checks.check_tools(tools)),
             check=bool(check),
-            constraints=tuple(request_checks.constraints(constraints)),
+            constraints=tuple(request_checks.check_constraints(constraints)),
         )
-        request_checks.one_of("contract_version", str(contract_version), ("1", "2"))
+        request_checks.check_choice("contract_version", str(contract_version), ("1", "2"))
         if contract_version == 1:
             body = TaskRequestedV1(
                 objective=objective, limit_usd=limit_usd, deadline_s=None if deadline_s is None else round(deadline_s)
             )
         task = subjects.published_task(self._sender, self._tenant, key or secrets.token_hex(16))
-        await self._say(body, task, f"request/{task}")
+        await self._publish_message(body, task, f"request/{task}")
         return task
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end."""
-        request_checks.task_id(task)
-        reason = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
-        await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
+        request_checks.check_task_id(task)
+        reason = request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        await self._publish_message(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
 
-    async def _say(self, body: Body, task: str, index: str) -> None:
+    async def _publish_message(self, body: Body, task: str, index: str) -> None:
         if self._bus is None:
             raise Closed("this publisher is not open", "publish within `async with Mesh.on_bus(...) as bus`")
         head = Envelope(
@@ -109,11 +109,11 @@ class BusPublisher:
             source=self._sender,
             time_unix_ms=time.time_ns() // 1_000_000,
         )
-        subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
+        subject = subjects.mesh_subject(self._sender, "gateway", self._tenant, task)
         try:
             # A repeat is dropped by its message id, or ignored by the gateway: a task's first request counts.
             message_id = envelope.message_id(self._key, subject, head.id)
-            await self._bus.publish(subject, body.encode(), head.headers(), message_id)
+            await self._bus.publish(subject, body.encode(), head.to_headers(), message_id)
         except PublishRefused as error:
             raise MeshError(
                 f"the broker refused {subject}: {error}",

@@ -32,49 +32,57 @@ MAX_FILE_NAME_CHARS = 1_024
 USD = 1_000_000
 
 
-def marker(value: object) -> str:
+def check_marker(value: object) -> str:
     """A citation's marker as addresses have it."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{12}", value.lower()):
-        raise Unfit(f"{_shown(value)} is no marker", "a marker is the 12 hexadecimal digits in [#...] of an answer")
+        raise Unfit(
+            f"{_show_value(value)} is no marker", "a marker is the 12 hexadecimal digits in [#...] of an answer"
+        )
     return value.lower()
 
 
-def limits(limit_usd: object, limit_tokens: object, deadline_s: object) -> dict[str, int]:
+def check_limits(limit_usd: object, limit_tokens: object, deadline_s: object) -> dict[str, int]:
     """The limits of a task as the wire has them; those that are None are left out."""
-    found = {}
+    wire_limits = {}
     if limit_usd is not None:
         most = bounds.MAX_COST_USD_MICROS / USD
-        found["cost_usd_micros"] = round(_number("limit_usd", limit_usd, 1 / USD, most, "dollars, such as 0.50") * USD)
+        wire_limits["cost_usd_micros"] = round(
+            _check_number("limit_usd", limit_usd, 1 / USD, most, "dollars, such as 0.50") * USD
+        )
     if limit_tokens is not None:
-        found["tokens"] = whole("limit_tokens", limit_tokens, 1, bounds.MAX_TOKENS)
+        wire_limits["tokens"] = check_integer("limit_tokens", limit_tokens, 1, bounds.MAX_TOKENS)
     if deadline_s is not None:
         most = bounds.MAX_TASK_DEADLINE_MS / 1000
-        found["deadline_ms"] = round(_number("deadline_s", deadline_s, 0.001, most, "seconds, such as 120") * 1000)
-    return found
+        wire_limits["deadline_ms"] = round(
+            _check_number("deadline_s", deadline_s, 0.001, most, "seconds, such as 120") * 1000
+        )
+    return wire_limits
 
 
-def _number(name: str, value: object, least: float, most: float, of: str) -> float:
+def _check_number(name: str, value: object, least: float, most: float, of: str) -> float:
     hint = f"write a number of {of}, from {least:g} to {most:,.0f}"
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise Unfit(f"{name} is {_shown(value)}, which is no number", hint)
+        raise Unfit(f"{name} is {_show_value(value)}, which is no number", hint)
     if not math.isfinite(value):
         raise Unfit(f"{name} is {value}, which no amount can be held to", hint)
     if not least <= value <= most:
-        raise Unfit(f"{name} is {_shown(value)}, which is out of bounds", hint)
+        raise Unfit(f"{name} is {_show_value(value)}, which is out of bounds", hint)
     return float(value)
 
 
-def whole(name: str, value: object, least: int, most: int) -> int:
+def check_integer(name: str, value: object, least: int, most: int) -> int:
     """A whole number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise Unfit(f"{name} is {_shown(value)}", f"write a whole number from {least:,} to {most:,}")
+        raise Unfit(f"{name} is {_show_value(value)}", f"write a whole number from {least:,} to {most:,}")
     return value
 
 
-def text(name: str, value: object, most: int, *, least: int = 1) -> str:
+def check_text(name: str, value: object, most: int, *, least: int = 1) -> str:
     """A text that can be sent, of bounded length."""
     if not isinstance(value, str):
-        raise Unfit(f"{name} is {_shown(value)}, which is no text", f"write a str of {least} to {most:,} characters")
+        raise Unfit(
+            f"{name} is {_show_value(value)}, which is no text", f"write a str of {least} to {most:,} characters"
+        )
     if not least <= len(value) <= most or (least and not value.strip()):
         raise Unfit(f"{name} has {len(value.strip()):,} characters", f"write {least} to {most:,}")
     try:
@@ -87,41 +95,45 @@ def text(name: str, value: object, most: int, *, least: int = 1) -> str:
     return value
 
 
-def key(value: object) -> str:
+def check_key(value: object) -> str:
     """An idempotency key, which goes into a header; "" for one that is to be made."""
-    found = text("idempotency_key", value, MAX_KEY_CHARS, least=0)
-    if not (found.isascii() and found.isprintable()) or found != found.strip():
-        raise Unfit(f"idempotency_key is {_shown(found)}", "use letters, digits and signs of ASCII, such as a UUID")
-    return found
+    checked = check_text("idempotency_key", value, MAX_KEY_CHARS, least=0)
+    if not (checked.isascii() and checked.isprintable()) or checked != checked.strip():
+        raise Unfit(
+            f"idempotency_key is {_show_value(checked)}", "use letters, digits and signs of ASCII, such as a UUID"
+        )
+    return checked
 
 
-def tools(value: object) -> list[str]:
+def check_tools(value: object) -> list[str]:
     """Names of tools."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise Unfit(f"tools is {_shown(value)}, which is no tuple of names", 'write tools=("search_documents",)')
-    return [text("a name in tools", one, bounds.MAX_NAME_CHARS) for one in value]
+        raise Unfit(f"tools is {_show_value(value)}, which is no tuple of names", 'write tools=("search_documents",)')
+    return [check_text("a name in tools", tool_name, bounds.MAX_NAME_CHARS) for tool_name in value]
 
 
-def constraints(value: object) -> list[str]:
+def check_constraints(value: object) -> list[str]:
     """Constraints on arguments of tools, as text."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         example = "write constraints=('pay /amount range 0..100',)"
-        raise Unfit(f"constraints is {_shown(value)}, which is no tuple of texts", example)
-    return [text("a constraint", one, bounds.MAX_CONSTRAINT_CHARS) for one in value]
+        raise Unfit(f"constraints is {_show_value(value)}, which is no tuple of texts", example)
+    return [check_text("a constraint", constraint, bounds.MAX_CONSTRAINT_CHARS) for constraint in value]
 
 
-def tag(name: str, value: object) -> str:
+def check_tag(name: str, value: object) -> str:
     """A tag under which spending is counted."""
-    found = text(name, value, bounds.MAX_NAME_CHARS, least=0)
-    if not all(one.isascii() and (one.isalnum() or one in "_.-") for one in found):
-        raise Unfit(f"{name} is {_shown(found)}", "use up to 64 of A-Z a-z 0-9 _ . -")
-    return found
+    checked = check_text(name, value, bounds.MAX_NAME_CHARS, least=0)
+    if not all(char.isascii() and (char.isalnum() or char in "_.-") for char in checked):
+        raise Unfit(f"{name} is {_show_value(checked)}", "use up to 64 of A-Z a-z 0-9 _ . -")
+    return checked
 
 
-def mapping(name: str, value: object) -> dict[str, Any]:
+def check_mapping(name: str, value: object) -> dict[str, Any]:
     """A JSON object."""
     if not isinstance(value, Mapping):
-        raise Unfit(f"{name} is {_shown(value)}, which is no mapping", f"write {name}={{...}}, as the docs show it")
+        raise Unfit(
+            f"{name} is {_show_value(value)}, which is no mapping", f"write {name}={{...}}, as the docs show it"
+        )
     try:
         json.dumps(dict(value), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -132,59 +144,61 @@ def mapping(name: str, value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def units(name: str, value: object, *, least: int, empty: bool, removes: bool) -> dict[str, Any]:
+def check_units(name: str, value: object, *, least: int, empty: bool, removes: bool) -> dict[str, Any]:
     """Ceilings by unit. removes: None takes one away."""
-    found = mapping(name, value)
-    if unknown := sorted(str(one) for one in set(found) - set(MOST)):
+    ceilings = check_mapping(name, value)
+    if unknown := sorted(str(key) for key in set(ceilings) - set(MOST)):
         raise Unfit(f"{name} names {unknown[0][:40]!r}, which is no unit", f"there are {', '.join(MOST)}")
-    if not found and not empty:
+    if not ceilings and not empty:
         raise Unfit(f"{name} names nothing", f"name one of {', '.join(MOST)}, with more than 0")
     return {
-        unit: None if removes and amount is None else whole(f"{name}[{unit!r}]", amount, least, MOST[unit])
-        for unit, amount in found.items()
+        unit: None if removes and amount is None else check_integer(f"{name}[{unit!r}]", amount, least, MOST[unit])
+        for unit, amount in ceilings.items()
     }
 
 
-def one_of(name: str, value: object, there: tuple[str, ...]) -> str:
+def check_choice(name: str, value: object, there: tuple[str, ...]) -> str:
     """One of the words that there are."""
     if not isinstance(value, str) or value not in there:
-        raise Unfit(f"{name} is {_shown(value)}", f"it is one of {', '.join(there)}")
+        raise Unfit(f"{name} is {_show_value(value)}", f"it is one of {', '.join(there)}")
     return value
 
 
-def task_id(value: object) -> str:
+def check_task_id(value: object) -> str:
     """A task's id, which goes into addresses."""
     try:
-        return subjects.token(value if isinstance(value, str) else "")
+        return subjects.check_token(value if isinstance(value, str) else "")
     except subjects.SubjectError:
         raise Unfit(
-            f"{_shown(value)} is no task's id", "use the `id` of what `submit` returned; `tasks` lists them"
+            f"{_show_value(value)} is no task's id", "use the `id` of what `submit` returned; `tasks` lists them"
         ) from None
 
 
-def call_id(value: object) -> str:
+def check_call_id(value: object) -> str:
     """The id of a call as addresses have it."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", value):
-        raise Unfit(f"{_shown(value)} is no id of a call", "story and timeline of its task have the ids of its calls")
+        raise Unfit(
+            f"{_show_value(value)} is no id of a call", "story and timeline of its task have the ids of its calls"
+        )
     return value
 
 
-def url(value: object) -> str:
+def check_url(value: object) -> str:
     """Address of a gateway."""
     hint = "write it as http://127.0.0.1:8080"
     if not isinstance(value, str):
-        raise Unfit(f"url is {_shown(value)}, which is no text", hint)
+        raise Unfit(f"url is {_show_value(value)}, which is no text", hint)
     try:
         parts = urlsplit(value)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and value.isprintable()
     except ValueError:
         fits = False
     if not fits or " " in value:
-        raise Unfit(f"url is {_shown(value)}, which is no address of a gateway", hint)
+        raise Unfit(f"url is {_show_value(value)}, which is no address of a gateway", hint)
     return value.rstrip("/")
 
 
-def api_key(value: object) -> str:
+def check_api_key(value: object) -> str:
     """An API key or a JWT, which goes into a header."""
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or " " in value:
         # Not shown: most of it may be right.
@@ -197,22 +211,22 @@ def api_key(value: object) -> str:
     return value
 
 
-def seconds(name: str, value: object) -> float:
+def check_seconds(name: str, value: object) -> float:
     """A time to wait."""
-    return _number(name, value, 0.001, 7 * 24 * 3600, "seconds, such as 30")
+    return _check_number(name, value, 0.001, 7 * 24 * 3600, "seconds, such as 30")
 
 
-def document(content: object, name: object) -> tuple[bytes | Path, str]:
+def check_document(content: object, name: object) -> tuple[bytes | Path, str]:
     """The content of a document, as bytes or the path of a file, and its name."""
     if isinstance(content, bytes | bytearray | memoryview):
-        found = text("name", name, MAX_FILE_NAME_CHARS, least=0)
-        if not found:
+        file_name = check_text("name", name, MAX_FILE_NAME_CHARS, least=0)
+        if not file_name:
             raise Unfit("a document that is given as bytes has no name", 'write add_document(data, "fares.md")')
-        return bytes(content), found
+        return bytes(content), file_name
     if not isinstance(content, str | Path):
-        raise Unfit(f"content is {_shown(content)}", "give a path, or bytes with a name")
-    return Path(content), text("name", name, MAX_FILE_NAME_CHARS, least=0)
+        raise Unfit(f"content is {_show_value(content)}", "give a path, or bytes with a name")
+    return Path(content), check_text("name", name, MAX_FILE_NAME_CHARS, least=0)
 
 
-def _shown(value: object) -> str:
+def _show_value(value: object) -> str:
     return repr(value)[:80] if isinstance(value, str | int | float | Decimal | None) else f"a {type(value).__name__}"

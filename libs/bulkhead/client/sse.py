@@ -5,7 +5,7 @@ from dataclasses import dataclass
 MAX_EVENT_CHARS = 8 * 1024 * 1024
 
 
-class EventTooLarge(ValueError):
+class ServerEventTooLarge(ValueError):
     """The server sends an event without an end."""
 
 
@@ -18,7 +18,7 @@ class ServerEvent:
     id: str
 
 
-class Parser:
+class SseParser:
     """Feed it lines without their ends. Keeps `last_id` and `retry_ms` over events."""
 
     def __init__(self, last_id: str = "") -> None:
@@ -28,16 +28,16 @@ class Parser:
         self._data: list[str] = []
         self._size = 0
 
-    def line(self, line: str) -> ServerEvent | None:
-        """The event that this line ends, if any. Raises EventTooLarge."""
+    def feed_line(self, line: str) -> ServerEvent | None:
+        """The event that this line ends, if any. Raises ServerEventTooLarge."""
         if not line:
-            return self._dispatch()
+            return self._dispatch_event()
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
             self._size += len(value)
             if self._size > MAX_EVENT_CHARS:
-                raise EventTooLarge(f"an event is larger than {MAX_EVENT_CHARS} characters")
+                raise ServerEventTooLarge(f"an event is larger than {MAX_EVENT_CHARS} characters")
             self._data.append(value)
         elif field == "event":
             self._name = value
@@ -47,7 +47,7 @@ class Parser:
             self.retry_ms = int(value)
         return None
 
-    def _dispatch(self) -> ServerEvent | None:
+    def _dispatch_event(self) -> ServerEvent | None:
         name, data = self._name, self._data
         self._name, self._data, self._size = "", [], 0
         return ServerEvent(name or "message", "\n".join(data), self.last_id) if data else None

@@ -56,20 +56,20 @@ Handler = Callable[[Step], Awaitable[str | StepAnswer]]
 class StepPort(Protocol):
     """The way to the doors. Each method raises Refused, or Unreachable where trying again may help."""
 
-    async def take(self, role: str, holder: str) -> HandedStep | None:
+    async def take_step(self, role: str, holder: str) -> HandedStep | None:
         """A step, or None after a while without one."""
         ...
 
-    async def beat(self, step: HandedStep) -> StepBeaten:
+    async def send_beat(self, step: HandedStep) -> StepBeaten:
         """The holder works on it."""
         ...
 
-    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+    async def send_answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
         """The answer; the same once more is known."""
         ...
 
     async def close(self) -> None:
-        """No more calls."""
+        """Make no more calls."""
         ...
 
 
@@ -87,11 +87,11 @@ class Steps:
         """Decorator: the function carries out the steps of this role. It returns the result, or raises: then the
         attempt has failed, by the error's words."""
 
-        def took(handler: Handler) -> Handler:
+        def register_handler(handler: Handler) -> Handler:
             self._handlers[role] = handler
             return handler
 
-        return took
+        return register_handler
 
     async def run(self) -> None:
         """Until cancelled, or a key is refused (`Refused`)."""
@@ -99,14 +99,14 @@ class Steps:
             async with asyncio.TaskGroup() as group:
                 for role, handler in self._handlers.items():
                     for _ in range(self._at_once):
-                        group.create_task(self._serve(role, handler))
+                        group.create_task(self._serve_role(role, handler))
         finally:
             await self._port.close()
 
-    async def _serve(self, role: str, handler: Handler) -> None:
+    async def _serve_role(self, role: str, handler: Handler) -> None:
         while True:
             try:
-                handed = await self._port.take(role, self._holder)
+                handed = await self._port.take_step(role, self._holder)
             except Unreachable as error:
                 log.warning("no steps can be taken: %s", error)
                 await asyncio.sleep(AGAIN_S)
@@ -118,7 +118,7 @@ class Steps:
         url = self._url
         step = Step(handed, f"{url}/openai/v1", f"{url}/anthropic", f"{url}/mcp")
         work = asyncio.ensure_future(handler(step))
-        beating = asyncio.create_task(self._beat(handed, work))
+        beating = asyncio.create_task(self._keep_beating(handed, work))
         try:
             await asyncio.wait({work})
         finally:
@@ -130,13 +130,13 @@ class Steps:
             return  # It is stopped, or somebody else has it: nobody waits for an answer.
         if (error := work.exception()) is not None:
             log.error("step %s of task %s failed", handed.step, handed.task, exc_info=error)
-            said = StepAnswer(failed=f"{type(error).__name__}: {error}"[: bounds.MAX_REASON_CHARS])
+            answer = StepAnswer(failed=f"{type(error).__name__}: {error}"[: bounds.MAX_REASON_CHARS])
         else:
-            found = work.result()
-            said = StepAnswer(text=found[: bounds.MAX_ANSWER_CHARS]) if isinstance(found, str) else found
-        await self._answer(handed, said)
+            result = work.result()
+            answer = StepAnswer(text=result[: bounds.MAX_ANSWER_CHARS]) if isinstance(result, str) else result
+        await self._deliver_answer(handed, answer)
 
-    async def _beat(self, handed: HandedStep, work: "asyncio.Future[str | StepAnswer]") -> None:
+    async def _keep_beating(self, handed: HandedStep, work: "asyncio.Future[str | StepAnswer]") -> None:
         loop = asyncio.get_running_loop()
         pause_s, heard = handed.beat_s, loop.time()
         while True:
@@ -144,7 +144,7 @@ class Steps:
             sent, silent_at = loop.time(), heard + SILENT_BEATS * handed.beat_s
             try:
                 async with asyncio.timeout_at(silent_at):
-                    beaten = await self._port.beat(handed)
+                    beaten = await self._port.send_beat(handed)
             except (MeshError, TimeoutError) as error:
                 log.warning("no beat of step %s: %s", handed.step, str(error) or "doors do not answer")
                 if loop.time() >= silent_at:
@@ -161,11 +161,11 @@ class Steps:
         log.warning("step %s of task %s is given up: %s", handed.step, handed.task, why)
         work.cancel()
 
-    async def _answer(self, handed: HandedStep, said: StepAnswer) -> None:
+    async def _deliver_answer(self, handed: HandedStep, said: StepAnswer) -> None:
         """Until it is stored or refused, or the step's time is up: the same answer counts once."""
         while True:
             try:
-                await self._port.answer(handed, said)
+                await self._port.send_answer(handed, said)
                 return
             except Refused as error:
                 log.warning("the answer to step %s of task %s: %s", handed.step, handed.task, error)
@@ -173,8 +173,8 @@ class Steps:
             except Unreachable as error:
                 left_s = handed.deadline_unix_ms / 1000 - time.time()
                 if left_s <= 0:
-                    what = "the answer to step %s of task %s is given up: its deadline passed without doors: %s"
-                    log.error(what, handed.step, handed.task, error)
+                    message = "the answer to step %s of task %s is given up: its deadline passed without doors: %s"
+                    log.error(message, handed.step, handed.task, error)
                     return
                 log.warning("the answer to step %s waits: %s", handed.step, error)
                 await asyncio.sleep(min(AGAIN_S, left_s))
@@ -187,26 +187,28 @@ class HttpSteps:
         self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(POLL_S + 20, connect=5))
         self._key = key
 
-    async def take(self, role: str, holder: str) -> HandedStep | None:
+    async def take_step(self, role: str, holder: str) -> HandedStep | None:
         """A step, or None after `POLL_S`."""
-        wanted = {"role": role, "holder": holder, "wait_s": str(POLL_S)}
-        answer = await self._ask("GET", "/v1/steps", self._key, params=wanted)
-        return None if answer.status_code == httpx.codes.NO_CONTENT else _read(HandedStep, answer)
+        params = {"role": role, "holder": holder, "wait_s": str(POLL_S)}
+        answer = await self._call_doors("GET", "/v1/steps", self._key, params=params)
+        return None if answer.status_code == httpx.codes.NO_CONTENT else _parse_reply(HandedStep, answer)
 
-    async def beat(self, step: HandedStep) -> StepBeaten:
+    async def send_beat(self, step: HandedStep) -> StepBeaten:
         """The holder works on it."""
-        return _read(StepBeaten, await self._ask("POST", f"/v1/steps/{step.id}/heartbeat", step.key))
+        return _parse_reply(StepBeaten, await self._call_doors("POST", f"/v1/steps/{step.id}/heartbeat", step.key))
 
-    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+    async def send_answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
         """The answer."""
-        said = answer.model_dump(mode="json")
-        return _read(AnswerAccepted, await self._ask("POST", f"/v1/steps/{step.id}/answer", step.key, json=said))
+        body = answer.model_dump(mode="json")
+        return _parse_reply(
+            AnswerAccepted, await self._call_doors("POST", f"/v1/steps/{step.id}/answer", step.key, json=body)
+        )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _ask(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
+    async def _call_doors(self, method: str, path: str, key: str, **more: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"}
         try:
             answer = await self._http.request(method, path, headers=headers, **more)
@@ -214,13 +216,13 @@ class HttpSteps:
             raise Unreachable(f"no answer from {self._http.base_url}: {error or type(error).__name__}") from error
         if answer.is_success:
             return answer
-        problem = _problem(answer)
+        problem = _parse_problem(answer)
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
             raise Unreachable(str(problem["detail"]))
         raise Refused(answer.status_code, problem)
 
 
-def _problem(answer: httpx.Response) -> dict[str, object]:
+def _parse_problem(answer: httpx.Response) -> dict[str, object]:
     try:
         error = answer.json()["error"]
         return {"detail": error["message"], "code": error["code"]}
@@ -228,7 +230,7 @@ def _problem(answer: httpx.Response) -> dict[str, object]:
         return {"detail": f"HTTP {answer.status_code} from {answer.url.host}", "hint": "is this the address of doors?"}
 
 
-def _read(kind: type[T], answer: httpx.Response) -> T:
+def _parse_reply(kind: type[T], answer: httpx.Response) -> T:
     try:
         return kind.model_validate_json(answer.content)
     except ValidationError as error:

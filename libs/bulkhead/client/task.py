@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import MeshError, Refused, Unreachable
-from bulkhead.client.sse import Parser
+from bulkhead.client.sse import SseParser
 from bulkhead.client.transport import RETRYABLE, TaskEvent, Transport
 from bulkhead_contracts import bounds
 
@@ -40,48 +40,49 @@ class Task:
 
     async def show(self) -> dict[str, Any]:
         """Everything that the gateway knows about the task now."""
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}")
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}")
 
     async def citations(self) -> dict[str, Any]:
         """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names."""
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations")
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/citations")
 
     async def set_push(self, config_id: str, url: str, token: str = "", form: str = "1.0") -> dict[str, Any]:
         """Have its states posted to a URL, in A2A's form; the same again changes nothing. Raises Refused."""
-        path, body = self._push(config_id), {"url": url, "token": token, "form": form}
+        path, body = self._push_path(config_id), {"url": url, "token": token, "form": form}
         return await self._transport.send("PUT", path, str(uuid.uuid4()), json=body)
 
     async def push_configs(self) -> dict[str, Any]:
-        """Where its states are posted."""
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/push")
+        """Addresses to which its states are posted."""
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/push")
 
     async def push_config(self, config_id: str) -> dict[str, Any]:
         """One of them. Raises Refused (404)."""
-        return await self._transport.ask("GET", self._push(config_id))
+        return await self._transport.request_json("GET", self._push_path(config_id))
 
     async def delete_push(self, config_id: str) -> dict[str, Any]:
         """Have nothing more posted there; one that is not there is deleted already."""
-        return await self._transport.send("DELETE", self._push(config_id), str(uuid.uuid4()))
+        return await self._transport.send("DELETE", self._push_path(config_id), str(uuid.uuid4()))
 
-    def _push(self, config_id: str) -> str:
+    def _push_path(self, config_id: str) -> str:
         return f"/v1/tasks/{self.id}/push/{quote(config_id, safe='')}"
 
     async def cite(self, marker: str) -> dict[str, Any]:
         """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""
-        name = request_checks.marker(marker)
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/citations/{name}")
+        name = request_checks.check_marker(marker)
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/citations/{name}")
 
     async def why(self, *, whole: bool = False) -> dict[str, Any]:
-        """What it did and why: `text` for people (one screen, or all of it), `story` for programs, and whether they
-        hold texts (`content`): those are for operators, and for who submitted it."""
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/why", params={"all": str(whole).lower()})
+        """Account of what it did and why: `text` for people (one screen, or all of it), `story` for programs, and
+        whether they hold texts (`content`): those are for operators, and for who submitted it.
+        """
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/why", params={"all": str(whole).lower()})
 
     async def timeline(self) -> AsyncGenerator[dict[str, Any], None]:
         """Its messages and calls in order, page by page: `rows` for programs, `text` for people."""
         after = 0
         while True:
             params = {"limit": TIMELINE_ROWS, "after": after}
-            page = await self._transport.ask("GET", f"/v1/tasks/{self.id}/timeline", params=params)
+            page = await self._transport.request_json("GET", f"/v1/tasks/{self.id}/timeline", params=params)
             yield page
             following = page.get("next")
             if not isinstance(following, int) or following <= after:
@@ -90,23 +91,23 @@ class Task:
 
     async def call(self, call_id: str) -> dict[str, Any]:
         """One call of it: what it was given, its answer, sources, attempts, versions and cost. Raises Refused (404)."""
-        name = request_checks.call_id(call_id)
-        return await self._transport.ask("GET", f"/v1/tasks/{self.id}/calls/{name}")
+        name = request_checks.check_call_id(call_id)
+        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/calls/{name}")
 
     async def export(self) -> bytes:
         """Its portable history, which `bulkhead replay FILE` repeats; for who may read its texts."""
-        return await self._transport.fetch(f"/v1/tasks/{self.id}/export", MAX_EXPORT_BYTES)
+        return await self._transport.fetch_file(f"/v1/tasks/{self.id}/export", MAX_EXPORT_BYTES)
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
-        why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
-        await self._transport.ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": why})
+        checked_reason = request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        await self._transport.request_json("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": checked_reason})
 
     async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
         """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
         body = {
-            "add": request_checks.units("add", add, least=0, empty=False, removes=False),
-            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+            "add": request_checks.check_units("add", add, least=0, empty=False, removes=False),
+            "reason": request_checks.check_text("reason", reason, bounds.MAX_REASON_CHARS),
         }
         return await self._transport.send("POST", f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
 
@@ -117,14 +118,14 @@ class Task:
         you have of that step and append `text`. on_lost is called at every pause. Raises Unreachable after two
         minutes without an answer, and at once if this Mesh never got one: then the address is wrong.
         """
-        parser = Parser(last_id)
+        parser = SseParser(last_id)
         loop = asyncio.get_running_loop()
         pause_s, heard_at = 0.0, loop.time()
         while True:
             heard_before = parser.last_id
             try:
                 # Closed at once: a caller who stops listening must not leave a connection to the garbage collector.
-                async with aclosing(self._transport.stream(self.id, parser)) as stream:
+                async with aclosing(self._transport.stream_events(self.id, parser)) as stream:
                     async for event in stream:
                         pause_s, heard_at = 0.0, loop.time()
                         yield event
@@ -137,18 +138,20 @@ class Task:
             except Unreachable as error:
                 if not self._transport.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
                     raise
-                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
+                _report_lost(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
             except Refused as error:
                 if error.status not in RETRYABLE or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
                     raise
-                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
+                _report_lost(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
             pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
             await asyncio.sleep(pause_s)
 
     async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
         try:
-            async with asyncio.timeout(None if timeout_s is None else request_checks.seconds("timeout_s", timeout_s)):
+            async with asyncio.timeout(
+                None if timeout_s is None else request_checks.check_seconds("timeout_s", timeout_s)
+            ):
                 async for _ in self.events():
                     pass
                 return await self.show()
@@ -158,6 +161,6 @@ class Task:
             ) from error
 
 
-def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
+def _report_lost(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
     if on_lost is not None:
         on_lost(error, max(0.0, left_s))

@@ -14,7 +14,7 @@ from typing import Any, cast
 import httpx
 
 from bulkhead.client.errors import Closed, Refused, Unreachable
-from bulkhead.client.sse import EventTooLarge, Parser
+from bulkhead.client.sse import ServerEventTooLarge, SseParser
 
 SILENCE_S = 60.0
 """A stream is silent for longer than its heartbeats allow: reconnect."""
@@ -66,7 +66,9 @@ class Transport:
             pause_s = 0.25 * 2**attempt
             last = attempt == POST_ATTEMPTS - 1
             try:
-                return await self.ask(method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
+                return await self.request_json(
+                    method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more
+                )
             except Unreachable:
                 if last:
                     raise
@@ -81,27 +83,29 @@ class Transport:
             await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
-    async def ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+    async def request_json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         """One request; its answer as an object."""
-        self._open()
+        self._check_open()
         try:
             answer = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
-            raise self.unreachable(error) from error
+            raise self.unreachable_error(error) from error
         self.reached = True
         if answer.is_error:
-            raise _refused(answer)
+            raise _refusal_of(answer)
         try:
-            found = answer.json()
+            body = answer.json()
         except ValueError:
-            found = None
-        if answer.is_redirect or not isinstance(found, dict):
-            raise self._foreign(f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}")
-        return found
+            body = None
+        if answer.is_redirect or not isinstance(body, dict):
+            raise self._foreign_answer(
+                f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}"
+            )
+        return body
 
-    async def fetch(self, path: str, most_bytes: int) -> bytes:
+    async def fetch_file(self, path: str, most_bytes: int) -> bytes:
         """A file, of at most so many bytes."""
-        self._open()
+        self._check_open()
         parts: list[bytes] = []
         size = 0
         try:
@@ -109,33 +113,33 @@ class Transport:
                 self.reached = True
                 if not answer.is_success:
                     await answer.aread()
-                    raise _refused(answer)
+                    raise _refusal_of(answer)
                 async for piece in answer.aiter_bytes():
                     parts.append(piece)
                     size += len(piece)
                     if size > most_bytes:
-                        raise self._foreign(f"more than {most_bytes:,} bytes")
+                        raise self._foreign_answer(f"more than {most_bytes:,} bytes")
         except httpx.HTTPError as error:
-            raise self.unreachable(error) from error
+            raise self.unreachable_error(error) from error
         return b"".join(parts)
 
-    def _open(self) -> None:
+    def _check_open(self) -> None:
         if self._http.is_closed:
             raise Closed("this Mesh was closed", "ask within its `async with Mesh(...)`, or make another one")
 
-    def field(self, answer: dict[str, Any], name: str) -> Any:
+    def require_field(self, answer: dict[str, Any], name: str) -> Any:
         """A field that every answer of a mesh has."""
         if name not in answer:
-            raise self._foreign(f"JSON without {name!r}")
+            raise self._foreign_answer(f"JSON without {name!r}")
         return answer[name]
 
-    def _foreign(self, what: str) -> Unreachable:
+    def _foreign_answer(self, what: str) -> Unreachable:
         return Unreachable(
             f"something else than a mesh answers at {self.url}: {what}",
             "check the address: it is the one that `bulkhead up` tells, without a path",
         )
 
-    def unreachable(self, error: Exception) -> Unreachable:
+    def unreachable_error(self, error: Exception) -> Unreachable:
         """The error of a connection, for people."""
         reason = str(error) or type(error).__name__
         return Unreachable(
@@ -143,11 +147,11 @@ class Transport:
             "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)",
         )
 
-    async def stream(self, task_id: str, parser: Parser) -> AsyncGenerator[TaskEvent, None]:
+    async def stream_events(self, task_id: str, parser: SseParser) -> AsyncGenerator[TaskEvent, None]:
         """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
         timeout = httpx.Timeout(SILENCE_S, connect=5.0)
-        self._open()
+        self._check_open()
         try:
             async with self._http.stream(
                 "GET", f"/v1/tasks/{task_id}/events", headers=headers, timeout=timeout
@@ -155,28 +159,28 @@ class Transport:
                 self.reached = True
                 if not answer.is_success:
                     await answer.aread()
-                    raise _refused(answer)
-                async with aclosing(_lines(answer)) as lines:
+                    raise _refusal_of(answer)
+                async with aclosing(_read_lines(answer)) as lines:
                     async for line in lines:
-                        event = parser.line(line)
+                        event = parser.feed_line(line)
                         if event is not None:
                             yield TaskEvent(event.name, json.loads(event.data), event.id)
-        except (httpx.HTTPError, EventTooLarge, json.JSONDecodeError) as error:
-            raise self.unreachable(error) from error
+        except (httpx.HTTPError, ServerEventTooLarge, json.JSONDecodeError) as error:
+            raise self.unreachable_error(error) from error
 
 
-async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
+async def _read_lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
     """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
-    rest = ""
+    partial_line = ""
     # httpx's iterator is an asynchronous generator, which its annotation does not say.
     async with aclosing(cast(AsyncGenerator[str, None], answer.aiter_text())) as pieces:
         async for piece in pieces:
-            *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
+            *lines, partial_line = (partial_line + piece).replace("\r\n", "\n").split("\n")
             for line in lines:
                 yield line
 
 
-def _refused(answer: httpx.Response) -> Refused:
+def _refusal_of(answer: httpx.Response) -> Refused:
     try:
         problem = answer.json()
     except ValueError:
@@ -186,5 +190,7 @@ def _refused(answer: httpx.Response) -> Refused:
             "title": f"HTTP {answer.status_code} from {answer.url.host}",
             "hint": "is this really the address of a mesh's gateway?",
         }
-    told = answer.headers.get("retry-after", "")
-    return Refused(answer.status_code, problem, float(told) if told.isdecimal() and len(told) < 9 else 0.0)
+    retry_after = answer.headers.get("retry-after", "")
+    return Refused(
+        answer.status_code, problem, float(retry_after) if retry_after.isdecimal() and len(retry_after) < 9 else 0.0
+    )

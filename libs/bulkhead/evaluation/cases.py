@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 
 MAX_CASES = 1_000
@@ -29,7 +29,7 @@ class CaseError(ValueError):
         self.hint = hint
 
 
-class Number(BaseModel):
+class ExpectedNumber(BaseModel):
     """A number that the answer names, give or take `tolerance`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,12 +50,12 @@ class Check(BaseModel):
     contains: Words | None = None
     not_contains: Words | None = None
     regex: Words | None = None
-    equals_number: float | Number | None = None
+    equals_number: float | ExpectedNumber | None = None
     json_schema: dict[str, Any] | None = None
     cites: Words | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _require_one_kind(self) -> Self:
         if len(self.model_fields_set) != 1 or self.kind == "":
             raise ValueError(f"must have exactly one of {', '.join(Check.model_fields)}")
         if self.regex is not None:
@@ -79,11 +79,11 @@ class Check(BaseModel):
 
     def __str__(self) -> str:
         value = getattr(self, self.kind)
-        shown = value if isinstance(value, str) else json.dumps(self.model_dump(exclude_none=True)[self.kind])
-        return f"{self.kind}: {shown}"[: bounds.MAX_SUMMARY_CHARS]
+        value_text = value if isinstance(value, str) else json.dumps(self.model_dump(exclude_none=True)[self.kind])
+        return f"{self.kind}: {value_text}"[: bounds.MAX_SUMMARY_CHARS]
 
 
-class Case(BaseModel):
+class EvaluationCase(BaseModel):
     """One objective and its checks. documents: paths, beside the case file, of what the tenant has to have."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,7 +97,7 @@ class Case(BaseModel):
 FORM = 'write `- {name: late, objective: "What is refunded?", documents: [terms.md], checks: [{contains: "40 EUR"}]}`'
 
 
-def load(path: Path) -> tuple[Case, ...]:
+def load_cases(path: Path) -> tuple[EvaluationCase, ...]:
     """The cases of a file, with the paths of their documents as they are from here. Raises CaseError."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -105,31 +105,32 @@ def load(path: Path) -> tuple[Case, ...]:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise CaseError(f"{path} cannot be read: {error}", "name a YAML or JSONL file of cases") from error
-    rows = _lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _yaml(path, text)
+    rows = _parse_json_lines(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _parse_yaml(path, text)
     if not 1 <= len(rows) <= MAX_CASES:
         raise CaseError(f"{path} has {len(rows)} cases", f"give 1 to {MAX_CASES:,}; {FORM}")
-    found = tuple(_case(f"{path}, {where}", row) for where, row in rows)
-    names = [case.name for case in found]
+    cases = tuple(_parse_case(f"{path}, {where}", row) for where, row in rows)
+    names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaseError(f"{path}: several cases are called {', '.join(twice)}", "give each a name of its own")
     beside = path.parent
     return tuple(
-        case.model_copy(update={"documents": tuple(str(beside / one) for one in case.documents)}) for case in found
+        case.model_copy(update={"documents": tuple(str(beside / document) for document in case.documents)})
+        for case in cases
     )
 
 
-def _yaml(path: Path, text: str) -> list[tuple[str, object]]:
+def _parse_yaml(path: Path, text: str) -> list[tuple[str, object]]:
     try:
-        found = yaml.safe_load(text)
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise CaseError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}", FORM) from error
-    rows = found.get("cases") if isinstance(found, dict) else found
+    rows = document.get("cases") if isinstance(document, dict) else document
     if not isinstance(rows, list):
         raise CaseError(f"{path} holds no list of cases", FORM)
     return [(f"case {number}", row) for number, row in enumerate(rows, 1)]
 
 
-def _lines(path: Path, text: str) -> list[tuple[str, object]]:
+def _parse_json_lines(path: Path, text: str) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -143,9 +144,9 @@ def _lines(path: Path, text: str) -> list[tuple[str, object]]:
     return rows
 
 
-def _case(where: str, row: object) -> Case:
+def _parse_case(where: str, row: object) -> EvaluationCase:
     try:
-        return Case.model_validate(row)
+        return EvaluationCase.model_validate(row)
     except ValidationError as error:
         named = f" ({row['name']})" if isinstance(row, dict) and isinstance(row.get("name"), str) else ""
-        raise CaseError(f"{where}{named}: {misfits(error, Case)[0]}", FORM) from error
+        raise CaseError(f"{where}{named}: {find_misfits(error, EvaluationCase)[0]}", FORM) from error

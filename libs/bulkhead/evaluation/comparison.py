@@ -1,4 +1,4 @@
-"""What runs say of their routes, and of each route against the first. Pure.
+"""Figures of routes from their runs, and of each route against the first. Pure.
 
 In: judged runs. Out: figures with intervals, for people and programs.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bulkhead.evaluation import statistics
-from bulkhead.evaluation.runs import Run, Runs
+from bulkhead.evaluation.runs import CaseRun, CaseRuns
 from bulkhead.evaluation.statistics import Cases, Estimate
 
 Verdict = Literal["better", "worse", "no difference shown"]
@@ -43,7 +43,7 @@ class RouteFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RouteDifference:
     """A route minus the first one, over the same cases. verdict: on quality, by whether its interval holds zero."""
 
     route: str
@@ -54,87 +54,89 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """Of the quality."""
-        found = self.passed
-        if found is None or found.low is None or found.high is None or found.low <= 0 <= found.high:
+        """The verdict on the quality."""
+        passed = self.passed
+        if passed is None or passed.low is None or passed.high is None or passed.low <= 0 <= passed.high:
             return "no difference shown"
-        return "better" if found.low > 0 else "worse"
+        return "better" if passed.low > 0 else "worse"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RouteComparison:
     """Figures of all routes, in the order in which they were named."""
 
     routes: tuple[RouteFigures, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[RouteDifference, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "routes": [_as_json(one) for one in self.routes],
-            "differences": [_as_json(one) | {"verdict": one.verdict} for one in self.differences],
+            "routes": [_as_json(figures) for figures in self.routes],
+            "differences": [_as_json(difference) | {"verdict": difference.verdict} for difference in self.differences],
         }
 
 
-def compare(runs: Runs, routes: Sequence[str]) -> Comparison:
+def compare_runs(runs: CaseRuns, routes: Sequence[str]) -> RouteComparison:
     """Compare the routes that have runs."""
     by_route = {route: [run for run in runs.made if run.route == route] for route in routes}
-    there = [route for route in routes if by_route[route]]
-    figures = tuple(_figures(route, by_route[route]) for route in there)
-    first = by_route[there[0]] if there else []
-    return Comparison(figures, tuple(_difference(there[0], first, name, by_route[name]) for name in there[1:]))
+    tested = [route for route in routes if by_route[route]]
+    figures = tuple(_route_figures(route, by_route[route]) for route in tested)
+    first = by_route[tested[0]] if tested else []
+    return RouteComparison(
+        figures, tuple(_route_difference(tested[0], first, name, by_route[name]) for name in tested[1:])
+    )
 
 
-def _figures(route: str, runs: list[Run]) -> RouteFigures:
-    outcomes, passed = [run.outcome for run in runs], _by_case(runs, lambda run: float(run.passed))
-    streamed = [one.first_token_ms for one in outcomes if one.first_token_ms is not None]
-    latencies, count = [one.latency_ms for one in outcomes], sum(run.passed for run in runs)
+def _route_figures(route: str, runs: list[CaseRun]) -> RouteFigures:
+    outcomes, passed = [run.outcome for run in runs], _by_case(runs, lambda run: float(run.has_passed))
+    streamed = [outcome.first_token_ms for outcome in outcomes if outcome.first_token_ms is not None]
+    latencies, count = [outcome.latency_ms for outcome in outcomes], sum(run.has_passed for run in runs)
     shares = [sum(rows) / len(rows) for rows in passed.values()]
     always, never = shares.count(1.0), shares.count(0.0)
     return RouteFigures(
         route,
         len(runs),
-        statistics.share(passed),
-        statistics.quantile(latencies, 0.50),
-        statistics.quantile(latencies, 0.95),
-        statistics.quantile(streamed, 0.50),
-        statistics.mean(_costs(runs)),
-        round(sum(one.cost_usd_micros for one in outcomes) / count) if count else None,
-        statistics.mean(_by_case(runs, lambda run: float(run.outcome.tokens))),
-        sum(one.standing == "degraded" for one in outcomes),
+        statistics.share_estimate(passed),
+        statistics.quantile_estimate(latencies, 0.50),
+        statistics.quantile_estimate(latencies, 0.95),
+        statistics.quantile_estimate(streamed, 0.50),
+        statistics.mean_estimate(_costs_by_case(runs)),
+        round(sum(outcome.cost_usd_micros for outcome in outcomes) / count) if count else None,
+        statistics.mean_estimate(_by_case(runs, lambda run: float(run.outcome.tokens))),
+        sum(outcome.standing == "degraded" for outcome in outcomes),
         always,
         len(shares) - always - never,
         never,
-        dict(Counter(one.code for one in outcomes if one.code).most_common()),
-        dict(Counter(f"{run.case}: {why}" for run in runs for why in run.failed).most_common()),
-        tuple(sorted({model for one in outcomes for model in one.models})),
+        dict(Counter(outcome.code for outcome in outcomes if outcome.code).most_common()),
+        dict(Counter(f"{run.case}: {reason}" for run in runs for reason in run.failed).most_common()),
+        tuple(sorted({model for outcome in outcomes for model in outcome.models})),
     )
 
 
-def _difference(first: str, before: list[Run], name: str, runs: list[Run]) -> Difference:
-    def both(figure: Callable[[Run], float]) -> tuple[Cases, Cases]:
+def _route_difference(first: str, before: list[CaseRun], name: str, runs: list[CaseRun]) -> RouteDifference:
+    def paired_cases(figure: Callable[[CaseRun], float]) -> tuple[Cases, Cases]:
         return _by_case(before, figure), _by_case(runs, figure)
 
-    return Difference(
+    return RouteDifference(
         name,
         first,
-        statistics.share_difference(*both(lambda run: float(run.passed))),
-        statistics.difference(*both(lambda run: float(run.outcome.latency_ms))),
-        statistics.difference(_costs(before), _costs(runs)),
+        statistics.share_difference(*paired_cases(lambda run: float(run.has_passed))),
+        statistics.mean_difference(*paired_cases(lambda run: float(run.outcome.latency_ms))),
+        statistics.mean_difference(_costs_by_case(before), _costs_by_case(runs)),
     )
 
 
-def _costs(runs: list[Run]) -> Cases:
+def _costs_by_case(runs: list[CaseRun]) -> Cases:
     return _by_case(runs, lambda run: float(run.outcome.cost_usd_micros))
 
 
-def _by_case(runs: list[Run], figure: Callable[[Run], float]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+def _by_case(runs: list[CaseRun], figure: Callable[[CaseRun], float]) -> dict[str, list[float]]:
+    figures: dict[str, list[float]] = {}
     for run in runs:
-        found.setdefault(run.case, []).append(figure(run))
-    return found
+        figures.setdefault(run.case, []).append(figure(run))
+    return figures
 
 
-def _as_json(row: RouteFigures | Difference) -> dict[str, Any]:
+def _as_json(row: RouteFigures | RouteDifference) -> dict[str, Any]:
     values = ((name, getattr(row, name)) for name in row.__dataclass_fields__)
     return {name: value.as_json() if isinstance(value, Estimate) else value for name, value in values}

@@ -14,8 +14,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bulkhead.evaluation.cases import Case, CaseError, load
-from bulkhead.evaluation.runs import Run
+from bulkhead.evaluation.cases import CaseError, EvaluationCase, load_cases
+from bulkhead.evaluation.runs import CaseRun
 from bulkhead_contracts import bounds
 
 PROBE = Path(__file__).parent / "probe.yaml"
@@ -27,7 +27,7 @@ HINT = "make a new baseline with --update when the change is meant"
 Change = Literal["check", "answer", "model", "questions", "no_answer"]
 
 
-class Said(BaseModel):
+class BaselineAnswer(BaseModel):
     """One answer. objective_sha256: of the question. answer: cut, for the comparison."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -47,7 +47,7 @@ class Baseline(BaseModel):
     form: Literal[1] = 1
     made_unix_ms: int
     made_by: str = ""
-    routes: dict[str, dict[str, Said]]
+    routes: dict[str, dict[str, BaselineAnswer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class Drift:
     drifted: bool = True
 
 
-def questions(path: Path | None) -> tuple[Case, ...]:
+def probe_questions(path: Path | None) -> tuple[EvaluationCase, ...]:
     """The probe's own questions, or those of a file. Raises CaseError."""
-    return load(path or PROBE)
+    return load_cases(path or PROBE)
 
 
-def read(path: Path) -> Baseline | None:
+def read_baseline(path: Path) -> Baseline | None:
     """The baseline in a file; None where there is no file. Raises CaseError."""
     try:
         return Baseline.model_validate_json(path.read_bytes())
@@ -80,7 +80,7 @@ def read(path: Path) -> Baseline | None:
         ) from error
 
 
-def write(path: Path, baseline: Baseline) -> None:
+def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replace the file. Raises CaseError."""
     fresh = path.with_name(f"{path.name}.new")
     try:
@@ -90,67 +90,67 @@ def write(path: Path, baseline: Baseline) -> None:
         raise CaseError(f"{path} cannot be written: {error.strerror}", "name a place for the baseline") from error
 
 
-def baseline_of(runs: Iterable[Run], cases: Iterable[Case], now_unix_ms: int) -> Baseline:
+def build_baseline(runs: Iterable[CaseRun], cases: Iterable[EvaluationCase], now_unix_ms: int) -> Baseline:
     """A baseline of the runs that have an answer."""
-    by_name, routes = {case.name: case for case in cases}, dict[str, dict[str, Said]]()
+    by_name, routes = {case.name: case for case in cases}, dict[str, dict[str, BaselineAnswer]]()
     for run in runs:
         if run.outcome.answer is not None:
-            text = run.outcome.answer.plain
-            said = Said(
-                objective_sha256=_digest(by_name[run.case].objective),
-                sha256=_digest(text),
+            text = run.outcome.answer.plain_text
+            answer = BaselineAnswer(
+                objective_sha256=_text_digest(by_name[run.case].objective),
+                sha256=_text_digest(text),
                 answer=text[: bounds.MAX_REASON_CHARS],
-                passed=run.passed,
+                passed=run.has_passed,
                 models=run.outcome.models,
             )
-            routes.setdefault(run.route, {})[run.case] = said
-    return Baseline(made_unix_ms=now_unix_ms, made_by=_version(), routes=routes)
+            routes.setdefault(run.route, {})[run.case] = answer
+    return Baseline(made_unix_ms=now_unix_ms, made_by=_package_version(), routes=routes)
 
 
-def drifts(before: Baseline, now: Baseline, runs: Iterable[Run]) -> list[Drift]:
-    """What has changed, in the order of the runs. Routes and questions that the baseline lacks are told as such."""
-    found = []
+def find_drifts(before: Baseline, now: Baseline, runs: Iterable[CaseRun]) -> list[Drift]:
+    """Changes since the baseline, in the order of the runs; routes and questions that it lacks are told as such."""
+    drifts = []
     for run in runs:
-        old, new = (one.routes.get(run.route, {}).get(run.case) for one in (before, now))
+        old, new = (baseline.routes.get(run.route, {}).get(run.case) for baseline in (before, now))
         if new is None:
-            why = f"no answer: {run.outcome.code}, see `bulkhead why {run.outcome.task}`"
-            found.append(Drift(run.route, run.case, "no_answer", why))
+            reason = f"no answer: {run.outcome.code}, see `bulkhead why {run.outcome.task}`"
+            drifts.append(Drift(run.route, run.case, "no_answer", reason))
         elif old is None or old.objective_sha256 != new.objective_sha256:
-            found.append(Drift(run.route, run.case, "questions", f"the baseline lacks this question; {HINT}"))
+            drifts.append(Drift(run.route, run.case, "questions", f"the baseline lacks this question; {HINT}"))
         else:
-            found += _drifts(run, old, new)
-    return found
+            drifts += _answer_drifts(run, old, new)
+    return drifts
 
 
-def _drifts(run: Run, old: Said, new: Said) -> list[Drift]:
-    found, at = [], (run.route, run.case)
+def _answer_drifts(run: CaseRun, old: BaselineAnswer, new: BaselineAnswer) -> list[Drift]:
+    drifts, subject = [], (run.route, run.case)
     if old.models and new.models and old.models != new.models:
-        what = f"another model answers: {', '.join(new.models)}, and it was {', '.join(old.models)}; {HINT}"
-        found.append(Drift(*at, "model", what))
+        change = f"another model answers: {', '.join(new.models)}, and it was {', '.join(old.models)}; {HINT}"
+        drifts.append(Drift(*subject, "model", change))
     if old.passed and not new.passed:
-        found.append(Drift(*at, "check", f"passed before, and fails now: {'; '.join(run.failed)}"))
+        drifts.append(Drift(*subject, "check", f"passed before, and fails now: {'; '.join(run.failed)}"))
     if old.sha256 != new.sha256:
-        alike = similarity(old.answer, new.answer)
-        what = f"{alike:.0%} of the words are as before"
-        found.append(Drift(*at, "answer", what, drifted=alike < ALIKE))
-    return found
+        alike = word_similarity(old.answer, new.answer)
+        change = f"{alike:.0%} of the words are as before"
+        drifts.append(Drift(*subject, "answer", change, drifted=alike < ALIKE))
+    return drifts
 
 
-def similarity(one: str, two: str) -> float:
+def word_similarity(one: str, two: str) -> float:
     """Share of words in common, in order, whatever their case; 1.0 for the same words."""
     return difflib.SequenceMatcher(None, one.casefold().split(), two.casefold().split(), autojunk=False).ratio()
 
 
-def merged(before: Baseline, now: Baseline) -> Baseline:
+def merge_baselines(before: Baseline, now: Baseline) -> Baseline:
     """The new answers in place of the old ones of their routes; other routes stay."""
     return now.model_copy(update={"routes": {**before.routes, **now.routes}})
 
 
-def _digest(text: str) -> str:
+def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _version() -> str:
+def _package_version() -> str:
     try:
         return version("bulkhead")
     except PackageNotFoundError:

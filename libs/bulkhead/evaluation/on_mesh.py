@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from bulkhead.client import Mesh, MeshError, Task
-from bulkhead.evaluation.cases import Case
-from bulkhead.evaluation.checks import Answer
-from bulkhead.evaluation.runs import Outcome
+from bulkhead.evaluation.cases import EvaluationCase
+from bulkhead.evaluation.checks import CaseAnswer
+from bulkhead.evaluation.runs import CaseRunOutcome
 from bulkhead_contracts.model import UNKNOWN_ROUTE
 
 CEILING = "budget_exceeded"
@@ -19,7 +19,7 @@ CEILING = "budget_exceeded"
 CANCEL_S = 2.0
 
 
-class NoSuchRoute(MeshError):
+class UnknownRoute(MeshError):
     """The model gateway has no route of this name."""
 
 
@@ -32,13 +32,13 @@ class MeshRunner:
         *,
         feature: str,
         deadline_s: float,
-        plan_of: Callable[[Case], Mapping[str, Any]] | None = None,
+        plan_of: Callable[[EvaluationCase], Mapping[str, Any]] | None = None,
         check: bool = True,
     ) -> None:
         self._mesh, self._feature, self._deadline_s = mesh, feature, deadline_s
         self._plan_of, self._check = plan_of, check
 
-    async def run(self, case: Case, route: str, limit_usd_micros: int) -> Outcome:
+    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
         """One task, to its end; it is cancelled when this is. Raises MeshError."""
         began = asyncio.get_running_loop().time()
         task = await self._mesh.submit(
@@ -52,23 +52,23 @@ class MeshRunner:
             route=route,
         )
         try:
-            times = await _follow(task, began)
-            return _outcome(await task.show(), times)
+            times = await _follow_events(task, began)
+            return _task_outcome(await task.show(), times)
         except asyncio.CancelledError:
             with suppress(MeshError, TimeoutError):
                 await asyncio.wait_for(task.cancel("the evaluation was stopped"), CANCEL_S)
             raise
 
 
-class _Times:
+class _EventTimes:
     def __init__(self) -> None:
         self.texts: dict[str, int] = {}
         self.final, self.ended_ms, self.at_ceiling = "", 0, False
 
 
-async def _follow(task: Task, began: float) -> _Times:
-    """When what happened, in milliseconds since the submission."""
-    times, clock = _Times(), asyncio.get_running_loop().time
+async def _follow_events(task: Task, began: float) -> _EventTimes:
+    """Times of a task's events, in milliseconds since the submission."""
+    times, clock = _EventTimes(), asyncio.get_running_loop().time
     async for event in task.events():
         at_ms = round((clock() - began) * 1000)
         data = event.data
@@ -84,18 +84,18 @@ async def _follow(task: Task, began: float) -> _Times:
     return times
 
 
-def _outcome(document: Mapping[str, Any], times: _Times) -> Outcome:
+def _task_outcome(document: Mapping[str, Any], times: _EventTimes) -> CaseRunOutcome:
     usage, result, failure = document["usage"], document.get("result") or {}, document.get("failure") or {}
     code = str(failure.get("code") or "")
     if code == UNKNOWN_ROUTE:
-        raise NoSuchRoute(str(failure["message"]), str(failure.get("hint") or ""))
+        raise UnknownRoute(str(failure["message"]), str(failure.get("hint") or ""))
     answer = None
     if document["status"] == "succeeded" and document.get("answer") is not None:
-        cited = dict.fromkeys(str(one["document"]) for one in result.get("citations") or ())
-        answer = Answer(document["answer"], tuple(cited))
-    labels = (one for one in result.get("provenance") or () if one["kind"] == "model_reply")
+        cited = dict.fromkeys(str(citation["document"]) for citation in result.get("citations") or ())
+        answer = CaseAnswer(document["answer"], tuple(cited))
+    labels = (label for label in result.get("provenance") or () if label["kind"] == "model_reply")
     at_ceiling = times.at_ceiling or code == CEILING
-    return Outcome(
+    return CaseRunOutcome(
         task=document["task_id"],
         status=document["status"],
         answer=answer,
@@ -105,6 +105,6 @@ def _outcome(document: Mapping[str, Any], times: _Times) -> Outcome:
         tokens=usage["input_tokens"] + usage["output_tokens"],
         code="" if answer is not None else CEILING if at_ceiling else code or "no_answer",
         standing=str(document.get("standing") or "ok"),
-        models=tuple(sorted({str(one["source"]) for one in labels})),
+        models=tuple(sorted({str(label["source"]) for label in labels})),
         at_ceiling=at_ceiling,
     )

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bulkhead.evaluation import checks
-from bulkhead.evaluation.cases import Case
+from bulkhead.evaluation.cases import EvaluationCase
 from bulkhead_contracts import bounds
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one run. status: of its task. code: of its failure. first_token_ms: of the answer, where it was
+class CaseRunOutcome:
+    """Outcome of one run. status: of its task. code: of its failure. first_token_ms: of the answer, where it was
     streamed. models: those that wrote the answer, as `provider/model`. at_ceiling: the money that it was given is
-    spent."""
+    spent.
+    """
 
     task: str
     status: str
-    answer: checks.Answer | None
+    answer: checks.CaseAnswer | None
     latency_ms: int
     first_token_ms: int | None
     cost_usd_micros: int
@@ -36,13 +37,13 @@ class Outcome:
 class Runner(Protocol):
     """Runs one case; raises what ends the whole evaluation."""
 
-    async def run(self, case: Case, route: str, limit_usd_micros: int) -> Outcome:
+    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
         """The outcome of one run that may cost so much."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class CaseRun:
     """One run, judged. failed: the checks that it did not pass, with reasons; of a run without an answer all of them.
 
     repetition: from 0.
@@ -51,31 +52,31 @@ class Run:
     case: str
     route: str
     repetition: int
-    outcome: Outcome
+    outcome: CaseRunOutcome
     failed: tuple[str, ...] = ()
 
     @property
-    def passed(self) -> bool:
-        """Whether the answer passes every check."""
+    def has_passed(self) -> bool:
+        """True when the answer passes every check."""
         return self.outcome.answer is not None and not self.failed
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class CaseRuns:
     """All runs that were made, and what was spent, also on what was cut off. wanted: how many there should be; fewer
     were made where the ceiling was reached."""
 
-    made: tuple[Run, ...]
+    made: tuple[CaseRun, ...]
     wanted: int
     spent_usd_micros: int
 
     @property
-    def complete(self) -> bool:
-        """Whether every run was made."""
+    def is_complete(self) -> bool:
+        """True when every run was made."""
         return len(self.made) == self.wanted
 
 
-class Purse:
+class EvaluationBudget:
     """The money of an evaluation: what is spent, and what runs that are under way may still spend."""
 
     def __init__(self, limit_usd_micros: int) -> None:
@@ -84,23 +85,23 @@ class Purse:
         self._limit, self._held, self._dearest = limit_usd_micros, 0, 1
         self._returned = asyncio.Condition()
 
-    async def take(self) -> int:
+    async def reserve_run(self) -> int:
         """The ceiling of one more run; 0 when there is not enough for one as dear as the dearest so far."""
         async with self._returned:
             while not self.over:
                 free = self._limit - self.spent - self._held
                 if free >= self._dearest:
-                    given = min(bounds.DEFAULT_TASK_COST_USD_MICROS, free)
-                    self._held += given
-                    return given
+                    reservation = min(bounds.DEFAULT_TASK_COST_USD_MICROS, free)
+                    self._held += reservation
+                    return reservation
                 if not self._held:
                     self.over = True
                     break
                 await self._returned.wait()
         return 0
 
-    async def give_back(self, given: int, outcome: Outcome | None) -> bool:
-        """What a run came to. False: it was cut off for it had been given too little, and says nothing."""
+    async def settle_run(self, given: int, outcome: CaseRunOutcome | None) -> bool:
+        """Settle a run with its cost. False: it was cut off for it had been given too little, and says nothing."""
         cost = outcome.cost_usd_micros if outcome is not None else 0
         short = outcome is not None and outcome.at_ceiling and given < bounds.DEFAULT_TASK_COST_USD_MICROS
         async with self._returned:
@@ -113,42 +114,44 @@ class Purse:
 
 async def run_all(
     runner: Runner,
-    cases: Sequence[Case],
+    cases: Sequence[EvaluationCase],
     routes: Sequence[str],
     *,
     repeat: int,
     limit_usd_micros: int,
     at_once: int,
-    on_run: Callable[[Run], None] = lambda run: None,
-) -> Runs:
+    on_run: Callable[[CaseRun], None] = lambda run: None,
+) -> CaseRuns:
     """Run every case on every route `repeat` times. Raises what the runner raises."""
-    purse, made, left = Purse(limit_usd_micros), list[Run](), _order(cases, routes, repeat)
+    purse, runs, pending = EvaluationBudget(limit_usd_micros), list[CaseRun](), _run_order(cases, routes, repeat)
 
-    async def work() -> None:
-        for case, route, repetition in left:
-            given, outcome = await purse.take(), None
-            if not given:
+    async def run_pending() -> None:
+        for case, route, repetition in pending:
+            reservation, outcome = await purse.reserve_run(), None
+            if not reservation:
                 return
             try:
-                outcome = await runner.run(case, route, given)
+                outcome = await runner.run(case, route, reservation)
             finally:
-                counts = await purse.give_back(given, outcome)
+                counts = await purse.settle_run(reservation, outcome)
             if counts:
-                failed = checks.failed(case.checks, outcome.answer) if outcome.answer is not None else ()
-                made.append(Run(case.name, route, repetition, outcome, failed))
-                on_run(made[-1])
+                failed = checks.failed_checks(case.checks, outcome.answer) if outcome.answer is not None else ()
+                runs.append(CaseRun(case.name, route, repetition, outcome, failed))
+                on_run(runs[-1])
 
-    tasks = [asyncio.create_task(work()) for _ in range(at_once)]
+    tasks = [asyncio.create_task(run_pending()) for _ in range(at_once)]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return Runs(tuple(made), len(cases) * len(routes) * repeat, purse.spent)
+    return CaseRuns(tuple(runs), len(cases) * len(routes) * repeat, purse.spent)
 
 
-def _order(cases: Sequence[Case], routes: Sequence[str], repeat: int) -> Iterator[tuple[Case, str, int]]:
+def _run_order(
+    cases: Sequence[EvaluationCase], routes: Sequence[str], repeat: int
+) -> Iterator[tuple[EvaluationCase, str, int]]:
     for repetition in range(repeat):
         for number, case in enumerate(cases):
             first = (number + repetition) % len(routes)

@@ -25,67 +25,70 @@ class Estimate:
     def as_json(self) -> dict[str, float | None]:
         """For programs."""
         ends = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: None if one is None else round(one, 6) for name, one in ends.items()}
+        return {name: None if figure is None else round(figure, 6) for name, figure in ends.items()}
 
 
-def share(runs: Cases) -> Estimate:
+def share_estimate(runs: Cases) -> Estimate:
     """Share of runs that passed (1.0; else 0.0), with Wilson's interval (Wilson 1927) for as many independent runs as
     these are worth. Needs one run."""
-    values = [one for rows in runs.values() for one in rows]
-    low, high = wilson(fmean(values), effective(runs))
+    values = [value for rows in runs.values() for value in rows]
+    low, high = wilson_interval(fmean(values), effective_runs(runs))
     return Estimate(fmean(values), low, high)
 
 
-def wilson(p: float, n: float) -> tuple[float, float]:
+def wilson_interval(p: float, n: float) -> tuple[float, float]:
     """Wilson's score interval of a share `p` among `n`."""
     centre, spread = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     ends = ((centre - spread) / (1 + Z * Z / n), (centre + spread) / (1 + Z * Z / n))
     return max(0.0, ends[0]), min(1.0, ends[1])
 
 
-def effective(runs: Cases) -> float:
-    """How many independent runs these are worth: between the number of cases and that of runs, by the variance between
-    cases (design effect, Kish 1965); where nothing varies, the number of cases."""
+def effective_runs(runs: Cases) -> float:
+    """The number of independent runs that these are worth: between that of cases and that of runs, by the variance
+    between cases (design effect, Kish 1965); where nothing varies, the number of cases.
+    """
     sizes, count = [len(rows) for rows in runs.values() if rows], sum(map(len, runs.values()))
-    cases, p = len(sizes), fmean(one for rows in runs.values() for one in rows)
+    cases, p = len(sizes), fmean(value for rows in runs.values() for value in rows)
     if cases == count or cases < 2 or p in (0.0, 1.0):
         return float(cases)
     between = sum(((fmean(rows) - p) * len(rows) / count) ** 2 for rows in runs.values() if rows) * cases / (cases - 1)
     return float(count) if between == 0 else min(max(p * (1 - p) / between, cases), count)
 
 
-def quantile(values: Sequence[float], q: float) -> Estimate | None:
+def quantile_estimate(values: Sequence[float], q: float) -> Estimate | None:
     """The q-quantile, with the interval between two order statistics (Conover 1999, 3.2), which supposes no
     distribution; an end that lies beyond the runs is None. None of no values."""
     ordered, n = sorted(values), len(values)
     if not n:
         return None
     value = ordered[min(n - 1, max(0, math.ceil(q * n) - 1))]
-    below = _binomial(n, q)
+    below = _binomial_cdf(n, q)
     # Largest r with P(X < r) <= 2.5 %, smallest s with P(X < s) >= 97.5 %; X of n lie at or below the true quantile.
     low = max((r for r in range(1, n + 1) if below[r - 1] <= 0.025), default=0)
     high = min((s for s in range(1, n + 1) if below[s - 1] >= 0.975), default=0)
     return Estimate(value, ordered[low - 1] if low else None, ordered[high - 1] if high else None)
 
 
-def _binomial(n: int, q: float) -> list[float]:
+def _binomial_cdf(n: int, q: float) -> list[float]:
     """P(X <= k) of Binomial(n, q), for k from 0 to n."""
-    total, found = 0.0, []
+    total, cumulative = 0.0, []
     for k in range(n + 1):
         log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(q)
         total += math.exp(log + (n - k) * math.log1p(-q))
-        found.append(min(1.0, total))
-    return found
+        cumulative.append(min(1.0, total))
+    return cumulative
 
 
-def mean(runs: Cases) -> Estimate | None:
+def mean_estimate(runs: Cases) -> Estimate | None:
     """The mean over cases, each counted by the mean of its runs, with Student's interval. None of no runs."""
-    return _student([fmean(rows) for rows in runs.values() if rows])
+    return _student_estimate([fmean(rows) for rows in runs.values() if rows])
 
 
-def difference(first: Cases, second: Cases) -> Estimate | None:
+def mean_difference(first: Cases, second: Cases) -> Estimate | None:
     """The mean over cases of second minus first, with Student's interval. None where no case has both."""
-    return _student([fmean(second[name]) - fmean(first[name]) for name in first if first[name] and second.get(name)])
+    return _student_estimate(
+        [fmean(second[name]) - fmean(first[name]) for name in first if first[name] and second.get(name)]
+    )
 
 
 def share_difference(first: Cases, second: Cases) -> Estimate | None:
@@ -94,8 +97,12 @@ def share_difference(first: Cases, second: Cases) -> Estimate | None:
     names = [name for name in first if first[name] and second.get(name)]
     if not names:
         return None
-    one, two = ({name: runs[name] for name in names} for runs in (first, second))
-    a, b, phi = share(two), share(one), _correlation([fmean(two[n]) for n in names], [fmean(one[n]) for n in names])
+    before, after = ({name: runs[name] for name in names} for runs in (first, second))
+    a, b, phi = (
+        share_estimate(after),
+        share_estimate(before),
+        _share_correlation([fmean(after[n]) for n in names], [fmean(before[n]) for n in names]),
+    )
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
     below, above = (a.value - a.low, b.high - b.value), (a.high - a.value, b.value - b.low)
     down, up = (math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)) for x, y in (below, above))
@@ -103,26 +110,26 @@ def share_difference(first: Cases, second: Cases) -> Estimate | None:
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
 
 
-def _correlation(one: Sequence[float], two: Sequence[float]) -> float:
-    """Of the cases' shares; what chance alone may show of it is taken off (Newcombe's correction)."""
+def _share_correlation(one: Sequence[float], two: Sequence[float]) -> float:
+    """Correlation of the cases' shares; what chance alone may show of it is taken off (Newcombe's correction)."""
     n, a, b = len(one), fmean(one), fmean(two)
     both = math.sqrt(sum((x - a) ** 2 for x in one) * sum((y - b) ** 2 for y in two))
     together = sum((x - a) * (y - b) for x, y in zip(one, two, strict=True))
     return (max(together - 0.5, 0.0) if together > 0 else together) / both if both and n > 1 else 0.0
 
 
-def _student(values: Sequence[float]) -> Estimate | None:
+def _student_estimate(values: Sequence[float]) -> Estimate | None:
     """The mean and Student's interval; of a single value no interval can be told."""
     if not values:
         return None
     n, value = len(values), fmean(values)
     if n < 2:
         return Estimate(value, None, None)
-    half = _t(n - 1) * stdev(values) / math.sqrt(n)
+    half = _student_t(n - 1) * stdev(values) / math.sqrt(n)
     return Estimate(value, value - half, value + half)
 
 
-def _t(freedom: int) -> float:
+def _student_t(freedom: int) -> float:
     """The 97.5 % point of Student's distribution (Abramowitz and Stegun 26.7.5; exact for 1 and 2)."""
     if freedom <= 2:
         return (12.7062, 4.3027)[freedom - 1]

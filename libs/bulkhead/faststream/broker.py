@@ -14,21 +14,21 @@ from faststream.nats.security import NatsNKey
 from faststream.types import BrokerMiddleware
 from nats.errors import ConnectionClosedError
 
-from bulkhead.bus.jetstream.connection import trusting
+from bulkhead.bus.jetstream.connection import tls_context
 
 API = "JSMESH.API"
 PING_S = 5
 LOOK_S = 2.0
 
 
-def make(
+def make_broker(
     url: str, identity_file: Path, ca_file: Path | None, *middlewares: BrokerMiddleware
 ) -> tuple[NatsBroker, str, bytes]:
     """The broker, the identity's name, and the prefix of its inboxes. ca_file: TLS. The key is read when it starts."""
     name = identity_file.name.removesuffix(".nkey")
     if not identity_file.name.endswith(".nkey"):
         raise ValueError(f"{identity_file}: a key's file is named after its identity, as sub_demo.nkey")
-    tls = trusting(ca_file) if ca_file is not None else None
+    tls = tls_context(ca_file) if ca_file is not None else None
     inbox = f"_INBOX_{name}"
     broker = NatsBroker(
         url,
@@ -44,23 +44,23 @@ def make(
     return broker, name, f"{inbox}.".encode()
 
 
-def calm(subscription: Any) -> None:
+def slow_retries(subscription: Any) -> None:
     """FastStream asks a connection that is closed again at once, for ever, and nothing else would run beside it."""
     if subscription is None:
         return  # FastStream's broker for tests has none.
     fetch = subscription.fetch
 
-    async def slowly(*args: Any, **more: Any) -> Any:
+    async def fetch_slowly(*args: Any, **more: Any) -> Any:
         try:
             return await fetch(*args, **more)
         except ConnectionClosedError:
             await asyncio.sleep(LOOK_S)
             raise
 
-    subscription.fetch = slowly
+    subscription.fetch = fetch_slowly
 
 
-async def watch(broker: NatsBroker) -> None:
+async def watch_connection(broker: NatsBroker) -> None:
     """Raises SystemExit once the connection will not come back by itself, which nobody is told otherwise.
 
     nats-py gives up for good, without a word, when a broker that is back does not know the key.

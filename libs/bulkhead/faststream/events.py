@@ -13,8 +13,8 @@ from faststream import AckPolicy, FastStream
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 
 from bulkhead.faststream import broker as brokers
-from bulkhead.faststream.delivery import Dead, Delivery, buried_in_log
-from bulkhead.runtime.background import cancel
+from bulkhead.faststream.delivery import DeadEvent, EventDelivery, buried_in_log
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
@@ -26,7 +26,7 @@ PULL_S = 5.0
 
 
 class Events:
-    """What one subscriber hears. `broker` is its FastStream broker; several processes share its events."""
+    """Events that one subscriber hears. `broker` is its FastStream broker; several processes share its events."""
 
     def __init__(
         self,
@@ -36,17 +36,17 @@ class Events:
         tenant: str,
         at_once: int = AT_ONCE,
         attempts: int = ATTEMPTS,
-        dead: Callable[[Dead], Awaitable[None]] = buried_in_log,
+        dead: Callable[[DeadEvent], Awaitable[None]] = buried_in_log,
         ca_file: Path | None = None,
     ) -> None:
         """tenant: as in the subscriber's row. at_once: handlers that run together. attempts: after so many an event is
         given to `dead`, and not handed out again; it stays in the stream for its seven days. ca_file: TLS."""
-        delivery = Delivery(attempts, dead)
+        delivery = EventDelivery(attempts, dead)
         self.broker: NatsBroker
-        self.broker, name, inbox = brokers.make(url, Path(identity_file), ca_file, delivery)
+        self.broker, name, inbox = brokers.make_broker(url, Path(identity_file), ca_file, delivery)
         self._known: set[str] = set()
         self._subscriber = self.broker.subscriber(
-            f"events.{subjects.token(tenant)}.>",
+            f"events.{subjects.check_token(tenant)}.>",
             durable=name,
             stream=JStream(subjects.EVENTS_STREAM, declare=False),
             # One each: nats-py waits for the rest of a larger number.
@@ -56,7 +56,7 @@ class Events:
             inbox_prefix=inbox,
             title=f"events.{tenant}",
         )
-        self._subscriber(filter=self._unknown)(_unheard)
+        self._subscriber(filter=self._is_unknown)(_unheard)
 
     def on(self, kind: type[Body]) -> Callable[[Callable[..., Awaitable[None]]], Any]:
         """Decorator: hand events of this class of `bulkhead_contracts.event` to the function, which takes one.
@@ -67,10 +67,12 @@ class Events:
             raise ValueError(f"{kind.__name__} is no event; there are {', '.join(sorted(catalog.EVENTS))}")
         self._known.add(kind.TYPE)
 
-        async def meant(message: NatsMessage) -> bool:  # FastStream hands one that is not async to a thread, each time.
-            return _type(message) == kind.TYPE
+        async def is_of_kind(
+            message: NatsMessage,
+        ) -> bool:  # FastStream hands one that is not async to a thread, each time.
+            return _type_of(message) == kind.TYPE
 
-        return self._subscriber(filter=meant)
+        return self._subscriber(filter=is_of_kind)
 
     def app(self, *others: NatsBroker) -> FastStream:
         """The program: `await events.app().run()`, or `faststream run module:app`.
@@ -81,25 +83,27 @@ class Events:
         watching: list[asyncio.Task[None]] = []
 
         @app.after_startup
-        async def begin() -> None:
-            brokers.calm(self._subscriber.subscription)
-            watching.extend(asyncio.create_task(brokers.watch(one)) for one in (self.broker, *others))
+        async def start_watching() -> None:
+            brokers.slow_retries(self._subscriber.subscription)
+            watching.extend(
+                asyncio.create_task(brokers.watch_connection(watched)) for watched in (self.broker, *others)
+            )
 
         @app.on_shutdown
-        async def end() -> None:
-            await cancel(*watching)
+        async def stop_watching() -> None:
+            await cancel_tasks(*watching)
 
         return app
 
-    async def _unknown(self, message: NatsMessage) -> bool:
-        return _type(message) not in self._known
+    async def _is_unknown(self, message: NatsMessage) -> bool:
+        return _type_of(message) not in self._known
 
 
 async def _unheard(event: dict[str, Any]) -> None:
-    """No handler wants it."""
+    """Handler of events that no other wants."""
 
 
-def _type(message: NatsMessage) -> str:
+def _type_of(message: NatsMessage) -> str:
     """Without its version: handlers read every one that their class reads."""
     return str(message.headers.get("ce-type", "")).rpartition(".v")[0]
 
@@ -110,6 +114,6 @@ def told(event: Body, cause: str = "test") -> dict[str, Any]:
     event: with `tenant` and `task`. The same cause gives the same id.
     """
     place = event.model_dump(include={"tenant", "task"})
-    subject = subjects.event(name=event.TYPE.removeprefix("event."), **place)
+    subject = subjects.event_subject(name=event.TYPE.removeprefix("event."), **place)
     head = Envelope(envelope.derive_id("gateway", cause, subject), event.ce_type(), "gateway", time_unix_ms=0)
-    return {"message": event, "subject": subject, "headers": head.headers(), "stream": subjects.EVENTS_STREAM}
+    return {"message": event, "subject": subject, "headers": head.to_headers(), "stream": subjects.EVENTS_STREAM}

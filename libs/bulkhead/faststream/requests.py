@@ -28,13 +28,13 @@ class NotStored(Exception):
 
 
 class Requests:
-    """What one publisher of policy.yaml asks for. `broker` is its FastStream broker; it needs no handler."""
+    """Requests of one publisher of policy.yaml. `broker` is its FastStream broker; it needs no handler."""
 
     def __init__(self, url: str, identity_file: Path | str, *, tenant: str, ca_file: Path | None = None) -> None:
         """tenant: as in the publisher's row. ca_file: TLS."""
-        self._file, self._tenant = Path(identity_file), subjects.token(tenant)
+        self._file, self._tenant = Path(identity_file), subjects.check_token(tenant)
         self.broker: NatsBroker
-        self.broker, self._sender, _ = brokers.make(url, self._file, ca_file)
+        self.broker, self._sender, _ = brokers.make_broker(url, self._file, ca_file)
         self._stream = subjects.published_stream(self._sender)
         self._key = b""
         heard = (TaskRequested, TaskCancelRequested)
@@ -52,15 +52,15 @@ class Requests:
     async def submit(self, request: TaskRequested, key: str) -> str:
         """Ask for a task; its id once the broker has stored that. The same key is the same task. Raises NotStored."""
         task = self.task_id(key)
-        await self._say(request, task, f"request/{task}")
+        await self._publish_request(request, task, f"request/{task}")
         return task
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end. Raises NotStored."""
-        await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
+        await self._publish_request(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
 
-    async def _say(self, body: Body, task: str, index: str) -> None:
-        subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
+    async def _publish_request(self, body: Body, task: str, index: str) -> None:
+        subject = subjects.mesh_subject(self._sender, "gateway", self._tenant, task)
         head = Envelope(
             id=envelope.derive_id(self._sender, "", index),
             type=body.ce_type(),
@@ -68,7 +68,7 @@ class Requests:
             time_unix_ms=time.time_ns() // 1_000_000,
             traceparent=trace.current_traceparent(),
         )
-        headers = {**head.headers(), "Nats-Msg-Id": envelope.message_id(self._message_key(), subject, head.id)}
+        headers = {**head.to_headers(), "Nats-Msg-Id": envelope.message_id(self._message_key(), subject, head.id)}
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._publishers[type(body)].publish(body, subject, headers, correlation_id=head.id)
@@ -81,7 +81,7 @@ class Requests:
                     ) from error
 
     def _message_key(self) -> bytes:
-        """Of this identity alone: nobody else can occupy an id to come."""
+        """Key of this identity alone: nobody else can occupy an id to come."""
         self._key = (
             self._key
             or hashlib.blake2b(

@@ -62,8 +62,8 @@ class BusSteps(Steps):
         ca_file: Path | None = None,
     ) -> None:
         """tenant: as in the worker's row. at_once: steps of each role. ca_file: TLS."""
-        self.broker, name, _ = brokers.make(url, Path(identity_file), ca_file)
-        super().__init__(doors, "", at_once=at_once, port=_OnBus(self.broker, name, subjects.token(tenant)))
+        self.broker, name, _ = brokers.make_broker(url, Path(identity_file), ca_file)
+        super().__init__(doors, "", at_once=at_once, port=_BusStepPort(self.broker, name, subjects.check_token(tenant)))
 
     async def run(self) -> None:
         """Until cancelled. The broker is connected meanwhile."""
@@ -72,34 +72,36 @@ class BusSteps(Steps):
             await super().run()
 
 
-class _OnBus:
+class _BusStepPort:
     """Requests to doors."""
 
     def __init__(self, broker: NatsBroker, name: str, tenant: str) -> None:
         self._broker, self._name, self._tenant = broker, name, tenant
 
-    async def take(self, role: str, holder: str) -> HandedStep | None:
+    async def take_step(self, role: str, holder: str) -> HandedStep | None:
         """A step, or None after a while."""
-        asked = StepTakeRequested(role=role, holder=holder)
-        reply = await self._ask(asked, StepTakeReplied, asked.wait_ms / 1000 + MARGIN_S)
+        request = StepTakeRequested(role=role, holder=holder)
+        reply = await self._request_doors(request, StepTakeReplied, request.wait_ms / 1000 + MARGIN_S)
         return reply.step
 
-    async def beat(self, step: HandedStep) -> StepBeaten:
+    async def send_beat(self, step: HandedStep) -> StepBeaten:
         """The holder works on it."""
-        reply = await self._ask(StepBeatRequested(key=step.key), StepBeatReplied, MARGIN_S)
+        reply = await self._request_doors(StepBeatRequested(key=step.key), StepBeatReplied, MARGIN_S)
         assert reply.beaten is not None
         return reply.beaten
 
-    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+    async def send_answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
         """The answer."""
-        reply = await self._ask(StepAnswerRequested(key=step.key, answer=answer), StepAnswerReplied, 2 * MARGIN_S)
+        reply = await self._request_doors(
+            StepAnswerRequested(key=step.key, answer=answer), StepAnswerReplied, 2 * MARGIN_S
+        )
         assert reply.accepted is not None
         return reply.accepted
 
     async def close(self) -> None:
         """The broker is its owner's to close."""
 
-    async def _ask(self, body: Body, kind: type[R], timeout_s: float) -> R:
+    async def _request_doors(self, body: Body, kind: type[R], timeout_s: float) -> R:
         head = Envelope(
             id=envelope.derive_id(self._name, uuid.uuid4().hex, 0),
             type=body.ce_type(),
@@ -108,21 +110,21 @@ class _OnBus:
             traceparent=trace.current_traceparent(),
         )
         # No task's: the key says which step is meant.
-        subject = subjects.rpc(self._name, "doors", self._tenant, self._name)
+        subject = subjects.rpc_subject(self._name, "doors", self._tenant, self._name)
         try:
-            answer = await self._broker.request(body.encode(), subject, headers=head.headers(), timeout=timeout_s)
-            found = catalog.decode(str(answer.headers.get("ce-type", "")), answer.body)
+            answer = await self._broker.request(body.encode(), subject, headers=head.to_headers(), timeout=timeout_s)
+            reply = catalog.decode_body(str(answer.headers.get("ce-type", "")), answer.body)
         except (NatsError, TimeoutError, DecodeError) as error:
             way = "a request outside this identity's rights is dropped without an answer"
             raise Unreachable(f"doors do not answer at {subject}: {error!r}; {way}") from error
-        if not isinstance(found, kind):
-            raise Unreachable(f"doors answered with {type(found).__name__}")
-        if found.failure is not None:
-            raise _error(found.failure)
-        return found
+        if not isinstance(reply, kind):
+            raise Unreachable(f"doors answered with {type(reply).__name__}")
+        if reply.failure is not None:
+            raise _error_of(reply.failure)
+        return reply
 
 
-def _error(failure: Failure) -> Refused | Unreachable:
+def _error_of(failure: Failure) -> Refused | Unreachable:
     if failure.code in AGAIN:
         return Unreachable(failure.message, failure.hint)
     return Refused(403, {"detail": failure.message, "code": failure.code, "hint": failure.hint})

@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 else:
 
     def replace(one, /, **changes):
-        """As dataclasses.replace, for frozen dataclasses with slots that do nothing when they are made: it does not
-        look at every field's description, for a decision changes its state several times. Raises KeyError for what is
-        no field, TypeError for other classes."""
+        """Replace fields as dataclasses.replace does, for frozen dataclasses with slots that do nothing when they
+        are made: it does not look at every field's description, for a decision changes its state several times.
+        Raises KeyError for what is no field, TypeError for other classes.
+        """
         kind = type(one)
-        values, puts = _slots(kind)
-        made = object.__new__(kind)
-        for put, value in zip(puts.values(), values(one), strict=True):
-            put(made, value)
+        values, puts = _slot_access(kind)
+        clone = object.__new__(kind)
+        for setter, value in zip(puts.values(), values(one), strict=True):
+            setter(clone, value)
         for name, value in changes.items():
-            puts[name](made, value)
-        return made
+            puts[name](clone, value)
+        return clone
 
 
 @lru_cache(maxsize=256)
-def _slots(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Any]]:
-    """What reads all fields of such a class, and what sets each. Raises TypeError for any other class."""
-    names = [one.name for one in fields(kind)]
+def _slot_access(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Any]]:
+    """Reader of all fields of such a class, and what sets each. Raises TypeError for any other class."""
+    names = [slot.name for slot in fields(kind)]
     if not set(names) <= set(getattr(kind, "__slots__", ())) or hasattr(kind, "__post_init__"):
         raise TypeError(f"{kind.__name__} is no plain dataclass with slots: use dataclasses.replace")
     # Of a single name attrgetter gives the bare value.
@@ -49,10 +50,11 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class InboxMessage:
     """One message of a task's inbox.
 
-    sequence: its place in the inbox stream. contents: text of the blobs that `Decider.wants` named, by sha256.
+    sequence: its place in the inbox stream. contents: text of the blobs that `Decider.wanted_contents` named,
+    by sha256.
     """
 
     envelope: Envelope
@@ -96,7 +98,7 @@ class SetTimer:
 Output = Send | SetTimer
 
 
-class Decision(NamedTuple, Generic[S]):
+class Transition(NamedTuple, Generic[S]):
     """The state after a message, and what to say because of it, in order."""
 
     state: S
@@ -118,29 +120,29 @@ class Decider(ABC, Generic[S]):
 
     @property
     def begins_task(self) -> frozenset[type[Body]]:
-        """The types in `opening` that begin a task; a rejected one is answered with `unopened`."""
+        """The types in `opening` that begin a task; a rejected one is answered with `reject_opening`."""
         return self.opening
 
     @abstractmethod
-    def initial(self) -> S:
+    def initial_state(self) -> S:
         """State before any message."""
 
     @abstractmethod
-    def wants(self, body: Body) -> tuple[ContentRef, ...]:
+    def wanted_contents(self, body: Body) -> tuple[ContentRef, ...]:
         """Contents that `decide` needs to read for this body (empty for most)."""
 
     @abstractmethod
-    def decide(self, state: S, message: Message) -> Decision[S]:
+    def decide(self, state: S, message: InboxMessage) -> Transition[S]:
         """Pure transition. A bug is an assert; everything else is an output."""
 
     @abstractmethod
-    def ended(self, state: S) -> bool:
-        """Whether nothing can follow, so that the state may be forgotten."""
+    def has_ended(self, state: S) -> bool:
+        """True if nothing can follow, so that the state may be forgotten."""
 
-    def rests(self, state: S) -> bool:
-        """Whether no earlier message matters any more, so that the fold may count its messages from zero."""
+    def is_at_rest(self, state: S) -> bool:
+        """True if no earlier message matters any more, so that the fold may count its messages from zero."""
         return False
 
-    def unopened(self, code: str, reason: str) -> tuple[Send, ...]:
+    def reject_opening(self, code: str, reason: str) -> tuple[Send, ...]:
         """Messages to send when a message in `begins_task` was rejected."""
         return ()

@@ -5,9 +5,9 @@ import json
 from bulkhead_contracts import bounds
 
 
-def loads(text: str, *, once: bool = False) -> object:
-    """As json.loads. Raises ValueError for what is no JSON, or nests deeper than MAX_JSON_DEPTH; with `once` also for
-    an object that holds a key twice, on which readers differ.
+def load_json(text: str, *, once: bool = False) -> object:
+    """Read JSON as json.loads does. Raises ValueError for what is no JSON, or nests deeper than MAX_JSON_DEPTH;
+    with `once` also for an object that holds a key twice, on which readers differ.
 
     json.loads gives up at a depth that depends on the caller's own stack, so two replicas could disagree.
     """
@@ -19,10 +19,10 @@ def loads(text: str, *, once: bool = False) -> object:
                 raise ValueError(f"nested deeper than {bounds.MAX_JSON_DEPTH}")
         elif char in "]}":
             depth -= 1
-    return json.loads(text, object_pairs_hook=_once if once else None)
+    return json.loads(text, object_pairs_hook=_reject_duplicate_keys if once else None)
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(found := dict(pairs)) != len(pairs):
+def _reject_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(mapping := dict(pairs)) != len(pairs):
         raise ValueError("an object holds a key twice")
-    return found
+    return mapping

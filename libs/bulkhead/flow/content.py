@@ -36,7 +36,7 @@ def list_of(refs: Sequence[ContentRef]) -> bytes:
 
 def in_list(ref: ContentRef, data: bytes) -> tuple[ContentRef, ...]:
     """The references in a list, in order; ref: the list's own. Raises ValueError."""
-    rows = bounded.loads(data.decode()) if len(data) <= bounds.MAX_LIST_BYTES else None
+    rows = bounded.load_json(data.decode()) if len(data) <= bounds.MAX_LIST_BYTES else None
     if ref.media_type != REFERENCES or not isinstance(rows, list) or len(rows) > bounds.LISTED_REFERENCES:
         raise ValueError(f"content {ref.sha256[:12]} is no list of references")
     try:

@@ -1,15 +1,16 @@
-"""What a result takes over from a model's reply that it rests on, though that is no part of it: a judge's, a plan's.
+"""Standing that a result takes over from a model's reply that it rests on, though that is no part of it: a
+judge's, a plan's.
 
 In: the reply, the result. Out: the result with the worse standing of both, and with what either lacks.
 """
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.result import Completeness, Result, merge_completeness, worst
+from bulkhead_contracts.result import Completeness, Result, merge_completeness, worst_standing
 
 
-def said_of(whose: str, reply: ModelCallReplied) -> Result:
-    """What a reply says of itself (standing, completeness), as a result without content. whose: shown with each."""
+def standing_of_reply(whose: str, reply: ModelCallReplied) -> Result:
+    """Standing and completeness of a reply, as a result without content. whose: shown with each."""
     omissions = tuple(
         row.model_copy(update={"what": f"{whose}: {row.what}"[: bounds.MAX_SUMMARY_CHARS]})
         for row in reply.completeness.omissions
@@ -29,7 +30,7 @@ def resting_on(result: Result, other: Result) -> Result:
     reasons = [row.standing_reason for row in (result, other) if row.standing_reason]
     return result.model_copy(
         update={
-            "standing": worst(result.standing, other.standing),
+            "standing": worst_standing(result.standing, other.standing),
             "standing_reason": "; ".join(dict.fromkeys(reasons))[: bounds.MAX_REASON_CHARS],
             "completeness": merge_completeness(result.completeness, other.completeness),
         }

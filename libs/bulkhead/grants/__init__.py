@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pydantic import ValidationError
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.grants.key_file import KeyFile, service_of
+from bulkhead.grants.key_file import PublicKeyFile, service_of
 from bulkhead_contracts import bounds, catalog
 from bulkhead_contracts.approval import ApprovalGrant
 from bulkhead_contracts.grant import StepGrant, TaskGrant, Voucher
@@ -53,35 +53,35 @@ class Authority:
 
     @property
     def constraints(self) -> tuple[str, ...]:
-        """Of both grants. All of them hold, so that a step grant can only narrow."""
+        """Constraints of both grants. All of them hold, so that a step grant can only narrow."""
         return self.task.constraints + (self.step.constraints if self.step is not None else ())
 
 
-def _b64(raw: bytes) -> str:
+def _encode_b64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _unb64(text: str) -> bytes:
+def _decode_b64(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
-def _compact(value: dict[str, object]) -> bytes:
+def _compact_json(value: dict[str, object]) -> bytes:
     return _JSON.encode(value).encode()
 
 
 def new_signing_seed() -> str:
     """A fresh Ed25519 seed, base64url."""
     key = Ed25519PrivateKey.generate()
-    return _b64(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
+    return _encode_b64(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
 
 
 def public_of(seed: str) -> str:
     """Public key (base64url) of a seed."""
-    key = Ed25519PrivateKey.from_private_bytes(_unb64(seed)).public_key()
-    return _b64(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
+    key = Ed25519PrivateKey.from_private_bytes(_decode_b64(seed)).public_key()
+    return _encode_b64(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
 def parent_sha256(token: str) -> str:
@@ -94,100 +94,103 @@ class Signer:
 
     def __init__(self, service: str, seed: str, kid: str = "") -> None:
         self.service = service
-        self._key = Ed25519PrivateKey.from_private_bytes(_unb64(seed))
-        self._head = _b64(_compact({"alg": "EdDSA", "kid": kid or service, "typ": "JWT"}))
+        self._key = Ed25519PrivateKey.from_private_bytes(_decode_b64(seed))
+        self._head = _encode_b64(_compact_json({"alg": "EdDSA", "kid": kid or service, "typ": "JWT"}))
 
-    def grant(self, grant: TaskGrant | StepGrant | Voucher, parent: str = "") -> str:
+    def sign_grant(self, grant: TaskGrant | StepGrant | Voucher, parent: str = "") -> str:
         """Token of a grant; a step grant takes its task grant's token as parent."""
         if parent and isinstance(grant, StepGrant):
             grant = grant.model_copy(update={"parent_sha256": parent_sha256(parent)})
         claims: dict[str, object] = {"grant": grant.model_dump(mode="json")}
         if parent:
             claims["parent"] = parent
-        return self._signed(claims)
+        return self._sign_claims(claims)
 
-    def approval(self, approval: ApprovalGrant) -> str:
+    def sign_approval(self, approval: ApprovalGrant) -> str:
         """Token of a person's word about one call."""
-        return self._signed({"approval": approval.model_dump(mode="json")})
+        return self._sign_claims({"approval": approval.model_dump(mode="json")})
 
-    def _signed(self, claims: dict[str, object]) -> str:
+    def _sign_claims(self, claims: dict[str, object]) -> str:
         # As PyJWT writes it, byte for byte, without its checks of a key and options that never change.
-        signed = f"{self._head}.{_b64(_compact(claims))}"
-        return f"{signed}.{_b64(self._key.sign(signed.encode()))}"
+        signed = f"{self._head}.{_encode_b64(_compact_json(claims))}"
+        return f"{signed}.{_encode_b64(self._key.sign(signed.encode()))}"
 
-    def label(self, label: Label, tenant: str, task: str) -> Label:
+    def sign_label(self, label: Label, tenant: str, task: str) -> Label:
         """The label with this service's signature, for this task alone."""
-        return label.model_copy(update={"signature": self._testify(label, tenant, task)})
+        return label.model_copy(update={"signature": self._sign_observation(label, tenant, task)})
 
-    def attribution(self, attribution: Attribution, tenant: str, task: str) -> Attribution:
+    def sign_attribution(self, attribution: Attribution, tenant: str, task: str) -> Attribution:
         """The attribution with this service's signature, for this task alone."""
-        return attribution.model_copy(update={"signature": self._testify(attribution, tenant, task)})
+        return attribution.model_copy(update={"signature": self._sign_observation(attribution, tenant, task)})
 
-    def _testify(self, observed: Label | Attribution, tenant: str, task: str) -> str:
-        return _b64(self._key.sign(_testimony(observed, tenant, task)))
+    def _sign_observation(self, observed: Label | Attribution, tenant: str, task: str) -> str:
+        return _encode_b64(self._key.sign(_bytes_to_sign(observed, tenant, task)))
 
 
-def _testimony(observed: Label | Attribution, tenant: str, task: str) -> bytes:
-    """What a signature covers. Kind, tenant and task are part of it: none is good for anything else."""
-    said = observed.model_dump(mode="json", exclude={"signature"})
-    return rfc8785.dumps({"kind": type(observed).__name__, "tenant": tenant, "task": task, "said": said})
+def _bytes_to_sign(observed: Label | Attribution, tenant: str, task: str) -> bytes:
+    """Bytes that a signature covers. Kind, tenant and task are part of them: none is good for anything else."""
+    observation = observed.model_dump(mode="json", exclude={"signature"})
+    return rfc8785.dumps({"kind": type(observed).__name__, "tenant": tenant, "task": task, "said": observation})
 
 
 class Verifier:
     """Knows every service's public keys."""
 
-    def __init__(self, public_keys: Mapping[str, str], file: KeyFile | None = None) -> None:
+    def __init__(self, public_keys: Mapping[str, str], file: PublicKeyFile | None = None) -> None:
         self._file = file
         self._labels = BoundedDict[tuple[Label, str, str], bool](MAX_LABELS_KNOWN)
         self._grants = BoundedDict[bytes, tuple[TaskGrant, StepGrant | None]](MAX_GRANTS_KNOWN)
-        self._take(public_keys)
+        self._set_keys(public_keys)
 
     @classmethod
     def from_file(cls, path: Path) -> "Verifier":
         """Read `public.json`: {key id: public key}; again when it changes."""
-        return cls(json.loads(path.read_text()), KeyFile(path))
+        return cls(json.loads(path.read_text()), PublicKeyFile(path))
 
-    def _take(self, public_keys: Mapping[str, str]) -> None:
-        self._keys = {kid: Ed25519PublicKey.from_public_bytes(_unb64(key)) for kid, key in public_keys.items()}
+    def _set_keys(self, public_keys: Mapping[str, str]) -> None:
+        self._keys = {kid: Ed25519PublicKey.from_public_bytes(_decode_b64(key)) for kid, key in public_keys.items()}
         # What a key signed that is no longer there is believed no more.
         self._labels.clear()
         self._grants.clear()
 
-    def _look(self) -> None:
+    def _refresh_keys(self) -> None:
         """Take the keys that are in the file by now."""
-        if self._file is not None and (changed := self._file.changed()) is not None:
-            self._take(changed)
+        if self._file is not None and (changed := self._file.changed_keys()) is not None:
+            self._set_keys(changed)
 
-    def label(self, label: Label, tenant: str, task: str) -> bool:
-        """Whether its observer signed it for this task, or who may hand it on from an earlier one. Deciders observe
-        nothing, whatever they sign."""
-        self._look()
+    def verify_label(self, label: Label, tenant: str, task: str) -> bool:
+        """True if its observer signed it for this task, or who may hand it on from an earlier one. Deciders observe
+        nothing, whatever they sign.
+        """
+        self._refresh_keys()
         name = (label, tenant, task)
-        known = self._labels.use(name)
-        if known is None:
-            known = self._labels[name] = self._signed(label, label.signed_by or label.observed_by, tenant, task)
-        return known
+        verified = self._labels.get_refreshed(name)
+        if verified is None:
+            verified = self._labels[name] = self._is_signed_by(
+                label, label.signed_by or label.observed_by, tenant, task
+            )
+        return verified
 
-    def attribution(self, attribution: Attribution, tenant: str, task: str) -> bool:
-        """Whether the observer named in the attribution signed it for this task."""
-        self._look()
-        return self._signed(attribution, attribution.observed_by, tenant, task)
+    def verify_attribution(self, attribution: Attribution, tenant: str, task: str) -> bool:
+        """True if the observer named in the attribution signed it for this task."""
+        self._refresh_keys()
+        return self._is_signed_by(attribution, attribution.observed_by, tenant, task)
 
-    def _signed(self, observed: Label | Attribution, by: str, tenant: str, task: str) -> bool:
+    def _is_signed_by(self, observed: Label | Attribution, by: str, tenant: str, task: str) -> bool:
         if not observed.signature or by in catalog.DECIDERS:
             return False
-        said = _testimony(observed, tenant, task)
+        signed_bytes = _bytes_to_sign(observed, tenant, task)
         for kid, key in self._keys.items():
             if service_of(kid) != by:
                 continue
             try:
-                key.verify(_unb64(observed.signature), said)
+                key.verify(_decode_b64(observed.signature), signed_bytes)
                 return True
             except (InvalidSignature, ValueError):
                 continue
         return False
 
-    def authority(self, token: str, *, tenant: str, task: str, now_unix_ms: int) -> Authority:
+    def verify_authority(self, token: str, *, tenant: str, task: str, now_unix_ms: int) -> Authority:
         """Verify a token for a task at a time. Raises GrantRefused.
 
         Checked: issuer's signature (task grants by the signer, step grants by the planner), tenant, task, expiry,
@@ -195,12 +198,12 @@ class Verifier:
         """
         if not token or len(token) > bounds.MAX_GRANT_TOKEN_BYTES:
             raise GrantRefused("no_grant", "the message carries no grant; only granted work is done")
-        self._look()
+        self._refresh_keys()
         name = hashlib.sha256(token.encode("utf-8", "replace")).digest()
-        known = self._grants.use(name)
-        if known is None:
-            known = self._grants[name] = self._chain(token)
-        top, step = known
+        chain = self._grants.get_refreshed(name)
+        if chain is None:
+            chain = self._grants[name] = self._verify_chain(token)
+        top, step = chain
         grants: list[TaskGrant | StepGrant] = [top, step] if step is not None else [top]
         for grant in grants:
             if grant.tenant != tenant or grant.task != task:
@@ -209,46 +212,46 @@ class Verifier:
                 raise GrantRefused("expired", "the grant has expired; the task outlived its deadline")
         return Authority(task=top, step=step, token=token)
 
-    def approval(self, token: str, *, tenant: str, task: str) -> ApprovalGrant:
+    def verify_approval(self, token: str, *, tenant: str, task: str) -> ApprovalGrant:
         """A person's word that the signer signed, for a call of this task. Raises GrantRefused."""
-        claims = self._claims(token)
+        claims = self._verified_claims(token)
         if claims["_issuer"] != "signer":
             raise GrantRefused("wrong_issuer", "a person's word must be signed by signer")
         try:
-            found = ApprovalGrant.model_validate(claims.get("approval"))
+            approval = ApprovalGrant.model_validate(claims.get("approval"))
         except ValidationError as error:
             raise GrantRefused("malformed", "the approval's claims do not fit the schema") from error
-        if (found.tenant, found.task) != (tenant, task):
+        if (approval.tenant, approval.task) != (tenant, task):
             raise GrantRefused("foreign", "the approval is for another tenant or task")
-        return found
+        return approval
 
-    def _chain(self, token: str) -> tuple[TaskGrant, StepGrant | None]:
+    def _verify_chain(self, token: str) -> tuple[TaskGrant, StepGrant | None]:
         """The grants of a token, each signed by who may issue it, the second one within the first."""
-        claims = self._claims(token)
+        claims = self._verified_claims(token)
         claimed = claims.get("grant")
         if not isinstance(claimed, dict) or claimed.get("kind") != "step":
-            return self._parse(TaskGrant, token, claims, "signer"), None
-        step = self._parse(StepGrant, token, claims, "planner")
+            return self._parse_grant(TaskGrant, token, claims, "signer"), None
+        step = self._parse_grant(StepGrant, token, claims, "planner")
         parent = claims.get("parent")
         if not isinstance(parent, str):
             raise GrantRefused("no_parent", "a step grant must carry its task grant")
-        top = self._parse(TaskGrant, parent, self._claims(parent), "signer")
+        top = self._parse_grant(TaskGrant, parent, self._verified_claims(parent), "signer")
         if step.parent_sha256 != parent_sha256(parent):
             raise GrantRefused("other_parent", "the step grant was made for another task grant than it carries")
         if not set(step.tools) <= set(top.tools):
             raise GrantRefused("widened", "the step grant names tools that the task grant does not")
         return top, step
 
-    def voucher(self, token: str, now_unix_ms: int) -> Voucher:
+    def verify_voucher(self, token: str, now_unix_ms: int) -> Voucher:
         """The signer's word about a requester's own token. Raises GrantRefused."""
         if not token or len(token) > bounds.MAX_VOUCHER_CHARS:
             raise GrantRefused("no_voucher", "the request carries no voucher of the signer")
-        found = self._parse(Voucher, token, self._claims(token), "signer")
-        if found.expires_unix_ms <= now_unix_ms:
+        voucher = self._parse_grant(Voucher, token, self._verified_claims(token), "signer")
+        if voucher.expires_unix_ms <= now_unix_ms:
             raise GrantRefused("expired", "the voucher has expired")
-        return found
+        return voucher
 
-    def _claims(self, token: str) -> dict[str, object]:
+    def _verified_claims(self, token: str) -> dict[str, object]:
         try:
             kid = str(jwt.get_unverified_header(token).get("kid", ""))
             key = self._keys.get(kid)
@@ -260,7 +263,7 @@ class Verifier:
         return {**claims, "_issuer": service_of(kid)}
 
     @staticmethod
-    def _parse(kind: type[G], token: str, claims: dict[str, object], issuer: str) -> G:
+    def _parse_grant(kind: type[G], token: str, claims: dict[str, object], issuer: str) -> G:
         if claims["_issuer"] != issuer:
             raise GrantRefused("wrong_issuer", f"a {kind.__name__} must be signed by {issuer}")
         try:

@@ -19,19 +19,19 @@ OBSERVER = "model_gateway"
 
 def verified_attribution(request: ToolCallRequested, tenant: str, task: str, verifier: Verifier) -> Attribution | None:
     """The attribution of a call, when it is of this very call."""
-    said = request.attribution
-    if said is None or said.observed_by != OBSERVER or said.tool != request.tool:
+    attribution = request.attribution
+    if attribution is None or attribution.observed_by != OBSERVER or attribution.tool != request.tool:
         return None
-    if said.arguments_sha256 != arguments_sha256(request.arguments_json):
+    if attribution.arguments_sha256 != arguments_sha256(request.arguments_json):
         return None
-    return said if verifier.attribution(said, tenant, task) else None
+    return attribution if verifier.verify_attribution(attribution, tenant, task) else None
 
 
 def arguments_sha256(arguments_json: str) -> str | None:
     """The digest of a call's arguments, however they are written; None for what has no canonical form (RFC 8785): a key
     that stands twice, a number beyond what every reader holds exactly, half a surrogate pair."""
     try:
-        arguments = bounded.loads(arguments_json or "{}", once=True)
+        arguments = bounded.load_json(arguments_json or "{}", once=True)
         return hashlib.sha256(rfc8785.dumps(arguments)).hexdigest() if isinstance(arguments, dict) else None
     except ValueError:
         return None

@@ -24,21 +24,21 @@ def kid_of(public_keys: dict[str, str], service: str, public: str) -> str:
     return next((kid for kid, key in public_keys.items() if key == public and service_of(kid) == service), "")
 
 
-class KeyFile:
+class PublicKeyFile:
     """Looks at the file once a second at most, and only while it is asked."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = self._stamp()
+        self._seen = self._file_stamp()
         self._looked_s = time.monotonic()
 
-    def changed(self) -> dict[str, str] | None:
+    def changed_keys(self) -> dict[str, str] | None:
         """The keys, once after each change. A file that cannot be read changes nothing."""
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_EVERY_S:
             return None
         self._looked_s = now_s
-        stamp = self._stamp()
+        stamp = self._file_stamp()
         if stamp is None or stamp == self._seen:
             return None
         try:
@@ -51,9 +51,9 @@ class KeyFile:
         log.info("public_keys_read", keys=len(keys))
         return keys
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _file_stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = self._path.stat()
+            stat = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino

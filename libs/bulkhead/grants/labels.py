@@ -28,45 +28,45 @@ UNVERIFIED = "unverified: "
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """Who said a body, in which task, and who knows the keys."""
+class _LabelContext:
+    """Context of a body: who said it, in which task, and who knows the keys."""
 
     sender: str
     tenant: str
     task: str
     verifier: Verifier
 
-    def believes(self, label: Label) -> bool:
-        return label.observed_by == self.sender or self.verifier.label(label, self.tenant, self.task)
+    def is_believed(self, label: Label) -> bool:
+        return label.observed_by == self.sender or self.verifier.verify_label(label, self.tenant, self.task)
 
 
-def verified(body: B, sender: str, tenant: str, task: str, verifier: Verifier) -> B:
+def verify_labels(body: B, sender: str, tenant: str, task: str, verifier: Verifier) -> B:
     """The body; itself, when all of its labels verify for the task that it is about."""
-    return _contract(body, _Reading(sender, tenant, task, verifier))
+    return _verify_contract(body, _LabelContext(sender, tenant, task, verifier))
 
 
-def _contract(value: M, reading: _Reading) -> M:
+def _verify_contract(value: M, reading: _LabelContext) -> M:
     changes: dict[str, object] = {}
-    for name in _holders(type(value)):
+    for name in _label_fields(type(value)):
         old = getattr(value, name)
-        new = _field(old, reading)
+        new = _verify_field(old, reading)
         if new is not old:
             changes[name] = new
     if isinstance(value, Evidence) and value.label.sha256 != value.content.sha256:
-        changes["label"] = _unverified(value.label, reading.sender)  # A good label, of another content.
+        changes["label"] = _mark_unverified(value.label, reading.sender)  # A good label, of another content.
     return value.model_copy(update=changes) if changes else value
 
 
-def _field(value: object, reading: _Reading) -> object:
+def _verify_field(value: object, reading: _LabelContext) -> object:
     if isinstance(value, tuple):
-        read = tuple(_field(one, reading) for one in value)
-        return read if any(new is not old for new, old in zip(read, value, strict=True)) else value
+        verified_items = tuple(_verify_field(item, reading) for item in value)
+        return verified_items if any(new is not old for new, old in zip(verified_items, value, strict=True)) else value
     if isinstance(value, Label):
-        return value if reading.believes(value) else _unverified(value, reading.sender)
-    return _contract(value, reading) if isinstance(value, BaseModel) else value
+        return value if reading.is_believed(value) else _mark_unverified(value, reading.sender)
+    return _verify_contract(value, reading) if isinstance(value, BaseModel) else value
 
 
-def _unverified(label: Label, sender: str) -> Label:
+def _mark_unverified(label: Label, sender: str) -> Label:
     if not label.source.startswith(UNVERIFIED):
         log.warning("label_unverified", sender=sender, kind=label.kind, observed_by=label.observed_by)
     source = f"{UNVERIFIED}{label.source.removeprefix(UNVERIFIED)}"[: bounds.MAX_SUMMARY_CHARS]
@@ -74,17 +74,17 @@ def _unverified(label: Label, sender: str) -> Label:
 
 
 @cache
-def _holders(kind: type[BaseModel]) -> tuple[str, ...]:
+def _label_fields(kind: type[BaseModel]) -> tuple[str, ...]:
     """The fields in which a label may stand."""
     return tuple(
         name
         for name, field in kind.model_fields.items()
-        if any(inner is Label or _holders(inner) for inner in _contracts(field.annotation))
+        if any(inner is Label or _label_fields(inner) for inner in _models_in(field.annotation))
     )
 
 
-def _contracts(annotation: object) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _contracts(inner)
+        yield from _models_in(inner)

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bulkhead.grounding import checked_values, claims
-from bulkhead.grounding.arithmetic import equations
-from bulkhead.grounding.checked_values import MAX_VALUES, Flaw, Seen, Support, factors, names_in
-from bulkhead.grounding.language import normalised, stems, terms
-from bulkhead.grounding.sentences import MARK, Sentence, sentences
-from bulkhead.grounding.sources import Sources, called
-from bulkhead.grounding.values import Value, ValueIndex, names, values
+from bulkhead.grounding.arithmetic import find_equations
+from bulkhead.grounding.checked_values import MAX_VALUES, Flaw, SentenceTerms, Support, find_factors, identifiers_in
+from bulkhead.grounding.language import find_terms, normalise_text, word_stems
+from bulkhead.grounding.sentences import MARK, TextSentence, split_sentences
+from bulkhead.grounding.sources import GroundingSources, naming_terms
+from bulkhead.grounding.values import TextValue, ValueIndex, find_values, identifier_names
 
 Status = Literal["cited", "found", "computed", "plain", "absent", "unverified"]
 SUPPORTED = frozenset({"cited", "found", "computed", "absent"})
@@ -37,10 +37,10 @@ MAX_KNOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Grounded:
+class GroundedSentence:
     """One sentence with what it rests on."""
 
-    sentence: Sentence
+    sentence: TextSentence
     status: Status
     markers: tuple[str, ...] = ()
     flaws: tuple[Flaw, ...] = ()
@@ -52,156 +52,174 @@ class Grounded:
     """Places in `Sources.units` of what says it."""
 
 
-def ground(text: str, sources: Sources) -> tuple[Grounded, ...]:
+def ground_text(text: str, sources: GroundingSources) -> tuple[GroundedSentence, ...]:
     """Every sentence of the text. Without anything to cite a sentence needs no source; its numbers still do."""
-    kept: list[Grounded] = []
-    known: list[Value] = []
-    said = ValueIndex()
-    split = sentences(text)
+    grounded: list[GroundedSentence] = []
+    recent_values: list[TextValue] = []
+    stated_values = ValueIndex()
+    split = split_sentences(text)
     for sentence in split[:MAX_SENTENCES]:
-        row = _ground(sentence, sources, known, said)
+        row = _ground_sentence(sentence, sources, recent_values, stated_values)
         if row.status in ("cited", "found", "computed"):
-            fresh = [value for value in values(sentence.bare) if value.strong and value not in said]
+            fresh = [
+                value for value in find_values(sentence.bare_text) if value.is_claim and value not in stated_values
+            ]
             for value in fresh:
-                said.add(value)
-            known = [*known, *fresh][-MAX_KNOWN:]
-        kept.append(row)
-    if rest := split[MAX_SENTENCES:]:
+                stated_values.add(value)
+            recent_values = [*recent_values, *fresh][-MAX_KNOWN:]
+        grounded.append(row)
+    if unchecked := split[MAX_SENTENCES:]:
         # One thread checks the texts of all tasks: what nobody reads to its end must not hold up the others.
-        whole = Sentence(text[rest[0].start : rest[-1].end], rest[0].start, rest[-1].end)
-        what = f"at most {MAX_SENTENCES} sentences are checked, and these are {len(rest)} more"
-        kept.append(Grounded(whole, "unverified", (), (Flaw("unsupported", what),)))
-    stands = any(row.status in SUPPORTED for row in kept)
-    return tuple(_bare_yes(row) if stands else row for row in kept)
+        remainder = TextSentence(text[unchecked[0].start : unchecked[-1].end], unchecked[0].start, unchecked[-1].end)
+        message = f"at most {MAX_SENTENCES} sentences are checked, and these are {len(unchecked)} more"
+        grounded.append(GroundedSentence(remainder, "unverified", (), (Flaw("unsupported", message),)))
+    has_support = any(row.status in SUPPORTED for row in grounded)
+    return tuple(_relieve_bare_yes(row) if has_support else row for row in grounded)
 
 
-def _bare_yes(row: Grounded) -> Grounded:
+def _relieve_bare_yes(row: GroundedSentence) -> GroundedSentence:
     """A yes or no alone rests on what the sentences around it rest on."""
-    if row.status == "unverified" and claims.says_yes_or_no(row.sentence.bare) and len(stems(row.sentence.bare)) <= 1:
+    if (
+        row.status == "unverified"
+        and claims.says_yes_or_no(row.sentence.bare_text)
+        and len(word_stems(row.sentence.bare_text)) <= 1
+    ):
         return replace(row, status="plain", flaws=(), markers=())
     return row
 
 
-def _ground(sentence: Sentence, sources: Sources, known: Sequence[Value], said: ValueIndex) -> Grounded:
-    bare = sentence.bare
-    found = tuple({(row.readings, row.unit): row for row in values(bare)}.values())[: 4 * MAX_VALUES]
-    words = terms(bare, names(found))
+def _ground_sentence(
+    sentence: TextSentence, sources: GroundingSources, known: Sequence[TextValue], said: ValueIndex
+) -> GroundedSentence:
+    bare = sentence.bare_text
+    sentence_values = tuple({(row.readings, row.unit): row for row in find_values(bare)}.values())[: 4 * MAX_VALUES]
+    words = find_terms(bare, identifier_names(sentence_values))
     novel = words - sources.given_words
-    seen = Seen(
+    sentence_terms = SentenceTerms(
         words,
         novel,
-        tuple(row for row in found if row.kind != "identifier"),
-        names_in(found),
-        called(bare, found),
-        factors(bare, sources.given),
-        any(row.right for row in equations(bare)),
+        tuple(row for row in sentence_values if row.kind != "identifier"),
+        identifiers_in(sentence_values),
+        naming_terms(bare, sentence_values),
+        find_factors(bare, sources.given),
+        any(row.is_right for row in find_equations(bare)),
     )
-    claimed = [row for row in seen.values if row.strong and not sources.is_given(row)]
-    own = tuple(marker for marker in sentence.markers if marker in sources.by_marker)
-    if not own and not claimed:
+    claimed = [row for row in sentence_terms.values if row.is_claim and not sources.is_given(row)]
+    own_markers = tuple(marker for marker in sentence.markers if marker in sources.by_marker)
+    if not own_markers and not claimed:
         if claims.is_absence(bare, sources.given_words):
-            return Grounded(sentence, "absent")
+            return GroundedSentence(sentence, "absent")
         if claims.is_talk(bare) or claims.is_heading(sentence.text):
-            return Grounded(sentence, "plain")
+            return GroundedSentence(sentence, "plain")
     wrong = tuple(
         Flaw("wrong_arithmetic", f"{row.expression} is {row.true:f}, not {row.result}")
-        for row in equations(bare)
-        if not row.right
+        for row in find_equations(bare)
+        if not row.is_right
     )
     if wrong:
-        return Grounded(sentence, "unverified", own, wrong)
-    support = _support(seen, own, bare, sources)
-    checked = checked_values.check(seen, support, sources, known, said)
-    flaws, how, more = checked.flaws, checked.how, checked.more
-    if not flaws and (role := checked_values.other_role(found, bare, sources)):
+        return GroundedSentence(sentence, "unverified", own_markers, wrong)
+    support = _find_support(sentence_terms, own_markers, bare, sources)
+    checked = checked_values.check_values(sentence_terms, support, sources, known, said)
+    flaws, how, further_sources = checked.flaws, checked.how, checked.more
+    if not flaws and (role := checked_values.flaw_of_other_role(sentence_values, bare, sources)):
         flaws = (role,)
-    at = list(dict.fromkeys((*support.at, *more)))
+    supporting = list(dict.fromkeys((*support.at, *further_sources)))
     if flaws:
-        return Grounded(sentence, "unverified", own, flaws)
-    if not at:
+        return GroundedSentence(sentence, "unverified", own_markers, flaws)
+    if not supporting:
         if how:
-            return Grounded(sentence, "computed", how=how)
-        return _unsupported(sentence, seen, claimed, bare, own, sources)
-    markers, units = _markers(at, support, sources), tuple(support.units[row] for row in at if row in support.units)
-    held = tuple(marker for marker in own if sources.by_marker[marker] in at)
-    if doubt := _doubts(support, sources):
-        return Grounded(sentence, "unverified", held or markers, doubt)
-    if held:
-        kept = tuple(dict.fromkeys((*held, *_markers(more, support, sources))))
-        return Grounded(sentence, "cited", kept[:MAX_MARKERS], how=how, units=units)
+            return GroundedSentence(sentence, "computed", how=how)
+        return _ground_unsupported(sentence, sentence_terms, claimed, bare, own_markers, sources)
+    markers, units = (
+        _source_markers(supporting, support, sources),
+        tuple(support.units[row] for row in supporting if row in support.units),
+    )
+    held_markers = tuple(marker for marker in own_markers if sources.by_marker[marker] in supporting)
+    if doubt := _source_flaws(support, sources):
+        return GroundedSentence(sentence, "unverified", held_markers or markers, doubt)
+    if held_markers:
+        cited_markers = tuple(dict.fromkeys((*held_markers, *_source_markers(further_sources, support, sources))))
+        return GroundedSentence(sentence, "cited", cited_markers[:MAX_MARKERS], how=how, units=units)
     status: Status = "computed" if how else "found"
-    return Grounded(sentence, status, markers[:MAX_MARKERS], how=how, misled=bool(own), units=units)
+    return GroundedSentence(sentence, status, markers[:MAX_MARKERS], how=how, misled=bool(own_markers), units=units)
 
 
-def _unsupported(
-    sentence: Sentence, seen: Seen, claimed: Sequence[Value], bare: str, own: Sequence[str], sources: Sources
-) -> Grounded:
+def _ground_unsupported(
+    sentence: TextSentence,
+    seen: SentenceTerms,
+    claimed: Sequence[TextValue],
+    bare: str,
+    own: Sequence[str],
+    sources: GroundingSources,
+) -> GroundedSentence:
     if claims.is_absence(bare, sources.given_words):
-        return Grounded(sentence, "absent", tuple(own))
+        return GroundedSentence(sentence, "absent", tuple(own))
     if not own and not claimed and not seen.novel and not claims.says_yes_or_no(bare):
-        return Grounded(sentence, "plain")
+        return GroundedSentence(sentence, "plain")
     if not sources.citable and not own:
-        return Grounded(sentence, "plain")
-    said = " ".join(bare.split())[:200]
-    what = f"what it cites does not say this: {said}" if own else f"no source says this: {said}"
-    return Grounded(sentence, "unverified", (), (Flaw("unsupported", what),))
+        return GroundedSentence(sentence, "plain")
+    quote = " ".join(bare.split())[:200]
+    message = f"what it cites does not say this: {quote}" if own else f"no source says this: {quote}"
+    return GroundedSentence(sentence, "unverified", (), (Flaw("unsupported", message),))
 
 
 # Sources that say it
 
 
-def _support(seen: Seen, own: Sequence[str], bare: str, sources: Sources) -> Support:
+def _find_support(seen: SentenceTerms, own: Sequence[str], bare: str, sources: GroundingSources) -> Support:
     support = Support()
-    plain = f" {normalised(bare)} "
-    strong = [row for row in (*seen.values, *seen.names) if row.strong]
+    plain = f" {normalise_text(bare)} "
+    strong = [row for row in (*seen.values, *seen.names) if row.is_claim]
     for marker in own:
-        at = sources.by_marker[marker]
-        held, share = sources.words[at], MIN_CITED * len(seen.words)
-        said = bool(seen.words & held) and len(seen.words & (held | sources.given_words)) >= share
-        if not seen.words or said or _holds_all(at, strong, sources):
-            support.at.append(at)
+        source_index = sources.by_marker[marker]
+        held_words, share = sources.words[source_index], MIN_CITED * len(seen.words)
+        is_said = bool(seen.words & held_words) and len(seen.words & (held_words | sources.given_words)) >= share
+        if not seen.words or is_said or _holds_all(source_index, strong, sources):
+            support.at.append(source_index)
     best = sources.best_units(seen.words)
     for index, _ in best:
         support.units[sources.units[index].source] = index
     if support.at:
         return support
-    exact = [at for at, text in enumerate(sources.normal) if len(plain) >= EXACT_CHARS and plain in text]
+    exact = [
+        source_index for source_index, text in enumerate(sources.normal) if len(plain) >= EXACT_CHARS and plain in text
+    ]
     if exact:
         support.at = exact[:1]
         return support
-    wanted = seen.novel or seen.words
+    compared_words = seen.novel or seen.words
     for index, _ in best[:MAX_MARKERS]:
-        at = sources.units[index].source
-        held = frozenset().union(*(sources.units[near].words for near in sources.near(index)))
-        share = len(wanted & held) / len(wanted) if wanted else 0.0
-        if share >= MIN_FOUND and len(seen.words & held) >= min(2, len(seen.words)):
-            support.at = [at]
+        source_index = sources.units[index].source
+        held_words = frozenset().union(*(sources.units[near].words for near in sources.units_near(index)))
+        share = len(compared_words & held_words) / len(compared_words) if compared_words else 0.0
+        if share >= MIN_FOUND and len(seen.words & held_words) >= min(2, len(seen.words)):
+            support.at = [source_index]
             return support
-    support.at = _by_values(strong, sources)
+    support.at = _find_by_values(strong, sources)
     return support
 
 
-def _holds_all(at: int, strong: Sequence[Value], sources: Sources) -> bool:
+def _holds_all(at: int, strong: Sequence[TextValue], sources: GroundingSources) -> bool:
     begin, end = sources.spans[at]
-    held = [value for unit in sources.units[begin:end] for value in unit.values]
-    return bool(strong) and all(any(value.same(row) for row in held) for value in strong)
+    source_values = [value for unit in sources.units[begin:end] for value in unit.values]
+    return bool(strong) and all(any(value.is_same(row) for row in source_values) for value in strong)
 
 
-def _by_values(strong: Sequence[Value], sources: Sources) -> list[int]:
+def _find_by_values(strong: Sequence[TextValue], sources: GroundingSources) -> list[int]:
     """A source that holds every value of a sentence: two of a passage, in whatever language; one of a tool's result."""
     new = [row for row in strong if not sources.is_given(row)]
-    for at, source in enumerate(sources.sources):
-        if len(new) >= (1 if source.kind == "tool_result" else 2) and _holds_all(at, new, sources):
-            return [at]
+    for source_index, source in enumerate(sources.sources):
+        if len(new) >= (1 if source.kind == "tool_result" else 2) and _holds_all(source_index, new, sources):
+            return [source_index]
     return []
 
 
 # Sources themselves, and the text with marks
 
 
-def _doubts(support: Support, sources: Sources) -> tuple[Flaw, ...]:
-    """What is wrong with the source itself: it speaks to agents, or is an unverified sentence of an earlier step."""
-    units = [sources.units[support.units[at]] for at in support.at if at in support.units]
+def _source_flaws(support: Support, sources: GroundingSources) -> tuple[Flaw, ...]:
+    """Flaws of the source itself: it speaks to agents, or is an unverified sentence of an earlier step."""
+    units = [sources.units[support.units[source_index]] for source_index in support.at if source_index in support.units]
     if any(unit.suspect for unit in units):
         name = sources.sources[support.at[0]].document or "its source"
         return (
@@ -212,47 +230,51 @@ def _doubts(support: Support, sources: Sources) -> tuple[Flaw, ...]:
     return ()
 
 
-def _markers(at: Sequence[int], support: Support, sources: Sources) -> tuple[str, ...]:
+def _source_markers(at: Sequence[int], support: Support, sources: GroundingSources) -> tuple[str, ...]:
     """Markers of the sources; of an earlier step's sentence its own."""
-    made: list[str] = []
+    markers: list[str] = []
     for index in at:
         unit = sources.units[support.units[index]] if index in support.units else None
         carried = unit.markers if unit is not None and sources.sources[index].kind == "input" else ()
-        made.extend(carried or (sources.sources[index].marker,))
-    return tuple(dict.fromkeys(made))
+        markers.extend(carried or (sources.sources[index].marker,))
+    return tuple(dict.fromkeys(markers))
 
 
-def with_marks(text: str, grounded: Sequence[Grounded], leaves: Callable[[Grounded], bool] = lambda row: True) -> str:
+def mark_sentences(
+    text: str, grounded: Sequence[GroundedSentence], leaves: Callable[[GroundedSentence], bool] = lambda row: True
+) -> str:
     """The text with each sentence's markers behind it, an unverified one marked. leaves: whether one may be shown."""
-    made: list[str] = []
-    at = 0
+    pieces: list[str] = []
+    position = 0
     for row in grounded:
-        made.append(text[at : row.sentence.start])
-        at = row.sentence.end
+        pieces.append(text[position : row.sentence.start])
+        position = row.sentence.end
         if leaves(row):
-            made.append(_marked(row))
-    made.append(text[at:])
-    whole = "".join(made)
-    return whole if all(map(leaves, grounded)) else re.sub(r"\n{3,}", "\n\n", whole).strip()
+            pieces.append(_mark_sentence(row))
+    pieces.append(text[position:])
+    marked_text = "".join(pieces)
+    return marked_text if all(map(leaves, grounded)) else re.sub(r"\n{3,}", "\n\n", marked_text).strip()
 
 
-def _marked(row: Grounded) -> str:
+def _mark_sentence(row: GroundedSentence) -> str:
     """One sentence as it is shown; as it is where nothing changes."""
     text = row.sentence.text
-    held = row.sentence.markers
-    mark = f" [unverified: {_short(row.flaws[0].message)}]" if row.status == "unverified" and row.flaws else ""
-    if held == row.markers and not mark and not MARK.search(text):
+    own_markers = row.sentence.markers
+    mark = (
+        f" [unverified: {_shorten_message(row.flaws[0].message)}]" if row.status == "unverified" and row.flaws else ""
+    )
+    if own_markers == row.markers and not mark and not MARK.search(text):
         return text
     core = MARK.sub("", re.sub(r"[ \t]*\[#[0-9a-f]{12}\]", "", text)).rstrip()
     tail = ""
     while core and core[-1] in "|`":
         core, tail = core[:-1].rstrip(), core[-1] + tail
-    shown = "".join(f" [#{marker}]" for marker in row.markers) + mark
-    if not shown:
+    suffix = "".join(f" [#{marker}]" for marker in row.markers) + mark
+    if not suffix:
         return core + (f" {tail}" if tail else "")
     stop = core[-1:] if core[-1:] in (".", "!") else ""
-    return f"{core.removesuffix(stop)}{shown}{stop}{f' {tail}' if tail else ''}"
+    return f"{core.removesuffix(stop)}{suffix}{stop}{f' {tail}' if tail else ''}"
 
 
-def _short(message: str) -> str:
+def _shorten_message(message: str) -> str:
     return " ".join(message.replace("[", "(").replace("]", ")").split())[:120]

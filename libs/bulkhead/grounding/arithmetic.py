@@ -13,7 +13,7 @@ from decimal import Decimal, DivisionByZero, InvalidOperation
 from itertools import combinations, permutations
 
 from bulkhead.grounding.language import UNITS
-from bulkhead.grounding.values import Day, Value
+from bulkhead.grounding.values import Day, TextValue
 
 MAX_NUMBERS = 10
 MAX_OPERANDS = 8
@@ -40,38 +40,43 @@ class Equation:
     true: Decimal | None
 
     @property
-    def right(self) -> bool:
-        """Whether the result is that of the expression, rounded at most, with commas for thousands or for decimals."""
-        claimed = _decimal(self.result)
+    def is_right(self) -> bool:
+        """True when the result is that of the expression, rounded at most, with commas for thousands or for
+        decimals.
+        """
+        claimed = _parse_decimal(self.result)
         if self.true is None or claimed is None or abs(self.true - claimed) <= TOLERANCE:
             return True
-        true, claimed = _evaluate(_continental(self.expression)), _decimal(_continental(self.result))
+        true, claimed = (
+            _evaluate_expression(_swap_decimal_comma(self.expression)),
+            _parse_decimal(_swap_decimal_comma(self.result)),
+        )
         return "," in self.expression + self.result and (
             true is None or claimed is None or abs(true - claimed) <= TOLERANCE
         )
 
 
-def equations(text: str) -> Iterator[Equation]:
+def find_equations(text: str) -> Iterator[Equation]:
     """`a x b + c = d`, each whole; what is only the end of a longer expression is left alone."""
-    at = 0
-    while run := _RUN.search(text, at):
+    position = 0
+    while run := _RUN.search(text, position):
         claimed = _CLAIMED.match(text, run.end())
         if claimed and not _DATE.search(run[0]) and not _ends_in_operator(text, run.start()):
-            yield Equation(run.start(), run[0], claimed[1], _evaluate(run[0]))
-        at = (claimed or run).end()
+            yield Equation(run.start(), run[0], claimed[1], _evaluate_expression(run[0]))
+        position = (claimed or run).end()
 
 
 def _ends_in_operator(text: str, end: int) -> bool:
-    """Whether the last character before `end` that is no space is an operator: the expression began earlier."""
+    """True when the last character before `end` that is no space is an operator: the expression began earlier."""
     while end and text[end - 1].isspace():
         end -= 1
     return end > 0 and text[end - 1] in _OPERATORS
 
 
-def _evaluate(expression: str) -> Decimal | None:
+def _evaluate_expression(expression: str) -> Decimal | None:
     """Value of numbers joined by + - * /, products first; None when it has none."""
     expression = re.sub(r"(?<=[\d\s])[a-wyzA-Z€$%]{1,12}(?=\s)", " ", expression)
-    numbers = [_decimal(raw) for raw in re.findall(_VALUE, expression)]
+    numbers = [_parse_decimal(raw) for raw in re.findall(_VALUE, expression)]
     signs = re.findall(_SIGN, expression)
     if None in numbers or len(signs) != len(numbers) - 1:
         return None
@@ -93,56 +98,60 @@ def _evaluate(expression: str) -> Decimal | None:
     return sum(terms, Decimal(0))
 
 
-def _continental(raw: str) -> str:
+def _swap_decimal_comma(raw: str) -> str:
     """Numbers that are written with a decimal comma, with a decimal point."""
     return re.sub(r"\d[\d.,]*", lambda match: match[0].rstrip(".,").replace(".", "").replace(",", "."), raw)
 
 
-def _decimal(raw: str) -> Decimal | None:
+def _parse_decimal(raw: str) -> Decimal | None:
     try:
         return Decimal(raw.replace(",", "").rstrip("."))
     except InvalidOperation:
         return None
 
 
-def derived(value: Value, operands: Sequence[Value]) -> str:
-    """How a value follows from others by one or two plain operations, in words; "" when it does not."""
+def find_derivation(value: TextValue, operands: Sequence[TextValue]) -> str:
+    """The derivation of a value from others by one or two plain operations, in words; "" when there is none."""
     operands = operands[:MAX_OPERANDS]
     if value.kind == "date":
-        return _date_from(value, operands)
+        return _derive_date(value, operands)
     if value.kind != "number":
         return ""
-    numbers = [(number, row.unit) for row in operands if row.kind == "number" for number in row.numbers][:MAX_NUMBERS]
+    numbers = [(number, row.unit) for row in operands if row.kind == "number" for number in row.number_readings][
+        :MAX_NUMBERS
+    ]
     rounding = Decimal(1).scaleb(-value.places) / 2
-    for how, result, unit in _results(numbers):
+    for how, result, unit in _plain_operations(numbers):
         if value.unit and unit and value.unit != unit and value.unit in _MEASURES and unit in _MEASURES:
             continue
-        if any(abs(abs(result) - abs(row)) <= rounding for row in value.numbers):
+        if any(abs(abs(result) - abs(row)) <= rounding for row in value.number_readings):
             return how
-    return _times_between(value, operands) or _days_between(value, operands)
+    return _derive_from_times(value, operands) or _derive_from_dates(value, operands)
 
 
-def _times_between(value: Value, operands: Sequence[Value]) -> str:
+def _derive_from_times(value: TextValue, operands: Sequence[TextValue]) -> str:
     """A number of minutes or hours between two times of day."""
     times = [row for row in operands if row.kind == "time"]
     for first, last in permutations(times, 2):
-        apart = last.numbers[0] - first.numbers[0]
+        apart = last.number_readings[0] - first.number_readings[0]
         if apart > 0 and ((value.unit != "hour" and apart in value.readings) or apart / 60 in value.readings):
             return f"from {first.raw} to {last.raw}"
     return ""
 
 
-def _results(numbers: Sequence[tuple[Decimal, str]]) -> Iterator[tuple[str, Decimal, str]]:
+def _plain_operations(numbers: Sequence[tuple[Decimal, str]]) -> Iterator[tuple[str, Decimal, str]]:
     """Plain operations on two or three numbers: how, the result, its unit. A percentage is one where it is written."""
     shares = [number for number, unit in numbers if unit == "percent"]
     plain = [(number, unit) for number, unit in numbers if unit != "percent"]
     products = [
-        (f"{a:f} x {b:f}", a * b, _unit(u, v)) for (a, u), (b, v) in combinations(plain, 2) if _one_measure(u, v)
+        (f"{a:f} x {b:f}", a * b, _product_unit(u, v))
+        for (a, u), (b, v) in combinations(plain, 2)
+        if _may_multiply(u, v)
     ]
-    sums = [(f"{a:f} + {b:f}", a + b, u or v) for (a, u), (b, v) in combinations(plain, 2) if _alike(u, v)]
+    sums = [(f"{a:f} + {b:f}", a + b, u or v) for (a, u), (b, v) in combinations(plain, 2) if _may_add(u, v)]
     yield from (*products, *sums)
     for (a, u), (b, v) in permutations(plain, 2):
-        if _alike(u, v):
+        if _may_add(u, v):
             yield f"{a:f} - {b:f}", a - b, u or v
         if b:
             yield f"{a:f} / {b:f}", a / b, "" if u == v else u
@@ -153,41 +162,41 @@ def _results(numbers: Sequence[tuple[Decimal, str]]) -> Iterator[tuple[str, Deci
             yield f"{how} + {share:f}%", number * (100 + share) / 100, unit
     for how, number, unit in products:
         for c, v in plain:
-            if _alike(unit, v):
+            if _may_add(unit, v):
                 yield f"{how} + {c:f}", number + c, unit or v
                 yield f"{how} - {c:f}", number - c, unit or v
-            if _one_measure(unit, v):
-                yield f"{how} x {c:f}", number * c, _unit(unit, v)
+            if _may_multiply(unit, v):
+                yield f"{how} x {c:f}", number * c, _product_unit(unit, v)
     for how, number, unit in sums:
         for c, v in plain:
-            if _one_measure(unit, v):
-                yield f"({how}) x {c:f}", number * c, _unit(unit, v)
+            if _may_multiply(unit, v):
+                yield f"({how}) x {c:f}", number * c, _product_unit(unit, v)
     for count in range(3, len(plain) + 1):
         # A sum is said behind what it is made of.
-        these = plain[:count]
-        if len({unit for _, unit in these if unit}) <= 1:
+        addends = plain[:count]
+        if len({unit for _, unit in addends if unit}) <= 1:
             yield (
-                " + ".join(f"{number:f}" for number, _ in these),
-                sum((number for number, _ in these), Decimal(0)),
-                these[0][1],
+                " + ".join(f"{number:f}" for number, _ in addends),
+                sum((number for number, _ in addends), Decimal(0)),
+                addends[0][1],
             )
 
 
-def _alike(unit: str, other: str) -> bool:
-    """Whether two numbers may be added: of one unit, or one of them without any."""
+def _may_add(unit: str, other: str) -> bool:
+    """True when two numbers may be added: of one unit, or one of them without any."""
     return unit == other or not unit or not other
 
 
-def _one_measure(unit: str, other: str) -> bool:
-    """Whether two numbers may be multiplied: money by money, or days by days, means nothing."""
+def _may_multiply(unit: str, other: str) -> bool:
+    """True when two numbers may be multiplied: money by money, or days by days, means nothing."""
     return unit not in _MEASURES or other not in _MEASURES or unit != other
 
 
-def _unit(unit: str, other: str) -> str:
+def _product_unit(unit: str, other: str) -> str:
     return unit if unit in _MEASURES else other
 
 
-def _whole(day: object) -> date | None:
+def _complete_date(day: object) -> date | None:
     match day:
         case (int(year), int(month), int(number)):
             try:
@@ -197,45 +206,45 @@ def _whole(day: object) -> date | None:
     return None
 
 
-def _days(row: Value) -> list[date]:
-    return [day for reading in row.readings if (day := _whole(reading)) is not None]
+def _dates_of_value(row: TextValue) -> list[date]:
+    return [day for reading in row.readings if (day := _complete_date(reading)) is not None]
 
 
-def _date_from(value: Value, operands: Sequence[Value]) -> str:
+def _derive_date(value: TextValue, operands: Sequence[TextValue]) -> str:
     """A date that lies a stated time after or before another."""
     spans = [
         (int(n), row.unit)
         for row in operands
-        if row.kind == "number" and (n := next(iter(row.numbers), None)) and n == int(n) < 10_000
+        if row.kind == "number" and (n := next(iter(row.number_readings), None)) and n == int(n) < 10_000
     ]
-    for start in (day for row in operands if row.kind == "date" for day in _days(row)):
+    for start in (day for row in operands if row.kind == "date" for day in _dates_of_value(row)):
         for count, unit in spans:
             for sign in (1, -1):
-                for moved in _moved(start, sign * count, unit):
-                    reading: Day = (moved.year, moved.month, moved.day)
-                    if value.same(Value("date", frozenset({reading}), "", 0, 0)):
+                for shifted in _shifted_dates(start, sign * count, unit):
+                    reading: Day = (shifted.year, shifted.month, shifted.day)
+                    if value.is_same(TextValue("date", frozenset({reading}), "", 0, 0)):
                         return f"{start} {'+' if sign > 0 else '-'} {count} {unit}s"
     return ""
 
 
-def _moved(start: date, count: int, unit: str) -> list[date]:
+def _shifted_dates(start: date, count: int, unit: str) -> list[date]:
     try:
         if unit in ("day", "week"):
-            moved = start + timedelta(days=count * (7 if unit == "week" else 1))
-            return [moved, moved - timedelta(days=1)]
+            shifted = start + timedelta(days=count * (7 if unit == "week" else 1))
+            return [shifted, shifted - timedelta(days=1)]
         if unit in ("month", "year"):
             months = start.year * 12 + start.month - 1 + count * (12 if unit == "year" else 1)
             year, month = divmod(months, 12)
-            moved = date(year, month + 1, min(start.day, monthrange(year, month + 1)[1]))
-            return [moved, moved - timedelta(days=1)]
+            shifted = date(year, month + 1, min(start.day, monthrange(year, month + 1)[1]))
+            return [shifted, shifted - timedelta(days=1)]
     except (ValueError, OverflowError):
         pass
     return []
 
 
-def _days_between(value: Value, operands: Sequence[Value]) -> str:
+def _derive_from_dates(value: TextValue, operands: Sequence[TextValue]) -> str:
     """A number of days, weeks, months or years between two dates."""
-    days = [day for row in operands if row.kind == "date" for day in _days(row)]
+    days = [day for row in operands if row.kind == "date" for day in _dates_of_value(row)]
     for first, last in permutations(dict.fromkeys(days), 2):
         apart = (last - first).days
         if apart < 0:

@@ -2,7 +2,7 @@
 
 import re
 
-from bulkhead.grounding.language import fold, stems
+from bulkhead.grounding.language import fold_text, word_stems
 
 ABSENCE = re.compile(
     r"\b(?:do|does|did|is|are|was|were|could|can|has|have)(?: not|n['’]t) (?:\w+ ){0,2}?(?:say|state|mention"
@@ -38,26 +38,26 @@ _CLAUSE = re.compile(
 
 
 def is_absence(sentence: str, given: frozenset[str] = frozenset()) -> bool:
-    """Whether it says that something is not known or not said, and nothing besides.
+    """True when it says that something is not known or not said, and nothing besides.
 
     given: words of the question; a clause of others, beside the one that says so, is a claim of its own.
     """
-    clauses = [(clause, ABSENCE.search(clause) is not None) for clause in _CLAUSE.split(fold(sentence))]
+    clauses = [(clause, ABSENCE.search(clause) is not None) for clause in _CLAUSE.split(fold_text(sentence))]
     if not any(absent for _, absent in clauses):
         return False
-    return all(absent or len(stems(clause) - given) < MIN_CLAIM for clause, absent in clauses)
+    return all(absent or len(word_stems(clause) - given) < MIN_CLAIM for clause, absent in clauses)
 
 
 def is_talk(sentence: str) -> bool:
-    """Whether it addresses the reader and claims nothing. The caller has seen that it holds no value of its own."""
+    """True when it addresses the reader and claims nothing. The caller has seen that it holds no value of its own."""
     bare = sentence.strip(" \n\t*_#>-•`~:|")
     if not any(char.isalpha() for char in bare) or bare.endswith(("?", "？")):
         return True
-    return len(bare) <= MAX_TALK_CHARS and _TALK.match(fold(bare)) is not None
+    return len(bare) <= MAX_TALK_CHARS and _TALK.match(fold_text(bare)) is not None
 
 
 def is_heading(sentence: str) -> bool:
-    """Whether it is a heading or a label: it names, and says nothing yet."""
+    """True for a heading or a label: it names, and says nothing yet."""
     stripped = sentence.strip()
     bare = stripped.strip("*_#` ")
     return len(bare.split()) <= 10 and (
@@ -66,7 +66,7 @@ def is_heading(sentence: str) -> bool:
 
 
 def says_yes_or_no(sentence: str) -> bool:
-    """Whether it answers with yes or no."""
+    """True when it answers with yes or no."""
     return _YES_OR_NO.match(sentence.strip(" *_")) is not None
 
 
@@ -80,7 +80,7 @@ _ROLES = {
 _ROLE = {name: re.compile(pattern) for name, pattern in _ROLES.items()}
 
 
-def roles(text: str) -> frozenset[str]:
-    """What the dates of a text are, by its words: from when something holds, when it is due, ends, was signed."""
-    folded = fold(text[:2_000])
+def date_roles(text: str) -> frozenset[str]:
+    """The roles of a text's dates, by its words: from when something holds, when it is due, ends, was signed."""
+    folded = fold_text(text[:2_000])
     return frozenset(name for name, pattern in _ROLE.items() if pattern.search(folded))

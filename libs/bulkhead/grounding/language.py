@@ -86,12 +86,14 @@ def language_of(text: str) -> str:
     """The language of a text by its small words; "" where they do not tell."""
     if len(_CJK.findall(text)) > len(text.split()) / 4:
         return "cjk"
-    words = re.findall(r"[^\W\d_]+", fold(text[:20_000]))
-    counts = sorted(((sum(word in small for word in words), name) for name, small in _LANGUAGES.items()), reverse=True)
+    words = re.findall(r"[^\W\d_]+", fold_text(text[:20_000]))
+    counts = sorted(
+        ((sum(token in small for token in words), name) for name, small in _LANGUAGES.items()), reverse=True
+    )
     return counts[0][1] if counts[0][0] > counts[1][0] else ""
 
 
-def fold(text: str) -> str:
+def fold_text(text: str) -> str:
     """Lower case without accents; the length may change."""
     lowered = text.lower()
     if lowered.isascii():
@@ -99,26 +101,26 @@ def fold(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFKD", lowered) if not unicodedata.combining(char))
 
 
-def _stem(word: str) -> str:
+def _stem_word(word: str) -> str:
     if len(word) > 3 and word[-1] == "s" and word[-2] != "s":
         word = word[:-1]
     return word[:STEM_CHARS]
 
 
-def stems(text: str) -> frozenset[str]:
+def word_stems(text: str) -> frozenset[str]:
     """Content words cut to a crude stem, enough to match inflections; pairs of characters where nothing parts words."""
-    folded = fold(text)
-    words = {_stem(word) for word in WORD.findall(folded) if word not in STOP and not _CJK.match(word)}
+    folded = fold_text(text)
+    words = {_stem_word(token) for token in WORD.findall(folded) if token not in STOP and not _CJK.match(token)}
     for run in _CJK.findall(folded):
-        words.update(run[at : at + 2] for at in range(len(run) - 1))
+        words.update(run[start : start + 2] for start in range(len(run) - 1))
     return frozenset(words)
 
 
-def terms(text: str, names: Iterable[str]) -> frozenset[str]:
+def find_terms(text: str, names: Iterable[str]) -> frozenset[str]:
     """Its stems and the names of things (LF-200) in it."""
-    return stems(text) | frozenset(names)
+    return word_stems(text) | frozenset(names)
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Letters and digits alone, folded, one blank between words: equal for the same words."""
-    return " ".join(re.findall(r"[^\W_]+", fold(text)))
+    return " ".join(re.findall(r"[^\W_]+", fold_text(text)))

@@ -11,16 +11,16 @@ _DIGITS = re.compile(r"(?<![\w.,-])\+?\d(?:[ ()./\u00a0\u202f-]{0,2}\d){7,18}(?!
 _DATE_LIKE = re.compile(r"\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4}")
 
 
-def places(text: str) -> list[tuple[int, int, PersonalData]]:
+def find_personal_data(text: str) -> list[tuple[int, int, PersonalData]]:
     """Start, end and kind of each, in order. An account's checksum is not looked at: one mistyped is one, too."""
-    found: list[tuple[int, int, PersonalData]] = [(*match.span(), "email") for match in _EMAIL.finditer(text)]
-    found += [(*match.span(), "iban") for match in _IBAN.finditer(text)]
+    spans: list[tuple[int, int, PersonalData]] = [(*match.span(), "email") for match in _EMAIL.finditer(text)]
+    spans += [(*match.span(), "iban") for match in _IBAN.finditer(text)]
     for match in _DIGITS.finditer(text):
         if _is_telephone(match[0]):
-            found.append((*match.span(), "phone"))
+            spans.append((*match.span(), "phone"))
         elif _is_card(match[0]):
-            found.append((*match.span(), "card"))
-    return sorted(found)
+            spans.append((*match.span(), "card"))
+    return sorted(spans)
 
 
 def is_iban(raw: str) -> bool:
@@ -40,15 +40,15 @@ def _is_card(raw: str) -> bool:
     digits = [int(char) for char in raw if char.isdigit()]
     if not 13 <= len(digits) <= 19:
         return False
-    doubled = (digit * 2 - 9 * (digit > 4) if at % 2 else digit for at, digit in enumerate(reversed(digits)))
+    doubled = (digit * 2 - 9 * (digit > 4) if index % 2 else digit for index, digit in enumerate(reversed(digits)))
     return sum(doubled) % 10 == 0
 
 
 def masked(text: str) -> str:
     """The text with its personal data masked."""
-    made, at = [], 0
-    for start, end, _ in places(text):
-        if start >= at:
-            made += [text[at:start], MASKED]
-            at = end
-    return "".join((*made, text[at:]))
+    pieces, position = [], 0
+    for start, end, _ in find_personal_data(text):
+        if start >= position:
+            pieces += [text[position:start], MASKED]
+            position = end
+    return "".join((*pieces, text[position:]))

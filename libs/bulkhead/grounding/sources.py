@@ -1,4 +1,4 @@
-"""What a text may rest on, cut into units (sentences, table rows) and looked up by word. Built once per check."""
+"""Sources of a text, cut into units (sentences, table rows) and looked up by word. Built once per check."""
 
 import re
 from collections import Counter, defaultdict
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bulkhead.grounding.claims import roles
-from bulkhead.grounding.language import normalised, stems, terms
-from bulkhead.grounding.sentences import MARK, MARKER, cells, is_row, sentences
-from bulkhead.grounding.values import Value, ValueIndex, names, values
+from bulkhead.grounding.claims import date_roles
+from bulkhead.grounding.language import find_terms, normalise_text, word_stems
+from bulkhead.grounding.sentences import MARK, MARKER, is_row, split_cells, split_sentences
+from bulkhead.grounding.values import TextValue, ValueIndex, find_values, identifier_names
 
 SourceKind = Literal["passage", "tool_result", "input", "objective"]
 MAX_SOURCE_CHARS = 512 * 1024
@@ -32,7 +32,7 @@ TO_AN_AGENT = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class GroundingSource:
     """Something that may be cited. document: its name, "" of what has none. also: further markers that mean it.
 
     An objective may be cited by a text, and is never found for one: everybody was told it.
@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class SourceUnit:
     """A sentence or a table row of a source. labels: the words and numbers of a row's cells that
     no other row has, by which people name it.
 
@@ -55,7 +55,7 @@ class Unit:
 
     source: int
     words: frozenset[str]
-    values: tuple[Value, ...]
+    values: tuple[TextValue, ...]
     labels: tuple[frozenset[str], ...] = ()
     markers: tuple[str, ...] = ()
     doubtful: bool = False
@@ -63,52 +63,52 @@ class Unit:
     suspect: bool = False
 
 
-class Sources:
+class GroundingSources:
     """All sources of one text. given: what everybody was told (the question, the instruction); it is no source."""
 
-    def __init__(self, sources: Sequence[Source], given: str = "") -> None:
+    def __init__(self, sources: Sequence[GroundingSource], given: str = "") -> None:
         self.sources = tuple(sources)
-        self.given, self.given_values = given, values(given)
-        self.given_words = terms(given, names(self.given_values))
-        self.given_called = called(given, self.given_values)
+        self.given, self.given_values = given, find_values(given)
+        self.given_words = find_terms(given, identifier_names(self.given_values))
+        self.given_called = naming_terms(given, self.given_values)
         self._given, self._held = ValueIndex(), ValueIndex()
         for value in self.given_values:
             self._given.add(value)
-        self.units: list[Unit] = []
+        self.units: list[SourceUnit] = []
         self.spans: list[tuple[int, int]] = []
         """Of each source, its units' places in `units`."""
         self.words: list[frozenset[str]] = []
         self.normal: list[str] = []
         self.by_marker: dict[str, int] = {}
-        for at, source in enumerate(self.sources):
-            self.by_marker.setdefault(source.marker, at)
-        for at, source in enumerate(self.sources):
+        for source_index, source in enumerate(self.sources):
+            self.by_marker.setdefault(source.marker, source_index)
+        for source_index, source in enumerate(self.sources):
             for marker in source.also:
-                self.by_marker.setdefault(marker, at)
+                self.by_marker.setdefault(marker, source_index)
         self.citable = any(source.kind != "objective" for source in self.sources)
         room = MAX_SOURCE_CHARS
         self.cut = sum(len(source.text) for source in self.sources) > room
         """Not all of their text was read."""
-        for at, whole in enumerate(self.sources):
-            source = replace(whole, text=whole.text[:room])
+        for source_index, full_source in enumerate(self.sources):
+            source = replace(full_source, text=full_source.text[:room])
             room -= len(source.text)
             begin = len(self.units)
-            self.units.extend(_units(at, source))
+            self.units.extend(_cut_units(source_index, source))
             self.spans.append((begin, len(self.units)))
             plain = MARK.sub("", MARKER.sub("", source.text))
             units = self.units[begin:]
-            self.words.append(stems(source.document).union(*(unit.words for unit in units)))
-            self.normal.append(f" {normalised(plain)} " if source.kind != "objective" else "")
+            self.words.append(word_stems(source.document).union(*(unit.words for unit in units)))
+            self.normal.append(f" {normalise_text(plain)} " if source.kind != "objective" else "")
         self._postings: dict[str, list[int]] = defaultdict(list)
         for index, unit in enumerate(self.units):
             if self.sources[unit.source].kind == "objective":
                 continue
-            for word in unit.words:
-                self._postings[word].append(index)
+            for term in unit.words:
+                self._postings[term].append(index)
             for value in unit.values:
                 self._held.add(value, index)
 
-    def near(self, index: int) -> range:
+    def units_near(self, index: int) -> range:
         """The units that are read with one."""
         begin, end = self.spans[self.units[index].source]
         return range(max(begin, index - NEAR), min(end, index + NEAR + 1))
@@ -116,8 +116,8 @@ class Sources:
     def best_units(self, words: Iterable[str], among: frozenset[int] | None = None) -> list[tuple[int, int]]:
         """Units that share most of the words, with how many: the best of each source, best first."""
         shared: Counter[int] = Counter()
-        for word in words:
-            postings = self._postings.get(word, ())
+        for term in words:
+            postings = self._postings.get(term, ())
             if len(postings) <= MAX_POSTINGS:
                 shared.update(postings)
         best: dict[int, tuple[int, int]] = {}
@@ -127,52 +127,54 @@ class Sources:
                 best[source] = index, count
         return sorted(best.values(), key=lambda row: (-row[1], row[0]))
 
-    def holding(self, value: Value) -> list[int]:
+    def units_holding(self, value: TextValue) -> list[int]:
         """The units that hold a value."""
         return self._held.find(value)
 
-    def is_given(self, value: Value) -> bool:
-        """Whether the question or the instruction holds a value."""
+    def is_given(self, value: TextValue) -> bool:
+        """True when the question or the instruction holds a value."""
         return value in self._given
 
 
-def called(text: str, found: Iterable[Value]) -> frozenset[str]:
-    """What names a thing in a text: its words, identifiers and numbers."""
+def naming_terms(text: str, found: Iterable[TextValue]) -> frozenset[str]:
+    """The terms that name a thing in a text: its words, identifiers and numbers."""
     rows = tuple(found)
-    numbers = (f"{number.normalize():f}" for row in rows for number in row.numbers)
-    return terms(text, (*names(rows), *numbers))
+    numbers = (f"{number.normalize():f}" for row in rows for number in row.number_readings)
+    return find_terms(text, (*identifier_names(rows), *numbers))
 
 
-def _units(at: int, source: Source) -> list[Unit]:
-    made: list[Unit] = []
+def _cut_units(at: int, source: GroundingSource) -> list[SourceUnit]:
+    units: list[SourceUnit] = []
     header: frozenset[str] = frozenset()
     in_table = False
     suspects: list[int] = []
-    for sentence in sentences(source.text):
+    for sentence in split_sentences(source.text):
         plain = MARK.sub("", MARKER.sub("", sentence.text))
         row = is_row(plain)
         begins = row and not in_table
         if begins:
-            header = stems(plain)
+            header = word_stems(plain)
         in_table = row
         if row and not plain.strip(" |:-\n"):
             continue
-        shown = plain.replace("|", " ; ").replace("\t", " ; ") if row else plain
-        if row and ";" not in shown:
-            shown = shown.replace(",", " ; ")
+        spaced_text = plain.replace("|", " ; ").replace("\t", " ; ") if row else plain
+        if row and ";" not in spaced_text:
+            spaced_text = spaced_text.replace(",", " ; ")
         if TO_AN_AGENT.search(plain[:4_000]):
-            suspects.append(len(made))
-        held = values(shown)
-        words = terms(plain, names(held)) | (header if row else frozenset())
-        labelled = [cell for cell in cells(plain) if any(char.isalpha() for char in cell)] if row and not begins else []
-        labels = tuple(label for cell in labelled[:4] if (label := called(cell, values(cell))))
+            suspects.append(len(units))
+        unit_values = find_values(spaced_text)
+        words = find_terms(plain, identifier_names(unit_values)) | (header if row else frozenset())
+        labelled = (
+            [cell for cell in split_cells(plain) if any(char.isalpha() for char in cell)] if row and not begins else []
+        )
+        labels = tuple(label for cell in labelled[:4] if (label := naming_terms(cell, find_values(cell))))
         doubtful = MARK.search(sentence.text) is not None
-        made.append(Unit(at, words, held, labels, sentence.markers, doubtful, roles(plain)))
-    often = Counter(label for unit in made for label in set(unit.labels))
-    for index, unit in enumerate(made):
+        units.append(SourceUnit(at, words, unit_values, labels, sentence.markers, doubtful, date_roles(plain)))
+    often = Counter(label for unit in units for label in set(unit.labels))
+    for index, unit in enumerate(units):
         if unit.labels:
-            made[index] = replace(unit, labels=tuple(label for label in unit.labels if often[label] == 1))
-    for index in {near for hit in suspects for near in (hit, hit + 1) if near < len(made)}:
-        unit = made[index]
-        made[index] = replace(unit, suspect=True)
-    return made
+            units[index] = replace(unit, labels=tuple(label for label in unit.labels if often[label] == 1))
+    for index in {near for hit in suspects for near in (hit, hit + 1) if near < len(units)}:
+        unit = units[index]
+        units[index] = replace(unit, suspect=True)
+    return units

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
-from bulkhead.grounding.language import MONTHS, NUMBER_WORDS, UNITS, fold
+from bulkhead.grounding.language import MONTHS, NUMBER_WORDS, UNITS, fold_text
 
 Kind = Literal["number", "date", "time", "identifier"]
 SMALL = 10
@@ -42,7 +42,7 @@ Day = tuple[int | None, int, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class TextValue:
     """One value. readings: what it may be. unit: the folded word beside a number, the same in every language where it
     is known; "" without one. places: decimals that were written."""
 
@@ -55,35 +55,35 @@ class Value:
     places: int = 0
 
     @property
-    def numbers(self) -> tuple[Decimal, ...]:
-        """What it may be as a number, the largest first: of `1,234` rather 1234 than 1.234."""
+    def number_readings(self) -> tuple[Decimal, ...]:
+        """Readings as a number, the largest first: of `1,234` rather 1234 than 1.234."""
         return tuple(sorted((row for row in self.readings if isinstance(row, Decimal)), reverse=True))
 
     @property
-    def strong(self) -> bool:
-        """Whether it is a claim by itself: no counting word."""
+    def is_claim(self) -> bool:
+        """True for a claim by itself: no counting word."""
         if self.kind != "number" or self.places:
             return True
-        return any(abs(row) > SMALL or row != int(row) for row in self.numbers)
+        return any(abs(row) > SMALL or row != int(row) for row in self.number_readings)
 
-    def same(self, other: "Value") -> bool:
-        """Whether one reading of both is the same; a date without a year is that of any year."""
+    def is_same(self, other: "TextValue") -> bool:
+        """True when one reading of both is the same; a date without a year is that of any year."""
         if self.kind != other.kind:
-            return _year_of(self, other) or _year_of(other, self)
+            return _is_year_of(self, other) or _is_year_of(other, self)
         if self.kind == "date":
-            return any(_same_day(a, b) for a in self.readings for b in other.readings)
+            return any(_is_same_day(a, b) for a in self.readings for b in other.readings)
         return not self.readings.isdisjoint(other.readings)
 
 
 class ValueIndex:
-    """Where values stand, found by any of their readings. Of one value the first MAX_PLACES places are kept."""
+    """Places of values, found by any of their readings. Of one value the first MAX_PLACES places are kept."""
 
     MAX_PLACES = 64
 
     def __init__(self) -> None:
-        self._places: dict[object, list[tuple[int, Value]]] = {}
+        self._places: dict[object, list[tuple[int, TextValue]]] = {}
 
-    def add(self, value: Value, place: int = 0) -> None:
+    def add(self, value: TextValue, place: int = 0) -> None:
         """Note a value's place."""
         for reading in value.readings:
             for key in (reading,) if not isinstance(reading, tuple) else (reading[1:], reading[0], reading[1]):
@@ -91,14 +91,16 @@ class ValueIndex:
                 if len(rows) < self.MAX_PLACES and rows[-1:] != [(place, value)]:
                     rows.append((place, value))
 
-    def find(self, value: Value) -> list[int]:
+    def find(self, value: TextValue) -> list[int]:
         """The places of a value, in order."""
-        return list(dict.fromkeys(place for place, other in self._near(value) if value.same(other)))
+        return list(
+            dict.fromkeys(place for place, candidate in self._candidate_rows(value) if value.is_same(candidate))
+        )
 
-    def __contains__(self, value: Value) -> bool:
-        return any(value.same(other) for _, other in self._near(value))
+    def __contains__(self, value: TextValue) -> bool:
+        return any(value.is_same(candidate) for _, candidate in self._candidate_rows(value))
 
-    def _near(self, value: Value) -> Iterator[tuple[int, Value]]:
+    def _candidate_rows(self, value: TextValue) -> Iterator[tuple[int, TextValue]]:
         keys: list[object] = []
         for reading in value.readings:
             if isinstance(reading, tuple):
@@ -112,90 +114,99 @@ class ValueIndex:
         return (row for key in keys for row in self._places.get(key, ()))
 
 
-def _same_day(a: object, b: object) -> bool:
+def _is_same_day(a: object, b: object) -> bool:
     assert isinstance(a, tuple) and isinstance(b, tuple)
     return all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
 
 
-def _year_of(number: Value, date: Value) -> bool:
+def _is_year_of(number: TextValue, date: TextValue) -> bool:
     if number.kind != "number" or date.kind != "date":
         return False
     return any(isinstance(day, tuple) and Decimal(day[0] or 0) in number.readings for day in date.readings)
 
 
-def values(text: str) -> tuple[Value, ...]:
+def find_values(text: str) -> tuple[TextValue, ...]:
     """Every value of a text, in order."""
-    found, text = _dates(text)
-    rest: list[Value] = []
+    dates, text = _extract_dates(text)
+    other_values: list[TextValue] = []
     text = _GROUPED.sub(lambda match: re.sub(r"\s", "'", match[0]), text)
     blanked = list(text)
     for token in _TOKEN.finditer(text):
-        word = token[0]
-        letters, digits = any(char.isalpha() for char in word), any(char.isdigit() for char in word)
+        token_text = token[0]
+        letters, digits = any(char.isalpha() for char in token_text), any(char.isdigit() for char in token_text)
         if not digits:
-            if not letters or (number := NUMBER_WORDS.get(fold(word))) is None:
+            if not letters or (number := NUMBER_WORDS.get(fold_text(token_text))) is None:
                 continue
             unit = _unit_after(text, token.end())
-            rest.append(Value("number", frozenset({Decimal(number)}), word, token.start(), token.end(), unit))
-        elif glued := _GLUED.match(word) if letters else None:
-            unit = fold(glued[3] or glued[1] or "")
-            made = _number(glued[2], token.start(), token.end(), "" if unit in _ORDINALS else UNITS.get(unit, unit))
-            rest.extend(made)
-            blanked[token.start() : token.end()] = " " * len(word)
-        elif letters or "/" in word or word.count("-") or (word.count(".") > 1 and not _groups(word, ".")):
-            key = fold(word).strip("./-")
-            rest.append(Value("identifier", frozenset({key}), word, token.start(), token.end()))
-            if letters or word.count(".") > 1:
-                blanked[token.start() : token.end()] = " " * len(word)
+            other_values.append(
+                TextValue("number", frozenset({Decimal(number)}), token_text, token.start(), token.end(), unit)
+            )
+        elif glued := _GLUED.match(token_text) if letters else None:
+            unit = fold_text(glued[3] or glued[1] or "")
+            number_values = _number_values(
+                glued[2], token.start(), token.end(), "" if unit in _ORDINALS else UNITS.get(unit, unit)
+            )
+            other_values.extend(number_values)
+            blanked[token.start() : token.end()] = " " * len(token_text)
+        elif (
+            letters
+            or "/" in token_text
+            or token_text.count("-")
+            or (token_text.count(".") > 1 and not _is_grouped(token_text, "."))
+        ):
+            key = fold_text(token_text).strip("./-")
+            other_values.append(TextValue("identifier", frozenset({key}), token_text, token.start(), token.end()))
+            if letters or token_text.count(".") > 1:
+                blanked[token.start() : token.end()] = " " * len(token_text)
     plain = "".join(blanked)
     for match in _NUMBER.finditer(plain):
         raw = match[0].rstrip(".,'’")
         end = match.start() + len(raw)
         before = _BEFORE.search(plain, max(0, match.start() - 6), match.start())
-        unit = UNITS.get(fold(before[1]), "") if before else ""
-        rest.extend(_number(raw, match.start(), end, unit or _unit_after(plain, end)))
-    return tuple(sorted((*found, *rest), key=lambda row: row.start))
+        unit = UNITS.get(fold_text(before[1]), "") if before else ""
+        other_values.extend(_number_values(raw, match.start(), end, unit or _unit_after(plain, end)))
+    return tuple(sorted((*dates, *other_values), key=lambda row: row.start))
 
 
 def _unit_after(text: str, end: int) -> str:
     after = _AFTER.match(text, end)
-    word = fold(after[1]) if after else ""
-    return UNITS.get(word, word[:6])
+    unit_word = fold_text(after[1]) if after else ""
+    return UNITS.get(unit_word, unit_word[:6])
 
 
-def _number(raw: str, start: int, end: int, unit: str) -> list[Value]:
-    readings = frozenset(_readings(raw.lstrip("-−").replace("’", "'")))
+def _number_values(raw: str, start: int, end: int, unit: str) -> list[TextValue]:
+    readings = frozenset(_possible_readings(raw.lstrip("-−").replace("’", "'")))
     if not readings:
         return []
     places = max((-int(row.as_tuple().exponent) for row in readings), default=0)
     same: frozenset[Decimal | str | Day] = frozenset(row.normalize() for row in readings)
-    return [Value("number", same, raw, start, end, unit, max(0, places))]
+    return [TextValue("number", same, raw, start, end, unit, max(0, places))]
 
 
-def _readings(raw: str) -> list[Decimal]:
-    """What a run of digits and separators may be: both `1.234` and `1234` of one with three digits behind."""
+def _possible_readings(raw: str) -> list[Decimal]:
+    """Possible readings of a run of digits and separators: both `1.234` and `1234` of one with three digits behind."""
     raw = raw.replace("'", "")
     dots, commas = raw.count("."), raw.count(",")
     if dots and commas:
         point, group = (".", ",") if raw.rfind(".") > raw.rfind(",") else (",", ".")
-        if raw.count(point) > 1 or not _groups(raw.split(point)[0], group):
-            return [value for cell in raw.split(",") for value in _readings(cell)] if point == "." else []
-        return _decimals(raw.replace(group, "").replace(point, "."))
+        if raw.count(point) > 1 or not _is_grouped(raw.split(point)[0], group):
+            return [value for cell in raw.split(",") for value in _possible_readings(cell)] if point == "." else []
+        return _parse_decimals(raw.replace(group, "").replace(point, "."))
     if not dots and not commas:
-        return _decimals(raw)
+        return _parse_decimals(raw)
     separator = "." if dots else ","
-    whole = _decimals(raw.replace(separator, "")) if _groups(raw, separator) else []
+    integers = _parse_decimals(raw.replace(separator, "")) if _is_grouped(raw, separator) else []
     if dots + commas == 1:
-        return [*_decimals(raw.replace(separator, ".")), *whole]
-    return whole or ([value for cell in raw.split(",") for value in _decimals(cell)] if commas else [])
+        return [*_parse_decimals(raw.replace(separator, ".")), *integers]
+    return integers or ([value for cell in raw.split(",") for value in _parse_decimals(cell)] if commas else [])
 
 
-def _groups(raw: str, separator: str) -> bool:
-    first, *others = raw.split(separator)
-    return 1 <= len(first) <= 3 and all(len(row) == 3 for row in others)
+def _is_grouped(raw: str, separator: str) -> bool:
+    first, *groups = raw.split(separator)
+    return 1 <= len(first) <= 3 and all(len(row) == 3 for row in groups)
 
 
-def _decimals(raw: str) -> list[Decimal]:
+def _parse_decimals(raw: str) -> list[Decimal]:
     if len(raw) > 40:
         return []
     try:
@@ -204,42 +215,44 @@ def _decimals(raw: str) -> list[Decimal]:
         return []
 
 
-def _dates(text: str) -> tuple[list[Value], str]:
+def _extract_dates(text: str) -> tuple[list[TextValue], str]:
     """The dates, and the text with blanks in their places."""
-    found: list[Value] = []
+    found_values: list[TextValue] = []
 
-    def take(match: re.Match[str], *days: Day) -> str:
+    def note_date(match: re.Match[str], *days: Day) -> str:
         good = [day for day in days if 1 <= day[1] <= 12 and (day[2] is None or 1 <= day[2] <= 31)]
         if not good:
             return match[0]
-        found.append(Value("date", frozenset(good), match[0].strip(), match.start(), match.end()))
+        found_values.append(TextValue("date", frozenset(good), match[0].strip(), match.start(), match.end()))
         return " " * len(match[0])
 
-    def month(name: str) -> int:
-        return 0 if name == "may" else MONTHS.get(fold(name), 0)
+    def month_number(name: str) -> int:
+        return 0 if name == "may" else MONTHS.get(fold_text(name), 0)
 
-    def year(raw: str | None) -> int | None:
+    def parse_year(raw: str | None) -> int | None:
         return int(raw) if raw else None
 
-    def clock(match: re.Match[str]) -> str:
+    def note_time(match: re.Match[str]) -> str:
         minutes = Decimal(int(match[1]) * 60 + int(match[2]))
-        found.append(Value("time", frozenset({minutes}), match[0], match.start(), match.end()))
+        found_values.append(TextValue("time", frozenset({minutes}), match[0], match.start(), match.end()))
         return " " * len(match[0])
 
-    text = _TIME.sub(clock, text)
-    text = _ISO.sub(lambda m: take(m, (int(m[1]), int(m[2]), int(m[3]))), text)
-    text = _CJK_DATE.sub(lambda m: take(m, (int(m[1]), int(m[2]), int(m[3]) if m[3] else None)), text)
+    text = _TIME.sub(note_time, text)
+    text = _ISO.sub(lambda m: note_date(m, (int(m[1]), int(m[2]), int(m[3]))), text)
+    text = _CJK_DATE.sub(lambda m: note_date(m, (int(m[1]), int(m[2]), int(m[3]) if m[3] else None)), text)
     text = _SLASHED.sub(
-        lambda m: take(
+        lambda m: note_date(
             m, (int(m[4]), int(m[3]), int(m[1])), *([(int(m[4]), int(m[1]), int(m[3]))] if m[2] == "/" else [])
         ),
         text,
     )
-    text = _DAY_FIRST.sub(lambda m: take(m, (year(m[3]), month(m[2]), int(m[1]))), text)
-    text = _MONTH_FIRST.sub(lambda m: take(m, (year(m[3] or m[4]), month(m[1]), int(m[2]) if m[2] else None)), text)
-    return found, text
+    text = _DAY_FIRST.sub(lambda m: note_date(m, (parse_year(m[3]), month_number(m[2]), int(m[1]))), text)
+    text = _MONTH_FIRST.sub(
+        lambda m: note_date(m, (parse_year(m[3] or m[4]), month_number(m[1]), int(m[2]) if m[2] else None)), text
+    )
+    return found_values, text
 
 
-def names(found: Iterable[Value]) -> frozenset[str]:
+def identifier_names(found: Iterable[TextValue]) -> frozenset[str]:
     """The identifiers among values, folded."""
     return frozenset(str(reading) for row in found if row.kind == "identifier" for reading in row.readings)

@@ -40,7 +40,7 @@ class Act:
     """Whether it is work rather than coordination; None: calls are, what is said to another agent is not."""
     role: str = ""
     actor: str = ""
-    """As in `Served`; told with what is said to another agent."""
+    """As in `CallEnded`; told with what is said to another agent."""
     begins: bool = False
     """A question to a model that stands for itself. The same one again may be another run of the same program."""
 
@@ -77,7 +77,7 @@ class WaitClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class PartyFacts:
     """Facts about a party that may come to wait: its start, and further tokens that it has spent."""
 
     id: str
@@ -88,7 +88,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class WorkOpened:
     """Something is outstanding that will move the task on: while anything is, it does not stall."""
 
     id: str
@@ -102,7 +102,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class WorkClosed:
     """It is no longer outstanding."""
 
     id: str
@@ -112,7 +112,7 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class CallEnded:
     """A call to a tool or model ended; the input of the breakers.
 
     name: "" when it did not go out. failed: an outage of the tool or model, not a fault of the caller. role: the agent
@@ -138,7 +138,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Identified:
+class ModelIdentified:
     """A provider said which model answered. model: the one that was asked for; told, fingerprint: the provider's words,
     "" where it says nothing."""
 
@@ -153,7 +153,7 @@ class Identified:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class LineageEnded:
     """The lineage is over: its state is freed."""
 
     id: str
@@ -161,4 +161,6 @@ class Ended:
     time_unix_ms: int = 0
 
 
-Event = Act | WaitOpened | WaitClosed | Known | Opened | Closed | Served | Identified | Ended
+Event = (
+    Act | WaitOpened | WaitClosed | PartyFacts | WorkOpened | WorkClosed | CallEnded | ModelIdentified | LineageEnded
+)

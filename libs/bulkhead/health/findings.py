@@ -16,7 +16,7 @@ MAX_EVIDENCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthFinding:
     """detector: `loop.repeat`, `chatter.group`, `stall`, `deadlock`, `breaker.tool`. agents: those that take part.
 
     evidence: ids of the messages that show it, oldest first. facts: numbers and names for programs.
@@ -78,14 +78,14 @@ def finding_of(
     time_unix_ms: int,
     cause: str,
     facts: Mapping[str, object],
-) -> Finding:
+) -> HealthFinding:
     """A finding whose id derives from what was found and the act that showed it."""
     if len(evidence) > MAX_EVIDENCE:
         evidence = evidence[: MAX_EVIDENCE // 2] + evidence[-MAX_EVIDENCE // 2 :]
     parts = "\0".join((detector, level, tenant, lineage, cause, *agents, *evidence))
     name = hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
     hint = HINTS.get(detector) or HINTS[detector.partition(".")[0]]
-    return Finding(name, detector, level, tenant, lineage, agents, what, hint, evidence, time_unix_ms, facts)
+    return HealthFinding(name, detector, level, tenant, lineage, agents, what, hint, evidence, time_unix_ms, facts)
 
 
 def shown_by(
@@ -96,7 +96,7 @@ def shown_by(
     what: str,
     evidence: tuple[str, ...],
     facts: Mapping[str, object],
-) -> Finding:
+) -> HealthFinding:
     """A finding that an act has shown, in its lineage and at its time."""
     scope = (act.tenant, act.lineage)
     return finding_of(detector, level, *scope, agents, what, evidence, act.time_unix_ms, act.id, facts)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.events import Identified
-from bulkhead.health.findings import Finding, finding_of
+from bulkhead.health.events import ModelIdentified
+from bulkhead.health.findings import HealthFinding, finding_of
 
 FAMILY = "model"
 """Of its detectors: `model.name`, `model.fingerprint`."""
@@ -29,42 +29,48 @@ Row = Sequence[object]
 """A key, and its words, as they are kept."""
 
 
-class Models:
-    """What providers told of each tenant's models."""
+class ModelIdentities:
+    """Names and fingerprints of each tenant's models."""
 
     def __init__(self) -> None:
         self._known = BoundedDict[Key, tuple[Word, ...]](MAX_MODELS)
 
-    def take(self, event: Identified) -> list[Finding]:
+    def fold_event(self, event: ModelIdentified) -> list[HealthFinding]:
         """A finding for a name or a fingerprint that was never told before."""
-        told = zip(KINDS, (event.told, event.fingerprint), strict=True)
-        return [found for kind, word in told if word and (found := self._take(event, kind, word)) is not None]
+        identities = zip(KINDS, (event.told, event.fingerprint), strict=True)
+        return [
+            finding
+            for kind, identity in identities
+            if identity and (finding := self._fold_identity(event, kind, identity)) is not None
+        ]
 
-    def _take(self, event: Identified, kind: str, word: str) -> Finding | None:
+    def _fold_identity(self, event: ModelIdentified, kind: str, word: str) -> HealthFinding | None:
         key = (event.tenant, event.provider, event.model, kind)
-        known = self._known.get(key, ())
-        if any(word == one for one, _, _ in known):
+        earlier_words = self._known.get(key, ())
+        if any(word == earlier for earlier, _, _ in earlier_words):
             return None
-        newest = max(known, key=lambda one: one[2], default=None)
-        self._known[key] = (*known, (word, event.id, event.time_unix_ms))[-MAX_WORDS:]
+        newest = max(earlier_words, key=lambda one: one[2], default=None)
+        self._known[key] = (*earlier_words, (word, event.id, event.time_unix_ms))[-MAX_WORDS:]
         if newest is None or event.time_unix_ms < newest[2]:
             return None
-        before, said, _ = newest
+        before, earlier_id, _ = newest
         name = f"{event.provider}/{event.model}"
-        what = f"{name} answers as another model than before: its {kind} was {before!r} and is {word!r}"
+        description = f"{name} answers as another model than before: its {kind} was {before!r} and is {word!r}"
         facts = {"provider": event.provider, "model": event.model, "told": kind, "before": before, "after": word}
-        said_by, at = (said, event.id), event.time_unix_ms
+        said_by, changed_unix_ms = (earlier_id, event.id), event.time_unix_ms
         scope = (event.tenant, event.lineage)
-        finding = finding_of(f"{FAMILY}.{kind}", "warn", *scope, (name,), what, said_by, at, word, facts)
+        finding = finding_of(
+            f"{FAMILY}.{kind}", "warn", *scope, (name,), description, said_by, changed_unix_ms, word, facts
+        )
         # Not of the evidence: a replica that began to read later knows another first message.
         return replace(finding, id=hashlib.sha256("\0".join((*key, word)).encode()).hexdigest()[:32])
 
-    def rows(self) -> tuple[Row, ...]:
-        """What is known, to be kept."""
-        return tuple((*key, [list(word) for word in words]) for key, words in self._known.items())
+    def dump_rows(self) -> tuple[Row, ...]:
+        """Rows of all that is known."""
+        return tuple((*key, [list(entry) for entry in words]) for key, words in self._known.items())
 
-    def recall(self, rows: Sequence[Row]) -> None:
+    def restore_rows(self, rows: Sequence[Row]) -> None:
         """Know again what was kept. Raises ValueError or TypeError for what is no row."""
         for tenant, provider, model, kind, words in rows:
-            read = tuple((str(word), str(name), int(at)) for word, name, at in words)  # type: ignore[attr-defined]
-            self._known[str(tenant), str(provider), str(model), str(kind)] = read
+            entries = tuple((str(identity), str(name), int(told_unix_ms)) for identity, name, told_unix_ms in words)  # type: ignore[attr-defined]
+            self._known[str(tenant), str(provider), str(model), str(kind)] = entries

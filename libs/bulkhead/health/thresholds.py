@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoopThresholds:
-    """Of the loop detectors. Counts are of acts, rounds of whole periods; the first round is news, the rest is not."""
+    """Thresholds of the loop detectors. Counts are of acts, rounds of whole periods; the first round is news,
+    the rest is not.
+    """
 
     repeat_warn: int = 3
     repeat_stop: int = 4
@@ -72,7 +74,7 @@ class LoopThresholds:
 
 @dataclass(frozen=True, slots=True)
 class ChatterThresholds:
-    """Of coordination against work: messages and tokens, within a window of messages of a lineage."""
+    """Thresholds of coordination against work: messages and tokens, within a window of messages of a lineage."""
 
     window: int = 256
     warn_messages: int = 16
@@ -97,7 +99,7 @@ class ChatterThresholds:
 
 @dataclass(frozen=True, slots=True)
 class BreakerThresholds:
-    """Of one breaker: when it opens, for how long, and what closes it."""
+    """Thresholds of one breaker: when it opens, for how long, and what closes it."""
 
     window_ms: int = 60_000
     min_calls: int = 10
@@ -119,7 +121,7 @@ class BreakerThresholds:
 
 @dataclass(frozen=True, slots=True)
 class StallThresholds:
-    """Of stalls."""
+    """Thresholds of stalls."""
 
     after_ms: int = 30_000
     """Nothing outstanding for so long, and not ended."""

@@ -10,17 +10,28 @@ from dataclasses import replace
 from typing import assert_never
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.breakers.registry import Circuits
-from bulkhead.health.chatter import Chatter
-from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Outcome
-from bulkhead.health.deadlock.evidence import Suspected, chosen
+from bulkhead.health.breakers.registry import BreakerRegistry
+from bulkhead.health.chatter import ChatterDetector
+from bulkhead.health.deadlock.confirmation import ConfirmedDeadlock, DeadlockConfirmations, Outcome
+from bulkhead.health.deadlock.evidence import SuspectedDeadlock, choose_victim
 from bulkhead.health.deadlock.wait_graph import WaitGraph
 from bulkhead.health.deadlock.waits import Wait
-from bulkhead.health.events import Act, Closed, Ended, Event, Identified, Known, Opened, Served, WaitClosed, WaitOpened
-from bulkhead.health.findings import Finding, finding_of
-from bulkhead.health.loops.windows import Lineages
-from bulkhead.health.models import Models
-from bulkhead.health.stalls import Stalls
+from bulkhead.health.events import (
+    Act,
+    CallEnded,
+    Event,
+    LineageEnded,
+    ModelIdentified,
+    PartyFacts,
+    WaitClosed,
+    WaitOpened,
+    WorkClosed,
+    WorkOpened,
+)
+from bulkhead.health.findings import HealthFinding, finding_of
+from bulkhead.health.loops.windows import LoopDetector
+from bulkhead.health.models import ModelIdentities
+from bulkhead.health.stalls import StallDetector
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 
 MAX_ENDED = 200_000
@@ -37,13 +48,13 @@ class Watch:
 
     def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
         self.thresholds = thresholds
-        self.loops = Lineages(thresholds.loops)
-        self.chatter = Chatter(thresholds.chatter)
-        self.stalls = Stalls(thresholds.stalls)
+        self.loops = LoopDetector(thresholds.loops)
+        self.chatter = ChatterDetector(thresholds.chatter)
+        self.stalls = StallDetector(thresholds.stalls)
         self.graph = WaitGraph()
-        self.confirmations = Confirmations()
-        self.circuits = Circuits(thresholds.breakers)
-        self.models = Models()
+        self.confirmations = DeadlockConfirmations()
+        self.circuits = BreakerRegistry(thresholds.breakers)
+        self.models = ModelIdentities()
         self.now_unix_ms = 0
         self._ended = BoundedDict[str, None](MAX_ENDED)
         self._acts = BoundedDict[tuple[str, str, str], None](MAX_ACTS)
@@ -55,66 +66,75 @@ class Watch:
         """How many lineages went on after they had been forgotten."""
         self._gone = BoundedDict[str, None](MAX_ENDED)
 
-    def ended(self, lineage: str) -> bool:
-        """Whether a lineage is known to be over."""
+    def has_ended(self, lineage: str) -> bool:
+        """Check whether a lineage is known to be over."""
         return lineage in self._ended
 
-    def take(self, event: Event) -> list[Finding | Suspected]:
+    def fold_event(self, event: Event) -> list[HealthFinding | SuspectedDeadlock]:
         """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
-        found: list[Finding | Suspected] = []
+        results: list[HealthFinding | SuspectedDeadlock] = []
         self.now_unix_ms = max(self.now_unix_ms, event.time_unix_ms)
-        if event.lineage in self._ended and not isinstance(event, Served | Identified):
-            return found
+        if event.lineage in self._ended and not isinstance(event, CallEnded | ModelIdentified):
+            return results
         match event:
-            case Act() if _told_before(self._acts, event):
+            case Act() if _is_repeat(self._acts, event):
                 pass
-            case Served() if _told_before(self._served, event):
+            case CallEnded() if _is_repeat(self._served, event):
                 pass
             case Act():
-                found += self.loops.take(event)
-                talk = self.chatter.take(event)
-                found += talk
-                found += [one for trip in talk for one in self.circuits.talked(trip, event.actor)]
-                self._hold(event.lineage)
-            case Served():
-                found += self.circuits.take(event)
-            case Identified():
-                found += self.models.take(event)
+                results += self.loops.fold_act(event)
+                talk = self.chatter.fold_act(event)
+                results += talk
+                results += [
+                    breaker_finding
+                    for trip in talk
+                    for breaker_finding in self.circuits.fold_chatter_trip(trip, event.actor)
+                ]
+                self._hold_act(event.lineage)
+            case CallEnded():
+                results += self.circuits.fold_call(event)
+            case ModelIdentified():
+                results += self.models.fold_event(event)
             case WaitOpened():
-                found += self._wait(event)
+                results += self._open_wait(event)
             case WaitClosed(target=target):
                 if target and event.gone:
-                    found += self.graph.lose(event.wait, target)
+                    results += self.graph.lose_target(event.wait, target)
                 elif target:
-                    found += self.graph.answer(event.wait, target)
+                    results += self.graph.answer_target(event.wait, target)
                 else:
-                    found += self.graph.close(event.wait, task=event.lineage)
-            case Known():
-                self.graph.know(event.agent, event.lineage, event.time_unix_ms, event.spent)
-            case Opened() | Closed():
-                self.stalls.take(event)
-            case Ended():
-                found += self._end(event)
+                    results += self.graph.close_wait(event.wait, task=event.lineage)
+            case PartyFacts():
+                self.graph.add_party_facts(event.agent, event.lineage, event.time_unix_ms, event.spent)
+            case WorkOpened() | WorkClosed():
+                self.stalls.fold_event(event)
+            case LineageEnded():
+                results += self._end_lineage(event)
             case _:
                 assert_never(event)
-        return found
+        return results
 
-    def pass_time(self, now_unix_ms: int) -> list[Finding]:
-        """What is wrong because nothing came."""
+    def pass_time(self, now_unix_ms: int) -> list[HealthFinding]:
+        """Findings of what is wrong because nothing came."""
         self.now_unix_ms = max(self.now_unix_ms, now_unix_ms)
         return self.stalls.pass_time(self.now_unix_ms)
 
-    def confirmed(self, now_unix_ms: int = 0) -> list[tuple[Outcome, Finding | None]]:
+    def judge_suspicions(self, now_unix_ms: int = 0) -> list[tuple[Outcome, HealthFinding | None]]:
         """Suspicions that can be judged now; a finding for each deadlock."""
         return [
-            (one, self.deadlock(chosen(one.suspected, self.graph.parties)) if isinstance(one, Confirmed) else None)
-            for one in self.confirmations.settle(self.graph, now_unix_ms)
+            (
+                outcome,
+                self.deadlock_finding(choose_victim(outcome.suspected, self.graph.parties))
+                if isinstance(outcome, ConfirmedDeadlock)
+                else None,
+            )
+            for outcome in self.confirmations.settle_suspicions(self.graph, now_unix_ms)
         ]
 
-    def deadlock(self, suspected: Suspected) -> Finding:
+    def deadlock_finding(self, suspected: SuspectedDeadlock) -> HealthFinding:
         """The finding of a deadlock. Its id is that of the suspicion, which derives from the edges."""
         victim = suspected.victim or "nobody: only leases wait"
-        what = f"{' waits for '.join((*suspected.cycle[:12], suspected.cycle[0]))}: nobody of them can go on"
+        description = f"{' waits for '.join((*suspected.cycle[:12], suspected.cycle[0]))}: nobody of them can go on"
         facts = {
             "cycle": list(suspected.cycle),
             "circle": list(suspected.circle),
@@ -125,49 +145,51 @@ class Watch:
         }
         lineage = next((wait.task for wait in suspected.waits if wait.key == suspected.refuse), suspected.tasks[0])
         tenant, circle, trip = self._tenants.get(lineage, ""), suspected.circle, suspected.trip
-        said = tuple(wait.said or wait.key for wait in suspected.waits)
-        finding = finding_of("deadlock", "stop", tenant, lineage, circle, what, said, self.now_unix_ms, trip, facts)
+        message_ids = tuple(wait.said or wait.key for wait in suspected.waits)
+        finding = finding_of(
+            "deadlock", "stop", tenant, lineage, circle, description, message_ids, self.now_unix_ms, trip, facts
+        )
         return replace(finding, id=suspected.trip)
 
-    def _wait(self, event: WaitOpened) -> list[Suspected]:
+    def _open_wait(self, event: WaitOpened) -> list[SuspectedDeadlock]:
         if event.tenant:
             self._tenants[event.lineage] = event.tenant
         if not event.resource:
-            self.graph.know(event.agent, event.lineage, event.time_unix_ms)
-        found = self.graph.open(
+            self.graph.add_party_facts(event.agent, event.lineage, event.time_unix_ms)
+        suspicions = self.graph.open_wait(
             Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource, event.said)
         )
         if event.until_unix_ms:
-            self.graph.lasts(event.id, event.until_unix_ms)
-        return found
+            self.graph.set_expiry(event.id, event.until_unix_ms)
+        return suspicions
 
-    def _hold(self, lineage: str) -> None:
+    def _hold_act(self, lineage: str) -> None:
         """Count an act that is held from now on, and forget what was silent longest where it is one too many."""
         before = self._held.pop(lineage, 0)
         if not before and lineage in self._gone:
             del self._gone[lineage]
             self.forgotten += 1
-        held = self._held[lineage] = _LINEAGE_ACTS + self.loops.held(lineage)
-        self._held_acts += held - before
+        held_acts = self._held[lineage] = _LINEAGE_ACTS + self.loops.held_acts(lineage)
+        self._held_acts += held_acts - before
         while self._held_acts > MAX_HELD_ACTS and len(self._held) > 1:
             name, acts = self._held.popitem(last=False)
             self._held_acts -= acts
-            self.loops.end(name)
-            self.chatter.end(name)
+            self.loops.end_lineage(name)
+            self.chatter.end_lineage(name)
             self._gone[name] = None
 
-    def _end(self, event: Ended) -> list[Suspected]:
+    def _end_lineage(self, event: LineageEnded) -> list[SuspectedDeadlock]:
         name = event.lineage
         self._ended[name] = None
-        self.loops.end(name)
-        self.chatter.end(name)
+        self.loops.end_lineage(name)
+        self.chatter.end_lineage(name)
         self._held_acts -= self._held.pop(name, 0)
-        self.stalls.take(event)
+        self.stalls.fold_event(event)
         self._tenants.pop(name, None)
         return self.graph.end_task(name)
 
 
-def _told_before(known: BoundedDict[tuple[str, str, str], None], event: Act | Served) -> bool:
+def _is_repeat(known: BoundedDict[tuple[str, str, str], None], event: Act | CallEnded) -> bool:
     # A message to several agents is one act for each of them.
     key = (event.lineage, event.id, event.to if isinstance(event, Act) else "")
     if key in known:

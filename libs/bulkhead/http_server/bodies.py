@@ -53,11 +53,11 @@ class BodyRefused(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """Headers of the answer."""
-        found = {"Connection": "close"} if self.closing else {}
-        return found if self.retry_after_s is None else found | {"Retry-After": str(self.retry_after_s)}
+        headers = {"Connection": "close"} if self.closing else {}
+        return headers if self.retry_after_s is None else headers | {"Retry-After": str(self.retry_after_s)}
 
 
-class Bodies:
+class BodyReader:
     """The bodies that one replica holds."""
 
     def __init__(self, limits: BodyLimits) -> None:
@@ -88,8 +88,10 @@ class Bodies:
         )
         declared = request.headers.get("content-length", "")
         if declared and "transfer-encoding" in request.headers:
-            what, todo = "the request has both Content-Length and Transfer-Encoding", "send one of them"
-            raise BodyRefused(400, "ambiguous_length", "The length of the body is ambiguous", what, todo, closing=True)
+            detail, todo = "the request has both Content-Length and Transfer-Encoding", "send one of them"
+            raise BodyRefused(
+                400, "ambiguous_length", "The length of the body is ambiguous", detail, todo, closing=True
+            )
         if declared.isdigit() and int(declared) > limit + extra:
             raise too_large
         raw = bytearray()
@@ -99,27 +101,29 @@ class Bodies:
             async with asyncio.timeout_at(began + self._timeout_s) as deadline:
                 async for chunk in request.stream():
                     raw += chunk
-                    self._held.take(*caller, len(chunk))
+                    self._held.hold_amount(*caller, len(chunk))
                     if len(raw) > limit + extra:
                         raise too_large
-                    if (full := self._held.full(*caller, 0)) is not None:
+                    if (full := self._held.first_full_share(*caller, 0)) is not None:
                         raise _too_much(full)
                     deadline.reschedule(began + self._timeout_s + len(raw) / self._rate)
             yield bytes(raw)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            title, what = "The body arrived too slowly", f"{len(raw)} bytes arrived in {loop.time() - began:.0f} s"
+            title, detail = "The body arrived too slowly", f"{len(raw)} bytes arrived in {loop.time() - began:.0f} s"
             todo = f"send it at {self._rate} bytes/s or more"
-            raise BodyRefused(408, "too_slow", title, what, todo, closing=True) from error
+            raise BodyRefused(408, "too_slow", title, detail, todo, closing=True) from error
         finally:
-            self._held.give(*caller, len(raw))
+            self._held.release_amount(*caller, len(raw))
 
 
 def _too_much(full: Share) -> BodyRefused:
     if full.of == "all":
-        what = "this replica is reading as many large bodies as it may"
-        return BodyRefused(503, "unavailable", "Not available now", what, "send it again in a moment", retry_after_s=2)
+        reason = "this replica is reading as many large bodies as it may"
+        return BodyRefused(
+            503, "unavailable", "Not available now", reason, "send it again in a moment", retry_after_s=2
+        )
     whose, hint = "you are", "send them one after another"
     if full.of == "tenant":
         whose, hint = "your tenant is", "send it again when others of your tenant are done"

@@ -24,7 +24,7 @@ KEPT_FILES = 128
 
 
 @dataclass(slots=True)
-class Sockets:
+class ConnectionBounds:
     """Bounds shared by all connections of one server. waiting: connections without a complete request."""
 
     head_timeout_s: float
@@ -39,7 +39,7 @@ def connections_bound(wanted: int) -> int:
     return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - KEPT_FILES))
 
 
-def bounded(sockets: Sockets) -> type[H11Protocol]:
+def bounded_protocol(sockets: ConnectionBounds) -> type[H11Protocol]:
     """The protocol class for uvicorn, which makes one for each connection."""
     return type("Bounded", (BoundedProtocol,), {"sockets": sockets})
 
@@ -47,7 +47,7 @@ def bounded(sockets: Sockets) -> type[H11Protocol]:
 class BoundedProtocol(H11Protocol):
     """One connection."""
 
-    sockets: Sockets
+    sockets: ConnectionBounds
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _heard = False
@@ -67,7 +67,9 @@ class BoundedProtocol(H11Protocol):
             victim.transport.abort()
             return
         detail = "this replica holds as many connections as it may"
-        self._answer(503, "busy", "Too many connections", detail, "reconnect in a moment; another replica may answer")
+        self._send_problem(
+            503, "busy", "Too many connections", detail, "reconnect in a moment; another replica may answer"
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended, on either side."""
@@ -79,13 +81,13 @@ class BoundedProtocol(H11Protocol):
         """Bytes of a head, of a body, or unexpected ones."""
         self._heard = True
         super().data_received(data)
-        self._judge()
+        self._update_head_deadline()
 
     def on_response_complete(self) -> None:
         """The answer is sent; the next request may follow."""
         super().on_response_complete()
         self._heard = False
-        self._judge()
+        self._update_head_deadline()
 
     def pause_writing(self) -> None:
         """The peer does not read the answer."""
@@ -101,9 +103,9 @@ class BoundedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP get problem details, as every other error does."""
         hint = f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers"
-        self._answer(400, "not_http", "This is not an HTTP request", msg, hint)
+        self._send_problem(400, "not_http", "This is not an HTTP request", msg, hint)
 
-    def _judge(self) -> None:
+    def _update_head_deadline(self) -> None:
         """Run the head's deadline unless a request is being answered."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._request_came()
@@ -131,9 +133,9 @@ class BoundedProtocol(H11Protocol):
     def _no_head(self) -> None:
         log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
         if self._heard and self.cycle is None and not self.transport.is_closing():
-            what = f"its headers were not complete within {self.sockets.head_timeout_s:g} s"
+            detail = f"its headers were not complete within {self.sockets.head_timeout_s:g} s"
             hint = "send all headers of a request at once"
-            self._answer(408, "too_slow", "The request arrived too slowly", what, hint)
+            self._send_problem(408, "too_slow", "The request arrived too slowly", detail, hint)
             return
         # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
         self.transport.abort()
@@ -142,7 +144,7 @@ class BoundedProtocol(H11Protocol):
         log.info("slow_client_dropped", phase="answer", client=str(self.client), after_s=self.sockets.write_timeout_s)
         self.transport.abort()
 
-    def _answer(self, status: int, code: str, title: str, detail: str, hint: str) -> None:
+    def _send_problem(self, status: int, code: str, title: str, detail: str, hint: str) -> None:
         """Send an answer without a request, and close."""
         body = json.dumps(
             {"type": TYPE_PREFIX + code, "title": title, "status": status, "code": code, "detail": detail, "hint": hint}

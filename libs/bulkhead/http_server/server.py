@@ -14,7 +14,7 @@ from typing import Protocol
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bulkhead.http_server.connections import Sockets, bounded, connections_bound
+from bulkhead.http_server.connections import ConnectionBounds, bounded_protocol, connections_bound
 from bulkhead.telemetry.log import Log
 
 log = Log("http.server")
@@ -47,20 +47,20 @@ def _closing_ambiguous(app: ASGIApp) -> ASGIApp:
     believed the other one, and what follows may be a request that it has not seen."""
     lengths = {b"content-length", b"transfer-encoding"}
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def last(message: Message) -> None:
+    async def answer_and_close(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [row for row in message["headers"] if row[0].lower() != b"connection"]
                 message = {**message, "headers": [*headers, (b"connection", b"close")]}
             await send(message)
 
         ambiguous = lengths <= {name for name, _ in scope["headers"]}
-        await app(scope, receive, last if ambiguous else send)
+        await app(scope, receive, send_last if ambiguous else send)
 
-    return answer
+    return answer_and_close
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
@@ -85,7 +85,7 @@ class HttpServer:
         self._owner, self._port_setting = owner, port_setting
         self._host, self._wanted_port, self._file = settings.http_host, settings.http_port, settings.http_file
         most = connections_bound(settings.max_connections)
-        sockets = Sockets(settings.head_timeout_s, settings.write_timeout_s, most)
+        sockets = ConnectionBounds(settings.head_timeout_s, settings.write_timeout_s, most)
         config = uvicorn.Config(
             _closing_ambiguous(app),
             lifespan="off",
@@ -96,10 +96,10 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            http=bounded(sockets),
+            http=bounded_protocol(sockets),
             ws="none",
         )
-        self._server = _Server(config)
+        self._server = _UvicornServer(config)
         self._running: asyncio.Task[None] | None = None
         self.port = 0
 

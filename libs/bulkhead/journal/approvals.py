@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bulkhead.amounts import seconds
-from bulkhead.journal.history import Entry
+from bulkhead.amounts import format_duration
+from bulkhead.journal.history import JournalEntry
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalRequested, DecideRequested
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.step import StepExtended, StepPaused
@@ -20,7 +20,7 @@ SHORT_ID_CHARS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ApprovalQuestion:
     """state: as `bulkhead approvals` names it. waited_ms: until it was answered, or until the newest message."""
 
     asked: ApprovalRequested
@@ -29,10 +29,10 @@ class Question:
     ended: ApprovalEnded | None = None
 
 
-def questions(found: Iterable[Entry]) -> dict[str, Question]:
+def find_questions(found: Iterable[JournalEntry]) -> dict[str, ApprovalQuestion]:
     """By the id of the message that asked people; the executor's notice to itself is none."""
     found = list(found)
-    ends: dict[str, Entry] = {}
+    ends: dict[str, JournalEntry] = {}
     for entry in found:
         if isinstance(entry.body, ApprovalEnded):
             ends.setdefault(entry.body.approval_id, entry)
@@ -45,20 +45,20 @@ def questions(found: Iterable[Entry]) -> dict[str, Question]:
         ended = end.body if end is not None and isinstance(end.body, ApprovalEnded) else None
         state = ended.outcome if ended is not None else "abandoned" if over is not None else "waiting"
         waited_ms = max(0, (end or over or found[-1]).at_unix_ms - entry.at_unix_ms)
-        rows[entry.id] = Question(entry.body, state, waited_ms, ended)
+        rows[entry.id] = ApprovalQuestion(entry.body, state, waited_ms, ended)
     return rows
 
 
-def as_json(row: Question) -> dict[str, Any]:
+def as_json(row: ApprovalQuestion) -> dict[str, Any]:
     """The answer to a question, for programs."""
     end = row.ended
     who = {"person": end.person, "role": end.role, "reason": end.reason} if end is not None else {}
     return {"state": row.state, "person": "", "role": "", "reason": "", **who, "waited_ms": row.waited_ms}
 
 
-def answer(row: Question) -> str:
+def describe_answer(row: ApprovalQuestion) -> str:
     """The answer in words, and how long it took."""
-    short, took = row.asked.approval_id[:SHORT_ID_CHARS], seconds(row.waited_ms)
+    short, took = row.asked.approval_id[:SHORT_ID_CHARS], format_duration(row.waited_ms)
     if row.state == "waiting":
         return f"waits for {took}: `bulkhead approvals show {short}`"
     if row.ended is None:
@@ -68,7 +68,7 @@ def answer(row: Question) -> str:
     return f"{row.state}{by} after {took}{reason} ({short})"
 
 
-def folded(found: Iterable[Entry], rows: Iterable[Question]) -> set[int]:
+def covered_entries(found: Iterable[JournalEntry], rows: Iterable[ApprovalQuestion]) -> set[int]:
     """`id()` of the entries that the rows of the questions stand for."""
     found, calls = list(found), {row.asked.call_id for row in rows}
     acted = {entry.cause for entry in found if not isinstance(entry.body, StepExtended | TaskPaused | TimerFired)}
@@ -76,12 +76,12 @@ def folded(found: Iterable[Entry], rows: Iterable[Question]) -> set[int]:
     pauses: set[str] = set()
     waiting: set[str] = set()
     for entry in found:
-        if _of_a_question(entry, calls) or _of_a_wait(entry, pauses, waiting, acted):
+        if _belongs_to_question(entry, calls) or _belongs_to_wait(entry, pauses, waiting, acted):
             hidden.add(id(entry))
     return hidden
 
 
-def _of_a_question(entry: Entry, calls: set[str]) -> bool:
+def _belongs_to_question(entry: JournalEntry, calls: set[str]) -> bool:
     body = entry.body
     match body:
         case ApprovalRequested():
@@ -100,7 +100,7 @@ def _of_a_question(entry: Entry, calls: set[str]) -> bool:
     return False
 
 
-def _of_a_wait(entry: Entry, pauses: set[str], waiting: set[str], acted: Collection[str]) -> bool:
+def _belongs_to_wait(entry: JournalEntry, pauses: set[str], waiting: set[str], acted: Collection[str]) -> bool:
     """Pauses for a person, and what they bring about. pauses: their messages; waiting: their steps; both grow. acted:
     messages that brought something about: another step's timer, which has nothing to do with the wait, is told."""
     body = entry.body

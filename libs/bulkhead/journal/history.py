@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bulkhead.bus.port import Bus, Stored
-from bulkhead.health.sources.journal_messages import speaks
+from bulkhead.bus.port import Bus, StoredMessage
+from bulkhead.health.sources.journal_messages import may_speak
 from bulkhead.journal.reader import read_journal
 from bulkhead.telemetry import names
 from bulkhead.uncertain_writes import origin_of
 from bulkhead_contracts import catalog, envelope
-from bulkhead_contracts.task import Progressed, TaskEnded, facts
+from bulkhead_contracts.task import Progressed, TaskEnded, list_facts
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
 
@@ -24,7 +24,7 @@ MAX_SPAN_DEPTH = 32
 
 
 @dataclass(slots=True)
-class Entry:
+class JournalEntry:
     """One message. reply: the message that answers it. spans: the spans of its handling.
 
     actor: on whose authority. origin: of a tool's call in a fork, the first task of its line, which is part of the key.
@@ -41,7 +41,7 @@ class Entry:
     cause: str
     body: Body | None
     problem: str = ""
-    reply: "Entry | None" = None
+    reply: "JournalEntry | None" = None
     spans: list["Span"] = field(default_factory=list)
     task: str = ""
     actor: str = ""
@@ -72,76 +72,76 @@ class UnknownTask(LookupError):
         self.hint = hint
 
 
-async def one_task(
+async def read_one_task(
     bus: Bus, task: str, tenant: str = "", *, reservations: bool = True, as_it_lies: bool = False
-) -> list[Stored]:
+) -> list[StoredMessage]:
     """Everything of one tenant's task, as `read_journal` reads it. Raises UnknownTask."""
-    found = await read_journal(bus, task, reservations=reservations, as_it_lies=as_it_lies)
-    return of_tenant(found, task, tenant)
+    journal = await read_journal(bus, task, reservations=reservations, as_it_lies=as_it_lies)
+    return messages_of_tenant(journal, task, tenant)
 
 
-def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
+def messages_of_tenant(journal: list[StoredMessage], task: str, tenant: str) -> list[StoredMessage]:
     """The messages of one tenant's task. Raises UnknownTask."""
-    tenants = sorted({one.tenant for one in journal})
+    tenants = sorted({message.tenant for message in journal})
     if len(tenants) > 1 and not tenant:
         raise UnknownTask(
             f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}", "say whose with --tenant"
         )
-    found = [one for one in journal if one.tenant == (tenant or tenants[0])]
-    if not found:
+    messages = [message for message in journal if message.tenant == (tenant or tenants[0])]
+    if not messages:
         raise UnknownTask(
             f"the journal holds nothing of task {task}" + (f" of tenant {tenant}" if tenant else ""),
             "`bulkhead tasks` lists what there is; the journal may lag by a moment",
         )
-    return found
+    return messages
 
 
-def entries(stored: Iterable[Stored]) -> list[Entry]:
+def build_entries(stored: Iterable[StoredMessage]) -> list[JournalEntry]:
     """Messages as entries, each reply tied to its request. An id is its author's claim: it proves nothing about
     messages of others."""
-    found: list[Entry] = []
-    known: dict[tuple[str, str, str], Entry] = {}
-    for one in stored:
-        entry = _entry(one)
+    built: list[JournalEntry] = []
+    by_name: dict[tuple[str, str, str], JournalEntry] = {}
+    for message in stored:
+        entry = _build_entry(message)
         name = (entry.id, entry.sender, entry.receiver)
-        if entry.id and name in known:
+        if entry.id and name in by_name:
             continue  # Stored twice, by a publish that was repeated after the dedup window.
-        found.append(entry)
-        known[name] = entry
-    for entry in found:
-        asked = known.get((entry.cause, entry.receiver, entry.sender))
-        if asked is not None:
-            asked.reply = asked.reply or entry
-    return found
+        built.append(entry)
+        by_name[name] = entry
+    for entry in built:
+        request = by_name.get((entry.cause, entry.receiver, entry.sender))
+        if request is not None:
+            request.reply = request.reply or entry
+    return built
 
 
-def each_fact(found: Iterable[Entry]) -> list[Entry]:
+def each_fact(found: Iterable[JournalEntry]) -> list[JournalEntry]:
     """The entries, with one for each fact of a message that holds several; reply and spans stay with the first."""
-    parts: list[Entry] = []
+    parts: list[JournalEntry] = []
     for entry in found:
         if not isinstance(entry.body, Progressed | TaskEnded):
             parts.append(entry)
             continue
-        for number, body in enumerate(facts(entry.body)):
+        for number, body in enumerate(list_facts(entry.body)):
             spans = entry.spans if not number else []
             parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
     return parts
 
 
-def _entry(stored: Stored) -> Entry:
+def _build_entry(stored: StoredMessage) -> JournalEntry:
     head: envelope.Envelope | None = None
     body: Body | None = None
     problem, later = "", False
     parts = (stored.subject.split(".") + [""] * 6)[:6]
     try:
         head = envelope.parse(stored.headers)
-        body = catalog.decode(head.type, stored.body)
-        if not speaks(stored.subject, head.type.rpartition(".v")[0]):
+        body = catalog.decode_body(head.type, stored.body)
+        if not may_speak(stored.subject, head.type.rpartition(".v")[0]):
             body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
             later = not parts[1].startswith("pub_")
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
         problem, later = str(error), isinstance(error, catalog.DecodeError) and error.later
-    return Entry(
+    return JournalEntry(
         stored.sequence,
         stored.time_unix_ms,
         parts[1],
@@ -162,21 +162,21 @@ def _entry(stored: Stored) -> Entry:
 
 def read_spans(folder: Path, task: str) -> list[Span]:
     """Spans of the task's trace, from every service's file; [] when there are no files."""
-    found: list[dict[str, Any]] = []
+    raw_spans: list[dict[str, Any]] = []
     traces: set[str] = set()
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("rb") as file:
             for line in file:
-                span = _parse(line)
+                span = _parse_span_line(line)
                 if span is None:
                     continue
-                found.append(span)
+                raw_spans.append(span)
                 if span.get("attributes", {}).get(names.TASK) == task:
                     traces.add(span["trace_id"])
-    return [_span(span) for span in found if span["trace_id"] in traces]
+    return [_build_span(span) for span in raw_spans if span["trace_id"] in traces]
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse_span_line(line: bytes) -> dict[str, Any] | None:
     if len(line) > MAX_LINE_BYTES:
         return None
     try:
@@ -186,7 +186,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return span if isinstance(span, dict) and "trace_id" in span and "span_id" in span else None
 
 
-def _span(raw: dict[str, Any]) -> Span:
+def _build_span(raw: dict[str, Any]) -> Span:
     start, end = int(raw.get("start_unix_ns") or 0), int(raw.get("end_unix_ns") or 0)
     return Span(
         raw["trace_id"],
@@ -200,7 +200,7 @@ def _span(raw: dict[str, Any]) -> Span:
     )
 
 
-def attach(found: list[Entry], spans: list[Span]) -> None:
+def attach_spans(found: list[JournalEntry], spans: list[Span]) -> None:
     """Give every span to the message during whose handling it was made."""
     by_span = {span.span_id: span for span in spans}
     by_message = {entry.id: entry for entry in found}

@@ -7,13 +7,13 @@ without control characters. Pure.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bulkhead.amounts import cost, seconds
-from bulkhead.journal.history import Entry, each_fact
-from bulkhead.journal.rows import step_of, what_of
-from bulkhead.journal.story.calls import Replied, Requested, Texts, by_last_request, calls
+from bulkhead.amounts import format_cost, format_duration
+from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.rows import describe_body, step_of
+from bulkhead.journal.story.calls import Replied, Requested, Texts, by_last_request, find_calls
 from bulkhead.journal.story.model import Call
-from bulkhead.journal.story.redact import call_without_content, named
-from bulkhead.plain_text import cut, harmless, one_line
+from bulkhead.journal.story.redact import call_without_content, reason_name
+from bulkhead.plain_text import cut_line, escape_controls, one_line
 from bulkhead_contracts.budget import Reserved, Settled
 
 SHORT_CHARS = 100
@@ -40,15 +40,15 @@ class Row:
     call: Call | None = None
 
 
-def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, ...]:
+def build_rows(found: Iterable[JournalEntry], texts: Texts, *, content: bool) -> tuple[Row, ...]:
     """Every message but those about money, which stands with the calls; an answer stands with its request."""
-    told = each_fact(found)
-    found_calls = calls(told, texts)
-    shown = found_calls if content else [call_without_content(call) for call in found_calls]
-    made = by_last_request(told, shown)
-    answers = {id(entry.reply) for entry in told if entry.reply is not None and entry.id in made}
-    kept = [one for one in told if id(one) not in answers and not isinstance(one.body, Reserved | Settled)]
-    began = told[0].at_unix_ms if told else 0
+    facts = each_fact(found)
+    found_calls = find_calls(facts, texts)
+    shown_calls = found_calls if content else [call_without_content(call) for call in found_calls]
+    calls_by_message = by_last_request(facts, shown_calls)
+    answers = {id(entry.reply) for entry in facts if entry.reply is not None and entry.id in calls_by_message}
+    listed = [entry for entry in facts if id(entry) not in answers and not isinstance(entry.body, Reserved | Settled)]
+    began = facts[0].at_unix_ms if facts else 0
     return tuple(
         Row(
             number,
@@ -59,56 +59,56 @@ def rows(found: Iterable[Entry], texts: Texts, *, content: bool) -> tuple[Row, .
             entry.id,
             entry.cause,
             step_of(entry),
-            _what(entry, content=content),
+            _describe_entry(entry, content=content),
             entry.problem,
             entry.reply.id if entry.reply else "",
             entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
-            made.get(entry.id),
+            calls_by_message.get(entry.id),
         )
-        for number, entry in enumerate(kept, 1)
+        for number, entry in enumerate(listed, 1)
     )
 
 
-def _what(entry: Entry, *, content: bool) -> str:
+def _describe_entry(entry: JournalEntry, *, content: bool) -> str:
     if isinstance(entry.body, Requested | Replied):
         return ""
-    return what_of(entry.body) if content else named(what_of(entry.body))
+    return describe_body(entry.body) if content else reason_name(describe_body(entry.body))
 
 
-def text(found: Sequence[Row]) -> str:
+def render_rows(found: Sequence[Row]) -> str:
     """The rows for people, a line each."""
-    return "\n".join(harmless(one_line(_line(row))) for row in found)
+    return "\n".join(escape_controls(one_line(_render_row(row))) for row in found)
 
 
-def _line(row: Row) -> str:
+def _render_row(row: Row) -> str:
     name = row.type.removeprefix("mesh.").rpartition(".v")[0] or "unreadable"
     step = f" [{row.step_id}]" if row.step_id else ""
-    what = of_call(row.call) if row.call is not None else row.what
-    what = f" {what}" if what else ""
+    description = describe_call(row.call) if row.call is not None else row.what
+    description = f" {description}" if description else ""
     problem = f" {row.problem}" if row.problem else ""
-    return f"+{row.offset_ms / 1000:.3f}s{step} {row.sender} → {row.receiver} {name}{what}{problem}"
+    return f"+{row.offset_ms / 1000:.3f}s{step} {row.sender} → {row.receiver} {name}{description}{problem}"
 
 
-def of_call(call: Call) -> str:
-    """What was asked, what came of it, and how."""
-    asked = f"{call.name}({cut(call.arguments, SHORT_CHARS)})" if call.kind != "model" else call.name
-    took = f" {seconds(call.took_ms)}" if call.took_ms is not None else ""
-    paid = f", {cost(call.usage.cost_usd_micros)}" if call.usage.cost_usd_micros else ""
-    waited = f", waited {seconds(call.waited_ms)} for {call.waited_for}" if call.waited_ms else ""
+def describe_call(call: Call) -> str:
+    """The request of a call, its outcome, and its effort."""
+    request = f"{call.name}({cut_line(call.arguments, SHORT_CHARS)})" if call.kind != "model" else call.name
+    took = f" {format_duration(call.took_ms)}" if call.took_ms is not None else ""
+    paid = f", {format_cost(call.usage.cost_usd_micros)}" if call.usage.cost_usd_micros else ""
+    waited = f", waited {format_duration(call.waited_ms)} for {call.waited_for}" if call.waited_ms else ""
     chosen = f", {call.model} as {call.chosen_as}" if call.chosen_as not in ("", "first") else ""
-    return f"{asked} ⇒ {call.outcome}{took}{paid}{waited}{chosen}{beside(call)}"
+    return f"{request} ⇒ {call.outcome}{took}{paid}{waited}{chosen}{describe_outcome(call)}"
 
 
-def beside(call: Call) -> str:
-    """What came of a call: its result or failure, attempts with what failed, why it was put off, what a write did."""
-    said = [f", {call.attempts} attempts"] if call.attempts > 1 else []
-    said += [f" (failed: {', '.join(call.retried)})"] if call.retried and call.attempts > 1 else []
-    said += [f", put off: {cut(call.put_off[-1], SHORT_CHARS)}"] if call.put_off else []
-    said += [f", {EFFECTS[call.effect]}"] if call.effect else []
-    said += [f": {cut(call.failure or call.result, SHORT_CHARS)}"] if call.failure or call.result else []
-    return "".join(said)
+def describe_outcome(call: Call) -> str:
+    """Outcome of a call: its result or failure, attempts with what failed, why it was put off, what a write did."""
+    parts = [f", {call.attempts} attempts"] if call.attempts > 1 else []
+    parts += [f" (failed: {', '.join(call.retried)})"] if call.retried and call.attempts > 1 else []
+    parts += [f", put off: {cut_line(call.put_off[-1], SHORT_CHARS)}"] if call.put_off else []
+    parts += [f", {EFFECTS[call.effect]}"] if call.effect else []
+    parts += [f": {cut_line(call.failure or call.result, SHORT_CHARS)}"] if call.failure or call.result else []
+    return "".join(parts)
 
 
-def page(found: Sequence[Row], after: int, limit: int) -> tuple[Row, ...]:
+def page_after(found: Sequence[Row], after: int, limit: int) -> tuple[Row, ...]:
     """The rows behind number `after`."""
     return tuple(row for row in found if row.number > after)[:limit]

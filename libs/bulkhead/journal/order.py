@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
 
@@ -23,105 +23,105 @@ BEHIND_MS = 5_000
 PAGE = 256
 
 
-async def as_said(bus: Bus, place: str, found: list[Stored]) -> list[Stored]:
+async def in_publication_order(bus: Bus, place: str, found: list[StoredMessage]) -> list[StoredMessage]:
     """A task's messages in the order in which they were published. place: its partition, tenant and id in a subject.
     Raises BusError.
 
     The inboxes are read only for messages that the journal stored much later than their author's time: each author
     knows the broker's time, and a decision bears the time of its cause.
     """
-    if not any(one.time_unix_ms - said_at(one) > BEHIND_MS for one in found):
+    if not any(message.time_unix_ms - published_unix_ms(message) > BEHIND_MS for message in found):
         return found
-    return as_taken(found, await _originals(bus, place, found))
+    return reorder_by_originals(found, await _original_times(bus, place, found))
 
 
-def as_taken(found: list[Stored], originals: Mapping[int, int]) -> list[Stored]:
+def reorder_by_originals(found: list[StoredMessage], originals: Mapping[int, int]) -> list[StoredMessage]:
     """The messages in the order of their publication. originals: by position in `found`, when the inbox stored it; only
     of those that are still there. Nothing changes when the journal stored none of them much later."""
-    if not any(found[at].time_unix_ms - taken > BEHIND_MS for at, taken in originals.items()):
+    if not any(found[index].time_unix_ms - stored_unix_ms > BEHIND_MS for index, stored_unix_ms in originals.items()):
         return found
     inboxes: dict[str, list[int]] = {}
-    for at in sorted(range(len(found)), key=lambda at: (at_its_source(found[at]).sequence, at)):
-        inboxes.setdefault(found[at].receiver, []).append(at)
+    for index in sorted(range(len(found)), key=lambda at: (at_its_source(found[at]).sequence, at)):
+        inboxes.setdefault(found[index].receiver, []).append(index)
     times = [0] * len(found)
     for inbox in inboxes.values():
         before = None
-        for at in inbox:
-            one = found[at]
-            said = _told(one)
-            by_author = min(said, one.time_unix_ms) if said is not None else before
-            before = times[at] = originals.get(at, by_author if by_author is not None else one.time_unix_ms)
-    order = _order(found, times, list(inboxes.values()))
-    return [replace(found[at], time_unix_ms=times[at]) for at in order]
+        for index in inbox:
+            message = found[index]
+            author_unix_ms = _author_time(message)
+            by_author = min(author_unix_ms, message.time_unix_ms) if author_unix_ms is not None else before
+            before = times[index] = originals.get(index, by_author if by_author is not None else message.time_unix_ms)
+    order = _causal_order(found, times, list(inboxes.values()))
+    return [replace(found[index], time_unix_ms=times[index]) for index in order]
 
 
-def said_at(stored: Stored) -> int:
+def published_unix_ms(stored: StoredMessage) -> int:
     """The time of publication by its author; the time of storage where that cannot be read."""
-    told = _told(stored)
-    return told if told is not None else stored.time_unix_ms
+    author_unix_ms = _author_time(stored)
+    return author_unix_ms if author_unix_ms is not None else stored.time_unix_ms
 
 
-def _order(found: Sequence[Stored], times: list[int], inboxes: Sequence[Sequence[int]]) -> list[int]:
+def _causal_order(found: Sequence[StoredMessage], times: list[int], inboxes: Sequence[Sequence[int]]) -> list[int]:
     """By time, ties as they stand; none before its cause, nor before what its inbox took earlier.
 
     A cause that was taken much later is a lie, and left out; so is one of a circle. What bears a time before that of
     its cause (the clocks of two brokers differ, an original is gone) is set to that in `times`.
     """
     by_id: dict[str, int] = {}
-    for at in sorted(range(len(found)), key=lambda at: (times[at], at)):
-        if name := found[at].ce_id:
-            by_id.setdefault(name, at)
-    causes: list[int | None] = [by_id.get(one.cause) for one in found]
+    for index in sorted(range(len(found)), key=lambda at: (times[at], at)):
+        if name := found[index].ce_id:
+            by_id.setdefault(name, index)
+    causes: list[int | None] = [by_id.get(message.cause) for message in found]
     waits, after = [0] * len(found), [list[int]() for _ in found]
-    for at, cause in enumerate(causes):
-        if cause is None or cause == at or times[cause] > times[at] + BEHIND_MS:
-            causes[at] = None
+    for index, cause in enumerate(causes):
+        if cause is None or cause == index or times[cause] > times[index] + BEHIND_MS:
+            causes[index] = None
             continue
-        after[cause].append(at)
-        waits[at] += 1
+        after[cause].append(index)
+        waits[index] += 1
     for inbox in inboxes:
         for earlier, later in pairwise(inbox):
             after[earlier].append(later)
             waits[later] += 1
-    free = [(times[at], at) for at in range(len(found)) if not waits[at]]
+    free = [(times[index], index) for index in range(len(found)) if not waits[index]]
     heapq.heapify(free)
-    rest = sorted(range(len(found)), key=lambda at: (times[at], at), reverse=True)
+    unordered = sorted(range(len(found)), key=lambda at: (times[at], at), reverse=True)
     order: list[int] = []
     done = [False] * len(found)
     while len(order) < len(found):
         if free:
-            _, at = heapq.heappop(free)
+            _, index = heapq.heappop(free)
         else:
-            at = rest.pop()  # Of a circle, the earliest.
-        if done[at]:
+            index = unordered.pop()  # Of a circle, the earliest.
+        if done[index]:
             continue
-        done[at] = True
-        if (cause := causes[at]) is not None and done[cause]:
-            times[at] = max(times[at], times[cause])
-        order.append(at)
-        for later in after[at]:
+        done[index] = True
+        if (cause := causes[index]) is not None and done[cause]:
+            times[index] = max(times[index], times[cause])
+        order.append(index)
+        for later in after[index]:
             waits[later] -= 1
             if not waits[later]:
                 heapq.heappush(free, (times[later], later))
     return order
 
 
-async def _originals(bus: Bus, place: str, found: Sequence[Stored]) -> dict[int, int]:
+async def _original_times(bus: Bus, place: str, found: Sequence[StoredMessage]) -> dict[int, int]:
     """When the inboxes took these, by place in `found`; nothing of what they have no more, or something else for."""
-    wanted = {(one.receiver, at_its_source(one).sequence): at for at, one in enumerate(found)}
+    positions = {(message.receiver, at_its_source(message).sequence): index for index, message in enumerate(found)}
     times: dict[int, int] = {}
-    for inbox in sorted({receiver for receiver, _ in wanted} & set(catalog.INBOXES)):
+    for inbox in sorted({receiver for receiver, _ in positions} & set(catalog.INBOXES)):
         after = 0
         while page := await bus.read(subjects.inbox_stream(inbox), f"mesh.*.{inbox}.{place}", after=after, limit=PAGE):
-            for one in page:
-                at = wanted.get((inbox, one.sequence))
-                if at is not None and (found[at].subject, found[at].body) == (one.subject, one.body):
-                    times[at] = one.time_unix_ms
+            for message in page:
+                index = positions.get((inbox, message.sequence))
+                if index is not None and (found[index].subject, found[index].body) == (message.subject, message.body):
+                    times[index] = message.time_unix_ms
             after = page[-1].sequence
     return times
 
 
-def _told(stored: Stored) -> int | None:
+def _author_time(stored: StoredMessage) -> int | None:
     try:
         return envelope.parse(stored.headers).time_unix_ms
     except envelope.EnvelopeError:

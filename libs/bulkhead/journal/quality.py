@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bulkhead.amounts import money
-from bulkhead.bus.port import Bus, Stored
+from bulkhead.amounts import format_usd
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Result, Usage
@@ -35,7 +35,7 @@ TIMED = frozenset({"succeeded", "failed"})
 
 
 @dataclass(slots=True)
-class Answers:
+class AnswerFigures:
     """Attempts at steps. cost: of all of them, also those that were rejected or brought nothing."""
 
     answers: int = 0
@@ -44,7 +44,7 @@ class Answers:
     scores: list[float] = field(default_factory=list)
     usage: Usage = Usage()
 
-    def add(self, body: VerdictReached | StepFinished) -> None:
+    def add_attempt(self, body: VerdictReached | StepFinished) -> None:
         """One more attempt."""
         self.answers += 1
         self.usage = self.usage + body.usage
@@ -78,14 +78,14 @@ class Answers:
 
 
 @dataclass(slots=True)
-class Feature:
+class FeatureFigures:
     """Tasks of one feature that have ended. durations_ms: from the request to the end, by the broker's clock."""
 
     tasks: int = 0
     succeeded: int = 0
     durations_ms: list[int] = field(default_factory=list)
     usage: Usage = Usage()
-    answers: Answers = field(default_factory=Answers)
+    answers: AnswerFigures = field(default_factory=AnswerFigures)
 
     def as_json(self, target_ms: int) -> dict[str, Any]:
         """Figures. missed: the 95th percentile is above the target; null without a target or a task."""
@@ -105,8 +105,8 @@ class Feature:
 
 
 @dataclass(slots=True)
-class Quality:
-    """What was folded; `take` changes it in place."""
+class QualityReport:
+    """Fold of the messages; `fold_message` changes it in place."""
 
     requested: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By task: its feature, and when it was requested."""
@@ -114,60 +114,60 @@ class Quality:
     attempts: dict[tuple[str, str, int, int], VerdictReached | StepFinished] = field(default_factory=dict)
     """By task, step, version of the plan and attempt."""
 
-    def take(self, message: Received) -> None:
+    def fold_message(self, message: ReceivedMessage) -> None:
         """Fold one message; the first of its kind counts."""
-        task, body, at = f"{message.tenant}/{message.task}", message.body, message.time_unix_ms
+        task, body, stored_unix_ms = f"{message.tenant}/{message.task}", message.body, message.time_unix_ms
         match body:
             case TaskRequested():
-                self.requested.setdefault(task, (body.feature, at))
+                self.requested.setdefault(task, (body.feature, stored_unix_ms))
             case TaskEnded():
-                self.ended.setdefault(task, (body, at))
+                self.ended.setdefault(task, (body, stored_unix_ms))
             case VerdictReached() | StepFinished():
                 self.attempts.setdefault((task, body.step_id, body.plan_version, body.attempt), body)
             case _:
                 pass
 
-    def models(self) -> dict[str, Answers]:
+    def figures_by_model(self) -> dict[str, AnswerFigures]:
         """By model, the one with the most answers first."""
-        found: dict[str, Answers] = {}
+        figures: dict[str, AnswerFigures] = {}
         for (task, *_), body in self.attempts.items():
             if task in self.requested:
-                found.setdefault(author(body.result), Answers()).add(body)
-        return dict(sorted(found.items(), key=lambda row: (-row[1].answers, row[0])))
+                figures.setdefault(answering_model(body.result), AnswerFigures()).add_attempt(body)
+        return dict(sorted(figures.items(), key=lambda row: (-row[1].answers, row[0])))
 
-    def features(self) -> dict[str, Feature]:
+    def figures_by_feature(self) -> dict[str, FeatureFigures]:
         """By feature, the one with the most tasks first."""
-        found: dict[str, Feature] = {}
-        for task, (end, at) in self.ended.items():
+        figures: dict[str, FeatureFigures] = {}
+        for task, (end, ended_unix_ms) in self.ended.items():
             if task not in self.requested:
                 continue  # Requested before the time that was asked for.
             name, began = self.requested[task]
-            row = found.setdefault(name or NO_FEATURE, Feature())
+            row = figures.setdefault(name or NO_FEATURE, FeatureFigures())
             row.tasks += 1
             row.succeeded += end.status == "succeeded"
             row.usage = row.usage + end.usage
-            row.durations_ms += [max(0, at - began)] if end.status in TIMED else []
+            row.durations_ms += [max(0, ended_unix_ms - began)] if end.status in TIMED else []
         for (task, *_), body in self.attempts.items():
             name, _ = self.requested.get(task, ("", 0))
-            if task in self.requested and (name or NO_FEATURE) in found:
-                found[name or NO_FEATURE].answers.add(body)
-        return dict(sorted(found.items(), key=lambda row: (-row[1].tasks, row[0])))
+            if task in self.requested and (name or NO_FEATURE) in figures:
+                figures[name or NO_FEATURE].answers.add_attempt(body)
+        return dict(sorted(figures.items(), key=lambda row: (-row[1].tasks, row[0])))
 
     def as_json(self, targets_ms: Mapping[str, int]) -> dict[str, Any]:
         """The whole report; targets_ms: by feature."""
-        models, features = self.models(), self.features()
-        absent = {name: Feature() for name in targets_ms if name not in features}
+        models, features = self.figures_by_model(), self.figures_by_feature()
+        absent = {name: FeatureFigures() for name in targets_ms if name not in features}
         return {
             "models": [{"model": name, **row.as_json()} for name, row in models.items()],
             "features": [
                 {"feature": name, **row.as_json(targets_ms.get(name, 0))} for name, row in (features | absent).items()
             ],
-            "does_not_pay": [asdict(one) for one in does_not_pay(models)],
+            "does_not_pay": [asdict(finding) for finding in find_uneconomic_models(models)],
         }
 
 
 @dataclass(frozen=True, slots=True)
-class DoesNotPay:
+class UneconomicModel:
     """A model whose answers are cheaper than those of another, and whose accepted answers are not."""
 
     model: str
@@ -175,28 +175,33 @@ class DoesNotPay:
     what: str
 
 
-def does_not_pay(models: Mapping[str, Answers]) -> list[DoesNotPay]:
+def find_uneconomic_models(models: Mapping[str, AnswerFigures]) -> list[UneconomicModel]:
     """Models that are worth nothing as a cheap tier, each beside the one that gives accepted answers for the least."""
     rated = {name: row for name, row in models.items() if row.judged >= MIN_ANSWERS and name != NO_ANSWER}
-    found = []
+    findings = []
     for name, row in rated.items():
-        dearer = [one for one in rated if rated[one].per_answer > row.per_answer > 0 and rated[one].accepted]
+        dearer = [
+            candidate
+            for candidate in rated
+            if rated[candidate].per_answer > row.per_answer > 0 and rated[candidate].accepted
+        ]
         if not dearer:
             continue
         best = min(dearer, key=lambda one: rated[one].per_accepted)
-        other = rated[best]
-        if row.per_accepted >= other.per_accepted:
-            mine = f"costs {money(math.ceil(row.per_accepted))}" if row.accepted else "was never given"
-            what = (
-                f"{name} does not pay: an answer costs {money(math.ceil(row.per_answer))} and an accepted one {mine} "
+        cheapest = rated[best]
+        if row.per_accepted >= cheapest.per_accepted:
+            mine = f"costs {format_usd(math.ceil(row.per_accepted))}" if row.accepted else "was never given"
+            message = (
+                f"{name} does not pay: an answer costs {format_usd(math.ceil(row.per_answer))} and an "
+                f"accepted one {mine} "
                 f"({row.accepted} of {row.judged} accepted); {best} gives an accepted answer for "
-                f"{money(math.ceil(other.per_accepted))}"
+                f"{format_usd(math.ceil(cheapest.per_accepted))}"
             )
-            found.append(DoesNotPay(name, best, what))
-    return found
+            findings.append(UneconomicModel(name, best, message))
+    return findings
 
 
-def author(result: Result) -> str:
+def answering_model(result: Result) -> str:
     """The model that wrote a result, `provider/model`, by the model gateway's label of its content."""
     sha256 = result.content.sha256 if result.content is not None else ""
     for label in result.provenance:
@@ -210,29 +215,29 @@ def percentile(values: Sequence[int], percent: int) -> int | None:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)] if values else None
 
 
-async def read(bus: Bus, since_unix_ms: int, tenant: str = "*") -> Quality:
+async def read_quality(bus: Bus, since_unix_ms: int, tenant: str = "*") -> QualityReport:
     """Fold what was stored since then. Raises BusError."""
-    found = Quality()
+    report = QualityReport()
     for inbox, sender in SOURCES:
-        async for message in _messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*", since_unix_ms):
-            found.take(message)
-    return found
+        async for message in _read_messages(bus, inbox, f"mesh.{sender}.{inbox}.*.{tenant}.*", since_unix_ms):
+            report.fold_message(message)
+    return report
 
 
-async def _messages(bus: Bus, inbox: str, subject: str, since_unix_ms: int) -> AsyncIterator[Received]:
+async def _read_messages(bus: Bus, inbox: str, subject: str, since_unix_ms: int) -> AsyncIterator[ReceivedMessage]:
     stream = subjects.inbox_stream(inbox)
     newest = await bus.last(stream, subject)
     if newest is None:
         return
     after = await last_before(bus, stream, subject, since_unix_ms, newest.sequence)
     while page := await bus.read(stream, subject, after=after, limit=PAGE):
-        for message in _readable(page, inbox):
+        for message in _parse_readable(page, inbox):
             yield message
         after = page[-1].sequence
 
 
-def _readable(page: Iterable[Stored], inbox: str) -> Iterable[Received]:
-    """What cannot be read is of another version, or no message of the mesh."""
+def _parse_readable(page: Iterable[StoredMessage], inbox: str) -> Iterable[ReceivedMessage]:
+    """Messages of a page; one that cannot be read is of another version, or no message of the mesh."""
     for stored in page:
         with suppress(Unreadable):
-            yield inbound.read(stored, inbox)
+            yield inbound.read_message(stored, inbox)

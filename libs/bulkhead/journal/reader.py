@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
-from bulkhead.bus.port import Bus, BusUnavailable, Stored
+from bulkhead.bus.port import Bus, BusUnavailable, StoredMessage
 from bulkhead.bus.seek_time import last_before
-from bulkhead.journal.order import as_said, said_at
+from bulkhead.journal.order import in_publication_order, published_unix_ms
 from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead.runtime.decider.history import at_its_source, source_of
 from bulkhead.runtime.errors import Unreadable
@@ -31,13 +31,13 @@ class JournalBehind(BusUnavailable):
     """The journal lags behind the inboxes, or was rebuilt while it was read; the message says what to do."""
 
 
-class Renumbered(Exception):
+class JournalRenumbered(Exception):
     """The journal was rebuilt with other numbers: begin again."""
 
 
 async def read_journal(
     bus: Bus, task: str, *, whole: bool = True, reservations: bool = True, as_it_lies: bool = False
-) -> list[Stored]:
+) -> list[StoredMessage]:
     """All stored messages of a task, from every service, in journal order and with the journal's times; those of a
     rebuilt journal in the order of their publication and with the inboxes' times. Raises BusError.
 
@@ -48,82 +48,84 @@ async def read_journal(
     place = place_of(task)
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
-        found: list[Stored] = []
+        messages: list[StoredMessage] = []
         try:
             if whole:
-                await caught_up(bus, place)
-            async for page in pages(bus, f"mesh.*.*.{place}"):
-                found += page
-                if len(found) >= MAX_MESSAGES:
+                await wait_until_caught_up(bus, place)
+            async for page in read_pages(bus, f"mesh.*.*.{place}"):
+                messages += page
+                if len(messages) >= MAX_MESSAGES:
                     break
             if reservations:
-                found = await _with_reservations(bus, task, found, whole=whole)
-            return found if as_it_lies else await as_said(bus, place, found)
+                messages = await _add_reservations(bus, task, messages, whole=whole)
+            return messages if as_it_lies else await in_publication_order(bus, place, messages)
         except JournalBehind:
             raise
-        except (Renumbered, BusUnavailable) as error:
+        except (JournalRenumbered, BusUnavailable) as error:
             if asyncio.get_running_loop().time() > deadline:
-                what = "the journal is made again and again" if isinstance(error, Renumbered) else str(error)
-                raise JournalBehind(_todo(what)) from None
+                reason = "the journal is made again and again" if isinstance(error, JournalRenumbered) else str(error)
+                raise JournalBehind(_lag_message(reason)) from None
             await asyncio.sleep(PAUSE_S)
 
 
 def place_of(task: str, tenant: str = "*") -> str:
-    """Where a task stands in subjects: its partition, tenant and id."""
-    return f"{subjects.partition_of(task)}.{tenant}.{subjects.token(task)}"
+    """Place of a task in subjects: its partition, tenant and id."""
+    return f"{subjects.partition_of(task)}.{tenant}.{subjects.check_token(task)}"
 
 
-async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole: bool) -> list[Stored]:
-    """The messages with the reservations that share a message with the tenant's others. Raises as `pages` does.
+async def _add_reservations(bus: Bus, task: str, found: list[StoredMessage], *, whole: bool) -> list[StoredMessage]:
+    """The messages with the reservations that share a message with the tenant's others. Raises as `read_pages` does.
 
-    Reservations are found by their time of publication, not by position: a rebuilt journal has one inbox behind the
-    other, and storage times of its own.
+    Reservations are found by their time of publication, not by position: a rebuilt journal has one inbox behind
+    the other, and storage times of its own.
     """
-    more: list[Stored] = []
-    times = [said_at(one) for one in found]
-    for tenant in {one.tenant for one in found}:
-        book = batched_reservations.subject(tenant)
+    reservations: list[StoredMessage] = []
+    times = [published_unix_ms(message) for message in found]
+    for tenant in {message.tenant for message in found}:
+        book = batched_reservations.batch_subject(tenant)
         if whole:
-            await caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
+            await wait_until_caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
         newest = await bus.last(subjects.JOURNAL_STREAM, book)
         if newest is None:
             continue
-        begin = await last_before(bus, subjects.JOURNAL_STREAM, book, min(times) - SLACK_MS, newest.sequence, said_at)
-        async for page in pages(bus, book, after=begin):
-            more += [
+        begin = await last_before(
+            bus, subjects.JOURNAL_STREAM, book, min(times) - SLACK_MS, newest.sequence, published_unix_ms
+        )
+        async for page in read_pages(bus, book, after=begin):
+            reservations += [
                 replace(
                     stored,
-                    subject=subjects.mesh(fact.sender, fact.receiver, fact.tenant, fact.task),
-                    headers={**stored.headers, **fact.envelope.headers()},
+                    subject=subjects.mesh_subject(fact.sender, fact.receiver, fact.tenant, fact.task),
+                    headers={**stored.headers, **fact.envelope.to_headers()},
                     body=fact.body.encode(),
                 )
                 for stored in page
-                for fact in parts(stored)
+                for fact in facts_of(stored)
                 if fact.task == task
             ]
-            if said_at(page[-1]) > max(times) + SLACK_MS or len(more) >= MAX_MESSAGES:
+            if published_unix_ms(page[-1]) > max(times) + SLACK_MS or len(reservations) >= MAX_MESSAGES:
                 break
-    return sorted((*found, *more), key=lambda one: one.sequence) if more else found
+    return sorted((*found, *reservations), key=lambda one: one.sequence) if reservations else found
 
 
-def parts(stored: Stored) -> list[inbound.Received]:
+def facts_of(stored: StoredMessage) -> list[inbound.ReceivedMessage]:
     """The facts of one stored message of the journal; none of what cannot be read."""
     try:
-        return list(batched_reservations.each(inbound.read(stored, "journal")))
+        return list(batched_reservations.unpack_facts(inbound.read_message(stored, "journal")))
     except Unreadable:
         return []
 
 
-async def pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[list[Stored]]:
-    """What the journal holds of a subject, from a sequence on. Raises Renumbered, BusError."""
-    last: Stored | None = None
+async def read_pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[list[StoredMessage]]:
+    """Pages of the journal for a subject, from a sequence on. Raises JournalRenumbered, BusError."""
+    last: StoredMessage | None = None
     while True:
         # Each page begins with the end of the one before: in another journal something else stands there.
         after = last.sequence - 1 if last is not None else after
         page = await bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=BATCH)
         if last is not None:
-            if not page or _identity(page[0]) != _identity(last):
-                raise Renumbered
+            if not page or _message_identity(page[0]) != _message_identity(last):
+                raise JournalRenumbered
             page = page[1:]
         if not page:
             return
@@ -131,52 +133,52 @@ async def pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[list[St
         last = page[-1]
 
 
-async def caught_up(bus: Bus, place: str = EVERYTHING, inboxes: Sequence[str] = catalog.INBOXES) -> None:
+async def wait_until_caught_up(bus: Bus, place: str = EVERYTHING, inboxes: Sequence[str] = catalog.INBOXES) -> None:
     """Return when the journal has what lies in the inboxes now: of a task (partition, tenant, id) or all. Raises
     JournalBehind, BusError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
-    wanted = await _heads(bus, place, inboxes)
+    heads = await _inbox_heads(bus, place, inboxes)
     while True:
         try:
-            if not (behind := await _behind(bus, wanted)):
+            if not (behind := await _describe_lag(bus, heads)):
                 return
         except BusUnavailable:
             # Dropped, and not yet made.
             behind = "the journal cannot be read"
         if loop.time() > deadline:
-            raise JournalBehind(_todo(behind))
+            raise JournalBehind(_lag_message(behind))
         await asyncio.sleep(PAUSE_S)
 
 
-async def _heads(bus: Bus, place: str, inboxes: Sequence[str]) -> dict[str, int]:
+async def _inbox_heads(bus: Bus, place: str, inboxes: Sequence[str]) -> dict[str, int]:
     """The number of the last message in each inbox that has one."""
 
-    async def head(name: str) -> int:
-        found = await bus.last(subjects.inbox_stream(name), f"mesh.*.{name}.{place}")
-        return found.sequence if found is not None else 0
+    async def last_number(name: str) -> int:
+        newest = await bus.last(subjects.inbox_stream(name), f"mesh.*.{name}.{place}")
+        return newest.sequence if newest is not None else 0
 
-    numbers = await asyncio.gather(*(head(name) for name in inboxes))
+    numbers = await asyncio.gather(*(last_number(name) for name in inboxes))
     return {name: number for name, number in zip(inboxes, numbers, strict=True) if number}
 
 
-async def _behind(bus: Bus, wanted: Mapping[str, int]) -> str:
-    """Of which inbox the journal has not read so far; "" when of none."""
+async def _describe_lag(bus: Bus, wanted: Mapping[str, int]) -> str:
+    """The inbox that the journal has not read so far, in words; "" when there is none."""
 
-    async def reached(name: str) -> int:
-        found = await bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{name}.>")
-        return at_its_source(found).sequence if found is not None else 0
+    async def last_read_number(name: str) -> int:
+        newest = await bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{name}.>")
+        return at_its_source(newest).sequence if newest is not None else 0
 
-    numbers = await asyncio.gather(*(reached(name) for name in wanted))
+    numbers = await asyncio.gather(*(last_read_number(name) for name in wanted))
     for (name, head), number in zip(wanted.items(), numbers, strict=True):
         if number < head:
             return f"the journal has read {subjects.inbox_stream(name)} up to number {number}, and {head} is wanted"
     return ""
 
 
-def _identity(stored: Stored) -> tuple[int, str, str]:
+def _message_identity(stored: StoredMessage) -> tuple[int, str, str]:
     return stored.sequence, stored.subject, source_of(stored)
 
 
-def _todo(what: str) -> str:
+def _lag_message(what: str) -> str:
     return f"{what}: it lags, or is being made again of the inboxes; try again in a moment"

@@ -6,8 +6,8 @@ In: entries of the journal. Out: dictionaries, sums. Pure.
 from typing import Any
 
 from bulkhead.journal import approvals
-from bulkhead.journal.history import Entry, each_fact
-from bulkhead.plain_text import cut
+from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.plain_text import cut_line
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded
@@ -19,59 +19,59 @@ MAX_TOLD_CHARS = 60
 MAX_WHY_CHARS = 200
 
 
-def step_of(entry: Entry) -> str:
+def step_of(entry: JournalEntry) -> str:
     """The step that a message is about; "" for the task itself."""
     body = entry.body
     step = getattr(body, "step_id", "") or getattr(getattr(body, "step", None), "id", "")
     return str(step)
 
 
-def spent(found: list[Entry]) -> dict[str, tuple[Usage, bool]]:
-    """What was settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
-    steps = {getattr(one.body, "call_id", ""): step_of(one) for one in found if step_of(one)}
-    settled = {one.body.reservation_id: one.body for one in found if isinstance(one.body, Settled)}
+def spending_by_step(found: list[JournalEntry]) -> dict[str, tuple[Usage, bool]]:
+    """Usage settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
+    steps = {getattr(entry.body, "call_id", ""): step_of(entry) for entry in found if step_of(entry)}
+    settled = {entry.body.reservation_id: entry.body for entry in found if isinstance(entry.body, Settled)}
     used: dict[str, Usage] = {}
     for body in settled.values():
         step = steps.get(body.call_id, "")
         used[step] = used.get(step, Usage()) + body.usage
-    held = {
-        steps.get(one.body.call_id, "")
-        for one in found
-        if isinstance(one.body, Reserved) and one.body.reservation_id not in settled
+    unsettled_steps = {
+        steps.get(entry.body.call_id, "")
+        for entry in found
+        if isinstance(entry.body, Reserved) and entry.body.reservation_id not in settled
     }
-    return {step: (used.get(step, Usage()), step not in held) for step in {*used, *held} if step}
+    return {step: (used.get(step, Usage()), step not in unsettled_steps) for step in {*used, *unsettled_steps} if step}
 
 
-def what_of(body: object) -> str:
-    """What a message says, in a few words."""
-    said = []
+def describe_body(body: object) -> str:
+    """The content of a message, in a few words."""
+    parts = []
     for name in TOLD:
         value = getattr(body, name, None)
         if value is not None and value != "":
             text = str(value) if name != "accepted" else ("accepted" if value else "rejected")
-            said.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
+            parts.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
     failure = getattr(body, "failure", None)
     if failure is not None:
-        said.append(failure.code)
+        parts.append(failure.code)
     if isinstance(body, ToolCallReplied):
         lacks = sorted({omission.reason for omission in body.completeness.omissions})
-        said += [f"incomplete: {', '.join(lacks)}"] if lacks else []
-        said += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
+        parts += [f"incomplete: {', '.join(lacks)}"] if lacks else []
+        parts += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
     if isinstance(body, VerdictReached) and not body.accepted:
-        said += [cut("; ".join(note.message for note in body.notes if note.blocking), MAX_WHY_CHARS)]
+        parts += [cut_line("; ".join(note.message for note in body.notes if note.blocking), MAX_WHY_CHARS)]
     elif isinstance(body, StepEnded) and body.reasons:
-        said += [cut("; ".join(body.reasons), MAX_WHY_CHARS)]
-    return " ".join(said)
+        parts += [cut_line("; ".join(body.reasons), MAX_WHY_CHARS)]
+    return " ".join(parts)
 
 
-def as_json(found: list[Entry]) -> list[dict[str, Any]]:
+def as_json(found: list[JournalEntry]) -> list[dict[str, Any]]:
     """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each.
 
     approval: of the message that asks people about a call, how it stands.
     """
     began = found[0].at_unix_ms
     found = each_fact(found)
-    asked = approvals.questions(found)
+    questions = approvals.find_questions(found)
     return [
         {
             "offset_ms": entry.at_unix_ms - began,
@@ -86,7 +86,7 @@ def as_json(found: list[Entry]) -> list[dict[str, Any]]:
             "reply": entry.reply.id if entry.reply else None,
             "took_ms": entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
             "body": entry.body.model_dump(mode="json") if entry.body else None,
-            "approval": approvals.as_json(asked[entry.id]) if entry.id in asked else None,
+            "approval": approvals.as_json(questions[entry.id]) if entry.id in questions else None,
             "spans": [
                 {
                     "name": span.name,

@@ -1,1 +1,1 @@
-"""What a call may do: one pure decision from its grant, its tool, its arguments and where they come from."""
+"""One pure decision on what a call may do: from its grant, its tool, its arguments and where they come from."""

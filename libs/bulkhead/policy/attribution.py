@@ -1,11 +1,12 @@
-"""Where the values of a call's arguments stand in the texts that the model was shown. Pure.
+"""Attribution of the values of a call's arguments to the texts that the model was shown. Pure.
 
-In: the arguments, and the texts with who is behind each. Out: one ValueOrigin for each value, with the contents in
-which it stands; none where it stands nowhere. A value matches a whole token of a text and never a part of one: the
-account `123` does not stand in `1234`, the address `a@b.example` not in `a@b.example.org`.
+In: the arguments, and the texts with who is behind each. Out: one ValueOrigin for each value, with the
+contents in which it stands; none where it stands nowhere. A value matches a whole token of a text and never a
+part of one: the account `123` does not stand in `1234`, the address `a@b.example` not in `a@b.example.org`.
 
-A number `exact`ly stands beside a currency, or in a text that has no amounts of money: `75` in `invoice 200, 75 EUR`.
-A text that is no JSON has the fields `/url`, `/email`, `/account` and `/amount`, each where exactly one stands in it.
+A number `exact`ly stands beside a currency, or in a text that has no amounts of money: `75` in `invoice 200,
+75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account` and `/amount`, each where exactly
+one stands in it.
 """
 
 import json
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 
-from bulkhead.policy.values import Kind, Value, amounts_of, form_of, typed, values_of, words
+from bulkhead.policy.values import ArgumentValue, Kind, amounts_of, form_of, typed_values, values_of, word_form
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
 
@@ -40,7 +41,7 @@ class SourceText:
 
 
 @dataclass(slots=True)
-class _Index:
+class _TextIndex:
     """One text, ready for look-ups. fields: of a JSON text, the pointers of each scalar by its form."""
 
     words: str
@@ -49,84 +50,86 @@ class _Index:
     fields: dict[tuple[Kind, str], list[tuple[str, object]]] = field(default_factory=dict)
 
 
-def attribute(arguments: Mapping[str, object], sources: Sequence[SourceText]) -> tuple[tuple[ValueOrigin, ...], bool]:
+def attribute_values(
+    arguments: Mapping[str, object], sources: Sequence[SourceText]
+) -> tuple[tuple[ValueOrigin, ...], bool]:
     """The values of the arguments with their origins, and whether all values and all texts were looked at whole."""
-    complete = len(sources) <= MAX_SOURCES and all(len(one.text) <= MAX_SOURCE_CHARS for one in sources)
-    texts = [(one, _index(one.text[:MAX_SOURCE_CHARS])) for one in sources[:MAX_SOURCES]]
-    found: list[ValueOrigin] = []
-    seen: set[tuple[str, str]] = set()
+    complete = len(sources) <= MAX_SOURCES and all(len(source.text) <= MAX_SOURCE_CHARS for source in sources)
+    texts = [(source, _build_index(source.text[:MAX_SOURCE_CHARS])) for source in sources[:MAX_SOURCES]]
+    value_origins: list[ValueOrigin] = []
+    attributed: set[tuple[str, str]] = set()
     for value in values_of(arguments):
-        if (value.pointer, value.text) in seen:
+        if (value.pointer, value.text) in attributed:
             continue
-        if len(found) == bounds.MAX_ATTRIBUTED_VALUES:
-            return tuple(found), False
+        if len(value_origins) == bounds.MAX_ATTRIBUTED_VALUES:
+            return tuple(value_origins), False
         if len(value.pointer) > MAX_POINTER_CHARS:
             complete = False
             continue
-        seen.add((value.pointer, value.text))
-        found.append(ValueOrigin(pointer=value.pointer, text=value.text, origins=_origins(value, texts)))
-    return tuple(found), complete
+        attributed.add((value.pointer, value.text))
+        value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, origins=_find_origins(value, texts)))
+    return tuple(value_origins), complete
 
 
-def least_of(sources: Sequence[SourceText]) -> Source:
+def least_trusted_source(sources: Sequence[SourceText]) -> Source:
     """The least trusted source of a context; `user` where there is none."""
-    return TRUST[max((TRUST.index(one.source) for one in sources), default=0)]
+    return TRUST[max((TRUST.index(source.source) for source in sources), default=0)]
 
 
-def _origins(value: Value, texts: Sequence[tuple[SourceText, _Index]]) -> tuple[Origin, ...]:
-    found: list[Origin] = []
+def _find_origins(value: ArgumentValue, texts: Sequence[tuple[SourceText, _TextIndex]]) -> tuple[Origin, ...]:
+    origins: list[Origin] = []
     for text, index in texts:
-        at = Origin(
+        origin = Origin(
             source=text.source,
             sha256=text.sha256,
             name=text.name[: bounds.MAX_SUMMARY_CHARS],
-            match="exact" if _exact(value, text, index) else "normalised",
+            match="exact" if _is_exact(value, text, index) else "normalised",
             call_id=text.call_id,
         )
         for pointer, raw in index.fields.get((value.kind, value.form), ())[: bounds.MAX_ORIGINS]:
             if value.kind != "text" or raw == value.text:  # `../a` is not the field `/a`.
-                found.append(at.model_copy(update={"match": "field", "field": pointer}))
-        if _stands(value, index):
-            found.append(at)
-    found.sort(key=lambda one: (TRUST.index(one.source), one.match != "field"))
-    return tuple(found[: bounds.MAX_ORIGINS])
+                origins.append(origin.model_copy(update={"match": "field", "field": pointer}))
+        if _is_in_text(value, index):
+            origins.append(origin)
+    origins.sort(key=lambda one: (TRUST.index(one.source), one.match != "field"))
+    return tuple(origins[: bounds.MAX_ORIGINS])
 
 
-def _stands(value: Value, index: _Index) -> bool:
+def _is_in_text(value: ArgumentValue, index: _TextIndex) -> bool:
     if value.kind == "text":
         return bool(value.form.strip()) and value.form in index.words
     if (value.kind, value.form) in index.typed:
         return True
     # An address with blanks in it ends at the first of them where people write it.
-    return value.kind == "url" and "%20" in value.text and words(unquote(value.text)).split("\0")[0] in index.words
+    return value.kind == "url" and "%20" in value.text and word_form(unquote(value.text)).split("\0")[0] in index.words
 
 
-def _exact(value: Value, text: SourceText, index: _Index) -> bool:
+def _is_exact(value: ArgumentValue, text: SourceText, index: _TextIndex) -> bool:
     if value.kind == "number":
         return value.form in index.amounts or not index.amounts
-    return _written(value.text).search(text.text) is not None
+    return _whole_text_pattern(value.text).search(text.text) is not None
 
 
 @lru_cache(maxsize=64)
-def _written(text: str) -> re.Pattern[str]:
+def _whole_text_pattern(text: str) -> re.Pattern[str]:
     """The text as a whole: a folder is no part of the path below it, and a name no part of a longer one."""
     return re.compile(rf"(?<![\w./\\~*-]){re.escape(text)}(?![\w/\\~*-]|\.\w)")
 
 
 @lru_cache(maxsize=64)
-def _index(text: str) -> _Index:
-    every = frozenset((kind, form) for kind, _, form in typed(text, source=True))
-    found = _Index(words(text), every, amounts_of(text))
-    scalars = _scalars(text)
+def _build_index(text: str) -> _TextIndex:
+    every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
+    built = _TextIndex(word_form(text), every, amounts_of(text))
+    scalars = _json_scalars(text)
     for pointer, leaf in scalars or ():
-        found.fields.setdefault(form_of(leaf), []).append((pointer, leaf))
+        built.fields.setdefault(form_of(leaf), []).append((pointer, leaf))
     if scalars is None:
-        asked_about = frozenset((kind, form) for kind, _, form in typed(text))
-        for wanted, name in _ONLY:
-            there = [one for one in asked_about if one[0] == wanted]
-            if len(there) == 1:
-                found.fields[there[0]] = [(name, None)]
-    return found
+        asked_about = frozenset((kind, form) for kind, _, form in typed_values(text))
+        for sought_kind, name in _ONLY:
+            matches = [typed_form for typed_form in asked_about if typed_form[0] == sought_kind]
+            if len(matches) == 1:
+                built.fields[matches[0]] = [(name, None)]
+    return built
 
 
 _ONLY: tuple[tuple[Kind, str], ...] = (
@@ -137,33 +140,35 @@ _ONLY: tuple[tuple[Kind, str], ...] = (
 )
 
 
-class _Twice(ValueError):
+class _DuplicateKey(ValueError):
     """A key that stands twice: readers differ on which one counts."""
 
 
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise _Twice
-    return found
+def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(mapping := dict(pairs)) != len(pairs):
+        raise _DuplicateKey
+    return mapping
 
 
-def _scalars(text: str) -> list[tuple[str, object]] | None:
+def _json_scalars(text: str) -> list[tuple[str, object]] | None:
     """Pointer and value of each scalar of a JSON text, none of one that reads two ways; None for any other text."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        pending: list[tuple[str, object]] = [("", json.loads(text, object_pairs_hook=_once))]
+        pending: list[tuple[str, object]] = [("", json.loads(text, object_pairs_hook=_reject_duplicates))]
     except (ValueError, RecursionError):
         return []
-    found: list[tuple[str, object]] = []
-    while pending and len(found) < MAX_FIELDS:
+    scalars: list[tuple[str, object]] = []
+    while pending and len(scalars) < MAX_FIELDS:
         pointer, inner = pending.pop()
         if isinstance(inner, dict):
-            pairs = [(key.replace("~", "~0").replace("/", "~1"), one) for key, one in inner.items()]
+            pairs = [(key.replace("~", "~0").replace("/", "~1"), child) for key, child in inner.items()]
         elif isinstance(inner, list):
-            pairs = [(str(at), one) for at, one in enumerate(inner)]
+            pairs = [(str(position), child) for position, child in enumerate(inner)]
         else:
-            found.append((pointer, inner))
+            scalars.append((pointer, inner))
             continue
-        pending.extend((f"{pointer}/{key}", one) for key, one in pairs if len(pointer) + len(key) < MAX_POINTER_CHARS)
-    return found
+        pending.extend(
+            (f"{pointer}/{key}", child) for key, child in pairs if len(pointer) + len(key) < MAX_POINTER_CHARS
+        )
+    return scalars

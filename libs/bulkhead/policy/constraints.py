@@ -23,13 +23,13 @@ from urllib.parse import urlsplit
 
 import re2
 
-from bulkhead.policy.ruling import Proposal
-from bulkhead.policy.sinks import covers, trusted_at
+from bulkhead.policy.ruling import CallProposal
+from bulkhead.policy.sinks import covers_pointer, is_trusted_at
 from bulkhead_contracts import bounds
 from bulkhead_contracts.tool import ToolSpec
 
 if TYPE_CHECKING:
-    from bulkhead.policy.cedar import Policy  # The signer reads constraints, and has no Cedar.
+    from bulkhead.policy.cedar import CedarPolicy  # The signer reads constraints, and has no Cedar.
 
 MAX_CONSTRAINT_CHARS = 1_000
 _TEXT = re.compile(r"(\S{1,64}) (/\S{0,199}) ([a-z-]{1,24})(?: (.+))?", re.S)
@@ -55,22 +55,22 @@ class Constraint:
     @classmethod
     def parse(cls, text: str) -> "Constraint":
         """Raises ConstraintError."""
-        found = _TEXT.fullmatch(text.strip()) if len(text) <= MAX_CONSTRAINT_CHARS else None
-        if found is None:
+        text_match = _TEXT.fullmatch(text.strip()) if len(text) <= MAX_CONSTRAINT_CHARS else None
+        if text_match is None:
             raise ConstraintError(f"{text[:80]!r}: write TOOL /ARGUMENT TEST VALUE, as in pay /amount range 0..100")
-        tool, place, test, value = found.groups()
-        return cls(tool, place, test, _value(test, value), " ".join(text.split(" ")))
+        tool, place, test, value = text_match.groups()
+        return cls(tool, place, test, _parse_value(test, value), " ".join(text.split(" ")))
 
     def __str__(self) -> str:
         return self.text
 
-    def fits(self, leaf: object, tenant: str) -> bool:
-        """Whether a value passes; of from-user-or-trusted its type alone, for its sources are not known here."""
+    def fits_value(self, leaf: object, tenant: str) -> bool:
+        """True when a value passes; of from-user-or-trusted its type alone, for its sources are not known here."""
         match self.test:
             case "equals":
-                return _same(leaf, self.value)
+                return _is_same_json(leaf, self.value)
             case "one-of":
-                return any(_same(leaf, one) for one in self.value)
+                return any(_is_same_json(leaf, option) for option in self.value)
             case "range":
                 low, high = self.value
                 number = isinstance(leaf, int | float) and not isinstance(leaf, bool)
@@ -85,15 +85,15 @@ class Constraint:
             case "regex":
                 return "\n" not in leaf and re2.fullmatch(self.value, leaf) is not None
             case "host":
-                return _host_of(leaf, self.value)
+                return _is_host_allowed(leaf, self.value)
             case "below":
-                return _below(leaf, self.value)
+                return _is_below(leaf, self.value)
             case _:
-                own = leaf == tenant or leaf.startswith((f"{tenant}/", f"{tenant}:"))
-                return own and not {".", ".."}.intersection(re2.split(r"[/\\\\:]", leaf))
+                is_own = leaf == tenant or leaf.startswith((f"{tenant}/", f"{tenant}:"))
+                return is_own and not {".", ".."}.intersection(re2.split_round(r"[/\\\\:]", leaf))
 
 
-def _value(test: str, text: str | None) -> Any:
+def _parse_value(test: str, text: str | None) -> Any:
     if test in BARE:
         if text is not None:
             raise ConstraintError(f"{test} takes no value")
@@ -102,10 +102,13 @@ def _value(test: str, text: str | None) -> Any:
         raise ConstraintError(f"{test} needs a value")
     match test:
         case "equals" | "one-of" | "prefix" | "regex":
-            return _json(test, text)
+            return _parse_json(test, text)
         case "range":
-            found = _RANGE.fullmatch(text)
-            low, high = (None if end is None else _number(end) for end in (found.groups() if found else (None, None)))
+            range_match = _RANGE.fullmatch(text)
+            low, high = (
+                None if end is None else _parse_number(end)
+                for end in (range_match.groups() if range_match else (None, None))
+            )
             if low is None and high is None:
                 raise ConstraintError(f"range {text[:40]!r}: write LOW..HIGH, LOW.. or ..HIGH")
             return low, high
@@ -118,11 +121,11 @@ def _value(test: str, text: str | None) -> Any:
             if not _plain_path(text) or text != (text.rstrip("/") or "/"):
                 raise ConstraintError(f"below {text[:80]!r}: write a folder without `..` and without a `/` at its end")
             return text
-    known = "equals, one-of, range, prefix, regex, host, below, belongs-to-tenant, from-user-or-trusted"
-    raise ConstraintError(f"{test!r} is no test; write {known}")
+    tests = "equals, one-of, range, prefix, regex, host, below, belongs-to-tenant, from-user-or-trusted"
+    raise ConstraintError(f"{test!r} is no test; write {tests}")
 
 
-def _json(test: str, text: str) -> Any:
+def _parse_json(test: str, text: str) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -131,7 +134,7 @@ def _json(test: str, text: str) -> Any:
         raise ConstraintError('one-of needs a list, as in ["a", "b"]')
     if test in ("prefix", "regex") and not isinstance(value, str):
         raise ConstraintError(f"{test} needs a text between quotes")
-    if any(isinstance(one, list | dict) for one in (value if test == "one-of" else [value])):
+    if any(isinstance(item, list | dict) for item in (value if test == "one-of" else [value])):
         raise ConstraintError(f"{test} compares texts, numbers, true, false and null")
     if test == "regex":
         try:
@@ -141,16 +144,16 @@ def _json(test: str, text: str) -> Any:
     return value
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     return float(text) if "." in text else int(text)
 
 
-def _same(one: object, other: object) -> bool:
+def _is_same_json(one: object, other: object) -> bool:
     """Equal as JSON: `true` is not 1."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-def _host_of(url: str, allowed: tuple[str, ...]) -> bool:
+def _is_host_allowed(url: str, allowed: tuple[str, ...]) -> bool:
     if not url.isascii() or any(sign in url for sign in "\\@ \t\r\n"):
         return False
     try:
@@ -160,35 +163,40 @@ def _host_of(url: str, allowed: tuple[str, ...]) -> bool:
         return False
     if parts.scheme not in ("http", "https") or port not in (None, 443 if parts.scheme == "https" else 80):
         return False
-    return any(host == one or (one.startswith("*.") and host.endswith(one[1:]) and host != one[1:]) for one in allowed)
+    return any(
+        host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]) and host != pattern[1:])
+        for pattern in allowed
+    )
 
 
 def _plain_path(path: str) -> bool:
     return not any(sign in path for sign in "\\\0%") and ".." not in path.split("/")
 
 
-def _below(path: str, folder: str) -> bool:
+def _is_below(path: str, folder: str) -> bool:
     return _plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
 
 
-def unreadable(texts: Iterable[str], tools: Iterable[str], declared: Mapping[str, ToolSpec] | None = None) -> str:
+def unreadable_reason(
+    texts: Iterable[str], tools: Iterable[str], declared: Mapping[str, ToolSpec] | None = None
+) -> str:
     """The reason why one of these texts is no constraint, is on a tool that is none of these, or on an argument that
     its tool, as declared, has not got; "" for none."""
-    known = {"*", *tools}
-    for at, text in enumerate(texts):
+    known_tools = {"*", *tools}
+    for index, text in enumerate(texts):
         try:
-            found = Constraint.parse(text)
+            constraint = Constraint.parse(text)
         except ConstraintError as error:
-            return f"constraints[{at}]: {error}"
-        if found.tool not in known:
-            return f"constraints[{at}]: {text[:80]!r} is on {found.tool}, which is none of the tools"
-        if has := _without(found, (declared or {}).get(found.tool)):
+            return f"constraints[{index}]: {error}"
+        if constraint.tool not in known_tools:
+            return f"constraints[{index}]: {text[:80]!r} is on {constraint.tool}, which is none of the tools"
+        if has := _other_arguments(constraint, (declared or {}).get(constraint.tool)):
             # It would hold for nothing: whoever wrote it believes that something is narrowed.
-            return f"constraints[{at}]: {text[:80]!r}: {found.tool} has no such argument; it has {has}"
+            return f"constraints[{index}]: {text[:80]!r}: {constraint.tool} has no such argument; it has {has}"
     return ""
 
 
-def _without(constraint: Constraint, tool: ToolSpec | None) -> str:
+def _other_arguments(constraint: Constraint, tool: ToolSpec | None) -> str:
     """The arguments of a tool that has not got the one that is named; "" where it has, or may take any."""
     try:
         schema: Any = json.loads(tool.parameters_json) if tool is not None else None
@@ -202,62 +210,67 @@ def _without(constraint: Constraint, tool: ToolSpec | None) -> str:
     return ", ".join(f"/{name}" for name in list(names)[:20])
 
 
-def leaves(arguments: Mapping[str, Any]) -> list[tuple[str, object]]:
+def argument_leaves(arguments: Mapping[str, Any]) -> list[tuple[str, object]]:
     """Pointer and value of each leaf of the arguments."""
     pending: list[tuple[str, object]] = [("", arguments)]
-    found: list[tuple[str, object]] = []
+    collected: list[tuple[str, object]] = []
     while pending:
         pointer, inner = pending.pop()
         if isinstance(inner, Mapping):
             pending.extend(
-                (f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", one) for key, one in inner.items()
+                (f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}", child) for key, child in inner.items()
             )
         elif isinstance(inner, list | tuple):
-            pending.extend((f"{pointer}/{at}", one) for at, one in enumerate(inner))
+            pending.extend((f"{pointer}/{position}", child) for position, child in enumerate(inner))
         else:
-            found.append((pointer, inner))
-    return found
+            collected.append((pointer, inner))
+    return collected
 
 
-def holds(constraint: Constraint, tool: str, tenant: str, values: Sequence[tuple[str, object]]) -> bool:
-    """Whether the leaves of a call's arguments fit."""
+def holds_for_call(constraint: Constraint, tool: str, tenant: str, values: Sequence[tuple[str, object]]) -> bool:
+    """True when the leaves of a call's arguments fit."""
     if constraint.tool not in ("*", tool):
         return True
-    there = [leaf for pointer, leaf in values if covers(constraint.place, pointer)]
-    if not there and constraint.test == "equals":
+    matching = [leaf for pointer, leaf in values if covers_pointer(constraint.place, pointer)]
+    if not matching and constraint.test == "equals":
         return False
-    return all(constraint.fits(leaf, tenant) for leaf in there)
+    return all(constraint.fits_value(leaf, tenant) for leaf in matching)
 
 
-def violated(constraints: Iterable[Constraint], proposal: Proposal, policy: "Policy") -> Constraint | None:
+def find_violated(
+    constraints: Iterable[Constraint], proposal: CallProposal, policy: "CedarPolicy"
+) -> Constraint | None:
     """The first constraint that the call does not fit."""
-    values = leaves(proposal.arguments) if constraints else []
+    values = argument_leaves(proposal.arguments) if constraints else []
     for constraint in constraints:
-        if not holds(constraint, proposal.tool.name, proposal.task.tenant, values):
+        if not holds_for_call(constraint, proposal.tool.name, proposal.task.tenant, values):
             return constraint
         sourced = constraint.test == "from-user-or-trusted" and constraint.tool in ("*", proposal.tool.name)
-        if sourced and not trusted_at(constraint.place, proposal, policy):
+        if sourced and not is_trusted_at(constraint.place, proposal, policy):
             return constraint
     return None
 
 
-def narrows(inner: Iterable[Constraint], outer: Iterable[Constraint]) -> bool:
-    """Whether every call that fits all of `inner` fits all of `outer`. False also where that cannot be told."""
-    given = tuple(inner)
-    return all(any(implies(one, wanted) for one in given) for wanted in outer)
+def is_narrower(inner: Iterable[Constraint], outer: Iterable[Constraint]) -> bool:
+    """True when every call that fits all of `inner` fits all of `outer`. False also where that cannot be told."""
+    narrow = tuple(inner)
+    return all(
+        any(implies_constraint(narrow_constraint, wide_constraint) for narrow_constraint in narrow)
+        for wide_constraint in outer
+    )
 
 
-def implies(one: Constraint, other: Constraint) -> bool:
-    """Whether a call that fits the first fits the second. False also where that cannot be told."""
+def implies_constraint(one: Constraint, other: Constraint) -> bool:
+    """True when a call that fits the first fits the second. False also where that cannot be told."""
     if one.tool not in ("*", other.tool) or not _place_within(other, one):
         return False
     if (one.test, one.value) == (other.test, other.value) and type(one.value) is type(other.value):
         return True
     match one.test, other.test:
         case "equals", test if test not in BARE:
-            return other.fits(one.value, "")
+            return other.fits_value(one.value, "")
         case "one-of", test if test not in (*BARE, "equals"):
-            return all(other.fits(value, "") for value in one.value)
+            return all(other.fits_value(value, "") for value in one.value)
         case "prefix", "prefix":
             return bool(one.value.startswith(other.value))
         case "range", "range":
@@ -268,19 +281,19 @@ def implies(one: Constraint, other: Constraint) -> bool:
         case "host", "host":
             return all(_host_within(host, other.value) for host in one.value)
         case "below", "below":
-            return _below(one.value, other.value)
+            return _is_below(one.value, other.value)
     return False
 
 
 def _place_within(other: Constraint, one: Constraint) -> bool:
-    """Whether every value that the second is about is one that the first is about."""
-    return other.place == one.place or (other.test != "equals" and covers(one.place, other.place))
+    """True when every value that the second is about is one that the first is about."""
+    return other.place == one.place or (other.test != "equals" and covers_pointer(one.place, other.place))
 
 
 def _host_within(host: str, allowed: tuple[str, ...]) -> bool:
     if host.startswith("*."):
-        return any(one.startswith("*.") and host.endswith(one[1:]) for one in allowed)
-    return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in allowed)
+        return any(pattern.startswith("*.") and host.endswith(pattern[1:]) for pattern in allowed)
+    return any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed)
 
 
 MAX_CONSTRAINTS = bounds.MAX_FINDINGS

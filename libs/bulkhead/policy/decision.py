@@ -7,11 +7,11 @@ last two asks, and permitted otherwise.
 
 from typing import get_args
 
-from bulkhead.policy.cedar import Answer, Policy
-from bulkhead.policy.constraints import Constraint, ConstraintError, violated
-from bulkhead.policy.ruling import Effect, Proposal, Risk, Ruling
-from bulkhead.policy.schema import RESERVED, Unfit, arguments_of, declared_arguments
-from bulkhead.policy.sinks import Taint, sinks_of, taint
+from bulkhead.policy.cedar import CedarPolicy, PolicyAnswer
+from bulkhead.policy.constraints import Constraint, ConstraintError, find_violated
+from bulkhead.policy.ruling import CallProposal, CallRuling, Effect, Risk
+from bulkhead.policy.schema import RESERVED, UnfitArguments, arguments_of, declared_arguments
+from bulkhead.policy.sinks import Taint, find_taint, sinks_of
 from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.tool import ToolSpec
 
@@ -19,26 +19,26 @@ ISOLATION: tuple[Isolation, ...] = get_args(Isolation)
 _GRAVE = frozenset(("account", "amount", "code"))
 
 
-def decide(proposal: Proposal, policy: Policy) -> Ruling:
-    """Whether a call is made, asked about, or refused, and why."""
+def decide(proposal: CallProposal, policy: CedarPolicy) -> CallRuling:
+    """The ruling on a call: whether it is made, asked about, or refused, and why."""
     risk = risk_of(proposal.tool)
 
-    def forbidden(rule: str, code: str, why: str) -> Ruling:
-        return Ruling("forbid", rule, policy.sha256, risk, code, (why,))
+    def forbid_call(rule: str, code: str, why: str) -> CallRuling:
+        return CallRuling("forbid", rule, policy.sha256, risk, code, (why,))
 
     if refusal := _beyond_grants(proposal, policy):
-        return forbidden("grant", *refusal)
+        return forbid_call("grant", *refusal)
     tool = proposal.tool
     if ISOLATION.index(proposal.isolation) < ISOLATION.index(tool.isolation):
-        why = f"{tool.name} wants isolation {tool.isolation} at least, and there is {proposal.isolation} here"
-        return forbidden("isolation", "isolation_too_low", f"{why}; `bulkhead doctor` says what is missing")
-    found = taint(proposal, policy)
+        shortfall = f"{tool.name} wants isolation {tool.isolation} at least, and there is {proposal.isolation} here"
+        return forbid_call("isolation", "isolation_too_low", f"{shortfall}; `bulkhead doctor` says what is missing")
+    call_taint = find_taint(proposal, policy)
     try:
-        context = _context(proposal, found, risk)
-    except Unfit as error:
-        return forbidden("arguments", "unfit_arguments", f"the arguments of {tool.name} do not fit: {error}")
-    answer = policy.call(proposal, context)
-    return _combined(answer, found, policy, risk, tool)
+        context = _cedar_context(proposal, call_taint, risk)
+    except UnfitArguments as error:
+        return forbid_call("arguments", "unfit_arguments", f"the arguments of {tool.name} do not fit: {error}")
+    answer = policy.rule_on_call(proposal, context)
+    return _combine_rulings(answer, call_taint, policy, risk, tool)
 
 
 def risk_of(tool: ToolSpec) -> Risk:
@@ -49,32 +49,32 @@ def risk_of(tool: ToolSpec) -> Risk:
     return "high" if grave or tool.four_eyes or (tool.effect == "write" and not tool.idempotent) else "medium"
 
 
-def _beyond_grants(proposal: Proposal, policy: Policy) -> tuple[str, str] | None:
+def _beyond_grants(proposal: CallProposal, policy: CedarPolicy) -> tuple[str, str] | None:
     """Code and reason where the call is more than the grants allow."""
     tool, name = proposal.tool, proposal.tool.name
     granted = set(proposal.task.tools) & set(proposal.step.tools if proposal.step is not None else proposal.task.tools)
     if name not in granted or name in RESERVED:
-        others = ", ".join(sorted(granted)) or "no tool"
-        return "not_granted", f"the grant does not name {name}; it names {others}"
+        granted_names = ", ".join(sorted(granted)) or "no tool"
+        return "not_granted", f"the grant does not name {name}; it names {granted_names}"
     if tool.most_calls and proposal.calls_before >= tool.most_calls:
-        made = f"{proposal.calls_before} calls of {name} were begun in this task"
-        return "too_many_calls", f"{made}, and {tool.most_calls} are allowed"
+        begun_calls = f"{proposal.calls_before} calls of {name} were begun in this task"
+        return "too_many_calls", f"{begun_calls}, and {tool.most_calls} are allowed"
     try:
         of_step = proposal.step.constraints if proposal.step is not None else ()
         texts = dict.fromkeys((*proposal.task.constraints, *of_step, *proposal.constraints))
         constraints = [Constraint.parse(text) for text in texts]
     except ConstraintError as error:
         return "malformed_grant", f"a constraint of the grant cannot be read: {error}"
-    if broken := violated(constraints, proposal, policy):
+    if broken := find_violated(constraints, proposal, policy):
         return "constraint", f"the grant demands `{broken}`"
     return None
 
 
-def _context(proposal: Proposal, found: Taint, risk: Risk) -> dict[str, object]:
+def _cedar_context(proposal: CallProposal, found: Taint, risk: Risk) -> dict[str, object]:
     declared = declared_arguments(proposal.tool)
     return {
         "arguments": arguments_of(proposal.tool, proposal.arguments),
-        "sources": {name: sorted(one) for name, one in found.sources.items() if name in declared},
+        "sources": {name: sorted(origins) for name, origins in found.sources.items() if name in declared},
         "tainted": sorted(found.pointers),
         "risk": risk,
         "isolation": proposal.isolation,
@@ -84,7 +84,7 @@ def _context(proposal: Proposal, found: Taint, risk: Risk) -> dict[str, object]:
     }
 
 
-def _combined(answer: Answer, found: Taint, policy: Policy, risk: Risk, tool: ToolSpec) -> Ruling:
+def _combine_rulings(answer: PolicyAnswer, found: Taint, policy: CedarPolicy, risk: Risk, tool: ToolSpec) -> CallRuling:
     values = tuple(finding.why for finding in found.findings)
     effect: Effect = answer.effect
     rule, code, reasons = answer.rule, "", [answer.why]
@@ -97,7 +97,7 @@ def _combined(answer: Answer, found: Taint, policy: Policy, risk: Risk, tool: To
         if effect == "permit":
             rule = "taint"
         effect, reasons = "ask", [*values, answer.why]
-    return Ruling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), found.findings)
+    return CallRuling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), found.findings)
 
 
 __all__ = ["decide", "risk_of", "sinks_of"]

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bulkhead.policy.attribution import SourceText, attribute, least_of
-from bulkhead.policy.ruling import Proposal, Ruling
-from bulkhead.validation_errors import misfits
+from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
+from bulkhead.policy.ruling import CallProposal, CallRuling
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.provenance import Flow, Isolation, Source
@@ -29,12 +29,12 @@ class RecordError(ValueError):
     """A record that cannot be decided; says which field and what to write."""
 
 
-class _Strict(BaseModel):
+class _StrictRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Grant(_Strict):
-    """What the task may do. tools: [] is every tool that is known."""
+class RecordGrant(_StrictRecord):
+    """Rights of the task. tools: [] is every tool that is known."""
 
     tenant: Token = "default"
     actor: Name = "user"
@@ -45,13 +45,13 @@ class Grant(_Strict):
     feature: Tag = ""
 
 
-class Plan(_Strict):
+class RecordPlan(_StrictRecord):
     """The part of a plan that decides."""
 
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
 
 
-class Content(_Strict):
+class RecordContent(_StrictRecord):
     """A text that stood in the model's context. step_id: of the step whose call gave it."""
 
     content: str
@@ -59,13 +59,13 @@ class Content(_Strict):
     name: str = ""
     step_id: str = ""
 
-    def text(self) -> SourceText:
+    def as_source_text(self) -> SourceText:
         """The same, ready to be attributed to."""
         digest = hashlib.sha256(self.content.encode("utf-8", "surrogatepass")).hexdigest()
         return SourceText(self.content, self.source, digest, self.name, self.step_id)
 
 
-class Call(_Strict):
+class RecordCall(_StrictRecord):
     """The proposed call. calls_before: calls of this tool that the task has begun."""
 
     tool: Name
@@ -77,37 +77,39 @@ class Call(_Strict):
     isolation: Isolation = "wasm"
 
 
-class Record(_Strict):
+class DecisionRecord(_StrictRecord):
     """One line. expect: what `bulkhead policy test` wants. model: whether the model itself counts as a source, so that
     a value which stands nowhere is untrusted in every context; it does in a mesh."""
 
     id: str = ""
-    grant: Grant = Grant()
-    plan: Plan = Plan()
-    sources: Annotated[tuple[Content, ...], Field(max_length=1_024)] = ()
-    call: Call
+    grant: RecordGrant = RecordGrant()
+    plan: RecordPlan = RecordPlan()
+    sources: Annotated[tuple[RecordContent, ...], Field(max_length=1_024)] = ()
+    call: RecordCall
     model: bool = True
     expect: str = ""
 
 
-def read(line: str | bytes) -> Record:
+def read_record(line: str | bytes) -> DecisionRecord:
     """Raises RecordError."""
     if len(line) > MAX_RECORD_BYTES:
         raise RecordError(f"a record is longer than {MAX_RECORD_BYTES} bytes; shorten its sources")
     try:
-        return Record.model_validate_json(line)
+        return DecisionRecord.model_validate_json(line)
     except ValidationError as error:
-        raise RecordError("; ".join(f"{one.where}: {one.what}" for one in misfits(error, Record))[:500]) from error
+        raise RecordError(
+            "; ".join(f"{misfit.where}: {misfit.what}" for misfit in find_misfits(error, DecisionRecord))[:500]
+        ) from error
 
 
-def proposal(record: Record, tools: Mapping[str, ToolSpec]) -> Proposal:
+def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> CallProposal:
     """The call as the executor would put it. Raises RecordError for a tool that is not known."""
     call, grant = record.call, record.grant
     if call.tool not in tools:
         raise RecordError(f"call.tool: {call.tool} is not known; declare it in a file and name that with --tools")
     granted = grant.tools or tuple(tools)[: bounds.MAX_TOOLS]
-    texts = [one.text() for one in record.sources]
-    values, _ = attribute(call.arguments, texts)
+    texts = [source.as_source_text() for source in record.sources]
+    values, _ = attribute_values(call.arguments, texts)
     task = TaskGrant(
         tenant=grant.tenant,
         task="task",
@@ -129,13 +131,13 @@ def proposal(record: Record, tools: Mapping[str, ToolSpec]) -> Proposal:
         tools=granted,
         expires_unix_ms=UNBOUNDED_MS,
     )
-    return Proposal(
+    return CallProposal(
         task=task,
         step=step,
         tool=tools[call.tool],
         arguments=call.arguments,
         values=values,
-        least="model" if record.model else least_of(texts),
+        least="model" if record.model else least_trusted_source(texts),
         agent=call.agent,
         role=grant.role,
         flows=record.plan.flows,
@@ -146,6 +148,6 @@ def proposal(record: Record, tools: Mapping[str, ToolSpec]) -> Proposal:
     )
 
 
-def document(ruling: Ruling, identity: str = "") -> dict[str, Any]:
+def ruling_document(ruling: CallRuling, identity: str = "") -> dict[str, Any]:
     """A ruling as a JSON object."""
     return {"id": identity, **asdict(ruling)} if identity else asdict(ruling)

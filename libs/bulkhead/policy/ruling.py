@@ -13,7 +13,7 @@ Risk = Literal["low", "medium", "high"]
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class CallProposal:
     """A call before it is made.
 
     values: where its arguments come from, as signed; None where nobody vouches for it. least: the least trusted source
@@ -41,7 +41,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TaintFinding:
     """A value that does not come from where policy wants it from. pointer: the argument; text: the value, cut."""
 
     pointer: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class CallRuling:
     """rule: what decided, by name; policy_sha256: of all files of the policy. reasons: for people, the first one
     decided. code: for programs, of a forbidden call."""
 
@@ -61,4 +61,4 @@ class Ruling:
     risk: Risk = "low"
     code: str = ""
     reasons: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = field(default=())
+    findings: tuple[TaintFinding, ...] = field(default=())

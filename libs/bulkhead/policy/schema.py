@@ -10,7 +10,7 @@ from decimal import ROUND_UP, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-from bulkhead.policy.ruling import Proposal
+from bulkhead.policy.ruling import CallProposal
 from bulkhead_contracts.tool import ToolSpec
 
 READS, WRITES, EGRESS, FLOW = "reads", "writes", "egress", "flow"
@@ -30,30 +30,30 @@ action "flow" appliesTo { principal: [Source], resource: [Tenant],
 """
 
 
-class Unfit(ValueError):
+class UnfitArguments(ValueError):
     """An argument that policy cannot be asked about: it is not of the declared type, or too large."""
 
 
-def render(tools: Iterable[ToolSpec]) -> str:
+def render_schema(tools: Iterable[ToolSpec]) -> str:
     """The schema. Raises ValueError for a tool whose name is one of a group."""
-    return _HEAD + "".join(map(_action, sorted(tools, key=lambda tool: tool.name)))
+    return _HEAD + "".join(map(_render_action, sorted(tools, key=lambda tool: tool.name)))
 
 
-def groups(tool: ToolSpec) -> tuple[str, ...]:
+def action_groups(tool: ToolSpec) -> tuple[str, ...]:
     """The groups of actions that the tool is in."""
     return (WRITES if tool.effect == "write" else READS, *((EGRESS,) if tool.egress else ()))
 
 
-def _action(tool: ToolSpec) -> str:
+def _render_action(tool: ToolSpec) -> str:
     if tool.name in RESERVED:
         raise ValueError(f"a tool cannot be named {tool.name}: policies use the word for a group; rename the tool")
     declared = declared_arguments(tool)
     sources = ", ".join(f"{json.dumps(name)}?: Set<String>" for name in sorted(declared))
-    parents = ", ".join(f'Action::"{group}"' for group in groups(tool))
+    parents = ", ".join(f'Action::"{group}"' for group in action_groups(tool))
     return (
         f"action {json.dumps(tool.name)} in [{parents}]\n"
         "  appliesTo { principal: [Person], resource: [Tenant], context: {\n"
-        f'  "arguments": {_record(_read(tool.parameters_json))},\n  "sources": {{ {sources} }},\n'
+        f'  "arguments": {_record_type(_parse_parameters(tool.parameters_json))},\n  "sources": {{ {sources} }},\n'
         '  "tainted": Set<String>, "risk": String, "isolation": String, "least": String,\n'
         '  "spent_usd_micros": Long, "calls_before": Long } };\n'
     )
@@ -61,27 +61,27 @@ def _action(tool: ToolSpec) -> str:
 
 def declared_arguments(tool: ToolSpec) -> Mapping[str, Any]:
     """The arguments that the tool declares, with the JSON Schema of each."""
-    found = _read(tool.parameters_json).get("properties", {})
-    return found if isinstance(found, dict) else {}
+    properties = _parse_parameters(tool.parameters_json).get("properties", {})
+    return properties if isinstance(properties, dict) else {}
 
 
 @lru_cache(maxsize=1_024)
-def _read(parameters_json: str) -> Mapping[str, Any]:
-    found = json.loads(parameters_json)
-    return found if isinstance(found, dict) else {}
+def _parse_parameters(parameters_json: str) -> Mapping[str, Any]:
+    parameters = json.loads(parameters_json)
+    return parameters if isinstance(parameters, dict) else {}
 
 
-def _record(schema: Mapping[str, Any], depth: int = 0) -> str:
+def _record_type(schema: Mapping[str, Any], depth: int = 0) -> str:
     required = schema.get("required", ())
     rows = [
         f"{json.dumps(name)}{'' if name in required else '?'}: {kind}"
         for name, inner in sorted((schema.get("properties") or {}).items())
-        if (kind := _kind(inner, depth + 1))
+        if (kind := _cedar_type(inner, depth + 1))
     ]
     return f"{{ {', '.join(rows)} }}"
 
 
-def _kind(schema: object, depth: int) -> str:
+def _cedar_type(schema: object, depth: int) -> str:
     """The Cedar type of a JSON Schema; "" for what has none: policies cannot refer to it."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return ""
@@ -94,30 +94,30 @@ def _kind(schema: object, depth: int) -> str:
             return "decimal"
         case "boolean":
             return "Bool"
-        case "array" if inner := _kind(schema.get("items"), depth + 1):
+        case "array" if inner := _cedar_type(schema.get("items"), depth + 1):
             return f"Set<{inner}>"
         case "object" if schema.get("properties"):
-            return _record(schema, depth)
+            return _record_type(schema, depth)
     return ""
 
 
 def arguments_of(tool: ToolSpec, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as Cedar reads them: those that the schema has a type for. Raises Unfit."""
-    return _fields(_read(tool.parameters_json), arguments, 0)
+    return _cedar_fields(_parse_parameters(tool.parameters_json), arguments, 0)
 
 
-def _fields(schema: Mapping[str, Any], values: object, depth: int) -> dict[str, Any]:
+def _cedar_fields(schema: Mapping[str, Any], values: object, depth: int) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        raise Unfit("an object is declared and none was given")
+        raise UnfitArguments("an object is declared and none was given")
     declared = schema.get("properties", {})
     return {
-        name: _cedar(declared[name], values[name], depth + 1)
+        name: _cedar_value(declared[name], values[name], depth + 1)
         for name in declared
-        if name in values and _kind(declared[name], depth + 1)
+        if name in values and _cedar_type(declared[name], depth + 1)
     }
 
 
-def _cedar(schema: Mapping[str, Any], value: object, depth: int) -> object:
+def _cedar_value(schema: Mapping[str, Any], value: object, depth: int) -> object:
     match schema["type"], value:
         case "string", str():
             return value
@@ -125,29 +125,29 @@ def _cedar(schema: Mapping[str, Any], value: object, depth: int) -> object:
             return value
         case "integer", int() | float() if not isinstance(value, bool) and value == int(value):
             if not -_LONG <= value < _LONG:
-                raise Unfit("a number is larger than policies can compare")
+                raise UnfitArguments("a number is larger than policies can compare")
             return int(value)
         case "number", int() | float() if not isinstance(value, bool):
-            return {"__extn": {"fn": "decimal", "arg": _decimal(value)}}
+            return {"__extn": {"fn": "decimal", "arg": _cedar_decimal(value)}}
         case "array", list() | tuple():
-            return [_cedar(schema["items"], one, depth + 1) for one in value]
+            return [_cedar_value(schema["items"], item, depth + 1) for item in value]
         case "object", Mapping():
-            return _fields(schema, value, depth)
-    raise Unfit(f"{schema['type']} is declared and {type(value).__name__} was given")
+            return _cedar_fields(schema, value, depth)
+    raise UnfitArguments(f"{schema['type']} is declared and {type(value).__name__} was given")
 
 
-def _decimal(value: float) -> str:
+def _cedar_decimal(value: float) -> str:
     """Four digits behind the point, rounded away from zero: no bound is passed by rounding."""
     try:
-        found = Decimal(str(value)).quantize(Decimal("0.0001"), rounding=ROUND_UP)
+        rounded = Decimal(str(value)).quantize(Decimal("0.0001"), rounding=ROUND_UP)
     except InvalidOperation as error:
-        raise Unfit("a number is larger than policies can compare") from error
-    if abs(found) > _DECIMAL:
-        raise Unfit("a number is larger than policies can compare")
-    return format(found, "f")
+        raise UnfitArguments("a number is larger than policies can compare") from error
+    if abs(rounded) > _DECIMAL:
+        raise UnfitArguments("a number is larger than policies can compare")
+    return format(rounded, "f")
 
 
-def person(proposal: Proposal) -> dict[str, str]:
+def person_attributes(proposal: CallProposal) -> dict[str, str]:
     """For whom and through which agent the call is made."""
     task, step = proposal.task, proposal.step
     return {
@@ -160,47 +160,54 @@ def person(proposal: Proposal) -> dict[str, str]:
     }
 
 
-def entities(proposal: Proposal) -> list[dict[str, Any]]:
+def call_entities(proposal: CallProposal) -> list[dict[str, Any]]:
     """The person, the tenant and the tool's action."""
     task = proposal.task
     return [
-        _entity("Person", task.actor, person(proposal), [_uid("Role", proposal.role)] if proposal.role else []),
-        _entity("Tenant", task.tenant, {"scopes": list(task.document_scopes)}, []),
-        _entity("Action", proposal.tool.name, {}, [_uid("Action", group) for group in groups(proposal.tool)]),
+        _build_entity(
+            "Person",
+            task.actor,
+            person_attributes(proposal),
+            [_entity_uid("Role", proposal.role)] if proposal.role else [],
+        ),
+        _build_entity("Tenant", task.tenant, {"scopes": list(task.document_scopes)}, []),
+        _build_entity(
+            "Action", proposal.tool.name, {}, [_entity_uid("Action", group) for group in action_groups(proposal.tool)]
+        ),
     ]
 
 
-def request(proposal: Proposal, context: Mapping[str, Any]) -> dict[str, Any]:
+def call_request(proposal: CallProposal, context: Mapping[str, Any]) -> dict[str, Any]:
     """May this person have this tool called, with this context?"""
     return {
-        "principal": _uid("Person", proposal.task.actor),
-        "action": _uid("Action", proposal.tool.name),
-        "resource": _uid("Tenant", proposal.task.tenant),
+        "principal": _entity_uid("Person", proposal.task.actor),
+        "action": _entity_uid("Action", proposal.tool.name),
+        "resource": _entity_uid("Tenant", proposal.task.tenant),
         "context": dict(context),
     }
 
 
 def flow_entities(source: str, name: str, tenant: str) -> list[dict[str, Any]]:
     """A source within its kind, `retrieved:handbook.md` in `retrieved`, and the tenant."""
-    there = _entity("Tenant", tenant, {"scopes": []}, [])
+    tenant_entity = _build_entity("Tenant", tenant, {"scopes": []}, [])
     if not name:
-        return [there, _entity("Source", source, {}, [])]
-    return [there, _entity("Source", f"{source}:{name}", {}, [_uid("Source", source)])]
+        return [tenant_entity, _build_entity("Source", source, {}, [])]
+    return [tenant_entity, _build_entity("Source", f"{source}:{name}", {}, [_entity_uid("Source", source)])]
 
 
 def flow_request(source: str, name: str, tenant: str, context: Mapping[str, str]) -> dict[str, Any]:
     """May a value of this source be this argument?"""
     return {
-        "principal": _uid("Source", f"{source}:{name}" if name else source),
-        "action": _uid("Action", FLOW),
-        "resource": _uid("Tenant", tenant),
+        "principal": _entity_uid("Source", f"{source}:{name}" if name else source),
+        "action": _entity_uid("Action", FLOW),
+        "resource": _entity_uid("Tenant", tenant),
         "context": dict(context),
     }
 
 
-def _uid(kind: str, name: str) -> dict[str, str]:
+def _entity_uid(kind: str, name: str) -> dict[str, str]:
     return {"type": kind, "id": name}
 
 
-def _entity(kind: str, name: str, attrs: dict[str, Any], parents: list[dict[str, str]]) -> dict[str, Any]:
-    return {"uid": _uid(kind, name), "attrs": attrs, "parents": parents}
+def _build_entity(kind: str, name: str, attrs: dict[str, Any], parents: list[dict[str, str]]) -> dict[str, Any]:
+    return {"uid": _entity_uid(kind, name), "attrs": attrs, "parents": parents}

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bulkhead.policy.ruling import Finding, Proposal
+from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import Value, values_of
+from bulkhead.policy.values import ArgumentValue, values_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, Origin, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
 
 if TYPE_CHECKING:
-    from bulkhead.policy.cedar import Policy
+    from bulkhead.policy.cedar import CedarPolicy
 
 _BETWEEN = re.compile(r"[\s,;<>\[\]()]*")
 """What may stand between the addresses of a list."""
@@ -27,7 +27,7 @@ _BETWEEN = re.compile(r"[\s,;<>\[\]()]*")
 class Taint:
     """findings: values that may not be where they stand. sources: those of the values of each top argument."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[TaintFinding, ...]
     pointers: frozenset[str]
     """Of all of them, also where `findings` is cut."""
     sources: Mapping[str, frozenset[str]]
@@ -42,10 +42,12 @@ LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
 
 
-def covers(pattern: str, pointer: str) -> bool:
-    """Whether a place lies at or below a pattern, in which `*` is any one key or position."""
-    wanted, at = pattern.split("/"), pointer.split("/")
-    return len(wanted) <= len(at) and all(want in ("*", have) for want, have in zip(wanted, at, strict=False))
+def covers_pointer(pattern: str, pointer: str) -> bool:
+    """True when a place lies at or below a pattern, in which `*` is any one key or position."""
+    pattern_parts, pointer_parts = pattern.split("/"), pointer.split("/")
+    return len(pattern_parts) <= len(pointer_parts) and all(
+        want in ("*", have) for want, have in zip(pattern_parts, pointer_parts, strict=False)
+    )
 
 
 def sinks_of(tool: ToolSpec, flows: Iterable[Flow] = ()) -> tuple[Sink, ...]:
@@ -56,64 +58,77 @@ def sinks_of(tool: ToolSpec, flows: Iterable[Flow] = ()) -> tuple[Sink, ...]:
     if not every and not feeds:
         return tool.sinks
     # What is a text to the tool chooses its result all the same.
-    own = tuple(sink.model_copy(update={"kind": "other"}) if sink.kind == "text" else sink for sink in tool.sinks)
-    return (*own, Sink(argument="/*", kind="other"))
+    own_sinks = tuple(sink.model_copy(update={"kind": "other"}) if sink.kind == "text" else sink for sink in tool.sinks)
+    return (*own_sinks, Sink(argument="/*", kind="other"))
 
 
-def taint(proposal: Proposal, policy: "Policy") -> Taint:
-    """What stands in the sinks of the call and may not."""
-    known = {(one.pointer, one.text): one.origins for one in proposal.values or ()}
+def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
+    """The taint of a call: values that stand in its sinks and may not."""
+    origins_by_value = {
+        (value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()
+    }
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
-    findings: dict[tuple[str, str], Finding] = {}
+    findings: dict[tuple[str, str], TaintFinding] = {}
     sources: dict[str, set[str]] = {}
     code = False
-    for leaf, parts in _grouped(values_of(proposal.arguments)):
-        top = _segment(leaf.pointer, 1)
+    for leaf, parts in _group_by_leaf(values_of(proposal.arguments)):
+        top = _pointer_segment(leaf.pointer, 1)
         if leaf.role == "leaf":
-            at = sources.setdefault(top, set())
+            top_sources = sources.setdefault(top, set())
             for value in (leaf, *parts):
-                at |= {_named(origin) for origin in known.get((value.pointer, value.text), ())} or {proposal.least}
-        kind = _kind(leaf.pointer, sinks)
+                top_sources |= {
+                    _origin_name(origin) for origin in origins_by_value.get((value.pointer, value.text), ())
+                } or {proposal.least}
+        kind = _sink_kind(leaf.pointer, sinks)
         if kind is None and not guarded:
             continue
         if kind is None and top in declared:
             bad = [
-                one for one in (leaf, *parts) if one.kind in _LINKS and not _may(one, "text", proposal, policy, known)
+                candidate
+                for candidate in (leaf, *parts)
+                if candidate.kind in _LINKS and not _may_flow(candidate, "text", proposal, policy, origins_by_value)
             ]
-        elif _harmless(leaf, declared, proposal.tool):
+        elif _is_declared_value(leaf, declared, proposal.tool):
             continue
         else:
             kind = kind or "other"  # Undeclared, so nobody has said that it chooses nothing.
-            bad = _suspect(leaf, parts, kind, proposal, policy, known)
+            bad = _suspect_values(leaf, parts, kind, proposal, policy, origins_by_value)
         for value in bad:
             code = code or kind == "code"
-            found = _finding(value, kind or "text", proposal, known.get((value.pointer, value.text), ()))
-            findings.setdefault((found.pointer, found.text), found)
+            finding = _build_finding(
+                value, kind or "text", proposal, origins_by_value.get((value.pointer, value.text), ())
+            )
+            findings.setdefault((finding.pointer, finding.text), finding)
     # The gravest first: what is cut is the least, and no rule looks at what was cut.
-    grave = sorted(findings.values(), key=lambda one: _GRAVITY.index(_kind(one.pointer, sinks) or "other"))
-    pointers = frozenset(one.pointer for one in grave)
+    grave = sorted(findings.values(), key=lambda one: _GRAVITY.index(_sink_kind(one.pointer, sinks) or "other"))
+    pointers = frozenset(finding.pointer for finding in grave)
     return Taint(
-        tuple(grave[: bounds.MAX_FINDINGS]), pointers, {name: frozenset(found) for name, found in sources.items()}, code
+        tuple(grave[: bounds.MAX_FINDINGS]),
+        pointers,
+        {name: frozenset(origins) for name, origins in sources.items()},
+        code,
     )
 
 
-def trusted_at(place: str, proposal: Proposal, policy: "Policy") -> bool:
-    """Whether every value at or below a place comes from the asker or from what policy trusts."""
-    known = {(one.pointer, one.text): one.origins for one in proposal.values or ()}
+def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> bool:
+    """True when every value at or below a place comes from the asker or from what policy trusts."""
+    origins_by_value = {
+        (value_origin.pointer, value_origin.text): value_origin.origins for value_origin in proposal.values or ()
+    }
     return not any(
-        _suspect(leaf, parts, "other", proposal, policy, known)
-        for leaf, parts in _grouped(values_of(proposal.arguments))
-        if covers(place, leaf.pointer)
+        _suspect_values(leaf, parts, "other", proposal, policy, origins_by_value)
+        for leaf, parts in _group_by_leaf(values_of(proposal.arguments))
+        if covers_pointer(place, leaf.pointer)
     )
 
 
 Known = Mapping[tuple[str, str], tuple[Origin, ...]]
 
 
-def _grouped(values: Iterable[Value]) -> Iterator[tuple[Value, list[Value]]]:
+def _group_by_leaf(values: Iterable[ArgumentValue]) -> Iterator[tuple[ArgumentValue, list[ArgumentValue]]]:
     """Each leaf (or key) with the values within it."""
-    leaf, parts = None, list[Value]()
+    leaf, parts = None, list[ArgumentValue]()
     for value in values:
         if value.role == "part":
             parts.append(value)
@@ -125,19 +140,20 @@ def _grouped(values: Iterable[Value]) -> Iterator[tuple[Value, list[Value]]]:
         yield leaf, parts
 
 
-def _kind(pointer: str, sinks: tuple[Sink, ...]) -> SinkKind | None:
-    return next((sink.kind for sink in sinks if covers(sink.argument, pointer)), None)
+def _sink_kind(pointer: str, sinks: tuple[Sink, ...]) -> SinkKind | None:
+    return next((sink.kind for sink in sinks if covers_pointer(sink.argument, pointer)), None)
 
 
-def _harmless(leaf: Value, declared: Mapping[str, Any], tool: ToolSpec) -> bool:
-    """What the tool itself declares: a name of its schema, the default, the only value. Nothing at all, but where a
-    write says of no argument what it chooses: there it may erase."""
+def _is_declared_value(leaf: ArgumentValue, declared: Mapping[str, Any], tool: ToolSpec) -> bool:
+    """True for a value that the tool itself declares: a name of its schema, the default, the only value. So is
+    nothing at all, but where a write says of no argument what it chooses: there it may erase.
+    """
     if leaf.role == "leaf" and leaf.text.strip() in ("", "null") and (tool.effect == "read" or tool.sinks):
         return True
     schema: Any = {"properties": declared}
-    for at in leaf.pointer.split("/")[1:]:
+    for segment in leaf.pointer.split("/")[1:]:
         inner = schema if isinstance(schema, dict) else {}
-        name = at.replace("~1", "/").replace("~0", "~")
+        name = segment.replace("~1", "/").replace("~0", "~")
         properties = inner.get("properties")
         schema = (
             properties.get(name) if isinstance(properties, dict) else inner.get("items") if name.isdigit() else None
@@ -146,43 +162,50 @@ def _harmless(leaf: Value, declared: Mapping[str, Any], tool: ToolSpec) -> bool:
         return False
     if leaf.role == "key":
         return True
-    fixed = [schema[word] for word in ("default", "const") if word in schema]
-    return any(_text(one) == leaf.text for one in fixed)
+    fixed = [schema[keyword] for keyword in ("default", "const") if keyword in schema]
+    return any(_json_text(fixed_value) == leaf.text for fixed_value in fixed)
 
 
-def _text(value: object) -> str:
+def _json_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _suspect(
-    leaf: Value, parts: list[Value], kind: SinkKind, proposal: Proposal, policy: "Policy", known: Known
-) -> list[Value]:
+def _suspect_values(
+    leaf: ArgumentValue,
+    parts: list[ArgumentValue],
+    kind: SinkKind,
+    proposal: CallProposal,
+    policy: "CedarPolicy",
+    known: Known,
+) -> list[ArgumentValue]:
     """The values of one leaf that policy does not let into the sink."""
 
-    def may(value: Value) -> bool:
-        return _may(value, kind, proposal, policy, known)
+    def is_allowed(value: ArgumentValue) -> bool:
+        return _may_flow(value, kind, proposal, policy, known)
 
     if leaf.role == "key":
-        return [] if may(leaf) else [leaf]
-    bad = [part for part in parts if not may(part)]
+        return [] if is_allowed(leaf) else [leaf]
+    bad = [part for part in parts if not is_allowed(part)]
     if kind == "text":
-        return bad if leaf.kind == "text" or leaf.kind == "number" or may(leaf) else [leaf]
-    if may(leaf):
+        return bad if leaf.kind == "text" or leaf.kind == "number" or is_allowed(leaf) else [leaf]
+    if is_allowed(leaf):
         return bad
-    rest = leaf.text
+    remainder = leaf.text
     for part in sorted(parts, key=lambda one: -len(one.text)):
-        rest = rest.replace(part.text, "", 1)
+        remainder = remainder.replace(part.text, "", 1)
     # A list of addresses is as good as each of them.
-    return bad if parts and _BETWEEN.fullmatch(rest) else [leaf, *bad]
+    return bad if parts and _BETWEEN.fullmatch(remainder) else [leaf, *bad]
 
 
-def _may(value: Value, kind: SinkKind, proposal: Proposal, policy: "Policy", known: Known) -> bool:
+def _may_flow(
+    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, policy: "CedarPolicy", known: Known
+) -> bool:
     context = {"tool": proposal.tool.name, "argument": value.pointer, "kind": kind, "field": ""}
     tenant = proposal.task.tenant
     origins = known.get((value.pointer, value.text), ())
     if not origins:
         vouched = proposal.values is not None
-        return policy.trusts(tenant, proposal.least if vouched else "model", "", context)
+        return policy.trusts_source(tenant, proposal.least if vouched else "model", "", context)
     for origin in origins:
         # The number of an invoice is no amount, also where the asker said it; and none so short is an account.
         if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind == "number"):
@@ -190,15 +213,15 @@ def _may(value: Value, kind: SinkKind, proposal: Proposal, policy: "Policy", kno
         # A path or a command is another one with a dot or a bar more.
         if kind in LITERAL and value.kind == "text" and origin.match == "normalised":
             continue
-        if policy.trusts(tenant, *_source(origin), {**context, "field": origin.field}):
+        if policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
             return True
     return value.role == "leaf" and any(
-        _flows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
+        _plan_allows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
     )
 
 
-def _flows(flow: Flow, origin: Origin, value: Value, proposal: Proposal) -> bool:
-    """Whether the plan lets this whole field of this earlier call be this argument."""
+def _plan_allows(flow: Flow, origin: Origin, value: ArgumentValue, proposal: CallProposal) -> bool:
+    """True when the plan lets this whole field of this earlier call be this argument."""
     return (
         origin.match == "field"
         and origin.source == "tool"
@@ -206,32 +229,37 @@ def _flows(flow: Flow, origin: Origin, value: Value, proposal: Proposal) -> bool
         and flow.from_tool == origin.name
         and proposal.calls.get(origin.call_id, origin.call_id) == flow.step_id
         and len(flow.field.split("/")) == len(origin.field.split("/"))
-        and covers(flow.field, origin.field)
-        and covers(flow.argument, value.pointer)
+        and covers_pointer(flow.field, origin.field)
+        and covers_pointer(flow.argument, value.pointer)
     )
 
 
-def _source(origin: Origin) -> tuple[str, str]:
+def _origin_source(origin: Origin) -> tuple[str, str]:
     return origin.source, origin.name if origin.source in ("retrieved", "tool") else ""
 
 
-def _named(origin: Origin) -> str:
-    return ":".join(filter(None, _source(origin)))
+def _origin_name(origin: Origin) -> str:
+    return ":".join(filter(None, _origin_source(origin)))
 
 
-def _finding(value: Value, kind: SinkKind, proposal: Proposal, origins: tuple[Origin, ...]) -> Finding:
-    where = tuple(dict.fromkeys(_named(one) for one in origins))
-    shown = value.text if len(value.text) <= 80 else f"{value.text[:79]}…"
+def _build_finding(
+    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, origins: tuple[Origin, ...]
+) -> TaintFinding:
+    where = tuple(dict.fromkeys(_origin_name(origin) for origin in origins))
+    shown_text = value.text if len(value.text) <= 80 else f"{value.text[:79]}…"
     if where:
-        stands = f"it stands in {', '.join(where)} and not in the asker's words"
+        origin_text = f"it stands in {', '.join(where)} and not in the asker's words"
     elif proposal.values is None:
-        stands = "no service vouches for where it comes from"
+        origin_text = "no service vouches for where it comes from"
     else:
-        stands = f"it stands nowhere in what the agent was shown, and counts as {proposal.least}"
-    why = f"{value.pointer} ({kind}) of {proposal.tool.name} would be {json.dumps(shown, ensure_ascii=False)}: {stands}"
-    return Finding(value.pointer, value.text, where, why[: bounds.MAX_REASON_CHARS])
+        origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least}"
+    reason = (
+        f"{value.pointer} ({kind}) of {proposal.tool.name} would be "
+        f"{json.dumps(shown_text, ensure_ascii=False)}: {origin_text}"
+    )
+    return TaintFinding(value.pointer, value.text, where, reason[: bounds.MAX_REASON_CHARS])
 
 
-def _segment(pointer: str, at: int) -> str:
+def _pointer_segment(pointer: str, at: int) -> str:
     segments = pointer.split("/")
     return segments[at].replace("~1", "/").replace("~0", "~") if len(segments) > at else ""

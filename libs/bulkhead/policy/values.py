@@ -48,7 +48,7 @@ _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ArgumentValue:
     """One value of a call's arguments. text: as a ValueOrigin holds it. form: canonical; equal forms are one value.
 
     role: a leaf itself, a part of a longer leaf, or a key below the top (the tool's schema may not know it).
@@ -61,14 +61,14 @@ class Value:
     role: Role
 
 
-def folded(text: str) -> str:
+def fold_unicode(text: str) -> str:
     """NFKC, without invisible characters. Letters of other scripts that look alike stay what they are."""
     if text.isascii():
         return text
     return _BIDI.sub("\ufffd", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
 
 
-def bounded(text: str) -> str:
+def bound_text(text: str) -> str:
     """The text as a summary; a longer one ends with its digest, so that two of them stay two."""
     if len(text) <= bounds.MAX_SUMMARY_CHARS:
         return text
@@ -76,15 +76,15 @@ def bounded(text: str) -> str:
     return f"{text[: bounds.MAX_SUMMARY_CHARS - 17]}…{digest}"
 
 
-def number(text: str) -> str | None:
+def number_form(text: str) -> str | None:
     """The canonical form of a number as people or JSON write it; None for what is none. `1,250` is 1250, `1.250` 1.25,
     `1.250,00` 1250, `12,5` 12.5."""
-    if not _NUMBER.fullmatch(text := folded(text).strip()):
+    if not _NUMBER.fullmatch(text := fold_unicode(text).strip()):
         return None
-    return _plain(text)
+    return _plain_number(text)
 
 
-def _plain(text: str) -> str:
+def _plain_number(text: str) -> str:
     if text.isdigit() and text.isascii():
         return text.lstrip("0") or "0"
     digits = re.sub(r"[ '\u2019]", "", text)
@@ -96,53 +96,53 @@ def _plain(text: str) -> str:
         digits = digits.replace(",", "")
     elif digits.count(".") > 1:
         digits = digits.replace(".", "")
-    return _shortest(Decimal(digits.replace(",", ".")))
+    return _plain_decimal(Decimal(digits.replace(",", ".")))
 
 
-def _shortest(value: Decimal) -> str:
+def _plain_decimal(value: Decimal) -> str:
     """Every digit of the number: `normalize` would round it."""
     written = format(value, "f").lstrip("+")
     written = written.rstrip("0").rstrip(".") if "." in written else written
     return "0" if written == "-0" else written
 
 
-def words(text: str) -> str:
+def word_form(text: str) -> str:
     """The words of a text in canonical form, each between blanks: ` pay 1250 eur to anna `."""
-    text = folded(text)
+    text = fold_unicode(text)
     if _ESCAPED.search(text):
-        text = f"{text} \x00 {folded(unquote(text))}"
-    text = _NUMBER.sub(lambda match: _plain(match[0]), _STUCK.sub(" ", text.casefold()))
-    return f" {' '.join(word for raw in _SEPARATORS.split(text) if (word := raw.strip(_EDGES)))} "
+        text = f"{text} \x00 {fold_unicode(unquote(text))}"
+    text = _NUMBER.sub(lambda match: _plain_number(match[0]), _STUCK.sub(" ", text.casefold()))
+    return f" {' '.join(stripped for raw in _SEPARATORS.split(text) if (stripped := raw.strip(_EDGES)))} "
 
 
 def url_form(text: str) -> str:
     """Canonical URL: host in lower case, no default port, percent escapes decoded once, https and a bare `/` left
     out, so that `shop.example` is `https://shop.example/`."""
-    scheme, _, rest = folded(text).partition("://") if "://" in text else ("https", "", folded(text))
-    cut = min((at for sign in "/?#" if (at := rest.find(sign)) >= 0), default=len(rest))
-    host, path = rest[:cut].lower(), unquote(rest[cut:])
+    scheme, _, remainder = fold_unicode(text).partition("://") if "://" in text else ("https", "", fold_unicode(text))
+    cut = min((position for sign in "/?#" if (position := remainder.find(sign)) >= 0), default=len(remainder))
+    host, path = remainder[:cut].lower(), unquote(remainder[cut:])
     scheme = scheme.lower()
     host = host.removesuffix({"https": ":443", "http": ":80"}.get(scheme, ":"))
     path = "" if path == "/" else path
     return f"{host}{path}" if scheme == "https" else f"{scheme}://{host}{path}"
 
 
-def _trimmed(url: str) -> str:
+def _trim_url(url: str) -> str:
     url = url.rstrip(".,;:!?'*_~\u2026\u2019\u201d")
     while url and url[-1] in ")]" and url.count(url[-1]) > url.count("(" if url[-1] == ")" else "["):
         url = url[:-1].rstrip(".,;:!?'*_~")
     return url
 
 
-def _compact(text: str) -> str:
+def _compact_account(text: str) -> str:
     return re.sub(r"[ .\-/]", "", text).upper()
 
 
-def _iban(match: str) -> str:
+def _iban_part(match: str) -> str:
     """The part of a match that is the account: what its checksum says, or every group that has a digit."""
-    ends = [at.end() for at in re.finditer(r"[A-Z0-9]+", match, re.I)]
+    ends = [run.end() for run in re.finditer(r"[A-Z0-9]+", match, re.I)]
     for end in reversed(ends):
-        compact = _compact(match[:end])
+        compact = _compact_account(match[:end])
         if (
             15 <= len(compact) <= 34
             and int("".join(str(int(sign, 36)) for sign in compact[4:] + compact[:4])) % 97 == 1
@@ -154,27 +154,27 @@ def _iban(match: str) -> str:
     return "".join(groups).rstrip(" .-")
 
 
-def typed(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]:
+def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]:
     """(kind, as it stands there, form) of the values within a text. source: also names of files, all numbers and long
     rows of digits, which count where a value is looked for and are too many to be asked about."""
-    text = folded(text)
+    text = fold_unicode(text)
     if _ESCAPED.search(text) and "://" not in text:
-        text = folded(unquote(text))
+        text = fold_unicode(unquote(text))
 
-    def taken(pattern: re.Pattern[str], kind: Kind) -> Iterator[tuple[Kind, str, str]]:
+    def extract_matches(pattern: re.Pattern[str], kind: Kind) -> Iterator[tuple[Kind, str, str]]:
         nonlocal text
         spans = []
         for match in pattern.finditer(text):
             raw = match[0]
             if kind == "url":
-                raw = _trimmed(raw)
+                raw = _trim_url(raw)
             elif pattern is _IBAN:
-                raw = _iban(raw)
+                raw = _iban_part(raw)
             if pattern is _HOST and not source and _FILE.search(raw):
                 continue
-            if pattern is _IBAN and (len(_compact(raw)) < 15 or sum(sign.isdigit() for sign in raw) < 8):
+            if pattern is _IBAN and (len(_compact_account(raw)) < 15 or sum(sign.isdigit() for sign in raw) < 8):
                 continue
-            form = url_form(raw) if kind == "url" else raw.casefold() if kind == "email" else _compact(raw)
+            form = url_form(raw) if kind == "url" else raw.casefold() if kind == "email" else _compact_account(raw)
             spans.append((match.start(), match.start() + len(raw)))
             yield kind, raw, form
         ends = [0, *(end for _, end in spans)]
@@ -182,19 +182,19 @@ def typed(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]
 
     digits = _DIGIT.search(text) is not None
     if ":/" in text:
-        yield from taken(_URL, "url")
+        yield from extract_matches(_URL, "url")
     if "@" in text:
-        yield from taken(_EMAIL, "email")
+        yield from extract_matches(_EMAIL, "email")
     if digits:
-        yield from taken(_IBAN, "account")
+        yield from extract_matches(_IBAN, "account")
     if "." in text:
-        yield from taken(_HOST, "url")
+        yield from extract_matches(_HOST, "url")
     if not digits:
         return
     loose = _STUCK.sub(" ", text)
     for match in _DIGITS.finditer(loose):
-        compact = _compact(match[0])
-        if source or _luhn(compact):
+        compact = _compact_account(match[0])
+        if source or _passes_luhn(compact):
             yield "account", match[0], compact
     for match in re.finditer(r"(?<!\w)\d{6,40}(?!\w)", loose) if source else ():
         yield "account", match[0], match[0]
@@ -203,13 +203,13 @@ def typed(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]
             loose, match.end()
         )
         if source or near:
-            yield "number", match[0], _plain(match[0])
+            yield "number", match[0], _plain_number(match[0])
 
 
-def _luhn(digits: str) -> bool:
+def _passes_luhn(digits: str) -> bool:
     if not 13 <= len(digits) <= 19 or not digits.isascii() or not digits.isdigit():
         return False
-    doubled = (int(sign) * (1 + at % 2) for at, sign in enumerate(reversed(digits)))
+    doubled = (int(sign) * (1 + index % 2) for index, sign in enumerate(reversed(digits)))
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
@@ -222,48 +222,52 @@ def form_of(leaf: object) -> tuple[Kind, str]:
             value = Decimal(repr(leaf))
         except (ArithmeticError, ValueError):
             return "text", ""
-        return ("number", _shortest(value)) if value.is_finite() else ("text", "")
-    text = folded(str(leaf)).strip()
+        return ("number", _plain_decimal(value)) if value.is_finite() else ("text", "")
+    text = fold_unicode(str(leaf)).strip()
     if _DIGITS.fullmatch(text) and sum(map(str.isdigit, text)) >= 6 and not re.search(r"\d[.]\d{1,2}$", text):
-        return "account", _compact(text)
-    if (plain := number(text)) is not None:
+        return "account", _compact_account(text)
+    if (plain := number_form(text)) is not None:
         return "number", plain
-    for kind, raw, form in typed(text):
+    for kind, raw, form in typed_values(text):
         if raw == text and kind != "number":
             return kind, form
         break
-    return "text", words(text)
+    return "text", word_form(text)
 
 
 def amounts_of(text: str) -> frozenset[str]:
     """The numbers of a text that stand beside a currency."""
-    return frozenset(form for kind, _, form in typed(text) if kind == "number")
+    return frozenset(form for kind, _, form in typed_values(text) if kind == "number")
 
 
-def values_of(arguments: Mapping[str, object]) -> Iterator[Value]:
+def values_of(arguments: Mapping[str, object]) -> Iterator[ArgumentValue]:
     """Every value of a call's arguments: each leaf, then what stands within it."""
     pending: list[tuple[str, object, int]] = [("", arguments, 0)]
     while pending:
         pointer, inner, depth = pending.pop()
         if isinstance(inner, Mapping):
             for key in inner if depth else ():
-                place = f"{pointer}/{_escaped(key)}"
-                yield Value(place, bounded(key), *form_of(key), "key")
-            pending.extend(reversed([(f"{pointer}/{_escaped(key)}", one, depth + 1) for key, one in inner.items()]))
+                place = f"{pointer}/{_escape_key(key)}"
+                yield ArgumentValue(place, bound_text(key), *form_of(key), "key")
+            pending.extend(
+                reversed([(f"{pointer}/{_escape_key(key)}", child, depth + 1) for key, child in inner.items()])
+            )
         elif isinstance(inner, list | tuple):
-            pending.extend(reversed([(f"{pointer}/{at}", one, depth + 1) for at, one in enumerate(inner)]))
+            pending.extend(
+                reversed([(f"{pointer}/{position}", child, depth + 1) for position, child in enumerate(inner)])
+            )
         else:
-            yield from _leaf(pointer, inner)
+            yield from _leaf_values(pointer, inner)
 
 
-def _leaf(pointer: str, leaf: object) -> Iterator[Value]:
+def _leaf_values(pointer: str, leaf: object) -> Iterator[ArgumentValue]:
     kind, form = form_of(leaf)
-    shown = leaf if isinstance(leaf, str) else form.strip()
-    yield Value(pointer, bounded(shown), kind, form, "leaf")
+    leaf_text = leaf if isinstance(leaf, str) else form.strip()
+    yield ArgumentValue(pointer, bound_text(leaf_text), kind, form, "leaf")
     if isinstance(leaf, str) and kind == "text":
-        for inner_kind, raw, inner in typed(leaf):
-            yield Value(pointer, bounded(raw), inner_kind, inner, "part")
+        for inner_kind, raw, inner in typed_values(leaf):
+            yield ArgumentValue(pointer, bound_text(raw), inner_kind, inner, "part")
 
 
-def _escaped(key: str) -> str:
+def _escape_key(key: str) -> str:
     return str(key).replace("~", "~0").replace("/", "~1")

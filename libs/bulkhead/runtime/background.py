@@ -1,8 +1,9 @@
 """Background tasks of a service: followers, folds and timers that run for as long as it does.
 
-In: coroutines that end only when they are cancelled. Out: the end of the service when one of them fails. A service that
-went on without it would look healthy and, say, admit by halts that it no longer hears; a restart begins anew. A
-coroutine that the service can miss for a while is restarted beside it instead (`keep`).
+In: coroutines that end only when they are cancelled. Out: the end of the service when one of them fails.
+A service that went on without it would look healthy and, say, admit by halts that it no longer hears; a
+restart begins anew. A coroutine that the service can miss for a while is restarted beside it instead
+(`keep_running`).
 """
 
 import asyncio
@@ -23,7 +24,7 @@ class BackgroundFailed(Exception):
     """A task that the service cannot do without has ended; `__cause__` says why."""
 
 
-class Background:
+class BackgroundTasks:
     """The background tasks of one service."""
 
     def __init__(self) -> None:
@@ -34,23 +35,23 @@ class Background:
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start a task, which its caller cancels. When it fails, the service ends."""
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def keep(self, name: str, make: Make, broke: Broke) -> "asyncio.Task[None]":
+    def keep_running(self, name: str, make: Make, broke: Broke) -> "asyncio.Task[None]":
         """Start a task, and restart it each time that it fails, after `broke` was called and has waited. An error of
         `broke` itself ends the service."""
-        return self.start(name, _keep(name, make, broke))
+        return self.start(name, _keep_running(name, make, broke))
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        if (error := _error(task)) is None:
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
+        if (error := _task_error(task)) is None:
             return
         log.error("background_failed", what=task.get_name(), error=repr(error))
         if self._error is None:
             self._what, self._error = task.get_name(), error
             self._failed.set()
 
-    async def beside(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def run_beside(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do the service's work; cancel it and raise BackgroundFailed when something in the background fails."""
         working, failed = asyncio.create_task(work), asyncio.create_task(self._failed.wait())
         try:
@@ -60,36 +61,36 @@ class Background:
                     f"{self._what} ended: {self._error!r}; the service ends, too, to be started anew; please report it"
                 ) from self._error
         finally:
-            await cancel(working, failed)
+            await cancel_tasks(working, failed)
         working.result()
 
 
-async def _keep(name: str, make: Make, broke: Broke) -> None:
+async def _keep_running(name: str, make: Make, broke: Broke) -> None:
     while True:
         task = asyncio.create_task(make(), name=name)
         try:
             await asyncio.wait({task})
         finally:
-            await cancel(task)
-        if (error := _error(task)) is None:
+            await cancel_tasks(task)
+        if (error := _task_error(task)) is None:
             return
         await broke(error)
 
 
-def _error(task: "asyncio.Task[Any]") -> BaseException | None:
+def _task_error(task: "asyncio.Task[Any]") -> BaseException | None:
     """By what it ended; also where what it waited for was cancelled and it was not, which has no word of its own."""
     if not task.cancelled():
         return task.exception()
     return None if task.cancelling() else RuntimeError("what it waited for was cancelled")
 
 
-async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+async def cancel_tasks(*tasks: "asyncio.Task[Any]") -> None:
     """Cancel them, and again, until all have ended; how they did is theirs to tell.
 
     Once is not enough: `asyncio.wait_for` before Python 3.12 forgets a cancel that comes at the moment of its result,
     and so does redis-py, which uses it for every write.
     """
-    while left := {task for task in tasks if not task.done()}:
-        for task in left:
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
             task.cancel()
-        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)

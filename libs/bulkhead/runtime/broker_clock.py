@@ -24,7 +24,9 @@ HINT = "set the clocks of all machines by NTP"
 
 
 class BrokerClock:
-    """`measure` once before it is used, then `follow`. Until the broker has answered, this machine's clock counts."""
+    """`measure` once before it is used, then `follow_broker`. Until the broker has answered, this machine's
+    clock counts.
+    """
 
     def __init__(
         self,
@@ -45,11 +47,11 @@ class BrokerClock:
 
     @property
     def ahead_ms(self) -> int:
-        """So far this machine's clock is ahead of the broker's; negative: behind."""
+        """Lead of this machine's clock over the broker's; negative: it is behind."""
         return self._wall() - self.now_ms()
 
-    def problem(self) -> str:
-        """What to say of this machine's clock; "" when it is right, or cannot be judged."""
+    def describe_problem(self) -> str:
+        """Complaint about this machine's clock; "" when it is right, or cannot be judged."""
         ahead_s = self.ahead_ms / 1000
         if not self.measured or abs(ahead_s) * 1000 <= DIFFERENCE_MAX_MS:
             return ""
@@ -73,16 +75,16 @@ class BrokerClock:
         if best is not None and best[0] <= ROUND_TRIP_MAX_MS * 1_000_000:
             _, self._began_ns, self._base_ms = best
             self.measured = True
-        self._tell()
+        self._log_change()
 
-    async def follow(self) -> None:
+    async def follow_broker(self) -> None:
         """Measure for ever."""
         while True:
             await asyncio.sleep(ASK_EVERY_S)
             await self.measure()
 
-    def _tell(self) -> None:
-        problem = self.problem()
+    def _log_change(self) -> None:
+        problem = self.describe_problem()
         if problem and not self._told:
             log.warning("clock_differs", reason=problem)
         elif self._told and not problem:

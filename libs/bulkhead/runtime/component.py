@@ -1,17 +1,17 @@
-"""The base of `Edge` and `Doer`: what a service may do beside its messages, with a default for each.
+"""The base of `EdgeComponent` and `Doer`: what a service may do beside its messages, with a default for each.
 
-In: calls of the runtime. Out: requests that are answered, health and metrics. The deciders of a service are no
-component: they have nothing but their inbox.
+In: calls of the runtime. Out: requests that are answered, health and metrics. The deciders of a service are
+no component: they have nothing but their inbox.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.telemetry.metrics import Look
 from bulkhead_contracts.types import Body
 
-RpcTable = Mapping[type[Body], Callable[[Received], Awaitable[Body]]]
+RpcTable = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +36,26 @@ class Component:
         """Close it, after the last message."""
 
     def drain(self) -> None:
-        """Nothing that waits is to begin any more."""
+        """Let nothing that waits begin any more."""
 
-    def ready(self) -> bool:
-        """Whether it can serve."""
+    def is_ready(self) -> bool:
+        """Check whether it can serve."""
         return True
 
-    def problem(self) -> str:
+    def describe_problem(self) -> str:
         """Why it cannot do its work although it runs; "" when it can."""
         return ""
 
-    def degraded(self) -> str:
-        """What does not work while the rest goes on: what; what to do. "" when nothing."""
+    def describe_degradation(self) -> str:
+        """Parts that do not work while the rest goes on: what; what to do. "" when all work."""
         return ""
 
     def details(self) -> dict[str, object]:
-        """What `/readyz` tells beside, by name."""
+        """Further fields of `/readyz`, by name."""
         return {}
 
     def gauges(self) -> dict[str, Look]:
-        """What metrics tell of it, by name."""
+        """Gauges of the component for metrics, by name."""
         return {}
 
     def pools(self) -> dict[str, Pool]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.grants import Signer, Verifier, public_of
-from bulkhead.grants.key_file import KeyFile, kid_of
-from bulkhead.runtime.background import Background
+from bulkhead.grants.key_file import PublicKeyFile, kid_of
+from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.runtime.publish.publisher import Publisher
 
 
@@ -34,12 +34,12 @@ class Context:
     publisher: Publisher
     clock: Callable[[], int]
     """Unix milliseconds."""
-    background: Background = field(default_factory=Background)
+    background: BackgroundTasks = field(default_factory=BackgroundTasks)
     """What the service cannot be without, beside its messages."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ServiceIdentity:
     """A service's key material."""
 
     nkey_seed: str
@@ -51,25 +51,25 @@ class Identity:
     """Read again when it changes."""
 
     @classmethod
-    def load(cls, folder: Path, service: str, *, nkey: bool = True) -> "Identity":
+    def load(cls, folder: Path, service: str, *, nkey: bool = True) -> "ServiceIdentity":
         """Read `<service>.nkey`, `<service>.sign` and `public.json`; a missing file says which and what to do. nkey:
         False for who logs in with a token."""
         import json
 
-        found = []
+        contents = []
         for name in (f"{service}.nkey", f"{service}.sign", "public.json"):
             path = folder / name
             if path.suffix == ".nkey" and not nkey:
-                found.append("")
+                contents.append("")
                 continue
             if not path.is_file():
                 raise FileNotFoundError(
                     f"{service} has no key file {path}; start the mesh with `bulkhead up`, which makes the keys, "
                     "or set BULKHEAD_IDENTITY_DIR"
                 )
-            found.append(path.read_text().strip())
-        identity = cls(found[0], found[1], json.loads(found[2]), folder / "public.json")
-        if problem := _misfit(identity, service):
+            contents.append(path.read_text().strip())
+        identity = cls(contents[0], contents[1], json.loads(contents[2]), folder / "public.json")
+        if problem := _key_mismatch(identity, service):
             raise ValueError(
                 f"{folder / f'{service}.sign'} {problem}: nobody would believe what this service signs; hand it its "
                 "own files anew, all of one mesh (`bulkhead up` does at each start)"
@@ -84,7 +84,7 @@ class Identity:
         ).digest()
 
 
-def _misfit(identity: Identity, service: str) -> str:
+def _key_mismatch(identity: ServiceIdentity, service: str) -> str:
     """Why others could not verify what this identity signs; "" when they can."""
     try:
         public = public_of(identity.signing_seed)
@@ -94,11 +94,11 @@ def _misfit(identity: Identity, service: str) -> str:
 
 
 def make_context(
-    service: str, instance: str, bus: Bus, identity: Identity, clock: Callable[[], int] = unix_ms
+    service: str, instance: str, bus: Bus, identity: ServiceIdentity, clock: Callable[[], int] = unix_ms
 ) -> Context:
     """Tie a service's identity to its bus."""
     kid = kid_of(identity.public_keys, service, public_of(identity.signing_seed))
-    file = KeyFile(identity.public_file) if identity.public_file is not None else None
+    file = PublicKeyFile(identity.public_file) if identity.public_file is not None else None
     signer, verifier = Signer(service, identity.signing_seed, kid), Verifier(identity.public_keys, file)
     key = identity.message_key
     publisher = Publisher(service, bus, key, clock)

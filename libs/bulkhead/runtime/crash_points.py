@@ -62,11 +62,11 @@ tests/simulation that it passes no other."""
 
 
 class UnknownPoint(ValueError):
-    """No service has such a point; the message lists those that exist."""
+    """A point that no service has; the message lists those that exist."""
 
 
 @dataclass(slots=True)
-class CrashAt:
+class CrashTrigger:
     """Die when `service` passes `point` for the `left`th time from now."""
 
     service: str
@@ -93,24 +93,24 @@ class CrashFile:
     def is_due(self, point: str) -> bool:
         """Call at every point that is passed. Raises UnknownPoint when the file names none."""
         try:
-            found = parse(self.path.read_text())
+            trigger = parse(self.path.read_text())
         except FileNotFoundError:
             return False
-        if found is None or (found.service, found.point) != (self.service, point):
+        if trigger is None or (trigger.service, trigger.point) != (self.service, point):
             return False
-        if not found.is_due(point):
-            self.path.write_text(str(found))
+        if not trigger.is_due(point):
+            self.path.write_text(str(trigger))
             return False
         self.path.unlink()
         return True
 
 
-def parse(text: str) -> CrashAt | None:
+def parse(text: str) -> CrashTrigger | None:
     """`service:point` or `service:point:n`; None for "" and for the name of a file. Raises UnknownPoint."""
     if not text or text.startswith(OF_FILE):
         return None
-    service, _, rest = text.partition(":")
-    point, _, nth = rest.partition(":")
+    service, _, point_and_count = text.partition(":")
+    point, _, nth = point_and_count.partition(":")
     if service not in POINTS:
         raise UnknownPoint(
             f"{text!r}: there is no service {service!r}; write SERVICE:POINT:N, with one of {', '.join(POINTS)}"
@@ -119,13 +119,13 @@ def parse(text: str) -> CrashAt | None:
         raise UnknownPoint(f"{text!r}: {service} has no crash point {point!r}; it has {', '.join(POINTS[service])}")
     if nth and not (nth.isascii() and nth.isdigit() and int(nth)):
         raise UnknownPoint(f"{text!r}: {nth!r} is no number of times from 1 on; write {service}:{point}:1")
-    return CrashAt(service, point, int(nth or 1))
+    return CrashTrigger(service, point, int(nth or 1))
 
 
-_armed: CrashAt | CrashFile | None = None
+_armed: CrashTrigger | CrashFile | None = None
 
 
-def arm(service: str, text: str) -> None:
+def arm_crash(service: str, text: str) -> None:
     """Let this process, which is one of `service`, die where the text says, or the file that it names; "" and other
     services' points do nothing.
 
@@ -135,11 +135,11 @@ def arm(service: str, text: str) -> None:
     if text.startswith(OF_FILE):
         _armed = CrashFile(service, Path(text.removeprefix(OF_FILE)))
         return
-    wanted = parse(text)
-    _armed = wanted if wanted is not None and wanted.service == service else None
+    trigger = parse(text)
+    _armed = trigger if trigger is not None and trigger.service == service else None
 
 
-def passes(point: str) -> None:
+def pass_point(point: str) -> None:
     """This process is at a point now."""
     if _armed is not None and _armed.is_due(point):
         log.warning("crash_point", point=point)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from bulkhead.bus.port import Bus, PubAck, Stored
+from bulkhead.bus.port import Bus, PubAck, StoredMessage
 from bulkhead_contracts import subjects
 
 BATCH = 256
@@ -28,7 +28,7 @@ What = Literal["redriven", "dismissed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class DeadLetterMark:
     """An action of a person on a letter."""
 
     what: What
@@ -56,7 +56,7 @@ class Letter:
     """Its own subject."""
     number: int = 0
     """Its own sequence, among dead letters."""
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[DeadLetterMark, ...] = ()
 
     @property
     def standing(self) -> str:
@@ -66,7 +66,8 @@ class Letter:
     def as_json(self) -> dict[str, object]:
         """For programs."""
         marks = [
-            {"what": one.what, "by": one.by, "reason": one.reason, "at_unix_ms": one.at_unix_ms} for one in self.marks
+            {"what": entry.what, "by": entry.by, "reason": entry.reason, "at_unix_ms": entry.at_unix_ms}
+            for entry in self.marks
         ]
         return {
             "id": self.id,
@@ -83,9 +84,9 @@ class Letter:
         }
 
 
-def letter(stored: Stored) -> Letter:
+def parse_letter(stored: StoredMessage) -> Letter:
     """A stored dead letter."""
-    lower = _lower(stored)
+    lower = _lower_headers(stored)
     originals = {key.removeprefix(ORIGINAL): value for key, value in lower.items() if key.startswith(ORIGINAL)}
     number = lower.get("bulkhead-dead-sequence", "0")
     return Letter(
@@ -105,80 +106,80 @@ def letter(stored: Stored) -> Letter:
 
 async def read_letters(bus: Bus) -> list[Letter]:
     """All of them, the oldest first, with what was done about them. Raises BusError."""
-    found: list[Letter] = []
-    marks = Marks()
-    async for stored in _each(bus, "dead.>", 0, BATCH):
+    letters: list[Letter] = []
+    marks = LetterMarks()
+    async for stored in _stored_letters(bus, "dead.>", 0, BATCH):
         if is_mark(stored.subject):
-            marks.take(stored)
+            marks.fold_mark(stored)
         else:
-            found.append(letter(stored))
-            if len(found) >= MAX_LETTERS:
+            letters.append(parse_letter(stored))
+            if len(letters) >= MAX_LETTERS:
                 break
-    return [marks.on(one) for one in found]
+    return [marks.with_marks(unmarked) for unmarked in letters]
 
 
-async def read_marks(bus: Bus, tenant: str) -> "Marks":
-    """What was done about a tenant's letters. Raises BusError."""
-    found = Marks()
+async def read_marks(bus: Bus, tenant: str) -> "LetterMarks":
+    """Marks on a tenant's letters. Raises BusError."""
+    marks = LetterMarks()
     for subject in (f"dead.{OPERATOR}.*.{tenant}.*", f"dead.{BUDGET}.*.{tenant}.*.{MARKED}"):
-        async for stored in _each(bus, subject, 0, BATCH):
-            found.take(stored)
-    return found
+        async for stored in _stored_letters(bus, subject, 0, BATCH):
+            marks.fold_mark(stored)
+    return marks
 
 
 async def tenants_letters(bus: Bus, tenant: str, after: int, batch: int) -> AsyncIterator[Letter]:
     """Those behind a place whose messages were addressed to an inbox for this tenant, the oldest first. A letter whose
     original subject cannot be read is nobody's. batch: so many are held at a time. Raises BusError."""
-    async for stored in _each(bus, f"dead.*.*.{tenant}.*", after, batch):
+    async for stored in _stored_letters(bus, f"dead.*.*.{tenant}.*", after, batch):
         if not is_mark(stored.subject):
-            found = letter(stored)
-            if address_of(found.subject).tenant == tenant:
-                yield found
+            parsed = parse_letter(stored)
+            if address_of(parsed.subject).tenant == tenant:
+                yield parsed
 
 
 def address_of(original: str) -> subjects.Address:
-    """Where the message of a letter was addressed to; an address of nobody where its subject does not say."""
+    """Address of the message of a letter; an address of nobody where its subject does not say."""
     try:
-        found = subjects.parse(original)
+        address = subjects.parse(original)
     except subjects.SubjectError:
         return NOWHERE
-    return found if found.plane == "mesh" else NOWHERE
+    return address if address.plane == "mesh" else NOWHERE
 
 
 def is_mark(subject: str) -> bool:
-    """Whether what lies there is a mark, and not a letter."""
+    """Check whether what lies there is a mark, and not a letter."""
     parts = subject.split(".")
     return parts[1] == OPERATOR or (parts[1] == BUDGET and len(parts) == 6 and parts[5] == MARKED)
 
 
-class Marks:
-    """What was done about letters, by letter."""
+class LetterMarks:
+    """Marks on letters, by letter."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], list[Mark]] = {}
+        self._found: dict[tuple[str, ...], list[DeadLetterMark]] = {}
 
-    def take(self, stored: Stored) -> None:
+    def fold_mark(self, stored: StoredMessage) -> None:
         """A stored mark; it counts for a letter of its own task."""
-        key = (_lower(stored).get(DEAD_ID, ""), *_task_at(stored.subject))
-        self._found.setdefault(key, []).extend(_mark(stored))
+        key = (_lower_headers(stored).get(DEAD_ID, ""), *_task_at(stored.subject))
+        self._found.setdefault(key, []).extend(_parse_mark(stored))
 
-    def on(self, one: Letter) -> Letter:
+    def with_marks(self, one: Letter) -> Letter:
         """The letter with its marks, the oldest first."""
-        found = self._found.get((one.id, *_task_at(one.place)), ())
-        return replace(one, marks=tuple(sorted(found, key=lambda mark: mark.at_unix_ms)))
+        letter_marks = self._found.get((one.id, *_task_at(one.place)), ())
+        return replace(one, marks=tuple(sorted(letter_marks, key=lambda mark: mark.at_unix_ms)))
 
 
-async def redrive(bus: Bus, one: Letter, by: str) -> PubAck:
+async def redrive_letter(bus: Bus, one: Letter, by: str) -> PubAck:
     """Store the original again, then say so beside the letter. Raises BusError.
 
     Its message id is new each time: the broker still knows the old one.
     """
     ack = await bus.publish(one.subject, one.body, one.headers, f"redrive-{one.id}-{len(one.marks)}")
-    await mark(bus, one, Mark("redriven", by, f"number {ack.sequence} of {ack.stream}"))
+    await mark_letter(bus, one, DeadLetterMark("redriven", by, f"number {ack.sequence} of {ack.stream}"))
     return ack
 
 
-async def mark(bus: Bus, one: Letter, done: Mark) -> None:
+async def mark_letter(bus: Bus, one: Letter, done: DeadLetterMark) -> None:
     """Say beside a letter what was done about it, as the operator. Raises BusError."""
     await bus.publish(mark_place(OPERATOR, one), *mark_content(one, done), f"mark-{one.id}-{len(one.marks)}")
 
@@ -188,25 +189,29 @@ def mark_place(author: str, one: Letter) -> str:
     return ".".join(("dead", author, *_task_at(one.place), *((MARKED,) if author != OPERATOR else ())))
 
 
-def mark_content(one: Letter, done: Mark) -> tuple[bytes, dict[str, str]]:
+def mark_content(one: Letter, done: DeadLetterMark) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a mark."""
-    told = {"what": done.what, "by": done.by, "reason": done.reason[:MAX_REASON_CHARS]}
-    told |= {"change": done.change} if done.change else {}
-    return json.dumps(told).encode(), {MARK: done.what, DEAD_ID: one.id}
+    content = {"what": done.what, "by": done.by, "reason": done.reason[:MAX_REASON_CHARS]}
+    content |= {"change": done.change} if done.change else {}
+    return json.dumps(content).encode(), {MARK: done.what, DEAD_ID: one.id}
 
 
-def _mark(stored: Stored) -> list[Mark]:
+def _parse_mark(stored: StoredMessage) -> list[DeadLetterMark]:
     """[] for what is none."""
     try:
         row = json.loads(stored.body)
-        known = row["what"] in get_args(What)
+        is_known = row["what"] in get_args(What)
         change = str(row.get("change", ""))
-        return [Mark(row["what"], str(row["by"]), str(row["reason"]), stored.time_unix_ms, change)] if known else []
+        return (
+            [DeadLetterMark(row["what"], str(row["by"]), str(row["reason"]), stored.time_unix_ms, change)]
+            if is_known
+            else []
+        )
     except (ValueError, KeyError, TypeError):
         return []
 
 
-def _lower(stored: Stored) -> dict[str, str]:
+def _lower_headers(stored: StoredMessage) -> dict[str, str]:
     return {key.lower(): value for key, value in stored.headers.items()}
 
 
@@ -215,7 +220,7 @@ def _task_at(subject: str) -> tuple[str, ...]:
     return tuple(subject.split(".")[2:5])
 
 
-async def _each(bus: Bus, subject: str, after: int, batch: int) -> AsyncIterator[Stored]:
+async def _stored_letters(bus: Bus, subject: str, after: int, batch: int) -> AsyncIterator[StoredMessage]:
     while page := await bus.read(subjects.DEAD_LETTERS_STREAM, subject, after=after, limit=batch):
         for stored in page:
             yield stored

@@ -21,12 +21,12 @@ Reasons for which a doer does not act on a request (defined here; the requester 
 
 * NotDone
   - Deferred: not yet; the requester asks again
-  - Refused: no
+  - JobRefused: no
 
-Alone stand RpcRefused (here), GrantRefused (bulkhead.grants), BlobMissing and BlobCorrupt (bulkhead.blobs),
-BackgroundFailed (runtime.background), CannotReplay (runtime.decider.replay), and the ValueErrors of wrong input:
-HistoryError with NoHistory (runtime.decider.history), SecretFileMissing (runtime.settings), UnknownPoint
-(runtime.crash_points).
+Alone stand RpcRefused (here), GrantRefused (bulkhead.grants), BlobMissing and BlobCorrupt
+(bulkhead.blobs), BackgroundFailed (runtime.background), CannotReplay (runtime.decider.replay), and the
+ValueErrors of wrong input: HistoryError with NoHistory (runtime.decider.history), SecretFileMissing
+(runtime.settings), UnknownPoint (runtime.crash_points).
 """
 
 from collections.abc import Awaitable, Callable
@@ -91,8 +91,8 @@ class Deferred(NotDone):
         self.usage = Usage()
 
 
-class Refused(NotDone):
-    """Will not act (budget, halt, grant): the shell answers with `Doer.refuse`."""
+class JobRefused(NotDone):
+    """Will not act (budget, halt, grant): the shell answers with `Doer.refusal_reply`."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)

@@ -1,8 +1,10 @@
-"""A semaphore for slow calls that is fair between tenants: a tenant with slow calls delays itself before others.
+"""A semaphore for slow calls that is fair between tenants: a tenant with slow calls delays itself before
+others.
 
-In: a tenant that wants a slot. Out: a slot, given back by `leave`. A running call is never interrupted: some slots may
-be kept from each tenant, so that another tenant's call begins at once. A free slot goes to the tenant that holds the
-fewest (max-min fairness), and among equals to the call that has waited longest.
+In: a tenant that wants a slot. Out: a slot, given back by `release_slot`. A running call is never
+interrupted: some slots may be kept from each tenant, so that another tenant's call begins at once. A free
+slot goes to the tenant that holds the fewest (max-min fairness), and among equals to the call that has
+waited longest.
 """
 
 import asyncio
@@ -31,31 +33,32 @@ class FairSemaphore:
         """Number of slots that are taken or waited for."""
         return self.used + sum(not slot.done() for *_, slot in self._waiting)
 
-    def waiting(self, tenant: str) -> int:
+    def count_waiting(self, tenant: str) -> int:
         """Number of a tenant's calls that wait for a slot."""
         return sum(name == tenant and not slot.done() for name, _, slot in self._waiting)
 
-    def spent(self, tenant: str) -> bool:
-        """Whether this tenant's own calls keep its next one waiting."""
+    def is_at_share(self, tenant: str) -> bool:
+        """Check whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.share
 
     @asynccontextmanager
-    async def held(self, tenant: str) -> AsyncIterator[None]:
+    async def hold_slot(self, tenant: str) -> AsyncIterator[None]:
         """A context with a slot for this tenant; it waits without a limit, and must not be used after `close`."""
-        await self.enter(tenant, None)
+        await self.acquire_slot(tenant, None)
         try:
             yield
         finally:
-            self.leave(tenant)
+            self.release_slot(tenant)
 
-    async def enter(
+    async def acquire_slot(
         self, tenant: str, wait_s: float | None, cut: asyncio.Event | None = None, since_ms: int = 0
     ) -> bool:
-        """Whether a slot came within wait_s, before `cut` was set and before `close`. since_ms: when the call began to
-        wait, where that was earlier or elsewhere; given by all callers or by none."""
+        """Wait for a slot; true if it came within wait_s, before `cut` was set and before `close`. since_ms: when
+        the call began to wait, where that was earlier or elsewhere; given by all callers or by none.
+        """
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((tenant, since_ms, slot))
-        self._give()
+        self._give_slots()
         if slot.done():
             return True
         cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
@@ -65,18 +68,18 @@ class FairSemaphore:
                 await asyncio.wait(waits_for, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if slot.done() and not slot.cancelled():
-                self.leave(tenant)  # The slot was given in the moment in which the caller gave up.
+                self.release_slot(tenant)  # The slot was given in the moment in which the caller gave up.
             raise
         finally:
             for future in waits_for:
                 future.cancel()
         return not slot.cancelled()
 
-    def leave(self, tenant: str) -> None:
+    def release_slot(self, tenant: str) -> None:
         """Give a slot back."""
         self._held[tenant] -= 1
         self._held += Counter()  # Drops tenants without a slot.
-        self._give()
+        self._give_slots()
 
     def close(self) -> None:
         """End all waiting: a call that began now could not finish."""
@@ -84,9 +87,11 @@ class FairSemaphore:
         for *_, slot in self._waiting:
             slot.cancel()
 
-    def _give(self) -> None:
+    def _give_slots(self) -> None:
         self._waiting = [waiter for waiter in self._waiting if not waiter[2].done()]
-        while self.used < self.most and (able := [waiter for waiter in self._waiting if not self.spent(waiter[0])]):
+        while self.used < self.most and (
+            able := [waiter for waiter in self._waiting if not self.is_at_share(waiter[0])]
+        ):
             chosen = min(able, key=lambda waiter: (self._held[waiter[0]], waiter[1]))
             self._waiting.remove(chosen)
             self._held[chosen[0]] += 1

@@ -22,35 +22,35 @@ class SecretFileMissing(ValueError):
     """The file of a setting cannot be read; the message says which one and what to do."""
 
 
-class SecretFiles(EnvSettingsSource):
+class SecretFileSource(EnvSettingsSource):
     """The last source: NAME_FILE for every setting NAME, unless a setting of that very name exists."""
 
     def __call__(self) -> dict[str, Any]:
         """Raises SecretFileMissing."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for field_name, field in self.settings_cls.model_fields.items():
             if f"{field_name}{FILE_SUFFIX}".lower() in self.settings_cls.model_fields:
                 continue
             for key, name, is_complex in self._extract_field_info(field, field_name):
                 if path := self.env_vars.get(f"{name}{FILE_SUFFIX}".lower()):
-                    text = _content(f"{name}{FILE_SUFFIX}".upper(), path)
-                    found.setdefault(key, self.prepare_field_value(field_name, field, text, is_complex))
-        return found
+                    text = _read_secret_file(f"{name}{FILE_SUFFIX}".upper(), path)
+                    values.setdefault(key, self.prepare_field_value(field_name, field, text, is_complex))
+        return values
 
 
-def _content(setting: str, path: str) -> str:
+def _read_secret_file(setting: str, path: str) -> str:
     try:
         with open(path) as file:
             return file.read(MAX_SECRET_BYTES).rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is no text"
         raise SecretFileMissing(
-            f"setting {setting}: {path} cannot be read: {why}; in containers `provision-keys` writes it, elsewhere "
+            f"setting {setting}: {path} cannot be read: {reason}; in containers `provision-keys` writes it, elsewhere "
             "name a file that this user may read"
         ) from error
 
 
-def _known(crash_at: str) -> str:
+def _known_crash_point(crash_at: str) -> str:
     crash_points.parse(crash_at)
     return crash_at
 
@@ -100,15 +100,17 @@ class ServiceSettings(BaseSettings):
     shards: int = 1
     trace: bool = True
     metrics: bool = True
-    crash_at: Annotated[str, AfterValidator(_known)] = ""
+    crash_at: Annotated[str, AfterValidator(_known_crash_point)] = ""
 
     def start_problems(self) -> list[str]:
-        """What would end the start of the service, though each value is right; told before any process runs."""
+        """Problems that would end the start of the service, though each value is right; told before any process
+        runs.
+        """
         return []
 
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What pydantic-settings has, then the files that the environment names."""
-        return (*sources, *named.values(), SecretFiles(settings_cls))
+        """Sources of pydantic-settings, then the files that the environment names."""
+        return (*sources, *named.values(), SecretFileSource(settings_cls))

@@ -12,15 +12,15 @@ Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
 Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 
 
-def annotate(reply: Body, request: Body) -> None:
+def annotate_span(reply: Body, request: Body) -> None:
     """Name and attributes of the current span from a doer's request and reply."""
     span = trace.get_current_span()
     if not span.is_recording():
         return
-    found: dict[str, str | int | bool] = {}
+    attributes: dict[str, str | int | bool] = {}
     if isinstance(reply, ModelCallReplied) and isinstance(request, ModelCallRequested):
         span.update_name(f"{names.CHAT} {reply.model or request.tier}")
-        found = {
+        attributes = {
             names.OPERATION: names.CHAT,
             names.PROVIDER: reply.provider,
             names.RESPONSE_MODEL: reply.model,
@@ -31,14 +31,18 @@ def annotate(reply: Body, request: Body) -> None:
         }
     elif isinstance(reply, ToolCallReplied) and isinstance(request, ToolCallRequested):
         span.update_name(f"{names.EXECUTE_TOOL} {request.tool}")
-        found = {names.OPERATION: names.EXECUTE_TOOL, names.TOOL_NAME: request.tool, names.STANDING: reply.standing}
+        attributes = {
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL_NAME: request.tool,
+            names.STANDING: reply.standing,
+        }
     elif isinstance(reply, RetrievalReplied) and isinstance(request, RetrievalRequested):
         span.update_name(names.RETRIEVAL)
-        found = {names.OPERATION: names.RETRIEVAL, names.STANDING: reply.standing}
-    if not found or not isinstance(reply, Replied) or not isinstance(request, Requested):
+        attributes = {names.OPERATION: names.RETRIEVAL, names.STANDING: reply.standing}
+    if not attributes or not isinstance(reply, Replied) or not isinstance(request, Requested):
         return
     usage = reply.usage
-    found |= {
+    attributes |= {
         names.OUTCOME: reply.outcome,
         names.STEP: request.step_id,
         names.CALL: request.call_id,
@@ -48,7 +52,7 @@ def annotate(reply: Body, request: Body) -> None:
         names.COST: usage.cost_usd_micros,
     }
     if usage.estimated_usd_micros:
-        found[names.COST_ESTIMATED] = usage.estimated_usd_micros
+        attributes[names.COST_ESTIMATED] = usage.estimated_usd_micros
     if reply.failure is not None:
-        found[names.FAILURE_CODE] = reply.failure.code
-    span.set_attributes(found)
+        attributes[names.FAILURE_CODE] = reply.failure.code
+    span.set_attributes(attributes)

@@ -11,7 +11,7 @@ MAX_TRACEBACK_CHARS = 8_000
 """Of a value named `traceback`, the end: that is where it says what happened."""
 
 
-class _Formatter(logging.Formatter):
+class _LogFormatter(logging.Formatter):
     def __init__(self, service: str, instance: str, as_json: bool) -> None:
         super().__init__()
         self._service, self._instance, self._json = service, instance, as_json
@@ -19,7 +19,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         values = dict(getattr(record, "values", {}))
         traceback = str(values.pop("traceback", ""))[-MAX_TRACEBACK_CHARS:].rstrip()
-        values = {k: _short(v) for k, v in values.items()}
+        values = {k: _shorten_value(v) for k, v in values.items()}
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         error = self.formatException(record.exc_info) if record.exc_info else traceback
         if self._json:
@@ -38,7 +38,7 @@ class _Formatter(logging.Formatter):
         return f"{head} {pairs}".rstrip() + (f"\n{error}" if error else "")
 
 
-def _short(value: object) -> object:
+def _shorten_value(value: object) -> object:
     if isinstance(value, int | float | bool) or value is None:
         return value
     text = str(value).replace("\n", " ")
@@ -48,7 +48,7 @@ def _short(value: object) -> object:
 def setup(service: str, instance: str, *, as_json: bool, level: str) -> None:
     """Send this process's log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(service, instance, as_json))
+    handler.setFormatter(_LogFormatter(service, instance, as_json))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

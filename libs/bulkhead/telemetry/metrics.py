@@ -72,12 +72,12 @@ def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader
     metrics.set_meter_provider(MeterProvider(readers, resource=resource, shutdown_on_exit=True))
 
 
-def collected() -> "MetricsData | None":
+def collected_metrics() -> "MetricsData | None":
     """All that was counted in this process, and its gauges read now; None before `setup`."""
     return _scraped.get_metrics_data() if _scraped is not None else None
 
 
-def attempted(model: str, failed: str, cost_usd_micros: int, took_ms: int) -> None:
+def count_attempt(model: str, failed: str, cost_usd_micros: int, took_ms: int) -> None:
     """Count one call to a provider. failed: why it brought no answer; what such calls cost is that of retries and
     fallbacks."""
     by = {names.MODEL: model, names.OUTCOME: failed or "answered"}
@@ -86,10 +86,10 @@ def attempted(model: str, failed: str, cost_usd_micros: int, took_ms: int) -> No
     _attempts_time.add(took_ms, by)
 
 
-def gauge(name: str, look: Look) -> None:
+def register_gauge(name: str, look: Look) -> None:
     """Have a gauge read whenever metrics are. `look` must be quick; it is called in another thread."""
 
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
+    def observe_values(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(value, dict(attributes)) for attributes, value in look().items()]
 
-    _meter.create_observable_gauge(name, [observe])
+    _meter.create_observable_gauge(name, [observe_values])

@@ -23,7 +23,7 @@ _SEARCHED = tuple((hints, re.compile(pattern)) for hints, pattern in _KEYS.items
 
 
 def has_keys(text: str) -> bool:
-    """Whether anything in the text looks like a key."""
+    """Check whether anything in the text looks like a key."""
     return any(pattern.search(text) for hints, pattern in _SEARCHED if any(hint in text for hint in hints))
 
 

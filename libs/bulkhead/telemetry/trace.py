@@ -93,8 +93,8 @@ def setup(
     return provider
 
 
-def records() -> bool:
-    """Whether this process records spans."""
+def is_recording() -> bool:
+    """Check whether this process records spans."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
@@ -106,15 +106,15 @@ def span(
     attributes: dict[str, str | int | float | bool] | None = None,
 ) -> Iterator[Span]:
     """A span under the given parent (or the current one). Where nothing is recorded only the parent is passed on."""
-    parent = _context_of(traceparent) if traceparent else None
-    if parent is None and not records():
+    parent = _parent_context(traceparent) if traceparent else None
+    if parent is None and not is_recording():
         yield trace.get_current_span()
         return
     with _tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:
         yield current
 
 
-def _context_of(traceparent: str) -> otel_context.Context | None:
+def _parent_context(traceparent: str) -> otel_context.Context | None:
     parts = traceparent.split("-")
     try:
         ids = SpanContext(
@@ -125,12 +125,12 @@ def _context_of(traceparent: str) -> otel_context.Context | None:
     return trace.set_span_in_context(NonRecordingSpan(ids)) if ids.is_valid else None
 
 
-def say(name: str, text: object) -> None:
+def record_prompt_text(name: str, text: object) -> None:
     """Put prompt or answer text on the current span, when that is switched on."""
     current = trace.get_current_span()
     if _says_prompts and current.is_recording():
-        said = text if isinstance(text, str) else json.dumps(text, default=str)
-        current.set_attribute(name, masked(without_keys(said[:MAX_PROMPT_CHARS])))
+        prompt_text = text if isinstance(text, str) else json.dumps(text, default=str)
+        current.set_attribute(name, masked(without_keys(prompt_text[:MAX_PROMPT_CHARS])))
 
 
 def current_traceparent() -> str:

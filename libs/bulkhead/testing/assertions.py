@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from bulkhead.journal.history import Entry
+from bulkhead.journal.history import JournalEntry
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
@@ -24,19 +24,21 @@ def refute(claim: str, found: str, lines: Iterable[str] = (), advice: str = "") 
     """Raise what pytest shows: the claim, what is so, the evidence, what to look at."""
     __tracebackhide__ = True
     rows = list(lines)
-    more = [f"  ... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
+    rest_line = [f"  ... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
     raise AssertionError(
-        "\n".join([f"{claim}: {found}", *(f"  {one}" for one in rows[:SHOWN]), *more, *([advice] if advice else [])])
+        "\n".join(
+            [f"{claim}: {found}", *(f"  {row}" for row in rows[:SHOWN]), *rest_line, *([advice] if advice else [])]
+        )
     )
 
 
-def times(number: int) -> str:
-    """As people say it."""
+def count_words(number: int) -> str:
+    """Number of times in words, as people say it."""
     return {0: "not once", 1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class RecordedToolCall:
     """One call of a tool, from the journal. outcome: "" while it has no reply."""
 
     tool: str
@@ -49,91 +51,93 @@ class ToolCall:
     failure: str
 
     def __str__(self) -> str:
-        said = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        why = f": {self.failure}" if self.failure else ""
+        arguments_text = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        failure_text = f": {self.failure}" if self.failure else ""
         return (
-            f"+{self.at_ms / 1000:.3f}s {self.tool}({said}) in step {self.step_id}, call {self.call_id} -> "
-            f"{self.outcome or 'no reply yet'}{why}"
+            f"+{self.at_ms / 1000:.3f}s {self.tool}({arguments_text}) in step {self.step_id}, call {self.call_id} -> "
+            f"{self.outcome or 'no reply yet'}{failure_text}"
         )
 
 
 class Effects:
     """The tool calls of one task, as the mesh recorded them."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[JournalEntry]) -> None:
         began = entries[0].at_unix_ms if entries else 0
-        self.calls = [_call(entry, began) for entry in entries if isinstance(entry.body, ToolCallRequested)]
+        self.calls = [_recorded_call(entry, began) for entry in entries if isinstance(entry.body, ToolCallRequested)]
 
-    def of(self, tool: str, **arguments: Any) -> list[ToolCall]:
+    def of(self, tool: str, **arguments: Any) -> list[RecordedToolCall]:
         """The calls of a tool, those with these arguments among others."""
-        wanted = arguments.items()
-        return [one for one in self.calls if one.tool == tool and wanted <= one.arguments.items()]
+        expected_items = arguments.items()
+        return [call for call in self.calls if call.tool == tool and expected_items <= call.arguments.items()]
 
-    def exactly_once(self, tool: str, **arguments: Any) -> ToolCall:
+    def exactly_once(self, tool: str, **arguments: Any) -> RecordedToolCall:
         """One call succeeded, and none may have been done beside it."""
         __tracebackhide__ = True
         calls = self.of(tool, **arguments)
-        done = [one for one in calls if one.outcome == "succeeded"]
-        doubtful = [one for one in calls if one.outcome == "uncertain"]
-        claim = f"effects.exactly_once({_said(tool, arguments)})"
+        done = [call for call in calls if call.outcome == "succeeded"]
+        doubtful = [call for call in calls if call.outcome == "uncertain"]
+        claim = f"effects.exactly_once({_claim_text(tool, arguments)})"
         if len(done) == 1 and not doubtful:
             return done[0]
         if not done and not doubtful:
-            refute(claim, f"{tool} was never done", self._shown(calls), _never(tool, calls, self.calls))
-        found = f"{tool} was done {times(len(done))}" + (f", and {times(len(doubtful))} perhaps" if doubtful else "")
+            refute(claim, f"{tool} was never done", self._call_lines(calls), _never_advice(tool, calls, self.calls))
+        count_text = f"{tool} was done {count_words(len(done))}" + (
+            f", and {count_words(len(doubtful))} perhaps" if doubtful else ""
+        )
         refute(
             claim,
-            found,
-            self._shown(calls),
+            count_text,
+            self._call_lines(calls),
             "calls with other ids are other calls: look where the plan or the "
             "model asked twice; one call is never done twice under the same id",
         )
 
     def never(self, tool: str, **arguments: Any) -> Literal[True]:
-        """No such call was done, nor may have been."""
+        """Claim that no such call was done, nor may have been."""
         __tracebackhide__ = True
-        calls = [one for one in self.of(tool, **arguments) if one.outcome not in ("refused", "failed")]
+        calls = [call for call in self.of(tool, **arguments) if call.outcome not in ("refused", "failed")]
         if calls:
-            refute(f"effects.never({_said(tool, arguments)})", f"there are {len(calls)}", self._shown(calls))
+            refute(f"effects.never({_claim_text(tool, arguments)})", f"there are {len(calls)}", self._call_lines(calls))
         return True
 
-    def _shown(self, calls: Sequence[ToolCall]) -> list[str]:
-        return [str(one) for one in calls]
+    def _call_lines(self, calls: Sequence[RecordedToolCall]) -> list[str]:
+        return [str(call) for call in calls]
 
 
-def _call(entry: Entry, began: int) -> ToolCall:
-    asked = entry.body
-    assert isinstance(asked, ToolCallRequested)
+def _recorded_call(entry: JournalEntry, began: int) -> RecordedToolCall:
+    request = entry.body
+    assert isinstance(request, ToolCallRequested)
     reply = entry.reply.body if entry.reply is not None else None
     outcome, effect, failure = "", "", ""
     if isinstance(reply, ToolCallReplied):
         outcome, effect = reply.outcome, reply.effect
         failure = f"{reply.failure.code}: {reply.failure.message}" if reply.failure else ""
     try:
-        given = json.loads(asked.arguments_json)
+        parsed = json.loads(request.arguments_json)
     except ValueError:
-        given = {}
-    arguments = given if isinstance(given, dict) else {}
-    return ToolCall(
-        asked.tool, asked.call_id, asked.step_id, arguments, entry.at_unix_ms - began, outcome, effect, failure
+        parsed = {}
+    arguments = parsed if isinstance(parsed, dict) else {}
+    return RecordedToolCall(
+        request.tool, request.call_id, request.step_id, arguments, entry.at_unix_ms - began, outcome, effect, failure
     )
 
 
-def _said(tool: str, arguments: Mapping[str, Any]) -> str:
+def _claim_text(tool: str, arguments: Mapping[str, Any]) -> str:
     return ", ".join([repr(tool), *(f"{name}={value!r}" for name, value in arguments.items())])
 
 
-def _never(tool: str, calls: Sequence[ToolCall], every: Sequence[ToolCall]) -> str:
+def _never_advice(tool: str, calls: Sequence[RecordedToolCall], every: Sequence[RecordedToolCall]) -> str:
     if calls:
         return "it was asked for: the failures above say why it was not done"
-    others = ", ".join(sorted({one.tool for one in every})) or "none"
-    return f"nobody asked for {tool} (tools that were called: {others}); is it granted, and does a step name it?"
+    called_tools = ", ".join(sorted({call.tool for call in every})) or "none"
+    return f"nobody asked for {tool} (tools that were called: {called_tools}); is it granted, and does a step name it?"
 
 
-class Spend:
+class TaskSpend:
     """The cost of a task, by the facts of its reservations; an unsettled one counts in full."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[JournalEntry]) -> None:
         self._reserved: dict[str, Reserved] = {}
         settled: dict[str, Settled] = {}
         for entry in entries:
@@ -141,7 +145,7 @@ class Spend:
                 self._reserved.setdefault(entry.body.reservation_id, entry.body)
             elif isinstance(entry.body, Settled):
                 settled.setdefault(entry.body.reservation_id, entry.body)
-        self._micros = {name: _micros(one, settled.get(name)) for name, one in self._reserved.items()}
+        self._micros = {name: _cost_micros(reserved, settled.get(name)) for name, reserved in self._reserved.items()}
         self.open = [name for name in self._reserved if name not in settled]
         """Reservations that nobody has settled."""
 
@@ -163,17 +167,17 @@ class Spend:
             refute(
                 f"spend.within({limit_usd:g})",
                 f"it has cost ${self.usd:.6f} in {len(dear)} calls",
-                (self._line(one) for one in dear),
+                (self._spend_line(reserved) for reserved in dear),
             )
         return True
 
-    def _line(self, one: Reserved) -> str:
-        held = ", reserved and not settled" if one.reservation_id in self.open else ""
+    def _spend_line(self, one: Reserved) -> str:
+        unsettled = ", reserved and not settled" if one.reservation_id in self.open else ""
         where = f" in step {one.step_id}" if one.step_id else ""
-        return f"${self._micros[one.reservation_id] / MICROS:.6f} {one.service}: {one.resource}{where}{held}"
+        return f"${self._micros[one.reservation_id] / MICROS:.6f} {one.service}: {one.resource}{where}{unsettled}"
 
 
-def _micros(reserved: Reserved, settled: Settled | None) -> int:
+def _cost_micros(reserved: Reserved, settled: Settled | None) -> int:
     if settled is None:
         return reserved.amount.cost_usd_micros
     # Where the provider gave no usage, the ledger charges what was reserved.
@@ -183,7 +187,7 @@ def _micros(reserved: Reserved, settled: Settled | None) -> int:
 class Trace:
     """The messages of a task by sender and receiver, with the request to budget behind every reservation."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[JournalEntry]) -> None:
         self.edges: Counter[tuple[str, str]] = Counter()
         for entry in entries:
             self.edges[entry.sender, entry.receiver] += 1
@@ -191,27 +195,29 @@ class Trace:
                 self.edges[entry.body.service, "budget"] += 1
 
     def has_edge(self, sender: str, receiver: str) -> int:
-        """How many messages; at least one."""
+        """Number of messages; at least one."""
         __tracebackhide__ = True
-        _known(sender, receiver)
-        found = self.edges[sender, receiver]
-        if not found:
+        _require_services(sender, receiver)
+        count = self.edges[sender, receiver]
+        if not count:
             refute(
                 f"trace.has_edge({sender!r}, {receiver!r})",
                 "there is no such message; these there are",
-                self._shown(sender, receiver),
+                self._edge_lines(sender, receiver),
             )
-        return found
+        return count
 
     def has_no_edge(self, sender: str, receiver: str) -> Literal[True]:
         """Not one message."""
         __tracebackhide__ = True
-        _known(sender, receiver)
-        if found := self.edges[sender, receiver]:
-            refute(f"trace.has_no_edge({sender!r}, {receiver!r})", f"there are {found}", self._shown(sender, receiver))
+        _require_services(sender, receiver)
+        if count := self.edges[sender, receiver]:
+            refute(
+                f"trace.has_no_edge({sender!r}, {receiver!r})", f"there are {count}", self._edge_lines(sender, receiver)
+            )
         return True
 
-    def _shown(self, *whose: str) -> list[str]:
+    def _edge_lines(self, *whose: str) -> list[str]:
         edges = sorted(self.edges.items())
         return [
             f"{sender} -> {receiver} ({count})"
@@ -220,14 +226,14 @@ class Trace:
         ]
 
 
-def _known(*names: str) -> None:
-    known = {*catalog.SERVICES, *catalog.INBOXES}
+def _require_services(*names: str) -> None:
+    services = {*catalog.SERVICES, *catalog.INBOXES}
     for name in names:
-        if name not in known and not name.startswith("pub_"):
-            raise ValueError(f"there is no service {name!r}; there are {', '.join(sorted(known))}")
+        if name not in services and not name.startswith("pub_"):
+            raise ValueError(f"there is no service {name!r}; there are {', '.join(sorted(services))}")
 
 
-class Answer:
+class TaskAnswer:
     """The answer of a task. text is "" when it has none."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
@@ -243,7 +249,7 @@ class Answer:
     @property
     def sources(self) -> list[str]:
         """Names of the cited documents, each once."""
-        return sorted({str(one["document"]) for one in self.citations})
+        return sorted({str(citation["document"]) for citation in self.citations})
 
     def cites(self, *documents: str) -> Literal[True]:
         """Each of these documents is cited."""
@@ -251,19 +257,19 @@ class Answer:
         if absent := [name for name in documents if name not in self.sources]:
             cited = f"it cites {', '.join(self.sources)}" if self.sources else "it cites nothing"
             claim = f"answer.cites({', '.join(map(repr, documents))})"
-            refute(claim, f"{', '.join(absent)} is not cited; {cited}", self._shown())
+            refute(claim, f"{', '.join(absent)} is not cited; {cited}", self._text_lines())
         return True
 
     def says(self, text: str) -> Literal[True]:
         """It holds this text, capitals and spaces aside."""
         __tracebackhide__ = True
-        if _plain(text) not in _plain(self.text):
-            refute(f"answer.says({text!r})", "it does not", self._shown())
+        if _plain_text(text) not in _plain_text(self.text):
+            refute(f"answer.says({text!r})", "it does not", self._text_lines())
         return True
 
-    def _shown(self) -> list[str]:
+    def _text_lines(self) -> list[str]:
         return (self.text or "(no answer)")[:SHOWN_CHARS].splitlines()
 
 
-def _plain(text: str) -> str:
+def _plain_text(text: str) -> str:
     return " ".join(text.lower().split())

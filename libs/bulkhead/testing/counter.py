@@ -24,8 +24,8 @@ MODES = ("drop_before", "drop_after", "error_before", "error_after", "stall")
 
 
 @dataclass
-class Ledger:
-    """What was counted; every change is a line of the file."""
+class CountLedger:
+    """Counts and keys; every change is a line of the file."""
 
     path: Path
     counts: dict[str, int] = field(default_factory=dict)
@@ -36,16 +36,16 @@ class Ledger:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         raw = self.path.read_bytes() if self.path.exists() else b""
-        whole = raw[: raw.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            self._apply(json.loads(line))
+        complete = raw[: raw.rfind(b"\n") + 1]
+        for line in complete.splitlines():
+            self._apply_entry(json.loads(line))
         # Buffering off: a line is with the kernel when write returns, and on disk after fsync.
         self._file = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
         # A line that a kill cut short was never answered for.
-        self._file.truncate(len(whole))
+        self._file.truncate(len(complete))
         self._file.seek(0, os.SEEK_END)
 
-    def _apply(self, entry: dict[str, Any]) -> None:
+    def _apply_entry(self, entry: dict[str, Any]) -> None:
         if entry["repeat"]:
             self.repeats += 1
             return
@@ -64,7 +64,7 @@ class Ledger:
             entry = {"name": name, "amount": amount, "key": key, "value": value, "repeat": first is not None}
             self._file.write(json.dumps(entry).encode() + b"\n")
             os.fsync(self._file.fileno())
-            self._apply(entry)
+            self._apply_entry(entry)
             return {"name": name, "value": value, "repeat": entry["repeat"]}
 
     def read(self) -> dict[str, Any]:
@@ -82,11 +82,11 @@ class CounterServer:
 
     def __init__(self, path: Path, port: int = 0, host: str = "127.0.0.1") -> None:
         """host: 0.0.0.0 for a mesh in containers, which reaches this machine by another address."""
-        self.ledger = Ledger(path)
+        self.ledger = CountLedger(path)
         self._faults: list[str] = []
         self._faults_lock = threading.Lock()
         self._stalled = threading.Event()
-        self._server = ThreadingHTTPServer((host, port), self._handler())
+        self._server = ThreadingHTTPServer((host, port), self._handler_class())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
@@ -107,7 +107,7 @@ class CounterServer:
         self._server.serve_forever()
 
     def counts(self) -> dict[str, Any]:
-        """As `GET /counts`."""
+        """Counts, as `GET /counts`."""
         return self.ledger.read()
 
     def misbehave(self, mode: str, times: int = 1) -> None:
@@ -122,13 +122,13 @@ class CounterServer:
         with self._faults_lock:
             return self._faults.pop(0) if self._faults else ""
 
-    def mend(self) -> None:
-        """What was still to fail does not."""
+    def clear_faults(self) -> None:
+        """Forget what was still to fail."""
         with self._faults_lock:
             self._faults.clear()
 
     def faults_left(self) -> int:
-        """How many faults no increment has met yet."""
+        """Number of faults that no increment has met yet."""
         with self._faults_lock:
             return len(self._faults)
 
@@ -136,16 +136,16 @@ class CounterServer:
         """Hang until the server stops."""
         self._stalled.wait()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
+    def _handler_class(self) -> type[BaseHTTPRequestHandler]:
         counter = self
 
-        class Handler(_Handler):
+        class BoundHandler(_CounterHandler):
             server_counter = counter
 
-        return Handler
+        return BoundHandler
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _CounterHandler(BaseHTTPRequestHandler):
     server_counter: CounterServer
     protocol_version = "HTTP/1.1"
 
@@ -154,29 +154,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/counts":
-            self._answer(200, self.server_counter.counts())
+            self._send_json(200, self.server_counter.counts())
         else:
-            self._answer(404, {"error": "there are /counts, /increment and /misbehave"})
+            self._send_json(404, {"error": "there are /counts, /increment and /misbehave"})
 
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True
-            self._answer(413, {"error": f"send a content-length of at most {MAX_BODY_BYTES}"})
+            self._send_json(413, {"error": f"send a content-length of at most {MAX_BODY_BYTES}"})
             return
         try:
             body = json.loads(self.rfile.read(int(length)))
             if self.path == "/misbehave":
                 self.server_counter.misbehave(body["mode"], int(body.get("times", 1)))
-                self._answer(200, {})
+                self._send_json(200, {})
             elif self.path == "/increment":
-                self._increment(str(body["name"]), int(body.get("amount", 1)))
+                self._serve_increment(str(body["name"]), int(body.get("amount", 1)))
             else:
-                self._answer(404, {"error": "there are /counts, /increment and /misbehave"})
+                self._send_json(404, {"error": "there are /counts, /increment and /misbehave"})
         except (ValueError, KeyError, TypeError) as error:
-            self._answer(400, {"error": f"malformed: {error}"})
+            self._send_json(400, {"error": f"malformed: {error}"})
 
-    def _increment(self, name: str, amount: int) -> None:
+    def _serve_increment(self, name: str, amount: int) -> None:
         fault = self.server_counter.next_fault()
         if fault == "stall":
             self.server_counter.wait_stalled()
@@ -186,19 +186,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "error_before":
-            self._answer(503, {"error": "told to misbehave"})
+            self._send_json(503, {"error": "told to misbehave"})
             return
         answer = self.server_counter.ledger.increment(name, amount, self.headers.get("idempotency-key", ""))
         if fault == "drop_after":
             self.close_connection = True
         elif fault == "error_after":
-            self._answer(503, {"error": "told to misbehave"})
+            self._send_json(503, {"error": "told to misbehave"})
         elif answer is None:
-            self._answer(422, {"error": "this Idempotency-Key stands for another payload"})
+            self._send_json(422, {"error": "this Idempotency-Key stands for another payload"})
         else:
-            self._answer(200, answer)
+            self._send_json(200, answer)
 
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
+    def _send_json(self, status: int, body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")

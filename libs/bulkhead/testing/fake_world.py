@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 
-from bulkhead.testing.assertions import refute, times
+from bulkhead.testing.assertions import count_words, refute
 
 MAX_BODY_BYTES = 64 * 1024
 HELD_MAX_S = 60.0
@@ -38,7 +38,7 @@ class Arrival:
         return f"{self.effect} {json.dumps(self.body, sort_keys=True)} under key {self.key or '(none)'}: {how}"
 
 
-class Hold:
+class EffectHold:
     """`wait` returns when one more effect stands at the gate."""
 
     def __init__(self, outside: "FakeWorld", effect: str) -> None:
@@ -56,7 +56,7 @@ class Hold:
             refute(
                 f"effects.held({self._effect!r})",
                 f"none came within {timeout_s:g} s",
-                (str(one) for one in self._outside.arrivals),
+                (str(arrival) for arrival in self._outside.arrivals),
             )
 
 
@@ -71,7 +71,7 @@ class FakeWorld:
         self._shut: dict[str, threading.Event] = {}
         self._faults: dict[str, list[str]] = {}
         self._answers: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, Any]]] = {}
-        self._server = _Server((host, 0), _handler_of(self))
+        self._server = _WorldServer((host, 0), _handler_of(self))
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ class FakeWorld:
         self._server.shutdown()
         self._server.server_close()
 
-    def take(self, effect: str, body: Mapping[str, Any], key: str) -> tuple[int, dict[str, Any]] | None:
+    def handle_request(self, effect: str, body: Mapping[str, Any], key: str) -> tuple[int, dict[str, Any]] | None:
         """Status and answer of one request; None: the connection is dropped."""
         with self.changed:
             self.at_gate[effect] = self.at_gate.get(effect, 0) + 1
@@ -95,27 +95,27 @@ class FakeWorld:
         fault = self._next_fault(effect)
         if fault.endswith("_before"):
             return None if fault == "drop_before" else (503, {"error": "told to misbehave"})
-        status, answer = self._do(effect, body, key)
+        status, answer = self._apply_effect(effect, body, key)
         if fault:
             return None if fault == "drop_after" else (503, {"error": "told to misbehave"})
         return status, answer
 
-    def _do(self, effect: str, body: Mapping[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+    def _apply_effect(self, effect: str, body: Mapping[str, Any], key: str) -> tuple[int, dict[str, Any]]:
         with self.changed:
-            known = self._answers.get((effect, key)) if key else None
-            if known is not None and known[0] != body:
+            earlier = self._answers.get((effect, key)) if key else None
+            if earlier is not None and earlier[0] != body:
                 return 422, {"error": "this Idempotency-Key stands for another body"}
-            self.arrivals.append(Arrival(effect, body, key, known is not None, len(self.arrivals) + 1))
-            answer = known[1] if known is not None else {"id": len(self.arrivals), "effect": effect}
-            if key and known is None:
+            self.arrivals.append(Arrival(effect, body, key, earlier is not None, len(self.arrivals) + 1))
+            answer = earlier[1] if earlier is not None else {"id": len(self.arrivals), "effect": effect}
+            if key and earlier is None:
                 self._answers[effect, key] = body, answer
             self.changed.notify_all()
-            return 200, {**answer, "repeat": known is not None}
+            return 200, {**answer, "repeat": earlier is not None}
 
     def _next_fault(self, effect: str) -> str:
         with self.changed:
-            left = self._faults.get(effect)
-            return left.pop(0) if left else ""
+            faults = self._faults.get(effect)
+            return faults.pop(0) if faults else ""
 
     def misbehave(self, effect: str, mode: str, times: int) -> None:
         """The next requests of this effect fail so."""
@@ -124,28 +124,28 @@ class FakeWorld:
         with self.changed:
             self._faults.setdefault(effect, []).extend([mode] * times)
 
-    def calm(self) -> None:
-        """No faults, no gates."""
+    def clear_faults(self) -> None:
+        """Remove all faults and gates."""
         with self.changed:
             self._faults.clear()
             for gate in self._shut.values():
                 gate.set()
             self._shut.clear()
 
-    def shut(self, effect: str) -> threading.Event:
-        """What comes waits until the event is set."""
+    def close_gate(self, effect: str) -> threading.Event:
+        """Let what comes wait until the event is set."""
         with self.changed:
             return self._shut.setdefault(effect, threading.Event())
 
-    def unshut(self, effect: str) -> None:
-        """End of `shut`."""
+    def open_gate(self, effect: str) -> None:
+        """End of `close_gate`."""
         with self.changed:
             if (gate := self._shut.pop(effect, None)) is not None:
                 gate.set()
 
 
 class FakeWorldEffects:
-    """What came since a test began. `url`: where the services of its mesh find it."""
+    """Effects that came since a test began. `url`: where the services of its mesh find it."""
 
     def __init__(self, outside: FakeWorld, url: str) -> None:
         self.url = url
@@ -154,21 +154,21 @@ class FakeWorldEffects:
     def arrivals(self, effect: str, **body: Any) -> Sequence[Arrival]:
         """All that came, repeats too, with these members of the body among others."""
         came = self._outside.arrivals[self._from :]
-        return [one for one in came if one.effect == effect and body.items() <= one.body.items()]
+        return [arrival for arrival in came if arrival.effect == effect and body.items() <= arrival.body.items()]
 
     def done(self, effect: str, **body: Any) -> list[Arrival]:
         """Those that changed something."""
-        return [one for one in self.arrivals(effect, **body) if not one.repeat]
+        return [arrival for arrival in self.arrivals(effect, **body) if not arrival.repeat]
 
     def exactly_once(self, effect: str, **body: Any) -> Arrival:
         """It has happened, and once, however often it was sent."""
         __tracebackhide__ = True
         done = self.done(effect, **body)
         if len(done) != 1:
-            said = "it has not happened" if not done else f"it has happened {times(len(done))}"
+            finding = "it has not happened" if not done else f"it has happened {count_words(len(done))}"
             refute(
                 f"effects.exactly_once({effect!r})",
-                said,
+                finding,
                 map(str, self._outside.arrivals[self._from :]),
                 "nothing else came from the mesh" if not done else "each key is another call",
             )
@@ -178,38 +178,38 @@ class FakeWorldEffects:
         """It has not happened."""
         __tracebackhide__ = True
         if done := self.done(effect, **body):
-            refute(f"effects.never({effect!r})", f"it has happened {times(len(done))}", map(str, done))
+            refute(f"effects.never({effect!r})", f"it has happened {count_words(len(done))}", map(str, done))
         return True
 
     @contextmanager
-    def held(self, effect: str) -> Iterator[Hold]:
-        """What comes waits until the block ends: `with effects.held("refund") as refund: ...; refund.wait()`."""
-        self._outside.shut(effect)
+    def held(self, effect: str) -> Iterator[EffectHold]:
+        """Let what comes wait until the block ends: `with effects.held("refund") as refund: ...; refund.wait()`."""
+        self._outside.close_gate(effect)
         try:
-            yield Hold(self._outside, effect)
+            yield EffectHold(self._outside, effect)
         finally:
-            self._outside.unshut(effect)
+            self._outside.open_gate(effect)
 
     def misbehave(self, effect: str, mode: Mode, times: int = 1) -> None:
         """The next requests lose their connection or get 503, before or after it was done."""
         self._outside.misbehave(effect, mode, times)
 
 
-class _Server(ThreadingHTTPServer):
+class _WorldServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Who was killed does not take its answer: no traceback for what a test has done on purpose."""
+        """Print no traceback: who was killed on purpose does not take its answer."""
 
 
 def _handler_of(outside: FakeWorld) -> type[BaseHTTPRequestHandler]:
-    class Handler(_Handler):
+    class BoundHandler(_EffectHandler):
         world = outside
 
-    return Handler
+    return BoundHandler
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _EffectHandler(BaseHTTPRequestHandler):
     world: FakeWorld
     protocol_version = "HTTP/1.1"
 
@@ -220,22 +220,22 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("content-length", "")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True
-            self._answer(413, {"error": f"send a content-length of at most {MAX_BODY_BYTES}"})
+            self._send_json(413, {"error": f"send a content-length of at most {MAX_BODY_BYTES}"})
             return
         try:
             body = json.loads(self.rfile.read(int(length)))
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            self._answer(400, {"error": "send a JSON object"})
+            self._send_json(400, {"error": "send a JSON object"})
             return
-        taken = self.world.take(self.path.strip("/"), body, self.headers.get("idempotency-key", ""))
-        if taken is None:
+        response = self.world.handle_request(self.path.strip("/"), body, self.headers.get("idempotency-key", ""))
+        if response is None:
             self.close_connection = True
         else:
-            self._answer(*taken)
+            self._send_json(*response)
 
-    def _answer(self, status: int, body: Mapping[str, Any]) -> None:
+    def _send_json(self, status: int, body: Mapping[str, Any]) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")

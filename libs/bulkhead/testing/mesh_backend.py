@@ -27,15 +27,15 @@ class CannotDo(Exception):
 
 
 class StageMissing(Exception):
-    """No stage of that name is installed."""
+    """A stage of that name is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a session wants. folder: for everything that the stage writes. packs: packages with tools and roles.
+class StageOptions:
+    """Options of a session. folder: for everything that the stage writes. packs: packages with tools and roles.
 
-    settings: knobs of services by name (`tool_settings`, `stall_timeout_s`); each service gets those that it has. A
-    URL on 127.0.0.1 in it means the test's machine, wherever the services run.
+    settings: knobs of services by name (`tool_settings`, `stall_timeout_s`); each service gets those that it
+    has. A URL on 127.0.0.1 in it means the test's machine, wherever the services run.
     disk_mib: the mesh gets a disk of its own of this size, which can then be filled; 0: none.
     """
 
@@ -128,14 +128,14 @@ class Stage(Protocol):
         ...
 
 
-def find(mode: str) -> type[Any]:
-    """The class of a stage, called with `Wishes`. Raises StageMissing."""
-    found = {one.name: one for one in entry_points(group=GROUP)}
-    if mode not in found:
-        known = ", ".join(sorted(found)) or "none"
+def find_stage(mode: str) -> type[Any]:
+    """The class of a stage, called with `StageOptions`. Raises StageMissing."""
+    stages = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if mode not in stages:
+        installed = ", ".join(sorted(stages)) or "none"
         raise StageMissing(
-            f"no stage {mode!r} is installed (installed: {known}); run `pip install bulkhead[testing]` again, or "
+            f"no stage {mode!r} is installed (installed: {installed}); run `pip install bulkhead[testing]` again, or "
             "`make setup` in a checkout: the installation is older than the code"
         )
-    loaded: type[Any] = found[mode].load()
+    loaded: type[Any] = stages[mode].load()
     return loaded

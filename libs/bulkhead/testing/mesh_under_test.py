@@ -10,13 +10,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bulkhead.bus.port import Bus, BusUnavailable, Stored
+from bulkhead.bus.port import Bus, BusUnavailable, StoredMessage
 from bulkhead.client import Mesh, Task
 from bulkhead.journal import history, timeline
-from bulkhead.journal.history import Entry
+from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.reader import read_journal
-from bulkhead.testing.assertions import Answer, Effects, Spend, Trace, refute
-from bulkhead.testing.faults import Faults
+from bulkhead.testing.assertions import Effects, TaskAnswer, TaskSpend, Trace, refute
+from bulkhead.testing.faults import MeshFaults
 from bulkhead.testing.loop_thread import LoopThread
 from bulkhead.testing.mesh_backend import Stage
 from bulkhead.testing.model import ModelUnderTest
@@ -40,7 +40,7 @@ class MeshUnderTest:
         self.mode, self.tenant, self.stage = stage.mode, tenant, stage
         self.loop = loop
         self.submitted: list[TaskUnderTest] = []
-        self.faults = Faults(stage, loop)
+        self.faults = MeshFaults(stage, loop)
         self.offline_model = ModelUnderTest(stage.model_url)
         self._clients: dict[str, Mesh] = {}
 
@@ -62,10 +62,10 @@ class MeshUnderTest:
             raise ValueError("text has no name: add_document(text, name='fares.md'); a file is given as a Path")
         data = content.encode() if isinstance(content, str) else content
 
-        async def add() -> Mapping[str, Any]:
-            return await self._client().add_document(data, name, media_type or _media(name))
+        async def add_content() -> Mapping[str, Any]:
+            return await self._submitter_client().add_document(data, name, media_type or _media_type(name))
 
-        return self.loop.run(add())
+        return self.loop.run(add_content())
 
     def submit(self, objective: str, **wishes: Any) -> "TaskUnderTest":
         """A task. wishes as of `bulkhead.client.Mesh.submit`: limit_usd, limit_tokens, deadline_s, tools, check, plan.
@@ -75,44 +75,44 @@ class MeshUnderTest:
         """
 
         async def hand_in() -> Task:
-            return await self._client().submit(objective, **wishes)
+            return await self._submitter_client().submit(objective, **wishes)
 
-        found = TaskUnderTest(self, self.loop.run(hand_in()))
-        self.submitted.append(found)
-        return found
+        task = TaskUnderTest(self, self.loop.run(hand_in()))
+        self.submitted.append(task)
+        return task
 
     def close(self) -> None:
         """Mend what is broken, give the connections back; the stage goes on."""
 
-        async def close() -> None:
+        async def close_clients() -> None:
             for client in self._clients.values():
                 await client.close()
 
         try:
             self.offline_model.close()
-            self.faults.undo()
+            self.faults.undo_all()
         finally:
-            self.loop.run(close())
+            self.loop.run(close_clients())
 
-    async def ask(self, what: Callable[[Bus], Awaitable[T]]) -> T:
+    async def ask_broker(self, what: Callable[[Bus], Awaitable[T]]) -> T:
         """Ask the broker as the operator, in the loop of the mesh."""
         async with self.stage.bus() as bus:
             return await what(bus)
 
-    def _client(self) -> Mesh:
+    def _submitter_client(self) -> Mesh:
         if "submitter" not in self._clients:
             self._clients["submitter"] = Mesh(self.stage.url, self.key())
         return self._clients["submitter"]
 
 
-async def journal_so_far(bus: Bus, task: str) -> list[Stored]:
+async def journal_so_far(bus: Bus, task: str) -> list[StoredMessage]:
     """The journal's present messages of a task, even while it lags: for a look at a failure."""
     return await read_journal(bus, task, whole=False)
 
 
-def _media(name: str) -> str:
-    known = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html", ".pdf": "application/pdf"}
-    return known.get(Path(name).suffix, "")
+def _media_type(name: str) -> str:
+    media_types = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html", ".pdf": "application/pdf"}
+    return media_types.get(Path(name).suffix, "")
 
 
 class TaskUnderTest:
@@ -121,7 +121,7 @@ class TaskUnderTest:
     def __init__(self, mesh: MeshUnderTest, task: Task) -> None:
         self._mesh, self._task = mesh, task
         self.id = task.id
-        self._read: list[Entry] | None = None
+        self._read: list[JournalEntry] | None = None
         self._shown: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -132,22 +132,22 @@ class TaskUnderTest:
     def until(self, event: str, timeout_s: float = WAIT_S) -> Mapping[str, Any]:
         """Data of its first event of this name: `task.accepted`, `step.started`, `text`, ... (docs: contracts)."""
 
-        async def listen() -> Mapping[str, Any] | None:
+        async def first_event_data() -> Mapping[str, Any] | None:
             async with asyncio.timeout(timeout_s), aclosing(self._task.events()) as events:
-                async for one in events:
-                    if one.name == event:
-                        return one.data
+                async for task_event in events:
+                    if task_event.name == event:
+                        return task_event.data
             return None
 
         __tracebackhide__ = True
         claim = f"task {self.id} until {event!r}"
         try:
-            found = self._mesh.loop.run(listen())
+            event_data = self._mesh.loop.run(first_event_data())
         except TimeoutError:
-            refute(claim, f"not within {timeout_s:g} s", self._story())
-        if found is None:
-            refute(claim, "it ended without", self._story())
-        return found
+            refute(claim, f"not within {timeout_s:g} s", self._last_messages())
+        if event_data is None:
+            refute(claim, "it ended without", self._last_messages())
+        return event_data
 
     def ended(self, status: str = "", timeout_s: float = WAIT_S) -> Self:
         """It ends, whatever its status, or with this one: succeeded, failed, cancelled, halted, rejected."""
@@ -161,12 +161,12 @@ class TaskUnderTest:
                 refute(
                     f"task.ended({status!r})" if status else "task.ended()",
                     f"task {self.id} has not ended within {timeout_s:g} s",
-                    self._story(),
+                    self._last_messages(),
                 )
         if status and self._shown["status"] != status:
             failure = self._shown["failure"]
-            why = f": {failure['code']}: {failure['message']} ({failure['hint']})" if failure else ""
-            refute(f"task.ended({status!r})", f"it has {self._shown['status']}{why}", self._story())
+            reason = f": {failure['code']}: {failure['message']} ({failure['hint']})" if failure else ""
+            refute(f"task.ended({status!r})", f"it has {self._shown['status']}{reason}", self._last_messages())
         return self
 
     def succeeded(self, timeout_s: float = WAIT_S) -> Self:
@@ -180,14 +180,14 @@ class TaskUnderTest:
 
     # Reading
 
-    async def show(self) -> Mapping[str, Any]:
-        """What the gateway shows of it now, in the loop of the mesh."""
+    async def show_document(self) -> Mapping[str, Any]:
+        """Document that the gateway shows of it now, in the loop of the mesh."""
         return await self._task.show()
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """What the gateway shows of it: now, or as it stood at the end once that was waited for."""
-        return self._shown if self._shown is not None else self._mesh.loop.run(self.show())
+        """Document that the gateway shows of it: now, or as it stood at the end once that was waited for."""
+        return self._shown if self._shown is not None else self._mesh.loop.run(self.show_document())
 
     @property
     def status(self) -> str:
@@ -202,28 +202,28 @@ class TaskUnderTest:
     @property
     def failure(self) -> Mapping[str, Any] | None:
         """code, message, hint of what kept it from succeeding."""
-        found: Mapping[str, Any] | None = self.document["failure"]
-        return found
+        failure: Mapping[str, Any] | None = self.document["failure"]
+        return failure
 
     @property
-    def journal(self) -> list[Entry]:
+    def journal(self) -> list[JournalEntry]:
         """Every stored message of it, in order, once it has ended."""
         __tracebackhide__ = True
         if self._read is None:
             self.ended()
-            entries = self._mesh.loop.run(self._mesh.ask(self._whole))
+            entries = self._mesh.loop.run(self._mesh.ask_broker(self._complete_journal))
             self._read = history.each_fact(entries)
         return self._read
 
     @property
     def timeline(self) -> list[dict[str, Any]]:
-        """As `bulkhead timeline TASK --json`."""
+        """Timeline, as `bulkhead timeline TASK --json`."""
         return timeline.as_json(self.journal)
 
     @property
-    def answer(self) -> Answer:
-        """What it has answered."""
-        return Answer(self.ended().document)
+    def answer(self) -> TaskAnswer:
+        """Its answer."""
+        return TaskAnswer(self.ended().document)
 
     @property
     def effects(self) -> Effects:
@@ -231,23 +231,23 @@ class TaskUnderTest:
         return Effects(self.journal)
 
     @property
-    def spend(self) -> Spend:
+    def spend(self) -> TaskSpend:
         """Its cost."""
-        return Spend(self.journal)
+        return TaskSpend(self.journal)
 
     @property
     def trace(self) -> Trace:
-        """Who spoke to whom."""
+        """Senders and receivers of its messages."""
         return Trace(self.journal)
 
-    async def _whole(self, bus: Bus) -> Sequence[Entry]:
+    async def _complete_journal(self, bus: Bus) -> Sequence[JournalEntry]:
         """The journal, once it holds the end. A rejected task was never the planner's: it has none."""
         deadline = asyncio.get_running_loop().time() + JOURNAL_S
         while True:
-            found = history.entries(await read_journal(bus, self.id))
-            over = any(isinstance(one.body, TaskEnded) for one in found)
+            entries = history.build_entries(await read_journal(bus, self.id))
+            over = any(isinstance(entry.body, TaskEnded) for entry in entries)
             if over or self.status_seen == "rejected" or asyncio.get_running_loop().time() > deadline:
-                return found
+                return entries
             await asyncio.sleep(POLL_S)
 
     @property
@@ -255,23 +255,24 @@ class TaskUnderTest:
         """The last status that was read, without a request."""
         return str(self._shown["status"]) if self._shown is not None else ""
 
-    def entries_so_far(self) -> list[Entry]:
+    def entries_so_far(self) -> list[JournalEntry]:
         """The journal as it is, also of a task that has not ended."""
 
-        async def read(bus: Bus) -> list[Entry]:
-            return history.each_fact(history.entries(await journal_so_far(bus, self.id)))
+        async def read_entries(bus: Bus) -> list[JournalEntry]:
+            return history.each_fact(history.build_entries(await journal_so_far(bus, self.id)))
 
-        return self._mesh.loop.run(self._mesh.ask(read))
+        return self._mesh.loop.run(self._mesh.ask_broker(read_entries))
 
-    def _story(self) -> list[str]:
+    def _last_messages(self) -> list[str]:
         """The task's last messages, for the report of its failure."""
         try:
-            found = self.entries_so_far()
+            entries = self.entries_so_far()
         except BusUnavailable as error:
             return [f"the journal cannot be read now: {error}"]
-        if not found:
+        if not entries:
             return ["the journal holds nothing of it"]
-        began = found[0].at_unix_ms
+        began = entries[0].at_unix_ms
         return [
-            f"+{(one.at_unix_ms - began) / 1000:.3f}s {one.sender} -> {one.receiver} {one.type}" for one in found[-10:]
+            f"+{(entry.at_unix_ms - began) / 1000:.3f}s {entry.sender} -> {entry.receiver} {entry.type}"
+            for entry in entries[-10:]
         ]

@@ -28,8 +28,8 @@ class ModelUnderTest:
         more: delay_ms, retry_after_s, after_chunks, abrupt. Raises ValueError with the faults that there are.
         """
         self._used = True
-        wanted = pattern or re.escape(match)
-        answer = self._http.post("/admin/faults", json={"fault": fault, "times": times, "match": wanted, **more})
+        fitting = pattern or re.escape(match)
+        answer = self._http.post("/admin/faults", json={"fault": fault, "times": times, "match": fitting, **more})
         if answer.status_code != httpx.codes.OK:
             raise ValueError(answer.json()["error"]["message"])
 
@@ -41,25 +41,28 @@ class ModelUnderTest:
     @property
     def armed(self) -> list[Mapping[str, Any]]:
         """fault, left, taken, match of each."""
-        found: list[Mapping[str, Any]] = self._http.get("/admin/faults").json()["armed"]
-        return found
+        faults: list[Mapping[str, Any]] = self._http.get("/admin/faults").json()["armed"]
+        return faults
 
     def was_met(self) -> bool:
         """Every fault has happened as often as it was asked for: else the test has not tested it."""
         __tracebackhide__ = True
-        if left := [one for one in self.armed if one["left"]]:
+        if unmet := [fault for fault in self.armed if fault["left"]]:
             refute(
                 "offline_model.was_met()",
-                f"{len(left)} faults have not all happened",
-                (f"{one['fault']}: {one['taken']} times, {one['left']} left, match {one['match']}" for one in left),
+                f"{len(unmet)} faults have not all happened",
+                (
+                    f"{fault['fault']}: {fault['taken']} times, {fault['left']} left, match {fault['match']}"
+                    for fault in unmet
+                ),
                 "no request fitted: see offline_model.requests() for those that came",
             )
         return True
 
     def requests(self) -> list[Mapping[str, Any]]:
         """The requests to the model, newest last: role, model, fault, status, usage."""
-        found: list[Mapping[str, Any]] = self._http.get("/admin/requests").json()["requests"]
-        return found
+        rows: list[Mapping[str, Any]] = self._http.get("/admin/requests").json()["requests"]
+        return rows
 
     def calm(self) -> None:
         """Forget all faults."""

@@ -16,7 +16,7 @@ import pytest
 # Loaded in every pytest run where the package is installed: slow imports stand in the functions that need them.
 if TYPE_CHECKING:
     from bulkhead.testing.fake_world import FakeWorld, FakeWorldEffects
-    from bulkhead.testing.faults import Faults
+    from bulkhead.testing.faults import MeshFaults
     from bulkhead.testing.loop_thread import LoopThread
     from bulkhead.testing.mesh_backend import Stage
     from bulkhead.testing.mesh_under_test import MeshUnderTest
@@ -89,14 +89,14 @@ Open = Callable[[str, Path], "Stage"]
 def _bulkhead_open(
     request: pytest.FixtureRequest, _bulkhead_loop: "LoopThread", bulkhead_settings: Mapping[str, Any]
 ) -> Open:
-    from bulkhead.testing.mesh_backend import Wishes, find
+    from bulkhead.testing.mesh_backend import StageOptions, find_stage
     from bulkhead.tools.packs import PackError
     from bulkhead.tools.packs import folder as places
 
     packs, disk_mib = tuple(request.config.getini(PACKS)), int(request.config.getini(DISK))
 
-    def opened(mode: str, folder: Path) -> "Stage":
-        stage: Stage = find(mode)(Wishes(folder, packs, bulkhead_settings, disk_mib))
+    def open_stage(mode: str, folder: Path) -> "Stage":
+        stage: Stage = find_stage(mode)(StageOptions(folder, packs, bulkhead_settings, disk_mib))
         try:
             for pack in packs:
                 places(pack)
@@ -106,7 +106,7 @@ def _bulkhead_open(
             pytest.fail(f'bulkhead_packs: {error} (for pytest: pythonpath = ["."] names its folder)', pytrace=False)
         return stage
 
-    return opened
+    return open_stage
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +159,7 @@ def mesh_processes(
     _bulkhead_tenants: Iterator[str],
 ) -> "Iterator[MeshUnderTest]":
     """Every service a process with its own key, real nats-server and Redis; one mesh a session, a tenant per test."""
-    yield from _under_test(request, _bulkhead_processes, _bulkhead_loop, _next(_bulkhead_tenants))
+    yield from _under_test(request, _bulkhead_processes, _bulkhead_loop, _next_tenant(_bulkhead_tenants))
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def mesh(
     _bulkhead_tenants: Iterator[str],
 ) -> "Iterator[MeshUnderTest]":
     """Every service a container of the images that run in production; one mesh a session, a tenant per test."""
-    yield from _under_test(request, _bulkhead_containers, _bulkhead_loop, _next(_bulkhead_tenants))
+    yield from _under_test(request, _bulkhead_containers, _bulkhead_loop, _next_tenant(_bulkhead_tenants))
 
 
 @pytest.fixture
@@ -189,8 +189,8 @@ def run_tool(
 
 
 @pytest.fixture
-def faults(request: pytest.FixtureRequest) -> "Faults":
-    """What goes wrong on purpose in the mesh of this test; name the mesh before it in the test's arguments."""
+def faults(request: pytest.FixtureRequest) -> "MeshFaults":
+    """Faults on purpose in the mesh of this test; name the mesh before it in the test's arguments."""
     return _the_mesh(request, "faults").faults
 
 
@@ -202,11 +202,11 @@ def offline_model(request: pytest.FixtureRequest) -> "ModelUnderTest":
 
 @pytest.fixture
 def effects(_bulkhead_outside: "FakeWorld", effects_url: str) -> "Iterator[FakeWorldEffects]":
-    """What the tools have really done to the world outside since this test began."""
+    """Effects that the tools have really had on the world outside since this test began."""
     from bulkhead.testing.fake_world import FakeWorldEffects
 
     yield FakeWorldEffects(_bulkhead_outside, effects_url)
-    _bulkhead_outside.calm()
+    _bulkhead_outside.clear_faults()
 
 
 def _under_test(
@@ -214,30 +214,30 @@ def _under_test(
 ) -> "Iterator[MeshUnderTest]":
     from bulkhead.testing.mesh_under_test import MeshUnderTest
 
-    found = MeshUnderTest(stage, loop, tenant)
-    request.node.stash.setdefault(_MESHES, []).append(found)
+    under_test = MeshUnderTest(stage, loop, tenant)
+    request.node.stash.setdefault(_MESHES, []).append(under_test)
     request.node.stash[_FOLDER] = _evidence_folder(request)
-    yield found
-    request.node.stash[_MESHES].remove(found)
-    found.close()
+    yield under_test
+    request.node.stash[_MESHES].remove(under_test)
+    under_test.close()
 
 
 def _the_mesh(request: pytest.FixtureRequest, asked: str) -> "MeshUnderTest":
-    found: list[MeshUnderTest] = request.node.stash.get(_MESHES, [])
-    if len(found) == 1:
-        return found[0]
+    meshes: list[MeshUnderTest] = request.node.stash.get(_MESHES, [])
+    if len(meshes) == 1:
+        return meshes[0]
     names = ("mesh_memory", "mesh_processes", "mesh")
     how = f"name one of {', '.join(names)} before {asked} in the test's arguments"
-    if found:
-        how = f"this test has {len(found)} meshes: say whose, as in `mesh_processes.{asked}`"
+    if meshes:
+        how = f"this test has {len(meshes)} meshes: say whose, as in `mesh_processes.{asked}`"
     pytest.fail(f"fixture {asked!r} belongs to the mesh of a test: {how}", pytrace=False)
 
 
-def _next(tenants: Iterator[str]) -> str:
-    found = next(tenants, None)
-    if found is None:
+def _next_tenant(tenants: Iterator[str]) -> str:
+    tenant = next(tenants, None)
+    if tenant is None:
         pytest.fail("more tests than a mesh has tenants; split the session (pytest -n 2, or two runs)", pytrace=False)
-    return found
+    return tenant
 
 
 # When a test fails
@@ -250,20 +250,22 @@ def pytest_runtest_makereport(
     """While the mesh still stands, its journal, timelines and logs are written down."""
     report = yield
     if call.when == "call" and report.failed:
-        for one in item.stash.get(_MESHES, []):
+        for failed_mesh in item.stash.get(_MESHES, []):
             from bulkhead.testing import failure_artifacts
 
             folder = item.stash[_FOLDER]
-            whole = folder if len(item.stash[_MESHES]) == 1 else folder / one.mode
-            report.sections.append((f"bulkhead: {one!r}", "\n".join(failure_artifacts.leave(one, whole))))
+            mesh_folder = folder if len(item.stash[_MESHES]) == 1 else folder / failed_mesh.mode
+            report.sections.append(
+                (f"bulkhead: {failed_mesh!r}", "\n".join(failure_artifacts.leave_artifacts(failed_mesh, mesh_folder)))
+            )
     return report
 
 
 def _evidence_folder(request: pytest.FixtureRequest) -> Path:
     config = request.config
-    wanted: str = config.getoption("--bulkhead-evidence") or config.getini(EVIDENCE)
+    chosen_folder: str = config.getoption("--bulkhead-evidence") or config.getini(EVIDENCE)
     name = re.sub(r"[^\w.-]+", "-", request.node.nodeid).strip("-")[-MAX_FOLDER_CHARS:]
-    if wanted:
-        return config.rootpath / wanted / name
+    if chosen_folder:
+        return config.rootpath / chosen_folder / name
     factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
     return factory.getbasetemp() / "bulkhead" / name

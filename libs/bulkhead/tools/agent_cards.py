@@ -12,7 +12,7 @@ from typing import Any
 import rfc8785
 
 from bulkhead.tools.agents_file import CardPin
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
 
 SIGNATURES = "signatures"
@@ -21,21 +21,21 @@ MAX_SKILLS_SHOWN = 8
 MAX_SKILL_CHARS = 80
 
 
-class Unfit(ValueError):
+class UnfitCard(ValueError):
     """A card that cannot be used; the message says why."""
 
 
 def card_of(raw: bytes) -> dict[str, Any]:
     """The card of a body. Raises Unfit."""
     if len(raw) > bounds.MAX_CARD_BYTES:
-        raise Unfit(f"its card is longer than {bounds.MAX_CARD_BYTES} bytes")
+        raise UnfitCard(f"its card is longer than {bounds.MAX_CARD_BYTES} bytes")
     try:
-        found = json.loads(raw)
+        card = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Unfit(f"its card is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise Unfit("its card is no JSON object")
-    return found
+        raise UnfitCard(f"its card is no JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise UnfitCard("its card is no JSON object")
+    return card
 
 
 def digest_of(card: Mapping[str, Any]) -> str:
@@ -43,25 +43,31 @@ def digest_of(card: Mapping[str, Any]) -> str:
     try:
         return hashlib.sha256(rfc8785.dumps({k: v for k, v in card.items() if k != SIGNATURES})).hexdigest()
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
-        raise Unfit(f"its card has no canonical form: {error}") from error
+        raise UnfitCard(f"its card has no canonical form: {error}") from error
 
 
-def pin(name: str, card: Mapping[str, Any]) -> CardPin:
+def pin_card(name: str, card: Mapping[str, Any]) -> CardPin:
     """The pin of an agent. Raises Unfit."""
-    return CardPin(digest=digest_of(card), description=_described(name, card), card=dict(card))
+    return CardPin(digest=digest_of(card), description=_describe_agent(name, card), card=dict(card))
 
 
-def _described(name: str, card: Mapping[str, Any]) -> str:
-    words = clean(_text(card.get("description")) or _text(card.get("name")), bounds.MAX_MCP_DESCRIPTION_CHARS)
+def _describe_agent(name: str, card: Mapping[str, Any]) -> str:
+    words = clean_line(
+        _as_text(card.get("description")) or _as_text(card.get("name")), bounds.MAX_MCP_DESCRIPTION_CHARS
+    )
     skills = card.get("skills")
-    named = [clean(_text(one.get("name")), MAX_SKILL_CHARS) for one in _list(skills) if isinstance(one, dict)]
-    told = f" It names as its skills: {'; '.join(filter(None, named[:MAX_SKILLS_SHOWN]))}." if any(named) else ""
-    return f"[the remote agent {name} says of itself, unchecked] {words or '(nothing)'}{told}"
+    named = [
+        clean_line(_as_text(skill.get("name")), MAX_SKILL_CHARS)
+        for skill in _as_list(skills)
+        if isinstance(skill, dict)
+    ]
+    skill_note = f" It names as its skills: {'; '.join(filter(None, named[:MAX_SKILLS_SHOWN]))}." if any(named) else ""
+    return f"[the remote agent {name} says of itself, unchecked] {words or '(nothing)'}{skill_note}"
 
 
-def _text(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _list(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []

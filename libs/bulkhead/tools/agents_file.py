@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from bulkhead.tools.catalog import ToolRow
 from bulkhead.tools.mcp_file import McpFileError, Reference, Strict, pins_path, text_of
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.provenance import Sink, SinkKind
@@ -61,7 +61,8 @@ class RemoteAgent(Strict):
     """One agent. card: the URL of its card; one without a path has it at /.well-known/agent-card.json.
 
     headers: of every request, by reference. tenants: who may use it; every tenant whose tools name it when left out.
-    effect: `read` only where it changes nothing outside; its calls are repeated, and cut by every halt. egress: it
+    effect: `read_agents_file` only where it changes nothing outside; its calls are repeated, and cut by every halt.
+    egress: it
     sends what it is told out of the house. price_usd_micros: reserved before each call and charged with it.
     timeout_ms: for the whole of its task. silence_ms: so long it may say nothing. on_error: `undone` where it has
     changed nothing when it says that it failed; such a call of a write is else uncertain. private: its address may be
@@ -92,8 +93,8 @@ class RemoteAgent(Strict):
             raise ValueError("must be an http(s) URL without credentials; a token belongs into `headers`")
         return url
 
-    def allows(self, tenant: str) -> bool:
-        """Whether a tenant may use it."""
+    def allows_tenant(self, tenant: str) -> bool:
+        """True for a tenant that may use it."""
         return not self.tenants or tenant in self.tenants
 
 
@@ -122,10 +123,10 @@ class AgentsFile:
     agents: Mapping[str, RemoteAgent]
     pins: Mapping[str, CardPin]
 
-    def tools(self) -> dict[str, AgentTool]:
+    def pinned_tools(self) -> dict[str, AgentTool]:
         """Every pinned agent, by the name of its tool."""
         return {
-            tool_of(name): AgentTool(name, declared, self.pins[name], _row(name, declared, self.pins[name]))
+            tool_of(name): AgentTool(name, declared, self.pins[name], _build_row(name, declared, self.pins[name]))
             for name, declared in self.agents.items()
             if name in self.pins
         }
@@ -140,25 +141,25 @@ def tool_of(agent: str) -> str:
     return AGENT_TOOL + agent
 
 
-def read(file: Path | None) -> AgentsFile:
+def read_agents_file(file: Path | None) -> AgentsFile:
     """Both files; nothing where none is set. Raises AgentsFileError."""
     if file is None:
         return AgentsFile({}, {})
     try:
-        return AgentsFile(_agents(file), _pins(pins_path(file)))
+        return AgentsFile(_read_agents(file), _read_pins(pins_path(file)))
     except McpFileError as error:
         raise AgentsFileError(str(error)) from error
 
 
-def rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
+def agent_rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
     """Rows of all pinned agents. known: tools that have their names already. Raises AgentsFileError."""
-    tools = read(file).tools()
-    if taken := sorted(set(tools) & set(known)):
-        raise AgentsFileError(f"{file}: {taken[0]} is a tool of the mesh already; give the agent another name")
+    tools = read_agents_file(file).pinned_tools()
+    if duplicates := sorted(set(tools) & set(known)):
+        raise AgentsFileError(f"{file}: {duplicates[0]} is a tool of the mesh already; give the agent another name")
     return tuple(tool.row for tool in tools.values())
 
 
-def _row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
+def _build_row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
     spec = ToolSpec(
         name=tool_of(name),
         description=pin.description,
@@ -166,7 +167,7 @@ def _row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
         effect=declared.effect,
         idempotent=True,  # By its key: a repeated call finds the remote's task on record.
         timeout_ms=declared.timeout_ms,
-        sinks=tuple(Sink(argument=f"/{one.lstrip('/')}", kind=kind) for one, kind in declared.sinks.items()),
+        sinks=tuple(Sink(argument=f"/{argument.lstrip('/')}", kind=kind) for argument, kind in declared.sinks.items()),
         egress=declared.egress,
         most_calls=declared.most_calls,
         four_eyes=declared.four_eyes,
@@ -174,7 +175,7 @@ def _row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
     return ToolRow(spec, declared.max_output_bytes, (), price_usd_micros=declared.price_usd_micros)
 
 
-def _agents(file: Path) -> dict[str, RemoteAgent]:
+def _read_agents(file: Path) -> dict[str, RemoteAgent]:
     try:
         declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_AGENTS_FILE"))
     except yaml.YAMLError as error:
@@ -182,30 +183,30 @@ def _agents(file: Path) -> dict[str, RemoteAgent]:
     agents = declared.get("agents") if isinstance(declared, dict) else None
     if not isinstance(agents, dict) or set(declared) != {"agents"} or len(agents) > bounds.MAX_AGENTS:
         raise AgentsFileError(f"{file} must hold a mapping `agents:` of at most {bounds.MAX_AGENTS} agents alone")
-    found: dict[str, RemoteAgent] = {}
+    by_name: dict[str, RemoteAgent] = {}
     for name, row in agents.items():
         if not isinstance(name, str) or not AGENT_NAME.fullmatch(name):
             raise AgentsFileError(f"{file}: {name!r} is no name of an agent: lower-case letters, digits, _; 32 at most")
         try:
-            found[name] = RemoteAgent.model_validate(row)
+            by_name[name] = RemoteAgent.model_validate(row)
         except ValidationError as error:
-            raise AgentsFileError(f"{file}: {name}: {misfits(error, RemoteAgent)[0]}") from error
-        if urlsplit(found[name].card).scheme == "http" and not found[name].private:
-            what = f"{file}: {name}: its card is at plain http, where anybody on the way can change it"
-            raise AgentsFileError(f"{what}; use https, or say `private: true` of an agent in your own network")
-    return found
+            raise AgentsFileError(f"{file}: {name}: {find_misfits(error, RemoteAgent)[0]}") from error
+        if urlsplit(by_name[name].card).scheme == "http" and not by_name[name].private:
+            message = f"{file}: {name}: its card is at plain http, where anybody on the way can change it"
+            raise AgentsFileError(f"{message}; use https, or say `private: true` of an agent in your own network")
+    return by_name
 
 
-def _pins(file: Path) -> dict[str, CardPin]:
+def _read_pins(file: Path) -> dict[str, CardPin]:
     if not file.exists():
         return {}
-    again = "take it away and pin the agents again: bulkhead agents add"
+    advice = "take it away and pin the agents again: bulkhead agents add"
     try:
-        given = json.loads(text_of(file, MAX_PINS_BYTES, again))
-        return {str(name): CardPin.model_validate(row) for name, row in dict(given).items()}
+        document = json.loads(text_of(file, MAX_PINS_BYTES, advice))
+        return {str(name): CardPin.model_validate(row) for name, row in dict(document).items()}
     except ValidationError as error:
-        raise AgentsFileError(f"{file}: {misfits(error, CardPin)[0]}; {again}") from error
+        raise AgentsFileError(f"{file}: {find_misfits(error, CardPin)[0]}; {advice}") from error
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, McpFileError):
             raise
-        raise AgentsFileError(f"{file} does not hold pins: {error}; {again}") from error
+        raise AgentsFileError(f"{file} does not hold pins: {error}; {advice}") from error

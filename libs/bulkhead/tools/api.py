@@ -55,7 +55,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """No HTTP answer. sent: the request may have reached the server. partial: a part of the answer came."""
+    """Lack of an HTTP answer. sent: the request may have reached the server. partial: a part of the answer came."""
 
     reason: str
     sent: bool
@@ -68,7 +68,7 @@ class Unanswered:
 
 
 class World(Protocol):
-    """How tools touch the world; tool_executor's effects.py implements it."""
+    """The means by which tools touch the world; tool_executor's effects.py implements it."""
 
     async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
         """GET from this very address, following nothing."""

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from bulkhead.tools import packs as packages
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Sink
 from bulkhead_contracts.tool import ToolSpec
@@ -84,30 +84,30 @@ class ToolRow:
 
 
 @cache
-def rows(packs: tuple[str, ...] = ()) -> tuple[ToolRow, ...]:
+def tool_rows(packs: tuple[str, ...] = ()) -> tuple[ToolRow, ...]:
     """All declared tools. Raises ValueError (PackError) that names the tool or the pack that is declared wrongly."""
-    found = {row.spec.name: row for row in _read(OWN, "")}
+    by_name = {row.spec.name: row for row in _read_rows(OWN, "")}
     for pack in packs:
         path = packages.folder(pack) / packages.TOOLS_FILE
-        for row in _read(path, pack) if path.is_file() else ():
-            if (name := row.spec.name) in found:
-                whose = found[name].pack or "the mesh"
+        for row in _read_rows(path, pack) if path.is_file() else ():
+            if (name := row.spec.name) in by_name:
+                whose = by_name[name].pack or "the mesh"
                 raise packages.PackError(f"{path}: {name} is a tool of {whose} already; give it another name")
-            found[name] = row
-    return tuple(found.values())
+            by_name[name] = row
+    return tuple(by_name.values())
 
 
 def file_rows(path: Path) -> tuple[ToolRow, ...]:
     """Rows of a file of this form that belongs to no pack. Raises ValueError (PackError)."""
-    return _read(path, path.stem, alone=True)
+    return _read_rows(path, path.stem, alone=True)
 
 
-def specs(configured: Collection[str] = (), packs: tuple[str, ...] = ()) -> tuple[ToolSpec, ...]:
+def tool_specs(configured: Collection[str] = (), packs: tuple[str, ...] = ()) -> tuple[ToolSpec, ...]:
     """Specs of the tools whose required settings are among `configured` (by name, e.g. {"counter_url"})."""
-    return tuple(row.spec for row in rows(packs) if set(row.requires) <= set(configured))
+    return tuple(row.spec for row in tool_rows(packs) if set(row.requires) <= set(configured))
 
 
-def _read(path: Path, pack: str, *, alone: bool = False) -> tuple[ToolRow, ...]:
+def _read_rows(path: Path, pack: str, *, alone: bool = False) -> tuple[ToolRow, ...]:
     if not pack:
         return tuple(row_of(name, declared) for name, declared in yaml.safe_load(path.read_text()).items())
     try:
@@ -117,29 +117,29 @@ def _read(path: Path, pack: str, *, alone: bool = False) -> tuple[ToolRow, ...]:
             raise ValueError(f"it is longer than {MAX_TOOLS_FILE_BYTES} bytes; at most so much is read")
         declared = yaml.safe_load(raw.decode())
         skip = {"function"} if alone else set()  # Where it lies is of no interest to who only reads of it.
-        found = tuple(
-            row_of(str(name), {key: value for key, value in dict(one).items() if key not in skip}, pack)
-            for name, one in dict(declared or {}).items()
+        pack_rows = tuple(
+            row_of(str(name), {key: value for key, value in dict(declared_row).items() if key not in skip}, pack)
+            for name, declared_row in dict(declared or {}).items()
         )
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise packages.PackError(f"{path}: {why}; see the head of {OWN} for what a row holds") from error
-    if elsewhere := [row.spec.name for row in found if row.spec.served_by != "tool_executor"]:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise packages.PackError(f"{path}: {reason}; see the head of {OWN} for what a row holds") from error
+    if elsewhere := [row.spec.name for row in pack_rows if row.spec.served_by != "tool_executor"]:
         raise packages.PackError(f"{path}: {elsewhere[0]}: a pack's tools are served by tool_executor; drop served_by")
-    if inside := [row.spec.name for row in found if row.built_in]:
+    if inside := [row.spec.name for row in pack_rows if row.built_in]:
         raise packages.PackError(f"{path}: {inside[0]}: no tool of a pack is built in; drop built_in")
-    return found
+    return pack_rows
 
 
 def row_of(name: str, declared: Mapping[str, Any], pack: str = "") -> ToolRow:
     """One row of tools.yaml. Raises ValueError or KeyError for what is none."""
     try:
-        return _row_of(name, declared, pack)
+        return _build_row(name, declared, pack)
     except ValidationError as error:
-        raise ValueError(f"tools.yaml: {name}: {misfits(error, ToolSpec)[0]}") from error
+        raise ValueError(f"tools.yaml: {name}: {find_misfits(error, ToolSpec)[0]}") from error
 
 
-def _row_of(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
+def _build_row(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
     unknown = set(declared) - FIELDS
     if unknown:
         raise ValueError(f"tools.yaml: {name}: unknown fields {sorted(unknown)}; see the head of the file")
@@ -180,40 +180,40 @@ def _row_of(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
     return ToolRow(
         spec,
         bound,
-        _names(name, "requires", declared, "[desk_url]"),
+        _name_list(name, "requires", declared, "[desk_url]"),
         declared.get("network", False) is True,
         pack,
         bool(declared.get("built_in", False)),
-        _function(name, declared, pack),
-        _names(name, "credentials", declared, "[github]"),
+        _function_path(name, declared, pack),
+        _name_list(name, "credentials", declared, "[github]"),
         _error_rule(name, declared.get("error_if")),
         declared.get("check", False) is True,
     )
 
 
-def _names(name: str, field: str, declared: Mapping[str, Any], example: str) -> tuple[str, ...]:
-    found = declared.get(field) or ()
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
-        what = "settings" if field == "requires" else field
-        raise ValueError(f"tools.yaml: {name}: {field} must be a list of {what}, as in {example}")
-    return tuple(found)
+def _name_list(name: str, field: str, declared: Mapping[str, Any], example: str) -> tuple[str, ...]:
+    names = declared.get(field) or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(item, str) for item in names):
+        label = "settings" if field == "requires" else field
+        raise ValueError(f"tools.yaml: {name}: {field} must be a list of {label}, as in {example}")
+    return tuple(names)
 
 
-def _function(name: str, declared: Mapping[str, Any], pack: str) -> str:
-    found = declared.get("function", "")
-    module, _, attribute = str(found).partition(":")
-    if found and not (pack and attribute and f"{module}.".startswith(f"{pack}.")):
+def _function_path(name: str, declared: Mapping[str, Any], pack: str) -> str:
+    path = declared.get("function", "")
+    module, _, attribute = str(path).partition(":")
+    if path and not (pack and attribute and f"{module}.".startswith(f"{pack}.")):
         raise ValueError(f"tools.yaml: {name}: function must be module:name of a module of the pack; export it again")
-    return str(found)
+    return str(path)
 
 
 def _error_rule(name: str, declared: Any) -> ErrorRule | None:
     if declared is None:
         return None
     try:
-        found = ErrorRule(**declared)
-        if all(isinstance(one, str) and one[:1] in ("", "/") for one in (found.pointer, found.message)):
-            return found
+        rule = ErrorRule(**declared)
+        if all(isinstance(pointer, str) and pointer[:1] in ("", "/") for pointer in (rule.pointer, rule.message)):
+            return rule
     except TypeError:
         pass
     example = "{pointer: /error} or {pointer: /status, equals: failed, message: /reason}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.schemas import argument_texts, description, plain
+from bulkhead.tools.schemas import argument_texts, function_description, inline_references
 
 if TYPE_CHECKING:
     from bulkhead_contracts.provenance import Isolation, SinkKind
@@ -70,7 +70,7 @@ def tool(
     it cannot tell. Raises TypeError where the function cannot be one: a parameter without a type, no docstring, no
     type of what it returns.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "effect": effect,
         "idempotent": effect == "read" if idempotent is None else idempotent,
         "isolation": isolation if isolation != "none" else None,
@@ -87,20 +87,20 @@ def tool(
         "check": check is not None,
     }
 
-    def decorate(function: F) -> F:
-        declared = _declared(function, name or function.__name__, given)
+    def declare_function(function: F) -> F:
+        declared = _build_declaration(function, name or function.__name__, options)
         if check is not None:
-            declared = replace(declared, check=_checks(check, declared))
+            declared = replace(declared, check=_validated_check(check, declared))
         setattr(function, ATTRIBUTE, declared)
         return function
 
-    return decorate
+    return declare_function
 
 
 def declaration_of(function: object) -> Declaration | None:
     """The declaration of a decorated function; None for anything else."""
-    found = getattr(function, ATTRIBUTE, None)
-    return found if isinstance(found, Declaration) else None
+    declaration = getattr(function, ATTRIBUTE, None)
+    return declaration if isinstance(declaration, Declaration) else None
 
 
 def run_of(function: object) -> Run:
@@ -112,16 +112,20 @@ def run_of(function: object) -> Run:
     if inspect.iscoroutinefunction(declared.function):
 
         async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
-            given = _given(declared, arguments, call)
-            return given if isinstance(given, Failed) else _told(declared, await declared.function(**given))
+            keywords = _bind_arguments(declared, arguments, call)
+            return (
+                keywords
+                if isinstance(keywords, Failed)
+                else _render_outcome(declared, await declared.function(**keywords))
+            )
 
         return run_async
 
-    def run(arguments: Arguments, call: Call) -> Done | Failed:
-        given = _given(declared, arguments, call)
-        return given if isinstance(given, Failed) else _told(declared, declared.function(**given))
+    def run_plain(arguments: Arguments, call: Call) -> Done | Failed:
+        keywords = _bind_arguments(declared, arguments, call)
+        return keywords if isinstance(keywords, Failed) else _render_outcome(declared, declared.function(**keywords))
 
-    return run
+    return run_plain
 
 
 def check_of(function: object) -> Run | None:
@@ -133,22 +137,30 @@ def check_of(function: object) -> Run | None:
         return None
     takes = inspect.signature(check).parameters
 
-    def chosen(given: dict[str, Any], call: Call) -> dict[str, Any]:
-        return {name: one for name, one in ({"call": call} | given).items() if name in takes}
+    def accepted_keywords(given: dict[str, Any], call: Call) -> dict[str, Any]:
+        return {name: value for name, value in ({"call": call} | given).items() if name in takes}
 
     if inspect.iscoroutinefunction(check):
 
         async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
-            given = _given(declared, arguments, call)
-            return given if isinstance(given, Failed) else _known(declared, await check(**chosen(given, call)))
+            keywords = _bind_arguments(declared, arguments, call)
+            return (
+                keywords
+                if isinstance(keywords, Failed)
+                else _check_outcome(declared, await check(**accepted_keywords(keywords, call)))
+            )
 
         return run_async
 
-    def run(arguments: Arguments, call: Call) -> Done | Failed:
-        given = _given(declared, arguments, call)
-        return given if isinstance(given, Failed) else _known(declared, check(**chosen(given, call)))
+    def run_plain(arguments: Arguments, call: Call) -> Done | Failed:
+        keywords = _bind_arguments(declared, arguments, call)
+        return (
+            keywords
+            if isinstance(keywords, Failed)
+            else _check_outcome(declared, check(**accepted_keywords(keywords, call)))
+        )
 
-    return run
+    return run_plain
 
 
 def was_made(name: str) -> Done:
@@ -156,44 +168,46 @@ def was_made(name: str) -> Done:
     return Done(f"{name} was made; what it answered was lost, and its check found it")
 
 
-def _known(declared: Declaration, value: Any) -> Any:
-    """What a check says, as an outcome."""
+def _check_outcome(declared: Declaration, value: Any) -> Any:
+    """The outcome of what a check says."""
     if value is True:
         return was_made(declared.name)
     if value is False:
-        what = f"{declared.name} was not made: its check found nothing of it"
-        return Failed(NOT_MADE, what, "call it again, if it is still wanted")
+        message = f"{declared.name} was not made: its check found nothing of it"
+        return Failed(NOT_MADE, message, "call it again, if it is still wanted")
     if value is None:
         return Failed("unknown", f"the check of {declared.name} cannot tell", "a person must look", effect="unknown")
-    return _told(declared, value)
+    return _render_outcome(declared, value)
 
 
-def _checks(check: Callable[..., Any], declared: Declaration) -> Callable[..., Any]:
+def _validated_check(check: Callable[..., Any], declared: Declaration) -> Callable[..., Any]:
     """The check of a tool. Raises TypeError where it cannot be called with what the tool is called with."""
     where = f"the check of {declared.name}"
     if inspect.iscoroutinefunction(check) != inspect.iscoroutinefunction(declared.function):
         raise TypeError(f"{where}: write it as the tool is written, both `def` or both `async def`")
-    known = {*declared.fields.values(), declared.call, "call"}
+    known_names = {*declared.fields.values(), declared.call, "call"}
     for name, parameter in inspect.signature(check).parameters.items():
-        if parameter.kind not in _KINDS or name not in known:
+        if parameter.kind not in _KINDS or name not in known_names:
             raise TypeError(f"{where} takes {name}, which is neither a parameter of the tool nor `call`")
     if get_type_hints(declared.function).get("return") in (bool, type(None)):
         raise TypeError(f"{where}: what it says could be taken for what the tool returns; let that return a text")
     return check
 
 
-def _given(declared: Declaration, arguments: Arguments, call: Call) -> dict[str, Any] | Failed:
+def _bind_arguments(declared: Declaration, arguments: Arguments, call: Call) -> dict[str, Any] | Failed:
     """Keyword arguments of the function; those that the caller left out stay with the function's own defaults."""
     try:
-        read = declared.arguments.model_validate(dict(arguments))
+        validated = declared.arguments.model_validate(dict(arguments))
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()[:5]]
+        wrong = [
+            f"{'.'.join(map(str, misfit['loc'])) or 'arguments'}: {misfit['msg']}" for misfit in error.errors()[:5]
+        ]
         return Failed("bad_arguments", "; ".join(wrong)[:2000], "send arguments that fit the tool's parameters")
-    found = {declared.fields[name]: getattr(read, name) for name in read.model_fields_set}
-    return found | ({declared.call: call} if declared.call else {})
+    keywords = {declared.fields[name]: getattr(validated, name) for name in validated.model_fields_set}
+    return keywords | ({declared.call: call} if declared.call else {})
 
 
-def _told(declared: Declaration, value: Any) -> Any:
+def _render_outcome(declared: Declaration, value: Any) -> Any:
     """The outcome. What is neither a text nor of the declared type goes on as it is: the executor names it."""
     if isinstance(value, Done | Failed):
         return value
@@ -202,7 +216,7 @@ def _told(declared: Declaration, value: Any) -> Any:
     return Done(value) if isinstance(value, str) else value
 
 
-def _declared(function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Declaration:
+def _build_declaration(function: Callable[..., Any], name: str, given: Mapping[str, Any]) -> Declaration:
     where = f"{function.__module__}.{function.__qualname__}"
     if (
         not inspect.isfunction(function)
@@ -214,23 +228,23 @@ def _declared(function: Callable[..., Any], name: str, given: Mapping[str, Any])
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(f"{where}: {error}; define or import the type above the function") from error
-    told = description(function)
-    if not told:
+    summary = function_description(function)
+    if not summary:
         raise TypeError(f"{where} has no docstring; models choose a tool by its first sentences")
     if "return" not in hints:
         raise TypeError(f"{where} does not say what it returns; write `-> str`, or a model for JSON")
-    fields, call = _parameters(function, hints, where)
+    fields, call = _read_parameters(function, hints, where)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
     try:
-        made: dict[str, Any] = {field: value for field, (_, value) in fields.items()}
-        arguments = create_model(name, __config__=config, **made)
-        parameters = plain(arguments.model_json_schema())
-        output = _output(hints["return"])
-        schema = plain(output.json_schema(mode="serialization")) if output is not None else None
+        definitions: dict[str, Any] = {field: value for field, (_, value) in fields.items()}
+        arguments = create_model(name, __config__=config, **definitions)
+        parameters = inline_references(arguments.model_json_schema())
+        output = _output_adapter(hints["return"])
+        schema = inline_references(output.json_schema(mode="serialization")) if output is not None else None
     except (PydanticUserError, ValueError) as error:
         raise TypeError(f"{where}: a type in it has no JSON Schema: {str(error).splitlines()[0]}") from error
     parameters.setdefault("properties", {})
-    row: dict[str, Any] = {"description": told, "function": f"{function.__module__}:{function.__qualname__}"}
+    row: dict[str, Any] = {"description": summary, "function": f"{function.__module__}:{function.__qualname__}"}
     row |= {field: value for field, value in given.items() if value or field == "idempotent"}
     row |= {"parameters": parameters} | ({"output": schema} if schema is not None else {})
     return Declaration(
@@ -238,7 +252,7 @@ def _declared(function: Callable[..., Any], name: str, given: Mapping[str, Any])
     )
 
 
-def _parameters(
+def _read_parameters(
     function: Callable[..., Any], hints: Mapping[str, Any], where: str
 ) -> tuple[dict[str, tuple[str, Any]], str]:
     """Fields of the model of arguments (name of the parameter, its definition), and the parameter of the Call."""
@@ -253,18 +267,18 @@ def _parameters(
             call = name
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        more: dict[str, Any] = {"description": texts[name]} if name in texts else {}
+        extra: dict[str, Any] = {"description": texts[name]} if name in texts else {}
         # By an alias: a parameter may be called as something that a model has itself, as `copy` or `json`.
-        fields[f"field_{len(fields)}"] = name, (hints[name], Field(default, alias=name, **more))
+        fields[f"field_{len(fields)}"] = name, (hints[name], Field(default, alias=name, **extra))
     return fields, call
 
 
-def _output(returns: Any) -> TypeAdapter[Any] | None:
+def _output_adapter(returns: Any) -> TypeAdapter[Any] | None:
     parts = get_args(returns) if get_origin(returns) in (Union, types.UnionType) else (returns,)
-    left = [part for part in parts if part not in (Done, Failed)]
-    if not left or left == [str]:
+    result_types = [part for part in parts if part not in (Done, Failed)]
+    if not result_types or result_types == [str]:
         return None
-    if any(part in (None, type(None), Any) for part in left):
+    if any(part in (None, type(None), Any) for part in result_types):
         raise ValueError("it returns nothing, or anything; a model reads what a tool returns: say what it is")
-    whole: Any = Union[tuple(left)]  # noqa: UP007 - of parts that are known when it runs
-    return TypeAdapter(whole)
+    returned_type: Any = Union[tuple(result_types)]  # noqa: UP007 - of parts that are known when it runs
+    return TypeAdapter(returned_type)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bulkhead.tools.catalog import ToolRow
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Sink, SinkKind
 from bulkhead_contracts.tool import Effect, ToolSpec
@@ -44,7 +44,7 @@ class Reference(Strict):
 
     file: Path
 
-    def header(self) -> str:
+    def read_header(self) -> str:
         """The value as a header carries it. Raises ValueError, which says why and never quotes the value: the HTTP
         library would, to a model and the logs."""
         try:
@@ -58,13 +58,13 @@ class Reference(Strict):
         return value
 
 
-class Terms(Strict):
-    """What the operator declares of one tool: the server's own word on it is believed nowhere.
+class McpToolTerms(Strict):
+    """The operator's declaration of one tool: the server's own word on it is believed nowhere.
 
-    A tool that is not declared is a write that honours no idempotency key: each argument is a sink, its outcome is
-    never repeated. idempotent: a repeated call with the same arguments changes nothing more, or the server honours the
-    key in `_meta["bulkhead/idempotency_key"]`. on_error: `undone` where it has changed nothing when it says that it
-    failed; such a call of a write is else uncertain, and a person is asked.
+    A tool that is not declared is a write that honours no idempotency key: each argument is a sink, its outcome
+    is never repeated. idempotent: a repeated call with the same arguments changes nothing more, or the server
+    honours the key in `_meta["bulkhead/idempotency_key"]`. on_error: `undone` where it has changed nothing when
+    it says that it failed; such a call of a write is else uncertain, and a person is asked.
     """
 
     effect: Effect = "write"
@@ -94,7 +94,7 @@ class McpServer(Strict):
     tenants: tuple[Token, ...] = ()
     timeout_ms: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_TIMEOUT_MS)] = bounds.DEFAULT_TOOL_TIMEOUT_MS
     max_output_bytes: Annotated[int, Field(ge=1, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = bounds.MAX_TOOL_OUTPUT_BYTES
-    tools: dict[str, Terms] = {}
+    tools: dict[str, McpToolTerms] = {}
 
     @field_validator("urls")
     @classmethod
@@ -118,12 +118,12 @@ class McpServer(Strict):
             raise ValueError("headers are of `urls`; a command gets its secrets by `env`")
         return self
 
-    def allows(self, tenant: str) -> bool:
-        """Whether a tenant may use it."""
+    def allows_tenant(self, tenant: str) -> bool:
+        """True for a tenant that may use it."""
         return not self.tenants or tenant in self.tenants
 
 
-class Pin(Strict):
+class McpToolPin(Strict):
     """One tool as it was when the operator looked at it: what models see of it, and the digest of all that the server
     said of it. tool: the server's own name."""
 
@@ -136,7 +136,7 @@ class Pin(Strict):
 class PinnedServer(Strict):
     """tools: pins by the names that they have in the mesh. left_out: the server's other tools, and why."""
 
-    tools: Annotated[dict[str, Pin], Field(max_length=bounds.MAX_MCP_TOOLS)] = {}
+    tools: Annotated[dict[str, McpToolPin], Field(max_length=bounds.MAX_MCP_TOOLS)] = {}
     left_out: dict[str, str] = {}
 
 
@@ -145,13 +145,13 @@ class McpTool:
     """A pinned tool of a server, with the row that models and policies see."""
 
     server: str
-    pin: Pin
+    pin: McpToolPin
     row: ToolRow
-    terms: Terms
+    terms: McpToolTerms
 
     @property
-    def repeatable(self) -> bool:
-        """Whether a call may be made again when nobody knows whether it was done."""
+    def is_repeatable(self) -> bool:
+        """True when a call may be made again when nobody knows whether it was done."""
         return self.row.spec.effect == "read" or self.row.spec.idempotent
 
 
@@ -162,10 +162,10 @@ class McpFile:
     servers: Mapping[str, McpServer]
     pins: Mapping[str, PinnedServer]
 
-    def tools(self) -> dict[str, McpTool]:
+    def pinned_tools(self) -> dict[str, McpTool]:
         """Every pinned tool of every server, by its name in the mesh."""
         return {
-            name: _tool(name, pin, server, self.servers[server])
+            name: _build_tool(name, pin, server, self.servers[server])
             for server, pinned in self.pins.items()
             if server in self.servers
             for name, pin in pinned.tools.items()
@@ -173,7 +173,7 @@ class McpFile:
 
     def tenants_of(self) -> dict[str, tuple[str, ...]]:
         """The tools that are for some tenants alone, with those."""
-        return {name: who for name, tool in self.tools().items() if (who := self.servers[tool.server].tenants)}
+        return {name: who for name, tool in self.pinned_tools().items() if (who := self.servers[tool.server].tenants)}
 
 
 def pins_path(file: Path) -> Path:
@@ -181,30 +181,30 @@ def pins_path(file: Path) -> Path:
     return file.with_name(file.stem + PINS_SUFFIX)
 
 
-def read(file: Path | None) -> McpFile:
+def read_mcp_file(file: Path | None) -> McpFile:
     """Both files; nothing where none is set. Raises McpFileError."""
     if file is None:
         return McpFile({}, {})
-    found = McpFile(_servers(file), _pins(pins_path(file)))
+    mcp_file = McpFile(_read_servers(file), _read_pins(pins_path(file)))
     try:
-        found.tools()
+        mcp_file.pinned_tools()
     except ValidationError as error:
         raise McpFileError(
-            f"{pins_path(file)}: {misfits(error, ToolSpec)[0]}; take it away and pin the servers again"
+            f"{pins_path(file)}: {find_misfits(error, ToolSpec)[0]}; take it away and pin the servers again"
         ) from error
-    return found
+    return mcp_file
 
 
-def rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
+def mcp_rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRow, ...]:
     """Rows of all pinned tools. known: tools that have their names already. Raises McpFileError."""
-    tools = read(file).tools()
-    if taken := sorted(set(tools) & set(known)):
-        raise McpFileError(f"{file}: {taken[0]} is a tool of the mesh already; give its MCP server another name")
+    tools = read_mcp_file(file).pinned_tools()
+    if duplicates := sorted(set(tools) & set(known)):
+        raise McpFileError(f"{file}: {duplicates[0]} is a tool of the mesh already; give its MCP server another name")
     return tuple(tool.row for tool in tools.values())
 
 
-def _tool(name: str, pin: Pin, server_name: str, server: McpServer) -> McpTool:
-    terms = server.tools.get(pin.tool, Terms())
+def _build_tool(name: str, pin: McpToolPin, server_name: str, server: McpServer) -> McpTool:
+    terms = server.tools.get(pin.tool, McpToolTerms())
     spec = ToolSpec(
         name=name,
         description=pin.description,
@@ -220,7 +220,7 @@ def _tool(name: str, pin: Pin, server_name: str, server: McpServer) -> McpTool:
     return McpTool(server_name, pin, ToolRow(spec, server.max_output_bytes, ()), terms)
 
 
-def _servers(file: Path) -> dict[str, McpServer]:
+def _read_servers(file: Path) -> dict[str, McpServer]:
     try:
         declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
     except yaml.YAMLError as error:
@@ -228,30 +228,30 @@ def _servers(file: Path) -> dict[str, McpServer]:
     servers = declared.get("servers") if isinstance(declared, dict) else None
     if not isinstance(servers, dict) or set(declared) != {"servers"} or len(servers) > bounds.MAX_MCP_SERVERS:
         raise McpFileError(f"{file} must hold a mapping `servers:` of at most {bounds.MAX_MCP_SERVERS} servers alone")
-    found: dict[str, McpServer] = {}
+    by_name: dict[str, McpServer] = {}
     for name, row in servers.items():
         if not isinstance(name, str) or not SERVER_NAME.fullmatch(name):
             raise McpFileError(f"{file}: {name!r} is no name of a server: lower-case letters, digits, _; 24 at most")
         try:
-            found[name] = McpServer.model_validate(row)
+            by_name[name] = McpServer.model_validate(row)
         except ValidationError as error:
-            raise McpFileError(f"{file}: {name}: {misfits(error, McpServer)[0]}") from error
-    return found
+            raise McpFileError(f"{file}: {name}: {find_misfits(error, McpServer)[0]}") from error
+    return by_name
 
 
-def _pins(file: Path) -> dict[str, PinnedServer]:
+def _read_pins(file: Path) -> dict[str, PinnedServer]:
     if not file.exists():
         return {}
-    again = "take it away and pin the servers again: bulkhead mcp pin"
+    advice = "take it away and pin the servers again: bulkhead mcp pin"
     try:
-        given = json.loads(text_of(file, MAX_PINS_BYTES, again))
-        return {str(name): PinnedServer.model_validate(row) for name, row in dict(given).items()}
+        document = json.loads(text_of(file, MAX_PINS_BYTES, advice))
+        return {str(name): PinnedServer.model_validate(row) for name, row in dict(document).items()}
     except ValidationError as error:
-        raise McpFileError(f"{file}: {misfits(error, PinnedServer)[0]}; {again}") from error
+        raise McpFileError(f"{file}: {find_misfits(error, PinnedServer)[0]}; {advice}") from error
     except (ValueError, TypeError, RecursionError) as error:
         if isinstance(error, McpFileError):
             raise
-        raise McpFileError(f"{file} does not hold pins: {error}; {again}") from error
+        raise McpFileError(f"{file} does not hold pins: {error}; {advice}") from error
 
 
 def text_of(file: Path, most: int, mend: str) -> str:
@@ -263,5 +263,5 @@ def text_of(file: Path, most: int, mend: str) -> str:
             raise McpFileError(f"{file} is longer than {most} bytes; at most so much is read")
         return raw.decode()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text"
-        raise McpFileError(f"{file} cannot be read: {why}; {mend}") from error
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise McpFileError(f"{file} cannot be read: {reason}; {mend}") from error

@@ -46,25 +46,25 @@ def folder(name: str) -> Path:
     """Folder of a pack's files; the pack itself is not imported. Raises PackError."""
     if not _NAME.fullmatch(name):
         raise PackError(f"pack {name!r} is no name of a Python package; write it as in an import, e.g. acme_desk")
-    places = folders(name)
+    places = package_folders(name)
     if not places:
         raise PackError(
             f"there is no package {name} (BULKHEAD_PACKS); install it where this service runs, or add the folder "
             "that holds it to PYTHONPATH"
         )
-    found = places[0]
-    if not (found / TOOLS_FILE).is_file() and not (found / PROMPTS_FOLDER).is_dir():
-        what = f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/"
-        raise PackError(f"{what}; `bulkhead tools export {name}` writes {TOOLS_FILE} from its functions with @tool")
-    return found
+    pack_folder = places[0]
+    if not (pack_folder / TOOLS_FILE).is_file() and not (pack_folder / PROMPTS_FOLDER).is_dir():
+        message = f"package {name} in {pack_folder} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/"
+        raise PackError(f"{message}; `bulkhead tools export {name}` writes {TOOLS_FILE} from its functions with @tool")
+    return pack_folder
 
 
-def folders(name: str) -> list[Path]:
+def package_folders(name: str) -> list[Path]:
     """Folders of a package. `find_spec` of the whole name would run every package that encloses it."""
     top, *inner = name.split(".")
     spec = importlib.util.find_spec(top)
     places = map(Path, (spec.submodule_search_locations if spec is not None else None) or ())
-    return [found for place in places if (found := place.joinpath(*inner)).is_dir()]
+    return [inner_folder for place in places if (inner_folder := place.joinpath(*inner)).is_dir()]
 
 
 def worker_roles(names: Iterable[str]) -> frozenset[str]:

@@ -44,10 +44,14 @@ def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
         cut = said.truncated or len(said.text) > max_output_bytes
         return {"done": said.text[:max_output_bytes], "truncated": cut, "missing": str(said.missing)[:500]}
     if isinstance(said, Failed):
-        return {"failed": {one.name: _told(getattr(said, one.name)) for one in fields(Failed)}}
+        return {
+            "failed": {
+                outcome_field.name: _frame_value(getattr(said, outcome_field.name)) for outcome_field in fields(Failed)
+            }
+        }
     return {"returned": type(said).__name__}
 
 
-def _told(value: object) -> object:
+def _frame_value(value: object) -> object:
     """None for a value that no outcome can hold: the reader tells it."""
     return value[:5_000] if isinstance(value, str) else value if isinstance(value, bool) else None

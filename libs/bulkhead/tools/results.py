@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 
 import jsonschema_rs
 
-from bulkhead.grounding.personal_data import is_iban, masked, places
+from bulkhead.grounding.personal_data import find_personal_data, is_iban, masked
 from bulkhead.telemetry.redaction import has_keys, without_keys
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.catalog import ToolRow
@@ -27,93 +27,95 @@ MIN_SECRET_CHARS = 4
 MAX_TOLD_CHARS = 500
 
 
-class Guard:
+class SecretGuard:
     """The secrets of one call, by name: replaced in whatever leaves it, plainly written and as URLs, JSON and base64
     write them."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        found: dict[str, str] = {}
+        replacements: dict[str, str] = {}
         for name, secret in secrets.items():
             if len(secret) >= MIN_SECRET_CHARS:
                 packed = base64.b64encode(secret.encode()).decode()
                 ways = (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], packed)
-                found |= dict.fromkeys((*ways, packed.rstrip("="), repr(secret)[1:-1]), _GONE.format(name))
-        self._ways = sorted(found.items(), key=lambda way: len(way[0]), reverse=True)
+                replacements |= dict.fromkeys((*ways, packed.rstrip("="), repr(secret)[1:-1]), _GONE.format(name))
+        self._ways = sorted(replacements.items(), key=lambda way: len(way[0]), reverse=True)
 
     @property
     def has_any(self) -> bool:
-        """Whether the call has secrets at all."""
+        """True when the call has secrets at all."""
         return bool(self._ways)
 
-    def text(self, text: str) -> str:
+    def redact_text(self, text: str) -> str:
         """The text without them."""
         for way, instead in self._ways:
             if way in text:
                 text = text.replace(way, instead)
         return text
 
-    def outcome(self, said: Done | Failed) -> Done | Failed:
+    def redact_outcome(self, said: Done | Failed) -> Done | Failed:
         """The outcome without them."""
         if isinstance(said, Done):
-            return replace(said, text=self.text(said.text), missing=self.text(said.missing))
-        return replace(said, message=self.text(said.message), hint=self.text(said.hint))
+            return replace(said, text=self.redact_text(said.text), missing=self.redact_text(said.missing))
+        return replace(said, message=self.redact_text(said.message), hint=self.redact_text(said.hint))
 
-    def frame(self, value: Any) -> Any:
-        """What the process of a tool said, without them."""
+    def redact_frame(self, value: Any) -> Any:
+        """A frame from the process of a tool, without them."""
         if isinstance(value, str):
-            return self.text(value)
-        return {name: self.frame(one) for name, one in value.items()} if isinstance(value, dict) else value
+            return self.redact_text(value)
+        return {name: self.redact_frame(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def judged(row: ToolRow, said: Done | Failed) -> Done | Failed:
+def judge_result(row: ToolRow, said: Done | Failed) -> Done | Failed:
     """The result, or why it is none. A tool that returns JSON (by its schema or its rule of errors) is held to it."""
     if isinstance(said, Failed) or not (row.spec.output_json or row.error_if):
         return said
     name = row.spec.name
     if said.truncated or len(said.text.encode("utf-8", "replace")) > row.max_output_bytes:
-        what = f"{name} returned more than {row.max_output_bytes} bytes, and a part of its JSON cannot be read"
-        return Failed(TOO_LARGE, what, "ask for less", effect="unknown")
+        message = f"{name} returned more than {row.max_output_bytes} bytes, and a part of its JSON cannot be read"
+        return Failed(TOO_LARGE, message, "ask for less", effect="unknown")
     try:
-        found = json.loads(said.text)
+        document = json.loads(said.text)
     except (ValueError, RecursionError) as error:
         return Failed(MALFORMED, f"{name} returned what is no JSON: {error}"[:MAX_TOLD_CHARS], OWNER, effect="unknown")
     if row.error_if is not None:
-        told = _at(found, row.error_if.pointer)
-        wrong = told == row.error_if.equals if row.error_if.equals is not None else bool(told)
+        error_value = _value_at(document, row.error_if.pointer)
+        wrong = error_value == row.error_if.equals if row.error_if.equals is not None else bool(error_value)
         if wrong:
-            why = _at(found, row.error_if.message) if row.error_if.message else told
-            words = why if isinstance(why, str) else json.dumps(why)
-            what = f"{name} answered with an error: {words}"[:MAX_TOLD_CHARS]
-            return Failed(ERROR_BODY, what, "what it answered says what to change", effect="unknown")
+            reason = _value_at(document, row.error_if.message) if row.error_if.message else error_value
+            words = reason if isinstance(reason, str) else json.dumps(reason)
+            message = f"{name} answered with an error: {words}"[:MAX_TOLD_CHARS]
+            return Failed(ERROR_BODY, message, "what it answered says what to change", effect="unknown")
     if row.spec.output_json:
-        for unfit in _schema(row.spec.output_json).iter_errors(found):
+        for unfit in _schema_validator(row.spec.output_json).iter_errors(document):
             where = "/".join(str(part) for part in unfit.instance_path) or "its result"
-            what = f"{name} returned what does not fit its output schema: {where}: {unfit.message}"[:MAX_TOLD_CHARS]
-            return Failed(MALFORMED, what, OWNER, effect="unknown")
+            message = f"{name} returned what does not fit its output schema: {where}: {unfit.message}"[:MAX_TOLD_CHARS]
+            return Failed(MALFORMED, message, OWNER, effect="unknown")
     return said
 
 
-def sensitive(text: str) -> tuple[Sensitive, ...]:
-    """What the text holds. Accounts and cards count where their checksums are right."""
-    found: set[Sensitive] = {kind for start, end, kind in places(text) if kind != "iban" or is_iban(text[start:end])}
-    found |= {"key"} if has_keys(text) else set()
-    found |= {"secret"} if _MARK in text else set()
-    return tuple(sorted(found))
+def find_sensitive_kinds(text: str) -> tuple[Sensitive, ...]:
+    """Kinds of sensitive data in a text. Accounts and cards count where their checksums are right."""
+    sensitive_kinds: set[Sensitive] = {
+        kind for start, end, kind in find_personal_data(text) if kind != "iban" or is_iban(text[start:end])
+    }
+    sensitive_kinds |= {"key"} if has_keys(text) else set()
+    sensitive_kinds |= {"secret"} if _MARK in text else set()
+    return tuple(sorted(sensitive_kinds))
 
 
-def harmless(text: str) -> str:
+def without_sensitive(text: str) -> str:
     """The text without keys and personal data: for summaries, failures and whatever else many may read."""
     return masked(without_keys(text))
 
 
 @lru_cache(maxsize=256)
-def _schema(text: str) -> jsonschema_rs.Draft202012Validator:
+def _schema_validator(text: str) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(json.loads(text))
 
 
-def _at(value: Any, pointer: str) -> Any:
+def _value_at(value: Any, pointer: str) -> Any:
     """The value at a pointer (RFC 6901); None where there is none."""
-    for part in _parts(pointer):
+    for part in _pointer_parts(pointer):
         if isinstance(value, dict):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -123,5 +125,5 @@ def _at(value: Any, pointer: str) -> Any:
     return value
 
 
-def _parts(pointer: str) -> Iterable[str]:
+def _pointer_parts(pointer: str) -> Iterable[str]:
     return (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])

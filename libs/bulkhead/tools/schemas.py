@@ -13,46 +13,46 @@ _VALUES = frozenset({"default", "const", "enum", "examples", "required"})
 _OF_NAMES = frozenset({"properties", "patternProperties"})
 
 
-def description(function: Callable[..., Any]) -> str:
+def function_description(function: Callable[..., Any]) -> str:
     """The docstring before its sections, on one line; "" without one."""
     text = inspect.getdoc(function) or ""
-    found = _SECTION.search(text)
-    return " ".join(text[: found.start() if found else None].split())
+    section = _SECTION.search(text)
+    return " ".join(text[: section.start() if section else None].split())
 
 
 def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each parameter: a section `Args:`, or lines `:param name:`."""
+    """Texts of the docstring on each parameter: a section `Args:`, or lines `:param name:`."""
     text = inspect.getdoc(function) or ""
-    found: dict[str, str] = dict(_PARAM.findall(text))
+    texts: dict[str, str] = dict(_PARAM.findall(text))
     if (section := _ARGUMENTS.search(text)) is not None:
-        found |= {name: told for _, name, told in _ONE.findall(section[1])}
-    return {name: " ".join(told.split()) for name, told in found.items()}
+        texts |= {name: words for _, name, words in _ONE.findall(section[1])}
+    return {name: " ".join(words.split()) for name, words in texts.items()}
 
 
-def plain(schema: dict[str, Any]) -> dict[str, Any]:
+def inline_references(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema without `$ref` (some providers follow none) and without titles. Raises ValueError where it holds
     itself."""
-    found: dict[str, Any] = _plain(schema, schema.get("$defs", {}), ())
-    return found
+    inlined: dict[str, Any] = _inline_node(schema, schema.get("$defs", {}), ())
+    return inlined
 
 
-def _plain(node: Any, definitions: dict[str, Any], within: tuple[str, ...]) -> Any:
+def _inline_node(node: Any, definitions: dict[str, Any], within: tuple[str, ...]) -> Any:
     if isinstance(node, list):
-        return [_plain(one, definitions, within) for one in node]
+        return [_inline_node(item, definitions, within) for item in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
         if name in within:
             raise ValueError(f"{name} holds itself; a tool's arguments and results have a depth that is known")
-        whole = {**definitions[name], **{key: value for key, value in node.items() if key != "$ref"}}
-        return _plain(whole, definitions, (*within, name))
-    found = {}
+        referred = {**definitions[name], **{key: value for key, value in node.items() if key != "$ref"}}
+        return _inline_node(referred, definitions, (*within, name))
+    inlined = {}
     for key, value in node.items():
         if key in ("title", "$defs", "discriminator"):
             continue
         if key in _OF_NAMES:
-            found[key] = {name: _plain(one, definitions, within) for name, one in value.items()}
+            inlined[key] = {name: _inline_node(inner, definitions, within) for name, inner in value.items()}
         else:
-            found[key] = value if key in _VALUES else _plain(value, definitions, within)
-    return found
+            inlined[key] = value if key in _VALUES else _inline_node(value, definitions, within)
+    return inlined

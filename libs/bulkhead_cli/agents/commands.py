@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
+from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
-agents_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+agents_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", envvar="BULKHEAD_AGENTS_FILE", help="File of remote agents.")

@@ -9,10 +9,10 @@ import typer
 
 from bulkhead import amounts
 from bulkhead.client import Mesh
-from bulkhead.journal.why.doubts import LOOK_FIRST, named
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Gateway, reason_of
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, one_line, out, print_json
+from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import GatewayOptions, reason_of
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json
 from bulkhead_cli.tasks import uncertain_writes
 
 MIN_ID_CHARS = 4
@@ -33,78 +33,80 @@ State = Annotated[
 ]
 OfTask = Annotated[str, typer.Option("--task", metavar="TASK", help="Only calls of this task.")]
 
-approvals_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+approvals_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @approvals_app.callback()
-async def approvals(at: Gateway, state: State = "waiting", task: OfTask = "") -> None:
+async def approvals(at: GatewayOptions, state: State = "waiting", task: OfTask = "") -> None:
     """List calls that wait for a person's word, and grant or deny them.
 
     Policy asks about a call (docs/how-to/approvals.md): the step waits, over restarts, until somebody with the role
     approver or operator decides, or the time is over. Without a subcommand, the calls that wait are listed; and beside
     them writes of the newest tasks of which nobody knows whether they were done: a person must look.
     """
-    await _list(at, state, task)
+    await _print_approvals(at, state, task)
 
 
 @approvals_app.command("list")
-async def list_approvals(at: Gateway, state: State = "waiting", task: OfTask = "") -> None:
+async def list_approvals(at: GatewayOptions, state: State = "waiting", task: OfTask = "") -> None:
     """List calls that wait, the newest first."""
-    await _list(at, state, task)
+    await _print_approvals(at, state, task)
 
 
 @approvals_app.command("show")
-async def show_approval(approval: ApprovalId, at: Gateway) -> None:
+async def show_approval(approval: ApprovalId, at: GatewayOptions) -> None:
     """Show a call exactly as it is made if it is granted, why it is asked about, and what became of it."""
-    async with at.target().mesh() as mesh:
-        found = await _pick(mesh, approval)
+    async with at.gateway_target().mesh_client() as mesh:
+        row = await _pick_approval(mesh, approval)
     if at.as_json:
-        print_json(found)
+        print_json(row)
     else:
-        _print(found)
+        _print_approval(row)
 
 
 @approvals_app.command("grant")
-async def grant(approval: ApprovalId, at: Gateway, reason: Why = "") -> None:
+async def grant(approval: ApprovalId, at: GatewayOptions, reason: Why = "") -> None:
     """Let a call be made, once, exactly as [bold]bulkhead approvals show[/bold] prints it."""
-    await _decide(at, approval, "granted", reason)
+    await _decide_approval(at, approval, "granted", reason)
 
 
 @approvals_app.command("deny")
-async def deny(approval: ApprovalId, at: Gateway, reason: Why = "") -> None:
+async def deny(approval: ApprovalId, at: GatewayOptions, reason: Why = "") -> None:
     """Refuse a call. Its agent is told, with the reason, and goes on without it."""
-    await _decide(at, approval, "denied", reason)
+    await _decide_approval(at, approval, "denied", reason)
 
 
-async def _decide(at: Gateway, approval: str, decision: str, reason: str) -> None:
-    why = reason_of(reason or "no reason was given")
-    async with at.target().mesh() as mesh:
-        found = await _pick(mesh, approval)
-        done = await mesh.decide(found["approval_id"], found["request"]["arguments_sha256"], decision, why)
+async def _decide_approval(at: GatewayOptions, approval: str, decision: str, reason: str) -> None:
+    stored_reason = reason_of(reason or "no reason was given")
+    async with at.gateway_target().mesh_client() as mesh:
+        row = await _pick_approval(mesh, approval)
+        done = await mesh.decide(row["approval_id"], row["request"]["arguments_sha256"], decision, stored_reason)
     if at.as_json:
         print_json(done)
         return
-    _print(found)
+    _print_approval(row)
     out.print()
     state = done["state"] if done["state"] != "waiting" else f"{decision}; the executor has not confirmed it yet"
-    out.print(f"{state}: {found['approval_id'][:ID_CHARS]} of task {found['task_id']}", markup=False)
+    out.print(f"{state}: {row['approval_id'][:ID_CHARS]} of task {row['task_id']}", markup=False)
 
 
-async def _list(at: Gateway, state: str, task: str) -> None:
-    async with at.target().mesh() as mesh:
+async def _print_approvals(at: GatewayOptions, state: str, task: str) -> None:
+    async with at.gateway_target().mesh_client() as mesh:
         page = await mesh.approvals(state, task)
-        doubtful = await _uncertain(mesh, task) if state in ("waiting", "all") else []
+        doubtful = await _find_uncertain_writes(mesh, task) if state in ("waiting", "all") else []
     page |= {"uncertain_writes": doubtful}
     if at.as_json:
         print_json(page)
         return
     for row in page["approvals"]:
-        asked = row["request"]
-        when = amounts.clock(asked["requested_unix_ms"])
-        out.print(f"{row['approval_id'][:ID_CHARS]}  {row['state']:9} {asked['risk']:6} {when}  ", end="", markup=False)
-        arguments = asked["arguments_json"]
+        request = row["request"]
+        when = amounts.format_time(request["requested_unix_ms"])
+        out.print(
+            f"{row['approval_id'][:ID_CHARS]}  {row['state']:9} {request['risk']:6} {when}  ", end="", markup=False
+        )
+        arguments = request["arguments_json"]
         short = arguments if len(arguments) <= 100 else arguments[:97] + "..."
-        out.print(one_line(f"{asked['tool']} {short}  task {row['task_id']}"), markup=False)
+        out.print(one_line(f"{request['tool']} {short}  task {row['task_id']}"), markup=False)
     if page["more"]:
         out.print(f"... and {page['more']} more", markup=False, style="dim")
     if not page["approvals"]:
@@ -116,11 +118,11 @@ async def _list(at: Gateway, state: str, task: str) -> None:
     if doubtful:
         out.print(f"\nnobody knows whether these were done: {LOOK_FIRST}", markup=False)
     for row in doubtful:
-        which = named(row["step_id"], row["title"], row["tool"], row["arguments_json"])
+        which = describe_write(row["step_id"], row["title"], row["tool"], row["arguments_json"])
         out.print(one_line(f"{row['task_id']}  {which}  key {row['key']}"), markup=False)
 
 
-async def _uncertain(mesh: Mesh, task: str) -> list[dict[str, Any]]:
+async def _find_uncertain_writes(mesh: Mesh, task: str) -> list[dict[str, Any]]:
     """Writes that may or may not have been done: of this task, or of the newest ones that ended by that."""
     ended = [row["task_id"] for row in await mesh.tasks(MAX_TASKS) if row.get("failure_code") == uncertain_writes.CODE]
     documents = [await mesh.task(name).show() for name in ([task] if task else ended[:MAX_UNCERTAIN_TASKS])]
@@ -131,35 +133,42 @@ async def _uncertain(mesh: Mesh, task: str) -> list[dict[str, Any]]:
     ]
 
 
-async def _pick(mesh: Mesh, approval: str) -> dict[str, Any]:
+async def _pick_approval(mesh: Mesh, approval: str) -> dict[str, Any]:
     rows = (await mesh.approvals("all", ""))["approvals"] if len(approval) >= MIN_ID_CHARS else []
-    found = [row for row in rows if row["approval_id"].startswith(approval)]
-    if len(found) != 1:
-        what = "several approvals begin" if found else "no approval begins"
-        raise Stop(Exit.USAGE, f"{what} with {approval[:64]!r}", "`bulkhead approvals --state all` lists their ids")
-    picked: dict[str, Any] = found[0]
+    matching = [row for row in rows if row["approval_id"].startswith(approval)]
+    if len(matching) != 1:
+        problem = "several approvals begin" if matching else "no approval begins"
+        raise CommandError(
+            Exit.USAGE, f"{problem} with {approval[:64]!r}", "`bulkhead approvals --state all` lists their ids"
+        )
+    picked: dict[str, Any] = matching[0]
     return picked
 
 
-def _print(found: dict[str, Any]) -> None:
-    asked = found["request"]
-    out.print(asked["preview"], markup=False)
+def _print_approval(found: dict[str, Any]) -> None:
+    request = found["request"]
+    out.print(request["preview"], markup=False)
     out.print()
     sources = {
-        value["pointer"]: ", ".join(f"{one['source']} {one['name']}".strip() for one in value["origins"]) or "nowhere"
-        for value in asked["values"]
+        value["pointer"]: ", ".join(f"{origin['source']} {origin['name']}".strip() for origin in value["origins"])
+        or "nowhere"
+        for value in request["values"]
     }
     rows = [
         ("approval", found["approval_id"]),
         ("state", found["state"]),
-        ("risk", asked["risk"]),
-        *(("why", one) for one in asked["why"]),
+        ("risk", request["risk"]),
+        *(("why", reason) for reason in request["why"]),
         *(("value", f"{pointer} stands in: {where}") for pointer, where in sources.items()),
-        ("rule", f"{asked['rule']} (policy {asked['policy_sha256'][:12]})"),
-        ("task", f"{found['task_id']}, step {asked['step_id']}, for {asked['asked_for']}"),
-        ("asked", f"{amounts.clock(asked['requested_unix_ms'])}, until {amounts.clock(asked['expires_unix_ms'])}"),
-        *([("four eyes", f"not to be granted by {asked['asked_for']}")] if asked["four_eyes"] else []),
-        ("digest", asked["arguments_sha256"]),
+        ("rule", f"{request['rule']} (policy {request['policy_sha256'][:12]})"),
+        ("task", f"{found['task_id']}, step {request['step_id']}, for {request['asked_for']}"),
+        (
+            "asked",
+            f"{amounts.format_time(request['requested_unix_ms'])}, until "
+            f"{amounts.format_time(request['expires_unix_ms'])}",
+        ),
+        *([("four eyes", f"not to be granted by {request['asked_for']}")] if request["four_eyes"] else []),
+        ("digest", request["arguments_sha256"]),
     ]
     if (end := found.get("end")) is not None:
         by = f" by {end['person']} ({end['role']})" if end["person"] else ""

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_cli.cluster.kubectl import Kubectl, KubectlError
 from bulkhead_cli.cluster.seen import ABSENT, FAILED, FORBIDDEN, Seen, Unread, Why
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 
 OWN: Mapping[str, str] = {
     "pods": "api/v1",
@@ -51,7 +51,7 @@ NOT_LOOKED = {
 class Unseen(Exception):
     """Nothing can be looked at; the finding says why."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: DoctorFinding) -> None:
         super().__init__(finding.detail)
         self.finding = finding
 
@@ -68,7 +68,7 @@ async def collect(kubectl: Kubectl, namespace: str, promoted: Mapping[str, str] 
         address = await kubectl.server()
     except KubectlError as error:
         raise Unseen(_unseen("kubectl", error)) from error
-    at = f"{clean(address, 200)}: " if address else ""
+    at = f"{clean_line(address, 200)}: " if address else ""
     gathered, own = _Gathered(), quote(namespace, safe="")
     try:
         server = await kubectl.get("/version")
@@ -84,12 +84,12 @@ async def collect(kubectl: Kubectl, namespace: str, promoted: Mapping[str, str] 
     return Seen(namespace, datetime.now(UTC), gathered.lists, gathered.unread, server, kubectl.options, promoted or {})
 
 
-def _unseen(what: str, error: KubectlError, at: str = "", namespace: str = "") -> Finding:
+def _unseen(what: str, error: KubectlError, at: str = "", namespace: str = "") -> DoctorFinding:
     if error.kind == "absent":
         todo = "make it: kubectl apply -f infra/kubernetes/base/namespace.yaml; or name another one with --namespace"
-        return Finding("namespace", "problem", f"{at}there is no namespace {clean(namespace, 63)}", todo)
-    detail = f"{at}{clean(str(error), 300)}"
-    return Finding(what, "problem", detail, NOT_LOOKED.get(error.kind, "try again; its words stand before this"))
+        return DoctorFinding("namespace", "problem", f"{at}there is no namespace {clean_line(namespace, 63)}", todo)
+    detail = f"{at}{clean_line(str(error), 300)}"
+    return DoctorFinding(what, "problem", detail, NOT_LOOKED.get(error.kind, "try again; its words stand before this"))
 
 
 async def _namespace(kubectl: Kubectl, own: str, gathered: _Gathered) -> dict[str, Any]:
@@ -130,4 +130,4 @@ async def _metrics(kubectl: Kubectl, gathered: _Gathered) -> None:
 
 def _why(error: KubectlError) -> Unread:
     why: Why = ABSENT if error.kind == "absent" else FORBIDDEN if error.kind == "forbidden" else FAILED
-    return Unread(why, clean(str(error), 300))
+    return Unread(why, clean_line(str(error), 300))

@@ -11,8 +11,8 @@ from bulkhead_cli.cluster.expected import expected
 from bulkhead_cli.cluster.fields import NAME
 from bulkhead_cli.cluster.judge import judge
 from bulkhead_cli.cluster.kubectl import REQUEST_TIMEOUT_S, Kubectl
-from bulkhead_cli.operate.finding import Finding
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.operate.finding import DoctorFinding
+from bulkhead_cli.output import CommandError, Exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,14 @@ class Place:
     overlay: Path | None = None
 
 
-async def examine(place: Place, timeout_s: float = REQUEST_TIMEOUT_S) -> list[Finding]:
+async def examine(place: Place, timeout_s: float = REQUEST_TIMEOUT_S) -> list[DoctorFinding]:
     """All findings. Raises Stop for what cannot be meant."""
     if not NAME.fullmatch(place.namespace) or len(place.namespace) > 63:
-        raise Stop(Exit.USAGE, f"--namespace {place.namespace[:80]!r} is no name", "write a-z, 0-9 and dashes")
+        raise CommandError(Exit.USAGE, f"--namespace {place.namespace[:80]!r} is no name", "write a-z, 0-9 and dashes")
     if place.kubeconfig and not place.kubeconfig.is_file():
-        raise Stop(Exit.USAGE, f"there is no kubeconfig {place.kubeconfig}", "correct --kubeconfig, or set KUBECONFIG")
+        raise CommandError(
+            Exit.USAGE, f"there is no kubeconfig {place.kubeconfig}", "correct --kubeconfig, or set KUBECONFIG"
+        )
     promoted = _promoted(place.overlay) if place.overlay else {}
     kubectl = Kubectl(place.context, place.kubeconfig, timeout_s)
     try:
@@ -48,6 +50,6 @@ def _promoted(overlay: Path) -> dict[str, str]:
         return images.references(path.read_text())
     except OSError as error:
         todo = "name the folder of an overlay with images.yaml: infra/kubernetes/overlays/production"
-        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}", todo) from error
+        raise CommandError(Exit.USAGE, f"{path} cannot be read: {error.strerror}", todo) from error
     except images.ImageError as error:
-        raise Stop(Exit.USAGE, f"{path}: {error}") from error
+        raise CommandError(Exit.USAGE, f"{path}: {error}") from error

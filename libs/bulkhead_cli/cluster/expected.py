@@ -15,11 +15,11 @@ def expected() -> Expected:
     from bulkhead_infra.kubernetes import infrastructure, network, objects, workloads
     from bulkhead_infra.services import EVERY_SERVICE
 
-    rules = policy.load(kubernetes=True)
+    rules = policy.load_policy(kubernetes=True)
     services = [
         one
         for name, row in EVERY_SERVICE.items()
-        for one in workloads.manifests(name, row, rules.services[name], tokens=name in rules.admitted)
+        for one in workloads.manifests(name, row, rules.services[name], tokens=name in rules.with_token)
     ]
     servers = [
         *infrastructure.nats(),

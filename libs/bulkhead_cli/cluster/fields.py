@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 
 Object = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def text(value: object, *path: str) -> str:
 
 def said(value: object, *path: str, most: int = MAX_TEXT_CHARS) -> str:
     """Text to be shown."""
-    return clean(text(value, *path), most)
+    return clean_line(text(value, *path), most)
 
 
 def number(value: object, *path: str) -> int:

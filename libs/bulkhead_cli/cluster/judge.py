@@ -5,10 +5,10 @@ In: `Seen` and `Expected`. Out: findings, causes before what follows from them, 
 
 from collections.abc import Iterator
 
-from bulkhead.amounts import counted
+from bulkhead.amounts import format_count
 from bulkhead_cli.cluster import autoscaling, fields, pods, surroundings, workloads
 from bulkhead_cli.cluster.seen import FORBIDDEN, Expected, Seen
-from bulkhead_cli.operate.finding import Finding, Level
+from bulkhead_cli.operate.finding import DoctorFinding, Level
 
 NEEDED = ("pods", "deployments", "statefulsets")
 """Lists without which nothing can be said."""
@@ -16,7 +16,7 @@ OPTIONAL = ("scaledobjects", "certificates", "metrics")
 """Kinds that a cluster need not know."""
 
 
-def judge(seen: Seen, expected: Expected) -> list[Finding]:
+def judge(seen: Seen, expected: Expected) -> list[DoctorFinding]:
     found = [
         *surroundings.server(seen),
         *_unread(seen),
@@ -39,21 +39,21 @@ def judge(seen: Seen, expected: Expected) -> list[Finding]:
     return [*found, *surroundings.services(seen, unwell), *surroundings.budgets(seen, unwell)]
 
 
-def _unread(seen: Seen) -> Iterator[Finding]:
+def _unread(seen: Seen) -> Iterator[DoctorFinding]:
     refused = [kind for kind, unread in sorted(seen.unread.items()) if unread.why == FORBIDDEN]
     if refused:
         level: Level = "problem" if set(refused) & set(NEEDED) else "warning"
         todo = "ask who administers the cluster for `get` and `list` of them; the cluster role `view` has all but a few"
-        yield Finding("rights", level, f"this user may not list {', '.join(refused)}: not looked at", todo)
+        yield DoctorFinding("rights", level, f"this user may not list {', '.join(refused)}: not looked at", todo)
     for kind, unread in seen.unread.items():
         if unread.why == FORBIDDEN or kind == "metrics" or (unread.why == "absent" and kind in OPTIONAL):
             continue
         level = "problem" if kind in NEEDED else "warning"
         words = "the cluster does not know them" if unread.why == "absent" else unread.text
-        yield Finding(kind, level, f"not looked at: {words}", "try again; the API server's own log says more")
+        yield DoctorFinding(kind, level, f"not looked at: {words}", "try again; the API server's own log says more")
 
 
-def _standing(seen: Seen, named: set[str]) -> Iterator[Finding]:
+def _standing(seen: Seen, named: set[str]) -> Iterator[DoctorFinding]:
     """Each workload by its replicas, unless something was said of it."""
     well, total = [], 0
     for one in seen.workloads():
@@ -63,9 +63,11 @@ def _standing(seen: Seen, named: set[str]) -> Iterator[Finding]:
         if ready < wanted:
             level: Level = "warning" if ready else "problem"
             todo = f"{seen.kubectl} get pods -l app.kubernetes.io/name={name}"
-            yield Finding(name, level, f"{ready} of {counted(wanted, 'replica')} are ready", todo)
+            yield DoctorFinding(name, level, f"{ready} of {format_count(wanted, 'replica')} are ready", todo)
         else:
             well.append(name)
             total += ready
     if well:
-        yield Finding("workloads", "ok", f"{counted(len(well), 'workload')} with {counted(total, 'ready replica')}")
+        yield DoctorFinding(
+            "workloads", "ok", f"{format_count(len(well), 'workload')} with {format_count(total, 'ready replica')}"
+        )

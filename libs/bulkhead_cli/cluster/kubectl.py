@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 
 REQUEST_TIMEOUT_S = 10.0
 EXTRA_S = 5.0
@@ -174,7 +174,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 def _error(text: str) -> KubectlError:
     """By what kubectl says on standard error; it ends with 1 whatever happened."""
-    said = clean(_last(text), MAX_SAID_CHARS) or "kubectl failed and said nothing"
+    said = clean_line(_last(text), MAX_SAID_CHARS) or "kubectl failed and said nothing"
     if match := FROM_SERVER.search(said):
         return KubectlError(REASONS.get(match[1] or "", "failed"), match[2])
     said = said.removeprefix("error: ")

@@ -6,11 +6,11 @@ In: pods with their events. Out: troubles by workload, several alike as one.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bulkhead.amounts import counted
+from bulkhead.amounts import format_count
 from bulkhead_cli.cluster import fields
 from bulkhead_cli.cluster.fields import Object
 from bulkhead_cli.cluster.seen import Seen
-from bulkhead_cli.operate.finding import Finding, Level
+from bulkhead_cli.operate.finding import DoctorFinding, Level
 
 PULL = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError")
 REFERENCE = ("CreateContainerConfigError",)
@@ -37,7 +37,7 @@ class Trouble:
     todo: str
 
 
-def judge(seen: Seen) -> list[Finding]:
+def judge(seen: Seen) -> list[DoctorFinding]:
     """Findings on all pods, one for each kind of trouble of a workload."""
     found: dict[tuple[str, str], list[Trouble]] = {}
     for pod in seen.pods():
@@ -46,10 +46,10 @@ def judge(seen: Seen) -> list[Finding]:
     return [_told(alike) for alike in found.values()]
 
 
-def _told(alike: Sequence[Trouble]) -> Finding:
+def _told(alike: Sequence[Trouble]) -> DoctorFinding:
     first = alike[0]
     more = f" ({len(alike)} pods: {fields.some([one.pod for one in alike])})" if len(alike) > 1 else ""
-    return Finding(first.workload, first.level, first.detail + more, first.todo)
+    return DoctorFinding(first.workload, first.level, first.detail + more, first.todo)
 
 
 def troubles(pod: Object, seen: Seen) -> Iterator[Trouble]:
@@ -160,7 +160,7 @@ def _ended(pod: Object, status: Object, seen: Seen) -> Trouble:
     last = fields.at(status, "state", "terminated") or fields.at(status, "lastState", "terminated")
     restarts = fields.number(status, "restartCount")
     again = f"{CRASH}, " if fields.text(status, "state", "waiting", "reason") == CRASH else ""
-    detail = f"{again}{counted(restarts, 'restart')}; {_reason(last)}"
+    detail = f"{again}{format_count(restarts, 'restart')}; {_reason(last)}"
     return _trouble(pod, "crash", "problem", detail, _ended_todo(last, fields.name(pod), seen))
 
 

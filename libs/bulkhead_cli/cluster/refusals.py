@@ -5,7 +5,7 @@ In: the message of a FailedCreate event or a ReplicaFailure condition. Out: what
 
 import re
 
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_cli.cluster.fields import MAX_TEXT_CHARS
 from bulkhead_cli.cluster.seen import Seen
 
@@ -45,7 +45,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
 
 def explained(message: str, seen: Seen) -> tuple[str, str]:
     """What is wrong with the cluster's own words, and what to do."""
-    words = clean(message, MAX_TEXT_CHARS)
+    words = clean_line(message, MAX_TEXT_CHARS)
     for pattern, what, todo in RULES:
         if re.search(pattern, message[: 16 * MAX_TEXT_CHARS]):
             return f"{what}: {words}", todo.format(kubectl=seen.kubectl)

@@ -6,13 +6,13 @@ In: objects beside the workloads. Out: findings.
 from collections.abc import Collection, Iterator
 from datetime import timedelta
 
-from bulkhead.amounts import counted
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.amounts import format_count
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_cli.cluster import fields
 from bulkhead_cli.cluster.fields import Object
 from bulkhead_cli.cluster.seen import Expected, Seen
 from bulkhead_cli.cluster.workloads import counts
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 
 MIN_VERSION = (1, 30)
 ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -24,42 +24,44 @@ ISSUED_LATER = timedelta(minutes=5)
 APPLY_AGAIN = "apply the overlay again: its component `infrastructure` holds them"
 
 
-def server(seen: Seen) -> Iterator[Finding]:
+def server(seen: Seen) -> Iterator[DoctorFinding]:
     version = fields.said(seen.server, "gitVersion", most=60) or "of unknown version"
     parts = tuple(fields.text(seen.server, key).rstrip("+") for key in ("major", "minor"))
     if all(part.isascii() and part.isdigit() for part in parts) and tuple(map(int, parts)) < MIN_VERSION:
         todo = "upgrade the cluster: before 1.30 it refuses `preStop.sleep`, and with it the gateway"
-        yield Finding("cluster", "problem", f"Kubernetes {version}", todo)
+        yield DoctorFinding("cluster", "problem", f"Kubernetes {version}", todo)
     else:
-        yield Finding("cluster", "ok", f"Kubernetes {version}")
+        yield DoctorFinding("cluster", "ok", f"Kubernetes {version}")
 
 
-def namespace(seen: Seen) -> Iterator[Finding]:
+def namespace(seen: Seen) -> Iterator[DoctorFinding]:
     for one in seen.of("namespace"):
         if fields.text(one, "status", "phase") == "Terminating":
-            yield Finding("namespace", "problem", f"{seen.namespace} is being deleted", "wait, then set it up again")
+            yield DoctorFinding(
+                "namespace", "problem", f"{seen.namespace} is being deleted", "wait, then set it up again"
+            )
         level = fields.said(one, "metadata", "labels", ENFORCE, most=60)
         if level != "restricted":
             detail = f"Pod Security enforces {level or 'nothing'} in {seen.namespace}, and `restricted` is rendered"
-            yield Finding("namespace", "warning", detail, "kubectl apply -f infra/kubernetes/base/namespace.yaml")
+            yield DoctorFinding("namespace", "warning", detail, "kubectl apply -f infra/kubernetes/base/namespace.yaml")
 
 
-def quotas(seen: Seen) -> Iterator[Finding]:
+def quotas(seen: Seen) -> Iterator[DoctorFinding]:
     for one in seen.of("resourcequotas"):
         used = fields.entries(one, "status", "used")
         full = []
         for resource, hard in sorted(fields.entries(one, "status", "hard").items()):
             most, taken = fields.quantity(hard), fields.quantity(used.get(resource))
             if most is not None and taken is not None and taken >= FULL * most:
-                full.append(f"{clean(resource, 60)} ({clean(str(used[resource]), 30)} used)")
+                full.append(f"{clean_line(resource, 60)} ({clean_line(str(used[resource]), 30)} used)")
         if full:
             todo = (
                 f"the next pod of a rollout or a scale-up is refused: raise it, {seen.kubectl} describe resourcequota"
             )
-            yield Finding(f"quota {fields.name(one)}", "warning", f"used up: {fields.some(full)}", todo)
+            yield DoctorFinding(f"quota {fields.name(one)}", "warning", f"used up: {fields.some(full)}", todo)
 
 
-def limit_ranges(seen: Seen) -> Iterator[Finding]:
+def limit_ranges(seen: Seen) -> Iterator[DoctorFinding]:
     """Bounds for containers that the templates break: a pod that runs stays, the next one is refused."""
     for one in seen.of("limitranges"):
         wrong = [
@@ -73,7 +75,7 @@ def limit_ranges(seen: Seen) -> Iterator[Finding]:
         if wrong:
             todo = f"change the LimitRange, or sizes in an overlay of yours: {seen.kubectl} describe limitrange"
             detail = f"the next pods are refused: {fields.some(wrong)}"
-            yield Finding(f"limit range {fields.name(one)}", "problem", detail, todo)
+            yield DoctorFinding(f"limit range {fields.name(one)}", "problem", detail, todo)
 
 
 def _beyond(bound: Object, container: Object) -> Iterator[str]:
@@ -81,18 +83,20 @@ def _beyond(bound: Object, container: Object) -> Iterator[str]:
         for resource, limit in sorted(fields.entries(bound, key).items()):
             most, own = fields.quantity(limit), fields.quantity(fields.at(container, "resources", given, resource))
             if most is not None and own is not None and sign * own > sign * most:
-                shown = clean(str(fields.at(container, "resources", given, resource)), 30)
-                yield f"{given}.{clean(resource, 40)} {shown}, {key} {clean(str(limit), 30)}"
+                shown = clean_line(str(fields.at(container, "resources", given, resource)), 30)
+                yield f"{given}.{clean_line(resource, 40)} {shown}, {key} {clean_line(str(limit), 30)}"
     for resource, limit in sorted(fields.entries(bound, "maxLimitRequestRatio").items()):
         ratio = fields.quantity(limit)
         least, most = (
             fields.quantity(fields.at(container, "resources", one, resource)) for one in ("requests", "limits")
         )
         if ratio is not None and least and most is not None and most / least > ratio:
-            yield f"{clean(resource, 40)} limit to request ratio {most / least:g}, most {clean(str(limit), 30)}"
+            yield (
+                f"{clean_line(resource, 40)} limit to request ratio {most / least:g}, most {clean_line(str(limit), 30)}"
+            )
 
 
-def nodes(seen: Seen) -> Iterator[Finding]:
+def nodes(seen: Seen) -> Iterator[DoctorFinding]:
     """Nodes that bear pods of the mesh."""
     pods: dict[str, list[str]] = {}
     for pod in seen.pods():
@@ -100,12 +104,12 @@ def nodes(seen: Seen) -> Iterator[Finding]:
             pods.setdefault(fields.name(pod, "spec", "nodeName"), []).append(fields.name(pod))
     there = {fields.name(one): one for one in seen.of("nodes")}
     for name, own in sorted(pods.items()):
-        what, bears = f"node {name}", f"{counted(len(own), 'pod')} of the mesh ({fields.some(own)})"
+        what, bears = f"node {name}", f"{format_count(len(own), 'pod')} of the mesh ({fields.some(own)})"
         if not seen.looked("nodes"):
             continue
         if name not in there:
             todo = "its pods are made again elsewhere within minutes; those with a disk wait until it is free"
-            yield Finding(what, "problem", f"it is gone, with {bears}", todo)
+            yield DoctorFinding(what, "problem", f"it is gone, with {bears}", todo)
             continue
         ready = fields.condition(there[name], "Ready")
         if ready.get("status") != "True":
@@ -114,26 +118,26 @@ def nodes(seen: Seen) -> Iterator[Finding]:
                 "bring it back; after five minutes its pods are made again elsewhere, but for those with a disk or a "
                 f"name of their own: delete the node once it is off for good (kubectl delete node {name})"
             )
-            yield Finding(what, "problem", f"NotReady, with {bears}: {words}", todo)
+            yield DoctorFinding(what, "problem", f"NotReady, with {bears}: {words}", todo)
         pressing = [kind for kind in PRESSURE if fields.condition(there[name], kind).get("status") == "True"]
         if pressing:
             todo = "free disk or memory there: it evicts pods"
-            yield Finding(what, "warning", f"{', '.join(pressing)}, with {bears}", todo)
+            yield DoctorFinding(what, "warning", f"{', '.join(pressing)}, with {bears}", todo)
 
 
-def claims(seen: Seen) -> Iterator[Finding]:
+def claims(seen: Seen) -> Iterator[DoctorFinding]:
     for one in seen.of("persistentvolumeclaims"):
         name, phase = fields.name(one), fields.said(one, "status", "phase", most=40)
         if not fields.workload_of(one) and not _claimed(name, seen):
             continue
         if phase == "Lost":
             todo = "its volume is gone: bring it back, or restore a backup (docs/how-to/kubernetes.md)"
-            yield Finding(f"claim {name}", "problem", "its volume is gone", todo)
+            yield DoctorFinding(f"claim {name}", "problem", "its volume is gone", todo)
         elif phase == "Pending":
             events = seen.events_of("PersistentVolumeClaim", fields.text(one, "metadata", "name"))
             words = f": {fields.said(events[0], 'message')}" if events else ""
             todo = "the cluster needs a default StorageClass with room, or name one in an overlay of yours"
-            yield Finding(f"claim {name}", "problem", f"it is not bound{words}", todo)
+            yield DoctorFinding(f"claim {name}", "problem", f"it is not bound{words}", todo)
 
 
 def _claimed(name: str, seen: Seen) -> bool:
@@ -141,7 +145,7 @@ def _claimed(name: str, seen: Seen) -> bool:
     return any(name.startswith(f"data-{fields.name(one)}-") for one in seen.of("statefulsets"))
 
 
-def budgets(seen: Seen, unwell: Collection[str]) -> Iterator[Finding]:
+def budgets(seen: Seen, unwell: Collection[str]) -> Iterator[DoctorFinding]:
     """Budgets that let no pod go. unwell: workloads of which something is told already."""
     for one in seen.of("poddisruptionbudgets"):
         expected, healthy = fields.number(one, "status", "expectedPods"), fields.number(one, "status", "currentHealthy")
@@ -156,10 +160,10 @@ def budgets(seen: Seen, unwell: Collection[str]) -> Iterator[Finding]:
         todo = "draining a node waits for it: let the others become ready first" + (
             "; `minAvailable` as high as the replicas never lets one go" if wanted >= expected else ""
         )
-        yield Finding(f"budget of {fields.name(one)}", "warning", detail, todo)
+        yield DoctorFinding(f"budget of {fields.name(one)}", "warning", detail, todo)
 
 
-def services(seen: Seen, unwell: Collection[str]) -> Iterator[Finding]:
+def services(seen: Seen, unwell: Collection[str]) -> Iterator[DoctorFinding]:
     """Services without an endpoint that is ready, although replicas are wanted. unwell: as above."""
     if not seen.looked("services", "endpointslices"):
         return
@@ -173,10 +177,12 @@ def services(seen: Seen, unwell: Collection[str]) -> Iterator[Finding]:
         owner, name = fields.workload_of(one), fields.name(one)
         if owner not in unwell and wanted.get(owner, 0) and name not in ready:
             todo = f"do its pods become ready, and its selector fit them? {seen.kubectl} describe service {name}"
-            yield Finding(f"service {name}", "problem", "no endpoint of it is ready: whoever calls it is refused", todo)
+            yield DoctorFinding(
+                f"service {name}", "problem", "no endpoint of it is ready: whoever calls it is refused", todo
+            )
 
 
-def policies(seen: Seen, expected: Expected) -> Iterator[Finding]:
+def policies(seen: Seen, expected: Expected) -> Iterator[DoctorFinding]:
     if not seen.looked("networkpolicies") or not seen.workloads():
         return
     there, running = seen.names("networkpolicies"), {fields.name(one) for one in seen.workloads()}
@@ -186,15 +192,15 @@ def policies(seen: Seen, expected: Expected) -> Iterator[Finding]:
     missing = sorted(wanted - there)
     if "default-deny" in missing:
         detail = "default-deny is missing: pods may be called by anybody, and call whatever they like"
-        yield Finding("network policies", "problem", detail, APPLY_AGAIN)
+        yield DoctorFinding("network policies", "problem", detail, APPLY_AGAIN)
     if others := [name for name in missing if name != "default-deny"]:
         closed = (
             "connections that they open are refused" if "default-deny" in there else "what they open is not bounded"
         )
-        yield Finding("network policies", "problem", f"{fields.some(others)} are missing: {closed}", APPLY_AGAIN)
+        yield DoctorFinding("network policies", "problem", f"{fields.some(others)} are missing: {closed}", APPLY_AGAIN)
 
 
-def certificates(seen: Seen) -> Iterator[Finding]:
+def certificates(seen: Seen) -> Iterator[DoctorFinding]:
     """cert-manager's, where there are any, and brokers that still show the one before."""
     for one in seen.of("certificates"):
         if not fields.workload_of(one):
@@ -204,9 +210,9 @@ def certificates(seen: Seen) -> Iterator[Finding]:
         describe = f"{seen.kubectl} describe certificate {fields.name(one)}"
         if ready.get("status") != "True":
             words = fields.said(ready, "message") or fields.said(ready, "reason") or "cert-manager says nothing of it"
-            yield Finding(name, "problem", f"it is not ready: {words}", f"does cert-manager run? {describe}")
+            yield DoctorFinding(name, "problem", f"it is not ready: {words}", f"does cert-manager run? {describe}")
         if end and end <= seen.now:
-            yield Finding(
+            yield DoctorFinding(
                 name,
                 "problem",
                 f"it ended on {end:%Y-%m-%d}: no service reaches the broker",
@@ -214,7 +220,7 @@ def certificates(seen: Seen) -> Iterator[Finding]:
             )
         elif end and (end - seen.now < WARN_BEFORE or (renewal and renewal + WARN_BEFORE < seen.now)):
             detail = f"it ends on {end:%Y-%m-%d}, and was not renewed"
-            yield Finding(name, "warning", detail, f"does cert-manager run? {describe}")
+            yield DoctorFinding(name, "warning", detail, f"does cert-manager run? {describe}")
         issued = fields.moment(one, "status", "notBefore")
         older = [
             fields.name(pod)
@@ -226,4 +232,6 @@ def certificates(seen: Seen) -> Iterator[Finding]:
         ]
         if older:
             todo = f"{seen.kubectl} rollout restart statefulset/nats, before the old one ends"
-            yield Finding(name, "warning", f"{fields.some(older)} started before it was issued, and show another", todo)
+            yield DoctorFinding(
+                name, "warning", f"{fields.some(older)} started before it was issued, and show another", todo
+            )

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.testing.relay import Relay
-from bulkhead_infra.docker.stack import PROJECT, SERVICE, docker
+from bulkhead.testing.relay import BrokerRelay
+from bulkhead_infra.docker.stack import PROJECT, SERVICE, run_docker
 from bulkhead_infra.identity import tls
 
 PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
@@ -17,14 +17,14 @@ print(json.dumps({str(one.relative_to("/k")): one.read_text() for one in files})
 """
 
 
-def relay_to(container: Mapping[str, Any], port: int) -> Relay:
+def relay_to(container: Mapping[str, Any], port: int) -> BrokerRelay:
     """From a port of this machine to a container that listens."""
-    host = address(container)
-    return Relay(lambda: (host, port))
+    host = container_address(container)
+    return BrokerRelay(lambda: (host, port))
 
 
-def write(folder: Path, files: Mapping[str, str]) -> None:
-    """What `keys_of` found, for its owner's eyes alone, and the CA where the commands look for it: beside the keys."""
+def write_key_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write what `keys_of` found, for its owner's eyes alone; the CA beside the keys, where commands look."""
     ca = files[f"identity/tls/{tls.CA_FILE}"]
     for path, text in {**files, f"identity/{tls.CA_FILE}": ca}.items():
         place = folder / path
@@ -36,27 +36,27 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 def keys_of(project: str, image: str) -> dict[str, str]:
     """{path in a data directory: text}: every identity's key, and the API keys of who runs the mesh."""
     mounts = (f"{project}_keys_all:/k/identity:ro", f"{project}_keys_operator:/k/operator:ro")
-    volumes = [part for one in mounts for part in ("--volume", one)]
-    done = docker("run", "--rm", "--network", "none", *volumes, "--entrypoint", "python3", image, "-c", READ)
+    volumes = [part for mount in mounts for part in ("--volume", mount)]
+    done = run_docker("run", "--rm", "--network", "none", *volumes, "--entrypoint", "python3", image, "-c", READ)
     files: dict[str, str] = json.loads(done.stdout)
     return {path.removeprefix("operator/"): text for path, text in files.items()}
 
 
-def running(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def running_containers(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """{service: what Docker knows of its first container} of those that run on an image; names: of these alone."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in inspected(project, image):
-        found.setdefault(one["Config"]["Labels"][SERVICE], one)
-    return {name: one for name, one in sorted(found.items()) if not names or name in names}
+    containers: dict[str, dict[str, Any]] = {}
+    for container in inspect_containers(project, image):
+        containers.setdefault(container["Config"]["Labels"][SERVICE], container)
+    return {name: container for name, container in sorted(containers.items()) if not names or name in names}
 
 
-def inspected(project: str, image: str, *options: str) -> list[dict[str, Any]]:
+def inspect_containers(project: str, image: str, *options: str) -> list[dict[str, Any]]:
     filters = [f"--filter=label={PROJECT}={project}", f"--filter=label=bulkhead.service={image}"]
-    ids = docker("ps", "--quiet", *options, *filters).stdout.split()
-    found: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout) if ids else []
-    return found
+    ids = run_docker("ps", "--quiet", *options, *filters).stdout.split()
+    containers: list[dict[str, Any]] = json.loads(run_docker("inspect", *ids).stdout) if ids else []
+    return containers
 
 
-def address(container: Mapping[str, Any]) -> str:
+def container_address(container: Mapping[str, Any]) -> str:
     networks = container["NetworkSettings"]["Networks"].values()
-    return str(next(one["IPAddress"] for one in networks if one["IPAddress"]))
+    return str(next(network["IPAddress"] for network in networks if network["IPAddress"]))

@@ -15,11 +15,11 @@ from pathlib import Path
 from bulkhead_cli.containers import access
 from bulkhead_contracts import catalog
 from bulkhead_infra.backup import key_sealing, locations, restore
-from bulkhead_infra.backup.archive import Manifest, Reader
+from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest
 from bulkhead_infra.backup.backup import Say
-from bulkhead_infra.backup.locations import Remote
+from bulkhead_infra.backup.locations import RemoteMesh
 from bulkhead_infra.docker import provisioner
-from bulkhead_infra.docker.stack import PROJECT, Stack, StackError, docker
+from bulkhead_infra.docker.stack import PROJECT, Stack, StackError, run_docker
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.render import cluster as cluster_of
 
@@ -36,69 +36,71 @@ KEYS_AT, DOCUMENTS_AT = "/bulkhead/keys", "/bulkhead/data/rag"
 
 
 @dataclass(frozen=True, slots=True)
-class Refilled:
+class RestoredContents:
     """Streams, documents and shards that were restored."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     shards: Mapping[str, int]
 
 
-async def refill(
+async def restore_into_containers(
     project: str, source: Path, passphrase_file: Path | None, say: Say, *, cluster: bool = False
-) -> Refilled:
+) -> RestoredContents:
     """cluster: into three brokers, whatever the backup was taken of.
     Raises BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError."""
-    layout = replace(provisioner.layout(), replicas=len(cluster_of.BROKERS) if cluster else 1)
+    layout = replace(provisioner.stream_layout(), replicas=len(cluster_of.BROKERS) if cluster else 1)
     passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
-    with Reader(source) as reader:
+    with ArchiveReader(source) as reader:
         restore.check_streams(reader, layout)
-        files = await asyncio.to_thread(restore.unsealed, reader, passphrase) if passphrase else {}
-        _is_empty(project)
+        files = await asyncio.to_thread(restore.read_sealed_keys, reader, passphrase) if passphrase else {}
+        _require_empty_project(project)
         stack = Stack(project, cluster=cluster)
         with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
             try:
-                await _fill(stack, reader, files, Path(folder), layout, say)
+                await _fill_stack(stack, reader, files, Path(folder), layout, say)
             finally:
-                stack.forget()
-        return Refilled(reader.manifest, layout.shards)
+                stack.leave_running()
+        return RestoredContents(reader.manifest, layout.shards)
 
 
-async def _fill(stack: Stack, reader: Reader, files: Mapping[str, str], folder: Path, layout: Layout, say: Say) -> None:
-    given, identity, documents = folder / "given", folder / "identity", folder / "documents"
-    (given / "operator").mkdir(parents=True)
+async def _fill_stack(
+    stack: Stack, reader: ArchiveReader, files: Mapping[str, str], folder: Path, layout: Layout, say: Say
+) -> None:
+    key_folder, identity, documents = folder / "given", folder / "identity", folder / "documents"
+    (key_folder / "operator").mkdir(parents=True)
     brokers = cluster_of.BROKERS if layout.replicas > 1 else cluster_of.BROKERS[:1]
     # How many brokers there were is no key.
     files = {**files, provisioner.BROKERS_FILE: ",".join(brokers)}
-    restore.restore_keys(files, given / "operator", given / provisioner.ALL)
-    restore.restore_api_keys(reader, given / "operator")
-    await asyncio.to_thread(_hand_over, stack, "provision-keys", given, KEYS_AT)
+    restore.restore_keys(files, key_folder / "operator", key_folder / provisioner.ALL)
+    restore.restore_api_keys(reader, key_folder / "operator")
+    await asyncio.to_thread(_copy_into_volume, stack, "provision-keys", key_folder, KEYS_AT)
     # With what it depends on: the provisioner of keys, which makes what is missing.
-    await asyncio.to_thread(stack.run, "up", "--detach", "--no-build", *brokers)
+    await asyncio.to_thread(stack.run_compose, "up", "--detach", "--no-build", *brokers)
     for name in brokers:
-        await asyncio.to_thread(stack.wait_healthy, name)
-    there = access.running(stack.project, "nats")
-    relays = [access.relay_to(one, access.PORTS["nats"]) for one in there.values()]
+        await asyncio.to_thread(stack.wait_until_healthy, name)
+    containers = access.running_containers(stack.project, "nats")
+    relays = [access.relay_to(container, access.PORTS["nats"]) for container in containers.values()]
     try:
         for relay in relays:
             await relay.open()
-        access.write(folder, access.keys_of(stack.project, stack.image("provisioner")))
+        access.write_key_files(folder, access.keys_of(stack.project, stack.image_name("provisioner")))
         urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
-        remote = Remote(urls, identity, documents, layout.replicas, ranked=layout.ranked)
+        remote = RemoteMesh(urls, identity, documents, layout.replicas, ranked=layout.ranked)
         shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
         await locations.restore_remote(reader, remote, "", say, shards)
     finally:
         for relay in relays:
             await relay.close()
-    await asyncio.to_thread(_hand_over, stack, "rag", documents, DOCUMENTS_AT)
+    await asyncio.to_thread(_copy_into_volume, stack, "rag", documents, DOCUMENTS_AT)
 
 
-def _hand_over(stack: Stack, service: str, folder: Path, to: str) -> None:
+def _copy_into_volume(stack: Stack, service: str, folder: Path, to: str) -> None:
     """Copy files into a service's volume as its own user, who may read them here: nobody else gets below our folder."""
     for place, _, names in os.walk(folder):
         Path(place).chmod(0o755)
         for name in names:
             (Path(place) / name).chmod(0o644)
-    stack.run(
+    stack.run_compose(
         "run",
         "--rm",
         "-T",
@@ -114,14 +116,15 @@ def _hand_over(stack: Stack, service: str, folder: Path, to: str) -> None:
     )
 
 
-def _is_empty(project: str) -> None:
+def _require_empty_project(project: str) -> None:
     """Raises StackError where a mesh is, or was."""
     label = f"label={PROJECT}={project}"
-    there = docker("ps", "--all", "--quiet", "--filter", label).stdout.split()
-    volumes = docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
-    if there or volumes:
+    containers = run_docker("ps", "--all", "--quiet", "--filter", label).stdout.split()
+    volumes = run_docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
+    if containers or volumes:
         raise StackError(
-            f"project {project} has {len(there)} containers and {len(volumes)} volumes already: a backup is restored "
+            f"project {project} has {len(containers)} containers and {len(volumes)} volumes already: "
+            "a backup is restored "
             "into a project that has none; name another one with --project, or remove this one when you are sure that "
             f"nobody needs it: docker-compose --project-name {project} --profile core down --volumes"
         )

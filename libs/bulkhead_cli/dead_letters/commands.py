@@ -12,12 +12,12 @@ from rich.markup import escape
 
 from bulkhead import amounts
 from bulkhead.runtime import dead_letters as letters
-from bulkhead.runtime.dead_letters import Letter, Mark
+from bulkhead.runtime.dead_letters import DeadLetterMark, Letter
 from bulkhead_cli.dead_letters import remote
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Broker, Either, reason_of
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json
-from bulkhead_cli.target import operator_bus, person
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import BrokerOptions, BrokerOrGatewayOptions, reason_of
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, out, print_json
+from bulkhead_cli.target import local_user, operator_bus
 from bulkhead_contracts import catalog
 
 MIN_ID_CHARS = 4
@@ -27,31 +27,33 @@ LetterId = Annotated[str, typer.Argument(metavar="ID", help="Id of the letter, o
 Again = Annotated[bool, typer.Option("--again", help="Send it even if it was sent again or dismissed before.")]
 All = Annotated[bool, typer.Option("--all", help="Include letters that were sent again or dismissed.")]
 
-letters_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+letters_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @letters_app.callback()
-async def dead_letters(at: Either, everything: All = False) -> None:
+async def dead_letters(at: BrokerOrGatewayOptions, everything: All = False) -> None:
     """List, send again or dismiss messages that a service could not handle.
 
     Without a subcommand, the open letters are listed. Uses the operator's key in DIR. With --url and --api-key a
     gateway is asked for the letters of the key's tenant; messages are sent again in DIR alone.
     """
-    await _list(at, everything)
+    await _print_letters(at, everything)
 
 
 @letters_app.command("list")
-async def list_letters(at: Either, everything: All = False) -> None:
+async def list_letters(at: BrokerOrGatewayOptions, everything: All = False) -> None:
     """List open dead letters, oldest first."""
-    await _list(at, everything)
+    await _print_letters(at, everything)
 
 
 @letters_app.command("show")
-async def show_letter(letter: LetterId, at: Either) -> None:
+async def show_letter(letter: LetterId, at: BrokerOrGatewayOptions) -> None:
     """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
-    target = at.remote()
+    target = at.remote_target()
     values: dict[str, Any] = (
-        await remote.read_letter(target, letter) if target else _pick(await _all(at.data), letter).as_json()
+        await remote.read_letter(target, letter)
+        if target
+        else _pick_letter(await _read_all_letters(at.data), letter).as_json()
     )
     if at.as_json:
         print_json(values)
@@ -61,7 +63,7 @@ async def show_letter(letter: LetterId, at: Either) -> None:
         out.print(f"{name}: {value}", markup=False)
     for mark in marks:
         out.print(
-            f"{amounts.clock(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False
+            f"{amounts.format_time(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False
         )
     out.print()
     for name, value in headers.items():
@@ -71,30 +73,33 @@ async def show_letter(letter: LetterId, at: Either) -> None:
 
 
 @letters_app.command("redrive")
-async def redrive_letter(letter: LetterId, at: Broker, again: Again = False) -> None:
+async def redrive_letter(letter: LetterId, at: BrokerOptions, again: Again = False) -> None:
     """Send the original message again, after the cause was repaired.
 
     The letter is no longer open then. If the message fails again, a new letter appears.
     """
     async with operator_bus(at.data) as bus:
-        found = _pick(await letters.read_letters(bus), letter)
-        if not found.subject.startswith("mesh."):
-            raise Stop(
+        dead_letter = _pick_letter(await letters.read_letters(bus), letter)
+        if not dead_letter.subject.startswith("mesh."):
+            raise CommandError(
                 Exit.REFUSED,
-                f"{found.subject or 'an unknown subject'} is no inbox subject",
+                f"{dead_letter.subject or 'an unknown subject'} is no inbox subject",
                 "look at the letter; what was not addressed to an inbox cannot be sent again",
             )
-        if found.marks and not again:
-            raise _done(found)
-        ack = await letters.redrive(bus, found, person())
+        if dead_letter.marks and not again:
+            raise _already_marked_error(dead_letter)
+        ack = await letters.redrive_letter(bus, dead_letter, local_user())
     if at.as_json:
-        print_json({"id": found.id, "subject": found.subject, "stream": ack.stream, "sequence": ack.sequence})
+        print_json(
+            {"id": dead_letter.id, "subject": dead_letter.subject, "stream": ack.stream, "sequence": ack.sequence}
+        )
         return
-    out.print(f"sent again: {found.subject} is number {ack.sequence} of {ack.stream}", markup=False)
-    if found.code == HANDLER_FAILED and found.service in catalog.DOERS:
-        asker = found.headers.get("ce-source", "who asked")
+    out.print(f"sent again: {dead_letter.subject} is number {ack.sequence} of {ack.stream}", markup=False)
+    if dead_letter.code == HANDLER_FAILED and dead_letter.service in catalog.DOERS:
+        asker = dead_letter.headers.get("ce-source", "who asked")
         out.print(
-            f"{found.service} has answered {asker} that the request failed, and will answer the same: run the step "
+            f"{dead_letter.service} has answered {asker} that the request failed, and will answer the "
+            "same: run the step "
             "again (`bulkhead replay TASK --from-step`)",
             markup=False,
         )
@@ -104,55 +109,67 @@ async def redrive_letter(letter: LetterId, at: Broker, again: Again = False) -> 
 async def dismiss_letter(
     letter: LetterId,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the letter.")],
-    at: Either,
+    at: BrokerOrGatewayOptions,
 ) -> None:
     """Dismiss a letter that needs no action.
 
     The letter is no longer open, but remains stored.
     """
-    why, target = reason_of(reason, letters.MAX_REASON_CHARS), at.remote()
-    done = await remote.dismiss(target, letter, why) if target else await _dismiss(at.data, letter, why)
+    stored_reason, target = reason_of(reason, letters.MAX_REASON_CHARS), at.remote_target()
+    done = (
+        await remote.dismiss_letter(target, letter, stored_reason)
+        if target
+        else await _dismiss_by_key(at.data, letter, stored_reason)
+    )
     if at.as_json:
         print_json(done)
     else:
         out.print(f"dismissed by {done['dismissed_by']}: {done['id'][:ID_CHARS]} ({done['reason']})", markup=False)
 
 
-async def _dismiss(data: Path, letter: str, why: str) -> dict[str, str]:
+async def _dismiss_by_key(data: Path, letter: str, why: str) -> dict[str, str]:
     async with operator_bus(data) as bus:
-        found = _pick(await letters.read_letters(bus), letter)
-        if found.standing == "dismissed":
-            raise _done(found)
-        mark = Mark("dismissed", person(), why)
-        await letters.mark(bus, found, mark)
-    return {"id": found.id, "dismissed_by": mark.by, "reason": mark.reason}
+        dead_letter = _pick_letter(await letters.read_letters(bus), letter)
+        if dead_letter.standing == "dismissed":
+            raise _already_marked_error(dead_letter)
+        mark = DeadLetterMark("dismissed", local_user(), why)
+        await letters.mark_letter(bus, dead_letter, mark)
+    return {"id": dead_letter.id, "dismissed_by": mark.by, "reason": mark.reason}
 
 
-async def _all(data: Path) -> list[Letter]:
+async def _read_all_letters(data: Path) -> list[Letter]:
     async with operator_bus(data) as bus:
         return await letters.read_letters(bus)
 
 
-def _done(found: Letter) -> Stop:
+def _already_marked_error(found: Letter) -> CommandError:
     last = found.marks[-1]
-    what = f"the letter was {last.what} by {last.by} at {amounts.clock(last.at_unix_ms)}: {last.reason}"
-    return Stop(Exit.REFUSED, what, "to send it all the same: `bulkhead dead-letters redrive ID --again`")
+    problem = f"the letter was {last.what} by {last.by} at {amounts.format_time(last.at_unix_ms)}: {last.reason}"
+    return CommandError(Exit.REFUSED, problem, "to send it all the same: `bulkhead dead-letters redrive ID --again`")
 
 
-def _pick(found: list[Letter], letter: str) -> Letter:
-    matching = [one for one in found if one.id.startswith(letter)] if len(letter) >= MIN_ID_CHARS else []
-    if len({one.id for one in matching}) != 1:
-        what = "several dead letters begin" if matching else "no dead letter begins"
-        raise Stop(Exit.USAGE, f"{what} with {letter[:64]!r}", "`bulkhead dead-letters --all` lists their ids")
+def _pick_letter(found: list[Letter], letter: str) -> Letter:
+    matching = (
+        [candidate for candidate in found if candidate.id.startswith(letter)] if len(letter) >= MIN_ID_CHARS else []
+    )
+    if len({candidate.id for candidate in matching}) != 1:
+        problem = "several dead letters begin" if matching else "no dead letter begins"
+        raise CommandError(
+            Exit.USAGE, f"{problem} with {letter[:64]!r}", "`bulkhead dead-letters --all` lists their ids"
+        )
     return matching[-1]
 
 
-async def _list(at: Either, everything: bool) -> None:
-    target = at.remote()
+async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
+    target = at.remote_target()
     if target is not None:
         rows = await remote.read_letters(target, everything=everything)
     else:
-        rows = [one.as_json() for one in await _all(at.data) if everything or not one.marks]
+        rows = [
+            dead_letter.as_json()
+            for dead_letter in await _read_all_letters(at.data)
+            if everything or not dead_letter.marks
+        ]
     if at.as_json:
         print_json(rows)
         return
@@ -161,7 +178,7 @@ async def _list(at: Either, everything: bool) -> None:
     for row in rows:
         standing = f"  [dim]{row['standing']}[/dim]" if row["marks"] else ""
         out.print(
-            f"[bold]{escape(row['id'][:ID_CHARS])}[/bold]  {amounts.clock(row['buried_unix_ms'])}  "
+            f"[bold]{escape(row['id'][:ID_CHARS])}[/bold]  {amounts.format_time(row['buried_unix_ms'])}  "
             f"{escape(row['service'])}  [red]{escape(row['code'])}[/red]  {escape(row['subject'])}{standing}"
         )
         if row["reason"]:

@@ -4,21 +4,23 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh
-from bulkhead_cli.output import Exit, Screen, err, out
+from bulkhead_cli.output import Exit, SafeConsole, err, out
 from bulkhead_cli.tasks import answer, follow
-from bulkhead_infra.demo.corpus import Demo, write
-from bulkhead_infra.demo.verdict import Comparison, compare
+from bulkhead_infra.demo.corpus import Demo, write_documents
+from bulkhead_infra.demo.verdict import AnswerComparison, compare_answer
 
 
-def introduce(demo: Demo, screen: Screen, *, model: str) -> None:
+def print_introduction(demo: Demo, screen: SafeConsole, *, model: str) -> None:
     """Print the case and the model; "" for the offline one."""
     screen.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
     screen.print(f"  model: {model or 'the offline one: rule-based, deterministic, no LLM'}", style="dim", markup=False)
 
 
-async def converse(demo: Demo, url: str, api_key: str, folder: Path, screen: Screen) -> tuple[Exit, dict[str, Any]]:
+async def run_conversation(
+    demo: Demo, url: str, api_key: str, folder: Path, screen: SafeConsole
+) -> tuple[Exit, dict[str, Any]]:
     """Add the documents, ask, print the progress; returns how the task ended, and its document."""
-    files = write(demo, folder)
+    files = write_documents(demo, folder)
     async with Mesh(url, api_key) as client:
         for path in files:
             receipt = await client.add_document(path)
@@ -31,14 +33,14 @@ async def converse(demo: Demo, url: str, api_key: str, folder: Path, screen: Scr
         return follow.exit_of(ended), ended
 
 
-def _compared(demo: Demo, document: dict[str, Any]) -> Comparison:
+def _compare_answer(demo: Demo, document: dict[str, Any]) -> AnswerComparison:
     cited = {citation["document"] for citation in (document.get("result") or {}).get("citations", ())}
-    return compare(demo, document.get("answer") or "", cited)
+    return compare_answer(demo, document.get("answer") or "", cited)
 
 
-def report(demo: Demo, document: dict[str, Any]) -> dict[str, Any]:
+def comparison_report(demo: Demo, document: dict[str, Any]) -> dict[str, Any]:
     """The task's document beside the expected answer, for programs."""
-    comparison = _compared(demo, document)
+    comparison = _compare_answer(demo, document)
     expected = {
         "amount": str(demo.expected.amount),
         "currency": demo.expected.currency,
@@ -53,13 +55,13 @@ def report(demo: Demo, document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def verdict(demo: Demo, document: dict[str, Any], screen: Screen = out) -> bool:
+def print_verdict(demo: Demo, document: dict[str, Any], screen: SafeConsole = out) -> bool:
     """Print the answer and compare it with the one that the generator of the case expects."""
     screen.print("\n[bold]Answer[/bold]")
-    answer.show(screen, document)
-    found = _compared(demo, document)
+    answer.print_answer(screen, document)
+    comparison = _compare_answer(demo, document)
     expected = demo.expected
-    if found.ok:
+    if comparison.ok:
         screen.print(
             f"\n[bold green]right[/bold green]: {expected.currency} {expected.amount}, citing "
             f"{', '.join(expected.must_cite)} - as the generator of the case expects"
@@ -69,6 +71,6 @@ def verdict(demo: Demo, document: dict[str, Any], screen: Screen = out) -> bool:
     must_cite = ", ".join(expected.must_cite)
     err.print(f"  expected: {expected.currency} {expected.amount}, citing {must_cite}", markup=False)
     err.print(f"  given:    {document.get('answer') or document.get('failure')}", markup=False)
-    for difference in found.differences:
+    for difference in comparison.differences:
         err.print(f"  - {difference}", markup=False)
     return False

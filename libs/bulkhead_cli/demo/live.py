@@ -24,12 +24,12 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
-from bulkhead.amounts import cost
+from bulkhead.amounts import format_cost
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError
 from bulkhead_cli.output import err, out, print_json
 from bulkhead_contracts.model import DEFAULT_TIER
-from bulkhead_infra.demo.live_cases import Case, cases
+from bulkhead_infra.demo.live_cases import LiveCase, list_live_cases
 from bulkhead_infra.local.starts import DEFAULT_TENANT
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
 from bulkhead_infra.offline_model import MODEL_NAME
@@ -45,7 +45,7 @@ WRONG = "wrong_answer"
 
 
 @dataclass(slots=True)
-class Outcome:
+class LiveCaseOutcome:
     """One objective. right: None when no answer came, or nobody knows the right one. failure: a code, "" without."""
 
     name: str
@@ -65,47 +65,47 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Report:
+class LiveRunReport:
     """The whole run. provider: host and model, and whether it is the offline one."""
 
     provider: str
     model: str
     offline: bool
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[LiveCaseOutcome] = field(default_factory=list)
     time_s: float = 0.0
 
     @property
     def cost_usd_micros(self) -> int:
         """Cost of all tasks."""
-        return sum(one.cost_usd_micros for one in self.outcomes)
+        return sum(outcome.cost_usd_micros for outcome in self.outcomes)
 
     @property
     def estimated_usd_micros(self) -> int:
         """The part of the cost that no provider told."""
-        return sum(one.estimated_usd_micros for one in self.outcomes)
+        return sum(outcome.estimated_usd_micros for outcome in self.outcomes)
 
     @property
-    def good(self) -> bool:
-        """Whether everything succeeded, nothing is known to be wrong, and the ceiling held."""
-        return self.cost_usd_micros <= TOTAL_USD_MICROS and not any(one.failure for one in self.outcomes)
+    def has_passed(self) -> bool:
+        """True if everything succeeded, nothing is known to be wrong, and the ceiling held."""
+        return self.cost_usd_micros <= TOTAL_USD_MICROS and not any(outcome.failure for outcome in self.outcomes)
 
-    def document(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For --json."""
         return {
             "provider": self.provider,
             "model": self.model,
             "offline_model": self.offline,
-            "objectives": [asdict(one) for one in self.outcomes],
-            "right": sum(one.right is True for one in self.outcomes),
-            "wrong": sum(one.right is False for one in self.outcomes),
-            "not_known": sum(one.right is None and not one.failure for one in self.outcomes),
-            "failed": sum(one.right is None and bool(one.failure) for one in self.outcomes),
-            "failures": dict(Counter(one.failure for one in self.outcomes if one.failure)),
+            "objectives": [asdict(outcome) for outcome in self.outcomes],
+            "right": sum(outcome.right is True for outcome in self.outcomes),
+            "wrong": sum(outcome.right is False for outcome in self.outcomes),
+            "not_known": sum(outcome.right is None and not outcome.failure for outcome in self.outcomes),
+            "failed": sum(outcome.right is None and bool(outcome.failure) for outcome in self.outcomes),
+            "failures": dict(Counter(outcome.failure for outcome in self.outcomes if outcome.failure)),
             "cost_usd_micros": self.cost_usd_micros,
             "estimated_usd_micros": self.estimated_usd_micros,
             "ceiling_usd_micros": TOTAL_USD_MICROS,
-            "input_tokens": sum(one.input_tokens for one in self.outcomes),
-            "output_tokens": sum(one.output_tokens for one in self.outcomes),
+            "input_tokens": sum(outcome.input_tokens for outcome in self.outcomes),
+            "output_tokens": sum(outcome.output_tokens for outcome in self.outcomes),
             "time_s": round(self.time_s, 1),
         }
 
@@ -118,13 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parallel", type=int, default=2, help="so many at a time")
     parser.add_argument("--data", type=Path, help="keep the mesh's state here (default: a temporary folder)")
     parser.add_argument("--json", action="store_true", help="the report as one JSON document")
-    asked = parser.parse_args(argv)
-    known = cases()
-    if unknown := set(asked.only) - {case.name for case in known}:
-        parser.error(f"no such objective: {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}")
-    if asked.count < 1 or asked.parallel < 1:
+    options = parser.parse_args(argv)
+    all_cases = list_live_cases()
+    if unknown := set(options.only) - {case.name for case in all_cases}:
+        parser.error(
+            f"no such objective: {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in all_cases)}"
+        )
+    if options.count < 1 or options.parallel < 1:
         parser.error("--count and --parallel must be at least 1")
-    chosen = [case for case in known if not asked.only or case.name in asked.only][: asked.count]
+    chosen = [case for case in all_cases if not options.only or case.name in options.only][: options.count]
     if not os.environ.get("OPENAI_API_KEY"):
         err.print(
             "no provider: OPENAI_API_KEY is not set. Set it (and OPENAI_BASE_URL for a provider other than "
@@ -135,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        report = asyncio.run(_run(chosen, asked.parallel, asked.data))
+        report = asyncio.run(_run_cases(chosen, options.parallel, options.data))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         err.print(f"the provider's settings do not fit: {first['msg']}", style="bold red", markup=False)
@@ -145,14 +147,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    if asked.json:
-        print_json(report.document())
+    if options.json:
+        print_json(report.as_json())
     else:
-        _show(report)
-    return 0 if report.good else 1
+        _print_report(report)
+    return 0 if report.has_passed else 1
 
 
-async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
+async def _run_cases(chosen: list[LiveCase], parallel: int, data: Path | None) -> LiveRunReport:
     offline = await _is_offline()
     if offline:
         # Before the settings are read: they refuse a model without a known price.
@@ -160,69 +162,72 @@ async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
     settings = ModelSettings()
     host = urlsplit(settings.openai_base_url).netloc
     model = MODEL_NAME if offline else settings.all_routes()[DEFAULT_TIER].model
-    report = Report(f"{host} (the offline model: rules, no LLM)" if offline else host, model, offline)
+    report = LiveRunReport(f"{host} (the offline model: rules, no LLM)" if offline else host, model, offline)
     err.print(f"provider: {report.provider}; model: {model}; at most ${TOTAL_USD_MICROS / 1e6:.2f}", markup=False)
     began = time.monotonic()
     if data is not None:
-        await _in(data, chosen, parallel, report)
+        await _run_in_mesh(data, chosen, parallel, report)
     else:
         with tempfile.TemporaryDirectory(prefix="bulkhead-live-") as folder:
-            await _in(Path(folder), chosen, parallel, report)
+            await _run_in_mesh(Path(folder), chosen, parallel, report)
     report.time_s = time.monotonic() - began
     return report
 
 
 async def _is_offline() -> bool:
-    """Whether the provider says that it is the offline model. One that lists no models is taken for a real one."""
+    """True if the provider says that it is the offline model. One that lists no models passes for a real one."""
     key, base = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
     if not base:
         return False
     try:
         async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as client:
             answer = await client.get(f"{base.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
-            return [one["id"] for one in answer.json()["data"]] == [MODEL_NAME]
+            return [model["id"] for model in answer.json()["data"]] == [MODEL_NAME]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False  # The tasks will tell by name what is wrong with it.
 
 
-async def _in(data: Path, chosen: list[Case], parallel: int, report: Report) -> None:
+async def _run_in_mesh(data: Path, chosen: list[LiveCase], parallel: int, report: LiveRunReport) -> None:
     """The mesh over `data`, every case in it."""
     tenants = await asyncio.to_thread(_write_tenants, data, chosen)
     extra = {"model_gateway": {"BULKHEAD_MODEL": MODEL_NAME}} if report.offline else {}
-    async with LocalMesh(data, offline_model=False, tenants=tenants, extra_env=extra, on_event=_say) as mesh:
-        keys = {tenant: mesh.add_api_key(tenant, "live", "submitter") for tenant in {one.tenant for one in chosen}}
+    async with LocalMesh(data, offline_model=False, tenants=tenants, extra_env=extra, on_event=_print_progress) as mesh:
+        keys = {tenant: mesh.add_api_key(tenant, "live", "submitter") for tenant in {case.tenant for case in chosen}}
         for tenant, key in keys.items():
-            documents = next(one.documents for one in chosen if one.tenant == tenant)
+            documents = next(case.documents for case in chosen if case.tenant == tenant)
             async with Mesh(mesh.url, key) as client:
                 for name, content in documents:
                     await client.add_document(content, name)
         slots = asyncio.Semaphore(parallel)
 
-        async def one(case: Case) -> Outcome:
+        async def run_case(case: LiveCase) -> LiveCaseOutcome:
             async with slots:
-                found = await _ask(mesh.url, keys[case.tenant], case)
-                _say(f"{found.name}: {_verdict(found)}, ${found.cost_usd_micros / 1e6:.4f}, {found.time_s:.1f} s")
-                return found
+                outcome = await _run_objective(mesh.url, keys[case.tenant], case)
+                _print_progress(
+                    f"{outcome.name}: {_verdict_of(outcome)}, ${outcome.cost_usd_micros / 1e6:.4f}, "
+                    f"{outcome.time_s:.1f} s"
+                )
+                return outcome
 
-        report.outcomes = list(await asyncio.gather(*(one(case) for case in chosen)))
+        report.outcomes = list(await asyncio.gather(*(run_case(case) for case in chosen)))
 
 
-def _write_tenants(data: Path, chosen: list[Case]) -> Path:
+def _write_tenants(data: Path, chosen: list[LiveCase]) -> Path:
     data.mkdir(parents=True, exist_ok=True)
     path = data / "live-tenants.yaml"
-    path.write_text(yaml.safe_dump(_tenants(chosen)))
+    path.write_text(yaml.safe_dump(_tenants_file(chosen)))
     return path
 
 
-def _tenants(chosen: list[Case]) -> dict[str, Any]:
+def _tenants_file(chosen: list[LiveCase]) -> dict[str, Any]:
     """The tenants file: the daily limits of all tenants together are the limit of the run."""
-    found: dict[str, Any] = {DEFAULT_TENANT: _tenant(0)}
+    tenants: dict[str, Any] = {DEFAULT_TENANT: _tenant_row(0)}
     for tenant, count in Counter(case.tenant for case in chosen).items():
-        found[tenant] = _tenant(count)
-    return {"tenants": found}
+        tenants[tenant] = _tenant_row(count)
+    return {"tenants": tenants}
 
 
-def _tenant(tasks: int) -> dict[str, Any]:
+def _tenant_row(tasks: int) -> dict[str, Any]:
     each = min(1, tasks)
     return {
         "tools": ["search_documents", "calculate", "date_difference", "date_add"],
@@ -236,29 +241,32 @@ def _tenant(tasks: int) -> dict[str, Any]:
     }
 
 
-async def _ask(url: str, key: str, case: Case) -> Outcome:
+async def _run_objective(url: str, key: str, case: LiveCase) -> LiveCaseOutcome:
     """One objective to its end; a failure is an outcome."""
-    found, began = Outcome(case.name), time.monotonic()
+    outcome, began = LiveCaseOutcome(case.name), time.monotonic()
     try:
         async with Mesh(url, key) as client:
             task = await client.submit(
                 case.objective, limit_usd=TASK_USD_MICROS / 1e6, limit_tokens=TASK_TOKENS, deadline_s=TASK_DEADLINE_S
             )
-            _judge(case, await task.result(TASK_DEADLINE_S + ANSWER_MARGIN_S), found)
+            _judge_outcome(case, await task.result(TASK_DEADLINE_S + ANSWER_MARGIN_S), outcome)
     except TimeoutError:
-        found.failure, found.detail = "not_ended", "the task did not end in time: a fault of the mesh, please report it"
+        outcome.failure, outcome.detail = (
+            "not_ended",
+            "the task did not end in time: a fault of the mesh, please report it",
+        )
     except MeshError as error:
-        found.failure, found.detail = type(error).__name__, f"{error} {error.hint}".strip()
-    found.time_s = round(time.monotonic() - began, 1)
-    return found
+        outcome.failure, outcome.detail = type(error).__name__, f"{error} {error.hint}".strip()
+    outcome.time_s = round(time.monotonic() - began, 1)
+    return outcome
 
 
-def _judge(case: Case, document: dict[str, Any], found: Outcome) -> None:
+def _judge_outcome(case: LiveCase, document: dict[str, Any], found: LiveCaseOutcome) -> None:
     """Fill in the outcome of a task and judge its answer."""
     result, usage = document.get("result") or {}, document["usage"]
     found.status, found.answer = document["status"], document.get("answer") or ""
     found.standing = result.get("standing", "")
-    found.cited = tuple(dict.fromkeys(one["document"] for one in result.get("citations", ())))
+    found.cited = tuple(dict.fromkeys(citation["document"] for citation in result.get("citations", ())))
     found.cost_usd_micros, found.model_calls = usage["cost_usd_micros"], usage["model_calls"]
     found.estimated_usd_micros = usage.get("estimated_usd_micros", 0)
     found.input_tokens, found.output_tokens = usage["input_tokens"], usage["output_tokens"]
@@ -273,32 +281,32 @@ def _judge(case: Case, document: dict[str, Any], found: Outcome) -> None:
         found.failure, found.detail = (WRONG, "; ".join(differences)) if differences else ("", "")
 
 
-def _verdict(one: Outcome) -> str:
+def _verdict_of(one: LiveCaseOutcome) -> str:
     if one.right is not None:
         return "right" if one.right else "wrong"
     return "answered" if one.status == "succeeded" else one.failure
 
 
-def _show(report: Report) -> None:
+def _print_report(report: LiveRunReport) -> None:
     table = Table("objective", "outcome", "cost", "tokens in", "out", "calls", "time", box=None)
-    for one in report.outcomes:
+    for outcome in report.outcomes:
         table.add_row(
-            one.name,
-            _verdict(one),
-            cost(one.cost_usd_micros, one.estimated_usd_micros),
-            str(one.input_tokens),
-            str(one.output_tokens),
-            str(one.model_calls),
-            f"{one.time_s:.1f} s",
+            outcome.name,
+            _verdict_of(outcome),
+            format_cost(outcome.cost_usd_micros, outcome.estimated_usd_micros),
+            str(outcome.input_tokens),
+            str(outcome.output_tokens),
+            str(outcome.model_calls),
+            f"{outcome.time_s:.1f} s",
         )
     out.print(table)
-    for one in report.outcomes:
-        if one.failure:
-            out.print(f"\n{one.name}: {one.failure}: {one.detail}", style="red", markup=False)
-            if one.answer:
-                out.print(one.answer, markup=False, style="dim")
-    total = report.document()
-    spent = f"{cost(report.cost_usd_micros, report.estimated_usd_micros)} of ${TOTAL_USD_MICROS / 1e6:.2f}"
+    for outcome in report.outcomes:
+        if outcome.failure:
+            out.print(f"\n{outcome.name}: {outcome.failure}: {outcome.detail}", style="red", markup=False)
+            if outcome.answer:
+                out.print(outcome.answer, markup=False, style="dim")
+    total = report.as_json()
+    spent = f"{format_cost(report.cost_usd_micros, report.estimated_usd_micros)} of ${TOTAL_USD_MICROS / 1e6:.2f}"
     out.print(
         f"\n{total['right']} right, {total['wrong']} wrong, {total['not_known']} answered and not known "
         f"beforehand, {total['failed']} failed; {spent}, {total['input_tokens']} tokens in, "
@@ -311,7 +319,7 @@ def _show(report: Report) -> None:
         out.print("this provider is the offline model: it says nothing about a real one", style="bold")
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     err.print(f"  {text}", style="dim", markup=False)
 
 

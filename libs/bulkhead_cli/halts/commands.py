@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.halts.target_of_halt import Named
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Either, Options, reason_of
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, Work
+from bulkhead_cli.halts.target_of_halt import RequestedHaltTarget
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import BrokerOrGatewayOptions, Options, reason_of
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work
 from bulkhead_contracts.control import HaltScope
 
 HaltReason = Annotated[
@@ -26,7 +26,7 @@ BreakerTenant = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Names(Options):
+class HaltTargetOptions(Options):
     """The options that name the target of a halt."""
 
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Task.")] = ""
@@ -48,8 +48,8 @@ class Names(Options):
         ),
     ] = ""
 
-    def named(self) -> Named:
-        """The target. Raises Stop when the options name none, or several."""
+    def requested_target(self) -> RequestedHaltTarget:
+        """The target. Raises CommandError when the options name none, or several."""
         names: dict[HaltScope, str] = {
             "task": self.task,
             "agent": self.agent,
@@ -57,17 +57,17 @@ class Names(Options):
             "model": self.model,
             "feature": self.feature,
         }
-        given = [Named(scope, name, self.tenant) for scope, name in names.items() if name]
-        if len(given) > 1 or not (given or self.tenant):
-            raise Stop(
+        targets = [RequestedHaltTarget(scope, name, self.tenant) for scope, name in names.items() if name]
+        if len(targets) > 1 or not (targets or self.tenant):
+            raise CommandError(
                 Exit.USAGE,
                 "name one thing: --task, --agent, --tool, --model, --feature or --tenant",
                 "--tenant beside one of the others means: only for this tenant",
             )
-        return given[0] if given else Named("tenant", self.tenant)
+        return targets[0] if targets else RequestedHaltTarget("tenant", self.tenant)
 
 
-def halt(reason: HaltReason, names: Names, at: Either) -> Work:
+def halt(reason: HaltReason, names: HaltTargetOptions, at: BrokerOrGatewayOptions) -> Work:
     """Halt a task, agent, tool, model, feature or tenant until it is resumed.
 
     The halt takes effect at once, also on work in flight: streams from models are cut, tool calls that have not
@@ -80,34 +80,38 @@ def halt(reason: HaltReason, names: Names, at: Either) -> Work:
     Examples: bulkhead halt --tool http_get --reason "the site is under attack" · bulkhead halt --tenant acme --reason
     "its agents run wild"
     """
-    from bulkhead_cli.halts.halts import switch
+    from bulkhead_cli.halts.halts import switch_halt
 
-    return switch(at.data, at.remote(), names.named(), reason_of(reason), active=True, as_json=at.as_json)
+    return switch_halt(
+        at.data, at.remote_target(), names.requested_target(), reason_of(reason), active=True, as_json=at.as_json
+    )
 
 
-def resume(names: Names, at: Either, reason: ResumeReason = "") -> Work:
+def resume(names: HaltTargetOptions, at: BrokerOrGatewayOptions, reason: ResumeReason = "") -> Work:
     """Resume halted work.
 
     Finished calls are not repeated; an answer of a model that was cut by the halt is requested again.
     """
-    from bulkhead_cli.halts.halts import switch
+    from bulkhead_cli.halts.halts import switch_halt
 
-    why = reason_of(reason or "no reason was given")
-    return switch(at.data, at.remote(), names.named(), why, active=False, as_json=at.as_json)
+    stored_reason = reason_of(reason or "no reason was given")
+    return switch_halt(
+        at.data, at.remote_target(), names.requested_target(), stored_reason, active=False, as_json=at.as_json
+    )
 
 
-def halts(at: Either) -> Work:
+def halts(at: BrokerOrGatewayOptions) -> Work:
     """List active halts with their time, author and reason."""
     from bulkhead_cli.halts.halts import show_halts
 
-    return show_halts(at.data, at.remote(), as_json=at.as_json)
+    return show_halts(at.data, at.remote_target(), as_json=at.as_json)
 
 
-breakers_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+breakers_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @breakers_app.callback()
-def breakers(at: Either) -> Work:
+def breakers(at: BrokerOrGatewayOptions) -> Work:
     """List circuit breakers that have opened, and reset them.
 
     A breaker of a tool, model, agent or tenant is open, half-open (trial calls are let through) or closed again.
@@ -115,11 +119,11 @@ def breakers(at: Either) -> Work:
     """
     from bulkhead_cli.halts.halts import show_breakers
 
-    return show_breakers(at.data, at.remote(), as_json=at.as_json)
+    return show_breakers(at.data, at.remote_target(), as_json=at.as_json)
 
 
 @breakers_app.command("reset")
-def reset(named: BreakerName, at: Either, tenant: BreakerTenant = "", reason: ResetReason = "") -> Work:
+def reset(named: BreakerName, at: BrokerOrGatewayOptions, tenant: BreakerTenant = "", reason: ResetReason = "") -> Work:
     """Close a breaker whose cause has been repaired.
 
     With the operator's key in DIR, any breaker can be closed. With --url and --api-key, an operator of a tenant can
@@ -127,5 +131,5 @@ def reset(named: BreakerName, at: Either, tenant: BreakerTenant = "", reason: Re
     """
     from bulkhead_cli.halts.halts import reset_breaker
 
-    why = " ".join(reason.split())[:1_000] or "no reason was given"
-    return reset_breaker(at.data, at.remote(), named, tenant, why, as_json=at.as_json)
+    stored_reason = " ".join(reason.split())[:1_000] or "no reason was given"
+    return reset_breaker(at.data, at.remote_target(), named, tenant, stored_reason, as_json=at.as_json)

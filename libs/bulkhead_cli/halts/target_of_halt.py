@@ -6,7 +6,7 @@ from bulkhead_contracts.control import HaltScope
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RequestedHaltTarget:
     """Target of a halt. tenant: "" for all tenants."""
 
     scope: HaltScope

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Either, Since, since_s, task_id
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import BrokerOrGatewayOptions, Since, since_s, task_id
 from bulkhead_cli.output import Work
 
-incident_app = Group(no_args_is_help=True)
+incident_app = CommandGroup(no_args_is_help=True)
 OfTask = Annotated[
     str,
     typer.Option(
@@ -28,7 +28,7 @@ def incident() -> None:
 
 
 @incident_app.command("export")
-def export(at: Either, since: Since = "1h", task: OfTask = "", to: To = Path("incident.json")) -> Work:
+def export(at: BrokerOrGatewayOptions, since: Since = "1h", task: OfTask = "", to: To = Path("incident.json")) -> Work:
     """Write one redacted file about the mesh, to be handed to whoever helps.
 
     It holds versions, doctor's findings, health and metrics of every process, halts, breakers, limits, alerts, waiting
@@ -42,6 +42,6 @@ def export(at: Either, since: Since = "1h", task: OfTask = "", to: To = Path("in
 
     Example: bulkhead incident export --since 1h -o incident.json
     """
-    from bulkhead_cli.incident.export import export as write
+    from bulkhead_cli.incident.export import write_incident_file
 
-    return write(at.data, at.remote(), since_s(since), task, to, as_json=at.as_json)
+    return write_incident_file(at.data, at.remote_target(), since_s(since), task, to, as_json=at.as_json)

@@ -1,8 +1,9 @@
-"""What of a mesh may leave it in an incident file: words, numbers and times. Pure.
+"""Redaction for an incident file: words, numbers and times may leave a mesh. Pure.
 
-In: rows as other commands print them. Out: the fields that are named here, and of each text only what is one word:
-objectives, arguments, answers, reasons and errors of tools are content, and content stays where it is. A person whose
-spending is counted becomes a digest under a key of this process: the same in one file, and nothing to anybody else.
+In: rows as other commands print them. Out: the fields that are named here, and of each text only what is one
+word: objectives, arguments, answers, reasons and errors of tools are content, and content stays where it is.
+A person whose spending is counted becomes a digest under a key of this process: the same in one file, and
+nothing to anybody else.
 """
 
 import hashlib
@@ -60,66 +61,68 @@ HEADERS = ("ce-id", "ce-type", "ce-time", "ce-source", "ce-causeid")
 """Headers of a dead letter's original that are no content."""
 
 
-def kept(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def redact_row(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a row that may leave; texts that are no word become `[text]`."""
-    return {name: plain(row[name]) for name in FIELDS[kind] if name in row}
+    return {name: redact_value(row[name]) for name in FIELDS[kind] if name in row}
 
 
-def plain(value: Any) -> Any:
+def redact_value(value: Any) -> Any:
     """Numbers and words as they are."""
     if isinstance(value, str):
-        return _nobody(without_keys(value)) if _WORD.fullmatch(value) else TEXT
+        return _without_persons(without_keys(value)) if _WORD.fullmatch(value) else TEXT
     if isinstance(value, Mapping):
-        return {str(plain(str(key))): plain(one) for key, one in value.items()}
+        return {str(redact_value(str(key))): redact_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [redact_value(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float) else TEXT
 
 
 def own_words(text: str) -> str:
     """A text that the mesh itself words, without keys, without what it quotes, and not longer than MAX_TEXT_CHARS."""
-    return _nobody(_QUOTED.sub(TEXT, without_keys(" ".join(text.split()))))[:MAX_TEXT_CHARS]
+    return _without_persons(_QUOTED.sub(TEXT, without_keys(" ".join(text.split()))))[:MAX_TEXT_CHARS]
 
 
-def _nobody(text: str) -> str:
+def _without_persons(text: str) -> str:
     """The text with a digest in place of each person."""
-    return _PERSON.sub(lambda found: f"{found[1]}person-{_digest(found[2])}", text)
+    return _PERSON.sub(lambda found: f"{found[1]}person-{_person_digest(found[2])}", text)
 
 
-def _digest(name: str) -> str:
+def _person_digest(name: str) -> str:
     return hashlib.blake2b(name.encode(), digest_size=4, key=_KEY).hexdigest()
 
 
-def health(said: str) -> dict[str, Any]:
-    """What a process says of itself at /readyz."""
+def redact_health(said: str) -> dict[str, Any]:
+    """Health that a process tells of itself at /readyz."""
     try:
-        found = json.loads(said)
+        answer = json.loads(said)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        answer = None
+    if not isinstance(answer, dict):
         return {"answers": False}
-    words = {name: own_words(str(found.get(name) or "")) for name in ("why", "degraded")}
-    return {"answers": True, "ready": plain(found.get("ready")), **words}
+    words = {name: own_words(str(answer.get(name) or "")) for name in ("why", "degraded")}
+    return {"answers": True, "ready": redact_value(answer.get("ready")), **words}
 
 
 def code_of(failure: str) -> str:
     """The code that a failure begins with; "" where it has none."""
-    found = _CODE.match(failure)
-    return found[0] if found else ""
+    code_match = _CODE.match(failure)
+    return code_match[0] if code_match else ""
 
 
-def story(told: Mapping[str, Any]) -> dict[str, Any]:
+def redact_story(told: Mapping[str, Any]) -> dict[str, Any]:
     """A task's story without its texts."""
-    steps = [kept("step", step) | {"calls": _calls(step.get("calls", ()))} for step in told.get("steps", ())]
-    return kept("story", told) | {
-        "usage": plain(told.get("usage")),
-        "plans": [kept("plan", one) for one in told.get("plans", ())],
+    steps = [
+        redact_row("step", step) | {"calls": _redact_calls(step.get("calls", ()))} for step in told.get("steps", ())
+    ]
+    return redact_row("story", told) | {
+        "usage": redact_value(told.get("usage")),
+        "plans": [redact_row("plan", row) for row in told.get("plans", ())],
         "steps": steps,
-        "planning": _calls(told.get("planning", ())),
-        **{name: [kept("happened", one) for one in told.get(name, ())] for name in ("happened", "cause")},
-        "reasons": [kept("reason", one) for one in told.get("reasons", ())],
+        "planning": _redact_calls(told.get("planning", ())),
+        **{name: [redact_row("happened", row) for row in told.get(name, ())] for name in ("happened", "cause")},
+        "reasons": [redact_row("reason", row) for row in told.get("reasons", ())],
     }
 
 
-def _calls(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [kept("call", row) | {"failure_code": code_of(str(row.get("failure") or ""))} for row in rows]
+def _redact_calls(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [redact_row("call", row) | {"failure_code": code_of(str(row.get("failure") or ""))} for row in rows]

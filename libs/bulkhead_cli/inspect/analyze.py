@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bulkhead.amounts import counted, seconds
-from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.findings import Finding
+from bulkhead.amounts import format_count, format_duration
+from bulkhead.health.deadlock.evidence import SuspectedDeadlock
+from bulkhead.health.findings import HealthFinding
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
-from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, Opened, open_file
+from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, OpenedTrace, open_file
 from bulkhead_cli.options import Form
-from bulkhead_cli.output import Exit, Screen, Stop, err, json_line, out, print_json
+from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, json_line, out, print_json
 
 PERSISTS_MS = 1_000
 PERSISTS_EVENTS = 20
@@ -34,12 +34,12 @@ TOLD_EVENTS, TOLD_S = 256, 1.0
 """How often a long file is looked at for how far it is, and how often that is said."""
 
 
-Pending = tuple[Suspected, int, int]
+Pending = tuple[SuspectedDeadlock, int, int]
 """A circle of waits, and the event and the time from which it stands."""
 
 
 @dataclass(slots=True)
-class Report:
+class AnalysisReport:
     """Findings of one file."""
 
     form: str
@@ -47,42 +47,48 @@ class Report:
     """Events of a history: a message may give none or several."""
     events: int = 0
     lineages: set[str] = field(default_factory=set)
-    trips: list[Finding] = field(default_factory=list)
+    trips: list[HealthFinding] = field(default_factory=list)
     more: int = 0
     """Trips beyond MAX_TRIPS."""
     forgotten: int = 0
     """Tasks that went on after they had been forgotten: too many were held."""
 
     @property
-    def stops(self) -> int:
+    def stop_count(self) -> int:
         """Trips that would have stopped something."""
         return sum(trip.level == "stop" for trip in self.trips)
 
 
-def analyze(opened: Opened, thresholds: Thresholds = DEFAULT, tell: Callable[[int], None] | None = None) -> Report:
-    """Run every detector over a file; `tell` is told now and then how many events were judged. Raises Stop for a file
-    that is malformed further on."""
-    report, watch = Report(opened.form, len(opened.history.messages) if opened.history else 0), Watch(thresholds)
+def analyze_trace(
+    opened: OpenedTrace, thresholds: Thresholds = DEFAULT, tell: Callable[[int], None] | None = None
+) -> AnalysisReport:
+    """Run every detector over a file; `tell` is told now and then how many events were judged. Raises
+    CommandError for a file that is malformed further on.
+    """
+    report, watch = (
+        AnalysisReport(opened.form, len(opened.history.messages) if opened.history else 0),
+        Watch(thresholds),
+    )
     pending: list[Pending] = []
-    for event in opened.events():
+    for event in opened.read_events():
         report.events += 1
         if tell is not None and not report.events % TOLD_EVENTS:
             tell(report.events)
         report.lineages.add(event.lineage)
-        for found in watch.take(event):
-            if isinstance(found, Suspected):
-                pending.append((found, report.events, watch.now_unix_ms))
+        for detection in watch.fold_event(event):
+            if isinstance(detection, SuspectedDeadlock):
+                pending.append((detection, report.events, watch.now_unix_ms))
             else:
-                _add(report, found)
+                _add_trip(report, detection)
         if pending:
-            pending = _persisting(report, watch, pending)
+            pending = _report_persisting(report, watch, pending)
     for suspected, _, _ in pending:
-        if watch.graph.holds(suspected):
-            _add(report, watch.deadlock(suspected))
+        if watch.graph.still_holds(suspected):
+            _add_trip(report, watch.deadlock_finding(suspected))
     if opened.form == "bulkhead" and opened.history is not None and opened.history.settled:
         # The file is of a task in which nothing was in the works any more.
         for trip in watch.pass_time(watch.now_unix_ms + thresholds.stalls.after_ms):
-            _add(report, trip)
+            _add_trip(report, trip)
     report.forgotten = watch.forgotten
     return report
 
@@ -99,8 +105,12 @@ def _rarely_collected() -> Iterator[None]:
 
 
 @contextmanager
-def progress(
-    opened: Opened, console: Screen = err, clock: Callable[[], float] = time.monotonic, *, as_json: bool = False
+def progress_reporter(
+    opened: OpenedTrace,
+    console: SafeConsole = err,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    as_json: bool = False,
 ) -> Iterator[Callable[[int], None] | None]:
     """Progress report for a long file on a terminal; None elsewhere."""
     if as_json or not console.is_terminal:
@@ -112,36 +122,38 @@ def progress(
     begun = last = clock()
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        def tell(events: int) -> None:
+        def report_progress(events: int) -> None:
             nonlocal last
-            now = clock()
-            if now - last >= TOLD_S:
-                last = now
-                live.update(Text(_so_far(events, now - begun, opened.place.part()), style="dim"), refresh=True)
+            now_s = clock()
+            if now_s - last >= TOLD_S:
+                last = now_s
+                live.update(
+                    Text(_progress_line(events, now_s - begun, opened.place.read_share()), style="dim"), refresh=True
+                )
 
-        yield tell
+        yield report_progress
 
 
-def _so_far(events: int, spent_s: float, part: float | None) -> str:
-    said = f"{counted(events, 'event')} judged, {events / spent_s:,.0f}/s"
+def _progress_line(events: int, spent_s: float, part: float | None) -> str:
+    judged = f"{format_count(events, 'event')} judged, {events / spent_s:,.0f}/s"
     if not part:
-        return said
-    return f"{said}, {part:.0%} of the file, about {seconds(spent_s * (1 - part) / part * 1000)} to go"
+        return judged
+    return f"{judged}, {part:.0%} of the file, about {format_duration(spent_s * (1 - part) / part * 1000)} to go"
 
 
-def _persisting(report: Report, watch: Watch, pending: list[Pending]) -> list[Pending]:
-    left: list[Pending] = []
+def _report_persisting(report: AnalysisReport, watch: Watch, pending: list[Pending]) -> list[Pending]:
+    still_pending: list[Pending] = []
     for suspected, since, since_unix_ms in pending:
-        if not watch.graph.holds(suspected):
+        if not watch.graph.still_holds(suspected):
             continue
         if report.events - since >= PERSISTS_EVENTS or watch.now_unix_ms - since_unix_ms >= PERSISTS_MS:
-            _add(report, watch.deadlock(suspected))
+            _add_trip(report, watch.deadlock_finding(suspected))
         else:
-            left.append((suspected, since, since_unix_ms))
-    return left
+            still_pending.append((suspected, since, since_unix_ms))
+    return still_pending
 
 
-def _add(report: Report, trip: Finding) -> None:
+def _add_trip(report: AnalysisReport, trip: HealthFinding) -> None:
     if len(report.trips) < MAX_TRIPS:
         report.trips.append(trip)
     else:
@@ -149,22 +161,22 @@ def _add(report: Report, trip: Finding) -> None:
 
 
 def show_analysis(path: Path, form: Form, *, as_rows: bool, as_json: bool) -> Exit:
-    """Analyze a file and say what came out; 1 when something would have been stopped. Raises Stop."""
+    """Analyze a file and say what came out; 1 when something would have been stopped. Raises CommandError."""
     if str(path) == "-":
         with _standard_input() as spooled:
             try:
                 return show_analysis(spooled, form, as_rows=as_rows, as_json=as_json)
-            except Stop as error:
-                said = str(error).replace(str(spooled), STDIN).replace(spooled.name, STDIN)
-                raise Stop(error.code, said, error.hint, error.name) from error
+            except CommandError as error:
+                message = str(error).replace(str(spooled), STDIN).replace(spooled.name, STDIN)
+                raise CommandError(error.code, message, error.hint, error.name) from error
     opened = open_file(path, form)
     if as_rows:
         return _show_rows(opened)
-    with _rarely_collected(), progress(opened, as_json=as_json) as tell:
-        report = analyze(opened, tell=tell)
+    with _rarely_collected(), progress_reporter(opened, as_json=as_json) as tell:
+        report = analyze_trace(opened, tell=tell)
     if not report.events:
         # "Nothing found" of a file that says nothing would pass for health.
-        raise Stop(Exit.USAGE, f"{path} holds no act that could be judged, read as {report.form}", HINT)
+        raise CommandError(Exit.USAGE, f"{path} holds no act that could be judged, read as {report.form}", HINT)
     if as_json:
         print_json(
             {
@@ -172,63 +184,65 @@ def show_analysis(path: Path, form: Form, *, as_rows: bool, as_json: bool) -> Ex
                 "messages": report.messages,
                 "events": report.events,
                 "tasks": len(report.lineages),
-                "stops": report.stops,
-                "warnings": len(report.trips) - report.stops,
+                "stops": report.stop_count,
+                "warnings": len(report.trips) - report.stop_count,
                 "left_out": report.more,
                 "forgotten": report.forgotten,
                 "trips": [trip.as_json() for trip in report.trips],
             }
         )
     else:
-        _say(report)
-    return Exit.FAILED if report.stops else Exit.OK
+        _print_report(report)
+    return Exit.FAILED if report.stop_count else Exit.OK
 
 
 @contextmanager
 def _standard_input() -> Iterator[Path]:
-    """Standard input as a temporary file, since files are read more than once. Raises Stop."""
+    """Standard input as a temporary file, since files are read more than once. Raises CommandError."""
     with tempfile.NamedTemporaryFile(prefix="bulkhead-") as file:
         size = 0
         while piece := sys.stdin.buffer.read(PIECE_BYTES):
             size += len(piece)
             if size > MAX_BYTES:
-                raise Stop(Exit.USAGE, f"{STDIN} holds more than {MAX_BYTES // 1024**3} GiB", "split it by task")
+                raise CommandError(
+                    Exit.USAGE, f"{STDIN} holds more than {MAX_BYTES // 1024**3} GiB", "split it by task"
+                )
             file.write(piece)
         file.flush()
         yield Path(file.name)
 
 
-def _show_rows(opened: Opened) -> Exit:
+def _show_rows(opened: OpenedTrace) -> Exit:
     if opened.rows is None:
-        raise Stop(Exit.USAGE, "a file of bulkhead export has no rows", "analyze it as it is")
+        raise CommandError(Exit.USAGE, "a file of bulkhead export has no rows", "analyze it as it is")
     for row in opened.rows:
         sys.stdout.write(json_line(row) + "\n")
     return Exit.OK
 
 
-def _say(report: Report) -> None:
+def _print_report(report: AnalysisReport) -> None:
     for trip in report.trips:
         colour = "red" if trip.level == "stop" else "yellow"
         out.print(f"[bold {colour}]{trip.level}[/bold {colour}]  {trip.detector}  task {escape(trip.lineage)}")
         out.print(f"  {trip.what}", markup=False)
-        shown = trip.evidence if len(trip.evidence) <= 4 else (*trip.evidence[:2], "...", *trip.evidence[-2:])
-        if shown:
-            out.print(f"  evidence: {', '.join(shown)}", markup=False, style="dim")
+        evidence = trip.evidence if len(trip.evidence) <= 4 else (*trip.evidence[:2], "...", *trip.evidence[-2:])
+        if evidence:
+            out.print(f"  evidence: {', '.join(evidence)}", markup=False, style="dim")
         if trip.level == "stop":
             out.print(f"  {trip.hint}", markup=False, style="dim")
     if report.more:
-        out.print(f"{counted(report.more, 'more finding')} left out", style="dim")
+        out.print(f"{format_count(report.more, 'more finding')} left out", style="dim")
     if report.forgotten:
         out.print(
-            f"{counted(report.forgotten, 'task')} continued after they had been dropped from memory, which "
+            f"{format_count(report.forgotten, 'task')} continued after they had been dropped from memory, which "
             f"holds {MAX_HELD_ACTS:,} acts: split the file by task, or sort it by task",
             style="yellow",
         )
     kinds = Counter(f"{trip.detector} ({trip.level})" for trip in report.trips)
-    found = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing found"
-    within = f" (acts, waits and ends, in {counted(report.messages, 'message')})" if report.messages else ""
+    summary = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items())) or "nothing found"
+    within = f" (acts, waits and ends, in {format_count(report.messages, 'message')})" if report.messages else ""
     out.print(
-        f"{counted(report.events, 'event')}{within} of {counted(len(report.lineages), 'task')} read as "
-        f"{report.form}: {found}",
+        f"{format_count(report.events, 'event')}{within} of {format_count(len(report.lineages), 'task')} read as "
+        f"{report.form}: {summary}",
         markup=False,
     )

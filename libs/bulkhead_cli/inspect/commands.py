@@ -6,8 +6,17 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.operate import commands
-from bulkhead_cli.options import Broker, Either, Gateway, Since, TaskId, TaskTenant, since_s, task_id
-from bulkhead_cli.output import Exit, Stop, Work
+from bulkhead_cli.options import (
+    BrokerOptions,
+    BrokerOrGatewayOptions,
+    GatewayOptions,
+    Since,
+    TaskId,
+    TaskTenant,
+    since_s,
+    task_id,
+)
+from bulkhead_cli.output import CommandError, Exit, Work
 
 ReportTenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Only the tasks of this tenant.")]
 Targets = Annotated[
@@ -37,7 +46,7 @@ Content = Annotated[
 ]
 
 
-def timeline(task: TaskId, at: Either, tenant: TaskTenant = "", content: Content = False) -> Work:
+def timeline(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", content: Content = False) -> Work:
     """Show the messages of a task by step, with arguments, results, waits and cost.
 
     Reads the journal with the operator's key, and the trace files, both in DIR. With --url and --api-key a gateway is
@@ -45,12 +54,12 @@ def timeline(task: TaskId, at: Either, tenant: TaskTenant = "", content: Content
     """
     from bulkhead_cli.inspect import read, remote
 
-    if target := at.remote():
+    if target := at.remote_target():
         return remote.show_timeline(target, task, as_json=at.as_json)
     return read.show_timeline(at.data, task, tenant, content=content, as_json=at.as_json)
 
 
-def why(task: TaskId, at: Either, tenant: TaskTenant = "", whole: Whole = False) -> Work:
+def why(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", whole: Whole = False) -> Work:
     """Tell the story of a task that has ended, or explain why one waits, and how to go on.
 
     The story: the plan and its origin, what each step searched, called, wrote and cost, the model's stated reason for
@@ -59,7 +68,7 @@ def why(task: TaskId, at: Either, tenant: TaskTenant = "", whole: Whole = False)
     journal with the operator's key in DIR. With --url and --api-key a gateway is asked; it shows texts to operators,
     and to who submitted the task.
     """
-    if target := at.remote():
+    if target := at.remote_target():
         from bulkhead_cli.inspect.remote import show_why as show_remotely
 
         return show_remotely(target, task, whole=whole, as_json=at.as_json)
@@ -68,7 +77,7 @@ def why(task: TaskId, at: Either, tenant: TaskTenant = "", whole: Whole = False)
     return show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)
 
 
-def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:
+def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:
     """Compare quality, cost and latency of models and features.
 
     By model: share of accepted answers, the judge's mean score, and the cost of an accepted answer; a cheap model whose
@@ -83,7 +92,7 @@ def report(at: Broker, since: Since = "24h", tenant: ReportTenant = "", target: 
     return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
 
 
-def mesh(at: Gateway) -> Work:
+def mesh(at: GatewayOptions) -> Work:
     """Show each service's replicas, waiting messages, failures, and the messages between them.
 
     Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
@@ -92,21 +101,23 @@ def mesh(at: Gateway) -> Work:
     """
     from bulkhead_cli.inspect.mesh import show_mesh
 
-    return show_mesh(at.target(), as_json=at.as_json)
+    return show_mesh(at.gateway_target(), as_json=at.as_json)
 
 
 def targets_ms(given: list[str]) -> dict[str, int]:
-    """Milliseconds by feature. Raises Stop for what is no target."""
-    found = {}
-    for one in given:
-        feature, _, text = one.rpartition("=")
+    """Milliseconds by feature. Raises CommandError for what is no target."""
+    targets = {}
+    for target in given:
+        feature, _, text = target.rpartition("=")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", feature) or not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text):
-            raise Stop(Exit.USAGE, f"--target {one[:80]!r} is no target", "write FEATURE=SECONDS, as in search=30")
-        found[feature] = round(float(text) * 1000)
-    return found
+            raise CommandError(
+                Exit.USAGE, f"--target {target[:80]!r} is no target", "write FEATURE=SECONDS, as in search=30"
+            )
+        targets[feature] = round(float(text) * 1000)
+    return targets
 
 
-def cite(at: Gateway, task: CitedTask, marker: CitedMarker = "") -> Work:
+def cite(at: GatewayOptions, task: CitedTask, marker: CitedMarker = "") -> Work:
     """Show what stands behind the citations of an answer, also after its documents changed.
 
     Of a passage: the document, its version, the characters and their text; of a tool's result the call, its arguments
@@ -114,11 +125,11 @@ def cite(at: Gateway, task: CitedTask, marker: CitedMarker = "") -> Work:
     """
     from bulkhead_cli.inspect.cite import show_citations
 
-    return show_citations(at.target(), task, marker, as_json=at.as_json)
+    return show_citations(at.gateway_target(), task, marker, as_json=at.as_json)
 
 
 def doctor(
-    at: Broker,
+    at: BrokerOptions,
     redis: commands.DoctorRedis = "",
     otlp: commands.Otlp = "",
     kubernetes: commands.OnKubernetes = False,
@@ -144,5 +155,7 @@ def doctor(
 
         return show_cluster(Place(kube_context, namespace, kubeconfig, overlay), as_json=at.as_json)
     if kube_context or kubeconfig or overlay:
-        raise Stop(Exit.USAGE, "--context, --kubeconfig and --overlay belong to --kubernetes", "add --kubernetes")
+        raise CommandError(
+            Exit.USAGE, "--context, --kubeconfig and --overlay belong to --kubernetes", "add --kubernetes"
+        )
     return show_doctor(at.data, redis, otlp, as_json=at.as_json)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import clock, cost, counted, money, seconds
+from bulkhead.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead.journal import quality
 from bulkhead_cli.output import Exit, out, print_json, print_whole
 from bulkhead_cli.target import operator_bus
@@ -19,45 +19,47 @@ NOTHING = "·"
 
 
 async def show_report(data: Path, since_s: int, tenant: str, targets_ms: dict[str, int], *, as_json: bool) -> Exit:
-    """Print the report. Raises Stop, BusError."""
+    """Print the report. Raises CommandError, BusError."""
     since = int(time.time() * 1000) - since_s * 1000
     async with operator_bus(data) as bus:
-        found = (await quality.read(bus, since, tenant or "*")).as_json(targets_ms)
-    missed = any(row["missed"] for row in found["features"])
+        report = (await quality.read_quality(bus, since, tenant or "*")).as_json(targets_ms)
+    missed = any(row["missed"] for row in report["features"])
     if as_json:
-        print_json({"since_unix_ms": since, "tenant": tenant or None, **found})
+        print_json({"since_unix_ms": since, "tenant": tenant or None, **report})
     else:
-        _show(found, since)
+        _print_report(report, since)
     return Exit.FAILED if missed else Exit.OK
 
 
-def _show(found: dict[str, Any], since_unix_ms: int) -> None:
+def _print_report(found: dict[str, Any], since_unix_ms: int) -> None:
     answers, tasks = sum(row["answers"] for row in found["models"]), sum(row["tasks"] for row in found["features"])
     if not answers and not tasks:
-        out.print(f"no task was submitted and ended since {clock(since_unix_ms)}")
+        out.print(f"no task was submitted and ended since {format_time(since_unix_ms)}")
     if found["models"]:
         print_whole(
-            _table("model", ("answers", "accepted", "score", "cost", "per accepted"), found["models"], _answers)
+            _figures_table(
+                "model", ("answers", "accepted", "score", "cost", "per accepted"), found["models"], _model_cells
+            )
         )
     if found["features"]:
         names = ("tasks", "succeeded", "p50", "p95", "target", "cost", "per task", "accepted", "score")
-        print_whole(_table("feature", names, found["features"], _tasks))
+        print_whole(_figures_table("feature", names, found["features"], _feature_cells))
     if answers or tasks:
         out.print(
-            f"tasks that were submitted since {clock(since_unix_ms)}: {counted(tasks, 'task')} ended, "
-            f"{counted(answers, 'attempt')} at steps. Durations are of tasks that succeeded or failed"
+            f"tasks that were submitted since {format_time(since_unix_ms)}: {format_count(tasks, 'task')} ended, "
+            f"{format_count(answers, 'attempt')} at steps. Durations are of tasks that succeeded or failed"
         )
     for row in found["features"]:
         if row["missed"]:
-            said = f"{row['feature']} misses its target: p95 is {seconds(row['p95_ms'])}, the target"
-            out.print(f"{said} {seconds(row['target_ms'])}", style="bold yellow", markup=False)
+            message = f"{row['feature']} misses its target: p95 is {format_duration(row['p95_ms'])}, the target"
+            out.print(f"{message} {format_duration(row['target_ms'])}", style="bold yellow", markup=False)
         elif row["target_ms"] and row["p95_ms"] is None:
             out.print(f"no task of feature {row['feature']} has ended", style="yellow", markup=False)
-    for one in found["does_not_pay"]:
-        out.print(one["what"], style="bold yellow", markup=False)
+    for uneconomic_model in found["does_not_pay"]:
+        out.print(uneconomic_model["what"], style="bold yellow", markup=False)
 
 
-def _table(name: str, columns: tuple[str, ...], rows: list[dict[str, Any]], cells: Any) -> Table:
+def _figures_table(name: str, columns: tuple[str, ...], rows: list[dict[str, Any]], cells: Any) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in (name, *columns):
         table.add_column(column, no_wrap=True)
@@ -66,31 +68,33 @@ def _table(name: str, columns: tuple[str, ...], rows: list[dict[str, Any]], cell
     return table
 
 
-def _answers(row: dict[str, Any]) -> list[str]:
+def _model_cells(row: dict[str, Any]) -> list[str]:
     each = row["per_accepted_usd_micros"]
     return [
         f"{row['answers']:,}",
-        *_judged(row),
-        cost(row["answers_usd_micros"], row["answers_estimated_usd_micros"]),
-        money(each) if each is not None else NOTHING,
+        *_judged_cells(row),
+        format_cost(row["answers_usd_micros"], row["answers_estimated_usd_micros"]),
+        format_usd(each) if each is not None else NOTHING,
     ]
 
 
-def _tasks(row: dict[str, Any]) -> list[str]:
-    times = [seconds(row[name]) if row[name] is not None else NOTHING for name in ("p50_ms", "p95_ms", "target_ms")]
+def _feature_cells(row: dict[str, Any]) -> list[str]:
+    times = [
+        format_duration(row[name]) if row[name] is not None else NOTHING for name in ("p50_ms", "p95_ms", "target_ms")
+    ]
     each = row["per_task_usd_micros"]
     return [
         f"{row['tasks']:,}",
         f"{row['succeeded']:,}",
         *times[:2],
         times[2] + (" missed" if row["missed"] else ""),
-        cost(row["cost_usd_micros"], row["estimated_usd_micros"]),
-        money(each) if each is not None else NOTHING,
-        *_judged(row),
+        format_cost(row["cost_usd_micros"], row["estimated_usd_micros"]),
+        format_usd(each) if each is not None else NOTHING,
+        *_judged_cells(row),
     ]
 
 
-def _judged(row: dict[str, Any]) -> list[str]:
+def _judged_cells(row: dict[str, Any]) -> list[str]:
     share, score = row["accepted_share"], row["score"]
     return [
         f"{row['accepted']:,} of {row['judged']:,} ({share:.0%})" if share is not None else NOTHING,

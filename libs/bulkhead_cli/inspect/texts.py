@@ -10,12 +10,12 @@ from bulkhead.bus.port import Bus
 from bulkhead_contracts.result import ContentRef
 
 
-async def readable(bus: Bus, tenant: str, refs: Iterable[ContentRef]) -> dict[str, str]:
+async def read_texts(bus: Bus, tenant: str, refs: Iterable[ContentRef]) -> dict[str, str]:
     """Raises BusError."""
     blobs, texts = Blobs(bus, "operator"), dict[str, str]()
     for ref in refs:
         try:
-            texts[ref.sha256] = await blobs.text(tenant, ref)
+            texts[ref.sha256] = await blobs.get_text(tenant, ref)
         except (BlobMissing, BlobCorrupt):
             continue
     return texts

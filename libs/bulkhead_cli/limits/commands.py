@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from bulkhead.validation_errors import meant
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import UNITS_MS, Gateway, Options, Since, amount, reason_of, since_s
-from bulkhead_cli.output import Exit, Stop, Work
+from bulkhead.validation_errors import suggest_name
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import UNITS_MS, GatewayOptions, Options, Since, parse_dollars, reason_of, since_s
+from bulkhead_cli.output import CommandError, Exit, Work
 from bulkhead_contracts import bounds
 
 FORMS = (
@@ -34,7 +34,7 @@ class LimitCommands(TyperGroup):
         return super().get_command(ctx, "remove" if cmd_name == "unset" else cmd_name)
 
 
-limits_app = Group(
+limits_app = CommandGroup(
     cls=LimitCommands,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -61,10 +61,12 @@ Top = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Maxima(Options):
+class LimitOptions(Options):
     """The units of a limit."""
 
-    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Maximum cost.")] = None
+    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", parser=parse_dollars, help="Maximum cost.")] = (
+        None
+    )
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -83,23 +85,25 @@ class Maxima(Options):
         str, typer.Option("--wall", metavar="TIME", help="Maximum duration of all calls together: 90s, 2h, 1d.")
     ] = ""
 
-    def units(self) -> dict[str, int]:
-        """The units that the options name. Raises Stop for what is no amount or time."""
-        given = {
-            "cost_usd_micros": micros(self.usd),
+    def limit_units(self) -> dict[str, int]:
+        """The units that the options name. Raises CommandError for what is no amount or time."""
+        amounts = {
+            "cost_usd_micros": usd_micros(self.usd),
             "tokens": self.tokens,
             "model_calls": self.model_calls,
             "tool_calls": self.tool_calls,
             "wall_ms": wall_ms(self.wall),
         }
-        return {unit: value for unit, value in given.items() if value is not None}
+        return {unit: value for unit, value in amounts.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class Additions(Maxima):
+class TopUpOptions(LimitOptions):
     """The units of a top-up."""
 
-    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Additional cost.")] = None
+    usd: Annotated[
+        float | None, typer.Option("--usd", metavar="USD", parser=parse_dollars, help="Additional cost.")
+    ] = None
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -120,15 +124,15 @@ class Additions(Maxima):
 
 
 @limits_app.command("get")
-def get(at: Gateway) -> Work:
+def get(at: GatewayOptions) -> Work:
     """Show the tenant's current limits."""
     from bulkhead_cli.limits.spending import show_limits
 
-    return show_limits(at.target(), as_json=at.as_json)
+    return show_limits(at.gateway_target(), as_json=at.as_json)
 
 
 @limits_app.command("set")
-def set_(of: LimitTarget, maxima: Maxima, at: Gateway) -> Work:
+def set_(of: LimitTarget, maxima: LimitOptions, at: GatewayOptions) -> Work:
     """Set the limit of a target, in the named units; other units stay as they are.
 
     Examples: bulkhead limits set feature/search --usd 20 · bulkhead limits set user --model-calls 500 · bulkhead limits
@@ -136,30 +140,30 @@ def set_(of: LimitTarget, maxima: Maxima, at: Gateway) -> Work:
     """
     from bulkhead_cli.limits.spending import set_limit
 
-    named = maxima.units()
+    named = maxima.limit_units()
     if not named:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             "no limit is given",
             "use --usd, --tokens, --model-calls, --tool-calls or --wall"
             f"; `bulkhead limits remove {of}` removes all of them",
         )
-    return set_limit(at.target(), checked(of), named, as_json=at.as_json)
+    return set_limit(at.gateway_target(), require_limit_target(of), named, as_json=at.as_json)
 
 
 @limits_app.command("remove")
-def remove(of: LimitTarget, at: Gateway) -> Work:
+def remove(of: LimitTarget, at: GatewayOptions) -> Work:
     """Remove all limits of a target. Those of the policy and of the task stay."""
     from bulkhead_cli.limits.spending import set_limit
 
-    return set_limit(at.target(), checked(of), {}, as_json=at.as_json)
+    return set_limit(at.gateway_target(), require_limit_target(of), {}, as_json=at.as_json)
 
 
 def topup(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")],
     reason: TopUpReason,
-    added: Additions,
-    at: Gateway,
+    added: TopUpOptions,
+    at: GatewayOptions,
 ) -> Work:
     """Raise the limits of one task by an amount.
 
@@ -171,15 +175,15 @@ def topup(
     """
     from bulkhead_cli.limits.spending import top_up
 
-    named = {unit: value for unit, value in added.units().items() if value}
+    named = {unit: value for unit, value in added.limit_units().items() if value}
     if not named:
         hint = "use --usd, --tokens, --model-calls, --tool-calls or --wall, with more than 0"
-        raise Stop(Exit.USAGE, "nothing is added", hint)
-    return top_up(at.target(), task, named, reason_of(reason), as_json=at.as_json)
+        raise CommandError(Exit.USAGE, "nothing is added", hint)
+    return top_up(at.gateway_target(), task, named, reason_of(reason), as_json=at.as_json)
 
 
 def spend(
-    at: Gateway,
+    at: GatewayOptions,
     by: Annotated[By, typer.Option("--by", help="Grouping of the sums.")] = "agent",
     since: Since = "24h",
     top: Top = 20,
@@ -196,35 +200,35 @@ def spend(
     from bulkhead_cli.limits.spending import show_spending
 
     since_s(since)
-    return show_spending(at.target(), by, since, top, as_json=at.as_json)
+    return show_spending(at.gateway_target(), by, since, top, as_json=at.as_json)
 
 
-def checked(of: str) -> str:
-    """A target. Raises Stop for what is none."""
+def require_limit_target(of: str) -> str:
+    """A target. Raises CommandError for what is none."""
     if TARGET.fullmatch(of) is None:
-        near = meant(of.partition("/")[0], KINDS)
-        raise Stop(Exit.USAGE, f"{of[:80]!r} is no target of a limit{near}", f"there are: {FORMS}")
+        near = suggest_name(of.partition("/")[0], KINDS)
+        raise CommandError(Exit.USAGE, f"{of[:80]!r} is no target of a limit{near}", f"there are: {FORMS}")
     return of
 
 
-def micros(usd: float | None) -> int | None:
-    """Micro dollars. Raises Stop for what is no amount. With 0 nothing that costs is done any more."""
+def usd_micros(usd: float | None) -> int | None:
+    """Micro dollars. Raises CommandError for what is no amount. With 0 nothing that costs is done any more."""
     if usd is None:
         return None
     if not (math.isfinite(usd) and 0 <= usd <= bounds.MAX_COST_USD_MICROS / 1_000_000):
         hint = f"write an amount of dollars from 0 to {bounds.MAX_COST_USD_MICROS // 1_000_000:,}"
-        raise Stop(Exit.USAGE, f"--usd {usd:g} is out of bounds", hint)
+        raise CommandError(Exit.USAGE, f"--usd {usd:g} is out of bounds", hint)
     return round(usd * 1_000_000)
 
 
 def wall_ms(text: str) -> int | None:
-    """Milliseconds of `90s`, `2h`, `1d`. Raises Stop for what is no time."""
+    """Milliseconds of `90s`, `2h`, `1d`. Raises CommandError for what is no time."""
     if not text:
         return None
-    if not WALL.fullmatch(text) or _ms(text) > bounds.MAX_WALL_MS:
-        raise Stop(Exit.USAGE, f"{text[:40]!r} is no time", "write 90s, 20m, 2h or 1d, at most 366d")
-    return _ms(text)
+    if not WALL.fullmatch(text) or _duration_ms(text) > bounds.MAX_WALL_MS:
+        raise CommandError(Exit.USAGE, f"{text[:40]!r} is no time", "write 90s, 20m, 2h or 1d, at most 366d")
+    return _duration_ms(text)
 
 
-def _ms(text: str) -> int:
+def _duration_ms(text: str) -> int:
     return int(text[:-1]) * UNITS_MS[text[-1]]

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import DoorsUrl, Gateway, Json
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import DoorsUrl, GatewayOptions, Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
-mcp_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+mcp_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", envvar="BULKHEAD_MCP_FILE", help="File of MCP servers.")
@@ -56,12 +56,12 @@ def pin(servers: Servers = None, file: File = None, check: Check = False, as_jso
 
 
 @mcp_app.command("serve")
-def serve(at: Gateway, doors_url: DoorsUrl = "", run: Run = "") -> Work:
+def serve(at: GatewayOptions, doors_url: DoorsUrl = "", run: Run = "") -> Work:
     """Serve the tools of a mesh over stdin and stdout, to a program that starts MCP servers itself.
 
     Example: bulkhead mcp serve --data .bulkhead
     """
-    from bulkhead_cli.mcp.serve import serve as serve_tools
+    from bulkhead_cli.mcp.serve import serve_mcp as serve_tools
     from bulkhead_cli.target import doors_of
 
     url, key = doors_of(at.data, doors_url, at.api_key, at.tenant)

@@ -12,28 +12,28 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.tools.mcp_file import McpFile, McpFileError, Pin, PinnedServer, pins_path, read
-from bulkhead.validation_errors import meant
-from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
+from bulkhead.tools.mcp_file import McpFile, McpFileError, McpToolPin, PinnedServer, pins_path, read_mcp_file
+from bulkhead.validation_errors import suggest_name
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """How one tool differs from its pin. how: new, changed, gone or left out."""
+class PinChange:
+    """Difference of one tool from its pin. how: new, changed, gone or left out."""
 
     server: str
     tool: str
     how: str
     what: str
 
-    def row(self) -> dict[str, str]:
+    def as_row(self) -> dict[str, str]:
         """For programs."""
         return {"server": self.server, "tool": self.tool, "change": self.how, "what": self.what}
 
 
 def list_tools(file: Path | None, *, as_json: bool) -> None:
-    """Print servers and pinned tools. Raises Stop."""
-    files = _read(_named(file))
+    """Print servers and pinned tools. Raises CommandError."""
+    files = _read_mcp_file(_require_mcp_file(file))
     rows: list[dict[str, Any]] = [
         {
             "tool": name,
@@ -45,7 +45,7 @@ def list_tools(file: Path | None, *, as_json: bool) -> None:
             "digest": tool.pin.digest,
             "description": tool.pin.description,
         }
-        for name, tool in sorted(files.tools().items())
+        for name, tool in sorted(files.pinned_tools().items())
     ]
     unpinned = sorted(name for name in files.servers if name not in files.pins)
     if as_json:
@@ -63,40 +63,44 @@ def list_tools(file: Path | None, *, as_json: bool) -> None:
 
 
 async def pin_servers(file: Path | None, servers: tuple[str, ...], *, check: bool, as_json: bool) -> Exit:
-    """Read the tools of servers and pin them, or compare. Raises Stop."""
-    from bulkhead_services.tool_executor.mcp.pinning import Unread, look
+    """Read the tools of servers and pin them, or compare. Raises CommandError."""
+    from bulkhead_services.tool_executor.mcp.pinning import ServerUnreadable, read_server
 
-    path = _named(file)
-    files = _read(path)
-    if foreign := [one for one in servers if one not in files.servers]:
-        hint = f"there are: {', '.join(files.servers)}{meant(foreign[0], files.servers)}"
-        raise Stop(Exit.USAGE, f"{path} has no server {', '.join(foreign)}", hint, name="unknown_server")
-    pins, changes = {name: files.pins[name] for name in files.pins if name in files.servers}, list[Change]()
+    path = _require_mcp_file(file)
+    files = _read_mcp_file(path)
+    if foreign := [server for server in servers if server not in files.servers]:
+        hint = f"there are: {', '.join(files.servers)}{suggest_name(foreign[0], files.servers)}"
+        raise CommandError(Exit.USAGE, f"{path} has no server {', '.join(foreign)}", hint, name="unknown_server")
+    pins, changes = {name: files.pins[name] for name in files.pins if name in files.servers}, list[PinChange]()
     for name in servers or files.servers:
         try:
-            seen = await look(name, files.servers[name])
-        except Unread as error:
+            current_server = await read_server(name, files.servers[name])
+        except ServerUnreadable as error:
             hint = "look whether it runs and can be reached from here; nothing was written"
-            raise Stop(Exit.UNREACHABLE, f"MCP server {name}: {error}", hint, name="unreachable_server") from error
-        changes += _changes(name, pins.get(name, PinnedServer()), seen.pinned)
-        pins[name] = seen.pinned
+            raise CommandError(
+                Exit.UNREACHABLE, f"MCP server {name}: {error}", hint, name="unreachable_server"
+            ) from error
+        changes += _find_changes(name, pins.get(name, PinnedServer()), current_server.pinned)
+        pins[name] = current_server.pinned
     if not check:
-        _write(pins_path(path), pins)
-    _tell(path, changes, pins, check=check, as_json=as_json)
-    return Exit.FAILED if check and any(one.how != "left out" for one in changes) else Exit.OK
+        _write_pins(pins_path(path), pins)
+    _print_changes(path, changes, pins, check=check, as_json=as_json)
+    return Exit.FAILED if check and any(change.how != "left out" for change in changes) else Exit.OK
 
 
-def _tell(path: Path, changes: list[Change], pins: dict[str, PinnedServer], *, check: bool, as_json: bool) -> None:
-    tools = sum(len(one.tools) for one in pins.values())
+def _print_changes(
+    path: Path, changes: list[PinChange], pins: dict[str, PinnedServer], *, check: bool, as_json: bool
+) -> None:
+    tools = sum(len(server.tools) for server in pins.values())
     if as_json:
         written = "" if check else str(pins_path(path))
-        print_json({"changes": [one.row() for one in changes], "tools": tools, "written": written})
+        print_json({"changes": [change.as_row() for change in changes], "tools": tools, "written": written})
         return
-    for one in changes:
-        out.print(f"{one.how:9} {one.tool}: {one.what}", markup=False)
+    for change in changes:
+        out.print(f"{change.how:9} {change.tool}: {change.what}", markup=False)
     if check:
-        said = f"{len(changes)} differences" if changes else "no difference"
-        err.print(f"{tools} pinned tools, {said}; nothing was written", style="dim", markup=False)
+        summary = f"{len(changes)} differences" if changes else "no difference"
+        err.print(f"{tools} pinned tools, {summary}; nothing was written", style="dim", markup=False)
         return
     err.print(f"{tools} tools are pinned in {pins_path(path)}; review it", style="dim", markup=False)
     err.print(
@@ -106,49 +110,51 @@ def _tell(path: Path, changes: list[Change], pins: dict[str, PinnedServer], *, c
     )
 
 
-def _changes(server: str, before: PinnedServer, now: PinnedServer) -> Iterator[Change]:
+def _find_changes(server: str, before: PinnedServer, now: PinnedServer) -> Iterator[PinChange]:
     for name, pin in now.tools.items():
         old = before.tools.get(name)
         if old is None:
-            yield Change(server, name, "new", pin.description)
+            yield PinChange(server, name, "new", pin.description)
         elif old.digest != pin.digest:
-            yield Change(server, name, "changed", _differs(old, pin))
+            yield PinChange(server, name, "changed", _describe_tool_changes(old, pin))
     for name in before.tools:
         if name not in now.tools:
-            yield Change(server, name, "gone", "the server has it no more")
-    for name, why in now.left_out.items():
-        yield Change(server, f"{server}/{name}", "left out", why)
+            yield PinChange(server, name, "gone", "the server has it no more")
+    for name, reason in now.left_out.items():
+        yield PinChange(server, f"{server}/{name}", "left out", reason)
 
 
-def _differs(old: Pin, now: Pin) -> str:
-    said = []
+def _describe_tool_changes(old: McpToolPin, now: McpToolPin) -> str:
+    differences = []
     if old.description != now.description:
-        said.append(f"it says {now.description!r}, and said {old.description!r}")
+        differences.append(f"it says {now.description!r}, and said {old.description!r}")
     if old.parameters != now.parameters:
-        said.append(f"its arguments are {json.dumps(now.parameters)}, and were {json.dumps(old.parameters)}")
-    return "; ".join(said) or "words that are cut here, its title, or the schema of its results"
+        differences.append(f"its arguments are {json.dumps(now.parameters)}, and were {json.dumps(old.parameters)}")
+    return "; ".join(differences) or "words that are cut here, its title, or the schema of its results"
 
 
-def _named(file: Path | None) -> Path:
+def _require_mcp_file(file: Path | None) -> Path:
     if file is None:
-        raise Stop(Exit.USAGE, "no file of MCP servers is named", "give --file, or set BULKHEAD_MCP_FILE")
+        raise CommandError(Exit.USAGE, "no file of MCP servers is named", "give --file, or set BULKHEAD_MCP_FILE")
     return file
 
 
-def _read(path: Path) -> McpFile:
+def _read_mcp_file(path: Path) -> McpFile:
     try:
-        return read(path)
+        return read_mcp_file(path)
     except McpFileError as error:
-        raise Stop(Exit.USAGE, str(error), "docs/how-to/mcp-servers.md shows the form", name="bad_file") from error
+        raise CommandError(
+            Exit.USAGE, str(error), "docs/how-to/mcp-servers.md shows the form", name="bad_file"
+        ) from error
 
 
-def _write(path: Path, pins: dict[str, PinnedServer]) -> None:
-    text = json.dumps({name: one.model_dump() for name, one in sorted(pins.items())}, indent=1, ensure_ascii=True)
+def _write_pins(path: Path, pins: dict[str, PinnedServer]) -> None:
+    text = json.dumps({name: server.model_dump() for name, server in sorted(pins.items())}, indent=1, ensure_ascii=True)
     new = path.with_suffix(".new")
     try:
         new.write_text(text + "\n")
         new.replace(path)
     except OSError as error:
-        raise Stop(
+        raise CommandError(
             Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name a place that you may write"
         ) from error

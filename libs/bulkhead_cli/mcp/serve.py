@@ -25,7 +25,7 @@ SESSION, VERSION = "mcp-session-id", "mcp-protocol-version"
 AGAIN = (502, 503, 504)
 
 
-async def serve(url: str, api_key: str, run: str) -> Exit:
+async def serve_mcp(url: str, api_key: str, run: str) -> Exit:
     """Serve until stdin ends. url: of the doors. run: a name for the task of its calls; "": that of the key."""
     reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -34,10 +34,10 @@ async def serve(url: str, api_key: str, run: str) -> Exit:
     places, working = asyncio.Semaphore(AT_ONCE), set[asyncio.Task[None]]()
     # No bound on an answer: the door has its own, and says that it is alive meanwhile.
     async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(60.0, read=None)) as http:
-        relay = Relay(http, f"{url.rstrip('/')}/mcp")
-        while line := await _line(reader):
+        relay = McpStdioRelay(http, f"{url.rstrip('/')}/mcp")
+        while line := await _read_line(reader):
             await places.acquire()
-            task = asyncio.create_task(relay.take(line))
+            task = asyncio.create_task(relay.relay_message(line))
             working.add(task)
             task.add_done_callback(working.discard)
             task.add_done_callback(lambda _: places.release())
@@ -47,7 +47,7 @@ async def serve(url: str, api_key: str, run: str) -> Exit:
     return Exit.OK
 
 
-async def _line(reader: asyncio.StreamReader) -> bytes:
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
     """The next line; b"" at the end. One beyond the bound is told as no JSON."""
     try:
         return await reader.readline()
@@ -55,26 +55,28 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         return b"-\n"
 
 
-class Relay:
+class McpStdioRelay:
     """Messages to the door at `url`, answers to stdout."""
 
     def __init__(self, http: httpx.AsyncClient, url: str) -> None:
         self._http, self._url, self._own = http, url, uuid.uuid4().hex
         self._session: dict[str, str] = {}
 
-    async def take(self, line: bytes) -> None:
+    async def relay_message(self, line: bytes) -> None:
         """One message of the client's."""
         try:
             message = json.loads(line)
             if not isinstance(message, dict):
                 raise ValueError("it is no object")
         except (ValueError, RecursionError) as error:
-            _say({"jsonrpc": "2.0", "id": None, "error": {"code": NO_JSON, "message": f"no JSON-RPC message: {error}"}})
+            _write_message(
+                {"jsonrpc": "2.0", "id": None, "error": {"code": NO_JSON, "message": f"no JSON-RPC message: {error}"}}
+            )
             return
         if "method" in message:
-            await self._send(message, self._headers(message))
+            await self._send_message(message, self._request_headers(message))
 
-    def _headers(self, message: dict[str, Any]) -> dict[str, str]:
+    def _request_headers(self, message: dict[str, Any]) -> dict[str, str]:
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         meta = params.get("_meta")
@@ -88,46 +90,48 @@ class Relay:
         name = {"mcp-name": named[0]} if named else {}
         return {VERSION: version, "mcp-method": str(message["method"]), **name}
 
-    async def _send(self, message: dict[str, Any], headers: dict[str, str]) -> None:
+    async def _send_message(self, message: dict[str, Any], headers: dict[str, str]) -> None:
         """Until there is an answer; a key makes repeats harmless."""
-        why = ""
+        failure = ""
         for attempt in range(ATTEMPTS):
             try:
                 async with self._http.stream("POST", self._url, json=message, headers=headers) as answer:
                     if answer.status_code not in AGAIN:
-                        await self._answered(message, answer)
+                        await self._relay_answer(message, answer)
                         return
-                    why = f"HTTP {answer.status_code}: {(await answer.aread()).decode(errors='replace')[:500]}"
+                    failure = f"HTTP {answer.status_code}: {(await answer.aread()).decode(errors='replace')[:500]}"
             except httpx.HTTPError as error:
-                why = f"{type(error).__name__}: {error}"
+                failure = f"{type(error).__name__}: {error}"
             await asyncio.sleep(PAUSE_S * 2**attempt)
-        self._fail(message, f"{self._url} does not answer ({why}); look whether the mesh runs, then call again")
+        self._reply_failure(
+            message, f"{self._url} does not answer ({failure}); look whether the mesh runs, then call again"
+        )
 
-    async def _answered(self, message: dict[str, Any], answer: httpx.Response) -> None:
+    async def _relay_answer(self, message: dict[str, Any], answer: httpx.Response) -> None:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             async for line in answer.aiter_lines():
                 if line.startswith("data:") and (data := line[5:].strip()):
-                    _say(json.loads(data))
+                    _write_message(json.loads(data))
             return
         raw = await answer.aread()
         try:
-            found = json.loads(raw) if raw else {}
+            reply = json.loads(raw) if raw else {}
         except ValueError:
-            found = {}
-        if "jsonrpc" in found:
-            if message["method"] == "initialize" and "result" in found:
-                self._session = {VERSION: str(found["result"].get("protocolVersion", ""))}
+            reply = {}
+        if "jsonrpc" in reply:
+            if message["method"] == "initialize" and "result" in reply:
+                self._session = {VERSION: str(reply["result"].get("protocolVersion", ""))}
                 if session := answer.headers.get(SESSION):
                     self._session[SESSION] = session
-            _say(found)
+            _write_message(reply)
         elif not answer.is_success:
-            self._fail(message, f"HTTP {answer.status_code}: {raw.decode(errors='replace')[:500]}")
+            self._reply_failure(message, f"HTTP {answer.status_code}: {raw.decode(errors='replace')[:500]}")
 
-    def _fail(self, message: dict[str, Any], why: str) -> None:
+    def _reply_failure(self, message: dict[str, Any], why: str) -> None:
         if "id" in message:
-            _say({"jsonrpc": "2.0", "id": message["id"], "error": {"code": NO_ANSWER, "message": why}})
+            _write_message({"jsonrpc": "2.0", "id": message["id"], "error": {"code": NO_ANSWER, "message": why}})
 
 
-def _say(message: object) -> None:
+def _write_message(message: object) -> None:
     sys.stdout.write(json.dumps(message, ensure_ascii=False) + "\n")
     sys.stdout.flush()

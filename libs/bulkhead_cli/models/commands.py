@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Gateway, amount, dollars, duration_s
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, Work
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import GatewayOptions, duration_s, parse_dollars, validate_limit_usd
+from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work
 
 MAX_REPEAT = 100
 MAX_AT_ONCE = 64
 COMPARE_USD, PROBE_USD = 1.0, 0.05
 
-models_app = Group(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+models_app = CommandGroup(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 Routes = Annotated[
     str, typer.Option("--routes", metavar="A,B", help="Routes of the model gateway, separated by commas.")
@@ -35,7 +35,8 @@ AtLeast = Annotated[
     typer.Option("--at-least", metavar="SHARE", min=0, max=1, help="Exit with 1 when a route passes less than this."),
 ]
 TotalUsd = Annotated[
-    float | None, typer.Option("--limit-usd", metavar="USD", parser=amount, help="Maximum cost of all runs together.")
+    float | None,
+    typer.Option("--limit-usd", metavar="USD", parser=parse_dollars, help="Maximum cost of all runs together."),
 ]
 Deadline = Annotated[
     str, typer.Option("--deadline", metavar="TIME", help="Time after which a run ends: 90s, 2m.", show_default="120 s")
@@ -57,7 +58,7 @@ Update = Annotated[bool, typer.Option("--update", help="Store the answers of thi
 
 
 @models_app.callback()
-def top(at: Gateway) -> Work:
+def top(at: GatewayOptions) -> Work:
     """List the routes to models, compare them on cases of your own, or probe them for drift.
 
     Without a subcommand, the routes are listed.
@@ -68,7 +69,7 @@ def top(at: Gateway) -> Work:
 
 
 @models_app.command("list")
-def show(at: Gateway) -> Work:
+def show(at: GatewayOptions) -> Work:
     """List the model gateway's routes: model, provider, price with its source and date, context, fallback.
 
     Of a mesh that was started with [bold]bulkhead up[/bold] the routes are those of its start. Elsewhere they are those
@@ -84,7 +85,7 @@ def show(at: Gateway) -> Work:
 def compare(
     cases: Cases,
     routes: Routes,
-    at: Gateway,
+    at: GatewayOptions,
     repeat: Repeat = 1,
     limit_usd: TotalUsd = COMPARE_USD,
     at_once: AtOnce = 1,
@@ -101,19 +102,26 @@ def compare(
     Examples: bulkhead models compare --cases cases.yaml --routes default,small --repeat 3 · bulkhead models compare
     --cases cases.jsonl --routes default --at-least 0.9 --limit-usd 2 --json
     """
-    from bulkhead_cli.models.compare import Wanted, compare_routes
+    from bulkhead_cli.models.compare import RouteComparisonRequest, compare_routes
 
-    wanted = Wanted(
-        cases, names(routes), repeat, micros(limit_usd), at_once, deadline_of(deadline), at_least, check=not no_check
+    request = RouteComparisonRequest(
+        cases,
+        parse_route_names(routes),
+        repeat,
+        ceiling_usd_micros(limit_usd),
+        at_once,
+        deadline_of(deadline),
+        at_least,
+        check=not no_check,
     )
-    return compare_routes(at.target(may_make_key=True), wanted, as_json=at.as_json)
+    return compare_routes(at.gateway_target(may_make_key=True), request, as_json=at.as_json)
 
 
 @models_app.command("probe")
 def probe(
     routes: Routes,
     baseline: Baseline,
-    at: Gateway,
+    at: GatewayOptions,
     cases: Questions = None,
     limit_usd: TotalUsd = PROBE_USD,
     update: Update = False,
@@ -128,24 +136,31 @@ def probe(
     from bulkhead_cli.models.probe import probe_routes
 
     files = (baseline, cases)
-    return probe_routes(at.target(), names(routes), files, micros(limit_usd), update=update, as_json=at.as_json)
+    return probe_routes(
+        at.gateway_target(),
+        parse_route_names(routes),
+        files,
+        ceiling_usd_micros(limit_usd),
+        update=update,
+        as_json=at.as_json,
+    )
 
 
-def names(routes: str) -> tuple[str, ...]:
-    """Routes of a list. Raises Stop for none, and for one that is named twice."""
-    found = tuple(one.strip() for one in routes.split(",") if one.strip())
-    if not found or len(set(found)) != len(found):
-        raise Stop(
+def parse_route_names(routes: str) -> tuple[str, ...]:
+    """Routes of a list. Raises CommandError for none, and for one that is named twice."""
+    parsed = tuple(route.strip() for route in routes.split(",") if route.strip())
+    if not parsed or len(set(parsed)) != len(parsed):
+        raise CommandError(
             Exit.USAGE,
             f"--routes {routes[:80]!r} is no list of different routes",
             "write default,small; see models list",
         )
-    return found
+    return parsed
 
 
-def micros(usd: float | None) -> int:
+def ceiling_usd_micros(usd: float | None) -> int:
     """Micro dollars of a ceiling. Raises typer.BadParameter."""
-    return round((dollars(usd) or 0) * 1_000_000)
+    return round((validate_limit_usd(usd) or 0) * 1_000_000)
 
 
 def deadline_of(text: str) -> float:

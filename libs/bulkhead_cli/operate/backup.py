@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkhead.amounts import clock, counted
-from bulkhead_cli.output import Exit, Stop, err, out, print_json
+from bulkhead.amounts import format_count, format_time
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json
 
 if TYPE_CHECKING:
-    from bulkhead_infra.backup.archive import Manifest, Reader
-    from bulkhead_infra.backup.backup import Progress
-    from bulkhead_infra.backup.locations import Remote
+    from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest
+    from bulkhead_infra.backup.backup import CopyProgress
+    from bulkhead_infra.backup.locations import RemoteMesh
 
 MIB = 1024**2
 NOT_IN_IT = (
@@ -31,7 +31,7 @@ WITHOUT_KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class MeshLocation:
     """The options that name a mesh."""
 
     data: Path
@@ -41,30 +41,30 @@ class Where:
     replicas: int = 1
     callers: Path | None = None
 
-    def remote(self) -> "Remote | None":
-        """The broker behind --nats; None for a mesh of this machine. Raises Stop."""
-        from bulkhead_infra.backup.locations import Remote
+    def remote_mesh(self) -> "RemoteMesh | None":
+        """The broker behind --nats; None for a mesh of this machine. Raises CommandError."""
+        from bulkhead_infra.backup.locations import RemoteMesh
 
         if not self.nats:
             if self.identity or self.documents or self.callers:
-                raise Stop(
+                raise CommandError(
                     Exit.USAGE, "--identity, --documents and --callers belong to --nats", "name a mesh here by --data"
                 )
             return None
         if self.identity is None:
-            raise Stop(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
-        return Remote(self.nats, self.identity, self.documents, self.replicas, self.callers)
+            raise CommandError(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
+        return RemoteMesh(self.nats, self.identity, self.documents, self.replicas, self.callers)
 
 
-async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
-    """Make a file. Raises Stop."""
+async def back_up(where: MeshLocation, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
+    """Make a file. Raises CommandError."""
     from bulkhead_infra.backup import key_sealing, locations
 
-    with _told():
-        remote = where.remote()
+    with _command_errors():
+        remote = where.remote_mesh()
         passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
-        target = _file(to)
-        say = _teller(as_json)
+        target = _backup_file(to)
+        say = _progress_reporter(as_json)
         if remote is None:
             manifest = await locations.back_up_local(where.data, target, passphrase, say)
         else:
@@ -72,10 +72,14 @@ async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_js
     size = target.stat().st_size
     if as_json:
         print_json(
-            {"event": "done", "file": str(target), "bytes": size} | _summary(manifest) | {"notes": _left_out(manifest)}
+            {"event": "done", "file": str(target), "bytes": size}
+            | _manifest_summary(manifest)
+            | {"notes": _left_out(manifest)}
         )
         return
-    out.print(f"[bold green]backed up[/bold green] {_contents(manifest)}: {size / MIB:.1f} MiB", highlight=False)
+    out.print(
+        f"[bold green]backed up[/bold green] {_describe_contents(manifest)}: {size / MIB:.1f} MiB", highlight=False
+    )
     out.print(str(target), markup=False, soft_wrap=True)
     always, *lacks = _left_out(manifest)
     out.print(always, style="dim", markup=False)
@@ -83,15 +87,15 @@ async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_js
         out.print(note, style="yellow", markup=False)
 
 
-def _left_out(manifest: "Manifest") -> list[str]:
+def _left_out(manifest: "BackupManifest") -> list[str]:
     """Parts that no backup has, and parts that this one lacks."""
     keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS}"]
     documents = ["no documents are in it: name rag's folder with --documents, on its machine"]
     return [f"not in it: {NOT_IN_IT}", *keys, *([] if manifest.has_documents else documents)]
 
 
-async def restore(
-    where: Where,
+async def restore_mesh(
+    where: MeshLocation,
     source: Path,
     passphrase_file: Path | None,
     *,
@@ -99,56 +103,65 @@ async def restore(
     as_json: bool,
     shards: Mapping[str, int] | None = None,
 ) -> None:
-    """Check a file, and make a mesh of it. Raises Stop."""
+    """Check a file, and make a mesh of it. Raises CommandError."""
     from bulkhead_infra.backup import key_sealing, locations
     from bulkhead_infra.backup import restore as backup_restore
-    from bulkhead_infra.backup.archive import Reader
+    from bulkhead_infra.backup.archive import ArchiveReader
     from bulkhead_infra.nats.streams import Layout
 
-    with _told():
-        remote = None if check else where.remote()
+    with _command_errors():
+        remote = None if check else where.remote_mesh()
         passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
-        with Reader(source) as reader:
+        with ArchiveReader(source) as reader:
             if check:
-                backup_restore.check_streams(reader, Layout(backup_restore.divided(reader.manifest, shards)))
+                backup_restore.check_streams(reader, Layout(backup_restore.shard_counts(reader.manifest, shards)))
                 if passphrase:
-                    backup_restore.unsealed(reader, passphrase)
+                    backup_restore.read_sealed_keys(reader, passphrase)
             elif remote is None:
-                await locations.restore_local(reader, where.data, passphrase, _teller(as_json), shards)
+                await locations.restore_local(reader, where.data, passphrase, _progress_reporter(as_json), shards)
             else:
-                await locations.restore_remote(reader, remote, passphrase, _teller(as_json), shards)
-            divided = backup_restore.divided(reader.manifest, shards)
+                await locations.restore_remote(reader, remote, passphrase, _progress_reporter(as_json), shards)
+            divided = backup_restore.shard_counts(reader.manifest, shards)
     _tell_restored(reader, where, passphrase, divided, check=check, as_json=as_json)
 
 
 def _tell_restored(
-    reader: "Reader", where: Where, passphrase: str, shards: Mapping[str, int], *, check: bool, as_json: bool
+    reader: "ArchiveReader",
+    where: MeshLocation,
+    passphrase: str,
+    shards: Mapping[str, int],
+    *,
+    check: bool,
+    as_json: bool,
 ) -> None:
     manifest = reader.manifest
     notes = [] if check else _left_to_do(where, shards, with_keys=bool(passphrase))
     if as_json:
         print_json(
             {"event": "checked" if check else "done", "file": str(reader.path)}
-            | _summary(manifest)
+            | _manifest_summary(manifest)
             | {"shards": dict(shards), "notes": notes}
         )
         return
-    made = f"made {clock(manifest.created_unix_ms)} by bulkhead {manifest.version}"
+    origin = f"made {format_time(manifest.created_unix_ms)} by bulkhead {manifest.version}"
     if check:
-        out.print(f"[bold green]whole[/bold green]: {_contents(manifest)}, {made}; nothing restored", highlight=False)
+        out.print(
+            f"[bold green]whole[/bold green]: {_describe_contents(manifest)}, {origin}; nothing restored",
+            highlight=False,
+        )
         return
-    out.print(f"[bold green]restored[/bold green] {_contents(manifest)}, {made}", highlight=False)
+    out.print(f"[bold green]restored[/bold green] {_describe_contents(manifest)}, {origin}", highlight=False)
     for note in notes[:-1]:
         out.print(note, style="yellow", markup=False)
     out.print(notes[-1], markup=False)
 
 
-def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> list[str]:
+def _left_to_do(where: MeshLocation, shards: Mapping[str, int], *, with_keys: bool) -> list[str]:
     """Parts that a restored mesh lacks, and the command that starts it."""
-    found = (
+    notes = (
         [] if with_keys else ["keys were not restored: with other keys, tasks that were running fail with that reason"]
     )
-    found.append(
+    notes.append(
         "the tenants file is not in the backup: a mesh that had a file of its own needs it again (up --tenants FILE; "
         "elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), otherwise it has only the tenants demo and acme"
     )
@@ -158,62 +171,62 @@ def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> 
         if not where.nats
         else (f"start the services{' with' if divided else ''}{divided}")
     )
-    return [*found, f"{next_step} (events after the backup are missing: see docs/how-to/backup-and-restore.md)"]
+    return [*notes, f"{next_step} (events after the backup are missing: see docs/how-to/backup-and-restore.md)"]
 
 
-def _summary(manifest: "Manifest") -> dict[str, Any]:
+def _manifest_summary(manifest: "BackupManifest") -> dict[str, Any]:
     return {
         "format": manifest.format,
         "version": manifest.version,
         "created_unix_ms": manifest.created_unix_ms,
-        "streams": {one.name: one.messages for one in manifest.streams},
-        "documents": [one.tenant for one in manifest.documents],
+        "streams": {stream.name: stream.messages for stream in manifest.streams},
+        "documents": [tenant_documents.tenant for tenant_documents in manifest.documents],
         "keys": manifest.has_keys,
-        "messages": sum(one.messages for one in manifest.streams),
+        "messages": sum(stream.messages for stream in manifest.streams),
         "age_s": _age_s(manifest),
     }
 
 
-def _age_s(manifest: "Manifest") -> int:
+def _age_s(manifest: "BackupManifest") -> int:
     return max(0, int(time.time() - manifest.created_unix_ms / 1000))
 
 
-def _contents(manifest: "Manifest") -> str:
-    messages = sum(one.messages for one in manifest.streams)
+def _describe_contents(manifest: "BackupManifest") -> str:
+    messages = sum(stream.messages for stream in manifest.streams)
     return (
-        f"{counted(messages, 'message')} of {counted(len(manifest.streams), 'stream')}, documents of "
-        f"{counted(len(manifest.documents), 'tenant')}{', keys (sealed)' if manifest.has_keys else ''}"
+        f"{format_count(messages, 'message')} of {format_count(len(manifest.streams), 'stream')}, documents of "
+        f"{format_count(len(manifest.documents), 'tenant')}{', keys (sealed)' if manifest.has_keys else ''}"
     )
 
 
-def _teller(as_json: bool) -> Callable[["Progress"], None]:
-    def say(progress: "Progress") -> None:
+def _progress_reporter(as_json: bool) -> Callable[["CopyProgress"], None]:
+    def report_progress(progress: "CopyProgress") -> None:
         if as_json:
             print_json(
                 {"event": progress.what, "name": progress.name, "bytes": progress.bytes, "messages": progress.messages}
             )
         else:
-            messages = f", {counted(progress.messages, 'message')}" if progress.what == "stream" else ""
+            messages = f", {format_count(progress.messages, 'message')}" if progress.what == "stream" else ""
             err.print(
                 f"  {progress.what} {progress.name}: {progress.bytes / MIB:.1f} MiB{messages}",
                 style="dim",
                 markup=False,
             )
 
-    return say
+    return report_progress
 
 
-def _file(to: Path) -> Path:
-    """The file; in a folder it is named by the time. Raises Stop."""
+def _backup_file(to: Path) -> Path:
+    """The file; in a folder it is named by the time. Raises CommandError."""
     from bulkhead_infra.backup.archive import SUFFIX
 
     if to.is_dir():
         return to / f"mesh-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{SUFFIX}"
     if not to.absolute().parent.is_dir():
-        raise Stop(Exit.USAGE, f"there is no folder {to.absolute().parent}", "make it, or choose another place")
+        raise CommandError(Exit.USAGE, f"there is no folder {to.absolute().parent}", "make it, or choose another place")
     if "." not in to.name and not to.exists():
         # Most likely meant as a folder: a file of its name would surprise, and only the first backup would go there.
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             f"{to} is not there; is it a folder or a file?",
             f"make the folder first (mkdir {to}), or name the file {to}{SUFFIX}",
@@ -222,17 +235,27 @@ def _file(to: Path) -> Path:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _command_errors() -> Iterator[None]:
     """Turn expected errors into one line and an exit code."""
-    from bulkhead_infra.backup.archive import BackupError, Misnamed
+    from bulkhead_infra.backup.archive import BackupError, BackupPathError
     from bulkhead_infra.identity.keys import KeyFileError
-    from bulkhead_infra.identity.policy import PolicyError
+    from bulkhead_infra.identity.policy import IdentityPolicyError
     from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
     from bulkhead_infra.nats.provision import ProvisionError
     from bulkhead_infra.processes.child import StartFailed
 
-    expected = (BackupError, KeyFileError, PolicyError, StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError)
+    expected = (
+        BackupError,
+        KeyFileError,
+        IdentityPolicyError,
+        StartFailed,
+        DirectoryInUse,
+        DirectoryUnfit,
+        ProvisionError,
+    )
     try:
         yield
     except expected as error:
-        raise Stop(Exit.USAGE if isinstance(error, Misnamed | DirectoryUnfit) else Exit.FAILED, str(error)) from error
+        raise CommandError(
+            Exit.USAGE if isinstance(error, BackupPathError | DirectoryUnfit) else Exit.FAILED, str(error)
+        ) from error

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
-from bulkhead_cli.options import Broker, Data
+from bulkhead_cli.invocation import CommandGroup
+from bulkhead_cli.options import BrokerOptions, Data
 from bulkhead_cli.output import Work
 from bulkhead_cli.target import DEFAULT_DATA
 
@@ -170,7 +170,7 @@ Overlay = Annotated[
     ),
 ]
 
-render_app = Group(no_args_is_help=True)
+render_app = CommandGroup(no_args_is_help=True)
 
 
 @render_app.callback()
@@ -200,7 +200,7 @@ def up(
     """
     from bulkhead_cli.operate.up import keep_running
 
-    given = {
+    external_services = {
         "nats_url": nats,
         "nats_monitor_url": nats_monitor,
         "redis_url": redis,
@@ -209,12 +209,12 @@ def up(
     }
     if doors_port is None and port == 0:
         doors_port = 0  # Who takes any port for one takes any for the other.
-    return keep_running(data, scale or [], durability, (port, doors_port), given, shards or [], tenants)
+    return keep_running(data, scale or [], durability, (port, doors_port), external_services, shards or [], tenants)
 
 
 @render_app.command("accounts")
 def render_accounts(
-    at: Broker,
+    at: BrokerOptions,
     to: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; without it, standard output.")
     ] = None,
@@ -227,13 +227,13 @@ def render_accounts(
     """
     from bulkhead_cli.operate import render as rendering
 
-    return rendering.accounts(at.data, to, as_json=at.as_json)
+    return rendering.write_accounts(at.data, to, as_json=at.as_json)
 
 
 @render_app.command("monitoring")
 def render_monitoring(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to; made when it is not there.")],
-    at: Broker,
+    at: BrokerOptions,
     runbooks: Annotated[
         str,
         typer.Option(
@@ -253,7 +253,7 @@ def render_monitoring(
     """
     from bulkhead_cli.operate import render as rendering
 
-    return rendering.monitoring(at.data, folder, runbooks, as_json=at.as_json)
+    return rendering.write_monitoring(at.data, folder, runbooks, as_json=at.as_json)
 
 
 def backup(
@@ -264,7 +264,7 @@ def backup(
             help="New file, with a dot in its name; or an existing folder, in which the file is named by the time.",
         ),
     ],
-    at: Broker,
+    at: BrokerOptions,
     nats: Nats = "",
     identity: Identity = None,
     documents: Documents = None,
@@ -282,13 +282,13 @@ def backup(
     """
     from bulkhead_cli.operate import backup as backing
 
-    where = backing.Where(at.data, nats, identity, documents, callers=callers)
+    where = backing.MeshLocation(at.data, nats, identity, documents, callers=callers)
     return backing.back_up(where, to, keys_passphrase, as_json=at.as_json)
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="File written by `bulkhead backup`.")],
-    at: Broker,
+    at: BrokerOptions,
     nats: Nats = "",
     identity: Identity = None,
     documents: Documents = None,
@@ -308,6 +308,6 @@ def restore(
     from bulkhead_cli.operate import backup as backing
     from bulkhead_cli.operate.up import parse_shards
 
-    where = backing.Where(at.data, nats, identity, documents, replicas, callers)
+    where = backing.MeshLocation(at.data, nats, identity, documents, replicas, callers)
     divided = parse_shards(shards or [])
-    return backing.restore(where, source, keys_passphrase, check=check, as_json=at.as_json, shards=divided)
+    return backing.restore_mesh(where, source, keys_passphrase, check=check, as_json=at.as_json, shards=divided)

@@ -16,7 +16,7 @@ import httpx
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.jetstream.connection import ca_beside
 from bulkhead.bus.port import BusError, PublishRefused
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.target import nats_url
 from bulkhead_contracts import catalog, subjects
 
@@ -30,24 +30,24 @@ SETTINGS_TODO = "restart the mesh: `bulkhead up` provisions it again; it reports
 MIN_REDIS = (6, 2)
 
 
-async def identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator[Finding]:
+async def check_identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator[DoctorFinding]:
     """Every service's key: known to the broker, with the rights that the service needs and not with all there are."""
     # What the broker refuses here is what is asked for, and no news.
     logging.getLogger("bulkhead.bus").setLevel(logging.ERROR)
-    tried = await asyncio.gather(*(_identity(data, nats_url(dict(mesh)), name) for name in catalog.SERVICES))
+    tried = await asyncio.gather(*(_check_identity(data, nats_url(dict(mesh)), name) for name in catalog.SERVICES))
     wrong = [finding for finding in tried if finding is not None]
     for finding in wrong:
         yield finding
     if not wrong:
-        yield Finding(
+        yield DoctorFinding(
             "permissions",
             "ok",
             f"{len(tried)} services: the broker accepts each key, for its own inbox and not for others",
         )
 
 
-async def _identity(data: Path, url: str, service: str) -> Finding | None:
-    what = f"permissions of {service}"
+async def _check_identity(data: Path, url: str, service: str) -> DoctorFinding | None:
+    subject = f"permissions of {service}"
     key = data / "identity" / f"{service}.nkey"
     try:
         seed = key.read_text().strip()
@@ -55,36 +55,36 @@ async def _identity(data: Path, url: str, service: str) -> Finding | None:
             url, service=service, nkey_seed=seed, name="doctor", timeout_s=ASK_TIMEOUT_S, ca_file=ca_beside(key.parent)
         )
     except OSError as error:
-        return Finding(
-            what,
+        return DoctorFinding(
+            subject,
             "problem",
             f"{key} cannot be read: {error.strerror}",
             "restore the key, or delete it and restart the mesh, which makes another one",
         )
     except (BusError, ValueError) as error:
-        return Finding(
-            what,
+        return DoctorFinding(
+            subject,
             "problem",
             str(error),
             "restart the mesh; with a broker of your own: include `bulkhead render accounts`, reload it",
         )
     try:
-        return await _rights(bus, service, what)
+        return await _check_rights(bus, service, subject)
     except BusError as error:
-        return Finding(what, "problem", str(error), "render the accounts again and reload the broker")
+        return DoctorFinding(subject, "problem", str(error), "render the accounts again and reload the broker")
     finally:
         await bus.close()
 
 
-async def _rights(bus: JetStreamBus, service: str, what: str) -> Finding | None:
+async def _check_rights(bus: JetStreamBus, service: str, what: str) -> DoctorFinding | None:
     if service in catalog.INBOXES:
-        await bus.consumer(subjects.inbox_stream(service), subjects.durable(service, 0))
+        await bus.open_consumer(subjects.inbox_stream(service), subjects.durable_name(service, 0))
     try:
         live = await bus.subscribe_live(EVERYTHING)
     except PublishRefused:
         return None
     await live.close()
-    return Finding(
+    return DoctorFinding(
         what,
         "problem",
         f"it may listen to {EVERYTHING}: the broker does not isolate the services from each other",
@@ -92,47 +92,47 @@ async def _rights(bus: JetStreamBus, service: str, what: str) -> Finding | None:
     )
 
 
-def settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def check_stream_settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[DoctorFinding]:
     """Streams against what the provisioner would make, and whether all their copies are there. found: STREAM.INFO."""
-    from bulkhead_infra.nats.provision import differences
-    from bulkhead_infra.nats.streams import Layout, streams
+    from bulkhead_infra.nats.provision import list_differences
+    from bulkhead_infra.nats.streams import Layout, stream_configs
 
-    given = int(mesh.get("store_gib") or 0)
-    layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), given)
+    store_gib = int(mesh.get("store_gib") or 0)
+    layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), store_gib)
     findings = []
-    for config in streams(layout):
+    for config in stream_configs(layout):
         info = found.get(config["name"])
         if not info:
             continue  # Told as missing.
-        if not given:
+        if not store_gib:
             config = {key: value for key, value in config.items() if key != "max_bytes"}
-        if wrong := differences(config, info["config"]):
-            findings.append(Finding(f"settings of {config['name']}", "problem", "; ".join(wrong), SETTINGS_TODO))
-        findings += _copies(config["name"], info.get("cluster") or {})
-    return findings or [Finding("settings", "ok", "every stream is configured as this version expects")]
+        if wrong := list_differences(config, info["config"]):
+            findings.append(DoctorFinding(f"settings of {config['name']}", "problem", "; ".join(wrong), SETTINGS_TODO))
+        findings += _check_replicas(config["name"], info.get("cluster") or {})
+    return findings or [DoctorFinding("settings", "ok", "every stream is configured as this version expects")]
 
 
-def room(given_gib: int, used: int, free: int) -> Finding | None:
-    """Whether the disk can hold what the streams may still take. used: their bytes; free: of the disk."""
-    left = given_gib * 1024**3 - used
-    if not given_gib or free >= left:
+def check_store_room(given_gib: int, used: int, free: int) -> DoctorFinding | None:
+    """Room on the disk for what the streams may still take. used: their bytes; free: of the disk."""
+    remaining = given_gib * 1024**3 - used
+    if not given_gib or free >= remaining:
         return None
-    return Finding(
+    return DoctorFinding(
         "store",
         "warning",
-        f"--store-gib {given_gib} lets the streams take {left / 1024**3:.0f} GiB more, "
+        f"--store-gib {given_gib} lets the streams take {remaining / 1024**3:.0f} GiB more, "
         f"and the disk has {free / 1024**3:.0f}",
         f"free some, or start with --store-gib {max(4, int((used + free) * 0.9) // 1024**3)}: a full disk "
         "stops the broker, a full stream only refuses",
     )
 
 
-def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:
+def _check_replicas(stream: str, cluster: Mapping[str, Any]) -> list[DoctorFinding]:
     copies = cluster.get("replicas") or ()
-    away = [str(one.get("name")) for one in copies if one.get("offline") or not one.get("current")]
+    away = [str(replica.get("name")) for replica in copies if replica.get("offline") or not replica.get("current")]
     if cluster and not cluster.get("leader"):
         return [
-            Finding(
+            DoctorFinding(
                 stream,
                 "problem",
                 "it has no leader: too few brokers of the cluster answer",
@@ -141,7 +141,7 @@ def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:
         ]
     if away:
         return [
-            Finding(
+            DoctorFinding(
                 stream,
                 "warning",
                 f"copies on {', '.join(away)} are away or behind",
@@ -151,33 +151,33 @@ def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:
     return []
 
 
-def cluster(mesh: Mapping[str, Any]) -> Finding | None:
-    """Whether enough brokers of a cluster run; None where it is not known which there are, or it is none."""
+def check_cluster(mesh: Mapping[str, Any]) -> DoctorFinding | None:
+    """Brokers of a cluster that run; None where it is not known which there are, or it is none."""
     brokers = {str(name): str(state) for name, state in (mesh.get("brokers") or {}).items()}
     away = {name: state for name, state in brokers.items() if state != RUNNING}
     if not brokers:
         return None
-    shown = f"{len(brokers) - len(away)} of {len(brokers)} brokers run"
+    detail = f"{len(brokers) - len(away)} of {len(brokers)} brokers run"
     if not away:
-        return Finding("cluster", "ok", shown)
-    shown += f"; {', '.join(f'{name} ({state})' for name, state in away.items())} away"
+        return DoctorFinding("cluster", "ok", detail)
+    detail += f"; {', '.join(f'{name} ({state})' for name, state in away.items())} away"
     if 2 * len(away) >= len(brokers):
-        return Finding(
+        return DoctorFinding(
             "cluster",
             "problem",
-            f"{shown}: no message is accepted without a majority of them",
+            f"{detail}: no message is accepted without a majority of them",
             "start the missing ones; nothing is lost, and waiting work continues by itself",
         )
-    return Finding(
+    return DoctorFinding(
         "cluster",
         "warning",
-        shown,
+        detail,
         "start it; the mesh works without it, but one more loss stops the mesh. An empty broker copies all data first",
     )
 
 
-async def redis(url: str) -> Finding:
-    """Whether budget may rely on it. url: with its password, which is not shown."""
+async def check_redis(url: str) -> DoctorFinding:
+    """State of the Redis that budget relies on. url: with its password, which is not shown."""
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
@@ -191,9 +191,11 @@ async def redis(url: str) -> Finding:
             decode_responses=True,
         )
     except RedisError as error:
-        return Finding("redis", "problem", f"{error}", "start the sentinels, or correct --redis (BULKHEAD_REDIS_URL)")
+        return DoctorFinding(
+            "redis", "problem", f"{error}", "start the sentinels, or correct --redis (BULKHEAD_REDIS_URL)"
+        )
     except ValueError as error:
-        return Finding(
+        return DoctorFinding(
             "redis",
             "problem",
             f"its address cannot be used: {error}",
@@ -202,7 +204,7 @@ async def redis(url: str) -> Finding:
     try:
         return judge_redis(await client.info())
     except (RedisError, OSError) as error:
-        return Finding(
+        return DoctorFinding(
             "redis",
             "problem",
             f"it does not answer: {_without_password(str(error), url)}",
@@ -212,43 +214,51 @@ async def redis(url: str) -> Finding:
         await client.aclose()
 
 
-def judge_redis(info: Mapping[str, Any]) -> Finding:
+def judge_redis(info: Mapping[str, Any]) -> DoctorFinding:
     """From its INFO."""
     version = str(info.get("redis_version", "?"))
     bound, policy = int(info.get("maxmemory") or 0), str(info.get("maxmemory_policy", "noeviction"))
     if info.get("role") not in (None, "master"):
-        return Finding(
+        return DoctorFinding(
             "redis",
             "problem",
             f"{version} is a replica, which takes no writes",
             "name the master, or promote this one; budget rebuilds its ledger of the facts then",
         )
     if bound and policy != "noeviction":
-        return Finding(
+        return DoctorFinding(
             "redis",
             "problem",
             f"{version} evicts keys when it is full (maxmemory-policy {policy})",
             "set maxmemory-policy noeviction: a ledger that loses keys allows overspending",
         )
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_REDIS:
-        return Finding("redis", "warning", f"{version}; tested from {'.'.join(map(str, MIN_REDIS))} on", "upgrade it")
+        return DoctorFinding(
+            "redis", "warning", f"{version}; tested from {'.'.join(map(str, MIN_REDIS))} on", "upgrade it"
+        )
     used = int(info.get("used_memory") or 0)
     if bound and used > 0.8 * bound:
-        return Finding("redis", "warning", f"{version}, {used / bound:.0%} of its memory is used", "raise maxmemory")
-    kept = "append-only file" if info.get("aof_enabled") else "nothing on disk: each restart of it means a rebuild"
+        return DoctorFinding(
+            "redis", "warning", f"{version}, {used / bound:.0%} of its memory is used", "raise maxmemory"
+        )
+    persistence = (
+        "append-only file" if info.get("aof_enabled") else "nothing on disk: each restart of it means a rebuild"
+    )
     if info.get("aof_enabled") and info.get("aof_last_write_status") not in (None, "ok"):
-        return Finding("redis", "warning", f"{version} cannot write its append-only file", "look at its disk and log")
-    return Finding("redis", "ok", f"{version}, noeviction, {kept}, {used / 1024**2:.1f} MiB")
+        return DoctorFinding(
+            "redis", "warning", f"{version} cannot write its append-only file", "look at its disk and log"
+        )
+    return DoctorFinding("redis", "ok", f"{version}, noeviction, {persistence}, {used / 1024**2:.1f} MiB")
 
 
 def own_redis(data: Path, mesh: Mapping[str, Any]) -> str:
     """The address of the mesh's own Redis; "" when it has none here."""
     port = mesh.get("redis_port")
     try:
-        found = re.search(r"^requirepass (\S+)", (data / "redis" / "redis.conf").read_text(), re.M)
+        password_match = re.search(r"^requirepass (\S+)", (data / "redis" / "redis.conf").read_text(), re.M)
     except OSError:
         return ""
-    return f"redis://:{found[1]}@127.0.0.1:{port}/0" if found and port else ""
+    return f"redis://:{password_match[1]}@127.0.0.1:{port}/0" if password_match and port else ""
 
 
 def _without_password(text: str, url: str) -> str:
@@ -256,21 +266,21 @@ def _without_password(text: str, url: str) -> str:
     return text.replace(password[1], "***") if password and password[1] else text
 
 
-async def telemetry(http: httpx.AsyncClient, endpoint: str) -> Finding:
+async def check_telemetry(http: httpx.AsyncClient, endpoint: str) -> DoctorFinding:
     """An OTLP receiver takes an empty export, which every one must."""
     url = endpoint.rstrip("/") + OTLP_PATH
     try:
         answer = await http.post(url, content=b"", headers={"content-type": "application/x-protobuf"})
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Finding(
+        return DoctorFinding(
             "telemetry",
             "warning",
             f"no collector accepts traces at {url}: {error or type(error).__name__}",
             "start the collector, or correct BULKHEAD_OTLP_ENDPOINT; the mesh continues, its traces are lost",
         )
     if answer.is_success:
-        return Finding("telemetry", "ok", f"traces go to {url}")
-    return Finding(
+        return DoctorFinding("telemetry", "ok", f"traces go to {url}")
+    return DoctorFinding(
         "telemetry",
         "warning",
         f"{url} answers HTTP {answer.status_code}",

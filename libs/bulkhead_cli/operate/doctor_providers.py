@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 
 if TYPE_CHECKING:
-    from bulkhead_services.model_gateway.routing.options import ProviderSettings, Target
+    from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
     from bulkhead_services.model_gateway.settings import Settings
 
 SERVICE = "model_gateway"
@@ -22,84 +22,92 @@ OK, REDIRECTS, REFUSED, BUSY = 200, range(300, 400), (401, 403), 429
 SERVER_ERROR = 500
 
 
-async def look(environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+async def check_providers(environ: Mapping[str, str]) -> AsyncIterator[DoctorFinding]:
     """Findings on every provider that a route uses."""
     from bulkhead_infra.local.environment import names_provider, setting_errors, settings_from
     from bulkhead_services.model_gateway.settings import Settings
 
     if not names_provider(environ):
-        yield Finding("providers", "ok", "none is named in this shell: `bulkhead up` takes the offline model")
+        yield DoctorFinding("providers", "ok", "none is named in this shell: `bulkhead up` takes the offline model")
         return
     if wrong := setting_errors(SERVICE, environ):
         for line in wrong:
-            yield Finding("providers", "problem", line, "correct it before the next start, which would be refused")
+            yield DoctorFinding(
+                "providers", "problem", line, "correct it before the next start, which would be refused"
+            )
         return
     settings = settings_from(SERVICE, environ)
     assert isinstance(settings, Settings)
-    known = settings.all_providers()
+    providers = settings.all_providers()
     used: dict[str, set[str]] = {}
     for route in settings.all_routes().values():
         for model in route.models():
             used.setdefault(model.provider, set()).add(model.model)
     tried = (
-        _target(name, known[name], target, settings, models)
+        _check_target(name, providers[name], target, settings, models)
         for name, models in sorted(used.items())
-        for target in known[name].targets()
+        for target in providers[name].targets()
     )
     for finding in await asyncio.gather(*tried):
         yield finding
 
 
-async def _target(
-    name: str, provider: "ProviderSettings", target: "Target", settings: "Settings", models: Iterable[str]
-) -> Finding:
-    from bulkhead_services.model_gateway.effects import Network, client
+async def _check_target(
+    name: str, provider: "ProviderSettings", target: "EndpointTarget", settings: "Settings", models: Iterable[str]
+) -> DoctorFinding:
+    from bulkhead_services.model_gateway.effects import Network, make_client
 
-    what, where = f"provider {name}", target.base_url
+    subject, where = f"provider {name}", target.base_url
     network = Network(ASK_TIMEOUT_S, ASK_TIMEOUT_S, settings.provider_proxy, settings.provider_ca_file)
     try:
-        async with client(provider.api, target, 1, network) as http:
+        async with make_client(provider.api, target, 1, network) as http:
             answer = await http.get("models", timeout=ASK_TIMEOUT_S)
     except httpx.ProxyError as error:
-        return Finding(what, "problem", f"the proxy refused: {error}", "correct BULKHEAD_PROVIDER_PROXY")
+        return DoctorFinding(subject, "problem", f"the proxy refused: {error}", "correct BULKHEAD_PROVIDER_PROXY")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Finding(what, "problem", f"{where} cannot be reached: {error or type(error).__name__}", _advice(error))
+        return DoctorFinding(
+            subject, "problem", f"{where} cannot be reached: {error or type(error).__name__}", _connection_advice(error)
+        )
     # Azure lists what could be deployed, and calls name deployments.
-    return _judge(what, where, answer, () if provider.api == "azure-openai" else models)
+    return _judge_answer(subject, where, answer, () if provider.api == "azure-openai" else models)
 
 
-def _advice(error: Exception) -> str:
+def _connection_advice(error: Exception) -> str:
     if "CERTIFICATE" in str(error):
         return "name the CA that signed its certificate in BULKHEAD_PROVIDER_CA_FILE"
     return "is it up, is its base URL right, and may this machine reach it (BULKHEAD_PROVIDER_PROXY)?"
 
 
-def _judge(what: str, where: str, answer: httpx.Response, models: Iterable[str]) -> Finding:
+def _judge_answer(what: str, where: str, answer: httpx.Response, models: Iterable[str]) -> DoctorFinding:
     status = answer.status_code
     if status in REFUSED:
-        return Finding(what, "problem", f"{where} refused the key (HTTP {status})", "correct its key, or its rights")
+        return DoctorFinding(
+            what, "problem", f"{where} refused the key (HTTP {status})", "correct its key, or its rights"
+        )
     if status in REDIRECTS:
         to = answer.headers.get("location", "another address")[:200]
-        return Finding(what, "problem", f"{where} has moved to {to}", "correct its base URL: calls follow no redirect")
+        return DoctorFinding(
+            what, "problem", f"{where} has moved to {to}", "correct its base URL: calls follow no redirect"
+        )
     if status >= SERVER_ERROR or status == BUSY:
-        return Finding(
+        return DoctorFinding(
             what, "warning", f"{where} answers HTTP {status}", "calls will be tried again; look at its status"
         )
     if status != OK:
-        return Finding(what, "ok", f"{where} answers; it has no list of models, so the models are not checked")
-    missing = sorted(set(models) - _ids(answer)) if _ids(answer) else []
+        return DoctorFinding(what, "ok", f"{where} answers; it has no list of models, so the models are not checked")
+    missing = sorted(set(models) - _model_ids(answer)) if _model_ids(answer) else []
     if missing:
         names = ", ".join(missing)
-        return Finding(what, "warning", f"{where} does not list {names}", "check the name; calls of it may fail")
-    return Finding(what, "ok", f"{where} answers, its key is taken")
+        return DoctorFinding(what, "warning", f"{where} does not list {names}", "check the name; calls of it may fail")
+    return DoctorFinding(what, "ok", f"{where} answers, its key is taken")
 
 
-def _ids(answer: httpx.Response) -> set[str]:
+def _model_ids(answer: httpx.Response) -> set[str]:
     """Names of the models in a list; empty where it is none, or not all of it."""
     try:
-        found = answer.json()
-        rows = found.get("data") or found.get("models") or []
-        if found.get("has_more") or found.get("nextPageToken"):
+        body = answer.json()
+        rows = body.get("data") or body.get("models") or []
+        if body.get("has_more") or body.get("nextPageToken"):
             return set()
         return {str(row.get("id") or row.get("name")).removeprefix("models/") for row in rows}
     except (ValueError, AttributeError):

@@ -7,7 +7,7 @@ Level = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """`todo` is empty when nothing is to be done."""
 
     what: str

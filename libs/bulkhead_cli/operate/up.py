@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkhead.validation_errors import meant
-from bulkhead_cli.output import Exit, Stop, out
+from bulkhead.validation_errors import suggest_name
+from bulkhead_cli.output import CommandError, Exit, out
 from bulkhead_cli.target import read_json
 from bulkhead_contracts import bounds, catalog
 
 if TYPE_CHECKING:
-    from bulkhead_infra.local.status import Screen
+    from bulkhead_infra.local.status import StatusScreen
     from bulkhead_infra.local.supervisor import LocalMesh
 
 DURABILITIES = ("power", "process")
@@ -33,37 +33,37 @@ DRAINING = (
 
 
 def parse_shards(shards: list[str]) -> dict[str, int]:
-    """`worker=4` pairs of services. Raises Stop."""
-    return _pairs("--shards", shards, bounds.PARTITIONS)
+    """`worker=4` pairs of services. Raises CommandError."""
+    return _parse_pairs("--shards", shards, bounds.PARTITIONS)
 
 
 def parse_scale(scale: list[str]) -> dict[str, int]:
-    """`worker=3` pairs. Raises Stop."""
-    return _pairs("--scale", scale, MAX_REPLICAS)
+    """`worker=3` pairs. Raises CommandError."""
+    return _parse_pairs("--scale", scale, MAX_REPLICAS)
 
 
-def _pairs(option: str, given: list[str], most: int) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _parse_pairs(option: str, given: list[str], most: int) -> dict[str, int]:
+    counts: dict[str, int] = {}
     for text in given:
         service, _, count = text.partition("=")
         if not service or not (count.isascii() and count.isdigit()) or int(count) > most:
-            raise Stop(
+            raise CommandError(
                 Exit.USAGE, f"{option} {text!r} is not SERVICE=N", f"for example {option} worker=3; at most {most}"
             )
         if service not in catalog.SERVICES:
-            raise Stop(
+            raise CommandError(
                 Exit.USAGE,
-                f"{option} {text}: no service is called {service}{meant(service, catalog.SERVICES)}",
+                f"{option} {text}: no service is called {service}{suggest_name(service, catalog.SERVICES)}",
                 f"there are {', '.join(catalog.SERVICES)}",
             )
         if int(count) == 0:
-            raise Stop(
+            raise CommandError(
                 Exit.USAGE,
                 f"{option} {text} would leave the mesh without a {service}, and no task could end",
                 "every service needs at least one",
             )
-        found[service] = int(count)
-    return found
+        counts[service] = int(count)
+    return counts
 
 
 async def keep_running(
@@ -75,27 +75,32 @@ async def keep_running(
     shards: list[str],
     tenants: Path | None = None,
 ) -> None:
-    """Start, show, drain. ports: of gateway and doors. Raises Stop when it cannot start, or was ended at once."""
+    """Start, show, drain. ports: of gateway and doors. Raises CommandError when it cannot start, or was ended
+    at once.
+    """
     if durability not in DURABILITIES:
-        raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
+        raise CommandError(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
     from bulkhead_infra.local.environment import names_provider
-    from bulkhead_infra.local.status import Screen
+    from bulkhead_infra.local.status import StatusScreen
     from bulkhead_infra.local.supervisor import DRAIN_TIMEOUT_S
 
-    replicas, wanted = parse_scale(scale), parse_shards(shards)
+    replicas, shard_counts = parse_scale(scale), parse_shards(shards)
     offline = not names_provider(os.environ)
-    _announce(data, durability, offline)
+    _print_start(data, durability, offline)
     _tell_of_tenants(data, tenants)
     _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
     _tell_of_policy(os.environ.get("BULKHEAD_POLICY_DIR", ""))
-    screen = Screen(out, quiet=QUIET)
-    async with _mesh(data, replicas, durability, ports, offline, screen, given, wanted, tenants) as (mesh, stop):
+    screen = StatusScreen(out, quiet=QUIET)
+    async with _started_mesh(data, replicas, durability, ports, offline, screen, given, shard_counts, tenants) as (
+        mesh,
+        stop,
+    ):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
         _tell_of_console(mesh.url, data)
         _tell_of_doors(mesh.doors_url, mesh.nats_url, data)
-        following = asyncio.create_task(screen.follow(mesh))
+        following = asyncio.create_task(screen.follow_mesh(mesh))
         try:
             await stop.wait()
         finally:
@@ -128,7 +133,7 @@ def _tell_of_doors(url: str, nats_url: str, data: Path) -> None:
         out.print(f"  {line}", style="dim", markup=False)
 
 
-def _announce(data: Path, durability: str, offline: bool) -> None:
+def _print_start(data: Path, durability: str, offline: bool) -> None:
     out.print(f"starting a mesh in {data}", style="bold", markup=False)
     if durability == "process":
         out.print(
@@ -150,11 +155,11 @@ def _tell_of_tenants(data: Path, given: Path | None) -> None:
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
     before = ""
-    with contextlib.suppress(Stop):  # A file that cannot be read is written anew, or the mesh says why not.
+    with contextlib.suppress(CommandError):  # A file that cannot be read is written anew, or the mesh says why not.
         before = str(read_json(data / "mesh.json").get("tenants_file", ""))
     if given is not None:
         out.print(f"tenants: {given}", style="dim", markup=False)
-    elif before and not _same(Path(before), TENANTS_FILE):
+    elif before and not _is_same_file(Path(before), TENANTS_FILE):
         out.print(
             f"tenants: those that come with the mesh, and not those of {before}, which it had before, with "
             "ceilings and tools of their own: --tenants names that file",
@@ -163,7 +168,7 @@ def _tell_of_tenants(data: Path, given: Path | None) -> None:
         )
 
 
-def _same(before: Path, now: Path) -> bool:
+def _is_same_file(before: Path, now: Path) -> bool:
     """Also where another version of the mesh, in another place, came with the very same file."""
     with contextlib.suppress(OSError):
         return before == now or before.read_bytes() == now.read_bytes()
@@ -174,10 +179,10 @@ def _tell_of_tools(packs: str, given: Path | None) -> None:
     """Tools of packs that nobody was granted: they are there, and no task will ever use them."""
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
-    if left := ungranted(packs, given or TENANTS_FILE):
+    if ungranted_tools := find_ungranted_tools(packs, given or TENANTS_FILE):
         where = str(given) if given is not None else f"a copy of {TENANTS_FILE} that --tenants names"
         out.print(
-            f"no tenant may use {', '.join(left)}: add what is to be used to a tenant's `tools` in {where}",
+            f"no tenant may use {', '.join(ungranted_tools)}: add what is to be used to a tenant's `tools` in {where}",
             style="yellow",
             markup=False,
         )
@@ -185,43 +190,43 @@ def _tell_of_tools(packs: str, given: Path | None) -> None:
 
 def _tell_of_policy(given: str) -> None:
     """The folder of rules in force, and their digest; nothing where they cannot be read: tool_executor says why."""
-    from bulkhead_cli.policy.policies import SHIPPED, load, tools_of
+    from bulkhead_cli.policy.policies import SHIPPED, load_policies, tools_of
 
-    with contextlib.suppress(Stop):
-        digest = load(Path(given or SHIPPED), tools_of(None, ())).policy.sha256[:12]
+    with contextlib.suppress(CommandError):
+        digest = load_policies(Path(given or SHIPPED), tools_of(None, ())).policy.sha256[:12]
         out.print(f"policy: {given or 'the rules that ship'}, digest {digest}", style="dim", markup=False)
 
 
-def ungranted(packs: str, tenants: Path) -> list[str]:
+def find_ungranted_tools(packs: str, tenants: Path) -> list[str]:
     """packs: as BULKHEAD_PACKS has them. [] where they or the file cannot be read: the mesh says why not."""
     from bulkhead.tools import catalog as tools_catalog
-    from bulkhead_infra.identity.policy import PolicyError, load_tenants
+    from bulkhead_infra.identity.policy import IdentityPolicyError, load_tenants
 
     try:
         names = json.loads(packs or "[]")
-        rows = tools_catalog.rows(tuple(str(one) for one in names))
-        granted = {tool for one in load_tenants(tenants).tenants.values() for tool in one.tools}
-    except (ValueError, TypeError, PolicyError):
+        rows = tools_catalog.tool_rows(tuple(str(name) for name in names))
+        granted = {tool for tenant in load_tenants(tenants).tenants.values() for tool in tenant.tools}
+    except (ValueError, TypeError, IdentityPolicyError):
         return []
     return sorted(row.spec.name for row in rows if row.pack and row.spec.name not in granted)
 
 
 @contextlib.asynccontextmanager
-async def _mesh(
+async def _started_mesh(
     data: Path,
     scale: dict[str, int],
     durability: str,
     ports: tuple[int, int | None],
     offline: bool,
-    screen: "Screen",
+    screen: "StatusScreen",
     given: dict[str, Any],
     shards: dict[str, int],
     tenants: Path | None,
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from bulkhead.tcp_ports import PortInUse
     from bulkhead_infra.identity.keys import KeyFileError
-    from bulkhead_infra.identity.policy import PolicyError
-    from bulkhead_infra.local.external_services import Given
+    from bulkhead_infra.identity.policy import IdentityPolicyError
+    from bulkhead_infra.local.external_services import ExternalServices
     from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
     from bulkhead_infra.local.supervisor import LocalMesh
     from bulkhead_infra.nats.provision import ProvisionError
@@ -235,23 +240,23 @@ async def _mesh(
             offline_model=offline,
             http_port=ports[0],
             doors_port=ports[1],
-            on_line=screen.line,
-            on_event=screen.event,
-            given=Given(**given),
+            on_line=screen.print_line,
+            on_event=screen.print_event,
+            given=ExternalServices(**given),
             shards=shards,
             tenants=tenants,
         )
     except StartFailed as error:
-        raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
+        raise CommandError(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
     try:
-        with Stopping(mesh) as stopping:
+        with ShutdownSignals(mesh) as stopping:
             async with mesh:
                 stopping.ready = True
                 yield mesh, stopping.asked
     except PortInUse as error:
-        raise Stop(Exit.FAILED, str(error), "--port 0 (--doors-port 0) takes a free one") from error
-    except (DirectoryUnfit, PolicyError) as error:
-        raise Stop(
+        raise CommandError(Exit.FAILED, str(error), "--port 0 (--doors-port 0) takes a free one") from error
+    except (DirectoryUnfit, IdentityPolicyError) as error:
+        raise CommandError(
             Exit.USAGE,
             str(error),
             ""
@@ -259,17 +264,17 @@ async def _mesh(
             else "correct the file that --tenants (BULKHEAD_TENANTS_FILE) names",
         ) from error
     except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
-        raise Stop(Exit.FAILED, str(error)) from error
+        raise CommandError(Exit.FAILED, str(error)) from error
     except asyncio.CancelledError:
         how = "at once, by a second signal; no process is left running"
-        raise Stop(
+        raise CommandError(
             Exit.FAILED,
             f"ended {how if mesh.ended_at_once else 'by a signal, before it was up'}",
             "no acknowledged message is lost; unfinished work continues at the next start",
         ) from None
 
 
-class Stopping:
+class ShutdownSignals:
     """Signal handling: the first signal drains, or ends the start; the second ends everything at once."""
 
     def __init__(self, mesh: "LocalMesh") -> None:
@@ -277,16 +282,16 @@ class Stopping:
         self.ready = False
         self._mesh, self._main = mesh, asyncio.current_task()
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> "ShutdownSignals":
         for number in SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
 
-    def _signal(self) -> None:
+    def _on_signal(self) -> None:
         if self.asked.is_set():
             self._mesh.end_at_once()
         if (self.asked.is_set() or not self.ready) and self._main is not None:

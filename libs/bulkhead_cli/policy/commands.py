@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
+from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import Json, Options
 from bulkhead_cli.output import EXIT_CODES, Work
 
 if TYPE_CHECKING:
     from bulkhead_cli.policy.policies import Tools
 
-policy_app = Group(
+policy_app = CommandGroup(
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog=EXIT_CODES,
@@ -26,7 +26,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of policies.
 
 
 @dataclass(frozen=True, slots=True)
-class Rules(Options):
+class PolicyOptions(Options):
     """The policies, and the tools that they are about."""
 
     policies: Annotated[
@@ -56,18 +56,18 @@ class Rules(Options):
 
 
 @policy_app.command("check")
-def check(at: Rules) -> Work:
+def check(at: PolicyOptions) -> Work:
     """Read every rule, hold it against the tools, and list the rules.
 
     The first mistake is told with its file and line.
     """
     from bulkhead_cli.policy import policies
 
-    return policies.check(policies.load(at.policies, at.tools_known()), as_json=at.as_json)
+    return policies.check_policies(policies.load_policies(at.policies, at.tools_known()), as_json=at.as_json)
 
 
 @policy_app.command("test")
-def test(at: Rules, records: Records) -> Work:
+def test(at: PolicyOptions, records: Records) -> Work:
     """Decide about records, and compare each decision with what the record expects.
 
     Exits with 1 when a decision differs from `expect`: permit, ask or forbid; or a rule's name, with its file before it
@@ -75,22 +75,26 @@ def test(at: Rules, records: Records) -> Work:
     """
     from bulkhead_cli.policy import policies
 
-    return policies.test(policies.load(at.policies, at.tools_known()), policies.records(records), as_json=at.as_json)
+    return policies.compare_with_expected(
+        policies.load_policies(at.policies, at.tools_known()), policies.read_records(records), as_json=at.as_json
+    )
 
 
 @policy_app.command("explain")
-def explain(at: Rules, records: Records) -> Work:
+def explain(at: PolicyOptions, records: Records) -> Work:
     """Say for each record what decided and why: the rule with its file and line, and each value with its sources."""
     from bulkhead_cli.policy import policies
 
-    return policies.explain(policies.load(at.policies, at.tools_known()), policies.records(records), as_json=at.as_json)
+    return policies.explain_decisions(
+        policies.load_policies(at.policies, at.tools_known()), policies.read_records(records), as_json=at.as_json
+    )
 
 
 @policy_app.command("diff")
 def diff(
     old: Folder,
     new: Folder,
-    at: Rules,
+    at: PolicyOptions,
     records: Annotated[
         Path | None, typer.Option("--records", metavar="FILE", help="Records whose decisions are compared as well.")
     ] = None,
@@ -101,16 +105,16 @@ def diff(
     """
     from bulkhead_cli.policy import policies
 
-    folders = policies.load(old, at.tools_known()), policies.load(new, at.tools_known())
-    return policies.diff(*folders, policies.records(records) if records else (), as_json=at.as_json)
+    folders = policies.load_policies(old, at.tools_known()), policies.load_policies(new, at.tools_known())
+    return policies.compare_policies(*folders, policies.read_records(records) if records else (), as_json=at.as_json)
 
 
 @policy_app.command("decide")
-def decide(at: Rules, records: Records = Path("-")) -> Work:
+def decide(at: PolicyOptions, records: Records = Path("-")) -> Work:
     """Decide about records and write one JSON object a line: effect, rule, risk, reasons, findings.
 
     A line that is no record gives a line with an error; the others are decided, and the exit code is 1.
     """
     from bulkhead_cli.policy import policies
 
-    return policies.decide_all(policies.load(at.policies, at.tools_known()), records)
+    return policies.decide_all(policies.load_policies(at.policies, at.tools_known()), records)

@@ -11,12 +11,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import bulkhead_infra
-from bulkhead.policy.cedar import Policy, PolicyError, Rule
+from bulkhead.policy.cedar import CedarPolicy, CedarPolicyError, CedarRule
 from bulkhead.policy.decision import decide
-from bulkhead.policy.records import MAX_RECORD_BYTES, Record, RecordError, document, proposal, read
-from bulkhead.policy.ruling import Ruling
+from bulkhead.policy.records import (
+    MAX_RECORD_BYTES,
+    DecisionRecord,
+    RecordError,
+    build_proposal,
+    read_record,
+    ruling_document,
+)
+from bulkhead.policy.ruling import CallRuling
 from bulkhead.tools import catalog
-from bulkhead_cli.output import Done, Exit, Stop, out, print_json
+from bulkhead_cli.output import CommandError, Done, Exit, out, print_json
 from bulkhead_cli.tools.listing import named_packs
 from bulkhead_contracts.provenance import Origin
 from bulkhead_contracts.tool import ToolSpec
@@ -27,67 +34,69 @@ PAGE = "docs/how-to/policy.md shows the form"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPolicies:
     """Policies with the tools that they were held against."""
 
-    policy: Policy
+    policy: CedarPolicy
     tools: Mapping[str, ToolSpec]
 
 
 def tools_of(file: Path | None, packs: tuple[str, ...]) -> Tools:
-    """Tools of the mesh, of packages (those of BULKHEAD_PACKS where none is named), and of a file. Raises Stop."""
+    """Tools of the mesh, of packages (those of BULKHEAD_PACKS where none is named), and of a file. Raises
+    CommandError.
+    """
     try:
-        rows = (*catalog.rows(named_packs(packs)), *(catalog.file_rows(file) if file else ()))
+        rows = (*catalog.tool_rows(named_packs(packs)), *(catalog.file_rows(file) if file else ()))
     except ValueError as error:
-        raise Stop(Exit.USAGE, str(error), "mend the file of tools, or the name of the package") from error
+        raise CommandError(Exit.USAGE, str(error), "mend the file of tools, or the name of the package") from error
     return {row.spec.name: row.spec for row in rows}
 
 
-def load(folder: Path | None, tools: Tools) -> Loaded:
-    """Raises Stop for a file that cannot be used."""
+def load_policies(folder: Path | None, tools: Tools) -> LoadedPolicies:
+    """Raises CommandError for a file that cannot be used."""
     try:
-        return Loaded(Policy.load(folder or SHIPPED, tools.values()), tools)
-    except PolicyError as error:
-        raise Stop(Exit.FAILED, str(error), "mend the rule and check again", name="policy_error") from error
+        return LoadedPolicies(CedarPolicy.load_folder(folder or SHIPPED, tools.values()), tools)
+    except CedarPolicyError as error:
+        raise CommandError(Exit.FAILED, str(error), "mend the rule and check again", name="policy_error") from error
 
 
-def records(path: Path) -> Iterator[Record]:
-    """The records of a file. Raises Stop for the first line that is none."""
-    for number, line in _lines(path):
+def read_records(path: Path) -> Iterator[DecisionRecord]:
+    """The records of a file. Raises CommandError for the first line that is none."""
+    for number, line in _read_lines(path):
         try:
-            yield read(line)
+            yield read_record(line)
         except RecordError as error:
-            raise Stop(Exit.USAGE, f"{path}:{number}: {error}", PAGE) from error
+            raise CommandError(Exit.USAGE, f"{path}:{number}: {error}", PAGE) from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with _opened(path) as file:
+        with _open_records(path) as file:
             number = 0
             while line := file.readline(MAX_RECORD_BYTES + 1):
                 number += 1
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "name a file of records") from error
+        raise CommandError(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "name a file of records") from error
 
 
-def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
+def _open_records(path: Path) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
 
 
-def _ruled(at: Loaded, record: Record) -> Ruling:
+def _decide_record(at: LoadedPolicies, record: DecisionRecord) -> CallRuling:
     try:
-        return decide(proposal(record, at.tools), at.policy)
+        return decide(build_proposal(record, at.tools), at.policy)
     except RecordError as error:
-        raise Stop(Exit.USAGE, f"record {record.id or '?'}: {error}", PAGE) from error
+        raise CommandError(Exit.USAGE, f"record {record.id or '?'}: {error}", PAGE) from error
 
 
-def check(at: Loaded, *, as_json: bool) -> Done:
+def check_policies(at: LoadedPolicies, *, as_json: bool) -> Done:
     """List the rules."""
     files = at.policy.rules
     if as_json:
-        rows = [{"file": name, "rules": [_row(rule) for rule in rules]} for name, rules in files.items()]
+        rows = [{"file": name, "rules": [_rule_row(rule) for rule in rules]} for name, rules in files.items()]
         print_json({"ok": True, "policy_sha256": at.policy.sha256, "tools": len(at.tools), "files": rows})
         return None
     for name, rules in files.items():
@@ -100,13 +109,13 @@ def check(at: Loaded, *, as_json: bool) -> Done:
     return None
 
 
-def test(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+def compare_with_expected(at: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool) -> Done:
     """Decide, and compare with what is expected."""
     rows = []
     for number, record in enumerate(given, 1):
-        ruling = _ruled(at, record)
+        ruling = _decide_record(at, record)
         ok = record.expect == ruling.effect or _rule_named(at.policy, record) == ruling.rule
-        rows.append({**document(ruling, record.id or str(number)), "expect": record.expect, "ok": ok})
+        rows.append({**ruling_document(ruling, record.id or str(number)), "expect": record.expect, "ok": ok})
     wrong = [row for row in rows if not row["ok"]]
     if as_json:
         print_json({"records": len(rows), "different": wrong})
@@ -120,26 +129,32 @@ def test(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
     return Exit.FAILED if wrong or not rows else None
 
 
-def _rule_named(policy: Policy, record: Record) -> str:
+def _rule_named(policy: CedarPolicy, record: DecisionRecord) -> str:
     """The rule that a record expects: a name without its file is whole where one rule of the tenant's bears it."""
     names = [rule.name for rule in policy.rules_of(record.grant.tenant)]
     bare = [name for name in names if name.partition(":")[2] == record.expect]
     return bare[0] if len(bare) == 1 and record.expect not in names else record.expect
 
 
-def explain(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+def explain_decisions(at: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool) -> Done:
     """Say what decided and why."""
     for number, record in enumerate(given, 1):
-        asked = proposal(record, at.tools) if record.call.tool in at.tools else None
-        ruling = _ruled(at, record)
-        rule = next((one for one in at.policy.rules_of(record.grant.tenant) if one.name == ruling.rule), None)
+        call_proposal = build_proposal(record, at.tools) if record.call.tool in at.tools else None
+        ruling = _decide_record(at, record)
+        rule = next(
+            (candidate for candidate in at.policy.rules_of(record.grant.tenant) if candidate.name == ruling.rule), None
+        )
         values = [
-            {"argument": one.pointer, "value": one.text, "sources": [_source(origin) for origin in one.origins]}
-            for one in (asked.values if asked else None) or ()
+            {
+                "argument": argument.pointer,
+                "value": argument.text,
+                "sources": [_describe_origin(origin) for origin in argument.origins],
+            }
+            for argument in (call_proposal.values if call_proposal else None) or ()
         ]
         if as_json:
-            told = {**document(ruling, record.id or str(number)), "tenant": record.grant.tenant, "values": values}
-            print_json({**told, "rule_at": _row(rule) if rule else None})
+            row = {**ruling_document(ruling, record.id or str(number)), "tenant": record.grant.tenant, "values": values}
+            print_json({**row, "rule_at": _rule_row(rule) if rule else None})
             continue
         out.print(
             f"{record.id or number}: {record.call.tool} in tenant {record.grant.tenant}: {ruling.effect}, "
@@ -157,9 +172,11 @@ def explain(at: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
     return None
 
 
-def diff(old: Loaded, new: Loaded, given: Iterable[Record], *, as_json: bool) -> Done:
+def compare_policies(
+    old: LoadedPolicies, new: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool
+) -> Done:
     """Compare rules, and decisions about records."""
-    before, after = _all(old.policy), _all(new.policy)
+    before, after = _rules_by_name(old.policy), _rules_by_name(new.policy)
     changes = {
         "added": sorted(after.keys() - before.keys()),
         "removed": sorted(before.keys() - after.keys()),
@@ -167,16 +184,18 @@ def diff(old: Loaded, new: Loaded, given: Iterable[Record], *, as_json: bool) ->
     }
     decided = []
     for number, record in enumerate(given, 1):
-        one, other = _ruled(old, record), _ruled(new, record)
-        if (one.effect, one.rule) != (other.effect, other.rule):
-            decided.append({"id": record.id or str(number), "old": document(one), "new": document(other)})
+        old_ruling, new_ruling = _decide_record(old, record), _decide_record(new, record)
+        if (old_ruling.effect, old_ruling.rule) != (new_ruling.effect, new_ruling.rule):
+            decided.append(
+                {"id": record.id or str(number), "old": ruling_document(old_ruling), "new": ruling_document(new_ruling)}
+            )
     if as_json:
         print_json({**changes, "decisions": decided})
     else:
-        for what, names in changes.items():
+        for kind, names in changes.items():
             for name in names:
                 rule = after.get(name) or before[name]
-                out.print(f"{what} {name} ({rule.file}:{rule.line})", markup=False)
+                out.print(f"{kind} {name} ({rule.file}:{rule.line})", markup=False)
         for row in decided:
             sides = [f"{row[side]['effect']} by {row[side]['rule']}" for side in ("old", "new")]  # type: ignore[index]
             out.print(f"{row['id']}: {sides[0]} becomes {sides[1]}", markup=False)
@@ -185,27 +204,27 @@ def diff(old: Loaded, new: Loaded, given: Iterable[Record], *, as_json: bool) ->
     return Exit.FAILED if any(changes.values()) or decided else None
 
 
-def decide_all(at: Loaded, path: Path) -> Done:
+def decide_all(at: LoadedPolicies, path: Path) -> Done:
     """One line of JSON for each record."""
     failed = False
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         try:
-            record = read(line)
-            print_json(document(decide(proposal(record, at.tools), at.policy), record.id or str(number)))
+            record = read_record(line)
+            print_json(ruling_document(decide(build_proposal(record, at.tools), at.policy), record.id or str(number)))
         except RecordError as error:
             failed = True
             print_json({"id": str(number), "error": {"code": "malformed", "what": str(error), "hint": PAGE}})
     return Exit.FAILED if failed else None
 
 
-def _all(policy: Policy) -> dict[str, Rule]:
+def _rules_by_name(policy: CedarPolicy) -> dict[str, CedarRule]:
     return {rule.name: rule for rules in policy.rules.values() for rule in rules}
 
 
-def _row(rule: Rule) -> dict[str, object]:
+def _rule_row(rule: CedarRule) -> dict[str, object]:
     return {"rule": rule.name, "file": rule.file, "line": rule.line, "effect": rule.effect, "asks": rule.asks}
 
 
-def _source(origin: Origin) -> str:
+def _describe_origin(origin: Origin) -> str:
     name = f"{origin.source}:{origin.name}" if origin.name else origin.source
     return f"{name} field {origin.field}" if origin.match == "field" else name

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.options import Either, Form, Json, RequireComplete, TaskId, TaskTenant
-from bulkhead_cli.output import Exit, Stop, Work
+from bulkhead_cli.options import BrokerOrGatewayOptions, Form, Json, RequireComplete, TaskId, TaskTenant
+from bulkhead_cli.output import CommandError, Exit, Work
 from bulkhead_contracts import subjects
 
 TaskOrFile = Annotated[
@@ -62,7 +62,7 @@ RowsOnly = Annotated[bool, typer.Option("--rows", help="Print the converted rows
 
 def replay(
     context: typer.Context,
-    at: Either,
+    at: BrokerOrGatewayOptions,
     task: TaskOrFile = "",
     every: Every = False,
     from_step: FromStep = None,
@@ -88,44 +88,48 @@ def replay(
     from bulkhead_cli.replay import replay as replaying
 
     if every == bool(task):
-        raise Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`")
+        raise CommandError(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`")
     if from_step == "":  # An empty variable of a script: the caller meant a fork, not a comparison.
-        raise Stop(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1")
+        raise CommandError(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1")
     if from_step:
-        from bulkhead_cli.replay.fork import Edit, fork_task, read_edit
+        from bulkhead_cli.replay.fork import ForkEdit, fork_task, read_edit
 
         if not task or _is_file(task):
-            raise Stop(Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids")
-        changes = read_edit(edit) if edit else Edit()
+            raise CommandError(
+                Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids"
+            )
+        changes = read_edit(edit) if edit else ForkEdit()
         options = {"watch": watch, "dry_run": dry_run, "complete": require_complete}
-        return fork_task(at, _token(task), from_step, changes, tenant=tenant, **options)
+        return fork_task(at, _task_token(task), from_step, changes, tenant=tenant, **options)
     if edit or dry_run or watch or require_complete:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             "--edit, --dry-run, --watch and --require-complete belong to --from-step",
             "name the step from which on the task is to run again",
         )
     by_url = any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key"))
     if by_url and (every or _is_file(task)):
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             "--url and --api-key belong to a task's id",
             "--all reads the broker, on the mesh's machine (--data); a file of `export` needs neither",
         )
     if tenant and (every or _is_file(task)):
-        raise Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out")
+        raise CommandError(Exit.USAGE, "--tenant belongs to a task's id", "leave it out")
     if every:
         return replaying.show_all(at.data, as_json=at.as_json)
     if _is_file(task):
         return replaying.show_file(Path(task), as_json=at.as_json)
-    if target := at.remote():
+    if target := at.remote_target():
         if tenant:
-            raise Stop(Exit.USAGE, "--tenant belongs to a mesh of this machine", "a gateway knows the key's tenant")
-        return replaying.show_remote_task(target, _token(task), as_json=at.as_json)
-    return replaying.show_task(at.data, _token(task), tenant, as_json=at.as_json)
+            raise CommandError(
+                Exit.USAGE, "--tenant belongs to a mesh of this machine", "a gateway knows the key's tenant"
+            )
+        return replaying.show_remote_task(target, _task_token(task), as_json=at.as_json)
+    return replaying.show_task(at.data, _task_token(task), tenant, as_json=at.as_json)
 
 
-def export(task: TaskId, at: Either, to: OutputFile = None, tenant: TaskTenant = "") -> Work:
+def export(task: TaskId, at: BrokerOrGatewayOptions, to: OutputFile = None, tenant: TaskTenant = "") -> Work:
     """Export a task's whole history to one file that can be replayed on any machine.
 
     The file contains every message of the task with its headers, and all content that they refer to: the objective,
@@ -135,7 +139,7 @@ def export(task: TaskId, at: Either, to: OutputFile = None, tenant: TaskTenant =
     """
     from bulkhead_cli.replay.export import show_export, show_remote_export
 
-    if target := at.remote():
+    if target := at.remote_target():
         return show_remote_export(target, task, to, as_json=at.as_json)
     return show_export(at.data, task, to, tenant, as_json=at.as_json)
 
@@ -162,8 +166,8 @@ def _is_file(name: str) -> bool:
     return "." in name or "/" in name
 
 
-def _token(task: str) -> str:
+def _task_token(task: str) -> str:
     try:
-        return subjects.token(task)
+        return subjects.check_token(task)
     except subjects.SubjectError as error:
-        raise Stop(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids") from error
+        raise CommandError(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids") from error

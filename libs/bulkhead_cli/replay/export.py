@@ -8,52 +8,54 @@ import io
 import sys
 from pathlib import Path
 
-from bulkhead.amounts import counted
+from bulkhead.amounts import format_count
 from bulkhead.journal.export import export_task
-from bulkhead.runtime.decider.history import History, HistoryError
-from bulkhead.runtime.decider.history_file import dump, parse, save
-from bulkhead_cli.output import Exit, Stop, err, out, print_json
-from bulkhead_cli.target import Target, operator_bus
+from bulkhead.runtime.decider.history import HistoryError, TaskHistory
+from bulkhead.runtime.decider.history_file import dump_history, parse_history, save_history
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.target import GatewayTarget, operator_bus
 
 
 async def show_export(data: Path, task: str, path: Path | None, tenant: str = "", *, as_json: bool) -> None:
-    """Write the task's history to a file, or to standard output. Raises Stop, BusError."""
+    """Write the task's history to a file, or to standard output. Raises CommandError, BusError."""
     async with operator_bus(data) as bus:
         try:
             history = await export_task(bus, task, tenant)
         except HistoryError as error:
-            raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
-    _write(history, task, path, as_json=as_json)
+            raise CommandError(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+    _write_export(history, task, path, as_json=as_json)
 
 
-async def show_remote_export(target: Target, task: str, path: Path | None, *, as_json: bool) -> None:
+async def show_remote_export(target: GatewayTarget, task: str, path: Path | None, *, as_json: bool) -> None:
     """The same from a gateway. What it sent is read whole before a file is written."""
-    _write(await remote_history(target, task), task, path, as_json=as_json)
+    _write_export(await remote_history(target, task), task, path, as_json=as_json)
 
 
-async def remote_history(target: Target, task: str) -> History:
-    """A task's history as a gateway exports it. Raises Stop."""
-    async with target.mesh() as mesh:
+async def remote_history(target: GatewayTarget, task: str) -> TaskHistory:
+    """A task's history as a gateway exports it. Raises CommandError."""
+    async with target.mesh_client() as mesh:
         raw = await mesh.task(task).export()
     try:
-        return parse(io.BytesIO(raw), "what the gateway sent")
+        return parse_history(io.BytesIO(raw), "what the gateway sent")
     except HistoryError as error:
-        raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+        raise CommandError(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
 
 
-def _write(history: History, task: str, path: Path | None, *, as_json: bool) -> None:
+def _write_export(history: TaskHistory, task: str, path: Path | None, *, as_json: bool) -> None:
     try:
-        raw = dump(history) if path is None else b""
-        size = len(raw) if path is None else save(history, path)
+        raw = dump_history(history) if path is None else b""
+        size = len(raw) if path is None else save_history(history, path)
     except HistoryError as error:
-        raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+        raise CommandError(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
     except OSError as error:
-        raise Stop(Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name another file with -o") from error
+        raise CommandError(
+            Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name another file with -o"
+        ) from error
     if path is None:
         sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
         return
-    gone = sum(one.data is None for one in history.contents.values())
+    expired = sum(content.data is None for content in history.contents.values())
     if as_json:
         print_json(
             {
@@ -64,18 +66,19 @@ def _write(history: History, task: str, path: Path | None, *, as_json: bool) -> 
                 "ended": history.ended,
                 "messages": len(history.messages),
                 "contents": len(history.contents),
-                "gone": gone,
+                "gone": expired,
             }
         )
         return
     out.print(
-        f"{path}: {counted(len(history.messages), 'message')}, {counted(len(history.contents), 'content')}, "
-        f"{counted(size, 'byte')}",
+        f"{path}: {format_count(len(history.messages), 'message')}, {format_count(len(history.contents), 'content')}, "
+        f"{format_count(size, 'byte')}",
         markup=False,
     )
-    if gone:
+    if expired:
         err.print(
-            f"{counted(gone, 'content')} of them had expired: replay works unless a decision read one", style="yellow"
+            f"{format_count(expired, 'content')} of them had expired: replay works unless a decision read one",
+            style="yellow",
         )
     if not history.ended:
         err.print("the task has not ended: calls that are still running are not in the file", style="yellow")

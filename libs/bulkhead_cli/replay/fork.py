@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bulkhead.bus.port import Stored
-from bulkhead.journal.history import each_fact, entries, one_task
-from bulkhead.validation_errors import misfits
+from bulkhead.bus.port import StoredMessage
+from bulkhead.journal.history import build_entries, each_fact, read_one_task
+from bulkhead.validation_errors import find_misfits
 from bulkhead_cli import target
-from bulkhead_cli.options import Either
-from bulkhead_cli.output import Exit, Stop, err, out, print_json
+from bulkhead_cli.options import BrokerOrGatewayOptions
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks import follow
 from bulkhead_cli.tasks.tasks import rejected_at_once
@@ -32,15 +32,15 @@ SHOWN_ARGUMENTS_CHARS = 200
 OF_THE_STEP = ("title", "instruction", "acceptance", "tools", "inputs", "role")
 
 
-class Ceilings(TaskLimits, extra="forbid"):
+class ForkLimits(TaskLimits, extra="forbid"):
     """The limits of the task that change."""
 
 
-class Edit(Contract, extra="forbid"):
+class ForkEdit(Contract, extra="forbid"):
     """Changes in the new task; fields that are left out stay. The step's fields are those of a plan."""
 
     objective: Objective | None = None
-    limits: Ceilings = Ceilings()
+    limits: ForkLimits = ForkLimits()
     title: str | None = None
     instruction: str | None = Field(default=None, min_length=1)
     acceptance: str | None = None
@@ -50,7 +50,7 @@ class Edit(Contract, extra="forbid"):
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class RepeatedWrite:
     """A call that changed something outside, or may have, in a step that will run again."""
 
     step: str
@@ -62,7 +62,7 @@ class Write:
 
 
 @dataclass(slots=True)
-class Past:
+class RecordedTask:
     """The recorded task with its last plan."""
 
     tenant: str
@@ -75,22 +75,22 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class ForkSubmission:
     """A submission, and what is to be said about it."""
 
     body: dict[str, Any]
     """Arguments of Mesh.submit."""
     taken: tuple[str, ...]
     again: tuple[str, ...]
-    writes: tuple[Write, ...]
+    writes: tuple[RepeatedWrite, ...]
     ends: tuple[str, ...]
     """Steps that nothing else needs: where there are several, the planner adds one that composes the answer."""
 
 
-def read_past(journal: Sequence[Stored]) -> Past:
+def read_recorded_task(journal: Sequence[StoredMessage]) -> RecordedTask:
     """A task's record as far as a fork needs it."""
-    past = Past(journal[0].tenant)
-    for entry in each_fact(entries(journal)):
+    past = RecordedTask(journal[0].tenant)
+    for entry in each_fact(build_entries(journal)):
         match entry.body:
             case TaskRequested() as body if entry.receiver == "gateway":
                 past.request = past.request or body
@@ -111,17 +111,21 @@ def read_past(journal: Sequence[Stored]) -> Past:
     return past
 
 
-def plan_fork(task: str, past: Past, from_step: str, edit: Edit) -> Fork:
-    """The submission that runs `from_step` and what depends on it again. Raises Stop, with what to do."""
+def plan_fork(task: str, past: RecordedTask, from_step: str, edit: ForkEdit) -> ForkSubmission:
+    """The submission that runs `from_step` and what depends on it again. Raises CommandError, with what to
+    do.
+    """
     request = past.request
     if request is None or past.plan is None or not past.ended:
-        what = "has not ended yet" if past.plan is not None and not past.ended else "never had a plan that ran"
-        raise Stop(
-            Exit.REFUSED, f"task {task} {what}", "wait for its end or cancel it; without a plan, submit it again"
+        state = "has not ended yet" if past.plan is not None and not past.ended else "never had a plan that ran"
+        raise CommandError(
+            Exit.REFUSED, f"task {task} {state}", "wait for its end or cancel it; without a plan, submit it again"
         )
-    steps = _edited(past.plan.steps, _named(past.plan.steps, from_step), edit)
-    again = _again(steps, {_named(past.plan.steps, from_step)} | ({one.id for one in steps} - past.accepted))
-    taken = tuple(one.id for one in steps if one.id not in again)
+    steps = _edit_step(past.plan.steps, _find_step_id(past.plan.steps, from_step), edit)
+    repeated = _dependent_steps(
+        steps, {_find_step_id(past.plan.steps, from_step)} | ({step.id for step in steps} - past.accepted)
+    )
+    reused = tuple(step.id for step in steps if step.id not in repeated)
     ceilings = request.limits.model_copy(update=edit.limits.model_dump(exclude_unset=True))
     body = {
         "objective": edit.objective or request.objective,
@@ -136,134 +140,143 @@ def plan_fork(task: str, past: Past, from_step: str, edit: Edit) -> Fork:
         "delivery": request.delivery or "",
         "replan": request.replan,
         "constraints": request.constraints,
-        "plan": {"steps": [one.model_dump(mode="json") for one in steps]},
-        "fork": {"task": task, "steps": list(taken)},
+        "plan": {"steps": [step.model_dump(mode="json") for step in steps]},
+        "fork": {"task": task, "steps": list(reused)},
     }
-    needed = {name for one in steps for name in one.inputs}
-    return Fork(
+    needed = {name for step in steps for name in step.inputs}
+    return ForkSubmission(
         body,
-        taken,
-        tuple(one.id for one in steps if one.id in again),
-        _writes(past, steps, again),
-        tuple(one.id for one in steps if one.id not in needed),
+        reused,
+        tuple(step.id for step in steps if step.id in repeated),
+        _find_repeated_writes(past, steps, repeated),
+        tuple(step.id for step in steps if step.id not in needed),
     )
 
 
-def _named(steps: Sequence[PlanStep], name: str) -> str:
+def _find_step_id(steps: Sequence[PlanStep], name: str) -> str:
     """A step by its id, or by its place in the plan, from 1."""
-    if any(one.id == name for one in steps):
+    if any(step.id == name for step in steps):
         return name
     if name.isascii() and name.isdigit() and 1 <= int(name[:6]) <= len(steps):
         return steps[int(name) - 1].id
-    listed = ", ".join(f"{number} {one.id}" for number, one in enumerate(steps, 1))
-    raise Stop(Exit.USAGE, f"the plan has no step {name[:64]!r}", f"its steps are: {listed}")
+    listed = ", ".join(f"{number} {step.id}" for number, step in enumerate(steps, 1))
+    raise CommandError(Exit.USAGE, f"the plan has no step {name[:64]!r}", f"its steps are: {listed}")
 
 
-def _edited(steps: Sequence[PlanStep], name: str, edit: Edit) -> tuple[PlanStep, ...]:
+def _edit_step(steps: Sequence[PlanStep], name: str, edit: ForkEdit) -> tuple[PlanStep, ...]:
     changes = {key: value for key in OF_THE_STEP if (value := getattr(edit, key)) is not None}
     try:
-        found = tuple(PlanStep.model_validate(one.model_dump() | changes) if one.id == name else one for one in steps)
+        edited = tuple(
+            PlanStep.model_validate(step.model_dump() | changes) if step.id == name else step for step in steps
+        )
     except ValidationError as error:
-        raise _bad_edit(error, PlanStep) from error
-    unknown = sorted(set(edit.inputs or ()) - {one.id for one in steps})
-    after = sorted(set(edit.inputs or ()) & _again(steps, {name}))
+        raise _bad_edit_error(error, PlanStep) from error
+    unknown = sorted(set(edit.inputs or ()) - {step.id for step in steps})
+    after = sorted(set(edit.inputs or ()) & _dependent_steps(steps, {name}))
     if unknown or after:
-        why = f"{', '.join(unknown)}: no such step" if unknown else f"{', '.join(after)} itself waits for {name}"
-        raise Stop(Exit.USAGE, f"the edit's inputs do not fit: {why}", "name steps that come before it")
-    return found
+        reason = f"{', '.join(unknown)}: no such step" if unknown else f"{', '.join(after)} itself waits for {name}"
+        raise CommandError(Exit.USAGE, f"the edit's inputs do not fit: {reason}", "name steps that come before it")
+    return edited
 
 
-def _again(steps: Sequence[PlanStep], first: set[str]) -> set[str]:
+def _dependent_steps(steps: Sequence[PlanStep], first: set[str]) -> set[str]:
     """These steps and all that depend on them."""
-    found, before = set(first), -1
-    while before != (before := len(found)):
-        found |= {one.id for one in steps if found & set(one.inputs)}
-    return found
+    dependents, before = set(first), -1
+    while before != (before := len(dependents)):
+        dependents |= {step.id for step in steps if dependents & set(step.inputs)}
+    return dependents
 
 
-def _writes(past: Past, steps: Sequence[PlanStep], again: set[str]) -> tuple[Write, ...]:
+def _find_repeated_writes(past: RecordedTask, steps: Sequence[PlanStep], again: set[str]) -> tuple[RepeatedWrite, ...]:
     """Calls of tools that write, in steps that run again and may still use the tool."""
-    specs = {one.name: one for one in past.tools}
-    allowed = {(one.id, tool) for one in steps if one.id in again for tool in one.tools}
-    found = []
+    specs = {spec_row.name: spec_row for spec_row in past.tools}
+    allowed = {(step.id, tool) for step in steps if step.id in again for tool in step.tools}
+    writes = []
     for call, outcome in past.calls.values():
         spec = specs.get(call.tool)
         if spec is None or spec.effect != "write" or outcome == "refused":
             continue
         if (call.step_id, call.tool) in allowed:
-            found.append(
-                Write(call.step_id, call.tool, call.arguments_json[:SHOWN_ARGUMENTS_CHARS], outcome, spec.idempotent)
+            writes.append(
+                RepeatedWrite(
+                    call.step_id, call.tool, call.arguments_json[:SHOWN_ARGUMENTS_CHARS], outcome, spec.idempotent
+                )
             )
-    return tuple(found)
+    return tuple(writes)
 
 
-def read_edit(path: str) -> Edit:
-    """The edit: a JSON object in a file, `-` for standard input. Raises Stop."""
+def read_edit(path: str) -> ForkEdit:
+    """The edit: a JSON object in a file, `-` for standard input. Raises CommandError."""
     try:
         raw = sys.stdin.buffer.read(MAX_EDIT_BYTES + 1) if path == "-" else Path(path).read_bytes()
     except OSError as error:
-        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "--edit names a JSON file, or -") from error
+        raise CommandError(
+            Exit.USAGE, f"{path} cannot be read: {error.strerror}", "--edit names a JSON file, or -"
+        ) from error
     if len(raw) > MAX_EDIT_BYTES:
-        raise Stop(Exit.USAGE, f"the edit exceeds {MAX_EDIT_BYTES} bytes", "it holds only what is to be different")
+        raise CommandError(
+            Exit.USAGE, f"the edit exceeds {MAX_EDIT_BYTES} bytes", "it holds only what is to be different"
+        )
     try:
-        return Edit.model_validate_json(raw)
+        return ForkEdit.model_validate_json(raw)
     except ValidationError as error:
-        raise _bad_edit(error) from error
+        raise _bad_edit_error(error) from error
 
 
-def _bad_edit(error: ValidationError, model: type[BaseModel] = Edit) -> Stop:
-    first = misfits(error, model)[0]
-    what = f"the edit does not fit: {first}" if first.where else f"the edit is no JSON object: it {first}"
-    return Stop(Exit.USAGE, what, f"it may hold {', '.join(Edit.model_fields)}")
+def _bad_edit_error(error: ValidationError, model: type[BaseModel] = ForkEdit) -> CommandError:
+    first = find_misfits(error, model)[0]
+    problem = f"the edit does not fit: {first}" if first.where else f"the edit is no JSON object: it {first}"
+    return CommandError(Exit.USAGE, problem, f"it may hold {', '.join(ForkEdit.model_fields)}")
 
 
 # The command
 
 
 async def fork_task(
-    at: Either,
+    at: BrokerOrGatewayOptions,
     task: str,
     from_step: str,
-    edit: Edit,
+    edit: ForkEdit,
     *,
     tenant: str = "",
     watch: bool = False,
     dry_run: bool = False,
     complete: bool = False,
 ) -> Exit:
-    """Fork, say what that means, and with `watch` follow. Raises Stop, MeshError, BusError.
+    """Fork, say what that means, and with `watch` follow. Raises CommandError, MeshError, BusError.
 
-    The new task is that of whoever's key this is; the gateway lets a person fork tasks of the own tenant only.
+    The new task is that of whoever's key this is; the gateway lets a person fork tasks of the own tenant
+    only.
     """
     async with operator_bus(at.data) as bus:
-        journal = await one_task(bus, task, tenant, reservations=False)
-    past = read_past(journal)
+        journal = await read_one_task(bus, task, tenant, reservations=False)
+    past = read_recorded_task(journal)
     fork = plan_fork(task, past, from_step, edit)
     if not at.as_json:
-        _tell(fork, edit)
+        _print_fork(fork, edit)
     refuse_repeats(fork)
-    told = {
+    summary = {
         "taken_over": fork.taken,
         "runs_again": fork.again,
         "ends_in": fork.ends,
-        "writes": [_write(one) for one in fork.writes],
+        "writes": [_write_row(write) for write in fork.writes],
     }
     if dry_run:
         if at.as_json:
-            print_json({"forks": task, **told, "submission": fork.body})
+            print_json({"forks": task, **summary, "submission": fork.body})
         return Exit.OK
-    gateway = target.find(at.data, at.url, at.api_key, past.tenant, may_make_key=True)
-    async with gateway.mesh() as mesh:
+    gateway = target.find_target(at.data, at.url, at.api_key, past.tenant, may_make_key=True)
+    async with gateway.mesh_client() as mesh:
         new = await mesh.submit(**fork.body)
         if at.as_json:
-            print_json({"event": "submitted", "task_id": new.id, "forks": task, **told})
+            print_json({"event": "submitted", "task_id": new.id, "forks": task, **summary})
         else:
             out.print(new.id, markup=False)
         if watch:
-            return await follow.watch(new, out, as_json=at.as_json, complete=complete)
+            return await follow.watch_to_end(new, out, as_json=at.as_json, complete=complete)
         rejection = await rejected_at_once(new)
     if rejection is not None:
-        raise Stop(
+        raise CommandError(
             Exit.REFUSED,
             f"the task was rejected: {rejection['message']}",
             str(rejection.get("hint") or ""),
@@ -274,10 +287,10 @@ async def fork_task(
     return Exit.OK
 
 
-def refuse_repeats(fork: Fork) -> None:
-    """Raises Stop for a fork that would do again what nobody can tell apart from the first time."""
-    if unsafe := sorted({f"{one.tool} in step {one.step}" for one in fork.writes if not one.safe}):
-        raise Stop(
+def refuse_repeats(fork: ForkSubmission) -> None:
+    """Raises CommandError for a fork that would do again what nobody can tell apart from the first time."""
+    if unsafe := sorted({f"{write.tool} in step {write.step}" for write in fork.writes if not write.safe}):
+        raise CommandError(
             Exit.REFUSED,
             f"the fork would repeat calls without an idempotency key: {', '.join(unsafe)}",
             "check whether it happened; then fork from a later step, or take the tool out of the step "
@@ -286,7 +299,7 @@ def refuse_repeats(fork: Fork) -> None:
         )
 
 
-def _tell(fork: Fork, edit: Edit) -> None:
+def _print_fork(fork: ForkSubmission, edit: ForkEdit) -> None:
     err.print(f"reused: {', '.join(fork.taken) or 'nothing'}; runs again: {', '.join(fork.again)}", markup=False)
     if len(fork.ends) > 1:
         err.print(
@@ -295,21 +308,21 @@ def _tell(fork: Fork, edit: Edit) -> None:
         )
     if edit.objective is not None and fork.taken:
         err.print("the objective has changed: reused results were made for the old one", style="yellow")
-    for one in fork.writes:
+    for write in fork.writes:
         how = (
             "if unchanged, it is sent under its old key and not repeated; if changed, it is done, unless another fork "
             "has done the same"
-            if one.safe
+            if write.safe
             else "the tool supports no idempotency key: the call would be repeated"
         )
         err.print(
-            f"side effect: {one.step} called {one.tool} {one.arguments} ({one.outcome}); {how}",
+            f"side effect: {write.step} called {write.tool} {write.arguments} ({write.outcome}); {how}",
             style="yellow",
             markup=False,
         )
 
 
-def _write(one: Write) -> dict[str, Any]:
+def _write_row(one: RepeatedWrite) -> dict[str, Any]:
     return {
         "step_id": one.step,
         "tool": one.tool,

@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkhead.amounts import counted
+from bulkhead.amounts import format_count
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.journal.export import IN_THE_WORKS_MS
-from bulkhead.journal.history import one_task
-from bulkhead.journal.reader import JournalBehind, Renumbered, caught_up, pages
+from bulkhead.journal.history import read_one_task
+from bulkhead.journal.reader import JournalBehind, JournalRenumbered, read_pages, wait_until_caught_up
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.decider.history import History, HistoryError, NoHistory
-from bulkhead.runtime.decider.history_file import load
-from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, Report, replay
-from bulkhead_cli.output import Exit, Stop, err, out, print_json
+from bulkhead.runtime.decider.history import HistoryError, NoHistory, TaskHistory
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, ReplayReport, replay_deciders
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json
 from bulkhead_cli.replay.export import remote_history
-from bulkhead_cli.target import Target, operator_bus
+from bulkhead_cli.target import GatewayTarget, operator_bus
 from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef
 
@@ -35,36 +35,38 @@ AS_EXPORTED = "the lines are those of the export (by its digest, which is no sig
 NO_DIGEST = "it has no digest over its lines: changes to messages that no decider reads would not be noticed"
 
 
-def logics() -> Logics:
+def decider_logics() -> Logics:
     """The decision logic of every decider, by version."""
     return {name: importlib.import_module(f"bulkhead_services.{name}.app").LOGICS for name in catalog.DECIDERS}
 
 
-async def replay_task(bus: Bus, task: str, tenant: str = "") -> Report:
-    """Replay one task. Raises Stop when there is no such task, CannotReplay, BusError."""
+async def replay_task(bus: Bus, task: str, tenant: str = "") -> ReplayReport:
+    """Replay one task. Raises CommandError when there is no such task, CannotReplay, BusError."""
     # Each inbox is folded in its own order. What a restored mesh has read just now may still be in the works.
-    journal = await one_task(bus, task, tenant, reservations=False, as_it_lies=True)
+    journal = await read_one_task(bus, task, tenant, reservations=False, as_it_lies=True)
     tenant = journal[0].tenant
     blobs = Blobs(bus, "operator")
 
-    async def fetch(ref: ContentRef) -> str:
-        return await blobs.text(tenant, ref)
+    async def fetch_text(ref: ContentRef) -> str:
+        return await blobs.get_text(tenant, ref)
 
-    return await replay(journal, logics(), fetch, answered_until_unix_ms=unix_ms() - IN_THE_WORKS_MS)
+    return await replay_deciders(
+        journal, decider_logics(), fetch_text, answered_until_unix_ms=unix_ms() - IN_THE_WORKS_MS
+    )
 
 
-async def replay_history(history: History) -> Report:
+async def replay_history(history: TaskHistory) -> ReplayReport:
     """Replay an exported task. Raises CannotReplay."""
 
-    async def fetch(ref: ContentRef) -> str:
-        text = history.text(ref)
+    async def fetch_text(ref: ContentRef) -> str:
+        text = history.text_of(ref)
         if text is None:
             raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author} in the file")
         return text
 
-    last = max(one.time_unix_ms for one in history.messages)
+    last = max(message.time_unix_ms for message in history.messages)
     until = 2**62 if history.settled else last - IN_THE_WORKS_MS
-    report = await replay(history.messages, logics(), fetch, answered_until_unix_ms=until)
+    report = await replay_deciders(history.messages, decider_logics(), fetch_text, answered_until_unix_ms=until)
     if not report.decisions and not history.turned_away:
         raise CannotReplay(
             "it holds no message that a decider had to answer, so nothing was checked",
@@ -75,19 +77,19 @@ async def replay_history(history: History) -> Report:
 
 async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
     """Tenant and id of every task of the journal that the planner was given, the oldest first. Raises BusError."""
-    seen: set[tuple[str, str]] = set()
-    await caught_up(bus)
+    seen_tasks: set[tuple[str, str]] = set()
+    await wait_until_caught_up(bus)
     for _ in range(BEGIN_AGAIN_MAX):
         try:
-            async for page in pages(bus, SUBMISSIONS):
+            async for page in read_pages(bus, SUBMISSIONS):
                 for stored in page:
                     key = (stored.tenant, stored.task)
-                    if key not in seen:
-                        seen.add(key)
+                    if key not in seen_tasks:
+                        seen_tasks.add(key)
                         yield key
             return
-        except Renumbered:
-            await caught_up(bus)
+        except JournalRenumbered:
+            await wait_until_caught_up(bus)
     raise JournalBehind("the journal is rebuilt from the inboxes again and again; look at the mesh's log and try again")
 
 
@@ -95,61 +97,61 @@ async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
 
 
 async def show_task(data: Path, task: str, tenant: str = "", *, as_json: bool) -> Exit:
-    """Replay a task of a running mesh and say what came out. Raises Stop, BusError."""
+    """Replay a task of a running mesh and say what came out. Raises CommandError, BusError."""
     async with operator_bus(data) as bus:
         try:
             report = await replay_task(bus, task, tenant)
         except CannotReplay as error:
-            raise _cannot(error) from error
-    return _show(report, as_json=as_json)
+            raise _replay_error(error) from error
+    return _print_report(report, as_json=as_json)
 
 
 async def show_file(path: Path, *, as_json: bool) -> Exit:
-    """Replay an exported task and say what came out. Raises Stop."""
+    """Replay an exported task and say what came out. Raises CommandError."""
     return await _show_history(open_history(path), as_json=as_json)
 
 
-async def show_remote_task(target: Target, task: str, *, as_json: bool) -> Exit:
-    """The same of a task that a gateway exports: the decisions are made here. Raises Stop."""
+async def show_remote_task(target: GatewayTarget, task: str, *, as_json: bool) -> Exit:
+    """The same of a task that a gateway exports: the decisions are made here. Raises CommandError."""
     return await _show_history(await remote_history(target, task), as_json=as_json)
 
 
-async def _show_history(history: History, *, as_json: bool) -> Exit:
+async def _show_history(history: TaskHistory, *, as_json: bool) -> Exit:
     try:
         report = await replay_history(history)
     except CannotReplay as error:
-        raise _cannot(error) from error
+        raise _replay_error(error) from error
     if not as_json:
         err.print(
-            f"task {history.task} of tenant {history.tenant}; {counted(len(history.contents), 'content')} "
+            f"task {history.task} of tenant {history.tenant}; {format_count(len(history.contents), 'content')} "
             f"verified; {AS_EXPORTED if history.digested else NO_DIGEST}",
             style="dim",
             markup=False,
         )
-    return _show(report, as_json=as_json, more={"digested": history.digested})
+    return _print_report(report, as_json=as_json, more={"digested": history.digested})
 
 
-def open_history(path: Path) -> History:
-    """A file of `bulkhead export`. Raises Stop."""
+def open_history(path: Path) -> TaskHistory:
+    """A file of `bulkhead export`. Raises CommandError."""
     try:
-        return load(path)
+        return load_history(path)
     except OSError as error:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             f"{path} cannot be read: {error.strerror}",
             "name a task (`bulkhead tasks` lists them) or a file of `bulkhead export`",
         ) from error
     except HistoryError as error:
         code = Exit.USAGE if isinstance(error, NoHistory) else Exit.FAILED
-        raise Stop(code, str(error), error.hint) from error
+        raise CommandError(code, str(error), error.hint) from error
 
 
-def _cannot(error: CannotReplay) -> Stop:
-    return Stop(Exit.FAILED, f"the task cannot be replayed: {error}", error.hint)
+def _replay_error(error: CannotReplay) -> CommandError:
+    return CommandError(Exit.FAILED, f"the task cannot be replayed: {error}", error.hint)
 
 
 @dataclass(slots=True)
-class Totals:
+class ReplayTotals:
     """Sums over all tasks. unknown: no verdict is possible; expired: those of them whose record has expired."""
 
     tasks: int = 0
@@ -160,21 +162,23 @@ class Totals:
     expired: int = 0
 
     @property
-    def passed(self) -> bool:
-        """Nothing differs, and whatever could not be judged was merely too old."""
+    def has_passed(self) -> bool:
+        """True if nothing differs, and what could not be judged was merely too old."""
         return not self.divergent and len(self.unknown) == self.expired
 
 
 async def show_all(data: Path, *, as_json: bool) -> Exit:
     """Replay every task of the journal. A divergence is shown when it is found; the rest is replayed all the same."""
-    totals = Totals()
+    totals = ReplayTotals()
     async with operator_bus(data) as bus:
         async for tenant, task in all_tasks(bus):
-            await _one_of_all(bus, tenant, task, totals, as_json=as_json)
+            await _replay_one_of_all(bus, tenant, task, totals, as_json=as_json)
             if not as_json and err.is_terminal:
-                err.print_over(f"{counted(totals.tasks, 'task')} replayed")
+                err.print_over(f"{format_count(totals.tasks, 'task')} replayed")
             elif not as_json and totals.tasks % TOLD_EVERY == 0:
-                err.print(f"{counted(totals.tasks, 'task')} replayed, {len(totals.divergent)} divergent", style="dim")
+                err.print(
+                    f"{format_count(totals.tasks, 'task')} replayed, {len(totals.divergent)} divergent", style="dim"
+                )
     if as_json:
         print_json(
             {
@@ -186,26 +190,26 @@ async def show_all(data: Path, *, as_json: bool) -> Exit:
                 "expired": totals.expired,
             }
         )
-        return Exit.OK if totals.passed else Exit.FAILED
+        return Exit.OK if totals.has_passed else Exit.FAILED
     verdict = (
-        f"[bold red]{counted(len(totals.divergent), 'task')} diverge[/bold red]"
+        f"[bold red]{format_count(len(totals.divergent), 'task')} diverge[/bold red]"
         if totals.divergent
         else ("[green]no divergence[/green]")
     )
     out.print(
-        f"{verdict}: {counted(totals.tasks, 'task')}, {counted(totals.decisions, 'decision')}, "
-        f"{counted(totals.compared, 'sent message')} compared byte for byte"
+        f"{verdict}: {format_count(totals.tasks, 'task')}, {format_count(totals.decisions, 'decision')}, "
+        f"{format_count(totals.compared, 'sent message')} compared byte for byte"
     )
     if totals.unknown:
         out.print(
-            f"{counted(len(totals.unknown), 'task')} cannot be replayed, {totals.expired} of them because their "
+            f"{format_count(len(totals.unknown), 'task')} cannot be replayed, {totals.expired} of them because their "
             "record was kept for a limited time",
             style="yellow",
         )
-    return Exit.OK if totals.passed else Exit.FAILED
+    return Exit.OK if totals.has_passed else Exit.FAILED
 
 
-async def _one_of_all(bus: Bus, tenant: str, task: str, totals: Totals, *, as_json: bool) -> None:
+async def _replay_one_of_all(bus: Bus, tenant: str, task: str, totals: ReplayTotals, *, as_json: bool) -> None:
     totals.tasks += 1
     try:
         report = await replay_task(bus, task, tenant)
@@ -220,25 +224,25 @@ async def _one_of_all(bus: Bus, tenant: str, task: str, totals: Totals, *, as_js
     totals.decisions += report.decisions
     totals.compared += report.compared
     if as_json:
-        print_json({"task": task, **as_json_of(report)})
+        print_json({"task": task, **report_as_json(report)})
     if report.divergences:
         totals.divergent.append(task)
         if not as_json:
             out.print(f"{task}:", style="bold", markup=False)
-            _show(report, as_json=False)
+            _print_report(report, as_json=False)
 
 
-def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = None) -> Exit:
+def _print_report(report: ReplayReport, *, as_json: bool, more: Mapping[str, Any] | None = None) -> Exit:
     if as_json:
-        print_json(as_json_of(report) | dict(more or {}))
+        print_json(report_as_json(report) | dict(more or {}))
         return Exit.FAILED if report.divergences else Exit.OK
     if not report.divergences and not report.decisions:
         out.print("nothing to replay: no decider received this task; `bulkhead show TASK` says why", style="yellow")
         return Exit.OK
     if not report.divergences:
         out.print(
-            f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
-            f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "
+            f"[green]no divergence[/green]: {format_count(report.decisions, 'decision')} over "
+            f"{format_count(report.messages, 'message')}, {format_count(report.compared, 'sent message')} compared "
             "byte for byte"
         )
         if report.unread:
@@ -252,7 +256,7 @@ def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = Non
         return Exit.OK
     first = report.divergences[0]
     out.print(
-        f"[bold red]{counted(len(report.divergences), 'divergence')}[/bold red]; the first: {first.service}, "
+        f"[bold red]{format_count(len(report.divergences), 'divergence')}[/bold red]; the first: {first.service}, "
         f"inbox sequence {first.sequence}"
     )
     out.print(first.what, markup=False)
@@ -261,7 +265,7 @@ def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = Non
     return Exit.FAILED
 
 
-def as_json_of(report: Report) -> dict[str, Any]:
+def report_as_json(report: ReplayReport) -> dict[str, Any]:
     """For programs."""
     return {
         "messages": report.messages,
@@ -270,11 +274,11 @@ def as_json_of(report: Report) -> dict[str, Any]:
         "outstanding": report.outstanding,
         "not_judged": report.unread,
         "ended": report.ended,
-        "divergences": [_divergence(one) for one in report.divergences],
+        "divergences": [_divergence_row(divergence) for divergence in report.divergences],
     }
 
 
-def _divergence(one: Divergence) -> dict[str, Any]:
+def _divergence_row(one: Divergence) -> dict[str, Any]:
     return {
         "service": one.service,
         "sequence": one.sequence,

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from bulkhead.amounts import cost, counted, seconds, tokens
+from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.client.mesh import UNENDED
-from bulkhead.journal.why.doubts import warnings
+from bulkhead.journal.why.doubts import answer_warnings
 from bulkhead_infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
@@ -22,7 +22,7 @@ GOOD = "succeeded"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class NumberedSource:
     """The source of the marker [number]."""
 
     number: int
@@ -30,7 +30,7 @@ class Source:
     text: str
 
 
-def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
+def number_markers(text: str, result: dict[str, Any]) -> tuple[str, list[NumberedSource]]:
     """The text with [1], [2] in place of its markers, and the sources in that order."""
     cited: dict[str, str] = {}
     for citation in result.get("citations") or ():
@@ -39,73 +39,81 @@ def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
     for label in result.get("provenance") or ():
         kind = str(label["kind"]).replace("_", " ")
         cited.setdefault(label["sha256"][:12], f"{kind} {label['source']}".strip())
-    sources: dict[str, Source] = {}
+    sources: dict[str, NumberedSource] = {}
 
-    def number(match: re.Match[str]) -> str:
+    def replace_marker(match: re.Match[str]) -> str:
         marker = match.group(1)
         if marker not in sources:
-            sources[marker] = Source(len(sources) + 1, marker, cited.get(marker, "unknown source"))
+            sources[marker] = NumberedSource(len(sources) + 1, marker, cited.get(marker, "unknown source"))
         return f"[{sources[marker].number}]"
 
-    return MARKER.sub(number, text), list(sources.values())
+    return MARKER.sub(replace_marker, text), list(sources.values())
 
 
-def is_whole(document: dict[str, Any]) -> bool:
-    """Whether an answer is neither degraded nor incomplete."""
+def is_whole_answer(document: dict[str, Any]) -> bool:
+    """True if an answer is neither degraded nor incomplete."""
     return document.get("standing") in (None, "ok") and document.get("complete") is not False
 
 
-def doubts(standing: str | None, complete: bool | None) -> str:
+def doubt_labels(standing: str | None, complete: bool | None) -> str:
     """Labels beside a status whose result is degraded or incomplete: ` [degraded] [incomplete]`; "" for others."""
-    found = f" [{standing}]" if standing not in (None, "ok") else ""
-    return found + (" [incomplete]" if complete is False else "")
+    labels = f" [{standing}]" if standing not in (None, "ok") else ""
+    return labels + (" [incomplete]" if complete is False else "")
 
 
-def footer(document: dict[str, Any]) -> str:
+def render_footer(document: dict[str, Any]) -> str:
     """Cost, tokens, calls and duration, on one line."""
     usage = document["usage"]
     calls = (
-        counted(usage["model_calls"], "model call"),
-        counted(usage["tool_calls"], "tool call"),
-        counted(usage["retrievals"], "retrieval"),
+        format_count(usage["model_calls"], "model call"),
+        format_count(usage["tool_calls"], "tool call"),
+        format_count(usage["retrievals"], "retrieval"),
     )
     paid = document.get("charged") or usage
     least = "at least " if document.get("spent_more") or document.get("status") in UNENDED else ""
     guess = f" ({usage['estimated_tokens']:,} estimated)" if usage.get("estimated_tokens") else ""
-    used = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out{guess}"
-    if (whole := document.get("charged")) is not None:
+    used = f"{format_count(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out{guess}"
+    if (charged := document.get("charged")) is not None:
         # Budget's word on all calls, also those that settled when the task had ended; it does not split the tokens.
-        used = tokens(whole["tokens"], whole.get("estimated_tokens", 0))
-        calls = (counted(whole["model_calls"], "model call"), counted(whole["tool_calls"], "tool call"), calls[2])
-    money = least + cost(paid["cost_usd_micros"], paid.get("estimated_usd_micros", 0))
-    if (now := document.get("spending")) is not None:
+        used = format_tokens(charged["tokens"], charged.get("estimated_tokens", 0))
+        calls = (
+            format_count(charged["model_calls"], "model call"),
+            format_count(charged["tool_calls"], "tool call"),
+            calls[2],
+        )
+    money = least + format_cost(paid["cost_usd_micros"], paid.get("estimated_usd_micros", 0))
+    if (spending := document.get("spending")) is not None:
         # An agent's step ends with its run: the ledger knows more than the usage.
-        money = f"{cost(now['cost_usd_micros'])} spent, {cost(now['held_usd_micros'])} reserved"
-        used = f"{tokens(now['tokens'], 0)}, {now['held_tokens']:,} reserved"
-        calls = (counted(now["model_calls"], "model call"), counted(now["tool_calls"], "tool call"), calls[2])
-    again = usage.get("cached_calls", 0)
+        money = f"{format_cost(spending['cost_usd_micros'])} spent, {format_cost(spending['held_usd_micros'])} reserved"
+        used = f"{format_tokens(spending['tokens'], 0)}, {spending['held_tokens']:,} reserved"
+        calls = (
+            format_count(spending["model_calls"], "model call"),
+            format_count(spending["tool_calls"], "tool call"),
+            calls[2],
+        )
+    cached_replies = usage.get("cached_calls", 0)
     if cached := usage.get("cached_input_tokens", 0):
         used += f" ({cached:,} from the provider's cache)"
     return " · ".join(
         (
             money,
             used,
-            ", ".join((*calls, f"{again:,} from the response cache") if again else calls),
-            seconds(document["duration_ms"]),
-            f"{document['steps_done']} of {counted(document['steps_total'], 'step')}",
+            ", ".join((*calls, f"{cached_replies:,} from the response cache") if cached_replies else calls),
+            format_duration(document["duration_ms"]),
+            f"{document['steps_done']} of {format_count(document['steps_total'], 'step')}",
             document["task_id"],
         )
     )
 
 
-def waits(queue: dict[str, Any]) -> str:
+def queue_line(queue: dict[str, Any]) -> str:
     """Why a task does not begin yet: of its `queue`, or of the event that told it."""
     whose = "of your tenant" if queue["full"] == "tenant" else "of the whole mesh"
-    before = f", behind {counted(queue['ahead'], 'other')}" if queue["ahead"] else ""
+    before = f", behind {format_count(queue['ahead'], 'other')}" if queue["ahead"] else ""
     return f"waits to run{before}: {queue['running']} of {queue['limit']} tasks {whose} are running"
 
 
-def left_out(tools: Sequence[str]) -> list[str]:
+def left_out_lines(tools: Sequence[str]) -> list[str]:
     """The line that names tools which the task has not got; none where it has all."""
     if not tools:
         return []
@@ -113,7 +121,7 @@ def left_out(tools: Sequence[str]) -> list[str]:
     return [f"not used: {names}. A tool that writes has to be named, with --tool or in the tenant's default_writes"]
 
 
-def author(result: dict[str, Any]) -> str:
+def author_line(result: dict[str, Any]) -> str:
     """The author of the answer, by the label that the model gateway signed; "" when no label speaks of this content."""
     sha256 = (result.get("content") or {}).get("sha256")
     for label in result.get("provenance") or ():
@@ -125,7 +133,7 @@ def author(result: dict[str, Any]) -> str:
     return ""
 
 
-def show(console: Console, document: dict[str, Any]) -> None:
+def print_answer(console: Console, document: dict[str, Any]) -> None:
     """Print how a task ended: warnings, answer, sources, failure, cost."""
     status = document["status"]
     style = {
@@ -135,9 +143,9 @@ def show(console: Console, document: dict[str, Any]) -> None:
         "requested": "bold blue",
         "running": "bold blue",
     }.get(status, "bold red")
-    doubt = escape(doubts(document.get("standing"), document.get("complete")))
+    doubt = escape(doubt_labels(document.get("standing"), document.get("complete")))
     console.print(f"[{style}]{status}[/{style}][yellow]{doubt}[/yellow]" if doubt else f"[{style}]{status}[/{style}]")
-    alerts = warnings(document)
+    alerts = answer_warnings(document)
     if alerts and console.is_terminal:
         console.print(Panel("\n".join(escape(line) for line in alerts), title="read this first", border_style="yellow"))
     else:
@@ -149,20 +157,20 @@ def show(console: Console, document: dict[str, Any]) -> None:
         if failure.get("hint"):
             console.print(f"what to do: {failure['hint']}", markup=False)
     if document.get("answer"):
-        text, sources = numbered(document["answer"], document.get("result") or {})
+        text, sources = number_markers(document["answer"], document.get("result") or {})
         console.print()
         console.print(text, markup=False)
         if sources:
             console.print()
         for source in sources:
             console.print(f"[{source.number}] {source.text}", style="cyan", markup=False)
-        if by := author(document.get("result") or {}):
+        if by := author_line(document.get("result") or {}):
             console.print()
             console.print(by, style="dim", markup=False)
     elif (document.get("result") or {}).get("content"):
         console.print("the answer's text cannot be read any more; it may have expired", style="yellow")
     console.print()
-    console.print(footer(document), style="dim", markup=False)
+    console.print(render_footer(document), style="dim", markup=False)
     if document.get("spent_more"):
         console.print(
             "calls were still running when it ended: `bulkhead timeline` shows their cost", style="dim", markup=False

@@ -8,23 +8,23 @@ import typer
 from bulkhead import amounts
 from bulkhead_cli.options import (
     DoorsUrl,
-    Gateway,
+    GatewayOptions,
     IdempotencyKey,
     PlanFile,
     RequireComplete,
     TaskId,
     ToolNames,
-    amount,
-    dollars,
     duration_s,
+    parse_dollars,
+    validate_limit_usd,
 )
-from bulkhead_cli.output import Exit, Stop, Work
+from bulkhead_cli.output import CommandError, Exit, Work
 from bulkhead_contracts import bounds
 from bulkhead_contracts.output import Delivery
 
 DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
 LIMITS = (
-    f"Without limits of its own a task may cost {amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
+    f"Without limits of its own a task may cost {amounts.format_usd(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
     f"{bounds.DEFAULT_TASK_TOKENS:,} tokens and take {DEADLINE} by the clock, from submission to answer."
 )
 SUBMIT_HELP = (
@@ -56,8 +56,8 @@ LimitUsd = Annotated[
     typer.Option(
         "--limit-usd",
         metavar="USD",
-        parser=amount,
-        show_default=amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS),
+        parser=parse_dollars,
+        show_default=amounts.format_usd(bounds.DEFAULT_TASK_COST_USD_MICROS),
         help="Maximum cost of the task.",
     ),
 ]
@@ -128,7 +128,7 @@ CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with
 
 def submit(
     objective: Objective,
-    at: Gateway,
+    at: GatewayOptions,
     docs: Docs = None,
     skip_unreadable: SkipUnreadable = False,
     limit_usd: LimitUsd = None,
@@ -151,12 +151,14 @@ def submit(
     from bulkhead_cli.tasks.tasks import submit_task
 
     if require_complete and not watch:
-        raise Stop(Exit.USAGE, "--require-complete needs the answer, and submit does not wait for it", "add --watch")
-    wanted = {
+        raise CommandError(
+            Exit.USAGE, "--require-complete needs the answer, and submit does not wait for it", "add --watch"
+        )
+    submission = {
         "plan": plan,
         "tools": tuple(tool or ()),
         "idempotency_key": idempotency_key,
-        "limit_usd": dollars(limit_usd),
+        "limit_usd": validate_limit_usd(limit_usd),
         "limit_tokens": limit_tokens,
         "check": not no_check,
         "deadline_s": duration_s(deadline) if deadline else None,
@@ -168,17 +170,17 @@ def submit(
         "constraints": tuple(constraint or ()),
     }
     options = {"watch": watch, "as_json": at.as_json, "complete": require_complete, "skip_unreadable": skip_unreadable}
-    return submit_task(at.target(may_make_key=True), objective, docs or [], wanted, **options)
+    return submit_task(at.gateway_target(may_make_key=True), objective, docs or [], submission, **options)
 
 
-def watch(task: TaskId, at: Gateway, require_complete: RequireComplete = False) -> Work:
+def watch(task: TaskId, at: GatewayOptions, require_complete: RequireComplete = False) -> Work:
     """Follow a task from its start to its end and print its answer."""
     from bulkhead_cli.tasks.tasks import watch_task
 
-    return watch_task(at.target(), task, as_json=at.as_json, complete=require_complete)
+    return watch_task(at.gateway_target(), task, as_json=at.as_json, complete=require_complete)
 
 
-def tasks(at: Gateway, limit: Limit = 20) -> Work:
+def tasks(at: GatewayOptions, limit: Limit = 20) -> Work:
     """List the tenant's tasks, newest first.
 
     A status is followed by the state of the answer: "degraded" (a part came from a fallback, or a call failed) or
@@ -186,31 +188,31 @@ def tasks(at: Gateway, limit: Limit = 20) -> Work:
     """
     from bulkhead_cli.tasks.tasks import list_tasks
 
-    return list_tasks(at.target(), limit, as_json=at.as_json)
+    return list_tasks(at.gateway_target(), limit, as_json=at.as_json)
 
 
-def doors(at: Gateway, limit: Limit = 20, doors_url: DoorsUrl = "") -> Work:
+def doors(at: GatewayOptions, limit: Limit = 20, doors_url: DoorsUrl = "") -> Work:
     """Show who is outside: agents' runs, newest first, spend, delegated steps, subscribers.
 
     A run is a task: [bold]show[/bold], [bold]why[/bold], [bold]topup[/bold] and [bold]halt[/bold] take its id.
     """
     from bulkhead_cli.tasks.doors import show_doors
 
-    return show_doors(at.target(), limit, doors_url, as_json=at.as_json)
+    return show_doors(at.gateway_target(), limit, doors_url, as_json=at.as_json)
 
 
-def show(task: TaskId, at: Gateway) -> Work:
+def show(task: TaskId, at: GatewayOptions) -> Work:
     """Show a task: its steps, its answer and its cost."""
     from bulkhead_cli.tasks.tasks import show_task
 
-    return show_task(at.target(), task, as_json=at.as_json)
+    return show_task(at.gateway_target(), task, as_json=at.as_json)
 
 
-def cancel(task: TaskId, at: Gateway, reason: CancelReason = "") -> Work:
+def cancel(task: TaskId, at: GatewayOptions, reason: CancelReason = "") -> Work:
     """Cancel a task.
 
     The task ends soon after the request; [bold]bulkhead watch TASK[/bold] shows when.
     """
     from bulkhead_cli.tasks.tasks import cancel_task
 
-    return cancel_task(at.target(), task, reason, as_json=at.as_json)
+    return cancel_task(at.gateway_target(), task, reason, as_json=at.as_json)

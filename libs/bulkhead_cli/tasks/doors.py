@@ -11,11 +11,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import clock, cost, counted
+from bulkhead.amounts import format_cost, format_count, format_time
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
 from bulkhead_cli.output import out, print_json, print_whole
-from bulkhead_cli.target import Target, read_json
+from bulkhead_cli.target import GatewayTarget, read_json
 from bulkhead_cli.tasks.tasks import OBJECTIVE_CHARS, STATUS_STYLE
 
 DOORS = "doors"
@@ -28,12 +28,12 @@ SUBSCRIBER_COLUMNS = ("subscriber", "tenant", "state", "waiting", "not acknowled
 STEP_COLUMNS = ("task", "step", "role", "holder", "since", "taken", "deadline")
 
 
-async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json: bool) -> None:
+async def show_doors(target: GatewayTarget, limit: int, doors_url: str = "", *, as_json: bool) -> None:
     """Print the newest runs, the tenant's subscribers, and delegated steps where the doors' address is known. Raises
     MeshError."""
-    async with target.mesh() as mesh:
+    async with target.mesh_client() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
-        spent = await _spent(mesh, [run["task_id"] for run in runs])
+        spent = await _read_spending(mesh, [run["task_id"] for run in runs])
         subscribers = await _unless_forbidden(mesh.get("/v1/subscribers"))
     heard = subscribers["subscribers"] if subscribers is not None else None
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
@@ -52,7 +52,7 @@ async def show_doors(target: Target, limit: int, doors_url: str = "", *, as_json
     elif steps["steps"]:
         print_whole(_steps_table(steps["steps"]))
         if steps["more"]:
-            out.print(f"and {counted(steps['more'], 'newer step')}", style="yellow")
+            out.print(f"and {format_count(steps['more'], 'newer step')}", style="yellow")
     if heard is None:
         out.print("subscribers are shown to operators and auditors", style="yellow")
     elif heard:
@@ -69,9 +69,9 @@ async def _unless_forbidden(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]
         return None
 
 
-async def _spent(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
-    """What each of these has spent; None for who may not see it. Raises MeshError."""
-    found: dict[str, Any] = {}
+async def _read_spending(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
+    """Spending of each of these tasks; None for who may not see it. Raises MeshError."""
+    spending: dict[str, Any] = {}
     # An answer has as many rows as tasks that were asked for, so none is added up with others.
     for first in range(0, len(tasks), MAX_SPEND_ROWS):
         named = ",".join(tasks[first : first + MAX_SPEND_ROWS])
@@ -79,19 +79,19 @@ async def _spent(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
         page = await _unless_forbidden(mesh.get("/v1/spend", query))
         if page is None:
             return None
-        found |= {row["name"]: row["spent"] for row in page["rows"]}
-    return found
+        spending |= {row["name"]: row["spent"] for row in page["rows"]}
+    return spending
 
 
 def _print_runs(runs: list[dict[str, Any]], *, may_see: bool) -> None:
     if not runs:
         out.print("no agent has come yet: point its OPENAI_BASE_URL at the doors, as `bulkhead up` prints it")
         return
-    print_whole(_table(runs))
+    print_whole(_runs_table(runs))
     if not may_see:
         out.print("what open runs have spent is shown to operators and auditors", style="yellow")
     people = Counter(run["person"] for run in runs if run["status"] in UNENDED)
-    named = ", ".join(f"{person} {counted(count, 'open run')}" for person, count in people.most_common())
+    named = ", ".join(f"{person} {format_count(count, 'open run')}" for person, count in people.most_common())
     out.print(f"connected: {named}" if people else "nobody is connected", style="dim", markup=False)
 
 
@@ -111,12 +111,12 @@ def _steps_table(steps: list[dict[str, Any]]) -> Table:
     for name in STEP_COLUMNS:
         table.add_column(name, no_wrap=True)
     for step in steps:
-        taken = step["number"] > 0
-        since = clock(step["taken_unix_ms"] if taken else step["asked_unix_ms"])
-        who = escape(step["holder"] or step["identity"]) if taken else "[yellow]nobody[/yellow]"
-        until = clock(step["deadline_unix_ms"])
+        is_taken = step["number"] > 0
+        since = format_time(step["taken_unix_ms"] if is_taken else step["asked_unix_ms"])
+        who = escape(step["holder"] or step["identity"]) if is_taken else "[yellow]nobody[/yellow]"
+        until = format_time(step["deadline_unix_ms"])
         if step["held_until_unix_ms"]:
-            until += f", paused until {clock(step['held_until_unix_ms'])}"
+            until += f", paused until {format_time(step['held_until_unix_ms'])}"
         table.add_row(step["task"], step["step"], escape(step["role"]), who, since, str(step["number"]), until)
     return table
 
@@ -125,33 +125,33 @@ def _subscribers_table(subscribers: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in SUBSCRIBER_COLUMNS:
         table.add_column(name, no_wrap=True)
-    for one in subscribers:
-        if one["pending"] is None:
+    for subscriber in subscribers:
+        if subscriber["pending"] is None:
             state, counts = "[red]no consumer: run the provisioner[/red]", ("·", "·")
         else:
-            state = "asks for events" if one["asking"] else "[yellow]asks for none[/yellow]"
-            counts = (f"{one['pending']:,}", f"{one['in_work']:,}")
-        last = clock(one["active_unix_ms"]) if one["active_unix_ms"] else "·"
-        table.add_row(one["name"], one["tenant"], state, *counts, last)
+            state = "asks for events" if subscriber["asking"] else "[yellow]asks for none[/yellow]"
+            counts = (f"{subscriber['pending']:,}", f"{subscriber['in_work']:,}")
+        last = format_time(subscriber["active_unix_ms"]) if subscriber["active_unix_ms"] else "·"
+        table.add_row(subscriber["name"], subscriber["tenant"], state, *counts, last)
     return table
 
 
-def _table(runs: list[dict[str, Any]]) -> Table:
+def _runs_table(runs: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, no_wrap=name != "objective")
     for run in runs:
         text, style, spent = run["objective"], STATUS_STYLE.get(run["status"], "red"), run["spent"]
         short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
-        told = (
+        cells = (
             [
                 f"{spent['model_calls'] + spent['tool_calls']:,}",
                 f"{spent['input_tokens'] + spent['output_tokens']:,}",
-                cost(spent["cost_usd_micros"], spent["estimated_usd_micros"]),
+                format_cost(spent["cost_usd_micros"], spent["estimated_usd_micros"]),
             ]
             if spent
-            else ["·", "·", cost(run["cost_usd_micros"], run.get("estimated_usd_micros", 0))]
+            else ["·", "·", format_cost(run["cost_usd_micros"], run.get("estimated_usd_micros", 0))]
         )
-        status, since = f"[{style}]{run['status']}[/{style}]", clock(run["created_unix_ms"])
-        table.add_row(run["task_id"], escape(run["person"]), status, since, *told, escape(short))
+        status, since = f"[{style}]{run['status']}[/{style}]", format_time(run["created_unix_ms"])
+        table.add_row(run["task_id"], escape(run["person"]), status, since, *cells, escape(short))
     return table

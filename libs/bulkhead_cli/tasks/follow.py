@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bulkhead.amounts import cost, counted, seconds, tokens
+from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.client import MeshError, Task, TaskEvent
 from bulkhead_cli.output import Exit, err, one_line, print_json
 from bulkhead_cli.tasks import answer, approval_lines, uncertain_writes
@@ -21,7 +21,7 @@ REFRESH_PER_S = 15
 LOST_EVERY_S = 10.0
 
 
-class Progress:
+class TaskProgress:
     """State of a task as its events tell it; turns events into lines."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self.done = 0
         self._began_ms = 0
 
-    def lines(self, event: TaskEvent) -> list[Text]:
+    def render_event(self, event: TaskEvent) -> list[Text]:
         """Lines for an event; none for pieces of text."""
         data = event.data
         if event.name == "text":
@@ -42,38 +42,42 @@ class Progress:
             self.texts[data["step_id"]] = have[: data["offset"]] + data["text"]
             return []
         self._began_ms = self._began_ms or data["time_unix_ms"]
-        at = f"{(data['time_unix_ms'] - self._began_ms) / 1000:7.2f}s "
-        found = [Text.assemble((at, "dim"), line) for line in self._of(event.name, data)]
-        for line in found:
+        elapsed = f"{(data['time_unix_ms'] - self._began_ms) / 1000:7.2f}s "
+        lines = [Text.assemble((elapsed, "dim"), line) for line in self._event_lines(event.name, data)]
+        for line in lines:
             line.plain = one_line(line.plain)
-        return found
+        return lines
 
-    def _of(self, name: str, data: dict[str, Any]) -> list[Text]:
+    def _event_lines(self, name: str, data: dict[str, Any]) -> list[Text]:
         match name:
             case "task.queued":
-                return [Text(answer.waits(data), "yellow")]
+                return [Text(answer.queue_line(data), "yellow")]
             case "task.released":
                 return [Text("it is its turn", "blue")]
             case "task.accepted":
-                found = [Text("accepted, planning", "blue")]
-                return [*found, *(Text(line, "yellow") for line in answer.left_out(data.get("left_out", ())))]
+                lines = [Text("accepted, planning", "blue")]
+                return [*lines, *(Text(line, "yellow") for line in answer.left_out_lines(data.get("left_out", ())))]
             case "plan.rejected":
                 notes = "; ".join(note["message"] for note in data.get("notes", ()) if note["severity"] == "error")
                 return [Text(f"plan draft rejected: {notes or 'see the plan checker'}", "yellow")]
             case "plan.adopted":
-                return self._plan(data["plan"])
+                return self._plan_lines(data["plan"])
             case "step.started":
-                return [self._started(data)]
+                return [self._step_started_line(data)]
             case "step.ended":
-                return [self._ended(data)]
+                return [self._step_ended_line(data)]
             case "task.ended":
                 style = "bold green" if data["status"] == answer.GOOD else "bold red"
-                return [Text.assemble((f"task {data['status']}", style), (_doubts(data.get("result") or {}), "yellow"))]
+                return [
+                    Text.assemble(
+                        (f"task {data['status']}", style), (_result_doubts(data.get("result") or {}), "yellow")
+                    )
+                ]
             case "approval.requested":
                 self.asked[data["approval_id"]] = data
-                return [approval_lines.asked(data)]
+                return [approval_lines.question_line(data)]
             case "approval.ended":
-                return [approval_lines.ended(self.asked.pop(data["approval_id"], None), data)]
+                return [approval_lines.decision_line(self.asked.pop(data["approval_id"], None), data)]
             case "task.paused" if data.get("until_unix_ms"):
                 return []  # What it waits for stands on a line of its own.
             case "task.paused":
@@ -87,57 +91,57 @@ class Progress:
             case _:
                 return [Text(name, "dim")]
 
-    def _plan(self, plan: dict[str, Any]) -> list[Text]:
+    def _plan_lines(self, plan: dict[str, Any]) -> list[Text]:
         steps = plan["steps"]
         self.titles |= {step["id"]: step["title"] for step in steps}
         needed = {name for step in steps for name in step["inputs"]}
         sinks = [step["id"] for step in steps if step["id"] not in needed]
         self.final = sinks[0] if len(sinks) == 1 else ""
         version = f" (version {plan['version']})" if plan["version"] > 1 else ""
-        lines = [Text(f"plan of {counted(len(steps), 'step')}{version}", "blue")]
+        lines = [Text(f"plan of {format_count(len(steps), 'step')}{version}", "blue")]
         for step in steps:
             after = f"  after {', '.join(step['inputs'])}" if step["inputs"] else ""
             tools = f"  with {', '.join(step['tools'])}" if step["tools"] else ""
             lines.append(Text.assemble("  ", (step["id"], "bold"), f" {step['title']}", (after + tools, "dim")))
         return lines
 
-    def _started(self, data: dict[str, Any]) -> Text:
+    def _step_started_line(self, data: dict[str, Any]) -> Text:
         step = data["step_id"]
         self.titles[step] = data["title"] or self.titles.get(step, "")
         self.running[step] = data["time_unix_ms"]
-        again = f" (attempt {data['attempt']})" if data["attempt"] > 1 else ""
-        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{again}")
+        attempt = f" (attempt {data['attempt']})" if data["attempt"] > 1 else ""
+        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{attempt}")
 
-    def _ended(self, data: dict[str, Any]) -> Text:
+    def _step_ended_line(self, data: dict[str, Any]) -> Text:
         step, usage = data["step_id"], data["usage"]
         took = data["time_unix_ms"] - self.running.pop(step, data["time_unix_ms"])
         self.done += data["outcome"] == "accepted"
         mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
         reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
         result = data.get("result") or {}
-        doubt = _doubts(result)
+        doubt = _result_doubts(result)
         total = usage["input_tokens"] + usage["output_tokens"]
-        used = tokens(total, usage.get("estimated_tokens", 0))
-        used += f", {cost(usage['cost_usd_micros'], usage.get('estimated_usd_micros', 0))}"
-        paid = f"  {seconds(took)}, {used}"
+        used = format_tokens(total, usage.get("estimated_tokens", 0))
+        used += f", {format_cost(usage['cost_usd_micros'], usage.get('estimated_usd_micros', 0))}"
+        paid = f"  {format_duration(took)}, {used}"
         if data["outcome"] == "failed":
             # It was cut: calls that were in the works are paid, and not in what it says of itself.
             paid = (
-                f"  {seconds(took)}, at least {used}"
+                f"  {format_duration(took)}, at least {used}"
                 if total
-                else (f"  {seconds(took)}; `bulkhead timeline` shows the cost of its calls")
+                else (f"  {format_duration(took)}; `bulkhead timeline` shows the cost of its calls")
             )
         return Text.assemble(
             (mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"), reasons, (paid, "dim")
         )
 
-    def live(self, width: int) -> Text:
+    def render_live(self, width: int) -> Text:
         """The moving part: which steps run, and the end of the text of the final one."""
-        found = Text()
+        rendered = Text()
         for step in self.running:
-            found.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
+            rendered.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
         for approval, data in self.asked.items():
-            found.append(f"  {approval_lines.waits(approval, data)}\n", "bold yellow")
+            rendered.append(f"  {approval_lines.waiting_line(approval, data)}\n", "bold yellow")
         text = self.texts.get(self.final, "") if self.final in self.running else ""
         wrapped = [
             line[start : start + width]
@@ -145,15 +149,15 @@ class Progress:
             for start in range(0, max(1, len(line)), max(20, width))
         ]
         for line in wrapped[-MAX_LIVE_LINES:]:
-            found.append(f"  {line}\n", "italic")
-        return found
+            rendered.append(f"  {line}\n", "italic")
+        return rendered
 
 
-def _doubts(result: dict[str, Any]) -> str:
-    return answer.doubts(result.get("standing"), (result.get("completeness") or {}).get("complete"))
+def _result_doubts(result: dict[str, Any]) -> str:
+    return answer.doubt_labels(result.get("standing"), (result.get("completeness") or {}).get("complete"))
 
 
-class Lost:
+class ConnectionLostNotice:
     """Says that the connection is lost and how long it is tried again; not more often than needed."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -162,49 +166,49 @@ class Lost:
         self.console: Console = err
 
     def __call__(self, error: MeshError, left_s: float) -> None:
-        """As `Task.events` calls it."""
+        """Callback of `Task.events`."""
         if time.monotonic() - self._said_at < LOST_EVERY_S:
             return
         self._said_at = time.monotonic()
         if self._as_json:
             print_json({"event": "connection.lost", "data": {"why": str(error), "left_s": round(left_s)}})
             return
-        minutes, rest = divmod(round(left_s), 60)
+        minutes, left_seconds = divmod(round(left_s), 60)
         self.console.print(
-            f"connection lost, trying again ({minutes}:{rest:02d} left): {error}", style="yellow", markup=False
+            f"connection lost, trying again ({minutes}:{left_seconds:02d} left): {error}", style="yellow", markup=False
         )
 
 
 async def print_progress(task: Task, console: Console) -> None:
     """Print a line per event until the task ends. Raises MeshError."""
-    progress, lost = Progress(), Lost(as_json=False)
+    progress, lost = TaskProgress(), ConnectionLostNotice(as_json=False)
     if not console.is_terminal:
         async for event in task.events(on_lost=lost):
-            for line in progress.lines(event):
+            for line in progress.render_event(event):
                 console.print(line)
         return
     with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
         lost.console = live.console  # Anything printed beside it would tear what moves.
         async for event in task.events(on_lost=lost):
-            for line in progress.lines(event):
+            for line in progress.render_event(event):
                 live.console.print(line)
-            live.update(progress.live(console.width - 4))
+            live.update(progress.render_live(console.width - 4))
 
 
-async def watch(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
+async def watch_to_end(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
     """Follow a task to its end and print its answer. complete: a success that is degraded or incomplete is none.
     Raises MeshError."""
     if as_json:
-        async for event in task.events(on_lost=Lost(as_json=True)):
+        async for event in task.events(on_lost=ConnectionLostNotice(as_json=True)):
             print_json({"event": event.name, "id": event.id, "data": event.data})
         document = await task.show()
         print_json({"event": "result", "data": document})
         return exit_of(document, complete=complete)
     await print_progress(task, console)
     document = await task.show()
-    answer.show(console, document)
-    uncertain_writes.show(console, document)
-    if complete and document["status"] == answer.GOOD and not answer.is_whole(document):
+    answer.print_answer(console, document)
+    uncertain_writes.print_uncertain_writes(console, document)
+    if complete and document["status"] == answer.GOOD and not answer.is_whole_answer(document):
         err.print(
             f"--require-complete: its answer is degraded or incomplete; `bulkhead why {task.id}` shows why",
             style="yellow",
@@ -214,7 +218,7 @@ async def watch(task: Task, console: Console, *, as_json: bool, complete: bool =
 
 
 def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
-    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end. complete: as of `watch`."""
+    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end. complete: see `watch_to_end`."""
     if document["status"] == answer.GOOD:
-        return Exit.OK if answer.is_whole(document) or not complete else Exit.FAILED
+        return Exit.OK if answer.is_whole_answer(document) or not complete else Exit.FAILED
     return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED

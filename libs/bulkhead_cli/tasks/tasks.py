@@ -13,11 +13,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import clock, cost, counted
+from bulkhead.amounts import format_cost, format_count, format_time
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
 from bulkhead.client.mesh import UNENDED
-from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
-from bulkhead_cli.target import Target
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
 from bulkhead_contracts import bounds
 
@@ -31,7 +31,7 @@ STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "q
 
 
 async def submit_task(
-    target: Target,
+    target: GatewayTarget,
     objective: str,
     docs: list[Path],
     wanted: dict[str, Any],
@@ -41,19 +41,20 @@ async def submit_task(
     complete: bool = False,
     skip_unreadable: bool = False,
 ) -> Exit:
-    """Add the documents, submit, and with `watch` follow. Raises Stop when the mesh refuses the task at once, and for
-    unreadable documents unless skip_unreadable."""
-    text = _objective(objective)
-    uploads = document_files.find(docs)
+    """Add the documents, submit, and with `watch` follow. Raises CommandError when the mesh refuses the task
+    at once, and for unreadable documents unless skip_unreadable.
+    """
+    text = _read_objective(objective)
+    uploads = document_files.find_uploads(docs)
     if (file := wanted.get("plan")) is not None:
         wanted = wanted | {"plan": read_plan(file)}
-    async with target.mesh() as mesh:
-        fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
+    async with target.mesh_client() as mesh:
+        fates = await _add_documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
         if watch or not as_json:
-            document_files.tell_passed_over(docs, as_lines=as_json)
-        without = document_files.unreadable(uploads, fates)
+            document_files.print_skipped_files(docs, as_lines=as_json)
+        without = document_files.unreadable_note(uploads, fates)
         if without and not skip_unreadable:
-            raise Stop(
+            raise CommandError(
                 Exit.REFUSED,
                 f"{without}; no task was submitted",
                 "repair or remove them, or submit without them: --skip-unreadable",
@@ -65,21 +66,21 @@ async def submit_task(
                 print_json({"event": "submitted", "task_id": task.id})
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
-            code = await follow.watch(task, out, as_json=as_json, complete=complete)
+            code = await follow.watch_to_end(task, out, as_json=as_json, complete=complete)
             if without and not as_json:
                 out.print(f"the answer may be incomplete: {without}", style="yellow", markup=False)
             return code
-        first = await first_word(task)
+        first = await first_event(task)
     rejection = first.data if first is not None and first.name == "task.rejected" else None
     missing = first.data.get("left_out", []) if first is not None and first.name == "task.accepted" else []
     if as_json:
-        more = document_files.as_json(uploads, fates, docs) if uploads else {}
-        more |= {"tools_left_out": missing} if missing else {}
-        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
+        extra_fields = document_files.as_json(uploads, fates, docs) if uploads else {}
+        extra_fields |= {"tools_left_out": missing} if missing else {}
+        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **extra_fields})
     else:
         out.print(task.id, markup=False)
     if rejection is not None:
-        raise Stop(
+        raise CommandError(
             Exit.REFUSED,
             f"the task was rejected: {rejection['message']}",
             str(rejection.get("hint") or ""),
@@ -87,20 +88,20 @@ async def submit_task(
         )
     if not as_json:
         if first is not None and first.name == "task.queued":
-            err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
-        for line in answer.left_out(missing):
+            err.print(f"it {answer.queue_line(first.data)}", style="yellow", markup=False)
+        for line in answer.left_out_lines(missing):
             err.print(line, style="yellow", markup=False)
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
 
 
-def _objective(given: str) -> str:
-    """The objective, from standard input where it is `-`. Raises Stop."""
+def _read_objective(given: str) -> str:
+    """The objective, from standard input where it is `-`. Raises CommandError."""
     text = _standard_input() if given == "-" else given
     if not text.strip():
-        raise Stop(Exit.USAGE, "the objective is empty", "describe what the mesh is to find out or do")
+        raise CommandError(Exit.USAGE, "the objective is empty", "describe what the mesh is to find out or do")
     if len(text) > bounds.MAX_OBJECTIVE_CHARS:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             f"the objective has {len(text)} characters; the limit is {bounds.MAX_OBJECTIVE_CHARS}",
             "put long material into documents (--docs)",
@@ -109,43 +110,45 @@ def _objective(given: str) -> str:
 
 
 def read_plan(file: Path) -> dict[str, Any]:
-    """The plan in a file; the gateway looks at what stands in it. Raises Stop."""
+    """The plan in a file; the gateway looks at what stands in it. Raises CommandError."""
     hint = 'write {"steps": [{"id": ..., "title": ..., "instruction": ..., "acceptance": ..., "role": ...}]}'
     try:
         raw = file.read_bytes()
-        found = json.loads(raw) if len(raw) <= MAX_PLAN_BYTES else None
+        plan = json.loads(raw) if len(raw) <= MAX_PLAN_BYTES else None
     except OSError as error:
-        raise Stop(Exit.USAGE, f"{file} cannot be read: {error.strerror}", "--plan names a JSON file") from error
+        raise CommandError(
+            Exit.USAGE, f"{file} cannot be read: {error.strerror}", "--plan names a JSON file"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise Stop(Exit.USAGE, f"{file} is no JSON: {str(error)[:200]}", hint) from error
-    if not isinstance(found, dict):
-        raise Stop(Exit.USAGE, f"{file} holds no JSON object of at most {MAX_PLAN_BYTES:,} bytes", hint)
-    return found
+        raise CommandError(Exit.USAGE, f"{file} is no JSON: {str(error)[:200]}", hint) from error
+    if not isinstance(plan, dict):
+        raise CommandError(Exit.USAGE, f"{file} holds no JSON object of at most {MAX_PLAN_BYTES:,} bytes", hint)
+    return plan
 
 
-async def _documents(
-    mesh: Mesh, uploads: list[document_files.Upload], *, as_lines: bool, told: bool
+async def _add_documents(
+    mesh: Mesh, uploads: list[document_files.DocumentUpload], *, as_lines: bool, told: bool
 ) -> list[document_files.Fate]:
     """Put them in; as_lines: each is a line of the stream that follows."""
 
-    def line(upload: document_files.Upload, fate: document_files.Fate) -> None:
-        print_json(document_files.event_of(upload, fate))
+    def print_fate(upload: document_files.DocumentUpload, fate: document_files.Fate) -> None:
+        print_json(document_files.fate_event(upload, fate))
 
-    return await document_files.add(mesh, uploads, told=told, on_fate=line if as_lines else None)
+    return await document_files.add_documents(mesh, uploads, told=told, on_fate=print_fate if as_lines else None)
 
 
 def _standard_input() -> str:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise Stop(
+        raise CommandError(
             Exit.USAGE,
             f"standard input is not UTF-8 text (byte {error.start})",
             "convert it first, for example with iconv; PDF and other files go in with --docs",
         ) from error
 
 
-async def first_word(task: Task) -> TaskEvent | None:
+async def first_event(task: Task) -> TaskEvent | None:
     """The first event of a task (rejected, queued or accepted); None when it does not come in time."""
     try:
         async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:
@@ -158,30 +161,30 @@ async def first_word(task: Task) -> TaskEvent | None:
 
 async def rejected_at_once(task: Task) -> dict[str, Any] | None:
     """The rejection of a task, when it comes in time; None otherwise."""
-    first = await first_word(task)
+    first = await first_event(task)
     return first.data if first is not None and first.name == "task.rejected" else None
 
 
-async def watch_task(target: Target, task: str, *, as_json: bool, complete: bool = False) -> Exit:
-    """Follow a task from its beginning. complete: as `watching.watch`."""
-    async with target.mesh() as mesh:
-        return await follow.watch(mesh.task(task), out, as_json=as_json, complete=complete)
+async def watch_task(target: GatewayTarget, task: str, *, as_json: bool, complete: bool = False) -> Exit:
+    """Follow a task from its beginning. complete: as `follow.watch_to_end`."""
+    async with target.mesh_client() as mesh:
+        return await follow.watch_to_end(mesh.task(task), out, as_json=as_json, complete=complete)
 
 
-async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
+async def list_tasks(target: GatewayTarget, limit: int, *, as_json: bool) -> None:
     """The newest tasks."""
-    async with target.mesh() as mesh:
-        found = await mesh.tasks(limit)
+    async with target.mesh_client() as mesh:
+        tasks = await mesh.tasks(limit)
     if as_json:
-        print_json(found)
+        print_json(tasks)
         return
-    if not found:
+    if not tasks:
         out.print("no tasks yet")
         return
-    print_whole(table_of(found))
+    print_whole(tasks_table(tasks))
 
 
-def table_of(found: list[dict[str, Any]]) -> Table:
+def tasks_table(found: list[dict[str, Any]]) -> Table:
     """Tasks as GET /v1/tasks has them, for people."""
     table = Table(box=None, pad_edge=False)
     for name in ("task", "status", "submitted", "cost", "objective"):
@@ -191,39 +194,39 @@ def table_of(found: list[dict[str, Any]]) -> Table:
         short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
         style = STATUS_STYLE.get(row["status"], "red")
         # Never plain where the answer is not: who looks at the list alone must see it.
-        doubt = escape(answer.doubts(row.get("standing"), row.get("complete")))
+        doubt = escape(answer.doubt_labels(row.get("standing"), row.get("complete")))
         status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
         least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
-        paid = least + cost(row["cost_usd_micros"], row.get("estimated_usd_micros", 0))
+        paid = least + format_cost(row["cost_usd_micros"], row.get("estimated_usd_micros", 0))
         mark = "[dim]adopted:[/dim] " if row.get("kind") == ADOPTED else ""
-        table.add_row(row["task_id"], status, clock(row["created_unix_ms"]), paid, mark + escape(short))
+        table.add_row(row["task_id"], status, format_time(row["created_unix_ms"]), paid, mark + escape(short))
     return table
 
 
-async def show_task(target: Target, task: str, *, as_json: bool) -> None:
+async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     """Everything about one task."""
-    async with target.mesh() as mesh:
+    async with target.mesh_client() as mesh:
         document = await mesh.task(task).show()
     if as_json:
         print_json(document)
         return
     out.print(document["objective"], style="bold", markup=False)
     out.print(
-        f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}"
+        f"submitted {format_time(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}"
         f"{'; adopted: an agent outside carries it out' if document.get('kind') == ADOPTED else ''}",
         style="dim",
         markup=False,
     )
     if (queue := document.get("queue")) is not None:
-        out.print(answer.waits(queue), style="yellow", markup=False)
+        out.print(answer.queue_line(queue), style="yellow", markup=False)
     if (pause := document.get("pause")) is not None:
         who = "waiting for a person" if pause.get("until_unix_ms") else "held back"
-        out.print(f"{who} since {clock(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
-    for line in answer.left_out(document.get("tools_left_out", ())):
+        out.print(f"{who} since {format_time(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
+    for line in answer.left_out_lines(document.get("tools_left_out", ())):
         out.print(line, style="yellow", markup=False)
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
-        tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
+        tries = f", {format_count(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
         out.print(
             f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
             f"[{style}]{step['status']}[/{style}]{tries}"
@@ -231,13 +234,13 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
         for reason in step["reasons"]:
             out.print(f"      {reason}", style="dim", markup=False)
     out.print()
-    answer.show(out, document)
-    uncertain_writes.show(out, document)
+    answer.print_answer(out, document)
+    uncertain_writes.print_uncertain_writes(out, document)
 
 
-async def cancel_task(target: Target, task: str, reason: str, *, as_json: bool) -> None:
+async def cancel_task(target: GatewayTarget, task: str, reason: str, *, as_json: bool) -> None:
     """Ask for the end of a task."""
-    async with target.mesh() as mesh:
+    async with target.mesh_client() as mesh:
         await mesh.task(task).cancel(reason)
     if as_json:
         print_json({"task_id": task, "cancel": "requested"})

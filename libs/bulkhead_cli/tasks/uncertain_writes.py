@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkhead.amounts import clock, counted
-from bulkhead.journal.why.doubts import LOOK_FIRST, named
+from bulkhead.amounts import format_count, format_time
+from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead_cli.output import one_line
 
 CODE = "uncertain_effect"
@@ -20,26 +20,26 @@ ELSEWHERE = (
 )
 
 
-def show(console: Console, document: Mapping[str, Any]) -> None:
+def print_uncertain_writes(console: Console, document: Mapping[str, Any]) -> None:
     """Print the list, or where it is to be had."""
-    found, more = document.get("uncertain_writes"), document.get("more_uncertain_writes") or 0
-    if found is None and (document.get("failure") or {}).get("code") != CODE:
+    writes, more_count = document.get("uncertain_writes"), document.get("more_uncertain_writes") or 0
+    if writes is None and (document.get("failure") or {}).get("code") != CODE:
         return
-    if found:
+    if writes:
         console.print()
         console.print(
-            f"{counted(len(found) + more, 'write')} may or may not have been done; none is repeated "
+            f"{format_count(len(writes) + more_count, 'write')} may or may not have been done; none is repeated "
             f"automatically: {LOOK_FIRST}",
             style="bold yellow",
             markup=False,
         )
-    for one in found or ():
-        which = named(one["step_id"], one["title"], one["tool"], one["arguments_json"])
+    for write in writes or ():
+        which = describe_write(write["step_id"], write["title"], write["tool"], write["arguments_json"])
         console.print(f"  {one_line(which)}", markup=False)
         console.print(
-            f"      key {one['key']}, asked for {clock(one['asked_unix_ms'])}: {one_line(one['why'])}",
+            f"      key {write['key']}, asked for {format_time(write['asked_unix_ms'])}: {one_line(write['why'])}",
             style="dim",
             markup=False,
         )
-    if found is None or more:
+    if writes is None or more_count:
         console.print(ELSEWHERE.replace("TASK", str(document["task_id"])), style="yellow", markup=False)

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from bulkhead_cli.invocation import Group
+from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import Json
 from bulkhead_cli.output import EXIT_CODES, Work
 
-tools_app = Group(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
+tools_app = CommandGroup(no_args_is_help=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 Packs = Annotated[
     list[str] | None,
@@ -79,10 +79,10 @@ def try_one(
     Examples: bulkhead tools try calculate "expression=2 + 2" · bulkhead tools try refund --pack acme_desk order=A-17
     amount_cents=3500 --json
     """
-    from bulkhead_cli.tools.trial import Asked, try_tool
+    from bulkhead_cli.tools.trial import ToolTrialRequest, try_tool
 
-    asked = Asked(tool, tuple(given or ()), arguments, tenant, user, key, approve)
-    return try_tool(asked, tuple(pack or ()), as_json=as_json)
+    request = ToolTrialRequest(tool, tuple(given or ()), arguments, tenant, user, key, approve)
+    return try_tool(request, tuple(pack or ()), as_json=as_json)
 
 
 @tools_app.command("export")

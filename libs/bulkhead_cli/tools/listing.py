@@ -9,44 +9,44 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.tools.catalog import ToolRow, rows
-from bulkhead.tools.export import installed
+from bulkhead.tools.catalog import ToolRow, tool_rows
+from bulkhead.tools.export import installed_packs
 from bulkhead.tools.packs import PackError
-from bulkhead.validation_errors import meant
-from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
+from bulkhead.validation_errors import suggest_name
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 
 
 def show_tools(packs: tuple[str, ...], *, as_json: bool) -> None:
     """Print all tools."""
     named = named_packs(packs)
-    found, others = read(named), sorted(set(installed()) - set(named))
+    tool_rows, unnamed_packs = read_tools(named), sorted(set(installed_packs()) - set(named))
     if as_json:
-        print_json({"tools": [document(row) for row in found], "installed_and_not_named": others})
+        print_json({"tools": [tool_document(row) for row in tool_rows], "installed_and_not_named": unnamed_packs})
         return
     table = Table(box=None, pad_edge=False)
     for title in ("tool", "effect", "isolation", "sinks", "served by", "requires"):
         table.add_column(title, no_wrap=True)
-    for row in found:
-        table.add_row(*(escape(text) for text in _cells(row)))
+    for row in tool_rows:
+        table.add_row(*(escape(text) for text in _tool_cells(row)))
     print_whole(table)
-    if others:
-        err.print(f"installed, and not named in BULKHEAD_PACKS: {', '.join(others)}", style="dim", markup=False)
+    if unnamed_packs:
+        err.print(f"installed, and not named in BULKHEAD_PACKS: {', '.join(unnamed_packs)}", style="dim", markup=False)
 
 
 def show_tool(name: str, packs: tuple[str, ...], *, as_json: bool) -> None:
-    """Print one tool. Raises Stop for an unknown one."""
-    found = {row.spec.name: row for row in read(named_packs(packs))}
-    if name not in found:
-        what = f"there is no tool {name!r}{meant(name, found)}"
+    """Print one tool. Raises CommandError for an unknown one."""
+    tools = {row.spec.name: row for row in read_tools(named_packs(packs))}
+    if name not in tools:
+        problem = f"there is no tool {name!r}{suggest_name(name, tools)}"
         hint = "`bulkhead tools list` lists them; --pack names a package, `bulkhead tools export` adds its functions"
-        raise Stop(Exit.USAGE, what, hint, name="unknown_tool")
-    told = document(found[name])
+        raise CommandError(Exit.USAGE, problem, hint, name="unknown_tool")
+    fields = tool_document(tools[name])
     if as_json:
-        print_json(told)
+        print_json(fields)
         return
     out.print(name, style="bold", markup=False)
-    out.print(told["description"], markup=False)
-    for field, value in told.items():
+    out.print(fields["description"], markup=False)
+    for field, value in fields.items():
         if field in ("name", "description") or value in ("", [], {}, None):
             continue
         words = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
@@ -54,34 +54,36 @@ def show_tool(name: str, packs: tuple[str, ...], *, as_json: bool) -> None:
 
 
 def named_packs(packs: tuple[str, ...]) -> tuple[str, ...]:
-    """The packs that are meant; those of this folder can be imported, as they can by pytest. Raises Stop."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    """The packs that are meant; those of this folder can be imported, as they can by pytest. Raises
+    CommandError.
+    """
+    if (working_folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, working_folder)
     if packs:
         return packs
     try:
-        found = json.loads(os.environ.get("BULKHEAD_PACKS") or "[]")
-        if isinstance(found, list):
-            return tuple(str(one) for one in found)
+        parsed = json.loads(os.environ.get("BULKHEAD_PACKS") or "[]")
+        if isinstance(parsed, list):
+            return tuple(str(name) for name in parsed)
     except ValueError:
         pass
-    raise Stop(Exit.USAGE, "BULKHEAD_PACKS is no JSON list", """write it as '["acme_desk"]'""")
+    raise CommandError(Exit.USAGE, "BULKHEAD_PACKS is no JSON list", """write it as '["acme_desk"]'""")
 
 
-def read(packs: tuple[str, ...]) -> tuple[ToolRow, ...]:
-    """The rows. Raises Stop."""
+def read_tools(packs: tuple[str, ...]) -> tuple[ToolRow, ...]:
+    """The rows. Raises CommandError."""
     try:
-        return rows(packs)
+        return tool_rows(packs)
     except PackError as error:
-        raise unusable(error) from error
+        raise bad_pack_error(error) from error
 
 
-def unusable(error: ValueError) -> Stop:
+def bad_pack_error(error: ValueError) -> CommandError:
     """A pack that cannot be used, in its own words."""
-    return Stop(Exit.USAGE, str(error), "docs/tutorial/write-a-tool.md shows a package", name="bad_pack")
+    return CommandError(Exit.USAGE, str(error), "docs/tutorial/write-a-tool.md shows a package", name="bad_pack")
 
 
-def document(row: ToolRow) -> dict[str, Any]:
+def tool_document(row: ToolRow) -> dict[str, Any]:
     """One tool for programs: what it is first, then what policies look at, then its schemas."""
     spec = row.spec
     rule = row.error_if
@@ -110,7 +112,7 @@ def document(row: ToolRow) -> dict[str, Any]:
     }
 
 
-def _cells(row: ToolRow) -> tuple[str, ...]:
+def _tool_cells(row: ToolRow) -> tuple[str, ...]:
     spec = row.spec
     effect = spec.effect + ("" if spec.effect == "read" else ", keyed" if spec.idempotent else ", no key")
     sinks = ", ".join(f"{sink.argument[1:]}: {sink.kind}" for sink in spec.sinks)

@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bulkhead.runtime.process.main import setting_problems
-from bulkhead.testing.tool_trial import Tried, open_trial
-from bulkhead.tools.export import declarations
+from bulkhead.testing.tool_trial import ToolOutcome, open_trial
+from bulkhead.tools.export import find_declarations
 from bulkhead.tools.packs import PackError
-from bulkhead_cli.output import Exit, Stop, err, out, print_json
-from bulkhead_cli.tools.listing import named_packs, read, unusable
+from bulkhead_cli.output import CommandError, Exit, err, out, print_json
+from bulkhead_cli.tools.listing import bad_pack_error, named_packs, read_tools
 from bulkhead_services.tool_executor.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ToolTrialRequest:
     """One call, as its words came. given: `name=value`. arguments: JSON in place of these."""
 
     tool: str
@@ -27,70 +27,70 @@ class Asked:
     approve: bool
 
 
-async def try_tool(asked: Asked, packs: tuple[str, ...], *, as_json: bool) -> Exit:
-    """Make the call and print its outcome. Raises Stop where it cannot be made."""
+async def try_tool(asked: ToolTrialRequest, packs: tuple[str, ...], *, as_json: bool) -> Exit:
+    """Make the call and print its outcome. Raises CommandError where it cannot be made."""
     named = named_packs(packs)
-    schemas = {row.spec.name: json.loads(row.spec.parameters_json) for row in read(named)}
+    schemas = {row.spec.name: json.loads(row.spec.parameters_json) for row in read_tools(named)}
     if asked.tool not in schemas:
-        _exported(asked.tool, named)
+        _require_exported(asked.tool, named)
     if asked.arguments and asked.given:
-        raise Stop(Exit.USAGE, "arguments are given twice", "as NAME=VALUE, or as JSON with --arguments")
+        raise CommandError(Exit.USAGE, "arguments are given twice", "as NAME=VALUE, or as JSON with --arguments")
     words = asked.arguments or json.dumps(arguments_of(asked.given, schemas.get(asked.tool, {})))
     try:
         trial = open_trial(named, {})
     except ValueError as error:
         if problems := setting_problems(error, Settings):
-            raise Stop(Exit.USAGE, "; ".join(problems), "correct the variables") from error
-        raise unusable(error) from error
+            raise CommandError(Exit.USAGE, "; ".join(problems), "correct the variables") from error
+        raise bad_pack_error(error) from error
     try:
         who = {"tenant": asked.tenant, "user": asked.user, "key": asked.key or secrets.token_hex(8)}
-        found = await trial.call(asked.tool, words, **who, approve=asked.approve)
+        outcome = await trial.call(asked.tool, words, **who, approve=asked.approve)
     finally:
         await trial.close()
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(outcome))
     else:
-        _say(found)
-    return {"succeeded": Exit.OK, "refused": Exit.REFUSED}.get(found.outcome, Exit.FAILED)
+        _print_outcome(outcome)
+    return {"succeeded": Exit.OK, "refused": Exit.REFUSED}.get(outcome.outcome, Exit.FAILED)
 
 
-def _exported(tool: str, packs: tuple[str, ...]) -> None:
-    """Raises Stop where a package has the function and its tools.yaml does not know of it."""
+def _require_exported(tool: str, packs: tuple[str, ...]) -> None:
+    """Raises CommandError where a package has the function and its tools.yaml does not know of it."""
     for pack in packs:
         try:
-            here = tool in declarations(pack)
+            declared = tool in find_declarations(pack)
         except (PackError, TypeError) as error:
-            raise unusable(ValueError(str(error))) from error
-        if here:
-            what = f"{tool} is a function with @tool of {pack}, and the tools.yaml of {pack} does not name it"
-            raise Stop(Exit.USAGE, what, f"run `bulkhead tools export {pack}`", name="not_exported")
+            raise bad_pack_error(ValueError(str(error))) from error
+        if declared:
+            problem = f"{tool} is a function with @tool of {pack}, and the tools.yaml of {pack} does not name it"
+            raise CommandError(Exit.USAGE, problem, f"run `bulkhead tools export {pack}`", name="not_exported")
 
 
 def arguments_of(given: tuple[str, ...], schema: dict[str, Any]) -> dict[str, Any]:
-    """Values by name: texts where the schema wants a text, JSON elsewhere. Raises Stop."""
-    found: dict[str, Any] = {}
-    for word in given:
-        name, equals, value = word.partition("=")
+    """Values by name: texts where the schema wants a text, JSON elsewhere. Raises CommandError."""
+    arguments: dict[str, Any] = {}
+    for argument in given:
+        name, equals, value = argument.partition("=")
         if not equals:
-            raise Stop(Exit.USAGE, f"{word[:80]!r} is no argument", "write NAME=VALUE, as in order=A-17")
-        wanted = schema.get("properties", {}).get(name, {}).get("type")
-        found[name] = value
-        if wanted != "string":
+            raise CommandError(Exit.USAGE, f"{argument[:80]!r} is no argument", "write NAME=VALUE, as in order=A-17")
+        wanted_type = schema.get("properties", {}).get(name, {}).get("type")
+        arguments[name] = value
+        if wanted_type != "string":
             try:
-                found[name] = json.loads(value)
+                arguments[name] = json.loads(value)
             except ValueError:
                 pass  # A text after all, or what the schema refuses in words of its own.
-    return found
+    return arguments
 
 
-def _say(found: Tried) -> None:
+def _print_outcome(found: ToolOutcome) -> None:
     if found.outcome == "succeeded":
         out.print(found.text, markup=False)
         for lacks in found.missing:
             err.print(f"incomplete: {lacks}", style="yellow", markup=False)
         if found.sensitive:
-            held = ", ".join(found.sensitive)
-            err.print(f"holds {held}: kept out of summaries and telemetry", style="yellow", markup=False)
+            sensitive_fields = ", ".join(found.sensitive)
+            err.print(f"holds {sensitive_fields}: kept out of summaries and telemetry", style="yellow", markup=False)
     else:
         err.print(f"{found.outcome}: {found.code}: {found.message} ({found.hint})", style="bold red", markup=False)
     ruled = f"; policy: {found.policy} ({found.rule})" if found.policy else ""

@@ -16,9 +16,9 @@ Beside these the keeper builds the ledger, and the checkpointer writes it down.
 
 import asyncio
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts.budget import (
@@ -38,46 +38,46 @@ from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.journal import TaskMessagesRequested
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_contracts.tool import CitedCallRequested, WritesRequested
-from bulkhead_services.budget.admission import Admission
+from bulkhead_services.budget.admission import ReservationAdmission
 from bulkhead_services.budget.ledger import uncertain_holds
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import NO_LIMIT
-from bulkhead_services.budget.ledger.rebuild import Keeper
+from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
-from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.ledger.store import LedgerStore
 from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
-from bulkhead_services.budget.limits.alerts import Alerts
-from bulkhead_services.budget.limits.ceiling_pause import Parking
-from bulkhead_services.budget.limits.task_halts import TaskHalts
-from bulkhead_services.budget.limits.tenant_limits import LimitBook
-from bulkhead_services.budget.queries.cited_calls import CallBook
-from bulkhead_services.budget.queries.dead_letters import LetterBook
-from bulkhead_services.budget.queries.halts import Switches
-from bulkhead_services.budget.queries.spending import SpendBook
-from bulkhead_services.budget.queries.subscribers import SubscriberBook
-from bulkhead_services.budget.queries.task_messages import MessageBook
-from bulkhead_services.budget.queries.uncertain_writes import WriteBook
+from bulkhead_services.budget.limits.alerts import AlertPublisher
+from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
+from bulkhead_services.budget.limits.task_halts import TaskHaltPublisher
+from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
+from bulkhead_services.budget.queries.cited_calls import CitedCallQuery
+from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
+from bulkhead_services.budget.queries.halts import HaltRequestHandler
+from bulkhead_services.budget.queries.spending import SpendQuery
+from bulkhead_services.budget.queries.subscribers import SubscriberQuery
+from bulkhead_services.budget.queries.task_messages import TaskMessageQuery
+from bulkhead_services.budget.queries.uncertain_writes import UncertainWriteQuery
 from bulkhead_services.budget.settings import Settings
-from bulkhead_services.budget.settlement import Settlement
-from bulkhead_services.budget.watch.coordination import Coordination
+from bulkhead_services.budget.settlement import SettlementHandler
+from bulkhead_services.budget.watch.coordination import CoordinationQuery
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
-from bulkhead_services.budget.watch.mesh_load import MeshLoad
+from bulkhead_services.budget.watch.mesh_load import MeshLoadQuery
 from bulkhead_services.budget.watch.watcher import Watcher
 
 SERVICE = "budget"
 
 
-class Budget(Edge):
+class Budget(EdgeComponent):
     """The edge: hands each message to its part. Admission never waits for a rebuild."""
 
-    def __init__(self, context: Context, settings: Settings, store: Store) -> None:
+    def __init__(self, context: Context, settings: Settings, store: LedgerStore) -> None:
         bus, publisher, clock = context.bus, context.publisher, context.clock
         self._background = context.background
         self._tidying: list[asyncio.Task[None]] = []
         self.store = store
         world, lease_ms, keep_ms = (bus, publisher, store, clock), settings.lease_ms, settings.keep_ms
-        self.keeper = Keeper(
+        self.keeper = LedgerKeeper(
             *world,
             lease_ms=lease_ms,
             keep_ms=keep_ms,
@@ -93,12 +93,12 @@ class Budget(Edge):
             every_s=settings.checkpoint_s,
             messages=settings.checkpoint_messages,
         )
-        self.limits = LimitBook(*world, self.keeper.lose)
-        self.parking = Parking(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
+        self.limits = TenantLimitsRegistry(*world, self.keeper.mark_lost)
+        self.parking = CeilingPause(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
         self.limits.on_change = self.parking.lift_all
-        self.alerts, self.uncertain = Alerts(*world), UncertainHolds(bus, store, self.keeper, clock)
-        halts = TaskHalts(bus, publisher, store, context.message_key)
-        self.admission = Admission(
+        self.alerts, self.uncertain = AlertPublisher(*world), UncertainHolds(bus, store, self.keeper, clock)
+        halts = TaskHaltPublisher(bus, publisher, store, context.message_key)
+        self.admission = ReservationAdmission(
             context,
             store,
             self.keeper,
@@ -111,34 +111,36 @@ class Budget(Edge):
             ),
             retry_after_ms=settings.retry_after_ms,
         )
-        self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
-        self.watcher = _watcher(context, settings, store, halts, self.keeper)
+        self.settlement = SettlementHandler(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
+        self.watcher = _build_watcher(context, settings, store, halts, self.keeper)
         self._counts = MeshCounts(bus, settings.watch_counts_s)
-        switches = Switches(context)
+        switches = HaltRequestHandler(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
-            LimitsRequested: self.limits.answer,
-            TopUpRequested: self.limits.top_up,
-            **_queries(context, store),
-            CoordinationRequested: Coordination(self.watcher, clock, settings.thresholds.breakers).answer,
-            MeshRequested: MeshLoad(self.watcher, self._counts, clock).answer,
-            HaltRequested: switches.answer,
-            ResetRequested: switches.reset,
+            LimitsRequested: self.limits.answer_limits,
+            TopUpRequested: self.limits.answer_top_up,
+            **_query_handlers(context, store),
+            CoordinationRequested: CoordinationQuery(
+                self.watcher, clock, settings.thresholds.breakers
+            ).answer_coordination,
+            MeshRequested: MeshLoadQuery(self.watcher, self._counts, clock).answer_mesh_load,
+            HaltRequested: switches.answer_halt,
+            ResetRequested: switches.answer_reset,
         }
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """Take one stored message; types that a later version sends are left alone."""
         match message.body:
             case Settled() as body:
-                await self.settlement.settle(message, body)
+                await self.settlement.apply_settled(message, body)
             case TaskStopped() as body:
-                await self.settlement.stopped(message, body)
+                await self.settlement.apply_task_stopped(message, body)
 
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
         start = self._background.start
         self.keeper.start(self._background)
-        self._tidying = [start("tidying", self._tidy()), start("checkpoints", self.checkpoints.run())]
+        self._tidying = [start("tidying", self._tidy_periodically()), start("checkpoints", self.checkpoints.run())]
         if self.watcher is not None:
             self.watcher.start(self._background)
             self._tidying.append(start("counts", self._counts.run()))
@@ -147,33 +149,33 @@ class Budget(Edge):
         """Close what was opened."""
         if self.watcher is not None:
             await self.watcher.stop()
-        await cancel(*self._tidying)
-        await self.checkpoints.resign()
+        await cancel_tasks(*self._tidying)
+        await self.checkpoints.resign_lead()
         await self.keeper.stop()
         await self.store.close()
 
-    def ready(self) -> bool:
-        """Whether the ledger stands."""
+    def is_ready(self) -> bool:
+        """True when the ledger stands."""
         return bool(self.keeper.epoch)
 
-    def degraded(self) -> str:
-        """What of it does not work while admissions go on; "" when nothing."""
+    def describe_degradation(self) -> str:
+        """The part that does not work while admissions go on; "" when none."""
         return self.watcher.degraded if self.watcher is not None else ""
 
     def gauges(self) -> dict[str, Look]:
         """Metrics: whether the ledger can be used, the day's ceilings, and what the watch sees of the mesh."""
-        own: dict[str, Look] = {names.LEDGER: self._ledger, names.DAY_SHARE: self.alerts.day_shares}
-        return own | self._counts.gauges() | (self.watcher.gauges() if self.watcher is not None else {})
+        own_gauges: dict[str, Look] = {names.LEDGER: self._ledger_gauge, names.DAY_SHARE: self.alerts.day_shares}
+        return own_gauges | self._counts.gauges() | (self.watcher.gauges() if self.watcher is not None else {})
 
-    def _ledger(self) -> Counts:
+    def _ledger_gauge(self) -> Counts:
         answers = self.watcher is None or self.watcher.ledger_answers
         return {(): int(bool(self.keeper.epoch) and answers)}
 
-    async def _tidy(self) -> None:
+    async def _tidy_periodically(self) -> None:
         while True:
             await asyncio.sleep(uncertain_holds.DOUBT_S / 2)
             await self.uncertain.release_due()
-            await self.parking.look()
+            await self.parking.lift_due()
 
 
 def build(context: Context, settings: Settings) -> Budget:
@@ -181,22 +183,24 @@ def build(context: Context, settings: Settings) -> Budget:
     return Budget(context, settings, open_store(settings))
 
 
-def _queries(context: Context, store: Store) -> RpcTable:
+def _query_handlers(context: Context, store: LedgerStore) -> RpcTable:
     """Questions that streams and the broker's counts answer."""
-    writes, letters = WriteBook(context.bus), LetterBook(context)
+    writes, letters = UncertainWriteQuery(context.bus), DeadLetterQuery(context)
     return {
-        SpendRequested: SpendBook(context.bus, context.clock, store).answer,
-        SubscribersRequested: SubscriberBook(context.bus, context.clock).answer,
-        WritesRequested: writes.answer,
-        CitedCallRequested: CallBook(writes).answer,
-        TaskMessagesRequested: MessageBook(writes).answer,
-        DeadLettersRequested: letters.list,
-        DeadLetterRequested: letters.show,
-        DismissalRequested: letters.dismiss,
+        SpendRequested: SpendQuery(context.bus, context.clock, store).answer_spend,
+        SubscribersRequested: SubscriberQuery(context.bus, context.clock).answer_subscribers,
+        WritesRequested: writes.answer_writes,
+        CitedCallRequested: CitedCallQuery(writes).answer_cited_call,
+        TaskMessagesRequested: TaskMessageQuery(writes).answer_task_messages,
+        DeadLettersRequested: letters.list_letters,
+        DeadLetterRequested: letters.show_letter,
+        DismissalRequested: letters.dismiss_letter,
     }
 
 
-def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalts, keeper: Keeper) -> Watcher | None:
+def _build_watcher(
+    context: Context, settings: Settings, store: LedgerStore, halts: TaskHaltPublisher, keeper: LedgerKeeper
+) -> Watcher | None:
     """The watch, which needs nothing else of budget; None where it is switched off."""
     if settings.watch == "off" or (settings.watch == "auto" and settings.in_memory):
         return None
@@ -205,8 +209,8 @@ def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalt
         context.publisher,
         store,
         context.clock,
-        halts.publish,
-        lost=keeper.lose,
+        halts.publish_halt,
+        lost=keeper.mark_lost,
         holder=context.instance,
         interval_s=settings.watch_interval_s,
         halts=settings.watch_halts,
@@ -216,7 +220,7 @@ def _watcher(context: Context, settings: Settings, store: Store, halts: TaskHalt
     )
 
 
-def open_store(settings: Settings) -> Store:
+def open_store(settings: Settings) -> LedgerStore:
     """The store in which this budget keeps its ledger."""
     if settings.in_memory:
         return MemoryStore(lease_ms=settings.lease_ms)

@@ -1,4 +1,4 @@
-"""Who may ask budget what all people of a tenant do: one rule for every question about the tenant. Pure.
+"""The right to ask budget what all people of a tenant do: one rule for every such question. Pure.
 
 In: who asks, as the gateway established it, and the tenant that the message is of. Out: a failure, or None.
 """
@@ -10,9 +10,9 @@ MAY_READ = ("operator", "auditor")
 """Roles that see what all people of a tenant do."""
 
 
-def refused(who: RequesterClaim, tenant: str, what: str, roles: tuple[str, ...] = MAY_READ) -> Failure | None:
+def check_reader(who: RequesterClaim, tenant: str, what: str, roles: tuple[str, ...] = MAY_READ) -> Failure | None:
     """Why this person may not; what: a verb and its object."""
     if who.tenant == tenant and who.role in roles:
         return None
-    said = f"the role {who.role} of tenant {who.tenant} may not {what}"
-    return Failure.of("forbidden", said, f"ask an {' or '.join(roles)} of that tenant")
+    reason = f"the role {who.role} of tenant {who.tenant} may not {what}"
+    return Failure.from_text("forbidden", reason, f"ask an {' or '.join(roles)} of that tenant")

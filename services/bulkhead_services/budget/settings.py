@@ -62,12 +62,12 @@ class Settings(ServiceSettings):
 
     @property
     def in_memory(self) -> bool:
-        """Whether the ledger lives in this process."""
+        """True when the ledger lives in this process."""
         return self.redis_url.get_secret_value() == MEMORY
 
     @property
     def thresholds(self) -> Thresholds:
-        """What the watcher judges by: as documented, but for what an operator may set."""
+        """Limits that the watcher judges by: as documented, but for what an operator may set."""
         breakers = replace(
             DEFAULT.breakers,
             open_ms=round(self.breaker_open_s * 1000),

@@ -4,7 +4,7 @@ In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; at a ceiling
 """
 
 from bulkhead.bus.port import Bus, BusError
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Settled
@@ -12,16 +12,16 @@ from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RUN_ENDED, TaskStopped
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.fact_lookup import find_fact, settled_before
-from bulkhead_services.budget.ledger.model import Ceiling, Sum
-from bulkhead_services.budget.ledger.model import Settlement as Charge
-from bulkhead_services.budget.ledger.rebuild import Keeper
-from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
+from bulkhead_services.budget.ledger.fact_lookup import find_fact, was_settled_before
+from bulkhead_services.budget.ledger.model import MetCeiling, UnitSums
+from bulkhead_services.budget.ledger.model import SettlementResult as Charge
+from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
+from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.limits import messages
-from bulkhead_services.budget.limits.alerts import Alerts
-from bulkhead_services.budget.limits.ceiling_pause import Parking
-from bulkhead_services.budget.limits.task_halts import TaskHalts, halt_of
-from bulkhead_services.budget.limits.tenant_limits import LimitBook
+from bulkhead_services.budget.limits.alerts import AlertPublisher
+from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
+from bulkhead_services.budget.limits.task_halts import TaskHaltPublisher, halt_of
+from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
 
 log = Log("budget")
 
@@ -31,67 +31,67 @@ by the next admission, under those that hold now."""
 RETRY_S = 0.5
 
 
-class Settlement:
+class SettlementHandler:
     """Charges calls. Everything raises HandBack while there is no ledger or no bus."""
 
     def __init__(
         self,
         bus: Bus,
-        store: Store,
-        keeper: Keeper,
-        limits: LimitBook,
-        parking: Parking,
-        halts: TaskHalts,
-        alerts: Alerts,
+        store: LedgerStore,
+        keeper: LedgerKeeper,
+        limits: TenantLimitsRegistry,
+        parking: CeilingPause,
+        halts: TaskHaltPublisher,
+        alerts: AlertPublisher,
     ) -> None:
         self._bus, self._store, self._keeper, self._limits = bus, store, keeper, limits
         self._parking, self._halts, self._alerts = parking, halts, alerts
 
-    async def settle(self, message: Received, body: Settled) -> None:
+    async def apply_settled(self, message: ReceivedMessage, body: Settled) -> None:
         """Charge a call's use, once; then halt at a ceiling that it passed, and alert."""
         self._require_ledger()
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         try:
-            charge = await self._store.settle(key, model.used(body.usage, body.wall_ms), body.estimated)
+            charge = await self._store.settle(key, model.sum_of_usage(body.usage, body.wall_ms), body.estimated)
             if charge.kind == "unknown":
-                charge = await self._look_up(message, body, key)
-            await self._halt_or_tell(message, body, charge)
-            await self._alerts.settled(message, body, charge)
+                charge = await self._settle_from_journal(message, body, key)
+            await self._halt_or_tell_charge(message, body, charge)
+            await self._alerts.alert_on_settled(message, body, charge)
         except (Fenced, *RedisFailure, BusError) as error:
-            raise self._later(error) from error
+            raise self._hand_back(error) from error
 
-    async def stopped(self, message: Received, body: TaskStopped) -> None:
+    async def apply_task_stopped(self, message: ReceivedMessage, body: TaskStopped) -> None:
         """The planner ended the task early: cut what is in flight for it, admit no more, tell its charge."""
         halt = halt_of(message, body.code, body.reason, message.sender)
         try:
             if body.code == RUN_ENDED:
                 # A halt stands for ever: it is for calls that are in flight, and most runs end without any.
                 self._require_ledger()
-                held = (await self._store.stop(task_scope(message.tenant, message.task))).reserved
-                if held == Sum():
+                reserved = (await self._store.stop_scope(task_scope(message.tenant, message.task))).reserved
+                if reserved == UnitSums():
                     return
-            await self._halts.publish(halt, f"stopped/{message.envelope.id}")
+            await self._halts.publish_halt(halt, f"stopped/{message.envelope.id}")
             self._require_ledger()
-            await self._halts.follow(message)
+            await self._halts.follow_charge(message)
         except (Fenced, *RedisFailure, BusError) as error:
-            raise self._later(error) from error
+            raise self._hand_back(error) from error
 
-    async def _halt_or_tell(self, message: Received, body: Settled, charge: Charge) -> None:
+    async def _halt_or_tell_charge(self, message: ReceivedMessage, body: Settled, charge: Charge) -> None:
         """Raises BusError, Fenced, RedisFailure."""
-        if charge.ceiling is not None and not self._parking.waits(message.envelope):
-            await self._halts.end(message, charge.ceiling, messages.exceeded(charge.ceiling))
+        if charge.ceiling is not None and not self._parking.waits_at_ceiling(message.envelope):
+            await self._halts.end_task(message, charge.ceiling, messages.exceeded_text(charge.ceiling))
             return
         if charge.ceiling is not None:
-            await self._park(message, body, charge.ceiling)
+            await self._park_unless_limits_changed(message, body, charge.ceiling)
         if charge.stopped is not None:
             await self._halts.tell_charge(message, charge.stopped)
 
-    async def _park(self, message: Received, body: Settled, ceiling: Ceiling) -> None:
+    async def _park_unless_limits_changed(self, message: ReceivedMessage, body: Settled, ceiling: MetCeiling) -> None:
         """Raises BusError."""
-        if not self._limits.changed_since(message.tenant, message.time_unix_ms - body.wall_ms - CLOCKS_MS):
-            await self._parking.park(message.tenant, message.task, ceiling)
+        if not self._limits.was_changed_since(message.tenant, message.time_unix_ms - body.wall_ms - CLOCKS_MS):
+            await self._parking.park_task(message.tenant, message.task, ceiling)
 
-    async def _look_up(self, message: Received, body: Settled, key: str) -> Charge:
+    async def _settle_from_journal(self, message: ReceivedMessage, body: Settled, key: str) -> Charge:
         """The ledger does not know the reservation: the journal has the last word on whether it was one. Raises
         BusError, Fenced, RedisFailure."""
         tenant, task, service = message.tenant, message.task, message.sender
@@ -102,7 +102,7 @@ class Settlement:
             given_up = body.usage == Usage() and not body.estimated
             (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
             return Charge("unknown")
-        if await settled_before(self._bus, tenant, task, service, body.reservation_id, message.sequence):
+        if await was_settled_before(self._bus, tenant, task, service, body.reservation_id, message.sequence):
             return Charge("repeated")  # Charged long ago, and forgotten since then.
         scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
@@ -111,9 +111,9 @@ class Settlement:
         if not self._keeper.epoch:
             raise HandBack(RETRY_S, f"no ledger: {self._keeper.reason}")
 
-    def _later(self, error: Exception) -> HandBack:
-        """Nothing is lost: the message comes again."""
+    def _hand_back(self, error: Exception) -> HandBack:
+        """A HandBack: the message comes again."""
         if isinstance(error, BusError):
             return HandBack(RETRY_S, f"the broker does not answer: {error}")
-        self._keeper.lose(str(error) or type(error).__name__)
+        self._keeper.mark_lost(str(error) or type(error).__name__)
         return HandBack(RETRY_S, f"the ledger does not answer: {error}")

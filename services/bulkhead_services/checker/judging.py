@@ -1,7 +1,7 @@
 """The judge: what it is shown, in rounds where that is much, and how its answer is read. Pure.
 
-In: a case. Out: the call that asks; a `Verdict`. A judge that names a source for a sentence without one is believed
-where that source was shown to it.
+In: a case. Out: the call that asks; a `JudgeVerdict`. A judge that names a source for a sentence without one
+is believed where that source was shown to it.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.step import Evidence, StepProposed
 from bulkhead_services.checker import checks
-from bulkhead_services.checker.state import Case, Key
+from bulkhead_services.checker.state import CheckCase, Key
 
 EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
 """Only what these stored counts as evidence; the broker enforces a blob's author."""
@@ -24,7 +24,7 @@ _EVIDENCE_KINDS = frozenset({"passage", "tool_result", "input"})
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JudgeVerdict:
     """A judge's answer. support: by a sentence's number, the marker of what says it."""
 
     accepted: bool
@@ -33,42 +33,42 @@ class Verdict:
     support: tuple[tuple[int, str], ...] = ()
 
 
-def evidence(body: StepProposed) -> tuple[Evidence, ...]:
-    """What may count as evidence of a result."""
+def countable_evidence(body: StepProposed) -> tuple[Evidence, ...]:
+    """Evidence of a result that may count."""
     return tuple(row for row in body.evidence if row.content.author in EVIDENCE_AUTHORS)
 
 
-def rounds(body: StepProposed, cited: frozenset[str]) -> tuple[tuple[Part, ...], ...]:
+def evidence_rounds(body: StepProposed, cited: frozenset[str]) -> tuple[tuple[Part, ...], ...]:
     """The evidence in rounds: all that is cited; what is not cited fills the last of these rounds."""
     parts = [
         *(
             Part(kind="passage", content=row.content, source=row.citation.document)
             if row.citation
             else Part(kind="tool_result", content=row.content, source=row.label.source)
-            for row in evidence(body)
+            for row in countable_evidence(body)
         ),
         *(
-            Part(kind="input", content=given.result.content, step_id=given.step_id)
-            for given in body.inputs
-            if given.result.content
+            Part(kind="input", content=step_input.result.content, step_id=step_input.step_id)
+            for step_input in body.inputs
+            if step_input.result.content
         ),
     ]
     parts.sort(key=lambda part: part.kind != "input" and part.content is not None and part.content.marker not in cited)
-    made: list[tuple[Part, ...]] = [()]
+    rounds: list[tuple[Part, ...]] = [()]
     size = 0
     for part in parts:
         assert part.content is not None
         size += part.content.size_bytes
-        if made[-1] and size > ROUND_BYTES:
-            if part.content.marker not in cited or len(made) == MAX_ROUNDS:
+        if rounds[-1] and size > ROUND_BYTES:
+            if part.content.marker not in cited or len(rounds) == MAX_ROUNDS:
                 break
-            made.append(())
+            rounds.append(())
             size = part.content.size_bytes
-        made[-1] += (part,)
-    return tuple(made)
+        rounds[-1] += (part,)
+    return tuple(rounds)
 
 
-def request(key: Key, case: Case) -> ModelCallRequested:
+def build_judge_call(key: Key, case: CheckCase) -> ModelCallRequested:
     """The call that asks the judge about the round that is next."""
     proposed = case.proposed
     assert proposed is not None and proposed.result.content is not None
@@ -77,7 +77,7 @@ def request(key: Key, case: Case) -> ModelCallRequested:
         Part(kind="step", text=step.instruction, step_id=step.id),
         Part(kind="acceptance", text=step.acceptance),
         Part(kind="answer", content=proposed.result.content),
-        *(Part(kind="context", text=text) for text in _context(case)),
+        *(Part(kind="context", text=text) for text in _judge_context(case)),
         *case.rounds[0],
     ]
     name = f"judge-{case.seen}-{len(case.rounds)}-{case.tries}"
@@ -95,8 +95,8 @@ def request(key: Key, case: Case) -> ModelCallRequested:
     )
 
 
-def _context(case: Case) -> Iterator[str]:
-    """What the judge must know beside the parts that it judges."""
+def _judge_context(case: CheckCase) -> Iterator[str]:
+    """Context that the judge must know beside the parts that it judges."""
     total = case.seen + len(case.rounds)
     if total > 1:
         yield (
@@ -108,18 +108,18 @@ def _context(case: Case) -> Iterator[str]:
         yield f"A rule of the tenant: reject an answer that speaks of any of these.\n{named}"[
             : bounds.MAX_INSTRUCTION_CHARS
         ]
-    if listed := checks.unsupported(case.checked.rows)[: checks.MAX_ASKED]:
+    if listed := checks.unsupported_sentences(case.checked.rows)[: checks.MAX_ASKED]:
         rows = "\n".join(f"{number}: {text[:300]}" for number, text in listed)
         yield f"Sentences for which no source was found, by number:\n{rows}"
 
 
-def seen(case: Case) -> frozenset[str]:
+def shown_markers(case: CheckCase) -> frozenset[str]:
     """Markers of the evidence that the judge was shown in the round that is asked now."""
     parts = case.asked.parts if case.asked is not None else ()
     return frozenset(part.content.marker for part in parts if part.content and part.kind in _EVIDENCE_KINDS)
 
 
-def split(case: Case, reply: ModelCallReplied) -> tuple[tuple[Part, ...], ...]:
+def split_round(case: CheckCase, reply: ModelCallReplied) -> tuple[tuple[Part, ...], ...]:
     """Smaller rounds, when the judge's context could not hold this one; none where that does not help."""
     parts = case.rounds[0]
     cut = any(row.reason == "pruned" for row in reply.completeness.omissions)
@@ -129,10 +129,10 @@ def split(case: Case, reply: ModelCallReplied) -> tuple[tuple[Part, ...], ...]:
     return (parts[:half], parts[half:], *case.rounds[1:])
 
 
-def read(text: str) -> Verdict | None:
+def read_verdict(text: str) -> JudgeVerdict | None:
     """The judge's verdict; None when that is no verdict."""
     try:
-        answer = bounded.loads(text)
+        answer = bounded.load_json(text)
     except ValueError:
         return None
     if not isinstance(answer, dict) or answer.get("verdict") not in ("accept", "reject"):
@@ -149,7 +149,7 @@ def read(text: str) -> Verdict | None:
         score = None
     support = answer.get("support")
     rows = support[: checks.MAX_ASKED] if isinstance(support, list) else []
-    return Verdict(
+    return JudgeVerdict(
         answer["verdict"] == "accept",
         tuple(listed),
         None if score is None else float(score),
@@ -161,7 +161,7 @@ def read(text: str) -> Verdict | None:
     )
 
 
-def confirmed(checked: checks.Checked, verdict: Verdict, markers: frozenset[str]) -> checks.Checked:
+def confirm_sources(checked: checks.CheckedText, verdict: JudgeVerdict, markers: frozenset[str]) -> checks.CheckedText:
     """The text with the sources that the judge has found for sentences without one, among those with these markers."""
     could = checked.possible
     support = {

@@ -1,4 +1,4 @@
-"""State of one task's proposed results, as the checker folds them. One `Case` per (plan version, step, attempt).
+"""State of one task's proposed results in the checker: a `CheckCase` per plan version, step and attempt.
 
 | phase   | message          | next                                                           |
 | ------- | ---------------- | -------------------------------------------------------------- |
@@ -19,7 +19,7 @@ from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.step import StepProposed
 from bulkhead_contracts.verdict import CheckNote
-from bulkhead_services.checker.checks import Checked
+from bulkhead_services.checker.checks import CheckedText
 
 Phase = Literal["judging", "over"]
 Key = tuple[int, str, int]
@@ -27,7 +27,7 @@ Key = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CheckCase:
     """One proposed result."""
 
     phase: Phase
@@ -35,7 +35,7 @@ class Case:
     grant: str = ""
     result: Result = Result()
     notes: tuple[CheckNote, ...] = ()
-    checked: Checked = Checked("", ())
+    checked: CheckedText = CheckedText("", ())
     """Its text as the plain checks see it."""
     asked: ModelCallRequested | None = None
     rounds: tuple[tuple[Part, ...], ...] = ()
@@ -59,18 +59,18 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class CheckerState:
     """The fold of one task's messages in the checker's inbox."""
 
-    cases: Mapping[Key, Case] = field(default_factory=dict)
+    cases: Mapping[Key, CheckCase] = field(default_factory=dict)
 
-    def judging(self, call_id: str) -> tuple[Key, Case] | None:
+    def judging_case(self, call_id: str) -> tuple[Key, CheckCase] | None:
         """The case that waits for this judge call."""
         for key, case in self.cases.items():
             if case.phase == "judging" and case.asked is not None and case.asked.call_id == call_id:
                 return key, case
         return None
 
-    def with_case(self, key: Key, case: Case) -> "State":
+    def with_case(self, key: Key, case: CheckCase) -> "CheckerState":
         """This state with one case replaced."""
-        return State({**self.cases, key: case})
+        return CheckerState({**self.cases, key: case})

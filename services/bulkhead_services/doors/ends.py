@@ -18,7 +18,7 @@ from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.feed import INBOX, SERVICE, Feed, Feeds
+from bulkhead_services.doors.feed import INBOX, SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.settings import Settings
 
 MAX_WATCHED = 10_000
@@ -31,7 +31,7 @@ log = Log("doors.ends")
 
 
 @dataclass(slots=True)
-class Watched:
+class RunIdleWatch:
     """A run that is ended here when it is idle. own: this replica used it. leaving: no new call comes."""
 
     used_unix_ms: int
@@ -39,25 +39,25 @@ class Watched:
     leaving: bool = False
 
 
-class Ends:
+class RunFinisher:
     """Ends runs. busy: whether a call of a run is in flight at this replica."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds, busy: Callable[[Feed], bool]) -> None:
+    def __init__(self, context: Context, settings: Settings, feeds: RunFeeds, busy: Callable[[RunFeed], bool]) -> None:
         self._context, self._settings, self._feeds, self._busy = context, settings, feeds, busy
-        self._watched = BoundedDict[tuple[str, str], Watched](MAX_WATCHED)
+        self._watched = BoundedDict[tuple[str, str], RunIdleWatch](MAX_WATCHED)
 
-    async def end(self, feed: Feed) -> None:
-        """End a run now, and wait until it has ended. Raises Refusal, BusError."""
-        if feed.over:
+    async def finish_and_wait(self, feed: RunFeed) -> None:
+        """End a run now, and wait until it has ended. Raises DoorRefusal, BusError."""
+        if feed.is_over:
             return
-        await self._finish(feed)
-        if not await self._feeds.until(feed, lambda: feed.over, self._settings.open_wait_s):
-            raise refusals.unavailable(f"the end of run {feed.task} is stored, and not carried out yet")
+        await self._finish_run(feed)
+        if not await self._feeds.wait_until(feed, lambda: feed.is_over, self._settings.open_wait_s):
+            raise refusals.mesh_unavailable(f"the end of run {feed.task} is stored, and not carried out yet")
 
-    async def _finish(self, feed: Feed) -> None:
+    async def _finish_run(self, feed: RunFeed) -> None:
         """The step of a run is over: with its last answer, or by what held it back."""
         assert feed.assigned is not None
-        last, failure = feed.answered, held_by(feed)
+        last, failure = feed.answered, hold_failure(feed)
         result = Result(standing="failed", standing_reason=failure.message if failure else "")
         if failure is None and last is not None:
             result = Result(
@@ -69,9 +69,9 @@ class Ends:
                 provenance=merge_labels(last.provenance),
             )
         elif failure is None and feed.made is not None:
-            result = _of_tool(feed.made)
+            result = _result_of_tool(feed.made)
         elif failure is None:
-            failure = Failure.of("no_answer", "no call of this run was answered")
+            failure = Failure.from_text("no_answer", "no call of this run was answered")
         body = StepFinished(
             step_id=feed.assigned.step.id,
             attempt=feed.assigned.attempt,
@@ -92,70 +92,70 @@ class Ends:
             traceparent=feed.traceparent,
         )
 
-    def seen(self, tenant: str, task: str) -> Watched:
-        """A message of this run was handled somewhere."""
-        found, now = self._watched.use((tenant, task)), self._context.clock()
-        if found is None:
-            found = self._watched[tenant, task] = Watched(now)
-        found.used_unix_ms = now
-        return found
+    def note_activity(self, tenant: str, task: str) -> RunIdleWatch:
+        """Note that a message of this run was handled somewhere."""
+        watch, now_ms = self._watched.get_refreshed((tenant, task)), self._context.clock()
+        if watch is None:
+            watch = self._watched[tenant, task] = RunIdleWatch(now_ms)
+        watch.used_unix_ms = now_ms
+        return watch
 
-    def used(self, feed: Feed) -> None:
-        """A call of this run is begun here."""
-        self.seen(feed.tenant, feed.task).own = True
+    def note_local_use(self, feed: RunFeed) -> None:
+        """Note that a call of this run is begun here."""
+        self.note_activity(feed.tenant, feed.task).own = True
 
-    def leave(self, feed: Feed) -> None:
+    def mark_superseded(self, feed: RunFeed) -> None:
         """Another run has taken its place: it ends when its calls have."""
-        self.seen(feed.tenant, feed.task).leaving = True
+        self.note_activity(feed.tenant, feed.task).leaving = True
 
     async def run(self) -> None:
         """End runs that are idle; until cancelled."""
         try:
-            await self._look_back()
+            await self._find_earlier_runs()
         except BusError as error:
             log.warning("runs_not_looked_for", reason=str(error))
         while True:
             await asyncio.sleep(min(5.0, self._settings.idle_s / 4))
             for (tenant, task), watched in list(self._watched.items()):
                 try:
-                    await self._sweep(tenant, task, watched)
+                    await self._finish_if_idle(tenant, task, watched)
                 except BusError as error:
                     log.debug("run_not_ended", task=task, reason=str(error))
                     break
 
-    async def _look_back(self) -> None:
-        """Runs that were opened before this replica began."""
+    async def _find_earlier_runs(self) -> None:
+        """Watch runs that were opened before this replica began."""
         of_planner = f"mesh.planner.{SERVICE}.>"
         last = await self._context.bus.last(INBOX, of_planner)
         after = max(0, last.sequence - LOOK_BACK) if last is not None else 0
         while page := await self._context.bus.read(INBOX, of_planner, after=after):
             for stored in page:
                 if stored.ce_type == StepAssigned.ce_type():
-                    self._watched.setdefault((stored.tenant, stored.task), Watched(self._context.clock()))
+                    self._watched.setdefault((stored.tenant, stored.task), RunIdleWatch(self._context.clock()))
             after = page[-1].sequence
 
-    async def _sweep(self, tenant: str, task: str, watched: Watched) -> None:
+    async def _finish_if_idle(self, tenant: str, task: str, watched: RunIdleWatch) -> None:
         # A call may be in flight at another replica, which has just begun to use this run.
         idle_ms = self._idle_ms if watched.own else self._idle_ms + round(self._settings.call_timeout_s * 1000)
-        feed = self._feeds.feed(tenant, task) if watched.leaving or self._idle_for(watched) >= idle_ms else None
+        feed = self._feeds.run_feed(tenant, task) if watched.leaving or self._idle_for(watched) >= idle_ms else None
         if feed is None:
             return
         await feed.refresh()
         if self._busy(feed) or not (watched.leaving or self._idle_for(watched) >= idle_ms):
             return  # A call may have begun meanwhile.
-        last_ms = max(feed.last_unix_ms, _waits_until(feed))
+        last_ms = max(feed.last_unix_ms, _approval_deadline_ms(feed))
         if watched.leaving:
             # A call that began last may be in flight at another replica; when it began, all replicas heard.
             last_ms = max(last_ms, watched.used_unix_ms)
             idle_ms = max(round(self._settings.call_timeout_s * 1000) + 5_000, LEFT_MS)
         if feed.is_open and self._context.clock() - last_ms >= idle_ms:
-            await self._finish(feed)
+            await self._finish_run(feed)
         elif feed.is_open:
             watched.used_unix_ms = max(watched.used_unix_ms, last_ms)
             return
         self._watched.pop((tenant, task), None)
 
-    def _idle_for(self, watched: Watched) -> int:
+    def _idle_for(self, watched: RunIdleWatch) -> int:
         return self._context.clock() - watched.used_unix_ms
 
     @property
@@ -163,19 +163,19 @@ class Ends:
         return round(self._settings.idle_s * 1000)
 
 
-def _waits_until(feed: Feed) -> int:
-    """Until when a call of it may be approved: it is not idle before."""
-    held = feed.held
-    return held.until_unix_ms if held is not None and held.code == refusals.APPROVAL_WANTED else 0
+def _approval_deadline_ms(feed: RunFeed) -> int:
+    """Time until which a call of it may be approved: it is not idle before."""
+    deferral = feed.held
+    return deferral.until_unix_ms if deferral is not None and deferral.code == refusals.APPROVAL_WANTED else 0
 
 
-def _of_tool(made: ToolCallReplied | RetrievalReplied) -> Result:
-    """The result of a run that asked no model: what its newest call of a tool brought."""
+def _result_of_tool(made: ToolCallReplied | RetrievalReplied) -> Result:
+    """The result of a run that asked no model: that of its newest call of a tool."""
     content = made.content if isinstance(made, ToolCallReplied) else None
-    said = content.summary if content else "It called tools of the mesh, and asked no model through it."
+    summary = content.summary if content else "It called tools of the mesh, and asked no model through it."
     return Result(
         content=content,
-        summary=said,
+        summary=summary,
         standing=made.standing,
         standing_reason=made.standing_reason if isinstance(made, RetrievalReplied) else "",
         completeness=made.completeness,
@@ -183,10 +183,12 @@ def _of_tool(made: ToolCallReplied | RetrievalReplied) -> Result:
     )
 
 
-def held_by(feed: Feed) -> Failure | None:
-    """What a run ends by that is held back: a person's halt, or a ceiling that nobody has raised."""
-    held = feed.held
-    if held is None or held.code in (refusals.BREAKER_OPEN, refusals.APPROVAL_WANTED):
+def hold_failure(feed: RunFeed) -> Failure | None:
+    """The failure that a run ends by which is held back: a person's halt, or a ceiling that nobody has raised."""
+    deferral = feed.held
+    if deferral is None or deferral.code in (refusals.BREAKER_OPEN, refusals.APPROVAL_WANTED):
         return None
-    code = refusals.BY_BUDGET if held.code == refusals.AT_CEILING else refusals.HALTED
-    return Failure.of(code, held.reason, "it was held back until it was idle; begin another run when that is lifted")
+    code = refusals.BY_BUDGET if deferral.code == refusals.AT_CEILING else refusals.HALTED
+    return Failure.from_text(
+        code, deferral.reason, "it was held back until it was idle; begin another run when that is lifted"
+    )

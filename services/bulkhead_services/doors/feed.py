@@ -1,7 +1,7 @@
-"""Runs as this replica knows them: each is a fold of its messages in the own inbox, read on when there is news.
+"""Runs as this replica knows them: each is a fold of its messages in the own inbox, read on at news.
 
-In: pokes (a message of this run was handled, by whichever replica). Out: `Feed`s. Nothing here is authoritative: a feed
-that was forgotten is read again from the stream.
+In: pokes (a message of this run was handled, by whichever replica). Out: `RunFeed`s. Nothing here is
+authoritative: a feed that was forgotten is read again from the stream.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import Literal, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
@@ -44,11 +44,11 @@ log = Log("doors.feed")
 Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
 Key = tuple[str, ...]
 """Tenant and task of a run; of a delegated step its call, too."""
-F = TypeVar("F", bound="Feed")
+F = TypeVar("F", bound="RunFeed")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CallState:
     """The latest message about a call. ids: of all messages about it whose usage is counted."""
 
     kind: Literal["replied", "deferred", "resumed"]
@@ -61,7 +61,7 @@ class Outcome:
     """The code of the newest deferral, also after the call may go on."""
 
 
-class Feed:
+class RunFeed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
@@ -81,15 +81,15 @@ class Feed:
         self._reading = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._restart()
+        self._reset_fold()
 
-    def _restart(self) -> None:
+    def _reset_fold(self) -> None:
         self.assigned: StepAssigned | DelegationRequested | None = None
         self.rejected: TaskRejected | None = None
         self.ended: TaskEnded | None = None
         self.cause = self.actor = self.traceparent = self.grant = ""
         self.deadline_unix_ms = self.opened_unix_ms = self.last_unix_ms = 0
-        self.calls = BoundedDict[str, Outcome](MAX_CALLS)
+        self.calls = BoundedDict[str, CallState](MAX_CALLS)
         self.usage = Usage()
         self.held: CallDeferred | None = None
         self.answered: ModelCallReplied | None = None
@@ -99,27 +99,29 @@ class Feed:
         self._warnings = BoundedDict[str, tuple[int, str]](MAX_WARNINGS)
 
     @property
-    def over(self) -> bool:
-        """Whether no call can be made in it any more."""
+    def is_over(self) -> bool:
+        """True when no call can be made in it any more."""
         return self.ended is not None or self.rejected is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether calls can be made in it."""
-        return self.assigned is not None and not self.over
+        """True while calls can be made in it."""
+        return self.assigned is not None and not self.is_over
 
-    def change_at(self, sequence: int) -> tuple[CallDeferred | None] | None:
-        """Of the message there: that it began to be held back, by what, or (None in the tuple) goes on; else None."""
+    def hold_change_at(self, sequence: int) -> tuple[CallDeferred | None] | None:
+        """Change of the hold by the message there: a tuple of the deferral that began it, or of None; else None."""
         return (self._changes[sequence],) if sequence in self._changes else None
 
-    def warning(self, now_unix_ms: int) -> str:
-        """What is to be told to the agent now, once; "" for nothing."""
-        found = [
-            (trip, text) for trip, (at, text) in self._warnings.items() if text and now_unix_ms - at < WARN_WITHIN_MS
+    def take_pending_warning(self, now_unix_ms: int) -> str:
+        """Text to be told to the agent now, once; "" for nothing."""
+        pending = [
+            (trip, text)
+            for trip, (warned_ms, text) in self._warnings.items()
+            if text and now_unix_ms - warned_ms < WARN_WITHIN_MS
         ]
-        for trip, _ in found:
+        for trip, _ in pending:
             self._warnings[trip] = now_unix_ms, ""
-        return " ".join(text for _, text in found)[: bounds.MAX_REASON_CHARS]
+        return " ".join(text for _, text in pending)[: bounds.MAX_REASON_CHARS]
 
     async def refresh(self) -> None:
         """Read on from where this feed stands. Raises BusError.
@@ -128,7 +130,7 @@ class Feed:
         """
         if self._next is None:
             self._next = asyncio.create_task(self._read_next())
-            self._next.add_done_callback(_seen)
+            self._next.add_done_callback(_retrieve_error)
         await asyncio.shield(self._next)
 
     async def _read_next(self) -> None:
@@ -137,17 +139,17 @@ class Feed:
             while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
                 for stored in batch:
                     self.sequence = stored.sequence
-                    self._pass(stored)
-                    if (message := _received(stored)) is not None:
-                        self._take(message)
-                self.notify()
+                    self._note_stored_message(stored)
+                    if (message := _parse_stored(stored)) is not None:
+                        self._apply_message(message)
+                self.wake_waiters()
                 if len(batch) < READ_BATCH:
                     return
 
-    def _pass(self, stored: Stored) -> None:
+    def _note_stored_message(self, stored: StoredMessage) -> None:
         """A message goes by, whether it can be read or not."""
 
-    async def up_to(self, sequence: int) -> bool:
+    async def read_up_to(self, sequence: int) -> bool:
         """Read on until this message is known; False when the follower that answers lags. Raises BusError."""
         for pause_s in LAG_S:
             if self.sequence >= sequence:
@@ -157,32 +159,32 @@ class Feed:
                 await asyncio.sleep(pause_s)
         return self.sequence >= sequence
 
-    async def reply(self, call_id: str) -> ModelCallReplied:
+    async def model_reply_of(self, call_id: str) -> ModelCallReplied:
         """The reply to a model call that has one. Raises BusError, LookupError."""
-        found = await self.reply_of(call_id)
-        if not isinstance(found, ModelCallReplied):
+        reply = await self.reply_of(call_id)
+        if not isinstance(reply, ModelCallReplied):
             raise LookupError(f"call {call_id} is one of a tool")
-        return found
+        return reply
 
     async def reply_of(self, call_id: str) -> Reply:
         """The reply to a call that has one. Raises BusError, LookupError."""
-        kept = self._replies.use(call_id)
-        if kept is not None:
-            return kept
-        found = await self._bus.read(INBOX, self._filter, after=self.calls[call_id].sequence - 1, limit=1)
-        message = _received(found[0]) if found else None
+        cached = self._replies.get_refreshed(call_id)
+        if cached is not None:
+            return cached
+        stored = await self._bus.read(INBOX, self._filter, after=self.calls[call_id].sequence - 1, limit=1)
+        message = _parse_stored(stored[0]) if stored else None
         if message is None or not isinstance(message.body, Reply) or message.body.call_id != call_id:
             raise LookupError(f"the reply to call {call_id} is not there any more")
         self._replies[call_id] = message.body
         return message.body
 
-    def _take(self, message: Received) -> None:
+    def _apply_message(self, message: ReceivedMessage) -> None:
         body = message.body
         self.last_unix_ms = message.time_unix_ms
         match body:
             case StepAssigned():
                 if self.assigned is not None and message.envelope.id != self.cause:
-                    self._restart()  # The run that had this id before was purged.
+                    self._reset_fold()  # The run that had this id before was purged.
                     self.last_unix_ms = message.time_unix_ms
                 head = message.envelope
                 self.assigned, self.rejected = body, None
@@ -195,39 +197,39 @@ class Feed:
             case TaskEnded():
                 self.ended = body
             case ModelCallReplied():
-                self._word(message, "replied", body.call_id, body.usage)
+                self._record_call_state(message, "replied", body.call_id, body.usage)
                 self._replies[body.call_id] = body
                 if body.outcome == "answered" and (self.answered is None or not _is_vectors(body)):
                     self.answered = body
-                self._hold(message, None)
+                self._set_hold(message, None)
             case ToolCallReplied() | RetrievalReplied():
-                self._word(message, "replied", body.call_id, body.usage)
+                self._record_call_state(message, "replied", body.call_id, body.usage)
                 self._replies[body.call_id] = body
                 if body.outcome in ("succeeded", "found"):
                     self.made = body
-                self._hold(message, None)
+                self._set_hold(message, None)
             case AgentWarned():
                 text = f"{body.what.rstrip('.')}. What to do: {body.hint}".strip()
                 self._warnings.setdefault(body.trip, (message.time_unix_ms, text))
             case CallDeferred():
-                self._word(message, "deferred", body.call_id, body.usage, body)
+                self._record_call_state(message, "deferred", body.call_id, body.usage, body)
                 if body.paused:
-                    self._hold(message, body)
+                    self._set_hold(message, body)
             case CallResumed():
-                self._word(message, "resumed", body.call_id, Usage())
-                self._hold(message, None)
+                self._record_call_state(message, "resumed", body.call_id, Usage())
+                self._set_hold(message, None)
             case _:
                 pass
 
-    def _word(
+    def _record_call_state(
         self,
-        message: Received,
+        message: ReceivedMessage,
         kind: Literal["replied", "deferred", "resumed"],
         call_id: str,
         usage: Usage,
         deferred: CallDeferred | None = None,
     ) -> None:
-        """Keep the word; a message that is stored twice is counted once."""
+        """Record the newest message about a call; one that is stored twice is counted once."""
         before, head = self.calls.get(call_id), message.envelope
         ids = before.ids if before is not None else ()
         if head.id in ids:
@@ -235,21 +237,21 @@ class Feed:
         self.usage = self.usage + usage
         held_for = deferred.code if deferred is not None else before.held_for if before is not None else ""
         ids = (*ids, head.id)[-8:]
-        outcome = Outcome(kind, message.sequence, head.id, message.time_unix_ms, ids, deferred, held_for)
+        outcome = CallState(kind, message.sequence, head.id, message.time_unix_ms, ids, deferred, held_for)
         self.calls[call_id] = outcome
 
-    def _hold(self, message: Received, held: CallDeferred | None) -> None:
+    def _set_hold(self, message: ReceivedMessage, held: CallDeferred | None) -> None:
         if (self.held is None) != (held is None):
             self._changes[message.sequence] = held
         self.held = held
 
-    def notify(self) -> None:
+    def wake_waiters(self) -> None:
         """Wake whoever waits."""
         self.version += 1
         self._wake.set()
         self._wake = asyncio.Event()
 
-    async def changed(self, seen: int, timeout_s: float) -> None:
+    async def wait_for_change(self, seen: int, timeout_s: float) -> None:
         """Wait until `version` is no longer `seen`, for so long at most."""
         if self.version == seen:
             try:
@@ -262,43 +264,43 @@ def _is_vectors(body: ModelCallReplied) -> bool:
     return body.content is not None and body.content.media_type == EMBEDDINGS
 
 
-def _seen(task: asyncio.Task[None]) -> None:
+def _retrieve_error(task: asyncio.Task[None]) -> None:
     """Fetch the error: all who asked for the reading may have gone."""
     if not task.cancelled():
         task.exception()
 
 
-def _received(stored: Stored) -> Received | None:
+def _parse_stored(stored: StoredMessage) -> ReceivedMessage | None:
     try:
-        return inbound.read(stored, SERVICE)
+        return inbound.read_message(stored, SERVICE)
     except Unreadable as error:
         log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
         return None
 
 
-class Feeds:
+class RunFeeds:
     """The feeds of this replica: the `recent` ones, and those that somebody holds; one object for each run."""
 
     def __init__(self, bus: Bus, *, recent: int, reread_s: float) -> None:
         self._bus, self._reread_s = bus, reread_s
-        self._recent = BoundedDict[Key, Feed](recent)
-        self._held = WeakValueDictionary[Key, Feed]()
+        self._recent = BoundedDict[Key, RunFeed](recent)
+        self._held = WeakValueDictionary[Key, RunFeed]()
         self._rereading: dict[Key, asyncio.Task[None]] = {}
 
-    def feed(self, tenant: str, task: str) -> Feed:
+    def run_feed(self, tenant: str, task: str) -> RunFeed:
         """The feed of a run, perhaps empty: call `refresh` before believing it."""
-        return self.known((tenant, task), lambda: Feed(self._bus, tenant, task))
+        return self.get_or_create((tenant, task), lambda: RunFeed(self._bus, tenant, task))
 
-    def known(self, key: Key, make: Callable[[], F]) -> F:
+    def get_or_create(self, key: Key, make: Callable[[], F]) -> F:
         """The feed of this key; made where there is none."""
-        found = self._held.get(key)
-        if found is None:
-            found = self._held[key] = make()
-        self._recent[key] = found
-        return cast(F, found)
+        feed = self._held.get(key)
+        if feed is None:
+            feed = self._held[key] = make()
+        self._recent[key] = feed
+        return cast(F, feed)
 
     @contextmanager
-    def watching(self, feed: Feed) -> Iterator[None]:
+    def watching_feed(self, feed: RunFeed) -> Iterator[None]:
         """While somebody waits, the feed is read again at every poke and at an interval."""
         feed.watchers += 1
         try:
@@ -306,32 +308,32 @@ class Feeds:
         finally:
             feed.watchers -= 1
 
-    async def until(self, feed: Feed, there: Callable[[], bool], most_s: float) -> bool:
+    async def wait_until(self, feed: RunFeed, there: Callable[[], bool], most_s: float) -> bool:
         """Wait until something is there; False when it is not after so long. Raises BusError."""
         until = asyncio.get_running_loop().time() + most_s
-        with self.watching(feed):
+        with self.watching_feed(feed):
             await feed.refresh()
             while not there():
-                left_s, seen = until - asyncio.get_running_loop().time(), feed.version
+                left_s, version = until - asyncio.get_running_loop().time(), feed.version
                 if left_s <= 0:
                     return False
-                await feed.changed(seen, left_s)
+                await feed.wait_for_change(version, left_s)
         return True
 
-    def poke(self, key: Key, sequence: int) -> None:
+    def poke_feed(self, key: Key, sequence: int) -> None:
         """A message for this feed was stored at `sequence`: whoever waits is to see it."""
-        found = self._held.get(key)
-        if found is None:
+        feed = self._held.get(key)
+        if feed is None:
             return
-        found.wanted = max(found.wanted, sequence)
-        if found.watchers and key not in self._rereading and found.sequence < found.wanted:
-            self._rereading[key] = asyncio.create_task(self._reread(key, found))
+        feed.wanted = max(feed.wanted, sequence)
+        if feed.watchers and key not in self._rereading and feed.sequence < feed.wanted:
+            self._rereading[key] = asyncio.create_task(self._reread_feed(key, feed))
 
-    async def _reread(self, key: Key, feed: Feed) -> None:
+    async def _reread_feed(self, key: Key, feed: RunFeed) -> None:
         try:
             # What is wanted may grow meanwhile, and a poke that comes then starts no second reading.
-            while feed.watchers and feed.sequence < (wanted := feed.wanted):
-                if not await feed.up_to(wanted):
+            while feed.watchers and feed.sequence < (target := feed.wanted):
+                if not await feed.read_up_to(target):
                     return  # The interval catches what this does not.
         except BusError as error:
             log.warning("reread_failed", task=feed.task, reason=str(error))

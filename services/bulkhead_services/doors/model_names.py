@@ -5,7 +5,7 @@ In: a claim. Out: names, kept for `KEEP_MS`.
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.callers.questions import asked
+from bulkhead.callers.questions import ask_service
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts.model import ModelsReplied, ModelsRequested
@@ -19,23 +19,23 @@ TASK = "doors-models"
 
 
 class ModelNames:
-    """What the model gateway said, by tenant."""
+    """Names from the model gateway, by tenant."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._kept = BoundedDict[str, tuple[int, tuple[str, ...]]](MAX_KEPT)
 
-    async def names(self, claim: RequesterClaim) -> tuple[str, ...]:
-        """The names. Raises Refusal."""
-        now = self._context.clock()
-        kept = self._kept.use(claim.tenant)
-        if kept is not None and now - kept[0] < KEEP_MS:
-            return kept[1]
+    async def list_names(self, claim: RequesterClaim) -> tuple[str, ...]:
+        """The names. Raises DoorRefusal."""
+        now_ms = self._context.clock()
+        cached = self._kept.get_refreshed(claim.tenant)
+        if cached is not None and now_ms - cached[0] < KEEP_MS:
+            return cached[1]
         try:
-            index = f"models/{claim.person}/{now}"
-            reply = await asked(self._context, "model_gateway", ModelsRequested(), claim, TASK, index)
+            index = f"models/{claim.person}/{now_ms}"
+            reply = await ask_service(self._context, "model_gateway", ModelsRequested(), claim, TASK, index)
         except (BusUnavailable, RpcRefused) as error:
-            raise refusals.unavailable("the model gateway, which knows the models, does not answer") from error
+            raise refusals.mesh_unavailable("the model gateway, which knows the models, does not answer") from error
         assert isinstance(reply, ModelsReplied)
-        self._kept[claim.tenant] = now, reply.names
+        self._kept[claim.tenant] = now_ms, reply.names
         return reply.names

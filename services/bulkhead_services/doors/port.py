@@ -1,5 +1,6 @@
-"""The seam between the HTTP side and the bus side. In: a caller and a request that a form has read, in OpenAI's chat
-form. Out: a call whose text can be followed and whose answer can be awaited, or a Refusal.
+"""The seam between the HTTP side and the bus side. In: a caller and a request that a form has read, in
+OpenAI's chat form. Out: a call whose text can be followed and whose answer can be awaited, or a
+DoorRefusal.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -13,7 +14,7 @@ from bulkhead_contracts.task import RequesterClaim
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedModelCall:
     """One model call as a form read it; every value can be written as JSON.
 
     messages: in OpenAI's chat form. options: the same, without model, messages, stream*, and the bound of the output.
@@ -63,7 +64,7 @@ class Caller:
     step: StepKey | None = None
 
 
-class Piece(NamedTuple):
+class AnswerPiece(NamedTuple):
     """A piece of an answer, of one of its parts."""
 
     part: AnswerPart
@@ -71,7 +72,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ModelCallAnswer:
     """A model's answer. thoughts: Anthropic's thinking blocks, or blocks of reasoning that nobody signed."""
 
     call_id: str
@@ -87,31 +88,32 @@ class Answered:
     @property
     def reasoning(self) -> str:
         """The readable part of its thoughts."""
-        said = (block.get("thinking") or block.get("text") or "" for block in self.thoughts)
-        return "\n\n".join(piece for piece in said if piece)
+        readable_texts = (block.get("thinking") or block.get("text") or "" for block in self.thoughts)
+        return "\n\n".join(piece for piece in readable_texts if piece)
 
     @property
-    def signed(self) -> tuple[Mapping[str, str], ...]:
+    def signed_thoughts(self) -> tuple[Mapping[str, str], ...]:
         """The thoughts that Anthropic's API takes back."""
         return tuple(block for block in self.thoughts if block.get("type") != "reasoning")
 
     @property
-    def parts(self) -> tuple[Piece, ...]:
+    def parts(self) -> tuple[AnswerPiece, ...]:
         """All of it, each part whole, in the order in which models tell them."""
         unsigned = "".join(block.get("text", "") for block in self.thoughts if block.get("type") == "reasoning")
-        said = [Piece(REASONING, unsigned)]
-        for place, block in enumerate(self.signed):
-            said.append(Piece(AnswerPart(kind="thinking", id=str(place)), block.get("thinking", "")))
-            said.append(Piece(AnswerPart(kind="signature", id=str(place)), block.get("signature", "")))
-            said.append(Piece(AnswerPart(kind="redacted", id=str(place)), block.get("data", "")))
-        said.append(Piece(TEXT, self.text))
+        pieces = [AnswerPiece(REASONING, unsigned)]
+        for place, block in enumerate(self.signed_thoughts):
+            pieces.append(AnswerPiece(AnswerPart(kind="thinking", id=str(place)), block.get("thinking", "")))
+            pieces.append(AnswerPiece(AnswerPart(kind="signature", id=str(place)), block.get("signature", "")))
+            pieces.append(AnswerPiece(AnswerPart(kind="redacted", id=str(place)), block.get("data", "")))
+        pieces.append(AnswerPiece(TEXT, self.text))
         calls = [
-            Piece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json) for call in self.tool_calls
+            AnswerPiece(AnswerPart(kind="call", id=call.id, name=call.name), call.arguments_json)
+            for call in self.tool_calls
         ]
-        return (*(piece for piece in said if piece.text), *calls)
+        return (*(piece for piece in pieces if piece.text), *calls)
 
 
-class Refusal(Exception):
+class DoorRefusal(Exception):
     """There is no answer.
 
     status: of HTTP, by the API's own meaning. code: ours (refused_by_budget, halted, unknown_route...). retry: whether
@@ -135,7 +137,7 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunSpending:
     """A run's spending, for headers. warning: what a watcher says of it; "" where that was told before."""
 
     task: str
@@ -146,7 +148,7 @@ class Standing:
     warning: str = ""
 
 
-class Call(Protocol):
+class StoredCall(Protocol):
     """One model call that is stored."""
 
     @property
@@ -160,31 +162,31 @@ class Call(Protocol):
         ...
 
     @property
-    def standing(self) -> Standing:
+    def run_spending(self) -> RunSpending:
         """The run's spending, as far as it is known now."""
         ...
 
-    def pieces(self) -> AsyncIterator[Piece]:
+    def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
         """Live pieces as they come, until the answer is there. Pieces that were missed live come from the record: those
         of a part joined are the whole part."""
         ...
 
-    async def answer(self) -> Answered:
-        """The answer. Raises Refusal."""
+    async def wait_for_answer(self) -> ModelCallAnswer:
+        """The answer. Raises DoorRefusal."""
         ...
 
 
-class Desk(Protocol):
+class ModelCallPort(Protocol):
     """The bus side of the doors."""
 
-    async def ask(self, caller: Caller, asked: Asked) -> Call:
-        """A call. The run is open and the call stored when this returns. Raises Refusal."""
+    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> StoredCall:
+        """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
         ...
 
-    async def end(self, caller: Caller, task: str) -> None:
-        """End a run of this caller. Raises Refusal."""
+    async def end_run(self, caller: Caller, task: str) -> None:
+        """End a run of this caller. Raises DoorRefusal."""
         ...
 
-    async def models(self, caller: Caller) -> tuple[str, ...]:
-        """Names that `Asked.model` may have. Raises Refusal."""
+    async def list_models(self, caller: Caller) -> tuple[str, ...]:
+        """Names that `ParsedModelCall.model` may have. Raises DoorRefusal."""
         ...

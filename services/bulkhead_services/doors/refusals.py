@@ -1,4 +1,4 @@
-"""Failures of the mesh as an API tells them. Pure. In: a failure, a deferral, an end. Out: a Refusal.
+"""Failures of the mesh as an API tells them. Pure. In: a failure, a deferral, an end. Out: a DoorRefusal.
 
 A refusal by budget, halt or policy is a 403 that no SDK sends again; what may work in a moment is a 503 with
 Retry-After; what a provider did is a 502, not sent again either: the mesh has tried again already.
@@ -8,7 +8,7 @@ from bulkhead.callers.shares import Share
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskEnded, TaskRejected
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 
 AT_CEILING = "budget_exceeded"
 BY_BUDGET, HALTED = "refused_by_budget", "halted"
@@ -35,64 +35,64 @@ _STATUS = {
 _CODES = {AT_CEILING: BY_BUDGET}
 
 
-def too_many_calls(full: Share, what: str, hint: str) -> Refusal:
+def too_many_calls(full: Share, what: str, hint: str) -> DoorRefusal:
     """A caller has as many calls as he may, or all together have."""
     whose = {"person": "you have", "tenant": "your tenant has", "all": "all callers together have"}[full.of]
-    told = f"{whose} {full.most} calls {what} at this replica, as many as are allowed"
+    message = f"{whose} {full.most} calls {what} at this replica, as many as are allowed"
     status = 503 if full.of == "all" else 429
-    return Refusal(status, "too_many_calls", told, hint, retry=True, retry_after_s=1.0)
+    return DoorRefusal(status, "too_many_calls", message, hint, retry=True, retry_after_s=1.0)
 
 
-def abandoned() -> Refusal:
+def call_abandoned() -> DoorRefusal:
     """A call that waited for its turn, and is not sent again: nobody follows it."""
-    what = "nobody followed the call any more while it waited, and it was given up"
-    return Refusal(503, ABANDONED, what, "send the request again", retry=True, retry_after_s=1.0)
+    message = "nobody followed the call any more while it waited, and it was given up"
+    return DoorRefusal(503, ABANDONED, message, "send the request again", retry=True, retry_after_s=1.0)
 
 
-def of_failure(failure: Failure) -> Refusal:
+def of_failure(failure: Failure) -> DoorRefusal:
     """A call that has no answer."""
     status, code = _STATUS.get(failure.code, 502), _CODES.get(failure.code, failure.code)
     if code == ABANDONED:
-        return Refusal(503, code, failure.message, failure.hint, retry=True, retry_after_s=1.0)
+        return DoorRefusal(503, code, failure.message, failure.hint, retry=True, retry_after_s=1.0)
     if status == 429:
-        return Refusal(status, code, failure.message, failure.hint, retry=True, retry_after_s=SOON_S)
-    return Refusal(status, code, failure.message, failure.hint)
+        return DoorRefusal(status, code, failure.message, failure.hint, retry=True, retry_after_s=SOON_S)
+    return DoorRefusal(status, code, failure.message, failure.hint)
 
 
-def of_deferral(deferred: CallDeferred) -> Refusal:
+def of_deferral(deferred: CallDeferred) -> DoorRefusal:
     """A call that was put off for longer than its asker waits, or in the middle of its answer."""
     if deferred.paused and deferred.code != BREAKER_OPEN:
         code = BY_BUDGET if deferred.code == AT_CEILING else HALTED
-        return Refusal(403, code, deferred.reason, "the run goes on when that is lifted; ask again then")
+        return DoorRefusal(403, code, deferred.reason, "the run goes on when that is lifted; ask again then")
     code, after_s = deferred.code or "unavailable", max(1.0, round(deferred.after_ms / 1000, 1))
     reason = deferred.reason or "the call was put off"
-    return Refusal(503, code, reason, "ask again in a moment", retry=True, retry_after_s=after_s)
+    return DoorRefusal(503, code, reason, "ask again in a moment", retry=True, retry_after_s=after_s)
 
 
-def of_end(task: str, ended: TaskEnded, again_s: float) -> Refusal:
+def of_end(task: str, ended: TaskEnded, again_s: float) -> DoorRefusal:
     """A run that is over. again_s: so long its caller gets no other one unless it names one; 0: for ever."""
     hint = "name another run (X-Bulkhead-Run)"
     if again_s:
         hint = f"{hint}, or call again in {again_s:.0f} s"
     if ended.failure is None:
-        return Refusal(403, "run_ended", f"run {task} has ended", hint)
+        return DoorRefusal(403, "run_ended", f"run {task} has ended", hint)
     code = _CODES.get(ended.failure.code, ended.failure.code)
-    return Refusal(403, code, f"run {task} has ended: {ended.failure.message}", hint)
+    return DoorRefusal(403, code, f"run {task} has ended: {ended.failure.message}", hint)
 
 
-def of_rejection(rejected: TaskRejected) -> Refusal:
+def of_rejection(rejected: TaskRejected) -> DoorRefusal:
     """A run that the mesh did not take."""
     hint = rejected.hint or "ask the operator"
     if rejected.code in ("too_many_tasks", "queue_full"):
-        return Refusal(429, rejected.code, rejected.message, hint, retry=True, retry_after_s=SOON_S)
-    return Refusal(403, rejected.code, rejected.message, hint)
+        return DoorRefusal(429, rejected.code, rejected.message, hint, retry=True, retry_after_s=SOON_S)
+    return DoorRefusal(403, rejected.code, rejected.message, hint)
 
 
-def unavailable(what: str, hint: str = "ask again in a moment", *, retry_after_s: float = SOON_S) -> Refusal:
+def mesh_unavailable(what: str, hint: str = "ask again in a moment", *, retry_after_s: float = SOON_S) -> DoorRefusal:
     """A part of the mesh that does not answer in time; nothing that was stored is lost."""
-    return Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=retry_after_s)
+    return DoorRefusal(503, "unavailable", what, hint, retry=True, retry_after_s=retry_after_s)
 
 
-def no_such_run(task: str) -> Refusal:
-    """No run of this caller; whether it is another's is not told."""
-    return Refusal(404, "no_such_run", f"you have no run {task}", "leave X-Bulkhead-Task away to begin one")
+def no_such_run(task: str) -> DoorRefusal:
+    """A run that this caller does not have; whether it is another's is not told."""
+    return DoorRefusal(404, "no_such_run", f"you have no run {task}", "leave X-Bulkhead-Task away to begin one")

@@ -6,15 +6,15 @@ other replicas.
 
 import asyncio
 
-from bulkhead.bus.port import BusError, Live, LiveSubscription
-from bulkhead.callers.authentication import Authenticator
+from bulkhead.bus.port import BusError, LiveMessage, LiveSubscription
+from bulkhead.callers.authentication import CallerAuthenticator
 from bulkhead.http_server.server import HttpServer
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import LIVE_PENDING, LIVE_TEXT
 from bulkhead.runtime.edge.pokes import Pokes
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tenant_quotas import TenantQuotas
@@ -23,24 +23,24 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.step import StepPaused
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.a2a.routes import A2a
-from bulkhead_services.doors.calls import Calls
-from bulkhead_services.doors.ends import Ends
-from bulkhead_services.doors.feed import SERVICE, Feed, Feeds
+from bulkhead_services.doors.a2a.routes import A2aRoutes
+from bulkhead_services.doors.calls import ModelCalls
+from bulkhead_services.doors.ends import RunFinisher
+from bulkhead_services.doors.feed import SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.places import Places
-from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.http.routes import DoorsHttp
 from bulkhead_services.doors.mcp.calls import ToolCalls
 from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.mcp.http import McpHttp
-from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
-from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.model_names import ModelNames
-from bulkhead_services.doors.port import Asked, Call, Caller
-from bulkhead_services.doors.runs import Runs
+from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
+from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
-from bulkhead_services.doors.steps.handover import HandOvers
+from bulkhead_services.doors.steps.handover import StepHandOvers
 from bulkhead_services.doors.steps.routes import StepsHttp
 from bulkhead_services.doors.steps.rpc import STANDING, StepsRpc
 from bulkhead_services.doors.stored_bytes import StoredBytes
@@ -51,33 +51,33 @@ RECENT_RUNS = 1_024
 REREAD_S = 1.0
 
 
-class Doors(Edge):
-    """The runs and calls of this replica; `port.Desk` for the HTTP side."""
+class Doors(EdgeComponent):
+    """The runs and calls of this replica; `port.ModelCallPort` for the HTTP side."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context, self._settings = context, settings
-        self.feeds = Feeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
+        self.feeds = RunFeeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
         stored = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
-        self.calls = Calls(context, settings, self.feeds, stored)
-        self.tool_calls = ToolCalls(context, settings, self.feeds, self._used)
+        self.calls = ModelCalls(context, settings, self.feeds, stored)
+        self.tool_calls = ToolCalls(context, settings, self.feeds, self._announce_use)
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
-        self._ends = Ends(context, settings, self.feeds, self._busy)
-        self.steps = HandOvers(context, settings, self.feeds, stored)
-        self._runs = Runs(context, settings, self.feeds, self._ends, self._granted, self.steps)
-        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled, self._heard)
+        self._ends = RunFinisher(context, settings, self.feeds, self._has_call_in_flight)
+        self.steps = StepHandOvers(context, settings, self.feeds, stored)
+        self._runs = RunDirectory(context, settings, self.feeds, self._ends, self._granted, self.steps)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._on_handled, self._on_live_notice)
         self._models = ModelNames(context)
-        self._credentials = Authenticator(settings)
-        self._http = http = Http(settings, self._credentials, self, self._why_unready, self.steps.keys)
+        self._credentials = CallerAuthenticator(settings)
+        self._http = http = DoorsHttp(settings, self._credentials, self, self._why_unready, self.steps.keys)
         self._gateway = GatewayPool(settings.gateway_url)
-        methods = Methods(self, self._gateway)
+        methods = McpMethods(self, self._gateway)
         sessions, issuer = SessionIds(context.message_key), settings.jwt_issuer
-        self._mcp = McpHttp(methods, http.caller, http.bodies, http.places, http.hosts, issuer, sessions)
-        self._a2a = A2a(settings, http, self._gateway)
-        polls = Places.of_polls(settings)
-        steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts, http.anybody)
-        http.more = [*self._mcp.routes(), *self._a2a.routes(), *steps.routes()]
-        self.rpc, self.rpc_stands = StepsRpc(self.steps, polls).table(), STANDING
-        self._server = HttpServer(self._http.app(), settings, "doors", "--doors-port")
+        self._mcp = McpHttp(methods, http.identify_model_caller, http.bodies, http.places, http.hosts, issuer, sessions)
+        self._a2a = A2aRoutes(settings, http, self._gateway)
+        polls = CallPlaces.of_polls(settings)
+        steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts, http.identify_caller)
+        http.more = [*self._mcp.build_routes(), *self._a2a.build_routes(), *steps.build_routes()]
+        self.rpc, self.rpc_stands = StepsRpc(self.steps, polls).rpc_table(), STANDING
+        self._server = HttpServer(self._http.build_app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,7 +93,7 @@ class Doors(Edge):
         self._subscriptions = [text, await self._pokes.subscribe()]
         start = self._context.background.start
         self._tasks = [
-            start("text", self._hear(text)),
+            start("text", self._read_live_text(text)),
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("ends", self._ends.run()),
@@ -107,19 +107,19 @@ class Doors(Edge):
         """Finish the requests; what is in flight then is asked for again, elsewhere."""
         self._a2a.close()
         await self._server.stop()
-        await self._gateway.closed()
+        await self._gateway.close_connections()
         await self.calls.close()
         await self.tool_calls.close()
         for subscription in self._subscriptions:
             await subscription.close()
-        await cancel(*self._tasks)
+        await cancel_tasks(*self._tasks)
 
     def pools(self) -> dict[str, Pool]:
         """Calls that it may have in flight."""
-        return {"calls": self._http.pool()}
+        return {"calls": self._http.call_pool()}
 
-    def ready(self) -> bool:
-        """Whether HTTP is served."""
+    def is_ready(self) -> bool:
+        """True once HTTP is served."""
         return self._http.started
 
     async def _why_unready(self) -> str:
@@ -129,83 +129,83 @@ class Doors(Edge):
 
     # The desk
 
-    async def ask(self, caller: Caller, asked: Asked) -> Call:
-        """A call. The run is open and the call stored when this returns. Raises Refusal."""
-        call = await self.calls.ask(self._runs, caller, asked)
+    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> StoredCall:
+        """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
+        call = await self.calls.store_call(self._runs, caller, asked)
         # No replica ends the run meanwhile because it hears nothing of it.
-        self._pokes.say(caller.claim.tenant, call.standing.task, 0)
+        self._pokes.announce_message(caller.claim.tenant, call.run_spending.task, 0)
         return call
 
-    async def end(self, caller: Caller, task: str) -> None:
-        """End a run of this caller. Raises Refusal."""
+    async def end_run(self, caller: Caller, task: str) -> None:
+        """End a run of this caller. Raises DoorRefusal."""
         try:
-            await self._ends.end(await self._runs.own(caller, task))
+            await self._ends.finish_and_wait(await self._runs.own_run(caller, task))
         except BusError as error:
-            raise refusals.unavailable(f"the message broker does not answer: {error}") from error
+            raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
 
-    async def models(self, caller: Caller) -> tuple[str, ...]:
+    async def list_models(self, caller: Caller) -> tuple[str, ...]:
         """Names that a call may ask for."""
-        return self._settings.models or await self._models.names(caller.claim)
+        return self._settings.models or await self._models.list_names(caller.claim)
 
-    def _busy(self, feed: Feed) -> bool:
-        return self.calls.busy(feed) or self.tool_calls.busy(feed)
+    def _has_call_in_flight(self, feed: RunFeed) -> bool:
+        return self.calls.has_call_in_flight(feed) or self.tool_calls.has_call_in_flight(feed)
 
-    def _used(self, feed: Feed) -> None:
-        self._pokes.say(feed.tenant, feed.task, 0)
+    def _announce_use(self, feed: RunFeed) -> None:
+        self._pokes.announce_message(feed.tenant, feed.task, 0)
 
     # The desk of the tool door
 
-    async def tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
-        """The tools of the caller's tenant, or of the step that it holds. Raises Refusal."""
+    async def list_tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant, or of the step that it holds. Raises DoorRefusal."""
         if caller.step is None:
-            return await self._granted.specs(caller.claim)
+            return await self._granted.list_specs(caller.claim)
         try:
-            request = (await self.steps.held(caller.step)).request
+            request = (await self.steps.held_feed(caller.step)).request
         except BusError as error:
-            raise refusals.unavailable(f"the message broker does not answer: {error}") from error
+            raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         return request.tools if request is not None else ()
 
-    async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:
-        """A call of a tool, once. Raises Refusal."""
-        return await self.tool_calls.call(self._runs, caller, asked)
+    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+        """A call of a tool, once. Raises DoorRefusal."""
+        return await self.tool_calls.call_tool(self._runs, caller, asked)
 
     # The inbox
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """One stored message: the planner hears of a run that is held back, the waiters of every replica hear of it."""
         if not subjects.is_of_doors(message.task):
-            await self.steps.handle(message)
-            self._pokes.say(message.tenant, message.task, message.sequence)
+            await self.steps.on_stored_message(message)
+            self._pokes.announce_message(message.tenant, message.task, message.sequence)
             return
-        feed = self.feeds.feed(message.tenant, message.task)
-        if not await feed.up_to(message.sequence):
+        feed = self.feeds.run_feed(message.tenant, message.task)
+        if not await feed.read_up_to(message.sequence):
             raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
-        if (change := feed.change_at(message.sequence)) is not None and feed.is_open:
-            await self._tell(feed, message, *change)
-        self._pokes.say(message.tenant, message.task, message.sequence)
+        if (change := feed.hold_change_at(message.sequence)) is not None and feed.is_open:
+            await self._tell_planner(feed, message, *change)
+        self._pokes.announce_message(message.tenant, message.task, message.sequence)
 
-    async def _tell(self, feed: Feed, message: Received, held: CallDeferred | None) -> None:
+    async def _tell_planner(self, feed: RunFeed, message: ReceivedMessage, held: CallDeferred | None) -> None:
         assert feed.assigned is not None
         step = feed.assigned
         body = StepPaused(
             step_id=step.step.id, attempt=step.attempt, plan_version=step.plan_version, active=held is not None
         )
         if held is not None:
-            said = held.model_dump(include={"code", "reason", "until_unix_ms"})
-            body = body.model_copy(update=said)
-        await self._context.publisher.send("planner", body, **message.caused, index="paused", actor=feed.actor)
+            hold_fields = held.model_dump(include={"code", "reason", "until_unix_ms"})
+            body = body.model_copy(update=hold_fields)
+        await self._context.publisher.send("planner", body, **message.cause_fields, index="paused", actor=feed.actor)
 
-    def _handled(self, tenant: str, task: str, sequence: int) -> None:
+    def _on_handled(self, tenant: str, task: str, sequence: int) -> None:
         if not subjects.is_of_doors(task):
-            self.steps.open.handled(tenant, task, sequence)
+            self.steps.open.on_handled(tenant, task, sequence)
             return
-        self.feeds.poke((tenant, task), sequence)
-        self._ends.seen(tenant, task)
+        self.feeds.poke_feed((tenant, task), sequence)
+        self._ends.note_activity(tenant, task)
 
-    def _heard(self, live: Live) -> None:
-        self.calls.followers.hear(live)
-        self.steps.hear(live.subject, live.body)
+    def _on_live_notice(self, live: LiveMessage) -> None:
+        self.calls.followers.on_live_notice(live)
+        self.steps.on_live_beat(live.subject, live.body)
 
-    async def _hear(self, subscription: LiveSubscription) -> None:
+    async def _read_live_text(self, subscription: LiveSubscription) -> None:
         async for live in subscription:
-            self.calls.hear(live)
+            self.calls.on_live_text(live)

@@ -7,12 +7,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from bulkhead.bus.port import LiveSubscription
 from bulkhead.http_server.server import HttpServer
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import LIVE_PENDING, LIVE_TEXT
 from bulkhead.runtime.edge.pokes import Pokes
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import names
@@ -29,24 +29,24 @@ from bulkhead_contracts.task import (
     TaskReleased,
     TaskRequested,
 )
-from bulkhead_services.gateway.admission.backpressure import Backlog
+from bulkhead_services.gateway.admission.backpressure import OpenRequests
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
-from bulkhead_services.gateway.admission.rate_limits import Spikes
-from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
+from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
 from bulkhead_services.gateway.console.app import Console
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
-from bulkhead_services.gateway.http.auth import Authenticator
-from bulkhead_services.gateway.http.routes.tasks import Http
-from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.routes.tasks import GatewayHttpApp
+from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
-from bulkhead_services.gateway.push_notifications import PushNotifications
+from bulkhead_services.gateway.push_notifications import PushPostRequester
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
-from bulkhead_services.gateway.read_model.changes import Changes
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
-from bulkhead_services.gateway.read_model.task_index import Listing
+from bulkhead_services.gateway.read_model.changes import ChangeWatchers
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
+from bulkhead_services.gateway.read_model.task_index import TaskIndex
 from bulkhead_services.gateway.sessions import Sessions
-from bulkhead_services.gateway.settings import PublisherPolicy, Settings, SubscriberPolicy
+from bulkhead_services.gateway.settings import PublisherSettings, Settings, SubscriberSettings
 from bulkhead_services.gateway.task_events import TaskEvents
 
 SERVICE = "gateway"
@@ -54,47 +54,47 @@ LAG_RETRY_S = 0.05
 log = Log("gateway")
 
 
-class Gateway(Edge):
-    """The edge: `handle` takes the inbox, `start` opens HTTP."""
+class GatewayService(EdgeComponent):
+    """The edge: `handle_message` takes the inbox, `start` opens HTTP."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context = context
         self._settings = settings = _with_publishers(settings)
         sessions = Sessions(context.message_key, settings.session_s)
-        self._auth = Authenticator(settings, sessions, context.clock)
-        self.changes = Changes()
-        self.feeds = Feeds(
+        self._auth = GatewayAuthenticator(settings, sessions, context.clock)
+        self.changes = ChangeWatchers()
+        self.feeds = InboxFeeds(
             context.bus, recent=settings.recent_tasks, live=settings.live_tasks, reread_s=settings.reread_s
         )
         quotas = TenantQuotas(settings.tenants_file)
-        self.admission = Admission(context, quotas, settings.running_tasks, settings.reread_s)
-        spikes = Spikes(quotas, settings.edge_replicas)
+        self.admission = RunSlotAdmission(context, quotas, settings.running_tasks, settings.reread_s)
+        spikes = SubmissionRateLimits(quotas, settings.edge_replicas)
         self._writes = DurableWrites(context)
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
-        self._backlog = backlog = Backlog()
+        self._backlog = backlog = OpenRequests()
         approvals = ApprovalIndex(context.bus)
         self._decisions = Decisions(context, approvals, self.feeds)
         self._events = TaskEvents(context.publisher, settings.subscribers, settings.webhook_events, context.clock)
-        self._pushes = PushNotifications(context.publisher, quotas, self._read_up_to)
-        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._handled)
-        self.http = Http(
+        self._pushes = PushPostRequester(context.publisher, quotas, self._read_up_to)
+        self._pokes = Pokes(context.bus, SERVICE, context.instance, self._on_message_handled)
+        self.http = GatewayHttpApp(
             settings,
             self._auth,
             self._intake,
             DocumentIntake(context, self.feeds, self._writes),
             self.feeds,
-            Listing(context.bus, settings.listed_tasks),
+            TaskIndex(context.bus, settings.listed_tasks),
             self._why_unready,
             context,
-            Door(quotas, spikes, self.admission, backlog, context.clock),
+            SubmissionChecks(quotas, spikes, self.admission, backlog, context.clock),
             approvals,
             self._decisions,
             self.changes,
             self._writes,
         )
-        self.app = Console(self.http.app(), self._auth, settings.session_s, settings.runbooks).app()
+        self.app = Console(self.http.build_app(), self._auth, settings.session_s, settings.runbooks).build_app()
         self._server = HttpServer(self.app, settings, "the gateway")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,17 +106,17 @@ class Gateway(Edge):
 
     async def start(self) -> None:
         """Subscribe, then listen: a client must not connect before its text can be heard."""
-        await self.attach()
+        await self.attach_inbox()
         await self._server.start()
 
-    async def attach(self) -> None:
+    async def attach_inbox(self) -> None:
         """Everything but the listening socket."""
         self._auth.load()
-        text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
-        self._subscriptions = [text, await self._pokes.subscribe()]
+        live_text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
+        self._subscriptions = [live_text, await self._pokes.subscribe()]
         start = self._context.background.start
         self._tasks = [
-            start("text", self._hear(text)),
+            start("text", self._read_live_text(live_text)),
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("admission", self.admission.run()),
@@ -131,13 +131,13 @@ class Gateway(Edge):
         await self._server.stop()
         for subscription in self._subscriptions:
             await subscription.close()
-        await cancel(*self._tasks)
+        await cancel_tasks(*self._tasks)
 
     def gauges(self) -> dict[str, Look]:
         """Metrics: tasks with a place to run and tasks that wait for one, as this replica knows."""
-        return {names.PLACES: self._places}
+        return {names.PLACES: self._count_places}
 
-    def _places(self) -> Counts:
+    def _count_places(self) -> Counts:
         book = self.admission.book
         if book is None:
             return {}
@@ -145,77 +145,79 @@ class Gateway(Edge):
 
     def pools(self) -> dict[str, Pool]:
         """Event streams that it may hold open."""
-        return {"streams": self.http.streams()}
+        return {"streams": self.http.stream_pool()}
 
-    def ready(self) -> bool:
-        """Whether HTTP is served."""
-        return self.http.started and not self.feeds.closing
+    def is_ready(self) -> bool:
+        """True while HTTP is served."""
+        return self.http.started and not self.feeds.is_closing
 
-    def problem(self) -> str:
-        """Why nothing can be taken in; "" when it can."""
-        return self._writes.problem()
+    def describe_problem(self) -> str:
+        """The reason why nothing can be taken in; "" when it can."""
+        return self._writes.failure_reason()
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """One stored message: requests are passed on, and the watchers of every replica are notified."""
         match message.body:
             case TaskRequested() as request:
                 # Delivered again it may have been answered: then to the end.
                 feed = await self._read_up_to(message, at_least=message.sequence if message.attempts == 1 else 0)
-                await self._intake.requested(message, request, feed)
-            case TaskCancelRequested() as cancel:
+                await self._intake.handle_request(message, request, feed)
+            case TaskCancelRequested() as cancel_request:
                 # To the end: the planner's word that it has the task comes after this message.
-                await self._intake.cancel_requested(message, cancel, await self._read_up_to(message, at_least=0))
+                await self._intake.handle_cancel(message, cancel_request, await self._read_up_to(message, at_least=0))
             case TaskReleased():
-                await self._intake.released(message, await self._read_up_to(message, at_least=message.sequence))
-            case DecideRequested() as word:
-                await self._decisions.take(message, word, self._settings.publishers)
+                await self._intake.handle_release(message, await self._read_up_to(message, at_least=message.sequence))
+            case DecideRequested() as decide_request:
+                await self._decisions.apply_outside_decision(message, decide_request, self._settings.publishers)
             case PlacesGiven() as decision:
-                await self._intake.placed(message, decision)
+                await self._intake.carry_out_decision(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():
                 # A place may have become free, also while this one began to wait. Watchers need not wait for that.
-                self._pokes.say(message.tenant, message.task, message.sequence)
-                await self.admission.settle(message.sequence)
+                self._pokes.announce_message(message.tenant, message.task, message.sequence)
+                await self.admission.fill_free_places(message.sequence)
             case _:
                 pass  # A fact: only watchers care.
-        self._pokes.say(message.tenant, message.task, message.sequence)
-        await self._events.tell(message)
-        await self._pushes.tell(message)
+        self._pokes.announce_message(message.tenant, message.task, message.sequence)
+        await self._events.store_events(message)
+        await self._pushes.request_due_posts(message)
 
-    async def _read_up_to(self, message: Received, at_least: int) -> Feed:
+    async def _read_up_to(self, message: ReceivedMessage, at_least: int) -> InboxFeed:
         """The feed of a message's task, read up to that message. Raises HandBack.
 
         A follower that lags: judged by it, a first request would look like a second one, and a cancel would be lost.
         """
-        feed = self.feeds.feed(message.tenant, message.task)
+        feed = self.feeds.feed_of(message.tenant, message.task)
         await feed.refresh(at_least)
         if feed.sequence < message.sequence:
             raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
         return feed
 
-    def _handled(self, tenant: str, task: str, sequence: int) -> None:
-        self.feeds.poke(tenant, task, sequence)
-        self.changes.say(tenant, task)
-        self._backlog.taken_up(tenant, task)
+    def _on_message_handled(self, tenant: str, task: str, sequence: int) -> None:
+        self.feeds.apply_poke(tenant, task, sequence)
+        self.changes.announce_change(tenant, task)
+        self._backlog.discard_request(tenant, task)
 
-    async def _hear(self, subscription: LiveSubscription) -> None:
+    async def _read_live_text(self, subscription: LiveSubscription) -> None:
         async for live in subscription:
-            self.feeds.hear(live)
+            self.feeds.apply_live_text(live)
 
     async def _why_unready(self) -> str:
         if not self.http.started:
             return "starting"
-        return await why_unready(self._context.bus, SERVICE) or self._writes.problem()
+        return await why_unready(self._context.bus, SERVICE) or self._writes.failure_reason()
 
 
 def _with_publishers(settings: Settings) -> Settings:
     if settings.publishers_file is None:
         return settings
     try:
-        found = yaml.safe_load(settings.publishers_file.read_text())  # JSON is YAML too.
-        heard = found.get("subscribers", {}) if isinstance(found, dict) else {}
-        found = found.get("publishers", {} if heard else found) if isinstance(found, dict) else found
-        policies = TypeAdapter(dict[str, PublisherPolicy]).validate_python(found)
-        subscribers = TypeAdapter(dict[str, SubscriberPolicy]).validate_python(heard)
+        document = yaml.safe_load(settings.publishers_file.read_text())  # JSON is YAML too.
+        subscriber_rows = document.get("subscribers", {}) if isinstance(document, dict) else {}
+        document = (
+            document.get("publishers", {} if subscriber_rows else document) if isinstance(document, dict) else document
+        )
+        policies = TypeAdapter(dict[str, PublisherSettings]).validate_python(document)
+        subscribers = TypeAdapter(dict[str, SubscriberSettings]).validate_python(subscriber_rows)
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise ValueError(
             f"cannot read publishers from {settings.publishers_file}: {error}; "
@@ -224,6 +226,6 @@ def _with_publishers(settings: Settings) -> Settings:
     return settings.model_copy(update={"publishers": policies, "subscribers": subscribers})
 
 
-def build(context: Context, settings: Settings) -> Gateway:
+def build(context: Context, settings: Settings) -> GatewayService:
     """The gateway, not yet started."""
-    return Gateway(context, settings)
+    return GatewayService(context, settings)

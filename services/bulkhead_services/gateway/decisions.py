@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack, RpcRefused
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.approval import ApprovalDecided, DecideRequested, SignatureReplied, SignatureRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, Row
-from bulkhead_services.gateway.read_model.feeds import Feeds
-from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, ApprovalRow
+from bulkhead_services.gateway.read_model.feeds import InboxFeeds
+from bulkhead_services.gateway.settings import PublisherSettings
 
 log = Log("gateway.decisions")
 SEEN_WITHIN_S = 3.0
@@ -29,42 +29,46 @@ RETRY_S = 1.0
 class Decisions:
     """See the module."""
 
-    def __init__(self, context: Context, index: ApprovalIndex, feeds: Feeds) -> None:
+    def __init__(self, context: Context, index: ApprovalIndex, feeds: InboxFeeds) -> None:
         self._context, self._index, self._feeds = context, index, feeds
 
-    async def take(self, message: Received, body: DecideRequested, policies: Mapping[str, PublisherPolicy]) -> None:
+    async def apply_outside_decision(
+        self, message: ReceivedMessage, body: DecideRequested, policies: Mapping[str, PublisherSettings]
+    ) -> None:
         """The word of an outside program. One that does not count is told in the log. Raises HandBack."""
         claim = task_view.requester_of(message, policies)
         try:
-            if isinstance(claim, task_view.Refusal):
+            if isinstance(claim, task_view.RequestRefusal):
                 raise Problem(403, claim.code, "The decision does not count", claim.message, claim.hint)
-            await self.decide(claim, body.approval_id, body)
+            await self.send_decision(claim, body.approval_id, body)
         except Problem as problem:
             if problem.body.status == 503:
                 raise HandBack(RETRY_S, problem.body.detail) from problem
             log.warning("decision_refused", tenant=message.tenant, by=message.sender, reason=problem.body.detail)
 
-    async def decide(self, claim: RequesterClaim, approval_id: str, word: DecideRequested, credential: str = "") -> Row:
+    async def send_decision(
+        self, claim: RequesterClaim, approval_id: str, word: DecideRequested, credential: str = ""
+    ) -> ApprovalRow:
         """Have the word signed and pass it on. credential: the person's own token, for the signer alone.
 
         Raises Problem (403, 404, 409, 422, 503), BusError.
         """
-        row = await self._index.find(claim.tenant, approval_id)
+        row = await self._index.find_row(claim.tenant, approval_id)
         if row is None:
             raise not_found("approval", approval_id, "`bulkhead approvals` lists those that wait")
-        await self._may(claim, row, word)
-        now = self._context.clock()
+        await self._check_allowed(claim, row, word)
+        now_unix_ms = self._context.clock()
         ask = SignatureRequested(
             requester=claim,
             approval_id=approval_id,
             arguments_sha256=word.arguments_sha256,
             decision=word.decision,
             reason=word.reason,
-            requested_unix_ms=now,
+            requested_unix_ms=now_unix_ms,
             credential=credential,
         )
         tenant, task = claim.tenant, row.task
-        index = f"decide/{approval_id}/{claim.person}/{word.decision}/{now}"
+        index = f"decide/{approval_id}/{claim.person}/{word.decision}/{now_unix_ms}"
         try:
             reply = await self._context.publisher.request(
                 "signer", ask, tenant=tenant, task=task, index=index, actor=claim.person
@@ -83,43 +87,43 @@ class Decisions:
             raise not_stored(error) from error
         return row
 
-    async def seen(self, claim: RequesterClaim, row: Row) -> Row:
+    async def wait_until_applied(self, claim: RequesterClaim, row: ApprovalRow) -> ApprovalRow:
         """The row as the executor took the word, if it does so soon."""
         async with asyncio.timeout(None) as patience:
             patience.reschedule(asyncio.get_running_loop().time() + SEEN_WITHIN_S)
             try:
                 while row.ended is None:
                     await asyncio.sleep(LOOK_S)
-                    row = await self._index.find(claim.tenant, row.request.approval_id) or row
+                    row = await self._index.find_row(claim.tenant, row.request.approval_id) or row
             except asyncio.CancelledError:
                 if not patience.expired():
                     raise
         return row
 
-    async def look(self, tenant: str, rows: Iterable[Row]) -> None:
+    async def mark_ended_tasks(self, tenant: str, rows: Iterable[ApprovalRow]) -> None:
         """Mark the rows whose task has ended meanwhile. Raises BusError."""
-        now = self._context.clock()
+        now_unix_ms = self._context.clock()
         for row in rows:
-            if row.state(now) == "waiting":
-                feed = await self._feeds.fresh(tenant, row.task)
+            if row.state_at(now_unix_ms) == "waiting":
+                feed = await self._feeds.fresh_feed(tenant, row.task)
                 row.task_ended = feed.view.status in task_view.ENDED
 
-    async def _may(self, claim: RequesterClaim, row: Row, word: DecideRequested) -> None:
-        asked, title = row.request, "The decision does not count"
+    async def _check_allowed(self, claim: RequesterClaim, row: ApprovalRow, word: DecideRequested) -> None:
+        request, title = row.request, "The decision does not count"
         if claim.role not in task_view.MAY_APPROVE:
             raise forbidden(claim.role, "decide about calls", "approver or operator")
-        if word.arguments_sha256 != asked.arguments_sha256:
-            what = "the digest is not that of the call: it is another call, or its arguments are others"
-            hint = f"read it (`bulkhead approvals show {asked.approval_id}`) and decide about what you see"
-            raise Problem(409, "other_arguments", title, what, hint)
-        if asked.four_eyes and word.decision == "granted" and claim.person == asked.asked_for:
-            what = f"{claim.person} asked for the task, and {asked.tool} wants a second person (four eyes)"
-            raise Problem(403, "four_eyes", title, what, "have another approver decide; you may deny it")
-        await self.look(claim.tenant, (row,))
-        state = row.state(self._context.clock())
+        if word.arguments_sha256 != request.arguments_sha256:
+            detail = "the digest is not that of the call: it is another call, or its arguments are others"
+            hint = f"read it (`bulkhead approvals show {request.approval_id}`) and decide about what you see"
+            raise Problem(409, "other_arguments", title, detail, hint)
+        if request.four_eyes and word.decision == "granted" and claim.person == request.asked_for:
+            detail = f"{claim.person} asked for the task, and {request.tool} wants a second person (four eyes)"
+            raise Problem(403, "four_eyes", title, detail, "have another approver decide; you may deny it")
+        await self.mark_ended_tasks(claim.tenant, (row,))
+        state = row.state_at(self._context.clock())
         if state == "abandoned":
-            what, hint = f"task {row.task} has ended", "submit the task again; nothing waits for the decision"
-            raise Problem(409, "already_ended", title, what, hint)
+            detail, hint = f"task {row.task} has ended", "submit the task again; nothing waits for the decision"
+            raise Problem(409, "already_ended", title, detail, hint)
         if state != "waiting":
             by = f" by {row.ended.person}" if row.ended is not None and row.ended.person else ""
             raise Problem(409, "not_waiting", title, f"it was {state}{by}", "nothing is left to decide")

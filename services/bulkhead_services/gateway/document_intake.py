@@ -23,7 +23,7 @@ from bulkhead_services.gateway import authority
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.problems import not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 DOCUMENT_TIMEOUT_S = 10.0
 """Time for the broker to store a document, which may have megabytes."""
@@ -32,66 +32,66 @@ DOCUMENT_TIMEOUT_S = 10.0
 class DocumentIntake:
     """Adds, deletes and lists documents of a tenant."""
 
-    def __init__(self, context: Context, feeds: Feeds, writes: DurableWrites) -> None:
+    def __init__(self, context: Context, feeds: InboxFeeds, writes: DurableWrites) -> None:
         self._context, self._feeds, self._writes = context, feeds, writes
-        self._ids = task_view.Ids(context.message_key)
+        self._ids = task_view.KeyedIds(context.message_key)
 
-    async def ingest(
+    async def ingest_document(
         self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str, token: str = ""
-    ) -> Feed:
+    ) -> InboxFeed:
         """Store a document and ask rag to take it in; returns the feed where the outcome appears. token: the caller's
         own, where he has one. Raises Problem."""
         tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
         # Without a key each request is a new ingestion, and rag notices unchanged content: since it was sent last, it
         # may have been replaced or deleted.
-        task = self._ids.ingestion(tenant, name, digest, key or secrets.token_hex(16))
+        task = self._ids.ingestion_id(tenant, name, digest, key or secrets.token_hex(16))
         try:
-            feed = await self._feeds.fresh(tenant, task)
+            feed = await self._feeds.fresh_feed(tenant, task)
             if feed.view.ingested is not None:
                 return feed  # The caller repeats one ingestion.
-            content = await self._writes.within(
+            content = await self._writes.write_within(
                 self._context.blobs.put(tenant, data, media_type, summary=name), DOCUMENT_TIMEOUT_S
             )
             body = DocumentIngestRequested(name=name, media_type=media_type, content=content)
-            await self._to_rag(claim, body, task, token)
+            await self._send_to_rag(claim, body, task, token)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
         return feed
 
-    async def delete(self, claim: RequesterClaim, name: str, key: str, token: str = "") -> Feed:
+    async def delete_document(self, claim: RequesterClaim, name: str, key: str, token: str = "") -> InboxFeed:
         """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
-        task = self._ids.deletion(claim.tenant, name, key or secrets.token_hex(16))
+        task = self._ids.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
         try:
-            feed = await self._feeds.fresh(claim.tenant, task)
+            feed = await self._feeds.fresh_feed(claim.tenant, task)
             if feed.view.deleted is None:
-                await self._to_rag(claim, DocumentDeleteRequested(name=name), task, token)
+                await self._send_to_rag(claim, DocumentDeleteRequested(name=name), task, token)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error
         return feed
 
-    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str, token: str) -> None:
+    async def _send_to_rag(self, claim: RequesterClaim, body: Body, task: str, token: str) -> None:
         """Send a request to rag with the caller's authority. Raises Problem, BusError."""
         index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
-        now = self._context.clock()
-        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=now, credential=token)
-        reply = await authority.asked(self._context, ask, task, index)
+        now_unix_ms = self._context.clock()
+        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=now_unix_ms, credential=token)
+        reply = await authority.request_grant(self._context, ask, task, index)
         tenant, actor, grant = claim.tenant, claim.person, reply.token
         write = self._context.publisher.send(
             "rag", body, tenant=tenant, task=task, index=index, actor=actor, grant=grant
         )
-        await self._writes.within(write)
+        await self._writes.write_within(write)
 
-    async def _ask(self, service: str, body: Body, claim: RequesterClaim, task: str, index: str) -> Body:
+    async def _request_reply(self, service: str, body: Body, claim: RequesterClaim, task: str, index: str) -> Body:
         tenant, actor, timeout_s = claim.tenant, claim.person, bounds.RPC_TIMEOUT_MS / 1000
         return await self._context.publisher.request(
             service, body, tenant=tenant, task=task, index=index, actor=actor, timeout_s=timeout_s
         )
 
-    async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
+    async def list_documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
         """A page of the tenant's documents, by name. Raises Problem (503)."""
         ask = DocumentsRequested(after=after, limit=limit)
         try:
-            reply = await self._ask("rag", ask, claim, "documents", secrets.token_hex(8))
+            reply = await self._request_reply("rag", ask, claim, "documents", secrets.token_hex(8))
         except RpcRefused as error:
             raise unavailable(f"the document store failed: {error}") from error
         except (BusUnavailable, PublishRefused) as error:

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
-from bulkhead.runtime.consume.inbound import Caused
+from bulkhead.runtime.consume.inbound import CauseFields
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack, RpcRefused
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
-from bulkhead_contracts.output import DRAFT, stricter
+from bulkhead_contracts.output import DRAFT, with_stricter_delivery
 from bulkhead_contracts.result import Label, digest_of, merge_labels
 from bulkhead_contracts.task import (
     Place,
@@ -32,12 +32,12 @@ from bulkhead_contracts.task import (
 from bulkhead_services.gateway import forks
 from bulkhead_services.gateway.admission import rules
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
-from bulkhead_services.gateway.admission.rate_limits import Spikes
-from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
+from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
 from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.feeds import INBOX, Feed, Feeds
-from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.read_model.feeds import INBOX, InboxFeed, InboxFeeds
+from bulkhead_services.gateway.settings import PublisherSettings
 
 log = Log("gateway.intake")
 FIRST_RECORD_READS = 8
@@ -55,7 +55,7 @@ def own_words(request: TaskRequested, drafted: frozenset[str] = frozenset()) -> 
     """
     texts = [("", request.objective)]
     if request.plan is not None:
-        texts += [(f"plan step {step.id}", step.text) for step in request.plan.steps]
+        texts += [(f"plan step {step.id}", step.prompt_text) for step in request.plan.steps]
     labels = (
         Label(sha256=digest_of(text), kind="objective", source=source, trust="user", observed_by="gateway")
         for source, text in texts
@@ -70,23 +70,23 @@ class Intake:
     def __init__(
         self,
         context: Context,
-        feeds: Feeds,
-        policies: Mapping[str, PublisherPolicy],
-        admission: Admission,
-        spikes: Spikes,
+        feeds: InboxFeeds,
+        policies: Mapping[str, PublisherSettings],
+        admission: RunSlotAdmission,
+        spikes: SubmissionRateLimits,
         writes: DurableWrites,
         logic: int = 1,
     ) -> None:
         self._context, self._writes, self._feeds, self._admission = context, writes, feeds, admission
         self._spikes, self._policies, self._logic = spikes, policies, logic
         self._in_flight: set[str] = set()
-        self._ids = task_view.Ids(context.message_key)
+        self._ids = task_view.KeyedIds(context.message_key)
 
     def task_id(self, claim: RequesterClaim, key: str) -> str:
         """The id of the task that a person asks for under this Idempotency-Key."""
-        return self._ids.task(claim.tenant, claim.person, key)
+        return self._ids.task_id(claim.tenant, claim.person, key)
 
-    async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
+    async def submit_request(self, request: TaskRequested, key: str) -> tuple[str, bool]:
         """Append a request durably; returns the task's id and whether it was there before.
 
         Raises Problem: 409 while a request under the same key is in progress, 422 for other content under it, 503.
@@ -95,16 +95,16 @@ class Intake:
         assert claim is not None and request.payload_sha256 is not None
         task = self.task_id(claim, key)
         if task in self._in_flight:
-            what = "a request with this Idempotency-Key is in progress"
+            detail = "a request with this Idempotency-Key is in progress"
             hint, headers = "wait a second and repeat it: the answer will be the same", {"Retry-After": "1"}
-            raise Problem(409, "idempotency_in_flight", "Request in progress", what, hint, headers=headers)
+            raise Problem(409, "idempotency_in_flight", "Request in progress", detail, hint, headers=headers)
         self._in_flight.add(task)
         try:
-            return task, await self._append(request, claim, task)
+            return task, await self._append_request(request, claim, task)
         finally:
             self._in_flight.discard(task)
 
-    async def _append(self, request: TaskRequested, claim: RequesterClaim, task: str) -> bool:
+    async def _append_request(self, request: TaskRequested, claim: RequesterClaim, task: str) -> bool:
         tenant, index, actor = claim.tenant, f"request/{task}", claim.person
         try:
             with trace.span(
@@ -114,8 +114,8 @@ class Intake:
                 write = self._context.publisher.send(
                     "gateway", request, tenant=tenant, task=task, index=index, actor=actor, expect_last_on_subject=0
                 )
-                ack = await self._writes.within(write)
-            self._feeds.accepted(claim.tenant, task, ack.sequence)
+                ack = await self._writes.write_within(write)
+            self._feeds.note_accepted(claim.tenant, task, ack.sequence)
             if not ack.duplicate:
                 return False
         except WrongLastSequence:
@@ -124,64 +124,70 @@ class Intake:
             raise not_stored(error) from error
         first = await self._first_record(claim.tenant, task)
         if first.payload_sha256 != request.payload_sha256:
-            what = f"task {task} was submitted under this key with other content"
+            detail = f"task {task} was submitted under this key with other content"
             hint = "use a new key for a new task, or repeat the first request unchanged"
-            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", what, hint)
+            raise Problem(422, "idempotency_reused", "The Idempotency-Key was used for another request", detail, hint)
         return True
 
     async def _first_record(self, tenant: str, task: str) -> TaskRequested:
         for attempt in range(FIRST_RECORD_READS):
             try:
-                found = await self._context.bus.read(INBOX, subjects.mesh("gateway", "gateway", tenant, task), limit=1)
+                stored = await self._context.bus.read(
+                    INBOX, subjects.mesh_subject("gateway", "gateway", tenant, task), limit=1
+                )
             except (BusUnavailable, PublishRefused) as error:
                 raise not_stored(error) from error
-            if found:
-                return TaskRequested.model_validate_json(found[0].body)
+            if stored:
+                return TaskRequested.model_validate_json(stored[0].body)
             await asyncio.sleep(0.02 * 2**attempt)  # A follower may lag behind the leader.
         raise unavailable("the first request under this key cannot be read yet")
 
-    async def requested(self, message: Received, request: TaskRequested, feed: Feed) -> None:
+    async def handle_request(self, message: ReceivedMessage, request: TaskRequested, feed: InboxFeed) -> None:
         """Pass a stored request on with authority, or record why not. Raises HandBack."""
         if not subjects.may_open(message.sender, message.task):
             log.warning("foreign_task_id", task=message.task, sender=message.sender)
             if feed.view.status == "unknown":  # Else it is the id of somebody's task, of which this says nothing.
-                what = f"{message.sender} may not choose the task id {message.task}"
+                reason = f"{message.sender} may not choose the task id {message.task}"
                 hint = f"publish it under a task id that begins with {message.sender}-"
-                await self._reject(message, task_view.Refusal("foreign_id", what, hint))
+                await self._reject_task(message, task_view.RequestRefusal("foreign_id", reason, hint))
             return
         if feed.view.request_sequence != message.sequence:
             log.warning("second_request_ignored", task=message.task, sender=message.sender)
             return
         if feed.view.status not in ("requested", "queued"):
             return  # Its ack was lost. What was refused stays refused, also when it would be taken now.
-        claim = self._submitter(message)
-        if (misplaced := rules.misplaced(message.sender, request)) is not None:
-            claim = task_view.Refusal(*misplaced)
-        if isinstance(claim, task_view.Refusal):
-            await self._reject(message, claim)
+        claim = self._allowed_submitter(message)
+        if (misplaced := rules.refuse_misplaced_plan(message.sender, request)) is not None:
+            claim = task_view.RequestRefusal(*misplaced)
+        if isinstance(claim, task_view.RequestRefusal):
+            await self._reject_task(message, claim)
             return
-        standing = await self._admission.enter(message, claim.person)
+        standing = await self._admission.request_place(message, claim.person)
         if standing == "unknown":
-            what = "your tenant has as many tasks waiting as it may"
+            reason = "your tenant has as many tasks waiting as it may"
             hint = "submit it again under a new task id when some have begun, or have the tenant's quota changed"
-            await self._reject(message, task_view.Refusal("queue_full", what, hint))
+            await self._reject_task(message, task_view.RequestRefusal("queue_full", reason, hint))
         elif standing == "runs":
-            await self._begin(message, request, claim, message.time_unix_ms)
+            await self._begin_task(message, request, claim, message.time_unix_ms)
 
-    def _submitter(self, message: Received) -> RequesterClaim | task_view.Refusal:
+    def _allowed_submitter(self, message: ReceivedMessage) -> RequesterClaim | task_view.RequestRefusal:
         """The requester, if allowed now. A program's message is counted once, at its first delivery."""
         claim = task_view.requester_of(message, self._policies)
-        if isinstance(claim, task_view.Refusal):
+        if isinstance(claim, task_view.RequestRefusal):
             return claim
         if claim.role not in task_view.MAY_SUBMIT:
-            what = f"the role {claim.role} may not submit tasks"
-            return task_view.Refusal("forbidden", what, "ask for the role submitter or operator")
+            reason = f"the role {claim.role} may not submit tasks"
+            return task_view.RequestRefusal("forbidden", reason, "ask for the role submitter or operator")
         if message.sender == "gateway" or message.attempts > 1:
             return claim
-        fast = self._spikes.take("bus", claim.tenant, claim.person, message.time_unix_ms)
-        return task_view.Refusal("too_many_tasks", fast.message, fast.hint) if fast is not None else claim
+        exceeded = self._spikes.count_submission("bus", claim.tenant, claim.person, message.time_unix_ms)
+        return (
+            task_view.RequestRefusal("too_many_tasks", exceeded.message, exceeded.hint)
+            if exceeded is not None
+            else claim
+        )
 
-    async def released(self, message: Received, feed: Feed) -> None:
+    async def handle_release(self, message: ReceivedMessage, feed: InboxFeed) -> None:
         """Begin a task that waited and now has a place, from its stored request. Raises HandBack."""
         request, opening = feed.view.request, feed.opening
         if request is None or opening is None or feed.view.status in task_view.ENDED:
@@ -189,53 +195,57 @@ class Intake:
             return
         claim = task_view.requester_of(opening, self._policies)
         opening = replace(opening, attempts=message.attempts)
-        if isinstance(claim, task_view.Refusal):
-            await self._reject(opening, claim)  # A publisher whose policy went while its task waited.
+        if isinstance(claim, task_view.RequestRefusal):
+            await self._reject_task(opening, claim)  # A publisher whose policy went while its task waited.
         else:
-            await self._begin(opening, request, claim, message.time_unix_ms)
+            await self._begin_task(opening, request, claim, message.time_unix_ms)
 
-    async def placed(self, message: Received, body: PlacesGiven) -> None:
+    async def carry_out_decision(self, message: ReceivedMessage, body: PlacesGiven) -> None:
         """Carry out a decision about places: tasks begin, or end after too long a wait. Raises BusError."""
         waited = [place for place in body.given if place.queued]
         for start in range(0, len(waited), AT_ONCE):
-            await asyncio.gather(*(self._release(place, message) for place in waited[start : start + AT_ONCE]))
+            await asyncio.gather(*(self._release_task(place, message) for place in waited[start : start + AT_ONCE]))
         for row in body.dropped:
             end, index = task_view.never_begun(row, message.time_unix_ms), f"dropped/{row.tenant}/{row.task}"
-            to: Caused = {"tenant": row.tenant, "task": row.task, "cause": message.envelope.id}
+            to: CauseFields = {"tenant": row.tenant, "task": row.task, "cause": message.envelope.id}
             if subjects.is_of_doors(row.task):
                 await self._context.publisher.send("doors", end, **to, index=f"{index}/doors")
             await self._context.publisher.send("gateway", end, **to, index=index)
 
-    async def _release(self, place: Place, message: Received) -> None:
-        to: Caused = {"tenant": place.tenant, "task": place.task, "cause": message.envelope.id}
+    async def _release_task(self, place: Place, message: ReceivedMessage) -> None:
+        to: CauseFields = {"tenant": place.tenant, "task": place.task, "cause": message.envelope.id}
         body, index = TaskReleased(request=place.request), f"released/{place.tenant}/{place.task}"
         await self._context.publisher.send("gateway", body, **to, index=index, actor=place.person)
 
-    async def _begin(
-        self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
+    async def _begin_task(
+        self, message: ReceivedMessage, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
     ) -> None:
         """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises HandBack."""
-        taken = await forks.taken(self._context, message.tenant, message.task, request) if request.fork else None
-        if isinstance(taken, task_view.Refusal):
-            if taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
+        inherited = (
+            await forks.inherit_results(self._context, message.tenant, message.task, request) if request.fork else None
+        )
+        if isinstance(inherited, task_view.RequestRefusal):
+            if inherited.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
                 # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
-                raise HandBack(forks.LOOK_AGAIN_S, taken.message)
-            await self._reject(message, taken)
+                raise HandBack(forks.LOOK_AGAIN_S, inherited.message)
+            await self._reject_task(message, inherited)
             return
-        reply = await self._grant(message, claim, request, taken, began_unix_ms)
-        if isinstance(reply, task_view.Refusal):
-            await self._reject(message, reply)
+        reply = await self._request_grant(message, claim, request, inherited, began_unix_ms)
+        if isinstance(reply, task_view.RequestRefusal):
+            await self._reject_task(message, reply)
             return
-        if taken and (refusal := forks.repeats(taken, request, reply.tools)) is not None:
-            await self._reject(message, refusal)
+        if inherited and (refusal := forks.refuse_repeated_writes(inherited, request, reply.tools)) is not None:
+            await self._reject_task(message, refusal)
             return
         # A fork is delivered no looser than the task that it forks.
-        output = stricter(stricter(reply.output or DRAFT, request.delivery), taken.delivery if taken else None)
-        if (refused := rules.refused(request, reply.input, output)) is not None:
-            await self._reject(message, task_view.Refusal(*refused))
+        output = with_stricter_delivery(
+            with_stricter_delivery(reply.output or DRAFT, request.delivery), inherited.delivery if inherited else None
+        )
+        if (refused := rules.find_broken_rule(request, reply.input, output)) is not None:
+            await self._reject_task(message, task_view.RequestRefusal(*refused))
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
-        said = own_words(request, taken.drafted if taken else frozenset())
+        own_labels = own_words(request, inherited.drafted if inherited else frozenset())
         body = TaskSubmitted(
             objective=objective,
             limits=reply.limits or request.limits,
@@ -243,30 +253,36 @@ class Intake:
             tools=reply.tools,
             check=request.check,
             plan=request.plan,
-            given=taken.given if taken else (),
+            given=inherited.given if inherited else (),
             output=output if output != DRAFT else None,
             route=request.route,
             left_out=reply.left_out,
-            labels=tuple(self._context.signer.label(label, message.tenant, message.task) for label in said),
+            labels=tuple(self._context.signer.sign_label(label, message.tenant, message.task) for label in own_labels),
             replan=request.replan,
             delegated=reply.delegated,
             roles=reply.roles,
         )
         if (refusal := forks.too_large(len(body.encode()))) is not None:
-            await self._reject(message, refusal)
+            await self._reject_task(message, refusal)
             return
         await self._context.publisher.send(
-            "planner", body, **message.caused, first=True, actor=claim.person, grant=reply.token, logic=self._logic
+            "planner",
+            body,
+            **message.cause_fields,
+            first=True,
+            actor=claim.person,
+            grant=reply.token,
+            logic=self._logic,
         )
 
-    async def _grant(
+    async def _request_grant(
         self,
-        message: Received,
+        message: ReceivedMessage,
         claim: RequesterClaim,
         request: TaskRequested,
-        taken: forks.Taken | None,
+        taken: forks.ForkInheritance | None,
         began_unix_ms: int,
-    ) -> GrantReplied | task_view.Refusal:
+    ) -> GrantReplied | task_view.RequestRefusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
         steps = request.plan.steps if request.plan is not None else ()
         roles = {step.role for step in steps if not step.adopted}
@@ -287,30 +303,32 @@ class Intake:
         )
         try:
             reply = await self._context.publisher.request(
-                "signer", ask, **message.caused, actor=claim.person, timeout_s=bounds.RPC_TIMEOUT_MS / 1000
+                "signer", ask, **message.cause_fields, actor=claim.person, timeout_s=bounds.RPC_TIMEOUT_MS / 1000
             )
         except BusUnavailable as error:
             raise HandBack(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
         except RpcRefused as error:
             if message.attempts < SIGNER_ATTEMPTS:
                 raise HandBack(SIGNER_RETRY_S, f"the signer failed: {error}") from error
-            what = f"no authority could be signed: {error}"
-            return task_view.Refusal("signer_failed", what, "look at the signer's log, then submit the task again")
+            reason = f"no authority could be signed: {error}"
+            return task_view.RequestRefusal(
+                "signer_failed", reason, "look at the signer's log, then submit the task again"
+            )
         assert isinstance(reply, GrantReplied)
         if not reply.granted:
             hint = reply.hint or "ask for less, or have the tenant's policy changed"
-            return task_view.Refusal(reply.code or "refused", reply.reason or "the signer refused", hint)
+            return task_view.RequestRefusal(reply.code or "refused", reply.reason or "the signer refused", hint)
         return reply
 
-    async def _reject(self, message: Received, refusal: task_view.Refusal) -> None:
-        what, hint = (text[: bounds.MAX_REASON_CHARS] for text in (refusal.message, refusal.hint))
-        body = TaskRejected(code=refusal.code[: bounds.MAX_NAME_CHARS], message=what, hint=hint)
+    async def _reject_task(self, message: ReceivedMessage, refusal: task_view.RequestRefusal) -> None:
+        reason, hint = (text[: bounds.MAX_REASON_CHARS] for text in (refusal.message, refusal.hint))
+        body = TaskRejected(code=refusal.code[: bounds.MAX_NAME_CHARS], message=reason, hint=hint)
         log.info("task_rejected", task=message.task, code=refusal.code)
         if message.sender == subjects.DOORS:
-            await self._context.publisher.send("doors", body, **message.caused, index="rejected/doors")
-        await self._context.publisher.send("gateway", body, **message.caused, index="rejected")
+            await self._context.publisher.send("doors", body, **message.cause_fields, index="rejected/doors")
+        await self._context.publisher.send("gateway", body, **message.cause_fields, index="rejected")
 
-    async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:
+    async def handle_cancel(self, message: ReceivedMessage, body: TaskCancelRequested, feed: InboxFeed) -> None:
         """Pass a cancel on once the planner has the task; sooner it would wait there for a task that may never come.
 
         In: a person's cancel, whose role HTTP has checked, or a publisher's, whose tenant and role are checked here.
@@ -318,7 +336,7 @@ class Intake:
         actor = message.envelope.actor
         if message.sender != "gateway":
             claim = task_view.requester_of(message, self._policies)
-            if isinstance(claim, task_view.Refusal) or claim.role not in task_view.MAY_SUBMIT:
+            if isinstance(claim, task_view.RequestRefusal) or claim.role not in task_view.MAY_SUBMIT:
                 log.warning("cancel_refused", task=message.task, sender=message.sender)
                 return
             actor = claim.person
@@ -327,17 +345,17 @@ class Intake:
             log.info("cancel_without_task", task=message.task, status=view.status)
             return
         if view.status in ("requested", "queued"):
-            if await self._admission.leave(message, body.reason) == "over":
+            if await self._admission.withdraw_task(message, body.reason) == "over":
                 return
             raise HandBack(CANCEL_RETRY_S, "the planner does not have the task yet")
-        await self._context.publisher.send("planner", body, **message.caused, actor=actor)
+        await self._context.publisher.send("planner", body, **message.cause_fields, actor=actor)
 
-    async def cancel(self, claim: RequesterClaim, feed: Feed, reason: str) -> PubAck:
+    async def request_cancel(self, claim: RequesterClaim, feed: InboxFeed, reason: str) -> PubAck:
         """Ask for the end of a task, durably. Repeating is harmless. Raises Problem (503)."""
         body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
         try:
-            place: Caused = {"tenant": feed.tenant, "task": feed.task, "cause": feed.view.request_id}
+            place: CauseFields = {"tenant": feed.tenant, "task": feed.task, "cause": feed.view.request_id}
             write = self._context.publisher.send("gateway", body, **place, index="cancel", actor=claim.person)
-            return await self._writes.within(write)
+            return await self._writes.write_within(write)
         except (BusUnavailable, PublishRefused) as error:
             raise not_stored(error) from error

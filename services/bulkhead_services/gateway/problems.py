@@ -52,8 +52,8 @@ class Problem(Exception):
         texts = {"type": TYPE_PREFIX + code, "title": title, "detail": detail, "hint": hint}
         self.body = ProblemDetails(**texts, status=status, code=code, errors=errors, limit=limit)
 
-    def response(self) -> JSONResponse:
-        """As an HTTP answer."""
+    def to_response(self) -> JSONResponse:
+        """The error as an HTTP answer."""
         body = self.body.model_dump(mode="json", exclude_none=True)
         return JSONResponse(body, self.body.status, self.headers, MEDIA_TYPE)
 
@@ -103,8 +103,10 @@ def unavailable(detail: str, hint: str = "nothing was lost; ask again in a momen
 def not_stored(error: BusError) -> Problem:
     """503: the broker refused a write, or did not confirm it."""
     if isinstance(error, PublishRefused):
-        what = f"the message broker refused to store it: {error}"
-        return unavailable(what, "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right")
+        detail = f"the message broker refused to store it: {error}"
+        return unavailable(
+            detail, "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right"
+        )
     return unavailable(
         f"the message broker does not answer: {error}",
         "nothing that was acknowledged is lost; repeat it, under the same Idempotency-Key if it has one, and it counts "

@@ -25,7 +25,7 @@ class Sessions:
         self.lasts_s = lasts_s
         self._box = AESGCM(hashlib.blake2b(key, digest_size=32, person=b"bulkhead-session").digest())
 
-    def sealed(self, digest: str, now_unix_ms: int) -> str:
+    def seal_token(self, digest: str, now_unix_ms: int) -> str:
         """A token for the owner of the API key with this SHA-256 digest (hexadecimal)."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         body = _BODY.pack(now_unix_ms + self.lasts_s * 1_000, bytes.fromhex(digest))

@@ -11,7 +11,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract, Name, Token
 
 
-class PublisherPolicy(Contract):
+class PublisherSettings(Contract):
     """The person and role behind an outside publisher's key (`pub_<name>` on the bus)."""
 
     tenant: Token
@@ -19,8 +19,8 @@ class PublisherPolicy(Contract):
     role: Literal["submitter", "operator"] = "submitter"
 
 
-class SubscriberPolicy(Contract):
-    """Whose events an outside subscriber (`sub_<name>`) is told, and which (`task.ended`)."""
+class SubscriberSettings(Contract):
+    """The tenant whose events an outside subscriber (`sub_<name>`) is told, and which (`task.ended`)."""
 
     tenant: Token
     events: tuple[str, ...]
@@ -48,8 +48,8 @@ class Settings(CallerSettings):
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     http_file: Path | None = None
-    publishers: dict[str, PublisherPolicy] = {}
-    subscribers: dict[str, SubscriberPolicy] = {}
+    publishers: dict[str, PublisherSettings] = {}
+    subscribers: dict[str, SubscriberSettings] = {}
     publishers_file: Path | None = None
     webhook_events: WebhookEvents = {}
     session_s: int = Field(default=8 * 3600, ge=60, le=7 * 24 * 3600)

@@ -16,7 +16,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.identity import LOGINS_BOOK, LoginDecided
-from bulkhead_services.identity.core import Admission, Question, Refusal, told
+from bulkhead_services.identity.core import LoginAdmission, LoginQuestion, LoginRefusal, clean_word
 
 log = Log("logins")
 
@@ -32,7 +32,7 @@ Kind = tuple[str, str, str]
 REST: Kind = ("", "", "")
 
 
-class Audit:
+class LoginAudit:
     """Tells the journal and the log."""
 
     def __init__(self, publisher: Publisher, clock: Callable[[], int]) -> None:
@@ -51,16 +51,16 @@ class Audit:
         self._lost_since = 0
 
     @property
-    def waiting(self) -> int:
-        """How many facts are not stored yet."""
+    def waiting_facts(self) -> int:
+        """Number of facts that are not stored yet."""
         return len(self._waiting)
 
-    def granted(self, admission: Admission, question: Question) -> None:
+    def record_granted(self, admission: LoginAdmission, question: LoginQuestion) -> None:
         """A client was let in. The first by a token from a host is told at once, the others as a count."""
         self._turn_window()
-        claims, now = admission.claims, self._clock()
+        claims, now_unix_ms = admission.claims, self._clock()
         kind: Kind = (claims.subject, claims.token_id, question.host)
-        if _counted(self._granted, kind, now):
+        if _is_counted(self._granted, kind, now_unix_ms):
             return
         fact = LoginDecided(
             granted=True,
@@ -73,28 +73,28 @@ class Audit:
             host=question.host,
             broker=question.broker,
             expires_unix_ms=claims.expires_s * 1000,
-            since_unix_ms=now,
-            decided_unix_ms=now,
+            since_unix_ms=now_unix_ms,
+            decided_unix_ms=now_unix_ms,
         )
-        self._put(fact)
+        self._queue_fact(fact)
         if len(self._granted) < MAX_GRANTS:
             self._granted[kind] = fact.model_copy(update={"count": 0})
         log.info("login_granted", login=admission.service, client=question.client, host=question.host, pod=claims.pod)
 
-    def refused(self, refusal: Refusal, question: Question) -> None:
+    def record_refused(self, refusal: LoginRefusal, question: LoginQuestion) -> None:
         """A client was not let in. The first of a kind is told at once, the others as a count."""
         self._turn_window()
         subject = refusal.claims.subject if refusal.claims is not None else ""
         kind: Kind = (refusal.code, subject, question.host)
         if kind not in self._refused and len(self._refused) >= MAX_KINDS:
             kind = REST
-        now = self._clock()
-        if _counted(self._refused, kind, now):
+        now_unix_ms = self._clock()
+        if _is_counted(self._refused, kind, now_unix_ms):
             return
         fact = LoginDecided(
             granted=False,
             code=refusal.code if kind != REST else "many",
-            reason=told(f"{refusal.reason}; {refusal.hint}", bounds.MAX_REASON_CHARS)
+            reason=clean_word(f"{refusal.reason}; {refusal.hint}", bounds.MAX_REASON_CHARS)
             if kind != REST
             else "more kinds of refusals than are told apart",
             subject=subject if kind != REST else "",
@@ -102,31 +102,31 @@ class Audit:
             client=question.client if kind != REST else "",
             host=question.host if kind != REST else "",
             broker=question.broker,
-            since_unix_ms=now,
-            decided_unix_ms=now,
+            since_unix_ms=now_unix_ms,
+            decided_unix_ms=now_unix_ms,
         )
         log.warning("login_refused", code=fact.code, reason=fact.reason, token_of=fact.subject, host=fact.host)
-        self._put(fact)
+        self._queue_fact(fact)
         self._refused[kind] = fact.model_copy(update={"count": 0})
 
     def _turn_window(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._began >= WINDOW_S:
-            self._began = now
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._began >= WINDOW_S:
+            self._began = now_s
             granted, refused = self._granted, self._refused
             self._granted, self._refused = {}, {}
             for fact in granted.values():
                 if fact.count:
-                    self._put(fact)
+                    self._queue_fact(fact)
                     log.info("logins_granted", login=fact.service, more=fact.count, host=fact.host, pod=fact.pod)
             for fact in refused.values():
                 if fact.count:
-                    self._put(fact)
+                    self._queue_fact(fact)
                     log.warning(
                         "logins_refused", code=fact.code, more=fact.count, token_of=fact.subject, host=fact.host
                     )
 
-    def _put(self, fact: LoginDecided) -> None:
+    def _queue_fact(self, fact: LoginDecided) -> None:
         if len(self._waiting) >= MAX_WAITING:
             self._lost_since = self._lost_since if self.lost else fact.decided_unix_ms
             self.lost += fact.count
@@ -142,11 +142,16 @@ class Audit:
         lost, self.lost = self.lost, 0
         log.error("login_facts_lost", decisions=lost, since_unix_ms=self._lost_since)
         reason = "no other fact tells of these decisions: the journal took none for a while; the broker logs refusals"
-        now = self._clock()
+        now_unix_ms = self._clock()
         since = self._lost_since
-        self._put(
+        self._queue_fact(
             LoginDecided(
-                granted=False, code="facts_lost", reason=reason, count=lost, since_unix_ms=since, decided_unix_ms=now
+                granted=False,
+                code="facts_lost",
+                reason=reason,
+                count=lost,
+                since_unix_ms=since,
+                decided_unix_ms=now_unix_ms,
             )
         )
 
@@ -160,22 +165,22 @@ class Audit:
                     await asyncio.wait_for(self._more.wait(), WINDOW_S)
                 self._turn_window()
                 continue
-            if await self._store(self._waiting[0]):
+            if await self._store_fact(self._waiting[0]):
                 self._waiting.popleft()
                 self._number += 1
                 self._tell_lost()
             else:
                 await asyncio.sleep(AGAIN_S)
 
-    async def settle(self) -> None:
+    async def wait_until_stored(self) -> None:
         """Wait until the facts are stored, SETTLE_S at most."""
         self._began = 0.0
         self._turn_window()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._none.wait(), SETTLE_S)
 
-    async def _store(self, fact: LoginDecided) -> bool:
-        """Whether it is stored. The same number gives the same ids: a repeat is not stored twice."""
+    async def _store_fact(self, fact: LoginDecided) -> bool:
+        """True when it is stored. The same number gives the same ids: a repeat is not stored twice."""
         try:
             await self._publisher.send(
                 catalog.JOURNAL,
@@ -192,9 +197,9 @@ class Audit:
         return True
 
 
-def _counted(rows: dict[Kind, LoginDecided], kind: Kind, now: int) -> bool:
-    """Whether this window has told of one like it, so that it only counts."""
-    known = rows.get(kind)
-    if known is not None:
-        rows[kind] = known.model_copy(update={"count": known.count + 1, "decided_unix_ms": now})
-    return known is not None
+def _is_counted(rows: dict[Kind, LoginDecided], kind: Kind, now: int) -> bool:
+    """True when this window has told of one like it, so that it only counts."""
+    earlier = rows.get(kind)
+    if earlier is not None:
+        rows[kind] = earlier.model_copy(update={"count": earlier.count + 1, "decided_unix_ms": now})
+    return earlier is not None

@@ -27,8 +27,8 @@ MAX_KEYS = 64
 MIN_RSA_BITS = 2048
 
 
-class KeysUnavailable(Exception):
-    """No key set could be read so far; the message says why."""
+class KeySetUnavailable(Exception):
+    """Failure to read any key set so far; the message says why."""
 
 
 class KeySet:
@@ -43,36 +43,36 @@ class KeySet:
         """Why it could not be read the last time; "" when it could."""
 
     @property
-    def known(self) -> int:
-        """How many keys are at hand."""
+    def key_count(self) -> int:
+        """Number of keys at hand."""
         return len(self._keys)
 
-    async def key(self, kid: str) -> jwt.PyJWK | None:
-        """The key of this id; None where there is none. Raises KeysUnavailable."""
-        now = asyncio.get_running_loop().time()
-        if now - self._tried_at > AGAIN_S and (kid not in self._keys or now - self._read_at > MAX_AGE_S):
+    async def find_key(self, kid: str) -> jwt.PyJWK | None:
+        """The key of this id; None where there is none. Raises KeySetUnavailable."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._tried_at > AGAIN_S and (kid not in self._keys or now_s - self._read_at > MAX_AGE_S):
             self._read_once()
         if self._reading is not None and not self._reading.done() and kid not in self._keys:
             # Those who come while it is read wait for the same answer, and not for one each.
             await asyncio.shield(self._reading)
         if not self._keys:
-            raise KeysUnavailable(self.trouble or "it was not read yet")
+            raise KeySetUnavailable(self.trouble or "it was not read yet")
         return self._keys.get(kid)
 
-    async def read(self) -> None:
+    async def read_keys(self) -> None:
         """Read the set, or wait for who does; what cannot be read leaves the one before."""
         await asyncio.shield(self._read_once())
 
     def _read_once(self) -> "asyncio.Task[None]":
         """One read at a time: an older answer never comes after a newer, nor do slow ones add up."""
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
+            self._reading = asyncio.create_task(self._read_and_keep())
         return self._reading
 
-    async def _read(self) -> None:
+    async def _read_and_keep(self) -> None:
         self._tried_at = asyncio.get_running_loop().time()
         try:
-            self._keys = _usable(await self._content())
+            self._keys = _usable_keys(await self._read_content())
         except (OSError, ValueError, RecursionError, httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError) as error:
             self.trouble = f"the key set cannot be read: {error or type(error).__name__}"
             log.error("key_set_unreadable", reason=self.trouble, keys=len(self._keys), then="it is tried again")
@@ -81,58 +81,58 @@ class KeySet:
             log.info("key_set_read", keys=len(self._keys))
         self.trouble, self._read_at = "", self._tried_at
 
-    async def _content(self) -> bytes:
+    async def _read_content(self) -> bytes:
         settings = self._settings
         if settings.key_set_file is not None:
-            return _head(settings.key_set_file)
+            return _read_bounded(settings.key_set_file)
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                return await self._fetched()
+                return await self._fetch_content()
         except (TimeoutError, httpx.TimeoutException) as error:
             raise ValueError(f"{settings.key_set_url} has not answered within {FETCH_TIMEOUT_S:g} s") from error
 
-    async def _fetched(self) -> bytes:
+    async def _fetch_content(self) -> bytes:
         settings = self._settings
         tls = ssl.create_default_context(cafile=str(settings.key_set_ca_file) if settings.key_set_ca_file else None)
         headers = {"Accept": "application/jwk-set+json, application/json"}
         if settings.key_set_bearer_file is not None:
             # Read anew: Kubernetes exchanges it, too.
-            headers["Authorization"] = f"Bearer {_head(settings.key_set_bearer_file).decode().strip()}"
+            headers["Authorization"] = f"Bearer {_read_bounded(settings.key_set_bearer_file).decode().strip()}"
         async with (
             httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, verify=tls, trust_env=False) as client,
             client.stream("GET", settings.key_set_url, headers=headers) as answer,
         ):
             answer.raise_for_status()
-            found = b""
+            content = b""
             async for part in answer.aiter_bytes():
-                found += part
-                if len(found) > MAX_BYTES:
+                content += part
+                if len(content) > MAX_BYTES:
                     raise ValueError(f"it has more than {MAX_BYTES} bytes")
-            return found
+            return content
 
 
-def _head(path: Path) -> bytes:
+def _read_bounded(path: Path) -> bytes:
     with path.open("rb") as file:
-        found = file.read(MAX_BYTES + 1)
-    if len(found) > MAX_BYTES:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise ValueError(f"{path} has more than {MAX_BYTES} bytes")
-    return found
+    return content
 
 
-def _usable(content: bytes) -> dict[str, jwt.PyJWK]:
+def _usable_keys(content: bytes) -> dict[str, jwt.PyJWK]:
     """Public RSA and P-256 keys with an id, for signatures. Raises ValueError where there is none."""
     document = json.loads(content)
     rows = document.get("keys") if isinstance(document, dict) else None
-    found: dict[str, jwt.PyJWK] = {}
+    keys: dict[str, jwt.PyJWK] = {}
     for row in rows[:MAX_KEYS] if isinstance(rows, list) else ():
-        if isinstance(row, dict) and (key := _key(row)) is not None:
-            found[row["kid"]] = key
-    if not found:
+        if isinstance(row, dict) and (key := _usable_key(row)) is not None:
+            keys[row["kid"]] = key
+    if not keys:
         raise ValueError("it holds no RSA key (of 2,048 bits or more) and no P-256 key with an id")
-    return found
+    return keys
 
 
-def _key(row: dict[str, object]) -> jwt.PyJWK | None:
+def _usable_key(row: dict[str, object]) -> jwt.PyJWK | None:
     """A key that may verify tokens; None for another kind. Only public ones are given away."""
     algorithm = {"RSA": "RS256", "EC": "ES256"}.get(str(row.get("kty")))
     named = isinstance(row.get("kid"), str) and row["kid"]

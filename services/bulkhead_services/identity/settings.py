@@ -33,11 +33,13 @@ class Settings(ServiceSettings):
 
     def start_problems(self) -> list[str]:
         """Settings that would let tokens of anybody pass, or none."""
-        found = []
+        problems = []
         if not self.token_issuer:
-            found.append("setting BULKHEAD_TOKEN_ISSUER is required: tokens of any issuer would pass otherwise")
+            problems.append("setting BULKHEAD_TOKEN_ISSUER is required: tokens of any issuer would pass otherwise")
         if bool(self.key_set_url) == (self.key_set_file is not None):
-            found.append("set one of BULKHEAD_KEY_SET_URL and BULKHEAD_KEY_SET_FILE: the keys that sign tokens")
+            problems.append("set one of BULKHEAD_KEY_SET_URL and BULKHEAD_KEY_SET_FILE: the keys that sign tokens")
         if self.key_set_url and not self.key_set_url.startswith("https://"):
-            found.append("setting BULKHEAD_KEY_SET_URL must begin with https://: who alters the answer lets himself in")
-        return found
+            problems.append(
+                "setting BULKHEAD_KEY_SET_URL must begin with https://: who alters the answer lets himself in"
+            )
+        return problems

@@ -1,15 +1,16 @@
-"""Projected service-account tokens: verified by the key set, each gives its claims or a refusal that says what to do.
+"""Projected service-account tokens: verified by the key set, each gives its claims or a refusal that says what
+to do.
 
-In: a token as the client sent it. Out: Claims, or a Refusal. RS256 and ES256 alone: what a token's header says chooses
-among these and no more.
+In: a token as the client sent it. Out: TokenClaims, or a LoginRefusal. RS256 and ES256 alone: what a token's
+header says chooses among these and no more.
 """
 
 from typing import Any
 
 import jwt
 
-from bulkhead_services.identity.core import Claims, Refusal, told
-from bulkhead_services.identity.key_set import KeySet, KeysUnavailable
+from bulkhead_services.identity.core import LoginRefusal, TokenClaims, clean_word
+from bulkhead_services.identity.key_set import KeySet, KeySetUnavailable
 from bulkhead_services.identity.settings import Settings
 
 ALGORITHMS = ("RS256", "ES256")
@@ -46,36 +47,38 @@ _REFUSALS: dict[type[jwt.PyJWTError], tuple[str, str, str]] = {
 }
 
 
-class Tokens:
+class LoginTokenVerifier:
     """Verifies tokens."""
 
     def __init__(self, settings: Settings, keys: KeySet) -> None:
         self._settings, self._keys = settings, keys
 
-    async def verify(self, token: str) -> Claims | Refusal:
-        """What a token says, or why it counts for nothing."""
+    async def verify_token(self, token: str) -> TokenClaims | LoginRefusal:
+        """Claims of a token, or why it counts for nothing."""
         if not token:
-            return Refusal("no_token", "the client showed no token", OWN)
+            return LoginRefusal("no_token", "the client showed no token", OWN)
         if len(token) > MAX_TOKEN_CHARS:
-            return Refusal("token_malformed", f"the token has more than {MAX_TOKEN_CHARS} characters", OWN)
+            return LoginRefusal("token_malformed", f"the token has more than {MAX_TOKEN_CHARS} characters", OWN)
         try:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS:
                 raise jwt.InvalidAlgorithmError
             kid = header.get("kid")
-            key = await self._keys.key(kid) if isinstance(kid, str) else None
+            key = await self._keys.find_key(kid) if isinstance(kid, str) else None
             if key is None:
                 hint = "wait until identity has read the key set again, or mount a token of this cluster"
-                return Refusal("unknown_key", "the token is signed with a key that is not in the cluster's set", hint)
-            return self._claims(jwt.decode(token, key, **self._wanted()))
-        except KeysUnavailable as error:
+                return LoginRefusal(
+                    "unknown_key", "the token is signed with a key that is not in the cluster's set", hint
+                )
+            return self._claims_of(jwt.decode(token, key, **self._decode_options()))
+        except KeySetUnavailable as error:
             hint = "mend BULKHEAD_KEY_SET_URL or _FILE of identity, its CA or its right to read the set"
-            return Refusal("keys_unavailable", str(error), hint)
+            return LoginRefusal("keys_unavailable", str(error), hint)
         except jwt.PyJWTError as error:
-            found = next((row for kind, row in _REFUSALS.items() if isinstance(error, kind)), None)
-            return Refusal(*(found or ("token_malformed", "the token cannot be read as a JWT", OWN)))
+            refusal_words = next((row for kind, row in _REFUSALS.items() if isinstance(error, kind)), None)
+            return LoginRefusal(*(refusal_words or ("token_malformed", "the token cannot be read as a JWT", OWN)))
 
-    def _wanted(self) -> dict[str, Any]:
+    def _decode_options(self) -> dict[str, Any]:
         settings = self._settings
         return {
             "algorithms": list(ALGORITHMS),
@@ -85,14 +88,14 @@ class Tokens:
             "leeway": settings.token_leeway_s,
         }
 
-    def _claims(self, claims: dict[str, Any]) -> Claims:
+    def _claims_of(self, claims: dict[str, Any]) -> TokenClaims:
         of_cluster = claims.get("kubernetes.io")
         pod = of_cluster.get("pod") if isinstance(of_cluster, dict) else None
         name = pod.get("name") if isinstance(pod, dict) else None
-        return Claims(
-            subject=told(claims["sub"]),
+        return TokenClaims(
+            subject=clean_word(claims["sub"]),
             issued_s=int(claims["iat"]),
             expires_s=int(claims["exp"]),
-            token_id=told(claims.get("jti")),
-            pod=told(name),
+            token_id=clean_word(claims.get("jti")),
+            pod=clean_word(name),
         )

@@ -9,14 +9,14 @@ from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Bus, Live, LiveSubscription
-from bulkhead.runtime.background import cancel
+from bulkhead.bus.port import Bus, LiveMessage, LiveSubscription
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.doer.protocol import Job
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
-from bulkhead_services.model_gateway.providers.port import Fault
+from bulkhead_services.model_gateway.providers.port import ProviderFault
 
-ABANDONED = Fault(
+ABANDONED = ProviderFault(
     "abandoned",
     "nobody followed the call any more, and it was cut",
     "send the request again to have it made anew",
@@ -28,8 +28,8 @@ Place = tuple[str, str, str]
 """Tenant, task, call."""
 
 
-class Abandoned:
-    """What this replica hears."""
+class AbandonedCalls:
+    """Notices that this replica hears."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -41,28 +41,28 @@ class Abandoned:
     async def start(self) -> None:
         """Listen. Raises BusError."""
         self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.>", PENDING)
-        self._task = asyncio.create_task(self._run(self._subscription))
+        self._task = asyncio.create_task(self._hear_notices(self._subscription))
 
     async def stop(self) -> None:
         """End."""
         if self._task is not None:
-            await cancel(self._task)
+            await cancel_tasks(self._task)
         if self._subscription is not None:
             await self._subscription.close()
 
-    def event(self, job: Job[ModelCallRequested]) -> asyncio.Event:
+    def event_of(self, job: Job[ModelCallRequested]) -> asyncio.Event:
         """Set once nobody follows this call."""
         place = (job.tenant, job.task, job.request.call_id)
-        found = self._events.get(place)
-        if found is None:
-            found = self._events[place] = asyncio.Event()
-        return found
+        event = self._events.get(place)
+        if event is None:
+            event = self._events[place] = asyncio.Event()
+        return event
 
-    async def _run(self, subscription: LiveSubscription) -> None:
+    async def _hear_notices(self, subscription: LiveSubscription) -> None:
         async for live in subscription:
-            self.hear(live)
+            self.hear_notice(live)
 
-    def hear(self, live: Live) -> None:
+    def hear_notice(self, live: LiveMessage) -> None:
         """Notices of other kinds are of digits alone."""
         parts = live.subject.split(".")
         if len(parts) != 4 or live.body.isdigit() or not subjects.is_of_doors(parts[3]):

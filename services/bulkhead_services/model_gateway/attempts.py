@@ -1,6 +1,6 @@
-"""Attempts at one answer: reserve, call, settle, and again after a pause. Enters: what to render. Leaves: an Outcome.
+"""Attempts at one answer: reserve, call, settle, and again after a pause. In: what to render. Out: an outcome.
 
-This is the one layer that retries. Money is reserved before every attempt and each is settled by what it used.
+This is the one layer that retries. Money is reserved before every attempt; each is settled by what it used.
 """
 
 import asyncio
@@ -9,32 +9,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
+from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation, halt_reason
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import metrics, names, trace
 from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.abandoned import ABANDONED
-from bulkhead_services.model_gateway.charges import Spent, amount, estimate, replace_cost, worst_case
-from bulkhead_services.model_gateway.context.conversation import learn, most
-from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit
-from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, Rendered, Source
+from bulkhead_services.model_gateway.charges import JobSpending, amount_of, estimate_usage, replace_cost, worst_case
+from bulkhead_services.model_gateway.context.conversation import learn_token_count, tokens_to_reserve
+from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit_request
+from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, RenderedRequest, RenderSource
 from bulkhead_services.model_gateway.prices import Price
 from bulkhead_services.model_gateway.providers.port import (
-    Answer,
+    CallNeed,
     Chat,
-    Fault,
-    Heard,
-    Need,
+    DeploymentPlace,
+    GenerationProgress,
+    ModelAnswer,
     OnText,
-    Outgoing,
-    Place,
     Provider,
+    ProviderFault,
+    ProviderRequest,
 )
 from bulkhead_services.model_gateway.response_cache import HIT, ResponseCache
 from bulkhead_services.model_gateway.routing.deployments import loop_s
-from bulkhead_services.model_gateway.routing.options import Terms
+from bulkhead_services.model_gateway.routing.options import DataTerms
 
 SHRINK = 0.6
 """Size of the next try after a provider refused a prompt as too long: the estimate was wrong."""
@@ -44,7 +44,7 @@ TOLD_WAIT_MS = 20
 """A shorter wait for a place is none."""
 LEAST_CALL_MS = 50
 """No call is sent with less time left: no provider answers it, and it would be paid for in full."""
-LATE = Fault(
+LATE = ProviderFault(
     "deadline_exceeded",
     "the call's deadline passed before it was sent",
     "give the task a longer deadline",
@@ -60,7 +60,7 @@ HALTED_HINT = (
 )
 
 OTHER_PROVIDER = "leave it out, or name a model whose provider's API takes it"
-NOT_TAKEN = Fault("unsupported_parameter", "", OTHER_PROVIDER, outage=True, consumed=False, refused=True)
+NOT_TAKEN = ProviderFault("unsupported_parameter", "", OTHER_PROVIDER, outage=True, consumed=False, refused=True)
 """The end of a call that a provider's API cannot say in full: the next model of the route may take it."""
 BREAKER_OPEN, AGAIN_BY_ITSELF = "breaker_open", "it is tried again by itself"
 
@@ -76,14 +76,14 @@ class Model:
     context_tokens: int
     max_output_tokens: int = 32_000
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    terms: Terms = Terms()
+    terms: DataTerms = DataTerms()
     counter: TokenCounter = field(default_factory=TokenCounter)
     cache_ttl_s: int = 0
     """For so long its answers are given again to the very same request; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetryPolicy:
     """Retry policy. jitter: a number from 0 to 1, drawn for each pause."""
 
     attempts: int
@@ -99,27 +99,27 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the attempts at one model ended, and what was left out of its prompt."""
+class ModelOutcome:
+    """End of the attempts at one model, and what was left out of its prompt."""
 
-    said: Answer | Fault
+    said: ModelAnswer | ProviderFault
     omissions: tuple[Omission, ...] = ()
 
 
-class Attempts:
+class ModelAttempts:
     """The attempts of one job."""
 
     def __init__(
         self,
         job: Job[ModelCallRequested],
-        hands: Hands,
-        policy: Policy,
+        hands: JobContext,
+        policy: RetryPolicy,
         live: Callable[[], OnText],
         cache: ResponseCache | None = None,
         abandoned: asyncio.Event | None = None,
     ) -> None:
         """abandoned: set when nobody follows the call any more."""
-        self.spent = Spent()
+        self.spent = JobSpending()
         self._abandoned = abandoned or asyncio.Event()
         self.held: OpenBreaker | None = None  # The open breaker that was met last.
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
@@ -131,15 +131,15 @@ class Attempts:
         digest = hashlib.blake2b(seed, digest_size=5).digest()
         self._first = int.from_bytes(digest, "big") * ATTEMPTS_PER_MESSAGE
 
-    async def run(
+    async def ask_model(
         self,
         model: Model,
-        source: Source,
+        source: RenderSource,
         until_unix_ms: int,
         speaks: Callable[[], bool] = lambda: True,
         tried: set[str] | None = None,
         others: bool = False,
-    ) -> Outcome:
+    ) -> ModelOutcome:
         """Ask one model until it answers, cannot, or the time is over. Raises Refused, Deferred.
 
         speaks: asked at each piece of text, which is shown where it says so. tried: deployments that others come
@@ -148,97 +148,105 @@ class Attempts:
         """
         if model.price is None:
             hint = "add it to BULKHEAD_PRICES_FILE, or to BULKHEAD_FREE_MODELS when it costs nothing"
-            return Outcome(Fault("unknown_price", f"no price is known for {model.name}", hint, refused=True))
+            return ModelOutcome(
+                ProviderFault("unknown_price", f"no price is known for {model.name}", hint, refused=True)
+            )
         output = min(self._job.request.max_output_tokens, model.max_output_tokens)
         budget = model.context_tokens - output - CONTEXT_MARGIN_TOKENS
-        rendered, shrunk = fit(source, budget, model.counter), False
-        said: Answer | Fault = does_not_fit(source, model.name, budget)
-        need, failed = Need(model.name, 0, set() if tried is None else tried), 0
-        if rendered is not None and (why := model.provider.objection(_chat(model, rendered, output))):
-            return Outcome(replace(NOT_TAKEN, message=why))
-        key = self._key(model, rendered, output, source)
-        if key and rendered and (known := await self._known(model, key, until_unix_ms)) is not None:
-            return Outcome(known, rendered.omissions)
+        rendered, shrunk = fit_request(source, budget, model.counter), False
+        result: ModelAnswer | ProviderFault = does_not_fit(source, model.name, budget)
+        need, failed = CallNeed(model.name, 0, set() if tried is None else tried), 0
+        if rendered is not None and (objection := model.provider.objection(_chat_of(model, rendered, output))):
+            return ModelOutcome(replace(NOT_TAKEN, message=objection))
+        key = self._cache_key(model, rendered, output, source)
+        if key and rendered and (cached := await self._cached_answer(model, key, until_unix_ms)) is not None:
+            return ModelOutcome(cached, rendered.omissions)
         while rendered is not None and failed < self._policy.attempts:
             need.tokens = rendered.input_tokens_estimate
-            if (limited := await self._limited(model, need, until_unix_ms)) is not None:
-                said = said if failed else limited
+            if (limited := await self._wait_for_rate_limit(model, need, until_unix_ms)) is not None:
+                result = result if failed else limited
                 break
-            made: Answer | Fault | None = self._stopped(model, until_unix_ms)
-            if made is None:
-                made = await self._attempt(model, rendered, output, until_unix_ms, speaks, need)
-            if made is LATE and failed:
+            attempt_result: ModelAnswer | ProviderFault | None = self._reason_to_stop(model, until_unix_ms)
+            if attempt_result is None:
+                attempt_result = await self._reserve_and_call(model, rendered, output, until_unix_ms, speaks, need)
+            if attempt_result is LATE and failed:
                 break  # The failure of the attempt before tells more.
-            said = made
-            if isinstance(said, Answer):
-                trace.say(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
-                trace.say(names.OUTPUT_MESSAGES, said.text)
+            result = attempt_result
+            if isinstance(result, ModelAnswer):
+                trace.record_prompt_text(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
+                trace.record_prompt_text(names.OUTPUT_MESSAGES, result.text)
                 if key and self._cache is not None:
-                    await self._cache.keep(self._job, key, said)
+                    await self._cache.keep_answer(self._job, key, result)
                 break
-            if said.outage and not said.refused and model.provider.another(need):
+            if result.outage and not result.refused and model.provider.has_another(need):
                 continue  # A refused key or a dead address says nothing about the next one, which is asked at once.
             failed += 1
-            if said.code == "context_overflow" and not shrunk:
+            if result.code == "context_overflow" and not shrunk:
                 shrunk = True
-                smaller = fit(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK), model.counter)
+                smaller = fit_request(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK), model.counter)
                 if smaller is None:
                     break
                 rendered = smaller
                 continue
-            gone = others and not model.provider.usable(model.name)
-            if not said.retryable or failed >= self._policy.attempts or gone:
+            ejected = others and not model.provider.is_usable(model.name)
+            if not result.retryable or failed >= self._policy.attempts or ejected:
                 break
             left_s = self._left_s(until_unix_ms)
             pause_s = self._policy.pause_s(failed, model.provider.wait_s(need, left_s))
             if pause_s >= left_s:
-                said = _too_late(said)
+                result = _too_late(result)
                 break
-            await self._pause(pause_s, f"{model.provider.name} after {said.code}")
-        return Outcome(said, rendered.omissions if rendered else ())
+            await self._sleep_unless_halted(pause_s, f"{model.provider.name} after {result.code}")
+        return ModelOutcome(result, rendered.omissions if rendered else ())
 
-    async def _limited(self, model: Model, need: Need, until_unix_ms: int) -> Fault | None:
+    async def _wait_for_rate_limit(self, model: Model, need: CallNeed, until_unix_ms: int) -> ProviderFault | None:
         """Wait until the provider takes the call, by what it told before; a fault where that is too late."""
         left_s = self._left_s(until_unix_ms)
         wait_s = model.provider.wait_s(need, left_s)
         if not wait_s:
             return None
         if wait_s >= left_s:
-            said = Fault("rate_limited", f"{model.provider.name} refused earlier calls", outage=True, consumed=False)
-            return _too_late(replace(said, retry_after_s=round(wait_s, 1)))
+            fault = ProviderFault(
+                "rate_limited", f"{model.provider.name} refused earlier calls", outage=True, consumed=False
+            )
+            return _too_late(replace(fault, retry_after_s=round(wait_s, 1)))
         pause_s = self._policy.pause_s(0, wait_s)
-        await self._pause(min(pause_s, left_s), f"the rate limit of {model.provider.name}")
+        await self._sleep_unless_halted(min(pause_s, left_s), f"the rate limit of {model.provider.name}")
         return None
 
     def _left_s(self, until_unix_ms: int) -> float:
         return (until_unix_ms - self._hands.now_unix_ms()) / 1000
 
-    def _key(self, model: Model, rendered: Rendered | None, output: int, source: Source) -> str:
-        """Of the response cache; "" where it is not asked."""
+    def _cache_key(self, model: Model, rendered: RenderedRequest | None, output: int, source: RenderSource) -> str:
+        """Key of the response cache; "" where it is not asked."""
         if rendered is None or rendered.adopted or self._cache is None or not model.cache_ttl_s:
             return ""
-        outgoing = model.provider.request(_chat(model, rendered, output))
-        return self._cache.key(self._job, model.provider.name, model.name, source.prompt_digest, outgoing)
+        outgoing = model.provider.request(_chat_of(model, rendered, output))
+        return self._cache.request_key(self._job, model.provider.name, model.name, source.prompt_digest, outgoing)
 
-    async def _known(self, model: Model, key: str, until_unix_ms: int) -> Answer | Fault | None:
+    async def _cached_answer(self, model: Model, key: str, until_unix_ms: int) -> ModelAnswer | ProviderFault | None:
         """An earlier answer, which reserves and costs nothing. What is halted gets none either."""
         assert self._cache is not None
-        found = await self._cache.find(self._job.tenant, key, model.cache_ttl_s)
-        if found is None:
+        answer = await self._cache.find_answer(self._job.tenant, key, model.cache_ttl_s)
+        if answer is None:
             return None
-        if (stop := self._hands.may(self._job, model=model.name, deadline_unix_ms=until_unix_ms)) is not None:
-            return LATE if stop.code == "deadline_exceeded" else Fault("halted", stop.reason, HALTED_HINT, refused=True)
+        if (stop := self._hands.find_stop(self._job, model=model.name, deadline_unix_ms=until_unix_ms)) is not None:
+            return (
+                LATE
+                if stop.code == "deadline_exceeded"
+                else ProviderFault("halted", stop.reason, HALTED_HINT, refused=True)
+            )
         self.spent.usage = self.spent.usage + HIT
-        if found.text:
-            await self._live()(found.text)
-        return found
+        if answer.text:
+            await self._live()(answer.text)
+        return answer
 
-    def _stopped(self, model: Model, until_unix_ms: int) -> Fault | None:
+    def _reason_to_stop(self, model: Model, until_unix_ms: int) -> ProviderFault | None:
         """Why no attempt may be begun now."""
         if self._abandoned.is_set():
             return ABANDONED
         latest = until_unix_ms - LEAST_CALL_MS
-        stop = self._hands.may(self._job, model=model.name, deadline_unix_ms=latest, begins=True)
+        stop = self._hands.find_stop(self._job, model=model.name, deadline_unix_ms=latest, begins=True)
         if stop is not None and stop.code == "deadline_exceeded":
             return LATE
         if stop is not None and stop.held is not None:
@@ -246,10 +254,10 @@ class Attempts:
             wait_s = stop.held.retry_after_ms / 1000
             return replace(LATE, code=BREAKER_OPEN, message=stop.reason, hint=AGAIN_BY_ITSELF, retry_after_s=wait_s)
         if stop is not None:
-            return Fault("halted", stop.reason, HALTED_HINT, refused=True)
+            return ProviderFault("halted", stop.reason, HALTED_HINT, refused=True)
         return None
 
-    async def _pause(self, seconds: float, why: str) -> None:
+    async def _sleep_unless_halted(self, seconds: float, why: str) -> None:
         """Sleep, or wake up at once when the job is halted."""
         began_s = loop_s()
         try:
@@ -257,68 +265,74 @@ class Attempts:
                 await self._halt.wait()
         except TimeoutError:
             pass
-        self._waited(began_s, why)
+        self._count_wait(began_s, why)
 
-    def _waited(self, began_s: float, why: str) -> None:
+    def _count_wait(self, began_s: float, why: str) -> None:
         """Tell of a wait, so that nobody takes it for the model's slowness."""
         waited_ms = int((loop_s() - began_s) * 1000)
         if waited_ms >= TOLD_WAIT_MS:
             self.spent.waited_ms += waited_ms
             self.spent.waits[why] += 1
 
-    async def _attempt(
-        self, model: Model, rendered: Rendered, output: int, until_unix_ms: int, speaks: Callable[[], bool], need: Need
-    ) -> Answer | Fault:
+    async def _reserve_and_call(
+        self,
+        model: Model,
+        rendered: RenderedRequest,
+        output: int,
+        until_unix_ms: int,
+        speaks: Callable[[], bool],
+        need: CallNeed,
+    ) -> ModelAnswer | ProviderFault:
         began_s, wait_s = loop_s(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
         async with model.provider.place(self._job.tenant, wait_s, need) as place:
-            self._waited(began_s, f"a place at {model.provider.name}")
+            self._count_wait(began_s, f"a place at {model.provider.name}")
             if self._abandoned.is_set():
                 return ABANDONED
-            outgoing = model.provider.request(_chat(model, rendered, output))
+            outgoing = model.provider.request(_chat_of(model, rendered, output))
             assert model.price is not None
-            tokens = most(model.counter, outgoing.body, adopted=rendered.adopted)
+            tokens = tokens_to_reserve(model.counter, outgoing.body, adopted=rendered.adopted)
             worst = worst_case(model.price, tokens, output, outgoing.writes_cache)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
-            held = await self._hands.reserve(
+            reservation = await self._hands.reserve_attempt(
                 self._job,
                 self._job.request.call_id,
                 self._first + self._reserved,
                 purpose="model",
                 resource=model.name,
-                worst_case=amount(worst),
+                worst_case=amount_of(worst),
                 price_digest=model.price.digest if model.price else "",
             )
             late = self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS
             if late or self._abandoned.is_set():
-                held.settle(Usage())  # The wait for a place or for budget took the rest of its time.
+                reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return LATE if late else ABANDONED
-            return await self._call(model, place, outgoing, held, worst, until_unix_ms, speaks, need)
+            return await self._call_provider(model, place, outgoing, reservation, worst, until_unix_ms, speaks, need)
 
-    async def _call(
+    async def _call_provider(
         self,
         model: Model,
-        place: Place,
-        outgoing: Outgoing,
+        place: DeploymentPlace,
+        outgoing: ProviderRequest,
         held: Reservation,
         worst: Usage,
         until_unix_ms: int,
         speaks: Callable[[], bool],
-        need: Need,
-    ) -> Answer | Fault:
+        need: CallNeed,
+    ) -> ModelAnswer | ProviderFault:
         self.spent.attempts += 1
-        live, heard = self._live(), Heard()
+        live, heard = self._live(), GenerationProgress()
 
-        async def show(text: str, part: AnswerPart = TEXT) -> None:
+        async def show_piece(text: str, part: AnswerPart = TEXT) -> None:
             if speaks():
                 await live(text, part)
 
         timeout_s = self._left_s(until_unix_ms)
-        call = asyncio.create_task(place.call(outgoing, show, need, timeout_s=timeout_s, heard=heard))
+        call = asyncio.create_task(place.call(outgoing, show_piece, need, timeout_s=timeout_s, heard=heard))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
-        gone = asyncio.create_task(self._abandoned.wait())
+        abandoned = asyncio.create_task(self._abandoned.wait())
         try:
-            await asyncio.wait({call, halted, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({call, halted, abandoned}, return_when=asyncio.FIRST_COMPLETED)
             cut = not call.done()
         except asyncio.CancelledError:
             # Another model spoke first.
@@ -328,8 +342,8 @@ class Attempts:
             # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
             call.cancel()
             halted.cancel()
-            gone.cancel()
-            await asyncio.gather(call, halted, gone, return_exceptions=True)
+            abandoned.cancel()
+            await asyncio.gather(call, halted, abandoned, return_exceptions=True)
         if cut and self._abandoned.is_set():
             self._settle_estimate(model, outgoing, held, worst, heard, "abandoned")
             return ABANDONED
@@ -337,35 +351,49 @@ class Attempts:
             # Usage comes at a stream's end.
             self._settle_estimate(model, outgoing, held, worst, heard, "halted")
             # Raises when the halt only pauses: the call is made anew when it is lifted.
-            halt = self._hands.cut(self._job, model=model.name)
-            return Fault("halted", ended_by(halt, " and the model's stream was cut"), HALTED_HINT, refused=True)
-        said = call.result()
-        if isinstance(said, Answer) and said.usage is not None:
+            halt = self._hands.find_cutting_halt(self._job, model=model.name)
+            return ProviderFault(
+                "halted", halt_reason(halt, " and the model's stream was cut"), HALTED_HINT, refused=True
+            )
+        result = call.result()
+        if isinstance(result, ModelAnswer) and result.usage is not None:
             adopted = self._job.request.conversation is not None
-            learn(model.counter, outgoing.body, said.usage.input_tokens, adopted=adopted)
-        self._charge(model, outgoing, held, said, worst, heard)
-        return said
+            learn_token_count(model.counter, outgoing.body, result.usage.input_tokens, adopted=adopted)
+        self._settle_result(model, outgoing, held, result, worst, heard)
+        return result
 
-    def _charge(
-        self, model: Model, outgoing: Outgoing, held: Reservation, said: Answer | Fault, worst: Usage, heard: Heard
+    def _settle_result(
+        self,
+        model: Model,
+        outgoing: ProviderRequest,
+        held: Reservation,
+        said: ModelAnswer | ProviderFault,
+        worst: Usage,
+        heard: GenerationProgress,
     ) -> None:
-        failed = said.code if isinstance(said, Fault) else ""
+        failed = said.code if isinstance(said, ProviderFault) else ""
         if said.usage is not None:
-            self._settle(model, held, said.usage, said.cache_write_tokens, failed=failed)
-        elif isinstance(said, Fault) and not said.consumed:
-            self._settle(model, held, Usage(), failed=failed)
+            self._settle_usage(model, held, said.usage, said.cache_write_tokens, failed=failed)
+        elif isinstance(said, ProviderFault) and not said.consumed:
+            self._settle_usage(model, held, Usage(), failed=failed)
         else:
             # No usage was told: never zero.
             self._settle_estimate(model, outgoing, held, worst, heard, failed)
 
     def _settle_estimate(
-        self, model: Model, outgoing: Outgoing, held: Reservation, worst: Usage, heard: Heard, failed: str
+        self,
+        model: Model,
+        outgoing: ProviderRequest,
+        held: Reservation,
+        worst: Usage,
+        heard: GenerationProgress,
+        failed: str,
     ) -> None:
-        usage = estimate(worst, heard, asyncio.get_running_loop().time(), hidden=failed != "error_body")
+        usage = estimate_usage(worst, heard, asyncio.get_running_loop().time(), hidden=failed != "error_body")
         written = usage.input_tokens if outgoing.writes_cache else 0
-        self._settle(model, held, usage, written, failed=failed, estimated=True)
+        self._settle_usage(model, held, usage, written, failed=failed, estimated=True)
 
-    def _settle(
+    def _settle_usage(
         self,
         model: Model,
         held: Reservation,
@@ -380,17 +408,17 @@ class Attempts:
         usage = usage.as_estimate() if estimated else usage
         settled = held.settle(usage, failed=failed)
         self.spent.usage = self.spent.usage + usage
-        metrics.attempted(model.name, failed, usage.cost_usd_micros, settled.wall_ms)
+        metrics.count_attempt(model.name, failed, usage.cost_usd_micros, settled.wall_ms)
 
 
-def _chat(model: Model, rendered: Rendered, output: int) -> Chat:
+def _chat_of(model: Model, rendered: RenderedRequest, output: int) -> Chat:
     # What an agent says itself stands over what its route says.
     parameters = {name: value for name, value in model.parameters.items() if name not in rendered.payload}
-    given = model.name, rendered.payload, output, parameters
-    return Chat(*given, stable_messages=rendered.stable_messages, adopted=rendered.adopted)
+    call_fields = model.name, rendered.payload, output, parameters
+    return Chat(*call_fields, stable_messages=rendered.stable_messages, adopted=rendered.adopted)
 
 
-def _too_late(fault: Fault) -> Fault:
+def _too_late(fault: ProviderFault) -> ProviderFault:
     """A fault after which the provider wants a longer wait than the call has time."""
     if not fault.retry_after_s:
         return fault

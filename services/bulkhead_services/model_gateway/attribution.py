@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.grants import Verifier
 from bulkhead.policy.attribution import SourceText
-from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolCall
 from bulkhead_contracts.provenance import Source
@@ -31,9 +31,9 @@ Texts = Mapping[str, str]
 Labels = Mapping[str, Sequence[Label]]
 
 
-async def attributed(
+async def attribute_calls(
     job: Job[ModelCallRequested],
-    hands: Hands,
+    hands: JobContext,
     verifier: Verifier,
     attributor: Attributor,
     texts: Texts,
@@ -41,35 +41,35 @@ async def attributed(
 ) -> tuple[ToolCall, ...]:
     """The calls with their attributions. texts: by digest, of what the request refers to."""
     specs = {tool.name: tool for tool in job.request.tools}
-    wanted = [call for call in calls if call.name in specs and specs[call.name].consequential]
-    if not wanted:
+    consequential_calls = [call for call in calls if call.name in specs and specs[call.name].is_consequential]
+    if not consequential_calls:
         return calls
     labels: dict[str, list[Label]] = {}
     for label in job.request.labels:
-        if _source(label) is not None and verifier.label(label, job.tenant, job.task):
+        if _origin_of(label) is not None and verifier.verify_label(label, job.tenant, job.task):
             labels.setdefault(label.sha256, []).append(label)
-    unshown = await _unshown(job, hands, [one for rows in labels.values() for one in rows], texts)
-    sources = [*_shown(job.request, texts, labels), *unshown]
+    unshown = await _unshown_texts(job, hands, [label for rows in labels.values() for label in rows], texts)
+    sources = [*_shown_texts(job.request, texts, labels), *unshown]
 
-    made = await attributor.of(job.tenant, wanted, sources)
+    attributions = await attributor.attribute_calls(job.tenant, consequential_calls, sources)
     signed = {
-        call.id: hands.signer.attribution(one, job.tenant, job.task)
-        for call, one in zip(wanted, made, strict=True)
-        if one is not None
+        call.id: hands.signer.sign_attribution(attribution, job.tenant, job.task)
+        for call, attribution in zip(consequential_calls, attributions, strict=True)
+        if attribution is not None
     }
     return tuple(call.model_copy(update={"attribution": signed.get(call.id)}) for call in calls)
 
 
-def _source(label: Label) -> Source | None:
-    """Who is behind a text with this label; None where the label does not say."""
-    found = OBSERVERS.get((label.kind, label.observed_by))
-    return None if found == "user" and label.trust != "user" else found
+def _origin_of(label: Label) -> Source | None:
+    """Origin of a text with this label; None where the label does not say."""
+    origin = OBSERVERS.get((label.kind, label.observed_by))
+    return None if origin == "user" and label.trust != "user" else origin
 
 
-def _shown(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterator[SourceText]:
+def _shown_texts(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterator[SourceText]:
     """The texts that the model was shown."""
     for part in refers_to(request):
-        yield from _of_part(part, texts, labels)
+        yield from _texts_of_part(part, texts, labels)
     for turn in request.turns:
         if turn.content is not None and turn.content.sha256 in texts:
             yield SourceText(texts[turn.content.sha256], "model", turn.content.sha256, "earlier turn")
@@ -82,36 +82,36 @@ def _shown(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterato
         yield SourceText(tool.description, "model", digest_of(tool.description), f"description of {tool.name}")
 
 
-def _of_part(part: Part, texts: Texts, labels: Labels) -> Iterator[SourceText]:
+def _texts_of_part(part: Part, texts: Texts, labels: Labels) -> Iterator[SourceText]:
     if part.content is not None and part.content.sha256 not in texts:
         return
     text = text_of(part, texts)
     sha256 = part.content.sha256 if part.content is not None else digest_of(text)
     if sha256 in labels:
-        yield from _testified(text, labels[sha256])
+        yield from _testified_texts(text, labels[sha256])
     else:
         yield SourceText(text, "model", sha256, part.kind)
 
 
-def _testified(text: str, labels: Iterable[Label]) -> Iterator[SourceText]:
+def _testified_texts(text: str, labels: Iterable[Label]) -> Iterator[SourceText]:
     for label in labels:
-        source = _source(label)
+        source = _origin_of(label)
         assert source is not None
         yield SourceText(text, source, label.sha256, label.source or label.kind, label.step_id)
 
 
-async def _unshown(
-    job: Job[ModelCallRequested], hands: Hands, labels: Sequence[Label], texts: Texts
+async def _unshown_texts(
+    job: Job[ModelCallRequested], hands: JobContext, labels: Sequence[Label], texts: Texts
 ) -> list[SourceText]:
-    """What documents and tools said to the steps on which this one builds: their values come on in others' words."""
+    """Texts of documents and tools in the steps on which this one builds: their values come on in others' words."""
 
-    async def read(label: Label) -> list[SourceText]:
+    async def read_text(label: Label) -> list[SourceText]:
         ref = ContentRef(author=label.observed_by, sha256=label.sha256, size_bytes=0)
         try:
-            return list(_testified(await hands.blobs.text(job.tenant, ref), [label]))
+            return list(_testified_texts(await hands.blobs.get_text(job.tenant, ref), [label]))
         except (BlobMissing, BlobCorrupt) as error:
             log.warning("source_unreadable", call=job.request.call_id, reason=str(error))
             return []
 
-    wanted = [one for one in labels if one.sha256 not in texts and _source(one) != "user"]
-    return [row for rows in await asyncio.gather(*map(read, wanted)) for row in rows]
+    unshown_labels = [label for label in labels if label.sha256 not in texts and _origin_of(label) != "user"]
+    return [row for rows in await asyncio.gather(*map(read_text, unshown_labels)) for row in rows]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from bulkhead.flow import bounded
 from bulkhead.grants.attribution import OBSERVER, arguments_sha256
-from bulkhead.policy.attribution import TRUST, SourceText, attribute, least_of
+from bulkhead.policy.attribution import TRUST, SourceText, attribute_values, least_trusted_source
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
@@ -43,31 +43,33 @@ Said = tuple[str, str]
 """Name of a tool, and the JSON of its arguments."""
 
 
-def attribution(call: Said, sources: Sequence[SourceText], *, whole: bool = True) -> Attribution | None:
+def attribute_call(call: Said, sources: Sequence[SourceText], *, whole: bool = True) -> Attribution | None:
     """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form. whole: False
     where texts are lacking."""
     tool, arguments_json = call
     sha256 = arguments_sha256(arguments_json)
-    arguments = bounded.loads(arguments_json or "{}") if sha256 is not None else None
+    arguments = bounded.load_json(arguments_json or "{}") if sha256 is not None else None
     if sha256 is None or not isinstance(arguments, dict):
         return None
-    values, complete = attribute(arguments, sources)
-    made = Attribution(
+    values, complete = attribute_values(arguments, sources)
+    call_attribution = Attribution(
         tool=tool,
         arguments_sha256=sha256,
         values=values,
         complete=complete and whole,
-        least=least_of(sources) if whole else "model",
+        least=least_trusted_source(sources) if whole else "model",
         observed_by=OBSERVER,
     )
-    while made.values and len(made.model_dump_json()) > bounds.MAX_ATTRIBUTION_BYTES:
+    while call_attribution.values and len(call_attribution.model_dump_json()) > bounds.MAX_ATTRIBUTION_BYTES:
         # What is left out comes from nowhere known.
-        made = made.model_copy(update={"values": made.values[: len(made.values) // 2], "complete": False})
-    return made
+        call_attribution = call_attribution.model_copy(
+            update={"values": call_attribution.values[: len(call_attribution.values) // 2], "complete": False}
+        )
+    return call_attribution
 
 
-def unattributed(call: Said) -> Attribution | None:
-    """What is said of a call whose values were not looked for: nothing of them is known, and the model is the least."""
+def unattributed_call(call: Said) -> Attribution | None:
+    """Attribution of a call whose values were not looked for: nothing of them is known, and the model is the least."""
     sha256 = arguments_sha256(call[1])
     if sha256 is None:
         return None
@@ -97,73 +99,73 @@ class Attributor:
                 process.kill()
             await process.wait()
 
-    async def of(
+    async def attribute_calls(
         self, tenant: str, calls: Sequence[ToolCall], sources: Iterable[SourceText]
     ) -> list[Attribution | None]:
-        """One for each call, as `attribution` says."""
-        said = [(call.name, call.arguments_json) for call in calls]
-        texts, whole = _bounded(sources)
-        length = sum(len(one.text) for one in texts) + sum(len(json_text) for _, json_text in said)
+        """One attribution for each call, as `attribute_call` says."""
+        named_calls = [(call.name, call.arguments_json) for call in calls]
+        texts, is_complete = _bounded_texts(sources)
+        length = sum(len(source.text) for source in texts) + sum(len(json_text) for _, json_text in named_calls)
         if not self._apart or length <= INLINE_CHARS:
-            return [attribution(one, texts, whole=whole) for one in said]
+            return [attribute_call(call, texts, whole=is_complete) for call in named_calls]
         due = self._due[tenant] = max(self._now, self._due.get(tenant, 0)) + 1
-        if await self._turn.enter(tenant, WAIT_S, None, due):
+        if await self._turn.acquire_slot(tenant, WAIT_S, None, due):
             try:
                 self._now = due
                 self._due = {name: last for name, last in self._due.items() if last > due}
-                return await self._asked(said, texts, whole)
+                return await self._asked(named_calls, texts, is_complete)
             except (TimeoutError, asyncio.IncompleteReadError, OSError, ValueError) as error:
                 log.warning("attribution_given_up", tenant=tenant, chars=length, reason=type(error).__name__)
             finally:
-                self._turn.leave(tenant)
+                self._turn.release_slot(tenant)
         else:
             log.warning("attribution_given_up", tenant=tenant, chars=length, reason="busy")
-        return [unattributed(one) for one in said]
+        return [unattributed_call(call) for call in named_calls]
 
     async def _asked(self, said: Sequence[Said], texts: Sequence[SourceText], whole: bool) -> list[Attribution | None]:
         """The process's answer. Raises TimeoutError, OSError, ValueError, IncompleteReadError."""
-        frame = _framed([said, [astuple(one) for one in texts], whole])
+        frame = _frame_of([said, [astuple(source) for source in texts], whole])
         try:
-            process = self._process or await self._started()
+            process = self._process or await self._start_process()
             async with asyncio.timeout(self._limit_s):
-                _, rows = await asyncio.gather(_send(process, frame), _receive(process))
+                _, rows = await asyncio.gather(_send_frame(process, frame), _receive_answer(process))
         except BaseException:
             await self.stop()  # What it still says would be taken for the answer to the next.
             raise
         return [Attribution.model_validate(row) if row is not None else None for row in rows]
 
-    async def _started(self) -> Process:
+    async def _start_process(self) -> Process:
         program = (sys.executable, "-P", "-m", __name__)
         # An environment of its own: what reads hostile texts must not see this service's keys.
         env = {"PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env)
         async with asyncio.timeout(START_S):
-            await _receive(self._process)
+            await _receive_answer(self._process)
         return self._process
 
 
-def _bounded(sources: Iterable[SourceText]) -> tuple[list[SourceText], bool]:
-    """As many texts as may be looked at, the most trusted first, and whether these are all."""
+def _bounded_texts(sources: Iterable[SourceText]) -> tuple[list[SourceText], bool]:
+    """Texts that may be looked at, the most trusted first, and whether these are all."""
     texts, room = sorted(sources, key=lambda one: TRUST.index(one.source)), MAX_CHARS
-    for at, one in enumerate(texts):
-        if (room := room - len(one.text)) < 0:
-            return texts[:at], False
+    for index, source in enumerate(texts):
+        if (room := room - len(source.text)) < 0:
+            return texts[:index], False
     return texts, True
 
 
-async def _send(process: Process, frame: bytes) -> None:
+async def _send_frame(process: Process, frame: bytes) -> None:
     assert process.stdin is not None
     process.stdin.write(frame)
     await process.stdin.drain()
 
 
-async def _receive(process: Process) -> Any:
+async def _receive_answer(process: Process) -> Any:
     assert process.stdout is not None
     size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))[0]
     return json.loads(await process.stdout.readexactly(size))
 
 
-def _framed(value: object) -> bytes:
+def _frame_of(value: object) -> bytes:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return HEAD.pack(len(body)) + body
 
@@ -171,14 +173,21 @@ def _framed(value: object) -> bytes:
 def main(read: BinaryIO, write: BinaryIO) -> None:
     """Say that it is ready, then answer requests until there are no more."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    write.write(_framed(True))
+    write.write(_frame_of(True))
     write.flush()
     while len(head := read.read(HEAD.size)) == HEAD.size:
         body = read.read(HEAD.unpack(head)[0])
-        calls, texts, whole = json.loads(body.decode("utf-8", "surrogatepass"))
-        sources = [SourceText(*one) for one in texts]
-        found = [attribution((tool, arguments), sources, whole=whole) for tool, arguments in calls]
-        write.write(_framed([one.model_dump(mode="json") if one is not None else None for one in found]))
+        calls, texts, is_complete = json.loads(body.decode("utf-8", "surrogatepass"))
+        sources = [SourceText(*row) for row in texts]
+        attributions = [attribute_call((tool, arguments), sources, whole=is_complete) for tool, arguments in calls]
+        write.write(
+            _frame_of(
+                [
+                    call_attribution.model_dump(mode="json") if call_attribution is not None else None
+                    for call_attribution in attributions
+                ]
+            )
+        )
         write.flush()
 
 

@@ -8,7 +8,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.prices import Price
-from bulkhead_services.model_gateway.providers.port import Heard
+from bulkhead_services.model_gateway.providers.port import GenerationProgress
 
 BYTES_PER_TOKEN = 3
 HIDDEN_TOKENS_PER_S = 100
@@ -16,7 +16,7 @@ HIDDEN_TOKENS_PER_S = 100
 
 
 @dataclass(slots=True)
-class Spent:
+class JobSpending:
     """Usage of all attempts of one job, as settled."""
 
     usage: Usage = Usage()
@@ -29,11 +29,11 @@ class Spent:
 
     def waited_for(self) -> str:
         """In words; "" where nothing was waited for."""
-        rows = (why if times == 1 else f"{why} ({times} times)" for why, times in self.waits.most_common())
+        rows = (reason if times == 1 else f"{reason} ({times} times)" for reason, times in self.waits.most_common())
         return "; ".join(rows)[: bounds.MAX_SUMMARY_CHARS]
 
 
-def estimate(worst: Usage, heard: Heard, now_s: float, *, hidden: bool = True) -> Usage:
+def estimate_usage(worst: Usage, heard: GenerationProgress, now_s: float, *, hidden: bool = True) -> Usage:
     """The use of a call whose provider told none, never more than was reserved.
 
     It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
@@ -57,6 +57,6 @@ def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache
     return replace_cost(usage, price, input_tokens if writes_cache else 0)
 
 
-def amount(worst: Usage) -> Amount:
+def amount_of(worst: Usage) -> Amount:
     """A use as it is reserved."""
     return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)

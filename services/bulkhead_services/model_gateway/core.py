@@ -10,28 +10,28 @@ from typing import Any, Literal
 
 from bulkhead.grants import Verifier
 from bulkhead.runtime.component import Pool, RpcTable
-from bulkhead.runtime.consume.inbound import Received
-from bulkhead.runtime.doer.protocol import Doer, Hands, Job
-from bulkhead.runtime.errors import Refused
+from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
+from bulkhead.runtime.errors import JobRefused
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested
 from bulkhead_contracts.result import EMBEDDINGS, Completeness, ContentRef, Failure, Label, Omission
 from bulkhead_contracts.types import Body
-from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Attempts, Model, Outcome, Policy
-from bulkhead_services.model_gateway.attribution import attributed
+from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Model, ModelAttempts, ModelOutcome, RetryPolicy
+from bulkhead_services.model_gateway.attribution import attribute_calls
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.conversation import calls_as_content, payload_of, unreadable
-from bulkhead_services.model_gateway.context.render import Source, missing_parts
-from bulkhead_services.model_gateway.prompts import Prompt, Prompts
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, OnText
-from bulkhead_services.model_gateway.replies.structured import Reading, read
+from bulkhead_services.model_gateway.context.conversation import calls_as_content, first_unreadable, payload_of
+from bulkhead_services.model_gateway.context.render import RenderSource, missing_parts
+from bulkhead_services.model_gateway.prompts import Prompts, PromptVersion
+from bulkhead_services.model_gateway.providers.port import ModelAnswer, OnText, ProviderFault
+from bulkhead_services.model_gateway.replies.structured import Reading, read_reply
 from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
-from bulkhead_services.model_gateway.routing.chain import Chain, Reached, Route
-from bulkhead_services.model_gateway.routing.policies import Policies
+from bulkhead_services.model_gateway.routing.chain import Chain, ChainResult, Route
+from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 
 SERVICE = "model_gateway"
 
-NOTHING_SAID = Failure.of(
+NOTHING_SAID = Failure.from_text(
     "no_answer",
     "the model thought and gave no answer",
     "give the call more output tokens, or name a model (or a mode of it) that thinks less",
@@ -41,9 +41,9 @@ ASK_FOR_LESS = "have the model make fewer or shorter calls at once"
 OF_STEPS = ("worker", subjects.DOORS)
 """Callers that work on a step."""
 
-WholeConversation = Callable[[Job[ModelCallRequested], Hands], Awaitable[Job[ModelCallRequested] | Fault]]
-ReadContents = Callable[[Job[ModelCallRequested], Hands], Awaitable[tuple[Mapping[str, str], frozenset[str]]]]
-LiveText = Callable[[Job[ModelCallRequested], Hands], OnText]
+WholeConversation = Callable[[Job[ModelCallRequested], JobContext], Awaitable[Job[ModelCallRequested] | ProviderFault]]
+ReadContents = Callable[[Job[ModelCallRequested], JobContext], Awaitable[tuple[Mapping[str, str], frozenset[str]]]]
+LiveText = Callable[[Job[ModelCallRequested], JobContext], OnText]
 
 
 class ModelGateway(Doer[ModelCallRequested]):
@@ -56,8 +56,8 @@ class ModelGateway(Doer[ModelCallRequested]):
         self,
         routes: Mapping[str, Route],
         prompts: Prompts,
-        policy: Policy,
-        policies: Policies,
+        policy: RetryPolicy,
+        policies: TenantDataPolicies,
         *,
         whole_conversation: WholeConversation,
         read_contents: ReadContents,
@@ -76,7 +76,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         self._live_text, self._verifier = live_text, verifier
         self._attributor = attributor
         self._cache, self._abandoned = cache, abandoned
-        self.rpc: RpcTable = {ModelsRequested: self.models}
+        self.rpc: RpcTable = {ModelsRequested: self.on_models_requested}
         self._start, self._stop = start, stop
         self._drain = drain
         self._pools = pools
@@ -100,91 +100,95 @@ class ModelGateway(Doer[ModelCallRequested]):
         """Places at the providers, by provider."""
         return self._pools()
 
-    async def models(self, received: Received) -> Body:
+    async def on_models_requested(self, received: ReceivedMessage) -> Body:
         """The names that calls of a tenant can give: of routes, then of the models that answer first there."""
         routes = self._routes.items()
-        names = [name for name, route in routes if any(self._open(received.tenant, one) for one in route.models(1))]
-        names += [route.primary.name for _, route in routes if self._open(received.tenant, route.primary)]
-        told = [name for name in dict.fromkeys(names) if 0 < len(name) <= bounds.MAX_NAME_CHARS]
-        return ModelsReplied(names=tuple(told[: bounds.MAX_MODELS_TOLD]))
+        names = [
+            name
+            for name, route in routes
+            if any(self._is_allowed(received.tenant, model) for model in route.models_for(1))
+        ]
+        names += [route.primary.name for _, route in routes if self._is_allowed(received.tenant, route.primary)]
+        offered_names = [name for name in dict.fromkeys(names) if 0 < len(name) <= bounds.MAX_NAME_CHARS]
+        return ModelsReplied(names=tuple(offered_names[: bounds.MAX_MODELS_TOLD]))
 
-    def _open(self, tenant: str, model: Model) -> bool:
+    def _is_allowed(self, tenant: str, model: Model) -> bool:
         return not self._policies.objection(tenant, model.provider.name, model.terms)
 
-    def key(self, request: ModelCallRequested) -> str:
+    def idempotency_key(self, request: ModelCallRequested) -> str:
         """The call id: an answer that was recorded is given again."""
         return request.call_id
 
-    def writes(self, job: Job[ModelCallRequested]) -> bool:
+    def needs_claim(self, job: Job[ModelCallRequested]) -> bool:
         """Asking a model changes nothing but the bill, which counts every attempt."""
         return False
 
-    def refuse(self, request: ModelCallRequested, failure: Failure) -> ModelCallReplied:
+    def refusal_reply(self, request: ModelCallRequested, failure: Failure) -> ModelCallReplied:
         """The reply that says no."""
-        return self._no(request, "refused", failure)
+        return self._failed_reply(request, "refused", failure)
 
-    def uncertain(self, request: ModelCallRequested) -> ModelCallReplied:
+    def uncertain_reply(self, request: ModelCallRequested) -> ModelCallReplied:
         """Never asked for, since nothing here writes."""
-        failure = Failure.of("uncertain", "the call may or may not have been made", "ask again")
-        return self._no(request, "failed", failure)
+        failure = Failure.from_text("uncertain", "the call may or may not have been made", "ask again")
+        return self._failed_reply(request, "failed", failure)
 
-    async def act(self, job: Job[ModelCallRequested], hands: Hands) -> ModelCallReplied:
+    async def act(self, job: Job[ModelCallRequested], hands: JobContext) -> ModelCallReplied:
         """Answer one call. Raises Deferred when it may not act yet."""
         request, began = job.request, hands.now_unix_ms()
-        found = self._prepare(job)
-        if isinstance(found, Fault):
-            return self._no(request, "refused", _failure(found))
-        prompt, route = found
-        whole = await self._whole_conversation(job, hands)
-        if isinstance(whole, Fault):
-            return self._no(request, "refused" if whole.refused else "failed", _failure(whole))
-        job, request = whole, whole.request
+        prepared = self._prepare_call(job)
+        if isinstance(prepared, ProviderFault):
+            return self._failed_reply(request, "refused", _failure_of(prepared))
+        prompt, route = prepared
+        whole_job = await self._whole_conversation(job, hands)
+        if isinstance(whole_job, ProviderFault):
+            return self._failed_reply(request, "refused" if whole_job.refused else "failed", _failure_of(whole_job))
+        job, request = whole_job, whole_job.request
         texts, missing = await self._read_contents(job, hands)
-        source = self._source(request, prompt, route, texts, missing)
-        if isinstance(source, Fault):
-            return self._no(request, "refused" if source.refused else "failed", _failure(source))
-        attempts = Attempts(
+        source = self._render_source(request, prompt, route, texts, missing)
+        if isinstance(source, ProviderFault):
+            return self._failed_reply(request, "refused" if source.refused else "failed", _failure_of(source))
+        attempts = ModelAttempts(
             job, hands, self._policy, lambda: self._live_text(job, hands), self._cache, self._abandoned(job)
         )
         try:
-            reached = await Chain(attempts, source, hands.now_unix_ms).ask(route, self._policies, job.tenant)
-            said = reached.outcome.said
-            if isinstance(said, Fault) and said.code == BREAKER_OPEN and attempts.held is not None:
+            reached = await Chain(attempts, source, hands.now_unix_ms).ask_models(route, self._policies, job.tenant)
+            answer = reached.outcome.said
+            if isinstance(answer, ProviderFault) and answer.code == BREAKER_OPEN and attempts.held is not None:
                 # No agent can go on without its model: the call waits until the breaker allows a trial.
-                raise hands.held_back(attempts.held)
-        except Refused as refusal:
-            why = refusal.failure
-            said = Fault(why.code, why.message, why.hint, consumed=False, refused=True)
-            reached = Reached(Outcome(said), route.primary)
-        reply = await self._reply(job, hands, reached, texts)
+                raise hands.defer_for_breaker(attempts.held)
+        except JobRefused as refusal:
+            failure = refusal.failure
+            answer = ProviderFault(failure.code, failure.message, failure.hint, consumed=False, refused=True)
+            reached = ChainResult(ModelOutcome(answer), route.primary)
+        reply = await self._build_reply(job, hands, reached, texts)
         spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began)
-        told = {
+        usage_fields = {
             "usage": spent.usage,
             "provider_attempts": spent.attempts,
             "duration_ms": took_ms,
             "waited_ms": min(spent.waited_ms, took_ms),
             "waited_for": spent.waited_for(),
         }
-        return reply.model_copy(update=told)
+        return reply.model_copy(update=usage_fields)
 
-    def _prepare(self, job: Job[ModelCallRequested]) -> tuple[Prompt | None, Route] | Fault:
+    def _prepare_call(self, job: Job[ModelCallRequested]) -> tuple[PromptVersion | None, Route] | ProviderFault:
         """The prompt and the route of a call; no prompt of an outside agent's."""
         request = job.request
         step = job.authority.step
         place = (step.step_id, step.attempt) if step is not None else None
         if job.sender in OF_STEPS and place != (request.step_id, request.attempt):
             message = f"a call of {job.sender} needs the grant of the very step and attempt that it is for"
-            return Fault("bad_grant", message, "hand on the grant of StepAssigned", refused=True)
+            return ProviderFault("bad_grant", message, "hand on the grant of StepAssigned", refused=True)
         if (job.sender == subjects.DOORS) != (request.conversation is not None):
             message = "a conversation comes from doors, and doors sends nothing else"
-            return Fault(
+            return ProviderFault(
                 "forbidden", message, f"this is a bug or an attack: look at the log of {job.sender}", refused=True
             )
-        prompt = self._prompt(request)
+        prompt = self._find_prompt(request)
         if prompt is None and request.conversation is None:
             message = f"there is no prompt {request.prompt_id}"
-            return Fault("unknown_prompt", message, f"known: {', '.join(self._prompts.names)}", refused=True)
-        route = self._route(request)
+            return ProviderFault("unknown_prompt", message, f"known: {', '.join(self._prompts.names)}", refused=True)
+        route = self._route_of(request)
         if route is None:
             message = f"the model gateway has no route {request.tier}"
             hint = f"routes: {', '.join(self._routes)}; add one to BULKHEAD_ROUTES"
@@ -192,64 +196,64 @@ class ModelGateway(Doer[ModelCallRequested]):
                 message = f"the model gateway has no route and no model {request.tier}"
                 models = dict.fromkeys(route.primary.name for route in self._routes.values())
                 hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; add one to BULKHEAD_ROUTES"
-            return Fault(UNKNOWN_ROUTE, message, hint, refused=True)
+            return ProviderFault(UNKNOWN_ROUTE, message, hint, refused=True)
         return prompt, route
 
-    def _route(self, request: ModelCallRequested) -> Route | None:
+    def _route_of(self, request: ModelCallRequested) -> Route | None:
         """The route of this name; for an outside agent, which knows models, else the first whose first model is."""
-        known = self._routes.get(request.tier)
-        if known is not None or request.conversation is None:
-            return known
+        named_route = self._routes.get(request.tier)
+        if named_route is not None or request.conversation is None:
+            return named_route
         return next((route for route in self._routes.values() if route.primary.name == request.tier), None)
 
-    def _source(
+    def _render_source(
         self,
         request: ModelCallRequested,
-        prompt: Prompt | None,
+        prompt: PromptVersion | None,
         route: Route,
         texts: Mapping[str, str],
         missing: frozenset[str],
-    ) -> Source | Fault:
-        """What is to be sent, or why it cannot be."""
+    ) -> RenderSource | ProviderFault:
+        """The rendering's source, or why there is none."""
         parts = missing_parts(request, missing)
-        gone = f"the {parts[0].kind} part" if parts else ""
+        unreadable_part = f"the {parts[0].kind} part" if parts else ""
         if request.conversation is not None:
-            gone = unreadable(request.conversation, missing)
-        if gone:
-            message = f"{gone} cannot be read: its content expired or does not match its digest"
-            return Fault("content_missing", message, "submit the task again")
+            unreadable_part = first_unreadable(request.conversation, missing)
+        if unreadable_part:
+            message = f"{unreadable_part} cannot be read: its content expired or does not match its digest"
+            return ProviderFault("content_missing", message, "submit the task again")
         if request.conversation is not None:
             payload = payload_of(request.conversation, texts)
-            return payload if isinstance(payload, Fault) else Source("", request, texts, payload=payload)
+            return payload if isinstance(payload, ProviderFault) else RenderSource("", request, texts, payload=payload)
         assert prompt is not None
         schema = None
         if request.response != "text":
-            schema = self._prompts.schema(request.response, route.prompts, roles=request.roles)
-        return Source(prompt.text, request, texts, schema, prompt.digest, missing)
+            schema = self._prompts.schema_of(request.response, route.prompts, roles=request.roles)
+        return RenderSource(prompt.text, request, texts, schema, prompt.digest, missing)
 
-    async def _reply(
-        self, job: Job[ModelCallRequested], hands: Hands, reached: Reached, texts: Mapping[str, str]
+    async def _build_reply(
+        self, job: Job[ModelCallRequested], hands: JobContext, reached: ChainResult, texts: Mapping[str, str]
     ) -> ModelCallReplied:
         request, outcome, model, degraded = job.request, reached.outcome, reached.model, reached.degraded
-        said = outcome.said
+        answer = outcome.said
         price = model.price.digest if model.price else ""
         source: dict[str, Any] = {"provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS], "price_digest": price}
-        if isinstance(said, Fault):
-            reply = self._no(request, "refused" if said.refused else "failed", _failure(said))
-            told = {"model": model.name, "completeness": _completeness(outcome.omissions)}
-            return reply.model_copy(update=source | told)
+        if isinstance(answer, ProviderFault):
+            reply = self._failed_reply(request, "refused" if answer.refused else "failed", _failure_of(answer))
+            fields = {"model": model.name, "completeness": _completeness_of(outcome.omissions)}
+            return reply.model_copy(update=source | fields)
         adopted = request.conversation is not None
-        calls = calls_as_content(request, said.calls)
-        if adopted and (cut := said.cut_calls or (calls if isinstance(calls, str) else "")):
+        calls = calls_as_content(request, answer.calls)
+        if adopted and (cut := answer.cut_calls or (calls if isinstance(calls, str) else "")):
             # An agent would take what is left for all that the model asked for.
-            reply = self._no(request, "failed", Failure.of("tool_calls_too_large", cut, ASK_FOR_LESS))
-            return reply.model_copy(update={**source, "model": said.model or model.name})
-        reading = Reading(said.text) if adopted else read(said.text, request.response, said.finish)
-        if reading.changes and not reading.text.strip() and not said.calls:
-            reply = self._no(request, "failed", NOTHING_SAID)
-            return reply.model_copy(update={**source, "model": said.model or model.name, "changes": reading.changes})
-        content, raw = await self._contents(job, hands, said, reading)
-        labels = (hands.signer.label(_label(content, model), job.tenant, job.task),) if content else ()
+            reply = self._failed_reply(request, "failed", Failure.from_text("tool_calls_too_large", cut, ASK_FOR_LESS))
+            return reply.model_copy(update={**source, "model": answer.model or model.name})
+        reading = Reading(answer.text) if adopted else read_reply(answer.text, request.response, answer.finish)
+        if reading.changes and not reading.text.strip() and not answer.calls:
+            reply = self._failed_reply(request, "failed", NOTHING_SAID)
+            return reply.model_copy(update={**source, "model": answer.model or model.name, "changes": reading.changes})
+        content, raw = await self._store_contents(job, hands, answer, reading)
+        labels = (hands.signer.sign_label(_reply_label(content, model), job.tenant, job.task),) if content else ()
         prompt_id, digest = self._prompt_of(request)
         return ModelCallReplied(
             call_id=request.call_id,
@@ -260,33 +264,33 @@ class ModelGateway(Doer[ModelCallRequested]):
             changes=reading.changes[: bounds.MAX_REPLY_CHANGES],
             tool_calls=()
             if calls
-            else await attributed(job, hands, self._verifier, self._attributor, texts, said.calls),
+            else await attribute_calls(job, hands, self._verifier, self._attributor, texts, answer.calls),
             calls=await hands.blobs.put(job.tenant, calls, "application/json", summary="") if calls else None,
-            thoughts=await hands.blobs.put(job.tenant, json.dumps(said.thoughts), "application/json", summary="")
-            if said.thoughts
+            thoughts=await hands.blobs.put(job.tenant, json.dumps(answer.thoughts), "application/json", summary="")
+            if answer.thoughts
             else None,
-            finish=said.finish,
+            finish=answer.finish,
             standing="degraded" if degraded else "ok",
             standing_reason=degraded[: bounds.MAX_SUMMARY_CHARS],
-            completeness=_completeness((*outcome.omissions, *said.omissions, *reading.omissions)),
+            completeness=_completeness_of((*outcome.omissions, *answer.omissions, *reading.omissions)),
             provenance=labels,
-            fingerprint=said.fingerprint,
+            fingerprint=answer.fingerprint,
             prompt_id=prompt_id,
             prompt_digest=digest,
-            model=said.model or model.name,
+            model=answer.model or model.name,
             pinned=model.name[: bounds.MAX_SUMMARY_CHARS],
             chosen_as=reached.role,
-            cached=said.cached,
+            cached=answer.cached,
             **source,
         )
 
-    def _prompt(self, request: ModelCallRequested) -> Prompt | None:
+    def _find_prompt(self, request: ModelCallRequested) -> PromptVersion | None:
         route = self._routes.get(request.tier)
         style = route.prompts if route else "full"
-        return self._prompts.find(request.prompt_id, style, roles=bool(request.roles))
+        return self._prompts.find_prompt(request.prompt_id, style, roles=bool(request.roles))
 
-    async def _contents(
-        self, job: Job[ModelCallRequested], hands: Hands, said: Answer, reading: Reading
+    async def _store_contents(
+        self, job: Job[ModelCallRequested], hands: JobContext, said: ModelAnswer, reading: Reading
     ) -> tuple[ContentRef | None, ContentRef | None]:
         """Blobs of the text that goes on, and of the text as it came where that is another."""
         conversation, media_type, summary = job.request.conversation, media_type_of(job.request), None
@@ -298,10 +302,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         return content, await hands.blobs.put(job.tenant, said.text, "text/plain") if changed else None
 
     def _prompt_of(self, request: ModelCallRequested) -> tuple[str, str]:
-        prompt = self._prompt(request)
+        prompt = self._find_prompt(request)
         return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
 
-    def _no(
+    def _failed_reply(
         self, request: ModelCallRequested, outcome: Literal["refused", "failed"], failure: Failure
     ) -> ModelCallReplied:
         prompt_id, digest = self._prompt_of(request)
@@ -317,14 +321,14 @@ class ModelGateway(Doer[ModelCallRequested]):
         )
 
 
-def _completeness(omissions: tuple[Omission, ...]) -> Completeness:
-    return Completeness.missing(*omissions) if omissions else Completeness()
+def _completeness_of(omissions: tuple[Omission, ...]) -> Completeness:
+    return Completeness.with_omissions(*omissions) if omissions else Completeness()
 
 
-def _label(content: ContentRef, model: Model) -> Label:
+def _reply_label(content: ContentRef, model: Model) -> Label:
     source = f"{model.provider.name}/{model.name}"[: bounds.MAX_SUMMARY_CHARS]
     return Label(sha256=content.sha256, kind="model_reply", source=source, trust="untrusted", observed_by=SERVICE)
 
 
-def _failure(fault: Fault) -> Failure:
-    return Failure.of(fault.code, fault.message, fault.hint)
+def _failure_of(fault: ProviderFault) -> Failure:
+    return Failure.from_text(fault.code, fault.message, fault.hint)

@@ -16,7 +16,7 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
 from bulkhead.flow.content import in_list
-from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
@@ -26,23 +26,23 @@ from bulkhead_services.model_gateway.context.conversation import contents_of, to
 from bulkhead_services.model_gateway.context.render import refers_to
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
-from bulkhead_services.model_gateway.providers.fields import believable, short
+from bulkhead_services.model_gateway.providers.fields import is_believable, short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
-from bulkhead_services.model_gateway.providers.narrowing import Unsupported, check_summary, narrowed
+from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_summary, narrow_chat
 from bulkhead_services.model_gateway.providers.port import (
-    Answer,
     Chat,
-    Fault,
-    Heard,
+    GenerationProgress,
+    ModelAnswer,
     OnText,
-    Outgoing,
+    ProviderFault,
+    ProviderRequest,
     call_ids,
-    embeds,
+    is_embedding,
 )
-from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
+from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.replies.thinking import LiveFilter
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_s
-from bulkhead_services.model_gateway.routing.options import ProviderSettings, Target
+from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
 
 log = Log("model_gateway")
 
@@ -57,7 +57,7 @@ OnChunk = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How providers are reached; times in seconds."""
+    """Network settings; times in seconds."""
 
     connect_timeout_s: float = 5.0
     stall_timeout_s: float = 30.0
@@ -66,7 +66,7 @@ class Network:
     transport: httpx.AsyncBaseTransport | None = None
 
 
-def client(api: Api, target: Target, concurrency: int, network: Network) -> httpx.AsyncClient:
+def make_client(api: Api, target: EndpointTarget, concurrency: int, network: Network) -> httpx.AsyncClient:
     """A client for one key at one address; connections come with the first call."""
     return httpx.AsyncClient(
         base_url=target.base_url.rstrip("/") + "/",
@@ -90,14 +90,14 @@ def client(api: Api, target: Target, concurrency: int, network: Network) -> http
 class HttpEndpoint:
     """One key at one address: its connections, and the wire form that it speaks. concurrency: calls at once."""
 
-    def __init__(self, name: str, api: Api, target: Target, concurrency: int, network: Network) -> None:
+    def __init__(self, name: str, api: Api, target: EndpointTarget, concurrency: int, network: Network) -> None:
         self.name, self._target, self._concurrency, self._network = name, target, concurrency, network
         self._api, self._form = api, FORMS[api]
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:
         """Make the client; connections come with the first call."""
-        self._client = client(self._api, self._target, self._concurrency, self._network)
+        self._client = make_client(self._api, self._target, self._concurrency, self._network)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -107,45 +107,49 @@ class HttpEndpoint:
 
     async def call(
         self,
-        outgoing: Outgoing,
+        outgoing: ProviderRequest,
         on_text: OnText,
         on_headers: OnHeaders,
         *,
         timeout_s: float,
-        heard: Heard | None = None,
-    ) -> Answer | Fault:
-        """Send one call; a Fault when HTTP failed, or when what it brought is no answer."""
-        assembly, heard, now_s = self._form.assembly(outgoing), heard or Heard(), asyncio.get_running_loop().time
+        heard: GenerationProgress | None = None,
+    ) -> ModelAnswer | ProviderFault:
+        """Send one call; a ProviderFault when HTTP failed, or when what it brought is no answer."""
+        assembly, heard, now_s = (
+            self._form.assembly(outgoing),
+            heard or GenerationProgress(),
+            asyncio.get_running_loop().time,
+        )
         heard.began_s = now_s()
         begun = False
 
         async def on_chunk() -> None:
             nonlocal begun
-            heard.note(assembly.generated_bytes, now_s())
-            for part, text in assembly.pieces():
+            heard.note_progress(assembly.generated_bytes, now_s())
+            for part, text in assembly.take_pieces():
                 begun = True
                 await on_text(text, part)
-            if assembly.begun and not begun:
+            if assembly.has_begun and not begun:
                 begun = True  # A tool call shows that too, also where it is not told live.
                 await on_text("")
 
-        fault = await self._call(outgoing, assembly, on_chunk, on_headers, timeout_s)
+        fault = await self._stream_call(outgoing, assembly, on_chunk, on_headers, timeout_s)
         usage = assembly.usage
-        if usage and not believable(usage, len(outgoing.body), outgoing.output_tokens):
+        if usage and not is_believable(usage, len(outgoing.body), outgoing.output_tokens):
             assembly.usage = None
-        if fault is None or (fault.code in _BREAKS and assembly.ended):
+        if fault is None or (fault.code in _BREAKS and assembly.has_ended):
             # Past its end an answer is whole, whatever becomes of its connection.
-            said = assembly.result()
-            if isinstance(said, Answer):
-                return said
-            fault = said
+            result = assembly.result()
+            if isinstance(result, ModelAnswer):
+                return result
+            fault = result
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        return _told(replace(fault, message=self.scrub(fault.message)), assembly)
+        return _with_usage(replace(fault, message=self.scrub_keys(fault.message)), assembly)
 
-    async def _call(
-        self, outgoing: Outgoing, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float
-    ) -> Fault | None:
+    async def _stream_call(
+        self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float
+    ) -> ProviderFault | None:
         assert self._client is not None, "open() comes first"
         started = False
         quiet_s = min(self._network.stall_timeout_s, timeout_s)
@@ -164,22 +168,24 @@ class HttpEndpoint:
                 started = True
                 on_headers(response.headers)
                 key = key_setting(self._api, self.name.partition(" #")[0], self._target.base_url)
-                return await _receive(response, assembly, on_chunk, key)
+                return await _receive_response(response, assembly, on_chunk, key)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            return self._fault("unreachable", f"no connection: {error or type(error).__name__}", consumed=False)
+            return self._connection_fault(
+                "unreachable", f"no connection: {error or type(error).__name__}", consumed=False
+            )
         except TimeoutError:
-            return self._fault("timeout", f"no whole answer within {timeout_s:.1f} s")
+            return self._connection_fault("timeout", f"no whole answer within {timeout_s:.1f} s")
         except httpx.TimeoutException:
-            return self._fault("timeout", f"the provider was silent for {quiet_s:.1f} s")
+            return self._connection_fault("timeout", f"the provider was silent for {quiet_s:.1f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             code = "truncated_stream" if started else "provider_error"
-            return self._fault(code, f"the connection broke: {error or type(error).__name__}")
+            return self._connection_fault(code, f"the connection broke: {error or type(error).__name__}")
 
-    def _fault(self, code: str, message: str, *, consumed: bool = True) -> Fault:
+    def _connection_fault(self, code: str, message: str, *, consumed: bool = True) -> ProviderFault:
         hint = "is the provider up, and its base URL right?" if code == "unreachable" else ""
-        return Fault(code, f"{self.name}: {message}", hint, retryable=True, outage=True, consumed=consumed)
+        return ProviderFault(code, f"{self.name}: {message}", hint, retryable=True, outage=True, consumed=consumed)
 
-    def scrub(self, text: str) -> str:
+    def scrub_keys(self, text: str) -> str:
         """The text without this endpoint's key, and without anything that looks like one: providers echo keys."""
         key = self._target.api_key.get_secret_value()
         if key:
@@ -196,7 +202,8 @@ class HttpProvider(Deployments):
         names = [name if len(targets) == 1 else f"{name} #{number}" for number in range(1, len(targets) + 1)]
         size = settings.concurrency
         self._endpoints = [
-            HttpEndpoint(*given, size, network) for given in zip(names, repeat(settings.api), targets, strict=False)
+            HttpEndpoint(*endpoint_fields, size, network)
+            for endpoint_fields in zip(names, repeat(settings.api), targets, strict=False)
         ]
         super().__init__([Deployment(endpoint, size, loop_s) for endpoint in self._endpoints])
 
@@ -210,38 +217,40 @@ class HttpProvider(Deployments):
         for endpoint in self._endpoints:
             await endpoint.close()
 
-    def request(self, chat: Chat) -> Outgoing:
+    def request(self, chat: Chat) -> ProviderRequest:
         """One call in this provider's wire form."""
-        chat = self._said(chat)
+        chat = self._translatable_chat(chat)
         outgoing = FORMS[self._settings.api].request(replace(chat, limit_field=self._settings.limit_field))
         return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens, adopted=chat.adopted)
 
     def objection(self, chat: Chat) -> str:
-        """What of an outside agent's call the vendor's API cannot say; "" when it can say all."""
+        """Part of an outside agent's call that the vendor's API cannot say; "" when it can say all."""
         try:
-            self._said(chat)
-        except Unsupported as error:
+            self._translatable_chat(chat)
+        except UnsupportedInput as error:
             return f"provider {self.name} ({self._settings.api}) does not take {error}"
         return ""
 
-    def _said(self, chat: Chat) -> Chat:
-        """The chat in words that the form translates. Raises Unsupported."""
+    def _translatable_chat(self, chat: Chat) -> Chat:
+        """The chat in words that the form translates. Raises UnsupportedInput."""
         form = FORMS[self._settings.api]
         if not chat.adopted:
             return chat
         if form.speaks_chat:
             check_summary(chat.payload)
             return chat
-        if embeds(chat.payload):
-            raise Unsupported("embeddings")
-        return narrowed(chat, form.takes, form.says, form.max_temperature)
+        if is_embedding(chat.payload):
+            raise UnsupportedInput("embeddings")
+        return narrow_chat(chat, form.takes, form.says, form.max_temperature)
 
 
-def _told(fault: Fault, assembly: Assembly) -> Fault:
+def _with_usage(fault: ProviderFault, assembly: Assembly) -> ProviderFault:
     return replace(fault, usage=assembly.usage, cache_write_tokens=assembly.cache_write_tokens)
 
 
-async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key: str) -> Fault | None:
+async def _receive_response(
+    response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key: str
+) -> ProviderFault | None:
     if response.status_code != 200:
         body = b""
         async for chunk in response.aiter_raw():
@@ -249,46 +258,50 @@ async def _receive(response: httpx.Response, assembly: Assembly, on_chunk: OnChu
             if len(body) >= bounds.MAX_PROVIDER_ERROR_BYTES:
                 break
         body = body[: bounds.MAX_PROVIDER_ERROR_BYTES]
-        return errors.of_status(response.status_code, response.headers, body, key)
+        return errors.fault_of_status(response.status_code, response.headers, body, key)
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
-        return Fault("malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True)
+        return ProviderFault(
+            "malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True
+        )
     kind = response.headers.get("content-type", "")
     if "html" in kind:
-        what = f"status 200 with a page ({short(kind)}) in an answer's place: something stands before the provider"
-        return Fault("malformed_json", what, "check the provider's base URL, and the proxy", True, True)
+        message = (
+            f"status 200 with a page ({short_text(kind)}) in an answer's place: something stands before the provider"
+        )
+        return ProviderFault("malformed_json", message, "check the provider's base URL, and the proxy", True, True)
     if "json" not in kind:
         return await _receive_stream(response, assembly, on_chunk)
     # Asked for a stream, some servers answer whole all the same.
-    whole = bytearray()
+    whole_body = bytearray()
     async for chunk in response.aiter_raw():
-        whole += chunk
-        if len(whole) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-            return _oversize()
-        assembly.part(len(whole))
+        whole_body += chunk
+        if len(whole_body) > bounds.MAX_PROVIDER_RESPONSE_BYTES:
+            return _oversize_fault()
+        assembly.note_body_size(len(whole_body))
         await on_chunk()
-    assembly.whole(bytes(whole))
+    assembly.feed_body(bytes(whole_body))
     await on_chunk()
     return assembly.fault
 
 
-async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk) -> Fault | None:
+async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk: OnChunk) -> ProviderFault | None:
     decoder, size = SseDecoder(), 0
     chunks = response.aiter_raw()
     try:
         async for chunk in chunks:
             size += len(chunk)
             if size > bounds.MAX_PROVIDER_RESPONSE_BYTES:
-                return _oversize()
+                return _oversize_fault()
             # One delta per chunk of the network: nothing that has arrived waits for what has not.
-            _take(decoder.feed(chunk), assembly)
+            _feed_events(decoder.feed(chunk), assembly)
             await on_chunk()
             if assembly.over or assembly.fault:
                 break
         else:
-            _take(decoder.flush(), assembly)
+            _feed_events(decoder.flush(), assembly)
             await on_chunk()
-    except EventTooLarge as error:
-        return Fault("malformed_json", str(error), retryable=True, outage=True)
+    except ProviderEventTooLarge as error:
+        return ProviderFault("malformed_json", str(error), retryable=True, outage=True)
     if assembly.over:
         try:
             async with asyncio.timeout(DRAIN_S):
@@ -299,22 +312,22 @@ async def _receive_stream(response: httpx.Response, assembly: Assembly, on_chunk
     return assembly.fault
 
 
-def _take(events: Iterable[str], assembly: Assembly) -> None:
+def _feed_events(events: Iterable[str], assembly: Assembly) -> None:
     for event in events:
-        assembly.event(event)
+        assembly.feed_event(event)
         if assembly.over or assembly.fault:
             break
 
 
-def _oversize() -> Fault:
+def _oversize_fault() -> ProviderFault:
     message = f"the response exceeds {bounds.MAX_PROVIDER_RESPONSE_BYTES} bytes"
-    return Fault("provider_error", message, "the provider ignores max tokens: use another one")
+    return ProviderFault("provider_error", message, "the provider ignores max tokens: use another one")
 
 
-class LiveText:
+class LiveTextPublisher:
     """Publishes an answer as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
 
-    def __init__(self, job: Job[ModelCallRequested], hands: Hands, *, verified: bool = False) -> None:
+    def __init__(self, job: Job[ModelCallRequested], hands: JobContext, *, verified: bool = False) -> None:
         self._job, self._hands, self._verified = job, hands, verified
         self._offsets = Counter[AnswerPart]()
         # What an outside agent is shown must be the record's text, letter for letter.
@@ -341,52 +354,55 @@ class LiveText:
             )
             self._offsets[part] += len(piece)
             try:
-                await self._hands.live(self._job, delta)
+                await self._hands.publish_live(self._job, delta)
             except BusError as error:
                 log.debug("live_text_lost", call=request.call_id, reason=str(error))
 
 
-async def whole_conversation(job: Job[ModelCallRequested], hands: Hands) -> Job[ModelCallRequested] | Fault:
-    """The job with each message of its conversation by its own reference; a Fault where there are too many, or too
-    many bytes of them, or a list of them cannot be read."""
+async def whole_conversation(
+    job: Job[ModelCallRequested], hands: JobContext
+) -> Job[ModelCallRequested] | ProviderFault:
+    """The job with each message of its conversation by its own reference; a ProviderFault where there are too many,
+    or too many bytes of them, or a list of them cannot be read.
+    """
     conversation = job.request.conversation
     if conversation is None:
         return job
 
-    async def read(ref: ContentRef) -> tuple[ContentRef, ...]:
+    async def expand_list(ref: ContentRef) -> tuple[ContentRef, ...]:
         return in_list(ref, await hands.blobs.get(job.tenant, ref)) if ref.media_type == REFERENCES else (ref,)
 
     if (fault := too_large(conversation)) is not None:
         return fault
     try:
-        found = await asyncio.gather(*map(read, conversation.messages))
+        lists = await asyncio.gather(*map(expand_list, conversation.messages))
     except (BlobMissing, BlobCorrupt, ValueError) as error:
         message = f"the conversation cannot be read: {error}"
-        return Fault("content_missing", message, "send it in another run", consumed=False)
-    refs = tuple(ref for rows in found for ref in rows)
+        return ProviderFault("content_missing", message, "send it in another run", consumed=False)
+    refs = tuple(ref for rows in lists for ref in rows)
     if (fault := too_many(refs)) is not None:
         return fault
-    whole = conversation.model_copy(update={"messages": refs})
-    body = job.request.model_copy(update={"conversation": whole})
-    return too_large(whole) or replace(job, body=body)
+    expanded = conversation.model_copy(update={"messages": refs})
+    body = job.request.model_copy(update={"conversation": expanded})
+    return too_large(expanded) or replace(job, body=body)
 
 
-async def read_contents(job: Job[ModelCallRequested], hands: Hands) -> tuple[dict[str, str], frozenset[str]]:
+async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tuple[dict[str, str], frozenset[str]]:
     """Texts of all contents that the request refers to, by digest, and the digests that cannot be read."""
     request = job.request
     refs = [part.content for part in refers_to(request) if part.content] + [
-        one.content for one in request.turns if one.content
+        turn.content for turn in request.turns if turn.content
     ]
     refs += contents_of(request.conversation) if request.conversation is not None else ()
     texts: dict[str, str] = {}
     missing: set[str] = set()
 
-    async def read(ref: ContentRef) -> None:
+    async def read_text(ref: ContentRef) -> None:
         try:
-            texts[ref.sha256] = await hands.blobs.text(job.tenant, ref)
+            texts[ref.sha256] = await hands.blobs.get_text(job.tenant, ref)
         except (BlobMissing, BlobCorrupt) as error:
             log.warning("content_unreadable", call=request.call_id, reason=str(error))
             missing.add(ref.sha256)
 
-    await asyncio.gather(*(read(ref) for ref in {one.sha256: one for one in refs}.values()))
+    await asyncio.gather(*(read_text(ref) for ref in {ref.sha256: ref for ref in refs}.values()))
     return texts, frozenset(missing)

@@ -59,50 +59,50 @@ class Price:
                 output_tokens=usage.output_tokens,
             )
             usd = Decimal(self.public.calc_price(counted)["total_price"])
-            return _up(usd * _MICROS)
+            return _round_up(usd * _MICROS)
         # Dollars per million tokens are micro dollars per token.
         fresh = (usage.input_tokens - cached) * self.input_usd_per_mtok
-        more = self.cache_write_usd_per_mtok - self.input_usd_per_mtok
-        written = min(cache_write_tokens, usage.input_tokens - cached) * more
-        read = cached * self.cached_usd_per_mtok
-        return _up(fresh + written + read + usage.output_tokens * self.output_usd_per_mtok)
+        surcharge = self.cache_write_usd_per_mtok - self.input_usd_per_mtok
+        written = min(cache_write_tokens, usage.input_tokens - cached) * surcharge
+        cached_cost = cached * self.cached_usd_per_mtok
+        return _round_up(fresh + written + cached_cost + usage.output_tokens * self.output_usd_per_mtok)
 
 
-class Prices:
+class PriceTable:
     """Looks prices up; `free` names models that cost nothing because the operator said so."""
 
     def __init__(self, free: Collection[str] = (), extra: Path | None = None) -> None:
-        self._own = _load(OWN_PRICES) | (_load(extra) if extra else {})
+        self._own = _load_prices(OWN_PRICES) | (_load_prices(extra) if extra else {})
         self._free = frozenset(free)
         self._source = f"genai-prices {version('genai-prices')}"
 
-    def find(self, model: str, provider_id: str, base_url: str) -> Price | None:
+    def find_price(self, model: str, provider_id: str, base_url: str) -> Price | None:
         """The price of a model at a provider; None when it is unknown."""
         if model in self._own:
             return self._own[model]
-        public = self._public(model, provider_id, base_url)
+        public = self._public_price(model, provider_id, base_url)
         if model in self._free:
             return Price(model, "free", public.context_tokens if public else None, source="BULKHEAD_FREE_MODELS")
         return public
 
-    def _public(self, model: str, provider_id: str, base_url: str) -> Price | None:
+    def _public_price(self, model: str, provider_id: str, base_url: str) -> Price | None:
         try:
             # Without a provider id the URL must tell it: a gateway of unknown price must not pass as OpenAI.
             if provider_id:
-                found = calc_price(_PROBE, model, provider_id=provider_id)
+                calculation = calc_price(_PROBE, model, provider_id=provider_id)
             else:
-                found = calc_price(_PROBE, model, provider_api_url=base_url)
+                calculation = calc_price(_PROBE, model, provider_api_url=base_url)
         except LookupError:
             return None
-        digest = hashlib.sha256(f"{found.provider.id}/{model}/{found.model_price!r}".encode()).hexdigest()
-        name, window = f"{self._source}:{digest[:32]}", found.model.context_window
-        return Price(model, name, window, public=found.model_price, source=self._source)
+        digest = hashlib.sha256(f"{calculation.provider.id}/{model}/{calculation.model_price!r}".encode()).hexdigest()
+        name, window = f"{self._source}:{digest[:32]}", calculation.model.context_window
+        return Price(model, name, window, public=calculation.model_price, source=self._source)
 
 
-def _load(path: Path) -> dict[str, Price]:
+def _load_prices(path: Path) -> dict[str, Price]:
     try:
         rows = tomllib.loads(path.read_text())["models"]
-        return {name: _row(name, row, path.name) for name, row in rows.items()}
+        return {name: _price_of_row(name, row, path.name) for name, row in rows.items()}
     except OSError as error:
         raise PriceTableError(
             f"price file {path} cannot be read ({error.strerror}); mend BULKHEAD_PRICES_FILE"
@@ -114,11 +114,11 @@ def _load(path: Path) -> dict[str, Price]:
         ) from error
 
 
-def _absurd(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str:
-    """What makes a row a slip of the pen rather than a price; "" when nothing does."""
+def _absurdity_of(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str:
+    """Reason why a row is a slip of the pen rather than a price; "" when none is."""
     if unknown := sorted(set(row) - {*AMOUNTS, "context_tokens", "as_of"}):
         return f"it has {unknown[0]!r}, and a row has {', '.join(AMOUNTS)}, context_tokens and as_of"
-    if not all(one.is_finite() and one >= 0 for one in amounts.values()):
+    if not all(amount.is_finite() and amount >= 0 for amount in amounts.values()):
         return "it is not a sum of money"
     for key, amount in amounts.items():
         if 0 < amount < LEAST_USD_PER_MTOK:
@@ -135,16 +135,16 @@ def _absurd(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str:
     return ""
 
 
-def _row(name: str, row: dict[str, Any], source: str) -> Price:
+def _price_of_row(name: str, row: dict[str, Any], source: str) -> Price:
     digest = hashlib.sha256(json.dumps({name: row}, sort_keys=True, default=str).encode()).hexdigest()
-    given = {"cached_input": row["input"], "cache_write": row["input"], **row}
-    amounts = {key: Decimal(str(given[key])) for key in AMOUNTS}
-    if wrong := _absurd(row, amounts):
+    filled_row = {"cached_input": row["input"], "cache_write": row["input"], **row}
+    amounts = {key: Decimal(str(filled_row[key])) for key in AMOUNTS}
+    if wrong := _absurdity_of(row, amounts):
         raise PriceTableError(f"the price of {name} cannot be right: {wrong}; mend its row in BULKHEAD_PRICES_FILE")
     fresh, cached, output, written = (amounts[key] for key in AMOUNTS)
     window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
     return Price(name, f"own:{digest[:32]}", window, fresh, cached, output, written, source=source, as_of=as_of)
 
 
-def _up(micros: Decimal) -> int:
+def _round_up(micros: Decimal) -> int:
     return int(micros.to_integral_value(rounding=ROUND_CEILING))

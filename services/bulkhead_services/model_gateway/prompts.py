@@ -32,7 +32,7 @@ class PromptError(ValueError):
     """A prompt file that cannot be used: names the file and what to mend."""
 
 
-class _Front(BaseModel):
+class _FrontMatter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=48)
@@ -42,7 +42,7 @@ class _Front(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptVersion:
     """One version of a prompt. digest: sha256 of the whole file, front matter too."""
 
     id: str
@@ -63,11 +63,11 @@ class Prompts:
 
     def __init__(self, folder: Path = PROMPTS, packs: Iterable[str] = ()) -> None:
         """packs: packages whose prompts are taken too. Raises PromptError, PackError (both ValueError)."""
-        self._found: dict[str, dict[int, Prompt]] = {}
+        self._found: dict[str, dict[int, PromptVersion]] = {}
         folders = [folder, *(packages.folder(name) / packages.PROMPTS_FOLDER for name in packs)]
         homes: dict[str, Path] = {}
-        for path in (path for one in folders for path in sorted(one.glob("*.md"))):
-            prompt = _read(path)
+        for path in (path for prompt_folder in folders for path in sorted(prompt_folder.glob("*.md"))):
+            prompt = _read_prompt(path)
             # A newer version from elsewhere would be taken in place of ours, by every step that names no version.
             if homes.setdefault(prompt.id, path.parent) != path.parent:
                 raise PromptError(f"prompt {path}: {homes[prompt.id]} has {prompt.id} already; give it another name")
@@ -80,15 +80,15 @@ class Prompts:
         short = {form: folder / f"{form}{SHORT}.schema.json" for form in self.schemas}
         self._short = {form: json.loads(path.read_text()) for form, path in short.items() if path.is_file()}
 
-    def find(self, name: str, style: Style = "full", *, roles: bool = False) -> Prompt | None:
+    def find_prompt(self, name: str, style: Style = "full", *, roles: bool = False) -> PromptVersion | None:
         """The named version, or the newest one when the name has none; None when there is no such prompt.
 
         style `short`: the newest short variant, where there is one and no version is named. roles: so the variant that
         speaks of delegated roles.
         """
         prompt_id, _, version = name.partition("@")
-        for wanted, variant in ((roles, ROLES), (style == "short", SHORT)):
-            if wanted and not version and prompt_id + variant in self._found:
+        for is_wanted, variant in ((roles, ROLES), (style == "short", SHORT)):
+            if is_wanted and not version and prompt_id + variant in self._found:
                 prompt_id += variant
         versions = self._found.get(prompt_id)
         if not versions:
@@ -97,7 +97,7 @@ class Prompts:
             return versions[max(versions)]
         return versions.get(int(version)) if version.isdecimal() else None
 
-    def schema(self, form: Form, style: Style = "full", *, roles: Sequence[str] = ()) -> dict[str, Any]:
+    def schema_of(self, form: Form, style: Style = "full", *, roles: Sequence[str] = ()) -> dict[str, Any]:
         """The schema of a structured answer; the short one allows less, and what fits it fits the full one.
 
         roles: one of which each step of a plan names, or the worker's.
@@ -109,34 +109,36 @@ class Prompts:
     def largest_bytes(self) -> int:
         """Size of the longest prompt with its schema, as the least that a model must have room for. Variants for
         delegated roles are not counted: a mesh without such roles sends none."""
-        schemas = max(len(json.dumps(one)) for one in self.schemas.values())
+        schemas = max(len(json.dumps(schema)) for schema in self.schemas.values())
         sent = (
-            one for name in self._found if not name.removesuffix(SHORT).endswith(ROLES) and (one := self.find(name))
+            prompt
+            for name in self._found
+            if not name.removesuffix(SHORT).endswith(ROLES) and (prompt := self.find_prompt(name))
         )
-        return max(len(one.text.encode()) for one in sent) + schemas
+        return max(len(prompt.text.encode()) for prompt in sent) + schemas
 
     @property
     def names(self) -> tuple[str, ...]:
         """All prompts as `id@version`."""
-        return tuple(one.name for versions in self._found.values() for one in versions.values())
+        return tuple(prompt.name for versions in self._found.values() for prompt in versions.values())
 
 
 def _with_roles(schema: Mapping[str, Any], roles: Sequence[str]) -> dict[str, Any]:
     """A plan's schema whose steps name a role; strict mode knows no field that may be absent."""
-    found: dict[str, Any] = copy.deepcopy(dict(schema))
-    step = found["properties"]["steps"]["items"]
+    role_schema: dict[str, Any] = copy.deepcopy(dict(schema))
+    step = role_schema["properties"]["steps"]["items"]
     step["required"].append("role")
     step["properties"]["role"] = {"type": "string", "enum": list(dict.fromkeys((WORKER_ROLE, *roles)))}
-    return found
+    return role_schema
 
 
-def _read(path: Path) -> Prompt:
+def _read_prompt(path: Path) -> PromptVersion:
     raw = path.read_bytes()
     if len(raw) > MAX_PROMPT_BYTES:
         raise PromptError(f"prompt {path.name} has {len(raw)} bytes; at most {MAX_PROMPT_BYTES} are read")
     try:
         opening, front, body = raw.decode().split("---\n", 2)
-        head = _Front.model_validate(yaml.safe_load(front))
+        head = _FrontMatter.model_validate(yaml.safe_load(front))
     except (UnicodeDecodeError, ValueError, yaml.YAMLError, ValidationError) as error:
         raise PromptError(
             f"prompt {path.name} is malformed: {error}; it begins with YAML between two lines of ---, with id, "
@@ -145,4 +147,4 @@ def _read(path: Path) -> Prompt:
     if opening or path.name != f"{head.id}@{head.version}.md":
         raise PromptError(f"prompt {path.name} says it is {head.id}@{head.version}; name and front matter must agree")
     digest = hashlib.sha256(raw).hexdigest()
-    return Prompt(head.id, head.version, head.description, head.owner, body.strip() + "\n", digest)
+    return PromptVersion(head.id, head.version, head.description, head.owner, body.strip() + "\n", digest)

@@ -15,20 +15,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.grants import Authority
 from bulkhead.runtime.doer.protocol import Job
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.model import ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef, Usage
-from bulkhead_services.model_gateway.providers.port import Answer, Finish, Outgoing
+from bulkhead_services.model_gateway.providers.port import Finish, ModelAnswer, ProviderRequest
 
 log = Log("model_gateway.cache")
 HIT = Usage(cached_calls=1)
 
 
-class Entry(BaseModel):
+class CacheEntry(BaseModel):
     """An answer on record. mac: of the service, over everything else."""
 
     tenant: str
@@ -64,49 +64,51 @@ class ResponseCache:
         self._message_key = message_key
         self._key = hmac.digest(message_key, b"response cache", "sha256")
 
-    def key(self, job: Job[ModelCallRequested], provider: str, model: str, prompt: str, outgoing: Outgoing) -> str:
+    def request_key(
+        self, job: Job[ModelCallRequested], provider: str, model: str, prompt: str, outgoing: ProviderRequest
+    ) -> str:
         """The same for the same request of the same tenant, by whoever may see the same. prompt: its digest.
 
         Another attempt is another key: it is asked because the answer before was not good enough.
         """
         body = hashlib.sha256(outgoing.body).hexdigest()
         where = [provider, self._addresses.get(provider, ""), outgoing.path, model]
-        parts = [job.tenant, _scope(job.authority), job.request.attempt, where, prompt, body]
+        parts = [job.tenant, _scope_of(job.authority), job.request.attempt, where, prompt, body]
         return hmac.new(self._key, json.dumps(parts).encode(), "sha256").hexdigest()
 
-    async def find(self, tenant: str, key: str, ttl_s: int) -> Answer | None:
+    async def find_answer(self, tenant: str, key: str, ttl_s: int) -> ModelAnswer | None:
         """The answer under a key that is not older; None when there is none that can be believed."""
         try:
-            entries = [self._believed(stored, tenant) for _, stored in await self._places(tenant, key)]
+            entries = [self._believed_entry(stored, tenant) for _, stored in await self._read_places(tenant, key)]
             entry = next((row for row in entries if row is not None and row.key == key), None)
             if entry is None or not 0 <= self._clock() - entry.stored_unix_ms < ttl_s * 1000:
                 return None
-            text = await self._blobs.text(tenant, entry.content) if entry.content else ""
+            text = await self._blobs.get_text(tenant, entry.content) if entry.content else ""
         except (BusError, BlobMissing, BlobCorrupt) as error:
             log.warning("cache_entry_unreadable", tenant=tenant, reason=type(error).__name__)
             return None
-        return Answer(text, entry.calls, entry.finish, HIT, entry.model, entry.fingerprint, cached=True)
+        return ModelAnswer(text, entry.calls, entry.finish, HIT, entry.model, entry.fingerprint, cached=True)
 
-    async def _places(self, tenant: str, key: str) -> list[tuple[str, Stored | None]]:
+    async def _read_places(self, tenant: str, key: str) -> list[tuple[str, StoredMessage | None]]:
         """The two places of a key, and what lies there: two requests that share one do not drive each other out."""
-        numbers = {int(key[at : at + 8], 16) % bounds.MAX_CACHED_ANSWERS for at in (0, 8)}
+        numbers = {int(key[offset : offset + 8], 16) % bounds.MAX_CACHED_ANSWERS for offset in (0, 8)}
         names = [subjects.cache_entry(self._service, tenant, number) for number in sorted(numbers)]
-        found = await asyncio.gather(*(self._bus.last(subjects.CACHE_STREAM, name) for name in names))
-        return list(zip(names, found, strict=True))
+        stored = await asyncio.gather(*(self._bus.last(subjects.CACHE_STREAM, name) for name in names))
+        return list(zip(names, stored, strict=True))
 
-    def _believed(self, stored: Stored | None, tenant: str) -> Entry | None:
+    def _believed_entry(self, stored: StoredMessage | None, tenant: str) -> CacheEntry | None:
         if stored is None:
             return None
         try:
-            entry = Entry.model_validate_json(stored.body)
+            entry = CacheEntry.model_validate_json(stored.body)
         except ValidationError:
             entry = None
-        if entry is None or entry.tenant != tenant or not hmac.compare_digest(entry.mac, self._mac(entry)):
+        if entry is None or entry.tenant != tenant or not hmac.compare_digest(entry.mac, self._mac_of(entry)):
             log.warning("cache_entry_refused", tenant=tenant, sequence=stored.sequence)
             return None
         return entry
 
-    async def keep(self, job: Job[ModelCallRequested], key: str, answer: Answer) -> None:
+    async def keep_answer(self, job: Job[ModelCallRequested], key: str, answer: ModelAnswer) -> None:
         """Store an answer, when it is one that may be given again. That it cannot be stored changes nothing."""
         if not may_keep(job.request, answer):
             return
@@ -114,7 +116,7 @@ class ResponseCache:
             content = None
             if answer.text:
                 content = await self._blobs.put(job.tenant, answer.text, media_type_of(job.request))
-            entry = Entry(
+            entry = CacheEntry(
                 tenant=job.tenant,
                 key=key,
                 content=content,
@@ -124,26 +126,26 @@ class ResponseCache:
                 fingerprint=answer.fingerprint,
                 stored_unix_ms=self._clock(),
             )
-            body = entry.model_copy(update={"mac": self._mac(entry)}).model_dump_json().encode()
+            body = entry.model_copy(update={"mac": self._mac_of(entry)}).model_dump_json().encode()
             if len(body) > bounds.MAX_CACHED_ANSWER_BYTES:
                 return
             # Over what it replaces, else where nothing lies, else over what has lain there longest.
-            places = await self._places(job.tenant, key)
-            known = {name: self._believed(stored, job.tenant) for name, stored in places}
-            ages = {name: (row.key != key, row.stored_unix_ms) if row else (True, 0) for name, row in known.items()}
+            places = await self._read_places(job.tenant, key)
+            entries = {name: self._believed_entry(stored, job.tenant) for name, stored in places}
+            ages = {name: (row.key != key, row.stored_unix_ms) if row else (True, 0) for name, row in entries.items()}
             subject = min(ages, key=ages.__getitem__)
             message_id = envelope.message_id(self._message_key, f"{subject}/{job.envelope.id}/{entry.mac}")
             await self._bus.publish(subject, body, {"content-type": envelope.CONTENT_TYPE}, message_id)
         except (BusError, ValueError) as error:
             log.warning("cache_entry_not_stored", tenant=job.tenant, reason=type(error).__name__)
 
-    def _mac(self, entry: Entry) -> str:
-        told = entry.model_dump_json(exclude={"mac"}).encode()
-        return hmac.new(self._key, told, "sha256").hexdigest()
+    def _mac_of(self, entry: CacheEntry) -> str:
+        unsigned_json = entry.model_dump_json(exclude={"mac"}).encode()
+        return hmac.new(self._key, unsigned_json, "sha256").hexdigest()
 
 
-def may_keep(request: ModelCallRequested, answer: Answer) -> bool:
-    """Whether an answer is whole, and asks for nothing that changes the world."""
+def may_keep(request: ModelCallRequested, answer: ModelAnswer) -> bool:
+    """True when an answer is whole, and asks for nothing that changes the world."""
     if answer.cached or answer.omissions or answer.finish not in ("stop", "tool_calls"):
         return False
     effects = {tool.name: tool.effect for tool in request.tools}
@@ -161,7 +163,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _scope(authority: Authority) -> dict[str, Any]:
-    """What the caller may see; neither who it is nor until when."""
+def _scope_of(authority: Authority) -> dict[str, Any]:
+    """Scope that the caller may see; neither who it is nor until when."""
     tools = authority.step.tools if authority.step is not None else authority.task.tools
     return {"tools": sorted(tools), "documents": sorted(authority.task.document_scopes)}

@@ -24,10 +24,10 @@ from bulkhead_services.model_gateway.routing.options import (
     ModelSettings,
     ProviderSettings,
     RouteSettings,
-    TenantPolicy,
+    TenantDataPolicy,
     url_problem,
 )
-from bulkhead_services.model_gateway.routing.policies import listed, objection
+from bulkhead_services.model_gateway.routing.policies import list_left_out, policy_objection
 
 __all__ = ["ModelSettings", "ProviderSettings", "RouteSettings", "Settings", "keyless"]
 
@@ -75,7 +75,7 @@ class Settings(ServiceSettings):
     prompts: Style = "full"
     providers: dict[str, ProviderSettings] = {}
     routes: dict[str, RouteSettings] = {}
-    tenant_policies: dict[str, TenantPolicy] = {}
+    tenant_policies: dict[str, TenantDataPolicy] = {}
     price_provider: str = ""
     free_models: tuple[str, ...] = ()
     prices_file: Path | None = None
@@ -91,7 +91,7 @@ class Settings(ServiceSettings):
     provider_ca_file: Path | None = None
 
     @model_validator(mode="after")
-    def _reachable(self) -> Self:
+    def _check_reachable(self) -> Self:
         """Addresses and files of the network, before anything is built on them."""
         if problem := url_problem(self.openai_base_url, "OPENAI_BASE_URL"):
             raise ValueError(problem)
@@ -101,23 +101,23 @@ class Settings(ServiceSettings):
             try:
                 ssl.create_default_context(cafile=self.provider_ca_file)
             except OSError as error:
-                why = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+                reason = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
                 raise ValueError(
-                    f"BULKHEAD_PROVIDER_CA_FILE {self.provider_ca_file} cannot be used: {why}; name a file with the "
+                    f"BULKHEAD_PROVIDER_CA_FILE {self.provider_ca_file} cannot be used: {reason}; name a file with the "
                     "certificate of the CA that signed the providers' (-----BEGIN CERTIFICATE-----)"
                 ) from None
         return self
 
     @model_validator(mode="after")
-    def _known_providers(self) -> Self:
-        known = self.all_providers()
-        for tier, model in self._models():
-            if model.provider not in known:
-                what = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
-                raise ValueError(f"{what}; known: {', '.join(known)}; add it to BULKHEAD_PROVIDERS")
-            _check_parameters(tier, model, known[model.provider].api)
+    def _check_providers(self) -> Self:
+        providers = self.all_providers()
+        for tier, model in self._all_models():
+            if model.provider not in providers:
+                problem = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
+                raise ValueError(f"{problem}; known: {', '.join(providers)}; add it to BULKHEAD_PROVIDERS")
+            _check_parameters(tier, model, providers[model.provider].api)
         for tier, route in self.all_routes().items():
-            if route.hedge_after_ms and not route.fallback and len(known[route.provider].targets()) < 2:
+            if route.hedge_after_ms and not route.fallback and len(providers[route.provider].targets()) < 2:
                 raise ValueError(
                     f"tier {tier!r} has hedge_after_ms and nothing else to ask: name a fallback, or give provider "
                     f"{route.provider!r} several api_keys or base_urls"
@@ -125,17 +125,17 @@ class Settings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _known_prices(self) -> Self:
+    def _check_prices(self) -> Self:
         # Here and not in `build`: what only other settings mend must not be started over and over.
-        from bulkhead_services.model_gateway.prices import Prices
+        from bulkhead_services.model_gateway.prices import PriceTable
         from bulkhead_services.model_gateway.prompts import Prompts
 
-        prices, known = Prices(self.free_models, self.prices_file), self.all_providers()
+        prices, providers = PriceTable(self.free_models, self.prices_file), self.all_providers()
         least = Prompts(packs=self.packs).largest_bytes // BYTES_PER_TOKEN + CONTEXT_MARGIN_TOKENS
-        for tier, model in self._models():
-            provider = known[model.provider]
+        for tier, model in self._all_models():
+            provider = providers[model.provider]
             for target in provider.targets():
-                price = prices.find(model.model, provider.price_provider, target.base_url)
+                price = prices.find_price(model.model, provider.price_provider, target.base_url)
                 if price is None:
                     raise ValueError(
                         f"no price is known for model {model.model!r} of tier {tier!r} at provider {model.provider!r} "
@@ -147,24 +147,26 @@ class Settings(ServiceSettings):
         return self
 
     @model_validator(mode="after")
-    def _policies_leave_models(self) -> Self:
+    def _check_tenant_policies(self) -> Self:
         """A tenant whose policy allows no model of the usual tiers could not run a single task."""
-        known, routes = self.all_providers(), self.all_routes()
+        providers, routes = self.all_providers(), self.all_routes()
         for tenant, policy in self.tenant_policies.items():
-            if unknown := [name for name in policy.providers if name not in known]:
+            if unknown := [name for name in policy.providers if name not in providers]:
                 raise ValueError(
                     f"the policy of tenant {tenant!r} names provider {unknown[0]!r}, which is not configured; known: "
-                    f"{', '.join(known)}"
+                    f"{', '.join(providers)}"
                 )
             for tier in (DEFAULT_TIER, JUDGE_TIER):
                 rows = {
-                    f"{one.model} at {one.provider}": objection(policy, one.provider, one.terms_at(known[one.provider]))
-                    for one in routes[tier].models()
+                    f"{model.model} at {model.provider}": policy_objection(
+                        policy, model.provider, model.terms_at(providers[model.provider])
+                    )
+                    for model in routes[tier].models()
                 }
                 if all(rows.values()):
-                    why = listed(f"{name} ({reason})" for name, reason in rows.items())
+                    reasons = list_left_out(f"{name} ({reason})" for name, reason in rows.items())
                     raise ValueError(
-                        f"the policy of tenant {tenant!r} allows no model of tier {tier!r}: {why}; say region, "
+                        f"the policy of tenant {tenant!r} allows no model of tier {tier!r}: {reasons}; say region, "
                         "retention and trains_on_data of the provider in BULKHEAD_PROVIDERS, add a model that the "
                         "policy allows to BULKHEAD_ROUTES, or change BULKHEAD_TENANT_POLICIES"
                     )
@@ -172,20 +174,20 @@ class Settings(ServiceSettings):
 
     def start_problems(self) -> list[str]:
         """Providers that are used and lack a key."""
-        known = self.all_providers()
+        providers = self.all_providers()
         return [
-            key_missing(known[name].api, name, known[name].base_url)
-            for name in sorted({model.provider for _, model in self._models()})
-            if keyless(known[name])
+            key_missing(providers[name].api, name, providers[name].base_url)
+            for name in sorted({model.provider for _, model in self._all_models()})
+            if keyless(providers[name])
         ]
 
-    def _models(self) -> list[tuple[str, ModelSettings]]:
+    def _all_models(self) -> list[tuple[str, ModelSettings]]:
         """Every model that is called, with its tier."""
         return [(tier, model) for tier, route in self.all_routes().items() for model in route.models()]
 
     def all_providers(self) -> dict[str, ProviderSettings]:
         """Providers by name; those with a variable of their own are made of it unless `providers` names them."""
-        known: dict[str, ProviderSettings] = {
+        by_name: dict[str, ProviderSettings] = {
             OPENAI: ProviderSettings(
                 base_url=self.openai_base_url,
                 api_key=self.openai_api_key,
@@ -196,20 +198,20 @@ class Settings(ServiceSettings):
         keys: dict[Api, SecretStr] = {"anthropic": self.anthropic_api_key, "gemini": self.gemini_api_key}
         for api, key in keys.items():
             if key.get_secret_value():
-                known[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
+                by_name[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
         # A provider that `providers` names without a key takes the variable of its API, at the vendor's own address:
         # nobody else is sent a vendor's key.
         vendors = {(api, FORMS[api].base_url): key for api, key in keys.items()}
         vendors |= {(api, self.openai_base_url): self.openai_api_key for api in OPENAI_APIS}
-        return {**known, **{name: _with_key(provider, vendors) for name, provider in self.providers.items()}}
+        return {**by_name, **{name: _with_key(provider, vendors) for name, provider in self.providers.items()}}
 
     def all_routes(self) -> dict[str, RouteSettings]:
         """Routes by tier; `default` always stands, and the judge has its models where it has none of its own."""
         chosen = self.model or self._usual_model()
-        fallback = (ModelSettings(**self._named(self.fallback_model)),) if self.fallback_model else ()
+        fallback = (ModelSettings(**self._fields_of_named(self.fallback_model)),) if self.fallback_model else ()
         usual = {
             tier: RouteSettings(
-                **self._named(name), fallback=fallback, cache_ttl_s=self.cache_ttl_s, prompts=self.prompts
+                **self._fields_of_named(name), fallback=fallback, cache_ttl_s=self.cache_ttl_s, prompts=self.prompts
             )
             for tier, name in ((DEFAULT_TIER, chosen), (JUDGE_TIER, self.judge_model or chosen))
         }
@@ -225,7 +227,7 @@ class Settings(ServiceSettings):
                     return f"{provider}:{model}"
         return OPENAI_MODEL
 
-    def _named(self, name: str) -> dict[str, Any]:
+    def _fields_of_named(self, name: str) -> dict[str, Any]:
         """`provider:model`, or a model of the provider `openai`; models of some servers have a colon themselves."""
         provider, _, model = name.partition(":")
         if provider in DEFAULT_MODELS and provider not in self.all_providers():
@@ -259,31 +261,31 @@ def _check_context(tier: str, model: ModelSettings, context_tokens: int | None, 
 
 def _check_parameters(tier: str, model: ModelSettings, api: Api) -> None:
     """Refuse by name what the model's API would ignore or refuse. Raises ValueError."""
-    given, form = model.parameters(), FORMS[api]
-    for name in given:
+    parameters, form = model.parameters(), FORMS[api]
+    for name in parameters:
         if name not in form.takes:
             raise ValueError(
                 f"tier {tier!r} wants {name} of {model.model!r}, which the API {api!r} of provider {model.provider!r} "
                 f"does not take; it takes {', '.join(sorted(form.takes))}: leave {name} out of the route"
             )
-    if given.get("temperature", 0.0) > form.max_temperature:
-        what = f"tier {tier!r} wants temperature {model.temperature}"
-        raise ValueError(f"{what}; provider {model.provider!r} takes {form.max_temperature} at most")
-    if api == "anthropic" and {"temperature", "top_p"} <= set(given):
+    if parameters.get("temperature", 0.0) > form.max_temperature:
+        problem = f"tier {tier!r} wants temperature {model.temperature}"
+        raise ValueError(f"{problem}; provider {model.provider!r} takes {form.max_temperature} at most")
+    if api == "anthropic" and {"temperature", "top_p"} <= set(parameters):
         raise ValueError(
             f"tier {tier!r} wants temperature and top_p of {model.model!r}, and Anthropic takes one of them"
         )
 
 
 def keyless(provider: ProviderSettings) -> bool:
-    """Whether a provider lacks a key that it needs: Ollama has none, nor needs one a server on this loopback."""
+    """True when a provider lacks a key that it needs: Ollama has none, nor needs one a server on this loopback."""
     return provider.api != "ollama" and any(
         not target.api_key.get_secret_value() and not on_this_machine(target.base_url) for target in provider.targets()
     )
 
 
 def on_this_machine(base_url: str) -> bool:
-    """Whether an address is this machine's loopback."""
+    """True when an address is this machine's loopback."""
     host = urlsplit(base_url).hostname or ""
     try:
         return ip_address(host).is_loopback

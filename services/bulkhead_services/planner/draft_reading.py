@@ -15,7 +15,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_contracts.wording import words
+from bulkhead_contracts.wording import describe_error
 from bulkhead_services.planner import plans
 
 MAX_PLAN_BYTES = 256 * 1024
@@ -52,7 +52,7 @@ class DraftStep(BaseModel):
     role: str = WORKER_ROLE
 
 
-class Draft(BaseModel):
+class PlanDraft(BaseModel):
     """A plan as a model writes it."""
 
     steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
@@ -62,57 +62,60 @@ Steps = tuple[PlanStep, ...]
 Notes = tuple[PlanNote, ...]
 
 
-def read(
+def read_reply(
     reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec], roles: Sequence[RoleSpec] = ()
 ) -> tuple[Steps, Notes]:
     """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read.
     roles: that it was told of; where it was told of none, what it says of roles is left out, as any other field."""
     if text is None:
-        return (), (plans.error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
-    lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
+        return (), (plans.error_note("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
+    lost = [
+        omission.detail or omission.what for omission in reply.completeness.omissions if omission.what == MODELS_ANSWER
+    ]
     cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
     steps, notes = parse(text, cut, roles)
     if not steps:
         return (), notes
-    steps, mended = _mend(steps, tools)
+    steps, mended = _mend_steps(steps, tools)
     # Errors first: a bound on notes must not hide one.
-    found = plans.check(steps, tools, roles=roles)
-    return steps, (*found, *notes, *mended)[: bounds.MAX_PLAN_NOTES]
+    findings = plans.check_plan(steps, tools, roles=roles)
+    return steps, (*findings, *notes, *mended)[: bounds.MAX_PLAN_NOTES]
 
 
 def parse(text: str, cut: str = "", roles: Sequence[RoleSpec] = ()) -> tuple[Steps, Notes]:
     """Steps of a draft with what was put right, or notes that say why it cannot be read.
 
-    cut: what the reply says is missing from it. roles: as in `read`.
+    cut: what the reply says is missing from it. roles: as in `read_reply`.
     """
     try:
-        found = bounded.loads(text)
+        document = bounded.load_json(text)
     except ValueError:
         # Nothing in the parser's words: another version of it has others, and a replay would differ.
         return (), (_no_json(text, cut),)
     notes: list[PlanNote] = []
-    if isinstance(found, dict) and isinstance(found.get("steps"), list):
-        found = {"steps": _rows(found["steps"][: bounds.MAX_PLAN_STEPS + 1], notes, roles)}
+    if isinstance(document, dict) and isinstance(document.get("steps"), list):
+        document = {"steps": _plan_rows(document["steps"][: bounds.MAX_PLAN_STEPS + 1], notes, roles)}
     try:
-        draft = Draft.model_validate(found)
+        draft = PlanDraft.model_validate(document)
         steps = tuple(PlanStep(**step.model_dump()) for step in draft.steps)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[:8]
-        where = (("plan", *one["loc"])[bool(one["loc"]) :] for one in wrong)
+        where = (("plan", *problem["loc"])[bool(problem["loc"]) :] for problem in wrong)
         rows = zip(where, wrong, strict=True)
         return (), tuple(
-            plans.error("unreadable_plan", f"{'.'.join(map(str, place))}: {words(one)}") for place, one in rows
+            plans.error_note("unreadable_plan", f"{'.'.join(map(str, place))}: {describe_error(problem)}")
+            for place, problem in rows
         )
     return steps, tuple(notes)
 
 
 def _no_json(text: str, cut: str) -> PlanNote:
     if not text.strip():
-        return plans.error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
+        return plans.error_note("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
     if not cut and not _ends_early(text):
-        return plans.error("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
+        return plans.error_note("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
     detail = f": {cut}" if cut else ""
-    return plans.error(
+    return plans.error_note(
         "plan_cut_off",
         f"the plan was cut off after {len(text)} characters, before it was whole{detail}. Make it shorter: fewer "
         "steps, and an instruction of a few sentences for each",
@@ -120,7 +123,7 @@ def _no_json(text: str, cut: str) -> PlanNote:
 
 
 def _ends_early(text: str) -> bool:
-    """Whether a bracket or a text that was opened is never closed."""
+    """True when a bracket or a text that was opened is never closed."""
     depth, quoted, escaped = 0, False, False
     for char in text:
         if quoted:
@@ -135,47 +138,49 @@ def _ends_early(text: str) -> bool:
 # Rows
 
 
-def _rows(rows: list[Any], notes: list[PlanNote], roles: Sequence[RoleSpec]) -> list[Any]:
+def _plan_rows(rows: list[Any], notes: list[PlanNote], roles: Sequence[RoleSpec]) -> list[Any]:
     """The steps with the fields that a plan has; what is no step stays as it is, and is refused."""
-    listed = [_plain(row) for row in rows]
-    names = _ids([_said(row, "id") for row in listed], notes)
-    by_said: dict[str, str] = {}
+    listed = [_as_row(row) for row in rows]
+    names = _unique_ids([_field_of(row, "id") for row in listed], notes)
+    ids_by_name: dict[str, str] = {}
     for row, name in zip(listed, names, strict=True):
-        by_said.setdefault(_text(_said(row, "id")) or name, name)
-        by_said.setdefault(name, name)
-    made = []
+        ids_by_name.setdefault(_name_of(_field_of(row, "id")) or name, name)
+        ids_by_name.setdefault(name, name)
+    plan_rows = []
     for place, (row, name) in enumerate(zip(listed, names, strict=True)):
         if not isinstance(row, dict):
-            made.append(row)
+            plan_rows.append(row)
             continue
-        inputs = [by_said.get(said, said) for said in _names(_said(row, "inputs"))]
+        inputs = [ids_by_name.get(input_name, input_name) for input_name in _names_in(_field_of(row, "inputs"))]
         if rows[place] is not row and place:
             inputs = [names[place - 1]]
-            notes.append(_warning("plain_step", name, f"step {name} is a bare text: it waits for the one before"))
+            notes.append(_warning_note("plain_step", name, f"step {name} is a bare text: it waits for the one before"))
         if name in inputs:
-            notes.append(_warning("self_input", name, f"step {name} named itself as its input; that is left out"))
-        acceptance = _joined(_said(row, "acceptance"), "; ")[: bounds.MAX_ACCEPTANCE_CHARS]
+            notes.append(_warning_note("self_input", name, f"step {name} named itself as its input; that is left out"))
+        acceptance = _joined_text(_field_of(row, "acceptance"), "; ")[: bounds.MAX_ACCEPTANCE_CHARS]
         if not acceptance.strip():
             acceptance = ACCEPTANCE
-            notes.append(_warning("default_acceptance", name, f"step {name} said no acceptance: it has a general one"))
-        made.append(
+            notes.append(
+                _warning_note("default_acceptance", name, f"step {name} said no acceptance: it has a general one")
+            )
+        plan_rows.append(
             {
                 "id": name,
-                "title": plans.heading(_joined(_said(row, "title"), " "), bounds.MAX_TITLE_CHARS),
-                "instruction": _joined(_said(row, "instruction"), " "),
-                "tools": [one.removeprefix("functions.") for one in _names(_said(row, "tools"))],
-                "inputs": list(dict.fromkeys(one for one in inputs if one != name)),
+                "title": plans.cut_heading(_joined_text(_field_of(row, "title"), " "), bounds.MAX_TITLE_CHARS),
+                "instruction": _joined_text(_field_of(row, "instruction"), " "),
+                "tools": [tool.removeprefix("functions.") for tool in _names_in(_field_of(row, "tools"))],
+                "inputs": list(dict.fromkeys(input_id for input_id in inputs if input_id != name)),
                 "acceptance": acceptance,
-                "role": _role(row, roles),
+                "role": _role_of(row, roles),
             }
         )
-    return made
+    return plan_rows
 
 
-def _role(row: dict[str, Any], roles: Sequence[RoleSpec]) -> str:
+def _role_of(row: dict[str, Any], roles: Sequence[RoleSpec]) -> str:
     """The role that a row names, written as roles are; whether it is granted is for the checker to say."""
-    said = _said(row, "role") if roles else ""
-    name = "_".join(map(_text, said)) if isinstance(said, list) else _text(said)
+    role_field = _field_of(row, "role") if roles else ""
+    name = "_".join(map(_name_of, role_field)) if isinstance(role_field, list) else _name_of(role_field)
     granted = {role.name for role in roles}
     if name in granted:
         return name
@@ -185,44 +190,48 @@ def _role(row: dict[str, Any], roles: Sequence[RoleSpec]) -> str:
     return (name if name[:1].isalpha() else f"role_{name}")[:32]
 
 
-def _plain(row: Any) -> Any:
+def _as_row(row: Any) -> Any:
     return {"instruction": row} if isinstance(row, str) and row.strip() else row
 
 
-def _said(row: Any, field: str) -> Any:
-    """What a row says of a field, under any of its names."""
+def _field_of(row: Any, field: str) -> Any:
+    """Value of a row's field, under any of its names."""
     if not isinstance(row, dict):
         return None
     return next((row[name] for name in NAMES[field] if row.get(name) not in (None, "", [], {})), None)
 
 
-def _text(said: Any) -> str:
+def _name_of(said: Any) -> str:
     """An id or a name as models write it: a text, a number, or an object that has one."""
     if isinstance(said, dict):
         said = next((said[name] for name in ("id", "name", "step_id", "step") if said.get(name)), "")
     return str(said).strip() if isinstance(said, str | int) and not isinstance(said, bool) else ""
 
 
-def _names(said: Any) -> list[str]:
+def _names_in(said: Any) -> list[str]:
     listed = said if isinstance(said, list) else [said]
-    return list(dict.fromkeys(name for one in listed if (name := _text(one)).lower() not in NOTHING))
+    return list(dict.fromkeys(name for item in listed if (name := _name_of(item)).lower() not in NOTHING))
 
 
-def _joined(said: Any, between: str) -> str:
+def _joined_text(said: Any, between: str) -> str:
     if isinstance(said, list):
-        return between.join(str(one) for one in said if isinstance(one, str | int))
+        return between.join(str(item) for item in said if isinstance(item, str | int))
     return str(said) if isinstance(said, str | int) else ""
 
 
-def _ids(said: list[Any], notes: list[PlanNote]) -> list[str]:
+def _unique_ids(said: list[Any], notes: list[PlanNote]) -> list[str]:
     """An id for each step that can stand in a subject, each once."""
     names: list[str] = []
-    for place, one in enumerate(said, 1):
-        name = _NO_TOKEN.sub("_", _text(one)).strip("_")[:48] or f"s{place}"
+    for place, field in enumerate(said, 1):
+        name = _NO_TOKEN.sub("_", _name_of(field)).strip("_")[:48] or f"s{place}"
         if name in names:
-            other = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)
-            notes.append(_warning("renamed_step", other, f"step id {name} was used twice: the later one is {other}"))
-            name = other
+            unique_name = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)
+            notes.append(
+                _warning_note(
+                    "renamed_step", unique_name, f"step id {name} was used twice: the later one is {unique_name}"
+                )
+            )
+            name = unique_name
         names.append(name)
     return names
 
@@ -230,30 +239,32 @@ def _ids(said: list[Any], notes: list[PlanNote]) -> list[str]:
 # Steps
 
 
-def _mend(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
+def _mend_steps(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
     """The steps without tools that nobody granted (where others are left), and without waiting for each other."""
     granted, notes = {tool.name for tool in tools}, []
-    made = []
+    mended = []
     for step in steps:
-        known = tuple(name for name in step.tools if name in granted)
-        if known and len(known) < len(step.tools):
+        granted_tools = tuple(name for name in step.tools if name in granted)
+        if granted_tools and len(granted_tools) < len(step.tools):
             left_out = ", ".join(name[:80] for name in step.tools if name not in granted)
-            notes.append(_warning("tool_left_out", step.id, f"step {step.id} goes without what is no tool: {left_out}"))
-            step = step.model_copy(update={"tools": known})
-        made.append(step)
-    if not plans.cycle(made):
-        return tuple(made), tuple(notes)
-    seen: set[str] = set()
-    known_ids = {step.id for step in made}
-    for place, step in enumerate(made):
-        inputs = tuple(name for name in step.inputs if name in seen or name not in known_ids)
+            notes.append(
+                _warning_note("tool_left_out", step.id, f"step {step.id} goes without what is no tool: {left_out}")
+            )
+            step = step.model_copy(update={"tools": granted_tools})
+        mended.append(step)
+    if not plans.find_cycle(mended):
+        return tuple(mended), tuple(notes)
+    earlier_ids: set[str] = set()
+    known_ids = {step.id for step in mended}
+    for place, step in enumerate(mended):
+        inputs = tuple(name for name in step.inputs if name in earlier_ids or name not in known_ids)
         if later := [name for name in step.inputs if name not in inputs]:
             text = f"steps waited for each other: {step.id} no longer waits for the later {', '.join(later)}"
-            notes.append(_warning("later_input", step.id, text))
-            made[place] = step.model_copy(update={"inputs": inputs})
-        seen.add(step.id)
-    return tuple(made), tuple(notes)
+            notes.append(_warning_note("later_input", step.id, text))
+            mended[place] = step.model_copy(update={"inputs": inputs})
+        earlier_ids.add(step.id)
+    return tuple(mended), tuple(notes)
 
 
-def _warning(code: str, step_id: str, message: str) -> PlanNote:
+def _warning_note(code: str, step_id: str, message: str) -> PlanNote:
     return PlanNote(severity="warning", code=code, step_id=step_id, message=message[: bounds.MAX_REASON_CHARS])

@@ -6,13 +6,13 @@ timers; nothing when no draft is left.
 
 from collections.abc import Callable
 
-from bulkhead.flow import Decision, Message, Send, SetTimer, replace
+from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallRequested, Part
 from bulkhead_contracts.plan import PlanNote
 from bulkhead_contracts.result import Failure
-from bulkhead_services.planner.state import Pause, State
+from bulkhead_services.planner.state import Pause, PlannerState
 
 TIMER = "draft-again-"
 NO_CALL_WORKS = frozenset(
@@ -30,30 +30,32 @@ NO_CALL_WORKS = frozenset(
 )
 """Why a draft failed, where any other call of the task would fail alike: no step is run then."""
 PLAN_OUTPUT_TOKENS = 4_000
-Failed = Callable[[State, Message, tuple[PlanNote, ...], Failure], Decision[State]]
+Failed = Callable[[PlannerState, InboxMessage, tuple[PlanNote, ...], Failure], Transition[PlannerState]]
 MAX_PART_CHARS = bounds.MAX_INSTRUCTION_CHARS * 2
 """What a part of a prompt holds."""
 
 
-def draft(state: State, message: Message, notes: tuple[str, ...]) -> Decision[State]:
+def request_draft(state: PlannerState, message: InboxMessage, notes: tuple[str, ...]) -> Transition[PlannerState]:
     """Ask the model for a plan; `notes` say what was wrong with the last one."""
     state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
-    return Decision(state, (_request(state, message),))
+    return Transition(state, (_draft_call(state, message),))
 
 
-def draft_again(state: State, message: Message, notes: tuple[PlanNote, ...]) -> Decision[State] | None:
+def draft_again(
+    state: PlannerState, message: InboxMessage, notes: tuple[PlanNote, ...]
+) -> Transition[PlannerState] | None:
     """Another draft after one that did not do; None when one more would be asked for in vain."""
     state = replace(state, vain=state.vain + 1)
     if state.vain >= bounds.MAX_PLAN_DRAFTS:
         return None
     texts = tuple(note.message for note in notes if note.severity == "error")[:16]
-    return draft(state, message, texts or state.draft_notes)
+    return request_draft(state, message, texts or state.draft_notes)
 
 
-def _request(state: State, message: Message) -> Send:
+def _draft_call(state: PlannerState, message: InboxMessage) -> Send:
     """The call that drafts a plan, with as much time as there is now."""
     assert state.objective is not None
-    parts = [Part(kind="objective", content=state.objective), *_tools(state), *_roles(state)]
+    parts = [Part(kind="objective", content=state.objective), *_tool_parts(state), *_role_parts(state)]
     if state.draft_notes:
         text = "\n".join(f"- {note}" for note in state.draft_notes)
         parts.append(Part(kind="notes", text=text[: bounds.MAX_INSTRUCTION_CHARS]))
@@ -72,8 +74,8 @@ def _request(state: State, message: Message) -> Send:
     return Send("model_gateway", body, grant=state.grant)
 
 
-def _tools(state: State) -> tuple[Part, ...]:
-    """What the task may use, in as many parts as that takes."""
+def _tool_parts(state: PlannerState) -> tuple[Part, ...]:
+    """Tools that the task may use, in as many parts as that takes."""
     texts: list[str] = []
     for tool in state.tools:
         row = f"{tool.name}: {tool.description} ({tool.effect})"
@@ -84,49 +86,51 @@ def _tools(state: State) -> tuple[Part, ...]:
     return tuple(Part(kind="tools", text=text) for text in texts or ("none",))
 
 
-def _roles(state: State) -> tuple[Part, ...]:
-    """Who else may carry out a step; nothing where nobody does, so that nothing is paid for it."""
+def _role_parts(state: PlannerState) -> tuple[Part, ...]:
+    """Roles that may carry out a step; () where there are none, so that nothing is paid for them."""
     if not state.roles:
         return ()
     rows = (f"{role.name}: {role.description}" if role.description else role.name for role in state.roles)
     return (Part(kind="context", title="roles", text="\n".join(rows)),)
 
 
-def _call_id(state: State) -> str:
+def _call_id(state: PlannerState) -> str:
     return f"plan-{state.generation}-{state.drafts}"
 
 
-def awaits(state: State, call_id: str) -> bool:
-    """Whether this is the call of the draft that is made now; any other is late or repeated."""
+def is_awaited_call(state: PlannerState, call_id: str) -> bool:
+    """True for the call of the draft that is made now; any other is late or repeated."""
     return state.phase == "drafting" and call_id == _call_id(state)
 
 
-def deferred(state: State, message: Message, body: CallDeferred, failed: Failed) -> Decision[State]:
+def on_call_deferred(
+    state: PlannerState, message: InboxMessage, body: CallDeferred, failed: Failed
+) -> Transition[PlannerState]:
     """The call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause.
 
     failed: what follows on a draft that was put off too often.
     """
     # What a call has spent until it is put off is told once, here; also that of a call nobody waits for.
     state = replace(state, usage=state.usage + body.usage)
-    if not awaits(state, body.call_id):
-        return Decision(state)
+    if not is_awaited_call(state, body.call_id):
+        return Transition(state)
     pauses: tuple[Pause, ...] = ()
     after_ms = body.after_ms
     if body.paused:
         pauses = (Pause("", state.drafts, 0, body.code, body.reason),)
     elif state.deferrals >= bounds.MAX_CALL_DEFERRALS:
-        why = f"the model call was put off again and again: {body.reason}"
-        return failed(state, message, (), Failure.of("deferred_too_often", why))
+        reason = f"the model call was put off again and again: {body.reason}"
+        return failed(state, message, (), Failure.from_text("deferred_too_often", reason))
     else:
         state = replace(state, deferrals=state.deferrals + 1)
         after_ms *= min(state.deferrals, 8)
     state = replace(state, asleep=body.call_id, pauses=pauses)
-    return Decision(state, (SetTimer(f"{TIMER}{body.call_id}", message.time_unix_ms + after_ms),))
+    return Transition(state, (SetTimer(f"{TIMER}{body.call_id}", message.time_unix_ms + after_ms),))
 
 
-def ask_again(state: State, message: Message, call_id: str, *, resumed: bool) -> Decision[State]:
+def ask_again(state: PlannerState, message: InboxMessage, call_id: str, *, resumed: bool) -> Transition[PlannerState]:
     """Repeat the call once each time it was put off: while it is out, a late timer or resume repeats nothing."""
-    if not awaits(state, call_id) or state.asleep != call_id:
-        return Decision(state)
+    if not is_awaited_call(state, call_id) or state.asleep != call_id:
+        return Transition(state)
     state = replace(state, asleep="", pauses=() if resumed else state.pauses)
-    return Decision(state, (_request(state, message),))
+    return Transition(state, (_draft_call(state, message),))

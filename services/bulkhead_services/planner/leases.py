@@ -14,7 +14,7 @@ each to the step that it concerns, under that step's own task.
 | any    | late timers, known requests   | the same                                                                   |
 """
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.lease import (
@@ -24,118 +24,122 @@ from bulkhead_contracts.lease import (
     LeaseRefused,
     LeaseReleaseRequested,
     LeaseRequested,
-    book,
+    resource_token,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_services.planner.state import Book, State
+from bulkhead_services.planner.state import LeaseBook, PlannerState
 
 TIMER = "lease-"
 Outputs = tuple[Output, ...]
 
 
-def decide(
-    state: State, message: Message, body: LeaseRequested | LeaseReleaseRequested | TimerFired
-) -> Decision[State]:
+def on_lease_message(
+    state: PlannerState, message: InboxMessage, body: LeaseRequested | LeaseReleaseRequested | TimerFired
+) -> Transition[PlannerState]:
     """The table above."""
-    now = replace(state.book, messages=state.book.messages + 1)
+    lease_book = replace(state.book, messages=state.book.messages + 1)
     if isinstance(body, TimerFired):
-        after, outputs = _time(now, message, body)
-    elif book(body.resource) != message.task:
+        after, outputs = _on_lease_timer_fired(lease_book, message, body)
+    elif resource_token(body.resource) != message.task:
         # Two resources in one book would be one: whoever asks so is broken.
-        return Decision(state)
+        return Transition(state)
     elif isinstance(body, LeaseRequested):
-        after, outputs = _requested(now, message, body)
+        after, outputs = _on_lease_requested(lease_book, message, body)
     else:
-        after, outputs = _released(now, message, body)
+        after, outputs = _on_lease_release_requested(lease_book, message, body)
     if after.holder is None:
         after = replace(after, messages=0)
-    return Decision(replace(state, book=after), outputs)
+    return Transition(replace(state, book=after), outputs)
 
 
-def is_free(state: Book) -> bool:
-    """Nobody holds it, and so nobody waits for it."""
+def is_free(state: LeaseBook) -> bool:
+    """True when it has no holder, and so no queue."""
     return state.holder is None
 
 
-def _requested(now: Book, message: Message, body: LeaseRequested) -> tuple[Book, Outputs]:
+def _on_lease_requested(now: LeaseBook, message: InboxMessage, body: LeaseRequested) -> tuple[LeaseBook, Outputs]:
     if now.holder is None:
-        return _grant(now, message, body)
-    if _same(now.holder, body):
+        return _grant_lease(now, message, body)
+    if _is_same_lease(now.holder, body):
         now = replace(now, expires_unix_ms=message.time_unix_ms + body.ttl_ms)
         timer = SetTimer(f"{TIMER}{now.token}-{message.sequence}", now.expires_unix_ms)
-        return now, (timer, _granted(now, body))
-    if any(_same(one, body) for one in now.queue):
+        return now, (timer, _lease_granted(now, body))
+    if any(_is_same_lease(waiting, body) for waiting in now.queue):
         return now, ()
     if len(now.queue) >= bounds.MAX_LEASE_QUEUE or now.messages > bounds.MAX_LEASE_BOOK_MESSAGES:
-        what = f"{body.resource} is held, and {len(now.queue)} steps wait for it already"
-        failure = Failure.of("lease_queue_full", what, "go on with something else, and ask again later")
+        reason = f"{body.resource} is held, and {len(now.queue)} steps wait for it already"
+        failure = Failure.from_text("lease_queue_full", reason, "go on with something else, and ask again later")
         refused = LeaseRefused(lease_id=body.lease_id, step_id=body.step_id, resource=body.resource, failure=failure)
-        return now, (_to(body, refused),)
+        return now, (_send_to_requester(body, refused),)
     now = replace(now, queue=(*now.queue, body))
     assert now.holder is not None
-    told = body.model_dump(include=_SAME) | {"place": len(now.queue), "until_unix_ms": now.expires_unix_ms}
-    return now, (_to(body, LeaseQueued(**told, holder_task=now.holder.task, holder_step=now.holder.step_id)),)
+    fields = body.model_dump(include=_SAME) | {"place": len(now.queue), "until_unix_ms": now.expires_unix_ms}
+    return now, (
+        _send_to_requester(body, LeaseQueued(**fields, holder_task=now.holder.task, holder_step=now.holder.step_id)),
+    )
 
 
-def _released(now: Book, message: Message, body: LeaseReleaseRequested) -> tuple[Book, Outputs]:
+def _on_lease_release_requested(
+    now: LeaseBook, message: InboxMessage, body: LeaseReleaseRequested
+) -> tuple[LeaseBook, Outputs]:
     ended = LeaseEnded(
         lease_id=body.lease_id, call_id=body.call_id, step_id=body.step_id, resource=body.resource, why="released"
     )
-    said = (Send("worker", ended, task=body.task),)
-    if now.holder is not None and _same(now.holder, body):
-        after, outputs = _pass_on(now, message)
-        return after, (*said, *outputs)
-    if any(_same(one, body) for one in now.queue):
-        return replace(now, queue=tuple(one for one in now.queue if not _same(one, body))), said
+    sends = (Send("worker", ended, task=body.task),)
+    if now.holder is not None and _is_same_lease(now.holder, body):
+        after, outputs = _grant_next(now, message)
+        return after, (*sends, *outputs)
+    if any(_is_same_lease(waiting, body) for waiting in now.queue):
+        return replace(now, queue=tuple(waiting for waiting in now.queue if not _is_same_lease(waiting, body))), sends
     if not body.call_id:
         return now, ()  # It had expired, or was never granted: whoever is over gives back what it can.
     whose = f"it is held by step {now.holder.step_id} of task {now.holder.task}" if now.holder else "nobody holds it"
-    what = f"step {body.step_id} of task {body.task} holds no lease of {body.resource}: {whose}"
+    reason = f"step {body.step_id} of task {body.task} holds no lease of {body.resource}: {whose}"
     hint = "only who holds a lease can give it back; it may have expired meanwhile"
-    failure = Failure.of("not_lease_holder", what, hint)
+    failure = Failure.from_text("not_lease_holder", reason, hint)
     refused = LeaseRefused(
         lease_id=body.lease_id, call_id=body.call_id, step_id=body.step_id, resource=body.resource, failure=failure
     )
     return now, (Send("worker", refused, task=body.task),)
 
 
-def _time(now: Book, message: Message, body: TimerFired) -> tuple[Book, Outputs]:
+def _on_lease_timer_fired(now: LeaseBook, message: InboxMessage, body: TimerFired) -> tuple[LeaseBook, Outputs]:
     """Only the time of the lease that is held now counts, and only when it was not prolonged."""
     token = body.key.removeprefix(TIMER).partition("-")[0]
     if now.holder is None or token != str(now.token) or body.due_unix_ms < now.expires_unix_ms:
         return now, ()
     over = now.holder
     ended = LeaseEnded(lease_id=over.lease_id, step_id=over.step_id, resource=over.resource, why="expired")
-    after, outputs = _pass_on(now, message)
-    return after, (_to(over, ended), *outputs)
+    after, outputs = _grant_next(now, message)
+    return after, (_send_to_requester(over, ended), *outputs)
 
 
-def _pass_on(now: Book, message: Message) -> tuple[Book, Outputs]:
+def _grant_next(now: LeaseBook, message: InboxMessage) -> tuple[LeaseBook, Outputs]:
     if not now.queue:
         return replace(now, holder=None), ()
-    first, *rest = now.queue
-    return _grant(replace(now, queue=tuple(rest)), message, first)
+    first, *remaining = now.queue
+    return _grant_lease(replace(now, queue=tuple(remaining)), message, first)
 
 
-def _grant(now: Book, message: Message, body: LeaseRequested) -> tuple[Book, Outputs]:
+def _grant_lease(now: LeaseBook, message: InboxMessage, body: LeaseRequested) -> tuple[LeaseBook, Outputs]:
     now = replace(now, holder=body, token=message.sequence, expires_unix_ms=message.time_unix_ms + body.ttl_ms)
     # The timer first: a lease that is known to somebody ends.
-    return now, (SetTimer(f"{TIMER}{now.token}", now.expires_unix_ms), _granted(now, body))
+    return now, (SetTimer(f"{TIMER}{now.token}", now.expires_unix_ms), _lease_granted(now, body))
 
 
-def _granted(now: Book, body: LeaseRequested) -> Send:
+def _lease_granted(now: LeaseBook, body: LeaseRequested) -> Send:
     same, expires = body.model_dump(include=_SAME), now.expires_unix_ms
-    return _to(body, LeaseGranted(**same, fencing_token=now.token, expires_unix_ms=expires))
+    return _send_to_requester(body, LeaseGranted(**same, fencing_token=now.token, expires_unix_ms=expires))
 
 
 _SAME = {"lease_id", "step_id", "attempt", "plan_version", "resource"}
 """What an answer says again of its request."""
 
 
-def _to(whom: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:
+def _send_to_requester(whom: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:
     return Send("worker", body, task=whom.task)
 
 
-def _same(one: LeaseRequested, other: LeaseRequested | LeaseReleaseRequested) -> bool:
+def _is_same_lease(one: LeaseRequested, other: LeaseRequested | LeaseReleaseRequested) -> bool:
     """The same lease of the same step: an id alone could be another's."""
     return (one.lease_id, one.task, one.step_id) == (other.lease_id, other.task, other.step_id)

@@ -7,106 +7,117 @@ puts them together; an ask is forgotten with its last answer, with its asker's a
 
 from typing import Any
 
-from bulkhead.flow import Decision, Output, Send, replace
+from bulkhead.flow import Output, Send, Transition, replace
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_services.planner import steps
-from bulkhead_services.planner.state import Ask, State, StepState
+from bulkhead_services.planner.state import PendingAsk, PlannerState, StepState
 
 MAX_ASKS = 256
 """Of one task at once: every running step has few."""
 Outputs = tuple[Output, ...]
 
 
-def asked(state: State, body: AnswerRequested) -> Decision[State]:
-    """A step asks. What can be answered now is answered by `settle`."""
-    known = any(one.body.ask_id == body.ask_id for one in state.asks)
-    if known or not _runs(state, body.step_id, body.attempt, body.plan_version):
-        return Decision(state)
-    refused = {target: why for target in body.targets if (why := _why_not(state, body, target))}
+def on_answer_requested(state: PlannerState, body: AnswerRequested) -> Transition[PlannerState]:
+    """A step asks. What can be answered now is answered by `answer_open_asks`."""
+    is_known = any(pending.body.ask_id == body.ask_id for pending in state.asks)
+    if is_known or not _is_running(state, body.step_id, body.attempt, body.plan_version):
+        return Transition(state)
+    refused = {target: refusal for target in body.targets if (refusal := _refusal_of(state, body, target))}
     if len(state.asks) >= MAX_ASKS:
-        refused = {one: Failure.of("too_many_asks", f"{MAX_ASKS} asks of this task are open") for one in body.targets}
-    outputs = tuple(_answer(state, body, target, failure=why) for target, why in refused.items())
-    left = tuple(one for one in body.targets if one not in refused)
-    return Decision(replace(state, asks=(*state.asks, Ask(body, left))) if left else state, outputs)
+        refused = {
+            target: Failure.from_text("too_many_asks", f"{MAX_ASKS} asks of this task are open")
+            for target in body.targets
+        }
+    outputs = tuple(_build_answer(state, body, target, failure=failure) for target, failure in refused.items())
+    unanswered = tuple(target for target in body.targets if target not in refused)
+    return Transition(
+        replace(state, asks=(*state.asks, PendingAsk(body, unanswered))) if unanswered else state, outputs
+    )
 
 
-def answered(state: State, body: AnswerGiven) -> Decision[State]:
+def on_answer_given(state: PlannerState, body: AnswerGiven) -> Transition[PlannerState]:
     """An opinion: handed on to who asked, as it is."""
-    ask = next((one for one in state.asks if one.body.ask_id == body.ask_id), None)
+    ask = next((pending for pending in state.asks if pending.body.ask_id == body.ask_id), None)
     if ask is None or body.target not in ask.left or body.step_id != ask.body.step_id:
-        return Decision(state)
-    said = body.model_copy(update={"result": None, "failure": None, "outcome": "answered"})
-    return Decision(_without(state, ask, body.target), (Send("worker", said, grant=state.grant),))
+        return Transition(state)
+    answer = body.model_copy(update={"result": None, "failure": None, "outcome": "answered"})
+    return Transition(_without_target(state, ask, body.target), (Send("worker", answer, grant=state.grant),))
 
 
-def settle(state: State) -> Decision[State]:
+def answer_open_asks(state: PlannerState) -> Transition[PlannerState]:
     """After any message: answers that are there by now, questions to those that run by now; what is over is dropped."""
     outputs: list[Output] = []
     for ask in state.asks:
         body = ask.body
-        if not _runs(state, body.step_id, body.attempt, body.plan_version):
-            state = replace(state, asks=tuple(one for one in state.asks if one.body.ask_id != body.ask_id))
+        if not _is_running(state, body.step_id, body.attempt, body.plan_version):
+            state = replace(state, asks=tuple(pending for pending in state.asks if pending.body.ask_id != body.ask_id))
             continue
         for target in ask.left:
             step = state.step(target)
-            now = next((one for one in state.asks if one.body.ask_id == body.ask_id), None)
-            if now is None:
+            current = next((pending for pending in state.asks if pending.body.ask_id == body.ask_id), None)
+            if current is None:
                 break  # Any answer was enough.
             if step is None or step.status == "failed":
-                why = Failure.of("step_failed", f"step {target} failed")
-                outputs.append(_answer(state, body, target, failure=why))
-                state = _without(state, now, target, refused=True)
+                failure = Failure.from_text("step_failed", f"step {target} failed")
+                outputs.append(_build_answer(state, body, target, failure=failure))
+                state = _without_target(state, current, target, refused=True)
             elif step.status == "done":
-                outputs.append(_answer(state, body, target, step))
-                state = _without(state, now, target)
-            elif step.status == "running" and body.question and (target, step.attempt) not in now.handed:
+                outputs.append(_build_answer(state, body, target, step))
+                state = _without_target(state, current, target)
+            elif step.status == "running" and body.question and (target, step.attempt) not in current.handed:
                 outputs.append(Send("worker", body.model_copy(update={"targets": (target,)}), grant=state.grant))
-                state = _with(state, replace(now, handed=(*now.handed, (target, step.attempt))))
-    return Decision(state, tuple(outputs))
+                state = _with_ask(state, replace(current, handed=(*current.handed, (target, step.attempt))))
+    return Transition(state, tuple(outputs))
 
 
-def _why_not(state: State, body: AnswerRequested, target: str) -> Failure | None:
-    names = ", ".join(one.step.id for one in state.steps if one.step.id != body.step_id)
+def _refusal_of(state: PlannerState, body: AnswerRequested, target: str) -> Failure | None:
+    names = ", ".join(step.step.id for step in state.steps if step.step.id != body.step_id)
     if state.step(target) is None:
-        return Failure.of("unknown_step", f"there is no step {target}", f"ask one of: {names}")
-    if body.step_id in _needs(state, target):
-        what = f"step {target} builds on the result of {body.step_id}: it would wait for the step that asks it"
-        return Failure.of("waits_for_asker", what, "answer without it")
+        return Failure.from_text("unknown_step", f"there is no step {target}", f"ask one of: {names}")
+    if body.step_id in _all_inputs_of(state, target):
+        reason = f"step {target} builds on the result of {body.step_id}: it would wait for the step that asks it"
+        return Failure.from_text("waits_for_asker", reason, "answer without it")
     return None
 
 
-def _needs(state: State, step_id: str) -> set[str]:
+def _all_inputs_of(state: PlannerState, step_id: str) -> set[str]:
     """Every step whose result this one builds on, in one hop or several."""
-    found: set[str] = set()
+    needed: set[str] = set()
     front = [step_id]
     while front:
         step = state.step(front.pop())
-        fresh = [name for name in (step.step.inputs if step else ()) if name not in found]
-        found.update(fresh)
+        fresh = [name for name in (step.step.inputs if step else ()) if name not in needed]
+        needed.update(fresh)
         front += fresh
-    return found
+    return needed
 
 
-def _runs(state: State, step_id: str, attempt: int, version: int) -> bool:
-    return steps.running(state, step_id, attempt, version) is not None
+def _is_running(state: PlannerState, step_id: str, attempt: int, version: int) -> bool:
+    return steps.running_step(state, step_id, attempt, version) is not None
 
 
-def _answer(
-    state: State, body: AnswerRequested, target: str, step: StepState | None = None, failure: Failure | None = None
+def _build_answer(
+    state: PlannerState,
+    body: AnswerRequested,
+    target: str,
+    step: StepState | None = None,
+    failure: Failure | None = None,
 ) -> Send:
-    given: dict[str, Any] = {"ask_id": body.ask_id, "step_id": body.step_id, "target": target}
-    given |= {"outcome": "refused" if failure else "answered", "failure": failure}
-    return Send("worker", AnswerGiven(**given, result=step.result if step else None), grant=state.grant)
+    fields: dict[str, Any] = {"ask_id": body.ask_id, "step_id": body.step_id, "target": target}
+    fields |= {"outcome": "refused" if failure else "answered", "failure": failure}
+    return Send("worker", AnswerGiven(**fields, result=step.result if step else None), grant=state.grant)
 
 
-def _without(state: State, ask: Ask, target: str, *, refused: bool = False) -> State:
+def _without_target(state: PlannerState, ask: PendingAsk, target: str, *, refused: bool = False) -> PlannerState:
     """One target has answered; for `any` that is enough."""
-    left = tuple(one for one in ask.left if one != target)
-    if not left or (ask.body.mode == "any" and not refused):
-        return replace(state, asks=tuple(one for one in state.asks if one.body.ask_id != ask.body.ask_id))
-    return _with(state, replace(ask, left=left))
+    unanswered = tuple(step_id for step_id in ask.left if step_id != target)
+    if not unanswered or (ask.body.mode == "any" and not refused):
+        return replace(state, asks=tuple(pending for pending in state.asks if pending.body.ask_id != ask.body.ask_id))
+    return _with_ask(state, replace(ask, left=unanswered))
 
 
-def _with(state: State, ask: Ask) -> State:
-    return replace(state, asks=tuple(ask if one.body.ask_id == ask.body.ask_id else one for one in state.asks))
+def _with_ask(state: PlannerState, ask: PendingAsk) -> PlannerState:
+    return replace(
+        state, asks=tuple(ask if pending.body.ask_id == ask.body.ask_id else pending for pending in state.asks)
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow
-from bulkhead_contracts.result import ContentRef, Failure, Result, worst
+from bulkhead_contracts.result import ContentRef, Failure, Result, worst_standing
 from bulkhead_contracts.tool import ToolSpec
 
 COMPOSE_ID = "answer"
@@ -20,43 +20,43 @@ CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
 NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
 
 
-def failure(notes: Sequence[PlanNote]) -> Failure:
-    """What the task ends with when its last draft has these notes."""
-    errors = [one for one in notes if one.severity == "error"]
+def rejection_failure(notes: Sequence[PlanNote]) -> Failure:
+    """Failure that ends the task when its last draft has these notes."""
+    errors = [note for note in notes if note.severity == "error"]
     hint = "state the objective more simply, or submit a plan of your own"
-    if any(one.code in CUT_OFF for one in errors):
+    if any(note.code in CUT_OFF for note in errors):
         hint = "ask for less at once (split the objective into several tasks), or submit a plan of your own"
-    what = f"no draft passed the plan checker: {'; '.join(one.message for one in errors)}"
-    return Failure.of("plan_rejected", what, hint)
+    reason = f"no draft passed the plan checker: {'; '.join(note.message for note in errors)}"
+    return Failure.from_text("plan_rejected", reason, hint)
 
 
-def unchecked(step: PlanStep, result: Result, check: bool) -> Result:
+def mark_unchecked(step: PlanStep, result: Result, check: bool) -> Result:
     """A result that nobody has checked: it says so, up to the answer. check: whether the task wanted a check."""
     if not check and step.kind == "noop":
         return result
-    return _degraded(result, f"step {step.id} {NOT_CHECKED}" if check else "not checked, as the task asked")
+    return _degrade_result(result, f"step {step.id} {NOT_CHECKED}" if check else "not checked, as the task asked")
 
 
-def not_accepted(result: Result, reasons: Sequence[str]) -> Result:
-    """What a result that the checker did not accept says of itself, should it stand."""
-    return _degraded(result, f"the checker did not accept it: {'; '.join(reasons)}")
+def mark_not_accepted(result: Result, reasons: Sequence[str]) -> Result:
+    """The result that the checker did not accept, marked so, should it stand."""
+    return _degrade_result(result, f"the checker did not accept it: {'; '.join(reasons)}")
 
 
-def _degraded(result: Result, reason: str) -> Result:
-    said = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
-    standing = worst(result.standing, "degraded")
-    return result.model_copy(update={"standing": standing, "standing_reason": said[: bounds.MAX_REASON_CHARS]})
+def _degrade_result(result: Result, reason: str) -> Result:
+    reasons = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
+    standing = worst_standing(result.standing, "degraded")
+    return result.model_copy(update={"standing": standing, "standing_reason": reasons[: bounds.MAX_REASON_CHARS]})
 
 
-def of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> tuple[PlanStep, PlanNote]:
+def plan_of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> tuple[PlanStep, PlanNote]:
     """The objective as a plan of one step with every granted tool, and the note that says so. why: no draft did."""
-    said = objective.summary
-    if said.endswith("…") or not said.strip():
-        said = f"Do all that the objective asks. It begins: {said}"
+    instruction = objective.summary
+    if instruction.endswith("…") or not instruction.strip():
+        instruction = f"Do all that the objective asks. It begins: {instruction}"
     step = PlanStep(
         id=COMPOSE_ID,
-        title=heading(objective.summary, bounds.MAX_TITLE_CHARS),
-        instruction=said,
+        title=cut_heading(objective.summary, bounds.MAX_TITLE_CHARS),
+        instruction=instruction,
         tools=tuple(tool.name for tool in tools),
         acceptance=WHOLE_ACCEPTANCE,
     )
@@ -64,12 +64,12 @@ def of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> 
     return step, PlanNote(severity="warning", code="no_draft", step_id=step.id, message=message)
 
 
-def error(code: str, message: str) -> PlanNote:
+def error_note(code: str, message: str) -> PlanNote:
     """A note that keeps a draft from running."""
     return PlanNote(severity="error", code=code, message=message[: bounds.MAX_REASON_CHARS])
 
 
-def heading(text: str, most: int) -> str:
+def cut_heading(text: str, most: int) -> str:
     """One line of at most `most` characters: cut between words where there is one, never through a character."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if len(line) <= most:
@@ -82,80 +82,83 @@ def heading(text: str, most: int) -> str:
     return (line[:space] if space > most // 2 else line[:end]) + "…"
 
 
-def check(
+def check_plan(
     steps: Sequence[PlanStep],
     tools: Sequence[ToolSpec],
     *,
     checked: bool = False,
     roles: Sequence[RoleSpec] | None = None,
 ) -> tuple[PlanNote, ...]:
-    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the checker.
+    """Findings on a plan; any of severity `error_note` keeps it from running. checked: results have to pass the
+    checker.
     roles: that a step may have besides the worker's; None where the signer has looked at them."""
     notes: list[PlanNote] = []
 
-    def note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
+    def add_note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
         cut = message[: bounds.MAX_REASON_CHARS]
         notes.append(PlanNote(severity=severity, code=code, step_id=step_id[:64], message=cut))
 
     if not steps:
-        note("error", "empty_plan", "", "the plan has no steps")
+        add_note("error", "empty_plan", "", "the plan has no steps")
     if len(steps) > bounds.MAX_PLAN_STEPS:
-        note("error", "too_many_steps", "", f"{len(steps)} steps; at most {bounds.MAX_PLAN_STEPS} are allowed")
-    known = {step.id for step in steps}
+        add_note("error", "too_many_steps", "", f"{len(steps)} steps; at most {bounds.MAX_PLAN_STEPS} are allowed")
+    step_ids = {step.id for step in steps}
     granted = {tool.name for tool in tools}
-    seen: set[str] = set()
+    seen_ids: set[str] = set()
     for step in steps:
-        if step.id in seen:
-            note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
-        seen.add(step.id)
+        if step.id in seen_ids:
+            add_note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
+        seen_ids.add(step.id)
         if not step.instruction.strip():
-            note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
+            add_note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
         if not step.acceptance.strip() and step.kind != "noop":
-            note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
+            add_note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
         if checked and step.kind == "noop":
-            note("warning", "not_checked", step.id, f"step {step.id} {NOT_CHECKED}: its result stands as degraded")
+            add_note("warning", "not_checked", step.id, f"step {step.id} {NOT_CHECKED}: its result stands as degraded")
         for name in step.inputs:
-            if name not in known:
-                note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")
+            if name not in step_ids:
+                add_note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")
         for name in step.tools:
             if name not in granted:
                 text = f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}"
-                note("error", "tool_not_granted", step.id, text)
+                add_note("error", "tool_not_granted", step.id, text)
         if roles is not None and step.role not in (WORKER_ROLE, *(role.name for role in roles)):
             names = ", ".join(role.name for role in roles) or "none"
             text = f"step {step.id} wants role {step.role}; granted are: {names}; {WORKER_ROLE} stands for no role"
-            note("error", "role_not_granted", step.id, text)
-        if (problem := _flows(step, steps, known)) is not None:
-            note("error", problem[0], step.id, problem[1])
-    if looped := cycle(steps):
-        note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
-    if len(sinks(steps)) > 1 and not looped:
+            add_note("error", "role_not_granted", step.id, text)
+        if (problem := _flow_problem(step, steps, step_ids)) is not None:
+            add_note("error", problem[0], step.id, problem[1])
+    if looped := find_cycle(steps):
+        add_note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
+    if len(find_sinks(steps)) > 1 and not looped:
         if len(steps) >= bounds.MAX_PLAN_STEPS:
             text = f"the plan ends in several steps, and {len(steps)} leave no room for one that composes the answer"
-            note("error", "several_ends", "", text)
+            add_note("error", "several_ends", "", text)
         else:
-            note("note", "several_ends", "", "a final step that composes the answer is added")
+            add_note("note", "several_ends", "", "a final step that composes the answer is added")
     return tuple(notes[: bounds.MAX_PLAN_NOTES])
 
 
 def flows_of(step: PlanStep, steps: Sequence[PlanStep]) -> tuple[Flow, ...]:
     """The flows into a step's calls, and out of their results: what chooses a call that feeds another chooses both."""
-    out = (flow for other in steps for flow in other.flows if flow.step_id == step.id and other.id != step.id)
+    out = (flow for consumer in steps for flow in consumer.flows if flow.step_id == step.id and consumer.id != step.id)
     return (*step.flows, *out)
 
 
-def _flows(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) -> tuple[str, str] | None:
-    """What is wrong with the flows that a step declares: code and words."""
+def _flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collection[str]) -> tuple[str, str] | None:
+    """Problem with the flows that a step declares, or None: code and words."""
     for flow in step.flows:
         if flow.tool not in step.tools or flow.step_id not in known:
-            what = f"step {step.id} lets {flow.field} of {flow.from_tool} in step {flow.step_id} flow into {flow.tool}"
-            return "unknown_flow", f"{what}; both must be there: a tool of this step, and a step of this plan"
+            detail = (
+                f"step {step.id} lets {flow.field} of {flow.from_tool} in step {flow.step_id} flow into {flow.tool}"
+            )
+            return "unknown_flow", f"{detail}; both must be there: a tool of this step, and a step of this plan"
     flows = flows_of(step, steps)
     size = sum(len(flow.model_dump_json()) for flow in flows)
     if size > bounds.MAX_GRANT_FLOWS_BYTES or len(flows) > bounds.MAX_FLOWS:
         fit = f"{bounds.MAX_GRANT_FLOWS_BYTES} fit into its grant"
-        what = f"the flows into and out of step {step.id} take {size} bytes; {fit}"
-        return "too_many_flows", f"{what}: declare fewer, or split the step"
+        detail = f"the flows into and out of step {step.id} take {size} bytes; {fit}"
+        return "too_many_flows", f"{detail}: declare fewer, or split the step"
     return None
 
 
@@ -163,11 +166,11 @@ def tools_of(
     steps: Sequence[PlanStep], tools: Sequence[ToolSpec], delegated: Sequence[Delegation] = ()
 ) -> tuple[ToolSpec, ...]:
     """The granted tools that these steps use, or that are used in their place."""
-    used = {name for step in steps for name in step.tools} | {row.tool for row in delegated}
+    used = {name for step in steps for name in step.tools} | {row.agent_tool for row in delegated}
     return tuple(tool for tool in tools if tool.name in used)
 
 
-def beyond(
+def effects_beyond(
     steps: Sequence[PlanStep],
     submitted: Sequence[PlanStep],
     tools: Sequence[ToolSpec],
@@ -177,19 +180,19 @@ def beyond(
     that it may choose; nobody here knows what a program outside does, so each step of one may change something."""
     notes = []
     for row in delegated:
-        most, now = (sum(row.role == step.role for step in plan) for plan in (submitted, steps))
-        if now > most:
-            what = f"{now} steps have the role {row.role}; the submitted plan allows it in {most}"
-            notes.append(error("more_effects", what))
+        most, count = (sum(row.role == step.role for step in plan) for plan in (submitted, steps))
+        if count > most:
+            detail = f"{count} steps have the role {row.role}; the submitted plan allows it in {most}"
+            notes.append(error_note("more_effects", detail))
     for name in (tool.name for tool in tools if tool.effect != "read" or tool.egress):
-        most, now = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
-        if now > most:
-            what = f"{now} steps use {name}; the submitted plan allows it in {most}"
-            notes.append(error("more_effects", what))
+        most, count = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
+        if count > most:
+            detail = f"{count} steps use {name}; the submitted plan allows it in {most}"
+            notes.append(error_note("more_effects", detail))
     return tuple(notes)
 
 
-def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
+def find_cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
     """Ids of one cycle in waiting order, or ()."""
     waits = {step.id: list(step.inputs) for step in steps}
     done: set[str] = set()
@@ -201,8 +204,8 @@ def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
         if start in done:
             continue
         while stack:
-            node, rest = stack[-1]
-            following = next((name for name in rest if name in waits and name not in done), None)
+            node, remaining = stack[-1]
+            following = next((name for name in remaining if name in waits and name not in done), None)
             if following is None:
                 stack.pop()
                 path.pop()
@@ -217,18 +220,18 @@ def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
     return ()
 
 
-def sinks(steps: Sequence[PlanStep]) -> tuple[str, ...]:
+def find_sinks(steps: Sequence[PlanStep]) -> tuple[str, ...]:
     """Ids of the steps that nothing else needs."""
     needed = {name for step in steps for name in step.inputs}
     return tuple(step.id for step in steps if step.id not in needed)
 
 
-def adopt(steps: Sequence[PlanStep], notes: tuple[PlanNote, ...], version: int) -> Plan:
+def compose_plan(steps: Sequence[PlanStep], notes: tuple[PlanNote, ...], version: int) -> Plan:
     """The plan to run: with exactly one final step, made here when the draft ends in several."""
-    ends = sinks(steps)
+    ends = find_sinks(steps)
     if len(ends) > 1:
-        taken = {step.id for step in steps}
-        name = next(n for n in (COMPOSE_ID, *(f"{COMPOSE_ID}_{i}" for i in range(100))) if n not in taken)
+        used_ids = {step.id for step in steps}
+        name = next(n for n in (COMPOSE_ID, *(f"{COMPOSE_ID}_{i}" for i in range(100))) if n not in used_ids)
         steps = (
             *steps,
             PlanStep(

@@ -1,7 +1,7 @@
-"""What one decision tells the gateway of a task's progress, as one message where it fits. Pure.
+"""Progress of a task that one decision tells the gateway, as one message where it fits. Pure.
 
-In: the outputs of a decision. Out: the same facts in the same order, several of them as one `Progressed`, or the last
-steps' ends in the task's end: each stored message costs an fsync.
+In: the outputs of a decision. Out: the same facts in the same order, several of them as one `Progressed`, or
+the last steps' ends in the task's end: each stored message costs an fsync.
 """
 
 from collections.abc import Sequence
@@ -22,59 +22,59 @@ MAX_BYTES = bounds.MAX_MESSAGE_BYTES // 2
 B = TypeVar("B", bound=Body)
 
 
-def merged(outputs: Sequence[Output]) -> tuple[Output, ...]:
+def merge_progress(outputs: Sequence[Output]) -> tuple[Output, ...]:
     """The outputs, with each run of facts that one message can tell in order put into one.
 
     It stands at the run's last: what is to be done goes out before it is told.
     """
-    kept: list[Output] = []
+    merged_outputs: list[Output] = []
     run: list[tuple[int, Body]] = []
     for output in outputs:
         if isinstance(output, Send) and output.to == "gateway" and type(output.body) in PLACES:
-            if run and not _follows(run[-1][1], output.body):
-                _put(kept, run)
+            if run and not _can_follow(run[-1][1], output.body):
+                _merge_run(merged_outputs, run)
                 run = []
-            run.append((len(kept), output.body))
-        kept.append(output)
-    _put(kept, run)
-    return tuple(kept)
+            run.append((len(merged_outputs), output.body))
+        merged_outputs.append(output)
+    _merge_run(merged_outputs, run)
+    return tuple(merged_outputs)
 
 
-def _put(kept: list[Output], run: Sequence[tuple[int, Body]]) -> None:
+def _merge_run(kept: list[Output], run: Sequence[tuple[int, Body]]) -> None:
     """Put a run, whose facts stand at these places, into one message at the last of them, if it fits."""
     if len(run) < 2:
         return
-    together = _together([body for _, body in run])
+    together = _combine_facts([body for _, body in run])
     if together is None:
-        return _put(kept, run[:-1])
+        return _merge_run(kept, run[:-1])
     if len(together.encode()) > MAX_BYTES:
         return
     *earlier, (last, _) = run
     kept[last] = Send("gateway", together)
-    for at, _ in reversed(earlier):
-        del kept[at]
+    for index, _ in reversed(earlier):
+        del kept[index]
 
 
-def _follows(before: Body, after: Body) -> bool:
-    """Whether `after` can stand in the same message: its place comes later, or it is another of several."""
+def _can_follow(before: Body, after: Body) -> bool:
+    """True when `after` can stand in the same message: its place comes later, or it is another of several."""
     places = PLACES[type(before)], PLACES[type(after)]
     return places[0] < places[1] or (places[0] == places[1] and type(after) in SEVERAL)
 
 
-def _together(run: Sequence[Body]) -> Progressed | TaskEnded | None:
+def _combine_facts(run: Sequence[Body]) -> Progressed | TaskEnded | None:
     """One message for all of them. A task's end takes the ends of steps alone: None where there is more."""
     *before, last = run
     if isinstance(last, TaskEnded):
         steps = tuple(body for body in before if isinstance(body, StepEnded))
         return last.model_copy(update={"ended_steps": steps}) if len(steps) == len(before) else None
     return Progressed(
-        accepted=_last(run, TaskAccepted),
-        rejected=_last(run, PlanRejected),
-        adopted=_last(run, PlanAdopted),
+        accepted=_last_of(run, TaskAccepted),
+        rejected=_last_of(run, PlanRejected),
+        adopted=_last_of(run, PlanAdopted),
         ended=tuple(body for body in run if isinstance(body, StepEnded)),
         started=tuple(body for body in run if isinstance(body, StepStarted)),
     )
 
 
-def _last(run: Sequence[Body], kind: type[B]) -> B | None:
+def _last_of(run: Sequence[Body], kind: type[B]) -> B | None:
     return next((body for body in reversed(run) if isinstance(body, kind)), None)

@@ -51,7 +51,7 @@ class StepState:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PendingAsk:
     """A step waits for others. left: who has not answered yet. handed: attempts that were told the question."""
 
     body: AnswerRequested
@@ -60,8 +60,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
-    """Who holds a resource, and who waits for it, in order.
+class LeaseBook:
+    """Holder of a resource, and those that wait for it, in order.
 
     token: of the last grant; a place in the inbox, so that it grows for as long as the inbox stands.
     expires_unix_ms: of the holder's lease. messages: since the resource was last free.
@@ -89,7 +89,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PlannerState:
     """The fold of one task's messages in the planner's inbox, or of one resource's (`book`)."""
 
     phase: Phase = "new"
@@ -140,8 +140,8 @@ class State:
     """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
     held: tuple[StepState, ...] = ()
     """Accepted results that a plan to come may take over."""
-    asks: tuple[Ask, ...] = ()
-    book: Book = Book()
+    asks: tuple[PendingAsk, ...] = ()
+    book: LeaseBook = LeaseBook()
     pauses: tuple[Pause, ...] = ()
     """What is held back now."""
     asleep: str = ""
@@ -149,11 +149,11 @@ class State:
 
     @property
     def adopted(self) -> bool:
-        """Whether an outside agent carries the task out: doors hears of its end."""
+        """True when an outside agent carries the task out: doors hears of its end."""
         return self.submitted is not None and any(step.adopted for step in self.submitted.steps)
 
     def delegation(self, step: PlanStep) -> Delegation | None:
-        """Who carries a step out elsewhere; None for a step of the mesh, or one that nobody does."""
+        """Delegation of a step that is carried out elsewhere; None for one of the mesh, or that nobody does."""
         if step.adopted or step.kind == "noop":
             return None
         return next((row for row in self.delegated if row.role == step.role), None)
@@ -166,12 +166,12 @@ class State:
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""
-        return next((one for one in self.steps if one.step.id == step_id), None)
+        return next((step_state for step_state in self.steps if step_state.step.id == step_id), None)
 
-    def with_step(self, changed: StepState, **more: object) -> "State":
+    def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""
-        for at, one in enumerate(self.steps):
-            if one.step.id == changed.step.id:
-                steps = (*self.steps[:at], changed, *self.steps[at + 1 :])
+        for index, step_state in enumerate(self.steps):
+            if step_state.step.id == changed.step.id:
+                steps = (*self.steps[:index], changed, *self.steps[index + 1 :])
                 return replace(self, steps=steps, **more)  # type: ignore[arg-type]
         raise AssertionError(f"the plan has no step {changed.step.id}")

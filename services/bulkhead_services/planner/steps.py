@@ -6,7 +6,7 @@ the worker, progress for the gateway, timers, a new draft when a step fails for 
 
 from typing import Literal
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace, shown_tools, standing
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools, standing
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.grant import StepGrant
@@ -20,8 +20,8 @@ from bulkhead_contracts.task import StepEnded, StepStarted
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner import drafting, plans, reuse
-from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, cancel, end
-from bulkhead_services.planner.state import State, StepState
+from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, cancel_step, end_task
+from bulkhead_services.planner.state import PlannerState, StepState
 
 TIMER = "steps"
 GRANT_SLACK_MS = 60_000
@@ -36,61 +36,70 @@ Outcome = Literal["accepted", "rejected", "failed"]
 # Handing out
 
 
-def adopt(state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]) -> Decision[State]:
+def adopt_plan(
+    state: PlannerState, message: InboxMessage, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]
+) -> Transition[PlannerState]:
     """Run these steps; those whose results are held are done from the start."""
-    steps, left_out = _show(state, steps)
-    plan = plans.adopt(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
-    final = next(iter(plans.sinks(plan.steps)), "")
-    state = replace(state, phase="running", plan=plan, steps=reuse.over(plan.steps, state.held), final=final)
-    taken = (_ended(state, step, "accepted", step.notes, step.result, Usage()) for step in state.steps if step.result)
-    return then((Send("gateway", PlanAdopted(plan=plan)), *taken), _hand_out(state, message))
+    steps, left_out = _limit_shown_tools(state, steps)
+    plan = plans.compose_plan(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
+    final = next(iter(plans.find_sinks(plan.steps)), "")
+    state = replace(
+        state, phase="running", plan=plan, steps=reuse.take_over_results(plan.steps, state.held), final=final
+    )
+    taken_over = (
+        _step_ended(state, step, "accepted", step.notes, step.result, Usage()) for step in state.steps if step.result
+    )
+    return prepend_outputs((Send("gateway", PlanAdopted(plan=plan)), *taken_over), _assign_ready_steps(state, message))
 
 
-def _show(state: State, steps: tuple[PlanStep, ...]) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+def _limit_shown_tools(
+    state: PlannerState, steps: tuple[PlanStep, ...]
+) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
     """The steps with the tools that they are shown, and what of them was left out."""
-    shown, notes = [], []
+    shown_steps, notes = [], []
     about = state.objective.summary if state.objective is not None else ""
     for step in steps:
         if step.adopted or state.delegation(step) is not None:
-            shown.append(step)  # Its agent is shown tools by doors, and not by a prompt of the mesh.
+            shown_steps.append(step)  # Its agent is shown tools by doors, and not by a prompt of the mesh.
             continue
-        names, left_out = shown_tools.choose(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
+        names, left_out = shown_tools.choose_tools(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
         if left_out:
             text = f"step {step.id} has more tools than it can be shown; left out: {', '.join(left_out)}"
             cut = text[: bounds.MAX_REASON_CHARS]
             notes.append(PlanNote(severity="warning", code="tools_left_out", step_id=step.id, message=cut))
             step = step.model_copy(update={"tools": names})
-        shown.append(step)
-    return tuple(shown), tuple(notes)
+        shown_steps.append(step)
+    return tuple(shown_steps), tuple(notes)
 
 
-def _hand_out(state: State, message: Message) -> Decision[State]:
+def _assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
     """Hand out every step whose inputs are done; end the task when none is left."""
     done = {step.step.id for step in state.steps if step.status == "done"}
     if len(done) == len(state.steps):
-        return end(state, message, "succeeded", None)
+        return end_task(state, message, "succeeded", None)
     outputs: list[Output] = []
     for step in state.steps:
         if step.status == "waiting" and done.issuperset(step.step.inputs):
-            state, said = _assign(state, message, step)
-            outputs.extend(said)
-    return Decision(state, tuple(outputs))
+            state, step_outputs = _assign_step(state, message, step)
+            outputs.extend(step_outputs)
+    return Transition(state, tuple(outputs))
 
 
-def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, list[Output]]:
+def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState) -> tuple[PlannerState, list[Output]]:
     assert state.plan is not None and state.objective is not None
-    until = deadline(state, message, waiting)
+    until = step_deadline(state, message, waiting)
     step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
-    feeding = {flow.from_tool for flow in _flows(state, step.step) if flow.step_id == step.step.id}
+    feeding = {flow.from_tool for flow in _flows_of_step(state, step.step) if flow.step_id == step.step.id}
     tools = tuple(
-        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in _tools(state, step.step)
+        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool
+        for tool in _tools_of_step(state, step.step)
     )
     assigned = StepAssigned(
         step=step.step,
         attempt=step.attempt,
         plan_version=state.plan.version,
         objective=state.objective,
-        inputs=tuple(_input(state, name) for name in step.step.inputs),
+        inputs=tuple(_step_input(state, name) for name in step.step.inputs),
         tools=tools,
         notes=step.notes[-16:],
         check=state.check,
@@ -98,41 +107,41 @@ def _assign(state: State, message: Message, waiting: StepState) -> tuple[State, 
         output=state.output if state.output != DRAFT else None,
         deadline_unix_ms=until,
         route=state.route,
-        labels=_own_words(state, step.step),
+        labels=_requester_labels(state, step.step),
         delegated=state.delegation(step.step),
     )
     started = StepStarted(
         step_id=step.step.id, title=step.step.title, attempt=step.attempt, plan_version=state.plan.version
     )
-    token = grant(state, message, step, until)
+    token = make_step_grant(state, message, step, until)
     wrote = state.wrote or any(tool.effect == "write" for tool in tools)
-    state, timer = arm(state.with_step(step, wrote=wrote))
+    state, timer = arm_step_timer(state.with_step(step, wrote=wrote))
     handed = Send(step.assignee, assigned, grant=state.grant, step_grant=token)
     return state, [handed, Send("gateway", started), *timer]
 
 
-def _own_words(state: State, step: PlanStep) -> tuple[Label, ...]:
+def _requester_labels(state: PlannerState, step: PlanStep) -> tuple[Label, ...]:
     """Labels of what this step shows of the requester's own words."""
     assert state.objective is not None
-    shown = {state.objective.sha256, digest_of(step.text) if state.submitted is not None else ""}
-    return tuple(label for label in state.labels if label.sha256 in shown)
+    shown_sha256 = {state.objective.sha256, digest_of(step.prompt_text) if state.submitted is not None else ""}
+    return tuple(label for label in state.labels if label.sha256 in shown_sha256)
 
 
-def deadline(state: State, message: Message, step: StepState) -> int:
+def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:
     """Until when a step may run that begins, or goes on, now: longer where its tools need longer than most. An adopted
     one lasts as long as its task."""
     if step.step.adopted:
         return state.deadline_unix_ms
-    now, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
+    now_unix_ms, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
     if (delegated := state.delegation(step.step)) is not None:
-        return max(now + 1, min(last, now + delegated.deadline_ms))
-    tools = _tools(state, step.step)
+        return max(now_unix_ms + 1, min(last, now_unix_ms + delegated.deadline_ms))
+    tools = _tools_of_step(state, step.step)
     longer_ms = sum(max(0, tool.timeout_ms - bounds.DEFAULT_TOOL_TIMEOUT_MS) for tool in tools)
-    return max(now + 1, min(last, now + bounds.DEFAULT_STEP_TIMEOUT_MS + longer_ms))
+    return max(now_unix_ms + 1, min(last, now_unix_ms + bounds.DEFAULT_STEP_TIMEOUT_MS + longer_ms))
 
 
-def grant(state: State, message: Message, step: StepState, until_unix_ms: int) -> StepGrant:
-    """What this attempt may do. The grant names the agent's role, so that a halt of that agent reaches its calls."""
+def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
+    """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
     assert state.plan is not None
     return StepGrant(
         tenant=message.tenant,
@@ -140,25 +149,25 @@ def grant(state: State, message: Message, step: StepState, until_unix_ms: int) -
         step_id=step.step.id,
         attempt=step.attempt,
         plan_version=state.plan.version,
-        tools=tuple(tool.name for tool in _tools(state, step.step)),
+        tools=tuple(tool.name for tool in _tools_of_step(state, step.step)),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.step.role,
-        flows=_flows(state, step.step),
+        flows=_flows_of_step(state, step.step),
     )
 
 
-def _tools(state: State, step: PlanStep) -> tuple[ToolSpec, ...]:
+def _tools_of_step(state: PlannerState, step: PlanStep) -> tuple[ToolSpec, ...]:
     """The tools of a step: its own, or the one call of a remote agent in its place."""
     delegated = state.delegation(step)
-    names = (delegated.tool,) if delegated is not None and delegated.to == "agent" else step.tools
+    names = (delegated.agent_tool,) if delegated is not None and delegated.to == "agent" else step.tools
     return tuple(tool for tool in state.tools if tool.name in names)
 
 
-def _flows(state: State, step: PlanStep) -> tuple[Flow, ...]:
+def _flows_of_step(state: PlannerState, step: PlanStep) -> tuple[Flow, ...]:
     return plans.flows_of(step, [row.step for row in state.steps])
 
 
-def arm(state: State) -> tuple[State, list[Output]]:
+def arm_step_timer(state: PlannerState) -> tuple[PlannerState, list[Output]]:
     """One timer stands for all running steps: set for the earliest deadline, and again when it has fired. An adopted
     step has none: it ends with its task."""
     timed = (step for step in state.steps if step.status == "running" and not step.step.adopted)
@@ -168,7 +177,7 @@ def arm(state: State) -> tuple[State, list[Output]]:
     return replace(state, armed_unix_ms=due), [SetTimer(f"{TIMER}-{due}", due)]
 
 
-def _input(state: State, step_id: str) -> StepInput:
+def _step_input(state: PlannerState, step_id: str) -> StepInput:
     step = state.step(step_id)
     assert step is not None and step.result is not None
     return StepInput(step_id=step_id, title=step.step.title, result=step.result)
@@ -177,7 +186,7 @@ def _input(state: State, step_id: str) -> StepInput:
 # Results
 
 
-def running(state: State, step_id: str, attempt: int, version: int) -> StepState | None:
+def running_step(state: PlannerState, step_id: str, attempt: int, version: int) -> StepState | None:
     """The step, if exactly this attempt of it runs now; anything else is late or repeated."""
     step = state.step(step_id)
     if state.phase != "running" or state.plan is None or step is None or step.status != "running":
@@ -185,138 +194,159 @@ def running(state: State, step_id: str, attempt: int, version: int) -> StepState
     return step if step.attempt == attempt and state.plan.version == version else None
 
 
-def carries_out(state: State, message: Message, step_id: str) -> bool:
-    """Whether the sender may speak of this step: doors of adopted ones alone, and nobody else of those."""
+def carries_out(state: PlannerState, message: InboxMessage, step_id: str) -> bool:
+    """True when the sender may speak of this step: doors of adopted ones alone, and nobody else of those."""
     step = state.step(step_id)
     return (message.envelope.source == "doors") == (step is not None and step.step.adopted)
 
 
-def judged(state: State, message: Message, body: VerdictReached) -> Decision[State]:
+def on_verdict_reached(state: PlannerState, message: InboxMessage, body: VerdictReached) -> Transition[PlannerState]:
     """The checker's verdict on an attempt."""
     if not carries_out(state, message, body.step_id):
-        return Decision(state)
-    step = running(state, body.step_id, body.attempt, body.plan_version)
+        return Transition(state)
+    step = running_step(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
     if step is None:
-        return Decision(state)
+        return Transition(state)
     if body.accepted and body.result.standing != "failed":
-        return _accept(state, message, step, body.result, body.usage)
+        return _accept_result(state, message, step, body.result, body.usage)
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
     if body.stands and body.result.standing != "failed":
-        step = replace(step, standby=plans.not_accepted(body.result, _shown(state, reasons)))
-    return _again(state, message, step, "rejected", reasons, body.result, body.usage)
+        step = replace(step, standby=plans.mark_not_accepted(body.result, _reasons_for_people(state, reasons)))
+    return _retry_or_end(state, message, step, "rejected", reasons, body.result, body.usage)
 
 
-def finished(state: State, message: Message, body: StepFinished) -> Decision[State]:
+def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinished) -> Transition[PlannerState]:
     """An attempt that ended without a verdict: it failed, or needed none."""
     if not carries_out(state, message, body.step_id):
-        return Decision(state)
-    step = running(state, body.step_id, body.attempt, body.plan_version)
+        return Transition(state)
+    step = running_step(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
     if step is None:
-        return Decision(state)
+        return Transition(state)
     if body.failure is not None:
         state = state.with_step(replace(step, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
-            return end(state, message, "halted", body.failure)
+            return end_task(state, message, "halted", body.failure)
         if body.failure.code in NOT_REPEATABLE or step.step.adopted:
-            return end(state, message, "failed", body.failure)
+            return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
-        return _again(state, message, step, "failed", reasons, None, body.usage)
+        return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
     if state.check and step.step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
-        return _again(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
-    return _accept(state, message, step, plans.unchecked(step.step, body.result, state.check), body.usage)
+        return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
+    return _accept_result(state, message, step, plans.mark_unchecked(step.step, body.result, state.check), body.usage)
 
 
-def _writes_from(state: State, step: StepState) -> bool:
-    """Whether this step or one that is yet to come may write: nothing is written on a result that was not accepted."""
+def _writes_from(state: PlannerState, step: StepState) -> bool:
+    """True when this step or one yet to come may write: nothing is written on a result that was not accepted."""
     names = {tool.name for tool in state.tools if tool.effect == "write"}
-    left = (row for row in (step, *state.steps) if row.status != "done")
-    return any(names.intersection(tool.name for tool in _tools(state, row.step)) for row in left)
+    remaining = (row for row in (step, *state.steps) if row.status != "done")
+    return any(names.intersection(tool.name for tool in _tools_of_step(state, row.step)) for row in remaining)
 
 
-def _accept(
-    state: State, message: Message, step: StepState, result: Result, usage: Usage, reasons: tuple[str, ...] = ()
-) -> Decision[State]:
+def _accept_result(
+    state: PlannerState,
+    message: InboxMessage,
+    step: StepState,
+    result: Result,
+    usage: Usage,
+    reasons: tuple[str, ...] = (),
+) -> Transition[PlannerState]:
     if step.step.id == state.final:
         result = standing.resting_on(result, state.drafted)
     state = state.with_step(replace(step, status="done", result=result))
-    ended = _ended(state, step, "accepted", reasons, result, usage)
-    return then((ended,), _hand_out(state, message))
+    ended = _step_ended(state, step, "accepted", reasons, result, usage)
+    return prepend_outputs((ended,), _assign_ready_steps(state, message))
 
 
-def _again(
-    state: State,
-    message: Message,
+def _retry_or_end(
+    state: PlannerState,
+    message: InboxMessage,
     step: StepState,
     outcome: Outcome,
     reasons: tuple[str, ...],
     result: Result | None,
     usage: Usage,
-) -> Decision[State]:
+) -> Transition[PlannerState]:
     """The attempt did not do: another attempt, another plan, or the end; each bounded."""
-    said = _ended(state, step, outcome, reasons, result, usage)
+    step_ended = _step_ended(state, step, outcome, reasons, result, usage)
     notes = (*step.notes, *reasons)[-16:]
     in_time = message.time_unix_ms < state.deadline_unix_ms - ANSWER_MARGIN_MS
     if step.attempt < bounds.MAX_STEP_ATTEMPTS and in_time:
         state = state.with_step(replace(step, status="waiting", notes=notes))
-        return then((said,), _hand_out(state, message))
+        return prepend_outputs((step_ended,), _assign_ready_steps(state, message))
     if step.standby is not None and not _writes_from(state, step):
         # Marked for what is wrong with it, it is worth more than a new plan after all that was spent.
-        return _accept(state, message, step, step.standby, usage, reasons)
+        return _accept_result(state, message, step, step.standby, usage, reasons)
     state = state.with_step(replace(step, status="failed", notes=notes))
-    heading = plans.heading(step.step.title or step.step.instruction, 80)
+    heading = plans.cut_heading(step.step.title or step.step.instruction, 80)
     name = f"step {step.step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.step.id}"
-    what = f"{name} failed {step.attempt} times; last: {'; '.join(_shown(state, reasons))}"
+    reason = f"{name} failed {step.attempt} times; last: {'; '.join(_reasons_for_people(state, reasons))}"
     hint = "see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective"
-    failure = Failure.of("step_failed", what, hint)
+    failure = Failure.from_text("step_failed", reason, hint)
     if state.generation >= bounds.MAX_PLAN_GENERATIONS:
-        return then((said,), end(state, message, "failed", failure))
+        return prepend_outputs((step_ended,), end_task(state, message, "failed", failure))
     if state.wrote:
         hint = "a step that may have changed something outside has run: look at it, then submit what is left"
-        return then((said,), end(state, message, "failed", failure.model_copy(update={"hint": hint})))
+        return prepend_outputs(
+            (step_ended,), end_task(state, message, "failed", failure.model_copy(update={"hint": hint}))
+        )
     if state.submitted is not None and state.replan == "none":
         hint = (
             "the submission lets nothing take its plan's place: mend the plan, or submit it with `replan: same_tools`"
         )
-        return then((said,), end(state, message, "failed", failure.model_copy(update={"hint": hint})))
+        return prepend_outputs(
+            (step_ended,), end_task(state, message, "failed", failure.model_copy(update={"hint": hint}))
+        )
     if state.whole:
         # No draft could be used before, and the whole objective is what failed: another draft would be in vain.
-        return then((said,), end(state, message, "failed", failure))
-    return then((said,), _replan(state, message, step, reasons))
+        return prepend_outputs((step_ended,), end_task(state, message, "failed", failure))
+    return prepend_outputs((step_ended,), _request_new_plan(state, message, step, reasons))
 
 
-def _accepted(state: State) -> tuple[StepState, ...]:
+def _without_doubtful(state: PlannerState) -> tuple[StepState, ...]:
     """The steps without those that stand unaccepted, and without what is built on these: a new plan may write on it."""
     doubtful = {step.step.id for step in state.steps if step.standby is not None and step.result == step.standby}
-    while more := {
+    while dependent := {
         step.step.id for step in state.steps if doubtful.intersection(step.step.inputs) and step.step.id not in doubtful
     }:
-        doubtful |= more
+        doubtful |= dependent
     return tuple(step for step in state.steps if step.step.id not in doubtful)
 
 
-def _replan(state: State, message: Message, failed: StepState, reasons: tuple[str, ...]) -> Decision[State]:
+def _request_new_plan(
+    state: PlannerState, message: InboxMessage, failed: StepState, reasons: tuple[str, ...]
+) -> Transition[PlannerState]:
     """Ask for another plan; what was accepted under this one is held for it."""
-    stop = tuple(cancel(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
-    held = reuse.done(_accepted(state), state.generation)
-    state = replace(state, generation=state.generation + 1, held=held)
-    why = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
-    return then(stop, drafting.draft(state, message, (why, *reasons, *reuse.advice(held, with_role=bool(state.roles)))))
+    stop = tuple(cancel_step(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
+    held_results = reuse.held_results(_without_doubtful(state), state.generation)
+    state = replace(state, generation=state.generation + 1, held=held_results)
+    failure_note = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
+    return prepend_outputs(
+        stop,
+        drafting.request_draft(
+            state, message, (failure_note, *reasons, *reuse.advice_for_model(held_results, with_role=bool(state.roles)))
+        ),
+    )
 
 
-def _shown(state: State, reasons: tuple[str, ...]) -> tuple[str, ...]:
+def _reasons_for_people(state: PlannerState, reasons: tuple[str, ...]) -> tuple[str, ...]:
     """Reasons as people are shown them: they quote what was not accepted, which may leave under `draft` alone."""
     if state.output.delivery == "draft" or not reasons:
         return reasons
     return (f"{len(reasons)} reasons, which an operator can read: `bulkhead why`",)
 
 
-def _ended(
-    state: State, step: StepState, outcome: Outcome, reasons: tuple[str, ...], result: Result | None, usage: Usage
+def _step_ended(
+    state: PlannerState,
+    step: StepState,
+    outcome: Outcome,
+    reasons: tuple[str, ...],
+    result: Result | None,
+    usage: Usage,
 ) -> Send:
     assert state.plan is not None
     body = StepEnded(
@@ -324,7 +354,7 @@ def _ended(
         attempt=step.attempt,
         plan_version=state.plan.version,
         outcome=outcome,
-        reasons=_shown(state, reasons)[:16],
+        reasons=_reasons_for_people(state, reasons)[:16],
         result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
         final=step.step.id == state.final,
         usage=usage,
@@ -335,7 +365,7 @@ def _ended(
 # Time
 
 
-def time_up(state: State, message: Message, body: TimerFired) -> Decision[State]:
+def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired) -> Transition[PlannerState]:
     """Steps whose time is up are stopped and tried again; then the timer is set for the rest."""
     if body.due_unix_ms == state.armed_unix_ms:
         state = replace(state, armed_unix_ms=0)
@@ -346,30 +376,34 @@ def time_up(state: State, message: Message, body: TimerFired) -> Decision[State]
             continue
         if step.deadline_unix_ms <= body.due_unix_ms:
             reason = "the step's time was up before a result came"
-            stop = cancel(state, step, "the step's time is up")
+            stop = cancel_step(state, step, "the step's time is up")
             if (doubt := _in_doubt(state, step)) is not None:
-                decision = end(state.with_step(replace(step, status="failed")), message, "failed", doubt)
+                decision = end_task(state.with_step(replace(step, status="failed")), message, "failed", doubt)
             else:
-                decision = _again(state, message, step, "failed", (reason,), None, Usage())
+                decision = _retry_or_end(state, message, step, "failed", (reason,), None, Usage())
             state, outputs = decision.state, (*outputs, stop, *decision.outputs)
     if state.phase == "running":
-        state, timer = arm(state)
+        state, timer = arm_step_timer(state)
         outputs = (*outputs, *timer)
-    return Decision(state, outputs)
+    return Transition(state, outputs)
 
 
-def _in_doubt(state: State, step: StepState) -> Failure | None:
+def _in_doubt(state: PlannerState, step: StepState) -> Failure | None:
     """Why a step whose time is up may not be tried again: its one call is a write, and what became of it is not known.
 
     Its worker's writes have keys of their arguments. Those of a remote agent hold what went wrong before: another call.
     """
     delegated = state.delegation(step.step)
-    if delegated is None or delegated.to != "agent" or all(tool.effect == "read" for tool in _tools(state, step.step)):
+    if (
+        delegated is None
+        or delegated.to != "agent"
+        or all(tool.effect == "read" for tool in _tools_of_step(state, step.step))
+    ):
         return None
-    what = f"the time of step {step.step.id} was up, and its remote agent {delegated.name} may have done it"
-    return Failure.of("uncertain_effect", what, "ask the agent's people what it did, then submit what is left")
+    reason = f"the time of step {step.step.id} was up, and its remote agent {delegated.name} may have done it"
+    return Failure.from_text("uncertain_effect", reason, "ask the agent's people what it did, then submit what is left")
 
 
-def then(outputs: Outputs, following: Decision[State]) -> Decision[State]:
-    """What is said first, and the decision that follows."""
-    return Decision(following.state, outputs + following.outputs)
+def prepend_outputs(outputs: Outputs, following: Transition[PlannerState]) -> Transition[PlannerState]:
+    """Decision that follows, after these outputs."""
+    return Transition(following.state, outputs + following.outputs)

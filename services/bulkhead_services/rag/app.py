@@ -1,7 +1,7 @@
 """Composition root of rag: retrievals and ingestions come in, `core.Rag` answers, `effects` acts."""
 
 from bulkhead.runtime.context import Context
-from bulkhead_services.rag.core import SERVICE, Knobs, Rag
+from bulkhead_services.rag.core import SERVICE, Rag, RetrievalOptions
 from bulkhead_services.rag.effects import FileLibrary
 from bulkhead_services.rag.settings import Settings
 
@@ -11,5 +11,5 @@ __all__ = ["SERVICE", "build"]
 def build(context: Context, settings: Settings) -> Rag:
     """The doer; nothing is opened before the first message."""
     model = settings.embeddings_model if settings.embeddings_url else ""
-    knobs = Knobs(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
+    knobs = RetrievalOptions(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
     return Rag(FileLibrary(settings), knobs)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bulkhead_contracts import bounds
-from bulkhead_services.rag.structure import Extracted, heading_text
+from bulkhead_services.rag.structure import ExtractedText, heading_text
 
 MIN_CHARS = 400
 MAX_CHARS = 900
@@ -37,21 +37,21 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class _TextUnit:
     start: int
     end: int
     path: tuple[str, ...]
     heading: bool = False
 
 
-def chunks_of(name: str, sha256: str, extracted: Extracted) -> tuple[Chunk, ...]:
+def chunks_of(name: str, sha256: str, extracted: ExtractedText) -> tuple[Chunk, ...]:
     """Chunks in order of the text. Ids depend on name, content digest and place alone."""
-    found: list[Chunk] = []
-    for group in _pack(list(_units(extracted))):
+    chunks: list[Chunk] = []
+    for group in _pack_units(list(_text_units(extracted))):
         start, end = group[0].start, group[-1].end
         title = " > ".join(_shared_path(group))[: bounds.MAX_TITLE_CHARS]
-        found.append(Chunk(chunk_id(name, sha256, start), start, end, title))
-    return tuple(found)
+        chunks.append(Chunk(chunk_id(name, sha256, start), start, end, title))
+    return tuple(chunks)
 
 
 def chunk_id(name: str, sha256: str, start: int) -> str:
@@ -59,7 +59,7 @@ def chunk_id(name: str, sha256: str, start: int) -> str:
     return hashlib.blake2b(f"{name}\0{sha256}\0{start}".encode(), digest_size=12).hexdigest()
 
 
-def _units(extracted: Extracted) -> Iterator[_Unit]:
+def _text_units(extracted: ExtractedText) -> Iterator[_TextUnit]:
     path: list[tuple[int, str]] = []
     for block in extracted.blocks:
         if block.kind == "heading":
@@ -67,27 +67,27 @@ def _units(extracted: Extracted) -> Iterator[_Unit]:
             path.append((block.level, heading_text(extracted.text, block)))
         titles = tuple(title for _, title in path)
         if block.end - block.start <= MAX_CHARS:
-            yield _Unit(block.start, block.end, titles, block.kind == "heading")
+            yield _TextUnit(block.start, block.end, titles, block.kind == "heading")
             continue
-        for start, end in sentences(extracted.text, block.start, block.end):
-            yield from (_Unit(a, b, titles) for a, b in _cut(extracted.text, start, end))
+        for start, end in sentence_spans(extracted.text, block.start, block.end):
+            yield from (_TextUnit(a, b, titles) for a, b in _cut_sentence(extracted.text, start, end))
 
 
-def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def sentence_spans(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Spans of the sentences in text[start:end], without the white space between them."""
-    at = start
+    position = start
     for match in _END.finditer(text, start, end):
-        if _ABBREVIATION.search(text, max(at, match.start() - 12), match.end()):
+        if _ABBREVIATION.search(text, max(position, match.start() - 12), match.end()):
             continue
         stop = match.start() + len(match.group().rstrip())
         if stop < end:
-            yield at, stop
-            at = match.end()
-    if at < end:
-        yield at, end
+            yield position, stop
+            position = match.end()
+    if position < end:
+        yield position, end
 
 
-def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _cut_sentence(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """A sentence as it is, or, over the hard limit, in pieces that end at a clause, a word or anywhere."""
     while end - start > HARD_MAX_CHARS:
         stop = max(text.rfind(mark, start + MIN_CHARS, start + MAX_CHARS) + 1 for mark in (";", ",", "\n"))
@@ -103,17 +103,17 @@ def _cut(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _pack(units: list[_Unit]) -> Iterator[list[_Unit]]:
-    group: list[_Unit] = []
+def _pack_units(units: list[_TextUnit]) -> Iterator[list[_TextUnit]]:
+    group: list[_TextUnit] = []
     for unit in units:
-        if group and _breaks(group, unit):
-            kept = len(group)
-            while kept and group[kept - 1].heading:
-                kept -= 1
+        if group and _breaks_chunk(group, unit):
+            body_size = len(group)
+            while body_size and group[body_size - 1].heading:
+                body_size -= 1
             # A heading never ends a chunk: it goes on with what it heads, unless it stands alone.
-            if kept:
-                yield group[:kept]
-                group = group[kept:]
+            if body_size:
+                yield group[:body_size]
+                group = group[body_size:]
             elif unit.end - group[0].start > HARD_MAX_CHARS:
                 yield group
                 group = []
@@ -122,13 +122,13 @@ def _pack(units: list[_Unit]) -> Iterator[list[_Unit]]:
         yield group
 
 
-def _breaks(group: list[_Unit], unit: _Unit) -> bool:
+def _breaks_chunk(group: list[_TextUnit], unit: _TextUnit) -> bool:
     if unit.end - group[0].start > MAX_CHARS:
         return True
     return unit.heading and group[-1].end - group[0].start >= MIN_CHARS
 
 
-def _shared_path(group: list[_Unit]) -> tuple[str, ...]:
+def _shared_path(group: list[_TextUnit]) -> tuple[str, ...]:
     body = [unit.path for unit in group if not unit.heading] or [group[-1].path]
     shared: list[str] = []
     for titles in zip(*body, strict=False):

@@ -26,27 +26,30 @@ class CopyError(Exception):
     """A store could not be copied; the message says which and what to do."""
 
 
-def save(folder: Path, to: IO[bytes]) -> int:
+def save_stores(folder: Path, to: IO[bytes]) -> int:
     """Write a tar; the number of stores in it. Raises CopyError, OSError, sqlite3.Error."""
     stores = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
     with tarfile.open(fileobj=to, mode="w|") as tar:
         for store in stores:
             # On the disk of the stores: no other folder of the container has room.
-            with _unfinished(folder, store.name) as copy:
-                with contextlib.closing(sqlite3.connect(store)) as theirs, contextlib.closing(_new(copy)) as ours:
+            with _unfinished_copy(folder, store.name) as copy:
+                with (
+                    contextlib.closing(sqlite3.connect(store)) as theirs,
+                    contextlib.closing(_create_store(copy)) as ours,
+                ):
                     theirs.backup(ours)
                 tar.add(copy, arcname=store.name)
     return len(stores)
 
 
-def load(folder: Path, source: IO[bytes]) -> int:
+def load_stores(folder: Path, source: IO[bytes]) -> int:
     """Stores of a tar; their number. Raises CopyError, OSError, sqlite3.Error."""
     count = 0
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with tarfile.open(fileobj=source, mode="r|") as tar:
             for member in tar:
-                _put(folder, member, tar.extractfile(member) if member.isfile() else None)
+                _put_store(folder, member, tar.extractfile(member) if member.isfile() else None)
                 count += 1
     except tarfile.TarError as error:
         raise CopyError(
@@ -55,15 +58,15 @@ def load(folder: Path, source: IO[bytes]) -> int:
     return count
 
 
-def _put(folder: Path, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+def _put_store(folder: Path, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
     tenant = member.name.removesuffix(SUFFIX)
     try:
-        named = member.name == f"{subjects.token(tenant)}{SUFFIX}"
+        named = member.name == f"{subjects.check_token(tenant)}{SUFFIX}"
     except subjects.SubjectError:
         named = False
     if content is None or not named:
         raise CopyError(f"the tar holds {member.name[:80]!r}, which is no store; take one that `save` wrote")
-    with _unfinished(folder, member.name) as copy:
+    with _unfinished_copy(folder, member.name) as copy:
         with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             shutil.copyfileobj(content, file)
             file.flush()
@@ -80,7 +83,7 @@ def _put(folder: Path, member: tarfile.TarInfo, content: IO[bytes] | None) -> No
 
 
 @contextlib.contextmanager
-def _unfinished(folder: Path, name: str) -> Iterator[Path]:
+def _unfinished_copy(folder: Path, name: str) -> Iterator[Path]:
     """A file beside the stores that is gone afterwards, with what SQLite makes beside it."""
     path = folder / f".{name}.{os.getpid()}{UNFINISHED}"
     try:
@@ -90,7 +93,7 @@ def _unfinished(folder: Path, name: str) -> Iterator[Path]:
             each.unlink(missing_ok=True)
 
 
-def _new(path: Path) -> sqlite3.Connection:
+def _create_store(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     return sqlite3.connect(path)
 
@@ -100,14 +103,14 @@ def main(arguments: list[str]) -> int:
     if arguments not in (["save"], ["load"]):
         print(__doc__, file=sys.stderr)  # noqa: T201
         return USAGE
-    [what] = arguments
+    [command] = arguments
     folder = Settings().store_dir
     try:
-        count = save(folder, sys.stdout.buffer) if what == "save" else load(folder, sys.stdin.buffer)
+        count = save_stores(folder, sys.stdout.buffer) if command == "save" else load_stores(folder, sys.stdin.buffer)
     except (CopyError, OSError, sqlite3.Error) as error:
-        print(f"{what}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{command}: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    print(f"{what}: documents of {count} tenants", file=sys.stderr)  # noqa: T201
+    print(f"{command}: documents of {count} tenants", file=sys.stderr)  # noqa: T201
     return 0
 
 

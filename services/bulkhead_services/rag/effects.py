@@ -29,10 +29,18 @@ from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
-from bulkhead_services.rag.index import StaleStore, Store
-from bulkhead_services.rag.port import Divided, Embedded, EmbeddingFailed, Found, Ingestion, NewDocument, Vector
+from bulkhead_services.rag.index import DocumentStore, StaleStore
+from bulkhead_services.rag.port import (
+    DividedDocument,
+    EmbeddedTexts,
+    EmbeddingFailed,
+    IngestionOutcome,
+    NewDocument,
+    RetrievalCandidates,
+    Vector,
+)
 from bulkhead_services.rag.settings import Settings
-from bulkhead_services.rag.structure import Block, Extracted
+from bulkhead_services.rag.structure import Block, ExtractedText
 
 T = TypeVar("T")
 MAX_OPEN_STORES = 64
@@ -46,7 +54,7 @@ class FileLibrary:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stores: OrderedDict[str, Store] = OrderedDict()
+        self._stores: OrderedDict[str, DocumentStore] = OrderedDict()
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
         # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
@@ -63,59 +71,63 @@ class FileLibrary:
         if self._http is not None:
             await self._http.aclose()
 
-    def problem(self) -> str:
+    def storage_problem(self) -> str:
         """Why no document can be kept; "" when the store's folder, or where it will be made, can be written."""
         folder = self._settings.store_dir
-        there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder)
-        if os.access(there, os.W_OK | os.X_OK):
+        nearest = next((candidate for candidate in (folder, *folder.absolute().parents) if candidate.exists()), folder)
+        if os.access(nearest, os.W_OK | os.X_OK):
             return ""
-        why = "its file system is read-only" if _is_read_only(there) else f"user {os.getuid()} has no right to"
-        return f"documents cannot be written to {folder}: {why}; mount it writable, or give it to this user"
+        reason = "its file system is read-only" if _is_read_only(nearest) else f"user {os.getuid()} has no right to"
+        return f"documents cannot be written to {folder}: {reason}; mount it writable, or give it to this user"
 
-    async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
+    async def read_content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
         """The document itself."""
         try:
             return await blobs.get(tenant, ref)
         except BlobMissing as error:
-            return Failure.of("content_missing", str(error), "submit the document again")
+            return Failure.from_text("content_missing", str(error), "submit the document again")
         except BlobCorrupt as error:
-            return Failure.of("content_corrupt", str(error), "submit the document again")
+            return Failure.from_text("content_corrupt", str(error), "submit the document again")
 
-    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+    async def divide_document(
+        self, tenant: str, name: str, sha256: str, media_type: str, data: bytes
+    ) -> DividedDocument | Failure:
         """Text and chunks of a document."""
         form = extract.form_of(data, media_type, name)
         if isinstance(form, Failure):
             return form
-        found = await self._extract(tenant, form, data, media_type)
-        if isinstance(found, Failure):
-            return found.model_copy(update={"message": f"{name}: {found.message}"})
-        chunks = await self._in_thread(tenant, lambda: chunks_of(name, sha256, found))
+        extracted = await self._extract_text(tenant, form, data, media_type)
+        if isinstance(extracted, Failure):
+            return extracted.model_copy(update={"message": f"{name}: {extracted.message}"})
+        chunks = await self._with_turn(tenant, lambda: chunks_of(name, sha256, extracted))
         if len(chunks) > contract_bounds.MAX_CHUNKS_PER_DOCUMENT:
-            what = f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}"
+            message = f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}"
             hint = "split the document and ingest its parts under names of their own"
-            return Failure.of("document_too_long", what, hint)
-        return Divided(found.text, chunks)
+            return Failure.from_text("document_too_long", message, hint)
+        return DividedDocument(extracted.text, chunks)
 
-    async def _extract(self, tenant: str, form: extract.Form, data: bytes, media_type: str) -> Extracted | Failure:
+    async def _extract_text(
+        self, tenant: str, form: extract.Form, data: bytes, media_type: str
+    ) -> ExtractedText | Failure:
         if form == "pdf":
-            answer = await self._parse(tenant, "pdf", data)
+            answer = await self._run_parser(tenant, "pdf", data)
             return answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
-        text = await self._in_thread(tenant, lambda: extract.decode(data, media_type, html=form == "html"))
+        text = await self._with_turn(tenant, lambda: extract.decode_text(data, media_type, html=form == "html"))
         if isinstance(text, Failure):
             return text
         if form == "html":
-            answer = await self._parse(tenant, "html", text.encode())
+            answer = await self._run_parser(tenant, "html", text.encode())
             if isinstance(answer, Failure):
                 return answer
             blocks = tuple(Block(*block) for block in answer["blocks"])
-            return extract.bounded(Extracted(answer["text"], blocks))
-        return await self._in_thread(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
+            return extract.check_bounds(ExtractedText(answer["text"], blocks))
+        return await self._with_turn(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
 
-    async def _parse(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
+    async def _run_parser(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings
-        own = settings.parse_memory_mib, math.ceil(settings.parse_timeout_s)
-        bounds = (*own, contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
-        async with self._parsing.held(tenant):
+        parser_limits = settings.parse_memory_mib, math.ceil(settings.parse_timeout_s)
+        bounds = (*parser_limits, contract_bounds.MAX_PDF_PAGES, contract_bounds.MAX_DOCUMENT_TEXT_CHARS)
+        async with self._parsing.hold_slot(tenant):
             # An environment of its own: the parser of a hostile file must not see this service's secrets.
             program = (sys.executable, "-m", "bulkhead_services.rag.reader", form, *map(str, bounds))
             env = {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -130,61 +142,68 @@ class FileLibrary:
                     await child.wait()
         if not out:
             most = f"{settings.parse_timeout_s:g} s or {settings.parse_memory_mib} MiB"
-            what = f"reading it as {form} took more than {most}, or crashed the parser (exit {child.returncode})"
-            return Failure.of("damaged_document", what, SAVE_ANEW)
+            message = f"reading it as {form} took more than {most}, or crashed the parser (exit {child.returncode})"
+            return Failure.from_text("damaged_document", message, SAVE_ANEW)
         answer: dict[str, Any] = json.loads(out)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
             hint = hints.get(answer["code"], SAVE_ANEW)
-            return Failure.of(answer["code"], answer["message"], hint)
+            return Failure.from_text(answer["code"], answer["message"], hint)
         return answer
 
-    async def prior(
+    async def find_prior_ingestion(
         self, tenant: str, ingestion: str, scope: str, name: str, sha256: str
-    ) -> Ingestion | Failure | None:
+    ) -> IngestionOutcome | Failure | None:
         """The outcome of an ingestion that was done before; None when it has to be done."""
-        return await self._with_store(tenant, lambda store: store.prior(ingestion, scope, name, sha256))
+        return await self._with_store(tenant, lambda store: store.find_prior_ingestion(ingestion, scope, name, sha256))
 
-    async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
+    async def ingest_document(self, tenant: str, new: NewDocument) -> IngestionOutcome | Failure:
         """Durable when it returns."""
-        done = await self._with_store(tenant, lambda store: store.ingest(new))
+        done = await self._with_store(tenant, lambda store: store.ingest_document(new))
         assert done is not None
         return done
 
-    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+    async def delete_document(self, tenant: str, scope: str, name: str) -> int | Failure:
         """Erase a document with all its versions; durable when it returns."""
-        if not self._exists(tenant):
+        if not self._has_store(tenant):
             return 0
-        return await self._with_store(tenant, lambda store: store.delete(scope, name))
+        return await self._with_store(tenant, lambda store: store.delete_document(scope, name))
 
-    async def documents(self, tenant: str, scope: str, after: str, limit: int) -> tuple[StoredDocument, ...] | Failure:
+    async def list_documents(
+        self, tenant: str, scope: str, after: str, limit: int
+    ) -> tuple[StoredDocument, ...] | Failure:
         """Current documents by name, those after `after`."""
-        if not self._exists(tenant):
+        if not self._has_store(tenant):
             return ()
-        rows = await self._with_store(tenant, lambda store: store.documents(scope, after, limit))
+        rows = await self._with_store(tenant, lambda store: store.list_documents(scope, after, limit))
         if isinstance(rows, Failure):
             return rows
         return tuple(
             StoredDocument(
-                name=name, sha256=sha256, media_type=media_type, chunks=chunks, versions=versions, ingested_unix_ms=at
+                name=name,
+                sha256=sha256,
+                media_type=media_type,
+                chunks=chunks,
+                versions=versions,
+                ingested_unix_ms=ingested_unix_ms,
             )
-            for name, sha256, media_type, chunks, versions, at in rows
+            for name, sha256, media_type, chunks, versions, ingested_unix_ms in rows
         )
 
     async def vectors_of(self, tenant: str, model: str, texts: Sequence[str]) -> dict[str, Vector] | Failure:
         """Vectors by text that some document's chunk has already."""
-        if not self._exists(tenant):
+        if not self._has_store(tenant):
             return {}
         rows = await self._with_store(tenant, lambda store: store.vectors_of(model, texts))
         return rows if isinstance(rows, Failure) else {text: array("f", raw) for text, raw in rows.items()}
 
-    async def passage(
+    async def read_passage(
         self, tenant: str, scope: str, name: str, sha256: str, start: int, end: int
     ) -> tuple[str, str] | Failure | None:
         """Characters of a version of a document, and the digest of its current one."""
-        if not self._exists(tenant):
+        if not self._has_store(tenant):
             return None
-        return await self._with_store(tenant, lambda store: store.resolve(scope, name, sha256, start, end))
+        return await self._with_store(tenant, lambda store: store.read_passage(scope, name, sha256, start, end))
 
     async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
         """Chunks of a document that still lack vectors."""
@@ -194,71 +213,73 @@ class FileLibrary:
         """Keep vectors that came later."""
         return await self._with_store(tenant, lambda store: store.add_vectors(model, pairs))
 
-    async def search(
+    async def search_chunks(
         self, tenant: str, scopes: Sequence[str], terms: tuple[str, ...], vector: Vector | None
-    ) -> Found | Failure:
+    ) -> RetrievalCandidates | Failure:
         """Candidates; a tenant without documents has none."""
         settings = self._settings
-        if not self._exists(tenant):
-            return Found((), len(terms))
-        found = await self._with_store(
+        if not self._has_store(tenant):
+            return RetrievalCandidates((), len(terms))
+        candidates = await self._with_store(
             tenant,
-            lambda store: store.search(scopes, terms, vector, settings.embeddings_model, settings.vector_scan_limit),
+            lambda store: store.search_chunks(
+                scopes, terms, vector, settings.embeddings_model, settings.vector_scan_limit
+            ),
         )
-        assert found is not None
-        return found
+        assert candidates is not None
+        return candidates
 
-    def _exists(self, tenant: str) -> bool:
+    def _has_store(self, tenant: str) -> bool:
         """Asking must not make a file for a tenant that has no documents."""
-        return tenant in self._stores or self._path(tenant).exists()
+        return tenant in self._stores or self._store_path(tenant).exists()
 
-    def _path(self, tenant: str) -> Path:
-        return self._settings.store_dir / f"{subjects.token(tenant)}.sqlite"
+    def _store_path(self, tenant: str) -> Path:
+        return self._settings.store_dir / f"{subjects.check_token(tenant)}.sqlite"
 
-    async def _with_store(self, tenant: str, work: Callable[[Store], T]) -> T | Failure:
+    async def _with_store(self, tenant: str, work: Callable[[DocumentStore], T]) -> T | Failure:
         for last_try in (False, True):
             try:
-                async with self._turns.held(tenant):
-                    store = await self._store(tenant)
-                    return await self._at_once(partial(work, store))
+                async with self._turns.hold_slot(tenant):
+                    store = await self._open_store(tenant)
+                    return await self._run_in_thread(partial(work, store))
             except sqlite3.ProgrammingError as error:
                 # Another tenant took this store's place just before its turn: open it again, once.
                 if last_try:
                     return store_failure(error)
             except (sqlite3.Error, OSError) as error:
-                return self._failure(error)
+                return self._describe_failure(error)
         raise AssertionError("unreachable")
 
-    def _failure(self, error: sqlite3.Error | OSError) -> Failure:
+    def _describe_failure(self, error: sqlite3.Error | OSError) -> Failure:
         """A clearer failure than SQLite's own for a folder without write access ("unable to open database file")."""
-        problem = self.problem()
+        problem = self.storage_problem()
         if not problem:
             return store_failure(error)
-        what, _, mend = problem.rpartition("; ")
-        return Failure.of("store_failed", f"{what} ({error})", mend)
+        reason, _, mend = problem.rpartition("; ")
+        return Failure.from_text("store_failed", f"{reason} ({error})", mend)
 
-    async def _store(self, tenant: str) -> Store:
+    async def _open_store(self, tenant: str) -> DocumentStore:
         async with self._opening:
             if tenant not in self._stores:
-                path = self._path(tenant)
+                path = self._store_path(tenant)
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._stores[tenant] = await self._at_once(lambda: Store(path))
+                self._stores[tenant] = await self._run_in_thread(lambda: DocumentStore(path))
             self._stores.move_to_end(tenant)
             if len(self._stores) > MAX_OPEN_STORES:
                 # Its locks let running work end first.
                 oldest = self._stores.popitem(last=False)[1]
-                await self._at_once(oldest.close)
+                await self._run_in_thread(oldest.close)
             return self._stores[tenant]
 
-    async def _in_thread(self, tenant: str, work: Callable[[], T]) -> T:
-        async with self._turns.held(tenant):
-            return await self._at_once(work)
+    async def _with_turn(self, tenant: str, work: Callable[[], T]) -> T:
+        async with self._turns.hold_slot(tenant):
+            return await self._run_in_thread(work)
 
-    async def _at_once(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         """Run in a thread; for holders of a turn, of which there are as many as threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:
+    async def embed_texts(self, texts: Sequence[str]) -> EmbeddedTexts | EmbeddingFailed:
         """Vectors of texts, in one call to an OpenAI-compatible endpoint."""
         settings = self._settings
         if self._http is None:
@@ -281,12 +302,12 @@ def _is_read_only(folder: Path) -> bool:
     return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
-def read_embeddings(body: bytes, expected: int) -> Embedded | EmbeddingFailed:
+def read_embeddings(body: bytes, expected: int) -> EmbeddedTexts | EmbeddingFailed:
     """Check an endpoint's answer: as many finite vectors as texts, all of one length."""
     try:
         answer = json.loads(body)
         rows = sorted(answer["data"], key=lambda row: row["index"])
-        vectors = tuple(_unit(row["embedding"]) for row in rows)
+        vectors = tuple(_unit_vector(row["embedding"]) for row in rows)
     except (ValueError, KeyError, TypeError, AttributeError):
         return EmbeddingFailed("embeddings endpoint answered something else than vectors", called=True)
     if len(vectors) != expected or len({len(vector) for vector in vectors}) > 1:
@@ -294,10 +315,10 @@ def read_embeddings(body: bytes, expected: int) -> Embedded | EmbeddingFailed:
         return EmbeddingFailed(reason, called=True)
     usage = answer.get("usage")
     tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return Embedded(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else None)
+    return EmbeddedTexts(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else None)
 
 
-def _unit(values: list[float]) -> Vector:
+def _unit_vector(values: list[float]) -> Vector:
     length = math.sqrt(sum(value * value for value in values))
     if not math.isfinite(length) or length == 0:
         raise ValueError("not a finite vector")
@@ -308,13 +329,15 @@ def store_failure(error: sqlite3.Error | OSError) -> Failure:
     """Failure for a store error, with what to do."""
     text = str(error)
     if isinstance(error, StaleStore):
-        return Failure.of("store_too_new", text, "start the newer version of rag on this data")
+        return Failure.from_text("store_too_new", text, "start the newer version of rag on this data")
     if "locked" in text or "busy" in text:
-        return Failure.of("store_busy", f"the document store is locked: {text}", "try again")
+        return Failure.from_text("store_busy", f"the document store is locked: {text}", "try again")
     if "full" in text or "No space" in text:
-        return Failure.of("store_full", f"no room for documents: {text}", "free disk space")
+        return Failure.from_text("store_full", f"no room for documents: {text}", "free disk space")
     if "malformed" in text or "not a database" in text:
-        what = f"the document store is damaged: {text}"
-        return Failure.of("store_damaged", what, "move the tenant's .sqlite file away and ingest its documents again")
-    what = f"the document store cannot be used: {text}"
-    return Failure.of("store_failed", what, "check that the data directory exists, is writable and has room")
+        message = f"the document store is damaged: {text}"
+        return Failure.from_text(
+            "store_damaged", message, "move the tenant's .sqlite file away and ingest its documents again"
+        )
+    message = f"the document store cannot be used: {text}"
+    return Failure.from_text("store_failed", message, "check that the data directory exists, is writable and has room")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
-from bulkhead_services.rag.structure import Extracted, read_structure
+from bulkhead_services.rag.structure import ExtractedText, read_structure
 
 Form = Literal["text", "markdown", "html", "pdf"]
 
@@ -47,7 +47,7 @@ _MAX_CONTROL_SHARE = 0.01
 
 
 def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
-    """How to read a document: what it says it is, else its name, else (PDF) how it begins."""
+    """The form in which to read a document: what it says it is, else its name, else (PDF) how it begins."""
     media = media_type.partition(";")[0].strip().lower()
     ending = _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
     if data[:1024].lstrip().startswith(b"%PDF-"):
@@ -58,19 +58,19 @@ def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
         return _MEDIA[media]
     if media.startswith("text/"):
         return ending or "text"
-    what = f"{name}: {media[:80]!r} cannot be read here"
-    return Failure.of("unsupported_media_type", what, f"send {SUPPORTED}; convert other formats first")
+    message = f"{name}: {media[:80]!r} cannot be read here"
+    return Failure.from_text("unsupported_media_type", message, f"send {SUPPORTED}; convert other formats first")
 
 
-def decode(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
+def decode_text(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
     """Text of bytes. Tried: byte order mark, UTF-8, the declared charset, Windows-1252; nothing else."""
     for mark, charset in _BOMS:
         if data.startswith(mark):
-            return _checked(data[len(mark) :].decode(charset, "replace"))
+            return _check_text(data[len(mark) :].decode(charset, "replace"))
     if b"\x00" in data[: 64 * 1024]:
-        return _binary("it contains zero bytes")
+        return _binary_failure("it contains zero bytes")
     try:
-        return _checked(data.decode("utf-8"))
+        return _check_text(data.decode("utf-8"))
     except UnicodeDecodeError:
         pass
     declared = _CHARSET.search(media_type.encode("ascii", "replace"))
@@ -79,45 +79,49 @@ def decode(data: bytes, media_type: str, *, html: bool = False) -> str | Failure
     for charset in (declared.group(1).decode() if declared else "", "cp1252"):
         try:
             if charset and codecs.lookup(charset).name.replace("-", "_") not in _NO_CHARSETS:
-                return _checked(data.decode(charset))
+                return _check_text(data.decode(charset))
         except (LookupError, UnicodeDecodeError, ValueError):
             continue
-    return _binary("it is neither UTF-8 nor Windows-1252 nor in the charset that it declares")
+    return _binary_failure("it is neither UTF-8 nor Windows-1252 nor in the charset that it declares")
 
 
-def read_text(text: str, *, markdown: bool) -> Extracted | Failure:
+def read_text(text: str, *, markdown: bool) -> ExtractedText | Failure:
     """Structure of plain text or Markdown."""
-    return bounded(read_structure(text, markdown=markdown))
+    return check_bounds(read_structure(text, markdown=markdown))
 
 
-def read_pages(pages: list[str]) -> Extracted | Failure:
+def read_pages(pages: list[str]) -> ExtractedText | Failure:
     """Text and structure of a PDF's pages; pages are apart by a blank line."""
     text = "\n\n".join(_CONTROL.sub(" ", page).strip() for page in pages if page.strip())
     # Lone surrogates come out of broken PDF fonts; no store and no blob can hold them.
     text = text.encode("utf-8", "replace").decode("utf-8")
     if not text.strip():
-        what = f"the PDF's {len(pages)} pages hold no text; it is probably a scan"
-        return Failure.of("no_text", what, "run it through OCR and ingest the result")
-    return bounded(read_structure(text + "\n", markdown=False))
+        message = f"the PDF's {len(pages)} pages hold no text; it is probably a scan"
+        return Failure.from_text("no_text", message, "run it through OCR and ingest the result")
+    return check_bounds(read_structure(text + "\n", markdown=False))
 
 
-def bounded(found: Extracted) -> Extracted | Failure:
-    """As it came, or why it is empty or too long."""
+def check_bounds(found: ExtractedText) -> ExtractedText | Failure:
+    """The text as it came, or why it is empty or too long."""
     if not found.blocks:
-        what = "the document holds no text"
-        return Failure.of("empty_document", what, "check that the file was saved and is the one that you meant")
+        message = "the document holds no text"
+        return Failure.from_text(
+            "empty_document", message, "check that the file was saved and is the one that you meant"
+        )
     if len(found.text) > bounds.MAX_DOCUMENT_TEXT_CHARS:
-        what = f"{len(found.text)} characters of text exceed {bounds.MAX_DOCUMENT_TEXT_CHARS}"
-        return Failure.of("document_too_long", what, "split the document and ingest its parts under names of their own")
+        message = f"{len(found.text)} characters of text exceed {bounds.MAX_DOCUMENT_TEXT_CHARS}"
+        return Failure.from_text(
+            "document_too_long", message, "split the document and ingest its parts under names of their own"
+        )
     return found
 
 
-def _checked(text: str) -> str | Failure:
+def _check_text(text: str) -> str | Failure:
     sample = text[: 256 * 1024]
     if len(_CONTROL.findall(sample)) > max(4, len(sample) * _MAX_CONTROL_SHARE):
-        return _binary("it is full of control characters")
+        return _binary_failure("it is full of control characters")
     return _CONTROL.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _binary(why: str) -> Failure:
-    return Failure.of("binary_document", f"this is not text: {why}", f"send {SUPPORTED}")
+def _binary_failure(why: str) -> Failure:
+    return Failure.from_text("binary_document", f"this is not text: {why}", f"send {SUPPORTED}")

@@ -2,7 +2,7 @@
 
 Blocking: effects.py calls it in threads. One connection writes (WAL, synchronous=FULL: an ingest that was
 acknowledged survives a power cut), one reads. FTS5 holds the current version of each document alone;
-replaced versions stay in `documents` and `chunks`, so that old citations can be resolved by digest.
+replaced versions stay in `list_documents` and `chunks`, so that old citations can be resolved by digest.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from operator import mul
 from pathlib import Path
 
 from bulkhead_contracts import bounds
-from bulkhead_services.rag.port import Found, Ingestion, NewDocument, Vector
+from bulkhead_services.rag.port import IngestionOutcome, NewDocument, RetrievalCandidates, Vector
 from bulkhead_services.rag.query import match_any, match_beginnings
 from bulkhead_services.rag.rank import Candidate
 
@@ -91,19 +91,19 @@ class StaleStore(sqlite3.DatabaseError):
     """The file was written by a newer version of this service."""
 
 
-class Store:
+class DocumentStore:
     """Documents, chunks and indexes of one tenant. Raises sqlite3.Error."""
 
     def __init__(self, path: Path) -> None:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._all_timed = False
-        self._writer = _connect(path)
-        self._prepare()
-        self._reader = _connect(path)
+        self._writer = _open_connection(path)
+        self._prepare_schema()
+        self._reader = _open_connection(path)
         self._reader.execute("PRAGMA query_only = ON")
 
-    def _prepare(self) -> None:
+    def _prepare_schema(self) -> None:
         # Two processes may open a new tenant's file at once: one of them makes the tables.
         with self._write_lock, _Transaction(self._writer):
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
@@ -122,49 +122,49 @@ class Store:
             self._reader.close()
             self._writer.close()
 
-    def prior(self, ingestion_id: str, scope: str, name: str, sha256: str) -> Ingestion | None:
-        """How this ingestion ended before, or `unchanged` when this content is current already."""
+    def find_prior_ingestion(self, ingestion_id: str, scope: str, name: str, sha256: str) -> IngestionOutcome | None:
+        """The outcome of this ingestion before, or `unchanged` when this content is current already."""
         with self._read_lock:
             row = self._reader.execute(
                 "SELECT outcome, chunks FROM ingestions WHERE id = ?", (ingestion_id,)
             ).fetchone()
             if row is not None:
-                return Ingestion(row[0], row[1])
+                return IngestionOutcome(row[0], row[1])
             row = self._reader.execute(
                 "SELECT count(c.id) FROM documents d JOIN chunks c ON c.document = d.id "
                 "WHERE d.scope = ? AND d.name = ? AND d.sha256 = ? AND d.current = 1 GROUP BY d.id",
                 (scope, name, sha256),
             ).fetchone()
-            return Ingestion("unchanged", row[0]) if row is not None else None
+            return IngestionOutcome("unchanged", row[0]) if row is not None else None
 
-    def ingest(self, new: NewDocument) -> Ingestion:
+    def ingest_document(self, new: NewDocument) -> IngestionOutcome:
         """Make it the current version of its name, in one transaction; a repeat changes nothing."""
         with self._write_lock, _Transaction(self._writer):
             row = self._writer.execute(
                 "SELECT outcome, chunks FROM ingestions WHERE id = ?", (new.ingestion_id,)
             ).fetchone()
             if row is not None:
-                return Ingestion(row[0], row[1])
-            known = self._writer.execute(
+                return IngestionOutcome(row[0], row[1])
+            stored = self._writer.execute(
                 "SELECT id, current FROM documents WHERE scope = ? AND name = ? AND sha256 = ?",
                 (new.scope, new.name, new.sha256),
             ).fetchone()
-            unchanged = known is not None and known[1] == 1
+            unchanged = stored is not None and stored[1] == 1
             replaced = None
             if not unchanged:
-                replaced = self._retire(new.scope, new.name)
-                self._publish(new, known[0] if known is not None else self._add(new))
-            done = Ingestion("unchanged" if unchanged else "ingested", len(new.chunks), replaced)
+                replaced = self._retire_version(new.scope, new.name)
+                self._publish_version(new, stored[0] if stored is not None else self._add_document(new))
+            done = IngestionOutcome("unchanged" if unchanged else "ingested", len(new.chunks), replaced)
             self._writer.execute(
                 "INSERT INTO ingestions VALUES (?, ?, ?)", (new.ingestion_id, done.outcome, done.chunks)
             )
             self._writer.execute(
                 "INSERT OR REPLACE INTO ingestion_times VALUES (?, ?)", (new.ingestion_id, new.now_unix_ms)
             )
-            self._forget(new.now_unix_ms)
+            self._forget_ingestions(new.now_unix_ms)
             return done
 
-    def _forget(self, now_unix_ms: int) -> None:
+    def _forget_ingestions(self, now_unix_ms: int) -> None:
         """Delete outcomes that are asked for no more, a few at a time; rows without a time count as written today."""
         if not self._all_timed:
             self._writer.execute("INSERT OR IGNORE INTO ingestion_times SELECT id, ? FROM ingestions", (now_unix_ms,))
@@ -176,7 +176,7 @@ class Store:
         self._writer.executemany("DELETE FROM ingestions WHERE id = ?", old)
         self._writer.executemany("DELETE FROM ingestion_times WHERE id = ?", old)
 
-    def _retire(self, scope: str, name: str) -> str | None:
+    def _retire_version(self, scope: str, name: str) -> str | None:
         """Take the current version of a name out of the search; returns its digest."""
         old = self._writer.execute(
             "SELECT id, sha256 FROM documents WHERE scope = ? AND name = ? AND current = 1", (scope, name)
@@ -189,20 +189,20 @@ class Store:
         )
         return str(old[1])
 
-    def delete(self, scope: str, name: str) -> int:
+    def delete_document(self, scope: str, name: str) -> int:
         """Erase every version of a document, in one transaction; returns how many there were."""
         with self._write_lock, _Transaction(self._writer):
-            self._retire(scope, name)
+            self._retire_version(scope, name)
             for statement in _ERASING[:-1]:
                 self._writer.execute(statement, (scope, name))
             return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
 
-    def documents(self, scope: str, after: str, limit: int) -> list[Standing]:
+    def list_documents(self, scope: str, after: str, limit: int) -> list[Standing]:
         """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
         with self._read_lock:
             return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
 
-    def _add(self, new: NewDocument) -> int:
+    def _add_document(self, new: NewDocument) -> int:
         document = self._writer.execute(
             "INSERT INTO documents (scope, name, sha256, media_type, text, current, ingested_unix_ms) "
             "VALUES (?, ?, ?, ?, ?, 0, ?)",
@@ -214,11 +214,11 @@ class Store:
             ((document, c.id, c.start, c.end, c.title, new.text[c.start : c.end]) for c in new.chunks),
         )
         rows = self._writer.execute("SELECT text, id FROM chunks WHERE document = ?", (document,)).fetchall()
-        digests = ((_digest(text), row) for text, row in rows)
+        digests = ((_text_digest(text), row) for text, row in rows)
         self._writer.executemany("INSERT OR IGNORE INTO chunk_digests VALUES (?, ?)", digests)
         return document
 
-    def _publish(self, new: NewDocument, document: int) -> None:
+    def _publish_version(self, new: NewDocument, document: int) -> None:
         self._writer.execute("UPDATE documents SET current = 1 WHERE id = ?", (document,))
         # The document's name is searched with the title: people ask for "the 2024 fares" by file name.
         self._writer.execute(
@@ -236,10 +236,10 @@ class Store:
 
     def vectors_of(self, model: str, texts: Sequence[str]) -> dict[str, bytes]:
         """Vectors by text that any chunk of the tenant has already, of any version of any document."""
-        wanted = {_digest(text): text for text in texts}
+        text_by_digest = {_text_digest(text): text for text in texts}
         with self._read_lock:
-            rows = self._reader.execute(_EMBEDDED, (model, json.dumps(list(wanted)))).fetchall()
-        return {text: vector for text, vector in rows if wanted.get(_digest(text)) == text}
+            rows = self._reader.execute(_EMBEDDED, (model, json.dumps(list(text_by_digest)))).fetchall()
+        return {text: vector for text, vector in rows if text_by_digest.get(_text_digest(text)) == text}
 
     def without_vectors(self, scope: str, name: str, model: str) -> list[tuple[int, str]]:
         """(row, text) of a current document's chunks that have no vector of this model yet."""
@@ -262,47 +262,49 @@ class Store:
             ((row, model, vector) for row, vector in pairs),
         )
 
-    def search(
+    def search_chunks(
         self,
         scopes: Sequence[str],
         terms: tuple[str, ...],
         vector: Vector | None = None,
         model: str = "",
         scan_limit: int = 0,
-    ) -> Found:
+    ) -> RetrievalCandidates:
         """Chunks of current documents in these scopes that hold any of the terms, or lie near the vector."""
-        wanted = json.dumps(list(scopes))
+        scopes_json = json.dumps(list(scopes))
         with self._read_lock:
             expressions = tuple(match_any((term,)) for term in terms)
-            rows = self._match(wanted, match_any(terms)) if terms else []
+            rows = self._match_words(scopes_json, match_any(terms)) if terms else []
             if not rows and (wider := match_beginnings(terms)):
                 expressions = tuple(e for term in terms if (e := match_beginnings((term,))))
-                rows = self._match(wanted, wider)
-            in_text = self._hits(rows, "body", expressions)
-            in_title = self._hits(rows, "title", expressions)
+                rows = self._match_words(scopes_json, wider)
+            in_text = self._count_hits(rows, "body", expressions)
+            in_title = self._count_hits(rows, "title", expressions)
             words = tuple(Candidate(*row[:8], -row[8], in_text.get(row[0], 0), in_title.get(row[0], 0)) for row in rows)
             if vector is None:
-                return Found(words, len(expressions))
-            nearest, lost = self._near(wanted, vector, model, scan_limit)
-            return Found(words, len(expressions), nearest, lost)
+                return RetrievalCandidates(words, len(expressions))
+            nearest, lost = self._nearest_chunks(scopes_json, vector, model, scan_limit)
+            return RetrievalCandidates(words, len(expressions), nearest, lost)
 
-    def _match(self, scopes: str, expression: str) -> list[Match]:
+    def _match_words(self, scopes: str, expression: str) -> list[Match]:
         return self._reader.execute(_MATCHING, (expression, scopes, bounds.MAX_CANDIDATES)).fetchall()
 
-    def _hits(self, rows: list[Match], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
-        """How many of the expressions each row's column matches; the index does the stemming."""
+    def _count_hits(self, rows: list[Match], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
+        """The number of the expressions that each row's column matches; the index does the stemming."""
         ids = json.dumps([row[0] for row in rows])
-        found: dict[int, int] = {}
+        hits: dict[int, int] = {}
         for expression in expressions if rows else ():
             for (row,) in self._reader.execute(
                 "SELECT rowid FROM chunk_search WHERE chunk_search MATCH ? "
                 "AND +rowid IN (SELECT value FROM json_each(?))",
                 (f"{column} : ({expression})", ids),
             ):
-                found[row] = found.get(row, 0) + 1
-        return found
+                hits[row] = hits.get(row, 0) + 1
+        return hits
 
-    def _near(self, scopes: str, vector: Vector, model: str, scan_limit: int) -> tuple[tuple[Candidate, ...], str]:
+    def _nearest_chunks(
+        self, scopes: str, vector: Vector, model: str, scan_limit: int
+    ) -> tuple[tuple[Candidate, ...], str]:
         source = (
             " FROM documents d JOIN chunks c ON c.document = d.id LEFT JOIN vectors v ON v.chunk = c.id "
             "AND v.model = ? WHERE d.current = 1 AND d.scope IN (SELECT value FROM json_each(?))"
@@ -319,14 +321,14 @@ class Store:
             if raw is not None and len(raw) == size:
                 scored.append((sum(map(mul, vector, array("f", raw))), -row))
         best = [-row for _, row in heapq.nlargest(50, scored)]
-        return self._candidates(best), lost
+        return self._load_candidates(best), lost
 
-    def _candidates(self, ids: list[int]) -> tuple[Candidate, ...]:
+    def _load_candidates(self, ids: list[int]) -> tuple[Candidate, ...]:
         rows = self._reader.execute(_BY_ROW, (json.dumps(ids),)).fetchall()
-        known = {row[0]: Candidate(*row) for row in rows}
-        return tuple(known[row] for row in ids if row in known)
+        by_row = {row[0]: Candidate(*row) for row in rows}
+        return tuple(by_row[row] for row in ids if row in by_row)
 
-    def resolve(self, scope: str, name: str, sha256: str, start: int, end: int) -> tuple[str, str] | None:
+    def read_passage(self, scope: str, name: str, sha256: str, start: int, end: int) -> tuple[str, str] | None:
         """Characters [start, end) of a version of a document, and the digest of its current version."""
         with self._read_lock:
             row: tuple[str, str] | None = self._reader.execute(
@@ -351,11 +353,11 @@ class _Transaction:
         self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
 
 
-def _digest(text: str) -> str:
+def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _open_connection(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -19,7 +19,7 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
+class DividedDocument:
     """A document's text and its chunks."""
 
     text: str
@@ -43,8 +43,8 @@ class NewDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Ingestion:
-    """How an ingestion ended. replaced: digest of the content that stood under the name until now, if any."""
+class IngestionOutcome:
+    """Outcome of an ingestion. replaced: digest of the content that stood under the name until now, if any."""
 
     outcome: Literal["ingested", "unchanged"]
     chunks: int
@@ -52,7 +52,7 @@ class Ingestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RetrievalCandidates:
     """Candidates by words and how many terms were asked for; candidates by vector; what vectors missed."""
 
     words: tuple[Candidate, ...]
@@ -62,7 +62,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedTexts:
     """Vectors of unit length, in the order of the texts; tokens is None when the endpoint did not say."""
 
     vectors: tuple[Vector, ...]
@@ -78,39 +78,43 @@ class EmbeddingFailed:
 
 
 class Library(Protocol):
-    """Nothing expected is raised: a Failure says what happened and what to do."""
+    """Access to documents and vectors. Nothing expected is raised: a Failure says what happened and what to do."""
 
     async def close(self) -> None:
         """Close every file and connection."""
         ...
 
-    def problem(self) -> str:
+    def storage_problem(self) -> str:
         """Why no document can be kept, and what to do; "" when they can."""
         ...
 
-    async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
+    async def read_content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
         """The document itself."""
         ...
 
-    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+    async def divide_document(
+        self, tenant: str, name: str, sha256: str, media_type: str, data: bytes
+    ) -> DividedDocument | Failure:
         """Text and chunks of a document."""
         ...
 
-    async def prior(
+    async def find_prior_ingestion(
         self, tenant: str, ingestion: str, scope: str, name: str, sha256: str
-    ) -> Ingestion | Failure | None:
-        """How this ingestion ended before, or `unchanged` when the content is current; None: go on."""
+    ) -> IngestionOutcome | Failure | None:
+        """The outcome of this ingestion before, or `unchanged` when the content is current; None: go on."""
         ...
 
-    async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
+    async def ingest_document(self, tenant: str, new: NewDocument) -> IngestionOutcome | Failure:
         """Durable when it returns."""
         ...
 
-    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+    async def delete_document(self, tenant: str, scope: str, name: str) -> int | Failure:
         """Erase a document; returns how many versions of it there were."""
         ...
 
-    async def documents(self, tenant: str, scope: str, after: str, limit: int) -> tuple[StoredDocument, ...] | Failure:
+    async def list_documents(
+        self, tenant: str, scope: str, after: str, limit: int
+    ) -> tuple[StoredDocument, ...] | Failure:
         """Current documents by name, those after `after`."""
         ...
 
@@ -118,7 +122,7 @@ class Library(Protocol):
         """Vectors by text that some document's chunk has already."""
         ...
 
-    async def passage(
+    async def read_passage(
         self, tenant: str, scope: str, name: str, sha256: str, start: int, end: int
     ) -> tuple[str, str] | Failure | None:
         """Characters of a version of a document, and the digest of its current one; None when there is no such."""
@@ -132,12 +136,12 @@ class Library(Protocol):
         """Keep vectors that came later."""
         ...
 
-    async def search(
+    async def search_chunks(
         self, tenant: str, scopes: Sequence[str], terms: tuple[str, ...], vector: Vector | None
-    ) -> Found | Failure:
+    ) -> RetrievalCandidates | Failure:
         """Candidates; a tenant without documents has none."""
         ...
 
-    async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:
+    async def embed_texts(self, texts: Sequence[str]) -> EmbeddedTexts | EmbeddingFailed:
         """Vectors of texts, in one call."""
         ...

@@ -20,9 +20,9 @@ _MIN_PREFIX_CHARS = 4
 
 def terms_of(query: str) -> tuple[str, ...]:
     """Distinct words in order, lower case, without stopwords unless there is nothing else."""
-    words = list(dict.fromkeys(word.lower()[:64] for word in _WORD.findall(query)))
-    kept = [word for word in words if word not in _STOPWORDS] or words
-    return tuple(kept[: bounds.MAX_QUERY_TERMS])
+    words = list(dict.fromkeys(token.lower()[:64] for token in _WORD.findall(query)))
+    terms = [token for token in words if token not in _STOPWORDS] or words
+    return tuple(terms[: bounds.MAX_QUERY_TERMS])
 
 
 def match_any(terms: tuple[str, ...]) -> str:

@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedCandidate:
     """A candidate with its score; strong: it matches about as well as the best."""
 
     candidate: Candidate
@@ -43,19 +43,19 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PassageChoice:
     """Passages to return, best first, and how many strong matches each limit left out."""
 
-    passages: tuple[Ranked, ...]
+    passages: tuple[RankedCandidate, ...]
     cut_by_k: int
     cut_by_chars: int
     shortened: bool = False
 
 
-def lexical(candidates: Sequence[Candidate], terms: int) -> list[Ranked]:
+def rank_by_words(candidates: Sequence[Candidate], terms: int) -> list[RankedCandidate]:
     """Re-ranked by words."""
     best = max((c.bm25 for c in candidates), default=0.0) or 1.0
-    own = {
+    word_scores = {
         c.row: BM25_WEIGHT * max(0.0, c.bm25) / best
         + COVERAGE_WEIGHT * c.terms_in_text / max(1, terms)
         + TITLE_WEIGHT * c.terms_in_title / max(1, terms)
@@ -63,16 +63,19 @@ def lexical(candidates: Sequence[Candidate], terms: int) -> list[Ranked]:
     }
     leading: dict[str, float] = {}
     for c in candidates:
-        leading[c.document_sha256] = max(own[c.row], leading.get(c.document_sha256, 0.0))
+        leading[c.document_sha256] = max(word_scores[c.row], leading.get(c.document_sha256, 0.0))
     scored = [
-        ((1 - DOCUMENT_WEIGHT) * own[c.row] + DOCUMENT_WEIGHT * leading[c.document_sha256], c) for c in candidates
+        ((1 - DOCUMENT_WEIGHT) * word_scores[c.row] + DOCUMENT_WEIGHT * leading[c.document_sha256], c)
+        for c in candidates
     ]
     scored.sort(key=lambda pair: (-pair[0], pair[1].document, pair[1].start))
     top = scored[0][0] if scored else 0.0
-    return [Ranked(c, round(score, 6), score >= STRONG_SHARE * top) for score, c in scored]
+    return [RankedCandidate(c, round(score, 6), score >= STRONG_SHARE * top) for score, c in scored]
 
 
-def fuse(words: Sequence[Ranked], nearest: Sequence[int], rows: Mapping[int, Candidate], k: int) -> list[Ranked]:
+def fuse_orders(
+    words: Sequence[RankedCandidate], nearest: Sequence[int], rows: Mapping[int, Candidate], k: int
+) -> list[RankedCandidate]:
     """Merge the lexical order with rows in order of vector nearness; score 1.0 means first in both."""
     scores: dict[int, float] = {}
     strong: set[int] = set()
@@ -82,22 +85,22 @@ def fuse(words: Sequence[Ranked], nearest: Sequence[int], rows: Mapping[int, Can
             strong.add(ranked.candidate.row)
     for rank, row in enumerate(nearest, 1):
         scores[row] = scores.get(row, 0.0) + 1 / (RRF_K + rank)
-    known = {r.candidate.row: r.candidate for r in words} | dict(rows)
+    candidates = {r.candidate.row: r.candidate for r in words} | dict(rows)
     ceiling = 2 / (RRF_K + 1)
     # By vectors alone everything is near something: only the first k of that order count as strong.
     strong.update(nearest[:k])
-    order = sorted(scores, key=lambda row: (-scores[row], known[row].document, known[row].start))
-    return [Ranked(known[row], round(scores[row] / ceiling, 6), row in strong) for row in order]
+    order = sorted(scores, key=lambda row: (-scores[row], candidates[row].document, candidates[row].start))
+    return [RankedCandidate(candidates[row], round(scores[row] / ceiling, 6), row in strong) for row in order]
 
 
-def choose(ranked: Sequence[Ranked], k: int, max_chars: int, per_document: int) -> Choice:
+def choose_passages(ranked: Sequence[RankedCandidate], k: int, max_chars: int, per_document: int) -> PassageChoice:
     """At most k passages within max_chars; no document takes all the room while another one matches.
 
     Documents that contradict each other must both surface, so each gets at most `per_document` (and at most
     half of k) in a first round; what room is left goes by rank again. Equal text is returned once.
     """
     quota = min(per_document, max(1, k // 2))
-    taken: dict[int, Ranked] = {}
+    chosen: dict[int, RankedCandidate] = {}
     texts: set[str] = set()
     used: Counter[str] = Counter()
     chars = 0
@@ -105,27 +108,29 @@ def choose(ranked: Sequence[Ranked], k: int, max_chars: int, per_document: int) 
     for limit in (quota, k):
         for item in ranked:
             c = item.candidate
-            if len(taken) == k:
+            if len(chosen) == k:
                 break
-            if c.row in taken or c.text in texts or used[c.document] >= limit:
+            if c.row in chosen or c.text in texts or used[c.document] >= limit:
                 continue
             if chars + len(c.text) > max_chars:
                 too_long.add(c.row)
                 continue
-            taken[c.row] = item
+            chosen[c.row] = item
             texts.add(c.text)
             used[c.document] += 1
             chars += len(c.text)
-    if ranked and not taken:
-        return Choice((_shorten(ranked[0], max_chars),), 0, sum(r.strong for r in ranked[1:]), shortened=True)
+    if ranked and not chosen:
+        return PassageChoice(
+            (_shorten_passage(ranked[0], max_chars),), 0, sum(r.strong for r in ranked[1:]), shortened=True
+        )
     strong = [r for r in ranked if r.strong]
-    missed = [r for r in strong if r.candidate.row not in taken and r.candidate.text not in texts]
+    missed = [r for r in strong if r.candidate.row not in chosen and r.candidate.text not in texts]
     by_chars = sum(r.candidate.row in too_long for r in missed)
-    order = [r for r in ranked if r.candidate.row in taken]
-    return Choice(tuple(order), len(missed) - by_chars, by_chars)
+    order = [r for r in ranked if r.candidate.row in chosen]
+    return PassageChoice(tuple(order), len(missed) - by_chars, by_chars)
 
 
-def _shorten(ranked: Ranked, max_chars: int) -> Ranked:
+def _shorten_passage(ranked: RankedCandidate, max_chars: int) -> RankedCandidate:
     """Its beginning, to the last sentence or word that fits; offsets stay exact."""
     c = ranked.candidate
     head = c.text[:max_chars]

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 from bulkhead_services.rag.webpage import read_webpage
 
 
-class Answer(TypedDict, total=False):
+class ParserReply(TypedDict, total=False):
     """pages (PDF), or text and blocks (HTML), or a failure's code and message."""
 
     pages: list[str]
@@ -28,11 +28,11 @@ class Answer(TypedDict, total=False):
     message: str
 
 
-def _too_long(message: str) -> Answer:
+def _too_long(message: str) -> ParserReply:
     return {"code": "document_too_long", "message": message}
 
 
-def read_pdf(data: bytes, max_pages: int, max_chars: int) -> Answer:
+def read_pdf(data: bytes, max_pages: int, max_chars: int) -> ParserReply:
     """Text of every page, in order."""
     from pypdf import PdfReader
     from pypdf.errors import PyPdfError
@@ -71,8 +71,8 @@ def main(arguments: list[str]) -> None:
         if form == "pdf":
             answer = read_pdf(data, max_pages, max_chars)
         else:
-            found = read_webpage(data.decode())
-            answer = {"text": found.text, "blocks": [astuple(block) for block in found.blocks]}
+            page = read_webpage(data.decode())
+            answer = {"text": page.text, "blocks": [astuple(block) for block in page.blocks]}
     except MemoryError:
         answer = _too_long("the document unfolds into more than memory allows")
     sys.stdout.write(json.dumps(answer))

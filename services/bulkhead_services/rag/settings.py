@@ -33,7 +33,7 @@ class Settings(ServiceSettings):
         return self.rag_dir or self.data_dir / "rag"
 
     @model_validator(mode="after")
-    def _priced(self) -> Self:
+    def _require_price(self) -> Self:
         if self.embeddings_url and self.embeddings_price_usd_micros_per_mtok is None:
             raise ValueError(
                 "BULKHEAD_EMBEDDINGS_URL is set but its price is not, and an unpriced call cannot be "

@@ -21,7 +21,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
+class ExtractedText:
     """The text that offsets refer to, and its structure."""
 
     text: str
@@ -46,19 +46,19 @@ def heading_text(text: str, block: Block) -> str:
     return re.sub(r"^#{1,6}\s+|\s+#+$", "", line)
 
 
-def read_structure(text: str, *, markdown: bool) -> Extracted:
+def read_structure(text: str, *, markdown: bool) -> ExtractedText:
     """Blocks of Markdown, or of plain text, whose headings are recognised by how they stand alone."""
-    reader = _Reader(text, markdown)
-    at = 0
+    reader = _StructureReader(text, markdown)
+    offset = 0
     for line in text.splitlines(keepends=True):
-        reader.line(line, at)
-        at += len(line)
-    reader.flush()
+        reader.add_line(line, offset)
+        offset += len(line)
+    reader.end_block()
     blocks = reader.blocks if markdown else _plain_headings(text, reader.blocks)
-    return Extracted(text, tuple(blocks))
+    return ExtractedText(text, tuple(blocks))
 
 
-class _Reader:
+class _StructureReader:
     """Line by line; `open` is the block that the next line may continue."""
 
     def __init__(self, text: str, markdown: bool) -> None:
@@ -70,52 +70,52 @@ class _Reader:
         self._fence = ""
         self.blocks: list[Block] = []
 
-    def line(self, line: str, at: int) -> None:
+    def add_line(self, line: str, at: int) -> None:
         """Take the next line, which begins at offset `at`."""
         if self._fence:
-            self._fenced(line, at)
+            self._add_fenced_line(line, at)
         elif not line.strip():
-            self.flush()
+            self.end_block()
         elif self._markdown and (fence := _FENCE.match(line)):
-            self.flush()
+            self.end_block()
             self._fence = fence.group(1)
-            self._open("code", line, at)
+            self._open_block("code", line, at)
         elif self._markdown and (atx := _ATX.match(line)):
-            self.flush()
-            self._open("heading", line, at)
-            self.flush(level=len(atx.group(1)))
+            self.end_block()
+            self._open_block("heading", line, at)
+            self.end_block(level=len(atx.group(1)))
         elif self._markdown and self._kind == "paragraph" and self._lines == 1 and _UNDERLINE.match(line):
-            self._extend(line, at)
+            self._extend_block(line, at)
             self._kind = "heading"
-            self.flush(level=1 if line.lstrip().startswith("=") else 2)
+            self.end_block(level=1 if line.lstrip().startswith("=") else 2)
         elif _ITEM.match(line):
-            self.flush()
-            self._open("item", line, at)
+            self.end_block()
+            self._open_block("item", line, at)
         elif _ROW.match(line):
-            self.flush()
-            self._open("row", line, at)
+            self.end_block()
+            self._open_block("row", line, at)
         elif self._start < 0 or self._kind == "row":
-            self.flush()
-            self._open("paragraph", line, at)
+            self.end_block()
+            self._open_block("paragraph", line, at)
         else:
-            self._extend(line, at)
+            self._extend_block(line, at)
 
-    def _fenced(self, line: str, at: int) -> None:
+    def _add_fenced_line(self, line: str, at: int) -> None:
         if line.strip():
-            self._extend(line, at)
+            self._extend_block(line, at)
         if line.strip().startswith(self._fence) and not line.strip().strip(self._fence[0]):
             self._fence = ""
-            self.flush()
+            self.end_block()
 
-    def _open(self, kind: BlockKind, line: str, at: int) -> None:
+    def _open_block(self, kind: BlockKind, line: str, at: int) -> None:
         self._kind, self._start, self._lines = kind, at + len(line) - len(line.lstrip()), 0
-        self._extend(line, at)
+        self._extend_block(line, at)
 
-    def _extend(self, line: str, at: int) -> None:
+    def _extend_block(self, line: str, at: int) -> None:
         self._end = at + len(line.rstrip())
         self._lines += 1
 
-    def flush(self, level: int = 0) -> None:
+    def end_block(self, level: int = 0) -> None:
         """End the open block, if any."""
         if self._start >= 0:
             self.blocks.append(Block(self._kind, self._start, self._end, level))
@@ -124,16 +124,16 @@ class _Reader:
 
 def _plain_headings(text: str, blocks: list[Block]) -> list[Block]:
     """In plain text a heading is a short line alone between blank lines, without a stop, with text below."""
-    found: list[Block] = []
+    marked_blocks: list[Block] = []
     for index, block in enumerate(blocks):
         level = 0
-        if index + 1 < len(blocks) and block.kind in ("paragraph", "item") and _alone(text, blocks, index):
+        if index + 1 < len(blocks) and block.kind in ("paragraph", "item") and _stands_alone(text, blocks, index):
             level = _plain_level(text[block.start : block.end], first=index == 0)
-        found.append(Block("heading", block.start, block.end, level) if level else block)
-    return found
+        marked_blocks.append(Block("heading", block.start, block.end, level) if level else block)
+    return marked_blocks
 
 
-def _alone(text: str, blocks: list[Block], index: int) -> bool:
+def _stands_alone(text: str, blocks: list[Block], index: int) -> bool:
     before = text[blocks[index - 1].end : blocks[index].start] if index else "\n\n"
     after = text[blocks[index].end : blocks[index + 1].start]
     return before.count("\n") >= 2 and after.count("\n") >= 2

@@ -5,7 +5,7 @@ Pure. Scripts, styles and hidden parts are dropped; headings, list items and tab
 
 from html.parser import HTMLParser
 
-from bulkhead_services.rag.structure import Block, BlockKind, Extracted
+from bulkhead_services.rag.structure import Block, BlockKind, ExtractedText
 
 _DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "math", "iframe", "head"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -15,15 +15,15 @@ _BLOCK_TAGS = """
 _BLOCKS = frozenset(_BLOCK_TAGS.split())
 
 
-def read_webpage(markup: str) -> Extracted:
+def read_webpage(markup: str) -> ExtractedText:
     """Text of a page: one block per line, blank lines between blocks but not between rows or items."""
-    reader = _Reader()
+    reader = _WebpageReader()
     reader.feed(markup)
     reader.close()
-    return reader.extracted()
+    return reader.build_text()
 
 
-class _Reader(HTMLParser):
+class _WebpageReader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self._dropped: list[str] = []
@@ -46,23 +46,23 @@ class _Reader(HTMLParser):
             if tag in _DROPPED:
                 self._dropped.append(tag)
         elif tag in _HEADINGS:
-            self._flush()
+            self._end_block()
             self._kind, self._level = "heading", _HEADINGS[tag]
         elif tag == "li":
-            self._flush()
+            self._end_block()
             self._kind = "item"
         elif tag == "tr":
-            self._flush()
+            self._end_block()
             self._kind, self._cells = "row", []
         elif tag in ("td", "th"):
-            self._cell()
+            self._end_cell()
         elif tag == "pre":
-            self._flush()
+            self._end_block()
             self._kind, self._verbatim = "code", self._verbatim + 1
         elif tag == "br":
             self._pieces.append("\n" if self._verbatim else " ")
         elif tag in _BLOCKS and self._cells is None:
-            self._flush()
+            self._end_block()
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
@@ -73,12 +73,12 @@ class _Reader(HTMLParser):
                 while self._dropped.pop() != tag:
                     pass
         elif tag == "pre":
-            self._flush()
+            self._end_block()
             self._verbatim = max(0, self._verbatim - 1)
         elif tag in ("td", "th"):
-            self._cell()
+            self._end_cell()
         elif tag in _HEADINGS or tag in ("li", "tr", "table") or (tag in _BLOCKS and self._cells is None):
-            self._flush()
+            self._end_block()
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
@@ -86,13 +86,13 @@ class _Reader(HTMLParser):
         elif not self._dropped:
             self._pieces.append(data)
 
-    def _cell(self) -> None:
+    def _end_cell(self) -> None:
         text = " ".join("".join(self._pieces).split())
         self._pieces.clear()
         if self._cells is not None and text:
             self._cells.append(text)
 
-    def _flush(self) -> None:
+    def _end_block(self) -> None:
         raw = "".join(self._pieces)
         self._pieces.clear()
         if self._verbatim:
@@ -105,21 +105,21 @@ class _Reader(HTMLParser):
             self._found.append((self._kind, self._level, text.strip()))
         self._kind, self._level, self._cells = "paragraph", 0, None
 
-    def extracted(self) -> Extracted:
+    def build_text(self) -> ExtractedText:
         """The text so far; the page's title leads when there is no first-level heading."""
-        self._flush()
+        self._end_block()
         title = " ".join("".join(self._title).split())
-        found = list(self._found)
-        if title and found and not any(kind == "heading" and level == 1 for kind, level, _ in found):
-            found.insert(0, ("heading", 1, title))
+        found_blocks = list(self._found)
+        if title and found_blocks and not any(kind == "heading" and level == 1 for kind, level, _ in found_blocks):
+            found_blocks.insert(0, ("heading", 1, title))
         pieces: list[str] = []
         blocks: list[Block] = []
-        at, previous = 0, ""
-        for kind, level, text in found:
+        offset, previous = 0, ""
+        for kind, level, text in found_blocks:
             gap = "" if not pieces else "\n" if kind == previous and kind in ("item", "row") else "\n\n"
             mark = "- " if kind == "item" else "#" * level + " " if kind == "heading" else ""
             pieces.append(gap + mark + text)
-            blocks.append(Block(kind, at + len(gap), at + len(pieces[-1]), level))
-            at += len(pieces[-1])
+            blocks.append(Block(kind, offset + len(gap), offset + len(pieces[-1]), level))
+            offset += len(pieces[-1])
             previous = kind
-        return Extracted("".join(pieces) + ("\n" if pieces else ""), tuple(blocks))
+        return ExtractedText("".join(pieces) + ("\n" if pieces else ""), tuple(blocks))

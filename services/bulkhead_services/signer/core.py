@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from bulkhead.policy.constraints import Constraint, unreadable
-from bulkhead.validation_errors import meant, misfits
+from bulkhead.policy.constraints import Constraint, unreadable_reason
+from bulkhead.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRoles
@@ -24,7 +24,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
-from bulkhead_services.signer.delegated_roles import choosable, delegations, misfit
+from bulkhead_services.signer.delegated_roles import choosable_roles, delegations_for, find_misfit
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")
@@ -36,18 +36,18 @@ Caller = Literal["api_key", "jwt", "publisher"]
 CALLERS: tuple[Caller, ...] = ("api_key", "jwt", "publisher")
 
 
-class PolicyError(ValueError):
+class TenantsFileError(ValueError):
     """The tenants file cannot be used; the message says where and what to do."""
 
 
-class Ceiling(Contract, extra="forbid"):
+class DayCeiling(Contract, extra="forbid"):
     """Money and tokens of one day."""
 
     cost_usd_micros: Count
     tokens: Count
 
 
-class TenantPolicy(Contract, extra="forbid"):
+class TenantGrantPolicy(Contract, extra="forbid"):
     """The policy of one tenant. `roles`: false takes the right to submit from a role. callers: with which credentials
     its people may ask; `[jwt]` leaves nobody in whose name the gateway alone could ask.
 
@@ -60,7 +60,7 @@ class TenantPolicy(Contract, extra="forbid"):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)] = ("default",)
     task: TaskLimits
-    day: Ceiling
+    day: DayCeiling
     quota: Quota = Quota()
     input: InputPolicy = InputPolicy()
     output: OutputPolicy = OutputPolicy()
@@ -73,11 +73,11 @@ class TenantPolicy(Contract, extra="forbid"):
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
+class GrantPolicies:
     """The checked tenants file, and the tools of this mesh (`unavailable`: known, but not configured; built_in: of a
     worker's own loop)."""
 
-    tenants: Mapping[str, TenantPolicy]
+    tenants: Mapping[str, TenantGrantPolicy]
     tools: Mapping[str, ToolSpec]
     unavailable: frozenset[str] = frozenset()
     built_in: frozenset[str] = frozenset()
@@ -87,7 +87,7 @@ class Policies:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class GrantDecision:
     """A grant to be signed."""
 
     grant: TaskGrant
@@ -98,63 +98,65 @@ class Granted:
     output: OutputPolicy = OutputPolicy()
 
 
-def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, now_unix_ms: int) -> Granted | Failure:
+def decide_grant(
+    policies: GrantPolicies, request: GrantRequested, tenant: str, task: str, now_unix_ms: int
+) -> GrantDecision | Failure:
     """Grant all of what was asked, or nothing."""
     policy = _policy_of(policies, request.requester, tenant)
     if isinstance(policy, Failure):
         return policy
     if request.purpose == "ingest":
         # Nobody states limits for a document: those of the contract must not shut a small tenant out.
-        request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
+        request = request.model_copy(update={"limits": _lower_limits(request.limits, policy.task)})
     for problem in (
-        _caller(policy, request.requester),
-        _role(policy, request.requester),
-        _time(policies, request.requested_unix_ms, now_unix_ms),
-        _tools(policies, policy, request),
-        _worker_roles(policies, policy, request),
-        _limits(policy, tenant, request),
-        _constraints(policies, policy, request),
+        _check_caller(policy, request.requester),
+        _check_role(policy, request.requester),
+        _check_time(policies, request.requested_unix_ms, now_unix_ms),
+        _check_tools(policies, policy, request),
+        _check_worker_roles(policies, policy, request),
+        _check_limits(policy, tenant, request),
+        _check_constraints(policies, policy, request),
     ):
         if problem is not None:
             return problem
-    return _granted(policies, policy, request, tenant, task)
+    return _build_grant(policies, policy, request, tenant, task)
 
 
-def _policy_of(policies: Policies, requester: RequesterClaim, tenant: str) -> TenantPolicy | Failure:
+def _policy_of(policies: GrantPolicies, requester: RequesterClaim, tenant: str) -> TenantGrantPolicy | Failure:
     if requester.tenant != tenant:
-        what = f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}"
-        return Failure.of("foreign_tenant", what, "submit under the tenant that the API key or token names")
+        reason = f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}"
+        return Failure.from_text("foreign_tenant", reason, "submit under the tenant that the API key or token names")
     if tenant not in policies.tenants:
         hint = "an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer"
-        return Failure.of("unknown_tenant", f"tenant {tenant} has no policy", hint)
+        return Failure.from_text("unknown_tenant", f"tenant {tenant} has no policy", hint)
     return policies.tenants[tenant]
 
 
-def grantable(policies: Policies, requester: RequesterClaim, tenant: str) -> tuple[ToolSpec, ...] | Failure:
+def grantable_tools(policies: GrantPolicies, requester: RequesterClaim, tenant: str) -> tuple[ToolSpec, ...] | Failure:
     """The tools that a task of this requester could be granted, and that who is outside can call."""
     policy = _policy_of(policies, requester, tenant)
     if isinstance(policy, Failure):
         return policy
-    if (refusal := _caller(policy, requester) or _role(policy, requester)) is not None:
+    if (refusal := _check_caller(policy, requester) or _check_role(policy, requester)) is not None:
         return refusal
     names = sorted({name for name in policy.tools if name in policies.tools} - policies.built_in)
     return tuple(policies.tools[name] for name in names)
 
 
 def sign_off(
-    policies: Policies, asked: SignatureRequested, tenant: str, task: str, now_unix_ms: int
+    policies: GrantPolicies, asked: SignatureRequested, tenant: str, task: str, now_unix_ms: int
 ) -> ApprovalGrant | Failure:
     """A person's word about one call, to be signed, or why not."""
     requester = asked.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant or policy is None:
-        what = f"{requester.person} of tenant {requester.tenant} decides about a call of tenant {tenant}"
-        return Failure.of("foreign_tenant", what, "decide under the tenant that the API key or token names")
+        reason = f"{requester.person} of tenant {requester.tenant} decides about a call of tenant {tenant}"
+        return Failure.from_text("foreign_tenant", reason, "decide under the tenant that the API key or token names")
     if requester.role not in APPROVING_ROLES or not policy.roles.get(requester.role, True):
-        what = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
+        reason = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
         hint = f"only {' or '.join(APPROVING_ROLES)} may; ask for that role in the identity provider"
-        return Failure.of("role_may_not_approve", what, hint)
-    for problem in (_caller(policy, requester), _time(policies, asked.requested_unix_ms, now_unix_ms)):
+        return Failure.from_text("role_may_not_approve", reason, hint)
+    for problem in (_check_caller(policy, requester), _check_time(policies, asked.requested_unix_ms, now_unix_ms)):
         if problem is not None:
             return problem
     return ApprovalGrant(
@@ -171,8 +173,10 @@ def sign_off(
     )
 
 
-def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, tenant: str, task: str) -> Granted:
-    names, left_out = _chosen(policies, policy, request)
+def _build_grant(
+    policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, tenant: str, task: str
+) -> GrantDecision:
+    names, left_out = _choose_tools(policies, policy, request)
     wait_ms = min(request.limits.approval_wait_ms, policy.task.approval_wait_ms)
     limits = request.limits.model_copy(update={"approval_wait_ms": wait_ms})
     # Whoever calls no tool waits for no approval.
@@ -191,146 +195,155 @@ def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, 
         origin=request.origin,
         feature=request.feature,
         workflow=request.workflow,
-        constraints=_held(policy, request, names),
-        delegated=_delegated(policies, policy, request),
+        constraints=_held_constraints(policy, request, names),
+        delegated=_delegations_of(policies, policy, request),
     )
-    roles = choosable(policy.delegated_roles, grant.delegated, policies.tools)
+    roles = choosable_roles(policy.delegated_roles, grant.delegated, policies.tools)
     tools = tuple(policies.tools[name] for name in names)
-    return Granted(grant, tools, left_out, roles, policy.input, policy.output)
+    return GrantDecision(grant, tools, left_out, roles, policy.input, policy.output)
 
 
-def _chosen(
-    policies: Policies, policy: TenantPolicy, request: GrantRequested
+def _choose_tools(
+    policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The tools that a task gets, and those that it could have had by naming them: what changes something is named, by
     the request, by the plan that it brings, or by the tenant's policy."""
     if request.purpose != "task":
         return (), ()
-    agents = {row.tool for row in _delegated(policies, policy, request) if row.tool in policies.tools}
+    agents = {row.agent_tool for row in _delegations_of(policies, policy, request) if row.agent_tool in policies.tools}
     if request.tools:
         return tuple(sorted({*request.tools, *agents})), ()
     usable = sorted({name for name in policy.tools if name in policies.tools})
-    given = tuple(name for name in usable if name in agents or _unasked(policies, policy, request, name))
-    return given, tuple(name for name in usable if name not in given)
+    granted = tuple(name for name in usable if name in agents or _is_given_unasked(policies, policy, request, name))
+    return granted, tuple(name for name in usable if name not in granted)
 
 
-def _unasked(policies: Policies, policy: TenantPolicy, request: GrantRequested, name: str) -> bool:
-    """Whether a task whose request names no tools gets this one of its tenant's."""
+def _is_given_unasked(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, name: str) -> bool:
+    """True when a task whose request names no tools gets this one of its tenant's."""
     return policies.tools[name].effect == "read" or name in (*policy.default_writes, *request.plan_tools)
 
 
-def _delegated(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> tuple[Delegation, ...]:
-    """Of the roles in the request's plan, and of the one that every other step has; of all that it may choose where
-    the mesh makes the plan: an agent's only with its tool, which a model must not get by another name."""
+def _delegations_of(
+    policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested
+) -> tuple[Delegation, ...]:
+    """Delegations of the roles in the request's plan, and of the one that every other step has; of all that it may
+    choose where the mesh makes the plan: an agent's only with its tool, which a model must not get by another
+    name.
+    """
     if request.purpose != "task":
         return ()
     roles = {*request.worker_roles, WORKER_ROLE}
     if request.drafted:
-        rows = delegations(policy.delegated_roles, policy.delegated_roles)
-        roles |= {row.role for row in rows if not row.tool or _gets(policies, policy, request, row.tool)}
-    return delegations(policy.delegated_roles, roles)
+        rows = delegations_for(policy.delegated_roles, policy.delegated_roles)
+        roles |= {
+            row.role for row in rows if not row.agent_tool or _gets_tool(policies, policy, request, row.agent_tool)
+        }
+    return delegations_for(policy.delegated_roles, roles)
 
 
-def _gets(policies: Policies, policy: TenantPolicy, request: GrantRequested, tool: str) -> bool:
-    """Whether a task gets this tool of its tenant's, apart from any role."""
+def _gets_tool(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested, tool: str) -> bool:
+    """True when a task gets this tool of its tenant's, apart from any role."""
     if tool not in policies.tools:
         return False
-    return tool in request.tools if request.tools else _unasked(policies, policy, request, tool)
+    return tool in request.tools if request.tools else _is_given_unasked(policies, policy, request, tool)
 
 
-def _held(policy: TenantPolicy, request: GrantRequested, names: tuple[str, ...]) -> tuple[str, ...]:
+def _held_constraints(policy: TenantGrantPolicy, request: GrantRequested, names: tuple[str, ...]) -> tuple[str, ...]:
     """The tenant's constraints and the request's: every one holds, so the request's can only narrow."""
     texts = dict.fromkeys((*policy.constraints, *request.constraints))
     return tuple(text for text in texts if Constraint.parse(text).tool in ("*", *names))
 
 
-def _constraints(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
-    names, _ = _chosen(policies, policy, request)
-    if why := unreadable(request.constraints, names, policies.tools):
+def _check_constraints(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested) -> Failure | None:
+    names, _ = _choose_tools(policies, policy, request)
+    if cause := unreadable_reason(request.constraints, names, policies.tools):
         hint = f"docs/how-to/policy.md lists the tests; the tools of this task are {', '.join(names) or 'none'}"
-        return Failure.of("bad_constraint", why, hint)
-    if (count := len(_held(policy, request, names))) > bounds.MAX_CONSTRAINTS:
-        what = (
+        return Failure.from_text("bad_constraint", cause, hint)
+    if (count := len(_held_constraints(policy, request, names))) > bounds.MAX_CONSTRAINTS:
+        reason = (
             f"the task would have {count} constraints with those of its tenant, and may have {bounds.MAX_CONSTRAINTS}"
         )
-        return Failure.of("too_many_constraints", what, "write fewer; one-of and regex hold several values")
+        return Failure.from_text("too_many_constraints", reason, "write fewer; one-of and regex hold several values")
     return None
 
 
-def _caller(policy: TenantPolicy, requester: RequesterClaim) -> Failure | None:
+def _check_caller(policy: TenantGrantPolicy, requester: RequesterClaim) -> Failure | None:
     if requester.via in policy.callers:
         return None
-    what = f"tenant {requester.tenant} takes no request by {requester.via}; it takes {', '.join(policy.callers)}"
+    reason = f"tenant {requester.tenant} takes no request by {requester.via}; it takes {', '.join(policy.callers)}"
     hint = "use another credential, or have an operator change `callers` of the tenant in the tenants file"
-    return Failure.of("caller_not_taken", what, hint)
+    return Failure.from_text("caller_not_taken", reason, hint)
 
 
-def _role(policy: TenantPolicy, requester: RequesterClaim) -> Failure | None:
+def _check_role(policy: TenantGrantPolicy, requester: RequesterClaim) -> Failure | None:
     role = requester.role
     if role in GRANTING_ROLES and policy.roles.get(role, True):
         return None
-    what = f"{requester.person} is {role} here, and {role} may not submit"
+    reason = f"{requester.person} is {role} here, and {role} may not submit"
     hint = f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider"
-    return Failure.of("role_may_not_submit", what, hint)
+    return Failure.from_text("role_may_not_submit", reason, hint)
 
 
-def _time(policies: Policies, requested_unix_ms: int, now_unix_ms: int) -> Failure | None:
+def _check_time(policies: GrantPolicies, requested_unix_ms: int, now_unix_ms: int) -> Failure | None:
     age_ms = now_unix_ms - requested_unix_ms
     if age_ms > policies.max_age_ms:
-        return Failure.of(
+        return Failure.from_text(
             "request_too_old",
             f"the request is {age_ms} ms old; at most {policies.max_age_ms} ms are accepted",
             "submit the task again; if that is said at once, the clocks of gateway and signer differ: set the "
             "clocks of all machines by NTP",
         )
     if -age_ms > policies.max_ahead_ms:
-        what = f"the request's time lies {-age_ms} ms ahead of the signer's clock"
+        reason = f"the request's time lies {-age_ms} ms ahead of the signer's clock"
         hint = "the clocks of gateway and signer differ: set the clocks of all machines by NTP, then submit again"
-        return Failure.of("request_from_the_future", what, hint)
+        return Failure.from_text("request_from_the_future", reason, hint)
     return None
 
 
-def _worker_roles(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
-    known = policies.worker_roles | policy.delegated_roles.keys()
-    unknown = sorted(set(request.worker_roles) - known)
+def _check_worker_roles(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested) -> Failure | None:
+    available = policies.worker_roles | policy.delegated_roles.keys()
+    unknown = sorted(set(request.worker_roles) - available)
     if not unknown:
         return None
-    return Failure.of(
+    return Failure.from_text(
         "unknown_role",
         f"no worker of this mesh plays the role {', '.join(unknown)}",
-        f"the steps of a plan may have the roles {', '.join(sorted(known))}; a pack (BULKHEAD_PACKS of the signer and "
-        f"the model gateway) or delegated_roles of the tenants file brings others{meant(unknown[0], known)}",
+        f"the steps of a plan may have the roles {', '.join(sorted(available))}; a pack "
+        "(BULKHEAD_PACKS of the signer and "
+        f"the model gateway) or delegated_roles of the tenants file brings others{suggest_name(unknown[0], available)}",
     )
 
 
-def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
+def _check_tools(policies: GrantPolicies, policy: TenantGrantPolicy, request: GrantRequested) -> Failure | None:
     tenant = request.requester.tenant
     if request.purpose == "ingest" and request.tools:
-        return Failure.of("tools_not_granted", "taking in a document uses no tools", "leave `tools` empty")
+        return Failure.from_text("tools_not_granted", "taking in a document uses no tools", "leave `tools` empty")
     if foreign := sorted(set(request.tools) - set(policy.tools)):
-        usable = [one for one in policy.tools if one in policies.tools]
-        what = f"tenant {tenant} may not use: {', '.join(foreign)}"
-        return Failure.of("tools_not_granted", what, f"it may use: {', '.join(usable)}{meant(foreign[0], usable)}")
+        usable = [tool for tool in policy.tools if tool in policies.tools]
+        reason = f"tenant {tenant} may not use: {', '.join(foreign)}"
+        return Failure.from_text(
+            "tools_not_granted", reason, f"it may use: {', '.join(usable)}{suggest_name(foreign[0], usable)}"
+        )
     if absent := sorted(set(request.tools) - set(policies.tools)):
         hint = "see `requires` in libs/bulkhead/tools/tools.yaml, or submit without them"
-        return Failure.of("tools_not_available", f"not configured in this mesh: {', '.join(absent)}", hint)
+        return Failure.from_text("tools_not_available", f"not configured in this mesh: {', '.join(absent)}", hint)
     return None
 
 
-def _within(asked: TaskLimits, most: TaskLimits) -> TaskLimits:
+def _lower_limits(asked: TaskLimits, most: TaskLimits) -> TaskLimits:
     return TaskLimits(**{name: min(getattr(asked, name), getattr(most, name)) for name in TaskLimits.model_fields})
 
 
-def _limits(policy: TenantPolicy, tenant: str, request: GrantRequested) -> Failure | None:
-    for name, (what, option) in _LIMITS.items():
-        asked, most = getattr(request.limits, name), getattr(policy.task, name)
-        if asked > most:
-            said = _typed(name, most)
-            return Failure.of(
+def _check_limits(policy: TenantGrantPolicy, tenant: str, request: GrantRequested) -> Failure | None:
+    for name, (label, option) in _LIMITS.items():
+        requested, most = getattr(request.limits, name), getattr(policy.task, name)
+        if requested > most:
+            typed = _format_typed(name, most)
+            return Failure.from_text(
                 "limit_above_policy",
-                f"{what} of {_shown(name, asked)} is asked; a task of tenant {tenant} may have "
-                f"{_shown(name, most)} at most",
-                f"submit with {option} {said} or less (over HTTP: limits.{name} {most}), or have an operator "
+                f"{label} of {_format_limit(name, requested)} is asked; a task of tenant {tenant} may have "
+                f"{_format_limit(name, most)} at most",
+                f"submit with {option} {typed} or less (over HTTP: limits.{name} {most}), or have an operator "
                 f"raise task.{name} of {tenant} in the tenants file",
             )
     return None
@@ -344,7 +357,7 @@ _LIMITS = {
 """Names of the limits for people, and the options that set them."""
 
 
-def _shown(name: str, value: int) -> str:
+def _format_limit(name: str, value: int) -> str:
     match name:
         case "cost_usd_micros":
             dollars, micros = divmod(value, 1_000_000)
@@ -352,10 +365,10 @@ def _shown(name: str, value: int) -> str:
         case "tokens":
             return f"{value:,} tokens"
         case _:
-            return _typed(name, value)
+            return _format_typed(name, value)
 
 
-def _typed(name: str, value: int) -> str:
+def _format_typed(name: str, value: int) -> str:
     match name:
         case "cost_usd_micros":
             return f"{value // 1_000_000}.{f'{value % 1_000_000:06d}'.rstrip('0').ljust(2, '0')}"
@@ -373,28 +386,30 @@ def policies_from(
     worker_roles: frozenset[str] = frozenset(),
     built_in: frozenset[str] = frozenset(),
     **skew: int,
-) -> Policies:
-    """Check a tenants document (parsed YAML). worker_roles: those besides the mesh's own. Raises PolicyError."""
+) -> GrantPolicies:
+    """Check a tenants document (parsed YAML). worker_roles: those besides the mesh's own. Raises TenantsFileError."""
     if not isinstance(document, dict) or not isinstance(document.get("tenants"), dict) or not document["tenants"]:
-        raise PolicyError("the tenants file must hold a mapping `tenants:` with at least one tenant")
-    tenants: dict[str, TenantPolicy] = {}
+        raise TenantsFileError("the tenants file must hold a mapping `tenants:` with at least one tenant")
+    tenants: dict[str, TenantGrantPolicy] = {}
     for name, declared in document["tenants"].items():
         if name in subjects.RESERVED_TENANTS:
-            raise PolicyError(f"tenants file: {name}: the mesh keeps facts of its own under this name; choose another")
+            raise TenantsFileError(
+                f"tenants file: {name}: the mesh keeps facts of its own under this name; choose another"
+            )
         try:
-            tenants[str(name)] = TenantPolicy.model_validate(declared)
+            tenants[str(name)] = TenantGrantPolicy.model_validate(declared)
         except ValidationError as error:
-            raise PolicyError(f"tenants file: {name}: {misfits(error, TenantPolicy)[0]}") from error
-        if beyond := sorted(set(tenants[str(name)].default_writes) - set(tenants[str(name)].tools)):
-            what = f"tenants file: {name}: default_writes names {', '.join(beyond)}, which tools does not"
-            raise PolicyError(f"{what}; name them in tools, too, or take them out")
-        if why := unreadable(tenants[str(name)].constraints, tenants[str(name)].tools, known):
-            raise PolicyError(f"tenants file: {name}: {why}")
-        if why := misfit(tenants[str(name)].delegated_roles, tenants[str(name)].tools):
-            raise PolicyError(f"tenants file: {name}: {why}")
+            raise TenantsFileError(f"tenants file: {name}: {find_misfits(error, TenantGrantPolicy)[0]}") from error
+        if undeclared := sorted(set(tenants[str(name)].default_writes) - set(tenants[str(name)].tools)):
+            reason = f"tenants file: {name}: default_writes names {', '.join(undeclared)}, which tools does not"
+            raise TenantsFileError(f"{reason}; name them in tools, too, or take them out")
+        if cause := unreadable_reason(tenants[str(name)].constraints, tenants[str(name)].tools, known):
+            raise TenantsFileError(f"tenants file: {name}: {cause}")
+        if cause := find_misfit(tenants[str(name)].delegated_roles, tenants[str(name)].tools):
+            raise TenantsFileError(f"tenants file: {name}: {cause}")
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             mend = "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names"
-            what = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
-            raise PolicyError(f"{what}; {mend}, or take them out")
+            reason = f"tenants file: {name}: tools {', '.join(unknown)} are not declared"
+            raise TenantsFileError(f"{reason}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
-    return Policies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE}, **skew)
+    return GrantPolicies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE}, **skew)

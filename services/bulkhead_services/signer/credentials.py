@@ -4,60 +4,60 @@ In: the requester as the gateway names him, and his token or the signer's earlie
 Failure, or nothing. API keys and publishers stay claims of the gateway; a tenant's policy says whether it takes those.
 """
 
-from bulkhead.callers.tokens import CallerTokens, KeysUnavailable, TokenRefused
+from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenRefused
 from bulkhead.grants import GrantRefused, Verifier
 from bulkhead_contracts.grant import Voucher
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
 
 
-class Credentials:
+class CredentialChecker:
     """Checks credentials against the key set and against the signer's own signature."""
 
     def __init__(self, tokens: CallerTokens, verifier: Verifier) -> None:
         self._tokens, self._verifier = tokens, verifier
 
     @property
-    def wanted(self) -> bool:
-        """Whether a requester by token has to show it here: the signer knows the key set."""
-        return self._tokens.configured
+    def requires_token(self) -> bool:
+        """True when a requester by token has to show it here: the signer knows the key set."""
+        return self._tokens.is_configured
 
-    async def of_token(self, requester: RequesterClaim, credential: str) -> Failure | None:
+    async def check_token(self, requester: RequesterClaim, credential: str) -> Failure | None:
         """Why this token is not the requester's."""
-        if requester.via != "jwt" or not self.wanted:
+        if requester.via != "jwt" or not self.requires_token:
             return None
         if not credential:
-            what = f"{requester.person} is said to have sent a token, and it did not come along"
-            return Failure.of("no_credential", what, "submit again; gateway and signer must be of one version")
+            reason = f"{requester.person} is said to have sent a token, and it did not come along"
+            return Failure.from_text("no_credential", reason, "submit again; gateway and signer must be of one version")
         try:
-            claim = await self._tokens.claim(credential)
+            claim = await self._tokens.claim_of_token(credential)
         except TokenRefused as error:
-            return Failure.of("bad_credential", f"the signer does not accept the token: {error}", error.hint)
-        except KeysUnavailable as error:
+            return Failure.from_text("bad_credential", f"the signer does not accept the token: {error}", error.hint)
+        except CallerKeysUnavailable as error:
             hint = "ask the operator to give the signer the key set (BULKHEAD_JWT_JWKS_FILE)"
-            return Failure.of("keys_unavailable", f"the signer cannot verify tokens: {error}", hint)
-        return None if claim == requester else _of_another(requester)
+            return Failure.from_text("keys_unavailable", f"the signer cannot verify tokens: {error}", hint)
+        return None if claim == requester else _foreign_credential(requester)
 
-    async def of_task(
+    async def check_voucher(
         self, requester: RequesterClaim, credential: str, *, tenant: str, task: str, now_unix_ms: int
     ) -> Failure | None:
         """Why this voucher is not for the requester's task."""
-        if requester.via != "jwt" or not self.wanted:
+        if requester.via != "jwt" or not self.requires_token:
             return None
         try:
-            voucher = self._verifier.voucher(credential, now_unix_ms)
+            voucher = self._verifier.verify_voucher(credential, now_unix_ms)
         except GrantRefused as error:
-            what = f"nothing proves that {requester.person} asked for this task: {error}"
-            return Failure.of("no_credential", what, "submit the task again, with a token of yours")
+            reason = f"nothing proves that {requester.person} asked for this task: {error}"
+            return Failure.from_text("no_credential", reason, "submit the task again, with a token of yours")
         fits = (voucher.requester, voucher.tenant, voucher.task) == (requester, tenant, task)
-        return None if fits else _of_another(requester)
+        return None if fits else _foreign_credential(requester)
 
     @staticmethod
-    def voucher(requester: RequesterClaim, tenant: str, task: str, expires_unix_ms: int) -> Voucher:
-        """What the signer says of a token that it has seen."""
+    def make_voucher(requester: RequesterClaim, tenant: str, task: str, expires_unix_ms: int) -> Voucher:
+        """Voucher for a token that the signer has seen."""
         return Voucher(requester=requester, tenant=tenant, task=task, expires_unix_ms=expires_unix_ms)
 
 
-def _of_another(requester: RequesterClaim) -> Failure:
-    what = f"the credential is not one of {requester.person} ({requester.role} of tenant {requester.tenant})"
-    return Failure.of("foreign_credential", what, "submit again with a token of your own")
+def _foreign_credential(requester: RequesterClaim) -> Failure:
+    reason = f"the credential is not one of {requester.person} ({requester.role} of tenant {requester.tenant})"
+    return Failure.from_text("foreign_credential", reason, "submit again with a token of your own")

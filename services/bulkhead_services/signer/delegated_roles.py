@@ -12,41 +12,43 @@ from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
 from bulkhead_contracts.tool import ToolSpec
 
 
-def misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:
-    """What is wrong with a tenant's rows, and what to do; "" when nothing is. tools: the tenant's."""
+def find_misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:
+    """Fault in a tenant's rows, and what to do; "" when there is none. tools: the tenant's."""
     for role, row in sorted(rows.items()):
-        named, other = (row.identity, row.agent) if row.to == "worker" else (row.agent, row.identity)
+        named, unexpected = (row.identity, row.agent) if row.to == "worker" else (row.agent, row.identity)
         field, wrong = ("identity", "agent") if row.to == "worker" else ("agent", "identity")
         if named is None:
             return f"delegated_roles.{role}: `to: {row.to}` needs `{field}`; name it"
-        if other is not None:
+        if unexpected is not None:
             return f"delegated_roles.{role}: `to: {row.to}` has no `{wrong}`; take it out"
-        if (tool := _delegation(role, row).tool) and tool not in tools:
+        if (tool := _delegation_of(role, row).agent_tool) and tool not in tools:
             return f"delegated_roles.{role}: the tenant may not use the tool {tool}; name it in tools, too"
     return ""
 
 
-def delegations(rows: Mapping[str, DelegatedRole], roles: Collection[str]) -> tuple[Delegation, ...]:
+def delegations_for(rows: Mapping[str, DelegatedRole], roles: Collection[str]) -> tuple[Delegation, ...]:
     """The delegations that a task with steps of these roles has."""
-    return tuple(_delegation(role, rows[role]) for role in sorted(rows.keys() & set(roles)))
+    return tuple(_delegation_of(role, rows[role]) for role in sorted(rows.keys() & set(roles)))
 
 
-def choosable(
+def choosable_roles(
     rows: Mapping[str, DelegatedRole], granted: Iterable[Delegation], tools: Mapping[str, ToolSpec]
 ) -> tuple[RoleSpec, ...]:
     """The granted roles, each with one line: its row's, or what the card of its agent tells."""
     # Every step has the worker's role where it names none: nobody chooses it.
     chosen = [row for row in granted if row.role != WORKER_ROLE]
-    told = {row.role: tools[row.tool].description if row.tool in tools else "" for row in chosen}
-    return tuple(RoleSpec(name=name, description=_line(rows[name].description or card)) for name, card in told.items())
+    cards = {row.role: tools[row.agent_tool].description if row.agent_tool in tools else "" for row in chosen}
+    return tuple(
+        RoleSpec(name=name, description=_one_line(rows[name].description or card)) for name, card in cards.items()
+    )
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     most = bounds.MAX_SUMMARY_CHARS
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def _delegation(role: str, row: DelegatedRole) -> Delegation:
+def _delegation_of(role: str, row: DelegatedRole) -> Delegation:
     name = row.identity if row.to == "worker" else row.agent
     return Delegation(role=role, to=row.to, name=name or "", deadline_ms=round(row.deadline_s * 1000))

@@ -13,7 +13,7 @@ import yaml
 
 from bulkhead.callers.tokens import CallerTokens
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.telemetry.log import Log
 from bulkhead.tools import agents_file, catalog, mcp_file, packs
 from bulkhead_contracts import bounds, subjects
@@ -28,8 +28,15 @@ from bulkhead_contracts.grant import (
 )
 from bulkhead_contracts.output import DRAFT, InputPolicy
 from bulkhead_contracts.result import Failure
-from bulkhead_services.signer.core import Policies, PolicyError, decide, grantable, policies_from, sign_off
-from bulkhead_services.signer.credentials import Credentials
+from bulkhead_services.signer.core import (
+    GrantPolicies,
+    TenantsFileError,
+    decide_grant,
+    grantable_tools,
+    policies_from,
+    sign_off,
+)
+from bulkhead_services.signer.credentials import CredentialChecker
 from bulkhead_services.signer.settings import Settings
 
 log = Log("signer")
@@ -38,80 +45,85 @@ MAX_TOKEN_BYTES = bounds.MAX_GRANT_TOKEN_BYTES // 2
 """A step grant carries its task grant, base64 once more, beside its own claims: both must fit one header."""
 
 
-class GrantSigner(Edge):
+class GrantSigner(EdgeComponent):
     """The edge. It has no inbox."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context, self._settings = context, settings
-        self._policies: Policies | None = None
+        self._policies: GrantPolicies | None = None
         self._tokens = CallerTokens(settings)
-        self.credentials = Credentials(self._tokens, context.verifier)
+        self.credentials = CredentialChecker(self._tokens, context.verifier)
         self.rpc: RpcTable = {
-            GrantRequested: self.grant,
-            VouchRequested: self.vouch,
-            SignatureRequested: self.sign_off,
-            ToolsRequested: self.tools,
+            GrantRequested: self.answer_grant,
+            VouchRequested: self.answer_vouch,
+            SignatureRequested: self.answer_sign_off,
+            ToolsRequested: self.answer_tools,
         }
 
     async def start(self) -> None:
-        """Read the policy. Raises PolicyError (a ValueError) with what to do."""
+        """Read the policy. Raises TenantsFileError (a ValueError) with what to do."""
         settings = self._settings
-        self._tokens.check()
-        declared = catalog.rows(settings.packs)
-        known = {row.spec.name: row.spec for row in declared}
+        self._tokens.check_settings()
+        declared = catalog.tool_rows(settings.packs)
+        declared_specs = {row.spec.name: row.spec for row in declared}
         built_in = frozenset(row.spec.name for row in declared if row.built_in)
-        available = {spec.name: spec for spec in catalog.specs(settings.configured(), settings.packs)}
-        of_servers = {row.spec.name: row.spec for row in mcp_file.rows(settings.mcp_file, known)}
-        known, available = known | of_servers, available | of_servers
-        of_agents = {row.spec.name: row.spec for row in agents_file.rows(settings.agents_file, known)}
-        known, available = known | of_agents, available | of_agents
+        available = {spec.name: spec for spec in catalog.tool_specs(settings.configured(), settings.packs)}
+        of_servers = {row.spec.name: row.spec for row in mcp_file.mcp_rows(settings.mcp_file, declared_specs)}
+        declared_specs, available = declared_specs | of_servers, available | of_servers
+        of_agents = {row.spec.name: row.spec for row in agents_file.agent_rows(settings.agents_file, declared_specs)}
+        declared_specs, available = declared_specs | of_agents, available | of_agents
         roles, skew = packs.worker_roles(settings.packs), settings.model_dump(include={"max_age_ms", "max_ahead_ms"})
         self._policies = policies_from(
-            _read(settings.tenants_file), known, available, worker_roles=roles, built_in=built_in, **skew
+            _read_tenants_file(settings.tenants_file),
+            declared_specs,
+            available,
+            worker_roles=roles,
+            built_in=built_in,
+            **skew,
         )
-        servers, agents = mcp_file.read(settings.mcp_file), agents_file.read(settings.agents_file)
+        servers, agents = mcp_file.read_mcp_file(settings.mcp_file), agents_file.read_agents_file(settings.agents_file)
         _hold_to_rows(self._policies, servers.tenants_of(), "MCP server", "MCP servers")
         _hold_to_rows(self._policies, agents.tenants_of(), "agent", "agents")
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
 
-    def ready(self) -> bool:
-        """Whether the policy is read."""
+    def is_ready(self) -> bool:
+        """True when the policy is read."""
         return self._policies is not None
 
-    async def handle(self, message: Received) -> None:
-        """Nothing is stored for the signer."""
+    async def handle_message(self, message: ReceivedMessage) -> None:
+        """Ignore it: the signer has no inbox."""
 
-    async def grant(self, message: Received) -> GrantReplied:
+    async def answer_grant(self, message: ReceivedMessage) -> GrantReplied:
         """One request, one signed grant or one reason."""
         body = message.body
         assert isinstance(body, GrantRequested)
         if self._policies is None:
-            failure = Failure.of("not_ready", "the signer has not read its policy yet", "submit again")
-            return self._refuse(message, failure)
-        now = self._context.clock()
-        decided = decide(self._policies, body, message.tenant, message.task, now)
+            failure = Failure.from_text("not_ready", "the signer has not read its policy yet", "submit again")
+            return self._refuse_grant(message, failure)
+        now_unix_ms = self._context.clock()
+        decided = decide_grant(self._policies, body, message.tenant, message.task, now_unix_ms)
         if isinstance(decided, Failure):
-            return self._refuse(message, decided)
+            return self._refuse_grant(message, decided)
         if body.purpose == "task":
-            unproven = await self.credentials.of_task(
-                body.requester, body.credential, tenant=message.tenant, task=message.task, now_unix_ms=now
+            unproven = await self.credentials.check_voucher(
+                body.requester, body.credential, tenant=message.tenant, task=message.task, now_unix_ms=now_unix_ms
             )
         else:
-            unproven = await self.credentials.of_token(body.requester, body.credential)
+            unproven = await self.credentials.check_token(body.requester, body.credential)
         if unproven is not None:
-            return self._refuse(message, unproven)
-        token = self._context.signer.grant(decided.grant)
+            return self._refuse_grant(message, unproven)
+        token = self._context.signer.sign_grant(decided.grant)
         if len(token) > MAX_TOKEN_BYTES and decided.roles and body.drafted:
             # Nobody asked for these roles by name: a task that fits without them must not fail for them.
             log.warning("roles_left_out", tenant=message.tenant, task=message.task, grant_bytes=len(token))
-            return await self.grant(replace(message, body=body.model_copy(update={"drafted": False})))
+            return await self.answer_grant(replace(message, body=body.model_copy(update={"drafted": False})))
         if len(token) > MAX_TOKEN_BYTES:
-            what = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
-            failure = Failure.of(
-                "grant_too_large", what, "name fewer tools in the request, or fewer and shorter constraints"
+            reason = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
+            failure = Failure.from_text(
+                "grant_too_large", reason, "name fewer tools in the request, or fewer and shorter constraints"
             )
-            return self._refuse(message, failure)
+            return self._refuse_grant(message, failure)
         actor, tools = decided.grant.actor, len(decided.tools)
         log.info("granted", tenant=message.tenant, task=message.task, actor=actor, tools=tools)
         return GrantReplied(
@@ -126,80 +138,86 @@ class GrantSigner(Edge):
             roles=decided.roles,
         )
 
-    async def sign_off(self, message: Received) -> SignatureReplied:
+    async def answer_sign_off(self, message: ReceivedMessage) -> SignatureReplied:
         """A person's word about one call, signed."""
         body = message.body
         assert isinstance(body, SignatureRequested)
         if self._policies is None:
-            failure = Failure.of("not_ready", "the signer has not read its policy yet", "decide again")
+            failure = Failure.from_text("not_ready", "the signer has not read its policy yet", "decide again")
             return SignatureReplied(failure=failure)
-        unproven = await self.credentials.of_token(body.requester, body.credential)
+        unproven = await self.credentials.check_token(body.requester, body.credential)
         decided = unproven or sign_off(self._policies, body, message.tenant, message.task, self._context.clock())
-        told = {
+        log_fields = {
             "tenant": message.tenant,
             "task": message.task,
             "approval": body.approval_id,
             "by": body.requester.person,
         }
         if isinstance(decided, Failure):
-            log.warning("approval_refused", **told, code=decided.code, reason=decided.message)
+            log.warning("approval_refused", **log_fields, code=decided.code, reason=decided.message)
             return SignatureReplied(failure=decided)
-        log.info("approval_signed", **told, decision=body.decision)
-        return SignatureReplied(token=self._context.signer.approval(decided))
+        log.info("approval_signed", **log_fields, decision=body.decision)
+        return SignatureReplied(token=self._context.signer.sign_approval(decided))
 
-    async def vouch(self, message: Received) -> VouchReplied:
+    async def answer_vouch(self, message: ReceivedMessage) -> VouchReplied:
         """The signer's word that it has seen the requester's token."""
         body = message.body
         assert isinstance(body, VouchRequested)
-        requester, now = body.requester, self._context.clock()
-        if requester.via != "jwt" or not self.credentials.wanted:
+        requester, now_unix_ms = body.requester, self._context.clock()
+        if requester.via != "jwt" or not self.credentials.requires_token:
             return VouchReplied()
         if not subjects.may_open(message.sender, message.task):
-            what = f"{message.sender} opens no task of the id {message.task}"
-            return VouchReplied(failure=Failure.of("foreign_id", what, "this is a bug: look at its log"))
+            reason = f"{message.sender} opens no task of the id {message.task}"
+            return VouchReplied(failure=Failure.from_text("foreign_id", reason, "this is a bug: look at its log"))
         if self._policies is None:
-            return VouchReplied(failure=Failure.of("not_ready", "the signer has not read its policy yet", "ask again"))
+            return VouchReplied(
+                failure=Failure.from_text("not_ready", "the signer has not read its policy yet", "ask again")
+            )
         # Whom no grant would be given is told now, and not when the task begins.
         asks = GrantRequested(requester=requester, purpose="ingest", requested_unix_ms=body.requested_unix_ms)
-        decided = decide(self._policies, asks, message.tenant, message.task, now)
+        decided = decide_grant(self._policies, asks, message.tenant, message.task, now_unix_ms)
         failure = decided if isinstance(decided, Failure) else None
-        failure = failure or await self.credentials.of_token(requester, body.credential)
+        failure = failure or await self.credentials.check_token(requester, body.credential)
         if failure is not None:
             log.warning("not_vouched", tenant=message.tenant, task=message.task, code=failure.code)
             return VouchReplied(failure=failure)
-        until = now + bounds.MAX_VOUCHED_MS
-        voucher = self.credentials.voucher(requester, message.tenant, message.task, until)
-        return VouchReplied(voucher=self._context.signer.grant(voucher))
+        until = now_unix_ms + bounds.MAX_VOUCHED_MS
+        voucher = self.credentials.make_voucher(requester, message.tenant, message.task, until)
+        return VouchReplied(voucher=self._context.signer.sign_grant(voucher))
 
-    async def tools(self, message: Received) -> ToolsReplied:
+    async def answer_tools(self, message: ReceivedMessage) -> ToolsReplied:
         """The tools that a task of this requester could be granted; nothing is signed."""
         body = message.body
         assert isinstance(body, ToolsRequested)
         if self._policies is None:
-            return ToolsReplied(failure=Failure.of("not_ready", "the signer has not read its policy yet", "ask again"))
-        found = grantable(self._policies, body.requester, message.tenant)
-        return ToolsReplied(failure=found) if isinstance(found, Failure) else ToolsReplied(tools=found)
+            return ToolsReplied(
+                failure=Failure.from_text("not_ready", "the signer has not read its policy yet", "ask again")
+            )
+        result = grantable_tools(self._policies, body.requester, message.tenant)
+        return ToolsReplied(failure=result) if isinstance(result, Failure) else ToolsReplied(tools=result)
 
-    def _refuse(self, message: Received, failure: Failure) -> GrantReplied:
+    def _refuse_grant(self, message: ReceivedMessage, failure: Failure) -> GrantReplied:
         tenant, task = message.tenant, message.task
         log.warning("grant_refused", tenant=tenant, task=task, code=failure.code, reason=failure.message)
         return GrantReplied(granted=False, code=failure.code, reason=failure.message, hint=failure.hint)
 
 
-def _hold_to_rows(policies: Policies, tenants_of: Mapping[str, tuple[str, ...]], whose: str, file: str) -> None:
-    """Raises PolicyError where a tenant is granted a tool of an MCP server, or agent, that is for other tenants."""
+def _hold_to_rows(policies: GrantPolicies, tenants_of: Mapping[str, tuple[str, ...]], whose: str, file: str) -> None:
+    """Raises TenantsFileError where a tenant is granted a tool of an MCP server, or agent, that is for other
+    tenants.
+    """
     for tenant, policy in policies.tenants.items():
         for tool in policy.tools:
             if tenant not in tenants_of.get(tool, (tenant,)):
-                what = f"tenants file: {tenant}: the {whose} of {tool} is for {', '.join(tenants_of[tool])} alone"
-                raise PolicyError(f"{what}; take the tool out, or add the tenant in the file of {file}")
+                reason = f"tenants file: {tenant}: the {whose} of {tool} is for {', '.join(tenants_of[tool])} alone"
+                raise TenantsFileError(f"{reason}; take the tool out, or add the tenant in the file of {file}")
 
 
-def _read(path: Path) -> Any:
+def _read_tenants_file(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except OSError as error:
-        what = f"tenants file {path} cannot be read ({error.strerror})"
-        raise PolicyError(f"{what}; set BULKHEAD_TENANTS_FILE") from error
+        reason = f"tenants file {path} cannot be read ({error.strerror})"
+        raise TenantsFileError(f"{reason}; set BULKHEAD_TENANTS_FILE") from error
     except yaml.YAMLError as error:
-        raise PolicyError(f"tenants file {path} is not YAML: {error}") from error
+        raise TenantsFileError(f"tenants file {path} is not YAML: {error}") from error

@@ -20,7 +20,7 @@ def _tenants_file() -> Path:
 TENANTS_FILE = _tenants_file()
 
 
-def _names(given: Any) -> Any:
+def _names_only(given: Any) -> Any:
     return tuple(given) if isinstance(given, dict) else given
 
 
@@ -44,10 +44,10 @@ class Settings(TokenSettings):
     packs: tuple[str, ...] = ()
     mcp_file: Path | None = None
     agents_file: Path | None = None
-    tool_settings: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    tool_settings: Annotated[tuple[str, ...], BeforeValidator(_names_only)] = ()
 
     def configured(self) -> frozenset[str]:
         """Names of the settings that tools may require and that are set."""
-        found = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
+        values = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
         code = {"run_python": self.run_python, "run_wasm": self.run_wasm}
-        return frozenset(name for name, value in (found | code).items() if value) | frozenset(self.tool_settings)
+        return frozenset(name for name, value in (values | code).items() if value) | frozenset(self.tool_settings)

@@ -8,18 +8,18 @@ import ipaddress
 from collections.abc import Iterable
 
 
-def first_inside(addresses: Iterable[str]) -> str:
+def first_non_public(addresses: Iterable[str]) -> str:
     """The first that is not public, or "": a public address beside a private one must not pass the check."""
-    return next((one for one in addresses if not public(one)), "")
+    return next((address for address in addresses if not is_public(address)), "")
 
 
-def public(address: str) -> bool:
-    """Whether anybody on the internet may be there."""
+def is_public(address: str) -> bool:
+    """True where anybody on the internet may be."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is not None:
-            return public(str(inner))
+            return is_public(str(inner))
         if ip in ipaddress.ip_network("64:ff9b::/96"):
-            return public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
     return ip.is_global and not ip.is_multicast

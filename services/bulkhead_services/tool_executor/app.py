@@ -1,19 +1,19 @@
-"""Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts; notices
-and events come in, `webhooks` posts them, `outbound.push` push notifications; `mcp` brings the tools of MCP servers,
-`a2a` remote agents.
+"""Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.ToolRunner` acts;
+notices and events come in, `webhooks` posts them, `outbound.push` push notifications; `mcp` brings the tools
+of MCP servers, `a2a` remote agents.
 """
 
 from functools import partial
 
 import httpx
 
-from bulkhead.policy.cedar import Policy
+from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import SideHandlers
 from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
@@ -21,9 +21,9 @@ from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.outbound.push import PushNotifications
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.outbound.push import PushSender
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
 from bulkhead_services.tool_executor.webhooks import Webhooks
@@ -40,10 +40,10 @@ def build(
 ) -> ToolExecutor:
     """The doer. `transport` stands in for the network, `rule` for the policy's files. Raises ValueError when a declared
     tool has no function, or a policy cannot be read."""
-    bench = Workbench(settings, transport, watchdog)
+    bench = ToolRunner(settings, transport, watchdog)
     webhooks = Webhooks(settings, bench, context.clock)
-    declared = rows(settings.packs)
-    registry = load(settings.configured(), declared)
+    declared = tool_rows(settings.packs)
+    registry = load_registry(settings.configured_names(), declared)
     cancels: SideHandlers = {}
     parts: list[Component] = []
     offered = [row.spec for row in declared]
@@ -53,24 +53,24 @@ def build(
 
         servers = McpTools(settings.mcp_file, registry, context.background)
         parts.append(servers)
-        offered += [tool.spec for tool in servers.offered()]
+        offered += [tool.spec for tool in servers.offered_tools()]
     if settings.agents_file is not None:
         from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 
         agents = RemoteAgents(settings.agents_file, registry, context)
         parts.append(agents)
-        offered += [tool.spec for tool in agents.offered()]
-        cancels = {ToolCallCancelRequested: agents.cancel_requested}
-    told: dict[str, object] | None = None
+        offered += [tool.spec for tool in agents.offered_tools()]
+        cancels = {ToolCallCancelRequested: agents.on_cancel_requested}
+    policy_details: dict[str, object] | None = None
     if rule is None:
-        policy = Policy.load(settings.policy_dir, offered)
+        policy = CedarPolicy.load_folder(settings.policy_dir, offered)
         rule = partial(decide, policy=policy)
-        told = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
+        policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
-    pushes = PushNotifications(context, TenantQuotas(settings.tenants_file), bench)
+    pushes = PushSender(context, TenantQuotas(settings.tenants_file), bench)
     posted: SideHandlers = {
-        **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.take),
-        PushPostRequested: pushes.take,
-        PushConfigDeleted: pushes.stop,
+        **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.on_post_requested),
+        PushPostRequested: pushes.on_push_post_requested,
+        PushConfigDeleted: pushes.on_push_config_deleted,
     }
-    return ToolExecutor(registry, bench, gate, {**posted, **cancels}, tuple(parts), told)
+    return ToolExecutor(registry, bench, gate, {**posted, **cancels}, tuple(parts), policy_details)

@@ -35,7 +35,7 @@ _OPERAND = re.compile(r"[\w(.]", re.ASCII)
 _HINT = "write plain arithmetic: numbers like 1234.50, + - * / // % ** ( ), min, max, abs, round"
 
 
-class _Refused(Exception):
+class _ExpressionRefused(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
@@ -43,23 +43,23 @@ class _Refused(Exception):
 
 def evaluate(expression: str) -> Done | Failed:
     """`expression = value`, the value with no more decimals than the numbers in it when that loses nothing."""
-    shown = " ".join(expression.split())
-    if not 0 < len(shown) <= bounds.MAX_EXPRESSION_CHARS:
+    normalised = " ".join(expression.split())
+    if not 0 < len(normalised) <= bounds.MAX_EXPRESSION_CHARS:
         return Failed("bad_expression", f"an expression has 1-{bounds.MAX_EXPRESSION_CHARS} characters", _HINT)
     traps = [DivisionByZero, InvalidOperation, Overflow]
     context = Context(prec=bounds.MAX_RESULT_DIGITS, rounding=ROUND_HALF_UP, Emax=999, Emin=-999, traps=traps)
-    calculator = _Calculator(_TOKEN.findall(shown.translate(_SPELLINGS)), context)
+    calculator = _Calculator(_TOKEN.findall(normalised.translate(_SPELLINGS)), context)
     try:
-        value = calculator.whole()
-    except _Refused as refused:
+        value = calculator.evaluate_all()
+    except _ExpressionRefused as refused:
         return Failed(refused.code, str(refused), _HINT)
     except DivisionByZero:
-        return Failed("division_by_zero", f"{shown} divides by zero", "check the divisor")
+        return Failed("division_by_zero", f"{normalised} divides by zero", "check the divisor")
     except DecimalException as error:
-        return Failed("not_computable", f"{shown} has no value here ({type(error).__name__})", _HINT)
+        return Failed("not_computable", f"{normalised} has no value here ({type(error).__name__})", _HINT)
     rounded = bool(context.flags[Inexact])
-    written = _written(value, calculator.decimals, rounded)
-    return Done(f"{shown} = {written}{' (rounded)' if rounded else ''}")
+    written = _render_value(value, calculator.decimals, rounded)
+    return Done(f"{normalised} = {written}{' (rounded)' if rounded else ''}")
 
 
 class _Calculator:
@@ -73,42 +73,44 @@ class _Calculator:
         self.decimals = 0
         """The most decimals of any number read."""
 
-    def whole(self) -> Decimal:
+    def evaluate_all(self) -> Decimal:
         """All of it."""
-        value = self._sum()
-        if self._next == ",":
-            raise _Refused("bad_expression", "there is a comma outside a function; write 1234.50, not 1,234.50")
-        if self._next:
-            raise self._unexpected()
+        value = self._read_sum()
+        if self._next_symbol == ",":
+            raise _ExpressionRefused(
+                "bad_expression", "there is a comma outside a function; write 1234.50, not 1,234.50"
+            )
+        if self._next_symbol:
+            raise self._unexpected_token()
         return value
 
     @property
-    def _next(self) -> str:
+    def _next_symbol(self) -> str:
         return self._tokens[self._at]
 
-    def _take(self, *wanted: str) -> str:
-        token = self._next
+    def _accept_token(self, *wanted: str) -> str:
+        token = self._next_symbol
         if token not in wanted or not token:
             return ""
         self._at += 1
         return token
 
-    def _unexpected(self) -> _Refused:
-        found = repr(self._next[:40]) if self._next else "the end"
-        return _Refused("bad_expression", f"{found} stands where a number, an operator or ( ) should be")
+    def _unexpected_token(self) -> _ExpressionRefused:
+        token = repr(self._next_symbol[:40]) if self._next_symbol else "the end"
+        return _ExpressionRefused("bad_expression", f"{token} stands where a number, an operator or ( ) should be")
 
-    def _sum(self) -> Decimal:
-        value = self._product()
-        while sign := self._take("+", "-"):
-            right = self._product()
+    def _read_sum(self) -> Decimal:
+        value = self._read_product()
+        while sign := self._accept_token("+", "-"):
+            right = self._read_product()
             value = self._context.add(value, right) if sign == "+" else self._context.subtract(value, right)
         return value
 
-    def _product(self) -> Decimal:
+    def _read_product(self) -> Decimal:
         context = self._context
-        value = self._unary()
-        while operator := self._take("*", "/", "//", "%"):
-            right = self._unary()
+        value = self._read_unary()
+        while operator := self._accept_token("*", "/", "//", "%"):
+            right = self._read_unary()
             match operator:
                 case "*":
                     value = context.multiply(value, right)
@@ -120,59 +122,59 @@ class _Calculator:
                     value = context.remainder(value, right)
         return value
 
-    def _unary(self) -> Decimal:
+    def _read_unary(self) -> Decimal:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _Refused("bad_expression", f"it is nested deeper than {MAX_DEPTH}")
-        sign = self._take("-", "+")
-        value = self._unary() if sign else self._power()
+            raise _ExpressionRefused("bad_expression", f"it is nested deeper than {MAX_DEPTH}")
+        sign = self._accept_token("-", "+")
+        value = self._read_unary() if sign else self._read_power()
         self._depth -= 1
         return self._context.minus(value) if sign == "-" else value
 
-    def _power(self) -> Decimal:
-        base = self._atom()
-        if not self._take("**"):
+    def _read_power(self) -> Decimal:
+        base = self._read_atom()
+        if not self._accept_token("**"):
             return base
-        exponent = self._unary()
+        exponent = self._read_unary()
         if exponent != exponent.to_integral_value() or abs(exponent) > bounds.MAX_EXPONENT:
-            raise _Refused("bad_exponent", f"an exponent is a whole number up to {bounds.MAX_EXPONENT}")
+            raise _ExpressionRefused("bad_exponent", f"an exponent is a whole number up to {bounds.MAX_EXPONENT}")
         return self._context.power(base, exponent)
 
-    def _atom(self) -> Decimal:
-        token = self._next
+    def _read_atom(self) -> Decimal:
+        token = self._next_symbol
         if token[:1].isdigit() or (token[:1] == "." and len(token) > 1):
-            value = self._number()
-        elif self._take("("):
-            value = self._sum()
-            if not self._take(")"):
-                raise self._unexpected()
+            value = self._read_number()
+        elif self._accept_token("("):
+            value = self._read_sum()
+            if not self._accept_token(")"):
+                raise self._unexpected_token()
         elif token.isidentifier():
-            value = self._function()
+            value = self._read_function()
         else:
-            raise self._unexpected()
-        if self._next == "%" and not _OPERAND.match(self._tokens[self._at + 1]):
+            raise self._unexpected_token()
+        if self._next_symbol == "%" and not _OPERAND.match(self._tokens[self._at + 1]):
             self._at += 1
             value = self._context.divide(value, Decimal(100))
         return value
 
-    def _number(self) -> Decimal:
-        token = self._next
+    def _read_number(self) -> Decimal:
+        token = self._next_symbol
         self._at += 1
         if len(token) > bounds.MAX_RESULT_DIGITS:
-            raise _Refused("too_large", f"a number has more than {bounds.MAX_RESULT_DIGITS} digits")
+            raise _ExpressionRefused("too_large", f"a number has more than {bounds.MAX_RESULT_DIGITS} digits")
         self.decimals = max(self.decimals, len(token.partition(".")[2]))
         return Decimal(token)
 
-    def _function(self) -> Decimal:
-        name = self._next
+    def _read_function(self) -> Decimal:
+        name = self._next_symbol
         self._at += 1
-        if not self._take("("):
-            raise _Refused("bad_expression", f"{name[:40]!r} is not a number; put its value in")
+        if not self._accept_token("("):
+            raise _ExpressionRefused("bad_expression", f"{name[:40]!r} is not a number; put its value in")
         values: list[Decimal] = []
-        while not self._take(")"):
-            if values and not self._take(","):
-                raise self._unexpected()
-            values.append(self._sum())
+        while not self._accept_token(")"):
+            if values and not self._accept_token(","):
+                raise self._unexpected_token()
+            values.append(self._read_sum())
         match name, values:
             case "abs", [value]:
                 return self._context.abs(value)
@@ -181,26 +183,26 @@ class _Calculator:
             case "max", [_, *_]:
                 return max(values)
             case "round", [value]:
-                return self._round(value, Decimal(0))
+                return self._round_value(value, Decimal(0))
             case "round", [value, digits]:
-                return self._round(value, digits)
-        raise _Refused("bad_expression", f"there is no function {name[:40]} of {len(values)} numbers")
+                return self._round_value(value, digits)
+        raise _ExpressionRefused("bad_expression", f"there is no function {name[:40]} of {len(values)} numbers")
 
-    def _round(self, value: Decimal, digits: Decimal) -> Decimal:
+    def _round_value(self, value: Decimal, digits: Decimal) -> Decimal:
         if digits != digits.to_integral_value() or not 0 <= digits <= MAX_ROUND_DIGITS:
-            raise _Refused("bad_expression", f"round takes 0-{MAX_ROUND_DIGITS} digits")
+            raise _ExpressionRefused("bad_expression", f"round takes 0-{MAX_ROUND_DIGITS} digits")
         # Rounding that was asked for is no loss to report, so it has a context of its own.
         apart = self._context.copy()
         apart.prec = bounds.MAX_RESULT_DIGITS + MAX_ROUND_DIGITS
         return value.quantize(Decimal(1).scaleb(-int(digits)), context=apart)
 
 
-def _written(value: Decimal, decimals: int, rounded: bool) -> str:
+def _render_value(value: Decimal, decimals: int, rounded: bool) -> str:
     if rounded:
         value = Context(prec=ROUNDED_DIGITS, rounding=ROUND_HALF_UP).plus(value)
     text = format(value, "f")
     if "." in text:
         head, _, tail = text.partition(".")
-        kept = tail[:decimals] + tail[decimals:].rstrip("0")
-        text = f"{head}.{kept}" if kept else head
+        fraction = tail[:decimals] + tail[decimals:].rstrip("0")
+        text = f"{head}.{fraction}" if fraction else head
     return "0" if text in ("-0", "") else text

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from bulkhead.runtime.component import Component, Pool
-from bulkhead.runtime.doer.protocol import Doer, Hands, Job, SideHandlers, ended_by
-from bulkhead.runtime.errors import HandBack, NotDone, Refused
+from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, SideHandlers, halt_reason
+from bulkhead.runtime.errors import HandBack, JobRefused, NotDone
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry import metrics, names
 from bulkhead.tools.api import Arguments, Done, Failed
@@ -26,9 +26,15 @@ from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.tool_executor.boundary.gate import Gate, Passed
-from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, Cut, Registry, Tool, TooLate
-from bulkhead_services.tool_executor.replies import Attempts, busy, price, succeeded, unsuccessful
+from bulkhead_services.tool_executor.boundary.gate import Gate, GatePass
+from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, Cut, RegisteredTool, TooLate, ToolRegistry
+from bulkhead_services.tool_executor.replies import (
+    CallAttempts,
+    busy_failure,
+    price_of_call,
+    successful_reply,
+    unsuccessful_reply,
+)
 
 SERVICE = "tool_executor"
 PATIENCE_S = 10.0
@@ -41,15 +47,15 @@ LATE_MS = 10_000
 """How long after the time of its attempts a call may still be at work: to start a process, to back off."""
 
 
-class Bench(Protocol):
-    """How a tool is run; effects.Workbench. plain, awaited: places for the two kinds of tools."""
+class ToolRunnerPort(Protocol):
+    """Runner of tools; effects.ToolRunner. plain, awaited: places for the two kinds of tools."""
 
     plain: FairSemaphore
     awaited: FairSemaphore
 
     async def run(
         self,
-        tool: Tool,
+        tool: RegisteredTool,
         arguments: Arguments,
         key: str,
         timeout_s: float,
@@ -61,19 +67,19 @@ class Bench(Protocol):
         """One attempt, or the tool's word on whether it was made (check). user: who asked for the task."""
         ...
 
-    def isolation_of(self, tool: Tool) -> Isolation:
-        """How far its call is walled off here."""
+    def isolation_of(self, tool: RegisteredTool) -> Isolation:
+        """Isolation of its call here."""
         ...
 
-    def too_low(self, tool: Tool) -> Failed | None:
+    def isolation_refusal(self, tool: RegisteredTool) -> Failed | None:
         """Why it is not run here: it accepts no so low isolation."""
         ...
 
-    def isolation(self) -> dict[str, Any]:
-        """What was found of sandboxes here, in words."""
+    def describe_isolation(self) -> dict[str, Any]:
+        """Report of what was found of sandboxes here, in words."""
         ...
 
-    async def pause(self, attempt: int) -> None:
+    async def back_off(self, attempt: int) -> None:
         """Back off."""
         ...
 
@@ -86,12 +92,12 @@ Place = tuple[str, str, str, str]
 """Tenant, task, sender and call id."""
 
 
-def _key(job: Job[ToolCallRequested]) -> str:
+def _idempotency_key(job: Job[ToolCallRequested]) -> str:
     """The idempotency key of a call."""
     return f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}"
 
 
-def _place(job: Job[ToolCallRequested]) -> Place:
+def _call_identity(job: Job[ToolCallRequested]) -> Place:
     return job.tenant, job.task, job.sender, job.request.call_id
 
 
@@ -103,8 +109,8 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     def __init__(
         self,
-        registry: Registry,
-        bench: Bench,
+        registry: ToolRegistry,
+        bench: ToolRunnerPort,
         gate: Gate,
         side_handlers: SideHandlers | None = None,
         parts: tuple[Component, ...] = (),
@@ -113,26 +119,29 @@ class ToolExecutor(Doer[ToolCallRequested]):
         """policy: what `/readyz` tells of the rules."""
         self._policy = policy
         self._registry, self._bench, self._gate, self._parts = registry, bench, gate, parts
-        self._passed: dict[Place, Passed] = {}
+        self._passed: dict[Place, GatePass] = {}
         """While a call is made. By what its record lies under, so that no two are made at once; never by the id of its
         message, which its sender chooses."""
-        self.side_handlers: SideHandlers = {ApprovalDecided: gate.approvals.decided, **(side_handlers or {})}
+        self.side_handlers: SideHandlers = {
+            ApprovalDecided: gate.approvals.on_approval_decided,
+            **(side_handlers or {}),
+        }
 
     def has_plain_tools(self) -> bool:
-        """Whether any tool gets a process of its own."""
-        return any(tool.plain for tool in self._registry.tools.values())
+        """True when any tool gets a process of its own."""
+        return any(tool.is_plain for tool in self._registry.tools.values())
 
     async def start(self) -> None:
         """Try the sandbox, where a tool will need it, and start the parts that run beside the calls."""
         for part in self._parts:
             await part.start()
         if self._has_walls():
-            await asyncio.to_thread(self._bench.isolation)
+            await asyncio.to_thread(self._bench.describe_isolation)
 
     def details(self) -> dict[str, object]:
         """The rules, and the isolation that this machine gives to plain tools."""
-        told: dict[str, object] = {"policy": dict(self._policy)} if self._policy is not None else {}
-        return told | ({"isolation": self._bench.isolation()} if self._has_walls() else {})
+        details: dict[str, object] = {"policy": dict(self._policy)} if self._policy is not None else {}
+        return details | ({"isolation": self._bench.describe_isolation()} if self._has_walls() else {})
 
     def pools(self) -> dict[str, Pool]:
         """Places for the two kinds of tools."""
@@ -140,13 +149,17 @@ class ToolExecutor(Doer[ToolCallRequested]):
         return {name: Pool(places.most, places.wanted) for name, places in kinds.items()}
 
     def _has_walls(self) -> bool:
-        return any(tool.plain or tool.spec.isolation != "none" for tool in self._registry.tools.values())
+        return any(tool.is_plain or tool.spec.isolation != "none" for tool in self._registry.tools.values())
 
-    def degraded(self) -> str:
+    def describe_degradation(self) -> str:
         """Tools that are refused here because nothing walls them off enough; what the parts lack."""
-        low = {tool.spec.name: low for tool in self._registry.tools.values() if (low := self._bench.too_low(tool))}
+        low = {
+            tool.spec.name: low
+            for tool in self._registry.tools.values()
+            if (low := self._bench.isolation_refusal(tool))
+        }
         if not low:
-            return next((what for part in self._parts if (what := part.degraded())), "")
+            return next((problem for part in self._parts if (problem := part.describe_degradation())), "")
         first = next(iter(low.values()))
         return f"{', '.join(low)}: refused, {first.message}; {first.hint}"[:2_000]
 
@@ -156,18 +169,18 @@ class ToolExecutor(Doer[ToolCallRequested]):
             await part.stop()
         await self._bench.close()
 
-    def key(self, request: ToolCallRequested) -> str:
+    def idempotency_key(self, request: ToolCallRequested) -> str:
         """The call id."""
         return request.call_id
 
-    def writes(self, job: Job[ToolCallRequested]) -> bool:
+    def needs_claim(self, job: Job[ToolCallRequested]) -> bool:
         """Only writes that honour no key are claimed: the others may simply be sent again under the same key."""
-        tool = self._registry.find(job.request.tool)
+        tool = self._registry.find_tool(job.request.tool)
         return tool is not None and tool.spec.effect == "write" and not tool.spec.idempotent
 
-    def changes(self, request: ToolCallRequested) -> bool:
-        """Whether the tool writes: what was begun and has no outcome may have been done."""
-        tool = self._registry.find(request.tool)
+    def may_change_world(self, request: ToolCallRequested) -> bool:
+        """True when the tool writes: what was begun and has no outcome may have been done."""
+        tool = self._registry.find_tool(request.tool)
         return tool is not None and tool.spec.effect == "write"
 
     def drain(self) -> None:
@@ -178,69 +191,71 @@ class ToolExecutor(Doer[ToolCallRequested]):
             part.drain()
 
     @asynccontextmanager
-    async def turn(self, job: Job[ToolCallRequested], hands: Hands) -> AsyncIterator[None]:
+    async def hold_turn(self, job: Job[ToolCallRequested], hands: JobContext) -> AsyncIterator[None]:
         """The gate, then a place, shared fairly by tenant. Raises Refused (not granted, unfit, forbidden), Refused or
         Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
-        tool, arguments = self._fit(job, hands)  # Its deadline is looked at when it has waited.
-        passed = await self._gate.admit(job, tool, arguments)
-        places = self._bench.plain if tool.plain else self._bench.awaited
+        tool, arguments = self._check_call(job, hands)  # Its deadline is looked at when it has waited.
+        passed = await self._gate.admit_call(job, tool, arguments)
+        places = self._bench.plain if tool.is_plain else self._bench.awaited
         left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
         cut, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
-        if not await places.enter(job.tenant, min(left_s, PATIENCE_S), cut, since_ms):
-            if (stop := hands.may(job, tool=request.tool)) is not None:
-                raise Refused(stop.failure())
+        if not await places.acquire_slot(job.tenant, min(left_s, PATIENCE_S), cut, since_ms):
+            if (stop := hands.find_stop(job, tool=request.tool)) is not None:
+                raise JobRefused(stop.to_failure())
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
-            raise Refused(busy(job.tenant, tool, places))
-        self._passed[_place(job)] = passed
+            raise JobRefused(busy_failure(job.tenant, tool, places))
+        self._passed[_call_identity(job)] = passed
         try:
             yield
         finally:
-            places.leave(job.tenant)
-            self._passed.pop(_place(job), None)
+            places.release_slot(job.tenant)
+            self._passed.pop(_call_identity(job), None)
 
-    async def act(self, job: Job[ToolCallRequested], hands: Hands) -> ToolCallReplied:
+    async def act(self, job: Job[ToolCallRequested], hands: JobContext) -> ToolCallReplied:
         """See the module's docstring for the order."""
         request, started = job.request, hands.now_unix_ms()
-        tool, arguments = self._fit(job, hands, request.deadline_unix_ms)
-        if (stop := hands.may(job, tool=tool.spec.name, begins=True)) is not None:
-            raise Refused(stop.failure())
-        passed = self._passed[_place(job)]  # Never without the gate.
-        tried = await self._attempt(job, hands, tool, arguments)
-        if tried.maybe_done and (found := await self._checked(job, tool, arguments)) is not None:
-            tried = replace(tried, outcome=found, maybe_done=False)
+        tool, arguments = self._check_call(job, hands, request.deadline_unix_ms)
+        if (stop := hands.find_stop(job, tool=tool.spec.name, begins=True)) is not None:
+            raise JobRefused(stop.to_failure())
+        passed = self._passed[_call_identity(job)]  # Never without the gate.
+        tried = await self._make_attempts(job, hands, tool, arguments)
+        if tried.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
+            tried = replace(tried, outcome=checked, maybe_done=False)
         spent_ms = max(0, hands.now_unix_ms() - started)
         if isinstance(tried.outcome, Failed):
-            reply = unsuccessful(request, tool, tried, spent_ms)
+            reply = unsuccessful_reply(request, tool, tried, spent_ms)
         else:
-            reply = await succeeded(job, hands, tool, tried, spent_ms)
+            reply = await successful_reply(job, hands, tool, tried, spent_ms)
         ruled = {"rule": passed.ruling.rule, "policy_sha256": passed.ruling.policy_sha256}
         walls = {"isolation": self._bench.isolation_of(tool)}
         return reply.model_copy(update={**ruled, **walls, "approval_id": passed.approval_id})
 
-    def _fit(
-        self, job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | None = None
-    ) -> tuple[Tool, Arguments]:
+    def _check_call(
+        self, job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None = None
+    ) -> tuple[RegisteredTool, Arguments]:
         """The tool of a granted call that may go on, and its arguments. Raises Refused or Deferred."""
-        tool = self._registry.find(job.request.tool)
+        tool = self._registry.find_tool(job.request.tool)
         if tool is None:
-            raise Refused(self._registry.why_not(job.request.tool))
-        if (refusal := _refusal(job, hands, until_unix_ms)) is not None:
-            raise Refused(refusal)
+            raise JobRefused(self._registry.why_unavailable(job.request.tool))
+        if (refusal := _grant_refusal(job, hands, until_unix_ms)) is not None:
+            raise JobRefused(refusal)
         arguments = tool.read_arguments(job.request.arguments_json)
         if isinstance(arguments, Failure):
-            raise Refused(arguments)
-        if (theirs := sorted(tool.of_steps & arguments.keys())) and not _of_delegated_step(job):
-            what = f"{theirs[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
-            raise Refused(Failure.of("bad_arguments", what, f"write what {tool.spec.name} is to know as text"))
-        if (low := self._bench.too_low(tool)) is not None:
-            raise Refused(Failure.of(low.code, low.message, low.hint))
+            raise JobRefused(arguments)
+        if (theirs := sorted(tool.of_steps & arguments.keys())) and not _is_of_delegated_step(job):
+            message = f"{theirs[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
+            raise JobRefused(
+                Failure.from_text("bad_arguments", message, f"write what {tool.spec.name} is to know as text")
+            )
+        if (low := self._bench.isolation_refusal(tool)) is not None:
+            raise JobRefused(Failure.from_text(low.code, low.message, low.hint))
         return tool, arguments
 
-    def refuse(self, request: ToolCallRequested, failure: Failure) -> ToolCallReplied:
+    def refusal_reply(self, request: ToolCallRequested, failure: Failure) -> ToolCallReplied:
         """The reply that says no; nothing was done."""
-        tool = self._registry.find(request.tool)
+        tool = self._registry.find_tool(request.tool)
         return ToolCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -250,66 +265,76 @@ class ToolExecutor(Doer[ToolCallRequested]):
             effect=tool.spec.effect if tool is not None else "read",
         )
 
-    async def refused(self, job: Job[ToolCallRequested], failure: Failure) -> ToolCallReplied:
-        """No; uncertain where an earlier delivery may have sent it: who was told `refused` would do it again."""
-        tool, step = self._registry.find(job.request.tool), job.authority.step
+    async def refusal_after_start(self, job: Job[ToolCallRequested], failure: Failure) -> ToolCallReplied:
+        """Refusal; uncertain where an earlier delivery may have sent it: who was told `refused` would do it again."""
+        tool, step = self._registry.find_tool(job.request.tool), job.authority.step
         granted = tool is not None and step is not None and tool.spec.name in step.tools
-        if tool is not None and granted and await _begun(job, tool):
-            return self.uncertain(job.request)
-        return self.refuse(job.request, failure)
+        if tool is not None and granted and await _may_have_begun(job, tool):
+            return self.uncertain_reply(job.request)
+        return self.refusal_reply(job.request, failure)
 
-    def uncertain(self, request: ToolCallRequested) -> ToolCallReplied:
+    def uncertain_reply(self, request: ToolCallRequested) -> ToolCallReplied:
         """The reply when a claimed write has no recorded outcome."""
-        what = f"{request.tool} was begun and its outcome was lost; it may have been done"
+        message = f"{request.tool} was begun and its outcome was lost; it may have been done"
         metrics.writes_uncertain.add(1, {names.TOOL_NAME: request.tool})
-        failure = Failure.of("uncertain", what, "it is not repeated: a person must look whether it happened")
-        return self.refuse(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
+        failure = Failure.from_text("uncertain", message, "it is not repeated: a person must look whether it happened")
+        return self.refusal_reply(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
 
-    async def resolve(self, job: Job[ToolCallRequested], hands: Hands, begun_unix_ms: int) -> ToolCallReplied | None:
-        """What the tool's own check says of a call that was begun and has no outcome; None where nothing does."""
-        tool, started = self._registry.find(job.request.tool), hands.now_unix_ms()
+    async def resolve_claim(
+        self, job: Job[ToolCallRequested], hands: JobContext, begun_unix_ms: int
+    ) -> ToolCallReplied | None:
+        """Reply by the tool's own check of a call that was begun and has no outcome; None where nothing tells."""
+        tool, started = self._registry.find_tool(job.request.tool), hands.now_unix_ms()
         arguments = tool.read_arguments(job.request.arguments_json) if tool is not None else None
-        if tool is None or tool.check is None or self._bench.too_low(tool):
+        if tool is None or tool.check is None or self._bench.isolation_refusal(tool):
             return None
         if arguments is None or isinstance(arguments, Failure):
             return None
-        places = self._bench.plain if tool.plain else self._bench.awaited
-        if not await places.enter(job.tenant, PATIENCE_S, None, job.envelope.time_unix_ms):
+        places = self._bench.plain if tool.is_plain else self._bench.awaited
+        if not await places.acquire_slot(job.tenant, PATIENCE_S, None, job.envelope.time_unix_ms):
             raise HandBack(AGAIN_S, "whether it was made is asked when there is a place")
         try:
-            found = await self._checked(job, tool, arguments)
+            checked = await self._run_check(job, tool, arguments)
         finally:
-            places.leave(job.tenant)
-        if found is None:
+            places.release_slot(job.tenant)
+        if checked is None:
             return None
-        tried, spent_ms = Attempts(found, 0, False), max(0, hands.now_unix_ms() - started)
-        if not isinstance(found, Failed):
-            return await succeeded(job, hands, tool, tried, spent_ms)
+        tried, spent_ms = CallAttempts(checked, 0, False), max(0, hands.now_unix_ms() - started)
+        if not isinstance(checked, Failed):
+            return await successful_reply(job, hands, tool, tried, spent_ms)
         # Who began it may be at it still, and only cut off from the broker: what is not there may yet come.
         tries_ms = tool.spec.timeout_ms * (bounds.MAX_TOOL_RETRIES + 1)
         left_ms = min(begun_unix_ms + tries_ms, job.request.deadline_unix_ms) + LATE_MS - hands.now_unix_ms()
         if left_ms > 0:
             raise HandBack(left_ms / 1000, "who began it may still be at it")
-        return unsuccessful(job.request, tool, tried, spent_ms)
+        return unsuccessful_reply(job.request, tool, tried, spent_ms)
 
-    async def _checked(self, job: Job[ToolCallRequested], tool: Tool, arguments: Arguments) -> Done | Failed | None:
+    async def _run_check(
+        self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments
+    ) -> Done | Failed | None:
         """Done: it was made. Failed: it certainly was not. None: the tool cannot tell, or has no check."""
         if tool.check is None:
             return None
         actor, timeout_s = job.authority.task.actor, tool.spec.timeout_ms / 1000
-        said = await self._bench.run(tool, arguments, _key(job), timeout_s, None, lambda: None, actor, check=True)
-        return said if isinstance(said, Done) or said.code == NOT_MADE else None
+        answer = await self._bench.run(
+            tool, arguments, _idempotency_key(job), timeout_s, None, lambda: None, actor, check=True
+        )
+        return answer if isinstance(answer, Done) or answer.code == NOT_MADE else None
 
-    async def _attempt(self, job: Job[ToolCallRequested], hands: Hands, tool: Tool, arguments: Arguments) -> Attempts:
+    async def _make_attempts(
+        self, job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, arguments: Arguments
+    ) -> CallAttempts:
         writes = tool.spec.effect == "write"
-        tried = Attempts(Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False)
+        tried = CallAttempts(
+            Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False
+        )
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
-            if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
-                return tried if attempt else replace(tried, maybe_done=await _begun(job, tool))
+            if left_ms <= 0 or (attempt and hands.find_stop(job, tool=tool.spec.name, defer=False)):
+                return tried if attempt else replace(tried, maybe_done=await _may_have_begun(job, tool))
             try:
                 worst_case = Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
-                held = await hands.reserve(
+                reservation = await hands.reserve_attempt(
                     job, job.request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
                 )
             except NotDone:
@@ -318,15 +343,15 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 raise
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0:
-                held.settle(Usage())  # The admission took the rest of its time.
-                return tried if attempt else replace(tried, maybe_done=await _begun(job, tool))
+                reservation.settle(Usage())  # The admission took the rest of its time.
+                return tried if attempt else replace(tried, maybe_done=await _may_have_begun(job, tool))
             # A write in flight is let finish: cutting it would only make its outcome unknown. What can be stopped where
             # it runs is stopped by a halt that ends its task.
             cut = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
             outcome = await self._bench.run(
                 tool,
                 arguments,
-                _key(job),
+                _idempotency_key(job),
                 min(tool.spec.timeout_ms, left_ms) / 1000,
                 cut,
                 partial(_too_late, job, hands),
@@ -335,58 +360,63 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if tool.stop is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
                 # Near its deadline it is told what is known: the next delivery could only refuse it.
                 if job.request.deadline_unix_ms - hands.now_unix_ms() > ELSEWHERE_S * 1000 + LATE_MS:
-                    held.settle(Usage())
+                    reservation.settle(Usage())
                     raise HandBack(ELSEWHERE_S, outcome.message)
                 outcome = replace(outcome, transient=False)
-            held.settle(Usage(tool_calls=1, cost_usd_micros=price(tool, outcome)))
-            cost = tried.cost_usd_micros + price(tool, outcome)
-            metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _named(outcome)})
+            reservation.settle(Usage(tool_calls=1, cost_usd_micros=price_of_call(tool, outcome)))
+            cost = tried.cost_usd_micros + price_of_call(tool, outcome)
+            metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _outcome_name(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
                 # again later.
-                by = ended_by(hands.cut(job, tool=tool.spec.name))
+                by = halt_reason(hands.find_cutting_halt(job, tool=tool.spec.name))
                 outcome = replace(outcome, message=f"{outcome.message}: {by}"[:2000])
             if isinstance(outcome, Done):
-                return Attempts(outcome, attempt + 1, False, cost)
+                return CallAttempts(outcome, attempt + 1, False, cost)
             lost = writes and outcome.effect == "unknown"
-            tried = Attempts(outcome, attempt + 1, tried.maybe_done or lost, cost)
+            tried = CallAttempts(outcome, attempt + 1, tried.maybe_done or lost, cost)
             if not outcome.transient or (lost and not tool.spec.idempotent):
                 return tried
             if attempt < bounds.MAX_TOOL_RETRIES:
-                await self._bench.pause(attempt)
+                await self._bench.back_off(attempt)
         return tried
 
 
-def _refusal(job: Job[ToolCallRequested], hands: Hands, until_unix_ms: int | None) -> Failure | None:
+def _grant_refusal(job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None) -> Failure | None:
     request, step, task = job.request, job.authority.step, job.authority.task
     if step is None or request.tool not in step.tools or request.tool not in task.tools:
         granted = ", ".join(step.tools) if step is not None else ""
-        what = f"this step was not granted {request.tool}"
-        return Failure.of("not_granted", what, f"use one of: {granted}" if granted else "answer without a tool")
+        message = f"this step was not granted {request.tool}"
+        return Failure.from_text(
+            "not_granted", message, f"use one of: {granted}" if granted else "answer without a tool"
+        )
     if (step.step_id, step.attempt) != (request.step_id, request.attempt):
-        what = "the grant is for another step or attempt"
-        return Failure.of("wrong_step", what, "send the grant that came with the step's assignment")
-    stop = hands.may(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
-    return stop.failure() if stop is not None else None
+        message = "the grant is for another step or attempt"
+        return Failure.from_text("wrong_step", message, "send the grant that came with the step's assignment")
+    stop = hands.find_stop(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
+    return stop.to_failure() if stop is not None else None
 
 
-async def _begun(job: Job[ToolCallRequested], tool: Tool) -> bool:
-    """Whether an earlier delivery of this write may have been sent. Raises BusError."""
-    return tool.spec.effect == "write" and tool.begun is not None and await tool.begun(_key(job))
+async def _may_have_begun(job: Job[ToolCallRequested], tool: RegisteredTool) -> bool:
+    """True when an earlier delivery of this write may have been sent. Raises BusError."""
+    return tool.spec.effect == "write" and tool.begun is not None and await tool.begun(_idempotency_key(job))
 
 
-def _of_delegated_step(job: Job[ToolCallRequested]) -> bool:
-    """Whether this is the one call of a step that no model carries out: its role is the grants' word. Programs outside
-    choose theirs, and come by doors."""
+def _is_of_delegated_step(job: Job[ToolCallRequested]) -> bool:
+    """True for the one call of a step that no model carries out: its role is the grants' word. Programs outside
+    choose theirs, and come by doors.
+    """
     task, step, tool = job.authority.task, job.authority.step, job.request.tool
-    roles = {row.role for row in task.delegated if row.tool == tool}
+    roles = {row.role for row in task.delegated if row.agent_tool == tool}
     return job.sender == "worker" and step is not None and step.role in roles
 
 
-def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
+def _too_late(job: Job[ToolCallRequested], hands: JobContext) -> Failed | None:
     """Why a call that was admitted must not begin any more."""
     request = job.request
-    stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms, what="the tool", defer=False)
+    stop = hands.find_stop(
+        job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms, what="the tool", defer=False
+    )
     if stop is None:
         return None
     if stop.code == "halted":
@@ -394,7 +424,7 @@ def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     return Failed(stop.code, stop.reason, "give the task more time")
 
 
-def _named(outcome: Done | Failed) -> str:
+def _outcome_name(outcome: Done | Failed) -> str:
     if isinstance(outcome, Failed):
         return outcome.code
     return "incomplete" if outcome.truncated or outcome.missing else "succeeded"

@@ -1,4 +1,4 @@
-"""How tools touch the world: HTTP, names, time. Enters: a tool with arguments. Leaves: Done, Failed or an answer.
+"""Effects of tools: HTTP, names, time. Enters: a tool with arguments. Leaves: Done, Failed or an answer.
 
 No proxy, no redirects, no cookies, no kept connections: what one call did, no other call inherits.
 """
@@ -22,17 +22,17 @@ from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Effect, Failed, Response, Run, Unanswered
 from bulkhead.tools.decorator import was_made
-from bulkhead.tools.results import Guard, judged
+from bulkhead.tools.results import SecretGuard, judge_result
 from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
-from bulkhead_services.tool_executor.credentials.store import Credentials
-from bulkhead_services.tool_executor.process_pool import Processes
-from bulkhead_services.tool_executor.registry import Cut, Tool, TooLate
+from bulkhead_services.tool_executor.credentials.store import CredentialStore
+from bulkhead_services.tool_executor.process_pool import ToolProcessPool
+from bulkhead_services.tool_executor.registry import Cut, RegisteredTool, TooLate
 from bulkhead_services.tool_executor.sandbox import levels
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.watchdog import Blocked, Watchdog, code_of
+from bulkhead_services.tool_executor.watchdog import ToolBlocked, Watchdog, mark_code_of
 
 log = Log("tools")
 
@@ -41,31 +41,31 @@ BLOCKED_S = 2.0
 MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
-Ask = Callable[[process_pool.Child], Coroutine[Any, Any, dict[str, Any]]]
+Ask = Callable[[process_pool.ToolProcess], Coroutine[Any, Any, dict[str, Any]]]
 _UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOT_SENT = (*_UNREACHED, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 
 
 @dataclass(slots=True)
-class Seen:
-    """How much came of the answer that a call reads just now; None where it reads none."""
+class AnswerProgress:
+    """Bytes that came of the answer that a call reads just now; None where it reads none."""
 
     bytes: int | None = None
 
-    def named(self, said: Failed) -> Failed:
+    def name_slow_answer(self, said: Failed) -> Failed:
         """A timeout in the middle of an answer, which a slow server gave byte by byte, by its own name."""
         if said.code != "timeout" or self.bytes is None:
             return said
-        what = f"{said.message}: after {self.bytes} bytes the server had not sent the whole answer"
-        return replace(said, code="slow_answer", message=what)
+        message = f"{said.message}: after {self.bytes} bytes the server had not sent the whole answer"
+        return replace(said, code="slow_answer", message=message)
 
 
 @dataclass(frozen=True, slots=True)
 class CallWorld:
     """The World of one call."""
 
-    bench: "Workbench"
-    seen: Seen
+    bench: "ToolRunner"
+    seen: AnswerProgress
 
     async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
         """See World."""
@@ -80,7 +80,7 @@ class CallWorld:
         return await self.bench.post_json(url, body, headers, self.seen)
 
 
-class Workbench:
+class ToolRunner:
     """Runs tools, and touches the world for them."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Workbench:
     ) -> None:
         self._settings, self._watchdog = settings, watchdog
         self.sandbox = Sandbox(settings)
-        self._processes = Processes(settings.tool_processes, self.sandbox)
+        self._processes = ToolProcessPool(settings.tool_processes, self.sandbox)
         # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
         self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
         self.awaited = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
@@ -101,38 +101,40 @@ class Workbench:
             headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
             transport=transport,
         )
-        self._credentials = Credentials(settings.tool_credentials, settings.vault, self._http)
+        self._credentials = CredentialStore(settings.tool_credentials, settings.vault, self._http)
 
     async def close(self) -> None:
         """Close connections, end processes."""
         await self._processes.close()
         await self._http.aclose()
 
-    def isolation_of(self, tool: Tool) -> Isolation:
-        """How far a call of this tool is walled off here."""
-        if not tool.plain:
+    def isolation_of(self, tool: RegisteredTool) -> Isolation:
+        """Isolation of a call of this tool here."""
+        if not tool.is_plain:
             return "none"
         if tool.is_wasm:
-            return "wasm" if not self.sandbox.found().wasm else "none"
-        return "container" if self.sandbox.in_container(tool.row) else self.sandbox.found().process
+            return "wasm" if not self.sandbox.find_isolation().wasm else "none"
+        return "container" if self.sandbox.runs_in_container(tool.row) else self.sandbox.find_isolation().process_level
 
-    def too_low(self, tool: Tool) -> Failed | None:
+    def isolation_refusal(self, tool: RegisteredTool) -> Failed | None:
         """Why a tool is not run here: it is isolated less than it accepts. None when it may run."""
         if tool.spec.isolation == "none":
             return None
-        return levels.too_low(tool.spec.name, tool.spec.isolation, self.sandbox.found(), self.isolation_of(tool))
+        return levels.isolation_refusal(
+            tool.spec.name, tool.spec.isolation, self.sandbox.find_isolation(), self.isolation_of(tool)
+        )
 
-    def isolation(self) -> dict[str, Any]:
-        """What was found of sandboxes here, in words."""
-        return self.sandbox.found().report()
+    def describe_isolation(self) -> dict[str, Any]:
+        """Report of what was found of sandboxes here, in words."""
+        return self.sandbox.find_isolation().report()
 
-    async def pause(self, attempt: int) -> None:
+    async def back_off(self, attempt: int) -> None:
         """Back off before the attempt after this one."""
         await asyncio.sleep(self._settings.retry_backoff_s * 2**attempt)
 
     async def run(
         self,
-        tool: Tool,
+        tool: RegisteredTool,
         arguments: Arguments,
         key: str,
         timeout_s: float,
@@ -145,82 +147,104 @@ class Workbench:
         called when its process is ready, returns why it must not begin. user: who asked, for their credentials. check:
         no attempt, but the tool's word on whether the call was made."""
         tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
-        credentials = await self._credentials.of(tool.row.credentials, tenant, user)
+        credentials = await self._credentials.read_credentials(tool.row.credentials, tenant, user)
         if isinstance(credentials, Failed):
             return credentials
-        guard, seen = Guard(credentials), Seen()
-        given = self._settings.tool_settings
+        guard, progress = SecretGuard(credentials), AnswerProgress()
+        tool_settings = self._settings.tool_settings
         call = Call(
             key=key,
-            world=CallWorld(self, seen),
+            world=CallWorld(self, progress),
             http_allow_hosts=self._settings.http_allow_hosts,
             http_allow_private_hosts=self._settings.http_allow_private_hosts,
             counter_url=self._settings.counter_url,
             max_output_bytes=tool.row.max_output_bytes,
-            settings={name: given[name] for name in tool.row.requires if name in given},
+            settings={name: tool_settings[name] for name in tool.row.requires if name in tool_settings},
             credentials=credentials,
         )
         if credentials:
             timeout_s -= asyncio.get_running_loop().time() - began
-        if tool.plain:
-            work = partial(process_pool.call, arguments=arguments, given=call, check=check)
-            said = await self._apart(tool, work, call, timeout_s, cut, too_late, guard)
+        if tool.is_plain:
+            work = partial(process_pool.call_process, arguments=arguments, given=call, check=check)
+            outcome = await self._run_in_process(tool, work, call, timeout_s, cut, too_late, guard)
         else:
             run = tool.check if check and tool.check is not None else tool.run
-            said = await self._awaited(tool, run, arguments, call, timeout_s, cut, guard)
-        if isinstance(said, Failed):
-            if said.code == "unauthorized":
-                self._credentials.forget(tool.row.credentials, tenant, user)
-            said = seen.named(said)
-        found = check and said == was_made(tool.spec.name)  # A sentence, and not what its output schema is of.
-        return guard.outcome(said if found else judged(tool.row, said))
+            outcome = await self._run_in_loop(tool, run, arguments, call, timeout_s, cut, guard)
+        if isinstance(outcome, Failed):
+            if outcome.code == "unauthorized":
+                self._credentials.forget_cached(tool.row.credentials, tenant, user)
+            outcome = progress.name_slow_answer(outcome)
+        call_was_made = check and outcome == was_made(
+            tool.spec.name
+        )  # A sentence, and not what its output schema is of.
+        return guard.redact_outcome(outcome if call_was_made else judge_result(tool.row, outcome))
 
-    async def _awaited(
-        self, tool: Tool, run: Run, arguments: Arguments, call: Call, timeout_s: float, cut: Cut, guard: Guard
+    async def _run_in_loop(
+        self,
+        tool: RegisteredTool,
+        run: Run,
+        arguments: Arguments,
+        call: Call,
+        timeout_s: float,
+        cut: Cut,
+        guard: SecretGuard,
     ) -> Done | Failed:
-        with self._watchdog.over() if self._watchdog is not None else nullcontext():
+        with self._watchdog.watch_call() if self._watchdog is not None else nullcontext():
             name = tool.spec.name
-            work = asyncio.get_running_loop().create_task(_kept_in(name, run, arguments, call), name=f"tool {name}")
-            found = await _within(tool, work, timeout_s, cut)
-        if not isinstance(found, Failed):
-            return _outcome(tool, work, self._settings.tool_blocks_s, guard)
+            work = asyncio.get_running_loop().create_task(
+                _contain_exit(name, run, arguments, call), name=f"tool {name}"
+            )
+            failure = await _wait_for_work(tool, work, timeout_s, cut)
+        if not isinstance(failure, Failed):
+            return _outcome_of_work(tool, work, self._settings.tool_blocks_s, guard)
         if tool.stop is None:
-            return found
-        tool.stop(call.key, found.code != "halted")
-        return replace(found, transient=False)  # What was stopped is not begun again in the same breath.
+            return failure
+        tool.stop(call.key, failure.code != "halted")
+        return replace(failure, transient=False)  # What was stopped is not begun again in the same breath.
 
-    async def _apart(
-        self, tool: Tool, ask: Ask, call: Call, timeout_s: float, cut: Cut, too_late: TooLate, guard: Guard
+    async def _run_in_process(
+        self,
+        tool: RegisteredTool,
+        ask: Ask,
+        call: Call,
+        timeout_s: float,
+        cut: Cut,
+        too_late: TooLate,
+        guard: SecretGuard,
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
         killed: no work goes on after its answer."""
-        child = await self._processes.take(tool, call.key.partition(".")[0])
+        child = await self._processes.acquire_process(tool, call.key.partition(".")[0])
         if isinstance(child, Failed):
             return child
         if (never := too_late()) is not None:
-            self._processes.give(child, kept=True)
+            self._processes.release_process(child, kept=True)
             return never
         work = asyncio.ensure_future(ask(child))
-        kept = False
+        reusable = False
         try:
-            found = await _within(tool, work, timeout_s, cut)
-            if isinstance(found, Failed):
-                return found
-            said = work.result()
-            kept = bool({"done", "failed"} & said.keys()) and not tool.fresh  # One that raised may have left anything.
-            return _checked(tool, process_pool.outcome(tool, guard.frame(said)))
+            failure = await _wait_for_work(tool, work, timeout_s, cut)
+            if isinstance(failure, Failed):
+                return failure
+            answer = work.result()
+            reusable = (
+                bool({"done", "failed"} & answer.keys()) and not tool.needs_fresh_process
+            )  # One that raised may have left anything.
+            return _validated_outcome(tool, process_pool.outcome_of_answer(tool, guard.redact_frame(answer)))
         finally:
-            self._processes.give(child, kept=kept)
+            self._processes.release_process(child, kept=reusable)
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return ()
-        return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+        return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
-    async def get(self, url: str, address: str, max_bytes: int, seen: Seen | None = None) -> Response | Unanswered:
+    async def get(
+        self, url: str, address: str, max_bytes: int, seen: AnswerProgress | None = None
+    ) -> Response | Unanswered:
         """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
         parts = urlsplit(url)
         try:
@@ -229,10 +253,10 @@ class Workbench:
             return Unanswered(str(error), sent=False)
         headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
         request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
-        return await self._send(request, max_bytes, seen)
+        return await self._send_request(request, max_bytes, seen)
 
     async def post_json(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], seen: Seen | None = None
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], seen: AnswerProgress | None = None
     ) -> Response | Unanswered:
         """POST to an address that the operator configured."""
         try:
@@ -241,7 +265,7 @@ class Workbench:
             )
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        return await self._send(request, MAX_ANSWER_BYTES, seen)
+        return await self._send_request(request, MAX_ANSWER_BYTES, seen)
 
     async def post_to(
         self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
@@ -256,15 +280,17 @@ class Workbench:
         request = self._http.build_request(
             "POST", target, content=body, headers={**headers, "host": parts.netloc}, extensions=extensions
         )
-        return await self._send(request, max_bytes)
+        return await self._send_request(request, max_bytes)
 
-    async def _send(self, request: httpx.Request, max_bytes: int, seen: Seen | None = None) -> Response | Unanswered:
-        seen = seen or Seen()
+    async def _send_request(
+        self, request: httpx.Request, max_bytes: int, seen: AnswerProgress | None = None
+    ) -> Response | Unanswered:
+        seen = seen or AnswerProgress()
         seen.bytes = None
         try:
             response = await self._http.send(request, stream=True)
             try:
-                return await _bounded(response, max_bytes, seen)
+                return await _read_bounded(response, max_bytes, seen)
             finally:
                 await response.aclose()
         except _NOT_SENT as error:
@@ -276,7 +302,9 @@ class Workbench:
             return Unanswered(f"{broke}{type(error).__name__}: {error}"[:200], sent=True, partial=begun)
 
 
-async def _within(tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: Cut) -> Failed | None:
+async def _wait_for_work(
+    tool: RegisteredTool, work: "asyncio.Future[Any]", timeout_s: float, cut: Cut
+) -> Failed | None:
     """Wait for the work; None when it is done, else why it was ended."""
     cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
     waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
@@ -284,7 +312,7 @@ async def _within(tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut
     try:
         await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         took_s = asyncio.get_running_loop().time() - began
-        if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), Blocked)):
+        if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), ToolBlocked)):
             # Nothing interrupted it: its owner has to know.
             meaning = "every other call of this process stood still, its timeout could not end it"
             times: dict[str, Any] = {"took_ms": int(took_s * 1000), "may_take_ms": int(timeout_s * 1000)}
@@ -292,40 +320,42 @@ async def _within(tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut
         if work.done():
             return None
     finally:
-        await _end(tool, waiting)
+        await _cancel_work(tool, waiting)
     if cut is not None and cut.is_set():
-        what = "the task was halted while the tool ran"
-        return Failed("halted", what, "an operator must lift the halt", effect="unknown")
+        message = "the task was halted while the tool ran"
+        return Failed("halted", message, "an operator must lift the halt", effect="unknown")
     # The row's bound cut it, or the rest of the step's time: only in the first case a higher bound helps.
     knob = timeout_s * 1000 >= tool.spec.timeout_ms
     hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
-    what = f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms"
-    return Failed("timeout", what, hint, transient=True, effect="unknown")
+    message = f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms"
+    return Failed("timeout", message, hint, transient=True, effect="unknown")
 
 
-async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
+async def _cancel_work(tool: RegisteredTool, waiting: set[asyncio.Future[Any]]) -> None:
     """Cancel the work. A tool that ignores it goes on beside, without its call; its owner has to know."""
     for future in waiting:
         future.cancel()
-    done, left = await asyncio.wait(waiting, timeout=BLOCKED_S)
+    done, running = await asyncio.wait(waiting, timeout=BLOCKED_S)
     for future in done:
         _ = future.cancelled() or future.exception()  # Retrieved, so that asyncio does not warn.
-    if left:
+    if running:
         meaning = "its time is over and it was cancelled, and it runs on beside the calls that follow"
         log.error("tool_goes_on", tool=tool.spec.name, meaning=meaning, todo="let CancelledError through")
 
 
-async def _kept_in(name: str, run: Run, arguments: Arguments, call: Call) -> Done | Failed:
+async def _contain_exit(name: str, run: Run, arguments: Arguments, call: Call) -> Done | Failed:
     """A tool that calls exit() ends itself, and not the process: every other call would end with it, again at each
     delivery of this one."""
     try:
-        with code_of(name):
+        with mark_code_of(name):
             return await cast("Awaitable[Done | Failed]", run(arguments, call))
     except SystemExit as error:
         raise RuntimeError(f"the tool called exit({error.code!r})").with_traceback(error.__traceback__) from None
 
 
-def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float, guard: Guard) -> Done | Failed:
+def _outcome_of_work(
+    tool: RegisteredTool, work: "asyncio.Future[Done | Failed]", blocks_s: float, guard: SecretGuard
+) -> Done | Failed:
     """The outcome of an async tool. One that raises, or returns something else, has a bug: its traceback is logged.
 
     It may have changed the world before that: the outcome of a write is unknown. Its exception may name secrets, so
@@ -334,24 +364,24 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float,
     name = tool.spec.name
     error = asyncio.CancelledError() if work.cancelled() else work.exception()
     if error is None:
-        return _checked(tool, work.result())
-    where = _place(error)
+        return _validated_outcome(tool, work.result())
+    where = _line_of_error(error)
     trace: dict[str, Any] = {"exc_info": error}
     if guard.has_any:
-        trace = {"traceback": guard.text("".join(traceback.format_exception(error)))}
-    if isinstance(error, Blocked):
+        trace = {"traceback": guard.redact_text("".join(traceback.format_exception(error)))}
+    if isinstance(error, ToolBlocked):
         meaning = "every other call of this process stood still; it was interrupted"
-        told: dict[str, Any] = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
-        log.error("tool_blocks", tool=name, **trace, **told)
-        what = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
-        what += f" ({where})" if where else ""
-        return Failed("tool_blocks", what, f"whoever wrote the tool must mend it: {MEND}", effect="unknown")
-    what = guard.text(f"{type(error).__name__}: {error}")[:500]
-    log.error("tool_raised", tool=name, error=what, where=where, **trace)
-    return process_pool.raised(tool, type(error).__name__, where)
+        details: dict[str, Any] = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
+        log.error("tool_blocks", tool=name, **trace, **details)
+        message = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
+        message += f" ({where})" if where else ""
+        return Failed("tool_blocks", message, f"whoever wrote the tool must mend it: {MEND}", effect="unknown")
+    message = guard.redact_text(f"{type(error).__name__}: {error}")[:500]
+    log.error("tool_raised", tool=name, error=message, where=where, **trace)
+    return process_pool.raised_failure(tool, type(error).__name__, where)
 
 
-def _checked(tool: Tool, said: object) -> Done | Failed:
+def _validated_outcome(tool: RegisteredTool, said: object) -> Done | Failed:
     """The returned outcome; a failure when it is none."""
     wrong = f"a {type(said).__name__} where Done or Failed is due"
     if isinstance(said, Done):
@@ -360,7 +390,7 @@ def _checked(tool: Tool, said: object) -> Done | Failed:
         wrong = f"Done of a {type(said.text).__name__} where a text is due"
     elif isinstance(said, Failed):
         try:
-            Failure.of(said.code, said.message, said.hint)
+            Failure.from_text(said.code, said.message, said.hint)
             if said.effect in get_args(Effect):
                 return said
             wrong = "Failed whose effect is neither `none` nor `unknown`"
@@ -369,12 +399,12 @@ def _checked(tool: Tool, said: object) -> Done | Failed:
     return process_pool.no_outcome(tool, wrong)
 
 
-def _place(error: BaseException) -> str:
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__]
+def _line_of_error(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
 
 
-async def _bounded(response: httpx.Response, max_bytes: int, seen: Seen) -> Response:
+async def _read_bounded(response: httpx.Response, max_bytes: int, seen: AnswerProgress) -> Response:
     # Raw bytes: a compressed body could unfold into anything, and none was asked for.
     encoding = response.headers.get("content-encoding", "identity")
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,9 +1,9 @@
 """Processes for plain tools (`def run`): one that blocks there blocks no other call, and can be killed.
 
-Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
-same tool and tenant; it is killed, with all that it started, when its call is over before it is. Between calls it
-stands still. The caller of `take` holds a place for it (`Workbench.plain`): idle processes end before there are more of
-them than places. Each is behind the walls of the sandbox (sandbox/).
+Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next
+of the same tool and tenant; it is killed, with all that it started, when its call is over before it is.
+Between calls it stands still. The caller of `acquire_process` holds a place for it (`ToolRunner.plain`): idle
+processes end before there are more of them than places. Each is behind the walls of the sandbox (sandbox/).
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from typing import Any
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead.tools.process_frames import frame_of_call
-from bulkhead_services.tool_executor.registry import Tool
+from bulkhead_services.tool_executor.registry import RegisteredTool
 from bulkhead_services.tool_executor.sandbox import container
-from bulkhead_services.tool_executor.sandbox.plan import Cell
+from bulkhead_services.tool_executor.sandbox.plan import SandboxCell
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
-from bulkhead_services.tool_executor.sandbox.watch import Noise, taken
+from bulkhead_services.tool_executor.sandbox.watch import ToolOutputPipe, measure_usage
 from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
 
 log = Log("tools")
@@ -43,36 +43,36 @@ SWEEPS = 64
 """How often descendants of a process are looked for, while those that are found start more."""
 
 
-def hide() -> None:
+def hide_from_tools() -> None:
     """Keep this process's environment, memory and files (/proc/PID, ptrace) from its tools' processes, which run as the
     same user. Root sees them all the same, where it has CAP_SYS_PTRACE, CAP_SYS_ADMIN or CAP_PERFMON."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-class Child:
+class ToolProcess:
     """One process. tenant: it runs calls of this tenant alone, since a tool keeps globals, cookies and files."""
 
-    def __init__(self, tool: Tool, tenant: str, cell: Cell, image: str = "") -> None:
+    def __init__(self, tool: RegisteredTool, tenant: str, cell: SandboxCell, image: str = "") -> None:
         """Raises OSError: no process, or no file, can be had."""
         self.tool, self.tenant, self.cell = tool, tenant, cell
         self.exceeded = ""
         ours, theirs = socket.socketpair()
-        read, write = os.pipe()
-        self._noise = Noise(read)
+        read_end, write_end = os.pipe()
+        self._noise = ToolOutputPipe(read_end)
         try:
             # -P: the folder of the program is none of the tool's. A session of its own: what it starts ends with it.
             program = [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())]
             if cell.container:
-                program = container.command(image, cell.container, cell.plan)
+                program = container.start_command(image, cell.container, cell.plan)
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
                 program,
                 pass_fds=() if cell.container else [theirs.fileno()],
                 stdin=theirs.fileno() if cell.container else subprocess.DEVNULL,
-                stdout=theirs.fileno() if cell.container else write,
-                stderr=write,
+                stdout=theirs.fileno() if cell.container else write_end,
+                stderr=write_end,
                 start_new_session=True,
-                env=container.environment() if cell.container else cell.environment(),
+                env=container.client_environment() if cell.container else cell.build_environment(),
                 cwd=cell.folder.parent,
             )
         except OSError:
@@ -81,7 +81,7 @@ class Child:
             raise
         finally:
             theirs.close()
-            os.close(write)
+            os.close(write_end)
         self._socket = ours
         self._swept = False
         self._writer: asyncio.StreamWriter | None = None
@@ -91,23 +91,23 @@ class Child:
         """Its first word, once the tool is imported. Raises what GONE names."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
         self._noise.start()
-        code = str(self.tool.wasm) if self.tool.wasm else ""
+        code = str(self.tool.wasm_file) if self.tool.wasm_file else ""
         frame = {
             "path": sys.path,
-            "module": self.tool.module,
-            "function": self.tool.function,
+            "module": self.tool.module_name,
+            "function": self.tool.function_name,
             "wasm": code,
             "confine": self.cell.plan,
         }
         if self.cell.container:
             # Where it lies is told by its image.
-            frame = {"path": [], "module": self.tool.module, "function": self.tool.function}
-        return await self.ask(frame)
+            frame = {"path": [], "module": self.tool.module_name, "function": self.tool.function_name}
+        return await self.exchange_frame(frame)
 
-    async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
+    async def exchange_frame(self, frame: dict[str, Any]) -> dict[str, Any]:
         """The answer to one frame. Raises what GONE names."""
         assert self._writer is not None
-        self._noise.refill()
+        self._noise.reset_allowance()
         body = json.dumps(frame).encode()
         self._writer.write(HEAD.pack(len(body)) + body)
         await self._writer.drain()
@@ -115,14 +115,14 @@ class Child:
         if size > MAX_FRAME_BYTES:
             raise ConnectionError(f"it answered with {size} bytes")
         try:
-            found = json.loads(await self._reader.readexactly(size))
+            answer = json.loads(await self._reader.readexactly(size))
         except ValueError as error:
             raise ConnectionError(f"it answered with what is no JSON: {error}") from error
-        if not isinstance(found, dict):
+        if not isinstance(answer, dict):
             raise ConnectionError("it answered with what is no frame")
-        return found
+        return answer
 
-    def ended(self) -> int | None:
+    def poll_exit_code(self) -> int | None:
         """Its exit code, if it has ended; then what it has started ends, too."""
         code = self._popen.poll()
         if code is not None:
@@ -133,13 +133,13 @@ class Child:
         """Wait for its end, which is near: its exit code."""
         return self._popen.wait()
 
-    def kill(self) -> None:
+    def kill_tree(self) -> None:
         """End it, and all that it started."""
         if self._popen.returncode is None:  # Else its number may be another's by now.
-            for one in self.freeze():
-                _kill(one, signal.SIGKILL)
+            for pid in self.freeze_tree():
+                _send_signal(pid, signal.SIGKILL)
             if self.cell.container:
-                container.end(self.cell.container)
+                container.end_container(self.cell.container)
         self._end_group()
         self._noise.close()
         if self._writer is not None:
@@ -147,34 +147,34 @@ class Child:
         else:
             self._socket.close()
 
-    def freeze(self) -> set[int]:
+    def freeze_tree(self) -> set[int]:
         """Stop it and all that it started: what stands still starts no more, and keeps its place below this process
         when it loses its parent. Returns what it started."""
-        _kill(self.pid, signal.SIGSTOP)
-        known: set[int] = set()
+        _send_signal(self.pid, signal.SIGSTOP)
+        frozen: set[int] = set()
         for _ in range(SWEEPS):
-            if not (found := _below(self.pid) - known):
+            if not (started := _descendants(self.pid) - frozen):
                 break
-            for one in found:
-                _kill(one, signal.SIGSTOP)
-            known |= found
-        return known
+            for pid in started:
+                _send_signal(pid, signal.SIGSTOP)
+            frozen |= started
+        return frozen
 
-    def thaw(self) -> None:
+    def thaw_tree(self) -> None:
         """Let it go on, with all that it left behind."""
-        for one in (*_below(self.pid), self.pid):
-            _kill(one, signal.SIGCONT)
+        for pid in (*_descendants(self.pid), self.pid):
+            _send_signal(pid, signal.SIGCONT)
 
-    async def watch(self) -> None:
+    async def enforce_limits(self) -> None:
         """End it when it, with all that it started, takes more memory or disk than it may."""
         plan = self.cell.plan
         while not self.exceeded and not self.cell.container:
             await asyncio.sleep(WATCH_S)
-            memory, disk = await asyncio.to_thread(taken, {self.pid, *_below(self.pid)}, self.cell.folder)
+            memory, disk = await asyncio.to_thread(measure_usage, {self.pid, *_descendants(self.pid)}, self.cell.folder)
             for name, had, most in (("memory", memory, plan["memory_bytes"]), ("disk", disk, plan["disk_bytes"])):
                 if had > most:
                     self.exceeded = f"{had >> 20} MiB of {name}, and may take {most >> 20}"
-                    self.kill()
+                    self.kill_tree()
                     return
 
     def _end_group(self) -> None:
@@ -184,123 +184,129 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def _kill(pid: int, number: signal.Signals) -> None:
+def _send_signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
-def _below(pid: int) -> set[int]:
+def _descendants(pid: int) -> set[int]:
     """All descendants of a process; none where the kernel does not tell (it is not Linux)."""
-    found: set[int] = set()
+    pids: set[int] = set()
     look = [pid]
     while look:
         for file in Path(f"/proc/{look.pop()}/task").glob("*/children"):
             with suppress(OSError):
-                more = {int(one) for one in file.read_text().split()} - found
-                found |= more
-                look += more
-    return found
+                children = {int(child) for child in file.read_text().split()} - pids
+                pids |= children
+                look += children
+    return pids
 
 
-class Processes:
+class ToolProcessPool:
     """The processes of this replica."""
 
     def __init__(self, most: int, sandbox: Sandbox) -> None:
         self._most, self._used, self._sandbox = most, 0, sandbox
-        self._idle: list[Child] = []
-        self._dying: list[Child] = []
+        self._idle: list[ToolProcess] = []
+        self._dying: list[ToolProcess] = []
 
-    async def take(self, tool: Tool, tenant: str) -> Child | Failed:
+    async def acquire_process(self, tool: RegisteredTool, tenant: str) -> ToolProcess | Failed:
         """A process for one call of this tool: give it back. Nothing has been done where there is none."""
         self._used += 1
-        found: Child | Failed | None = None
+        process: ToolProcess | Failed | None = None
         try:
-            found = self._waiting(tool, tenant) or await self._started(tool, tenant)
-            return found
+            process = self._take_idle(tool, tenant) or await self._start_process(tool, tenant)
+            return process
         finally:
-            if not isinstance(found, Child):
+            if not isinstance(process, ToolProcess):
                 self._used -= 1
 
-    def give(self, child: Child, *, kept: bool) -> None:
+    def release_process(self, child: ToolProcess, *, kept: bool) -> None:
         """It is not used any more. kept: its call is over, and it waits for the next."""
-        if kept and not child.cell.container and child.ended() is None:
-            child.freeze()
+        if kept and not child.cell.container and child.poll_exit_code() is None:
+            child.freeze_tree()
             self._idle.append(child)
         else:
-            self._end(child)
+            self._kill_process(child)
         self._used -= 1
 
     async def close(self) -> None:
         """End them all."""
         while self._idle:
-            self._end(self._idle.pop())
-        await asyncio.gather(*(asyncio.to_thread(one.reap) for one in self._dying))
-        for one in self._dying:
-            one.cell.close()
+            self._kill_process(self._idle.pop())
+        await asyncio.gather(*(asyncio.to_thread(child.reap) for child in self._dying))
+        for child in self._dying:
+            child.cell.close()
 
-    def _waiting(self, tool: Tool, tenant: str) -> Child | None:
-        for child in [one for one in self._idle if (one.tool.spec.name, one.tenant) == (tool.spec.name, tenant)]:
+    def _take_idle(self, tool: RegisteredTool, tenant: str) -> ToolProcess | None:
+        for child in [
+            candidate
+            for candidate in self._idle
+            if (candidate.tool.spec.name, candidate.tenant) == (tool.spec.name, tenant)
+        ]:
             self._idle.remove(child)
-            if child.ended() is None:
-                child.thaw()
+            if child.poll_exit_code() is None:
+                child.thaw_tree()
                 return child
-            self._end(child)
+            self._kill_process(child)
         return None
 
-    async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
+    async def _start_process(self, tool: RegisteredTool, tenant: str) -> ToolProcess | Failed:
         while self._idle and self._used + len(self._idle) > self._most:
-            self._end(self._idle.pop(0))  # One of another tool or tenant, idle the longest.
-        self._reap()
-        cell: Cell | None = None
+            self._kill_process(self._idle.pop(0))  # One of another tool or tenant, idle the longest.
+        self._reap_ended()
+        cell: SandboxCell | None = None
         try:
-            cell = await asyncio.to_thread(self._sandbox.cell, tool.row)
-            child = Child(tool, tenant, cell, self._sandbox.image)
+            cell = await asyncio.to_thread(self._sandbox.make_cell, tool.row)
+            child = ToolProcess(tool, tenant, cell, self._sandbox.image)
         except OSError as error:
             if cell is not None:
                 cell.close()
-            return self._unready(tool, f"cannot be had: {error.strerror}", transient=True)
+            return self._unready_failure(tool, f"cannot be had: {error.strerror}", transient=True)
         first: dict[str, Any] = {}
         try:
             async with asyncio.timeout(START_S):
                 first = await child.open()
         except TimeoutError:
-            return self._unready(tool, f"was not ready within {START_S:.0f} s", transient=True)
+            return self._unready_failure(tool, f"was not ready within {START_S:.0f} s", transient=True)
         except GONE:
-            return self._unready(tool, "ended before it was ready", transient=True)
+            return self._unready_failure(tool, "ended before it was ready", transient=True)
         finally:
             if not first.get("ready"):
-                self._end(child)
+                self._kill_process(child)
         if "unconfined" in first:
-            return self._unready(tool, f"could not put up its walls: {first['unconfined']}", transient=True)
+            return self._unready_failure(tool, f"could not put up its walls: {first['unconfined']}", transient=True)
         if "raised" in first:
             log.error("tool_not_imported", tool=tool.spec.name, traceback=first["raised"]["trace"])
-            return self._unready(tool, f"could not be imported: it raised {first['raised']['kind']}", transient=False)
+            return self._unready_failure(
+                tool, f"could not be imported: it raised {first['raised']['kind']}", transient=False
+            )
         return child
 
     @staticmethod
-    def _unready(tool: Tool, why: str, *, transient: bool) -> Failed:
+    def _unready_failure(tool: RegisteredTool, why: str, *, transient: bool) -> Failed:
         log.error("tool_process_unready", tool=tool.spec.name, why=why)
         hint = "whoever owns the tool must look at the log of tool_executor"
         return Failed("not_started", f"the process of {tool.spec.name} {why}", hint, transient=transient)
 
-    def _end(self, child: Child) -> None:
-        child.kill()
+    def _kill_process(self, child: ToolProcess) -> None:
+        child.kill_tree()
         self._dying.append(child)
 
-    def _reap(self) -> None:
-        for one in [one for one in self._dying if one.ended() is not None]:
+    def _reap_ended(self) -> None:
+        for one in [one for one in self._dying if one.poll_exit_code() is not None]:
             self._dying.remove(one)
             one.cell.close()
 
 
-async def call(child: Child, arguments: Arguments, given: Call, *, check: bool = False) -> dict[str, Any]:
+async def call_process(child: ToolProcess, arguments: Arguments, given: Call, *, check: bool = False) -> dict[str, Any]:
     """The process's answer to a call, or whether it was made; `{"ended": how}` when it ends instead."""
-    watching = asyncio.ensure_future(child.watch())
+    watching = asyncio.ensure_future(child.enforce_limits())
     try:
         frame = {"arguments": dict(arguments), "call": frame_of_call(given)}
-        return await child.ask(frame | ({"check": True} if check else {}))
+        return await child.exchange_frame(frame | ({"check": True} if check else {}))
     except GONE:
-        child.kill()  # A process that closed only its socket is of no use any more.
+        child.kill_tree()  # A process that closed only its socket is of no use any more.
         code = await asyncio.to_thread(child.reap)
         if child.exceeded:
             return {"exceeded": child.exceeded}
@@ -309,20 +315,20 @@ async def call(child: Child, arguments: Arguments, given: Call, *, check: bool =
         watching.cancel()
 
 
-def raised(tool: Tool, kind: str, where: str) -> Failed:
+def raised_failure(tool: RegisteredTool, kind: str, where: str) -> Failed:
     """The failure of a tool that raised. Its exception may name secrets: the agent reads its kind and line alone."""
-    what = f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}"
+    message = f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}"
     hint = "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect"
-    return Failed(BUG, what, hint, transient=True, effect="unknown")
+    return Failed(BUG, message, hint, transient=True, effect="unknown")
 
 
-def no_outcome(tool: Tool, what: str) -> Failed:
+def no_outcome(tool: RegisteredTool, what: str) -> Failed:
     """The failure of a tool that returned something else than an outcome."""
     hint = "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs"
     return Failed(BUG, f"{tool.spec.name} returned {what}", hint, effect="unknown")
 
 
-def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
+def outcome_of_answer(tool: RegisteredTool, said: dict[str, Any]) -> Done | Failed:
     """The outcome in a process's answer."""
     name = tool.spec.name
     if "done" in said:
@@ -333,14 +339,14 @@ def outcome(tool: Tool, said: dict[str, Any]) -> Done | Failed:
         error = said["raised"]
         where, traceback = error["where"], error["trace"]
         log.error("tool_raised", tool=name, error=f"{error['kind']}: {error['text']}", where=where, traceback=traceback)
-        return raised(tool, error["kind"], error["where"])
+        return raised_failure(tool, error["kind"], error["where"])
     if "exceeded" in said:
         log.error("tool_exceeded", tool=name, what=said["exceeded"])
         hint = "ask for less; an operator may raise BULKHEAD_TOOL_MEMORY_MIB or BULKHEAD_TOOL_DISK_MIB"
         return Failed("sandbox_limit", f"{name} was ended: it took {said['exceeded']}", hint, effect="unknown")
     if "ended" in said:
         log.error("tool_process_ended", tool=name, how=said["ended"])
-        what = f"the process of {name} ended {said['ended']} before it answered"
+        message = f"the process of {name} ended {said['ended']} before it answered"
         hint = "whoever wrote the tool must look why; other calls went on"
-        return Failed(BUG, what, hint, transient=True, effect="unknown")
+        return Failed(BUG, message, hint, transient=True, effect="unknown")
     return no_outcome(tool, f"a {said.get('returned', '?')} where Done or Failed is due")

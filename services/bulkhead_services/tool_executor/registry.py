@@ -17,7 +17,7 @@ from pathlib import Path
 import jsonschema_rs
 
 from bulkhead.tools.api import Arguments, Failed, Run
-from bulkhead.tools.catalog import ToolRow, row_of, rows
+from bulkhead.tools.catalog import ToolRow, row_of, tool_rows
 from bulkhead.tools.decorator import check_of, declaration_of, run_of
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
@@ -39,7 +39,7 @@ RUN_PYTHON, RUN_WASM = "run_python", "run_wasm"
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class RegisteredTool:
     """A declared tool with its function."""
 
     row: ToolRow
@@ -55,33 +55,34 @@ class Tool:
     """Arguments that only the call of a delegated step may carry."""
 
     @property
-    def plain(self) -> bool:
-        """Whether it gets a process of its own (process_pool.py): a plain `def`, and an `async def` that declares an
-        isolation; any other `async def` runs in the executor's loop, with the executor's rights."""
+    def is_plain(self) -> bool:
+        """True when it gets a process of its own (process_pool.py): a plain `def`, and an `async def` that declares an
+        isolation; any other `async def` runs in the executor's loop, with the executor's rights.
+        """
         return not inspect.iscoroutinefunction(self.run) or self.spec.isolation != "none"
 
     @property
-    def wasm(self) -> Path | None:
+    def wasm_file(self) -> Path | None:
         """The file of a tool that is WebAssembly."""
         return self.run.args[0] if isinstance(self.run, partial) else None
 
     @property
-    def fresh(self) -> bool:
-        """Whether each call has a new process: nothing that one call's code left behind meets the next."""
+    def needs_fresh_process(self) -> bool:
+        """True when each call has a new process: nothing that one call's code left behind meets the next."""
         return not self.row.pack and self.spec.name in (RUN_PYTHON, RUN_WASM)
 
     @property
     def is_wasm(self) -> bool:
-        """Whether what it runs for a caller is WebAssembly: its own file, or (of this house alone) what is sent."""
-        return self.wasm is not None or (not self.row.pack and self.spec.name == RUN_WASM)
+        """True when what it runs for a caller is WebAssembly: its own file, or (of this house alone) what is sent."""
+        return self.wasm_file is not None or (not self.row.pack and self.spec.name == RUN_WASM)
 
     @property
-    def module(self) -> str:
+    def module_name(self) -> str:
         """The module of its function."""
-        return _module(self.row)
+        return _module_name(self.row)
 
     @property
-    def function(self) -> str:
+    def function_name(self) -> str:
         """The name of a decorated function in it; "" for `run`."""
         return self.row.function.partition(":")[2]
 
@@ -97,80 +98,87 @@ class Tool:
             # JSON can name half a character (\ud800); no request, file or store that a tool uses can hold one.
             json.dumps(arguments, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            return self._unfit("the arguments hold half a character (a lone \\ud800 to \\udfff)")
+            return self._bad_arguments("the arguments hold half a character (a lone \\ud800 to \\udfff)")
         except (ValueError, RecursionError) as error:
-            return self._unfit(f"the arguments are not JSON: {error}")
+            return self._bad_arguments(f"the arguments are not JSON: {error}")
         if not isinstance(arguments, dict):
-            return self._unfit("the arguments must be one JSON object")
-        found: list[str] = []
+            return self._bad_arguments("the arguments must be one JSON object")
+        problems: list[str] = []
         for unfit in self.schema.iter_errors(arguments):
             where = ".".join(str(part) for part in unfit.instance_path) or "arguments"
-            found.append(f"{where}: {unfit.message[:200]}")
-            if len(found) == MAX_ARGUMENT_ERRORS:
+            problems.append(f"{where}: {unfit.message[:200]}")
+            if len(problems) == MAX_ARGUMENT_ERRORS:
                 break
-        return self._unfit("; ".join(found)) if found else arguments
+        return self._bad_arguments("; ".join(problems)) if problems else arguments
 
-    def _unfit(self, message: str) -> Failure:
+    def _bad_arguments(self, message: str) -> Failure:
         hint = f"send one JSON object that fits {self.spec.parameters_json}"
-        return Failure.of("bad_arguments", message, hint)
+        return Failure.from_text("bad_arguments", message, hint)
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class ToolRegistry:
     """tools: those that can run here, by name; refused: of these, those that may not be called now. Why the others
-    cannot is told by `why_not`. The tools of MCP servers change while it is used (mcp/tools.py)."""
+    cannot is told by `why_unavailable`. The tools of MCP servers change while it is used (mcp/tools.py).
+    """
 
-    tools: dict[str, Tool]
+    tools: dict[str, RegisteredTool]
     unconfigured: dict[str, ToolRow]
     elsewhere: dict[str, str]
     refused: dict[str, Failure] = field(default_factory=dict)
 
-    def find(self, name: str) -> Tool | None:
+    def find_tool(self, name: str) -> RegisteredTool | None:
         """The tool, if it can run here."""
         return self.tools.get(name) if name not in self.refused else None
 
-    def why_not(self, name: str) -> Failure:
+    def why_unavailable(self, name: str) -> Failure:
         """Why a name is no tool here."""
         if name in self.refused:
             return self.refused[name]
         if name in self.elsewhere:
-            what = f"{name} is not served here but by {self.elsewhere[name]}"
-            return Failure.of("unknown_tool", what, f"send it to {self.elsewhere[name]}")
+            message = f"{name} is not served here but by {self.elsewhere[name]}"
+            return Failure.from_text("unknown_tool", message, f"send it to {self.elsewhere[name]}")
         if name in self.unconfigured:
             row = self.unconfigured[name]
             missing = f"{', '.join(row.requires)} in BULKHEAD_TOOL_SETTINGS"
             if not row.pack:
                 missing = ", ".join(f"BULKHEAD_{name.upper()}" for name in row.requires)
-            return Failure.of("not_configured", f"{name} is switched off here", f"an operator must set {missing}")
-        return Failure.of("unknown_tool", f"there is no tool {name!r}", f"use one of: {', '.join(sorted(self.tools))}")
+            return Failure.from_text(
+                "not_configured", f"{name} is switched off here", f"an operator must set {missing}"
+            )
+        return Failure.from_text(
+            "unknown_tool", f"there is no tool {name!r}", f"use one of: {', '.join(sorted(self.tools))}"
+        )
 
 
-def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None = None) -> Registry:
+def load_registry(configured: Collection[str] = (), declared: Collection[ToolRow] | None = None) -> ToolRegistry:
     """All tools of this service. Raises ValueError when a row has no function."""
-    tools: dict[str, Tool] = {}
+    tools: dict[str, RegisteredTool] = {}
     unconfigured: dict[str, ToolRow] = {}
     elsewhere: dict[str, str] = {}
-    for row in rows() if declared is None else declared:
+    for row in tool_rows() if declared is None else declared:
         name = row.spec.name
         if row.built_in or row.spec.served_by != "tool_executor":
             elsewhere[name] = "worker" if row.built_in else row.spec.served_by
             continue
         schema = jsonschema_rs.Draft202012Validator(json.loads(row.spec.parameters_json), validate_formats=True)
-        tool = Tool(row, _function(row), schema, _check(row))
+        tool = RegisteredTool(row, _function_of_row(row), schema, _check_of_row(row))
         if set(row.requires) <= set(configured):
             tools[name] = tool
         else:
             unconfigured[name] = row
-    return Registry(tools, unconfigured, elsewhere)
+    return ToolRegistry(tools, unconfigured, elsewhere)
 
 
-def _function(row: ToolRow) -> Run:
-    name, module = row.spec.name, _module(row)
-    if (code := _wasm(row)) is not None:
+def _function_of_row(row: ToolRow) -> Run:
+    name, module = row.spec.name, _module_name(row)
+    if (code := _wasm_file(row)) is not None:
         return partial(wasm.run_file, code)
     try:
-        found = importlib.import_module(module)
-        run: Run = _declared(row, getattr(found, row.function.partition(":")[2])) if row.function else found.run
+        imported = importlib.import_module(module)
+        run: Run = (
+            _declared_function(row, getattr(imported, row.function.partition(":")[2])) if row.function else imported.run
+        )
     except ModuleNotFoundError as error:
         if row.pack and error.name != module:  # The tool is there; what it imports is not.
             raise ValueError(f"{module}: {error}; install what the pack needs where tool_executor runs") from error
@@ -182,24 +190,24 @@ def _function(row: ToolRow) -> Run:
     # A plain decorator around an `async def` hides it: its outcome would be a coroutine that is never awaited.
     hides = inspect.iscoroutinefunction(inspect.unwrap(run)) if callable(run) else False
     if not inspect.isfunction(run) or inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run) or hides:
-        what = "a plain function around an `async def`" if hides else f"a {type(run).__name__}, or yields"
-        raise _no_function(name, module, TypeError(f"its run is {what}"))
+        kind = "a plain function around an `async def`" if hides else f"a {type(run).__name__}, or yields"
+        raise _no_function(name, module, TypeError(f"its run is {kind}"))
     return run
 
 
-def _check(row: ToolRow) -> Run | None:
+def _check_of_row(row: ToolRow) -> Run | None:
     if not row.check:
         return None
-    found = importlib.import_module(_module(row))
-    return check_of(getattr(found, row.function.partition(":")[2], None))
+    imported = importlib.import_module(_module_name(row))
+    return check_of(getattr(imported, row.function.partition(":")[2], None))
 
 
-def _declared(row: ToolRow, function: object) -> Run:
+def _declared_function(row: ToolRow, function: object) -> Run:
     """The function of a row that was exported from it. Raises ValueError where the two say different things: what the
     signer and policies read of the tool would not be what runs."""
     declared = declaration_of(function)
-    told = row_of(row.spec.name, declared.row, row.pack) if declared is not None else None
-    if told != row:
+    declared_row = row_of(row.spec.name, declared.row, row.pack) if declared is not None else None
+    if declared_row != row:
         raise ValueError(
             f"{row.pack}: tools.yaml and the code of {row.spec.name} ({row.function}) say different things; run "
             f"`bulkhead tools export {row.pack}` and install the package again wherever it is used"
@@ -207,12 +215,12 @@ def _declared(row: ToolRow, function: object) -> Run:
     return run_of(function)
 
 
-def _wasm(row: ToolRow) -> Path | None:
+def _wasm_file(row: ToolRow) -> Path | None:
     folder = Path(str(files(row.pack or f"{__package__}.tools")))
     return next((file for kind in ("wasm", "wat") if (file := folder / f"{row.spec.name}.{kind}").is_file()), None)
 
 
-def _module(row: ToolRow) -> str:
+def _module_name(row: ToolRow) -> str:
     if row.function:
         return row.function.partition(":")[0]
     return f"{row.pack or f'{__package__}.tools'}.{row.spec.name}"

@@ -6,21 +6,21 @@ In: a tool's outcome and the attempts that it took. Out: ToolCallReplied, its co
 from dataclasses import dataclass
 
 from bulkhead.flow.content import summarise
-from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry import metrics, names
 from bulkhead.tools.api import Done, Failed
-from bulkhead.tools.results import harmless, sensitive
+from bulkhead.tools.results import find_sensitive_kinds, without_sensitive
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from bulkhead_services.tool_executor.registry import Tool
+from bulkhead_services.tool_executor.registry import RegisteredTool
 
 OBSERVER = "tool_executor"
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
+class CallAttempts:
     """The last attempt's outcome, how many were made, whether any may have changed the world without saying so, and the
     price of all of them."""
 
@@ -31,15 +31,17 @@ class Attempts:
 
     @property
     def usage(self) -> Usage:
-        """What they used."""
+        """Usage of all of them."""
         return Usage(tool_calls=self.made, cost_usd_micros=self.cost_usd_micros)
 
 
-def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:
+def unsuccessful_reply(
+    request: ToolCallRequested, tool: RegisteredTool, tried: CallAttempts, spent_ms: int
+) -> ToolCallReplied:
     """The reply to a call without a result."""
     failed = tried.outcome
     assert isinstance(failed, Failed)
-    message, hint = harmless(failed.message), harmless(failed.hint)
+    message, hint = without_sensitive(failed.message), without_sensitive(failed.hint)
     if tried.maybe_done:
         metrics.writes_uncertain.add(1, {names.TOOL_NAME: tool.spec.name})
         message = f"{message}; {tool.spec.name} may have been done all the same"
@@ -50,7 +52,7 @@ def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_
         call_id=request.call_id,
         step_id=request.step_id,
         outcome="uncertain" if tried.maybe_done else "failed",
-        failure=Failure.of(failed.code, message, hint),
+        failure=Failure.from_text(failed.code, message, hint),
         standing="failed",
         effect=tool.spec.effect,
         usage=tried.usage,
@@ -58,8 +60,8 @@ def unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_
     )
 
 
-async def succeeded(
-    job: Job[ToolCallRequested], hands: Hands, tool: Tool, tried: Attempts, spent_ms: int
+async def successful_reply(
+    job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, tried: CallAttempts, spent_ms: int
 ) -> ToolCallReplied:
     """The reply with a result, bounded; its content goes to the blobs."""
     done = tried.outcome
@@ -69,46 +71,54 @@ async def succeeded(
     text = raw[:bound].decode("utf-8", "ignore")
     cut = done.truncated or len(raw) > bound
     name, detail = tool.spec.name, f"output_truncated: cut at {bound} bytes"
-    if found := sensitive(text):
-        for kind in found:
+    if sensitive_kinds := find_sensitive_kinds(text):
+        for kind in sensitive_kinds:
             metrics.tool_sensitive.add(1, {names.KIND: kind})
     # The summary stands in messages, for everybody who reads the journal; the content is the agent's alone.
-    content = await hands.blobs.put(job.tenant, text, summary=summarise(harmless(text)) if found else None)
+    content = await hands.blobs.put(
+        job.tenant, text, summary=summarise(without_sensitive(text)) if sensitive_kinds else None
+    )
     step_id = job.request.step_id  # Of its grant, as was looked at before.
     label = Label(sha256=content.sha256, kind="tool_result", source=name, observed_by=OBSERVER, step_id=step_id)
     lacks = [Omission(reason="truncated", what=f"output of {name}", detail=detail)] if cut else []
     if done.missing:
-        told = harmless(done.missing)[: bounds.MAX_REASON_CHARS]
-        lacks.append(Omission(reason="failed_part", what=f"output of {name}", detail=told))
+        reason = without_sensitive(done.missing)[: bounds.MAX_REASON_CHARS]
+        lacks.append(Omission(reason="failed_part", what=f"output of {name}", detail=reason))
     lacks += [
         Omission(
-            reason="pruned", what=f"output of {name}", detail=f"left out: {harmless(one)}"[: bounds.MAX_REASON_CHARS]
+            reason="pruned",
+            what=f"output of {name}",
+            detail=f"left out: {without_sensitive(omitted)}"[: bounds.MAX_REASON_CHARS],
         )
-        for one in done.omitted[: bounds.MAX_OMISSIONS - 2]
+        for omitted in done.omitted[: bounds.MAX_OMISSIONS - 2]
     ]
     return ToolCallReplied(
         call_id=job.request.call_id,
         step_id=job.request.step_id,
         outcome="succeeded",
         content=content,
-        completeness=Completeness.missing(*lacks) if lacks else Completeness(),
-        provenance=(hands.signer.label(label, job.tenant, job.task),),
+        completeness=Completeness.with_omissions(*lacks) if lacks else Completeness(),
+        provenance=(hands.signer.sign_label(label, job.tenant, job.task),),
         effect=tool.spec.effect,
         usage=tried.usage,
         duration_ms=spent_ms,
-        sensitive=found,
+        sensitive=sensitive_kinds,
     )
 
 
-def busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
+def busy_failure(tenant: str, tool: RegisteredTool, places: FairSemaphore) -> Failure:
     """Why a call found no place before its deadline."""
-    kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
-    own = places.share < places.most and places.spent(tenant)
-    which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"
-    what = f"no place became free before the call's deadline: {which} are running"
-    return Failure.of("busy", what, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
+    kind, knob = ("plain tools", "PROCESSES") if tool.is_plain else ("tools", "PLACES")
+    share_spent = places.share < places.most and places.is_at_share(tenant)
+    which = (
+        f"{places.share} {kind} of tenant {tenant} (its share of {places.most})"
+        if share_spent
+        else f"{places.most} {kind}"
+    )
+    message = f"no place became free before the call's deadline: {which} are running"
+    return Failure.from_text("busy", message, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
 
 
-def price(tool: Tool, outcome: Done | Failed) -> int:
-    """What a call costs: nothing where it certainly did nothing."""
+def price_of_call(tool: RegisteredTool, outcome: Done | Failed) -> int:
+    """Price of a call: nothing where it certainly did nothing."""
     return 0 if isinstance(outcome, Failed) and outcome.effect == "none" else tool.row.price_usd_micros

@@ -30,12 +30,12 @@ class Webhook(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _is_one(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
         _ = parts.port  # Raises ValueError where it is none.
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
             raise ValueError("must be an https URL without credentials, e.g. https://hooks.example.org/bulkhead")
-        if any(one.isspace() or not one.isprintable() or one == "\\" for one in url):
+        if any(character.isspace() or not character.isprintable() or character == "\\" for character in url):
             raise ValueError("has blanks, control characters or backslashes in it")
         return url
 
@@ -102,10 +102,10 @@ class Settings(ServiceSettings):
         """See ServiceSettings."""
         missing = sorted(set(self.webhook_events) - set(self.webhooks))
         way = "name its URL and secret in BULKHEAD_WEBHOOKS, or take it out of BULKHEAD_WEBHOOK_EVENTS"
-        return [f"{one} is to be told events and has no webhook: {way}" for one in missing]
+        return [f"{tenant} is to be told events and has no webhook: {way}" for tenant in missing]
 
-    def configured(self) -> frozenset[str]:
+    def configured_names(self) -> frozenset[str]:
         """Names of the settings that tools may require and that are set."""
-        found = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
+        own_settings = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
         code = {"run_python": self.run_python, "run_wasm": self.run_wasm}
-        return frozenset(name for name, value in (found | code | self.tool_settings).items() if value)
+        return frozenset(name for name, value in (own_settings | code | self.tool_settings).items() if value)

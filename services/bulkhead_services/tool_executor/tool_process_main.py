@@ -36,9 +36,9 @@ STDIO = "-"
 
 def main(number: str, parent: str) -> None:
     """See the module's docstring."""
-    _end_with(int(parent))
-    wire = _wire(number)
-    start = _read(wire)
+    _end_with_parent(int(parent))
+    wire = _open_wire(number)
+    start = _read_frame(wire)
     if start is None:
         return
     sys.path[:] = start["path"] or sys.path  # Of a container, what its image says.
@@ -46,48 +46,48 @@ def main(number: str, parent: str) -> None:
     if "confine" in start:
         from bulkhead_services.tool_executor.sandbox.confine import (
             NotConfined,
-            confine,
+            confine_process,
         )  # Lies where the first frame says.
 
         try:
-            report = confine(start["confine"])
+            report = confine_process(start["confine"])
         except NotConfined as error:
-            return _write(wire, {"unconfined": f"{error}"})
-        _end_with(int(parent))  # A process that changes its user forgets with whom it dies.
-    run = _kept_in(lambda: _run_of(start))
-    _write(wire, {"raised": run["raised"]} if "raised" in run else {"ready": True, "report": report})
-    while "raised" not in run and (call := _read(wire)) is not None:
-        _write(wire, _said(run["value"][bool(call.get("check"))], call))
+            return _write_frame(wire, {"unconfined": f"{error}"})
+        _end_with_parent(int(parent))  # A process that changes its user forgets with whom it dies.
+    run = _run_contained(lambda: _run_of(start))
+    _write_frame(wire, {"raised": run["raised"]} if "raised" in run else {"ready": True, "report": report})
+    while "raised" not in run and (call := _read_frame(wire)) is not None:
+        _write_frame(wire, _answer_call(run["value"][bool(call.get("check"))], call))
 
 
-def _function(module: str, name: str) -> tuple[Any, Any]:
-    """What makes a call, and what tells whether one was made."""
-    found = getattr(importlib.import_module(module), name or "run")
+def _import_function(module: str, name: str) -> tuple[Any, Any]:
+    """Function that makes a call, and one that tells whether a call was made."""
+    function = getattr(importlib.import_module(module), name or "run")
     if not name:
-        return found, None
+        return function, None
     from bulkhead.tools.decorator import check_of, run_of  # As below.
 
-    return run_of(found), check_of(found)
+    return run_of(function), check_of(function)
 
 
 def _run_of(start: dict[str, Any]) -> tuple[Any, Any]:
     if not start.get("wasm"):
-        return _function(start["module"], start.get("function", ""))
+        return _import_function(start["module"], start.get("function", ""))
     from bulkhead_services.tool_executor.sandbox.wasm import tool_of
 
     return tool_of(Path(start["wasm"])), None
 
 
-def _said(run: Any, frame: dict[str, Any]) -> dict[str, Any]:
+def _answer_call(run: Any, frame: dict[str, Any]) -> dict[str, Any]:
     from bulkhead.tools.process_frames import call_of, frame_of  # Lies where the first frame says.
 
-    with _quiet(frame["call"].get("credentials") or {}):
-        found = _kept_in(lambda: _done(run(frame["arguments"], call_of(frame["call"]))))
-    return found if "raised" in found else frame_of(found["value"], frame["call"]["max_output_bytes"])
+    with _redact_output(frame["call"].get("credentials") or {}):
+        result = _run_contained(lambda: _await_result(run(frame["arguments"], call_of(frame["call"]))))
+    return result if "raised" in result else frame_of(result["value"], frame["call"]["max_output_bytes"])
 
 
-def _done(said: Any) -> Any:
-    """What an `async def` returns, in a loop of its own."""
+def _await_result(said: Any) -> Any:
+    """Return value of an `async def`, run in a loop of its own."""
     if not isinstance(said, CoroutineType):
         return said
     import asyncio  # Most tools do without, and start sooner.
@@ -96,14 +96,14 @@ def _done(said: Any) -> Any:
 
 
 @contextmanager
-def _quiet(secrets: dict[str, str]) -> Iterator[None]:
-    """What the tool prints goes to the executor's log: without the credentials of its call."""
+def _redact_output(secrets: dict[str, str]) -> Iterator[None]:
+    """Output of the tool goes to the executor's log: without the credentials of its call."""
     if not secrets:
         yield
         return
-    from bulkhead.tools.results import Guard  # As above.
+    from bulkhead.tools.results import SecretGuard  # As above.
 
-    guard, before = Guard(secrets), (sys.stdout, sys.stderr)
+    guard, before = SecretGuard(secrets), (sys.stdout, sys.stderr)
 
     class Guarded(io.TextIOBase):
         """Whole lines, since a secret may be printed in pieces."""
@@ -113,71 +113,72 @@ def _quiet(secrets: dict[str, str]) -> Iterator[None]:
 
         def write(self, text: str) -> int:
             *lines, self.left = (self.left + text).split("\n")
-            before[1].write("".join(f"{guard.text(line)}\n" for line in lines))
+            before[1].write("".join(f"{guard.redact_text(line)}\n" for line in lines))
             return len(text)
 
-    said = Guarded()
-    sys.stdout = sys.stderr = said
+    guarded = Guarded()
+    sys.stdout = sys.stderr = guarded
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
-        before[1].write(guard.text(said.left))
+        before[1].write(guard.redact_text(guarded.left))
         before[1].flush()
 
 
-def _wire(number: str) -> io.BufferedIOBase:
-    """Where frames come and go, for this process alone: a copy that the tool makes of it by fork() reads no call and
-    answers none."""
+def _open_wire(number: str) -> io.BufferedIOBase:
+    """Stream on which frames come and go, for this process alone: a copy that the tool makes of it by fork() reads
+    no call and answers none.
+    """
     if number != STDIO:
-        _keep(int(number))
+        _keep_from_forks(int(number))
         return socket.socket(fileno=int(number)).makefile("rwb")
-    read, write = os.dup(0), os.dup(1)
+    read_end, write_end = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # What the tool prints must not be taken for an answer.
-    _keep(read)
-    _keep(write)
-    return io.BufferedRWPair(open(read, "rb", 0), open(write, "wb", 0))
+    _keep_from_forks(read_end)
+    _keep_from_forks(write_end)
+    return io.BufferedRWPair(open(read_end, "rb", 0), open(write_end, "wb", 0))
 
 
-def _keep(number: int) -> None:
+def _keep_from_forks(number: int) -> None:
     os.set_inheritable(number, False)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.register_at_fork(after_in_child=lambda: os.dup2(nothing, number, inheritable=False))
 
 
-def _kept_in(work: Any) -> dict[str, Any]:
+def _run_contained(work: Any) -> dict[str, Any]:
     process, code = os.getpid(), 0
     try:
-        found = {"value": work()}
+        result = {"value": work()}
     except BaseException as error:  # Also what calls exit(): the executor tells it, and the next call finds a process.
-        where = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__]
+        where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         place = f"{Path(where[0].filename).name}, line {where[0].lineno}" if where else ""
-        told = {"kind": type(error).__name__, "text": f"{error}"[:500], "where": place}
-        found = {"raised": told | {"trace": traceback.format_exc()[-8_000:]}}
+        failure = {"kind": type(error).__name__, "text": f"{error}"[:500], "where": place}
+        result = {"raised": failure | {"trace": traceback.format_exc()[-8_000:]}}
         code = 1
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
     if os.getpid() != process:
         os._exit(code)  # The call is not its own: it is of the process that made it, and so is the answer.
-    return found
+    return result
 
 
-def _read(wire: io.BufferedIOBase) -> dict[str, Any] | None:
+def _read_frame(wire: io.BufferedIOBase) -> dict[str, Any] | None:
     head = wire.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
-    found: dict[str, Any] = json.loads(wire.read(HEAD.unpack(head)[0]))
-    return found
+    frame: dict[str, Any] = json.loads(wire.read(HEAD.unpack(head)[0]))
+    return frame
 
 
-def _write(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
+def _write_frame(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
     body = json.dumps(frame).encode()
     wire.write(HEAD.pack(len(body)) + body)
     wire.flush()
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     if not parent:
         return  # It is the first process of its container, which ends with it.
     if sys.platform == "linux":
@@ -185,12 +186,12 @@ def _end_with(parent: int) -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(0)
 
 
-def _watch(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOKS_EVERY_S)
     os._exit(0)

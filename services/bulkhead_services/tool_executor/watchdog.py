@@ -1,8 +1,9 @@
 """Watchdog against an async tool that blocks, and with it every other call of its process.
 
-In: which tools run, by `over`; the loop, asked twice a second from a thread whether it still moves. Out: a tool's code
-that has not let go of the loop for `blocks_s` is interrupted where it stands (`Blocked`, by a signal); what cannot be
-interrupted ends the process, and its supervisor starts it again. Only a real process has one: it needs the main thread.
+In: which tools run, by `watch_call`; the loop, asked twice a second from a thread whether it still moves.
+Out: a tool's code that has not let go of the loop for `blocks_s` is interrupted where it stands
+(`ToolBlocked`, by a signal); what cannot be interrupted ends the process, and its supervisor starts it again.
+Only a real process has one: it needs the main thread.
 """
 
 import asyncio
@@ -39,12 +40,12 @@ _running: ContextVar[str] = ContextVar("tool", default="")
 """The tool whose code runs: set in its task, and inherited by all that it starts."""
 
 
-class Blocked(BaseException):
+class ToolBlocked(BaseException):
     """Raised inside a tool that blocks. No Exception: a tool that catches those would go on blocking."""
 
 
 @contextmanager
-def code_of(tool: str) -> Iterator[None]:
+def mark_code_of(tool: str) -> Iterator[None]:
     """Mark the code that runs within as this tool's."""
     before = _running.set(tool)
     try:
@@ -65,18 +66,18 @@ class Watchdog:
         self._calls = 0
         self._suspect: asyncio.Task[object] | Literal["nobody"] | None = "nobody"
         self._cpu_s = 0.0
-        signal.signal(SIGNAL, self._interrupted)
+        signal.signal(SIGNAL, self._interrupt_tool)
 
     @contextmanager
-    def over(self) -> Iterator[None]:
+    def watch_call(self) -> Iterator[None]:
         """Watch the loop while a tool runs."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+            threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
         if not self._calls:
             self._busy.set()
         self._calls += 1
-        self._beat()
+        self._note_movement()
         try:
             yield
         finally:
@@ -86,7 +87,7 @@ class Watchdog:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 faulthandler.cancel_dump_traceback_later()
 
-    def _beat(self) -> None:
+    def _note_movement(self) -> None:
         """Note, in the main thread, that the loop moves."""
         self._suspect = "nobody"
         self._cpu_s = time.thread_time()
@@ -95,20 +96,20 @@ class Watchdog:
             signal.setitimer(signal.ITIMER_REAL, HOLDS_ALL * self.blocks_s, self.blocks_s)
             faulthandler.dump_traceback_later(PATIENCES * self.blocks_s + HOLDS_ALL_S, exit=True, file=2)
 
-    def _look(self) -> None:
+    def _watch_loop(self) -> None:
         loop = self._loop
         assert loop is not None
         while not loop.is_closed():
             self._busy.wait()
             self._moved.clear()
             try:
-                loop.call_soon_threadsafe(self._beat)
+                loop.call_soon_threadsafe(self._note_movement)
             except RuntimeError:
                 return  # It was closed just now.
-            self._wait(loop)
+            self._wait_for_movement(loop)
             time.sleep(self._tick_s)
 
-    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _wait_for_movement(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until the loop moves. Counted in ticks: a process that was stopped, and goes on, has blocked nothing."""
         most, ticks = round(self.blocks_s / self._tick_s), 0
         while not self._moved.wait(self._tick_s):
@@ -116,11 +117,11 @@ class Watchdog:
             if ticks % most == 0:
                 self._suspect = asyncio.current_task(loop)
                 if ticks >= PATIENCES * most:
-                    self._give_up()
+                    self._end_process()
                 # To the main thread: it alone runs handlers, and a call of the system that waits there is woken by it.
                 signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+    def _interrupt_tool(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, wherever it stands: only the code of a tool, and of that which was meant, is to raise.
 
         Where the kernel's timer speaks, nobody was meant: it was computing then, which a process that was stopped
@@ -131,16 +132,16 @@ class Watchdog:
             # A signal may come when the loop has moved after all: who runs by then has held up nobody.
             meant = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
             if meant or time.thread_time() - self._cpu_s >= self.blocks_s / 2:
-                raise Blocked(tool)
+                raise ToolBlocked(tool)
 
-    def _give_up(self) -> None:
+    def _end_process(self) -> None:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
-        stands = "".join(traceback.format_stack(main)) if main is not None else ""
+        stack = "".join(traceback.format_stack(main)) if main is not None else ""
         name = self._suspect.get_name() if isinstance(self._suspect, asyncio.Task) else ""
         log.error(
             "process_blocked",
             task=name,
-            traceback=stands,
+            traceback=stack,
             blocked_s=PATIENCES * self.blocks_s,
             meaning="the process ends itself and is started again; its calls are handed to a replica anew",
             todo="await what takes time, or write a plain `def run`: it gets a process of its own",

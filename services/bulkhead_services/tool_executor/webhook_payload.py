@@ -15,7 +15,7 @@ from typing import Any
 
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
-from bulkhead_contracts.envelope import CONTENT_TYPE, rfc3339
+from bulkhead_contracts.envelope import CONTENT_TYPE, format_rfc3339
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
 
@@ -28,8 +28,10 @@ _SAME = ("kind", "account", "unit", "percent", "spent", "limit", "reached_unix_m
 
 
 @dataclass(frozen=True, slots=True)
-class Posting:
-    """What is posted, the same bytes at every try. what: of it, for the log. same_as: the event that tells it, too."""
+class WebhookPost:
+    """Content of one post, the same bytes at every try. what: of it, for the log. same_as: the event that tells it,
+    too.
+    """
 
     event_id: str
     what: str
@@ -38,55 +40,60 @@ class Posting:
     media_type: str = CONTENT_TYPE
 
 
-def posting_of(tenant: str, task: str, asked: Body) -> Posting:
-    """What a message wants posted."""
+def post_of(tenant: str, task: str, asked: Body) -> WebhookPost:
+    """Post that a message asks for."""
     match asked:
         case EventPostRequested():
-            return Posting(asked.id, asked.event, _event(task, asked), media_type=CLOUD_EVENT)
+            return WebhookPost(asked.id, asked.event, _event_body(task, asked), media_type=CLOUD_EVENT)
         case NoticeRequested():
-            told = _notice(tenant, task, asked)
-            halted = told["type"] == MESH + "halted" and asked.account == f"task:{tenant}:{task}"
-            same_as = "task.halted" if halted else told["type"]
-            return Posting(asked.notice, asked.what, _json(told), same_as)
+            fields = _notice_fields(tenant, task, asked)
+            halted = fields["type"] == MESH + "halted" and asked.account == f"task:{tenant}:{task}"
+            same_as = "task.halted" if halted else fields["type"]
+            return WebhookPost(asked.notice, asked.what, _encode_json(fields), same_as)
     assert isinstance(asked, ApprovalRequested)
-    told = {"type": APPROVAL, "id": asked.approval_id, "tenant": tenant, "task": task}
-    told |= asked.model_dump(mode="json", exclude={"call_id"})
+    fields = {"type": APPROVAL, "id": asked.approval_id, "tenant": tenant, "task": task}
+    fields |= asked.model_dump(mode="json", exclude={"call_id"})
     how = f"`bulkhead approvals grant {asked.approval_id}` or `deny`; over HTTP POST /v1/approvals/{asked.approval_id}"
-    what = f"{asked.tool} waits for an approval"
-    return Posting(asked.approval_id, what, _json(told | {"what_to_do": how}), APPROVAL)
+    summary = f"{asked.tool} waits for an approval"
+    return WebhookPost(asked.approval_id, summary, _encode_json(fields | {"what_to_do": how}), APPROVAL)
 
 
-def _event(task: str, asked: EventPostRequested) -> bytes:
+def _event_body(task: str, asked: EventPostRequested) -> bytes:
     """CloudEvents 1.0 in its structured form, with the attributes that it has on the bus."""
-    told = {"specversion": "1.0", "id": asked.id, "source": "gateway", "type": asked.event, "subject": task}
-    told |= {"time": rfc3339(asked.time_unix_ms), "datacontenttype": CONTENT_TYPE}
-    return _json(told | {"data": json.loads(asked.data_json)})
+    fields = {"specversion": "1.0", "id": asked.id, "source": "gateway", "type": asked.event, "subject": task}
+    fields |= {"time": format_rfc3339(asked.time_unix_ms), "datacontenttype": CONTENT_TYPE}
+    return _encode_json(fields | {"data": json.loads(asked.data_json)})
 
 
-def _json(told: dict[str, Any]) -> bytes:
+def _encode_json(told: dict[str, Any]) -> bytes:
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _notice(tenant: str, task: str, asked: NoticeRequested) -> dict[str, Any]:
+def _notice_fields(tenant: str, task: str, asked: NoticeRequested) -> dict[str, Any]:
     """task is named when it is about that task; others tell what the tenant did."""
-    own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
+    is_about_task = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
     event = ALERT if asked.kind in ALERTS else MESH + asked.kind
-    told: dict[str, Any] = {"type": event, "id": asked.notice, "tenant": tenant, "task": task if own else ""}
-    told |= {name: getattr(asked, name) for name in _SAME}
-    return told | {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
+    fields: dict[str, Any] = {
+        "type": event,
+        "id": asked.notice,
+        "tenant": tenant,
+        "task": task if is_about_task else "",
+    }
+    fields |= {name: getattr(asked, name) for name in _SAME}
+    return fields | {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
 
 
-def headers_of(asked: Posting, secret: bytes, now_unix_ms: int) -> dict[str, str]:
+def signed_headers(asked: WebhookPost, secret: bytes, now_unix_ms: int) -> dict[str, str]:
     """Signed at the moment of the try, so that a recorded one is old soon."""
     stamp = str(now_unix_ms // 1000)
     return {
         "content-type": asked.media_type,
         "bulkhead-event-id": asked.event_id,
         "bulkhead-timestamp": stamp,
-        "bulkhead-signature": f"v1={sign(secret, stamp, asked.body)}",
+        "bulkhead-signature": f"v1={sign_body(secret, stamp, asked.body)}",
     }
 
 
-def sign(secret: bytes, stamp: str, body: bytes) -> str:
+def sign_body(secret: bytes, stamp: str, body: bytes) -> str:
     """Hex of HMAC-SHA256 over `<stamp>.<body>`."""
     return hmac.new(secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()

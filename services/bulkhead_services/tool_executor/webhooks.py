@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_services.tool_executor import webhook_payload
-from bulkhead_services.tool_executor.outbound.delivery import Deliveries, Missed, Refused, Wire
+from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostingPort, PostMissed, PostRefused
 from bulkhead_services.tool_executor.settings import Settings, Webhook
-from bulkhead_services.tool_executor.webhook_payload import Posting
+from bulkhead_services.tool_executor.webhook_payload import WebhookPost
 
 log = Log("webhooks")
 
@@ -27,58 +27,60 @@ ALLOW = "BULKHEAD_WEBHOOK_PRIVATE_HOSTS"
 class Webhooks:
     """The notices of all tenants that have a webhook. `clock` is Unix milliseconds."""
 
-    def __init__(self, settings: Settings, wire: Wire, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, wire: PostingPort, clock: Callable[[], int]) -> None:
         self._hooks, self._events = settings.webhooks, settings.webhook_events
-        self._private = {one.lower() for one in settings.webhook_private_hosts}
+        self._private = {host.lower() for host in settings.webhook_private_hosts}
         self._clock = clock
         self._deliveries = Deliveries(wire, clock, most=MAX_WAITING, most_in_all=MAX_WAITING_IN_ALL)
 
-    async def take(self, message: Received) -> None:
+    async def on_post_requested(self, message: ReceivedMessage) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""
-        asked = webhook_payload.posting_of(message.tenant, message.task, message.body)
+        posting = webhook_payload.post_of(message.tenant, message.task, message.body)
         hook = self._hooks.get(message.tenant)
-        if hook is None or asked.same_as in self._events.get(message.tenant, ()):
+        if hook is None or posting.same_as in self._events.get(message.tenant, ()):
             return
 
         def put_off(wait_ms: int, reason: str) -> None:
-            _count("again")
-            log.warning("webhook_again", notice=asked.event_id, tenant=message.tenant, after_ms=wait_ms, reason=reason)
+            _count_outcome("again")
+            log.warning(
+                "webhook_again", notice=posting.event_id, tenant=message.tenant, after_ms=wait_ms, reason=reason
+            )
 
         try:
-            status = await self._deliveries.run(message, lambda: self._post(hook, asked), put_off)
-        except Refused as refusal:
-            self._give_up(message, asked, str(refusal))
+            status = await self._deliveries.run_delivery(message, lambda: self._post_once(hook, posting), put_off)
+        except PostRefused as refusal:
+            self._give_up(message, posting, str(refusal))
         else:
-            _count("delivered")
-            log.info("webhook_delivered", notice=asked.event_id, tenant=message.tenant, status=status)
+            _count_outcome("delivered")
+            log.info("webhook_delivered", notice=posting.event_id, tenant=message.tenant, status=status)
 
-    async def _post(self, hook: Webhook, asked: Posting) -> int:
+    async def _post_once(self, hook: Webhook, asked: WebhookPost) -> int:
         parts = urlsplit(hook.url)
         host = (parts.hostname or "").rstrip(".").lower()
         port = parts.port or (443 if parts.scheme == "https" else 80)
         private = host in self._private or f"{host}:{port}" in self._private
         if parts.scheme != "https" and not private:
-            raise Refused(f"{host} is not reached by https; give its https URL, or name it in {ALLOW}")
-        headers = webhook_payload.headers_of(asked, _secret(hook), self._clock())
-        return await self._deliveries.post(hook.url, host, port, asked.body, headers, private=private, allow=ALLOW)
+            raise PostRefused(f"{host} is not reached by https; give its https URL, or name it in {ALLOW}")
+        headers = webhook_payload.signed_headers(asked, _read_secret(hook), self._clock())
+        return await self._deliveries.post_once(hook.url, host, port, asked.body, headers, private=private, allow=ALLOW)
 
     @staticmethod
-    def _give_up(message: Received, asked: Posting, reason: str) -> None:
-        _count("given_up")
+    def _give_up(message: ReceivedMessage, asked: WebhookPost, reason: str) -> None:
+        _count_outcome("given_up")
         tenant, task = message.tenant, message.task
         log.error("webhook_given_up", notice=asked.event_id, tenant=tenant, task=task, what=asked.what, reason=reason)
 
 
-def _secret(hook: Webhook) -> bytes:
-    """Read at each try, so that a changed one counts at once. Raises Missed; what is in it is said nowhere."""
+def _read_secret(hook: Webhook) -> bytes:
+    """Read at each try, so that a changed one counts at once. Raises PostMissed; what is in it is said nowhere."""
     try:
-        found = Path(hook.secret_file).read_bytes().strip()
+        secret = Path(hook.secret_file).read_bytes().strip()
     except OSError as error:
-        raise Missed(f"the secret cannot be read: {error.strerror} ({hook.secret_file})") from None
-    if len(found) < MIN_SECRET_BYTES:
-        raise Missed(f"the secret in {hook.secret_file} has less than {MIN_SECRET_BYTES} bytes")
-    return found
+        raise PostMissed(f"the secret cannot be read: {error.strerror} ({hook.secret_file})") from None
+    if len(secret) < MIN_SECRET_BYTES:
+        raise PostMissed(f"the secret in {hook.secret_file} has less than {MIN_SECRET_BYTES} bytes")
+    return secret
 
 
-def _count(outcome: str) -> None:
+def _count_outcome(outcome: str) -> None:
     metrics.webhooks.add(1, {names.OUTCOME: outcome})

@@ -17,7 +17,7 @@ from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
-from bulkhead_contracts.wording import words
+from bulkhead_contracts.wording import describe_error
 
 SLIPS = frozenset({"bad_arguments", "malformed_arguments", "unknown_tool"})
 """Failures of calls that the model made wrongly: a call of the tool that works later mends them."""
@@ -26,7 +26,7 @@ FENCE = "fencing_token"
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutgoingCall:
     """A request for a doer, or for another fold of the planner (`task`)."""
 
     call_id: str
@@ -35,25 +35,27 @@ class Outgoing:
     task: str = ""
 
 
-def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int) -> Outgoing | Failure:
+def build_request(
+    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int
+) -> OutgoingCall | Failure:
     """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
-    tool = next((one for one in assigned.tools if one.name == call.name), None)
+    tool = next((spec for spec in assigned.tools if spec.name == call.name), None)
     if tool is None:
-        names = ", ".join(one.name for one in assigned.tools) or "none"
-        what = f"there is no tool {call.name[:64]!r} for this step"
-        return Failure.of("unknown_tool", what, f"use one of: {names}; or answer without a tool")
+        names = ", ".join(spec.name for spec in assigned.tools) or "none"
+        reason = f"there is no tool {call.name[:64]!r} for this step"
+        return Failure.from_text("unknown_tool", reason, f"use one of: {names}; or answer without a tool")
     try:
-        arguments = bounded.loads(call.arguments_json or "{}")
+        arguments = bounded.load_json(call.arguments_json or "{}")
     except ValueError:
         # Nothing in the parser's words: another version of it has others, and a replay would differ.
-        what = "the arguments are not JSON"
-        return Failure.of("malformed_arguments", what, "send one JSON object that fits the tool's parameters")
+        reason = "the arguments are not JSON"
+        return Failure.from_text("malformed_arguments", reason, "send one JSON object that fits the tool's parameters")
     if not isinstance(arguments, dict):
-        what = "the arguments must be one JSON object"
-        return Failure.of("malformed_arguments", what, "send one JSON object that fits the tool's parameters")
-    call_id = call_key(assigned, tool, _meant(arguments), turn, index, earlier_same)
+        reason = "the arguments must be one JSON object"
+        return Failure.from_text("malformed_arguments", reason, "send one JSON object that fits the tool's parameters")
+    call_id = call_key(assigned, tool, _without_fence(arguments), turn, index, earlier_same)
     if tool.served_by == "rag":
-        return _retrieval(assigned, arguments, call_id)
+        return _retrieval_request(assigned, arguments, call_id)
     body = ToolCallRequested(
         call_id=call_id,
         step_id=assigned.step.id,
@@ -63,27 +65,27 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
         deadline_unix_ms=assigned.deadline_unix_ms,
         attribution=call.attribution,
     )
-    return Outgoing(call_id, "tool_executor", body)
+    return OutgoingCall(call_id, "tool_executor", body)
 
 
-def identity(call: ToolCall) -> str:
+def call_identity(call: ToolCall) -> str:
     """The same for calls that ask for the same, however they are written."""
-    return f"{call.name} {canonical(call.arguments_json)}"
+    return f"{call.name} {canonical_json(call.arguments_json)}"
 
 
-def canonical(arguments_json: str) -> str:
+def canonical_json(arguments_json: str) -> str:
     """The same text for the same arguments, however they are written; what is no JSON stands for itself."""
     try:
-        found = bounded.loads(arguments_json or "{}")
+        arguments = bounded.load_json(arguments_json or "{}")
     except ValueError:
         return arguments_json
-    if isinstance(found, dict):
-        found = _meant(found)
-    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+    if isinstance(arguments, dict):
+        arguments = _without_fence(arguments)
+    return json.dumps(arguments, sort_keys=True, separators=(",", ":"))
 
 
-def _meant(arguments: dict[str, object]) -> dict[str, object]:
-    """What a call is to do. The token of a lease says who may: another attempt has another, for the same write."""
+def _without_fence(arguments: dict[str, object]) -> dict[str, object]:
+    """Arguments without a lease's token: another attempt has another token, for the same write."""
     return {key: value for key, value in arguments.items() if key != FENCE}
 
 
@@ -103,15 +105,15 @@ def call_key(
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
-def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> Outgoing | Failure:
+def _retrieval_request(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> OutgoingCall | Failure:
     try:
-        given = {"call_id": call_id, "step_id": assigned.step.id, "attempt": assigned.attempt}
-        wanted = {"query": arguments.get("query", ""), "k": arguments.get("k", 8)}
+        call_fields = {"call_id": call_id, "step_id": assigned.step.id, "attempt": assigned.attempt}
+        query_fields = {"query": arguments.get("query", ""), "k": arguments.get("k", 8)}
         until = {"deadline_unix_ms": assigned.deadline_unix_ms}
-        body = RetrievalRequested.model_validate(given | wanted | until)
+        body = RetrievalRequested.model_validate(call_fields | query_fields | until)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         hint = f"query is a text of 1-{bounds.MAX_QUERY_CHARS} characters, k 1-{bounds.MAX_PASSAGES}"
-        return Failure.of("bad_arguments", f"{where}: {words(first)}", hint)
-    return Outgoing(call_id, "rag", body)
+        return Failure.from_text("bad_arguments", f"{where}: {describe_error(first)}", hint)
+    return OutgoingCall(call_id, "rag", body)

@@ -4,7 +4,7 @@ In: what the planner says of leases and of peers, refusals of waits, warnings. O
 tool; a lease that came too late is given back.
 """
 
-from bulkhead.flow import Decision, Message, replace
+from bulkhead.flow import InboxMessage, Transition, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseRefused, LeaseRequested
@@ -14,7 +14,7 @@ from bulkhead_contracts.result import Failure, merge_labels
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import peer_tools, results, turns
-from bulkhead_services.worker.state import Attempt, Key, State
+from bulkhead_services.worker.state import Key, StepAttempt, WorkerState
 
 MAX_TOLD = 8
 
@@ -22,108 +22,110 @@ MAX_TOLD = 8
 # Leases
 
 
-def granted(state: State, message: Message, body: LeaseGranted) -> Decision[State]:
+def on_lease_granted(state: WorkerState, message: InboxMessage, body: LeaseGranted) -> Transition[WorkerState]:
     """The lease is there: the call that waits for it is answered."""
     row = state.owner_of(body.lease_id)
     if row is None:
         if any(body.lease_id in attempt.leases for attempt in state.attempts.values()):
-            return Decision(state)
+            return Transition(state)
         # The wait for it was refused, or its attempt is over: the first of both has won.
         owner = next((attempt for (_, step, _), attempt in state.attempts.items() if step == body.step_id), None)
         if owner is None:
-            return Decision(state)
-        return Decision(state, (peer_tools.withdrawn(body.lease_id, body.resource, message.task, owner),))
+            return Transition(state)
+        return Transition(state, (peer_tools.withdraw_lease(body.lease_id, body.resource, message.task, owner),))
     key, attempt = row
     attempt = replace(attempt, leases={**attempt.leases, body.lease_id: body})
     text = (
         f"{body.resource} is leased to this step until unix ms {body.expires_unix_ms}; the fencing token is "
         f"{body.fencing_token}. Give it back with {peer_tools.RELEASE} as soon as it is not needed."
     )
-    return _done(state, message, key, attempt, body.lease_id, (Part(kind="context", text=text),))
+    return _answer_wait(state, message, key, attempt, body.lease_id, (Part(kind="context", text=text),))
 
 
-def lease_ended(state: State, message: Message, body: LeaseEnded) -> Decision[State]:
+def on_lease_ended(state: WorkerState, message: InboxMessage, body: LeaseEnded) -> Transition[WorkerState]:
     """A lease has expired or was given back."""
     for key, attempt in state.attempts.items():
         if body.lease_id in attempt.leases:
-            left = {name: lease for name, lease in attempt.leases.items() if name != body.lease_id}
-            attempt = replace(attempt, leases=left)
+            leases = {name: lease for name, lease in attempt.leases.items() if name != body.lease_id}
+            attempt = replace(attempt, leases=leases)
             if body.why == "expired":
                 text = (
                     f"The lease of {body.resource} has expired: others may use it now. "
                     f"Ask for it again with {peer_tools.ACQUIRE} before anything more is done to it."
                 )
-                attempt = _tell(attempt, text)
+                attempt = _with_notice(attempt, text)
             state = state.with_attempt(key, attempt)
             break
     row = state.owner_of(body.call_id)
     if row is None:
-        return Decision(state)
+        return Transition(state)
     text = f"The lease of {body.resource} is given back."
-    return _done(state, message, *row, body.call_id, (Part(kind="context", text=text),))
+    return _answer_wait(state, message, *row, body.call_id, (Part(kind="context", text=text),))
 
 
-def lease_refused(state: State, message: Message, body: LeaseRefused) -> Decision[State]:
+def on_lease_refused(state: WorkerState, message: InboxMessage, body: LeaseRefused) -> Transition[WorkerState]:
     """There will be no lease, or nothing to give back."""
     name = body.call_id or body.lease_id
     row = state.owner_of(name)
-    return Decision(state) if row is None else _failed(state, message, *row, name, body.failure)
+    return Transition(state) if row is None else _fail_wait(state, message, *row, name, body.failure)
 
 
 # Other steps
 
 
-def answered(state: State, message: Message, body: AnswerGiven) -> Decision[State]:
+def on_answer_given(state: WorkerState, message: InboxMessage, body: AnswerGiven) -> Transition[WorkerState]:
     """One of those that this step asked has answered, or refuses to."""
     row = state.owner_of(body.ask_id)
     if row is None:
-        return Decision(state)
+        return Transition(state)
     key, attempt = row
     ask = attempt.outstanding[body.ask_id][0]
     before = attempt.heard.get(body.ask_id, ())
     if not isinstance(ask, AnswerRequested) or body.target not in ask.targets:
-        return Decision(state)
+        return Transition(state)
     if any(answer.target == body.target for answer in before):
-        return Decision(state)
+        return Transition(state)
     heard = (*before, body)
     attempt = replace(attempt, heard={**attempt.heard, body.ask_id: heard})
     good = [answer for answer in heard if answer.outcome == "answered"]
     if len(heard) < len(ask.targets) and not (ask.mode == "any" and good):
-        return Decision(state.with_attempt(key, attempt))
-    attempt = _unheard(attempt, body.ask_id)
+        return Transition(state.with_attempt(key, attempt))
+    attempt = _without_answers(attempt, body.ask_id)
     if not good:
         failures = [answer.failure.message for answer in heard if answer.failure]
-        failure = Failure.of("no_answer", "; ".join(failures) or "nobody answered", "go on without it, and say so")
-        return _failed(state, message, key, attempt, body.ask_id, failure)
+        failure = Failure.from_text(
+            "no_answer", "; ".join(failures) or "nobody answered", "go on without it, and say so"
+        )
+        return _fail_wait(state, message, key, attempt, body.ask_id, failure)
     parts: list[Part] = []
     for answer in heard:
-        attempt, part = _shown(attempt, answer)
+        attempt, part = _part_of_answer(attempt, answer)
         parts.append(part)
-    return _done(state, message, key, attempt, body.ask_id, tuple(parts))
+    return _answer_wait(state, message, key, attempt, body.ask_id, tuple(parts))
 
 
-def _shown(attempt: Attempt, body: AnswerGiven) -> tuple[Attempt, Part]:
+def _part_of_answer(attempt: StepAttempt, body: AnswerGiven) -> tuple[StepAttempt, Part]:
     """One answer: a result becomes an input of the step, with all that it rests on and lacks; an opinion is a text."""
     if body.outcome == "refused":
-        why = body.failure.message if body.failure else "it gave no reason"
-        return attempt, Part(kind="context", text=f"Step {body.target} gave no answer: {why}")
+        reason = body.failure.message if body.failure else "it gave no reason"
+        return attempt, Part(kind="context", text=f"Step {body.target} gave no answer: {reason}")
     if body.result is None:
         attempt = replace(attempt, labels=merge_labels(attempt.labels, body.provenance))
         return attempt, Part(kind="answer", text=body.text, step_id=body.target)
     assigned = attempt.assigned
     if all(row.step_id != body.target for row in assigned.inputs) and len(assigned.inputs) < bounds.MAX_STEP_INPUTS:
-        given = StepInput(step_id=body.target, title=body.result.summary, result=body.result)
-        attempt = replace(attempt, assigned=assigned.model_copy(update={"inputs": (*assigned.inputs, given)}))
+        step_input = StepInput(step_id=body.target, title=body.result.summary, result=body.result)
+        attempt = replace(attempt, assigned=assigned.model_copy(update={"inputs": (*assigned.inputs, step_input)}))
     return attempt, Part(kind="context", text=f"Step {body.target} has finished; its result is one of the inputs now.")
 
 
-def asked(state: State, body: AnswerRequested) -> State:
+def on_answer_requested(state: WorkerState, body: AnswerRequested) -> WorkerState:
     """A peer wants to know something of a step that runs here."""
     for key, attempt in state.attempts.items():
         if attempt.phase == "over" or attempt.assigned.step.id not in body.targets:
             continue
-        known = any(question.ask_id == body.ask_id for question in attempt.questions)
-        if not known and len(attempt.questions) < bounds.MAX_OPEN_QUESTIONS:
+        is_known = any(question.ask_id == body.ask_id for question in attempt.questions)
+        if not is_known and len(attempt.questions) < bounds.MAX_OPEN_QUESTIONS:
             state = state.with_attempt(key, replace(attempt, questions=(*attempt.questions, body)))
     return state
 
@@ -131,37 +133,37 @@ def asked(state: State, body: AnswerRequested) -> State:
 # The watcher
 
 
-def refused(state: State, message: Message, body: WaitRefused) -> Decision[State]:
+def on_wait_refused(state: WorkerState, message: InboxMessage, body: WaitRefused) -> Transition[WorkerState]:
     """The first of {answer, refusal} wins: what was answered is no longer outstanding."""
     row = state.owner_of(body.wait_id)
     if row is None:
-        return Decision(state)
+        return Transition(state)
     key, attempt = row
-    wanted: Body = attempt.outstanding[body.wait_id][0]
-    if not isinstance(wanted, LeaseRequested | AnswerRequested):
-        return Decision(state)
-    failure = Failure.of("wait_refused", body.reason, body.hint)
-    following = _failed(state, message, key, _unheard(attempt, body.wait_id), body.wait_id, failure)
-    if not isinstance(wanted, LeaseRequested) or wanted.lease_id in attempt.leases:
+    request: Body = attempt.outstanding[body.wait_id][0]
+    if not isinstance(request, LeaseRequested | AnswerRequested):
+        return Transition(state)
+    failure = Failure.from_text("wait_refused", body.reason, body.hint)
+    following = _fail_wait(state, message, key, _without_answers(attempt, body.wait_id), body.wait_id, failure)
+    if not isinstance(request, LeaseRequested) or request.lease_id in attempt.leases:
         return following
-    back = peer_tools.withdrawn(wanted.lease_id, wanted.resource, message.task, attempt)
-    return Decision(following.state, (back, *following.outputs))
+    back = peer_tools.withdraw_lease(request.lease_id, request.resource, message.task, attempt)
+    return Transition(following.state, (back, *following.outputs))
 
 
-def warned(state: State, body: AgentWarned) -> State:
+def on_agent_warned(state: WorkerState, body: AgentWarned) -> WorkerState:
     """A watcher has something to say to a step, or ("") to every step that runs here."""
     for key, attempt in state.attempts.items():
         if attempt.phase != "over" and body.step_id in ("", attempt.assigned.step.id):
             text = f"{body.what}. {body.hint}".strip()[: bounds.MAX_INSTRUCTION_CHARS]
-            state = state.with_attempt(key, _tell(attempt, f"A watcher of this mesh says of this step: {text}"))
+            state = state.with_attempt(key, _with_notice(attempt, f"A watcher of this mesh says of this step: {text}"))
     return state
 
 
-def _tell(attempt: Attempt, text: str) -> Attempt:
+def _with_notice(attempt: StepAttempt, text: str) -> StepAttempt:
     return attempt if text in attempt.told else replace(attempt, told=(*attempt.told, text)[-MAX_TOLD:])
 
 
-def _unheard(attempt: Attempt, ask_id: str) -> Attempt:
+def _without_answers(attempt: StepAttempt, ask_id: str) -> StepAttempt:
     """Forget what was answered to this ask so far."""
     return replace(attempt, heard={name: answers for name, answers in attempt.heard.items() if name != ask_id})
 
@@ -169,25 +171,27 @@ def _unheard(attempt: Attempt, ask_id: str) -> Attempt:
 # All of them
 
 
-def _done(
-    state: State, message: Message, key: Key, attempt: Attempt, name: str, parts: tuple[Part, ...]
-) -> Decision[State]:
-    """What was waited for is there: the loop goes on as after any tool."""
+def _answer_wait(
+    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, parts: tuple[Part, ...]
+) -> Transition[WorkerState]:
+    """Answer a wait: the loop goes on as after any tool."""
     call = attempt.outstanding[name][2]
-    attempt = results.worked(attempt, attempt.asked_as(call))
-    return _go_on(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, parts=parts))
+    attempt = results.record_working_call(attempt, attempt.call_by_id(call))
+    return _continue_loop(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, parts=parts))
 
 
-def _failed(state: State, message: Message, key: Key, attempt: Attempt, name: str, failure: Failure) -> Decision[State]:
+def _fail_wait(
+    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, failure: Failure
+) -> Transition[WorkerState]:
     """There will be no answer; the model reads why, and the result says that it was made without."""
     call = attempt.outstanding[name][2]
-    attempt = results.missed(attempt, attempt.asked_as(call), failure, slip=False)
-    return _go_on(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, error=failure))
+    attempt = results.record_failed_call(attempt, attempt.call_by_id(call), failure, slip=False)
+    return _continue_loop(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, error=failure))
 
 
-def _go_on(
-    state: State, message: Message, key: Key, attempt: Attempt, name: str, answer: ToolAnswer
-) -> Decision[State]:
-    left = {call_id: row for call_id, row in attempt.outstanding.items() if call_id != name}
-    attempt = replace(attempt, outstanding=left, answers={**attempt.answers, answer.tool_call_id: answer})
+def _continue_loop(
+    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, answer: ToolAnswer
+) -> Transition[WorkerState]:
+    outstanding = {call_id: row for call_id, row in attempt.outstanding.items() if call_id != name}
+    attempt = replace(attempt, outstanding=outstanding, answers={**attempt.answers, answer.tool_call_id: answer})
     return turns.next_turn(state, message, key, attempt)

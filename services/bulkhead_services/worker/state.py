@@ -1,4 +1,4 @@
-"""State of one task's steps, as a worker folds them. One `Attempt` per (plan version, step, attempt).
+"""State of one task's steps, as a worker folds them. One `StepAttempt` per (plan version, step, attempt).
 
 | phase    | message                         | next                                                         |
 | -------- | ------------------------------- | ------------------------------------------------------------ |
@@ -30,7 +30,7 @@ from bulkhead_contracts.step import Evidence, StepAssigned
 from bulkhead_contracts.types import Body
 
 
-class Place(TypedDict):
+class AttemptIdentity(TypedDict):
     """Names one attempt, in the fields of whatever is said of it."""
 
     step_id: str
@@ -38,7 +38,7 @@ class Place(TypedDict):
     plan_version: int
 
 
-def place_of(assigned: StepAssigned) -> Place:
+def identity_of(assigned: StepAssigned) -> AttemptIdentity:
     """The place of an assigned attempt."""
     return {"step_id": assigned.step.id, "attempt": assigned.attempt, "plan_version": assigned.plan_version}
 
@@ -61,7 +61,7 @@ class FailedCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class StepAttempt:
     """One attempt at one step."""
 
     assigned: StepAssigned
@@ -99,24 +99,24 @@ class Attempt:
     held: Mapping[str, CallDeferred] = field(default_factory=dict)
     """Calls that a halt, a breaker or a person's word to come holds back, as far as is known, and what was said."""
 
-    def asked_as(self, call_id: str) -> ToolCall | None:
+    def call_by_id(self, call_id: str) -> ToolCall | None:
         """The call of the model's current turn that has this id."""
         return next((call for call in self.asked if call.id == call_id), None)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class WorkerState:
     """The fold of one task's messages in the worker's inbox."""
 
-    attempts: Mapping[Key, Attempt] = field(default_factory=dict)
+    attempts: Mapping[Key, StepAttempt] = field(default_factory=dict)
 
-    def owner_of(self, call_id: str) -> tuple[Key, Attempt] | None:
+    def owner_of(self, call_id: str) -> tuple[Key, StepAttempt] | None:
         """The attempt that waits for this call."""
         for key, attempt in self.attempts.items():
             if attempt.phase != "over" and call_id in attempt.outstanding:
                 return key, attempt
         return None
 
-    def with_attempt(self, key: Key, attempt: Attempt) -> "State":
+    def with_attempt(self, key: Key, attempt: StepAttempt) -> "WorkerState":
         """This state with one attempt replaced."""
         return replace(self, attempts={**self.attempts, key: attempt})

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.grants import Signer
-from bulkhead.runtime.context import Identity, make_context, unix_ms
+from bulkhead.runtime.context import ServiceIdentity, make_context, unix_ms
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
@@ -105,9 +105,9 @@ async def _do(doer: asyncio.subprocess.Process, count: int, in_flight: int) -> d
 
 
 def _write_grants(mesh: LocalMesh) -> None:
-    signer = Signer("signer", Identity.load(mesh.directory / "identity", "signer").signing_seed)
+    signer = Signer("signer", ServiceIdentity.load(mesh.directory / "identity", "signer").signing_seed)
     grants = [
-        signer.grant(
+        signer.sign_grant(
             TaskGrant(
                 tenant=TENANT,
                 task=f"task{number}",
@@ -180,7 +180,7 @@ class Client:
 
 async def serve(url: str, folder: Path) -> None:
     """One line in, one out, until standard input ends."""
-    identity = Identity.load(folder / "identity", SERVICE)
+    identity = ServiceIdentity.load(folder / "identity", SERVICE)
     bus = await JetStreamBus.connect(url, service=SERVICE, nkey_seed=identity.nkey_seed)
     grants = json.loads((folder / "grants.json").read_text())
     client = Client(make_context(SERVICE, "bench", bus, identity).publisher, grants)

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from bulkhead_contracts import subjects
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.server import NatsServer
-from bulkhead_infra.nats.streams import Layout, durables, streams
+from bulkhead_infra.nats.streams import Layout, durable_configs, stream_configs
 from tests.bench.figures import say
 
 BODY = b"x" * 512
@@ -39,7 +39,7 @@ async def fill(plan: ServerPlan, counts: Mapping[str, int], layout: Layout | Non
     await server.start()
     try:
         client = await nats.connect(plan.url, user="filler", password="filler")
-        for config in streams(wanted):
+        for config in stream_configs(wanted):
             await _api(client, f"STREAM.CREATE.{config['name']}", config)
         began = time.perf_counter()
         for inbox, count in counts.items():
@@ -47,7 +47,7 @@ async def fill(plan: ServerPlan, counts: Mapping[str, int], layout: Layout | Non
         seconds = time.perf_counter() - began
         say(f"  stored {sum(counts.values()):,} messages in {seconds:.1f} s")
         await _journal_has(client, sum(counts.values()))
-        for stream, config in durables(wanted):
+        for stream, config in durable_configs(wanted):
             behind = {"stream_name": stream, "config": config | {"deliver_policy": "new"}}
             await _api(client, f"CONSUMER.CREATE.{stream}.{config['name']}", behind)
         await client.close()
@@ -58,7 +58,7 @@ async def fill(plan: ServerPlan, counts: Mapping[str, int], layout: Layout | Non
 async def _store(client: Client, inbox: str, count: int) -> None:
     stream = client.jetstream(publish_async_max_pending=PENDING)
     for first in range(0, count, MESSAGES_PER_TASK):
-        subject = subjects.mesh(SENDER[inbox], inbox, "demo", f"fill-{first // MESSAGES_PER_TASK}")
+        subject = subjects.mesh_subject(SENDER[inbox], inbox, "demo", f"fill-{first // MESSAGES_PER_TASK}")
         for _ in range(min(MESSAGES_PER_TASK, count - first)):
             await stream.publish_async(subject, BODY, wait_stall=ACK_TIMEOUT_S)
         me = asyncio.current_task()

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from tests.bench.figures import Book
 from tests.bench.rig import STARTED, Rig
 
@@ -115,8 +115,8 @@ async def _recorded_unacked(bus: JetStreamBus, pending: Pending, killed_unix_ms:
     return max(0, len(assigned & recorded) - acked)
 
 
-async def _all(bus: JetStreamBus, stream: str, subject: str, after: int = 0) -> list[Stored]:
-    found: list[Stored] = []
+async def _all(bus: JetStreamBus, stream: str, subject: str, after: int = 0) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
     while page := await bus.read(stream, subject, after=found[-1].sequence if found else after):
         found += page
     return found

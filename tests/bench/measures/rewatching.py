@@ -19,18 +19,18 @@ from pathlib import Path
 import nats
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.server import NatsServer
-from bulkhead_infra.nats.streams import Layout, streams
+from bulkhead_infra.nats.streams import Layout, stream_configs
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.watch.fold import Mark
+from bulkhead_services.budget.watch.fold import WatchMark
 from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.bench.accounting import cpu_s
 from tests.bench.measures.watching import journal
@@ -45,23 +45,25 @@ BEGUN = 8
 MAX_BEGIN_S = 2.0
 
 
-async def fill(url: str, messages: Iterator[Stored], count: int, living: int) -> None:
+async def fill(url: str, messages: Iterator[StoredMessage], count: int, living: int) -> None:
     """Tasks that have ended, or nearly all; before them `living` tasks that only began."""
     client = await nats.connect(url)
-    for config in streams(Layout()):
+    for config in stream_configs(Layout()):
         body = json.dumps(config).encode()
         answer = await client.request(f"$JS.API.STREAM.CREATE.{config['name']}", body, timeout=30)
         assert "error" not in json.loads(answer.data), answer.data
     stream = client.jetstream(publish_async_max_pending=PENDING)
-    begun = next(found[:BEGUN] for path in sorted(HISTORIES.glob("*.jsonl*")) if len(found := load(path).messages) > 40)
+    begun = next(
+        found[:BEGUN] for path in sorted(HISTORIES.glob("*.jsonl*")) if len(found := load_history(path).messages) > 40
+    )
     first = (
-        Stored(f"{one.subject.rpartition('.')[0]}.living-{number}", one.headers, one.body, 0, 0)
+        StoredMessage(f"{one.subject.rpartition('.')[0]}.living-{number}", one.headers, one.body, 0, 0)
         for number in range(living)
         for one in begun
     )
     for one in itertools.islice(itertools.chain(first, messages), count):
         parts = one.subject.split(".")
-        subject = subjects.mesh(parts[1], parts[2], parts[4], parts[5])
+        subject = subjects.mesh_subject(parts[1], parts[2], parts[4], parts[5])
         headers = {key: value for key, value in one.headers.items() if not key.lower().startswith("nats-")}
         await stream.publish_async(subject, one.body, headers=headers, wait_stall=60)
     await asyncio.wait_for(stream.publish_async_completed(), 120)
@@ -104,15 +106,15 @@ async def measure(folder: Path, count: int, living: int) -> dict[str, float]:
         store = MemoryStore(lease_ms=600_000)
         first = watcher(bus, store)
         began = time.monotonic()
-        await first._begin()
+        await first._begin_fold()
         await first._read_on()
         whole_s = time.monotonic() - began
-        await store.keep(MARK, first.fold.mark().encode())
-        mark = Mark.decode(await store.kept(MARK))
+        await store.put_value(MARK, first.fold.make_mark().encode())
+        mark = WatchMark.decode(await store.get_value(MARK))
         again = watcher(bus, store)
         assert server.child is not None
         began, cpu, broker = time.monotonic(), time.process_time(), cpu_s([server.child.pid])
-        await again._begin()
+        await again._begin_fold()
         await again._read_on()
         begin_s, begin_cpu_s = time.monotonic() - began, time.process_time() - cpu
         begin_broker_cpu_s = cpu_s([server.child.pid]) - broker
@@ -120,8 +122,8 @@ async def measure(folder: Path, count: int, living: int) -> dict[str, float]:
         lost = {one.id for one in first.fold.due.values() if one.lineage in mark.living} - set(again.fold.due)
         lives = [name for name in mark.living if "/living-" in name]
         assert len(lives) == living, mark
-        assert [again.fold.watch.stalls.outstanding(name) for name in lives] == [
-            first.fold.watch.stalls.outstanding(name) for name in lives
+        assert [again.fold.watch.stalls.outstanding_keys(name) for name in lives] == [
+            first.fold.watch.stalls.outstanding_keys(name) for name in lives
         ], "something else is outstanding"
         await bus.close()
     finally:

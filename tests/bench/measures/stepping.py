@@ -9,7 +9,7 @@ import itertools
 import json
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.rig import ENDED, Rig
@@ -120,7 +120,7 @@ async def memory(mesh: Rig, book: Book, scale: int) -> None:
 
 async def stored_messages(monitor_url: str) -> dict[str, int]:
     """Messages ever stored, by stream, without the journal: that is a copy, and not fsynced."""
-    _, body = await get(f"{monitor_url}/jsz?streams=true&accounts=true", timeout_s=5)
+    _, body = await get_url(f"{monitor_url}/jsz?streams=true&accounts=true", timeout_s=5)
     accounts = json.loads(body)["account_details"]
     streams = [stream for account in accounts for stream in account.get("stream_detail", ())]
     return {one["name"]: one["state"]["last_seq"] for one in streams if one["name"] != subjects.JOURNAL_STREAM}

@@ -11,13 +11,13 @@ import random
 import time
 from collections.abc import Iterator
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.deadlock.wait_graph import WaitGraph
 from bulkhead.health.deadlock.waits import Wait
-from bulkhead.health.sources.journal import Journal
-from bulkhead.health.sources.trace_rows import Rows
+from bulkhead.health.sources.journal import JournalReader
+from bulkhead.health.sources.trace_rows import TraceRowReader
 from bulkhead.health.watch import Watch
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.runtime.decider.history_file import load_history
 from tests.health_set import everything  # noqa: F401  (imported for the generators that it registers)
 from tests.health_set.sets import TWINS
 from tests.paths import HISTORIES
@@ -29,13 +29,13 @@ MIN_FOLD_PER_S = 10_000
 MAX_EDGE_P99_MS = 1.0
 
 
-def journal(seed: int = 1) -> Iterator[Stored]:
+def journal(seed: int = 1) -> Iterator[StoredMessage]:
     """Messages without end: tasks of every recorded kind begin, run interleaved, and end."""
     chance = random.Random(seed)
-    recorded = [load(path).messages for path in sorted(HISTORIES.glob("*.jsonl*"))]
+    recorded = [load_history(path).messages for path in sorted(HISTORIES.glob("*.jsonl*"))]
     recorded = [messages for messages in recorded if len(messages) >= MIN_MESSAGES]
     assert recorded, "no recorded histories"
-    running: list[tuple[str, int, tuple[Stored, ...]]] = []
+    running: list[tuple[str, int, tuple[StoredMessage, ...]]] = []
     count = 0
     while True:
         while len(running) < OVERLAPPING:
@@ -45,7 +45,7 @@ def journal(seed: int = 1) -> Iterator[Stored]:
         task, done, messages = running[at]
         one = messages[done]
         subject = ".".join((*one.subject.split(".")[:5], task))
-        yield Stored(subject, one.headers, one.body, one.sequence, one.time_unix_ms)
+        yield StoredMessage(subject, one.headers, one.body, one.sequence, one.time_unix_ms)
         if done + 1 == len(messages):
             running[at] = running[-1]
             running.pop()
@@ -55,14 +55,14 @@ def journal(seed: int = 1) -> Iterator[Stored]:
 
 def fold_per_s(seconds: float, batch: int = 5_000) -> dict[str, float]:
     """Messages that are read, joined and judged per second of processor time, all detectors on."""
-    watch, source, reader = Watch(), journal(), Journal()
+    watch, source, reader = Watch(), journal(), JournalReader()
     folded, spent, trips = 0, 0.0, 0
     while spent < seconds:
         messages = [next(source) for _ in range(batch)]
         begun = time.process_time()
         for one in messages:
             for event in reader.read(one.subject, one.headers, one.body, one.time_unix_ms):
-                trips += len(watch.take(event))
+                trips += len(watch.fold_event(event))
         spent += time.process_time() - begun
         folded += batch
     assert reader.unreadable == 0 and trips > 0, "nothing was judged"
@@ -73,12 +73,12 @@ def acts_per_s(seconds: float) -> dict[str, float]:
     """Acts (a call and its reply are two messages) that are judged per second of processor time, honest and looping."""
     runs, spent, acts = [rows for run in TWINS.runs() if isinstance(rows := run["rows"], list)], 0.0, 0
     while spent < seconds:
-        watch, reader = Watch(), Rows()
+        watch, reader = Watch(), TraceRowReader()
         begun = time.process_time()
         for number, rows in enumerate(runs):
             for row in rows:
                 for event in reader.read({**row, "task": str(number)}):
-                    watch.take(event)
+                    watch.fold_event(event)
             acts += len(rows)
         spent += time.process_time() - begun
     return {"acts_per_s": round(acts / spent), "acts": acts}
@@ -95,13 +95,13 @@ def edge_ms(edges: int) -> dict[str, float]:
             one, other = (f"t{task}/r{chance.randrange(400)}" for _ in range(2))
         wait = Wait(str(number), one, (other,), task=f"t{task}/{number // 1_000}")
         begun = time.process_time()
-        found = graph.open(wait)
+        found = graph.open_wait(wait)
         spent.append(time.process_time() - begun)
         for suspected in found:
-            graph.close(suspected.refuse)
+            graph.close_wait(suspected.refuse)
     spent.sort()
     return {
-        "edges_live": graph.edges(),
+        "edges_live": graph.count_edges(),
         "edge_p50_ms": round(spent[len(spent) // 2] * 1e3, 4),
         "edge_p99_ms": round(spent[int(len(spent) * 0.99)] * 1e3, 4),
         "edge_most_ms": round(spent[-1] * 1e3, 1),

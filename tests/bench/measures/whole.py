@@ -18,13 +18,13 @@ import yaml
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.client import Mesh, Task
-from bulkhead.runtime.context import Identity, make_context
+from bulkhead.runtime.context import ServiceIdentity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.server import Durability
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.processes.child import Child
+from bulkhead_infra.processes.child import ChildProcess
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile, say
 from tests.bench.measures.stepping import LOADS, stored_messages
@@ -96,7 +96,7 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
     """Start provider and mesh, stop both. quotas: of further tenants."""
     folder.mkdir(parents=True, exist_ok=True)
     heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    provider = await Child.start(
+    provider = await ChildProcess.start(
         "instant",
         [sys.executable, "-m", "tests.bench.instant"],
         log=folder / "instant.log",
@@ -131,7 +131,7 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
             finally:
                 await asyncio.gather(*(one.close() for one in found.clients))
     finally:
-        await provider.kill()
+        await provider.kill_and_wait()
 
 
 async def one_agent(mesh: Whole, book: Book, scale: int) -> None:
@@ -166,7 +166,7 @@ async def admission(mesh: Whole, book: Book, scale: int) -> None:
     one more model gateway, under the grant of a task that has run; each reservation is settled with nothing used."""
     task = await mesh.submit(agents(1), check=False)
     await ended(task)
-    identity = Identity.load(mesh.mesh.directory / "identity", "model_gateway")
+    identity = ServiceIdentity.load(mesh.mesh.directory / "identity", "model_gateway")
     seed = mesh.mesh.nkey_seed("operator")
     reader = await JetStreamBus.connect(mesh.mesh.nats_url, service="operator", nkey_seed=seed)
     bus = await JetStreamBus.connect(mesh.mesh.nats_url, service="model_gateway", nkey_seed=identity.nkey_seed)

@@ -19,7 +19,7 @@ import nats
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.server import Durability, NatsServer
-from bulkhead_infra.nats.streams import Layout, streams
+from bulkhead_infra.nats.streams import Layout, stream_configs
 from tests.bench.figures import Book
 from tests.bench.peers.floor_client import Work
 from tests.paths import ROOT
@@ -61,7 +61,7 @@ async def floor(folder: Path, durability: Durability) -> AsyncIterator[Floor]:
     await server.start()
     try:
         client = await nats.connect(plan.url)
-        config = next(one for one in streams(Layout()) if one["name"] == STREAM)
+        config = next(one for one in stream_configs(Layout()) if one["name"] == STREAM)
         await client.request(f"$JS.API.STREAM.CREATE.{STREAM}", json.dumps(config).encode(), timeout=10)
         await client.jetstream().stream_info(STREAM)
         await client.close()

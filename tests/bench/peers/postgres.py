@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_infra.processes.child import Child, StartFailed
+from bulkhead_infra.processes.child import ChildProcess, StartFailed
 from tests.bench import accounting
 
 FOLDERS = Path("/usr/lib/postgresql")
@@ -37,7 +37,7 @@ class Postgres:
     """A running cluster."""
 
     url: str
-    child: Child
+    child: ChildProcess
 
     def pids(self) -> list[int]:
         """The server and its workers, as they are now."""
@@ -73,7 +73,7 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
     """Make a cluster, start it, remove it. Raises NoPostgres, StartFailed."""
     programs, (prefix, uid, gid) = binaries(), _as_user()
     folder = Path(tempfile.mkdtemp(prefix="bulkhead-bench-pg-"))
-    child: Child | None = None
+    child: ChildProcess | None = None
     try:
         password = secrets.token_hex(16)
         secret = folder / "password"
@@ -82,7 +82,7 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
         for path in (folder, secret):
             os.chown(path, uid, gid)
         environ = {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}", "LC_ALL": "C"}
-        made = await Child.start(
+        made = await ChildProcess.start(
             "initdb",
             [
                 *prefix,
@@ -101,7 +101,7 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
             cwd=folder,
         )
         if await made.wait() != 0:
-            raise StartFailed(made.why())
+            raise StartFailed(made.describe_end())
         port = free_port()
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -109,7 +109,7 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
             if "ready to accept connections" in line and not started.done():
                 started.set_result(None)
 
-        child = await Child.start(
+        child = await ChildProcess.start(
             "postgres",
             [
                 *prefix,
@@ -135,16 +135,16 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
         await _until_ready(child, started)
         yield Postgres(f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}", child)
     finally:
-        if child is not None and child.running:
-            child.signal(signal.SIGINT)  # "Fast": it does not wait for its clients.
+        if child is not None and child.is_running:
+            child.send_signal(signal.SIGINT)  # "Fast": it does not wait for its clients.
             try:
                 await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
             except TimeoutError:
-                await child.kill()
+                await child.kill_and_wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _until_ready(child: Child, started: asyncio.Future[None]) -> None:
+async def _until_ready(child: ChildProcess, started: asyncio.Future[None]) -> None:
     ended = asyncio.ensure_future(child.exited.wait())
     ends: set[asyncio.Future[Any]] = {started, ended}
     try:
@@ -152,4 +152,4 @@ async def _until_ready(child: Child, started: asyncio.Future[None]) -> None:
     finally:
         ended.cancel()
     if not started.done():
-        raise StartFailed(f"PostgreSQL was not ready within {START_TIMEOUT_S:g} s\n{child.why()}")
+        raise StartFailed(f"PostgreSQL was not ready within {START_TIMEOUT_S:g} s\n{child.describe_end()}")

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from bulkhead.bus.port import Bus, Consumer, Delivery, Live, LiveSubscription, Stored
+from bulkhead.bus.port import Bus, BusDelivery, Consumer, LiveMessage, LiveSubscription, StoredMessage
 from bulkhead_contracts import subjects
 
 TENANT, TASK = "acme", "task-1"
-SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)
+SUBJECT = subjects.mesh_subject("planner", "worker", TENANT, TASK)
 FILTER = subjects.task_filter("worker", TENANT, TASK)
 DEADLINE_S = 5.0
 
@@ -19,9 +19,9 @@ async def put(bus: Bus, *names: str, subject: str = SUBJECT) -> None:
         await bus.publish(subject, name.encode(), {"ce-id": name}, name)
 
 
-async def take(consumer: Consumer, count: int, room: int = 64, within_s: float = DEADLINE_S) -> list[Delivery]:
+async def take(consumer: Consumer, count: int, room: int = 64, within_s: float = DEADLINE_S) -> list[BusDelivery]:
     """Exactly so many deliveries, within a deadline."""
-    found: list[Delivery] = []
+    found: list[BusDelivery] = []
     until = time.monotonic() + within_s
     while len(found) < count:
         left = until - time.monotonic()
@@ -38,10 +38,10 @@ async def until(fact: Callable[[], Awaitable[bool]], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def hear(live: LiveSubscription, count: int) -> list[Live]:
+async def hear(live: LiveSubscription, count: int) -> list[LiveMessage]:
     """The next words of a live subscription."""
 
-    async def collect() -> list[Live]:
+    async def collect() -> list[LiveMessage]:
         found = []
         async for word in live:
             found.append(word)
@@ -52,6 +52,6 @@ async def hear(live: LiveSubscription, count: int) -> list[Live]:
     return await asyncio.wait_for(collect(), DEADLINE_S)
 
 
-def bodies(found: list[Delivery] | list[Stored]) -> list[str]:
+def bodies(found: list[BusDelivery] | list[StoredMessage]) -> list[str]:
     """What the messages say."""
-    return [(one if isinstance(one, Stored) else one.stored).body.decode() for one in found]
+    return [(one if isinstance(one, StoredMessage) else one.stored).body.decode() for one in found]

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 import pytest
 
 from bulkhead.bus import wire
-from bulkhead.bus.port import Bus, BusError, BusUnavailable, Delivery, DurableCounts, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import (
+    Bus,
+    BusDelivery,
+    BusError,
+    BusUnavailable,
+    DurableCounts,
+    PublishRefused,
+    WrongLastSequence,
+)
 from bulkhead_contracts import bounds, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
@@ -47,7 +55,7 @@ async def test_many_publishes_in_flight_are_all_stored_once(world: World) -> Non
 
 async def test_expected_last_sequence_on_subject(world: World) -> None:
     bus = await world.bus()
-    subject = subjects.record("rag", TENANT, TASK, "call-1")
+    subject = subjects.record_subject("rag", TENANT, TASK, "call-1")
     claim = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
     with pytest.raises(WrongLastSequence):
         await bus.publish(subject, b"rival", {}, "2", expect_last_on_subject=0)
@@ -61,24 +69,24 @@ async def test_expected_last_sequence_on_subject(world: World) -> None:
 async def test_the_first_of_a_task_is_stored_as_such_or_not_at_all(world: World) -> None:
     bus = await world.bus()
     with_it = await bus.publish(SUBJECT, b"first", {}, "1", expect_none_on=FILTER)
-    other = subjects.mesh("budget", "worker", TENANT, TASK)
+    other = subjects.mesh_subject("budget", "worker", TENANT, TASK)
     for subject, message_id in ((other, "2"), (SUBJECT, "1"), (SUBJECT, "3")):
         with pytest.raises(WrongLastSequence):
             await bus.publish(subject, b"late", {}, message_id, expect_none_on=FILTER)
     again = await bus.publish(SUBJECT, b"first", {}, "1")
     assert again.duplicate and again.sequence == with_it.sequence
     await bus.publish(other, b"second", {}, "4")
-    elsewhere = subjects.mesh("planner", "worker", TENANT, "task-2")
+    elsewhere = subjects.mesh_subject("planner", "worker", TENANT, "task-2")
     await bus.publish(elsewhere, b"first", {}, "5", expect_none_on=subjects.task_filter("worker", TENANT, "task-2"))
     await world.durable("worker-0")
-    found = [one.stored for one in await take(await bus.consumer(INBOX, "worker-0"), 3)]
+    found = [one.stored for one in await take(await bus.open_consumer(INBOX, "worker-0"), 3)]
     assert [wire.was_first(one.headers, FILTER) for one in found] == [True, False, False]
     assert [wire.was_first(one.headers, FILTER) for one in await bus.read(INBOX, FILTER)] == [True, False]
 
 
 async def test_an_optimistic_publish_repeated_after_a_lost_ack_meets_itself(world: World) -> None:
     bus = await world.bus()
-    subject = subjects.record("rag", TENANT, TASK, "call-1")
+    subject = subjects.record_subject("rag", TENANT, TASK, "call-1")
     first = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
     again = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
     assert again.duplicate and again.sequence == first.sequence
@@ -86,7 +94,7 @@ async def test_an_optimistic_publish_repeated_after_a_lost_ack_meets_itself(worl
 
 async def test_a_blob_is_written_once(world: World) -> None:
     bus = await world.bus()
-    subject = subjects.blob("worker", TENANT, "ab" * 32)
+    subject = subjects.blob_subject("worker", TENANT, "ab" * 32)
     first = await bus.publish(subject, b"content", {}, "w1")
     with pytest.raises(PublishRefused, match="10077"):
         await bus.publish(subject, b"forged", {}, "w2")
@@ -98,7 +106,7 @@ async def test_a_blob_is_written_once(world: World) -> None:
 async def test_a_blob_of_the_largest_size_comes_back_whole(world: World) -> None:
     bus = await world.bus()
     content = bytes(range(256)) * (4 * 1024 * 4)
-    subject = subjects.blob("worker", TENANT, "cd" * 32)
+    subject = subjects.blob_subject("worker", TENANT, "cd" * 32)
     await bus.publish(subject, content, {}, "big")
     stored = await bus.last("BLOBS", subject)
     assert stored is not None and stored.body == content
@@ -177,10 +185,10 @@ async def test_an_inbox_takes_nothing_that_erases_or_forges(world: World, header
 
 async def test_read_gives_one_task_in_order_after_a_sequence(world: World) -> None:
     bus = await world.bus()
-    other = subjects.mesh("planner", "worker", TENANT, "task-2")
+    other = subjects.mesh_subject("planner", "worker", TENANT, "task-2")
     await put(bus, "a", "b")
     await put(bus, "x", subject=other)
-    await put(bus, "c", subject=subjects.mesh("rag", "worker", TENANT, TASK))
+    await put(bus, "c", subject=subjects.mesh_subject("rag", "worker", TENANT, TASK))
     found = await bus.read(INBOX, FILTER)
     assert [(one.body, one.sequence) for one in found] == [(b"a", 1), (b"b", 2), (b"c", 4)]
     assert bodies(await bus.read(INBOX, FILTER, after=1)) == ["b", "c"]
@@ -205,7 +213,7 @@ async def test_last_is_the_newest_of_one_subject(world: World) -> None:
     await put(bus, "a", "b")
     last = await bus.last(INBOX, SUBJECT)
     assert last is not None and (last.body, last.sequence, last.subject) == (b"b", 2, SUBJECT)
-    await put(bus, "c", subject=subjects.mesh("planner", "worker", TENANT, "task-2"))
+    await put(bus, "c", subject=subjects.mesh_subject("planner", "worker", TENANT, "task-2"))
     last = await bus.last(INBOX, "mesh.*.worker.>")
     assert last is not None and last.body == b"c"
     last = await bus.last(INBOX, SUBJECT.rpartition(".")[0] + ".*")
@@ -217,7 +225,7 @@ async def test_a_stream_tells_how_far_it_has_come(world: World) -> None:
     bus = await world.bus()
     assert await bus.last_sequence(INBOX) == 0
     await put(bus, "a", "b")
-    await put(bus, "c", subject=subjects.mesh("planner", "worker", TENANT, "task-2"))
+    await put(bus, "c", subject=subjects.mesh_subject("planner", "worker", TENANT, "task-2"))
     assert await bus.last_sequence(INBOX) == 3
     with pytest.raises(BusError):
         await bus.last_sequence("INBOX_NOBODY")
@@ -232,7 +240,7 @@ async def test_a_stream_tells_how_much_it_holds_and_what_waits_for_a_durable(wor
     assert (held.last_sequence, dict(held.by_subject)) == (3, {SUBJECT: 3}) and held.bytes > 0
     assert (await bus.stream_counts(INBOX)).by_subject == {}, "who asks about no subjects is not told of any"
     assert await _shows(bus, pending=3, in_work=0)
-    [handed, *_] = await take(await bus.consumer(INBOX, "worker-0"), 2)
+    [handed, *_] = await take(await bus.open_consumer(INBOX, "worker-0"), 2)
     assert await _shows(bus, pending=1, in_work=2)
     await handed.ack()
     await eventually(lambda: _shows(bus, pending=1, in_work=1))
@@ -244,7 +252,7 @@ async def test_a_durable_tells_how_many_ask_for_its_messages_and_how_long_it_has
     await world.durable("worker-0")
     counts = await _durable(bus)
     assert counts.asking == 0 and counts.quiet_ms > DEADLINE_S * 1000, "nobody ever asked, nothing was ever handed out"
-    one, two = await bus.consumer(INBOX, "worker-0"), await other.consumer(INBOX, "worker-0")
+    one, two = await bus.open_consumer(INBOX, "worker-0"), await other.open_consumer(INBOX, "worker-0")
     asking = [asyncio.create_task(consumer.fetch(4, 2 * DEADLINE_S)) for consumer in (one, two)]
     await eventually(lambda: _shows(bus, asking=2))
     await two.close()
@@ -273,7 +281,7 @@ async def test_read_and_consumer_show_the_same_message(world: World) -> None:
     before = time.time_ns() // 1_000_000
     await bus.publish(SUBJECT, b"body", {"ce-id": "1", "ce-actor": "person äöü", "traceparent": "00-ab"}, "1")
     [read] = await bus.read(INBOX, FILTER)
-    [handed] = await take(await bus.consumer(INBOX, "worker-0"), 1)
+    [handed] = await take(await bus.open_consumer(INBOX, "worker-0"), 1)
     assert handed.stored == read == await bus.last(INBOX, SUBJECT)
     assert read.headers["ce-actor"] == "person äöü"
     assert before - 5 <= read.time_unix_ms <= time.time_ns() // 1_000_000 + 5
@@ -288,7 +296,7 @@ async def test_a_message_that_calls_itself_a_status_ends_no_answer(world: World,
     await bus.publish(SUBJECT, b"b", {"Status": forged, "Description": "EOB", "ce-id": "1"}, "b")
     await put(bus, "c")
     assert bodies(await bus.read(INBOX, FILTER)) == ["a", "b", "c"]
-    assert bodies(await take(await bus.consumer(INBOX, "worker-0"), 3)) == ["a", "b", "c"]
+    assert bodies(await take(await bus.open_consumer(INBOX, "worker-0"), 3)) == ["a", "b", "c"]
     last = await bus.last(INBOX, SUBJECT)
     assert last is not None and last.body == b"c"
     await put(bus, "d")
@@ -309,16 +317,16 @@ async def test_reading_an_unknown_stream_is_no_empty_answer(world: World) -> Non
 async def test_an_unknown_durable_is_told_at_once(world: World) -> None:
     bus = await world.bus()
     with pytest.raises(BusUnavailable, match="provisioner"):
-        await bus.consumer(INBOX, "nobody-0")
+        await bus.open_consumer(INBOX, "nobody-0")
     with pytest.raises(BusUnavailable, match="provisioner"):
-        await bus.consumer("INBOX_NOBODY", "worker-0")
+        await bus.open_consumer("INBOX_NOBODY", "worker-0")
 
 
 async def test_messages_come_in_order_and_once(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
     await put(bus, *(f"m{n}" for n in range(20)))
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     found = await take(consumer, 20, room=7)
     assert bodies(found) == [f"m{n}" for n in range(20)]
     assert [one.consumer_sequence for one in found] == list(range(1, 21))
@@ -336,7 +344,7 @@ async def test_messages_come_in_order_and_once(world: World) -> None:
 async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     waiting = asyncio.create_task(consumer.fetch(10, PATIENCE_S))
     await asyncio.sleep(0.05)
     assert not waiting.done()
@@ -349,8 +357,8 @@ async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> 
 async def test_what_is_handed_over_is_all_of_it_in_order_and_no_more_than_there_is_room_for(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
-    taken: list[Delivery] = []
+    consumer = await bus.open_consumer(INBOX, "worker-0")
+    taken: list[BusDelivery] = []
     for room in (2, 1, 3):
         before = len(taken)
         waiting = asyncio.create_task(consumer.hand_over(room, taken.append, PATIENCE_S))
@@ -369,7 +377,7 @@ async def test_what_is_handed_over_is_all_of_it_in_order_and_no_more_than_there_
 async def test_fetch_returns_nothing_after_its_timeout(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     begun = time.monotonic()
     assert await consumer.fetch(10, 0.2) == []
     assert time.monotonic() - begun > 0.15
@@ -379,7 +387,7 @@ async def test_no_more_is_handed_out_than_was_asked_for(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
     await put(bus, "a", "b", "c", "d", "e")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     held = await take(consumer, 2, room=2)
     assert bodies(held) == ["a", "b"]
     assert await world.outstanding("worker-0") == 2
@@ -392,7 +400,7 @@ async def test_no_more_is_handed_out_than_was_asked_for(world: World) -> None:
 async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=300)
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     assert consumer.ack_wait_s == pytest.approx(0.3)
     begun = time.monotonic()
     await put(bus, "a")
@@ -408,7 +416,7 @@ async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
 async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await put(bus, "a")
     [first] = await take(consumer, 1)
     await first.nak()
@@ -424,7 +432,7 @@ async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
 async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await put(bus, "a", "b")
     [a] = await take(consumer, 1, room=1)
     await a.nak(0.3)
@@ -437,7 +445,7 @@ async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:
 async def test_in_progress_keeps_a_message(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=400)
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await put(bus, "a")
     [held] = await take(consumer, 1)
     for _ in range(6):
@@ -450,7 +458,7 @@ async def test_in_progress_keeps_a_message(world: World) -> None:
 async def test_term_gives_up_for_good(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=200)
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await put(bus, "poison", "fine")
     [poison] = await take(consumer, 1, room=1)
     await poison.term("unreadable")
@@ -467,7 +475,7 @@ async def test_two_consumers_share_a_durable(world: World) -> None:
     """A gap in the numbers tells each that the other was served; together they miss nothing."""
     one, two = await world.bus(), await world.bus()
     await world.durable("worker-0")
-    a, b = await one.consumer(INBOX, "worker-0"), await two.consumer(INBOX, "worker-0")
+    a, b = await one.open_consumer(INBOX, "worker-0"), await two.open_consumer(INBOX, "worker-0")
     waiting = [asyncio.create_task(a.fetch(1, DEADLINE_S)), asyncio.create_task(b.fetch(1, DEADLINE_S))]
     await asyncio.sleep(0.1)
     await put(one, "m0", "m1")
@@ -482,7 +490,7 @@ async def test_two_consumers_share_a_durable(world: World) -> None:
 async def test_a_closed_consumer_hands_back_what_nobody_fetched(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=60_000)
-    leaving, staying = await bus.consumer(INBOX, "worker-0"), await bus.consumer(INBOX, "worker-0")
+    leaving, staying = await bus.open_consumer(INBOX, "worker-0"), await bus.open_consumer(INBOX, "worker-0")
     fetching = asyncio.create_task(leaving.fetch(5, DEADLINE_S))
     await asyncio.sleep(0.05)
     fetching.cancel()

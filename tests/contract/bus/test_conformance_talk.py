@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import pytest
 
 from bulkhead.bus import wire
-from bulkhead.bus.port import BusUnavailable, Live, PublishRefused, Schedule, Stored
+from bulkhead.bus.port import BusUnavailable, LiveMessage, PublishRefused, Schedule, StoredMessage
 from bulkhead_contracts import subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, hear, put, take, until
 from tests.contract.bus.worlds import INBOX, World
@@ -29,13 +29,13 @@ def timer(key: str, due_unix_ms: int) -> Schedule:
 async def test_a_timer_fires_into_the_inbox(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     due = time.time_ns() // 1_000_000 + 400
     ack = await bus.schedule(timer("deadline", due), "t1")
     assert ack.stream == "TIMERS_WORKER"
     assert (await bus.schedule(timer("deadline", due), "t1")).duplicate
     [fired] = await take(consumer, 1)
-    assert fired.stored.subject == subjects.mesh("worker", "worker", TENANT, TASK)
+    assert fired.stored.subject == subjects.mesh_subject("worker", "worker", TENANT, TASK)
     assert subjects.parse(fired.stored.subject).sender == "worker"
     assert fired.stored.headers["ce-id"] == "id-deadline"
     assert fired.stored.headers["ce-type"] == "mesh.timer.fired.v1"
@@ -47,7 +47,7 @@ async def test_a_timer_fires_into_the_inbox(world: World) -> None:
 async def test_a_late_timer_fires_at_once(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 60_000), "t1")
     assert bodies(await take(consumer, 1, within_s=2.0)) == ["late"]
 
@@ -55,7 +55,7 @@ async def test_a_late_timer_fires_at_once(world: World) -> None:
 async def test_setting_a_timer_again_replaces_it(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     now = time.time_ns() // 1_000_000
     await bus.schedule(timer("beat", now + 200), "t1")
     await bus.schedule(timer("beat", now + 700), "t2")
@@ -75,10 +75,10 @@ async def test_a_schedule_stays_in_its_own_stream(world: World) -> None:
 async def test_the_journal_repeats_every_inbox(world: World) -> None:
     bus = await world.bus()
     await put(bus, "to-worker")
-    await put(bus, "to-planner", subject=subjects.mesh("worker", "planner", TENANT, TASK))
+    await put(bus, "to-planner", subject=subjects.mesh_subject("worker", "planner", TENANT, TASK))
     await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 1_000), "t1")
 
-    async def journal() -> list[Stored]:
+    async def journal() -> list[StoredMessage]:
         return await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}")
 
     async def complete() -> bool:
@@ -87,8 +87,8 @@ async def test_the_journal_repeats_every_inbox(world: World) -> None:
     await until(complete, "the journal has all three")
     found = {one.body.decode(): one for one in await journal()}
     assert found["to-worker"].subject == SUBJECT and found["to-worker"].headers["ce-id"] == "to-worker"
-    assert found["to-planner"].subject == subjects.mesh("worker", "planner", TENANT, TASK)
-    assert found["late"].subject == subjects.mesh("worker", "worker", TENANT, TASK)
+    assert found["to-planner"].subject == subjects.mesh_subject("worker", "planner", TENANT, TASK)
+    assert found["late"].subject == subjects.mesh_subject("worker", "worker", TENANT, TASK)
 
 
 async def test_control_entries_are_read_and_heard(world: World) -> None:
@@ -110,15 +110,15 @@ async def test_a_request_is_answered_by_one_of_the_servers(world: World) -> None
     asker, budget = await world.bus(), await world.bus("budget")
     served: list[str] = []
 
-    def server(name: str) -> Callable[[Live], Awaitable[tuple[Mapping[str, str], bytes]]]:
-        async def answer(request: Live) -> tuple[Mapping[str, str], bytes]:
+    def server(name: str) -> Callable[[LiveMessage], Awaitable[tuple[Mapping[str, str], bytes]]]:
+        async def answer(request: LiveMessage) -> tuple[Mapping[str, str], bytes]:
             served.append(name)
             return {"ce-type": "x", "asked": request.headers["ce-id"]}, request.subject.encode() + b"/" + request.body
 
         return answer
 
     stops = [await budget.serve("rpc.*.budget.>", "budget", server(name)) for name in ("one", "two")]
-    subject = subjects.rpc("worker", "budget", TENANT, TASK)
+    subject = subjects.rpc_subject("worker", "budget", TENANT, TASK)
     answers = await asyncio.gather(*(asker.request(subject, b"%d" % n, {"ce-id": str(n)}) for n in range(20)))
     assert [answer.body for answer in answers] == [f"{subject}/{n}".encode() for n in range(20)]
     assert [answer.headers["asked"] for answer in answers] == [str(n) for n in range(20)]
@@ -133,7 +133,7 @@ async def test_nobody_answers(world: World) -> None:
     bus = await world.bus()
     begun = time.monotonic()
     with pytest.raises(BusUnavailable, match="nobody answers"):
-        await bus.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=4 * DEADLINE_S)
+        await bus.request(subjects.rpc_subject("worker", "budget", TENANT, TASK), b"x", timeout_s=4 * DEADLINE_S)
     assert time.monotonic() - begun < 2 * DEADLINE_S
 
 
@@ -141,19 +141,19 @@ async def test_a_slow_answer_is_given_up(world: World) -> None:
     asker, budget = await world.bus(), await world.bus("budget")
     release = asyncio.Event()
 
-    async def never(request: Live) -> tuple[Mapping[str, str], bytes]:
+    async def never(request: LiveMessage) -> tuple[Mapping[str, str], bytes]:
         await release.wait()
         return {}, b"too late"
 
     await budget.serve("rpc.*.budget.>", "budget", never)
     with pytest.raises(BusUnavailable, match="within"):
-        await asker.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=0.2)
+        await asker.request(subjects.rpc_subject("worker", "budget", TENANT, TASK), b"x", timeout_s=0.2)
     release.set()
 
 
 async def test_live_words_reach_every_listener_and_are_not_stored(world: World) -> None:
     speaker, one, two = await world.bus("model_gateway"), await world.bus(), await world.bus("gateway")
-    subject = subjects.live("model_gateway", TENANT, TASK)
+    subject = subjects.live_subject("model_gateway", TENANT, TASK)
     first, second = await one.subscribe_live(subject), await two.subscribe_live("live.*.acme.>")
     await speaker.publish_live("live.model_gateway.other.x", b"not for them")
     for n in range(5):
@@ -184,7 +184,7 @@ async def test_closing_a_live_subscription_ends_its_iteration(world: World) -> N
     bus = await world.bus()
     live = await bus.subscribe_live("live.a.b.c")
 
-    heard: list[Live] = []
+    heard: list[LiveMessage] = []
 
     async def listen() -> None:
         async for word in live:
@@ -207,8 +207,8 @@ async def test_closing_a_live_subscription_ends_its_iteration(world: World) -> N
 async def test_a_closed_bus_says_so_everywhere(world: World) -> None:
     bus = await world.bus()
     await world.durable("worker-0")
-    assert await bus.ready()
-    consumer = await bus.consumer(INBOX, "worker-0")
+    assert await bus.is_ready()
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     fetching = asyncio.create_task(consumer.fetch(1, 60))
     closed = asyncio.create_task(bus.wait_closed())
     await asyncio.sleep(0.05)
@@ -225,7 +225,7 @@ async def test_a_closed_bus_says_so_everywhere(world: World) -> None:
     ):
         with pytest.raises(BusUnavailable, match="closed"):
             await act()
-    assert not await bus.ready()
+    assert not await bus.is_ready()
     await bus.close()
 
 

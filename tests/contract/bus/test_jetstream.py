@@ -21,7 +21,7 @@ from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
 
 TENANT, TASK = "acme", "Task-1"
-SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)
+SUBJECT = subjects.mesh_subject("planner", "worker", TENANT, TASK)
 FILTER = subjects.task_filter("worker", TENANT, TASK)
 PATIENCE_S = 60.0
 """So long something may wait that must not."""
@@ -45,7 +45,7 @@ async def test_a_killed_broker_comes_back_and_nothing_is_lost(own_world: JetStre
     world = own_world
     bus = await world.bus()
     await world.durable("worker-0", ack_wait_ms=1_000)
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     live = await bus.subscribe_live("control.live.>")
     stopping = asyncio.Event()
     acked: list[str] = []
@@ -91,7 +91,7 @@ async def test_a_killed_broker_comes_back_and_nothing_is_lost(own_world: JetStre
         assert time.monotonic() - restarted < PATIENCE_S, f"never handed out: {set(acked) - seen}"
         await asyncio.sleep(0.01)
     consuming.cancel()
-    assert await bus.ready()
+    assert await bus.is_ready()
     await bus.publish(subjects.control_key("task", "t"), b"halt", {}, "halt")
     word = await asyncio.wait_for(anext(aiter(live)), 5)
     assert word.body == b"halt"
@@ -101,7 +101,7 @@ async def test_a_standing_fetch_survives_a_restart(own_world: JetStreamWorld) ->
     world = own_world
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     waiting = asyncio.create_task(consumer.fetch(4, PATIENCE_S))
     await asyncio.sleep(0.1)
     await world.server.restart()
@@ -114,9 +114,9 @@ async def test_while_the_broker_is_down_everything_says_so(own_world: JetStreamW
     world = own_world
     bus = await world.bus()
     await world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     await asyncio.to_thread(world.server.stop)
-    while await bus.ready():
+    while await bus.is_ready():
         await asyncio.sleep(0.01)
     with pytest.raises(BusUnavailable, match="no connection"):
         await bus.request("rpc.a.b.1.t.x", b"", timeout_s=0.2)
@@ -132,21 +132,21 @@ async def test_a_silent_broker_is_noticed_and_taken_up_again(
 ) -> None:
     monkeypatch.setattr(connection, "PING_INTERVAL_S", 0.1)
     bus = await own_world.bus()
-    assert await bus.ready()
+    assert await bus.is_ready()
     own_world.server.send(signal.SIGSTOP)
     publishing = asyncio.create_task(bus.publish(SUBJECT, b"x", {}, "1"))
-    assert not await bus.ready()
+    assert not await bus.is_ready()
     await asyncio.sleep(0.5)
     assert not publishing.done()
     own_world.server.send(signal.SIGCONT)
     assert (await asyncio.wait_for(publishing, 6)).sequence == 1
-    assert await bus.ready()
+    assert await bus.is_ready()
 
 
 async def test_a_bus_closes_while_the_broker_is_down(own_world: JetStreamWorld) -> None:
     bus = await own_world.bus()
     await own_world.durable("worker-0")
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     fetching = asyncio.create_task(consumer.fetch(1, 60))
     await asyncio.to_thread(own_world.server.stop)
     await asyncio.wait_for(bus.close(), 3)
@@ -170,7 +170,7 @@ async def test_inboxes_are_renewed_without_losing_a_message(
     monkeypatch.setattr(pull_consumer, "OVERDUE_S", 0.05)
     bus = await jetstream_world.bus()
     await jetstream_world.durable("worker-0", ack_wait_ms=60_000)
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
 
     async def publish() -> None:
         for n in range(0, 200, 4):
@@ -283,7 +283,7 @@ async def accounts(accounts_server: Accounts) -> AsyncIterator[Accounts]:
 
 async def test_the_whole_port_works_across_accounts(accounts: Accounts) -> None:
     bus = await accounts.bus()
-    consumer = await bus.consumer(INBOX, "worker-0")
+    consumer = await bus.open_consumer(INBOX, "worker-0")
     found = []
     while len(found) < 50:
         found += await consumer.fetch(20, 2)
@@ -295,7 +295,7 @@ async def test_the_whole_port_works_across_accounts(accounts: Accounts) -> None:
     assert [one.body for one in page] == [b"%d" % n for n in range(30)]
     last = await bus.last(INBOX, SUBJECT)
     assert last is not None and last.body == b"49"
-    ack = await bus.publish(subjects.mesh("worker", "planner", TENANT, TASK), b"x", {}, "1")
+    ack = await bus.publish(subjects.mesh_subject("worker", "planner", TENANT, TASK), b"x", {}, "1")
     assert ack.stream == "INBOX_PLANNER"
     await bus.close()
 
@@ -304,13 +304,13 @@ async def test_a_denied_publish_is_refused_at_once(accounts: Accounts) -> None:
     bus = await accounts.bus()
     begun = time.monotonic()
     with pytest.raises(PublishRefused, match="policy"):
-        await bus.publish(subjects.mesh("worker", "checker", TENANT, TASK), b"x", {}, "1")
+        await bus.publish(subjects.mesh_subject("worker", "checker", TENANT, TASK), b"x", {}, "1")
     with pytest.raises(PublishRefused, match="policy"):
-        await bus.publish(subjects.mesh("planner", "worker", TENANT, TASK), b"forged", {}, "1")
+        await bus.publish(subjects.mesh_subject("planner", "worker", TENANT, TASK), b"forged", {}, "1")
     with pytest.raises(PublishRefused, match="policy"):
         await bus.last("INBOX_PLANNER", SUBJECT)
     with pytest.raises(PublishRefused, match="policy"):
-        await bus.consumer("INBOX_PLANNER", "planner-0")
+        await bus.open_consumer("INBOX_PLANNER", "planner-0")
     assert time.monotonic() - begun < ANSWER_S
     await bus.close()
 
@@ -336,7 +336,7 @@ async def test_a_conflict_that_cannot_be_read_stays_a_conflict(accounts: Account
 async def test_nobody_answers_across_accounts(accounts: Accounts) -> None:
     bus = await accounts.bus()
     with pytest.raises(BusUnavailable, match="nobody answers"):
-        await bus.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x")
+        await bus.request(subjects.rpc_subject("worker", "budget", TENANT, TASK), b"x")
     await bus.close()
 
 

@@ -6,15 +6,15 @@ import random
 import pytest
 
 from bulkhead.bus.memory.broker import mesh_streams
-from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus, Permissions
+from bulkhead.bus.memory.bus import BusPermissions, MemoryBroker, MemoryBus
 from bulkhead.bus.memory.clock import VirtualClock
-from bulkhead.bus.port import BusUnavailable, Delivery, PublishRefused, Schedule
+from bulkhead.bus.port import BusDelivery, BusUnavailable, PublishRefused, Schedule
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.nats.streams import Layout
-from bulkhead_infra.nats.streams import streams as provisioned
+from bulkhead_infra.nats.streams import stream_configs as provisioned
 
 TENANT, TASK = "acme", "task-1"
-SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)
+SUBJECT = subjects.mesh_subject("planner", "worker", TENANT, TASK)
 INBOX, DURABLE = "INBOX_WORKER", "worker-0"
 
 
@@ -25,23 +25,23 @@ async def settle() -> None:
 
 
 async def test_the_mesh_has_every_stream_of_the_catalog() -> None:
-    broker = MemoryBroker.mesh(shards=2)
+    broker = MemoryBroker.for_mesh(shards=2)
     bus = MemoryBus(broker, "test")
     for name in catalog.INBOXES:
         assert await bus.read(subjects.inbox_stream(name), "mesh.>") == []
         if name != catalog.JOURNAL:
-            await bus.consumer(subjects.inbox_stream(name), subjects.durable(name, 1))
+            await bus.open_consumer(subjects.inbox_stream(name), subjects.durable_name(name, 1))
     for name in ("JOURNAL", "BLOBS", "KV_CONTROL", "DEAD_LETTERS", "TIMERS_PLANNER", "RECORDS_RAG"):
         assert await bus.last(name, "x") is None
 
 
 async def test_shards_split_the_partitions() -> None:
-    broker = MemoryBroker.mesh(shards=2)
+    broker = MemoryBroker.for_mesh(shards=2)
     bus = MemoryBus(broker, "worker")
     tasks = [f"task-{n}" for n in range(20)]
     for task in tasks:
-        await bus.publish(subjects.mesh("planner", "worker", TENANT, task), task.encode(), {}, task)
-    shards = [await (await bus.consumer(INBOX, f"worker-{n}")).fetch(64) for n in range(2)]
+        await bus.publish(subjects.mesh_subject("planner", "worker", TENANT, task), task.encode(), {}, task)
+    shards = [await (await bus.open_consumer(INBOX, f"worker-{n}")).fetch(64) for n in range(2)]
     for number, shard in enumerate(shards):
         assert shard and {subjects.partition_of(one.stored.body.decode()) % 2 for one in shard} == {number}
     assert sorted(one.stored.body.decode() for shard in shards for one in shard) == sorted(tasks)
@@ -49,8 +49,8 @@ async def test_shards_split_the_partitions() -> None:
 
 async def test_time_passes_only_when_told() -> None:
     clock = VirtualClock()
-    bus = MemoryBus(MemoryBroker.mesh(clock=clock), "worker")
-    consumer = await bus.consumer(INBOX, DURABLE)
+    bus = MemoryBus(MemoryBroker.for_mesh(clock=clock), "worker")
+    consumer = await bus.open_consumer(INBOX, DURABLE)
     due = clock.now_ms() + 7 * 24 * 3600 * 1000
     target = subjects.timer_fired("worker", TENANT, TASK)
     await bus.schedule(Schedule(subjects.timer_set("worker", TENANT, TASK, "k"), target, due, b"week"), "t")
@@ -73,16 +73,16 @@ async def test_time_passes_only_when_told() -> None:
 
 async def test_a_killed_client_leaves_its_messages_to_the_next() -> None:
     clock = VirtualClock()
-    broker = MemoryBroker.mesh(clock=clock)
+    broker = MemoryBroker.for_mesh(clock=clock)
     first, second = MemoryBus(broker, "worker"), MemoryBus(broker, "worker")
     await first.publish(SUBJECT, b"a", {}, "1")
-    [held] = await (await first.consumer(INBOX, DURABLE)).fetch(1)
+    [held] = await (await first.open_consumer(INBOX, DURABLE)).fetch(1)
     waiting = asyncio.create_task(first.wait_closed())
-    first.kill()
+    first.cut_off()
     assert await waiting == "killed"
     with pytest.raises(BusUnavailable):
         await held.ack()
-    consumer = await second.consumer(INBOX, DURABLE)
+    consumer = await second.open_consumer(INBOX, DURABLE)
     taking = asyncio.create_task(consumer.fetch(1, 60))
     await settle()
     assert not taking.done()
@@ -93,9 +93,9 @@ async def test_a_killed_client_leaves_its_messages_to_the_next() -> None:
 
 async def test_what_is_held_can_be_lost_repeated_and_reordered() -> None:
     clock = VirtualClock()
-    broker = MemoryBroker.mesh(clock=clock)
+    broker = MemoryBroker.for_mesh(clock=clock)
     bus = MemoryBus(broker, "worker")
-    consumer = await bus.consumer(INBOX, DURABLE)
+    consumer = await bus.open_consumer(INBOX, DURABLE)
     broker.hold = True
     publishing = [asyncio.create_task(bus.publish(SUBJECT, b"%d" % n, {}, str(n))) for n in range(2)]
     await settle()
@@ -125,15 +125,15 @@ async def run_once(seed: int) -> list[tuple[str, int, int]]:
     """A small mesh under a seeded order of events; returns what the worker saw."""
     choose = random.Random(seed)
     clock = VirtualClock()
-    broker = MemoryBroker.mesh(clock=clock)
+    broker = MemoryBroker.for_mesh(clock=clock)
     broker.hold = True
     bus, other = MemoryBus(broker, "worker"), MemoryBus(broker, "worker")
     seen: list[tuple[str, int, int]] = []
 
     async def work(client: MemoryBus) -> None:
-        consumer = await client.consumer(INBOX, DURABLE)
+        consumer = await client.open_consumer(INBOX, DURABLE)
         while True:
-            found: list[Delivery] = list(await consumer.fetch(4, 5))
+            found: list[BusDelivery] = list(await consumer.fetch(4, 5))
             for one in found:
                 seen.append((one.stored.body.decode(), one.consumer_sequence, one.attempts))
                 await one.ack()
@@ -163,24 +163,24 @@ async def test_the_same_seed_gives_the_same_history() -> None:
 
 
 async def test_an_identity_is_held_to_its_rights() -> None:
-    broker = MemoryBroker.mesh()
-    rights = Permissions(
+    broker = MemoryBroker.for_mesh()
+    rights = BusPermissions(
         publish=("mesh.worker.planner.>", "rpc.worker.budget.>"),
         listen=("control.live.>",),
         read=(INBOX,),
         consume=(f"{INBOX}/{DURABLE}",),
     )
     bus = MemoryBus(broker, "worker", rights)
-    await bus.publish(subjects.mesh("worker", "planner", TENANT, TASK), b"x", {}, "1")
-    await bus.consumer(INBOX, DURABLE)
+    await bus.publish(subjects.mesh_subject("worker", "planner", TENANT, TASK), b"x", {}, "1")
+    await bus.open_consumer(INBOX, DURABLE)
     await bus.read(INBOX, "mesh.>")
     await bus.subscribe_live("control.live.>")
     for act in (
         lambda: bus.publish(SUBJECT, b"forged", {}, "2"),
-        lambda: bus.consumer("INBOX_PLANNER", "planner-0"),
+        lambda: bus.open_consumer("INBOX_PLANNER", "planner-0"),
         lambda: bus.read("INBOX_PLANNER", "mesh.>"),
         lambda: bus.subscribe_live("live.>"),
-        lambda: bus.request(subjects.rpc("planner", "budget", TENANT, TASK), b"x"),
+        lambda: bus.request(subjects.rpc_subject("planner", "budget", TENANT, TASK), b"x"),
     ):
         with pytest.raises(PublishRefused, match="policy"):
             await act()

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import BusUnavailable, Consumer, Delivery
-from bulkhead.runtime.consume.loop import RANKS, rank
+from bulkhead.bus.port import BusDelivery, BusUnavailable, Consumer
+from bulkhead.runtime.consume.loop import RANKS, shard_rank
 from bulkhead_contracts import catalog, subjects
-from bulkhead_infra.nats.streams import PRIORITY_GROUP, Layout, durables
+from bulkhead_infra.nats.streams import PRIORITY_GROUP, Layout, durable_configs
 from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
 from tests.eventually import until
 
-SUBJECT = subjects.mesh("planner", "worker", "acme", "Task-1")
+SUBJECT = subjects.mesh_subject("planner", "worker", "acme", "Task-1")
 DEADLINE_S = 20.0
 BASE = {"durable_name": "worker-0", "ack_policy": "explicit", "max_deliver": -1}
 [RANKED] = [
     {key: value for key, value in config.items() if key.startswith("priority_")}
-    for _, config in durables(Layout({"worker": 2}))
+    for _, config in durable_configs(Layout({"worker": 2}))
     if config["name"] == "worker-0"
 ]
 
@@ -56,7 +56,7 @@ class Replica:
 
     def __init__(self, consumer: Consumer, room: int = 16) -> None:
         self.consumer, self.room = consumer, room
-        self.got: list[Delivery] = []
+        self.got: list[BusDelivery] = []
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -92,8 +92,8 @@ async def had(names: list[str], *replicas: Replica) -> None:
 async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_that_is_gone(world) -> None:
     await durable(world, **RANKED)
     near, far = await world.bus(), await world.bus()
-    second = Replica(await far.consumer(INBOX, "worker-0", rank=3))
-    first = Replica(await near.consumer(INBOX, "worker-0", rank=0))
+    second = Replica(await far.open_consumer(INBOX, "worker-0", rank=3))
+    first = Replica(await near.open_consumer(INBOX, "worker-0", rank=0))
     await asking(world, 2)
     names = await put(far, 0, 30)
     await had(names, first, second)
@@ -109,9 +109,9 @@ async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_t
 async def test_what_the_nearest_has_no_room_for_goes_to_another_at_once(world) -> None:
     await durable(world, **RANKED)
     near, far = await world.bus(), await world.bus()
-    full = await near.consumer(INBOX, "worker-0", rank=0)
+    full = await near.open_consumer(INBOX, "worker-0", rank=0)
     fetching = asyncio.create_task(full.fetch(1, DEADLINE_S))
-    other = Replica(await far.consumer(INBOX, "worker-0", rank=7))
+    other = Replica(await far.open_consumer(INBOX, "worker-0", rank=7))
     await asking(world, 2)
     names = await put(far, 0, 4)
     [mine] = await fetching
@@ -126,7 +126,7 @@ async def test_a_durable_that_is_changed_under_a_running_replica_is_asked_as_it_
     """The number of shards of a running mesh grows: the provisioner comes before the replicas are started again."""
     await durable(world, **({} if later else RANKED))
     bus = await world.bus()
-    replica = Replica(await bus.consumer(INBOX, "worker-0", rank=1))
+    replica = Replica(await bus.open_consumer(INBOX, "worker-0", rank=1))
     await asking(world, 1)
     await durable(world, **(RANKED if later else {}))
     names = await put(bus, 0, 5)
@@ -136,27 +136,29 @@ async def test_a_durable_that_is_changed_under_a_running_replica_is_asked_as_it_
 
 def test_every_replica_has_a_shard_of_its_own_and_more_shards_are_spread() -> None:
     def nearest(replicas: int, shard: int) -> int:
-        return min(range(replicas), key=lambda one: rank(str(one), shard))
+        return min(range(replicas), key=lambda one: shard_rank(str(one), shard))
 
     for count in range(1, RANKS + 1):
         shards = [nearest(count, shard) for shard in range(count)]
         assert sorted(shards) == list(range(count)), (count, shards)
-        assert len({rank(str(one), 5) for one in range(count)}) == count, "no two are equally near"
+        assert len({shard_rank(str(one), 5) for one in range(count)}) == count, "no two are equally near"
     most = [sum(nearest(2, shard) == one for shard in range(32)) for one in (0, 1)]
     assert most == [16, 16]
-    assert 0 <= rank("a7c91be2f3d0", 31) < RANKS and rank("a7c91be2f3d0", 3) == rank("a7c91be2f3d0", 3)
+    assert 0 <= shard_rank("a7c91be2f3d0", 31) < RANKS and shard_rank("a7c91be2f3d0", 3) == shard_rank(
+        "a7c91be2f3d0", 3
+    )
 
 
 def test_one_shard_is_everybodys() -> None:
     """Ranked, it would be one replica's, and the others would stand by."""
-    assert not any("priority_groups" in config for _, config in durables(Layout()))
-    ranked = [config for _, config in durables(Layout({"worker": 2})) if "priority_groups" in config]
+    assert not any("priority_groups" in config for _, config in durable_configs(Layout()))
+    ranked = [config for _, config in durable_configs(Layout({"worker": 2})) if "priority_groups" in config]
     assert [json.loads(json.dumps(one["priority_groups"])) for one in ranked] == [[PRIORITY_GROUP]] * 2
 
 
 def test_doers_take_turns_in_every_shard_since_they_fold_nothing() -> None:
     """Else the calls of one shard wait for one replica's places while another's are free."""
     shards = dict.fromkeys(catalog.INBOXES, 2)
-    made = [config for _, config in durables(Layout(shards)) if "priority_groups" in config]
+    made = [config for _, config in durable_configs(Layout(shards)) if "priority_groups" in config]
     ranked = {config["name"].rpartition("-")[0] for config in made}
     assert set(catalog.DECIDERS) <= ranked and not ranked & set(catalog.DOERS)

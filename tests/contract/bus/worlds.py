@@ -70,7 +70,7 @@ class MemoryWorld:
         self.broker.add_durable(DurableConfig(INBOX, name, ack_wait_ms=ack_wait_ms))
 
     async def outstanding(self, name: str) -> int:
-        return len(self.broker.durable(INBOX, name).pending)
+        return len(self.broker.get_durable(INBOX, name).pending)
 
     async def close(self) -> None:
         for bus in self._buses:

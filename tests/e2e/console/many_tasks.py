@@ -43,7 +43,7 @@ PROBE_S = 0.005
 
 async def _fill(world: World) -> None:
     """Tasks that have ended, as gateway and planner tell of them, while no gateway runs to take them on."""
-    await world.mesh.kill("gateway", hold=True)
+    await world.mesh.kill_replica("gateway", hold=True)
     numbers = iter(range(TASKS))
     async with world.bus("gateway") as mine, world.bus("planner") as planners:
         publishers = [
@@ -55,7 +55,7 @@ async def _fill(world: World) -> None:
                 await _told(number, *publishers)
 
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
-    await world.mesh.restart("gateway")
+    await world.mesh.restart_replica("gateway")
 
 
 async def _told(number: int, gateway: Publisher, planner: Publisher) -> None:
@@ -254,7 +254,7 @@ async def _trickles(world: World, until_s: float) -> int:
 
 async def _cores(world: World, work: Callable[[float], Awaitable[object]]) -> float:
     """Share of a core that the gateway takes meanwhile."""
-    pid = world.mesh.unit("gateway").pid
+    pid = world.mesh.unit_of("gateway").pid
     assert pid is not None
     began, before = time.monotonic(), cpu_s([pid])
     await work(began + LOOKED_S)

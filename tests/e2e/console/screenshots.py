@@ -14,7 +14,7 @@ from typing import Any
 
 from bulkhead.client import Mesh, Task
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.console.browser import CHROMIUM, Looked, chromium, visitor
 from tests.e2e.fixtures.world import TOOLS, WAITS, World, until, write_policy
 
@@ -54,7 +54,7 @@ class Scene:
 
     async def solved(self) -> Task:
         """The case of `make demo`."""
-        demo = generate(1)
+        demo = generate_demo(1)
         await self._world.ingest(TENANT, demo)
         task = await self._ann.submit(demo.objective, feature="refunds")
         await self._world.finish(task)
@@ -83,7 +83,7 @@ class Scene:
         for number in range(DEFAULT.breakers.min_calls):
             asked = f"Award the miles of flight {number + 1}"
             await self._world.finish(await self._ann.submit(asked, plan=_plan(said), check=False, feature="miles"))
-        self._world.counter.mend()
+        self._world.counter.clear_faults()
         await until(self._opened, "a breaker is open", 60)
 
     async def _opened(self) -> bool:

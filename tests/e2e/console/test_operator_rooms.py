@@ -195,7 +195,7 @@ async def test_the_mesh_is_seen_with_its_rates_and_a_service_that_is_gone(world:
     assert not await olga.axe()
     await olga.page.set_viewport_size(NARROW)
     await fits(olga)
-    await world.mesh.kill("worker", hold=True)
+    await world.mesh.kill_replica("worker", hold=True)
     late = await world.submit(ASKING, "What is 17 * 23?")
 
     async def gone() -> Any:
@@ -208,7 +208,7 @@ async def test_the_mesh_is_seen_with_its_rates_and_a_service_that_is_gone(world:
     await olga.sees("of worker asks for work")
     await row.get_by_text("no replica").wait_for()
     assert not await olga.axe()
-    await world.mesh.restart("worker")
+    await world.mesh.restart_replica("worker")
     await world.finish(late)
     key = world.mesh.add_api_key(ASKING, "olga-at-a-terminal", "auditor")
     code, said, _ = await world.command("mesh", "--url", world.mesh.url, "--api-key", key)

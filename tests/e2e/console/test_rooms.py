@@ -71,7 +71,7 @@ async def test_the_list_comes_back_after_its_gateway_was_killed(world: World, br
     async with visitor(browser, world.mesh.url, key(world, "t5")) as looked:
         await looked.go("/tasks")
         await looked.sees("live")
-        await world.mesh.kill("gateway")
+        await world.mesh.kill_replica("gateway")
         task = await _submitted(world, "t5")
         await looked.page.locator(f"#to-{task}").wait_for()
 

@@ -146,7 +146,7 @@ async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(wor
     async with held(world, "carefully") as task, visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")
         await looked.page.locator("#graph .node.running").wait_for()
-        await world.mesh.kill("gateway")
+        await world.mesh.kill_replica("gateway")
         await looked.sees("reconnecting")
         await looked.page.locator("#connection", has_text="live").wait_for()
         assert await looked.page.locator("#said li", has_text="begins").count() == 1, "nothing stands there twice"

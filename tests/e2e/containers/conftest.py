@@ -15,7 +15,7 @@ import yaml
 
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import ROOT, SERVICES
-from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_infra.docker.stack import Stack, run_docker
 from bulkhead_services.tool_executor.settings import POLICY_DIR
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, GIVEN_TAG, TAG, Field
 from tests.e2e.containers.three import Three
@@ -45,13 +45,13 @@ def pytest_runtest_protocol() -> Iterator[None]:
 
 def remove_what_was_left() -> None:
     """Stacks of runs that were killed: Docker starts their services over and over, on the cores of every later run."""
-    names = docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+    names = run_docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
     runs = {found[1] for name in names if (found := re.match(r"bulkhead-test-(\d+)[-_]", name))}
     gone = tuple(f"bulkhead-test-{pid}" for pid in runs if not Path("/proc", pid).exists())
     if left := [name for name in names if name.startswith(gone)] if gone else []:
-        docker("rm", "--force", "--volumes", *left, timeout_s=120)
-        networks = docker("network", "ls", "--format", "{{.Name}}").stdout.split()
-        docker("network", "rm", *(name for name in networks if name.startswith(gone)), check=False)
+        run_docker("rm", "--force", "--volumes", *left, timeout_s=120)
+        networks = run_docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+        run_docker("network", "rm", *(name for name in networks if name.startswith(gone)), check=False)
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +63,10 @@ def built() -> Iterator[Mapping[str, str]]:
         return
     os.environ["BULKHEAD_TAG"] = TAG
     try:
-        found = images.ensure(tag=TAG)
+        found = images.ensure_images(tag=TAG)
         yield found
         # Only the names: what they share with later builds stays in the builder's cache.
-        docker("image", "rm", "--force", *found.values(), check=False, timeout_s=120)
+        run_docker("image", "rm", "--force", *found.values(), check=False, timeout_s=120)
     finally:
         del os.environ["BULKHEAD_TAG"]
 
@@ -138,5 +138,5 @@ def logs_of_a_failure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
     for name in {"field", "three"} & set(request.fixturenames) if request.session.testsfailed > failed else ():
         found: Field = request.getfixturevalue(name)
         path = tmp_path / "containers.log"
-        path.write_text(found.stack.run("logs", "--no-color", "--timestamps", check=False).stdout)
+        path.write_text(found.stack.run_compose("logs", "--no-color", "--timestamps", check=False).stdout)
         print(f"what the containers said: {path}")

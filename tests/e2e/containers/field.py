@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from bulkhead.client import Mesh, Task
 from bulkhead.client.errors import Refused, Unreachable
-from bulkhead_infra.demo.corpus import generate, write
-from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.demo.corpus import generate_demo, write_documents
+from bulkhead_infra.demo.verdict import compare_answer
 from bulkhead_infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
@@ -110,14 +110,14 @@ async def finished(task: Task) -> dict[str, Any]:
 
 async def answers_the_demo(client: Mesh, seed: int, folder: Path) -> None:
     """The documents of the demo go in; its task is answered rightly, with the right citations, and was paid for."""
-    demo = generate(seed)
-    for path in write(demo, folder / f"documents-{seed}"):
+    demo = generate_demo(seed)
+    for path in write_documents(demo, folder / f"documents-{seed}"):
         receipt = await client.add_document(path)
         assert receipt["outcome"] in ("ingested", "unchanged"), receipt
     document = await finished(await client.submit(demo.objective, idempotency_key=f"demo-{seed}"))
     assert document["status"] == "succeeded", document["failure"]
     cited = {one["document"] for one in document["result"]["citations"]}
-    assert compare(demo, document["answer"], cited).differences == ()
+    assert compare_answer(demo, document["answer"], cited).differences == ()
     assert document["usage"]["cost_usd_micros"] > 0
 
 

@@ -22,9 +22,9 @@ async def test_half_a_cluster_says_so_and_goes_on_when_the_others_come(three: Th
         async with three.counter.held() as arrived:
             flying = await Count(three, client).submit()
             await arrived()
-            await asyncio.to_thread(stack.run, "stop", "--timeout", "5", *away)
+            await asyncio.to_thread(stack.run_compose, "stop", "--timeout", "5", *away)
         streams = asyncio.create_task(
-            asyncio.to_thread(stack.run, "run", "--rm", "-T", "--no-deps", "provision-streams", check=False)
+            asyncio.to_thread(stack.run_compose, "run", "--rm", "-T", "--no-deps", "provision-streams", check=False)
         )
         code, found = await examined(stack.project)
         assert code == 1 and found["cluster"]["level"] == "problem", found
@@ -32,9 +32,9 @@ async def test_half_a_cluster_says_so_and_goes_on_when_the_others_come(three: Th
         done = await streams
         assert done.returncode == 1 and "more than half of its brokers must run" in done.stderr + done.stdout, done
         for service in ("worker", "gateway"):
-            assert "it has no leader now; start what is missing of a cluster" in stack.logs(service), service
+            assert "it has no leader now; start what is missing of a cluster" in stack.read_logs(service), service
         # Who only waits for the others is left alone by its own health check.
-        assert stack.inspect(stack.containers(left)[0])["RestartCount"] == 0
+        assert stack.inspect_container(stack.running_containers_of(left)[0])["RestartCount"] == 0
         await asyncio.to_thread(three.begin, *away)
         await three.adds_up([flying, await Count(three, client).submit()])
     found = await well(stack.project)

@@ -49,19 +49,19 @@ async def test_a_broker_is_lost_with_its_disk_and_redis_with_its_own(three: Thre
             led = list((await asyncio.to_thread(three.leaders)).values())
             most = max((name for name in BROKERS if name != lost), key=led.count)
             assert led.count(most)
-            await asyncio.to_thread(stack.restart, most)
+            await asyncio.to_thread(stack.restart_service, most)
             await another_ends(tasks)
             assert lost in (await asyncio.to_thread(three.leaders)).values(), "it leads again"
 
-            rebuilt = stack.logs("budget").count("ledger_rebuilt")
+            rebuilt = stack.read_logs("budget").count("ledger_rebuilt")
             await asyncio.to_thread(three.lose, SERVERS[0], "data_redis")
             await another_ends(tasks)
-            assert stack.logs("budget").count("ledger_rebuilt") > rebuilt
+            assert stack.read_logs("budget").count("ledger_rebuilt") > rebuilt
             await asyncio.to_thread(three.begin, SERVERS[0])
             # Who comes back follows the one that is the master now.
-            assert "Connecting to MASTER" in stack.logs(SERVERS[0])
+            assert "Connecting to MASTER" in stack.read_logs(SERVERS[0])
         _, found = await asyncio.gather(three.adds_up([flying, *tasks]), well(stack.project))
     assert found["cluster"]["detail"] == "3 of 3 brokers run" and found["redis"]["level"] == "ok", found
     # And nobody else becomes one of the brokers.
-    said = stack.exec(stack.containers("worker")[0], "python3", "-c", KNOCK)
+    said = stack.exec_in_container(stack.running_containers_of("worker")[0], "python3", "-c", KNOCK)
     assert said.returncode == 1 and "certificate required" in said.stderr, (said.stdout, said.stderr)

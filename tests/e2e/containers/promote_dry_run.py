@@ -20,7 +20,7 @@ def test_a_dry_run_promotes_what_is_tested_and_refuses_the_rest() -> None:
     assert all(step["as_expected"] for step in steps)
     assert {step["error"]["code"] for step in steps if "error" in step} == REFUSALS
     promoted = [
-        step["command"].split()[:4] for step in steps if step["exit_code"] == 0 and "promote" in step["command"]
+        step["command"].split_round()[:4] for step in steps if step["exit_code"] == 0 and "promote" in step["command"]
     ]
     assert [row[1] for row in promoted] == ["v1.json", "v1.json", "v2.json", "v2.json"]
     rollback, verified = (

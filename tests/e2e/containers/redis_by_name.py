@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from bulkhead_infra.docker.provisioner import redis_password
 from bulkhead_infra.docker.redis_container import WATCHED
-from bulkhead_infra.docker.stack import docker
+from bulkhead_infra.docker.stack import run_docker
 from bulkhead_infra.kubernetes.infrastructure import REDIS_SERVERS, SENTINELS
 from bulkhead_infra.stages.manifests import overlay
 from bulkhead_infra.stages.manifests.kubelet import Kubelet
@@ -34,7 +34,7 @@ class Pods:
         if run is None or run.box is None:
             return ""
         command = ("redis-cli", "-a", self._password, "--no-auth-warning", "-p", str(port), *words)
-        return docker("exec", run.box.id, *command, check=False).stdout
+        return run_docker("exec", run.box.id, *command, check=False).stdout
 
     def masters(self) -> list[tuple[str, str]]:
         """What each sentinel says: the master's name, and how many other sentinels it counts."""
@@ -65,7 +65,7 @@ class Pods:
     async def begin(self, name: str, before: str) -> None:
         """A pod in the place of one that was deleted."""
         sleep = ("--entrypoint", "python3", self._image, "-c", "import time; time.sleep(600)")
-        taken = docker("run", "--detach", "--network", self.kubelet.network, *sleep).stdout.strip()
+        taken = run_docker("run", "--detach", "--network", self.kubelet.network, *sleep).stdout.strip()
         self.taken.append(taken)
         self.kubelet.start()
         await self.kubelet.ready(WITHIN_S)
@@ -86,7 +86,7 @@ async def pods(built: Mapping[str, str], tmp_path: Path) -> AsyncIterator[Pods]:
         await kubelet.ready(WITHIN_S)
         yield found
     finally:
-        docker("rm", "--force", *found.taken, check=False)
+        run_docker("rm", "--force", *found.taken, check=False)
         await kubelet.close()
 
 

@@ -29,12 +29,12 @@ FARES = "Flex tickets: 80% of the price is refunded when cancelled 14 days befor
 @contextmanager
 def lost(field: Field) -> Iterator[None]:
     """Nobody hears of the mesh, and it takes no time from the one that is made instead; afterwards it goes on."""
-    field.stack.run("pause")
+    field.stack.run_compose("pause")
     try:
         yield
     finally:
-        field.stack.run("unpause")
-        field.stack.wait_ready()
+        field.stack.run_compose("unpause")
+        field.stack.wait_until_ready()
 
 
 @pytest.mark.parametrize("cluster", [False, True], ids=["one-broker", "three-brokers"])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead_infra.docker import images
-from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_infra.docker.stack import Stack, run_docker
 from tests.e2e.containers.field import STEPS, Count, Field, finished
 from tests.e2e.fixtures.gate import GatedCounter
 
@@ -65,8 +65,8 @@ class Row:
 
 async def measure(field: Field, workers: int, cpus: float, tasks: int) -> Row:
     """One row: so many tasks at once, until all have ended rightly."""
-    await asyncio.to_thread(field.stack.scale, "worker", workers)
-    await asyncio.to_thread(docker, "update", f"--cpus={cpus:.3f}", *field.stack.containers("worker"))
+    await asyncio.to_thread(field.stack.scale_service, "worker", workers)
+    await asyncio.to_thread(run_docker, "update", f"--cpus={cpus:.3f}", *field.stack.running_containers_of("worker"))
     containers = await asyncio.to_thread(_processes, field.stack)
     used, busy, began = _used(containers), _busy_s(), time.monotonic()
     with _watched(field.stack) as waited:
@@ -103,10 +103,10 @@ def _watched(stack: Stack) -> Iterator[list[int]]:
     """How many messages wait for a worker or are in one's hands, twice a second: complete when the block has ended."""
     found: list[int] = []
     command = [
-        images.client(),
+        images.docker_client(),
         "exec",
         "--interactive",
-        stack.containers("nats")[0],
+        stack.running_containers_of("nats")[0],
         "python3",
         "-S",
         "-c",
@@ -123,7 +123,7 @@ def _watched(stack: Stack) -> Iterator[list[int]]:
 def _processes(stack: Stack) -> dict[str, list[int]]:
     """By service, the first process of each of its containers; and this one, which drives them."""
     found: dict[str, list[int]] = {"(driver)": [os.getpid()]}
-    for one in json.loads(docker("inspect", *stack.running).stdout):
+    for one in json.loads(run_docker("inspect", *stack.running_containers).stdout):
         found.setdefault(one["Config"]["Labels"]["com.docker.compose.service"], []).append(one["State"]["Pid"])
     return found
 
@@ -161,7 +161,7 @@ async def series(field: Field, cpus: float, tasks: Mapping[int, int], rounds: in
 async def everything(tasks: int, rounds: int) -> dict[str, Any]:
     """The whole document."""
     began = time.monotonic()
-    await asyncio.to_thread(images.ensure)
+    await asyncio.to_thread(images.ensure_images)
     built_s = time.monotonic() - began
     with tempfile.TemporaryDirectory() as folder, GatedCounter(Path(folder) / "counts", host="0.0.0.0") as counter:
         url = f"http://outside:{counter.url.rpartition(':')[2]}"

@@ -21,7 +21,9 @@ TOO_MANY = 429
 
 
 async def test_a_flood_waits_for_its_places_and_another_tenant_goes_on(field: Field) -> None:
-    made = field.stack.run("run", "--rm", "-T", "--no-deps", "provision-keys", "caller", CROWD, "ann", "submitter")
+    made = field.stack.run_compose(
+        "run", "--rm", "-T", "--no-deps", "provision-keys", "caller", CROWD, "ann", "submitter"
+    )
     key = json.loads(made.stdout)["api_key"]
     async with Mesh(field.stack.url, key) as crowd, field.client() as calm:
         async with field.counter.held():

@@ -7,7 +7,7 @@ import pytest
 
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import image_contents, images
-from bulkhead_infra.docker.stack import docker
+from bulkhead_infra.docker.stack import run_docker
 
 DECIDER_MAX_BYTES = 120_000_000
 INSIDE = """
@@ -32,7 +32,9 @@ print(json.dumps({
 
 
 def _look(image: str) -> dict:
-    return json.loads(docker("run", "--rm", "--network", "none", "--entrypoint", "python3", image, "-c", INSIDE).stdout)
+    return json.loads(
+        run_docker("run", "--rm", "--network", "none", "--entrypoint", "python3", image, "-c", INSIDE).stdout
+    )
 
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
@@ -43,7 +45,7 @@ def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str]
     assert not ({"client", "faststream", "testing"} - named) & set(found["bulkhead"]) and found["cli"] == []
     allowed = {part.split("/")[2] for part in image_contents.IMAGES[name].code if part.startswith("infra/")}
     assert set(found["infra"]) <= allowed, found["infra"]
-    core, own = image_contents.requirements(name)
+    core, own = image_contents.requirement_lists(name)
     pinned = {line.split("==")[0] for line in (core + own).splitlines() if "==" in line and line[0].isalnum()}
     assert set(found["packages"]) <= pinned
     # What only others need is not there: redis is budget's and starlette theirs that listen.
@@ -61,7 +63,7 @@ def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str]
 
 
 def test_they_run_without_a_shell_as_nobody_with_a_health_check_and_labels(built: Mapping[str, str]) -> None:
-    for found in json.loads(docker("image", "inspect", *built.values()).stdout):
+    for found in json.loads(run_docker("image", "inspect", *built.values()).stdout):
         config = found["Config"]
         assert config["User"] == "10001:10001"
         assert config["Entrypoint"][0] == "python3" and config["Healthcheck"]["Test"][0] == "CMD"
@@ -74,13 +76,13 @@ def test_they_run_without_a_shell_as_nobody_with_a_health_check_and_labels(built
 
 def test_no_layer_tells_how_this_machine_reaches_a_package_index(built: Mapping[str, str]) -> None:
     for image in (built["planner"], built["gateway"]):
-        said = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).stdout
+        said = run_docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image).stdout
         assert "COPY" in said
         assert not any(word in said for word in ("index-url", "://", "BEGIN CERTIFICATE"))
 
 
 def test_a_decider_weighs_little(built: Mapping[str, str], record_property) -> None:  # type: ignore[no-untyped-def]
-    rows = {one.name: one for one in images.weigh(images.ALL, built["planner"].rpartition(":")[2])}
+    rows = {one.name: one for one in images.weigh_images(images.ALL, built["planner"].rpartition(":")[2])}
     for one in rows.values():
         record_property(one.name, one.own_bytes)
         print(f"{one.name}: {one.own_bytes / 1e6:.1f} MB beyond the base")

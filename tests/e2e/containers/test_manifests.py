@@ -16,11 +16,11 @@ import pytest
 import pytest_asyncio
 
 from bulkhead.client import Mesh
-from bulkhead.testing.relay import Relay
-from bulkhead_infra.docker.stack import docker
+from bulkhead.testing.relay import BrokerRelay
+from bulkhead_infra.docker.stack import run_docker
 from bulkhead_infra.identity import policy
 from bulkhead_infra.kubernetes.objects import COMPONENT, INFRASTRUCTURE
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from bulkhead_infra.stages.manifests import overlay
 from bulkhead_infra.stages.manifests.contents import Maps
 from bulkhead_infra.stages.manifests.fields import Object
@@ -65,7 +65,7 @@ class Cluster:
     folder: Path
     objects: list[Object]
     counter: GatedCounter
-    service: Relay
+    service: BrokerRelay
 
     def client(self) -> Mesh:
         """A client of the gateway, whose address stays as a Service's does."""
@@ -73,7 +73,7 @@ class Cluster:
 
     async def connections(self) -> dict[str, list[dict[str, Any]]]:
         """What the broker knows of its clients, by account."""
-        _, body = await get(f"{self.kubelet.url('nats', 'monitor')}/connz?auth=true&limit=1024", 5)
+        _, body = await get_url(f"{self.kubelet.url('nats', 'monitor')}/connz?auth=true&limit=1024", 5)
         found: dict[str, list[dict[str, Any]]] = {}
         for row in json.loads(body)["connections"]:
             if "account" in row:  # A connection that has not logged in yet belongs to none.
@@ -97,7 +97,7 @@ def _with_counter(found: list[Object], url: str, address: str) -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def cluster(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     folder = tmp_path_factory.mktemp("manifests")
-    [bridge] = json.loads(docker("network", "inspect", "bridge").stdout)
+    [bridge] = json.loads(run_docker("network", "inspect", "bridge").stdout)
     with GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter:
         url = f"http://outside:{counter.url.rpartition(':')[2]}"
         place = bridge["IPAM"]["Config"][0]  # Some daemons tell the address of their own bridge after a restart alone.
@@ -106,7 +106,7 @@ async def cluster(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFac
         async with overlay.running(
             "dev", folder, change=change, first=INFRASTRUCTURE, tag=TAG, token_s=TOKEN_S
         ) as kubelet:
-            service = Relay(lambda: (kubelet.of("gateway")[0].address, 8080))
+            service = BrokerRelay(lambda: (kubelet.of("gateway")[0].address, 8080))
             await service.open()
             yield Cluster(kubelet, folder, kubelet.objects, counter, service)
             await service.close()
@@ -114,7 +114,7 @@ async def cluster(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFac
 
 def _inside(run: PodRun, *arguments: str) -> dict[str, Any]:
     assert run.box is not None
-    found: dict[str, Any] = json.loads(docker("exec", run.box.id, "python3", "-c", SEEN_INSIDE, *arguments).stdout)
+    found: dict[str, Any] = json.loads(run_docker("exec", run.box.id, "python3", "-c", SEEN_INSIDE, *arguments).stdout)
     return found
 
 
@@ -133,8 +133,8 @@ async def test_the_demo_is_answered_rightly(cluster: Cluster, tmp_path: Path) ->
 
 
 async def test_services_log_in_with_their_tokens(cluster: Cluster) -> None:
-    rules, found = policy.load(kubernetes=True), await cluster.connections()
-    for service in rules.admitted:
+    rules, found = policy.load_policy(kubernetes=True), await cluster.connections()
+    for service in rules.with_token:
         # An nkey's user is the key itself.
         assert {row["authorized_user"] for row in found[f"SVC_{service.upper()}"]} == {service}
     assert [row["authorized_user"][0] for row in found["SVC_IDENTITY"]] == ["U"], "nobody else could admit it"
@@ -148,7 +148,7 @@ async def test_a_task_runs_on_while_tokens_and_their_key_are_exchanged(cluster: 
         found = await cluster.connections()
         return all(
             any(row["cid"] not in before for row in found[f"SVC_{service.upper()}"])
-            for service in policy.load(kubernetes=True).admitted
+            for service in policy.load_policy(kubernetes=True).with_token
         )
 
     async with cluster.client() as client:
@@ -180,9 +180,9 @@ async def test_each_container_is_as_its_manifest_says(cluster: Cluster, tmp_path
 async def test_images_are_what_the_contract_takes_them_for(built: Mapping[str, str], cluster: Cluster) -> None:
     for run in cluster.kubelet.runs.values():
         image = Image.of(run.pod.container)
-        config = json.loads(docker("image", "inspect", built[image.name]).stdout)[0]["Config"]
+        config = json.loads(run_docker("image", "inspect", built[image.name]).stdout)[0]["Config"]
         assert config["User"] == image.user
-        assert set(image.environment.items()) <= {tuple(one.split("=", 1)) for one in config["Env"]}, image.name
+        assert set(image.environment.items()) <= {tuple(one.split_round("=", 1)) for one in config["Env"]}, image.name
 
 
 async def test_every_pod_is_replaced_under_load(cluster: Cluster) -> None:
@@ -204,7 +204,7 @@ async def test_a_container_that_is_killed_comes_back(cluster: Cluster) -> None:
     run = cluster.kubelet.of("signer")[0]
     before = run.restarts
     assert run.box is not None
-    docker("kill", run.box.id)
+    run_docker("kill", run.box.id)
     assert await until(lambda: run.restarts > before and run.ready, "it is ready again", timeout_s=90, every_s=0.2)
 
 
@@ -300,4 +300,4 @@ async def test_a_container_that_a_probe_ended_finds_the_volumes_of_its_pod(wrong
     [run] = wrong.of("dying")
     assert await until(lambda: run.restarts > 0 and run.ready, "it is ready again", timeout_s=60, every_s=0.1)
     assert run.box is not None
-    assert docker("exec", run.box.id, "python3", "-c", "print(open('/tmp/mark').read())").stdout == "here\n"
+    assert run_docker("exec", run.box.id, "python3", "-c", "print(open('/tmp/mark').read())").stdout == "here\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead.tools.packs import Done, Failed
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.eventually import until
 
@@ -48,7 +48,7 @@ def _docker(*arguments: str) -> str:
 
 
 @pytest.fixture
-async def bench(built: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Workbench]:
+async def bench(built: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ToolRunner]:
     """As an operator makes it: the image of tool_executor with his packs in it."""
     folder = tmp_path / PACK
     folder.mkdir()
@@ -58,19 +58,19 @@ async def bench(built: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "Dockerfile").write_text(f"FROM {built['tool_executor']}\nCOPY {PACK} /bulkhead/packs/{PACK}\n")
     _docker("build", "-q", "-t", IMAGE, str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    found = Workbench(Settings(packs=(PACK,), tool_container_image=IMAGE, tool_memory_mib=128, tool_disk_mib=4))
+    found = ToolRunner(Settings(packs=(PACK,), tool_container_image=IMAGE, tool_memory_mib=128, tool_disk_mib=4))
     yield found
     await found.close()
     _docker("rmi", "-f", IMAGE)
 
 
-async def _run(bench: Workbench, do: str, timeout_s: float = 60) -> Done | Failed:
-    tool = load((), rows((PACK,))).tools["boxed"]
-    assert bench.too_low(tool) is None and bench.isolation_of(tool) == "container"
+async def _run(bench: ToolRunner, do: str, timeout_s: float = 60) -> Done | Failed:
+    tool = load_registry((), tool_rows((PACK,))).tools["boxed"]
+    assert bench.isolation_refusal(tool) is None and bench.isolation_of(tool) == "container"
     return await bench.run(tool, {"do": do}, "acme.t1.c1", timeout_s, None)
 
 
-async def test_it_runs_walled_off_and_each_call_has_a_new_one(bench: Workbench) -> None:
+async def test_it_runs_walled_off_and_each_call_has_a_new_one(bench: ToolRunner) -> None:
     async def said(do: str) -> object:
         done = await _run(bench, do)
         assert isinstance(done, Done), done
@@ -88,7 +88,7 @@ async def test_it_runs_walled_off_and_each_call_has_a_new_one(bench: Workbench) 
     assert isinstance(ended, Failed) and ended.effect == "unknown"
 
 
-async def test_one_that_hangs_is_ended_with_its_time(bench: Workbench) -> None:
+async def test_one_that_hangs_is_ended_with_its_time(bench: ToolRunner) -> None:
     ended = await _run(bench, "time.sleep(600)", timeout_s=3)
     assert isinstance(ended, Failed) and ended.code == "timeout"
     await until(lambda: not _docker("ps", "-q", "--filter", "label=bulkhead.tool"), timeout_s=60)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bulkhead_contracts import catalog
-from bulkhead_infra.docker.stack import Stack, StackError, docker
+from bulkhead_infra.docker.stack import Stack, StackError, run_docker
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.identity.policy import ReachablePlace
 from tests.e2e.containers.field import TAG, Field
 
 pytestmark = pytest.mark.nightly
@@ -47,7 +47,9 @@ def addresses(field: Field) -> list[tuple[str, str, int]]:
     """(name, address, port) of everything that listens, on each of its networks: who knows them needs no DNS."""
     found = []
     for name, port in PLACES.items():
-        networks = field.stack.inspect(field.stack.containers(name)[0])["NetworkSettings"]["Networks"]
+        networks = field.stack.inspect_container(field.stack.running_containers_of(name)[0])["NetworkSettings"][
+            "Networks"
+        ]
         found += [(name, one["IPAddress"], port) for one in networks.values()]
     return found
 
@@ -58,8 +60,8 @@ def inside(field: Field, addresses: list[tuple[str, str, int]]) -> Callable[[str
 
     @functools.cache
     def look(service: str) -> dict:
-        container = field.stack.containers(service)[0]
-        said = field.stack.exec(container, "python3", "-c", TRY, json.dumps(addresses))
+        container = field.stack.running_containers_of(service)[0]
+        said = field.stack.exec_in_container(container, "python3", "-c", TRY, json.dumps(addresses))
         assert said.returncode == 0, said.stderr
         return json.loads(said.stdout)
 
@@ -70,21 +72,25 @@ def inside(field: Field, addresses: list[tuple[str, str, int]]) -> Callable[[str
 def test_a_service_reaches_what_the_policy_says_and_nothing_else(
     field: Field, inside: Callable[[str], dict], service: str
 ) -> None:
-    rules = policy.load().services
+    rules = policy.load_policy().services
     reaches = rules[service].reaches
     found = inside(service)
     expected = {"nats"}
-    expected |= {"redis"} if Place.REDIS in reaches else set()
-    expected |= {"offline-model"} if Place.PROVIDERS in reaches else set()
-    expected |= {service} if Place.CLIENTS in reaches else set()  # Itself.
-    askers = {name for name, row in rules.items() if Place.GATEWAY in row.reaches}
+    expected |= {"redis"} if ReachablePlace.REDIS in reaches else set()
+    expected |= {"offline-model"} if ReachablePlace.PROVIDERS in reaches else set()
+    expected |= {service} if ReachablePlace.CLIENTS in reaches else set()  # Itself.
+    askers = {name for name, row in rules.items() if ReachablePlace.GATEWAY in row.reaches}
     # A network of Docker has no direction: who is asked over it could ask.
     expected |= {"gateway"} if service in askers else askers if service == "gateway" else set()
     assert set(found["reached"]) == expected
     # A way out of the machine: whoever calls providers or tools, or is called from outside.
-    networks = field.stack.inspect(field.stack.containers(service)[0])["NetworkSettings"]["Networks"]
-    leads_outside = [not one["Internal"] for one in json.loads(docker("network", "inspect", *networks).stdout)]
-    assert any(leads_outside) == bool(reaches & {Place.PROVIDERS, Place.TOOLS, Place.CLIENTS})
+    networks = field.stack.inspect_container(field.stack.running_containers_of(service)[0])["NetworkSettings"][
+        "Networks"
+    ]
+    leads_outside = [not one["Internal"] for one in json.loads(run_docker("network", "inspect", *networks).stdout)]
+    assert any(leads_outside) == bool(
+        reaches & {ReachablePlace.PROVIDERS, ReachablePlace.TOOLS, ReachablePlace.CLIENTS}
+    )
 
 
 @pytest.mark.parametrize("service", [*catalog.SERVICES, "nats"])
@@ -102,29 +108,29 @@ def test_a_root_is_read_only_nobody_is_root_and_only_own_keys_are_there(
 def volume(field: Field) -> Iterator[str]:
     """A volume that belongs to nobody yet, with a copy of planner's keys to spoil."""
     name = f"{field.stack.project}-spoiled-{next(_numbers)}"
-    docker("volume", "create", name)
+    run_docker("volume", "create", name)
     # The provisioner's image has a folder of the right owner, which a new volume takes over.
-    docker(
+    run_docker(
         "run",
         "--rm",
         "--network",
         "none",
         "--volume",
-        f"{field.stack.volume('planner')}:/from:ro",
+        f"{field.stack.key_volume('planner')}:/from:ro",
         "--volume",
         f"{name}:/bulkhead/keys/all",
         "--entrypoint",
         "python3",
-        field.stack.image("provisioner"),
+        field.stack.image_name("provisioner"),
         "-c",
         "import shutil; shutil.copytree('/from', '/bulkhead/keys/all', dirs_exist_ok=True)",
     )
     yield name
-    docker("volume", "rm", "--force", name, check=False)
+    run_docker("volume", "rm", "--force", name, check=False)
 
 
 def _spoil(field: Field, volume: str, code: str) -> None:
-    docker(
+    run_docker(
         "run",
         "--rm",
         "--network",
@@ -135,7 +141,7 @@ def _spoil(field: Field, volume: str, code: str) -> None:
         "/bulkhead/keys/all",
         "--entrypoint",
         "python3",
-        field.stack.image("provisioner"),
+        field.stack.image_name("provisioner"),
         "-c",
         code,
     )
@@ -145,19 +151,19 @@ def _start(field: Field, service: str, volume: str, *more: str) -> subprocess.Co
     """One container by hand, as an operator who made a mistake would start it; it must end by itself."""
     environ = {"BULKHEAD_NATS_URL": "tls://nats:4222", "BULKHEAD_NATS_CA_FILE": "/bulkhead/identity/ca.pem"}
     variables = [f"--env={name}={value}" for name, value in environ.items()]
-    return docker(
+    return run_docker(
         "run",
         "--rm",
         "--read-only",
         "--tmpfs",
         "/tmp",
         "--network",
-        field.stack.network("bus"),
+        field.stack.network_name("bus"),
         "--volume",
         f"{volume}:/bulkhead/identity:ro",
         *variables,
         *more,
-        field.stack.image(service),
+        field.stack.image_name(service),
         check=False,
         timeout_s=60,
     )
@@ -199,13 +205,13 @@ def test_a_service_with_wrong_secrets_ends_with_an_error_that_says_so(
 
 
 def test_a_service_with_another_services_keys_does_not_start(field: Field) -> None:
-    done = _start(field, "planner", field.stack.volume("worker"))
+    done = _start(field, "planner", field.stack.key_volume("worker"))
     assert done.returncode == 1 and "planner has no key file" in done.stdout + done.stderr
 
 
 def test_a_missing_secret_is_named_with_its_file(field: Field) -> None:
     done = _start(
-        field, "budget", field.stack.volume("planner"), "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url"
+        field, "budget", field.stack.key_volume("planner"), "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url"
     )
     assert done.returncode == 2, done.stderr
     assert "BULKHEAD_REDIS_URL_FILE: /bulkhead/identity/redis_url cannot be read" in done.stderr
@@ -215,12 +221,12 @@ def test_the_broker_speaks_to_nobody_in_the_clear(field: Field) -> None:
     done = _start(
         field,
         "planner",
-        field.stack.volume("planner"),
+        field.stack.key_volume("planner"),
         "--env=BULKHEAD_NATS_URL=nats://nats:4222",
         "--env=BULKHEAD_NATS_CA_FILE=/nowhere.pem",
     )
     assert done.returncode == 1 and "the CA file /nowhere.pem cannot be used" in done.stdout + done.stderr
-    container = field.stack.containers("worker")[0]
+    container = field.stack.running_containers_of("worker")[0]
     clear = """
 import socket
 with socket.create_connection(("nats", 4222), 5) as connection:
@@ -230,13 +236,13 @@ with socket.create_connection(("nats", 4222), 5) as connection:
         said += more
 assert b"PONG" not in said, said
 """
-    said = field.stack.exec(container, "python3", "-c", clear)
+    said = field.stack.exec_in_container(container, "python3", "-c", clear)
     assert said.returncode == 0, said.stderr
 
 
 def test_a_broker_and_redis_without_their_files_say_what_is_missing(field: Field) -> None:
     for name, file in (("nats", "nats-server.conf"), ("redis", "redis.conf")):
-        done = docker("run", "--rm", "--network", "none", field.stack.image(name), check=False)
+        done = run_docker("run", "--rm", "--network", "none", field.stack.image_name(name), check=False)
         assert done.returncode == 2 and f"/bulkhead/identity/{file} cannot be read" in done.stderr
 
 
@@ -248,20 +254,20 @@ def test_data_that_cannot_be_written_is_said(field: Field) -> None:
         ("nats", read_only("data_nats"), "/bulkhead/data cannot be written"),
         ("redis", read_only("data_redis"), "/bulkhead/data cannot be written"),
     ):
-        done = _start(field, service, field.stack.volume(service), *more)
+        done = _start(field, service, field.stack.key_volume(service), *more)
         said = done.stdout + done.stderr
         assert done.returncode in (1, 2) and says in said and "Traceback" not in said, (service, done.returncode, said)
 
 
 def test_provisioning_again_changes_nothing(field: Field) -> None:
     def digests() -> str:
-        return field.stack.run(
+        return field.stack.run_compose(
             "run", "--rm", "-T", "--no-deps", "--entrypoint", "python3", "provision-keys", "-c", DIGESTS
         ).stdout
 
     before = digests()
-    field.stack.run("run", "--rm", "-T", "--no-deps", "provision-keys")
-    field.stack.run("run", "--rm", "-T", "--no-deps", "provision-streams")
+    field.stack.run_compose("run", "--rm", "-T", "--no-deps", "provision-keys")
+    field.stack.run_compose("run", "--rm", "-T", "--no-deps", "provision-streams")
     assert len(json.loads(before)) > 40 and digests() == before
 
 
@@ -273,8 +279,8 @@ def test_a_port_that_is_taken_is_said_with_a_way_out(field: Field) -> None:
         up = ("up", "--detach", "--no-build", "--no-deps", "gateway")
         with stack:
             with pytest.raises(StackError, match=r"(?s)address already in use.*BULKHEAD_HTTP_PORT=8081"):
-                stack.run(*up)
-            assert not stack.running
+                stack.run_compose(*up)
+            assert not stack.running_containers
             taken.close()
-            stack.run(*up)
-            assert stack.containers("gateway")
+            stack.run_compose(*up)
+            assert stack.running_containers_of("gateway")

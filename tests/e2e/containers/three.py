@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_infra.docker.stack import Stack, run_docker
 from bulkhead_infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, Field
 from tests.e2e.containers.test_operating import examined
@@ -36,8 +36,8 @@ class Three(Field):
     def leaders(self) -> dict[str, str]:
         """Of each stream, as the first broker that answers has it."""
         for name in BROKERS:
-            for container in self.stack.containers(name):
-                said = self.stack.exec(container, "python3", "-c", LOOK)
+            for container in self.stack.running_containers_of(name):
+                said = self.stack.exec_in_container(container, "python3", "-c", LOOK)
                 if said.returncode == 0:
                     found: dict[str, str] = json.loads(said.stdout)
                     return found
@@ -45,16 +45,16 @@ class Three(Field):
 
     def lose(self, service: str, volume: str) -> None:
         """kill -9, and its disk is gone."""
-        container = self.stack.containers(service)[0]
-        docker("kill", container)
-        docker("rm", container)
-        docker("volume", "rm", f"{self.stack.project}_{volume}")
+        container = self.stack.running_containers_of(service)[0]
+        run_docker("kill", container)
+        run_docker("rm", container)
+        run_docker("volume", "rm", f"{self.stack.project}_{volume}")
 
     def begin(self, *services: str) -> None:
         """As an operator does, with what there is. Returns when they are healthy: a broker has caught up then."""
-        self.stack.run("up", "--detach", "--no-build", "--no-deps", *services)
+        self.stack.run_compose("up", "--detach", "--no-build", "--no-deps", *services)
         for name in services:
-            self.stack.wait_healthy(name)
+            self.stack.wait_until_healthy(name)
 
     async def adds_up(self, tasks: list[Count]) -> None:
         """Each of these ends rightly; and what was settled for it is what it says that it used, and the calls that were

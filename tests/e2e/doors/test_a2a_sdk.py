@@ -93,7 +93,7 @@ async def test_a_task_outlives_its_door_and_is_subscribed_to_again_and_another_i
         async with client(world, "t3") as first:
             stream = first.send_message(asks("What is 17 * 23?"))
             task = (await anext(stream)).task
-            await world.mesh.kill("doors")
+            await world.mesh.kill_replica("doors")
             with pytest.raises((A2AClientError, httpx.HTTPError)):
                 async for _ in stream:
                     pass
@@ -124,8 +124,8 @@ async def test_who_goes_away_is_told_the_end_by_push_over_killed_services(world:
         return receiver.states()[-1:] == ["TASK_STATE_COMPLETED"]
 
     await until(came, "the receiver was tried")
-    await world.mesh.kill("tool_executor")
-    await world.mesh.kill("gateway")
+    await world.mesh.kill_replica("tool_executor")
+    await world.mesh.kill_replica("gateway")
     receiver.status = 200
     await until(told, "the receiver is told the end")
     assert {body["statusUpdate"]["taskId"] for *_, body in receiver.came if "statusUpdate" in body} == {task.id}

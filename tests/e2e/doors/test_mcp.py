@@ -86,7 +86,7 @@ async def test_a_write_whose_doors_were_killed_in_mid_call_is_repeated_and_made_
         async with agents.counter.held() as arrived:
             first = asyncio.create_task(call())
             await arrived()
-            await agents.mesh.kill("doors")
+            await agents.mesh.kill_replica("doors")
         answer = await first
         again = await http.post(url, json=body, headers=session)
     assert answer.status_code == again.status_code == 200 and '"isError":false' in answer.text.replace(" ", "")

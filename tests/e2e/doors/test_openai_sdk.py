@@ -148,7 +148,7 @@ async def test_a_kill_in_mid_call_is_bridged_by_the_sdks_retry_and_paid_once(age
         return (await log_stands(agents)) > since
 
     await until(under_way, "the provider is asked")
-    await agents.mesh.kill(killed)
+    await agents.mesh.kill_replica(killed)
     assert (await waiting).choices[0].message.content
     # Who died in the middle of a stream asks again; what the first stream used is held until it is known to be lost.
     lost = int(killed == "model_gateway")
@@ -176,7 +176,7 @@ async def test_a_kill_in_mid_stream_is_bridged_or_told_and_the_question_is_paid_
                 ended = ended or choice.finish_reason is not None
             if heard and not first:
                 first = heard
-                await agents.mesh.kill(killed)
+                await agents.mesh.kill_replica(killed)
     # Whoever holds the connection asks the model gateway's next replica; what the client has heard is not said again.
     assert first and ended == (killed == "model_gateway"), "a cut stream never looks whole"
     if not ended:

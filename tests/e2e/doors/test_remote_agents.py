@@ -16,7 +16,7 @@ from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import PlanAdopted
-from bulkhead_contracts.task import facts
+from bulkhead_contracts.task import list_facts
 from tests import a2a_agent
 from tests.e2e.doors.test_own_worker import start
 from tests.e2e.fixtures.world import TOOLS, World, until
@@ -151,7 +151,7 @@ async def test_the_model_chooses_an_agent_and_a_worker_outside_by_what_its_promp
         worker.terminate()
         await worker.wait()
     assert document["status"] == "succeeded", (document["failure"], (tmp_path / "worker.log").read_text())
-    said = [body for entry in await world.history(task) for body in facts(entry.body)]
+    said = [body for entry in await world.history(task) for body in list_facts(entry.body)]
     [asked] = [body for body in said if isinstance(body, ModelCallRequested) and body.response == "plan"]
     [told] = [part.text.splitlines() for part in asked.parts if part.title == "roles"]
     assert f"refunds: {REFUNDS}" in told
@@ -188,7 +188,7 @@ async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) ->
             return b'"agent":"echo"' in await records(bus, task)
 
     await until(named, "its task is on record")
-    await world.mesh.kill("tool_executor")
+    await world.mesh.kill_replica("tool_executor")
     document = await world.finish(task)
     assert document["status"] == "succeeded" and "done: 5" in document["answer"], document["failure"]
     assert len(far.wrote("begun")) == before + 1 and (await world.replay(task)).divergences == []
@@ -200,7 +200,7 @@ async def test_a_write_whose_sender_was_killed_before_any_reply_is_uncertain_and
     before = len(far.wrote("begun"))
     task = await delegates(world, "mute while it works")
     await began(far, before)
-    await world.mesh.kill("tool_executor")
+    await world.mesh.kill_replica("tool_executor")
     document = await world.finish(task)
     assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
     assert len(far.wrote("begun")) == before + 1

@@ -14,14 +14,14 @@ from bulkhead_contracts.budget import LimitsChanged
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TENANT = "t22"
-DEMO = generate(22)
+DEMO = generate_demo(22)
 MANY = 1_000
 STREAMED = '"stream": ?true'
 
@@ -134,7 +134,7 @@ async def test_an_unknown_version_from_outside_is_kept_with_the_dead_letters(wor
 
 async def test_an_unknown_version_of_a_service_waits_and_is_not_lost(world: World) -> None:
     """Handed back for an upgraded replica: no dead letter, still in the inbox; others are served meanwhile."""
-    subject = subjects.mesh("gateway", "planner", "demo", "from-tomorrow")
+    subject = subjects.mesh_subject("gateway", "planner", "demo", "from-tomorrow")
     head = headers("from-tomorrow", source="gateway") | {"ce-type": "mesh.task.submitted.v9"}
     async with world.bus("gateway") as bus:
         await bus.publish(subject, b'{"of": "tomorrow"}', head, "from-tomorrow")
@@ -383,8 +383,8 @@ async def test_what_a_runaway_cost_by_the_providers_own_log_is_under_its_ceiling
 
 async def limits_changed(world: World) -> list[Any]:
     async with world.bus() as bus:
-        stored = await bus.read("INBOX_JOURNAL", subjects.mesh("budget", "journal", "limits", TENANT))
-    return [one for one in history.entries(stored) if isinstance(one.body, LimitsChanged)]
+        stored = await bus.read("INBOX_JOURNAL", subjects.mesh_subject("budget", "journal", "limits", TENANT))
+    return [one for one in history.build_entries(stored) if isinstance(one.body, LimitsChanged)]
 
 
 async def settled_under(world: World, task: Any, limit: int) -> int:

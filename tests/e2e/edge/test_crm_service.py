@@ -17,14 +17,14 @@ import pytest
 import pytest_asyncio
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.stranger import Stranger
 from tests.e2e.fixtures.world import World, until
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-DEMO = generate(21)
+DEMO = generate_demo(21)
 NUMBERS = itertools.count(1)
 RESET = f"JSMESH.API.CONSUMER.RESET.{subjects.EVENTS_STREAM}.sub_demo"
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.world import World, until
 from tests.unit.services.tool_executor.test_webhooks import SECRET, Receiver, receiver, verified
 
 __all__ = ("receiver",)
 
-DEMO = generate(5)
+DEMO = generate_demo(5)
 WANTED = ["task.accepted", "task.ended"]
 
 
@@ -18,7 +18,7 @@ async def heard(world: World, count: int) -> dict[str, str]:
     """Types by id of the first events that the subscriber is handed."""
     found: dict[str, str] = {}
     async with world.bus("sub_demo") as bus:
-        consumer = await bus.consumer(subjects.EVENTS_STREAM, "sub_demo")
+        consumer = await bus.open_consumer(subjects.EVENTS_STREAM, "sub_demo")
 
         async def enough() -> bool:
             for one in await consumer.fetch(count - len(found), timeout_s=1):

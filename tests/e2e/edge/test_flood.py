@@ -34,7 +34,7 @@ async def test_a_flood_waits_its_turn_and_everybody_else_goes_on(world: World):
         calm.append(task.id)
         if number == 0:
             # Its supervisor starts it again; what it had not acknowledged comes to the other one.
-            await gateway.kill("gateway", second)
+            await gateway.kill_replica("gateway", second)
     tasks = await flood
     await until(lambda: _all_ended(world, tasks), "every task of the flood has ended", 120)
     facts = await _facts(world)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.client import Mesh, MeshError, Task
 from bulkhead_contracts import subjects
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until, verdict
 from tests.paths import ROOT
@@ -20,7 +20,7 @@ from tests.paths import ROOT
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NODE_SCRIPT = ROOT / "tests" / "e2e" / "node"
-DEMO = generate(21)
+DEMO = generate_demo(21)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
@@ -75,9 +75,9 @@ async def test_a_foreign_tenant_is_refused_by_the_broker(world: World) -> None:
 async def test_it_reaches_no_other_inbox_and_speaks_for_nobody_else(world: World) -> None:
     async with world.bus("pub_demo") as bus:
         for subject in (
-            subjects.mesh("pub_demo", "planner", "demo", "x1"),
-            subjects.mesh("gateway", "planner", "demo", "x1"),
-            subjects.mesh("gateway", "gateway", "demo", "x1"),
+            subjects.mesh_subject("pub_demo", "planner", "demo", "x1"),
+            subjects.mesh_subject("gateway", "planner", "demo", "x1"),
+            subjects.mesh_subject("gateway", "gateway", "demo", "x1"),
         ):
             with pytest.raises((PublishRefused, BusUnavailable)):
                 await bus.publish(subject, b"{}", {}, "m")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from tests.e2e.fixtures.world import World, until
 
@@ -111,8 +111,8 @@ async def _answered(world: World, doer: str, tenant: str) -> dict[str, int]:
     return {one.cause: one.time_unix_ms for one in found if "call_replied" in one.ce_type}
 
 
-async def _read(world: World, inbox: str, subject: str) -> list[Stored]:
-    found: list[Stored] = []
+async def _read(world: World, inbox: str, subject: str) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
     async with world.bus() as bus:
         while page := await bus.read(subjects.inbox_stream(inbox), subject, after=found[-1].sequence if found else 0):
             found += page

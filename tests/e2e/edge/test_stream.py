@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from bulkhead.client import Task
-from bulkhead.client.sse import Parser
+from bulkhead.client.sse import SseParser
 from tests.e2e.fixtures.provider import ScriptedProvider
 from tests.e2e.fixtures.world import World, until
 
@@ -68,14 +68,14 @@ class Watcher:
         key = self.world.mesh.add_api_key("demo", "watcher", "submitter")
         headers = {"Authorization": f"Bearer {key}"} | ({"Last-Event-ID": self.last_id} if self.last_id else {})
         url = f"{self.world.mesh.url}/v1/tasks/{self.task.id}/events"
-        parser, rest = Parser(self.last_id), ""
+        parser, rest = SseParser(self.last_id), ""
         async with httpx.AsyncClient(timeout=30) as http, http.stream("GET", url, headers=headers) as answer:
             assert answer.status_code == 200, (answer.status_code, await answer.aread())
             async for piece in answer.aiter_raw():
                 arrived_unix_ns = time.time_ns()
                 *lines, rest = (rest + piece.decode()).split("\n")
                 for line in lines:
-                    event = parser.line(line)
+                    event = parser.feed_line(line)
                     if event is None:
                         continue
                     self._take(event.name, json.loads(event.data), event.id, arrived_unix_ns)
@@ -130,8 +130,8 @@ async def test_who_comes_back_sees_every_event_once_and_the_text_whole(
     provider.gates[8].set()
     await until(lambda: _async(provider.reached >= 16), "the provider went on while nobody watched")
     if restart:
-        await streaming.mesh.kill("gateway")
-        await streaming.mesh.unit("gateway").wait_ready(30)
+        await streaming.mesh.kill_replica("gateway")
+        await streaming.mesh.unit_of("gateway").wait_until_ready(30)
     else:
         await watcher.read(until_chars=len("".join(provider.pieces[:12])))
         assert provider.text.startswith(watcher.text), "resumed where it was left"

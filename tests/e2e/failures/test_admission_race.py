@@ -90,7 +90,7 @@ async def killing(mesh: LocalMesh, race: Race, draw: random.Random, times: int) 
     """kill -9 a replica after a drawn number of answers; a supervisor starts it again, and the ledger is built anew."""
     for _ in range(times):
         await race.answers(draw.randint(1, 60))
-        await mesh.kill("budget", draw.randrange(REPLICAS))
+        await mesh.kill_replica("budget", draw.randrange(REPLICAS))
 
 
 async def accounts(mesh: LocalMesh) -> dict[str, tuple[int, int]]:
@@ -113,16 +113,19 @@ async def facts(mesh: LocalMesh, task: str) -> tuple[set[str], dict[str, int]]:
     try:
         held = [
             one
-            for subject in (subjects.mesh("budget", "journal", TENANT, task), batched_reservations.subject(TENANT))
+            for subject in (
+                subjects.mesh_subject("budget", "journal", TENANT, task),
+                batched_reservations.batch_subject(TENANT),
+            )
             for one in await bus.read("INBOX_JOURNAL", subject, limit=1_000)
         ]
-        paid = await bus.read("INBOX_BUDGET", subjects.mesh(SERVICE, "budget", TENANT, task), limit=1_000)
+        paid = await bus.read("INBOX_BUDGET", subjects.mesh_subject(SERVICE, "budget", TENANT, task), limit=1_000)
     finally:
         await bus.close()
     reserved = {
         one.body.reservation_id
         for stored in held
-        for one in batched_reservations.each(inbound.read(stored, "journal"))
+        for one in batched_reservations.unpack_facts(inbound.read_message(stored, "journal"))
         if isinstance(one.body, Reserved) and one.task == task
     }
     settled = [Settled.model_validate_json(one.body) for one in paid if one.ce_type == Settled.ce_type()]
@@ -173,7 +176,7 @@ async def test_200_calls_race_for_the_last_cent_while_budget_is_killed(tmp_path:
             for number in range(CALLS):
                 callers.create_task(race.call(f"call-{number}", draw.randint(0, WORST)))
             await killing(mesh, race, draw, 2)
-            await mesh.wait_ready()
+            await mesh.wait_until_ready()
             race.calm_waits = set()
             names = {f"call-{number}" for number in range(CALLS)}
             await until(lambda: _all(names <= race.told | race.calm_waits), "everybody has a word")

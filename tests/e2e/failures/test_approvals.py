@@ -58,8 +58,8 @@ async def test_every_service_is_killed_while_a_call_waits_and_it_is_made_once(as
     over = asyncio.get_running_loop().time() + DEADLINE_S
     assert asking.counter.count("asked") == 0
     for name in KILLED:
-        await asking.mesh.kill(name)
-    await asking.mesh.wait_ready(60)
+        await asking.mesh.kill_replica(name)
+    await asking.mesh.wait_until_ready(60)
     again = await until(lambda: _listed(bob, row["approval_id"]), "it is listed still", timeout_s=60)
     assert again["request"] == row["request"]
     await asyncio.sleep(max(0.0, over - asyncio.get_running_loop().time()))

@@ -69,7 +69,7 @@ async def test_a_mesh_goes_on_from_its_backup(tmp_path: Path) -> None:
                 late = Errand(first)
                 await late.submit()
                 for unit in first.mesh.units.values():
-                    await unit.kill(hold=True)
+                    await unit.kill_process(hold=True)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600 and made["keys"] and made["documents"] == [TENANT]
         assert not any(secret in file.read_bytes() for secret in _secrets(first.mesh.directory))
         [checked] = (await ask("restore", str(file), "--check", "--keys-passphrase", str(sealed)))[0]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bulkhead.tools.export import declarations, text
+from bulkhead.tools.export import find_declarations, render_tools_file
 from bulkhead_infra.local.supervisor import START_ORDER
 from tests.e2e.fixtures.world import World, write_tenants
 from tests.eventually import until
@@ -52,7 +52,7 @@ async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]
     (folder / PACK / "__init__.py").write_text(CODE)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    (folder / PACK / "tools.yaml").write_text(text(PACK, declarations(PACK)))
+    (folder / PACK / "tools.yaml").write_text(render_tools_file(PACK, find_declarations(PACK)))
     for one in (folder, *folder.parents[:-2]):  # The tool's process has another user, where the tests are root's.
         one.chmod(one.stat().st_mode | 0o055)
     (folder / "rules").mkdir()
@@ -77,7 +77,7 @@ def plan(name: str) -> dict[str, Any]:
 
 async def killed_at(world: World, point: str, name: str) -> dict[str, Any]:
     """The task's end, where the executor dies once at this point of its write."""
-    unit = world.mesh.unit("tool_executor")
+    unit = world.mesh.unit_of("tool_executor")
     file = Path(world.env["tool_executor"]["BULKHEAD_CRASH_AT"][1:])
     restarts = unit.restarts
     file.write_text(f"tool_executor:{point}:1")
@@ -90,7 +90,7 @@ async def killed_at(world: World, point: str, name: str) -> dict[str, Any]:
         await until(died, "the executor died", timeout_s=60)
     finally:
         file.unlink(missing_ok=True)
-    await unit.wait_ready(60)
+    await unit.wait_until_ready(60)
     document: dict[str, Any] = await world.finish(task, 120)
     return document
 

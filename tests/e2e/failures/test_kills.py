@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from bulkhead.client import Task
 from bulkhead.telemetry import names
-from bulkhead_infra.demo.corpus import Demo, generate
+from bulkhead_infra.demo.corpus import Demo, generate_demo
 from bulkhead_infra.local.supervisor import START_ORDER
 from tests.e2e.fixtures.world import World, until, verdict
 
@@ -33,7 +33,7 @@ async def documents(own_world: World) -> None:
 
 SEED = 3
 TENANT = "t3"
-DEMO = generate(SEED)
+DEMO = generate_demo(SEED)
 ROUNDS = 8
 Middle = Callable[[World, "Run"], Awaitable[None]]
 _numbers = itertools.count(1)
@@ -106,7 +106,7 @@ async def at_the_gate(world: World, run: Run, service: str) -> None:
     async with world.counter.held() as arrived:
         await run.submit()
         await arrived()
-        await world.mesh.kill(service)
+        await world.mesh.kill_replica(service)
 
 
 async def frozen(world: World, run: Run, service: str) -> None:
@@ -116,7 +116,7 @@ async def frozen(world: World, run: Run, service: str) -> None:
     task ends, and another one is submitted.
     """
     for _ in range(ROUNDS):
-        pid = world.mesh.unit(service).pid
+        pid = world.mesh.unit_of(service).pid
         async with world.counter.held() as arrived:
             if service == "rag":
                 # Retrievals are over before the write comes: it is frozen first.
@@ -129,7 +129,7 @@ async def frozen(world: World, run: Run, service: str) -> None:
         try:
             await until(lambda: _any_queued(world, service), f"a message comes to {service}")
             if (await queued(world, service))[0]:
-                return await world.mesh.kill(service)
+                return await world.mesh.kill_replica(service)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -154,7 +154,7 @@ async def streaming(world: World, run: Run, service: str) -> None:
         )
 
     await until(hangs, "a stream hangs in the provider")
-    await world.mesh.kill(service)
+    await world.mesh.kill_replica(service)
 
 
 async def with_another_waiting(world: World, run: Run, service: str) -> None:
@@ -162,12 +162,12 @@ async def with_another_waiting(world: World, run: Run, service: str) -> None:
     async with world.counter.held() as arrived:
         await run.submit()
         await arrived()
-        await world.mesh.kill(service, hold=True)
+        await world.mesh.kill_replica(service, hold=True)
         after = Run(world)
         await after.submit()
         assert (await after.task.show())["status"] == "requested"
     await run.ends_rightly()
-    await world.mesh.restart(service)
+    await world.mesh.restart_replica(service)
     await after.ends_rightly()
 
 
@@ -191,7 +191,7 @@ async def test_every_service_is_killed_here() -> None:
 
 @pytest.mark.parametrize("service", MIDDLES)
 async def test_a_service_killed_in_the_middle_changes_nothing(own_world: World, service: str) -> None:
-    unit = own_world.mesh.unit(service)
+    unit = own_world.mesh.unit_of(service)
     before, restarts = unit.pid, unit.restarts
     run = Run(own_world)
     await MIDDLES[service](own_world, run, service)
@@ -199,7 +199,7 @@ async def test_a_service_killed_in_the_middle_changes_nothing(own_world: World, 
     if service == "tool_executor":
         told = own_world.counter.increments_of(run.name)
         assert [one["repeat"] for one in told] == [False, True], "counted for the dead one, and asked again by its heir"
-    await unit.wait_ready(30)
+    await unit.wait_until_ready(30)
     assert unit.pid not in (None, before) and (unit.restarts == restarts + 1 or service == "signer")
 
 
@@ -214,7 +214,7 @@ async def test_a_write_without_a_key_is_never_repeated(own_world: World) -> None
     (write,) = document["uncertain_writes"]
     assert run.name in write["arguments_json"] and f".{run.task.id}." in write["key"], "which one, under which key"
     assert write["outcome"] == "uncertain" and document["more_uncertain_writes"] == 0
-    await own_world.mesh.unit("tool_executor").wait_ready(30)
+    await own_world.mesh.unit_of("tool_executor").wait_until_ready(30)
 
 
 async def test_the_broker_killed_in_the_middle_changes_nothing(own_world: World) -> None:

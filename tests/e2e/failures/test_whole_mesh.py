@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from bulkhead.client import Mesh
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import MEDIA, until, verdict
 
@@ -98,7 +98,7 @@ def _alive(pids: list[int]) -> list[int]:
 
 
 async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(tmp_path: Path) -> None:
-    demo, data = generate(11), tmp_path / "data"
+    demo, data = generate_demo(11), tmp_path / "data"
     objective = f"Use counter_increment with name=all amount=1. {demo.objective}"
     with GatedCounter(tmp_path / "counter.jsonl") as counter:
         async with counter.held() as arrived, up(data, BULKHEAD_COUNTER_URL=counter.url) as first:

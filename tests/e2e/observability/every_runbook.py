@@ -47,7 +47,7 @@ async def test_uncertain_writes(watched: Watched) -> None:
     async with watched.world.counter.held() as arrived:
         task = await watched.submit("t1", "Use counter_increment_unkeyed name=lost.", "counter_increment_unkeyed")
         await arrived()
-        await watched.world.mesh.kill("tool_executor")
+        await watched.world.mesh.kill_replica("tool_executor")
     await watched.fires("BulkheadUncertainWrites", gen_ai_tool_name="counter_increment_unkeyed")
     await watched.world.finish(task)
     said = await watched.follow("BulkheadUncertainWrites", TASK=task.id)

@@ -49,13 +49,13 @@ async def test_dead_letters(watched: Watched) -> None:
 
 @here
 async def test_service_down_and_inbox_lag(watched: Watched) -> None:
-    await watched.world.mesh.kill("rag", hold=True)
+    await watched.world.mesh.kill_replica("rag", hold=True)
     task = await watched.submit("t1", "Use search_documents query=harbour.", "search_documents")
     await watched.fires("BulkheadServiceDown", service="rag")
     assert "rag" in await watched.follow("BulkheadServiceDown", SERVICE="rag")
     await watched.fires("BulkheadInboxLag", bulkhead_inbox="rag")
     assert "1 pending" in await watched.follow("BulkheadInboxLag")
-    await watched.world.mesh.restart("rag")
+    await watched.world.mesh.restart_replica("rag")
     await watched.world.finish(task)
     await asyncio.gather(watched.resolves("BulkheadServiceDown"), watched.resolves("BulkheadInboxLag"))
 
@@ -65,7 +65,7 @@ async def test_breaker_open(watched: Watched) -> None:
     watched.world.counter.misbehave("error_before", 1_000)
     await at_once(watched.world, "t7", "submitter", FAILING)
     await watched.fires("BulkheadBreakerOpen", bulkhead_scope="tool")
-    watched.world.counter.mend()
+    watched.world.counter.clear_faults()
     assert "calls failed" in await watched.follow("BulkheadBreakerOpen", BREAKER="tool:counter_increment")
     await watched.resolves("BulkheadBreakerOpen")
 
@@ -85,13 +85,13 @@ async def test_provider_failing(watched: Watched) -> None:
 
 @here
 async def test_ledger_unreachable(watched: Watched) -> None:
-    await watched.world.mesh.units["redis"].kill(hold=True)
+    await watched.world.mesh.units["redis"].kill_process(hold=True)
     await watched.fires("BulkheadLedgerUnreachable")
     said = await watched.follow("BulkheadLedgerUnreachable")
     assert "redis it does not answer" in said and "watch_interrupted" in said
-    watched.world.mesh.units["redis"].release()
+    watched.world.mesh.units["redis"].release_hold()
     await watched.resolves("BulkheadLedgerUnreachable")
-    await watched.world.mesh.wait_ready(60)
+    await watched.world.mesh.wait_until_ready(60)
 
 
 @here

@@ -64,7 +64,7 @@ class Watched:
         need("prometheus")
         (self.folder / ".bulkhead").symlink_to(self.world.mesh.directory)
         for name in ("alerts.yaml", "prometheus.yaml"):
-            text = observability.files(self.world.mesh.directory)[name]
+            text = observability.monitoring_files(self.world.mesh.directory)[name]
             for slow, fast in (FASTER if name == "alerts.yaml" else {r"15s": "1s"}).items():
                 text = re.sub(slow, fast, text, flags=re.M)
             (self.folder / name).write_text(text)

@@ -170,7 +170,7 @@ async def finding_of(world: World, tasks: list[Task], found: dict[str, Any]) -> 
 
 async def stalls(world: World, tenant: str) -> Task:
     """A planner that adopts a plan and does nothing of it, as if by a bug: the real one is away, and is heard later."""
-    await world.mesh.kill("planner", hold=True)
+    await world.mesh.kill_replica("planner", hold=True)
     task = await world.client(tenant).submit("Count nothing.", check=False)
 
     async def begun() -> bool:
@@ -215,7 +215,7 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         assert len(found["evidence"]) == FAILING
         await finding_of(world, failing, found)
         await held_back(world, "demo")
-        world.counter.mend()
+        world.counter.clear_faults()
 
         slow = await at_once(world, "t2", "operator", FAILING, held_s=SLOW_S)
         other = await in_phase(world, "t2", "open")
@@ -232,7 +232,7 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         await world.client("t2", "operator").resume("agent", "worker.step", "it counts well")
         await until(lambda: _posted(receiver, {("t2", "mesh.stalled")}), "the stall is told")
         assert [one["kind"] for one in await why(world, stalled.id) if one["kind"] == "tripped"] == ["tripped"]
-        await world.mesh.restart("planner")
+        await world.mesh.restart_replica("planner")
 
         healthy = await count(world, "t3", "t3healthy")
         assert world.counter.count("t3healthy") == 1 and not await refused(world, healthy), "others are let go on"

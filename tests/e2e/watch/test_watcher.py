@@ -87,7 +87,7 @@ async def test_a_runaway_is_halted_also_after_the_leader_was_killed(tmp_path: Pa
         (leader,) = await leading(world, 0)
         await run_away(world, "first")
         killed = time.monotonic()
-        await world.mesh.units[leader].kill(hold=True)
+        await world.mesh.units[leader].kill_process(hold=True)
         assert len(await leading(world, 1)) == 2
         assert time.monotonic() - killed < TAKEN_OVER_S
         await run_away(world, "second")

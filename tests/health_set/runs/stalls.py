@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from bulkhead.health.events import Act, Closed, Ended, Event, Opened
+from bulkhead.health.events import Act, Event, LineageEnded, WorkClosed, WorkOpened
 from bulkhead.health.watch import Watch
 from tests.health_set.runs.traces import EPOCH_S
 
@@ -34,12 +34,12 @@ class Task:
     def opened(self, key: str, kind: str, until: int = 0) -> None:
         """Something is asked for."""
         name, lineage, now = self._next()
-        self.events.append(Opened(name, lineage, key, kind, now, "demo", now + until if until else 0))
+        self.events.append(WorkOpened(name, lineage, key, kind, now, "demo", now + until if until else 0))
 
     def closed(self, key: str) -> None:
         """It came."""
         name, lineage, now = self._next()
-        self.events.append(Closed(name, lineage, key, now))
+        self.events.append(WorkClosed(name, lineage, key, now))
 
     def work(self, steps: int) -> None:
         """Steps with calls in them, all answered; at any moment something is outstanding, until the last step ends."""
@@ -61,7 +61,7 @@ class Task:
     def ended(self) -> "Task":
         """It is over."""
         name, lineage, now = self._next()
-        self.events.append(Ended(name, lineage, now))
+        self.events.append(LineageEnded(name, lineage, now))
         return self
 
 
@@ -74,7 +74,7 @@ def waits(rng: Random) -> Task:
     kind = rng.choice(KINDS)
     for number in range(rng.randint(1, 3)):
         task.opened(f"late-{number}", kind, until=rng.randint(10**7, 10**9) if kind == "timer" else 0)
-    task.events.append(Closed(f"m{len(task.events)}", task.lineage, last.key, task.now_unix_ms))
+    task.events.append(WorkClosed(f"m{len(task.events)}", task.lineage, last.key, task.now_unix_ms))
     if rng.random() < 0.5:
         task.closed("never-opened")
     return task
@@ -108,7 +108,7 @@ def answered_wait(rng: Random) -> Task:
     task.work(rng.randint(1, 4))
     last = task.events.pop()
     task.opened("wait", rng.choice(("approval", "lease", "ask", "admission")))
-    task.events.append(Closed(f"m{len(task.events)}", task.lineage, last.key, task.now_unix_ms))
+    task.events.append(WorkClosed(f"m{len(task.events)}", task.lineage, last.key, task.now_unix_ms))
     task.now_unix_ms += rng.randint(10**7, 10**8)
     task.closed("wait")
     return task

@@ -12,11 +12,18 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import Consumer, Delivery, Schedule
+from bulkhead.bus.port import BusDelivery, Consumer, Schedule
 from bulkhead_contracts import subjects
 from bulkhead_infra.backup import locations
-from bulkhead_infra.backup.archive import BackupError, Manifest, Part, Reader, StreamCopy, Writer
-from bulkhead_infra.backup.locations import Remote
+from bulkhead_infra.backup.archive import (
+    ArchivePart,
+    ArchiveReader,
+    ArchiveWriter,
+    BackupError,
+    BackupManifest,
+    StreamCopy,
+)
+from bulkhead_infra.backup.locations import RemoteMesh
 from bulkhead_infra.identity import keys
 from bulkhead_infra.local.rundir import RESTORING_FILE, DirectoryUnfit, RunDir
 from bulkhead_infra.local.supervisor import LocalMesh
@@ -25,7 +32,7 @@ from bulkhead_infra.nats.streams import Layout
 from tests.e2e.fixtures.world import until
 
 INBOX, PLANNER = "INBOX_WORKER", "INBOX_PLANNER"
-SUBJECT = subjects.mesh("planner", "worker", "demo", "t1")
+SUBJECT = subjects.mesh_subject("planner", "worker", "demo", "t1")
 
 
 @asynccontextmanager
@@ -50,7 +57,7 @@ async def begun(data: Path, *, timers: bool = False) -> None:
             if timers:
                 await _timers(planner)
         async with bus(mesh.nats_url, mesh.directory / "identity", "worker") as worker:
-            consumer = await worker.consumer(INBOX, "worker-0")
+            consumer = await worker.open_consumer(INBOX, "worker-0")
             for one in await _handed(consumer, 3):
                 await one.ack()
             # What is handed out after an ack was sent comes after it.
@@ -70,9 +77,9 @@ async def _heard(planner: JetStreamBus) -> list[str]:
     return [one.ce_id for one in await planner.read(PLANNER, "mesh.planner.planner.>")]
 
 
-async def _handed(consumer: Consumer, count: int) -> list[Delivery]:
+async def _handed(consumer: Consumer, count: int) -> list[BusDelivery]:
     """So many messages, and not one more."""
-    found: list[Delivery] = []
+    found: list[BusDelivery] = []
     while len(found) < count:
         more = await consumer.fetch(count - len(found), timeout_s=5)
         assert more, f"only {len(found)} of {count} came"
@@ -83,7 +90,7 @@ async def _handed(consumer: Consumer, count: int) -> list[Delivery]:
 async def left(url: str, identity: Path, shard: int = 0) -> list[tuple[int, bytes]]:
     """What the worker is handed now, by sequence."""
     async with bus(url, identity, "worker") as worker:
-        consumer = await worker.consumer(INBOX, subjects.durable("worker", shard))
+        consumer = await worker.open_consumer(INBOX, subjects.durable_name("worker", shard))
         found = await _handed(consumer, 2)
         assert not await consumer.fetch(1, timeout_s=0.2)
         return [(one.stored.sequence, one.stored.body) for one in found]
@@ -95,7 +102,7 @@ async def test_positions_and_timers_go_on_where_they_were(tmp_path: Path) -> Non
     manifest = await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
     assert {one.durable: one.floor for one in manifest.positions}["worker-0"] == 3
     shutil.copytree(tmp_path / "a" / "identity", tmp_path / "b" / "identity")
-    with Reader(tmp_path / "file") as reader:
+    with ArchiveReader(tmp_path / "file") as reader:
         await locations.restore_local(reader, tmp_path / "b", "", silent)
     async with LocalMesh(tmp_path / "b", services=(), durability="process") as mesh:
         assert await left(mesh.nats_url, mesh.directory / "identity") == [(4, b"3"), (5, b"4")]
@@ -112,10 +119,10 @@ async def test_another_broker_and_another_number_of_shards(tmp_path: Path) -> No
     """The slowest shard's position counts for all when their number changes; nothing is skipped."""
     await begun(tmp_path / "a")
     await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
-    with Reader(tmp_path / "file") as reader:
-        from bulkhead_infra.backup.restore import starts
+    with ArchiveReader(tmp_path / "file") as reader:
+        from bulkhead_infra.backup.restore import durable_start_sequences
 
-        assert starts(reader.manifest, Layout({"worker": 3}))["worker-2"] == 4
+        assert durable_start_sequences(reader.manifest, Layout({"worker": 3}))["worker-2"] == 4
         more = reader.manifest.model_copy(
             update={
                 "positions": tuple(
@@ -126,30 +133,32 @@ async def test_another_broker_and_another_number_of_shards(tmp_path: Path) -> No
                 )
             }
         )
-        assert starts(more, Layout({"worker": 3}))["worker-2"] == 6
-        assert {starts(more, Layout({"worker": 2}))[f"worker-{shard}"] for shard in (0, 1)} == {3}
+        assert durable_start_sequences(more, Layout({"worker": 3}))["worker-2"] == 6
+        assert {durable_start_sequences(more, Layout({"worker": 2}))[f"worker-{shard}"] for shard in (0, 1)} == {3}
         broker, divided = RunDir(tmp_path / "c"), {"worker": 2}
         async with locations._own_broker(broker, Layout(divided)) as url:
-            remote = Remote(url, tmp_path / "c" / "identity", tmp_path / "c" / "rag")
+            remote = RemoteMesh(url, tmp_path / "c" / "identity", tmp_path / "c" / "rag")
             await locations.restore_remote(reader, remote, "", silent, divided)
             assert await left(url, remote.identity, shard=subjects.partition_of("t1") % 2) == [(4, b"3"), (5, b"4")]
             with pytest.raises(BackupError, match="has a mesh already"):
                 await locations.restore_remote(reader, remote, "", silent)
             # And back from there, by its address.
             again = await locations.back_up_remote(remote, tmp_path / "again", "", silent)
-            with Reader(tmp_path / "again") as second:
-                assert starts(second.manifest, Layout())["worker-0"] <= 4, "what is left is handed out there, too"
+            with ArchiveReader(tmp_path / "again") as second:
+                assert durable_start_sequences(second.manifest, Layout())["worker-0"] <= 4, (
+                    "what is left is handed out there, too"
+                )
         broker.close()
         assert again.streams == reader.manifest.streams and again.shards == divided
 
 
 def forged(source: Path, target: Path) -> Path:
     """The same backup with other bytes in one stream, and digests that fit: only the broker can tell."""
-    with Reader(source) as reader, Writer(target) as file:
+    with ArchiveReader(source) as reader, ArchiveWriter(target) as file:
         for name in reader.manifest.parts:
             if name == "format.json":
                 continue
-            data = b"".join(reader.chunks(name))
+            data = b"".join(reader.read_chunks(name))
             file.put(name, [b"\0" * len(data)] if name == f"streams/{INBOX}" else [data])
         file.finish(reader.manifest.model_copy(update={"parts": dict(file.parts)}))
     return target
@@ -159,32 +168,35 @@ async def test_a_restore_that_fails_leaves_nothing_that_could_be_taken_for_a_mes
     await begun(tmp_path / "a")
     file, data = tmp_path / "file", tmp_path / "b"
     await locations.back_up_local(tmp_path / "a", file, "", silent)
-    with Reader(forged(file, tmp_path / "forged")) as reader, pytest.raises((BackupError, ProvisionError)):
+    with ArchiveReader(forged(file, tmp_path / "forged")) as reader, pytest.raises((BackupError, ProvisionError)):
         await locations.restore_local(reader, data, "", silent)
     assert (data / RESTORING_FILE).exists()
     with pytest.raises(DirectoryUnfit, match="run the same `bulkhead restore` again"):
         RunDir(data)
-    with Reader(file) as reader:
+    with ArchiveReader(file) as reader:
         await locations.restore_local(reader, data, "", silent)
         assert not (data / RESTORING_FILE).exists()
         RunDir(data).close()
         with pytest.raises(BackupError, match="holds a mesh already"):
             await locations.restore_local(reader, data, "", silent)
     newer = StreamCopy(name="INBOX_ORACLE", messages=0, bytes=0, first_seq=1, last_seq=0)
-    with Reader(named(file, tmp_path / "newer", newer)) as reader, pytest.raises(BackupError, match="INBOX_ORACLE"):
+    with (
+        ArchiveReader(named(file, tmp_path / "newer", newer)) as reader,
+        pytest.raises(BackupError, match="INBOX_ORACLE"),
+    ):
         await locations.restore_local(reader, tmp_path / "c", "", silent)
     assert not (tmp_path / "c").exists(), "what cannot be restored begins nothing"
 
 
 def named(source: Path, target: Path, copy: StreamCopy) -> Path:
     """A backup of a version that has one stream more."""
-    with Reader(source) as reader, Writer(target) as file:
+    with ArchiveReader(source) as reader, ArchiveWriter(target) as file:
         for name in reader.manifest.parts:
             if name != "format.json":
-                file.put(name, list(reader.chunks(name)))
+                file.put(name, list(reader.read_chunks(name)))
         file.put(f"streams/{copy.name}", [b""])
-        manifest: Manifest = reader.manifest
-        parts: dict[str, Part] = dict(file.parts)
+        manifest: BackupManifest = reader.manifest
+        parts: dict[str, ArchivePart] = dict(file.parts)
         file.finish(manifest.model_copy(update={"streams": (*manifest.streams, copy), "parts": parts}))
     return target
 
@@ -195,9 +207,9 @@ async def test_what_is_no_mesh_has_no_backup(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "empty")
     async with locations._own_broker(run, Layout()) as url:
         with pytest.raises(BackupError, match="no whole mesh"):
-            await locations.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
-        keys.replace(run.identity / "backup.nkey", keys.nkey_seed(run.identity, "worker"))
+            await locations.back_up_remote(RemoteMesh(url, run.identity), tmp_path / "file", "", silent)
+        keys.replace_file(run.identity / "backup.nkey", keys.nkey_seed(run.identity, "worker"))
         with pytest.raises(BackupError, match="accounts of another version"):
-            await locations.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
+            await locations.back_up_remote(RemoteMesh(url, run.identity), tmp_path / "file", "", silent)
     run.close()
     assert not (tmp_path / "file").exists()

@@ -8,12 +8,12 @@ from pathlib import Path
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead_contracts import subjects
 from bulkhead_infra.backup import locations
-from bulkhead_infra.backup.archive import Reader
+from bulkhead_infra.backup.archive import ArchiveReader
 from bulkhead_infra.identity import keys
 from bulkhead_infra.local.supervisor import LocalMesh
 
 SUBSCRIBER = "sub_demo"
-SUBJECT = subjects.event("demo", "task.ended", "t1")
+SUBJECT = subjects.event_subject("demo", "task.ended", "t1")
 
 
 def silent(progress: object) -> None:
@@ -33,7 +33,7 @@ async def bus(mesh: LocalMesh, identity: str) -> AsyncIterator[JetStreamBus]:
 async def heard(mesh: LocalMesh, count: int) -> list[tuple[int, str]]:
     """Sequence and id of what the subscriber is handed; at most `count`."""
     async with bus(mesh, SUBSCRIBER) as subscriber:
-        consumer = await subscriber.consumer(subjects.EVENTS_STREAM, SUBSCRIBER)
+        consumer = await subscriber.open_consumer(subjects.EVENTS_STREAM, SUBSCRIBER)
         found = []
         while len(found) < count and (deliveries := await consumer.fetch(count - len(found), timeout_s=2)):
             for one in deliveries:
@@ -50,7 +50,7 @@ async def test_events_come_back_and_a_subscriber_goes_on_where_it_was(tmp_path: 
         assert await heard(mesh, 2) == [(1, "e0"), (2, "e1")]
     await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
     shutil.copytree(tmp_path / "a" / "identity", tmp_path / "b" / "identity")
-    with Reader(tmp_path / "file") as reader:
+    with ArchiveReader(tmp_path / "file") as reader:
         await locations.restore_local(reader, tmp_path / "b", "", silent)
     async with LocalMesh(tmp_path / "b", services=(), durability="process") as mesh:
         assert await heard(mesh, 9) == [(3, "e2")]

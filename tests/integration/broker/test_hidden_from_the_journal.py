@@ -6,7 +6,7 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.identity import keys
-from bulkhead_services.budget.watch.journal_gaps import Gap, JournalGaps
+from bulkhead_services.budget.watch.journal_gaps import JournalGap, JournalGaps
 from tests.eventually import until
 from tests.integration.permissions.broker import running
 
@@ -22,10 +22,10 @@ async def test_a_message_under_an_id_that_another_inbox_has_is_seen_to_be_lackin
 
         planner, budget = await bus("planner"), await bus("budget")
         gaps = JournalGaps()
-        gaps.begin({one: await budget.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES})
+        gaps.begin_at({one: await budget.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES})
 
         async def say(to: str, message_id: str) -> int:
-            subject = subjects.mesh("planner", to, "demo", "t1")
+            subject = subjects.mesh_subject("planner", to, "demo", "t1")
             return (await planner.publish(subject, b"{}", HEADERS, message_id)).sequence
 
         hidden, number = 0, 0
@@ -47,9 +47,9 @@ async def test_a_message_under_an_id_that_another_inbox_has_is_seen_to_be_lackin
             hidden = at if at not in places else 0
         found = []
         for one in await budget.read(subjects.JOURNAL_STREAM, "mesh.>", limit=1_000):
-            if (gap := gaps.take(one.subject.split(".")[2], at_its_source(one).sequence)) is not None:
+            if (gap := gaps.record_message(one.subject.split(".")[2], at_its_source(one).sequence)) is not None:
                 found.append(gap)
         # In a round before, it may have been the gateway's copy that came second, and is lacking as rightly.
-        assert Gap("worker", hidden, hidden) in found and {one.inbox for one in found} <= {"worker", "gateway"}
+        assert JournalGap("worker", hidden, hidden) in found and {one.inbox for one in found} <= {"worker", "gateway"}
         await planner.close()
         await budget.close()

@@ -18,12 +18,12 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
-from bulkhead_infra.backup.stream_copies import connected
+from bulkhead_infra.backup.stream_copies import open_backup_connection
 from bulkhead_infra.docker import provisioner
 from bulkhead_infra.identity import keys, policy
 from bulkhead_infra.kubernetes import key_folder, objects, overlays
-from bulkhead_infra.nats.provision import Report, provision
-from bulkhead_infra.nats.server import binary
+from bulkhead_infra.nats.provision import ProvisionReport, provision
+from bulkhead_infra.nats.server import find_nats_server
 from tests.eventually import until
 from tests.paths import ROOT
 from tests.unit.infra.kubernetes.rendered import named, overlay
@@ -50,7 +50,7 @@ async def broker(made: Path, folder: Path) -> AsyncIterator[str]:
             for key, file in (("ca.crt", "ca.pem"), ("tls.crt", "broker.pem"), ("tls.key", "broker.key")):
                 (folder / file).write_text(one["stringData"][key])
     with (folder / "log").open("wb") as log:
-        command = (str(binary()), "-c", str(folder / overlays.CONF_FILE))
+        command = (str(find_nats_server()), "-c", str(folder / overlays.CONF_FILE))
         process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, env={"BULKHEAD_BROKER": "nats-0"}
         )
@@ -73,12 +73,12 @@ def environment() -> Mapping[str, str]:
     return {**maps[0], **maps[1]}
 
 
-async def streams(made: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Report:
+async def streams(made: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> ProvisionReport:
     """The Job's work."""
     with monkeypatch.context() as patched:
         for name, value in environment().items():
             patched.setenv(name, value)
-        layout = provisioner.layout()
+        layout = provisioner.stream_layout()
     seed = keys.nkey_seed(made / "provisioner", policy.PROVISIONER)
     return await provision(url, seed, layout, ca_file=made / "all" / "ca.pem")
 
@@ -110,7 +110,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
         assert (await streams(made, url, monkeypatch)).made
         async with publisher(made, url) as bus:
             for number in range(3):
-                subject = subjects.mesh(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{number}")
+                subject = subjects.mesh_subject(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{number}")
                 await bus.publish(subject, b"{}", HEADERS, f"m{number}")
         *_, done = await asyncio.to_thread(bulkhead, "backup", str(file), "--nats", url, *given)
     assert done["messages"] and INBOX in str(done["streams"])
@@ -122,8 +122,8 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
         report = await streams(made, url, monkeypatch)
         assert report.made == [], "the Job finds what it would make"
         assert report.changed, "the Job's store is smaller: streams were changed beside their sources"
-        async with connected(url, made / "all") as looking:
-            found = await looking.info(INBOX)
+        async with open_backup_connection(url, made / "all") as looking:
+            found = await looking.stream_info(INBOX)
         assert found is not None and found["config"]["sources"][0]["opt_start_seq"] == 4, "nothing is fetched again"
         *_, again = await asyncio.to_thread(bulkhead, "backup", str(tmp_path / "again.bulkhead"), "--nats", url, *given)
     assert again["streams"] == done["streams"]

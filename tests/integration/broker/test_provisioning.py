@@ -17,7 +17,7 @@ from bulkhead_infra.nats import provision as provisioning
 from bulkhead_infra.nats import stream_sizes
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
-from bulkhead_infra.nats.streams import Layout, durables, event_durables, streams
+from bulkhead_infra.nats.streams import Layout, durable_configs, event_durable_configs, stream_configs
 
 LAYOUT = Layout({"worker": 4})
 HELLO, REFUSED = b"", b"-ERR 'Authorization Violation'\r\n"
@@ -28,10 +28,10 @@ ASKED = (b"STREAM.CREATE.INBOX_PLANNER ", b"STREAM.CREATE.JOURNAL ", b"CONSUMER.
 @asynccontextmanager
 async def broker(folder: Path) -> AsyncIterator[tuple[ServerPlan, str]]:
     """A broker of this mesh, and the provisioner's seed."""
-    rules = policy.load()
-    keys.ensure(folder / "identity", rules)
+    rules = policy.load_policy()
+    keys.ensure_keys(folder / "identity", rules)
     plan = ServerPlan(folder / "nats", free_port(), free_port(), durability="process")
-    accounts = render.accounts(rules, keys.public_nkeys(folder / "identity", rules), LAYOUT.shards)
+    accounts = render.render_accounts(rules, keys.public_nkeys(folder / "identity", rules), LAYOUT.shards)
     server = NatsServer(plan, accounts, os.environ)
     await server.start()
     try:
@@ -71,8 +71,10 @@ async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection
         url = f"nats://127.0.0.1:{wire.sockets[0].getsockname()[1]}"
         report = await provision(url, seed, LAYOUT)
         assert breaks == []
-        wanted = {one["name"] for one in streams(LAYOUT)} | {f"{name}/{one['name']}" for name, one in durables(LAYOUT)}
-        wanted |= {f"{subjects.EVENTS_STREAM}/{one['name']}" for one in event_durables(LAYOUT)}
+        wanted = {one["name"] for one in stream_configs(LAYOUT)} | {
+            f"{name}/{one['name']}" for name, one in durable_configs(LAYOUT)
+        }
+        wanted |= {f"{subjects.EVENTS_STREAM}/{one['name']}" for one in event_durable_configs(LAYOUT)}
         assert report.made and set(report.made) <= wanted, "what stands without its answer is not told as made"
         again = await provision(plan.url, seed, LAYOUT)
         assert (again.made, again.changed) == ([], [])

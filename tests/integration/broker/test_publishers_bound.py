@@ -13,7 +13,7 @@ from bulkhead_contracts.task import TaskRequested
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
-from bulkhead_infra.nats.streams import Layout, streams
+from bulkhead_infra.nats.streams import Layout, stream_configs
 from tests.eventually import until
 
 LAYOUT = Layout(store_gib=4)
@@ -22,10 +22,10 @@ HEADERS = {"ce-type": TaskRequested.ce_type(), "ce-id": "1", "ce-source": PUBLIS
 
 
 async def test_a_publisher_that_fills_its_bound_shuts_nobody_else_out(tmp_path: Path) -> None:
-    rules, identity = policy.load(), tmp_path / "identity"
-    keys.ensure(identity, rules)
+    rules, identity = policy.load_policy(), tmp_path / "identity"
+    keys.ensure_keys(identity, rules)
     plan = ServerPlan(tmp_path / "nats", free_port(), free_port(), durability="process", store_gib=4)
-    server = NatsServer(plan, render.accounts(rules, keys.public_nkeys(identity, rules)), os.environ)
+    server = NatsServer(plan, render.render_accounts(rules, keys.public_nkeys(identity, rules)), os.environ)
     await server.start()
 
     url = f"nats://127.0.0.1:{plan.port}"
@@ -36,13 +36,13 @@ async def test_a_publisher_that_fills_its_bound_shuts_nobody_else_out(tmp_path: 
     try:
         await provision(url, keys.nkey_seed(identity, policy.PROVISIONER), LAYOUT)
         outside, gateway = await bus(PUBLISHER), await bus("gateway")
-        most = {one["name"]: one["max_bytes"] for one in streams(LAYOUT)}
+        most = {one["name"]: one["max_bytes"] for one in stream_configs(LAYOUT)}
         share, size = most[subjects.published_stream(PUBLISHER)], 400_000
         assert share * 4 < most[INBOX]
         stored = 0
         with pytest.raises(PublishRefused, match="maximum bytes"):
             for _ in range(2 * most[INBOX] // size):
-                subject = subjects.mesh(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{stored}")
+                subject = subjects.mesh_subject(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{stored}")
                 await outside.publish(subject, b"x" * size, HEADERS, f"flood-{stored}")
                 stored += 1
         assert stored * size <= share
@@ -51,7 +51,7 @@ async def test_a_publisher_that_fills_its_bound_shuts_nobody_else_out(tmp_path: 
             return len(await gateway.read(INBOX, f"mesh.{PUBLISHER}.>", limit=1_000)) == stored
 
         await until(copied, "what a publisher said lies in the gateway's inbox")
-        person = subjects.mesh("gateway", "gateway", "acme", "t1")
+        person = subjects.mesh_subject("gateway", "gateway", "acme", "t1")
         ack = await gateway.publish(person, b"{}", HEADERS, "person")
         assert ack.sequence > stored
         await outside.close()

@@ -14,22 +14,22 @@ import pytest
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Schedule
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.context import Context, ServiceIdentity, make_context
 from bulkhead.runtime.dead_letters import MARKED
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
-from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, book
+from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, resource_token
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from bulkhead_infra.nats import purge as purging
 from bulkhead_infra.nats import stream_reads
-from bulkhead_infra.nats.journal import Report, keep_whole
-from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
+from bulkhead_infra.nats.journal import JournalReport, keep_whole
+from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, parse_duration, purge, retention_of
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_services.planner.app import LOGICS
 from tests.eventually import until
@@ -67,13 +67,13 @@ async def buses(broker: Broker):
 def places(task: str, tenant: str) -> list[tuple[str, str]]:
     """(identity, subject) of one message of a task in every stream that holds tasks."""
     found = [
-        (sender, subjects.mesh(sender, to, tenant, task))
+        (sender, subjects.mesh_subject(sender, to, tenant, task))
         for sender, to in sorted(catalog.MESH_EDGES)
         if sender not in (catalog.PUBLISHER, *catalog.IN_KUBERNETES)
     ]
-    found += [(one, subjects.record(one, tenant, task, "key")) for one in catalog.DOERS]
-    found += [(one, subjects.dead(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
-    found.append(("budget", f"{subjects.dead('budget', tenant, task)}.{MARKED}"))
+    found += [(one, subjects.record_subject(one, tenant, task, "key")) for one in catalog.DOERS]
+    found += [(one, subjects.dead_letter_subject(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
+    found.append(("budget", f"{subjects.dead_letter_subject('budget', tenant, task)}.{MARKED}"))
     return [*found, ("budget", subjects.control_key("task", tenant, task))]
 
 
@@ -90,7 +90,7 @@ async def live_through(of, task: str, tenant: str = TENANT, again: bool = False)
 async def end(of, task: str, tenant: str = TENANT, sender: str = "planner", kind: str = "", name: str = "") -> int:
     """The fact of an end; returns when it was stored, by the broker's clock."""
     bus = await of(sender)
-    subject = subjects.mesh(sender, "gateway", tenant, task)
+    subject = subjects.mesh_subject(sender, "gateway", tenant, task)
     await bus.publish(subject, b"{}", {"ce-type": kind or TaskEnded.ce_type()}, name or f"end/{sender}/{tenant}/{task}")
     gateway = await of("gateway")
     async with asyncio.timeout(10):
@@ -104,7 +104,7 @@ async def census(broker: Broker) -> dict[str, Counter]:
     """Messages of every task in every stream, by what the broker tells of its subjects."""
     found: dict[str, Counter] = {}
     async with broker.client("provisioner") as client:
-        for stream in purging._filters((TENANT, OLD)):
+        for stream in purging._subjects_of_task((TENANT, OLD)):
             ask = await client.ask(f"$JS.API.STREAM.INFO.{stream}", json.dumps({"subjects_filter": ">"}).encode())
             state = json.loads((await asyncio.wait_for(ask, 5)).data)["state"]
             found[stream] = Counter()
@@ -143,7 +143,7 @@ async def three_tasks(of) -> int:
     # What looks like an end and is none: said by an outside publisher, by a worker, to somebody else.
     await end(of, LIVE, sender="pub_demo")
     await (await of("worker")).publish(
-        subjects.mesh("worker", "planner", TENANT, LIVE), b"{}", {"ce-type": TaskEnded.ce_type()}, "forged"
+        subjects.mesh_subject("worker", "planner", TENANT, LIVE), b"{}", {"ce-type": TaskEnded.ce_type()}, "forged"
     )
     return ended
 
@@ -168,7 +168,7 @@ async def test_only_what_ended_long_enough_ago_goes_and_it_goes_everywhere(broke
         again = await purge(broker.url, seed, RETENTION, now_unix_ms=due)
         assert again.tasks == 0 and not again.messages
     # A journal that is made of what is left, also when the broker reads its store again.
-    await broker.server.kill()
+    await broker.server.kill_and_wait()
     await broker.server.start()
     assert await settled(broker) == after
 
@@ -195,7 +195,7 @@ async def test_a_stream_may_hold_longer_and_what_is_refused_or_ingested_ends_too
 
 async def say(of, sender: str, task: str, kind: str, body: dict | None = None) -> int:
     """One message in the gateway's inbox; returns its sequence."""
-    subject = subjects.mesh(sender, "gateway", TENANT, task)
+    subject = subjects.mesh_subject(sender, "gateway", TENANT, task)
     name = f"{sender}/{task}/{kind}"
     await (await of(sender)).publish(subject, json.dumps(body or {}).encode(), {"ce-type": kind}, name)
     gateway = await of("gateway")
@@ -233,11 +233,11 @@ async def test_a_resource_that_nobody_has_leased_for_so_long_goes_and_one_that_i
         worker, planner = await of("worker"), await of("planner")
         kinds = [LeaseRequested.ce_type(), LeaseReleaseRequested.ce_type()]
         for name in ("crm:account:42", "erp:order:7"):
-            subject = subjects.mesh("worker", "planner", TENANT, book(name))
+            subject = subjects.mesh_subject("worker", "planner", TENANT, resource_token(name))
             for number, kind in enumerate(kinds):
                 await worker.publish(subject, b"{}", {"ce-type": kind}, f"{name}/{number}")
         [*_, last] = await planner.read("INBOX_PLANNER", "mesh.>")
-        used = subjects.mesh("worker", "planner", TENANT, book("crm:account:42"))
+        used = subjects.mesh_subject("worker", "planner", TENANT, resource_token("crm:account:42"))
         number = 0
         # Until the broker's clock has moved on.
         while (await planner.last("INBOX_PLANNER", used)).time_unix_ms <= last.time_unix_ms:
@@ -248,11 +248,11 @@ async def test_a_resource_that_nobody_has_leased_for_so_long_goes_and_one_that_i
         assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due - 1)).tasks == 0
         assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)).tasks == 1
         left = await settled(broker)
-        assert set(left["INBOX_PLANNER"]) == {f"{TENANT}/{book('crm:account:42')}"} == set(left["JOURNAL"])
+        assert set(left["INBOX_PLANNER"]) == {f"{TENANT}/{resource_token('crm:account:42')}"} == set(left["JOURNAL"])
 
 
 async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_alone(broker, monkeypatch):
-    original = purging._remove
+    original = purging._remove_task
     lives = []
 
     async def removed_by_two(bus, task, age_ms, retention, *more):
@@ -266,7 +266,7 @@ async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_al
         await live_through(of, OLD)
         due = await end(of, OLD) + int(RETENTION.default_s * 1000)
         await settled(broker)
-        monkeypatch.setattr(purging, "_remove", removed_by_two)
+        monkeypatch.setattr(purging, "_remove_task", removed_by_two)
         await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)
         left = await settled(broker)
     assert all(tasks[f"{TENANT}/{OLD}"] for tasks in left.values()), left
@@ -277,7 +277,7 @@ async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_al
 
 def context(name: str, bus: JetStreamBus, seeds: dict[str, str]) -> Context:
     public = {one: public_of(seed) for one, seed in seeds.items()}
-    return make_context(name, "0", bus, Identity(f"seed-of-{name}", seeds[name], public))
+    return make_context(name, "0", bus, ServiceIdentity(f"seed-of-{name}", seeds[name], public))
 
 
 async def facts(bus: JetStreamBus, stream: str, subject: str, count: int = 1, kind: str = "") -> list:
@@ -305,27 +305,33 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
         )
         for task in (OLD, LIVE):
             await gateway.publisher.send("planner", body, tenant=TENANT, task=task, index=task)
-            await facts(await of("worker"), "INBOX_WORKER", subjects.mesh("planner", "worker", TENANT, task))
+            await facts(await of("worker"), "INBOX_WORKER", subjects.mesh_subject("planner", "worker", TENANT, task))
         done = StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo"))
         await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index=1)
         (ended,) = await facts(
-            await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD), kind=TaskEnded.TYPE
+            await of("gateway"),
+            "INBOX_GATEWAY",
+            subjects.mesh_subject("planner", "gateway", TENANT, OLD),
+            kind=TaskEnded.TYPE,
         )
         found = await purge(broker.url, broker.seed, Retention(0.0), now_unix_ms=ended.time_unix_ms)
         assert found.tasks == 1 and found.messages["TIMERS_PLANNER"] >= 1
         # The replica that has just let the task go, and then one that never saw it.
         await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index="late")
         operator = await of("operator")
-        (dead,) = await facts(operator, "DEAD_LETTERS", subjects.dead("planner", TENANT, OLD))
+        (dead,) = await facts(operator, "DEAD_LETTERS", subjects.dead_letter_subject("planner", TENANT, OLD))
         assert dead.headers["bulkhead-dead-code"] == "not_opened"
-        rejected = subjects.mesh("planner", "planner", TENANT, OLD)
+        rejected = subjects.mesh_subject("planner", "planner", TENANT, OLD)
         (fact,) = await facts(await of("planner"), "INBOX_PLANNER", rejected, kind="mesh.control.message_rejected")
         assert json.loads(fact.body)["code"] == "not_opened"
-        gone = await operator.read("INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD))
+        gone = await operator.read("INBOX_GATEWAY", subjects.mesh_subject("planner", "gateway", TENANT, OLD))
         assert gone == [], "a refusal does not bring the task back to life"
         await worker.publisher.send("planner", done, tenant=TENANT, task=LIVE, index=1)
         (ended,) = await facts(
-            await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, LIVE), kind=TaskEnded.TYPE
+            await of("gateway"),
+            "INBOX_GATEWAY",
+            subjects.mesh_subject("planner", "gateway", TENANT, LIVE),
+            kind=TaskEnded.TYPE,
         )
         assert json.loads(ended.body)["status"] == "succeeded"
         planner.cancel()
@@ -364,24 +370,27 @@ async def test_a_broker_that_is_away_is_said(monkeypatch):
 
 
 def test_retentions():
-    assert seconds("30d") == 30 * DAY_S == Retention().of("INBOX_WORKER") and seconds("90m") == 5_400
+    assert (
+        parse_duration("30d") == 30 * DAY_S == Retention().seconds_for("INBOX_WORKER")
+        and parse_duration("90m") == 5_400
+    )
     found = retention_of("20d", ["RECORDS_RAG=40d"])
-    assert (found.of("RECORDS_RAG"), found.of("INBOX_WORKER")) == (40 * DAY_S, 20 * DAY_S)
-    assert found.of("JOURNAL") == found.of("INBOX_GATEWAY") == 40 * DAY_S
+    assert (found.seconds_for("RECORDS_RAG"), found.seconds_for("INBOX_WORKER")) == (40 * DAY_S, 20 * DAY_S)
+    assert found.seconds_for("JOURNAL") == found.seconds_for("INBOX_GATEWAY") == 40 * DAY_S
     assert retention_of(f"{MIN_RETENTION_S // DAY_S}d", []).shortest_s == MIN_RETENTION_S
     for text in ("", "30", "d", "-1d", "1y", "²d"):
         with pytest.raises(ValueError, match="write it as"):
-            seconds(text)
+            parse_duration(text)
     with pytest.raises(ValueError, match="8d or more"):
         retention_of("30d", ["RECORDS_RAG=1h"])
     with pytest.raises(PurgeError, match="BLOBS"):
-        Retention(streams={"BLOBS": 1.0}).of("JOURNAL")
+        Retention(streams={"BLOBS": 1.0}).seconds_for("JOURNAL")
 
 
 async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tmp_path):
     """Three that tell who runs; a task waits since the first. What is left is enough to begin from."""
     async with buses(broker) as of:
-        gateway, where = await of("gateway"), subjects.mesh("gateway", "gateway", "places", "places")
+        gateway, where = await of("gateway"), subjects.mesh_subject("gateway", "gateway", "places", "places")
         told: list[int] = []
         for number in range(9):
             body = PlacesGiven(
@@ -403,14 +412,14 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
             copied = [at_its_source(one).sequence for one in await operator.read("JOURNAL", where)]
             assert copied == left, "the journal lets go of the same, and of nothing else"
             look = await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
-            assert look == Report(), "what was trimmed on purpose is no loss"
+            assert look == JournalReport(), "what was trimmed on purpose is no loss"
         provisioner = await of("provisioner")
 
-        async def take(**which: object) -> Report:
+        async def take(**which: object) -> JournalReport:
             wanted = json.dumps({"filter": where, **which}).encode()
             answer = await provisioner.request("$JS.API.STREAM.PURGE.INBOX_GATEWAY", wanted)
             assert json.loads(answer.body)["success"]
             return await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
 
-        assert await take(seq=7) == Report(), "nor is it between the purges of the two streams"
+        assert await take(seq=7) == JournalReport(), "nor is it between the purges of the two streams"
         assert "(INBOX_GATEWAY 5; of tasks places)" in (await take()).lost, "a trim leaves the newest"

@@ -15,14 +15,14 @@ from bulkhead_infra.nats.trimming import BOOKS, PARTS, SEALS
 from bulkhead_services.budget.ledger import checkpoint, model, rebuild
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import Scope, Sum
+from bulkhead_services.budget.ledger.model import Scope, UnitSums
 from tests.e2e.fixtures.world import until
 from tests.integration.broker.test_purge import RETENTION, buses
 from tests.integration.permissions.broker import Broker, running
 from tests.samples import sample
 
 NOW, LEASE_MS, KEEP_MS = 1_795_000_000_000, 60_000, 864_000_000
-MONTH = Scope("month:demo:2026-11", Sum(tokens=10**9))
+MONTH = Scope("month:demo:2026-11", UnitSums(tokens=10**9))
 EVERYTHING = 10**9
 
 
@@ -34,7 +34,7 @@ async def broker(tmp_path):
 
 def maker(bus: JetStreamBus) -> Checkpointer:
     publisher, store = Publisher("budget", bus, b"b" * 32, lambda: NOW), MemoryStore(lease_ms=LEASE_MS)
-    keeper = rebuild.Keeper(
+    keeper = rebuild.LedgerKeeper(
         bus, publisher, store, lambda: NOW, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True, tail_grace_s=0.01
     )
     return Checkpointer(
@@ -86,7 +86,7 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
         for number in range(5):
             await reserve(budget, number)
             await reserve_together(budget, 10 + number, 20 + number)
-            assert await checkpoints.make(at_once=True)
+            assert await checkpoints.make_checkpoint(at_once=True)
             if number == 0:  # One alone stays whole.
                 await purge(broker.url, broker.seed, RETENTION)
         made = Counter({"part": 10, "seal": 5, "seal-mark": 5})
@@ -96,22 +96,22 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
             return await left(operator, subjects.JOURNAL_STREAM) == made
 
         await until(copied, "the journal has them all")
-        before = await checkpoint.newest(budget, LEASE_MS, EVERYTHING, EVERYTHING)
+        before = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
         done = await purge(broker.url, broker.seed, RETENTION)
         assert done.messages[BOOKS] == done.messages[subjects.JOURNAL_STREAM] == 12
         for stream in (BOOKS, subjects.JOURNAL_STREAM):
             assert await left(operator, stream) == Counter({"part": 4, "seal": 2, "seal-mark": 2}), stream
-        assert await checkpoint.newest(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
-        assert before.ledger.balances[MONTH.name].reserved == Sum(tokens=1_500)
-        facts = await budget.read(BOOKS, subjects.mesh("budget", "journal", "demo", "t1"))
+        assert await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
+        assert before.ledger.balances[MONTH.name].reserved == UnitSums(tokens=1_500)
+        facts = await budget.read(BOOKS, subjects.mesh_subject("budget", "journal", "demo", "t1"))
         assert len(facts) == 5, "nothing but checkpoints is trimmed"
         again = await purge(broker.url, broker.seed, RETENTION)
         assert not sum(again.messages.values())
         # What was reserved together goes when it is old, but for what the last checkpoint but one has not counted.
         later = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=time.time_ns() // 1_000_000 + 2_000_000)
         assert later.messages[BOOKS] == later.messages[subjects.JOURNAL_STREAM] == 4
-        assert len(await budget.read(BOOKS, batched_reservations.subject("demo"))) == 1
-        assert await checkpoint.newest(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
+        assert len(await budget.read(BOOKS, batched_reservations.batch_subject("demo"))) == 1
+        assert await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
 
 
 async def test_a_checkpoint_that_lost_a_part_is_neither_counted_nor_believed(broker: Broker) -> None:
@@ -121,12 +121,12 @@ async def test_a_checkpoint_that_lost_a_part_is_neither_counted_nor_believed(bro
         checkpoints = maker(budget)
         for number in range(3):
             await reserve(budget, number)
-            assert await checkpoints.make(at_once=True)
+            assert await checkpoints.make_checkpoint(at_once=True)
         (*_, last) = await budget.read(BOOKS, SEALS)
         whole = LedgerCheckpointed.model_validate_json(last.body)
         late = whole.model_copy(update={"checkpoint": "late", "parts": (1,)})
-        await checkpoints._say(late, "seal", "late/seal")
+        await checkpoints._publish_to_journal(late, "seal", "late/seal")
         assert await purge(broker.url, broker.seed, RETENTION)
         assert len(await budget.read(BOOKS, SEALS)) == 3 and len(await budget.read(BOOKS, PARTS)) == 4
-        start = await checkpoint.newest(budget, LEASE_MS, EVERYTHING, EVERYTHING)
+        start = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
         assert start.journal == whole.journal_sequence and start.ledger.balances[MONTH.name].reserved.tokens == 300

@@ -40,7 +40,7 @@ async def _fired(bus: JetStreamBus, task: str) -> int:
     """Its number in the timers stream."""
     while True:
         try:
-            found = await bus.read(INBOX, subjects.mesh("planner", "planner", TENANT, task))
+            found = await bus.read(INBOX, subjects.mesh_subject("planner", "planner", TENANT, task))
         except BusError:
             found = []
         if found:

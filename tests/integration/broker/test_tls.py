@@ -24,17 +24,17 @@ SLOW_S = 0.5
 @pytest_asyncio.fixture
 async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A broker that speaks TLS alone."""
-    rules = policy.load()
-    keys.ensure(tmp_path / "identity", rules)
-    tls.ensure(tmp_path / "tls", ("localhost", "127.0.0.1"))
-    tls.ensure(tmp_path / "other", ("localhost", "127.0.0.1"))
+    rules = policy.load_policy()
+    keys.ensure_keys(tmp_path / "identity", rules)
+    tls.ensure_certificates(tmp_path / "tls", ("localhost", "127.0.0.1"))
+    tls.ensure_certificates(tmp_path / "other", ("localhost", "127.0.0.1"))
     plan = ServerPlan(
         tmp_path / "nats",
         free_port(),
         free_port(),
         tls=(tmp_path / "tls" / tls.BROKER_FILE, tmp_path / "tls" / tls.BROKER_KEY_FILE),
     )
-    made = NatsServer(plan, render.accounts(rules, keys.public_nkeys(tmp_path / "identity", rules)), os.environ)
+    made = NatsServer(plan, render.render_accounts(rules, keys.public_nkeys(tmp_path / "identity", rules)), os.environ)
     await made.start()
     yield made
     await made.stop()
@@ -50,7 +50,7 @@ async def test_who_trusts_the_ca_works_as_ever(server: NatsServer, tmp_path: Pat
     report = await provision(server.plan.url, _seed(tmp_path, "provisioner"), ca_file=ca)
     assert report.made
     bus = await JetStreamBus.connect(server.plan.url, service="worker", nkey_seed=_seed(tmp_path, "worker"), ca_file=ca)
-    assert await bus.ready()
+    assert await bus.is_ready()
     await bus.close()
 
 

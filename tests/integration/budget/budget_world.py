@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from bulkhead.bus.port import PubAck, Stored
+from bulkhead.bus.port import PubAck, StoredMessage
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
     Amount,
@@ -39,8 +39,8 @@ DOER = "model_gateway"
 
 
 @pytest.fixture
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EphemeralRedis]:
+    server = EphemeralRedis(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
     server.stop()
@@ -65,7 +65,7 @@ class World:
             day_tokens=100_000,
             expires_unix_ms=unix_ms() + 3_600_000,
         )
-        return self.mesh.context("signer").signer.grant(grant)
+        return self.mesh.context("signer").signer.sign_grant(grant)
 
     async def ask(
         self, rid: str, cost: int = 10, tokens: int = 10, timeout_s: float = 2.0, **grant: Any
@@ -122,7 +122,7 @@ class World:
     async def charged(self, count: int) -> list[TaskCharged]:
         """What the gateway was told the task has cost, so many times."""
 
-        async def told() -> list[Stored]:
+        async def told() -> list[StoredMessage]:
             found = await self.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.{TASK}")
             return [one for one in found if one.headers["ce-type"] == TaskCharged.ce_type()]
 
@@ -151,15 +151,15 @@ class World:
         return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
 
     async def ready(self, instance: str = "0") -> None:
-        await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
+        await asyncio.wait_for(self.edges[instance].keeper.wait_until_built(), 10)
 
     async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> model.Balance:
-        _, balances = await self.edges[instance].store.dump()
+        _, balances = await self.edges[instance].store.dump_ledger()
         return balances.get(scope, model.Balance())
 
     def purged(self, stream: str, task: str, but: int = 0) -> None:
         """Old messages of a task are gone, all but so many."""
-        found = self.mesh.broker.stream(stream)
+        found = self.mesh.broker.get_stream(stream)
         mine = found.read(f"mesh.*.*.*.{TENANT}.{task}", 0, 1_000)
         for one in mine[: len(mine) - but]:
             found.delete(one.sequence)
@@ -174,33 +174,33 @@ class World:
 
         await until(there)
 
-    async def facts(self) -> list[Stored]:
+    async def facts(self) -> list[StoredMessage]:
         """Of reservations; the marks of rebuilds left out."""
         found = await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
         return [one for one in found if one.headers["ce-type"] == Reserved.ce_type()]
 
-    async def from_journal(self) -> model.Ledger:
+    async def from_journal(self) -> model.LedgerState:
         """The ledger as the streams alone tell it."""
-        ledger = model.Ledger(600_000)
+        ledger = model.LedgerState(600_000)
         for stored in await self.facts():
-            fact = catalog.decode(stored.headers["ce-type"], stored.body)
+            fact = catalog.decode_body(stored.headers["ce-type"], stored.body)
             assert isinstance(fact, Reserved)
             tenant, task = stored.subject.split(".")[-2:]
             key = model.entry_key(fact.service, tenant, task, fact.reservation_id)
             scopes = model.scopes_from(fact.scopes)
             model.restore(ledger, key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
         for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
-            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            body = catalog.decode_body(stored.headers["ce-type"], stored.body)
             if not isinstance(body, Settled):
                 continue  # The mark of a rebuild.
             parts = stored.subject.split(".")
             key = model.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
-            model.settle(ledger, key, model.used(body.usage), body.estimated)
+            model.settle(ledger, key, model.sum_of_usage(body.usage), body.estimated)
         return ledger
 
 
 @pytest.fixture
-async def world(redis: RedisServer) -> AsyncIterator[World]:
+async def world(redis: EphemeralRedis) -> AsyncIterator[World]:
     edges: dict[str, Budget] = {}
 
     def make(context: Context) -> Budget:

@@ -1,6 +1,6 @@
 """Soft alerts of a budget in a mesh on a real Redis: at 50, 80 and 95 %, once, to whom they concern; and overruns."""
 
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran
 from bulkhead_contracts.types import Body
@@ -10,7 +10,7 @@ from tests.integration.budget.budget_world import TASK, TENANT, World
 
 async def told(world: World, kind: type[Body], to: str = "journal", task: str = TASK) -> list[Body]:
     stored = await world.mesh.messages(f"INBOX_{to.upper()}", f"mesh.budget.{to}.*.{TENANT}.{task}")
-    return [catalog.decode(one.ce_type, one.body) for one in stored if one.ce_type == kind.ce_type()]
+    return [catalog.decode_body(one.ce_type, one.body) for one in stored if one.ce_type == kind.ce_type()]
 
 
 async def until_told(world: World, count: int) -> list[Alerted]:
@@ -21,7 +21,9 @@ async def until_told(world: World, count: int) -> list[Alerted]:
     return [one for one in await told(world, Alerted) if isinstance(one, Alerted)]
 
 
-async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(world: World, redis: RedisServer) -> None:
+async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(
+    world: World, redis: EphemeralRedis
+) -> None:
     spent = 0
     for number, cost in enumerate((40, 15, 20, 10, 11)):
         assert (await world.ask(f"r{number}", cost=cost, tokens=1)).decision == "reserved"
@@ -40,7 +42,7 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
     # Another replica that settles more says nothing again.
     await world.mesh.start("budget", "1")
     await world.ready("1")
-    world.mesh.kill("budget", "0")
+    world.mesh.kill_replica("budget", "0")
     assert (await world.ask("last", cost=2, tokens=1)).decision == "reserved"
     await world.settle("last", cost=2, tokens=1)
     await world.settled_balance(spent=98, instance="1")

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
 from bulkhead.runtime.publish.publisher import OutgoingMessage
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
     Amount,
@@ -35,10 +35,10 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     answer = await world.ask("r1", cost=30, tokens=40)
     assert answer.decision == "reserved"
     (stored,) = await world.facts()
-    fact = catalog.decode(stored.headers["ce-type"], stored.body)
+    fact = catalog.decode_body(stored.headers["ce-type"], stored.body)
     assert isinstance(fact, Reserved) and fact.service == DOER and fact.amount.cost_usd_micros == 30
     assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "agent", "user", "day", "month", "mesh"]
-    assert (await world.balance()).reserved == model.Sum(40, 30)
+    assert (await world.balance()).reserved == model.UnitSums(40, 30)
     await world.settle("r1", cost=7, tokens=5)
     await world.settled_balance(spent=7)
     await world.settle("r1", cost=7, tokens=5, index="again")
@@ -46,7 +46,7 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     await world.ask("r3", cost=1, tokens=1)
     await world.settle("r3", estimated=True, cost=0, tokens=0)
     await world.settled_balance(spent=8)
-    assert (await world.balance()).spent == model.Sum(6, 8)
+    assert (await world.balance()).spent == model.UnitSums(6, 8)
 
 
 async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
@@ -57,7 +57,7 @@ async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
     await world.ask("r9", cost=9)
     told: dict[str, int] = {}
     for stored in await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>"):
-        fact = catalog.decode(stored.headers["ce-type"], stored.body)
+        fact = catalog.decode_body(stored.headers["ce-type"], stored.body)
         rows = [row.reserved for row in fact.rows] if isinstance(fact, ReservedTogether) else [fact]
         told |= {one.reservation_id: one.amount.cost_usd_micros for one in rows if isinstance(one, Reserved)}
     assert told == costs | {"r9": 9}
@@ -87,7 +87,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     assert refused.scope == f"task:{TENANT}:{TASK}"
     for amount in ("limit $0.0001,", "spent $0.00008", "up to $0.00003", "--limit-usd 0.000110"):
         assert amount in refused.reason
-    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
     assert halted.code == "budget_exceeded" and halted.reason == refused.reason
     entry = await asyncio.wait_for(anext(aiter(live)), 5)
     halt = Halt.model_validate_json(entry.body)
@@ -99,7 +99,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
 
 
 async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_outlives_redis(
-    world: World, redis: RedisServer
+    world: World, redis: EphemeralRedis
 ) -> None:
     await world.mesh.start("budget", "1")
     await world.ready("1")
@@ -117,7 +117,7 @@ async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_out
     assert (await world.limits("user/ada", cost_usd_micros=40)).revision == 2
     await world.asked_until("reserved", "r4", cost=10, task="t3")
     stored = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.limits.{TENANT}")
-    first, second = (catalog.decode(one.headers["ce-type"], one.body) for one in stored)
+    first, second = (catalog.decode_body(one.headers["ce-type"], one.body) for one in stored)
     assert isinstance(first, LimitsChanged) and isinstance(second, LimitsChanged)
     assert (first.by, first.old, first.new) == ("ada", Limit(), Limit(cost_usd_micros=15))
     assert (second.old, second.new, second.revision) == (first.new, Limit(cost_usd_micros=40), 2)
@@ -146,7 +146,7 @@ async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) 
     await world.settle("r1", cost=90, task="t2")
     refused = await world.asked_until("refused", "r2", cost=20, day_cost=100)
     assert refused.scope.startswith(f"day:{TENANT}:") and f"tenant {TENANT}'s day" in refused.reason
-    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
     assert "raise day.cost_usd_micros" in halted.reason
     assert not await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t2")
 
@@ -154,7 +154,7 @@ async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) 
 async def test_an_underestimate_is_charged_in_full_and_halts(world: World) -> None:
     assert (await world.ask("r1", cost=50)).decision == "reserved"
     await world.settle("r1", cost=150)
-    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
     assert "exceeded" in halted.reason and "spent $0.00015" in halted.reason
     assert (await world.balance()).spent.cost_usd_micros == 150
 
@@ -193,7 +193,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_as
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = world.mesh.context("budget").publisher
-    real = type(publisher).put
+    real = type(publisher).put_message
 
     async def refuse(self: Any, made: OutgoingMessage, **kwargs: Any) -> PubAck:
         if made.subject.split(".")[2] == "journal":
@@ -201,7 +201,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_as
         return await real(self, made, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(publisher), "put", refuse)
+        patch.setattr(type(publisher), "put_message", refuse)
         answer = await world.ask("r1", cost=50)
         assert (await world.ask("left", cost=30)).decision == "wait"
     assert answer.decision == "wait" and "journal" in answer.reason and answer.doubtful, "it may have taken it"
@@ -215,14 +215,14 @@ async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_as
 async def test_a_fact_that_was_stored_and_not_acknowledged_keeps_its_room(world: World) -> None:
     """Were its room given to another call, a rebuild that reads it would let both be told."""
     edge = world.edges["0"]
-    real = edge.admission._writer.store
+    real = edge.admission._writer.store_fact
 
     async def stored_unheard(*args: Any) -> None:
-        edge.admission._writer.store = real  # type: ignore[method-assign]
+        edge.admission._writer.store_fact = real  # type: ignore[method-assign]
         await real(*args)
         raise BusUnavailable("no answer")
 
-    edge.admission._writer.store = stored_unheard  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = stored_unheard  # type: ignore[method-assign]
     assert (await world.ask("unheard", cost=60)).decision == "wait"
     assert (await world.ask("other", cost=60)).decision == "wait"
     await edge.store._redis.flushall()
@@ -232,7 +232,7 @@ async def test_a_fact_that_was_stored_and_not_acknowledged_keeps_its_room(world:
 
 
 @pytest.mark.parametrize("loss", ["killed", "emptied", "old dump"])
-async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redis: RedisServer, loss: str) -> None:
+async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redis: EphemeralRedis, loss: str) -> None:
     client = world.edges["0"].store._redis
     for n in range(40):
         if n == 20 and loss == "old dump":
@@ -245,7 +245,7 @@ async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redi
     if loss == "killed":
         await asyncio.to_thread(redis.stop)
         assert (await world.ask("during", cost=1)).decision == "wait"
-        assert not world.edges["0"].ready()
+        assert not world.edges["0"].is_ready()
         await asyncio.to_thread(redis.start)
     elif loss == "old dump":
         # Killed and started between two calls: nobody finds it away, and its epoch and half its balances are there.
@@ -263,7 +263,7 @@ async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redi
 
     async def same() -> bool:
         try:
-            _, balances = await world.edges["0"].store.dump()
+            _, balances = await world.edges["0"].store.dump_ledger()
         except RedisFailure:
             return False
         return balances == expected.balances
@@ -272,14 +272,14 @@ async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redi
     assert expected.balances and world.edges["0"].keeper.rebuilds == 2
 
 
-async def test_settlements_wait_for_a_stalled_redis(world: World, redis: RedisServer) -> None:
+async def test_settlements_wait_for_a_stalled_redis(world: World, redis: EphemeralRedis) -> None:
     assert (await world.ask("r1", cost=50)).decision == "reserved"
-    redis.send(signal.SIGSTOP)
+    redis.send_signal(signal.SIGSTOP)
     try:
         await world.settle("r1", cost=20)
         assert (await world.ask("r2", cost=1)).decision == "wait"
     finally:
-        redis.send(signal.SIGCONT)
+        redis.send_signal(signal.SIGCONT)
     # What was sent to it while it stood still is done now; the doer asks again under the same id and has it once.
     assert (await world.asked_until("reserved", "r2", cost=1)).decision == "reserved"
     await world.settled_balance(spent=20, reserved=1)
@@ -316,25 +316,25 @@ async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_
         if n:
             await world.settle(f"r{n}", cost=n, task=f"t{n % 2}")
     await world.settled_balance(spent=2 + 4, reserved=10, instance="0", task="t0")
-    assert await world.edges["0"].checkpoints.make(at_once=True)
+    assert await world.edges["0"].checkpoints.make_checkpoint(at_once=True)
     assert (await world.ask("tail", cost=9, task="t1")).decision == "reserved"
-    _, before = await world.edges["0"].store.dump()
+    _, before = await world.edges["0"].store.dump_ledger()
     for stream in ("INBOX_JOURNAL", "INBOX_BUDGET"):
         for task in ("t0", "t1"):
             world.purged(stream, task, but=1 if stream == "INBOX_JOURNAL" and task == "t1" else 0)
     await world.edges["0"].store._redis.flushall()
     await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
-    _, after = await world.edges["0"].store.dump()
+    _, after = await world.edges["0"].store.dump_ledger()
     assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
         name: one for name, one in before.items() if name.startswith("task:")
     } | {
-        name: one._replace(reserved=one.reserved.plus(model.Sum(1, 1)))
+        name: one._replace(reserved=one.reserved.plus(model.UnitSums(1, 1)))
         for name, one in before.items()
         if name.startswith("user:")
     }
 
 
-async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: RedisServer) -> None:
+async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: EphemeralRedis) -> None:
     await world.mesh.start("budget", "1")
     await world.ready("1")
     answers = await asyncio.gather(*(world.asked_until("reserved", f"r{n}", cost=5, tokens=5) for n in range(20)))
@@ -347,12 +347,12 @@ async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redi
         await world.settle(f"r{n}", cost=4, tokens=5)
     await world.settled_balance(spent=80)
     for instance in ("0", "1"):
-        world.edges[instance].keeper.lose("asked by the test")
+        world.edges[instance].keeper.mark_lost("asked by the test")
         await world.ready(instance)
         await world.settled_balance(spent=80, instance=instance)
     after = [edge.keeper.rebuilds for edge in world.edges.values()]
     assert sum(after) - sum(before) == 1
-    world.mesh.kill("budget", "0")
+    world.mesh.kill_replica("budget", "0")
     assert (await world.asked_until("reserved", "last", cost=20)).decision == "reserved"
     assert (await world.asked_until("refused", "beyond", cost=21)).decision == "refused"
 
@@ -365,16 +365,16 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
     the fact is so soon that whoever builds the ledger anew finds it."""
     monkeypatch.setattr("bulkhead_services.budget.admission.QUICK_S", quick_s)
     edge = world.edges["0"]
-    real = edge.admission._writer.store
+    real = edge.admission._writer.store_fact
 
     async def rebuilt_meanwhile(*args: Any) -> None:
         await edge.store._redis.delete(edge.store._epoch_key)
         await real(*args)
 
-    edge.admission._writer.store = rebuilt_meanwhile  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = rebuilt_meanwhile  # type: ignore[method-assign]
     answer = await world.ask("r1", cost=50)
     assert (answer.decision, answer.doubtful) == (decision, decision == "wait")
-    edge.admission._writer.store = real  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = real  # type: ignore[method-assign]
     assert (await world.asked_until("wait", "r0", cost=60)).decision == "wait", "it is not known, or it leaves no room"
     await world.ready()
     assert (await world.ask("r2", cost=60)).decision == "wait", "whether it was told or not, it is held"
@@ -387,15 +387,15 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
     """A rebuild reads the journal before a fact is there, and gives its room to another call. The fact counts no more:
     the next rebuild finds both, and whoever asks for the first call again is told to wait for room."""
     edge = world.edges["0"]
-    real = edge.admission._writer.store
+    real = edge.admission._writer.store_fact
 
     async def late(*args: Any) -> None:
-        edge.admission._writer.store = real  # type: ignore[method-assign]
+        edge.admission._writer.store_fact = real  # type: ignore[method-assign]
         await edge.store._redis.flushall()
         await world.asked_until("reserved", "told", cost=60)
         await real(*args)
 
-    edge.admission._writer.store = late  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = late  # type: ignore[method-assign]
     assert (await world.ask("late", cost=60, timeout_s=60)).decision == "wait"
     assert len(await world.facts()) == 2
     await world.ready()
@@ -414,7 +414,7 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
 async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(world: World, landed: bool) -> None:
     """Its asker heard nothing and settles with nothing, while the journal still stores the fact."""
     edge = world.edges["0"]
-    real, stalled, given_back = edge.admission._writer.store, asyncio.Event(), asyncio.Event()
+    real, stalled, given_back = edge.admission._writer.store_fact, asyncio.Event(), asyncio.Event()
 
     async def stalls(*args: Any) -> None:
         if landed:
@@ -424,7 +424,7 @@ async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(w
         if not landed:
             await real(*args)
 
-    edge.admission._writer.store = stalls  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = stalls  # type: ignore[method-assign]
     asked = asyncio.create_task(world.ask("r1", cost=60, timeout_s=60))
     await stalled.wait()
     await world.settled_balance(spent=0, reserved=60)
@@ -432,7 +432,7 @@ async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(w
     await world.settled_balance(spent=0, reserved=0)
     given_back.set()
     await asked
-    edge.admission._writer.store = real  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = real  # type: ignore[method-assign]
     assert (await world.ask("r2", cost=90)).decision == "reserved"
     assert (await world.ask("r1", cost=60)).decision == "wait", "its id is spent"
     await edge.store._redis.flushall()
@@ -446,7 +446,7 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     real = edge.store.reserve
 
     async def answer_lost(*args: Any) -> Any:
-        if isinstance(answer := await real(*args), model.Stale):
+        if isinstance(answer := await real(*args), model.StaleLimits):
             return answer  # Nothing was held: nobody had looked at the tenant's limits yet.
         raise RedisConnectionError("connection reset by peer")
 
@@ -480,7 +480,7 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
 ) -> None:
     """The first attempt never reached Redis; the doubt about it is settled before the second one has its fact."""
     edge = world.edges["0"]
-    real_reserve, real_append = edge.store.reserve, edge.admission._writer.store
+    real_reserve, real_append = edge.store.reserve, edge.admission._writer.store_fact
 
     async def never_arrives(*args: Any) -> Any:
         raise RedisConnectionError("connection refused")
@@ -495,6 +495,6 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
         await edge.uncertain.release_due()
         await real_append(*args)
 
-    edge.admission._writer.store = slowly  # type: ignore[method-assign]
+    edge.admission._writer.store_fact = slowly  # type: ignore[method-assign]
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     await world.settled_balance(spent=0, reserved=50)

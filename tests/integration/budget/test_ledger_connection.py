@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 
 from bulkhead.tcp_ports import free_port
-from bulkhead.testing.redis_server import RedisServer, binary
-from bulkhead_services.budget.ledger.model import Sum
-from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Unsafe
+from bulkhead.testing.redis_server import EphemeralRedis, server_binary
+from bulkhead_services.budget.ledger.model import UnitSums
+from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, UnsafeRedis
 from tests.integration.budget.test_ledger_redis import SCOPES, built, redis_store, server
 
 __all__ = ("server",)
 
 
-async def test_an_emptied_redis_is_noticed_by_the_next_call(server: RedisServer) -> None:
+async def test_an_emptied_redis_is_noticed_by_the_next_call(server: EphemeralRedis) -> None:
     store = redis_store(server.url, "emptied")
     await built(store)
-    await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+    await store.reserve("r", UnitSums(1, 7), SCOPES["t1"], 0)
     await store._redis.flushall()
     with pytest.raises(Fenced):
-        await store.reserve("s", Sum(1, 7), SCOPES["t1"], 0)
+        await store.reserve("s", UnitSums(1, 7), SCOPES["t1"], 0)
     await store.close()
 
 
@@ -28,7 +28,7 @@ async def test_another_process_under_the_same_address_is_never_taken_for_the_old
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Even when it has an epoch key with the right value: what came between is unknown."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server = EphemeralRedis(tmp_path_factory.mktemp("redis"))
     server.start()
     store, changes = redis_store(server.url), []
     store.on_change(lambda: changes.append(True))
@@ -37,15 +37,15 @@ async def test_another_process_under_the_same_address_is_never_taken_for_the_old
         epoch = store.epoch
         server.stop()
         with pytest.raises(RedisFailure):
-            await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+            await store.reserve("r", UnitSums(1, 7), SCOPES["t1"], 0)
         server.start()
         forger = redis_store(server.url)
         await forger.connect()
         await forger._redis.set("{test}:epoch", epoch)
         with pytest.raises(RedisFailure):
-            await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+            await store.reserve("r", UnitSums(1, 7), SCOPES["t1"], 0)
         assert changes
-        assert not await store.current(await store.connect())
+        assert not await store.current_epoch(await store.connect())
         await forger.close()
     finally:
         await store.close()
@@ -54,26 +54,26 @@ async def test_another_process_under_the_same_address_is_never_taken_for_the_old
 
 async def test_a_redis_that_evicts_is_not_trusted(tmp_path_factory: pytest.TempPathFactory) -> None:
     options = ("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
-    server = RedisServer(tmp_path_factory.mktemp("redis"), *options)
+    server = EphemeralRedis(tmp_path_factory.mktemp("redis"), *options)
     server.start()
     store = redis_store(server.url)
     try:
-        with pytest.raises(Unsafe, match="noeviction"):
+        with pytest.raises(UnsafeRedis, match="noeviction"):
             await store.connect()
     finally:
         await store.close()
         server.stop()
 
 
-async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer, tmp_path: Path) -> None:
+async def test_sentinels_are_asked_which_redis_is_the_master(server: EphemeralRedis, tmp_path: Path) -> None:
     """Again at every connect: it may be another one by then."""
-    sentinel = RedisServer(tmp_path)
+    sentinel = EphemeralRedis(tmp_path)
     configuration = tmp_path / "sentinel.conf"
     configuration.write_text(f"port {sentinel.port}\nsentinel monitor mesh 127.0.0.1 {server.port} 1\n")
     away = f"127.0.0.1:{free_port()}"
     watched = f"redis+sentinel://{away},127.0.0.1:{sentinel.port}/mesh"
     process = await asyncio.create_subprocess_exec(
-        binary(), str(configuration), "--sentinel", stdout=asyncio.subprocess.DEVNULL
+        server_binary(), str(configuration), "--sentinel", stdout=asyncio.subprocess.DEVNULL
     )
     store, direct = redis_store(watched, "watched"), redis_store(server.url, "direct")
     try:

@@ -15,21 +15,38 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts.budget import LedgerPart
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.checkpoint import ROLE, Checkpointer, parts_of, prune, reopen, take_part
+from bulkhead_services.budget.ledger.checkpoint import (
+    ROLE,
+    Checkpointer,
+    fold_part,
+    parts_of,
+    prune_ledger,
+    reopen_lapsed,
+)
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import Balance, Ceiling, Denied, Held, Ledger, Scope, Stale, Sum, Waiting
-from bulkhead_services.budget.ledger.rebuild import Keeper
+from bulkhead_services.budget.ledger.model import (
+    Balance,
+    LedgerState,
+    MetCeiling,
+    ReservationDenied,
+    ReservationHeld,
+    ReservationWaiting,
+    Scope,
+    StaleLimits,
+    UnitSums,
+)
+from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Store
+from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LedgerStore, LimitsRevision, RedisFailure
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
 SCOPES = {
     task: (
-        Scope(f"task:acme:{task}", Sum(40, 40, 9, 7, 60)),
-        Scope("day:acme:2026-11-21", Sum(70, 60, 15, 15, 90)),
+        Scope(f"task:acme:{task}", UnitSums(40, 40, 9, 7, 60)),
+        Scope("day:acme:2026-11-21", UnitSums(70, 60, 15, 15, 90)),
         Scope("user:acme:A|b:2026-11-21", model.NO_LIMIT),
     )
     for task in ("t1", "t2")
@@ -38,9 +55,9 @@ EPOCHS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EphemeralRedis]:
     """One Redis for this file."""
-    one = RedisServer(tmp_path_factory.mktemp("redis"))
+    one = EphemeralRedis(tmp_path_factory.mktemp("redis"))
     one.start()
     yield one
     one.stop()
@@ -54,13 +71,13 @@ async def nothing() -> None:
     """Stands for what happens between batches."""
 
 
-async def built(store: Store, ledger: Ledger | None = None) -> None:
+async def built(store: LedgerStore, ledger: LedgerState | None = None) -> None:
     """Lay a ledger down under a new epoch, as a rebuild does."""
     token = f"e{next(EPOCHS)}"
     server = await store.connect()
-    assert await store.lock(token, 10_000)
-    await store.write(token, ledger or Ledger(LEASE_MS), 0, nothing)
-    assert await store.switch(token, server)
+    assert await store.lock_rebuild(token, 10_000)
+    await store.write_ledger(token, ledger or LedgerState(LEASE_MS), 0, nothing)
+    assert await store.activate_ledger(token, server)
 
 
 # Histories
@@ -70,15 +87,17 @@ async def built(store: Store, ledger: Ledger | None = None) -> None:
 class Op:
     name: str
     key: str = ""
-    amount: Sum = Sum()
+    amount: UnitSums = UnitSums()
     task: str = "t1"
     at: int = 0
     estimated: bool = False
 
 
 KEYS = st.sampled_from([f"r{n}" for n in range(8)])
-AMOUNTS = st.builds(Sum, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.just(0))
-USED = st.builds(Sum, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.integers(0, 40))
+AMOUNTS = st.builds(UnitSums, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.just(0))
+USED = st.builds(
+    UnitSums, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.integers(0, 40)
+)
 OPS = st.one_of(
     st.builds(Op, st.just("reserve"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"])),
     st.builds(Op, st.just("settle"), KEYS, USED, estimated=st.booleans()),
@@ -91,7 +110,7 @@ OPS = st.one_of(
 )
 
 
-def on_model(ledger: Ledger, op: Op, now: int) -> object:
+def on_model(ledger: LedgerState, op: Op, now: int) -> object:
     match op.name:
         case "reserve":
             return model.reserve(ledger, op.key, op.amount, SCOPES[op.task], now)
@@ -100,14 +119,14 @@ def on_model(ledger: Ledger, op: Op, now: int) -> object:
         case "release":
             return model.release(ledger, op.key)
         case "holds":
-            return model.holds(ledger, op.key)
+            return model.is_held(ledger, op.key)
         case "stop":
-            return model.stop(ledger, f"task:acme:{op.task}")
+            return model.stop_scope(ledger, f"task:acme:{op.task}")
         case _:
             return model.restore(ledger, op.key, op.amount, SCOPES[op.task], op.at)
 
 
-async def on_store(store: Store, op: Op, now: int) -> object:
+async def on_store(store: LedgerStore, op: Op, now: int) -> object:
     match op.name:
         case "reserve":
             return await store.reserve(op.key, op.amount, SCOPES[op.task], now)
@@ -116,14 +135,14 @@ async def on_store(store: Store, op: Op, now: int) -> object:
         case "release":
             return await store.release(op.key)
         case "holds":
-            return await store.holds(op.key)
+            return await store.is_held(op.key)
         case "stop":
-            return await store.stop(f"task:acme:{op.task}")
+            return await store.stop_scope(f"task:acme:{op.task}")
         case _:
             return await store.restore(op.key, op.amount, SCOPES[op.task], op.at)
 
 
-def conserved(ledger: Ledger, before: dict[str, Balance]) -> None:
+def conserved(ledger: LedgerState, before: dict[str, Balance]) -> None:
     """What the balances say is what the entries say, and what was settled before a checkpoint: nothing is made and
     nothing is lost."""
     for scope, balance in ledger.balances.items():
@@ -131,19 +150,19 @@ def conserved(ledger: Ledger, before: dict[str, Balance]) -> None:
         held = [entry.ask for entry in mine if entry.state == "open"]
         spent = [entry.charged for entry in mine if entry.state == "settled"]
         spent += [entry.ask for entry in mine if entry.state == "lapsed"]
-        assert balance.reserved == Sum(*(sum(units) for units in zip(*held, strict=True)))
+        assert balance.reserved == UnitSums(*(sum(units) for units in zip(*held, strict=True)))
         base = before.get(scope, Balance())
-        assert balance.spent == base.spent.plus(Sum(*(sum(units) for units in zip(*spent, strict=True))))
+        assert balance.spent == base.spent.plus(UnitSums(*(sum(units) for units in zip(*spent, strict=True))))
         assert balance.settled == base.settled + sum(entry.state == "settled" for entry in mine)
 
 
-def through_a_checkpoint(ledger: Ledger, now: int) -> Ledger:
+def through_a_checkpoint(ledger: LedgerState, now: int) -> LedgerState:
     """As a rebuild finds it: what is open, and balances. Of what is settled Redis remembers nothing then."""
-    prune(ledger, now, KEEP_MS)
-    reopen(ledger)
-    found = Ledger(LEASE_MS)
+    prune_ledger(ledger, now, KEEP_MS)
+    reopen_lapsed(ledger)
+    found = LedgerState(LEASE_MS)
     for part in parts_of(ledger, "c"):
-        take_part(found, LedgerPart.model_validate_json(part.encode()))
+        fold_part(found, LedgerPart.model_validate_json(part.encode()))
     found.done.clear()
     # An account of a task that nothing says the end of is written down with its open calls alone.
     live = {scope.name for one in found.entries.values() for scope in one.scopes}
@@ -151,9 +170,9 @@ def through_a_checkpoint(ledger: Ledger, now: int) -> Ledger:
     return found
 
 
-async def same_history(store: Store, ops: list[Op]) -> None:
+async def same_history(store: LedgerStore, ops: list[Op]) -> None:
     await built(store)
-    ledger, now, before = Ledger(LEASE_MS), 1_000, dict[str, Balance]()
+    ledger, now, before = LedgerState(LEASE_MS), 1_000, dict[str, Balance]()
     for op in ops:
         if op.name == "checkpoint":
             ledger = through_a_checkpoint(ledger, now)
@@ -166,13 +185,13 @@ async def same_history(store: Store, ops: list[Op]) -> None:
         expected = on_model(ledger, op, now)
         assert await on_store(store, op, now) == expected, op
         conserved(ledger, before)
-    entries, balances = await store.dump()
+    entries, balances = await store.dump_ledger()
     assert balances == ledger.balances
     assert entries == ledger.entries
 
 
 @pytest.fixture(scope="module")
-def run(server: RedisServer) -> Iterator[Callable[[list[Op]], None]]:
+def run(server: EphemeralRedis) -> Iterator[Callable[[list[Op]], None]]:
     """Play a history on one Redis, on one loop for all examples."""
     loop = asyncio.new_event_loop()
     store = redis_store(server.url, "histories")
@@ -197,59 +216,61 @@ def test_the_memory_store_is_held_to_the_same(ops: list[Op]) -> None:
 
 
 @pytest.fixture(params=["redis", "memory"])
-async def store(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[Store]:
-    made: Store = redis_store(server.url) if request.param == "redis" else MemoryStore(lease_ms=LEASE_MS)
+async def store(request: pytest.FixtureRequest, server: EphemeralRedis) -> AsyncIterator[LedgerStore]:
+    made: LedgerStore = redis_store(server.url) if request.param == "redis" else MemoryStore(lease_ms=LEASE_MS)
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def pair(server: RedisServer) -> AsyncIterator[tuple[RedisStore, RedisStore]]:
+async def pair(server: EphemeralRedis) -> AsyncIterator[tuple[RedisStore, RedisStore]]:
     """Two replicas' views of one ledger."""
     first, second = redis_store(server.url, "pair"), redis_store(server.url, "pair")
     await built(first)
-    second.adopt(await second.current(await second.connect()))
+    second.adopt_epoch(await second.current_epoch(await second.connect()))
     yield first, second
     await first.close()
     await second.close()
 
 
 async def test_many_asks_at_once_never_pass_the_limit(pair: tuple[RedisStore, RedisStore]) -> None:
-    scopes = (Scope("task:acme:t", Sum(10_000, 100)),)
-    answers = await asyncio.gather(*(pair[n % 2].reserve(f"r{n}", Sum(1, 7), scopes, 0) for n in range(100)))
-    assert sum(isinstance(answer, Held) for answer in answers) == 14
-    assert all(isinstance(answer, Held | Waiting) for answer in answers)
-    _, balances = await pair[0].dump()
-    assert balances["task:acme:t"].reserved == Sum(14, 98)
+    scopes = (Scope("task:acme:t", UnitSums(10_000, 100)),)
+    answers = await asyncio.gather(*(pair[n % 2].reserve(f"r{n}", UnitSums(1, 7), scopes, 0) for n in range(100)))
+    assert sum(isinstance(answer, ReservationHeld) for answer in answers) == 14
+    assert all(isinstance(answer, ReservationHeld | ReservationWaiting) for answer in answers)
+    _, balances = await pair[0].dump_ledger()
+    assert balances["task:acme:t"].reserved == UnitSums(14, 98)
 
 
 async def test_the_same_id_at_once_is_held_once(pair: tuple[RedisStore, RedisStore]) -> None:
-    scopes = (Scope("task:acme:t", Sum(10_000, 100)),)
-    answers = await asyncio.gather(*(pair[n % 2].reserve("r", Sum(1, 7), scopes, n) for n in range(50)))
+    scopes = (Scope("task:acme:t", UnitSums(10_000, 100)),)
+    answers = await asyncio.gather(*(pair[n % 2].reserve("r", UnitSums(1, 7), scopes, n) for n in range(50)))
     assert len(set(answers)) == 1
-    _, balances = await pair[0].dump()
-    assert balances["task:acme:t"].reserved == Sum(1, 7)
+    _, balances = await pair[0].dump_ledger()
+    assert balances["task:acme:t"].reserved == UnitSums(1, 7)
 
 
 async def test_one_release_of_two_holders_keeps_the_money(pair: tuple[RedisStore, RedisStore]) -> None:
     """One replica's append fails while the other's has answered `reserved`."""
-    scopes = (Scope("task:acme:t", Sum(100, 100)),)
-    await pair[0].reserve("r", Sum(1, 7), scopes, 0)
-    await pair[1].reserve("r", Sum(1, 7), scopes, 0)
+    scopes = (Scope("task:acme:t", UnitSums(100, 100)),)
+    await pair[0].reserve("r", UnitSums(1, 7), scopes, 0)
+    await pair[1].reserve("r", UnitSums(1, 7), scopes, 0)
     await pair[0].release("r")
-    assert (await pair[0].dump())[1]["task:acme:t"].reserved == Sum(1, 7)
+    assert (await pair[0].dump_ledger())[1]["task:acme:t"].reserved == UnitSums(1, 7)
     await pair[1].release("r")
-    assert (await pair[0].dump())[1]["task:acme:t"].reserved == Sum(0, 0)
+    assert (await pair[0].dump_ledger())[1]["task:acme:t"].reserved == UnitSums(0, 0)
 
 
-async def test_large_amounts_stay_exact(store: Store) -> None:
+async def test_large_amounts_stay_exact(store: LedgerStore) -> None:
     await built(store)
     most = 10**15
-    scopes = (Scope("task:acme:t", Sum(most, most)),)
-    assert isinstance(await store.reserve("r", Sum(most - 1, most - 1), scopes, 1_790_000_000_123), Held)
-    assert (await store.settle("r", Sum(most - 1, most - 1), False)).charged == Sum(most - 1, most - 1)
-    denied = await store.reserve("s", Sum(0, 2), scopes, 1_790_000_000_123)
-    assert denied == Denied(Ceiling("task:acme:t", "cost_usd_micros", most - 1, 0, 2, most))
+    scopes = (Scope("task:acme:t", UnitSums(most, most)),)
+    assert isinstance(
+        await store.reserve("r", UnitSums(most - 1, most - 1), scopes, 1_790_000_000_123), ReservationHeld
+    )
+    assert (await store.settle("r", UnitSums(most - 1, most - 1), False)).charged == UnitSums(most - 1, most - 1)
+    denied = await store.reserve("s", UnitSums(0, 2), scopes, 1_790_000_000_123)
+    assert denied == ReservationDenied(MetCeiling("task:acme:t", "cost_usd_micros", most - 1, 0, 2, most))
 
 
 async def test_a_ledger_of_another_layout_is_not_believed_by_either_version(
@@ -259,108 +280,112 @@ async def test_a_ledger_of_another_layout_is_not_believed_by_either_version(
     store, older = pair
     told, server = store.epoch, await store.connect()
     # What a program that knows no layouts does: it compares all behind the first blank with the server.
-    assert told.partition(" ")[2] != server and await store.current(server) == told
+    assert told.partition(" ")[2] != server and await store.current_epoch(server) == told
     await older._redis.set(older._epoch_key, f"{told.partition(' ')[0]} {server}")
-    assert await store.current(server) == ""
+    assert await store.current_epoch(server) == ""
 
 
 async def test_an_old_epoch_changes_nothing(pair: tuple[RedisStore, RedisStore]) -> None:
     scopes = SCOPES["t1"]
-    await pair[0].reserve("r", Sum(1, 7), scopes, 0)
+    await pair[0].reserve("r", UnitSums(1, 7), scopes, 0)
     await built(pair[1])
     for call in (
-        pair[0].reserve("s", Sum(1, 1), scopes, 0),
-        pair[0].settle("r", Sum(1, 1), False),
+        pair[0].reserve("s", UnitSums(1, 1), scopes, 0),
+        pair[0].settle("r", UnitSums(1, 1), False),
         pair[0].release("r"),
-        pair[0].restore("r", Sum(1, 1), scopes, 0),
+        pair[0].restore("r", UnitSums(1, 1), scopes, 0),
     ):
         with pytest.raises(Fenced):
             await call
-    assert await pair[1].dump() == ({}, {})
+    assert await pair[1].dump_ledger() == ({}, {})
 
 
 async def test_the_fence_stands_from_the_lock_on(pair: tuple[RedisStore, RedisStore]) -> None:
     """What is read from the journal during a rebuild must not be changed behind its back."""
     await pair[0].release("nothing")
-    assert await pair[1].lock("rebuilding", 10_000)
+    assert await pair[1].lock_rebuild("rebuilding", 10_000)
     with pytest.raises(Fenced):
-        await pair[0].reserve("s", Sum(1, 1), SCOPES["t1"], 0)
+        await pair[0].reserve("s", UnitSums(1, 1), SCOPES["t1"], 0)
     with pytest.raises(Fenced):
-        await pair[0].restore("s", Sum(1, 1), SCOPES["t1"], 0)
-    assert not await pair[0].lock("another", 10_000)
-    await pair[1].unlock("rebuilding")
-    assert await pair[0].lock("another", 10_000)
-    assert not await pair[1].switch("rebuilding", "server")
-    await pair[0].unlock("another")
+        await pair[0].restore("s", UnitSums(1, 1), SCOPES["t1"], 0)
+    assert not await pair[0].lock_rebuild("another", 10_000)
+    await pair[1].unlock_rebuild("rebuilding")
+    assert await pair[0].lock_rebuild("another", 10_000)
+    assert not await pair[1].activate_ledger("rebuilding", "server")
+    await pair[0].unlock_rebuild("another")
 
 
 async def test_burying_an_old_ledger_leaves_one_that_is_being_written(pair: tuple[RedisStore, RedisStore]) -> None:
     first, second = pair
-    ledger = Ledger(LEASE_MS)
-    model.restore(ledger, "r", Sum(1, 7), SCOPES["t1"], 0)
+    ledger = LedgerState(LEASE_MS)
+    model.restore(ledger, "r", UnitSums(1, 7), SCOPES["t1"], 0)
     server = await second.connect()
-    assert await second.lock("written", 10_000)
-    await second.write("written", ledger, 0, nothing)
-    await first.bury()
-    assert await second.switch("written", server)
-    await second.bury()
-    assert await second.dump() == (ledger.entries, ledger.balances)
+    assert await second.lock_rebuild("written", 10_000)
+    await second.write_ledger("written", ledger, 0, nothing)
+    await first.delete_dead_ledgers()
+    assert await second.activate_ledger("written", server)
+    await second.delete_dead_ledgers()
+    assert await second.dump_ledger() == (ledger.entries, ledger.balances)
 
 
-async def test_a_written_ledger_goes_on_as_the_model_does(server: RedisServer) -> None:
-    store, ledger = redis_store(server.url, "written"), Ledger(LEASE_MS)
-    model.restore(ledger, "a", Sum(5, 5), SCOPES["t1"], 0)
-    model.restore(ledger, "b", Sum(5, 5), SCOPES["t1"], 1_500)
-    model.settle(ledger, "early", Sum(9, 9), False)
+async def test_a_written_ledger_goes_on_as_the_model_does(server: EphemeralRedis) -> None:
+    store, ledger = redis_store(server.url, "written"), LedgerState(LEASE_MS)
+    model.restore(ledger, "a", UnitSums(5, 5), SCOPES["t1"], 0)
+    model.restore(ledger, "b", UnitSums(5, 5), SCOPES["t1"], 1_500)
+    model.settle(ledger, "early", UnitSums(9, 9), False)
     await built(store, ledger)
-    for op, now in ((Op("reserve", "early", Sum(10, 10)), 2_000), (Op("settle", "a", Sum(1, 2)), 2_000)):
+    for op, now in ((Op("reserve", "early", UnitSums(10, 10)), 2_000), (Op("settle", "a", UnitSums(1, 2)), 2_000)):
         assert await on_store(store, op, now) == on_model(ledger, op, now)
-    assert await store.dump() == (ledger.entries, ledger.balances)
+    assert await store.dump_ledger() == (ledger.entries, ledger.balances)
     await store.close()
 
 
-async def test_what_ended_long_ago_is_left_out_and_what_counts_is_not(server: RedisServer) -> None:
-    store, ledger = redis_store(server.url, "pruned"), Ledger(LEASE_MS)
-    model.restore(ledger, "old", Sum(5, 5), (Scope("task:acme:old", Sum(9, 9)),), 0)
-    model.restore(ledger, "new", Sum(5, 5), SCOPES["t1"], 10_000)
+async def test_what_ended_long_ago_is_left_out_and_what_counts_is_not(server: EphemeralRedis) -> None:
+    store, ledger = redis_store(server.url, "pruned"), LedgerState(LEASE_MS)
+    model.restore(ledger, "old", UnitSums(5, 5), (Scope("task:acme:old", UnitSums(9, 9)),), 0)
+    model.restore(ledger, "new", UnitSums(5, 5), SCOPES["t1"], 10_000)
     token, name = "pruning", await store.connect()
-    assert await store.lock(token, 10_000)
-    await store.write(token, ledger, 5_000, nothing)
-    assert await store.switch(token, name)
-    entries, balances = await store.dump()
+    assert await store.lock_rebuild(token, 10_000)
+    await store.write_ledger(token, ledger, 5_000, nothing)
+    assert await store.activate_ledger(token, name)
+    entries, balances = await store.dump_ledger()
     assert set(entries) == {"new"} and set(balances) == {scope.name for scope in SCOPES["t1"]}
     await store.close()
 
 
-async def test_refusals_survive_a_late_cheap_settlement(store: Store) -> None:
+async def test_refusals_survive_a_late_cheap_settlement(store: LedgerStore) -> None:
     """A lapsed reservation that settles small gives room back; what was refused stays refused."""
     await built(store)
-    scopes = (Scope("task:acme:t", Sum(100, 100)),)
-    await store.reserve("slow", Sum(0, 90), scopes, 0)
-    refused = await store.reserve("next", Sum(0, 20), scopes, LEASE_MS)
-    assert refused == Denied(Ceiling("task:acme:t", "cost_usd_micros", 90, 0, 20, 100))
-    assert (await store.settle("slow", Sum(0, 1), False)).charged == Sum(0, 1)
-    assert await store.reserve("next", Sum(0, 20), scopes, LEASE_MS) == refused
-    assert isinstance(await store.reserve("other", Sum(0, 20), scopes, LEASE_MS), Held)
-    entries, _ = await store.dump()
+    scopes = (Scope("task:acme:t", UnitSums(100, 100)),)
+    await store.reserve("slow", UnitSums(0, 90), scopes, 0)
+    refused = await store.reserve("next", UnitSums(0, 20), scopes, LEASE_MS)
+    assert refused == ReservationDenied(MetCeiling("task:acme:t", "cost_usd_micros", 90, 0, 20, 100))
+    assert (await store.settle("slow", UnitSums(0, 1), False)).charged == UnitSums(0, 1)
+    assert await store.reserve("next", UnitSums(0, 20), scopes, LEASE_MS) == refused
+    assert isinstance(await store.reserve("other", UnitSums(0, 20), scopes, LEASE_MS), ReservationHeld)
+    entries, _ = await store.dump_ledger()
     assert replace(entries["slow"], holders=0).state == "settled"
 
 
 async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_an_answer_or_a_failure(
-    server: RedisServer,
+    server: EphemeralRedis,
 ) -> None:
     """A rebuild connects anew beside the watcher's and everybody's calls; what they get they must be prepared for."""
     store = redis_store(server.url, "anew")
     await built(store)
     for turns in range(-20, 20):  # Of the event loop, by which the calls begin later than the other, or earlier.
-        await store.keep("mark", b"x")
+        await store.put_value("mark", b"x")
         if turns < 0:
             anew = asyncio.create_task(store.connect())
         for _ in range(-turns):
             await asyncio.sleep(0)
         calls = [
             asyncio.create_task(call)
-            for call in (store.keep("mark", b"y"), store.kept("mark"), store.settle("r", Sum(1, 1), False))
+            for call in (
+                store.put_value("mark", b"y"),
+                store.get_value("mark"),
+                store.settle("r", UnitSums(1, 1), False),
+            )
         ]
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -377,17 +402,17 @@ async def test_who_goes_lets_its_successor_make_checkpoints_and_nobody_else_give
 ) -> None:
     """A lease lasts two intervals, ten minutes by default: who is replaced must not hold it to its end."""
     old, new = (_checkpointer(store, name) for store, name in zip(pair, ("old", "new"), strict=True))
-    assert await pair[0].lead(ROLE, "old", 600_000)
-    await new.resign()
-    assert not await pair[1].lead(ROLE, "new", 600_000), "it was not its to give away"
-    await old.resign()
-    assert await pair[1].lead(ROLE, "new", 600_000)
+    assert await pair[0].take_lead(ROLE, "old", 600_000)
+    await new.resign_lead()
+    assert not await pair[1].take_lead(ROLE, "new", 600_000), "it was not its to give away"
+    await old.resign_lead()
+    assert await pair[1].take_lead(ROLE, "new", 600_000)
 
 
 def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
-    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    bus = MemoryBus(MemoryBroker.for_mesh(), "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
-    keeper = Keeper(
+    keeper = LedgerKeeper(
         bus, publisher, store, lambda: 1, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True, tail_grace_s=0.0
     )
     return Checkpointer(
@@ -411,10 +436,12 @@ def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_a_look_at_the_limits_is_good_for_seconds_by_whichever_clock(server, kind, looked_ms, good):
     """One whose clock is an hour ahead would hide a change that was not told from everybody for that hour."""
-    store: Store = MemoryStore(lease_ms=LEASE_MS) if kind == "memory" else redis_store(server.url, f"look{looked_ms}")
+    store: LedgerStore = (
+        MemoryStore(lease_ms=LEASE_MS) if kind == "memory" else redis_store(server.url, f"look{looked_ms}")
+    )
     await built(store)
-    now, revision = 1_795_231_204_272, Revision("acme", 3)
-    assert await store.look(revision, now + looked_ms)
-    answer = await store.reserve("k", Sum(1), SCOPES["t1"], now, revision)
-    assert isinstance(answer, Held if good else Stale)
+    now, revision = 1_795_231_204_272, LimitsRevision("acme", 3)
+    assert await store.record_limits_read(revision, now + looked_ms)
+    answer = await store.reserve("k", UnitSums(1), SCOPES["t1"], now, revision)
+    assert isinstance(answer, ReservationHeld if good else StaleLimits)
     await store.close()

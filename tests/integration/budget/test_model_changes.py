@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_services.budget.watch import watcher
@@ -17,7 +17,7 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture
-async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(redis: EphemeralRedis, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with watched(redis, request.node.name) as found:
         yield found
 
@@ -47,7 +47,7 @@ async def notices(world: World) -> list[NoticeRequested]:
 
 
 async def restart(world: World) -> None:
-    world.mesh.kill("budget")
+    world.mesh.kill_replica("budget")
     await world.mesh.start("budget")
     await world.folded()
 
@@ -65,7 +65,7 @@ async def test_a_change_is_told_once_across_restarts(world: World, monkeypatch: 
     if kept:
 
         async def marked() -> bool:
-            return b"fp_a" in await world.edges["0"].store.kept(MARK)
+            return b"fp_a" in await world.edges["0"].store.get_value(MARK)
 
         await until(marked)
     await restart(world)

@@ -10,17 +10,17 @@ import pytest
 
 from bulkhead.bus.memory.broker import MemoryBroker
 from bulkhead.bus.memory.bus import MemoryBus
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.background import BackgroundFailed
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, Sum
-from bulkhead_services.budget.ledger.rebuild import LOCK_MS, Keeper
+from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, UnitSums
+from bulkhead_services.budget.ledger.rebuild import LOCK_MS, LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
 from tests.eventually import until
 from tests.integration.budget.budget_world import World
@@ -37,7 +37,7 @@ on a busy machine."""
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[RedisStore]:
-    server = RedisServer(tmp_path)
+    server = EphemeralRedis(tmp_path)
     server.start()
     redis = RedisStore(server.url, prefix="rate", lease_ms=600_000, keep_ms=KEEP_MS, timeout_s=10.0, connections=4)
     yield redis
@@ -47,7 +47,7 @@ async def store(tmp_path: Path) -> AsyncIterator[RedisStore]:
 
 async def filled() -> MemoryBroker:
     """The streams of a busy hour: eight calls a task, seven accounts a call."""
-    broker, now = MemoryBroker.mesh(), unix_ms()
+    broker, now = MemoryBroker.for_mesh(), unix_ms()
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, unix_ms)
     doer = Publisher("model_gateway", MemoryBus(broker, "model_gateway"), b"m" * 32, unix_ms)
     shared = tuple(
@@ -62,7 +62,7 @@ async def filled() -> MemoryBroker:
     )
     for number in range(CALLS):
         task, name = f"t{number // 8}", f"r{number}"
-        limit, step = Sum(10**6, 10**6, 10**6, 10**6, 10**6), f"step:acme:{task}/s{number % 2}"
+        limit, step = UnitSums(10**6, 10**6, 10**6, 10**6, 10**6), f"step:acme:{task}/s{number % 2}"
         scopes = (Scope(f"task:acme:{task}", limit, now + 3_600_000), Scope(step, NO_LIMIT, now + 3_600_000), *shared)
         fact = Reserved(
             reservation_id=name,
@@ -85,11 +85,11 @@ async def filled() -> MemoryBroker:
     return broker
 
 
-def reading_s(messages: list[Stored]) -> float:
+def reading_s(messages: list[StoredMessage]) -> float:
     """Processor time of checking and decoding them."""
     began = time.process_time()
     for stored in messages:
-        inbound.read(stored, stored.subject.split(".")[2])
+        inbound.read_message(stored, stored.subject.split(".")[2])
     return time.process_time() - began
 
 
@@ -98,10 +98,10 @@ async def test_a_rebuild_costs_little_more_than_reading_its_facts(store: RedisSt
     messages = [
         stored
         for inbox in ("INBOX_JOURNAL", "INBOX_BUDGET")
-        for stored in broker.stream(inbox).read("mesh.>", 0, 2 * CALLS)
+        for stored in broker.get_stream(inbox).read("mesh.>", 0, 2 * CALLS)
     ]
     bus = MemoryBus(broker, "budget")
-    keeper = Keeper(
+    keeper = LedgerKeeper(
         bus,
         Publisher("budget", bus, b"b" * 32, unix_ms),
         store,
@@ -115,18 +115,18 @@ async def test_a_rebuild_costs_little_more_than_reading_its_facts(store: RedisSt
     for _ in range(5):
         reading, began = reading_s(messages), time.process_time()
         keeper._fresh = True
-        keeper.lose("asked by the test")
-        await keeper._ensure()
+        keeper.mark_lost("asked by the test")
+        await keeper._ensure_ledger()
         shares.append((time.process_time() - began) / reading)
-    _, balances = await store.dump()
-    assert balances[f"day:acme:{DAY}"].spent == Sum(50 * CALLS, 40 * CALLS, CALLS, 0, 20 * CALLS)
+    _, balances = await store.dump_ledger()
+    assert balances[f"day:acme:{DAY}"].spent == UnitSums(50 * CALLS, 40 * CALLS, CALLS, 0, 20 * CALLS)
     assert min(shares) < MOST_OF_READING, f"a rebuild costs {min(shares):.1f} times what reading its facts does"
 
 
 async def test_a_replica_that_died_while_it_rebuilt_holds_nobody_up_for_long(world: World) -> None:
     edge = world.edges["0"]
-    assert await edge.store.lock("who died", LOCK_MS)
-    edge.keeper.lose("asked by the test")
+    assert await edge.store.lock_rebuild("who died", LOCK_MS)
+    edge.keeper.mark_lost("asked by the test")
     began = time.monotonic()
     await world.ready()
     assert time.monotonic() - began < 20, "admissions waited for the lock of a dead replica"
@@ -147,7 +147,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
     before = edge.keeper.rebuilds
     await edge.store._redis.delete(edge.store._epoch_key)
     edge.keeper._fresh = True
-    edge.keeper.lose("asked by the test")
+    edge.keeper.mark_lost("asked by the test")
     await world.ready()
     assert edge.keeper.rebuilds == before + 1
 
@@ -155,10 +155,10 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
 async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_breaks.py."""
 
-    async def breaks(_: Keeper) -> None:
+    async def breaks(_: LedgerKeeper) -> None:
         raise AttributeError("writelines")
 
-    monkeypatch.setattr(Keeper, "_run", breaks)
+    monkeypatch.setattr(LedgerKeeper, "_keep_ledger", breaks)
     running = await world.mesh.start("budget", "1")
     with pytest.raises(BackgroundFailed, match="keeper of the ledger"):
         await asyncio.wait_for(asyncio.shield(running.task), 10)
@@ -169,12 +169,12 @@ async def test_a_redis_that_is_there_and_takes_no_writes_is_not_told_to_be_start
     edge = world.edges["0"]
     await edge.store._redis.config_set("maxmemory", 1)
     edge.keeper._fresh = True
-    edge.keeper.lose("asked by the test")
+    edge.keeper.mark_lost("asked by the test")
     await until(lambda: _says(edge.keeper, "Redis does not do what it is asked"), timeout_s=10)
     assert "maxmemory" in edge.keeper.reason and edge.keeper.reason.endswith("whether its disk or memory is full")
     await edge.store._redis.config_set("maxmemory", 0)
     await world.ready()
 
 
-async def _says(keeper: Keeper, words: str) -> bool:
+async def _says(keeper: LedgerKeeper, words: str) -> bool:
     return words in keeper.reason

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from bulkhead.health.loops.windows import Lineages
+from bulkhead.health.loops.windows import LoopDetector
 from bulkhead.runtime.process.service import Service
 from bulkhead_cli.operate import services
-from bulkhead_services.budget.watch.fold import Watching
-from bulkhead_services.budget.watch.time_slices import Pace
+from bulkhead_services.budget.watch.fold import WatchFold
+from bulkhead_services.budget.watch.time_slices import SlicedFold
 from tests.eventually import until
 from tests.integration.budget import budget_world
 from tests.integration.budget.test_watcher import World, _len, world
@@ -24,15 +24,15 @@ def running(world: World, instance: str) -> Service:
 async def test_a_message_that_breaks_the_watch_is_left_out_and_told_once_and_a_loop_behind_it_is_stopped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, raised = Lineages.take, list[str]()
+    take, raised = LoopDetector.fold_act, list[str]()
 
-    def raises(self: Lineages, act: object) -> object:
+    def raises(self: LoopDetector, act: object) -> object:
         if "boom" in str(getattr(act, "arguments", "")):
             raised.append(str(act))
             raise ValueError("a bug")
         return take(self, act)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Lineages, "take", raises)
+    monkeypatch.setattr(LoopDetector, "fold_act", raises)
     await world.mesh.start("budget", "1")
     await until(lambda: world.watcher("1").caught_up)
     await world.submit("t1")
@@ -48,7 +48,7 @@ async def test_a_message_that_breaks_the_watch_is_left_out_and_told_once_and_a_l
     await until(lambda: all(world.watcher(one).caught_up for one in "01"))
     assert len(raised) == 4, "each replica tried it twice"
     for one in "01":
-        assert "leaves out 1 message" in running(world, one).degraded() and world.edges[one].ready()
+        assert "leaves out 1 message" in running(world, one).describe_degradation() and world.edges[one].is_ready()
     assert len(await world.tripped("t1")) == 1
 
 
@@ -57,43 +57,43 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
 ) -> None:
     times = []
 
-    def raises(self: Watching, now_unix_ms: int) -> None:
+    def raises(self: WatchFold, now_unix_ms: int) -> None:
         times.append(now_unix_ms)
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Watching, "pass_time", raises)
+        patch.setattr(WatchFold, "pass_time", raises)
         task = world.mesh.running["budget", "0"].task
         await until(lambda: len(times) > 1 or task.done())
         assert not task.done(), "budget goes on"
         asker = budget_world.World(world.mesh, world.edges)
         await asker.asked_until("reserved", "r1")
-        assert running(world, "0").ready() and not world.watcher().leads
-        said = json.dumps({"ready": True, "degraded": running(world, "0").degraded()})
-        assert "the watcher finds nothing now: its fold ended by ZeroDivisionError" in services.degraded(said)
+        assert running(world, "0").is_ready() and not world.watcher().leads
+        said = json.dumps({"ready": True, "degraded": running(world, "0").describe_degradation()})
+        assert "the watcher finds nothing now: its fold ended by ZeroDivisionError" in services.degraded_reason(said)
         await world.submit("t1")
         for _ in range(4):
             await world.call("t1")
     await until(lambda: _len(world.tripped("t1"), 2))
-    await until(lambda: not running(world, "0").degraded())
+    await until(lambda: not running(world, "0").describe_degradation())
     assert len(await world.halted("t1")) == 1
 
 
 async def test_a_fold_that_never_ends_holds_money_up_twice_and_is_left_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, begun = Lineages.take, list[str]()
+    take, begun = LoopDetector.fold_act, list[str]()
 
-    def endless(self: Lineages, act: object) -> object:
+    def endless(self: LoopDetector, act: object) -> object:
         if "boom" in str(getattr(act, "arguments", "")):
             begun.append(str(act))
             while True:
                 pass
         return take(self, act)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Lineages, "take", endless)
+    monkeypatch.setattr(LoopDetector, "fold_act", endless)
     await until(lambda: world.watcher().caught_up)
-    world.watcher()._pace = Pace(world.watcher()._clock, 0.25)
+    world.watcher()._pace = SlicedFold(world.watcher()._clock, 0.25)
     await world.submit("t1")
     await world.call("t1", arguments='{"q":"boom"}')
     await until(lambda: _len(world.tripped("t1"), 1))
@@ -115,11 +115,15 @@ async def test_a_standby_whose_watch_stands_takes_over_from_a_leader_whose_watch
     async def raises() -> None:
         raise ZeroDivisionError("a bug")
 
-    world.watcher()._confirm = raises  # type: ignore[method-assign]
+    world.watcher()._confirm_suspicions = raises  # type: ignore[method-assign]
     await until(lambda: world.watcher("1").leads)
     await world.submit("t1")
     for _ in range(4):
         await world.call("t1")
     await until(lambda: _len(world.tripped("t1"), 2))
     assert len(await world.halted("t1")) == 1
-    assert not world.watcher().leads and running(world, "0").degraded() and not running(world, "1").degraded()
+    assert (
+        not world.watcher().leads
+        and running(world, "0").describe_degradation()
+        and not running(world, "1").describe_degradation()
+    )

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from bulkhead.bus.memory.clock import StandingClock
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.halts.operator import breakers, reset
+from bulkhead.runtime.halts.operator import read_breakers, reset_breaker
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import Amount, Charge, NoticeRequested, TaskCharged, TaskHalted, Tripped
@@ -25,7 +25,7 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger.store import Fenced
 from bulkhead_services.budget.settings import Settings
-from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
+from bulkhead_services.budget.watch.fold import TaskSpan, WatchFold, WatchMark
 from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.eventually import until
 
@@ -74,7 +74,7 @@ class World:
         """The facts of one task, repeated ones too."""
         found = []
         for stored in await self.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}"):
-            body = catalog.decode(stored.ce_type, stored.body)
+            body = catalog.decode_body(stored.ce_type, stored.body)
             if isinstance(body, Tripped):
                 found.append(body)
         return found
@@ -82,7 +82,7 @@ class World:
     async def halted(self, task: str) -> list[TaskHalted]:
         found = []
         for stored in await self.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{task}"):
-            body = catalog.decode(stored.ce_type, stored.body)
+            body = catalog.decode_body(stored.ce_type, stored.body)
             assert isinstance(body, TaskHalted)
             found.append(body)
         return found
@@ -104,7 +104,7 @@ class World:
 
 
 @asynccontextmanager
-async def watched(redis: RedisServer, name: str) -> AsyncIterator[World]:
+async def watched(redis: EphemeralRedis, name: str) -> AsyncIterator[World]:
     """A world whose ledger is its own in Redis, once its watcher has caught up."""
     edges: dict[str, Budget] = {}
     prefix = "".join(one for one in name if one.isalnum())[:60]
@@ -124,7 +124,7 @@ async def watched(redis: RedisServer, name: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(redis: EphemeralRedis, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with watched(redis, request.node.name) as found:
         yield found
 
@@ -184,7 +184,7 @@ async def test_a_trip_stays_due_while_there_is_no_ledger_to_tell_the_cost_from(
         raise Fenced("it is built anew")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "stop", gone)
+        patch.setattr(store, "stop_scope", gone)
         await world.submit("t1")
         for _ in range(4):
             await world.call("t1")
@@ -206,25 +206,28 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     bus = world.mesh.context("budget").bus
 
     async def stands(phase: str) -> bool:
-        return [one.phase for one in await breakers(bus)] == [phase]
+        return [one.phase for one in await read_breakers(bus)] == [phase]
 
     await until(lambda: stands("open"))
     await until(lambda: _some(world.tripped("t1")))
-    (breaker,), (trip,) = await breakers(bus), [one for one in await world.tripped("t1") if "breaker" in one.detector]
+    (breaker,), (trip,) = (
+        await read_breakers(bus),
+        [one for one in await world.tripped("t1") if "breaker" in one.detector],
+    )
     assert (breaker.scope, breaker.tenant, breaker.name, trip.detector) == ("tool", TENANT, "look", "breaker.tool")
     assert breaker.evidence == trip.evidence
     assert len(trip.evidence) == DEFAULT.breakers.min_calls and not trip.halted and await world.halted("t1") == []
     # Whoever begins to lead now finds it open, and does not tell of it again.
     await world.mesh.start("budget", "1")
     await until(lambda: world.watcher("1").caught_up)
-    world.mesh.kill("budget", "0")
+    world.mesh.kill_replica("budget", "0")
     await world.watcher("0").stop()
     await until(lambda: world.watcher("1").leads)
     await until(lambda: world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "open")
     publisher = world.mesh.context("budget").publisher
-    assert await reset(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
+    assert await reset_breaker(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
     await until(lambda: world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "closed")
-    assert await stands("closed") and not await reset(bus, publisher, breaker, "operator:ada", 1)
+    assert await stands("closed") and not await reset_breaker(bus, publisher, breaker, "operator:ada", 1)
     assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
 
     async def noticed() -> list[str]:
@@ -245,7 +248,7 @@ async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> Non
     for _ in range(6):
         await world.call("t2")
     await world.folded()
-    await asyncio.wait_for(world.watcher()._act(), 5)
+    await asyncio.wait_for(world.watcher()._tell_due(), 5)
     assert await world.tripped("t1") == await world.tripped("t2") == []
 
 
@@ -260,10 +263,10 @@ async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: Wo
         await world.call("t1")
     await until(lambda: _some(world.tripped("t1")))
     # It is killed with a trip on its lips: found, and not told.
-    world.watcher(leader)._tell = _never  # type: ignore[method-assign]
+    world.watcher(leader)._publish_trip = _never  # type: ignore[method-assign]
     await world.call("t1")
     await world.folded(leader)
-    world.mesh.kill("budget", leader)
+    world.mesh.kill_replica("budget", leader)
     await world.watcher(leader).stop()
 
     async def told() -> bool:
@@ -328,19 +331,19 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     await world.folded()
 
     async def marked() -> bool:
-        kept = Mark.decode(await world.edges["0"].store.kept(MARK))
-        return kept.after == world.watcher().fold.mark().after and list(kept.living) == ["acme/old"]
+        kept = WatchMark.decode(await world.edges["0"].store.get_value(MARK))
+        return kept.after == world.watcher().fold.make_mark().after and list(kept.living) == ["acme/old"]
 
     await until(marked)
     whole = world.watcher().fold.folded
     stored = await world.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.old")
-    mark = world.watcher().fold.mark()
+    mark = world.watcher().fold.make_mark()
     assert mark.living["acme/old"] == (stored[0].sequence, len(stored), stored[-1].sequence)
     asked: list[tuple[str, int]] = []
     bus = world.watcher("0")._bus
     read = type(bus).read
 
-    async def listens(self: object, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def listens(self: object, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         asked.append((subject, limit))
         return await read(self, stream, subject, after, limit)  # type: ignore[arg-type]
 
@@ -351,7 +354,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     assert whole_of_old == [len(stored)], "nothing is searched for beyond"
     assert world.watcher("1").fold.folded < whole / 2
     world.watcher("0").leads = False
-    monkeypatch.setattr(world.edges["0"].store, "lead", _no)
+    monkeypatch.setattr(world.edges["0"].store, "take_lead", _no)
     await world.call("old")
 
     async def stopped() -> bool:
@@ -392,12 +395,12 @@ async def _len(found: Awaitable[list[Any]], count: int) -> bool:
 def test_a_mark_that_cannot_be_read_is_none() -> None:
     talks = ((("agent", "t", "worker.step"), {"t/y": (5, ("m1", "m2"), "ada")}, {"bob": 9}),)
     said = (("t", "openai", "m-1", "fingerprint", [["fp_a", "m1", 5]]),)
-    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4}, talks, said)
-    assert Mark.decode(mark.encode()) == mark
+    mark = WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4}, talks, said)
+    assert WatchMark.decode(mark.encode()) == mark
     earlier = b'[3,7,"mesh.a.b.1.t.x",3,{"t/x":[2,5,6]},{"worker":4}]'
-    assert Mark.decode(earlier) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
+    assert WatchMark.decode(earlier) == WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4})
     before = b'[2,7,"mesh.a.b.1.t.x",3,{"t/x":2},{"worker":4}]'
-    assert Mark.decode(before) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2)}, {"worker": 4})
+    assert WatchMark.decode(before) == WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2)}, {"worker": 4})
     for raw in (
         b"",
         b"{",
@@ -415,5 +418,5 @@ def test_a_mark_that_cannot_be_read_is_none() -> None:
         b'[5,1,"b",3,{},{},[]]',
         b'[5,1,"b",3,{},{},[],[["t","p","m","name",7]]]',
     ):
-        assert Mark.decode(raw) == Mark()
-    assert Watching(DEFAULT).mark() == Mark()
+        assert WatchMark.decode(raw) == WatchMark()
+    assert WatchFold(DEFAULT).make_mark() == WatchMark()

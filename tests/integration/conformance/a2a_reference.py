@@ -89,7 +89,7 @@ class Executor(AgentExecutor):
 
 def application(address: str, executor: Executor) -> Starlette:
     """The server. Its card is the mesh's public one, without keys: the TCK asks both for the same."""
-    own = card.public(address)
+    own = card.public_card(address)
     own.ClearField("security_schemes")
     own.ClearField("security_requirements")
     handler = DefaultRequestHandler(

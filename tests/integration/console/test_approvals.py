@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_services.gateway.console.api import Api, Json, Query
+from bulkhead_services.gateway.console.api import ConsoleApi, Json, Query
 from tests.integration.console.browsing import browsing, form
 from tests.integration.memory_mesh.test_approvals import waiting, writing
 from tests.replay.stage import APPROVER
@@ -29,14 +29,14 @@ async def test_a_person_sees_the_exact_call_with_its_sources_and_grants_it(tmp_p
             assert shown in page, shown
         assert f'hx-get="/approvals/{row["approval_id"]}/state"' in page
         asked: list[str] = []
-        get = Api.get
+        get = ConsoleApi.get
 
-        async def noted(api: Api, token: str, path: str, query: Query | None = None) -> Json:
+        async def noted(api: ConsoleApi, token: str, path: str, query: Query | None = None) -> Json:
             asked.append(path)
             return await get(api, token, path, query)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Api, "get", noted)
+            patch.setattr(ConsoleApi, "get", noted)
             state = (await client.get(f"/approvals/{row['approval_id']}/state")).text
         assert 'id="how"' in state and "high risk" in state
         assert asked == [f"/v1/approvals/{row['approval_id']}"], "an open page folds no story at each change"

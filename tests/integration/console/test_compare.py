@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bulkhead_services.gateway.console.task.difference import compare
+from bulkhead_services.gateway.console.task.difference import compare_tasks
 from tests.integration.console.browsing import browsing
 from tests.replay.stage import APPROVER, OPERATOR, Stage, call, plan, stage, use
 from tests.replay.test_fork import steps
@@ -69,7 +69,7 @@ def test_steps_are_matched_by_id_then_by_title_and_amounts_are_said():
     dear = {"usage": {"input_tokens": 30, "output_tokens": 5, "cost_usd_micros": 350}, "took_ms": 4000, "attempts": 2}
     one = story(step("s1"), step("s2", "Sum", **dear), step("old", plan_version=0), answer=["A."])
     two = story(step("s1", outcome="rejected"), step("s9", "Sum"), step("s3", "More"), answer=["A."])
-    found = compare(task, task | {"status": "failed", "answer": "A"}, one, two)
+    found = compare_tasks(task, task | {"status": "failed", "answer": "A"}, one, two)
     assert [(pair.name, pair.this is None, pair.other is None) for pair in found.pairs] == [
         ("s1", False, False),
         ("Sum", False, False),

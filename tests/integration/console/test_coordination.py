@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from bulkhead_services.gateway.console.coordination import broken, evidence, of_task, waiting
-from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, Step, layered
-from bulkhead_services.gateway.console.pages import render
+from bulkhead_services.gateway.console.coordination import draw_deadlock, draw_waits, list_evidence, waits_of_task
+from bulkhead_services.gateway.console.drawing import GAP_X, MARGIN, NODE_WIDTH, DrawnStep, draw_layers
+from bulkhead_services.gateway.console.pages import render_template
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, stage
 
@@ -41,7 +41,7 @@ async def test_who_is_no_operator_sees_halts_and_no_button(tmp_path: Path) -> No
 
 def test_waits_are_drawn_behind_whom_they_wait_for_and_a_circle_ends() -> None:
     row = {"kind": "want", "mode": "all", "until_unix_ms": 0}
-    graph = waiting(
+    graph = draw_waits(
         [
             row | {"waiter": "t1/s", "targets": ["crm"], "stuck": True},
             row | {"waiter": "crm", "targets": ["t2/s"], "stuck": True},
@@ -52,7 +52,9 @@ def test_waits_are_drawn_behind_whom_they_wait_for_and_a_circle_ends() -> None:
     told = {node.step.id: node.step.status for node in graph.nodes}
     assert told == {"t1/s": "failed", "crm": "failed", "t2/s": "failed", "t3/s": "waiting", "t4/s": "running"}
     assert len(graph.edges) == 4
-    assert graph.width == layered([Step("a", "a")]).width + 2 * (NODE_WIDTH + GAP_X), "three parties take three columns"
+    assert graph.width == draw_layers([DrawnStep("a", "a")]).width + 2 * (NODE_WIDTH + GAP_X), (
+        "three parties take three columns"
+    )
 
 
 def held(resource: str, holder: str) -> dict[str, Any]:
@@ -68,9 +70,9 @@ def wanted(waiter: str, *targets: str) -> dict[str, Any]:
 def test_a_task_has_its_own_waits_those_for_it_and_whatever_these_wait_for() -> None:
     own = [wanted("t1/a", "crm:1"), held("crm:1", "t2/b"), wanted("t2/b", "t3/c"), wanted("t9/z", "t1/a")]
     others = [wanted("t8/z", "t9/z"), wanted("t10/a", "crm:2"), wanted("t4/d", "crm:1")]
-    assert [one for one in of_task([*others, *own], "t1") if one not in own] == []
-    assert len(of_task([*others, *own], "t1")) == 4
-    assert len(of_task([wanted("t1/a", "t2/b"), wanted("t2/b", "t1/a")], "t1")) == 2, "a circle ends"
+    assert [one for one in waits_of_task([*others, *own], "t1") if one not in own] == []
+    assert len(waits_of_task([*others, *own], "t1")) == 4
+    assert len(waits_of_task([wanted("t1/a", "t2/b"), wanted("t2/b", "t1/a")], "t1")) == 2, "a circle ends"
 
 
 def test_a_broken_circle_is_drawn_with_its_victim_named_and_its_evidence_linked() -> None:
@@ -79,26 +81,26 @@ def test_a_broken_circle_is_drawn_with_its_victim_named_and_its_evidence_linked(
         "hint": "", "agents": [], "evidence": ["e1", "e2"], "tasks": ["t1", ""], "victim": f"t1/{HOSTILE}",
         "cycle": [f"t1/{HOSTILE}", "crm:a/b", "t2/s"],
     }  # fmt: skip
-    found = broken(trip)
+    found = draw_deadlock(trip)
     assert found is not None and [arrow.said for arrow in found.arrows] == ["waits for", "is held by", "waits for"]
     assert all(node.x >= 0 and node.x + 190 <= found.width and node.y + 46 <= found.height for node in found.nodes)
-    shown = render("coordination/circle.html", trip=trip, circle=found)
+    shown = render_template("coordination/circle.html", trip=trip, circle=found)
     assert shown.count('class="victim"') == 1 and shown.count("gave way, t1") == 1 and HOSTILE not in shown
     assert "a resource" in shown and shown.count('class="edge"') == 3
-    assert evidence({"trip": trip, "task": "t1"}) == [("e1", "t1"), ("e2", "")]
-    assert evidence({"trip": trip | {"tasks": []}, "task": "t1"}) == [("e1", ""), ("e2", "")]
+    assert list_evidence({"trip": trip, "task": "t1"}) == [("e1", "t1"), ("e2", "")]
+    assert list_evidence({"trip": trip | {"tasks": []}, "task": "t1"}) == [("e1", ""), ("e2", "")]
     loop = {"detector": "loop.repeat", "evidence": ["e1"]}
-    assert broken(loop) is None and evidence({"trip": loop, "task": "t1"}) == [("e1", "t1")]
-    assert evidence({"trip": loop | {"detector": "breaker.tool"}, "task": "t1"}) == [("e1", "")]
+    assert draw_deadlock(loop) is None and list_evidence({"trip": loop, "task": "t1"}) == [("e1", "t1")]
+    assert list_evidence({"trip": loop | {"detector": "breaker.tool"}, "task": "t1"}) == [("e1", "")]
     for many in (1, 13):
-        assert broken(trip | {"cycle": ["x"] * many}) is None
-    assert len({arrow.path for arrow in broken(trip | {"cycle": ["t1/s", "t2/s"]}).arrows}) == 2  # type: ignore[union-attr]
+        assert draw_deadlock(trip | {"cycle": ["x"] * many}) is None
+    assert len({arrow.path for arrow in draw_deadlock(trip | {"cycle": ["t1/s", "t2/s"]}).arrows}) == 2  # type: ignore[union-attr]
 
 
 def test_many_parties_of_a_circle_stand_one_behind_the_other() -> None:
     names = [f"t{number}/s" for number in range(40)]
     row = {"kind": "ask", "mode": "all", "until_unix_ms": 0, "stuck": True}
     waits = [row | {"waiter": name, "targets": [names[number - 1]]} for number, name in enumerate(names)]
-    graph = waiting(waits)
+    graph = draw_waits(waits)
     assert sorted(node.x for node in graph.nodes) == [MARGIN + column * (NODE_WIDTH + GAP_X) for column in range(40)]
     assert len(graph.edges) == 40

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bulkhead_services.gateway.console.models import known
+from bulkhead_services.gateway.console.models import rows_by_name
 from tests.integration.console.browsing import browsing
 from tests.replay.stage import APPROVER, OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -23,7 +23,7 @@ async def test_models_that_were_called_are_listed_with_their_cost(tmp_path: Path
 def test_a_model_that_is_held_back_stands_first_with_all_that_is_known() -> None:
     window = {"scope": "model", "name": "b", "phase": "open", "calls": 9, "failed": 8, "slow": 0}
     opened = {"scope": "model", "name": "b", "called": "", "phase": "open", "reason": "8 of 9 failed"}
-    rows = known(
+    rows = rows_by_name(
         "model", [window, window | {"scope": "tool"}], [opened], [{"name": n, "spent": {}} for n in ("a", "b", "")]
     )
     assert [one["name"] for one in rows] == ["b", "a"]

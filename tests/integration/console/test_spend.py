@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bulkhead_services.gateway.console.spend import CHART_HEIGHT, bars, table
+from bulkhead_services.gateway.console.spend import CHART_HEIGHT, draw_bars, to_csv
 from tests.integration.console.browsing import browsing, form
 from tests.replay.stage import OPERATOR, OTHER_OPERATOR, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
@@ -57,20 +57,20 @@ async def test_who_may_not_see_spending_sees_limits_and_changes_none(tmp_path: P
 
 
 def test_bars_have_one_scale_and_what_cost_little_is_seen() -> None:
-    found = bars([0, 1, 1_000_000], 0, 300)
+    found = draw_bars([0, 1, 1_000_000], 0, 300)
     assert [one.height for one in found] == [0, 1, CHART_HEIGHT] and [one.from_unix_ms for one in found] == [
         0,
         100,
         200,
     ]
-    assert bars([], 0, 1) == [] and bars([0, 0], 0, 2)[1].height == 0
+    assert draw_bars([], 0, 1) == [] and draw_bars([0, 0], 0, 2)[1].height == 0
 
 
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     amounts = {"cost_usd_micros": 1, "tokens": 2, "calls": 3}
     sums = {"spent": amounts, "held": amounts}
     spent = {"rows": [{"name": "=cmd|' /C calc'!A0"} | sums], "rest": sums, "rest_rows": 0, "total": sums}
-    [_, row, _] = csv.reader(io.StringIO(table(spent)))
+    [_, row, _] = csv.reader(io.StringIO(to_csv(spent)))
     assert row == ["name", "'=cmd|' /C calc'!A0", *["1", "2", "3"] * 2]
 
 
@@ -79,7 +79,7 @@ def test_a_spreadsheet_has_the_sum_of_names_that_are_not_listed_and_of_all() -> 
         return {kind: {"cost_usd_micros": cost, "tokens": 0, "calls": 0} for kind in ("spent", "held")}
 
     spent = {"rows": [{"name": "a"} | sums(7)], "rest": sums(5), "rest_rows": 3, "total": sums(12)}
-    rows = list(csv.DictReader(io.StringIO(table(spent))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(spent))))
     assert [(one["row"], one["name"], one["spent_cost_usd_micros"]) for one in rows] == [
         ("name", "a", "7"),
         ("rest", "3 others", "5"),

@@ -10,14 +10,14 @@ import httpx
 from a2a.client import Client, ClientConfig, create_client
 from a2a.types import Message, Part, Role, SendMessageConfiguration, SendMessageRequest, StreamResponse, Task, TaskState
 
-from bulkhead.callers.authentication import Authenticator
+from bulkhead.callers.authentication import CallerAuthenticator
 from bulkhead.http_server.server import HttpServer
 from bulkhead.runtime.component import Component
-from bulkhead.testing.mesh_backend import Wishes
+from bulkhead.testing.mesh_backend import StageOptions
 from bulkhead_infra.stages.memory import KEYS_FILE, Memory
-from bulkhead_services.doors.a2a.routes import A2a
+from bulkhead_services.doors.a2a.routes import A2aRoutes
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.http.routes import DoorsHttp
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import ScriptedDesk
 
@@ -99,24 +99,24 @@ async def before(gateway_url: str, keys: Path, **more: Any) -> AsyncIterator[str
     async def ready() -> str:
         return ""
 
-    http = Http(settings, Authenticator(settings), ScriptedDesk(), ready)
+    http = DoorsHttp(settings, CallerAuthenticator(settings), ScriptedDesk(), ready)
     gateway = GatewayPool(settings.gateway_url)
-    door = A2a(settings, http, gateway)
-    http.more = [*door.routes()]
-    server = HttpServer(http.app(), settings, "doors")
+    door = A2aRoutes(settings, http, gateway)
+    http.more = [*door.build_routes()]
+    server = HttpServer(http.build_app(), settings, "doors")
     await server.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:
         door.close()
         await server.stop()
-        await gateway.closed()
+        await gateway.close_connections()
 
 
 @asynccontextmanager
 async def agent_door(folder: Path, **settings: Any) -> AsyncIterator[AgentDoor]:
     """A mesh of every service, with the offline model."""
-    stage = Memory(Wishes(folder / "mesh", settings=settings))
+    stage = Memory(StageOptions(folder / "mesh", settings=settings))
     await stage.open()
     try:
         yield AgentDoor(stage)

@@ -12,8 +12,8 @@ from bulkhead.http_server.server import HttpServer
 from bulkhead_contracts.model import TEXT, ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.doors.http.routes import Http
-from bulkhead_services.doors.port import Answered, Asked, Caller, Piece, Refusal, Standing
+from bulkhead_services.doors.http.routes import DoorsHttp
+from bulkhead_services.doors.port import AnswerPiece, Caller, DoorRefusal, ModelCallAnswer, ParsedModelCall, RunSpending
 from bulkhead_services.doors.settings import Settings
 
 KEY = "bk_key_of_ada"
@@ -32,7 +32,7 @@ class Reply:
     pieces: tuple[str, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     finish: str = ""
-    refused: Refusal | None = None
+    refused: DoorRefusal | None = None
     at_once: bool = False
     gap_s: float = 0.0
     degraded: str = ""
@@ -56,7 +56,7 @@ class ScriptedCall:
     """One call."""
 
     reply: Reply
-    asked: Asked
+    asked: ParsedModelCall
     call_id: str
     taken: int = 0
     closed: bool = False
@@ -68,29 +68,29 @@ class ScriptedCall:
         return f"resp_kept_{self.call_id}" if self.asked.keep else ""
 
     @property
-    def standing(self) -> Standing:
+    def run_spending(self) -> RunSpending:
         """As if each run had spent 0.25 of 2 dollars."""
-        return Standing(TASK, 250_000, 900, 2_000_000, 10_000)
+        return RunSpending(TASK, 250_000, 900, 2_000_000, 10_000)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
         """Thoughts, the pieces of the text, tool calls in two pieces each."""
         parts = () if self.reply.refused is not None else self._answered().parts
         try:
             for part, text in parts:
                 if part.kind not in ("text", "call"):
-                    yield Piece(part, text)
+                    yield AnswerPiece(part, text)
             for piece in self.reply.pieces:
                 await asyncio.sleep(self.reply.gap_s)
                 self.taken += 1
-                yield Piece(TEXT, piece)
+                yield AnswerPiece(TEXT, piece)
             for part, text in parts:
                 if part.kind == "call":
-                    yield Piece(part, text[: (middle := len(text) // 2)])
-                    yield Piece(part, text[middle:])
+                    yield AnswerPiece(part, text[: (middle := len(text) // 2)])
+                    yield AnswerPiece(part, text[middle:])
         finally:
             self.closed = True
 
-    async def answer(self) -> Answered:
+    async def wait_for_answer(self) -> ModelCallAnswer:
         """The end. Whoever does not follow the text waits as long for it."""
         self.awaited = True
         if not self.closed:
@@ -99,8 +99,8 @@ class ScriptedCall:
             raise self.reply.refused
         return self._answered()
 
-    def _answered(self) -> Answered:
-        return Answered(
+    def _answered(self) -> ModelCallAnswer:
+        return ModelCallAnswer(
             call_id=self.call_id,
             model="large-2026",
             text="".join(self.reply.pieces),
@@ -118,12 +118,12 @@ class ScriptedDesk:
     """Answers one after another; the last one again and again."""
 
     replies: list[Reply] = field(default_factory=lambda: [text("hello")])
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ParsedModelCall] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
     calls: list[ScriptedCall] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
-    async def ask(self, caller: Caller, asked: Asked) -> ScriptedCall:
+    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> ScriptedCall:
         """The next answer."""
         json.dumps([asked.messages, asked.options], allow_nan=False).encode()
         self.asked.append(asked)
@@ -134,13 +134,13 @@ class ScriptedDesk:
         self.calls.append(ScriptedCall(reply, asked, f"c{len(self.calls) + 1}"))
         return self.calls[-1]
 
-    async def end(self, caller: Caller, task: str) -> None:
+    async def end_run(self, caller: Caller, task: str) -> None:
         """A run's end."""
         if task != TASK:
-            raise Refusal(404, "no_such_run", f"there is no run {task!r} in your tenant", "check the id")
+            raise DoorRefusal(404, "no_such_run", f"there is no run {task!r} in your tenant", "check the id")
         self.ended.append(task)
 
-    async def models(self, caller: Caller) -> tuple[str, ...]:
+    async def list_models(self, caller: Caller) -> tuple[str, ...]:
         """Two."""
         return ("small", "large")
 
@@ -166,7 +166,7 @@ class Served:
     """A running server."""
 
     desk: ScriptedDesk
-    http: Http
+    http: DoorsHttp
     url: str
 
     @property
@@ -189,8 +189,8 @@ async def served(*replies: Reply, **settings: object) -> AsyncIterator[Served]:
     async def ready() -> str:
         return ""
 
-    http = Http(chosen, Keys(), desk, ready)
-    server = HttpServer(http.app(), chosen, "doors")
+    http = DoorsHttp(chosen, Keys(), desk, ready)
+    server = HttpServer(http.build_app(), chosen, "doors")
     await server.start()
     try:
         yield Served(desk, http, f"http://127.0.0.1:{server.port}")

@@ -19,7 +19,7 @@ from openai import AsyncOpenAI
 
 from bulkhead.client import Mesh
 from bulkhead.testing.counter import CounterServer
-from bulkhead.testing.mesh_backend import TENANTS, Wishes
+from bulkhead.testing.mesh_backend import TENANTS, StageOptions
 from bulkhead_contracts import subjects
 from bulkhead_contracts.types import Body
 from bulkhead_infra.stages.memory import Memory
@@ -78,7 +78,7 @@ def counting(folder: Path) -> Iterator[CounterServer]:
 async def mcp_mesh(folder: Path, *, packs: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[McpMesh]:
     """A running mesh whose policy asks about nothing, unless `policy_dir` says else."""
     with counting(folder) as counter:
-        stage = Memory(Wishes(folder / "mesh", packs, {"counter_url": counter.url, "hold_s": 1.0, **settings}))
+        stage = Memory(StageOptions(folder / "mesh", packs, {"counter_url": counter.url, "hold_s": 1.0, **settings}))
         await stage.open()
         try:
             yield McpMesh(stage, counter, stage.new_key(TENANT, "ann", "submitter"))

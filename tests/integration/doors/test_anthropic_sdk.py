@@ -5,7 +5,7 @@ import asyncio
 import anthropic
 import pytest
 
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, TASK, Reply, calls, served, text
 
 TOOL = {
@@ -148,14 +148,14 @@ async def test_the_synchronous_client_lists_models():
     "refusal, kind, name",
     [
         (
-            Refusal(403, "refused_by_budget", "the run has spent its ceiling"),
+            DoorRefusal(403, "refused_by_budget", "the run has spent its ceiling"),
             anthropic.PermissionDeniedError,
             "permission_error",
         ),
-        (Refusal(404, "unknown_route", "there is no model x"), anthropic.NotFoundError, "not_found_error"),
-        (Refusal(400, "context_overflow", "too long"), anthropic.BadRequestError, "invalid_request_error"),
-        (Refusal(502, "provider_error", "the provider failed"), anthropic.InternalServerError, "api_error"),
-        (Refusal(429, "rate_limited", "the provider is busy"), anthropic.RateLimitError, "rate_limit_error"),
+        (DoorRefusal(404, "unknown_route", "there is no model x"), anthropic.NotFoundError, "not_found_error"),
+        (DoorRefusal(400, "context_overflow", "too long"), anthropic.BadRequestError, "invalid_request_error"),
+        (DoorRefusal(502, "provider_error", "the provider failed"), anthropic.InternalServerError, "api_error"),
+        (DoorRefusal(429, "rate_limited", "the provider is busy"), anthropic.RateLimitError, "rate_limit_error"),
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
@@ -169,7 +169,7 @@ async def test_a_refusal_is_raised_once_and_not_repeated(refusal, kind, name, st
 
 
 async def test_a_stream_that_breaks_raises_after_its_text():
-    refusal = Refusal(403, "halted", "the task was halted by ada")
+    refusal = DoorRefusal(403, "halted", "the task was halted by ada")
     async with served(Reply(("hal",), refused=refusal)) as door, client(door) as sdk:
         pieces = []
         with pytest.raises(anthropic.APIStatusError, match="halted by ada"):

@@ -9,7 +9,7 @@ import pytest
 
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.http import answers
-from bulkhead_services.doors.port import Asked
+from bulkhead_services.doors.port import ParsedModelCall
 from tests.integration.doors.desk import KEY, TASK, Reply, ScriptedCall, ScriptedDesk, served, text
 
 AUTH = {"Authorization": f"Bearer {KEY}"}
@@ -233,7 +233,7 @@ async def test_calls_under_way_are_bounded_per_person():
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_calls")
             assert answer.headers["x-should-retry"] == "true" and answer.headers["retry-after"] == "1"
         # The first one went away: its place is free again.
-        await until(lambda: not door.http.pool().wanted)
+        await until(lambda: not door.http.call_pool().wanted)
         assert door.desk.calls[0].closed and door.desk.calls[0].taken < 100
 
 
@@ -243,17 +243,17 @@ async def test_a_client_that_went_away_holds_no_place():
         await raw_request(writer, MESSAGES, ASK | {"max_tokens": 5})
         await until(lambda: door.desk.calls and door.desk.calls[0].awaited)
         writer.transport.abort()
-        await until(lambda: not door.http.pool().wanted)
+        await until(lambda: not door.http.call_pool().wanted)
         assert door.http.bodies.held == 0 and reader is not None
 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_nothing_of_a_body_stays_in_memory_while_its_answer_is_waited_for(monkeypatch, stream):
     async def forgetful(desk, caller, asked):
-        desk.calls.append(ScriptedCall(Reply(("x",), gap_s=3), Asked("m", (), {}, None, stream), "c1"))
+        desk.calls.append(ScriptedCall(Reply(("x",), gap_s=3), ParsedModelCall("m", (), {}, None, stream), "c1"))
         return desk.calls[-1]
 
-    monkeypatch.setattr(ScriptedDesk, "ask", forgetful)
+    monkeypatch.setattr(ScriptedDesk, "begin_model_call", forgetful)
     async with served() as door:
         port, size = int(door.url.rpartition(":")[2]), 3_000_000
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -284,7 +284,7 @@ async def test_a_stream_that_is_never_read_holds_little():
         await raw_request(writer, CHAT, ASK | {"stream": True})
         await until(lambda: door.desk.calls and door.desk.calls[0].closed)
         # The sockets of the kernel hold a few megabytes at both ends.
-        assert door.desk.calls[0].taken < 400 and not door.http.pool().wanted
+        assert door.desk.calls[0].taken < 400 and not door.http.call_pool().wanted
         writer.transport.abort()
 
 
@@ -299,6 +299,6 @@ async def test_an_answer_that_is_not_all_it_could_be_says_so():
 
 async def test_an_error_of_the_doors_themselves_is_an_error_of_the_api(monkeypatch):
     async with served(text("x")) as door, http(door) as client:
-        monkeypatch.setattr(door.desk, "models", lambda: 1 / 0)
+        monkeypatch.setattr(door.desk, "list_models", lambda: 1 / 0)
         answer = await client.get("/openai/v1/models")
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")

@@ -14,7 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from bulkhead.client import Mesh
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.delegation import StepAnswer, StepAnswerRequested, StepBeatRequested, StepTakeRequested
 from bulkhead_contracts.envelope import Envelope
@@ -105,7 +105,7 @@ async def submit(here: Whole, *roles: str, tools: tuple[str, ...] = ()) -> str:
 
 async def restart(here: Whole) -> None:
     """Doors are killed and begin anew."""
-    here.mesh.kill("doors")
+    here.mesh.kill_replica("doors")
     await here.mesh.start("doors")
     await until(lambda: here.doors.port)
 
@@ -335,7 +335,7 @@ async def test_over_the_bus_a_key_is_good_for_its_own_identity_alone(tmp_path):
 
         async def asks(sender: str, body: Body, tenant: str = TENANT) -> Any:
             head = Envelope(id="0" * 32, type=body.ce_type(), source=sender, time_unix_ms=1)
-            return await table[type(body)](Received(head, body, tenant, sender, sender, 0, 1))
+            return await table[type(body)](ReceivedMessage(head, body, tenant, sender, sender, 0, 1))
 
         for sender, tenant in (("wrk_other", TENANT), ("wrk_demo", "acme")):
             beaten = await asks(sender, StepBeatRequested(key=step["key"]), tenant)

@@ -7,12 +7,12 @@ import httpx
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.memory.streams import DurableConfig
-from bulkhead_cli.target import Target
+from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import doors
-from bulkhead_cli.tasks.answer import footer
+from bulkhead_cli.tasks.answer import render_footer
 from bulkhead_cli.tasks.doors import show_doors
 from bulkhead_contracts import subjects
-from bulkhead_services.gateway.settings import SubscriberPolicy
+from bulkhead_services.gateway.settings import SubscriberSettings
 from tests.eventually import until
 from tests.integration.doors import test_delegated_steps as delegated
 from tests.integration.doors.test_whole_mesh import hangs
@@ -22,7 +22,7 @@ from tests.unit.services.model_gateway.scripted_provider import says
 
 async def test_the_runs_of_agents_outside_and_what_they_spend(tmp_path, capsys):
     async with whole_mesh(tmp_path, says("one")) as here:
-        target = Target(here.gateway_url, OPERATOR_KEY)
+        target = GatewayTarget(here.gateway_url, OPERATOR_KEY)
         await show_doors(target, 20, as_json=False)
         assert "no agent has come yet" in capsys.readouterr().out
         client = here.client()
@@ -39,7 +39,7 @@ async def test_the_runs_of_agents_outside_and_what_they_spend(tmp_path, capsys):
         shown = capsys.readouterr().out
         assert task in shown and "[red]hello" in shown and " 120 " in shown
         assert f"connected: {PERSON} 1 open run" in shown
-        await show_doors(Target(here.gateway_url, KEY), 20, as_json=False)
+        await show_doors(GatewayTarget(here.gateway_url, KEY), 20, as_json=False)
         shown = capsys.readouterr().out
         assert task in shown and "shown to operators" in shown
 
@@ -50,7 +50,7 @@ async def test_more_runs_than_one_answer_about_spending_holds_are_all_shown_with
         client, asked = here.client(), {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
         for number in range(5):
             await client.chat.completions.create(**asked, extra_headers={"X-Bulkhead-Run": f"run-{number}"})
-        await show_doors(Target(here.gateway_url, OPERATOR_KEY), 5, as_json=True)
+        await show_doors(GatewayTarget(here.gateway_url, OPERATOR_KEY), 5, as_json=True)
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [run["spent"] and run["spent"]["input_tokens"] for run in runs] == [100] * 5
 
@@ -66,7 +66,7 @@ async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_p
             document = (await http.get(url)).json()
             now = document["spending"]
             assert (now["model_calls"], now["tokens"]) == (1, 120) and now["held_tokens"] > 50
-            assert now["cost_usd_micros"] > 0 and " reserved · 120 tokens, " in footer(document)
+            assert now["cost_usd_micros"] > 0 and " reserved · 120 tokens, " in render_footer(document)
             await stream.close()
             task = raw.headers["x-bulkhead-task"]
             await client.delete(f"http://127.0.0.1:{here.doors.port}/v1/runs/{task}", cast_to=object)
@@ -80,17 +80,17 @@ async def test_a_run_that_goes_on_is_shown_with_what_is_spent_and_reserved(tmp_p
 
 async def test_subscribers_of_the_own_tenant_are_shown_with_what_waits_for_them(tmp_path, capsys):
     rows = {
-        "sub_crm": SubscriberPolicy(tenant=TENANT, events=("task.ended",)),
-        "sub_new": SubscriberPolicy(tenant=TENANT, events=("task.ended",)),
-        "sub_acme": SubscriberPolicy(tenant="acme", events=("task.ended",)),
+        "sub_crm": SubscriberSettings(tenant=TENANT, events=("task.ended",)),
+        "sub_new": SubscriberSettings(tenant=TENANT, events=("task.ended",)),
+        "sub_acme": SubscriberSettings(tenant="acme", events=("task.ended",)),
     }
     async with whole_mesh(tmp_path, says("one"), subscribers=rows) as here:
         for name in ("sub_crm", "sub_acme"):
             here.mesh.broker.add_durable(DurableConfig(subjects.EVENTS_STREAM, name, ack_wait_ms=60_000))
         for number in range(3):
-            here.mesh.broker.store(subjects.event(TENANT, "task.ended", f"t{number}"), {}, b"{}")
-        target, bus = Target(here.gateway_url, OPERATOR_KEY), MemoryBus(here.mesh.broker, "sub_crm")
-        consumer = await bus.consumer(subjects.EVENTS_STREAM, "sub_crm")
+            here.mesh.broker.store(subjects.event_subject(TENANT, "task.ended", f"t{number}"), {}, b"{}")
+        target, bus = GatewayTarget(here.gateway_url, OPERATOR_KEY), MemoryBus(here.mesh.broker, "sub_crm")
+        consumer = await bus.open_consumer(subjects.EVENTS_STREAM, "sub_crm")
         first, _ = await consumer.fetch(2, 1.0)
         await first.ack()
         await show_doors(target, 20, as_json=True)
@@ -101,7 +101,7 @@ async def test_subscribers_of_the_own_tenant_are_shown_with_what_waits_for_them(
         await show_doors(target, 20, as_json=False)
         shown = capsys.readouterr().out
         assert "sub_crm" in shown and "run the provisioner" in shown and "sub_acme" not in shown
-        await show_doors(Target(here.gateway_url, KEY), 20, as_json=False)
+        await show_doors(GatewayTarget(here.gateway_url, KEY), 20, as_json=False)
         assert "subscribers are shown to operators" in capsys.readouterr().out
 
 
@@ -109,7 +109,7 @@ async def test_who_has_a_delegated_step_is_told_to_its_tenant_and_to_no_step(tmp
     async with delegated.mesh(tmp_path, says("60.00")) as (here, mine):
         await delegated.submit(here, "refunds")
         step, url = await mine.take(holder="[b]host-7"), f"http://127.0.0.1:{here.doors.port}"
-        target = Target(here.gateway_url, KEY)
+        target = GatewayTarget(here.gateway_url, KEY)
         await show_doors(target, 20, url, as_json=False)
         shown = capsys.readouterr().out
         assert step["task"] in shown and "[b]host-7" in shown and "refunds" in shown

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, Reply, calls, served, text
 
-REFUSED = Reply(refused=Refusal(403, "refused_by_budget", "the run has spent its ceiling of $2.00"))
+REFUSED = Reply(refused=DoorRefusal(403, "refused_by_budget", "the run has spent its ceiling of $2.00"))
 
 
 def weather(city: str) -> str:

@@ -56,7 +56,7 @@ async def test_a_budget_that_is_killed_between_comes_to_the_same_verdict(tmp_pat
         nonlocal turns
         turns += 1
         if turns == 3:
-            here.mesh.kill("budget")
+            here.mesh.kill_replica("budget")
             await here.mesh.start("budget", "1")
         await same(x)
 

@@ -9,8 +9,8 @@ from mcp import Client, MCPError, StdioServerParameters
 
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh_backend import TENANTS
-from bulkhead.tools.export import declarations
-from bulkhead.tools.export import text as declarations_text
+from bulkhead.tools.export import find_declarations
+from bulkhead.tools.export import render_tools_file as declarations_text
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
@@ -316,7 +316,7 @@ async def test_a_reading_tools_output_schema_is_declared_and_its_result_fits(tmp
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "__init__.py").write_text(REPORTS)
-    (tmp_path / "reports" / "tools.yaml").write_text(declarations_text("reports", declarations("reports")))
+    (tmp_path / "reports" / "tools.yaml").write_text(declarations_text("reports", find_declarations("reports")))
     async with mcp_mesh(tmp_path, packs=("reports",)) as here, here.client() as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert tools["look"].output_schema["properties"]["degrees"] == {"type": "integer"}

@@ -7,7 +7,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.integration.doors.desk import KEY, READER, TASK, Reply, calls, served, text
 
 TOOL = {
@@ -19,7 +19,7 @@ TOOL = {
     },
 }
 ASK = [{"role": "user", "content": "hi"}]
-BUDGET = Refusal(403, "refused_by_budget", "the run has spent its ceiling of $2.00", "name another run")
+BUDGET = DoorRefusal(403, "refused_by_budget", "the run has spent its ceiling of $2.00", "name another run")
 
 
 class City(BaseModel):
@@ -255,11 +255,11 @@ async def test_an_answer_that_was_cut_is_incomplete():
     "refusal, kind",
     [
         (BUDGET, openai.PermissionDeniedError),
-        (Refusal(403, "halted", "the task is halted"), openai.PermissionDeniedError),
-        (Refusal(404, "unknown_route", "there is no model x", "the models are small"), openai.NotFoundError),
-        (Refusal(400, "unsupported_parameter", "seed is not taken", field="seed"), openai.BadRequestError),
-        (Refusal(502, "provider_error", "the provider failed"), openai.InternalServerError),
-        (Refusal(429, "rate_limited", "the provider is busy"), openai.RateLimitError),
+        (DoorRefusal(403, "halted", "the task is halted"), openai.PermissionDeniedError),
+        (DoorRefusal(404, "unknown_route", "there is no model x", "the models are small"), openai.NotFoundError),
+        (DoorRefusal(400, "unsupported_parameter", "seed is not taken", field="seed"), openai.BadRequestError),
+        (DoorRefusal(502, "provider_error", "the provider failed"), openai.InternalServerError),
+        (DoorRefusal(429, "rate_limited", "the provider is busy"), openai.RateLimitError),
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
@@ -278,7 +278,7 @@ async def test_a_refusal_is_raised_once_and_not_repeated(refusal, kind, at_once,
 
 
 async def test_a_refusal_that_may_pass_is_repeated_as_a_repeat():
-    busy = Refusal(503, "busy", "no place is free", retry=True, retry_after_s=0.1)
+    busy = DoorRefusal(503, "busy", "no place is free", retry=True, retry_after_s=0.1)
     async with served(Reply(refused=busy, at_once=True), text("hello")) as door, client(door) as sdk:
         found = await sdk.chat.completions.create(model="large", messages=ASK)
         assert found.choices[0].message.content == "hello"

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from bulkhead.client import Mesh
-from bulkhead.runtime.halts.operator import Wish, switch
+from bulkhead.runtime.halts.operator import HaltRequest, switch_halt
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
@@ -35,8 +35,8 @@ def hangs(*words):
 
 async def halt(here, task: str, *, active: bool = True) -> None:
     context = here.mesh.context("budget")
-    wish = Wish("task", TENANT, task, active, "look at it first", "ann", context.clock())
-    await switch(context.bus, context.publisher, wish)
+    wish = HaltRequest("task", TENANT, task, active, "look at it first", "ann", context.clock())
+    await switch_halt(context.bus, context.publisher, wish)
 
 
 async def test_an_agents_run_is_a_task_that_ends_with_its_last_answer(tmp_path):
@@ -63,7 +63,7 @@ async def test_an_agents_run_is_a_task_that_ends_with_its_last_answer(tmp_path):
         assert [row["role"] for row in sent["messages"]] == ["user", "assistant", "tool"] and sent["tools"] == [WEATHER]
         assert here.provider.asked[0].body["temperature"] == 0.5
         end = await here.ended("succeeded")
-        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "It rains."
+        assert await here.mesh.context("gateway").blobs.get_text(TENANT, end.result.content) == "It rains."
         assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (2, 200, 40)
         assert len(await here.settled()) == 2
 
@@ -334,7 +334,7 @@ async def test_the_models_are_those_of_the_model_gateway(tmp_path):
         assert "default" in names and MODEL in names
         answer = await client.chat.completions.create(model=names[-1], messages=HELLO)
         assert answer.choices[0].message.content == "one"
-        here.mesh.kill("model_gateway")
+        here.mesh.kill_replica("model_gateway")
         assert [row.id async for row in client.models.list()] == names, "kept for a while"
     async with whole_mesh(tmp_path, says("one"), models=("large",)) as here:
         assert [row.id async for row in here.client().models.list()] == ["large"]
@@ -362,7 +362,7 @@ async def test_a_retry_after_doors_was_killed_in_mid_call_is_answered_and_paid_o
     async with whole_mesh(tmp_path, slow) as here:
         cut = asyncio.create_task(here.client(max_retries=0).chat.completions.create(model="default", messages=HELLO))
         await until(lambda: here.provider.asked)
-        here.mesh.kill("doors", "0")
+        here.mesh.kill_replica("doors", "0")
         await here.mesh.start("doors", "1")
         await until(lambda: here.doors.port)
         again = here.client(default_headers={"x-stainless-retry-count": "1"})
@@ -378,7 +378,7 @@ async def test_a_model_gateway_that_is_killed_in_mid_call_leaves_the_call_to_the
     async with whole_mesh(tmp_path, hangs(), says("one")) as here:
         waiting = asyncio.create_task(here.client().chat.completions.create(model="default", messages=HELLO))
         await until(lambda: here.provider.asked)
-        here.mesh.kill("model_gateway")
+        here.mesh.kill_replica("model_gateway")
         await here.mesh.start("model_gateway", "1")
         assert (await waiting).choices[0].message.content == "one"
         assert len(await here.bodies(ModelCallReplied, "doors")) == 1
@@ -390,7 +390,7 @@ async def test_a_part_that_is_away_is_waited_for_and_told_as_503(tmp_path, away)
         client = here.client(max_retries=0)
         if away in ("model_gateway", "budget"):
             await client.chat.completions.create(model="default", messages=HELLO)
-        here.mesh.kill(away)
+        here.mesh.kill_replica(away)
         with pytest.raises(openai.InternalServerError) as gone:
             await client.chat.completions.create(model="default", messages=HELLO)
         assert gone.value.status_code == 503 and float(gone.value.response.headers["retry-after"]) > 0

@@ -27,7 +27,7 @@ from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings as DoorsSettings
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.settings import Settings as GatewaySettings
-from bulkhead_services.gateway.settings import SubscriberPolicy
+from bulkhead_services.gateway.settings import SubscriberSettings
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
 from bulkhead_services.planner.app import LOGICS as PLANNER
@@ -60,7 +60,7 @@ class Whole:
     def gateway_url(self) -> str:
         """Where people ask."""
         component = self.mesh.running["gateway", "0"].service.component
-        assert isinstance(component, gateway.Gateway)
+        assert isinstance(component, gateway.GatewayService)
         return f"http://127.0.0.1:{component.port}"
 
     def client(self, **more: Any) -> AsyncOpenAI:
@@ -98,7 +98,7 @@ async def whole_mesh(
     policy: dict[str, Any] | None = None,
     keys_of: tuple[tuple[str, str, str, str], ...] = (),
     more: dict[str, Any] | None = None,
-    subscribers: dict[str, SubscriberPolicy] | None = None,
+    subscribers: dict[str, SubscriberSettings] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Whole]:
     """A running mesh. limits: of a task of the tenant. watch: whether budget's watcher is on. policy: of the tenant,

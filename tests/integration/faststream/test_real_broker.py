@@ -9,7 +9,7 @@ import pytest
 
 from bulkhead.faststream import Events, NotStored, Requests, told
 from bulkhead.faststream import requests as asked
-from bulkhead.faststream.broker import watch
+from bulkhead.faststream.broker import watch_connection
 from bulkhead_contracts import subjects
 from bulkhead_contracts.event import TaskEndedEvent
 from bulkhead_contracts.task import TaskRequested
@@ -93,14 +93,14 @@ async def test_a_program_ends_with_an_error_when_a_broker_that_is_back_does_not_
     events = Events(broker.url, broker.identity / "sub_demo.nkey", tenant="demo")
     await events.broker.start()
     await broker.server.stop()
-    rules = policy.load().model_copy(update={"subscribers": {}})
-    other = render.accounts(rules, keys.public_nkeys(broker.identity, rules))
+    rules = policy.load_policy().model_copy(update={"subscribers": {}})
+    other = render.render_accounts(rules, keys.public_nkeys(broker.identity, rules))
     server = NatsServer(broker.server.plan, other, os.environ)
     await server.start()
     try:
         async with asyncio.timeout(30):
             with pytest.raises(SystemExit, match="does not let sub_demo in any more"):
-                await watch(events.broker)
+                await watch_connection(events.broker)
     finally:
         await server.stop()
 

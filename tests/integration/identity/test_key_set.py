@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.identity import tls
 from bulkhead_services.identity import key_set
-from bulkhead_services.identity.key_set import KeySet, KeysUnavailable
+from bulkhead_services.identity.key_set import KeySet, KeySetUnavailable
 from bulkhead_services.identity.settings import Settings
 from tests.integration.identity.world import public
 
@@ -28,7 +28,7 @@ class Server:
         self.body: bytes | None = None
 
     async def __aenter__(self) -> "Server":
-        tls.ensure(self.folder / "tls", ["127.0.0.1"])
+        tls.ensure_certificates(self.folder / "tls", ["127.0.0.1"])
         (self.folder / "bearer").write_text("good\n")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "tls" / tls.BROKER_FILE, self.folder / "tls" / tls.BROKER_KEY_FILE)
@@ -60,41 +60,41 @@ class Server:
 async def test_it_is_fetched_by_the_ca_with_the_bearer(tmp_path):
     async with Server(tmp_path) as server:
         found = KeySet(server.settings())
-        assert (await found.key("one")).key_id == "one" and found.known == 1 and not found.trouble
-        tls.ensure(tmp_path / "other", ["127.0.0.1"])
+        assert (await found.find_key("one")).key_id == "one" and found.key_count == 1 and not found.trouble
+        tls.ensure_certificates(tmp_path / "other", ["127.0.0.1"])
         (tmp_path / "wrong").write_text("wrong")
         for change in (
             {"key_set_ca_file": tmp_path / "other" / tls.CA_FILE},
             {"key_set_bearer_file": tmp_path / "wrong"},
         ):
-            with pytest.raises(KeysUnavailable, match=r"CERTIFICATE_VERIFY_FAILED|403"):
-                await KeySet(server.settings(**change)).key("one")
+            with pytest.raises(KeySetUnavailable, match=r"CERTIFICATE_VERIFY_FAILED|403"):
+                await KeySet(server.settings(**change)).find_key("one")
 
 
 async def test_a_bearer_that_was_exchanged_is_read_again(tmp_path):
     async with Server(tmp_path) as server:
         (tmp_path / "bearer").write_text("old")
         found = KeySet(server.settings())
-        await found.read()
-        assert found.known == 0 and "403" in found.trouble
+        await found.read_keys()
+        assert found.key_count == 0 and "403" in found.trouble
         (tmp_path / "bearer").write_text("good")
-        await found.read()
-        assert found.known == 1 and not found.trouble
+        await found.read_keys()
+        assert found.key_count == 1 and not found.trouble
 
 
 async def test_unknown_keys_have_it_read_once_in_a_while_and_all_wait_for_one_answer(tmp_path, monkeypatch):
     async with Server(tmp_path) as server:
         found = KeySet(server.settings())
-        await found.read()
-        assert [await found.key(f"n-{number}") for number in range(50)] == [None] * 50 and server.asked == 1
+        await found.read_keys()
+        assert [await found.find_key(f"n-{number}") for number in range(50)] == [None] * 50 and server.asked == 1
         server.rows = [public("two", KEYS["two"])]
         monkeypatch.setattr(key_set, "AGAIN_S", 0.0)
         await asyncio.sleep(0.01)
-        first = asyncio.create_task(found.key("two"))
+        first = asyncio.create_task(found.find_key("two"))
         await asyncio.sleep(0)
         monkeypatch.setattr(key_set, "AGAIN_S", 60.0)
-        assert all(one is not None for one in await asyncio.gather(first, *(found.key("two") for _ in range(20))))
-        assert server.asked == 2 and await found.key("one") is None
+        assert all(one is not None for one in await asyncio.gather(first, *(found.find_key("two") for _ in range(20))))
+        assert server.asked == 2 and await found.find_key("one") is None
 
 
 async def test_what_cannot_be_read_leaves_the_set_before(tmp_path, monkeypatch):
@@ -102,13 +102,13 @@ async def test_what_cannot_be_read_leaves_the_set_before(tmp_path, monkeypatch):
     monkeypatch.setattr(key_set, "MAX_AGE_S", 0.0)
     async with Server(tmp_path) as server:
         found = KeySet(server.settings())
-        await found.read()
+        await found.read_keys()
         unfit = (b"{", b"[]", b'{"keys": 7}', b'{"keys": []}', b'{"keys": [7]}', b"x" * (key_set.MAX_BYTES + 1))
         for body in unfit:
             server.body = body
-            await found.read()
-            assert found.known == 1 and "the key set cannot be read" in found.trouble, body[:20]
-            assert await found.key("one") is not None
+            await found.read_keys()
+            assert found.key_count == 1 and "the key set cannot be read" in found.trouble, body[:20]
+            assert await found.find_key("one") is not None
 
 
 class Slow:
@@ -152,8 +152,8 @@ async def test_a_server_that_drips_is_given_up_in_time(monkeypatch):
     async with Slow(drips=True) as server:
         found = KeySet(server.settings)
         async with asyncio.timeout(10):
-            with pytest.raises(KeysUnavailable, match="not answered within 1 s"):
-                await found.key("one")
+            with pytest.raises(KeySetUnavailable, match="not answered within 1 s"):
+                await found.find_key("one")
 
 
 async def test_it_is_not_asked_again_while_it_is_asked(monkeypatch):
@@ -163,21 +163,21 @@ async def test_it_is_not_asked_again_while_it_is_asked(monkeypatch):
         found = KeySet(server.settings)
         waiting = []
         for number in range(10):
-            waiting.append(asyncio.create_task(found.key("one") if number % 2 else found.read()))
+            waiting.append(asyncio.create_task(found.find_key("one") if number % 2 else found.read_keys()))
             await asyncio.sleep(0.02)
         assert server.asked == 1
         server.go.set()
         await asyncio.gather(*waiting)
-        assert found.known == 1 and server.asked == 1
+        assert found.key_count == 1 and server.asked == 1
         server.rows = [public("two", KEYS["two"])]
-        assert await found.key("two") is not None and server.asked == 2
+        assert await found.find_key("two") is not None and server.asked == 2
 
 
 async def test_what_nests_without_end_is_no_key_set(tmp_path):
     path = tmp_path / "keys.json"
     path.write_text("[" * 200_000)
     found = KeySet(Settings(token_issuer="x", key_set_file=path))
-    await found.read()
+    await found.read_keys()
     assert "the key set cannot be read" in found.trouble
 
 
@@ -202,5 +202,5 @@ async def test_keys_of_another_kind_are_left_out(tmp_path, row):
     path = tmp_path / "keys.json"
     path.write_text(json.dumps({"keys": [row, public("one", KEYS["one"])]}))
     found = KeySet(Settings(token_issuer="x", key_set_file=path))
-    await found.read()
-    assert found.known == 1 and not found.trouble
+    await found.read_keys()
+    assert found.key_count == 1 and not found.trouble

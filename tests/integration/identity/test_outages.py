@@ -65,7 +65,7 @@ async def test_nobody_to_ask_at_start_is_said_and_then_found(world: World, caplo
     opening = asyncio.create_task(JetStreamBus.connect(world.url, service="worker", token_file=path, timeout_s=60))
     await world.start()
     bus = await asyncio.wait_for(opening, 30)
-    assert await bus.ready()
+    assert await bus.is_ready()
     await bus.close()
 
 
@@ -172,7 +172,7 @@ async def test_a_broker_that_does_not_encrypt_is_told_so(tmp_path):
 
 
 async def test_a_broker_that_encrypts_for_another_gets_no_answer(tmp_path):
-    keys.ensure(tmp_path / "other", keys_policy())
+    keys.ensure_keys(tmp_path / "other", keys_policy())
     _, other = keys.login_keys(tmp_path / "other")
     async with running(tmp_path, change=lambda text: re.sub(r"(\n    xkey: )\w+", rf"\g<1>{other}", text)) as world:
         assert await world.refused(world.issuer.token("worker"))
@@ -182,13 +182,13 @@ async def test_a_broker_that_encrypts_for_another_gets_no_answer(tmp_path):
 def keys_policy():
     from bulkhead_infra.identity import policy
 
-    return policy.load(kubernetes=True)
+    return policy.load_policy(kubernetes=True)
 
 
 async def test_another_issuers_answer_counts_for_nothing(tmp_path):
     """Who has the callout's nkey but not the issuer's key lets nobody in."""
     async with running(tmp_path, replicas=0) as world:
-        keys.ensure(tmp_path / "other", keys_policy())
+        keys.ensure_keys(tmp_path / "other", keys_policy())
         (world.identity / "identity.issuer").write_text((tmp_path / "other" / "identity.issuer").read_text())
         await world.start()
         assert await world.refused(world.issuer.token("worker"))

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.bus.jetstream import renewal
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import Live
+from bulkhead.bus.port import LiveMessage
 from tests.eventually import until
 from tests.integration.identity.world import World, running
 
@@ -75,12 +75,12 @@ async def test_nothing_is_lost_while_logins_are_renewed(world: World, monkeypatc
         Service(world, "budget") as budget,
     ):
 
-        async def answer(asked: Live) -> tuple[dict[str, str], bytes]:
+        async def answer(asked: LiveMessage) -> tuple[dict[str, str], bytes]:
             await asyncio.sleep(0.02)
             return {}, asked.body
 
         await budget.bus.serve("rpc.*.budget.>", "budget", answer)
-        consumer = await worker.bus.consumer("INBOX_WORKER", "worker-0")
+        consumer = await worker.bus.open_consumer("INBOX_WORKER", "worker-0")
 
         async def publish() -> None:
             while asyncio.get_running_loop().time() < ends:

@@ -26,7 +26,7 @@ from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from tests.eventually import until
 
 ISSUER, AUDIENCE, NAMESPACE = "https://kubernetes.default.svc", "bulkhead-bus", "bulkhead"
@@ -121,7 +121,7 @@ class World:
 
     async def status(self, number: int = 0) -> dict[str, Any]:
         try:
-            _, body = await get(f"http://127.0.0.1:{self.ports[number]}/readyz", 2)
+            _, body = await get_url(f"http://127.0.0.1:{self.ports[number]}/readyz", 2)
         except OSError:
             return {}
         found: dict[str, Any] = json.loads(body)
@@ -186,13 +186,13 @@ class World:
         return [json.loads(one.body) for one in found]
 
     async def connections(self) -> list[dict[str, Any]]:
-        _, body = await get(f"{self.server.plan.monitor_url}/connz?auth=true&limit=1024", 5)
+        _, body = await get_url(f"{self.server.plan.monitor_url}/connz?auth=true&limit=1024", 5)
         found: list[dict[str, Any]] = json.loads(body)["connections"]
         return found
 
 
-def write_permissions(identity: Path, rules: policy.Policy, open_lists: tuple[str, ...] = ()) -> None:
-    permissions = json.loads(render.permissions(rules))
+def write_permissions(identity: Path, rules: policy.IdentityPolicy, open_lists: tuple[str, ...] = ()) -> None:
+    permissions = json.loads(render.render_permissions(rules))
     for row in permissions["services"].values():
         row.update({name: [">"] for name in open_lists})
     (identity / "permissions.json").write_text(json.dumps(permissions))
@@ -204,11 +204,11 @@ async def running(
 ) -> AsyncIterator[World]:
     """A provisioned broker with replicas. change: edits the rendered accounts. open_lists: of the permissions of those
     that log in with tokens these name every subject."""
-    rules, identity = policy.load(kubernetes=True), folder / "identity"
-    keys.ensure(identity, rules)
+    rules, identity = policy.load_policy(kubernetes=True), folder / "identity"
+    keys.ensure_keys(identity, rules)
     write_permissions(identity, rules, open_lists)
-    logins = render.Logins(*keys.login_keys(identity))
-    accounts = change(render.accounts(rules, keys.public_nkeys(identity, rules), logins=logins))
+    logins = render.LoginKeys(*keys.login_keys(identity))
+    accounts = change(render.render_accounts(rules, keys.public_nkeys(identity, rules), logins=logins))
     plan = ServerPlan(folder / "nats", free_port(), free_port(), "process")
     server = NatsServer(plan, accounts, os.environ)
     await server.start()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bulkhead.runtime.process.health_endpoints import Health
+from bulkhead.runtime.process.health_endpoints import HealthServer
 
 
 async def serve(behaviour: str) -> int:
@@ -18,7 +18,7 @@ async def serve(behaviour: str) -> int:
         ready = behaviour != "never_ready" or released.exists()
         return {"ready": ready, "why": "the stand-in is told not to be"}
 
-    health = Health(status)
+    health = HealthServer(status)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set if behaviour != "deaf" else lambda: None)

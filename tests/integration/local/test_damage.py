@@ -32,7 +32,7 @@ async def test_a_file_where_a_folder_belongs_is_named(tmp_path, name):
 async def say(mesh: LocalMesh, count: int, task: str = "t") -> None:
     bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
     for number in range(count):
-        await bus.publish(subjects.mesh("planner", "worker", "demo", task), b"{}", {}, f"{task}-{number}")
+        await bus.publish(subjects.mesh_subject("planner", "worker", "demo", task), b"{}", {}, f"{task}-{number}")
     await bus.close()
 
 
@@ -59,7 +59,7 @@ async def test_a_stream_that_cannot_be_read_is_named_with_its_folder(tmp_path, m
         await small(tmp_path).__aenter__()
     said = str(refused.value)
     assert f"cannot read its stream {stream}" in said and str(folder) in said and "backup" in said and says in said
-    monkeypatch.undo()
+    monkeypatch.undo_all()
     shutil.move(folder, tmp_path / "aside")
     async with small(tmp_path) as mesh:
         assert {row.state for row in mesh.rows()} == {"ready"}

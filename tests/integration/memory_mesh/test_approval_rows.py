@@ -7,26 +7,26 @@ from rich.console import Console
 
 from bulkhead.client import Mesh, Task
 from bulkhead.journal import history, timeline
-from bulkhead.journal.why.reasons import explain
+from bulkhead.journal.why.reasons import explain_task
 from bulkhead_cli.tasks import answer, follow
 from tests.integration.memory_mesh.test_approvals import waiting, writing
 from tests.replay.scenes import paused
 from tests.replay.stage import TENANT, Stage
 
 
-async def entries(on: Stage, task: Task) -> list[history.Entry]:
-    return history.entries(await on.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.{task.id}"))
+async def entries(on: Stage, task: Task) -> list[history.JournalEntry]:
+    return history.build_entries(await on.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.{task.id}"))
 
 
-def shown(task: Task, found: list[history.Entry]) -> str:
+def shown(task: Task, found: list[history.JournalEntry]) -> str:
     console = Console(file=io.StringIO(), width=400)
-    console.print(timeline.tree(task.id, found))
+    console.print(timeline.build_tree(task.id, found))
     return str(console.file.getvalue())
 
 
 async def watched(mesh: Mesh, task: Task) -> list[str]:
-    progress = follow.Progress()
-    return [line.plain async for event in mesh.task(task.id).events() for line in progress.lines(event)]
+    progress = follow.TaskProgress()
+    return [line.plain async for event in mesh.task(task.id).events() for line in progress.render_event(event)]
 
 
 async def test_a_denied_call_is_told_as_a_question_and_its_answer(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ async def test_a_denied_call_is_told_as_a_question_and_its_answer(tmp_path: Path
         seen = "\n".join(await watched(ann, task))
         assert f"waiting for a person: counter_increment, bulkhead approvals show {short} (high risk: writes" in seen
         assert "bob (approver) denied counter_increment after" in seen and "held back" not in seen
-        for reader in (seen, "\n".join(answer.warnings(document)), shown(task, found)):
+        for reader in (seen, "\n".join(answer.answer_warnings(document)), shown(task, found)):
             assert "failed" not in reader
-        why = "\n".join(f"{reason.what} {reason.todo}" for reason in explain(found, task.id, 2**50))
+        why = "\n".join(f"{reason.what} {reason.todo}" for reason in explain_task(found, task.id, 2**50))
         assert "step a continued without counter_increment: bob denied counter_increment: not this vendor" in why
         assert "`bulkhead approvals --state all" in why and "continued: denied by bob: not this vendor" in why
 

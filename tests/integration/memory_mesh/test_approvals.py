@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Mesh, Refused, Task
-from bulkhead.policy.ruling import Finding, Proposal, Ruling
-from bulkhead_cli.approvals.commands import _uncertain
+from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
+from bulkhead_cli.approvals.commands import _find_uncertain_writes
 from bulkhead_contracts import catalog
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalGrant, ApprovalRequested
 from bulkhead_contracts.tool import ToolCallReplied
@@ -22,12 +22,12 @@ from tests.unit.services.model_gateway.scripted_provider import says
 POLICY = "c" * 64
 
 
-def asks(proposal: Proposal) -> Ruling:
+def asks(proposal: CallProposal) -> CallRuling:
     """Writes are asked about."""
     if proposal.tool.effect == "read":
-        return Ruling("permit", "reads", POLICY)
-    found = Finding("/name", str(proposal.arguments["name"]), ("model",), "it stands nowhere in the task")
-    return Ruling("ask", "writes-ask", POLICY, "high", reasons=("writes are asked about",), findings=(found,))
+        return CallRuling("permit", "reads", POLICY)
+    found = TaintFinding("/name", str(proposal.arguments["name"]), ("model",), "it stands nowhere in the task")
+    return CallRuling("ask", "writes-ask", POLICY, "high", reasons=("writes are asked about",), findings=(found,))
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def waiting(mesh: Mesh) -> dict[str, Any]:
 
 async def replies(on: Stage, task: Task) -> list[ToolCallReplied]:
     stored = await on.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.{task.id}")
-    found = [catalog.decode(one.ce_type, one.body) for one in stored]
+    found = [catalog.decode_body(one.ce_type, one.body) for one in stored]
     return [one for one in found if isinstance(one, ToolCallReplied)]
 
 
@@ -201,11 +201,11 @@ async def test_who_may_not_decide_does_not(tmp_path: Path) -> None:
 
 async def test_writes_of_which_nobody_knows_are_listed_beside_the_calls_that_wait(tmp_path: Path) -> None:
     async with stage(tmp_path) as on, on.client() as ann, on.client(APPROVER) as bob:
-        assert await _uncertain(bob, "") == []
+        assert await _find_uncertain_writes(bob, "") == []
         task = await uncertain_write(on)
-        [row] = await _uncertain(bob, "")
+        [row] = await _find_uncertain_writes(bob, "")
         assert row["task_id"] == task and row["tool"] == "counter_increment_unkeyed" and row["outcome"] == "uncertain"
-        assert [row] == await _uncertain(ann, task)
+        assert [row] == await _find_uncertain_writes(ann, task)
 
 
 async def forge(on: Stage, task: Task, approval_id: str, digest: str) -> None:
@@ -222,9 +222,9 @@ async def forge(on: Stage, task: Task, approval_id: str, digest: str) -> None:
         via="api_key",
         decided_unix_ms=gateway.clock(),
     )
-    foreign = own.approval(word.model_copy(update={"task": "another"}))
-    other = own.approval(word.model_copy(update={"arguments_sha256": "0" * 64}))
-    for number, token in enumerate((gateway.signer.approval(word), foreign, other)):
+    foreign = own.sign_approval(word.model_copy(update={"task": "another"}))
+    other = own.sign_approval(word.model_copy(update={"arguments_sha256": "0" * 64}))
+    for number, token in enumerate((gateway.signer.sign_approval(word), foreign, other)):
         body = ApprovalDecided(approval_id=approval_id, token=token)
         await gateway.publisher.send("tool_executor", body, tenant=TENANT, task=task.id, index=f"forged/{number}")
 

@@ -57,10 +57,12 @@ async def test_what_is_right_but_for_its_form_is_a_plain_success(tmp_path, plan,
         await submit(mesh, "Say that it is so.")
         end = await ended(mesh)
         assert (end.status, end.result.standing) == ("succeeded", "ok"), (end.failure, end.result)
-        assert await mesh.context("gateway").blobs.text("demo", end.result.content) == SAID
+        assert await mesh.context("gateway").blobs.get_text("demo", end.result.content) == SAID
         assert character.asked == ["plan", "text", "verdict"]
-        reply = await mesh.until(subjects.mesh("model_gateway", "planner", "demo", "t1"), ModelCallReplied)
-        assert reply.changes and await mesh.context("planner").blobs.text("demo", reply.raw) == plan
+        reply = await mesh.wait_for_fact(
+            subjects.mesh_subject("model_gateway", "planner", "demo", "t1"), ModelCallReplied
+        )
+        assert reply.changes and await mesh.context("planner").blobs.get_text("demo", reply.raw) == plan
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.halts.operator import HALTS, OPERATOR, Wish, standing, switch
+from bulkhead.runtime.halts.operator import HALTS, OPERATOR, HaltRequest, standing_halts, switch_halt
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import CallDeferred, HaltReplied, HaltRequested, Switched
@@ -46,15 +46,15 @@ async def submit(mesh: MemoryMesh) -> None:
 
 
 async def told(mesh: MemoryMesh, kind: type, stream: str = "INBOX_WORKER") -> list:
-    found = [catalog.decode(one.ce_type, one.body) for one in await mesh.messages(stream, "mesh.>")]
+    found = [catalog.decode_body(one.ce_type, one.body) for one in await mesh.messages(stream, "mesh.>")]
     return [one for one in found if isinstance(one, kind)]
 
 
 async def press(mesh: MemoryMesh, scope: str, name: str, *, active: bool, by: str = f"{OPERATOR}ada") -> object:
     context = mesh.context("budget")
     tenant = "demo" if scope == "task" else ""
-    wish = Wish(scope, tenant, name, active, "look at it first", by, context.clock())  # type: ignore[arg-type]
-    return await switch(context.bus, context.publisher, wish)
+    wish = HaltRequest(scope, tenant, name, active, "look at it first", by, context.clock())  # type: ignore[arg-type]
+    return await switch_halt(context.bus, context.publisher, wish)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,9 @@ async def test_work_waits_and_goes_on_where_it_stood(tmp_path: Path, scope: str,
     async with mesh_in(tmp_path) as mesh:
         await press(mesh, scope, name, active=True)
         await submit(mesh)
-        put_off = await mesh.until(
-            subjects.mesh("tool_executor" if scope == "tool" else "model_gateway", "worker", "demo", "t1"), CallDeferred
+        put_off = await mesh.wait_for_fact(
+            subjects.mesh_subject("tool_executor" if scope == "tool" else "model_gateway", "worker", "demo", "t1"),
+            CallDeferred,
         )
         assert put_off.paused and "look at it first" in put_off.reason and "ada" in put_off.reason
         assert "`bulkhead resume --" in put_off.reason, "the whole command"
@@ -81,7 +82,7 @@ async def test_work_waits_and_goes_on_where_it_stood(tmp_path: Path, scope: str,
             (scope, True, f"{OPERATOR}ada"),
             (scope, False, f"{OPERATOR}ada"),
         ]
-        assert await standing(mesh.context("budget").bus) == []
+        assert await standing_halts(mesh.context("budget").bus) == []
 
 
 async def ask(
@@ -101,8 +102,8 @@ async def test_people_halt_what_is_their_tenants_and_release_no_more_than_that(t
         done = await ask(mesh, "tool", "calculate")
         assert done.halt is not None and (done.halt.tenant, done.halt.by) == ("demo", "demo/ann")
         bus = mesh.context("gateway").bus
-        assert [one.name for one in await standing(bus, "demo")] == ["calculate"]
-        assert await standing(bus, "other") == []
+        assert [one.name for one in await standing_halts(bus, "demo")] == ["calculate"]
+        assert await standing_halts(bus, "other") == []
         for refused in (
             await ask(mesh, "tenant", "other"),
             await ask(mesh, "tool", "calculate", role="submitter"),
@@ -114,7 +115,7 @@ async def test_people_halt_what_is_their_tenants_and_release_no_more_than_that(t
         assert refused.failure is not None and refused.failure.code == "not_yours"
         lifted = await ask(mesh, "tool", "calculate", active=False)
         assert lifted.halt is not None and not lifted.halt.active
-        assert [one.scope for one in await standing(bus, "demo")] == ["tenant"]
+        assert [one.scope for one in await standing_halts(bus, "demo")] == ["tenant"]
 
 
 async def test_two_who_halt_at_once_leave_one_halt_and_each_an_answer(tmp_path: Path) -> None:
@@ -122,6 +123,6 @@ async def test_two_who_halt_at_once_leave_one_halt_and_each_an_answer(tmp_path: 
         found = await asyncio.gather(
             *(press(mesh, "tool", "calculate", active=True, by=f"{OPERATOR}p{number}") for number in range(6))
         )
-        (stands,) = await standing(mesh.context("gateway").bus)
+        (stands,) = await standing_halts(mesh.context("gateway").bus)
         assert set(found) == {stands}
         assert len(await told(mesh, Switched, "INBOX_JOURNAL")) == 1

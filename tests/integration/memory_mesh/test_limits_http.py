@@ -11,7 +11,7 @@ from bulkhead.client import Mesh, Refused
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.limits import spending
-from bulkhead_cli.target import Target
+from bulkhead_cli.target import GatewayTarget
 from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
@@ -29,11 +29,11 @@ class Door:
     def __init__(self, mesh: MemoryMesh, port: int) -> None:
         self.mesh, self._url = mesh, f"http://127.0.0.1:{port}"
 
-    def target(self, role: str = "operator") -> Target:
-        return Target(self._url, KEYS[role])
+    def target(self, role: str = "operator") -> GatewayTarget:
+        return GatewayTarget(self._url, KEYS[role])
 
     def client(self, role: str = "operator") -> Mesh:
-        return self.target(role).mesh()
+        return self.target(role).mesh_client()
 
     async def ask(self, rid: str, feature: str) -> ReserveReplied:
         """As a doer does, for a task that was submitted under a feature."""
@@ -47,7 +47,12 @@ class Door:
             worst_case=Amount(tokens=10, cost_usd_micros=10, model_calls=1),
         )
         answer = await self.mesh.context("model_gateway").publisher.request(
-            "budget", body, tenant="acme", task="t1", index=rid, grant=self.mesh.context("signer").signer.grant(grant)
+            "budget",
+            body,
+            tenant="acme",
+            task="t1",
+            index=rid,
+            grant=self.mesh.context("signer").signer.sign_grant(grant),
         )
         assert isinstance(answer, ReserveReplied)
         return answer
@@ -60,9 +65,9 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         for role, key in KEYS.items()
     ]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": rows}))
-    made: dict[str, gateway.Gateway] = {}
+    made: dict[str, gateway.GatewayService] = {}
 
-    def front(context: Context) -> gateway.Gateway:
+    def front(context: Context) -> gateway.GatewayService:
         made["gateway"] = gateway.build(
             context, gateway.Settings(http_port=0, api_keys_file=tmp_path / "keys.json", data_dir=tmp_path)
         )

@@ -13,7 +13,7 @@ import httpx
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import SpendReplied, SpendRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 from tests.integration.memory_mesh.test_whole import ended, ingest, mesh_beside, offline_model, submit
 
 NUMBERS = itertools.count(1)
@@ -40,7 +40,7 @@ async def delivered(url: str) -> tuple[int, int, int]:
 
 
 async def test_every_sum_is_what_the_provider_delivered(tmp_path: Path) -> None:
-    demo = generate(1)
+    demo = generate_demo(1)
     async with offline_model() as url, mesh_beside(url, tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective, "t1")

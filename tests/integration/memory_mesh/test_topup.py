@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Refused
-from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, LimitsChanged, Reserved, Settled
 from bulkhead_contracts.control import CallResumed, Switched
@@ -20,8 +20,8 @@ from tests.replay.stage import OPERATOR, TENANT, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import says
 
 
-def told(history: History, kind: type) -> list[Any]:
-    return [catalog.decode(one.ce_type, one.body) for one in history.messages if one.ce_type == kind.ce_type()]
+def told(history: TaskHistory, kind: type) -> list[Any]:
+    return [catalog.decode_body(one.ce_type, one.body) for one in history.messages if one.ce_type == kind.ce_type()]
 
 
 async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path)
         assert {one["task"]: one["add"]["model_calls"] for one in limits["top_ups"]} == {task: 13}
         assert max(one.scopes[0].model_calls for one in told(history, Reserved)) == 13
         changes = [
-            catalog.decode(one.ce_type, one.body)
+            catalog.decode_body(one.ce_type, one.body)
             for one in await on.mesh.messages("JOURNAL")
             if one.ce_type == LimitsChanged.ce_type()
         ]

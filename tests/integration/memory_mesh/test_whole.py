@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.decider.replay import replay
+from bulkhead.runtime.decider.replay import replay_deciders
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.tools import catalog
 from bulkhead_contracts import subjects
@@ -20,8 +20,8 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
 from bulkhead_contracts.task import StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
-from bulkhead_infra.demo.corpus import Demo, generate
-from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.demo.corpus import Demo, generate_demo
+from bulkhead_infra.demo.verdict import compare_answer
 from bulkhead_services.budget import app as budget
 from bulkhead_services.checker import app as checker
 from bulkhead_services.model_gateway import app as model_gateway
@@ -34,7 +34,7 @@ from tests.replay.stage import offline_model
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 NAMES = ("search_documents", "calculate", "date_difference", "date_add")
 MEDIA = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html"}
-SPECS = tuple(one for one in catalog.specs() if one.name in NAMES)
+SPECS = tuple(one for one in catalog.tool_specs() if one.name in NAMES)
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def mesh_beside(url: str, folder: Path, **changes) -> AsyncIterator[Memory
 
 
 def grant(mesh: MemoryMesh, task: str, cost: int = 500_000) -> str:
-    return mesh.context("signer").signer.grant(
+    return mesh.context("signer").signer.sign_grant(
         TaskGrant(
             tenant="demo",
             task=task,
@@ -86,7 +86,7 @@ async def ingest(mesh: MemoryMesh, demo: Demo) -> None:
         )
         await context.publisher.send("rag", body, tenant="demo", task=name, cause=name, grant=grant(mesh, name))
     for number in range(len(demo.documents)):
-        done = await mesh.until(subjects.mesh("rag", "gateway", "demo", f"d{number}"), DocumentIngested)
+        done = await mesh.wait_for_fact(subjects.mesh_subject("rag", "gateway", "demo", f"d{number}"), DocumentIngested)
         assert done.outcome == "ingested", done
 
 
@@ -106,35 +106,35 @@ async def submit(
 
 
 async def ended(mesh: MemoryMesh, task: str = "t1") -> TaskEnded:
-    return await mesh.until(subjects.mesh("planner", "gateway", "demo", task), TaskEnded, timeout_s=60)
+    return await mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", "demo", task), TaskEnded, timeout_s=60)
 
 
 async def answer_of(mesh: MemoryMesh, end: TaskEnded) -> str:
     assert end.status == "succeeded", end.failure
-    return await mesh.context("gateway").blobs.text("demo", end.result.content)
+    return await mesh.context("gateway").blobs.get_text("demo", end.result.content)
 
 
 async def test_the_demo_is_answered_rightly_and_replays_byte_for_byte(tmp_path):
-    demo = generate(1)
+    demo = generate_demo(1)
     async with mesh_in(tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
         end = await ended(mesh)
         text = await answer_of(mesh, end)
-        verdict = compare(demo, text, {one.document for one in end.result.citations})
+        verdict = compare_answer(demo, text, {one.document for one in end.result.citations})
         assert verdict.ok, (verdict.differences, text)
         assert end.usage.model_calls > 4 and end.usage.cost_usd_micros > 0 and end.result.standing == "ok"
         journal = [one for one in await mesh.messages("JOURNAL") if one.subject.endswith(".demo.t1")]
 
         async def fetch(ref):
-            return await mesh.context("gateway").blobs.text("demo", ref)
+            return await mesh.context("gateway").blobs.get_text("demo", ref)
 
-        report = await replay(journal, DECIDERS, fetch)
+        report = await replay_deciders(journal, DECIDERS, fetch)
         assert report.divergences == [] and report.compared > 20
 
 
 async def test_the_same_seed_gives_the_same_answer_and_messages_twice(tmp_path):
-    demo, found = generate(2), []
+    demo, found = generate_demo(2), []
     for run in ("a", "b"):
         async with mesh_in(tmp_path / run) as mesh:
             await ingest(mesh, demo)
@@ -144,21 +144,21 @@ async def test_the_same_seed_gives_the_same_answer_and_messages_twice(tmp_path):
 
 
 async def test_a_replica_killed_in_the_middle_changes_nothing(tmp_path):
-    demo = generate(3)
+    demo = generate_demo(3)
     async with mesh_in(tmp_path, ack_wait_ms=300) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
         for name in ("planner", "worker", "checker", "model_gateway", "rag", "tool_executor"):
-            await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), StepStarted)
-            mesh.kill(name)
+            await mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", "demo", "t1"), StepStarted)
+            mesh.kill_replica(name)
             await mesh.start(name, "again")
         end = await ended(mesh)
-        verdict = compare(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
+        verdict = compare_answer(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
         assert verdict.ok, verdict.differences
 
 
 async def test_a_ceiling_halts_the_task_and_is_not_exceeded(tmp_path):
-    demo = generate(4)
+    demo = generate_demo(4)
     async with mesh_in(tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective, cost=3_000, deadline_ms=20_000)  # held for a top-up until then
@@ -170,21 +170,21 @@ async def test_a_ceiling_halts_the_task_and_is_not_exceeded(tmp_path):
 @pytest.mark.parametrize("seed", range(100, 120))
 @pytest.mark.nightly
 async def test_twenty_seeds_are_answered_rightly(tmp_path, seed):
-    demo = generate(seed)
+    demo = generate_demo(seed)
     async with mesh_in(tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
         end = await ended(mesh)
-        verdict = compare(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
+        verdict = compare_answer(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
         assert verdict.ok, verdict.differences
 
 
 async def test_a_cancel_cuts_what_is_in_flight(tmp_path):
-    demo = generate(5)
+    demo = generate_demo(5)
     async with mesh_in(tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
-        await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), TaskAccepted)
+        await mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", "demo", "t1"), TaskAccepted)
         await mesh.context("gateway").publisher.send(
             "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel"
         )
@@ -199,18 +199,18 @@ async def test_a_cancel_cuts_what_is_in_flight(tmp_path):
 
 
 async def test_what_a_cancelled_task_cost_is_told_whole_and_is_what_its_calls_settled(tmp_path):
-    demo = generate(6)
+    demo = generate_demo(6)
     async with mesh_in(tmp_path) as mesh:
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
-        await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), StepStarted)
+        await mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", "demo", "t1"), StepStarted)
         await mesh.context("gateway").publisher.send(
             "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel"
         )
         await ended(mesh)
         async with asyncio.timeout(30):
             while True:
-                said = await mesh.messages("INBOX_GATEWAY", subjects.mesh("budget", "gateway", "demo", "t1"))
+                said = await mesh.messages("INBOX_GATEWAY", subjects.mesh_subject("budget", "gateway", "demo", "t1"))
                 told = [TaskCharged.model_validate_json(one.body) for one in said]
                 if told and (last := max(told, key=lambda one: one.settled_calls)).held == Amount():
                     break

@@ -23,7 +23,7 @@ from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from tests.integration.identity import world as logins
 from tests.integration.identity.world import Issuer
 from tests.integration.permissions import expected
@@ -69,7 +69,7 @@ class Broker:
 
     async def contents(self) -> dict[str, tuple[int, int, int]]:
         """(messages, first, last) of every stream, by the monitoring port: no identity's rights matter there."""
-        _, body = await get(f"{self.server.plan.monitor_url}/jsz?streams=true&accounts=true", 5)
+        _, body = await get_url(f"{self.server.plan.monitor_url}/jsz?streams=true&accounts=true", 5)
         return {
             one["name"]: (one["state"]["messages"], one["state"]["first_seq"], one["state"]["last_seq"])
             for account in json.loads(body)["account_details"]
@@ -78,7 +78,7 @@ class Broker:
 
     async def responses(self, account: str = "MESH") -> int:
         """Questions that an account still remembers."""
-        _, body = await get(f"{self.server.plan.monitor_url}/accountz?acc={account}", 10)
+        _, body = await get_url(f"{self.server.plan.monitor_url}/accountz?acc={account}", 10)
         return len(json.loads(body)["account_detail"].get("responses") or {})
 
     def rss(self) -> int:
@@ -162,10 +162,10 @@ async def running(
         async with logins.running(folder, change=change, open_lists=open_lists) as world:
             yield Broker(world.server, world.identity, world.issuer)
         return
-    rules = policy.load()
-    keys.ensure(folder / "identity", rules)
+    rules = policy.load_policy()
+    keys.ensure_keys(folder / "identity", rules)
     options: dict[str, Any] = {"response_threshold": threshold} if threshold else {}
-    accounts = change(render.accounts(rules, keys.public_nkeys(folder / "identity", rules), **options))
+    accounts = change(render.render_accounts(rules, keys.public_nkeys(folder / "identity", rules), **options))
     plan = ServerPlan(folder / "nats", free_port(), free_port(), "process")
     server = NatsServer(plan, accounts, os.environ)
     await server.start()

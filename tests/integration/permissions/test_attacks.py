@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import envelope, subjects
@@ -44,7 +44,7 @@ async def clients(broker: Broker):
 
 async def _filled(clients: dict[str, Client], task: str) -> str:
     """One real message in the worker's inbox; its subject."""
-    subject = subjects.mesh("planner", "worker", "demo", task)
+    subject = subjects.mesh_subject("planner", "worker", "demo", task)
     assert "error" not in await clients["planner"].store(subject, b'{"real": true}')
     return subject
 
@@ -62,8 +62,8 @@ async def test_a_chosen_reply_subject_makes_nobody_a_deputy(broker, clients):
         "$JS.API.CONSUMER.DELETE.INBOX_PLANNER.planner-0",
         "JSMESH.API.STREAM.DELETE.INBOX_PLANNER",
         subject,
-        subjects.mesh("gateway", "planner", "demo", "deputy"),
-        subjects.mesh("pub_demo", "gateway", "demo", "deputy"),
+        subjects.mesh_subject("gateway", "planner", "demo", "deputy"),
+        subjects.mesh_subject("pub_demo", "gateway", "demo", "deputy"),
         "$KV.CONTROL.task.deputy",
         "dead.planner.3.demo.t",
         "_INBOX_planner.stolen",
@@ -74,7 +74,7 @@ async def test_a_chosen_reply_subject_makes_nobody_a_deputy(broker, clients):
         "JSMESH.API.DIRECT.GET.BLOBS": GET_ALL,
         "JSMESH.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": b'{"batch": 1, "no_wait": true}',
         "JSMESH.API.CONSUMER.INFO.INBOX_WORKER.worker-0": b"",
-        subjects.mesh("worker", "planner", "demo", "deputy"): b'{"forged": true}',
+        subjects.mesh_subject("worker", "planner", "demo", "deputy"): b'{"forged": true}',
     }
     for target in targets:
         for request, body in requests.items():
@@ -183,7 +183,7 @@ async def test_timers_fire_into_the_own_inbox_alone(broker, clients):
 
 async def test_a_guessed_message_id_occupies_nothing(broker, clients):
     """The real id is an HMAC under the sender's key: neither a stranger nor a neighbour of the same inbox has it."""
-    subject = subjects.mesh("planner", "worker", "demo", "occupied")
+    subject = subjects.mesh_subject("planner", "worker", "demo", "occupied")
     ce_id = envelope.derive_id("planner", "cause", 0)
     guesses = [ce_id, *(envelope.message_id(_message_key(broker, who), subject, ce_id) for who in ("rag", "checker"))]
     real = envelope.message_id(_message_key(broker, "planner"), subject, ce_id)
@@ -192,7 +192,7 @@ async def test_a_guessed_message_id_occupies_nothing(broker, clients):
         # A stranger cannot even use the right one: it may not speak there.
         await clients["checker"].ask(subject, b"{}", {"Nats-Msg-Id": guess})
     assert await clients["checker"].is_denied(subject)
-    neighbour = subjects.mesh("rag", "worker", "demo", "occupied")
+    neighbour = subjects.mesh_subject("rag", "worker", "demo", "occupied")
     for guess in guesses:
         assert "error" not in await clients["rag"].store(neighbour, b"{}", {"Nats-Msg-Id": guess})
     answer = await clients["planner"].store(subject, b"{}", {"Nats-Msg-Id": real})
@@ -209,10 +209,10 @@ async def test_an_outside_publisher_is_held_to_its_tenant_and_inbox(broker, clie
     publisher = clients["pub_demo"]
     before = await _kept(broker)
     refused = [
-        subjects.mesh("pub_demo", "gateway", "acme", "t"),
-        subjects.mesh("pub_other", "gateway", "demo", "t"),
-        subjects.mesh("pub_demo", "planner", "demo", "t"),
-        subjects.mesh("gateway", "gateway", "demo", "t"),
+        subjects.mesh_subject("pub_demo", "gateway", "acme", "t"),
+        subjects.mesh_subject("pub_other", "gateway", "demo", "t"),
+        subjects.mesh_subject("pub_demo", "planner", "demo", "t"),
+        subjects.mesh_subject("gateway", "gateway", "demo", "t"),
         "mesh.pub_demo.gateway.demo.demo",
         "mesh.pub_demo.gateway.3.acme.demo.t",
         "mesh.pub_demo.gateway.3.*.t",
@@ -234,7 +234,7 @@ async def test_a_foreign_partition_is_refused_by_its_reader(broker, clients, par
     subject = f"mesh.pub_demo.gateway.{partition}.demo.{task}"
     answer = await clients["pub_demo"].store(subject, b"{}")
     with pytest.raises(Unreadable, match="partition"):
-        inbound.read(Stored(subject, {}, b"{}", answer["seq"], 0), "gateway")
+        inbound.read_message(StoredMessage(subject, {}, b"{}", answer["seq"], 0), "gateway")
 
 
 async def test_a_blob_is_written_once_and_by_its_author(broker, clients):
@@ -271,7 +271,7 @@ async def test_nobody_acks_for_another(broker, clients):
 
 async def test_nobody_acks_for_another_through_the_broker(broker, clients):
     """An answer of the broker, an empty one say, would be an ack where the reply subject is an ack subject."""
-    subject = subjects.mesh("gateway", "planner", "demo", "acked")
+    subject = subjects.mesh_subject("gateway", "planner", "demo", "acked")
     assert "error" not in await clients["gateway"].store(subject)
     pull = await clients["planner"].ask("JSMESH.API.CONSUMER.MSG.NEXT.INBOX_PLANNER.planner-0", b'{"batch": 1}')
     victim = (await asyncio.wait_for(pull, 3)).reply
@@ -283,7 +283,7 @@ async def test_nobody_acks_for_another_through_the_broker(broker, clients):
         "JSMESH.API.DIRECT.GET.INBOX_WORKER": b'{"last_by_subj": "none"}',
         "JSMESH.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": b'{"batch": 1, "no_wait": true}',
         "$JS.ACK.INBOX_WORKER.worker-0.1.1.1.1.0": b"+ACK",
-        subjects.mesh("worker", "planner", "demo", "acked"): b"",
+        subjects.mesh_subject("worker", "planner", "demo", "acked"): b"",
     }
     blobs = [json.dumps({"last_by_subj": f"blob.worker.demo.ack{end}"}).encode() for end in ("TERM", "ACK", "")]
     for request, body in [*requests.items(), *(("JSMESH.API.DIRECT.GET.BLOBS", body) for body in blobs)]:
@@ -342,9 +342,9 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
 
 
 async def _pending(broker: Broker, stream: str, durable: str) -> int:
-    from bulkhead_infra.processes.http import get
+    from bulkhead_infra.processes.http import get_url
 
-    _, body = await get(f"{broker.server.plan.monitor_url}/jsz?consumers=true&accounts=true", 5)
+    _, body = await get_url(f"{broker.server.plan.monitor_url}/jsz?consumers=true&accounts=true", 5)
     [found] = [
         consumer["num_ack_pending"]
         for account in json.loads(body)["account_details"]

@@ -46,8 +46,11 @@ async def _all(client: Client) -> list[str]:
 
 async def test_it_is_told_its_tenants_events_of_its_row_and_has_them_again_from_where_it_asks(broker: Broker) -> None:
     assert "step.ended" not in ROW["events"]
-    mine = [subjects.event(ROW["tenant"], name, "t1") for name in ROW["events"]]
-    others = [subjects.event("acme", "task.ended", "t1"), subjects.event(ROW["tenant"], "step.ended", "t1")]
+    mine = [subjects.event_subject(ROW["tenant"], name, "t1") for name in ROW["events"]]
+    others = [
+        subjects.event_subject("acme", "task.ended", "t1"),
+        subjects.event_subject(ROW["tenant"], "step.ended", "t1"),
+    ]
     async with broker.client("gateway") as gateway, broker.client(SUBSCRIBER) as client:
         await _told(gateway, *others, *mine)
         assert await _all(client) == mine
@@ -58,7 +61,7 @@ async def test_it_is_told_its_tenants_events_of_its_row_and_has_them_again_from_
 
 async def test_it_widens_nothing_by_what_it_asks(broker: Broker) -> None:
     wider = {"filter_subject": "events.>", "filter_subjects": ["events.>"], "deliver_subject": "mesh.gateway.planner.x"}
-    other = subjects.event("acme", "task.ended", "t1")
+    other = subjects.event_subject("acme", "task.ended", "t1")
     async with broker.client("gateway") as gateway, broker.client(SUBSCRIBER) as client:
         await _told(gateway, other)
         before = await broker.contents()
@@ -72,7 +75,7 @@ async def test_it_widens_nothing_by_what_it_asks(broker: Broker) -> None:
             f"JSMESH.API.CONSUMER.DURABLE.CREATE.{DURABLE}",
             f"JSMESH.API.CONSUMER.MSG.NEXT.{subjects.EVENTS_STREAM}.sub_other",
             f"JSMESH.API.DIRECT.GET.{subjects.EVENTS_STREAM}",
-            subjects.event(ROW["tenant"], "task.ended", "t1"),
+            subjects.event_subject(ROW["tenant"], "task.ended", "t1"),
             f"dead.{SUBSCRIBER}.3.{ROW['tenant']}.t1",
         ]
         for subject in refused:

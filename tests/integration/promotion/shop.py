@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bulkhead_infra.docker.image_contents import ROOT
-from bulkhead_infra.docker.images import run
+from bulkhead_infra.docker.images import run_command
 from bulkhead_infra.promotion import build, keys, promote
 from bulkhead_infra.promotion.attachments import CONFIG, compact
 from bulkhead_infra.promotion.checks import TESTS_OF_IMAGES
@@ -18,7 +18,7 @@ from bulkhead_infra.promotion.release import BUILD, Base, Release, Stored, store
 from bulkhead_infra.promotion.statements import TestRun
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-REVISION = run(["git", "-C", str(ROOT), "rev-parse", "HEAD"]).stdout.strip()
+REVISION = run_command(["git", "-C", str(ROOT), "rev-parse", "HEAD"]).stdout.strip()
 ALL = ("nats", "planner", "worker")
 """Images of a whole release: few, for speed."""
 

@@ -10,7 +10,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from bulkhead_infra.docker.image_contents import ROOT, requirements
+from bulkhead_infra.docker.image_contents import ROOT, requirement_lists
 from bulkhead_infra.promotion import sbom
 from bulkhead_infra.promotion.attachments import attached_tag
 from bulkhead_infra.promotion.release import BUILD, STAGING, Base, Stored
@@ -113,7 +113,7 @@ def test_a_bill_of_materials_is_valid_and_has_every_pin(shop: Shop) -> None:
     bill = _statements(shop, stored, "worker")["https://cyclonedx.org/bom"]["predicate"]
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
     packages = {row["purl"] for row in bill["components"] if row["type"] == "library"}
-    lines = "".join(requirements("worker")).splitlines()
+    lines = "".join(requirement_lists("worker")).splitlines()
     pinned = {line.split()[0] for line in lines if "==" in line and not line.startswith(" ")}
     assert packages == {f"pkg:pypi/{one.replace('==', '@')}" for one in pinned} and len(packages) > 15
     assert sbom.bill_of_materials(stored.release, "worker", ROOT) == bill

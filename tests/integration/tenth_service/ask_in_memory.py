@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from bulkhead.testing.mesh_backend import Wishes
+from bulkhead.testing.mesh_backend import StageOptions
 from bulkhead_contracts import subjects
 from bulkhead_contracts.echo import EchoReplied, EchoRequested
 from bulkhead_infra.services import SERVICES
@@ -14,14 +14,14 @@ from tests.integration.tenth_service.granting import grant
 
 async def ask(folder: Path) -> None:
     """Print the answer, and how many services run."""
-    stage = Memory(Wishes(folder, settings={"echo_prefix": "heard: "}))
+    stage = Memory(StageOptions(folder, settings={"echo_prefix": "heard: "}))
     await stage.open()
     try:
         mesh = stage._mesh
         token = grant(mesh.context("signer"), "t1")
         body = EchoRequested(call_id="c1", text="hello")
         await mesh.context("gateway").publisher.send("echo", body, tenant="demo", task="t1", cause="t1", grant=token)
-        reply = await mesh.until(subjects.mesh("echo", "gateway", "demo", "t1"), EchoReplied)
+        reply = await mesh.until(subjects.mesh_subject("echo", "gateway", "demo", "t1"), EchoReplied)
         print(f"{len(SERVICES)} services, {len(mesh.running)} run; {reply.text}")
     finally:
         await stage.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.record import Record, told
 from tests.simulation.scenario import Wish
 
@@ -16,7 +16,7 @@ GENTLE = frozenset({"lag_source", "stale_read", "lose_live"})
 """Kinds of faults that must not keep a task from succeeding: what is late or lost then is looked up."""
 
 
-def body(stored: Stored) -> dict[str, Any]:
+def body(stored: StoredMessage) -> dict[str, Any]:
     """The message. One value for all laws, which nobody changes: most messages are read by several."""
     return _of_bytes(stored.body)
 
@@ -27,7 +27,7 @@ def _of_bytes(raw: bytes) -> dict[str, Any]:
     return message
 
 
-def type_of(stored: Stored) -> str:
+def type_of(stored: StoredMessage) -> str:
     """With its version."""
     return stored.headers.get("ce-type", "")
 
@@ -37,7 +37,7 @@ def task_of(subject: str) -> str:
     return subject.rpartition(".")[2]
 
 
-def of(record: Record, stream: str, *kinds: str) -> list[Stored]:
+def of(record: Record, stream: str, *kinds: str) -> list[StoredMessage]:
     """Messages of these types in a stream, in its order; also those that were purged since, but no strays."""
     heads = tuple(f"{kind}.v" for kind in kinds)
     if stream not in record.read:
@@ -45,14 +45,14 @@ def of(record: Record, stream: str, *kinds: str) -> list[Stored]:
     return [one for one in record.read[stream] if type_of(one).startswith(heads)]
 
 
-def is_stray(stored: Stored) -> bool:
+def is_stray(stored: StoredMessage) -> bool:
     """Whether the run itself stored this, as from a service with a bug: not to be taken."""
     return stored.headers.get("ce-id", "").startswith("poison-")
 
 
-def said(record: Record, stream: str, *kinds: str) -> dict[str, list[Stored]]:
+def said(record: Record, stream: str, *kinds: str) -> dict[str, list[StoredMessage]]:
     """The same by task, each message once (by sender and id: an inbox may hold it twice)."""
-    found: dict[str, dict[tuple[str, str], Stored]] = {}
+    found: dict[str, dict[tuple[str, str], StoredMessage]] = {}
     for one in of(record, stream, *kinds):
         key = (one.headers.get("ce-source", ""), one.headers.get("ce-id", ""))
         found.setdefault(task_of(one.subject), {}).setdefault(key, one)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bulkhead.bus.memory.broker import MemoryBroker
-from bulkhead.bus.memory.streams import matches
-from bulkhead.bus.port import Stored
+from bulkhead.bus.memory.streams import subject_matches
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from tests.simulation.mesh.chaos import Chaos
 from tests.simulation.mesh.net import Saying
@@ -33,8 +33,8 @@ class Record:
     """Who still asked when everything was to have come to its end."""
     gone: set[str] = field(default_factory=set)
     """Tasks that were purged."""
-    purged: dict[str, list[Stored]] = field(default_factory=dict)
-    halts: list[Stored] = field(default_factory=list)
+    purged: dict[str, list[StoredMessage]] = field(default_factory=dict)
+    halts: list[StoredMessage] = field(default_factory=list)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the gateway's API tells of each task at the end."""
     held: set[tuple[str, str]] = field(default_factory=set)
@@ -45,15 +45,15 @@ class Record:
     idle: bool = False
     ended_at_s: float = 0.0
     crashes: int = 0
-    read: dict[str, list[Stored]] = field(default_factory=dict)
+    read: dict[str, list[StoredMessage]] = field(default_factory=dict)
     """By stream, as the laws read it: told one by one."""
     remembered: list[tuple[str, str, Any, Any]] = field(default_factory=list)
     """What deciders' replicas remember at the end: who, which task, the state, and the state that the inbox gives."""
 
-    def stored(self, stream: str, subject: str = ">") -> list[Stored]:
+    def stored(self, stream: str, subject: str = ">") -> list[StoredMessage]:
         """Everything that ever was in a stream on a subject filter, also what was purged since."""
-        found = self.broker.stream(stream).read(subject, 0, 1_000_000)
-        if gone := [one for one in self.purged.get(stream, ()) if matches(subject, one.subject)]:
+        found = self.broker.get_stream(stream).read(subject, 0, 1_000_000)
+        if gone := [one for one in self.purged.get(stream, ()) if subject_matches(subject, one.subject)]:
             found = sorted((*gone, *found), key=lambda one: one.sequence)
         return found
 
@@ -79,7 +79,7 @@ ENDED = "mesh.task.ended.v1"
 PARTS_OF_END = {"ended_steps": PARTS["ended"]}
 
 
-def told(stored: Stored) -> Iterator[Stored]:
+def told(stored: StoredMessage) -> Iterator[StoredMessage]:
     """The message, or, of what is told at once (progress, reservations), each part as a message of its own."""
     if stored.headers.get("ce-type") == TOGETHER:
         place = stored.subject.split(".")
@@ -90,7 +90,7 @@ def told(stored: Stored) -> Iterator[Stored]:
                 "ce-id": row["id"],
                 "ce-causeid": row["cause"],
             }
-            subject = subjects.mesh(place[1], place[2], place[5], row["task"])
+            subject = subjects.mesh_subject(place[1], place[2], place[5], row["task"])
             yield replace(stored, subject=subject, headers=head, body=json.dumps(row["reserved"]).encode())
         return
     kind = stored.headers.get("ce-type")

@@ -7,7 +7,7 @@ In: a Record. Out: complaints.
 from collections.abc import Iterator
 from typing import Any
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.reading import body, said, type_of
 from tests.simulation.laws.record import Record
 
@@ -74,7 +74,7 @@ def _told(record: Record) -> dict[Attempt, list[tuple[int, set[str]]]]:
     return found
 
 
-def _digests(one: Stored) -> set[str]:
+def _digests(one: StoredMessage) -> set[str]:
     reply = body(one)
     content = [reply["content"]] if reply.get("content") else [each["content"] for each in reply.get("passages", ())]
     return {each["sha256"] for each in content}

@@ -5,7 +5,7 @@ In: a Record. Out: complaints.
 
 from collections.abc import Iterator, Sequence
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.reading import body, said, task_of, wishes
 from tests.simulation.laws.record import Record
 from tests.simulation.mesh.chaos import PAUSES
@@ -103,6 +103,6 @@ def _cancels(record: Record) -> Iterator[str]:
             yield f"{wish.name} ended as cancelled, and nobody had asked for that"
 
 
-def _before(known: Sequence[Stored], end: Stored, within_s: float) -> bool:
+def _before(known: Sequence[StoredMessage], end: StoredMessage, within_s: float) -> bool:
     """Long enough before the end that it was still to be passed on: to a planner that had the task by then."""
     return max(one.time_unix_ms for one in known) < end.time_unix_ms - int(within_s * 1000)

@@ -6,7 +6,7 @@ In: a Record. Out: complaints. All is told by what the planner's inbox caused: t
 from collections.abc import Iterator
 from typing import Any
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.reading import body, is_stray, of, said, task_of
 from tests.simulation.laws.record import Record
 
@@ -25,7 +25,7 @@ def _leases(record: Record) -> Iterator[str]:
     """For each resource: tokens grow, the one before is over when the next is granted, who asked first is first."""
     places = {one.headers.get("ce-id", ""): one.sequence for one in record.stored("INBOX_PLANNER")}
 
-    def place(one: Stored) -> int:
+    def place(one: StoredMessage) -> int:
         return places.get(one.headers.get("ce-causeid", ""), 0)
 
     granted: dict[str, dict[int, tuple[str, int]]] = {}

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from bulkhead_services.rag.chunk import chunks_of
-from bulkhead_services.rag.index import Store
+from bulkhead_services.rag.index import DocumentStore
 from bulkhead_services.rag.port import NewDocument
 from bulkhead_services.rag.structure import read_structure
 from tests.simulation.scenario import START_MS
@@ -21,9 +21,9 @@ def fill(data_dir: Path) -> None:
     folder = data_dir / "rag"
     folder.mkdir(parents=True)
     for tenant, documents in LIBRARY.items():
-        store = Store(folder / f"{tenant}.sqlite")
+        store = DocumentStore(folder / f"{tenant}.sqlite")
         for name, text in documents.items():
             digest = hashlib.sha256(text.encode()).hexdigest()
             chunks, form = tuple(chunks_of(name, digest, read_structure(text, markdown=True))), "text/markdown"
-            store.ingest(NewDocument(f"library-{name}", "default", name, digest, form, text, chunks, START_MS))
+            store.ingest_document(NewDocument(f"library-{name}", "default", name, digest, form, text, chunks, START_MS))
         store.close()

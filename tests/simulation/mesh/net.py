@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from bulkhead.bus.memory.broker import MemoryBroker, Offer, mesh_durables, mesh_streams
 from bulkhead.bus.memory.bus import MemoryBus
-from bulkhead.bus.memory.streams import Stream, StreamConfig, matches
-from bulkhead.bus.port import Stored
+from bulkhead.bus.memory.streams import Stream, StreamConfig, subject_matches
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from tests.simulation.mesh.chaos import APART, Chaos
 from tests.simulation.mesh.loop import LoopClock
@@ -64,27 +64,30 @@ class Lagging(Stream):
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__(config)
-        self._ever: list[Stored] = []
+        self._ever: list[StoredMessage] = []
 
-    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Stored:
+    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> StoredMessage:
         """See Stream."""
         stored = super().append(subject, headers, body, now_ms)
         self._ever.append(stored)
         return stored
 
-    def newest(self, subject: str, horizon: int | None = None) -> Stored | None:
+    def newest(self, subject: str, horizon: int | None = None) -> StoredMessage | None:
         """See Stream."""
         if horizon is None:
             return super().newest(subject)
         return next(
-            (one for one in reversed(self._ever) if one.sequence <= horizon and matches(subject, one.subject)), None
+            (one for one in reversed(self._ever) if one.sequence <= horizon and subject_matches(subject, one.subject)),
+            None,
         )
 
-    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
+    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[StoredMessage]:
         """See Stream."""
         if horizon is None:
             return super().read(pattern, after, limit)
-        kept = {one.subject: one for one in self._ever if one.sequence <= horizon and matches(pattern, one.subject)}
+        kept = {
+            one.subject: one for one in self._ever if one.sequence <= horizon and subject_matches(pattern, one.subject)
+        }
         return sorted((one for one in kept.values() if one.sequence > after), key=lambda one: one.sequence)[:limit]
 
 
@@ -94,7 +97,7 @@ class Net(MemoryBroker):
     def __init__(self, scenario: Scenario, chaos: Chaos, clock: LoopClock, tell: Callable[[str], None]) -> None:
         super().__init__(mesh_streams(), mesh_durables(scenario.shards, scenario.ack_wait_ms), clock=clock)
         control = subjects.CONTROL_STREAM
-        self._streams[control] = Lagging(self.stream(control).config)
+        self._streams[control] = Lagging(self.get_stream(control).config)
         self._chaos, self._tell = chaos, tell
         self._loop = asyncio.get_running_loop()
         self._own = copy_context()
@@ -103,10 +106,10 @@ class Net(MemoryBroker):
         self._last: dict[tuple[str, str], float] = {}
         self.cut_off: dict[str, float] = {}
         self._losses = 0
-        self.purged: dict[str, list[Stored]] = {}
+        self.purged: dict[str, list[StoredMessage]] = {}
         self.moments: dict[tuple[str, str], asyncio.Event] = {}
         """By task and kind of message: set when the first is stored."""
-        self.halts: list[Stored] = []
+        self.halts: list[StoredMessage] = []
         """Every control entry; the stream itself keeps the newest of each."""
 
     def deliver(self, offer: Offer) -> None:
@@ -159,7 +162,7 @@ class Net(MemoryBroker):
         """Every connection breaks."""
         self._losses += 1
         for bus in buses:
-            bus.lose()
+            bus.break_connection()
 
     def is_cut_off(self, who: str) -> bool:
         """Whether nothing reaches or leaves this replica now."""
@@ -171,7 +174,7 @@ class Net(MemoryBroker):
         lag = self._chaos.strikes("stale_read", stream)
         if lag is None:
             return None
-        found, since_ms = self.stream(stream), self.clock.now_ms() - int(lag * 2_000)
+        found, since_ms = self.get_stream(stream), self.clock.now_ms() - int(lag * 2_000)
         sequence = found.last_sequence
         while sequence and ((stored := found.get(sequence)) is None or stored.time_unix_ms > since_ms):
             sequence -= 1
@@ -179,13 +182,13 @@ class Net(MemoryBroker):
 
     def purge(self, stream: str, pattern: str, below: int | None = None) -> int:
         """Remove what a filter names below a sequence, as the provisioner may; returns how many messages that were."""
-        found = self.stream(stream)
+        found = self.get_stream(stream)
         gone = [one for one in found.read(pattern, 0, 1_000_000) if below is None or one.sequence < below]
         for one in gone:
             found.delete(one.sequence)
             for durable in self._durables.values():
                 if durable.stream is found:
-                    durable.done(one.sequence)
+                    durable.end_pending(one.sequence)
         self.purged.setdefault(stream, []).extend(gone)
         return len(gone)
 
@@ -205,19 +208,19 @@ class Net(MemoryBroker):
         for key, (cursor, number, attempts, pending) in known.items():
             durable = self._durables[key]
             for sequence in list(durable.pending):
-                durable.done(sequence)
+                durable.end_pending(sequence)
             durable.again.clear()
             durable.cursor, durable.consumer_sequence, durable.attempts = cursor, number, dict(attempts)
             for sequence in pending:
                 if durable.stream.get(sequence) is not None:
                     self.wait_for_ack(durable, sequence, durable.config.ack_wait_ms)
-            self.pump(durable)
+            self.pump_deliveries(durable)
 
     def store(self, subject: str, headers: Any, body: bytes) -> Any:
         ack = super().store(subject, headers, body)
         if not ack.duplicate:
             if ack.stream == subjects.CONTROL_STREAM:
-                self.halts.append(self.stream(ack.stream).get(ack.sequence))  # type: ignore[arg-type]
+                self.halts.append(self.get_stream(ack.stream).get(ack.sequence))  # type: ignore[arg-type]
             kind = headers.get("ce-type", "")
             if self.moments and (event := self.moments.get((subject.rpartition(".")[2], kind.rpartition(".v")[0]))):
                 event.set()

@@ -18,7 +18,7 @@ from starlette import routing
 
 from bulkhead import grants
 from bulkhead import tenant_quotas as quotas
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import catalog
 from bulkhead_services.budget.ledger import checkpoint
@@ -76,7 +76,7 @@ class _Public:
     from_public_bytes = staticmethod(functools.lru_cache(64)(Ed25519PublicKey.from_public_bytes))
 
 
-_READ: dict[tuple[int, str], tuple[Stored, inbound.Received]] = {}
+_READ: dict[tuple[int, str], tuple[StoredMessage, inbound.ReceivedMessage]] = {}
 
 
 def _by_message(read: Any) -> Any:
@@ -84,7 +84,7 @@ def _by_message(read: Any) -> Any:
     its address."""
 
     @functools.wraps(read)
-    def remembered(stored: Stored, service: str) -> inbound.Received:
+    def remembered(stored: StoredMessage, service: str) -> inbound.ReceivedMessage:
         name = (id(stored), service)
         found = _READ.get(name)
         if found is None:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from bulkhead.bus.memory.bus import MemoryBus
-from bulkhead.bus.port import BusError, Stored
-from bulkhead.runtime.context import Identity
+from bulkhead.bus.port import BusError, StoredMessage
+from bulkhead.runtime.context import ServiceIdentity
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -26,7 +26,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.problems import Problem
-from bulkhead_services.gateway.read_model.task_view import Ids
+from bulkhead_services.gateway.read_model.task_view import KeyedIds
 from tests.simulation.laws.record import Record, told
 from tests.simulation.mesh.net import Net
 from tests.simulation.scenario import Scenario, Wish
@@ -148,8 +148,8 @@ class People:
             source=wish.via,
             time_unix_ms=self._mesh.net.clock.now_ms(),
         )
-        subject = subjects.mesh(wish.via, "gateway", wish.tenant, task)
-        headers, message_id = head.headers(), envelope.message_id(wish.via.encode(), subject, head.id)
+        subject = subjects.mesh_subject(wish.via, "gateway", wish.tenant, task)
+        headers, message_id = head.to_headers(), envelope.message_id(wish.via.encode(), subject, head.id)
         while True:
             try:
                 await bus.publish(subject, said.encode(), headers, message_id)
@@ -167,7 +167,7 @@ class People:
         if parent is None:
             return None
         task, waited = task_of(parent), 0.0
-        past: list[Stored] = []
+        past: list[StoredMessage] = []
         while waited < PATIENCE_S:
             mine = subjects.task_filter("gateway", parent.tenant, task)
             past = [part for one in record.stored("INBOX_GATEWAY", mine) for part in told(one)]
@@ -185,7 +185,7 @@ class People:
     def _poison(self, tenant: str, task: str) -> None:
         """A service with a bug says something unreadable to the planner."""
         self._mesh.record.poisons += 1
-        subject = subjects.mesh("worker", "planner", tenant, task)
+        subject = subjects.mesh_subject("worker", "planner", tenant, task)
         headers = {
             "ce-id": f"poison-{task}",
             "ce-type": "mesh.step.finished.v1",
@@ -199,21 +199,21 @@ class People:
 def task_of(wish: Wish) -> str:
     """The id of a wish's task: by the gateway's rule, or as the publisher chose it."""
     if wish.via == "http":
-        return Ids(Identity("seed-of-gateway", "", {}).message_key).task(wish.tenant, "ann", wish.name)
+        return KeyedIds(ServiceIdentity("seed-of-gateway", "", {}).message_key).task_id(wish.tenant, "ann", wish.name)
     digest = hashlib.blake2b(f"{wish.via}/{wish.tenant}/{wish.name}".encode(), digest_size=16).digest()
     return f"{wish.via}-{base64.b32encode(digest).decode().lower()[:25]}"
 
 
-def _ended(past: list[Stored]) -> bool:
+def _ended(past: list[StoredMessage]) -> bool:
     return any(one.headers.get("ce-type", "").startswith("mesh.task.ended.") for one in past)
 
 
-def _plan(past: list[Stored]) -> Plan | None:
+def _plan(past: list[StoredMessage]) -> Plan | None:
     found = [one for one in past if one.headers.get("ce-type", "").startswith("mesh.plan.adopted.")]
     return Plan.model_validate(json.loads(found[-1].body)["plan"]) if found else None
 
 
-def _accepted(past: list[Stored], plan: Plan) -> set[str]:
+def _accepted(past: list[StoredMessage], plan: Plan) -> set[str]:
     bodies = [json.loads(one.body) for one in past if one.headers.get("ce-type", "").startswith("mesh.task.step_ended")]
     return {one["step_id"] for one in bodies if one["outcome"] == "accepted" and one["plan_version"] == plan.version}
 

@@ -12,8 +12,16 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from bulkhead_services.budget.ledger import memory_store, model
 from bulkhead_services.budget.ledger.memory_store import Looks
-from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
-from bulkhead_services.budget.ledger.store import Fenced, Revision
+from bulkhead_services.budget.ledger.model import (
+    Answer,
+    Balance,
+    LedgerState,
+    ReservationEntry,
+    Scope,
+    SettlementResult,
+    UnitSums,
+)
+from bulkhead_services.budget.ledger.store import Fenced, LimitsRevision
 from tests.simulation.mesh.chaos import Chaos
 
 T = TypeVar("T")
@@ -33,11 +41,11 @@ class SimulatedRedis:
     def clear(self) -> None:
         """An empty server under a new run id."""
         self.server += 1
-        self.ledger = Ledger(self.lease_ms)
+        self.ledger = LedgerState(self.lease_ms)
         self.stands = ""
         self.lock = ""
         self.lock_until_s = 0.0
-        self.written: dict[str, Ledger] = {}
+        self.written: dict[str, LedgerState] = {}
         self.leaders: dict[str, tuple[str, float]] = {}
         self.kept: dict[str, bytes] = {}
         self.looks: Looks = {}
@@ -48,7 +56,8 @@ class SimulatedRedis:
 
 
 class RedisView:
-    """bulkhead_services.budget.ledger.store.Store over a SimulatedRedis: every call may fail before or after it took
+    """bulkhead_services.budget.ledger.store.LedgerStore over a SimulatedRedis: every call may fail before or after
+    it took
     effect."""
 
     def __init__(self, redis: SimulatedRedis) -> None:
@@ -57,7 +66,7 @@ class RedisView:
         self.epoch = ""
         self._on_change: Callable[[], None] = lambda: None
 
-    def adopt(self, epoch: str) -> None:
+    def adopt_epoch(self, epoch: str) -> None:
         self.epoch = epoch
 
     def on_change(self, call: Callable[[], None]) -> None:
@@ -107,44 +116,44 @@ class RedisView:
         await asyncio.sleep(min(by_s, TIMEOUT_S) + 0.001)
         raise RedisTimeout("Timeout reading from socket")
 
-    def _standing(self) -> Ledger:
+    def _standing(self) -> LedgerState:
         if not self.epoch or self.epoch != self._redis.stands:
             raise Fenced("no ledger has been built, or it was built anew")
         return self._redis.ledger
 
     async def reserve(
-        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
     ) -> Answer:
         def act() -> Answer:
             ledger = self._standing()
-            old = memory_store.stale(self._redis.looks, revision, now_unix_ms)
+            old = memory_store.stale_limits(self._redis.looks, revision, now_unix_ms)
             return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
         return await self._call("reserve", act)
 
-    async def holds(self, key: str) -> bool:
-        return await self._call("holds", lambda: model.holds(self._standing(), key))
+    async def is_held(self, key: str) -> bool:
+        return await self._call("holds", lambda: model.is_held(self._standing(), key))
 
-    async def balance(self, scope: str) -> Balance:
+    async def read_balance(self, scope: str) -> Balance:
         return await self._call("balance", lambda: self._standing().balances.get(scope, Balance()))
 
-    async def stop(self, scope: str) -> Balance:
-        return await self._call("stop", lambda: model.stop(self._standing(), scope))
+    async def stop_scope(self, scope: str) -> Balance:
+        return await self._call("stop", lambda: model.stop_scope(self._standing(), scope))
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+    async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
         def act() -> bool:
             self._standing()
-            return memory_store.look(self._redis.looks, revision, now_unix_ms)
+            return memory_store.record_read(self._redis.looks, revision, now_unix_ms)
 
         return await self._call("look", act)
 
     async def release(self, key: str) -> None:
         await self._call("release", lambda: model.release(self._standing(), key))
 
-    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
+    async def settle(self, key: str, usage: UnitSums, estimated: bool) -> SettlementResult:
         return await self._call("settle", lambda: model.settle(self._standing(), key, usage, estimated))
 
-    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
+    async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult:
         return await self._call("restore", lambda: model.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms))
 
     async def still(self, epoch: str) -> bool:
@@ -155,11 +164,11 @@ class RedisView:
         self._server = await self._call("connect", lambda: self._redis.server)
         return f"server-{self._server}"
 
-    async def current(self, server: str) -> str:
+    async def current_epoch(self, server: str) -> str:
         stands = await self._call("current", lambda: self._redis.stands)
         return stands if stands.endswith(f" {server}") else ""
 
-    async def lock(self, token: str, lock_ms: int) -> bool:
+    async def lock_rebuild(self, token: str, lock_ms: int) -> bool:
         return await self._call("lock", lambda: self._lock(token, lock_ms))
 
     def _lock(self, token: str, lock_ms: int) -> bool:
@@ -170,18 +179,18 @@ class RedisView:
         self._redis.lock_until_s = now + lock_ms / 1000
         return True
 
-    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+    async def keep_rebuild_lock(self, token: str, lock_ms: int) -> bool:
         return await self._call("keep_lock", lambda: self._redis.lock == token and self._lock(token, lock_ms))
 
-    async def unlock(self, token: str) -> None:
+    async def unlock_rebuild(self, token: str) -> None:
         def act() -> None:
             if self._redis.lock == token:
                 self._redis.lock = ""
 
         await self._call("unlock", act)
 
-    async def write(
-        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    async def write_ledger(
+        self, token: str, ledger: LedgerState, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
     ) -> None:
         def act() -> None:
             self._redis.written[token] = ledger
@@ -189,7 +198,7 @@ class RedisView:
         await self._call("write", act)
         await on_batch()
 
-    async def switch(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str) -> bool:
         def act() -> bool:
             if self._redis.lock != token or token not in self._redis.written:
                 return False
@@ -202,10 +211,10 @@ class RedisView:
             self.epoch = f"{token} {server}"
         return done
 
-    async def bury(self) -> None:
+    async def delete_dead_ledgers(self) -> None:
         """Nothing is left over."""
 
-    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+    async def take_lead(self, role: str, holder: str, lease_ms: int) -> bool:
         def act() -> bool:
             now = asyncio.get_running_loop().time()
             other, until_s = self._redis.leaders.get(role, ("", 0.0))
@@ -216,20 +225,20 @@ class RedisView:
 
         return await self._call("lead", act)
 
-    async def resign(self, role: str, holder: str) -> None:
+    async def resign_lead(self, role: str, holder: str) -> None:
         def act() -> None:
             if self._redis.leaders.get(role, ("", 0.0))[0] == holder:
                 del self._redis.leaders[role]
 
         await self._call("resign", act)
 
-    async def keep(self, name: str, value: bytes) -> None:
+    async def put_value(self, name: str, value: bytes) -> None:
         await self._call("keep", lambda: self._redis.kept.update({name: value}))
 
-    async def kept(self, name: str) -> bytes:
+    async def get_value(self, name: str) -> bytes:
         return await self._call("kept", lambda: self._redis.kept.get(name, b""))
 
-    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+    async def dump_ledger(self) -> tuple[dict[str, ReservationEntry], dict[str, Balance]]:
         return dict(self._standing().entries), dict(self._standing().balances)
 
     async def close(self) -> None:

@@ -18,4 +18,4 @@ from bulkhead import amounts
     ],
 )
 def test_a_duration_has_the_units_of_its_size(milliseconds: int, said: str) -> None:
-    assert amounts.seconds(milliseconds) == said
+    assert amounts.format_duration(milliseconds) == said

@@ -7,7 +7,7 @@ def test_the_entry_that_was_set_or_used_least_recently_goes():
     gone: list[tuple[str, int]] = []
     kept = BoundedDict[str, int](2, lambda key, value: gone.append((key, value)))
     kept["a"], kept["b"] = 1, 2
-    assert kept.use("a") == 1 and kept.use("c") is None
+    assert kept.get_refreshed("a") == 1 and kept.get_refreshed("c") is None
     kept["c"] = 3
     assert list(kept.items()) == [("a", 1), ("c", 3)] and gone == [("b", 2)]
     kept["a"] = 4

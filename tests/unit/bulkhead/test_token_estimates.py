@@ -31,7 +31,7 @@ def test_the_estimate_is_on_the_safe_side_in_every_script(model):
     counter = TokenCounter(model)
     for name, row in SAMPLES.items():
         counted = max(row["counts"][one] for one in FAMILIES[model])
-        weight = counter.weight(row["text"].encode())
+        weight = counter.weight_of(row["text"].encode())
         assert weight >= counted * UNNATURAL.get(name, 1.0), (name, weight, counted)
 
 
@@ -41,7 +41,7 @@ def test_the_estimate_is_at_most_double_for_usual_text(model):
     most = 2.4 if "claude" in model else 2.0
     for name in USUAL:
         counted = max(SAMPLES[name]["counts"][one] for one in FAMILIES[model])
-        assert counter.weight(SAMPLES[name]["text"].encode()) <= counted * most, name
+        assert counter.weight_of(SAMPLES[name]["text"].encode()) <= counted * most, name
 
 
 @pytest.mark.parametrize(
@@ -67,37 +67,37 @@ def test_a_family_is_known_by_the_models_name(model, family):
 def test_weights_add_up():
     counter = TokenCounter()
     texts = [row["text"].encode() for row in SAMPLES.values()]
-    assert counter.weight(b"\n".join(texts)) >= sum(map(counter.weight, texts))
+    assert counter.weight_of(b"\n".join(texts)) >= sum(map(counter.weight_of, texts))
 
 
 def test_the_providers_counts_correct_the_estimate_slowly_downwards():
     counter = TokenCounter()
     before = counter.estimate(TEXT)
     for _ in range(3):
-        counter.told(TEXT, int(before * 0.6))
+        counter.learn_count(TEXT, int(before * 0.6))
     between = counter.estimate(TEXT)
     for _ in range(40):
-        counter.told(TEXT, int(before * 0.6))
+        counter.learn_count(TEXT, int(before * 0.6))
     assert before >= between > counter.estimate(TEXT) >= int(before * 0.6)
 
 
 def test_a_count_above_the_estimate_counts_at_once_and_reservations_never_forget_it():
     counter = TokenCounter()
     counted = counter.estimate(TEXT) * 2
-    counter.told(TEXT, counted)
+    counter.learn_count(TEXT, counted)
     assert counter.estimate(TEXT) >= counted
     for _ in range(60):
-        counter.told(TEXT, counted // 4)
-    assert counter.estimate(TEXT) < counted and counter.most(TEXT) >= counted
+        counter.learn_count(TEXT, counted // 4)
+    assert counter.estimate(TEXT) < counted and counter.tokens_to_reserve(TEXT) >= counted
 
 
 def test_absurd_counts_are_bounded_and_small_ones_are_no_measure():
     counter = TokenCounter()
-    weight = counter.weight(TEXT)
-    counter.told(b"hello", 300)
-    assert counter.most(TEXT) == counter.estimate(TEXT)
+    weight = counter.weight_of(TEXT)
+    counter.learn_count(b"hello", 300)
+    assert counter.tokens_to_reserve(TEXT) == counter.estimate(TEXT)
     for _ in range(60):
-        counter.told(TEXT, 1)
-    assert counter.most(TEXT) >= weight * LEAST_FACTOR
-    counter.told(TEXT, 10**9)
-    assert counter.most(TEXT) <= weight * MOST_FACTOR + 1
+        counter.learn_count(TEXT, 1)
+    assert counter.tokens_to_reserve(TEXT) >= weight * LEAST_FACTOR
+    counter.learn_count(TEXT, 10**9)
+    assert counter.tokens_to_reserve(TEXT) <= weight * MOST_FACTOR + 1

@@ -5,11 +5,11 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.validation_errors import fields_at, misfits
-from bulkhead_cli.output import Stop
-from bulkhead_cli.replay.fork import Edit, read_edit
-from bulkhead_infra.identity.policy import PolicyError, load_tenants
-from bulkhead_services.gateway.http.request_values import parsed
+from bulkhead.validation_errors import fields_at, find_misfits
+from bulkhead_cli.output import CommandError
+from bulkhead_cli.replay.fork import ForkEdit, read_edit
+from bulkhead_infra.identity.policy import IdentityPolicyError, load_tenants
+from bulkhead_services.gateway.http.request_values import parse_body
 from bulkhead_services.gateway.http.schemas import TaskSubmission
 from bulkhead_services.gateway.problems import Problem, ProblemDetails
 
@@ -19,7 +19,7 @@ STEP = {"id": "pay", "title": "Pay", "instruction": "Pay it.", "acceptance": "It
 def refused(*steps: dict, **more) -> ProblemDetails:
     body = json.dumps({"objective": "Pay", "plan": {"steps": steps}, **more}).encode()
     with pytest.raises(Problem) as found:
-        parsed(TaskSubmission, body)
+        parse_body(TaskSubmission, body)
     return found.value.body
 
 
@@ -46,20 +46,20 @@ def test_no_words_of_the_parser_get_out() -> None:
         {},
     ):
         with pytest.raises(Problem) as found:
-            parsed(TaskSubmission, json.dumps(body).encode())
+            parse_body(TaskSubmission, json.dumps(body).encode())
         assert not any(word in found.value.body.detail for word in ("Input", "Tuple", "String", "instance of", "Extra"))
 
 
 def test_an_edit_and_a_tenants_file_say_it_likewise(tmp_path) -> None:
     edit, tenants = tmp_path / "edit.json", tmp_path / "tenants.yaml"
     edit.write_text('{"instructions": "x"}')
-    with pytest.raises(Stop, match="instructions: unknown field; did you mean instruction"):
+    with pytest.raises(CommandError, match="instructions: unknown field; did you mean instruction"):
         read_edit(str(edit))
     tenants.write_text("tenants: {acme: 7}")
-    with pytest.raises(PolicyError, match=r"tenants\.acme: must be an object with the fields "):
+    with pytest.raises(IdentityPolicyError, match=r"tenants\.acme: must be an object with the fields "):
         load_tenants(tenants)
     tenants.write_text("tenants: [acme]")
-    with pytest.raises(PolicyError, match=r"tenants: must be an object$"):
+    with pytest.raises(IdentityPolicyError, match=r"tenants: must be an object$"):
         load_tenants(tenants)
 
 
@@ -67,5 +67,5 @@ def test_the_fields_of_a_place() -> None:
     assert "instruction" in fields_at(TaskSubmission, ("plan", "steps", 0))
     assert fields_at(TaskSubmission, ()) == tuple(TaskSubmission.model_fields)
     with pytest.raises(ValidationError) as found:
-        Edit.model_validate_json("[]")
-    assert misfits(found.value, Edit)[0].what.startswith("must be an object with the fields objective")
+        ForkEdit.model_validate_json("[]")
+    assert find_misfits(found.value, ForkEdit)[0].what.startswith("must be an object with the fields objective")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.xkeys import NotForUs, public_xkey, seal, seed_of, unseal
+from bulkhead.xkeys import BoxNotForUs, public_xkey, seal, seed_of, unseal
 
 OURS, THEIRS = seed_of(bytes(range(32))), seed_of(bytes(range(1, 33)))
 
@@ -19,7 +19,7 @@ def test_a_box_opens_for_its_recipient_alone():
         with pytest.raises(ValueError):
             unseal(box, seed, sender)
     for altered in (box[:-1] + bytes((box[-1] ^ 1,)), box[4:], b"xkv1", b""):
-        with pytest.raises(NotForUs):
+        with pytest.raises(BoxNotForUs):
             unseal(altered, THEIRS, public_xkey(OURS))
 
 

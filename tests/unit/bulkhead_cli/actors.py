@@ -52,7 +52,7 @@ class Actors:
         """One message to planner or rag."""
         if ce_type == TaskSubmitted.ce_type():
             submitted = TaskSubmitted.model_validate_json(body)
-            text = await Blobs(self.mesh.bus, "planner").text(tenant, submitted.objective)  # type: ignore[arg-type]
+            text = await Blobs(self.mesh.bus, "planner").get_text(tenant, submitted.objective)  # type: ignore[arg-type]
             await self.plan(text, task)
         elif ce_type == TaskCancelRequested.ce_type():
             failure = Failure(code="cancelled", message=TaskCancelRequested.model_validate_json(body).reason)
@@ -159,7 +159,7 @@ class Actors:
             update={
                 "standing": "degraded",
                 "standing_reason": "the fallback model answered",
-                "completeness": Completeness.missing(omission),
+                "completeness": Completeness.with_omissions(omission),
             }
         )
 

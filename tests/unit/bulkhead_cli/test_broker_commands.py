@@ -99,7 +99,7 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
         "ce-time": "2026-01-01T00:00:00Z",
         "content-type": "application/json",
     }
-    await bus.publish(subjects.mesh("pub_demo", "gateway", "demo", task), b'{"objective": 7}', head, "m1")
+    await bus.publish(subjects.mesh_subject("pub_demo", "gateway", "demo", task), b'{"objective": 7}', head, "m1")
     await bus.close()
     async with Mesh(local.url, local.credentials["operator"]) as http, asyncio.timeout(10):
         while (await _status(http, task)) != "rejected":
@@ -151,7 +151,7 @@ async def test_a_halt_of_a_task_that_is_over_is_told(local):
     assert over not in (first := await call(local, *words)).stdout and first.exit_code == 0, first.output
     planner = await JetStreamBus.connect(local.nats_url, service="planner", nkey_seed=local.nkey_seed("planner"))
     await planner.publish(
-        subjects.mesh("planner", "gateway", "demo", task),
+        subjects.mesh_subject("planner", "gateway", "demo", task),
         TaskEnded(status="cancelled").encode(),
         {"ce-type": TaskEnded.ce_type()},
         "the-end",

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from bulkhead.client import Unreachable
 from bulkhead_cli.main import PANELS, app
-from bulkhead_cli.tasks.answer import author
-from bulkhead_cli.tasks.follow import Lost
+from bulkhead_cli.tasks.answer import author_line
+from bulkhead_cli.tasks.follow import ConnectionLostNotice
 from bulkhead_contracts.grant import GrantReplied
 from tests.unit.bulkhead_cli.actors import Running
 from tests.unit.services.gateway.harness import AUDITOR, OPERATOR
@@ -263,7 +263,7 @@ def test_an_api_key_that_cannot_be_one_is_said(bulkhead, key):
 def test_a_limit_of_nothing_is_wrong_usage(bulkhead, amount):
     answer = bulkhead("submit", "x", "--limit-usd", amount)
     assert answer.exit_code == 2, answer.output
-    assert "with nothing no task could begin" in " ".join(answer.output.replace("│", " ").split())
+    assert "with nothing no task could begin" in " ".join(answer.output.replace("│", " ").split_round())
 
 
 def test_standard_input_that_is_no_text(bulkhead):
@@ -340,17 +340,17 @@ def test_the_author_of_the_answer_is_named():
     content = {"sha256": "a" * 64}
     label = {"kind": "model_reply", "sha256": "a" * 64, "source": "openai/offline-rules-1"}
     other = {"kind": "model_reply", "sha256": "b" * 64, "source": "openai/other-1"}
-    assert "no LLM" in author({"content": content, "provenance": [other, label]})
-    assert author({"content": {"sha256": "b" * 64}, "provenance": [label, other]}) == "answered by openai/other-1"
-    assert author({"content": {"sha256": "c" * 64}, "provenance": [label]}) == ""
+    assert "no LLM" in author_line({"content": content, "provenance": [other, label]})
+    assert author_line({"content": {"sha256": "b" * 64}, "provenance": [label, other]}) == "answered by openai/other-1"
+    assert author_line({"content": {"sha256": "c" * 64}, "provenance": [label]}) == ""
 
 
 def test_a_lost_connection_is_said_with_the_time_that_is_left(capsys):
-    lost = Lost(as_json=False)
+    lost = ConnectionLostNotice(as_json=False)
     lost(Unreachable("no answer from x"), 118.4)
     lost(Unreachable("no answer from x"), 117.0)
     assert capsys.readouterr().err == "connection lost, trying again (1:58 left): no answer from x\n"
-    Lost(as_json=True)(Unreachable("no answer"), 118.4)
+    ConnectionLostNotice(as_json=True)(Unreachable("no answer"), 118.4)
     assert json.loads(capsys.readouterr().out) == {
         "event": "connection.lost",
         "data": {"why": "no answer", "left_s": 118},
@@ -468,7 +468,7 @@ def test_each_command_has_a_help_of_one_line():
     long = {
         name: help_
         for name, command in typer.main.get_command(app).commands.items()
-        if len(help_ := command.help.split("\n\n")[0]) > 90 or not help_
+        if len(help_ := command.help.split_round("\n\n")[0]) > 90 or not help_
     }
     assert long == {}
 

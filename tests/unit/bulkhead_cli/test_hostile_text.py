@@ -17,7 +17,7 @@ from bulkhead_cli import output
 from bulkhead_cli.inspect import why
 from bulkhead_cli.main import app
 from bulkhead_cli.tasks import uncertain_writes
-from bulkhead_cli.tasks.follow import Progress
+from bulkhead_cli.tasks.follow import TaskProgress
 
 HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil\u2028\u200b \ud800 \x08\x00"
 LINE = '{"agent":"a","action":"b"%s}\n'
@@ -25,7 +25,7 @@ LINE = '{"agent":"a","action":"b"%s}\n'
 
 def test_nothing_that_is_printed_commands_the_terminal() -> None:
     text = io.StringIO()
-    screen = output.Screen(file=text, force_terminal=True, width=500)
+    screen = output.SafeConsole(file=text, force_terminal=True, width=500)
     table, tree = Table("head"), Tree(HOSTILE)
     table.add_row(HOSTILE)
     tree.add(Text(HOSTILE, style="red"))
@@ -41,7 +41,7 @@ def test_nothing_that_is_printed_commands_the_terminal() -> None:
 def test_a_title_makes_no_line_of_ours() -> None:
     plan = {"version": 1, "steps": [{"id": "s1", "title": "look\n   1.00s task succeeded", "inputs": [], "tools": []}]}
     event = TaskEvent("plan.adopted", {"time_unix_ms": 5, "plan": plan}, "1")
-    assert [line.plain for line in Progress().lines(event)] == [
+    assert [line.plain for line in TaskProgress().render_event(event)] == [
         "   0.00s plan of 1 step",
         "   0.00s   s1 look    1.00s task succeeded",
     ]
@@ -55,11 +55,13 @@ def test_a_title_makes_no_line_of_ours() -> None:
         "why": "lost\nended",
     }
     text = io.StringIO()
-    uncertain_writes.show(output.Screen(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]})
+    uncertain_writes.print_uncertain_writes(
+        output.SafeConsole(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]}
+    )
     assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
     text = io.StringIO()
     told = Reason("uncertain", "look\nended  it has succeeded", "key\nended", 1)
-    why.show(output.Screen(file=text, width=500), [told])
+    why.print_reasons(output.SafeConsole(file=text, width=500), [told])
     assert len(text.getvalue().splitlines()) == 2
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from bulkhead_contracts.types import Contract, Token
 from bulkhead_infra.render import release
-from bulkhead_infra.render.compat import breaking, changed
+from bulkhead_infra.render.compat import breaking_changes, has_changed
 from tests.paths import ROOT
 
 
@@ -91,7 +91,7 @@ def altered(path: str, value: object = None) -> dict:
 )
 def test_each_kind_of_change(path, value, says):
     new = altered(path, value)
-    found = breaking(OLD, new)
+    found = breaking_changes(OLD, new)
     if says:
         assert any(says in one for one in found), found
     else:
@@ -101,21 +101,21 @@ def test_each_kind_of_change(path, value, says):
 def test_a_new_required_property_breaks():
     new = altered("properties/extra", {"type": "string"})
     new["required"] = ["name", "extra"]
-    assert breaking(OLD, new) == ["body: new property 'extra' is required; what was written lacks it"]
+    assert breaking_changes(OLD, new) == ["body: new property 'extra' is required; what was written lacks it"]
 
 
 def test_a_value_may_move_from_const_to_a_list_of_one_and_no_further():
     listed = altered("properties/fixed/const")
     listed["properties"]["fixed"]["enum"] = ["x"]
-    assert breaking(OLD, listed) == []
+    assert breaking_changes(OLD, listed) == []
     listed["properties"]["fixed"]["enum"].append("y")
-    assert breaking(OLD, listed)
+    assert breaking_changes(OLD, listed)
 
 
 def test_prose_is_no_change_but_a_property_that_is_called_title_is():
-    assert not changed(OLD, altered("properties/text/description", "Explained."))
-    assert changed(OLD, altered("properties/title", {"type": "string"}))
-    assert changed(OLD, altered("properties/text/maxLength", 51))
+    assert not has_changed(OLD, altered("properties/text/description", "Explained."))
+    assert has_changed(OLD, altered("properties/title", {"type": "string"}))
+    assert has_changed(OLD, altered("properties/text/maxLength", 51))
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_prose_is_no_change_but_a_property_that_is_called_title_is():
     [("properties/text", None, True, "add the next one"), ("properties/extra", {"type": "string"}, False, "--release")],
 )
 def test_a_changed_release_says_what_to_do(path, value, is_breaking, says):
-    [found] = release.compare({"mesh.x.v1": OLD}, {"mesh.x.v1": altered(path, value), "mesh.x.v2": OLD})
+    [found] = release.compare_releases({"mesh.x.v1": OLD}, {"mesh.x.v1": altered(path, value), "mesh.x.v2": OLD})
     assert found.breaking is is_breaking and says in found.message and "mesh.x.v1" in found.message
 
 
 def test_what_was_released_may_not_vanish():
-    [found] = release.compare({"mesh.x.v1": OLD}, {"mesh.x.v2": OLD})
+    [found] = release.compare_releases({"mesh.x.v1": OLD}, {"mesh.x.v2": OLD})
     assert found.breaking and "mesh.x.v1 was released and is gone" in found.message and "upcast" in found.message
 
 
@@ -136,31 +136,31 @@ def test_a_release_adds_and_never_overwrites_what_broke(tmp_path, monkeypatch):
     (tmp_path / "contracts").mkdir()
     today = {"mesh.x.v1": OLD}
     monkeypatch.setattr(release, "current", lambda: today)
-    assert release.release(tmp_path) == [] and release.read(tmp_path) == today
+    assert release.record_release(tmp_path) == [] and release.read_released(tmp_path) == today
     today = {"mesh.x.v1": OLD, "mesh.x.v2": altered("properties/text")}
-    assert release.release(tmp_path) == [] and release.read(tmp_path) == today
+    assert release.record_release(tmp_path) == [] and release.read_released(tmp_path) == today
     kept = (tmp_path / release.FILE).read_text()
     today = {"mesh.x.v1": altered("properties/text"), "mesh.x.v3": OLD}
-    assert {one.name for one in release.release(tmp_path)} == {"mesh.x.v1", "mesh.x.v2"}
+    assert {one.name for one in release.record_release(tmp_path)} == {"mesh.x.v1", "mesh.x.v2"}
     assert (tmp_path / release.FILE).read_text() == kept
 
 
 def test_every_released_version_is_as_it_was_released():
-    findings = release.compare(release.read(ROOT), release.current())
+    findings = release.compare_releases(release.read_released(ROOT), release.current_schemas())
     assert not findings, "\n\n".join(finding.message for finding in findings)
 
 
 def test_every_version_of_today_is_released_and_the_file_is_as_it_is_written():
-    released = release.read(ROOT)
-    missing = sorted(set(release.current()) - set(released))
+    released = release.read_released(ROOT)
+    missing = sorted(set(release.current_schemas()) - set(released))
     assert not missing, (
         f"not released yet: {missing}; run `python -m bulkhead_infra.render --release` and commit the result"
     )
-    assert (ROOT / release.FILE).read_text() == release.text(released)
+    assert (ROOT / release.FILE).read_text() == release.render_released(released)
 
 
 def test_every_schema_of_today_is_compatible_with_itself_and_not_with_another():
-    today = release.current()
+    today = release.current_schemas()
     for schema in today.values():
-        assert breaking(schema, json.loads(json.dumps(schema))) == []
-    assert breaking(today["mesh.task.requested.v1"], today["mesh.task.requested.v2"])
+        assert breaking_changes(schema, json.loads(json.dumps(schema))) == []
+    assert breaking_changes(today["mesh.task.requested.v1"], today["mesh.task.requested.v2"])

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field, ValidationError
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.envelope import Envelope, EnvelopeError
-from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst
+from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst_standing
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskRequested
-from bulkhead_contracts.wording import words
+from bulkhead_contracts.wording import describe_error
 from bulkhead_infra.render import asyncapi, schemas
 from tests.paths import EXAMPLES, ROOT
 
@@ -25,7 +25,7 @@ TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 @given(TOKENS, TOKENS)
 @pytest.mark.slow
 def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
-    address = subjects.parse(subjects.mesh("planner", "worker", tenant, task))
+    address = subjects.parse(subjects.mesh_subject("planner", "worker", tenant, task))
     assert (address.sender, address.receiver, address.tenant, address.task) == ("planner", "worker", tenant, task)
     assert 0 <= address.partition < bounds.PARTITIONS
 
@@ -72,7 +72,7 @@ def test_an_envelope_survives_its_headers():
         traceparent="00-1-2-01",
         logic=3,
     )
-    assert envelope.parse(head.headers()) == head
+    assert envelope.parse(head.to_headers()) == head
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_an_envelope_survives_its_headers():
     ],
 )
 def test_a_broken_envelope_says_what_is_wrong(change):
-    head = Envelope(id="0" * 32, type="a.v1", source="b", time_unix_ms=0).headers()
+    head = Envelope(id="0" * 32, type="a.v1", source="b", time_unix_ms=0).to_headers()
     with pytest.raises(EnvelopeError):
         envelope.parse({**head, **change})
 
@@ -111,10 +111,13 @@ def test_ids_derive_from_emitter_cause_and_index():
 
 
 def test_version_one_is_read_as_version_two():
-    body = catalog.decode("mesh.task.requested.v1", b'{"objective": "o", "limit_usd": 0.25, "deadline_s": 60}')
+    body = catalog.decode_body("mesh.task.requested.v1", b'{"objective": "o", "limit_usd": 0.25, "deadline_s": 60}')
     assert isinstance(body, TaskRequested)
     assert (body.limits.cost_usd_micros, body.limits.deadline_ms) == (250_000, 60_000)
-    assert catalog.decode("mesh.task.requested.v1", b'{"objective": "o"}').limits == TaskRequested(objective="o").limits
+    assert (
+        catalog.decode_body("mesh.task.requested.v1", b'{"objective": "o"}').limits
+        == TaskRequested(objective="o").limits
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,12 +137,12 @@ def test_version_one_is_read_as_version_two():
 )
 def test_what_cannot_be_read_says_why_and_whether_to_wait(kind, body, code, later):
     with pytest.raises(catalog.DecodeError) as caught:
-        catalog.decode(kind, body)
+        catalog.decode_body(kind, body)
     assert (caught.value.code, caught.value.later) == (code, later)
 
 
 def test_readers_ignore_unknown_fields_and_writers_emit_none():
-    body = catalog.decode("mesh.task.requested.v2", b'{"objective": "o", "future": {"x": 1}}')
+    body = catalog.decode_body("mesh.task.requested.v2", b'{"objective": "o", "future": {"x": 1}}')
     assert b"future" not in body.encode()
 
 
@@ -159,15 +162,15 @@ def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
     }
     words = ("mesh.task.requested", "mesh.task.cancel_requested", "mesh.approval.decide_requested")
     assert said == {(word, "gateway") for word in words}
-    assert catalog.allowed("mesh.task.requested.v2", "pub_demo", "gateway")
-    assert not catalog.allowed("mesh.task.submitted.v1", "pub_demo", "planner")
+    assert catalog.is_allowed("mesh.task.requested.v2", "pub_demo", "gateway")
+    assert not catalog.is_allowed("mesh.task.submitted.v1", "pub_demo", "planner")
 
 
 def test_programs_outside_may_ask_doors_for_steps_and_nothing_else():
     said = [(row, edge) for row in catalog.ROWS for edge in row.edges if catalog.OUTSIDE_WORKER in edge]
     assert {(row.plane, *sorted(edge)) for row, edge in said} == {("rpc", "doors", catalog.OUTSIDE_WORKER)}
-    assert catalog.allowed("mesh.step.take_requested.v1", "wrk_demo", "doors")
-    assert not catalog.allowed("mesh.step.finished.v1", "wrk_demo", "planner")
+    assert catalog.is_allowed("mesh.step.take_requested.v1", "wrk_demo", "doors")
+    assert not catalog.is_allowed("mesh.step.finished.v1", "wrk_demo", "planner")
 
 
 def _examples() -> list[Path]:
@@ -175,7 +178,7 @@ def _examples() -> list[Path]:
 
 
 def test_every_message_version_has_an_example():
-    assert {path.stem for path in _examples()} == {kind.ce_type() for kind in schemas.bodies()}
+    assert {path.stem for path in _examples()} == {kind.ce_type() for kind in schemas.body_classes()}
 
 
 @pytest.mark.parametrize("path", _examples(), ids=lambda path: path.stem)
@@ -183,25 +186,29 @@ def test_examples_fit_the_schema_and_are_read(path):
     schema = json.loads((ROOT / "contracts" / "schemas" / path.name).read_text())
     text = path.read_text()
     jsonschema_rs.validator_for(schema).validate(json.loads(text))
-    catalog.decode(path.stem, text.encode())
-    [kind] = [kind for kind in schemas.bodies() if kind.ce_type() == path.stem]
+    catalog.decode_body(path.stem, text.encode())
+    [kind] = [kind for kind in schemas.body_classes() if kind.ce_type() == path.stem]
     assert json.loads(kind.model_validate_json(text).encode()) == json.loads(text), "a writer emits exactly the schema"
 
 
 def test_asyncapi_has_every_edge():
-    document = asyncapi.document()
+    document = asyncapi.asyncapi_document()
     assert len(document["channels"]) == len({(r.plane, *edge) for r in catalog.ROWS for edge in r.edges})
     assert len(document["operations"]) == 2 * sum(len(row.edges) for row in catalog.ROWS)
 
 
 def test_what_is_missing_adds_up_and_the_worst_standing_wins():
-    lost = Completeness.missing(Omission(reason="pruned", what="a"))
+    lost = Completeness.with_omissions(Omission(reason="pruned", what="a"))
     both = merge_completeness(Completeness(), lost, lost)
     assert not both.complete and len(both.omissions) == 1
-    assert worst("ok", "degraded") == "degraded" and worst("failed", "degraded") == "failed" and worst() == "ok"
+    assert (
+        worst_standing("ok", "degraded") == "degraded"
+        and worst_standing("failed", "degraded") == "failed"
+        and worst_standing() == "ok"
+    )
 
 
-LACKS = Completeness.missing(Omission(reason="pruned", what="two passages"))
+LACKS = Completeness.with_omissions(Omission(reason="pruned", what="two passages"))
 
 
 @pytest.mark.parametrize(("task", "partition"), [("task-1", 3), ("t1", 9), ("a", 15)])
@@ -237,13 +244,13 @@ def test_what_is_missing_from_any_part_is_missing_from_the_whole(parts):
     ],
 )
 def test_a_problem_as_a_sentence(kind, context, said):
-    assert words({"type": kind, "ctx": context, "msg": "what the library says today"}) == said
+    assert describe_error({"type": kind, "ctx": context, "msg": "what the library says today"}) == said
 
 
 @pytest.mark.parametrize("body", [b"{", b"", b"[1,", b"\xff"])
 def test_no_parser_s_words_get_into_a_rejection(body):
     with pytest.raises(DecodeError) as refused:
-        catalog.decode(StepAssigned.ce_type(), body)
+        catalog.decode_body(StepAssigned.ce_type(), body)
     assert str(refused.value) == f"{StepAssigned.ce_type()}: body: Invalid JSON"
 
 
@@ -254,5 +261,5 @@ def test_types_that_contracts_use_have_words():
 
     with pytest.raises(ValidationError) as refused:
         Odd.model_validate_json('{"texts": ["a", "b"], "number": NaN}')
-    said = [words(one) for one in refused.value.errors()]
+    said = [describe_error(one) for one in refused.value.errors()]
     assert said == ["Tuple should have at most 1 item after validation, not 2", "Input should be a finite number"]

@@ -17,7 +17,7 @@ def signed(by: str = "model_gateway", tenant: str = "demo", task: str = "t1", **
     sha256 = arguments_sha256(ARGUMENTS)
     assert sha256 is not None
     said = {"tool": "pay", "arguments_sha256": sha256, "observed_by": by, **more}
-    return Signer(by, SEEDS[by]).attribution(Attribution.model_validate(said), tenant, task)
+    return Signer(by, SEEDS[by]).sign_attribution(Attribution.model_validate(said), tenant, task)
 
 
 def call(said: Attribution | None, arguments_json: str = ARGUMENTS, tool: str = "pay") -> ToolCallRequested:
@@ -77,5 +77,5 @@ def test_nothing_else_is_believed(request_):
 def test_no_signature_is_good_for_another_kind_of_word():
     """A label's bytes must not pass for an attribution's, whatever is in them."""
     label = Label(sha256="a" * 64, kind="tool_result", observed_by="model_gateway")
-    mark = Signer("model_gateway", SEEDS["model_gateway"]).label(label, "demo", "t1").signature
+    mark = Signer("model_gateway", SEEDS["model_gateway"]).sign_label(label, "demo", "t1").signature
     assert verified_attribution(call(signed().model_copy(update={"signature": mark})), "demo", "t1", VERIFIER) is None

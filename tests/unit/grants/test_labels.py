@@ -2,9 +2,9 @@
 
 import pytest
 
-from bulkhead.flow import Decider, Decision, Message, Send
+from bulkhead.flow import Decider, InboxMessage, Send, Transition
 from bulkhead.grants import Signer, Verifier, new_signing_seed, public_of
-from bulkhead.grants.labels import verified
+from bulkhead.grants.labels import verify_labels
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.plan import PlanStep
@@ -22,7 +22,7 @@ PLAIN = Label(sha256=REF.sha256, kind="passage", source="fares.md", trust="user"
 
 
 def signed(label: Label, by: str = "rag") -> Label:
-    return Signer(by, SEEDS[by]).label(label, *PLACE)
+    return Signer(by, SEEDS[by]).sign_label(label, *PLACE)
 
 
 def proposed(label: Label, *, content: ContentRef = REF) -> StepProposed:
@@ -45,7 +45,7 @@ def labels(body: StepProposed) -> list[Label]:
 
 def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
     body = proposed(signed(PLAIN))
-    assert verified(body, "worker", *PLACE, VERIFIER) is body
+    assert verify_labels(body, "worker", *PLACE, VERIFIER) is body
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
         signed(PLAIN).model_copy(update={"observed_by": "tool_executor"}),
         signed(PLAIN.model_copy(update={"observed_by": "nobody"})),
         signed(PLAIN.model_copy(update={"observed_by": "worker"}), by="worker"),
-        Signer("rag", SEEDS["rag"]).label(PLAIN, "demo", "t2"),
-        Signer("rag", SEEDS["rag"]).label(PLAIN, "acme", "t1"),
+        Signer("rag", SEEDS["rag"]).sign_label(PLAIN, "demo", "t2"),
+        Signer("rag", SEEDS["rag"]).sign_label(PLAIN, "acme", "t1"),
         signed(PLAIN.model_copy(update={"signed_by": "gateway"})),
     ],
     ids=[
@@ -74,29 +74,29 @@ def test_a_body_whose_labels_verify_is_left_as_it_is() -> None:
     ],
 )
 def test_a_label_that_was_handed_on_and_does_not_verify_is_untrusted_and_says_so(label: Label) -> None:
-    once = verified(proposed(label), "checker", *PLACE, VERIFIER)
+    once = verify_labels(proposed(label), "checker", *PLACE, VERIFIER)
     for seen in labels(once):
         assert (seen.source, seen.trust, seen.signature) == (f"unverified: {label.source}", "untrusted", "")
-    assert verified(once, "checker", *PLACE, VERIFIER) == once, "it is told once, however often it is handed on"
+    assert verify_labels(once, "checker", *PLACE, VERIFIER) == once, "it is told once, however often it is handed on"
 
 
 def test_the_gateway_hands_a_label_on_to_the_task_that_forks_its_own() -> None:
     handed_on = signed(PLAIN.model_copy(update={"signed_by": "gateway"}), by="gateway")
     body = proposed(handed_on)
-    assert verified(body, "worker", *PLACE, VERIFIER) is body and handed_on.observed_by == "rag"
+    assert verify_labels(body, "worker", *PLACE, VERIFIER) is body and handed_on.observed_by == "rag"
 
 
 def test_a_good_label_of_another_content_is_no_evidence() -> None:
     other = REF.model_copy(update={"sha256": "b" * 64})
-    body = verified(proposed(signed(PLAIN), content=other), "worker", *PLACE, VERIFIER)
+    body = verify_labels(proposed(signed(PLAIN), content=other), "worker", *PLACE, VERIFIER)
     assert [one.source for one in labels(body)] == ["fares.md", "unverified: fares.md", "fares.md"]
 
 
 def test_the_broker_vouches_for_a_label_that_comes_straight_from_its_observer() -> None:
     label = PLAIN.model_copy(update={"observed_by": "tool_executor", "kind": "tool_result"})
     body = ToolCallReplied(call_id="c", step_id="s", outcome="succeeded", content=REF, provenance=(label,))
-    assert verified(body, "tool_executor", *PLACE, VERIFIER) is body
-    assert verified(body, "rag", *PLACE, VERIFIER).provenance[0].source == "unverified: fares.md"
+    assert verify_labels(body, "tool_executor", *PLACE, VERIFIER) is body
+    assert verify_labels(body, "rag", *PLACE, VERIFIER).provenance[0].source == "unverified: fares.md"
 
 
 class Repeats(Decider[int]):
@@ -105,25 +105,25 @@ class Repeats(Decider[int]):
     service = "worker"
     opening = frozenset({StepAssigned})
 
-    def initial(self) -> int:
+    def initial_state(self) -> int:
         return 0
 
-    def wants(self, body: object) -> tuple[ContentRef, ...]:
+    def wanted_contents(self, body: object) -> tuple[ContentRef, ...]:
         return ()
 
-    def ended(self, state: int) -> bool:
+    def has_ended(self, state: int) -> bool:
         return False
 
-    def decide(self, state: int, message: Message) -> Decision[int]:
+    def decide(self, state: int, message: InboxMessage) -> Transition[int]:
         body = message.body
         assert isinstance(body, StepAssigned)
         result = body.inputs[0].result
-        return Decision(1, (Send("planner", StepFinished(step_id="s", attempt=1, plan_version=1, result=result)),))
+        return Transition(1, (Send("planner", StepFinished(step_id="s", attempt=1, plan_version=1, result=result)),))
 
 
 async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
     async with MemoryMesh({"worker": lambda context: {1: Repeats()}}) as mesh:
-        good = mesh.context("rag").signer.label(PLAIN, *PLACE)
+        good = mesh.context("rag").signer.sign_label(PLAIN, *PLACE)
         forged = good.model_copy(update={"sha256": "b" * 64})
         body = StepAssigned(
             step=STEP,
@@ -136,7 +136,7 @@ async def test_a_decider_sees_a_forged_label_as_unverified() -> None:
         await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t1", cause="", index=0)
         subject = subjects.task_filter("planner", "demo", "t1")
         found = await until(lambda: mesh.messages("INBOX_PLANNER", subject))
-        said = catalog.decode(found[0].ce_type, found[0].body)
+        said = catalog.decode_body(found[0].ce_type, found[0].body)
         assert isinstance(said, StepFinished)
         assert said.result.provenance == (
             good,

@@ -29,11 +29,11 @@ def step(**more: object) -> StepGrant:
 
 
 def task_token(by: str = "signer", **more: object) -> str:
-    return SIGNERS[by].grant(top(**more))
+    return SIGNERS[by].sign_grant(top(**more))
 
 
 def token(by: str = "planner", parent: str | None = None, **more: object) -> str:
-    return SIGNERS[by].grant(step(**more), parent=task_token() if parent is None else parent)
+    return SIGNERS[by].sign_grant(step(**more), parent=task_token() if parent is None else parent)
 
 
 def reparented(parent: str) -> str:
@@ -57,7 +57,7 @@ def refusal(
     codes = []
     for _ in range(2):  # What is remembered of a token must not differ from what is seen first.
         try:
-            verifier.authority(grant, tenant=tenant, task=task, now_unix_ms=now)
+            verifier.verify_authority(grant, tenant=tenant, task=task, now_unix_ms=now)
             codes.append("")
         except GrantRefused as error:
             codes.append(error.code)
@@ -90,13 +90,17 @@ MATRIX = {
     "step expired": (token(expires_unix_ms=5), {"now": 6}, "expired"),
     "parent expired": (token(parent=task_token(expires_unix_ms=5)), {"now": 6}, "expired"),
     "reordered: a step's as a task's": (token(parent=GOOD), {}, "wrong_issuer"),
-    "reordered: signers exchanged": (SIGNERS["signer"].grant(step(), parent=task_token("planner")), {}, "wrong_issuer"),
-    "no parent": (SIGNERS["planner"].grant(step()), {}, "no_parent"),
+    "reordered: signers exchanged": (
+        SIGNERS["signer"].sign_grant(step(), parent=task_token("planner")),
+        {},
+        "wrong_issuer",
+    ),
+    "no parent": (SIGNERS["planner"].sign_grant(step()), {}, "no_parent"),
     "other parent, of the same tools": (reparented(task_token(actor="eve")), {}, "other_parent"),
     "a worker's own task": (task_token("worker"), {}, "wrong_issuer"),
     "a worker's own step": (token("worker"), {}, "wrong_issuer"),
-    "of nobody": (Signer("nobody", new_signing_seed()).grant(top()), {}, "unknown_issuer"),
-    "of another mesh": (Signer("signer", new_signing_seed()).grant(top()), {}, "bad_signature"),
+    "of nobody": (Signer("nobody", new_signing_seed()).sign_grant(top()), {}, "unknown_issuer"),
+    "of another mesh": (Signer("signer", new_signing_seed()).sign_grant(top()), {}, "bad_signature"),
 }
 
 
@@ -109,7 +113,7 @@ def test_grants_by_requests(name):
 def test_an_authority_tells_the_flows_of_its_step_and_the_constraints_of_both():
     parent = task_token(constraints=("add /a range 0..9",))
     grant = token(parent=parent, flows=(FLOW,), constraints=("add /a range 0..5",))
-    found = Verifier({name: public_of(seed) for name, seed in SEEDS.items()}).authority(
+    found = Verifier({name: public_of(seed) for name, seed in SEEDS.items()}).verify_authority(
         grant, tenant="demo", task="t1", now_unix_ms=0
     )
     assert found.step is not None and found.step.flows == (FLOW,)
@@ -121,7 +125,7 @@ def test_a_key_is_rotated_without_a_gap_and_the_old_one_ends_when_it_is_taken_ou
     path, keys = tmp_path / "public.json", {name: public_of(seed) for name, seed in SEEDS.items()}
     write(path, keys)
     verifier, seed = Verifier.from_file(path), new_signing_seed()
-    second = Signer("signer", seed, "signer#2").grant(top())
+    second = Signer("signer", seed, "signer#2").sign_grant(top())
     old = token()
     assert refusal(old, verifier=verifier) == "" and refusal(second, verifier=verifier) == "unknown_issuer"
     write(path, {**keys, "signer#2": public_of(seed)})

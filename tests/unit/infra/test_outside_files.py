@@ -34,7 +34,7 @@ def test_the_override_of_compose_gives_both_services_the_files_and_the_headers_t
     rendered = yaml.safe_load(compose.files()[compose.FILE])["services"]
     for service in SERVICES:
         assert isinstance(rendered[service]["environment"], dict)  # So that compose merges both.
-        mounts = [mount.split(":") for mount in given[service]["volumes"]]
+        mounts = [mount.split_round(":") for mount in given[service]["volumes"]]
         assert all(mode == "ro" for *_, mode in mounts) and all(at == to for at, to, _ in mounts)
         holds(service, given[service]["environment"], {to for _, to, _ in mounts})
     assert given.keys() == set(SERVICES)

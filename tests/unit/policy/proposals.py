@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import bulkhead_infra
-from bulkhead.policy.attribution import SourceText, attribute, least_of
-from bulkhead.policy.cedar import Policy
-from bulkhead.policy.ruling import Proposal
+from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
+from bulkhead.policy.cedar import CedarPolicy
+from bulkhead.policy.ruling import CallProposal
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.provenance import Sink
 from bulkhead_contracts.task import TaskLimits
@@ -50,9 +50,9 @@ OWN = """
 """
 
 
-def policy(own: str = OWN, tools: Sequence[ToolSpec] = TOOLS) -> Policy:
+def policy(own: str = OWN, tools: Sequence[ToolSpec] = TOOLS) -> CedarPolicy:
     """The shipped default, with rules of the tenant `acme`."""
-    return Policy({"default.cedar": HOUSE, "acme.cedar": own}, tools)
+    return CedarPolicy({"default.cedar": HOUSE, "acme.cedar": own}, tools)
 
 
 def said(text: str, source: str = "user", name: str = "", call_id: str = "") -> SourceText:
@@ -60,7 +60,7 @@ def said(text: str, source: str = "user", name: str = "", call_id: str = "") -> 
     return SourceText(text, source, "1" * 64, name, call_id)  # type: ignore[arg-type]
 
 
-def proposal(spec: ToolSpec, arguments: Mapping[str, Any], *sources: SourceText, **changes: Any) -> Proposal:
+def proposal(spec: ToolSpec, arguments: Mapping[str, Any], *sources: SourceText, **changes: Any) -> CallProposal:
     """A call in tenant `acme`, attributed to these texts, granted unless `granted` says otherwise."""
     granted = changes.pop("granted", tuple(one.name for one in TOOLS))
     task = TaskGrant(
@@ -77,6 +77,6 @@ def proposal(spec: ToolSpec, arguments: Mapping[str, Any], *sources: SourceText,
     step = StepGrant(
         tenant=task.tenant, task="task1", step_id="s1", attempt=1, plan_version=1, tools=granted, expires_unix_ms=1
     )
-    values, _ = attribute(arguments, sources)
-    given: dict[str, Any] = {"values": values, "least": least_of(sources), "isolation": "wasm"}
-    return Proposal(task=task, step=step, tool=spec, arguments=arguments, **{**given, **changes})
+    values, _ = attribute_values(arguments, sources)
+    given: dict[str, Any] = {"values": values, "least": least_trusted_source(sources), "isolation": "wasm"}
+    return CallProposal(task=task, step=step, tool=spec, arguments=arguments, **{**given, **changes})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.policy.attribution import SourceText, attribute, least_of
+from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
 from bulkhead_contracts import bounds
 
 ASKED = SourceText(
@@ -22,7 +22,7 @@ INVOICE = SourceText(
 
 
 def origins(value: object, *sources: SourceText) -> list[tuple[str, str, str]]:
-    values, complete = attribute({"a": value}, sources or (ASKED, INVOICE))
+    values, complete = attribute_values({"a": value}, sources or (ASKED, INVOICE))
     assert complete and values[0].pointer == "/a"
     return [(one.source, one.match, one.field) for one in values[0].origins]
 
@@ -89,7 +89,7 @@ def test_a_key_that_stands_twice_makes_no_field() -> None:
 
 def test_values_within_a_text_are_values_of_their_own() -> None:
     text = "Dear Bob, wire 9,000 EUR to GB82 WEST 1234 5698 7654 32, card 4111 1111 1111 1111, https://evil.example/x)."
-    values, _ = attribute({"body": text}, (ASKED, INVOICE))
+    values, _ = attribute_values({"body": text}, (ASKED, INVOICE))
     assert [(one.text, [origin.source for origin in one.origins]) for one in values[1:]] == [
         ("https://evil.example/x", []),
         ("GB82 WEST 1234 5698 7654 32", ["tool", "tool"]),
@@ -100,18 +100,22 @@ def test_values_within_a_text_are_values_of_their_own() -> None:
 
 def test_long_values_with_one_beginning_stay_two() -> None:
     honest, other = "a " * 200 + "anna", "a " * 200 + "eve"
-    values, _ = attribute({"a": honest, "b": other}, (SourceText(honest, "user", "1" * 64),))
+    values, _ = attribute_values({"a": honest, "b": other}, (SourceText(honest, "user", "1" * 64),))
     assert [bool(one.origins) for one in values] == [True, False] and values[0].text != values[1].text
 
 
 def test_more_than_can_be_told_is_not_complete() -> None:
-    values, complete = attribute({"a": [f"v{at}" for at in range(200)]}, ())
+    values, complete = attribute_values({"a": [f"v{at}" for at in range(200)]}, ())
     assert len(values) == bounds.MAX_ATTRIBUTED_VALUES and not complete
-    assert attribute({"a": "x"}, (SourceText("y" * 200_000, "tool", "1" * 64),))[1] is False
+    assert attribute_values({"a": "x"}, (SourceText("y" * 200_000, "tool", "1" * 64),))[1] is False
 
 
 def test_the_least_trusted_source_of_a_context() -> None:
-    assert (least_of(()), least_of((ASKED,)), least_of((ASKED, INVOICE))) == ("user", "user", "tool")
+    assert (least_trusted_source(()), least_trusted_source((ASKED,)), least_trusted_source((ASKED, INVOICE))) == (
+        "user",
+        "user",
+        "tool",
+    )
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -123,7 +127,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 )
 @pytest.mark.slow
 def test_any_arguments_and_texts_are_attributed(arguments: dict[str, object], texts: list[str]) -> None:
-    attribute(arguments, [SourceText(text, "tool", "1" * 64) for text in texts])
+    attribute_values(arguments, [SourceText(text, "tool", "1" * 64) for text in texts])
 
 
 @given(st.text(alphabet="abc123 .,-/@", min_size=1, max_size=20), st.text(max_size=60))
@@ -136,7 +140,7 @@ def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> N
 def test_time_is_linear_in_the_text(unit: str) -> None:
     def spent(chars: int) -> float:
         text, before = unit * (chars // len(unit)) + f" {chars}", time.process_time()
-        attribute({"a": text[:4_000]}, [SourceText(text, "tool", "1" * 64)])
+        attribute_values({"a": text[:4_000]}, [SourceText(text, "tool", "1" * 64)])
         return time.process_time() - before
 
     spent(1_000)
@@ -162,5 +166,5 @@ def test_a_number_beside_amounts_of_money_is_no_amount() -> None:
 
 
 def test_a_host_within_a_text_is_an_address_and_a_file_is_none() -> None:
-    values, _ = attribute({"a": "Get it at www.evil.example/app; see notes.txt and node 3.5"}, ())
+    values, _ = attribute_values({"a": "Get it at www.evil.example/app; see notes.txt and node 3.5"}, ())
     assert [one.text for one in values[1:]] == ["www.evil.example/app"]

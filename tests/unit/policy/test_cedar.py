@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.policy.cedar import Policy, PolicyError, statements
+from bulkhead.policy.cedar import CedarPolicy, CedarPolicyError, split_statements
 from bulkhead.policy.decision import decide
 from bulkhead.tools import catalog
 from tests.unit.policy.proposals import COUNT, FETCH, HOUSE, PAY, READ, SHIPPED, TOOLS, policy, proposal, said, tool
@@ -19,7 +19,7 @@ def answer(own: str, spec=COUNT, arguments=CALL, **changes):
 
 
 def test_what_ships_fits_the_tools_of_the_house() -> None:
-    shipped = Policy.load(SHIPPED, [row.spec for row in catalog.rows()])
+    shipped = CedarPolicy.load_folder(SHIPPED, [row.spec for row in catalog.tool_rows()])
     assert [rule.name for rule in shipped.rules_of("demo")] == [
         "default:reads",
         "default:writes",
@@ -120,19 +120,19 @@ def test_a_policy_says_whom_it_trusts_where() -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_file_and_line(own: str, said: str) -> None:
-    with pytest.raises(PolicyError, match=said):
+    with pytest.raises(CedarPolicyError, match=said):
         policy(own)
 
 
 def test_a_folder_without_the_house_is_refused(tmp_path: Path) -> None:
     for name, text in [("none.txt", ""), ("acme.cedar", HOUSE)]:
         (tmp_path / name).write_text(text)
-        with pytest.raises(PolicyError, match=r"default\.cedar"):
-            Policy.load(tmp_path, TOOLS)
+        with pytest.raises(CedarPolicyError, match=r"default\.cedar"):
+            CedarPolicy.load_folder(tmp_path, TOOLS)
 
 
 def test_a_tool_cannot_take_a_groups_name() -> None:
-    with pytest.raises(PolicyError, match="rename the tool"):
+    with pytest.raises(CedarPolicyError, match="rename the tool"):
         policy(tools=(*TOOLS, tool("writes", {})))
     spec = tool("writes", {})
     assert decide(proposal(spec, {}, granted=("writes",)), policy()).code == "not_granted"
@@ -162,7 +162,7 @@ def test_the_digest_is_of_all_files() -> None:
 
 def test_statements_begin_where_they_do() -> None:
     text = '// a; "b\n@id("x;//")\npermit(principal, action, resource);\n\nforbid(principal, action, resource); // end'
-    assert [line for line, _ in statements(text)] == [2, 5]
+    assert [line for line, _ in split_statements(text)] == [2, 5]
 
 
 def test_answers_are_remembered_by_the_request() -> None:

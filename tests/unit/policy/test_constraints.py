@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.policy.constraints import Constraint, ConstraintError, holds, implies, leaves, narrows
+from bulkhead.policy.constraints import (
+    Constraint,
+    ConstraintError,
+    argument_leaves,
+    holds_for_call,
+    implies_constraint,
+    is_narrower,
+)
 
 
 def fits(text: str, arguments: dict[str, Any], tool: str = "pay") -> bool:
-    return holds(Constraint.parse(text), tool, "acme", leaves(arguments))
+    return holds_for_call(Constraint.parse(text), tool, "acme", argument_leaves(arguments))
 
 
 @pytest.mark.parametrize(
@@ -102,9 +109,9 @@ CALLS = st.dictionaries(
 def test_what_fits_a_narrower_list_fits_the_wider(
     inner: list[Constraint], outer: list[Constraint], call: dict[str, Any]
 ) -> None:
-    values = leaves(call)
-    if narrows(inner, outer) and all(holds(one, "pay", "acme", values) for one in inner):
-        assert all(holds(one, "pay", "acme", values) for one in outer)
+    values = argument_leaves(call)
+    if is_narrower(inner, outer) and all(holds_for_call(one, "pay", "acme", values) for one in inner):
+        assert all(holds_for_call(one, "pay", "acme", values) for one in outer)
 
 
 @settings(max_examples=400, deadline=None)
@@ -113,15 +120,15 @@ def test_what_fits_a_narrower_list_fits_the_wider(
 def test_implication_holds_for_every_call_and_goes_on(
     one: Constraint, two: Constraint, three: Constraint, call: dict[str, Any]
 ) -> None:
-    assert implies(one, one)
-    values = leaves(call)
-    if implies(one, two):
-        assert holds(two, "pay", "acme", values) or not holds(one, "pay", "acme", values)
+    assert implies_constraint(one, one)
+    values = argument_leaves(call)
+    if implies_constraint(one, two):
+        assert holds_for_call(two, "pay", "acme", values) or not holds_for_call(one, "pay", "acme", values)
 
 
 @given(st.lists(CONSTRAINTS, max_size=4), st.lists(CONSTRAINTS, max_size=2))
 def test_adding_a_constraint_only_narrows(held: list[Constraint], more: list[Constraint]) -> None:
-    assert narrows([*held, *more], held)
+    assert is_narrower([*held, *more], held)
 
 
 @given(st.text(max_size=80) | st.builds("pay {} {} {}".format, st.text(), st.text(), st.text()))
@@ -143,5 +150,5 @@ def test_some_implications_are_seen() -> None:
         ("pay /x from-user-or-trusted", "pay /x from-user-or-trusted"),
     ]
     for inner, outer in pairs:
-        assert narrows([Constraint.parse(inner)], [Constraint.parse(outer)])
-        assert inner == outer or not narrows([Constraint.parse(outer)], [Constraint.parse(inner)])
+        assert is_narrower([Constraint.parse(inner)], [Constraint.parse(outer)])
+        assert inner == outer or not is_narrower([Constraint.parse(outer)], [Constraint.parse(inner)])

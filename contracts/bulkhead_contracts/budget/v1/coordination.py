@@ -44,7 +44,7 @@ class TaskTrip(Contract):
 
 
 class BreakerWindow(Contract):
-    """What a breaker has counted in the time that it looks at: calls, and those of them that failed or were slow."""
+    """Counts of a breaker in the time that it looks at: calls, and those of them that failed or were slow."""
 
     scope: BreakerScope
     name: Name

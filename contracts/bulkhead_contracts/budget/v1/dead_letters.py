@@ -11,7 +11,7 @@ from bulkhead_contracts.types import Body, Contract, Count, Reason, Summary, Tok
 
 
 class LetterMark(Contract):
-    """What a person did about a letter: its message was sent again, or it was dismissed."""
+    """Action of a person on a letter: its message was sent again, or it was dismissed."""
 
     what: Literal["redriven", "dismissed"]
     by: Summary

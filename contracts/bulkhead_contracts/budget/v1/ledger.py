@@ -23,7 +23,7 @@ from bulkhead_contracts.types import (
 
 
 class Amount(Contract):
-    """What a call may cost at worst, or did cost."""
+    """Cost of a call, at worst or in fact."""
 
     tokens: TokenCount = 0
     cost_usd_micros: UsdMicros = 0
@@ -32,7 +32,7 @@ class Amount(Contract):
 
 
 class Charge(Amount):
-    """What calls did cost. estimated_tokens, estimated_usd_micros: the part that no provider told."""
+    """Cost of calls that were made. estimated_tokens, estimated_usd_micros: the part that no provider told."""
 
     estimated_tokens: TokenCount = 0
     estimated_usd_micros: UsdMicros = 0
@@ -109,7 +109,7 @@ class Reserved(Body, type="mesh.budget.reserved"):
 
 
 class ReservedRow(Contract):
-    """What would be a `Reserved` of its own, and what its envelope and subject would say: id, cause, actor, task."""
+    """A `Reserved` of its own, with what its envelope and subject would say: id, cause, actor, task."""
 
     id: Digest16
     cause: Summary
@@ -145,10 +145,10 @@ class Settled(Body, type="mesh.budget.settled"):
 
 
 class TaskCharged(Body, type="mesh.budget.task_charged"):
-    """What a task that was ended early has cost, all of it: said when it stops, and again with every late settlement.
+    """Total cost of a task that was ended early: said when it stops, and again with every late settlement.
 
-    charged: what its calls used. held: what is reserved for calls that have not settled yet; with nothing held the sum
-    is final. settled_calls grows with every settlement: of two, the one with more is the later.
+    charged: what its calls used. held: what is reserved for calls that have not settled yet; with nothing
+    held the sum is final. settled_calls grows with every settlement: of two, the one with more is the later.
     """
 
     charged: Charge
@@ -183,7 +183,7 @@ Units = tuple[int, int, int, int, int]
 
 
 class LedgerBalance(Contract):
-    """What one account had spent at a checkpoint, by how many settlements, and what it held."""
+    """Balance of one account at a checkpoint: spent, by how many settlements, and held."""
 
     scope: Annotated[str, Field(max_length=200)]
     reserved: Units

@@ -35,9 +35,10 @@ class TargetLimit(Contract):
 
 
 class TopUp(Contract):
-    """What a task may spend beyond its limits, all top-ups together, by unit.
+    """Allowance of a task beyond its limits, all top-ups together, by unit.
 
-    until_unix_ms: the task has ended by then. changes: of the last top-ups, so that one which is repeated counts once.
+    until_unix_ms: the task has ended by then. changes: of the last top-ups, so that one which is repeated
+    counts once.
     """
 
     task: Token
@@ -60,7 +61,7 @@ class TopUpRequested(Body, type="mesh.budget.top_up_requested"):
 
 
 class TopUpReplied(Body, type="mesh.budget.top_up_replied"):
-    """What all top-ups of the task come to, and whether it was halted and goes on; or why nothing was changed."""
+    """Sum of all top-ups of the task, and whether it was halted and goes on; or why nothing was changed."""
 
     added: Limit = Limit()
     revision: Count = 0
@@ -82,7 +83,7 @@ class LimitsRequested(Body, type="mesh.budget.limits_requested"):
 
 
 class LimitChange(Contract):
-    """Who changed which limit from what to what, and when. topped_up, reason: as in `LimitsChanged`."""
+    """Change of a limit: by whom, from what to what, when. topped_up, reason: as in `LimitsChanged`."""
 
     target: LimitTarget
     old: Limit

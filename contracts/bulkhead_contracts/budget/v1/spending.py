@@ -57,7 +57,7 @@ class Spent(Contract):
 
 
 class SpendRow(Contract):
-    """What was spent under one name, and what is held for calls that have not settled. "": without a name."""
+    """Spending under one name, and what is held for calls that have not settled. "": without a name."""
 
     name: Annotated[str, Field(max_length=200)] = ""
     spent: Spent = Spent()

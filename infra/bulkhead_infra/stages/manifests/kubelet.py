@@ -42,7 +42,7 @@ class Kubelet:
     def __init__(self, objects: Sequence[Object], folder: Path, *, tag: str = "", token_s: int = 0) -> None:
         """Reads all manifests. Raises FieldError."""
         self.logs, self._folder, self._tag = folder / "logs", folder, tag
-        tls.ensure(folder / API, tokens.HOSTS)
+        tls.ensure_certificates(folder / API, tokens.HOSTS)
         ca = (folder / API / tls.CA_FILE).read_text()
         # A cluster puts it into each namespace.
         self.objects = [*objects, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": ca}}]

@@ -5,7 +5,7 @@ In: a probe, the pod's address, its container. Out: "" for a success, else what 
 
 import asyncio
 
-from bulkhead_infra.processes.http import get
+from bulkhead_infra.processes.http import get_url
 from bulkhead_infra.stages.manifests.pods import Probe
 from bulkhead_infra.stages.testcontainers_stack import Box
 
@@ -26,7 +26,7 @@ async def look(probe: Probe, address: str, box: Box) -> str:
 async def _http(probe: Probe, address: str) -> str:
     url = f"http://{address}:{probe.port}{probe.path}"
     try:
-        status, body = await get(url, probe.timeout_s)
+        status, body = await get_url(url, probe.timeout_s)
     except OSError as error:
         return f"no answer from {url}: {error}"
     said = body.decode("utf-8", "replace")[:SAID_CHARS]

@@ -14,25 +14,25 @@ from pathlib import Path
 from nats import errors
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import DirectClient, RawMessage, Take
+from bulkhead.bus.jetstream.client import DirectClient, SocketMessage, Take
 from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
 from bulkhead.bus.jetstream.publish_window import PublishWindows
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
-from bulkhead.bus.jetstream.renewal import Listener
-from bulkhead.bus.jetstream.request_reply import Replies
+from bulkhead.bus.jetstream.renewal import MovingSubscription
+from bulkhead.bus.jetstream.request_reply import ReplyCollector
 from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
     DurableCounts,
-    Live,
-    NobodyAnswers,
+    LiveMessage,
+    NoResponders,
     PubAck,
     PublishRefused,
     RpcHandler,
     Schedule,
     Stands,
-    Stored,
+    StoredMessage,
     StreamCounts,
     no_request,
 )
@@ -62,7 +62,7 @@ class JetStreamBus:
         self._connection = connection
         self._service = service
         self._api = js_prefix
-        self._replies = Replies(connection, inbox_prefix)
+        self._replies = ReplyCollector(connection, inbox_prefix)
         self._windows = PublishWindows()
         self._consumers: list[JetStreamConsumer] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -109,54 +109,54 @@ class JetStreamBus:
         elif expect_none_on:
             sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
         try:
-            return await self._store(subject, body, sent)
+            return await self._store_in_window(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
             if expect_none_on:
                 raise
             # After a lost ack the message meets itself: only another one's message is a conflict.
-            own = await self._own(error.stream, subject, message_id)
-            if own is None:
+            own_ack = await self._find_own_ack(error.stream, subject, message_id)
+            if own_ack is None:
                 raise
-            return own
+            return own_ack
 
     async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
         """See port.Bus."""
         headers = {
             **schedule.headers,
             wire.MESSAGE_ID: message_id,
-            wire.SCHEDULE: f"@at {wire.rfc3339(schedule.due_unix_ms)}",
+            wire.SCHEDULE: f"@at {wire.format_rfc3339(schedule.due_unix_ms)}",
             wire.SCHEDULE_TARGET: schedule.target,
         }
-        return await self._store(schedule.subject, schedule.body, headers)
+        return await self._store_in_window(schedule.subject, schedule.body, headers)
 
-    async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
+    async def _store_in_window(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
         """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
         deadline = asyncio.get_running_loop().time() + PUBLISH_TIMEOUT_S
-        window = self._windows.of(subject)
-        await window.enter()
+        window = self._windows.window_of(subject)
+        await window.wait_for_slot()
         try:
             # Held over a broken connection, too: what came after it must not be stored before it.
-            return await self._ask_to_store(subject, body, headers, deadline)
+            return await self._request_store(subject, body, headers, deadline)
         finally:
-            window.leave()
+            window.release_slot()
 
-    async def _ask_to_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
+    async def _request_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
         loop = asyncio.get_running_loop()
         nobody = 0
         while True:
             if not self._connection.connected:
-                await self._connection.up(max(0.0, deadline - loop.time()))
-            left = deadline - loop.time()
-            if left <= 0:
+                await self._connection.wait_until_connected(max(0.0, deadline - loop.time()))
+            left_s = deadline - loop.time()
+            if left_s <= 0:
                 raise BusUnavailable(
                     f"no time is left to send {subject}: the broker did not answer those before it, "
                     f"or was away, for {PUBLISH_TIMEOUT_S:g} s; publish again with the same id"
                 )
             try:
-                [answer] = await self._replies.ask(subject, body, headers, timeout_s=left)
+                [answer] = await self._replies.request_replies(subject, body, headers, timeout_s=left_s)
             except ConnectionLost:
                 continue
-            if wire.status(answer.headers) != 503:
+            if wire.status_code(answer.headers) != 503:
                 return wire.pub_ack(answer.data, subject)
             nobody += 1
             if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
@@ -166,59 +166,61 @@ class JetStreamBus:
                 )
             await asyncio.sleep(NO_STREAM_PAUSE_S)
 
-    async def _own(self, stream: str, subject: str, message_id: str) -> PubAck | None:
+    async def _find_own_ack(self, stream: str, subject: str, message_id: str) -> PubAck | None:
         if not stream:
             return None
         try:
-            found = await self.last(stream, subject)
+            stored = await self.last(stream, subject)
         except BusError:
             return None  # A publisher without the right to read there cannot tell.
-        if found is None or found.headers.get(wire.MESSAGE_ID) != message_id:
+        if stored is None or stored.headers.get(wire.MESSAGE_ID) != message_id:
             return None
-        return PubAck(stream, found.sequence, duplicate=True)
+        return PubAck(stream, stored.sequence, duplicate=True)
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See port.Bus. While the connection is broken it is lost, like every unheard word."""
         if self._connection.connected:
             self._connection.send(subject, body, headers=dict(headers) if headers else None)
 
-    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLive":
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLiveSubscription":
         """See port.Bus. Raises BusError when this identity may not listen there."""
-        live = JetStreamLive(self._connection, max_pending)
-        live.subscription = await self._subscribe(subject, lambda _: live.take)
+        live = JetStreamLiveSubscription(self._connection, max_pending)
+        live.subscription = await self._subscribe_checked(subject, lambda _: live.on_message)
         self._stops.append(live.close)
         return live
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
-    ) -> Live:
+    ) -> LiveMessage:
         """See port.Bus."""
-        await self._connection.up(timeout_s)
+        await self._connection.wait_until_connected(timeout_s)
         sent = dict(headers) if headers else None
-        [answer] = await self._replies.ask(subject, body, sent, timeout_s=timeout_s)
-        if wire.status(answer.headers) == 503:
-            raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
-        return Live(subject, answer.headers or {}, answer.data)
+        [answer] = await self._replies.request_replies(subject, body, sent, timeout_s=timeout_s)
+        if wire.status_code(answer.headers) == 503:
+            raise NoResponders(f"nobody answers {subject}: the service is not running; ask again later")
+        return LiveMessage(subject, answer.headers or {}, answer.data)
 
     async def serve(
         self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
     ) -> Callable[[], Awaitable[None]]:
         """See port.Bus."""
-        server = _Server(self._connection, handler, stands)
-        server.subscription = await self._subscribe(subject, lambda client: partial(server.take, client), queue)
+        server = _RpcServer(self._connection, handler, stands)
+        server.subscription = await self._subscribe_checked(
+            subject, lambda client: partial(server.on_request, client), queue
+        )
         self._stops.append(server.stop)
         return server.stop
 
-    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> JetStreamConsumer:
+    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> JetStreamConsumer:
         """See port.Bus. Raises BusUnavailable when the provisioner has not made it."""
-        await self._connection.up(API_TIMEOUT_S)
-        what = f"durable {durable} of {stream}"
-        [answer] = await self._replies.ask(
+        await self._connection.wait_until_connected(API_TIMEOUT_S)
+        description = f"durable {durable} of {stream}"
+        [answer] = await self._replies.request_replies(
             f"{self._api}.CONSUMER.INFO.{stream}.{durable}", b"", timeout_s=API_TIMEOUT_S
         )
-        if wire.status(answer.headers) == 503:
-            raise BusUnavailable(f"{what}: this account does not import it; add it to the policy and render")
-        config = wire.api_answer(answer.data, what)["config"]
+        if wire.status_code(answer.headers) == 503:
+            raise BusUnavailable(f"{description}: this account does not import it; add it to the policy and render")
+        config = wire.api_answer(answer.data, description)["config"]
         ack_wait_s = config.get("ack_wait", 30 * 10**9) / 1e9
         next_subject = f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{durable}"
         ranked = next(iter(config.get("priority_groups") or ()), "")
@@ -226,19 +228,19 @@ class JetStreamBus:
         self._consumers.append(consumer)
         return consumer
 
-    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         """See port.Bus. Raises BusUnavailable."""
-        wanted: dict[str, str | int] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
-        return await self._get(stream, wanted, many=True)
+        query: dict[str, str | int] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
+        return await self._direct_get(stream, query, many=True)
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """See port.Bus. Raises BusUnavailable."""
-        found = await self._get(stream, {"last_by_subj": subject}, many=False)
-        return found[0] if found else None
+        messages = await self._direct_get(stream, {"last_by_subj": subject}, many=False)
+        return messages[0] if messages else None
 
-    async def _get(self, stream: str, wanted: Mapping[str, str | int], many: bool) -> list[Stored]:
-        await self._connection.up(READ_TIMEOUT_S)
-        answers = await self._replies.ask(
+    async def _direct_get(self, stream: str, wanted: Mapping[str, str | int], many: bool) -> list[StoredMessage]:
+        await self._connection.wait_until_connected(READ_TIMEOUT_S)
+        answers = await self._replies.request_replies(
             f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
         )
         return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
@@ -249,8 +251,8 @@ class JetStreamBus:
 
     async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
         """See port.Bus. Raises BusError."""
-        asked = json.dumps({"subjects_filter": subjects}).encode() if subjects else b""
-        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", asked, timeout_s=READ_TIMEOUT_S)
+        query = json.dumps({"subjects_filter": subjects}).encode() if subjects else b""
+        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", query, timeout_s=READ_TIMEOUT_S)
         return wire.stream_counts(answer.body, stream)
 
     async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
@@ -267,7 +269,7 @@ class JetStreamBus:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BusError(f"the broker does not tell its time ({error!r}); use nats-server 2.14 or newer") from error
 
-    async def ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """See port.Bus."""
         return await self._connection.round_trip(READY_TIMEOUT_S)
 
@@ -283,10 +285,12 @@ class JetStreamBus:
             await stop()
         await self._connection.close()
 
-    async def _subscribe(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> Listener:
+    async def _subscribe_checked(
+        self, subject: str, taking: Callable[[DirectClient], Take], queue: str = ""
+    ) -> MovingSubscription:
         denied: list[BusError] = []
-        await self._connection.up(API_TIMEOUT_S)
-        self._connection.watch(subject, denied.append)
+        await self._connection.wait_until_connected(API_TIMEOUT_S)
+        self._connection.watch_refusals(subject, denied.append)
         try:
             subscription = await self._connection.listen(subject, taking, queue)
             # nats-py's ping overtakes what is not written yet: only the second one proves that the broker has judged.
@@ -295,34 +299,34 @@ class JetStreamBus:
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"cannot listen to {subject}: {error}") from error
         finally:
-            self._connection.unwatch(subject, denied.append)
+            self._connection.unwatch_refusals(subject, denied.append)
         if denied:
             raise denied[0]
         return subscription
 
 
-class JetStreamLive:
+class JetStreamLiveSubscription:
     """See port.LiveSubscription."""
 
     def __init__(self, connection: Connection, max_pending: int) -> None:
         self.dropped = 0
-        self.subscription: Listener | None = None
+        self.subscription: MovingSubscription | None = None
         self._connection = connection
         self._room = max_pending
-        self._pending: deque[Live] = deque()
+        self._pending: deque[LiveMessage] = deque()
         self._more = asyncio.Event()
         self._closed = False
         connection.closed.add_done_callback(lambda _: self._more.set())
 
-    def take(self, message: RawMessage) -> None:
+    def on_message(self, message: SocketMessage) -> None:
         """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
         if len(self._pending) >= self._room:
             self.dropped += 1
             return
-        self._pending.append(Live(message.subject, message.headers or {}, message.data))
+        self._pending.append(LiveMessage(message.subject, message.headers or {}, message.data))
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[Live]:
+    async def __aiter__(self) -> AsyncIterator[LiveMessage]:
         while True:
             while self._pending:
                 yield self._pending.popleft()
@@ -341,46 +345,48 @@ class JetStreamLive:
             await self.subscription.stop()
 
 
-class _Server:
+class _RpcServer:
     """Answers requests, many at once, within a bound."""
 
     def __init__(self, connection: Connection, handler: RpcHandler, stands: Stands = no_request) -> None:
-        self.subscription: Listener | None = None
+        self.subscription: MovingSubscription | None = None
         self._connection = connection
         self._handler, self._stands = handler, stands
         self._running: set[asyncio.Task[None]] = set()
         self._standing: set[asyncio.Task[None]] = set()
-        self._waiting: deque[tuple[DirectClient, str, Live]] = deque()
+        self._waiting: deque[tuple[DirectClient, str, LiveMessage]] = deque()
 
-    def take(self, client: DirectClient, message: RawMessage) -> None:
+    def on_request(self, client: DirectClient, message: SocketMessage) -> None:
         """One request, which came to this client."""
-        asked = Live(message.subject, message.headers or {}, message.data)
-        if self._stands(asked):
+        request = LiveMessage(message.subject, message.headers or {}, message.data)
+        if self._stands(request):
             if len(self._standing) < MAX_RPC_STANDING:
-                self._begin(client, message.reply, asked, self._standing)
+                self._start_answer(client, message.reply, request, self._standing)
             else:
                 log.warning("rpc_dropped", subject=message.subject, standing=MAX_RPC_STANDING)
         elif len(self._running) < MAX_RPC_AT_ONCE:
-            self._begin(client, message.reply, asked, self._running)
+            self._start_answer(client, message.reply, request, self._running)
         elif len(self._waiting) < MAX_RPC_WAITING:
-            self._waiting.append((client, message.reply, asked))
+            self._waiting.append((client, message.reply, request))
         else:
             log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
 
-    def _begin(self, client: DirectClient, reply: str, asked: Live, among: set[asyncio.Task[None]]) -> None:
-        task = asyncio.ensure_future(self._answer(client, reply, asked))
+    def _start_answer(
+        self, client: DirectClient, reply: str, asked: LiveMessage, among: set[asyncio.Task[None]]
+    ) -> None:
+        task = asyncio.ensure_future(self._answer_request(client, reply, asked))
         among.add(task)
-        task.add_done_callback(partial(self._ended, among))
+        task.add_done_callback(partial(self._on_answer_ended, among))
 
-    async def _answer(self, client: DirectClient, reply: str, asked: Live) -> None:
+    async def _answer_request(self, client: DirectClient, reply: str, asked: LiveMessage) -> None:
         headers, body = await self._handler(asked)
         if reply:
             self._connection.send(reply, body, headers=dict(headers) or None, over=client)
 
-    def _ended(self, among: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    def _on_answer_ended(self, among: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         among.discard(task)
         if self._waiting and len(self._running) < MAX_RPC_AT_ONCE:
-            self._begin(*self._waiting.popleft(), self._running)
+            self._start_answer(*self._waiting.popleft(), self._running)
         if not task.cancelled() and task.exception() is not None:
             log.error("rpc_answer_failed", reason=repr(task.exception()))
 
@@ -391,6 +397,6 @@ class _Server:
             await subscription.stop()
         deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
         while (under_way := self._running | self._standing) and (
-            left := deadline - asyncio.get_running_loop().time()
+            left_s := deadline - asyncio.get_running_loop().time()
         ) > 0:
-            await asyncio.wait(under_way, timeout=left)
+            await asyncio.wait(under_way, timeout=left_s)

@@ -17,12 +17,12 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
-from bulkhead.bus.jetstream.dns_cache import Lookup, NamedTransport
+from bulkhead.bus.jetstream.dns_cache import HostLookup, NamedTransport
 from bulkhead.bus.wire import HEEDED
 from bulkhead.latency import LATENCY
 
 
-class RawMessage(NamedTuple):
+class SocketMessage(NamedTuple):
     """A message as read from the socket."""
 
     subject: str
@@ -31,7 +31,7 @@ class RawMessage(NamedTuple):
     headers: dict[str, str] | None
 
 
-Take = Callable[[RawMessage], None]
+Take = Callable[[SocketMessage], None]
 
 FRAME = b"NATS/1.0"
 # What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
@@ -53,10 +53,10 @@ class DirectClient(Client):
         super().__init__()
         self._takers: dict[int, Take] = {}
         self._due = False
-        self.lookup = Lookup()
+        self.lookup = HostLookup()
 
     async def _connect_to_server(self, s: Srv) -> None:
-        """As nats-py's, but for how a name becomes an address. Raises HostUnknown, OSError, TimeoutError."""
+        """Connect as nats-py does, but for how a name becomes an address. Raises HostUnknown, OSError, TimeoutError."""
         if s.uri.scheme in ("ws", "wss"):
             await super()._connect_to_server(s)
             return
@@ -66,8 +66,9 @@ class DirectClient(Client):
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
 
     async def _process_connect_init(self) -> None:
-        """As nats-py's, but not for ever. A connection that was given up before nats-py called it one has left its
-        reader behind, which would read this one's bytes. Raises what nats-py's raises, TimeoutError."""
+        """Shake hands as nats-py does, but not for ever. A connection that was given up before nats-py called it one
+        has left its reader behind, which would read this one's bytes. Raises what nats-py's raises, TimeoutError.
+        """
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
@@ -77,7 +78,7 @@ class DirectClient(Client):
     async def _attempt_reconnect(self) -> None:
         """nats-py's reconnect, without its giving up for good on unknown errors, such as a TLS stream that breaks off
         in the handshake."""
-        asked = asyncio.current_task()
+        own_task = asyncio.current_task()
         while True:
             try:
                 await super()._attempt_reconnect()
@@ -85,14 +86,15 @@ class DirectClient(Client):
                 self._err = error
                 await self._error_cb(error)
             goes_on = self.is_reconnecting or self.is_connecting
-            if not goes_on or (asked is not None and asked.cancelling()):
+            if not goes_on or (own_task is not None and own_task.cancelling()):
                 return
             self._status = Client.RECONNECTING
             await asyncio.sleep(self.options["reconnect_time_wait"])
 
     async def _process_err(self, err_msg: str) -> None:
-        """As nats-py's, but for a login whose time is over: it is one more lost connection, and the next login shows
-        the token of then. nats-py would close for good."""
+        """Handle an error as nats-py does, but for a login whose time is over: it is one more lost connection, and
+        the next login shows the token of then. nats-py would close for good.
+        """
         if EXPIRED in err_msg.lower():
             self._err = errors.Error(f"nats: {err_msg}")
             await self._error_cb(self._err)
@@ -104,14 +106,14 @@ class DirectClient(Client):
         """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once
         and not raise."""
 
-        async def queued(message: Msg) -> None:
-            take(RawMessage(message.subject, message.reply, message.data, message.headers))
+        async def pass_on(message: Msg) -> None:
+            take(SocketMessage(message.subject, message.reply, message.data, message.headers))
 
-        subscription = await self.subscribe(subject, queue=queue, cb=queued)
+        subscription = await self.subscribe(subject, queue=queue, cb=pass_on)
         self._takers[subscription._id] = take
         return subscription
 
-    def write(self, subject: str, body: bytes, reply: str, headers: bytes) -> None:
+    def write_publish(self, subject: str, body: bytes, reply: str, headers: bytes) -> None:
         """Send one publish, in order. headers: a frame of `header_frame`, or none.
 
         The subject is checked by the caller. Raises ConnectionClosedError, ConnectionDrainingError, and
@@ -145,7 +147,9 @@ class DirectClient(Client):
             self._pending_data_size += len(frame)
 
     def _open_transport(self) -> asyncio.WriteTransport | None:
-        """Where to write now; None while there is no connection, or its socket is too slow for what it has already."""
+        """Transport to write to now; None while there is no connection, or its socket is too slow for what it has
+        already.
+        """
         if not self.is_connected or self.is_connecting:
             return None
         transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
@@ -163,7 +167,7 @@ class DirectClient(Client):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def _write_pending(self) -> bool:
-        """Whether there is a connection that takes it now; then it has."""
+        """Write what is pending; true when there is a connection that takes it now."""
         transport = self._open_transport()
         if transport is None:
             return False
@@ -179,22 +183,22 @@ class DirectClient(Client):
             return
         later = reader.feed_data
 
-        def feed(data: bytes) -> None:
+        def feed_remainder(data: bytes) -> None:
             # What nats-py is not through with came before, and may be the beginning of this: also the line that ended
             # with the last bytes, whose content then comes now and may look like anything.
             if not reader._buffer and not self._ps.buf and self._ps.state == AWAITING_CONTROL_LINE:
-                data = data[self._take_whole(data) :]
+                data = data[self._hand_over_whole(data) :]
             if data:
                 later(data)
 
-        reader.feed_data = feed
+        reader.feed_data = feed_remainder
         await super()._read_loop()
 
-    def _take_whole(self, data: bytes) -> int:
+    def _hand_over_whole(self, data: bytes) -> int:
         """Hand over the messages that `data` begins with; returns where the first thing stands that is none."""
-        at = 0
-        while (end := data.find(b"\r\n", at)) > 0:
-            words = data[at:end].split()
+        offset = 0
+        while (end := data.find(b"\r\n", offset)) > 0:
+            words = data[offset:end].split()
             kind, count = words[0] if words else b"", len(words)
             if kind == b"HMSG" and 5 <= count <= 6:
                 header_size = words[-2]
@@ -205,28 +209,28 @@ class DirectClient(Client):
             if not (words[2].isdigit() and header_size.isdigit() and words[-1].isdigit()):
                 break
             body = end + 2 + int(header_size)
-            done = end + 2 + int(words[-1])
-            if len(data) < done + 2 or body > done:
+            body_end = end + 2 + int(words[-1])
+            if len(data) < body_end + 2 or body > body_end:
                 break
             reply = words[3] if count - (kind == b"HMSG") == 5 else b""
-            if not self._hand_over(int(words[2]), words[1], reply, data[body:done], data[end + 2 : body]):
+            if not self._hand_over(int(words[2]), words[1], reply, data[body:body_end], data[end + 2 : body]):
                 break
-            at = done + 2
-        return at
+            offset = body_end + 2
+        return offset
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if not self._hand_over(sid, subject, reply, data, headers):
             await super()._process_msg(sid, subject, reply, data, headers)
 
     def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
-        """Whether this client hands such a message over itself; then it has."""
+        """Hand such a message over, and return true, when that is this client's to do."""
         take = self._takers.get(sid)
         if take is None or (headers and headers[_HEADERS_BEGIN - 2] == _INLINE_STATUS) or sid not in self._subs:
             return False
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
-        read = read_headers(headers) if headers else None
-        take(RawMessage(_text(subject), _text(reply), data, read))
+        parsed_headers = read_headers(headers) if headers else None
+        take(SocketMessage(_decode_subject(subject), _decode_subject(reply), data, parsed_headers))
         return True
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
@@ -238,7 +242,7 @@ def header_frame(headers: dict[str, str]) -> bytes:
     """Headers as the broker reads them: values trimmed, no line break gets through. Raises BadHeaderError (a key)."""
     lines = [FRAME.decode()]
     for key, value in headers.items():
-        name = _key(key)
+        name = _check_header_key(key)
         if name:
             value = value.strip()
             if "\r" in value or "\n" in value:
@@ -248,7 +252,7 @@ def header_frame(headers: dict[str, str]) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _key(key: str) -> str:
+def _check_header_key(key: str) -> str:
     name = key.strip()
     if not _TOKEN.issuperset(name):
         raise errors.BadHeaderError(name)
@@ -257,26 +261,26 @@ def _key(key: str) -> str:
 
 def read_headers(raw: bytes) -> dict[str, str]:
     """The headers of a frame without an inline status; lines that are none are left out, as nats-py does."""
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for line in raw[_HEADERS_BEGIN:].decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")
         if colon:
-            written, name = name, _name(name)
-            if name in HEEDED and (name in found or written != name):
-                found[name] = ""  # The broker has read it otherwise, or not at all: it proves nothing.
+            written, name = name, _header_name(name)
+            if name in HEEDED and (name in headers or written != name):
+                headers[name] = ""  # The broker has read it otherwise, or not at all: it proves nothing.
             elif name:
-                found[name] = value.strip(_BLANKS)
-    return found
+                headers[name] = value.strip(_BLANKS)
+    return headers
 
 
 @lru_cache(maxsize=1024)
-def _name(text: str) -> str:
+def _header_name(text: str) -> str:
     """A header's name as it was read; "" for what is none."""
     name = text.strip(_BLANKS)
-    return name if name.isascii() and name and not any(c.isspace() for c in name) else ""
+    return name if name.isascii() and name and not any(char.isspace() for char in name) else ""
 
 
-def _text(raw: bytes) -> str:
+def _decode_subject(raw: bytes) -> str:
     """A subject as text. Publishers choose subjects: one that is no text must be refused by the reader of the message,
     not end the connection's reader."""
     return raw.decode("utf-8", "replace")

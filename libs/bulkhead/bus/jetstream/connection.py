@@ -19,7 +19,7 @@ from nats import errors
 
 from bulkhead.bus.jetstream.client import EXPIRED, DirectClient, Take, header_frame
 from bulkhead.bus.jetstream.dns_cache import HostUnknown
-from bulkhead.bus.jetstream.renewal import Listener, Renewal
+from bulkhead.bus.jetstream.renewal import LoginRenewal, MovingSubscription
 from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import BusClosed, BusError, BusUnavailable, PublishRefused
 from bulkhead.bus.wire import check_sendable
@@ -68,11 +68,13 @@ class Connection:
         self.url = url
         self._token = token
         self._options: dict[str, Any] = {}
-        self.listeners: set[Listener] = set()
-        self.renewal = Renewal(token, self.listeners, self.connect, self.adopt) if token is not None else None
+        self.listeners: set[MovingSubscription] = set()
+        self.renewal = (
+            LoginRenewal(token, self.listeners, self.connect, self.adopt_client) if token is not None else None
+        )
         self.on_renewed: set[Notify] = set()
         """Called when another login has taken the place of the one before: what is asked now comes over it."""
-        self._tls = trusting(ca_file) if ca_file is not None else None
+        self._tls = tls_context(ca_file) if ca_file is not None else None
         if self._tls is not None:
             # nats-py begins TLS on a stream that began without: asyncio complains of each that ends, of no consequence.
             logging.getLogger("asyncio").addFilter(_of_consequence)
@@ -97,7 +99,7 @@ class Connection:
         self._options = {
             "name": name,
             "nkeys_seed_str": nkey_seed,
-            "token": self._token.show if self._token is not None else None,
+            "token": self._token.present_token if self._token is not None else None,
             "inbox_prefix": inbox_prefix,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": RECONNECT_WAIT_S,
@@ -113,7 +115,7 @@ class Connection:
         opening = asyncio.ensure_future(self.connect(self.nc))
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while not opening.done() and not self._hopeless and loop.time() < began + timeout_s:
+        while not opening.done() and not self._is_hopeless and loop.time() < began + timeout_s:
             await asyncio.wait({opening}, timeout=0.1)
             if self._unknown and loop.time() > began + UNKNOWN_HOST_S:
                 break
@@ -129,25 +131,25 @@ class Connection:
         await asyncio.gather(opening, return_exceptions=True)
         self._closing = True
         await self.nc.close()
-        raise self._unavailable()
+        raise self._opening_error()
 
     async def connect(self, nc: DirectClient) -> None:
         """Connect this client, and hear of it for as long as it is `nc`. Which is not so yet is tried once."""
         await nc.connect(
             self.url.split(","),  # Of a cluster, any: the others are heard of from it.
             allow_reconnect=nc is self.nc,
-            error_cb=partial(self._of, nc, self._failed),
-            disconnected_cb=partial(self._of, nc, self._lost),
-            reconnected_cb=partial(self._of, nc, self._returned),
-            closed_cb=partial(self._of, nc, self._closed),
+            error_cb=partial(self._call_if_current, nc, self._on_error),
+            disconnected_cb=partial(self._call_if_current, nc, self._on_disconnected),
+            reconnected_cb=partial(self._call_if_current, nc, self._on_reconnected),
+            closed_cb=partial(self._call_if_current, nc, self._on_closed),
             **self._options,
         )
 
-    async def _of(self, nc: DirectClient, told: Callable[..., Awaitable[None]], *error: Exception) -> None:
+    async def _call_if_current(self, nc: DirectClient, told: Callable[..., Awaitable[None]], *error: Exception) -> None:
         if nc is self.nc:
             await told(*error)
 
-    async def adopt(self, nc: DirectClient) -> DirectClient:
+    async def adopt_client(self, nc: DirectClient) -> DirectClient:
         """Go on with another client, which is connected; returns the one before."""
         before, self.nc = self.nc, nc
         before.options["allow_reconnect"], nc.options["allow_reconnect"] = False, True
@@ -155,17 +157,17 @@ class Connection:
         for notify in list(self.on_renewed):
             notify()
         if not self._up.is_set() and not self.closed.done():
-            await self._returned()
+            await self._on_reconnected()
         return before
 
-    async def listen(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> Listener:
+    async def listen(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> MovingSubscription:
         """Subscribe for as long as `stop` is not called on what is returned, whichever client is `nc`."""
-        listener = Listener(self.listeners, subject, taking, queue)
-        listener.subscription = await listener.begin(self.nc)
+        listener = MovingSubscription(self.listeners, subject, taking, queue)
+        listener.subscription = await listener.subscribe_at(self.nc)
         self.listeners.add(listener)
         return listener
 
-    def _unavailable(self) -> BusUnavailable:
+    def _opening_error(self) -> BusUnavailable:
         """The error for a connection that could not be opened, with its cause and a remedy."""
         if self._key_refusals and self._token is not None:
             return BusUnavailable(f"the broker at {self.url} refused the token in {self._token.path}: {REFUSED_HINT}")
@@ -192,46 +194,46 @@ class Connection:
         )
 
     @property
-    def _hopeless(self) -> bool:
-        """Whether trying again is of no use: the key or the certificate is the wrong one."""
+    def _is_hopeless(self) -> bool:
+        """True if trying again is of no use: the key or the certificate is the wrong one."""
         refused = bool(self._key_refusals) and self._token is None
         return refused or UNTRUSTED in self.last_error
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands, as far as is known."""
+        """True if the connection stands, as far as is known."""
         return self._up.is_set() and not self.closed.done()
 
-    async def up(self, timeout_s: float) -> None:
+    async def wait_until_connected(self, timeout_s: float) -> None:
         """Return when the connection stands. Raises BusUnavailable."""
-        self.alive()
+        self.check_open()
         if self._up.is_set():
             return
         try:
-            # `_closed` sets the event too, so that no caller waits for a connection that is gone for good.
+            # `_on_closed` sets the event too, so that no caller waits for a connection that is gone for good.
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
             pass
-        self.alive()
+        self.check_open()
         if not self._up.is_set():
             raise BusUnavailable(f"no connection to the broker at {self.url}: {self.last_error or 'lost'}")
 
-    def alive(self) -> None:
+    def check_open(self) -> None:
         """Raise BusClosed when the connection is closed for good."""
         if self.closed.done():
             raise BusClosed(f"the connection is closed: {self.closed.result()}")
 
-    def watch(self, subject: str, refuse: Refuse) -> None:
-        """Call `refuse` when the broker denies a publish on this subject, until `unwatch`."""
+    def watch_refusals(self, subject: str, refuse: Refuse) -> None:
+        """Call `refuse` when the broker denies a publish on this subject, until `unwatch_refusals`."""
         self._waiting.setdefault(subject.lower(), {})[refuse] = subject
 
-    def unwatch(self, subject: str, refuse: Refuse) -> None:
-        """End of `watch`."""
+    def unwatch_refusals(self, subject: str, refuse: Refuse) -> None:
+        """End of `watch_refusals`."""
         low = subject.lower()
-        found = self._waiting.get(low)
-        if found is not None:
-            found.pop(refuse, None)
-            if not found:
+        refusals = self._waiting.get(low)
+        if refusals is not None:
+            refusals.pop(refuse, None)
+            if not refusals:
                 del self._waiting[low]
 
     def send(
@@ -244,29 +246,29 @@ class Connection:
     ) -> None:
         """Write one publish. over: the client that was asked, and alone may answer. Raises PublishRefused for what can
         never be sent, BusUnavailable when closed."""
-        self.alive()
+        self.check_open()
         try:
             frame = header_frame(headers) if headers else b""
             # The broker answers an oversized frame by closing the connection, so it must never leave.
             check_sendable(subject, len(body) + len(frame), self.nc.max_payload)
-            (over or self.nc).write(subject, body, reply, frame)
+            (over or self.nc).write_publish(subject, body, reply, frame)
         except errors.BadHeaderError as error:
             raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"{subject} was not sent: {error}") from error
 
     async def round_trip(self, timeout_s: float) -> bool:
-        """Whether the broker answers a ping in time."""
+        """True if the broker answers a ping in time."""
         if not self.connected or self.closed.done():
             return False
         if self._ping is None or self._ping.done():
             # Not cancelled while the connection stands: nats-py's reader dies of a pong whose waiter was.
-            self._ping = asyncio.ensure_future(self._flush())
+            self._ping = asyncio.ensure_future(self._ping_broker())
         ping = self._ping
         await asyncio.wait({ping}, timeout=timeout_s)
         return ping.done() and not ping.cancelled() and self.connected
 
-    async def _flush(self) -> None:
+    async def _ping_broker(self) -> None:
         try:
             await self.nc.flush(timeout=3600)
         except (errors.Error, OSError):
@@ -281,37 +283,37 @@ class Connection:
             # nats-py sends what waits before it closes; a broker that went away in this moment takes none of it.
             with suppress(errors.Error, OSError):
                 await self.nc.close()
-        await self._closed()
+        await self._on_closed()
 
-    async def _failed(self, error: Exception) -> None:
+    async def _on_error(self, error: Exception) -> None:
         text = str(error)
         low = text.lower()
         self.last_error = text or type(error).__name__
         match = _REFUSED.search(low)
         if match is not None:
-            self._denied(match.group(1), match.group(2))
+            self._on_denied(match.group(1), match.group(2))
             return
         if self._token is not None and EXPIRED in low:
             log.warning(
                 "login_ended", url=self.url, file=self._token.path, then="the token that the file holds is shown"
             )
             return
-        if self._token is not None and any(word in low for word in TOKEN_REFUSALS):
+        if self._token is not None and any(refusal in low for refusal in TOKEN_REFUSALS):
             # Whoever can tell may be away for a while: it is tried again, and with the token of then.
             self._key_refusals += 1
-            self._say_refused(self._token.path)
+            self._log_refused_token(self._token.path)
             return
         if "authorization violation" in low:
             self._key_refusals += 1
             if self._key_refusals >= MAX_KEY_REFUSALS and self._ending is None:
                 self._ending = asyncio.ensure_future(self.nc.close())
-        self._say(error)
+        self._log_error(error)
 
-    def _say_refused(self, file: Path) -> None:
+    def _log_refused_token(self, file: Path) -> None:
         if self._key_refusals in (1, 10) or self._key_refusals % 100 == 0:
             log.error("token_refused", url=self.url, file=file, times=self._key_refusals, hint=REFUSED_HINT)
 
-    def _say(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         unknown = isinstance(error, HostUnknown)
         if unknown and self._unknown is None:
             log.warning("broker_name_unknown", url=self.url, reason=self.last_error, then="it is tried again")
@@ -319,22 +321,23 @@ class Connection:
         if not isinstance(error, OSError):
             log.warning("bus_error", reason=self.last_error)
 
-    def _denied(self, what: str, subject: str) -> None:
+    def _on_denied(self, what: str, subject: str) -> None:
         """The broker's text comes in lower case: two subjects that differ in case alone cannot be told apart."""
         waiting = self._waiting.get(subject, {})
         if len(set(waiting.values())) > 1:
             log.warning("publish_denied", subject=subject, ambiguous=True)
             return
         log.warning("publish_denied" if what == "publish" else "subscription_denied", subject=subject)
-        for refuse, said in list(waiting.items()):
+        for refuse, denied_subject in list(waiting.items()):
             refuse(
                 PublishRefused(
-                    f"the broker denies this service {said}: its identity has no such right, or its key is another "
+                    f"the broker denies this service {denied_subject}: its identity has no such "
+                    "right, or its key is another "
                     "service's; add the catalog row or the policy entry, render the accounts and reload the broker"
                 )
             )
 
-    async def _lost(self) -> None:
+    async def _on_disconnected(self) -> None:
         was_up = self._up.is_set()
         self._up.clear()
         self._give_up_ping()
@@ -350,7 +353,7 @@ class Connection:
         if ping is not None:
             ping.cancel()
 
-    async def _returned(self) -> None:
+    async def _on_reconnected(self) -> None:
         self._key_refusals, self._unknown = 0, None
         self.last_error = ""
         self._up.set()
@@ -358,7 +361,7 @@ class Connection:
         for notify in list(self.on_returned):
             notify()
 
-    async def _closed(self) -> None:
+    async def _on_closed(self) -> None:
         self._up.clear()
         if not self.closed.done():
             reason = "closed by this process" if self._closing else self.last_error or "closed by the broker"
@@ -379,7 +382,7 @@ def ca_beside(keys: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def trusting(ca_file: Path) -> ssl.SSLContext:
+def tls_context(ca_file: Path) -> ssl.SSLContext:
     """TLS that takes a server only with a certificate of this CA. Raises BusUnavailable."""
     try:
         return ssl.create_default_context(cafile=str(ca_file))

@@ -28,54 +28,54 @@ class HostUnknown(OSError):
 
 
 def addresses_of(host: str, port: int) -> Found:
-    """What the system says. Blocks. Raises OSError."""
+    """Addresses as the system says them. Blocks. Raises OSError."""
     return [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-class Lookup:
-    """Of one event loop. resolve: blocks in a thread of its own."""
+class HostLookup:
+    """Lookups of one event loop. resolve: blocks in a thread of its own."""
 
     def __init__(self, resolve: Resolve = addresses_of) -> None:
         self._resolve = resolve
         self._asked: dict[tuple[str, int], asyncio.Future[Found]] = {}
 
-    async def addresses(self, host: str, port: int, timeout_s: float) -> Found:
+    async def resolve_host(self, host: str, port: int, timeout_s: float) -> Found:
         """All addresses of a host, at least one. Raises HostUnknown."""
         if _is_address(host):
             return [host]
-        asked = self._asked.get((host, port)) or self._ask(host, port)
-        await asyncio.wait({asked}, timeout=timeout_s)
-        if not asked.done():
+        lookup = self._asked.get((host, port)) or self._start_lookup(host, port)
+        await asyncio.wait({lookup}, timeout=timeout_s)
+        if not lookup.done():
             raise HostUnknown(f"no name server answers when it is asked for {host}")
-        error = asked.exception()
+        error = lookup.exception()
         if error is not None:
             raise HostUnknown(f"the name {host} is not known: {getattr(error, 'strerror', None) or error}") from error
-        return asked.result()
+        return lookup.result()
 
-    def _ask(self, host: str, port: int) -> "asyncio.Future[Found]":
+    def _start_lookup(self, host: str, port: int) -> "asyncio.Future[Found]":
         loop = asyncio.get_running_loop()
-        asked: asyncio.Future[Found] = loop.create_future()
-        self._asked[host, port] = asked
+        lookup: asyncio.Future[Found] = loop.create_future()
+        self._asked[host, port] = lookup
         # Retrieved, so that asyncio does not complain when the caller has gone.
-        asked.add_done_callback(lambda done: (self._asked.pop((host, port), None), done.exception()))
+        lookup.add_done_callback(lambda done: (self._asked.pop((host, port), None), done.exception()))
 
-        def settle(found: Found | OSError) -> None:
+        def settle_lookup(found: Found | OSError) -> None:
             if isinstance(found, OSError):
-                asked.set_exception(found)
+                lookup.set_exception(found)
             else:
-                asked.set_result(found)
+                lookup.set_result(found)
 
-        def work() -> None:
-            found: Found | OSError
+        def resolve_in_thread() -> None:
+            result: Found | OSError
             try:
-                found = self._resolve(host, port)
+                result = self._resolve(host, port)
             except (OSError, UnicodeError) as error:  # A label too long for DNS fails to be encoded.
-                found = error if isinstance(error, OSError) else OSError(str(error))
+                result = error if isinstance(error, OSError) else OSError(str(error))
             with suppress(RuntimeError):  # The loop may be closed by now.
-                loop.call_soon_threadsafe(settle, found)
+                loop.call_soon_threadsafe(settle_lookup, result)
 
-        threading.Thread(target=work, name=f"lookup-{host}", daemon=True).start()
-        return asked
+        threading.Thread(target=resolve_in_thread, name=f"lookup-{host}", daemon=True).start()
+        return lookup
 
 
 PING, PONG = b"PING", b"PONG\r\n"
@@ -84,16 +84,16 @@ PING, PONG = b"PING", b"PONG\r\n"
 class NamedTransport(TcpTransport):
     """nats-py's TCP, with names looked up here. A name may stand for several addresses: one after the other."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, lookup: HostLookup) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._lookup = lookup
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """As nats-py's. Raises OSError, TimeoutError."""
+        """Connect as nats-py does. Raises OSError, TimeoutError."""
         assert uri.hostname is not None and uri.port is not None, uri
         # Of an attempt that failed: the broker would keep it until its own time is up.
         self.close()  # type: ignore[no-untyped-call]
-        addresses = await self._lookup.addresses(uri.hostname, uri.port, connect_timeout)
+        addresses = await self._lookup.resolve_host(uri.hostname, uri.port, connect_timeout)
         async with asyncio.timeout(connect_timeout):
             for place, address in enumerate(addresses):
                 try:
@@ -107,14 +107,15 @@ class NamedTransport(TcpTransport):
                     return
 
     async def readline(self) -> bytes:
-        """As nats-py's, which reads the handshake with it and takes anything but an error for the end of it. While the
-        identity service is asked about the token the broker may ping before that."""
+        """Read a line as nats-py does, which reads the handshake with it and takes anything but an error for the end
+        of it. While the identity service is asked about the token the broker may ping before that.
+        """
         while (line := bytes(await super().readline())).startswith(PING):  # type: ignore[no-untyped-call]
             self.write(PONG)  # type: ignore[no-untyped-call]
         return line
 
     async def wait_closed(self) -> None:
-        """As nats-py's, but not for ever: a TLS stream waits for a goodbye that a frozen peer does not say."""
+        """Wait as nats-py does, but not for ever: a TLS stream waits for a goodbye that a frozen peer does not say."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await super().wait_closed()  # type: ignore[no-untyped-call]

@@ -22,8 +22,10 @@ class PublishWindow:
         self._coming = 0
         """Tasks that were given a slot and have not run since. A new one waits behind them."""
 
-    async def enter(self) -> None:
-        """Wait for a slot; give it back by `leave`. The wait is bounded by the timeouts of the publishes ahead."""
+    async def wait_for_slot(self) -> None:
+        """Wait for a slot; give it back by `release_slot`. The wait is bounded by the timeouts of the publishes
+        ahead.
+        """
         if self.free and not self._coming:
             self.free -= 1
             return
@@ -35,17 +37,17 @@ class PublishWindow:
             # The slot was given in the moment in which the caller gave up.
             if slot.done() and not slot.cancelled():
                 self._coming -= 1
-                self.leave()
+                self.release_slot()
             raise
         self._coming -= 1
-        self._give()
+        self._give_slots()
 
-    def leave(self) -> None:
+    def release_slot(self) -> None:
         """Give a slot back: the task that has waited longest gets it, never one that comes now."""
         self.free += 1
-        self._give()
+        self._give_slots()
 
-    def _give(self) -> None:
+    def _give_slots(self) -> None:
         while self.free and self._waiting:
             slot = self._waiting.popleft()
             if not slot.done():
@@ -60,10 +62,10 @@ class PublishWindows:
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], PublishWindow] = {}
 
-    def of(self, subject: str) -> PublishWindow:
+    def window_of(self, subject: str) -> PublishWindow:
         """The window of a subject: one per inbox, and one per prefix of other subjects."""
-        plane, _, rest = subject.partition(".")
-        name = (plane, rest.split(".", 2)[1] if plane == "mesh" and "." in rest else "")
+        plane, _, tail = subject.partition(".")
+        name = (plane, tail.split(".", 2)[1] if plane == "mesh" and "." in tail else "")
         if name not in self._windows:
             self._windows[name] = PublishWindow()
         return self._windows[name]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from nats import errors
 from nats.aio.subscription import Subscription
 
-from bulkhead.bus.jetstream.client import RawMessage
+from bulkhead.bus.jetstream.client import SocketMessage
 from bulkhead.bus.jetstream.connection import Connection
-from bulkhead.bus.port import BusError, BusUnavailable, Stored
-from bulkhead.bus.wire import DESCRIPTION, Place, place, status
+from bulkhead.bus.port import BusError, BusUnavailable, StoredMessage
+from bulkhead.bus.wire import DESCRIPTION, AckPosition, parse_ack_subject, status_code
 from bulkhead.telemetry.log import Log
 
 log = Log("bus")
@@ -38,9 +38,9 @@ GROUP_REFUSED = "priority group"
 
 @dataclass(eq=False, slots=True)
 class JetStreamDelivery:
-    """See port.Delivery."""
+    """See port.BusDelivery."""
 
-    stored: Stored
+    stored: StoredMessage
     stream: str
     consumer_sequence: int
     attempts: int
@@ -62,7 +62,7 @@ class JetStreamDelivery:
 
 
 @dataclass(eq=False, slots=True)
-class _Inbox:
+class _PullInbox:
     prefix: str
     subscription: Subscription
     pulls: int = 0
@@ -93,8 +93,8 @@ class JetStreamConsumer:
         self._pulls: dict[str, tuple[int, float]] = {}
         self._serial = 0
         self._run = 0
-        self._inbox: _Inbox | None = None
-        self._retired: list[_Inbox] = []
+        self._inbox: _PullInbox | None = None
+        self._retired: list[_PullInbox] = []
         self._waiter: asyncio.Future[None] | None = None
         self._take: Callable[[JetStreamDelivery], None] | None = None
         self._took = False
@@ -102,20 +102,20 @@ class JetStreamConsumer:
         self._pause_until = 0.0
         self._refused: BusError | None = None
         self._closed = False
-        connection.on_lost.add(self._lost)
-        connection.on_returned.add(self._wake)
-        connection.on_renewed.add(self._renewed)
-        connection.watch(next_subject, self._deny)
+        connection.on_lost.add(self._on_lost)
+        connection.on_returned.add(self._wake_waiter)
+        connection.on_renewed.add(self._on_renewed)
+        connection.watch_refusals(next_subject, self._on_denied)
 
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list[JetStreamDelivery]:
         """See port.Consumer. Raises BusUnavailable when the time is over without a broker, a durable or a right."""
-        found: list[JetStreamDelivery] = []
+        deliveries: list[JetStreamDelivery] = []
         try:
-            await self.hand_over(max_messages, found.append, timeout_s)
+            await self.hand_over(max_messages, deliveries.append, timeout_s)
         except BaseException:
-            self._buffer.extendleft(reversed(found))
+            self._buffer.extendleft(reversed(deliveries))
             raise
-        return found
+        return deliveries
 
     async def hand_over(
         self, max_messages: int, take: Callable[[JetStreamDelivery], None], timeout_s: float = 5.0
@@ -125,18 +125,18 @@ class JetStreamConsumer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while True:
-            self._check()
-            now = loop.time()
-            if self._connection.connected and self._pause_until <= now < deadline:
-                await self._top_up(max_messages, now, deadline)
+            self._check_usable()
+            now_s = loop.time()
+            if self._connection.connected and self._pause_until <= now_s < deadline:
+                await self._top_up(max_messages, now_s, deadline)
             if self._buffer:
                 for _ in range(min(max_messages, len(self._buffer))):
                     take(self._buffer.popleft())
                 return
-            if now >= deadline:
-                self._nothing()
+            if now_s >= deadline:
+                self._raise_why_empty()
                 return
-            if await self._wait(min(deadline - now, max(self._pause_until - now, 0) or CHECK_S), take):
+            if await self._wait_for_event(min(deadline - now_s, max(self._pause_until - now_s, 0) or CHECK_S), take):
                 return
 
     async def close(self) -> None:
@@ -144,13 +144,13 @@ class JetStreamConsumer:
         if self._closed:
             return
         self._closed = True
-        self._connection.on_lost.discard(self._lost)
-        self._connection.on_returned.discard(self._wake)
-        self._connection.on_renewed.discard(self._renewed)
-        self._connection.unwatch(self._next, self._deny)
+        self._connection.on_lost.discard(self._on_lost)
+        self._connection.on_returned.discard(self._wake_waiter)
+        self._connection.on_renewed.discard(self._on_renewed)
+        self._connection.unwatch_refusals(self._next, self._on_denied)
         inboxes = [*self._retired, *([self._inbox] if self._inbox else [])]
         self._inbox, self._retired = None, []
-        self._wake()
+        self._wake_waiter()
         try:
             for inbox in inboxes:
                 if self._connection.connected:
@@ -162,15 +162,15 @@ class JetStreamConsumer:
         except (errors.Error, OSError, BusError) as error:
             log.warning("consumer_not_drained", consumer=self._name, reason=str(error))
 
-    def _check(self) -> None:
-        self._connection.alive()
+    def _check_usable(self) -> None:
+        self._connection.check_open()
         if self._closed:
             raise BusUnavailable(f"consumer {self._name} is closed")
         if self._refused is not None:
             error, self._refused = self._refused, None
             raise error
 
-    def _nothing(self) -> None:
+    def _raise_why_empty(self) -> None:
         """Say why, when it is not that there was nothing."""
         if not self._connection.connected:
             raise BusUnavailable(f"{self._name}: no connection to the broker ({self._connection.last_error})")
@@ -186,28 +186,28 @@ class JetStreamConsumer:
         if self._open and (self._inbox is None or self._inbox.pulls >= MAX_PULLS_PER_INBOX):
             # Two inboxes at a time would mix up the order: let what stands on the one before come first.
             return
-        inbox = await self._current(now)
+        inbox = await self._current_inbox(now)
         expires_s = max(0.02, min(deadline - now, MAX_PULL_S))
         self._serial += 1
         token = str(self._serial)
         self._pulls[token] = (room, now + expires_s)
         self._open += room
         inbox.pulls += 1
-        asked: dict[str, int | str] = {"batch": room, "expires": int(expires_s * 1e9)}
+        request: dict[str, int | str] = {"batch": room, "expires": int(expires_s * 1e9)}
         if self._group:
-            asked |= {"group": self._group, "priority": self._rank}
-        body = json.dumps(asked).encode()
+            request |= {"group": self._group, "priority": self._rank}
+        body = json.dumps(request).encode()
         try:
             self._connection.send(self._next, body, inbox.prefix + token)
         except BusUnavailable:
-            self._end(token, None)
+            self._end_pull(token, None)
             raise
 
-    async def _current(self, now: float) -> _Inbox:
+    async def _current_inbox(self, now: float) -> _PullInbox:
         """The inbox for the next request. A fresh one every so often: see jetstream_replies."""
-        for old in [one for one in self._retired if one.quiet_after < now]:
+        for old in [inbox for inbox in self._retired if inbox.quiet_after < now]:
             self._retired.remove(old)
-            await self._unsubscribe(old)
+            await self._unsubscribe_inbox(old)
         if self._inbox is not None and self._inbox.pulls < MAX_PULLS_PER_INBOX:
             return self._inbox
         prefix = self._connection.nc.new_inbox() + "."
@@ -215,53 +215,53 @@ class JetStreamConsumer:
             subscription = await self._connection.nc.listen(prefix + "*", self._on_message)
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"{self._name}: no inbox: {error}") from error
-        before, self._inbox = self._inbox, _Inbox(prefix, subscription)
+        before, self._inbox = self._inbox, _PullInbox(prefix, subscription)
         if before is not None:
-            await self._unsubscribe(before)
+            await self._unsubscribe_inbox(before)
         return self._inbox
 
-    async def _unsubscribe(self, inbox: _Inbox) -> None:
+    async def _unsubscribe_inbox(self, inbox: _PullInbox) -> None:
         try:
             if not self._connection.nc.is_closed:
                 await inbox.subscription.unsubscribe()
         except (errors.Error, OSError):
             pass  # The broker forgets the subscription with the connection.
 
-    def _on_message(self, message: RawMessage) -> None:
-        where = place(message.reply) if message.reply else None
-        if where is None:
+    def _on_message(self, message: SocketMessage) -> None:
+        position = parse_ack_subject(message.reply) if message.reply else None
+        if position is None:
             self._on_status(message)
             return
         self._open = max(0, self._open - 1)
         if not self._open:
             self._pulls.clear()
         self._trouble = ""
-        delivery = self._delivery(message, where)
+        delivery = self._make_delivery(message, position)
         if self._take is not None and not self._buffer:
             self._took = True
             self._take(delivery)
         else:
             self._buffer.append(delivery)
-        self._wake()
+        self._wake_waiter()
 
-    def _delivery(self, message: RawMessage, where: Place) -> JetStreamDelivery:
+    def _make_delivery(self, message: SocketMessage, where: AckPosition) -> JetStreamDelivery:
         reply = message.reply
 
-        async def answer(what: bytes) -> None:
+        async def send_answer(what: bytes) -> None:
             self._connection.send(reply, what)
 
-        stored = Stored(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
-        return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, self._run, answer)
+        stored = StoredMessage(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
+        return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, self._run, send_answer)
 
-    def _on_status(self, message: RawMessage) -> None:
+    def _on_status(self, message: SocketMessage) -> None:
         """The end of one request: its remainder is room again."""
         headers = message.headers or {}
-        code, text = status(headers), headers.get(DESCRIPTION, "")
+        code, text = status_code(headers), headers.get(DESCRIPTION, "")
         token = message.subject.rpartition(".")[2]
         if code == 100 or token not in self._pulls:
             return
         pending = headers.get(PENDING, "")
-        self._end(token, int(pending) if pending.isdigit() else None)
+        self._end_pull(token, int(pending) if pending.isdigit() else None)
         self._trouble = ""
         if code not in ORDINARY_ENDS:
             self._run += 1
@@ -276,11 +276,11 @@ class JetStreamConsumer:
                 self._group = "" if self._group else PRIORITY_GROUP
             self._trouble = f"{text or 'the broker ended the request'} ({code})"
             self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
-        self._wake()
+        self._wake_waiter()
 
-    def _end(self, token: str, remainder: int | None) -> None:
-        asked, _ = self._pulls.pop(token, (0, 0.0))
-        self._open = max(0, self._open - (asked if remainder is None else remainder))
+    def _end_pull(self, token: str, remainder: int | None) -> None:
+        room, _ = self._pulls.pop(token, (0, 0.0))
+        self._open = max(0, self._open - (room if remainder is None else remainder))
         if not self._pulls:
             self._open = 0
 
@@ -291,38 +291,38 @@ class JetStreamConsumer:
             self._pulls.clear()
             self._open = 0
 
-    def _lost(self) -> None:
+    def _on_lost(self) -> None:
         """Standing requests end with the connection, and so does their inbox: the broker cannot revive them there."""
         self._pulls.clear()
         self._open = 0
         # One written while the connection broke may still be sent: what it brings is not thrown away.
-        self._renewed()
+        self._on_renewed()
 
-    def _renewed(self) -> None:
+    def _on_renewed(self) -> None:
         """The next request has an inbox at the new client; what stands brings its messages over the one before."""
         self._run += 1
         if self._inbox is not None:
             self._inbox.quiet_after = asyncio.get_running_loop().time() + MAX_PULL_S + OVERDUE_S
             self._retired.append(self._inbox)
             self._inbox = None
-        self._wake()
+        self._wake_waiter()
 
-    def _deny(self, error: BusError) -> None:
+    def _on_denied(self, error: BusError) -> None:
         self._refused = error
         self._pulls.clear()
         self._open = 0
-        self._wake()
+        self._wake_waiter()
 
-    def _wake(self) -> None:
+    def _wake_waiter(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self, timeout_s: float, take: Callable[[JetStreamDelivery], None]) -> bool:
-        """Until something happens; whether `take` was given anything."""
+    async def _wait_for_event(self, timeout_s: float, take: Callable[[JetStreamDelivery], None]) -> bool:
+        """Wait until something happens; true when `take` was given anything."""
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
         self._take, self._took = take, False
-        timer = loop.call_later(timeout_s, self._wake)
+        timer = loop.call_later(timeout_s, self._wake_waiter)
         try:
             await waiter
         finally:

@@ -38,16 +38,16 @@ Adopt = Callable[[DirectClient], Awaitable[DirectClient]]
 
 
 @dataclass(eq=False, slots=True)
-class Listener:
+class MovingSubscription:
     """A subscription that moves with the connection. taking: what takes messages of a client."""
 
-    registry: "set[Listener]"
+    registry: "set[MovingSubscription]"
     subject: str
     taking: Callable[[DirectClient], Take]
     queue: str
     subscription: Subscription | None = None
 
-    async def begin(self, client: DirectClient) -> Subscription:
+    async def subscribe_at(self, client: DirectClient) -> Subscription:
         """Its subscription at a client."""
         return await client.listen(self.subject, self.taking(client), self.queue)
 
@@ -60,11 +60,11 @@ class Listener:
                 await subscription.unsubscribe()
 
 
-class Renewal:
+class LoginRenewal:
     """Watches the token file, and renews. connect: connects a client, or raises; adopt: puts it in the
     place of the one before, which it returns."""
 
-    def __init__(self, token: TokenFile, listeners: set[Listener], connect: Connect, adopt: Adopt) -> None:
+    def __init__(self, token: TokenFile, listeners: set[MovingSubscription], connect: Connect, adopt: Adopt) -> None:
         self._token, self._listeners = token, listeners
         self._connect, self._adopt = connect, adopt
         self._watching: asyncio.Task[None] | None = None
@@ -75,8 +75,8 @@ class Renewal:
     def start(self) -> None:
         """Watch from now on."""
         self.lasts_s = self._token.left_s()
-        self._watching = asyncio.create_task(self._watch())
-        self._watching.add_done_callback(self._ended)
+        self._watching = asyncio.create_task(self._watch_token())
+        self._watching.add_done_callback(self._on_watch_ended)
 
     async def stop(self) -> None:
         """Watch no more, and close the clients before."""
@@ -85,13 +85,15 @@ class Renewal:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, watching: "asyncio.Task[None]") -> None:
+    def _on_watch_ended(self, watching: "asyncio.Task[None]") -> None:
         if not watching.cancelled() and (error := watching.exception()) is not None:
-            then = "the connection breaks when its token ends, and comes back with the one that the file holds then"
-            log.error("renewal_ended", file=self._token.path, error=repr(error), then=then)
+            consequence = (
+                "the connection breaks when its token ends, and comes back with the one that the file holds then"
+            )
+            log.error("renewal_ended", file=self._token.path, error=repr(error), then=consequence)
 
-    async def _watch(self) -> None:
-        said = ""
+    async def _watch_token(self) -> None:
+        last_problem = ""
         while True:
             left_s = self._token.left_s()
             await asyncio.sleep(min(LOOK_S, max(0.1, left_s / LOOKS_A_LIFE)))
@@ -102,20 +104,20 @@ class Renewal:
                 another, problem = False, str(error)
             if another:
                 await asyncio.sleep(random.uniform(0, SPREAD * max(0.0, min(left_s, 600.0))))  # noqa: S311
-                problem = await self._renew()
-            if problem and problem != said:
+                problem = await self._renew_login()
+            if problem and problem != last_problem:
                 way = "the connection ends with its token; the kubelet exchanges the file, see the pod's events"
-                left = round(min(left_s, 1e9))
-                log.warning("token_not_renewed", file=self._token.path, left_s=left, reason=problem, hint=way)
-            said = problem
+                rounded_s = round(min(left_s, 1e9))
+                log.warning("token_not_renewed", file=self._token.path, left_s=rounded_s, reason=problem, hint=way)
+            last_problem = problem
 
-    async def _renew(self) -> str:
+    async def _renew_login(self) -> str:
         """Log in anew and move there; why not, or ""."""
         before, fresh = self._token.shown, DirectClient()
         try:
             async with asyncio.timeout(RENEW_TIMEOUT_S):
                 await self._connect(fresh)
-            await self._move(fresh)
+            await self._move_listeners(fresh)
         except Exception as error:
             # Whatever it is (a TLS handshake alone ends in several ways), the next look tries again.
             with suppress(Exception):
@@ -131,15 +133,15 @@ class Renewal:
         log.info("login_renewed", lasts_s=round(min(self.lasts_s, 1e9)), times=self.count)
         return ""
 
-    async def _move(self, fresh: DirectClient) -> None:
+    async def _move_listeners(self, fresh: DirectClient) -> None:
         """All that listens does so at the fresh client first. Of a queue each message comes once whoever listens; what
         is not of one may come twice for a moment."""
-        moved = {one: await one.begin(fresh) for one in list(self._listeners)}
+        moved = {listener: await listener.subscribe_at(fresh) for listener in list(self._listeners)}
         await fresh.flush(timeout=5)
-        left = await self._adopt(fresh)
+        previous = await self._adopt(fresh)
         for listener in list(self._listeners):
             if listener not in moved:  # It began at the one before, in between.
-                moved[listener] = await listener.begin(fresh)
+                moved[listener] = await listener.subscribe_at(fresh)
         for listener, subscription in moved.items():
             before, listener.subscription = listener.subscription, subscription
             with suppress(errors.Error, OSError):  # The broker forgets it with the connection.
@@ -148,12 +150,12 @@ class Renewal:
                 if before is not None:
                     # What it has sent there already is heard, too.
                     await before.drain()  # type: ignore[no-untyped-call]
-        task = asyncio.create_task(_end(left))
+        task = asyncio.create_task(_close_after_linger(previous))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
 
-async def _end(client: DirectClient) -> None:
+async def _close_after_linger(client: DirectClient) -> None:
     """Close a client when nothing more is expected from it."""
     try:
         await asyncio.sleep(LINGER_S)

@@ -24,7 +24,7 @@ class TokenFile:
         self.shown = ""
         """The token of the last login."""
 
-    def show(self) -> str:
+    def present_token(self) -> str:
         """The token for a login. Raises OSError, after which nats-py tries again."""
         try:
             self.shown = self.read()
@@ -33,19 +33,19 @@ class TokenFile:
         return self.shown
 
     def read(self) -> str:
-        """What the file holds now. Raises BusUnavailable."""
+        """Token that the file holds now. Raises BusUnavailable."""
         try:
             with self.path.open("rb") as file:
-                found = file.read(MAX_TOKEN_BYTES + 1).strip().decode()
+                token = file.read(MAX_TOKEN_BYTES + 1).strip().decode()
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise BusUnavailable(f"the token file {self.path} cannot be read: {why}; {MOUNT}") from error
-        if not found or len(found) > MAX_TOKEN_BYTES:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise BusUnavailable(f"the token file {self.path} cannot be read: {reason}; {MOUNT}") from error
+        if not token or len(token) > MAX_TOKEN_BYTES:
             raise BusUnavailable(f"the token file {self.path} is empty or no token; {MOUNT}")
-        return found
+        return token
 
     def left_s(self) -> float:
-        """How long the shown token lasts; without end where it does not tell."""
+        """Time that the shown token lasts; without end where it does not tell."""
         try:
             part = self.shown.split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -11,28 +11,28 @@ from functools import partial
 from typing import Any, TypeVar
 
 from bulkhead.bus import wire
-from bulkhead.bus.memory.broker import Listener, MemoryBroker, Offer
-from bulkhead.bus.memory.consumer import MemoryConsumer, MemoryLive, turn
-from bulkhead.bus.memory.streams import matches
+from bulkhead.bus.memory.broker import BrokerListener, MemoryBroker, Offer
+from bulkhead.bus.memory.consumer import MemoryConsumer, MemoryLiveSubscription, yield_to_loop
+from bulkhead.bus.memory.streams import subject_matches
 from bulkhead.bus.port import (
     BusClosed,
     BusError,
     BusUnavailable,
     DurableCounts,
-    Live,
-    NobodyAnswers,
+    LiveMessage,
+    NoResponders,
     PubAck,
     PublishRefused,
     RpcHandler,
     Schedule,
     Stands,
-    Stored,
+    StoredMessage,
     StreamCounts,
     no_request,
 )
 from bulkhead.telemetry.log import Log
 
-__all__ = ["MemoryBroker", "MemoryBus", "Permissions"]
+__all__ = ["BusPermissions", "MemoryBroker", "MemoryBus"]
 
 log = Log("bus")
 
@@ -41,9 +41,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Permissions:
-    """What an identity may do: subject filters to publish (and request) on and to listen to, streams to read,
-    `<stream>/<durable>` to consume."""
+class BusPermissions:
+    """Rights of an identity: subject filters to publish (and request) on and to listen to, streams to read,
+    `<stream>/<durable>` to consume.
+    """
 
     publish: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
@@ -54,14 +55,14 @@ class Permissions:
 class MemoryBus:
     """See port.Bus. Without permissions it may do everything."""
 
-    def __init__(self, broker: MemoryBroker, service: str, permissions: Permissions | None = None) -> None:
+    def __init__(self, broker: MemoryBroker, service: str, permissions: BusPermissions | None = None) -> None:
         self.service = service
         self._broker = broker
         self._permissions = permissions
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._consumers: list[MemoryConsumer] = []
-        self._lives: list[MemoryLive] = []
-        self._servers: list[Listener] = []
+        self._lives: list[MemoryLiveSubscription] = []
+        self._servers: list[BrokerListener] = []
         self._answering: set[asyncio.Task[None]] = set()
         # In their order: a set of futures has that of their addresses, and a seeded run would not be one run.
         self._waiting: dict[asyncio.Future[Any], None] = {}
@@ -83,139 +84,143 @@ class MemoryBus:
         elif expect_none_on:
             sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
         try:
-            return await self._store(subject, body, sent)
+            return await self._store_checked(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
             if expect_none_on:
                 raise
             try:
-                found = await self.last(error.stream, subject)
+                stored = await self.last(error.stream, subject)
             except BusError:
                 raise error from None
-            if found is None or found.headers.get(wire.MESSAGE_ID) != message_id:
+            if stored is None or stored.headers.get(wire.MESSAGE_ID) != message_id:
                 raise
-            return PubAck(error.stream, found.sequence, duplicate=True)
+            return PubAck(error.stream, stored.sequence, duplicate=True)
 
     async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
         """See port.Bus."""
         headers = {
             **schedule.headers,
             wire.MESSAGE_ID: message_id,
-            wire.SCHEDULE: f"@at {wire.rfc3339(schedule.due_unix_ms)}",
+            wire.SCHEDULE: f"@at {wire.format_rfc3339(schedule.due_unix_ms)}",
             wire.SCHEDULE_TARGET: schedule.target,
         }
-        return await self._store(schedule.subject, schedule.body, headers)
+        return await self._store_checked(schedule.subject, schedule.body, headers)
 
-    def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, PubAck]:
-        self._may(subject, "publish")
+    def _store_checked(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, PubAck]:
+        self._check_right(subject, "publish")
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        return self._ask("publish", subject, partial(self._broker.store, subject, headers, body))
+        return self._ask_broker("publish", subject, partial(self._broker.store, subject, headers, body))
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See port.Bus."""
-        self._alive()
+        self._check_open()
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        if self._permissions is None or _any(self._permissions.publish, subject):
-            self._broker.say(Live(subject, dict(headers or {}), body))
+        if self._permissions is None or _any_matches(self._permissions.publish, subject):
+            self._broker.publish_live(LiveMessage(subject, dict(headers or {}), body))
         else:
             log.warning("publish_denied", subject=subject)
-        await turn()
+        await yield_to_loop()
 
-    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "MemoryLive":
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "MemoryLiveSubscription":
         """See port.Bus."""
-        self._may(subject, "listen")
-        live = MemoryLive(self._broker, self.service, subject, max_pending)
+        self._check_right(subject, "listen")
+        live = MemoryLiveSubscription(self._broker, self.service, subject, max_pending)
         self._lives.append(live)
-        await turn()
+        await yield_to_loop()
         return live
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
-    ) -> Live:
+    ) -> LiveMessage:
         """See port.Bus."""
-        self._may(subject, "publish")
+        self._check_right(subject, "publish")
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        await turn()
-        server = self._broker.server(subject)
+        await yield_to_loop()
+        server = self._broker.pick_server(subject)
         if server is None:
-            raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
-        asked = Live(subject, dict(headers or {}), body)
-        future: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
+            raise NoResponders(f"nobody answers {subject}: the service is not running; ask again later")
+        request = LiveMessage(subject, dict(headers or {}), body)
+        future: asyncio.Future[LiveMessage] = asyncio.get_running_loop().create_future()
 
-        def answer(live: Live) -> None:
-            self._broker.deliver(Offer("reply", self.service, subject, partial(_resolve, future, live)))
+        def send_reply(live: LiveMessage) -> None:
+            self._broker.deliver(Offer("reply", self.service, subject, partial(_resolve_future, future, live)))
 
-        offer = Offer("request", server.whom, subject, partial(self._serve_one, server, asked, answer))
-        return await self._await(future, subject, timeout_s, offer)
+        offer = Offer("request", server.whom, subject, partial(self._serve_one, server, request, send_reply))
+        return await self._await_answer(future, subject, timeout_s, offer)
 
-    def _serve_one(self, server: Listener, asked: Live, answer: Callable[[Live], None]) -> None:
-        async def run() -> None:
+    def _serve_one(self, server: BrokerListener, asked: LiveMessage, answer: Callable[[LiveMessage], None]) -> None:
+        async def run_handler() -> None:
             assert server.handler is not None
             headers, body = await server.handler(asked)
-            answer(Live(asked.subject, dict(headers), body))
+            answer(LiveMessage(asked.subject, dict(headers), body))
 
-        task = asyncio.ensure_future(run())
+        task = asyncio.ensure_future(run_handler())
         self._answering.add(task)
 
-        def ended(done: asyncio.Task[None]) -> None:
+        def on_handler_ended(done: asyncio.Task[None]) -> None:
             self._answering.discard(done)
             if not done.cancelled() and done.exception() is not None:
                 log.error("rpc_answer_failed", reason=repr(done.exception()))
 
-        task.add_done_callback(ended)
+        task.add_done_callback(on_handler_ended)
 
     async def serve(
         self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
     ) -> Callable[[], Awaitable[None]]:
         """See port.Bus. Requests have no bound here."""
-        self._may(subject, "listen")
-        listener = Listener(subject, lambda live: None, self.service, queue, handler)
+        self._check_right(subject, "listen")
+        listener = BrokerListener(subject, lambda live: None, self.service, queue, handler)
         self._servers.append(listener)
-        self._broker.listen(listener)
+        self._broker.add_listener(listener)
 
-        async def stop() -> None:
-            self._broker.unlisten(listener)
-            await turn()
+        async def stop_serving() -> None:
+            self._broker.remove_listener(listener)
+            await yield_to_loop()
 
-        return stop
+        return stop_serving
 
-    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
+    async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
         """See port.Bus. Ranks are ignored: any replica may be served, so that simulations see every order."""
-        self._may(f"{stream}/{durable}", "consume")
-        found = await self._ask("publish", f"{stream}/{durable}", lambda: self._broker.durable(stream, durable))
-        consumer = MemoryConsumer(self.service, self._cross, self._broker, found)
+        self._check_right(f"{stream}/{durable}", "consume")
+        durable_state = await self._ask_broker(
+            "publish", f"{stream}/{durable}", lambda: self._broker.get_durable(stream, durable)
+        )
+        consumer = MemoryConsumer(self.service, self._tell_broker, self._broker, durable_state)
         self._consumers.append(consumer)
         return consumer
 
-    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         """See port.Bus."""
-        self._may(stream, "read")
+        self._check_right(stream, "read")
         horizon = self._broker.horizon
-        return await self._ask(
-            "read", stream, lambda: self._broker.stream(stream).read(subject, after, limit, horizon(stream))
+        return await self._ask_broker(
+            "read", stream, lambda: self._broker.get_stream(stream).read(subject, after, limit, horizon(stream))
         )
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """See port.Bus."""
-        self._may(stream, "read")
+        self._check_right(stream, "read")
         horizon = self._broker.horizon
-        return await self._ask("read", stream, lambda: self._broker.stream(stream).newest(subject, horizon(stream)))
+        return await self._ask_broker(
+            "read", stream, lambda: self._broker.get_stream(stream).newest(subject, horizon(stream))
+        )
 
     async def last_sequence(self, stream: str) -> int:
         """See port.Bus."""
-        self._may(f"$JS.API.STREAM.INFO.{stream}", "publish")
-        return await self._ask("read", stream, lambda: self._broker.stream(stream).last_sequence)
+        self._check_right(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        return await self._ask_broker("read", stream, lambda: self._broker.get_stream(stream).last_sequence)
 
     async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
         """See port.Bus."""
-        self._may(f"$JS.API.STREAM.INFO.{stream}", "publish")
-        return await self._ask("read", stream, lambda: self._broker.stream(stream).counts(subjects))
+        self._check_right(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        return await self._ask_broker("read", stream, lambda: self._broker.get_stream(stream).counts(subjects))
 
     async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
         """See port.Bus."""
-        self._may(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", "publish")
-        return await self._ask("read", stream, lambda: self._broker.durable_counts(stream, durable))
+        self._check_right(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", "publish")
+        return await self._ask_broker("read", stream, lambda: self._broker.durable_counts(stream, durable))
 
-    async def ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """See port.Bus."""
         return not self._closed.done()
 
@@ -228,28 +233,28 @@ class MemoryBus:
         for consumer in self._consumers:
             await consumer.close()
         for listener in self._servers:
-            self._broker.unlisten(listener)
+            self._broker.remove_listener(listener)
         if self._answering:
             await asyncio.gather(*self._answering, return_exceptions=True)
-        self.kill("closed by this process")
+        self.cut_off("closed by this process")
 
-    def kill(self, reason: str = "killed") -> None:
+    def cut_off(self, reason: str = "killed") -> None:
         """Cut off at once, as kill -9 does: nothing is handed back, nothing more arrives."""
         for consumer in self._consumers:
-            consumer.cut()
+            consumer.cut_off()
         for live in self._lives:
-            live.cut()
+            live.cut_off()
         for listener in self._servers:
-            self._broker.unlisten(listener)
+            self._broker.remove_listener(listener)
         if not self._closed.done():
             self._closed.set_result(reason)
         self._reject_all(BusClosed(f"the connection is closed: {reason}"))
 
-    def lose(self) -> None:
+    def break_connection(self) -> None:
         """Break the connection: pending requests fail, and standing pull requests end. Later requests use a new
         connection."""
         for consumer in self._consumers:
-            consumer.lose()
+            consumer.break_connection()
         self._reject_all(BusUnavailable("the connection broke"))
 
     def _reject_all(self, error: BusUnavailable) -> None:
@@ -257,62 +262,64 @@ class MemoryBus:
             if not future.done():
                 future.set_exception(error)
 
-    def _cross(self, kind: str, what: str, act: Callable[[], None]) -> None:
+    def _tell_broker(self, kind: str, what: str, act: Callable[[], None]) -> None:
         """Say something to the broker that it does not answer. Raises BusUnavailable."""
-        self._alive()
+        self._check_open()
         self._broker.deliver(Offer(kind, "broker", what, act))
 
-    def _alive(self) -> None:
+    def _check_open(self) -> None:
         if self._closed.done():
             raise BusClosed(f"the connection is closed: {self._closed.result()}")
 
-    def _may(self, what: str, right: str) -> None:
-        self._alive()
-        if self._permissions is not None and not _any(getattr(self._permissions, right), what):
+    def _check_right(self, what: str, right: str) -> None:
+        self._check_open()
+        if self._permissions is not None and not _any_matches(getattr(self._permissions, right), what):
             raise PublishRefused(f"the broker denies {self.service} to {right} {what}: add it to the policy")
 
-    def _ask(self, kind: str, what: str, act: Callable[[], T]) -> Coroutine[Any, Any, T]:
+    def _ask_broker(self, kind: str, what: str, act: Callable[[], T]) -> Coroutine[Any, Any, T]:
         """Have the broker do something and wait for its answer; both ways may get lost."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-        def there() -> None:
+        def act_at_broker() -> None:
             try:
                 value = act()
             except BusError as error:
-                back = partial(_reject, future, error)
+                back = partial(_reject_future, future, error)
             else:
-                back = partial(_resolve, future, value)
+                back = partial(_resolve_future, future, value)
             self._broker.deliver(Offer("answer", self.service, what, back))
 
-        return self._await(future, what, ANSWER_TIMEOUT_S, Offer(kind, "broker", what, there))
+        return self._await_answer(future, what, ANSWER_TIMEOUT_S, Offer(kind, "broker", what, act_at_broker))
 
-    async def _await(self, future: "asyncio.Future[T]", what: str, timeout_s: float, offer: Offer) -> T:
+    async def _await_answer(self, future: "asyncio.Future[T]", what: str, timeout_s: float, offer: Offer) -> T:
         clock = self._broker.clock
-        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), partial(_late, future, what, timeout_s))
+        cancel = clock.call_at(
+            clock.now_ms() + round(timeout_s * 1000), partial(_time_out_future, future, what, timeout_s)
+        )
         self._waiting[future] = None
         self._broker.deliver(offer)
         try:
             # Always one turn of the loop: a service that only talks must not keep the others from running.
-            await turn()
+            await yield_to_loop()
             return await future
         finally:
             cancel()
             self._waiting.pop(future, None)
 
 
-def _any(patterns: tuple[str, ...], what: str) -> bool:
-    return any(pattern == what or matches(pattern, what) for pattern in patterns)
+def _any_matches(patterns: tuple[str, ...], what: str) -> bool:
+    return any(pattern == what or subject_matches(pattern, what) for pattern in patterns)
 
 
-def _resolve(future: "asyncio.Future[T]", value: T) -> None:
+def _resolve_future(future: "asyncio.Future[T]", value: T) -> None:
     if not future.done():
         future.set_result(value)
 
 
-def _late(future: "asyncio.Future[T]", what: str, timeout_s: float) -> None:
-    _reject(future, BusUnavailable(f"no answer to {what} within {timeout_s:g} s; the outcome is unknown"))
+def _time_out_future(future: "asyncio.Future[T]", what: str, timeout_s: float) -> None:
+    _reject_future(future, BusUnavailable(f"no answer to {what} within {timeout_s:g} s; the outcome is unknown"))
 
 
-def _reject(future: "asyncio.Future[T]", error: BusError) -> None:
+def _reject_future(future: "asyncio.Future[T]", error: BusError) -> None:
     if not future.done():
         future.set_exception(error)

@@ -1,7 +1,7 @@
 """Handles of the in-memory broker's clients: a durable's consumer, its deliveries, a live subscription.
 
-In: deliveries and live messages from the broker. Out: what port.Consumer, port.Delivery and port.LiveSubscription
-promise.
+In: deliveries and live messages from the broker. Out: what port.Consumer, port.BusDelivery and
+port.LiveSubscription promise.
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from types import coroutine
 
-from bulkhead.bus.memory.broker import Listener, MemoryBroker
+from bulkhead.bus.memory.broker import BrokerListener, MemoryBroker
 from bulkhead.bus.memory.streams import Durable
-from bulkhead.bus.port import BusUnavailable, Live, Stored
+from bulkhead.bus.port import BusUnavailable, LiveMessage, StoredMessage
 
 Cross = Callable[[str, str, Callable[[], None]], None]
 """(kind, what, act): says something to the broker that it does not answer. Raises BusUnavailable."""
 
 
 @coroutine
-def turn() -> Generator[None, None, None]:
+def yield_to_loop() -> Generator[None, None, None]:
     """One turn of the loop: asyncio.sleep(0) in one object in place of two, for each word with the broker has one."""
     yield
 
@@ -45,25 +45,25 @@ class MemoryConsumer:
         late = False
         clock, losses = self._broker.clock, self._losses
 
-        def expire() -> None:
+        def on_timeout() -> None:
             nonlocal late
             late = True
             self._more.set()
 
-        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), expire)
+        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), on_timeout)
         self._more.clear()
         try:
-            self._check()
+            self._check_open()
             self.room = max(0, max_messages - len(self._buffer))
-            self._cross("publish", self._durable.config.name, self._attach)
-            await turn()
+            self._cross("publish", self._durable.config.name, self._attach_to_durable)
+            await yield_to_loop()
             while not self._buffer and not late:
-                self._check()
+                self._check_open()
                 await self._more.wait()
                 self._more.clear()
                 if losses != self._losses and not self._buffer:
                     raise BusUnavailable(f"consumer {self._durable.config.name}: the connection broke")
-            self._check()
+            self._check_open()
         finally:
             cancel()
             self.room = 0
@@ -80,24 +80,24 @@ class MemoryConsumer:
         """Hand back what was not fetched."""
         if self._over:
             return
-        self.cut("closed")
+        self.cut_off("closed")
         while self._buffer:
             await self._buffer.popleft().nak()
 
-    def cut(self, reason: str = "cut off") -> None:
-        """No more deliveries."""
+    def cut_off(self, reason: str = "cut off") -> None:
+        """Stop deliveries."""
         self._over = self._over or reason
         self.room = 0
-        self._broker.detach(self._durable, self)
+        self._broker.detach_puller(self._durable, self)
         self._more.set()
 
-    def lose(self) -> None:
+    def break_connection(self) -> None:
         """The connection breaks: what is asked for stands no more."""
         self._losses += 1
         self.room = 0
         self._more.set()
 
-    def take(self, stored: Stored, durable: Durable, consumer_sequence: int, attempts: int) -> None:
+    def accept_delivery(self, stored: StoredMessage, durable: Durable, consumer_sequence: int, attempts: int) -> None:
         """Take an arriving delivery; without a reader it comes again after its ack wait."""
         if self._over:
             return
@@ -107,20 +107,20 @@ class MemoryConsumer:
         )
         self._more.set()
 
-    def _attach(self) -> None:
+    def _attach_to_durable(self) -> None:
         if not self._over:
-            self._broker.attach(self._durable, self)
+            self._broker.attach_puller(self._durable, self)
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self._over:
             raise BusUnavailable(f"consumer {self._durable.config.name} is {self._over}")
 
 
 @dataclass(eq=False, slots=True)
 class MemoryDelivery:
-    """See port.Delivery."""
+    """See port.BusDelivery."""
 
-    stored: Stored
+    stored: StoredMessage
     stream: str
     consumer_sequence: int
     attempts: int
@@ -130,52 +130,52 @@ class MemoryDelivery:
     _durable: Durable
 
     async def ack(self) -> None:
-        await self._answer(self._done)
+        await self._send_answer(self._end_delivery)
 
     async def nak(self, delay_s: float = 0.0) -> None:
-        await self._answer(lambda: self._wait(round(delay_s * 1000)))
+        await self._send_answer(lambda: self._restart_ack_wait(round(delay_s * 1000)))
 
     async def term(self, reason: str = "") -> None:
-        await self._answer(self._done)
+        await self._send_answer(self._end_delivery)
 
     async def in_progress(self) -> None:
-        await self._answer(lambda: self._wait(self._durable.config.ack_wait_ms))
+        await self._send_answer(lambda: self._restart_ack_wait(self._durable.config.ack_wait_ms))
 
-    async def _answer(self, act: Callable[[], None]) -> None:
+    async def _send_answer(self, act: Callable[[], None]) -> None:
         self._cross("ack", f"{self.stream}:{self.stored.sequence}", act)
-        await turn()
+        await yield_to_loop()
 
-    def _done(self) -> None:
-        if self._durable.done(self.stored.sequence):
+    def _end_delivery(self) -> None:
+        if self._durable.end_pending(self.stored.sequence):
             self._durable.active_unix_ms = self._broker.clock.now_ms()
-            self._broker.pump(self._durable)
+            self._broker.pump_deliveries(self._durable)
 
-    def _wait(self, wait_ms: int) -> None:
+    def _restart_ack_wait(self, wait_ms: int) -> None:
         if self.stored.sequence in self._durable.pending:
             self._broker.wait_for_ack(self._durable, self.stored.sequence, wait_ms)
 
 
-class MemoryLive:
+class MemoryLiveSubscription:
     """See port.LiveSubscription."""
 
     def __init__(self, broker: MemoryBroker, whom: str, subject: str, max_pending: int) -> None:
         self.dropped = 0
         self._broker = broker
-        self._listener = Listener(subject, self._take, whom)
+        self._listener = BrokerListener(subject, self._on_message, whom)
         self._room = max_pending
-        self._pending: deque[Live] = deque()
+        self._pending: deque[LiveMessage] = deque()
         self._more = asyncio.Event()
         self._closed = False
-        broker.listen(self._listener)
+        broker.add_listener(self._listener)
 
-    def _take(self, live: Live) -> None:
+    def _on_message(self, live: LiveMessage) -> None:
         if len(self._pending) >= self._room:
             self.dropped += 1
             return
         self._pending.append(live)
         self._more.set()
 
-    async def __aiter__(self) -> AsyncIterator[Live]:
+    async def __aiter__(self) -> AsyncIterator[LiveMessage]:
         while True:
             while self._pending:
                 yield self._pending.popleft()
@@ -186,10 +186,10 @@ class MemoryLive:
 
     async def close(self) -> None:
         """Stop listening; the iteration ends after what was already heard."""
-        self.cut()
+        self.cut_off()
 
-    def cut(self) -> None:
-        """As close, at once."""
+    def cut_off(self) -> None:
+        """Close at once."""
         self._closed = True
-        self._broker.unlisten(self._listener)
+        self._broker.remove_listener(self._listener)
         self._more.set()

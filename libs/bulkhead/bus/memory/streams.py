@@ -12,61 +12,61 @@ from functools import lru_cache
 from itertools import islice
 
 from bulkhead.bus import wire
-from bulkhead.bus.port import DurableCounts, PubAck, PublishRefused, Stored, StreamCounts
+from bulkhead.bus.port import DurableCounts, PubAck, PublishRefused, StoredMessage, StreamCounts
 
 DUPLICATE_WINDOW_MS = 120_000
 
 
 @lru_cache(16_384)
-def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject falls under a filter with `*` (one token) and `>` (one or more at the end)."""
-    return captured(pattern, subject) is not None
+def subject_matches(pattern: str, subject: str) -> bool:
+    """True if a subject falls under a filter with `*` (one token) and `>` (one or more at the end)."""
+    return capture_wildcards(pattern, subject) is not None
 
 
-def captured(pattern: str, subject: str) -> list[str] | None:
+def capture_wildcards(pattern: str, subject: str) -> list[str] | None:
     """The tokens that the `*` of a filter stand for; None when it does not match."""
-    found: list[str] = []
+    captures: list[str] = []
     tokens = subject.split(".")
-    wanted = pattern.split(".")
-    for at, want in enumerate(wanted):
+    filter_tokens = pattern.split(".")
+    for index, want in enumerate(filter_tokens):
         if want == ">":
-            return found if len(tokens) > at else None
-        if at >= len(tokens) or want not in ("*", tokens[at]):
+            return captures if len(tokens) > index else None
+        if index >= len(tokens) or want not in ("*", tokens[index]):
             return None
         if want == "*":
-            found.append(tokens[at])
-    return found if len(tokens) == len(wanted) else None
+            captures.append(tokens[index])
+    return captures if len(tokens) == len(filter_tokens) else None
 
 
 def _any_matches(patterns: tuple[str, ...], subject: str) -> bool:
     for pattern in patterns:  # noqa: SIM110 - asked for every message: a generator would cost more than the answer.
-        if matches(pattern, subject):
+        if subject_matches(pattern, subject):
             return True
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StreamSource:
     """Messages copied from another stream; `target` renames them by `$1`, `$2`... of the filter's wildcards."""
 
     stream: str
     pattern: str = ">"
     target: str = ""
 
-    def subject(self, subject: str) -> str | None:
+    def target_subject(self, subject: str) -> str | None:
         """The name that a message of the other stream gets here; None when it is not taken."""
         if not self.target:
-            return subject if matches(self.pattern, subject) else None
-        found = captured(self.pattern, subject)
-        if found is None:
+            return subject if subject_matches(self.pattern, subject) else None
+        captures = capture_wildcards(self.pattern, subject)
+        if captures is None:
             return None
-        names = {f"${at}": token for at, token in enumerate(found, 1)}
+        names = {f"${number}": token for number, token in enumerate(captures, 1)}
         return ".".join(names.get(token, token) for token in self.target.split("."))
 
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """As the provisioner would make it. Limits of 0 are none; what is full refuses when `discard_new`."""
+    """Stream as the provisioner would make it. Limits of 0 are none; what is full refuses when `discard_new`."""
 
     name: str
     subjects: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class StreamConfig:
     max_message_bytes: int = 0
     discard_new: bool = True
     schedules: bool = False
-    sources: tuple[Source, ...] = ()
+    sources: tuple[StreamSource, ...] = ()
     republish: str = ""
     """Live subjects under which `$KV.<bucket>.>` is repeated, e.g. `control.live`."""
 
@@ -86,14 +86,14 @@ class Stream:
     def __init__(self, config: StreamConfig) -> None:
         self.config = config
         self.last_sequence = 0
-        self._messages: dict[int, Stored] = {}
+        self._messages: dict[int, StoredMessage] = {}
         self._order: list[int] = []
         self._by_subject: dict[str, list[int]] = {}
         self._by_tail: dict[str, dict[str, None]] = {}
         self._known: dict[str, tuple[int, int]] = {}
 
-    def takes(self, subject: str) -> bool:
-        """Whether the stream listens to a subject."""
+    def takes_subject(self, subject: str) -> bool:
+        """True if the stream listens to a subject."""
         return _any_matches(self.config.subjects, subject)
 
     def store(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> PubAck:
@@ -116,13 +116,13 @@ class Stream:
                 self.config.name,
             )
         if message_id:
-            known = self._known.get(message_id)
-            if known is not None and known[1] > now_ms - DUPLICATE_WINDOW_MS:
-                return PubAck(self.config.name, known[0], duplicate=True)
-        self._refuse(subject, headers)
+            earlier = self._known.get(message_id)
+            if earlier is not None and earlier[1] > now_ms - DUPLICATE_WINDOW_MS:
+                return PubAck(self.config.name, earlier[0], duplicate=True)
+        self._check_limits(subject, headers)
         return PubAck(self.config.name, self.append(subject, headers, body, now_ms).sequence)
 
-    def _refuse(self, subject: str, headers: Mapping[str, str]) -> None:
+    def _check_limits(self, subject: str, headers: Mapping[str, str]) -> None:
         if not self.config.schedules and wire.SCHEDULE in headers:
             raise PublishRefused(f"{subject} was not stored: schedules belong into TIMERS_<SERVICE>")
         if "Nats-Rollup" in headers or "Nats-TTL" in headers:
@@ -135,10 +135,10 @@ class Stream:
                 "or raise its limit"
             )
 
-    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Stored:
+    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> StoredMessage:
         """Store without asking; drops the oldest over the limits."""
         self.last_sequence += 1
-        stored = Stored(subject, dict(headers), body, self.last_sequence, now_ms)
+        stored = StoredMessage(subject, dict(headers), body, self.last_sequence, now_ms)
         if message_id := headers.get(wire.MESSAGE_ID, ""):
             self._known[message_id] = (stored.sequence, now_ms)
         self._messages[stored.sequence] = stored
@@ -156,60 +156,78 @@ class Stream:
         """Forget one message."""
         stored = self._messages.pop(sequence)
         self._order.remove(sequence)
-        left = self._by_subject[stored.subject]
-        left.remove(sequence)
-        if not left:
+        sequences = self._by_subject[stored.subject]
+        sequences.remove(sequence)
+        if not sequences:
             del self._by_subject[stored.subject]
             del self._by_tail[stored.subject.rpartition(".")[2]][stored.subject]
 
-    def get(self, sequence: int) -> Stored | None:
+    def get(self, sequence: int) -> StoredMessage | None:
         """One message; None when it was never there or is gone."""
         return self._messages.get(sequence)
 
-    def newest(self, subject: str, horizon: int | None = None) -> Stored | None:
+    def newest(self, subject: str, horizon: int | None = None) -> StoredMessage | None:
         """The last message of a subject (wildcards allowed), as seen up to a sequence."""
         if "*" in subject or subject.endswith(">"):
-            kept = (self._messages[one] for one in reversed(self._messages) if horizon is None or one <= horizon)
-            return next((stored for stored in kept if matches(subject, stored.subject)), None)
-        found = self._by_subject.get(subject, ())
-        seen = len(found) if horizon is None else bisect_right(found, horizon)
-        return self._messages[found[seen - 1]] if seen else None
+            visible = (
+                self._messages[sequence]
+                for sequence in reversed(self._messages)
+                if horizon is None or sequence <= horizon
+            )
+            return next((stored for stored in visible if subject_matches(subject, stored.subject)), None)
+        sequences = self._by_subject.get(subject, ())
+        visible_count = len(sequences) if horizon is None else bisect_right(sequences, horizon)
+        return self._messages[sequences[visible_count - 1]] if visible_count else None
 
-    def _newest_under(self, pattern: str) -> Stored | None:
-        """As newest, by way of the index of tasks."""
+    def _newest_under(self, pattern: str) -> StoredMessage | None:
+        """Newest message under a filter, by way of the index of tasks."""
         return next(reversed(self.read(pattern, 0, self.last_sequence)), None)
 
-    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
+    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[StoredMessage]:
         """Messages under a filter, in order, as seen up to a sequence."""
         tail, messages = pattern.rpartition(".")[2], self._messages
         if tail in ("*", ">"):
-            later = map(messages.__getitem__, self.after(after))
-            page = list(islice((one for one in later if pattern == ">" or matches(pattern, one.subject)), limit))
+            later = map(messages.__getitem__, self.sequences_after(after))
+            page = list(
+                islice(
+                    (message for message in later if pattern == ">" or subject_matches(pattern, message.subject)), limit
+                )
+            )
         else:
             # A task's messages end with its id: few subjects share it.
-            mine = [self._by_subject[one] for one in self._by_tail.get(tail, ()) if matches(pattern, one)]
-            found = [sequence for one in mine for sequence in islice(one, bisect_right(one, after), None)]
+            mine = [
+                self._by_subject[subject]
+                for subject in self._by_tail.get(tail, ())
+                if subject_matches(pattern, subject)
+            ]
+            sequences = [
+                sequence
+                for of_subject in mine
+                for sequence in islice(of_subject, bisect_right(of_subject, after), None)
+            ]
             if len(mine) > 1:
-                found.sort()
-            page = [messages[sequence] for sequence in found[:limit]]
-        return page if horizon is None else [one for one in page if one.sequence <= horizon]
+                sequences.sort()
+            page = [messages[sequence] for sequence in sequences[:limit]]
+        return page if horizon is None else [message for message in page if message.sequence <= horizon]
 
     def counts(self, subjects: str) -> StreamCounts:
-        """What it holds; subjects: a filter, whose subjects are counted one by one."""
-        found = {
-            one: len(held) for one, held in self._by_subject.items() if subjects and held and matches(subjects, one)
+        """Counts of its messages; subjects: a filter, whose subjects are counted one by one."""
+        by_subject = {
+            subject: len(sequences)
+            for subject, sequences in self._by_subject.items()
+            if subjects and sequences and subject_matches(subjects, subject)
         }
-        size = sum(wire.stored_bytes(one.headers, one.body) for one in self._messages.values())
-        return StreamCounts(self.last_sequence, size, 0, found)
+        size = sum(wire.stored_bytes(message.headers, message.body) for message in self._messages.values())
+        return StreamCounts(self.last_sequence, size, 0, by_subject)
 
-    def after(self, sequence: int) -> Iterator[int]:
+    def sequences_after(self, sequence: int) -> Iterator[int]:
         """Sequences above one, in order."""
         return iter(self._order[bisect_right(self._order, sequence) :])
 
 
 @dataclass(frozen=True, slots=True)
 class DurableConfig:
-    """As the provisioner would make it."""
+    """Durable as the provisioner would make it."""
 
     stream: str
     name: str
@@ -232,15 +250,15 @@ class Durable:
     active_unix_ms: int = 0
     """When a message was last handed out or ended."""
 
-    def next(self) -> Stored | None:
-        """What to hand out next: first what comes back, then what is new. None when there is nothing to hand out."""
+    def next_message(self) -> StoredMessage | None:
+        """Message to hand out next: first what comes back, then what is new. None when there is nothing to hand out."""
         while self.again:
             stored = self.stream.get(self.again.popleft())
             if stored is not None and stored.sequence in self.pending:
                 return stored
         if len(self.pending) >= self.config.max_ack_pending:
             return None
-        for sequence in self.stream.after(self.cursor):
+        for sequence in self.stream.sequences_after(self.cursor):
             self.cursor = sequence
             stored = self.stream.get(sequence)
             assert stored is not None
@@ -249,14 +267,14 @@ class Durable:
         return None
 
     def counts(self, asking: int, now_unix_ms: int) -> DurableCounts:
-        """What waits and what is in work. asking: consumers that have room."""
-        ahead = (self.stream.get(sequence) for sequence in self.stream.after(self.cursor))
-        wanted = (one for one in ahead if one is not None)
+        """Counts of what waits and what is in work. asking: consumers that have room."""
+        ahead = (self.stream.get(sequence) for sequence in self.stream.sequences_after(self.cursor))
+        messages = (message for message in ahead if message is not None)
         patterns = self.config.patterns
-        pending = sum(not patterns or _any_matches(patterns, stored.subject) for stored in wanted)
+        pending = sum(not patterns or _any_matches(patterns, stored.subject) for stored in messages)
         return DurableCounts(pending, len(self.pending), asking, now_unix_ms - self.active_unix_ms)
 
-    def done(self, sequence: int) -> bool:
+    def end_pending(self, sequence: int) -> bool:
         """Acked or given up; False when it was not outstanding."""
         cancel = self.pending.pop(sequence, None)
         if cancel is None:

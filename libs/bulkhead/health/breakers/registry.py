@@ -1,10 +1,10 @@
 """All breakers over one stream of calls: which call counts for which breaker, which change, what opened them.
 
-In: calls that ended (`Served`), tasks stopped for chatter, what a person reset, what another owner had decided. Out:
-trips, and breakers whose phase changed. A breaker of a tool or model is one tenant's: a tenant whose calls fail holds
-up nobody else. A tenant's own breaker looks at how many calls come, not at how they end: an outage of what it uses is
-not its fault. An agent's looks at both, with patience: trying around is honest; and at the tasks in which it only
-talked.
+In: calls that ended (`CallEnded`), tasks stopped for chatter, what a person reset, what another owner had
+decided. Out: trips, and breakers whose phase changed. A breaker of a tool or model is one tenant's: a
+tenant whose calls fail holds up nobody else. A tenant's own breaker looks at how many calls come, not at
+how they end: an outage of what it uses is not its fault. An agent's looks at both, with patience: trying
+around is honest; and at the tasks in which it only talked.
 """
 
 from collections import OrderedDict, deque
@@ -12,10 +12,18 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.breakers.chatter import Talked, Talkers
-from bulkhead.health.breakers.state_machine import Breaker, Called, Phase, closed, half_open, opened, step
-from bulkhead.health.events import Served
-from bulkhead.health.findings import Finding, finding_of
+from bulkhead.health.breakers.chatter import ChatteringAgents, ChatterStop
+from bulkhead.health.breakers.state_machine import (
+    BreakerState,
+    CallOutcome,
+    Phase,
+    apply_call,
+    close_breaker,
+    half_open_breaker,
+    open_breaker,
+)
+from bulkhead.health.events import CallEnded
+from bulkhead.health.findings import HealthFinding, finding_of
 from bulkhead.health.thresholds import BreakerThresholds
 
 MAX_BREAKERS = 10_000
@@ -28,7 +36,7 @@ Key = tuple[str, str, str]
 """scope, tenant ("" for a tenant's own), name."""
 
 
-class Shown:
+class BreakerEvidence:
     """Calls of a breaker, all or those that failed or were slow: when and which the newest were, and for whom and when
     each person's last one was made."""
 
@@ -38,7 +46,7 @@ class Shown:
         self.calls: deque[tuple[int, str]] = deque(maxlen=MAX_EVIDENCE)
         self.people = BoundedDict[str, int](MAX_ACTORS)
 
-    def add(self, event: Served) -> None:
+    def add_call(self, event: CallEnded) -> None:
         """One more."""
         self.calls.append((event.time_unix_ms, event.id))
         if event.actor:
@@ -46,158 +54,169 @@ class Shown:
             self.people[event.actor] = event.time_unix_ms
 
 
-class Circuits:
+class BreakerRegistry:
     """The state of all breakers. changed: those whose phase is to be told, the newest state of each.
 
-    from_unix_ms: no call counts that was before, nor a task that talked before talk_from_unix_ms; what came of it is
-    known from elsewhere, by `adopt` and `reset`. talkers: what counts towards holding an agent back that only talks.
+    from_unix_ms: no call counts that was before, nor a task that talked before talk_from_unix_ms; what came of
+    it is known from elsewhere, by `adopt_breaker` and `reset_breaker`. talkers: what counts towards holding an
+    agent back that only talks.
     """
 
     def __init__(self, named: BreakerThresholds) -> None:
         self._named = named
         self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
-        self.found: OrderedDict[Key, Breaker] = OrderedDict()
-        self.changed: dict[Key, Breaker] = {}
-        self._shown: dict[Key, tuple[Shown, Shown]] = {}
+        self.found: OrderedDict[Key, BreakerState] = OrderedDict()
+        self.changed: dict[Key, BreakerState] = {}
+        self._shown: dict[Key, tuple[BreakerEvidence, BreakerEvidence]] = {}
         """All calls, and the faults."""
         self._opened: dict[Key, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         """What opened each breaker, and for whom that was done."""
-        self.talkers = Talkers(self._patient)
+        self.talkers = ChatteringAgents(self._patient)
         self.from_unix_ms = self.talk_from_unix_ms = 0
 
-    def take(self, event: Served) -> list[Finding]:
+    def fold_call(self, event: CallEnded) -> list[HealthFinding]:
         """One call that ended; a trip for each breaker that it opens."""
         if event.role and event.tenant and event.time_unix_ms >= self.talk_from_unix_ms:
-            self.talkers.uses(("agent", event.tenant, event.role), event.actor, event.time_unix_ms)
+            self.talkers.record_use(("agent", event.tenant, event.role), event.actor, event.time_unix_ms)
         if event.time_unix_ms < self.from_unix_ms:
             return []
         return [
-            self._trip(key, breaker, event) for key, call in _calls(event) if (breaker := self._feed(key, call, event))
+            self._trip_finding(key, breaker, event)
+            for key, call in _calls_by_breaker(event)
+            if (breaker := self._feed_call(key, call, event))
         ]
 
-    def talked(self, trip: Finding, actor: str = "") -> list[Finding]:
+    def fold_chatter_trip(self, trip: HealthFinding, actor: str = "") -> list[HealthFinding]:
         """A trip of chatter in a task that runs for `actor`; a trip for each agent that by now has only talked in too
         many tasks."""
         roles = trip.facts.get("roles")
         if trip.level != "stop" or trip.time_unix_ms < self.talk_from_unix_ms or not isinstance(roles, list):
             return []
         keys = [("agent", trip.tenant, str(role)) for role in roles]
-        return [self._trip(key, breaker, trip) for key in keys if (breaker := self._chatters(key, trip, actor))]
+        return [
+            self._trip_finding(key, breaker, trip) for key in keys if (breaker := self._feed_chatter(key, trip, actor))
+        ]
 
-    def reset(self, key: Key, by: str, at_unix_ms: int) -> None:
+    def reset_breaker(self, key: Key, by: str, at_unix_ms: int) -> None:
         """A person has closed it."""
         breaker = self.found.get(key)
         if breaker is not None:
             # The one who tripped it does not close it.
             if breaker.phase != "closed" and by != breaker.name:
-                self.found[key] = closed(breaker, at_unix_ms, f"reset by {by}")
+                self.found[key] = close_breaker(breaker, at_unix_ms, f"reset by {by}")
             self._shown.pop(key, None)
-        self.talkers.forget(key, at_unix_ms)
+        self.talkers.forget_stops(key, at_unix_ms)
         self.changed.pop(key, None)
 
-    def adopt(self, key: Key, breaker: Breaker, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()) -> None:
+    def adopt_breaker(
+        self, key: Key, breaker: BreakerState, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()
+    ) -> None:
         """Take over what the previous owner decided, which this one did not see or saw a little differently."""
-        self._keep(key, breaker)
+        self._store_breaker(key, breaker)
         self._opened[key] = evidence, actors
-        self.talkers.forget(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
+        self.talkers.forget_stops(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
         self.changed.pop(key, None)
 
-    def evidence(self, key: Key) -> tuple[str, ...]:
+    def opening_evidence(self, key: Key) -> tuple[str, ...]:
         """Ids of the calls that opened it; () while it is closed."""
         return self._opened.get(key, ((), ()))[0] if self.found[key].phase != "closed" else ()
 
-    def actors(self, key: Key) -> tuple[str, ...]:
+    def opening_actors(self, key: Key) -> tuple[str, ...]:
         """For whom the calls were made that opened it, since it was closed; () while it is closed."""
         return self._opened.get(key, ((), ()))[1] if self.found[key].phase != "closed" else ()
 
-    def _feed(self, key: Key, call: Called, event: Served) -> Breaker | None:
+    def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
         named = self._patient if key[0] == "agent" else self._named
-        breaker = self.found.get(key) or Breaker(key[0], key[2])
+        breaker = self.found.get(key) or BreakerState(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
             # It went out after the time of the open breaker was over: a trial, whether or not its doer says so.
             if phase == "open":
-                breaker = half_open(breaker)
+                breaker = half_open_breaker(breaker)
             call = replace(call, trial=True)
-        calls, faults = self._shown.get(key) or self._shown.setdefault(key, (Shown(), Shown()))
+        calls, faults = self._shown.get(key) or self._shown.setdefault(key, (BreakerEvidence(), BreakerEvidence()))
         if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
-            calls.add(event)
+            calls.add_call(event)
             if call.failed or call.latency_ms >= named.slow_ms:
-                faults.add(event)
+                faults.add_call(event)
         openings = breaker.openings
-        breaker = step(breaker, call, named)
-        self._keep(key, breaker)
+        breaker = apply_call(breaker, call, named)
+        self._store_breaker(key, breaker)
         opens = breaker.openings > openings
         if breaker.phase != phase or opens:
             self.changed[key] = breaker
         if not opens:
             return None
-        since, shown = call.at_unix_ms - named.window_ms, calls if breaker.flooded else faults
-        evidence = tuple(name for at, name in shown.calls if at > since)
-        self._shows(key, evidence, (who for who, at in shown.people.items() if at > since), phase)
+        since, causes = call.at_unix_ms - named.window_ms, calls if breaker.flooded else faults
+        evidence = tuple(name for call_unix_ms, name in causes.calls if call_unix_ms > since)
+        self._record_opening(
+            key, evidence, (who for who, call_unix_ms in causes.people.items() if call_unix_ms > since), phase
+        )
         return breaker
 
-    def _chatters(self, key: Key, trip: Finding, actor: str) -> Breaker | None:
+    def _feed_chatter(self, key: Key, trip: HealthFinding, actor: str) -> BreakerState | None:
         """The breaker, if this task opens it."""
-        named, at = self._patient, trip.time_unix_ms
-        breaker = self.found.get(key) or Breaker(key[0], key[2])
+        named, stopped_unix_ms = self._patient, trip.time_unix_ms
+        breaker = self.found.get(key) or BreakerState(key[0], key[2])
         tried = breaker.phase != "closed"
-        self._keep(key, breaker)
-        if at < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
+        self._store_breaker(key, breaker)
+        if stopped_unix_ms < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
             return None  # It talked before it was held back, or before somebody let it go on.
-        tasks = self.talkers.add(key, trip.lineage, Talked(at, trip.evidence, actor))
-        if not tried and not self.talkers.enough(key, at):
+        tasks = self.talkers.add_stop(key, trip.lineage, ChatterStop(stopped_unix_ms, trip.evidence, actor))
+        if not tried and not self.talkers.has_enough_stops(key, stopped_unix_ms):
             return None
         minutes = named.chatter_window_ms // 60_000
-        reason = f"{_named(tasks)} stopped within {minutes} min because the agents only talked"
+        reason = f"{_task_subject(tasks)} stopped within {minutes} min because the agents only talked"
         share = max(1, MAX_EVIDENCE // len(tasks))
         evidence = tuple(name for task in tasks.values() for name in task.evidence[-share:])
-        self._shows(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
-        self.changed[key] = breaker = opened(breaker, at, reason, named)
-        self._keep(key, breaker)
-        self.talkers.forget(key)
+        self._record_opening(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
+        self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, named)
+        self._store_breaker(key, breaker)
+        self.talkers.forget_stops(key)
         return breaker
 
-    def _shows(self, key: Key, evidence: tuple[str, ...], people: Iterable[str], phase: Phase) -> None:
+    def _record_opening(self, key: Key, evidence: tuple[str, ...], people: Iterable[str], phase: Phase) -> None:
         """Remember what opens a breaker. One that is tried keeps those for whom it was opened before."""
         before = self._opened.get(key, ((), ()))[1] if phase != "closed" else ()
         self._opened[key] = evidence, tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
         self._shown.pop(key, None)
 
-    def _trip(self, key: Key, breaker: Breaker, by: Served | Finding) -> Finding:
+    def _trip_finding(self, key: Key, breaker: BreakerState, by: CallEnded | HealthFinding) -> HealthFinding:
         """`by`: what opened it, in whichever task."""
         scope, tenant, name = key
-        where, what = (tenant or by.tenant, by.lineage), f"{scope} {name}: {breaker.reason}"
+        task_scope, description = (tenant or by.tenant, by.lineage), f"{scope} {name}: {breaker.reason}"
         evidence, cause = self._opened[key][0], str(breaker.since_unix_ms)
         facts = {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings}
-        return finding_of(f"breaker.{scope}", "stop", *where, (name,), what, evidence, by.time_unix_ms, cause, facts)
+        return finding_of(
+            f"breaker.{scope}", "stop", *task_scope, (name,), description, evidence, by.time_unix_ms, cause, facts
+        )
 
-    def _keep(self, key: Key, breaker: Breaker) -> None:
+    def _store_breaker(self, key: Key, breaker: BreakerState) -> None:
         self.found[key] = breaker
         self.found.move_to_end(key)
         while len(self.found) > MAX_BREAKERS:
             # One that is not closed is forgotten last: its entry would never be closed.
-            gone = next((name for name, row in self.found.items() if row.phase == "closed"), next(iter(self.found)))
-            self.talkers.forget(gone)
+            evicted = next((name for name, row in self.found.items() if row.phase == "closed"), next(iter(self.found)))
+            self.talkers.forget_stops(evicted)
             for table in (self.found, self.changed, self._shown, self._opened):
-                table.pop(gone, None)
+                table.pop(evicted, None)
 
 
-def _calls(event: Served) -> Iterator[tuple[Key, Called]]:
+def _calls_by_breaker(event: CallEnded) -> Iterator[tuple[Key, CallOutcome]]:
     if event.name:
         yield (
             (event.kind, event.tenant, event.name),
-            Called(event.time_unix_ms, event.failed, event.latency_ms, counted=event.counted, why=event.why),
+            CallOutcome(event.time_unix_ms, event.failed, event.latency_ms, counted=event.counted, why=event.why),
         )
     if event.tenant and not event.counted:
-        yield ("tenant", "", event.tenant), Called(event.time_unix_ms)
+        yield ("tenant", "", event.tenant), CallOutcome(event.time_unix_ms)
         if event.role:
-            yield ("agent", event.tenant, event.role), Called(event.time_unix_ms, event.error)
+            yield ("agent", event.tenant, event.role), CallOutcome(event.time_unix_ms, event.error)
 
 
-def _named(tasks: Collection[str]) -> str:
+def _task_subject(tasks: Collection[str]) -> str:
     """Tasks as a subject of a sentence."""
-    shown = ", ".join(name.rpartition("/")[2] for name in list(tasks)[:MAX_NAMED])
-    more = f" and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else ""
-    return f"task {shown} was" if len(tasks) == 1 else f"{len(tasks)} tasks ({shown}{more}) were"
+    task_names = ", ".join(name.rpartition("/")[2] for name in list(tasks)[:MAX_NAMED])
+    remainder = f" and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else ""
+    return f"task {task_names} was" if len(tasks) == 1 else f"{len(tasks)} tasks ({task_names}{remainder}) were"

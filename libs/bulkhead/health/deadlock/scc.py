@@ -11,7 +11,7 @@ _DONE = sys.maxsize
 """The number of a node whose group is complete: it lowers no other's."""
 
 
-def components(nodes: Iterable[str], successors: Callable[[str], Iterable[str]]) -> list[set[str]]:
+def cyclic_components(nodes: Iterable[str], successors: Callable[[str], Iterable[str]]) -> list[set[str]]:
     """Groups of nodes that reach each other, each of them on a cycle; a node alone only when it follows itself.
 
     Time and space are linear in what can be reached from `nodes`. The order derives from that of `nodes`.
@@ -21,18 +21,18 @@ def components(nodes: Iterable[str], successors: Callable[[str], Iterable[str]])
     low: dict[str, int] = {}
     stack: list[str] = []
 
-    def enter(name: str) -> tuple[str, Iterator[str]]:
+    def enter_node(name: str) -> tuple[str, Iterator[str]]:
         number[name] = low[name] = len(number)
         stack.append(name)
         return name, iter(successors(name))
 
     for root in nodes:
-        work = [enter(root)] if root not in number else []
+        work = [enter_node(root)] if root not in number else []
         while work:
-            name, rest = work[-1]
-            for target in rest:
+            name, remaining = work[-1]
+            for target in remaining:
                 if target not in number:
-                    work.append(enter(target))
+                    work.append(enter_node(target))
                     break
                 low[name] = min(low[name], number[target])
             else:

@@ -1,13 +1,14 @@
 """The wait-for graph, and the moment in which no party of a circle can go on.
 
-In: waits that open (a waiter, its targets, `all` of them or `any`) and close. Out: `Suspected` on the very edge that
-closes a deadlock. A suspicion is not yet a deadlock: see deadlock/confirmation.
+In: waits that open (a waiter, its targets, `all` of them or `any`) and close. Out: `SuspectedDeadlock` on
+the very edge that closes a deadlock. A suspicion is not yet a deadlock: see deadlock/confirmation.
 
-A party goes on when every one of its waits is met; an `all` wait is met when all its targets can go on, an `any` wait
-when one can. What can never go on under this rule is stuck (the largest such set: for `all` alone a cycle and its
-tails, for `any` alone a knot and its tails). A new edge can only close a circle where one of its targets is stuck, or
-leads back to the waiter; that is looked for from both ends in turn, because most edges lie at the end of a chain. Only
-then the exact reduction runs, over those who wait for the waiter.
+A party goes on when every one of its waits is met; an `all` wait is met when all its targets can go on, an
+`any` wait when one can. What can never go on under this rule is stuck (the largest such set: for `all`
+alone a cycle and its tails, for `any` alone a knot and its tails). A new edge can only close a circle where
+one of its targets is stuck, or leads back to the waiter; that is looked for from both ends in turn, because
+most edges lie at the end of a chain. Only then the exact reduction runs, over those who wait for the
+waiter.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,8 +17,8 @@ from functools import cache
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock import evidence
-from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.deadlock.waits import MAX_TARGETS, OwnedWaits, Party, Wait
+from bulkhead.health.deadlock.evidence import SuspectedDeadlock
+from bulkhead.health.deadlock.waits import MAX_TARGETS, Party, TaskWaits, Wait
 
 MAX_WAITS_PER_TASK = 1_024
 MAX_ENDED_TASKS = 100_000
@@ -38,26 +39,26 @@ class WaitGraph:
         """Waits that were not taken because their task has too many."""
         self._of: dict[str, dict[str, Wait]] = {}
         self._on: dict[str, dict[str, Wait]] = {}
-        self._tasks: dict[str, OwnedWaits] = {}
+        self._tasks: dict[str, TaskWaits] = {}
         self._ended = BoundedDict[str, None](MAX_ENDED_TASKS)
-        self._told: dict[str, Suspected] = {}
+        self._told: dict[str, SuspectedDeadlock] = {}
 
     # What comes in
 
-    def know(self, name: str, task: str, born: int, spent: int = 0) -> None:
+    def add_party_facts(self, name: str, task: str, born: int, spent: int = 0) -> None:
         """Add to what is known of a party until its task ends: its start (the first value counts), tokens spent."""
         before = self.parties.get(name)
         if before is not None:
             self.parties[name] = replace(before, sunk_cost=before.sunk_cost + spent)
         elif task not in self._ended:
             self.parties[name] = Party(spent, born)
-            self._task(task).parties.add(name)
+            self._waits_of_task(task).parties.add(name)
 
-    def open(self, wait: Wait) -> list[Suspected]:
+    def open_wait(self, wait: Wait) -> list[SuspectedDeadlock]:
         """Open a wait. One that is known, closed or of an ended task changes nothing."""
         if not wait.targets or wait.key in self.waits or wait.task in self._ended:
             return []
-        owner = self._task(wait.task)
+        owner = self._waits_of_task(wait.task)
         if wait.key in owner.closed:
             return []
         if len(owner.waits) >= MAX_WAITS_PER_TASK or len(wait.targets) > MAX_TARGETS:
@@ -65,116 +66,122 @@ class WaitGraph:
             return []
         wait = replace(wait, targets=tuple(dict.fromkeys(wait.targets)))
         owner.waits.add(wait.key)
-        self._link(wait)
+        self._link_wait(wait)
         if wait.waiter in self.stuck:
             # A met wait blocks no party, and one suspicion per circle is enough.
-            return self._suspect([wait.waiter]) if self._unmet(wait) and not self._is_told(wait.waiter) else []
-        return self._settle(wait)
+            return (
+                self._report_circles([wait.waiter])
+                if self._holds_up_waiter(wait) and not self._is_reported(wait.waiter)
+                else []
+            )
+        return self._settle_edge(wait)
 
-    def lasts(self, key: str, until_unix_ms: int) -> None:
+    def set_expiry(self, key: str, until_unix_ms: int) -> None:
         """Set when an open wait ends by itself, unless it is prolonged."""
         if key in self.waits:
             self.until[key] = until_unix_ms
 
-    def close(self, key: str, *, task: str = "") -> list[Suspected]:
+    def close_wait(self, key: str, *, task: str = "") -> list[SuspectedDeadlock]:
         """Close a wait. Remaining cycles that shared an edge with it are suspected anew."""
         wait = self.waits.get(key)
-        owner = self._task(wait.task if wait else task) if (wait or task not in self._ended) else None
+        owner = self._waits_of_task(wait.task if wait else task) if (wait or task not in self._ended) else None
         if owner is not None:
             owner.closed[key] = None
         if wait is None:
             return []
-        frozen = self._unmet(wait)
-        self._unlink(wait)
-        return self._thaw() if frozen else []
+        frozen = self._holds_up_waiter(wait)
+        self._unlink_wait(wait)
+        return self._free_parties() if frozen else []
 
-    def answer(self, key: str, target: str) -> list[Suspected]:
+    def answer_target(self, key: str, target: str) -> list[SuspectedDeadlock]:
         """One target has answered: an `any` wait is over, an `all` wait goes on with the rest."""
         wait = self.waits.get(key)
         if wait is None or target not in wait.targets:
             return []
         if wait.mode == "any" or len(wait.targets) == 1:
-            return self.close(key)
-        unmet = self._unmet(wait)
-        self._without(wait, target)
-        return self._thaw() if unmet else []
+            return self.close_wait(key)
+        unmet = self._holds_up_waiter(wait)
+        self._relink_without(wait, target)
+        return self._free_parties() if unmet else []
 
-    def lose(self, key: str, target: str) -> list[Suspected]:
+    def lose_target(self, key: str, target: str) -> list[SuspectedDeadlock]:
         """One target will never answer: it counts for nothing, so an `any` wait has fewer ways out."""
         wait = self.waits.get(key)
         if wait is None or wait.mode == "all" or len(wait.targets) == 1:
-            return self.answer(key, target)
+            return self.answer_target(key, target)
         if target not in wait.targets:
             return []
-        fewer = self._without(wait, target)
-        return self._thaw() if wait.waiter in self.stuck else self._settle(fewer)
+        fewer = self._relink_without(wait, target)
+        return self._free_parties() if wait.waiter in self.stuck else self._settle_edge(fewer)
 
-    def _without(self, wait: Wait, target: str) -> Wait:
+    def _relink_without(self, wait: Wait, target: str) -> Wait:
         """Link a wait anew with a target less."""
         frozen = {wait.waiter} & self.stuck
-        self._unlink(wait)
+        self._unlink_wait(wait)
         fewer = replace(wait, targets=tuple(name for name in wait.targets if name != target))
-        self._link(fewer)
+        self._link_wait(fewer)
         self.stuck |= frozen
         return fewer
 
-    def end_task(self, task: str) -> list[Suspected]:
+    def end_task(self, task: str) -> list[SuspectedDeadlock]:
         """End a task: its waits close, and only its name is kept, for a while."""
         self._ended[task] = None
-        return self._drop(task)
+        return self._drop_task(task)
 
-    def _drop(self, task: str) -> list[Suspected]:
+    def _drop_task(self, task: str) -> list[SuspectedDeadlock]:
         owner = self._tasks.pop(task, None)
         if owner is None:
             return []
         frozen = False
         for key in list(owner.waits):
             wait = self.waits[key]
-            frozen |= self._unmet(wait)
-            self._unlink(wait)
+            frozen |= self._holds_up_waiter(wait)
+            self._unlink_wait(wait)
         for name in owner.parties:
             self.parties.pop(name, None)
-        return self._thaw() if frozen else []
+        return self._free_parties() if frozen else []
 
-    def _unmet(self, wait: Wait) -> bool:
-        """Whether a wait is what holds its waiter up, as far as is known; any other may come and go."""
-        return wait.waiter in self.stuck and _blocked(wait, self.stuck)
+    def _holds_up_waiter(self, wait: Wait) -> bool:
+        """Check whether a wait is what holds its waiter up, as far as is known; any other may come and go."""
+        return wait.waiter in self.stuck and _is_blocked(wait, self.stuck)
 
-    def _is_told(self, name: str) -> bool:
-        """Whether the party closes a reported circle that still stands: another one through it is the same one."""
-        return any(name in one.closers and self.holds(one) for one in self._told.values())
+    def _is_reported(self, name: str) -> bool:
+        """Check whether the party closes a reported circle that still stands: another through it is the same."""
+        return any(
+            name in suspicion.closing_parties and self.still_holds(suspicion) for suspicion in self._told.values()
+        )
 
     # What is asked
 
-    def holds(self, suspected: Suspected) -> bool:
-        """Whether the same edges still close the same circle."""
-        return all(self.waits.get(one.key) == one for one in suspected.waits) and all(
-            one.waiter in self.stuck for one in suspected.waits
+    def still_holds(self, suspected: SuspectedDeadlock) -> bool:
+        """Check whether the same edges still close the same circle."""
+        return all(self.waits.get(wait.key) == wait for wait in suspected.waits) and all(
+            wait.waiter in self.stuck for wait in suspected.waits
         )
 
-    def edges(self) -> int:
-        """How many open edges there are."""
+    def count_edges(self) -> int:
+        """Number of open edges."""
         return sum(len(wait.targets) for wait in self.waits.values())
 
     # Structure
 
-    def _task(self, task: str) -> OwnedWaits:
-        found = self._tasks.get(task)
-        if found is None:
-            found = self._tasks[task] = OwnedWaits()
+    def _waits_of_task(self, task: str) -> TaskWaits:
+        owner = self._tasks.get(task)
+        if owner is None:
+            owner = self._tasks[task] = TaskWaits()
             if len(self._tasks) > MAX_TASKS:
                 # Tasks that never existed have no end, and would be kept for ever.
-                self._drop(next(iter(self._tasks)))
-        return found
+                self._drop_task(next(iter(self._tasks)))
+        return owner
 
-    def _link(self, wait: Wait) -> None:
+    def _link_wait(self, wait: Wait) -> None:
         self.waits[wait.key] = wait
         self._tasks[wait.task].waits.add(wait.key)
         self._of.setdefault(wait.waiter, {})[wait.key] = wait
         for target in wait.targets:
             self._on.setdefault(target, {})[wait.key] = wait
 
-    def _unlink(self, wait: Wait) -> None:
+    def _unlink_wait(self, wait: Wait) -> None:
         del self.waits[wait.key]
         self.until.pop(wait.key, None)
         if (owner := self._tasks.get(wait.task)) is not None:
@@ -186,92 +193,95 @@ class WaitGraph:
                     del table[name]
         self.stuck -= {name for name in (wait.waiter, *wait.targets) if name not in self._of and name not in self._on}
 
-    def _ahead(self, name: str) -> set[str]:
+    def _targets_of(self, name: str) -> set[str]:
         """The parties that a party waits for."""
         return {target for wait in self._of.get(name, {}).values() for target in wait.targets}
 
-    def _behind(self, name: str) -> set[str]:
+    def _waiters_of(self, name: str) -> set[str]:
         """The parties that wait for a party."""
         return {wait.waiter for wait in self._on.get(name, {}).values()}
 
     # The reduction
 
-    def _settle(self, wait: Wait) -> list[Suspected]:
+    def _settle_edge(self, wait: Wait) -> list[SuspectedDeadlock]:
         """Find what a new edge has made stuck: nothing but its waiter, and those who wait for it."""
-        if self.stuck.isdisjoint(wait.targets) and not self._leads_back(wait):
+        if self.stuck.isdisjoint(wait.targets) and not self._leads_back_to_waiter(wait):
             return []
         doubtful, front = {wait.waiter}, [wait.waiter]
         while front:
-            new = self._behind(front.pop()) - doubtful - self.stuck
+            new = self._waiters_of(front.pop()) - doubtful - self.stuck
             doubtful |= new
             front += new
-        self._reduce(doubtful)
-        return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
+        self._reduce_to_stuck(doubtful)
+        return self._report_circles([wait.waiter]) if wait.waiter in self.stuck else []
 
-    def _leads_back(self, wait: Wait) -> bool:
-        """Whether a target waits for the waiter, directly or through others."""
+    def _leads_back_to_waiter(self, wait: Wait) -> bool:
+        """Check whether a target waits for the waiter, directly or through others."""
         if wait.waiter in wait.targets:
             return True
-        here = (set(wait.targets), list(wait.targets), self._ahead)
-        there = ({wait.waiter}, [wait.waiter], self._behind)
-        while here[1] and there[1]:
-            seen, front, step = here
-            new = step(front.pop()) - seen
-            if not new.isdisjoint(there[0]):
+        forward = (set(wait.targets), list(wait.targets), self._targets_of)
+        backward = ({wait.waiter}, [wait.waiter], self._waiters_of)
+        while forward[1] and backward[1]:
+            visited, front, step = forward
+            new = step(front.pop()) - visited
+            if not new.isdisjoint(backward[0]):
                 return True
-            seen |= new
+            visited |= new
             front += new
-            here, there = there, here
+            forward, backward = backward, forward
         return False
 
-    def _reduce(self, doubtful: Iterable[str]) -> None:
+    def _reduce_to_stuck(self, doubtful: Iterable[str]) -> None:
         """Take out, again and again, the doubtful parties that can go on; what remains is stuck."""
         front = list(doubtful)
         unknown = set(front)
-        held = self.stuck | unknown
+        still_stuck = self.stuck | unknown
         while front:
             name = front.pop()
             waits = self._of.get(name, {}).values()
-            if name in held and name in unknown and not any(_blocked(wait, held) for wait in waits):
-                held.discard(name)
-                front += self._behind(name)
-        self.stuck = held
+            if name in still_stuck and name in unknown and not any(_is_blocked(wait, still_stuck) for wait in waits):
+                still_stuck.discard(name)
+                front += self._waiters_of(name)
+        self.stuck = still_stuck
 
-    def _thaw(self) -> list[Suspected]:
+    def _free_parties(self) -> list[SuspectedDeadlock]:
         """A stuck party waits for less: free the parties that can go on now, and report the circles that remain."""
-        self._reduce(self.stuck)
-        self._told = {trip: told for trip, told in self._told.items() if self.holds(told)}
-        return self._suspect(sorted(self.stuck)) if self.stuck else []
+        self._reduce_to_stuck(self.stuck)
+        self._told = {trip: suspicion for trip, suspicion in self._told.items() if self.still_holds(suspicion)}
+        return self._report_circles(sorted(self.stuck)) if self.stuck else []
 
     # Suspicions
 
-    def _suspect(self, names: Iterable[str]) -> list[Suspected]:
+    def _report_circles(self, names: Iterable[str]) -> list[SuspectedDeadlock]:
         """New circles among the stuck parties, through any of `names`; one suspicion at a time per circle.
 
-        The rest of a circle whose victim was refused is reported by `_thaw`: two victims at once would be one too many
-        where cycles share an edge.
+        The rest of a circle whose victim was refused is reported by `_free_parties`: two victims at once would
+        be one too many where cycles share an edge.
         """
-        found: list[Suspected] = []
-        obstacles = cache(self._obstacles)
-        for name, circle in evidence.circles(names, obstacles):
-            if any(circle.issuperset(one.closers) and self.holds(one) for one in self._told.values()):
+        suspicions: list[SuspectedDeadlock] = []
+        obstacles = cache(self._obstacles_of)
+        for name, circle in evidence.find_circles(names, obstacles):
+            if any(
+                circle.issuperset(reported.closing_parties) and self.still_holds(reported)
+                for reported in self._told.values()
+            ):
                 continue
-            suspected = evidence.suspect(name, circle, obstacles, self.parties)
+            suspected = evidence.build_suspicion(name, circle, obstacles, self.parties)
             self._told[suspected.trip] = suspected
-            found.append(suspected)
-        return found
+            suspicions.append(suspected)
+        return suspicions
 
-    def _obstacles(self, name: str) -> list[tuple[Wait, tuple[str, ...]]]:
+    def _obstacles_of(self, name: str) -> list[tuple[Wait, tuple[str, ...]]]:
         """The waits of a stuck party that cannot be met, each with the targets that stand in the way."""
         waits = self._of.get(name, {}).values() if name in self.stuck else ()
         return [
             (wait, tuple(target for target in wait.targets if target in self.stuck))
             for wait in waits
-            if _blocked(wait, self.stuck)
+            if _is_blocked(wait, self.stuck)
         ]
 
 
-def _blocked(wait: Wait, held: Collection[str]) -> bool:
-    """Whether a wait cannot be met while the parties of `held` cannot go on."""
+def _is_blocked(wait: Wait, held: Collection[str]) -> bool:
+    """Check whether a wait cannot be met while the parties of `held` cannot go on."""
     inside = (target in held for target in wait.targets)
     return any(inside) if wait.mode == "all" else all(inside)

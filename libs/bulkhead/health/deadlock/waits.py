@@ -32,14 +32,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """What the choice of a victim knows: tokens spent, and when it began."""
+    """Facts for the choice of a victim: tokens spent, and when it began."""
 
     sunk_cost: int = 0
     born: int = 0
 
 
 @dataclass(slots=True)
-class OwnedWaits:
+class TaskWaits:
     """Waits and parties of a living task, by their names."""
 
     waits: set[str] = field(default_factory=set)

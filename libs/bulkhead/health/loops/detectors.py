@@ -8,17 +8,17 @@ result. The result counts as much as the call: the same call with another result
 from itertools import pairwise
 
 from bulkhead.health.findings import Level
-from bulkhead.health.loops.polling import patience, polling
+from bulkhead.health.loops.polling import allowed_rounds, is_polling
 from bulkhead.health.loops.steps import Loop, Window
 from bulkhead.health.text import result_status
-from bulkhead.health.text.normalize import phrases
+from bulkhead.health.text.normalize import phrases_of
 from bulkhead.health.thresholds import LoopThresholds
 
 SLOT_WORDS = 3
 """Words in the one place in which two entries of a list differ, at most."""
 
 
-def cycle(window: Window, named: LoopThresholds) -> Loop | None:
+def find_cycle(window: Window, named: LoopThresholds) -> Loop | None:
     """The same call with the same result, or a period of up to `max_period` of them, round after round."""
     sames = [step.same for step in window]
     for period in range(1, min(named.max_period, len(sames) // 2) + 1):
@@ -28,25 +28,25 @@ def cycle(window: Window, named: LoopThresholds) -> Loop | None:
         while sames[-(rounds + 1) * period : -rounds * period] == sames[-period:]:
             rounds += 1
         part = window[-rounds * period :]
-        if rounds < _warned_of(part[-period:], named):
+        if rounds < _warn_rounds(part[-period:], named):
             continue
-        level: Level = "stop" if rounds >= patience(part[-period:], named) else "warn"
-        if polling([part[at : at + period] for at in range(0, len(part), period)], named):
+        level: Level = "stop" if rounds >= allowed_rounds(part[-period:], named) else "warn"
+        if is_polling([part[start : start + period] for start in range(0, len(part), period)], named):
             if rounds < named.poll_warn_rounds:
                 return None
             level = "warn"
-        return _cycle_found(part, period, rounds, level)
+        return _describe_cycle(part, period, rounds, level)
     return None
 
 
-def _warned_of(round_: Window, named: LoopThresholds) -> int:
+def _warn_rounds(round_: Window, named: LoopThresholds) -> int:
     """Rounds after which a repetition is warned of."""
     if any(step.begins for step in round_):
         return named.begun_warn
     return named.repeat_warn if len(round_) == 1 else named.cycle_warn_rounds
 
 
-def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Loop:
+def _describe_cycle(part: Window, period: int, rounds: int, level: Level) -> Loop:
     last, agents = part[-1], list(dict.fromkeys(step.agent for step in part))
     if period == 1:
         verb = "said the same" if last.says else f"called {last.action} with the same arguments and got the same result"
@@ -55,30 +55,32 @@ def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Loop:
     who = agents[0] if len(agents) == 1 else " -> ".join((*agents[:8], agents[0]))
     acts = ", ".join(dict.fromkeys(step.action for step in part[:period]))
     family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
-    what = f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times"
-    return Loop(family, level, period, rounds, part, what)
+    description = f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times"
+    return Loop(family, level, period, rounds, part, description)
 
 
-def stagnation(window: Window, named: LoopThresholds) -> Loop | None:
-    """No new information: every act of the window's end was seen before with its result, in whatever order."""
-    seen: set[int] = set()
+def find_stagnation(window: Window, named: LoopThresholds) -> Loop | None:
+    """Stagnation: every act of the window's end was seen before with its result, in whatever order."""
+    known_acts: set[int] = set()
     start = 0
-    for at, step in enumerate(window):
-        if step.same not in seen:
-            seen.add(step.same)
-            start = at + 1
+    for index, step in enumerate(window):
+        if step.same not in known_acts:
+            known_acts.add(step.same)
+            start = index + 1
     part = window[start:]
     kinds = len({step.same for step in part})
-    whole = part if any(step.begins for step in part) else part[-kinds:]
-    if kinds < 2 or len(part) < max(named.stagnation_acts, max(3, patience(whole, named)) * kinds):
+    one_round = part if any(step.begins for step in part) else part[-kinds:]
+    if kinds < 2 or len(part) < max(named.stagnation_acts, max(3, allowed_rounds(one_round, named)) * kinds):
         return None
-    if polling([part[at : at + kinds] for at in range(len(part) % kinds, len(part), kinds)], named):
+    if is_polling([part[offset : offset + kinds] for offset in range(len(part) % kinds, len(part), kinds)], named):
         return None
-    what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
-    return Loop("stagnation", "stop", kinds, len(part) // kinds, part, what)
+    description = (
+        f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
+    )
+    return Loop("stagnation", "stop", kinds, len(part) // kinds, part, description)
 
 
-def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
+def find_repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
     """The same call fails again and again, in whatever words; or an action with the same error, whatever is asked."""
     last = window[-1]
     if not last.error:
@@ -92,50 +94,70 @@ def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
         if not same and step.result != last.result:
             break
         count += 1
-    if calls >= named.repeat_warn and not polling([[step] for step in window[-calls:]], named):
+    if calls >= named.repeat_warn and not is_polling([[step] for step in window[-calls:]], named):
         level: Level = "stop" if calls >= named.repeat_stop else "warn"
-        what = f"{last.agent} called {last.action} with the same arguments, and it failed, {calls} times in a row"
+        description = (
+            f"{last.agent} called {last.action} with the same arguments, and it failed, {calls} times in a row"
+        )
         if level == "stop" or count < named.error_stop:
-            return Loop("error", level, 1, calls, window[-calls:], what)
+            return Loop("error", level, 1, calls, window[-calls:], description)
     part = window[-count:]
     if count < (named.error_warn_passing if last.state == "passing" else named.error_warn):
         return None
-    if polling([[step] for step in part], named):
+    if is_polling([[step] for step in part], named):
         return None
-    listed = last.state != "lasting" and result_status.absent(last.answer) and _is_list(part)
+    listed = last.state != "lasting" and result_status.reports_absence(last.answer) and _covers_list(part)
     level = "stop" if count >= (named.list_error_stop if listed else named.error_stop) else "warn"
-    what = f"{last.agent} got the same error of {last.action} {count} times in a row"
-    return Loop("error", level, 1, count, part, what)
+    description = f"{last.agent} got the same error of {last.action} {count} times in a row"
+    return Loop("error", level, 1, count, part, description)
 
 
-def _is_list(part: Window) -> bool:
-    """Whether calls are for the entries of a list: most differ from the one before in one place, none comes again."""
-    entries = sum(_next_entry(step.text.split(), later.text.split()) for step, later in pairwise(part))
+def _covers_list(part: Window) -> bool:
+    """Check whether calls are for the entries of a list: most differ from the one before in one place, none
+    comes again.
+    """
+    entries = sum(_is_next_entry(step.text.split(), later.text.split()) for step, later in pairwise(part))
     return 2 * entries > len(part) - 1 and len({step.text for step in part}) == len(part)
 
 
-def _next_entry(words: list[str], others: list[str]) -> bool:
-    head = next((at for at, (word, other) in enumerate(zip(words, others, strict=False)) if word != other), 0)
+def _is_next_entry(words: list[str], others: list[str]) -> bool:
+    head = next(
+        (
+            index
+            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
+            if left_word != right_word
+        ),
+        0,
+    )
     words, others = words[head:][::-1], others[head:][::-1]
-    tail = next((at for at, (word, other) in enumerate(zip(words, others, strict=False)) if word != other), 0)
+    tail = next(
+        (
+            index
+            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
+            if left_word != right_word
+        ),
+        0,
+    )
     return max(len(words), len(others)) - tail <= SLOT_WORDS
 
 
-def monologue(window: Window, named: LoopThresholds) -> Loop | None:
+def find_monologue(window: Window, named: LoopThresholds) -> Loop | None:
     """Text after text to no agent and without a call; it stops when the texts also repeat themselves."""
-    count = next((at for at, step in enumerate(reversed(window)) if not step.says or step.to), len(window))
+    count = next((index for index, step in enumerate(reversed(window)) if not step.says or step.to), len(window))
     part = window[len(window) - count :]
-    known: set[str] = set()
+    known_phrases: set[str] = set()
     stale = 0
     for step in part:
-        new = phrases(step.text) - known
-        stale = stale + 1 if known and len(new) < named.stale_below * len(phrases(step.text)) else 0
-        known |= new
+        new = phrases_of(step.text) - known_phrases
+        stale = stale + 1 if known_phrases and len(new) < named.stale_below * len(phrases_of(step.text)) else 0
+        known_phrases |= new
     if count >= named.monologue_stop and stale >= named.monologue_stop_stale:
         level: Level = "stop"
     elif stale >= named.monologue_warn_stale or count >= named.monologue_warn:
         level = "warn"
     else:
         return None
-    what = f"{part[-1].agent} wrote {count} texts in a row without acting, the last {stale} with little that is new"
-    return Loop("monologue", level, 1, count, part, what)
+    description = (
+        f"{part[-1].agent} wrote {count} texts in a row without acting, the last {stale} with little that is new"
+    )
+    return Loop("monologue", level, 1, count, part, description)

@@ -12,8 +12,8 @@ from bulkhead.health.loops.steps import Window
 from bulkhead.health.thresholds import LoopThresholds
 
 
-def polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
-    """Whether each round is a look after a deliberate pause at something that may change."""
+def is_polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
+    """Check whether each round is a look after a deliberate pause at something that may change."""
     last = rounds[-1]
     states = {step.state for step in last}
     pending, failed = "pending" in states, all(step.error for step in last)
@@ -24,19 +24,19 @@ def polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
     if "lasting" in states:
         return False
     gaps = [later[0].time_unix_ms - earlier[0].time_unix_ms for earlier, later in pairwise(rounds)]
-    told, watched = max(step.length for step in last), all(step.watches for step in last)
+    longest_result, watched = max(step.length for step in last), all(step.watches for step in last)
     if not any(gaps):
         # A transcript without times: the pauses are unknown.
         if failed:
             return "passing" in states and len(last) == 1 and len(rounds) < named.retries_stop
-        return pending or (watched and told < named.informative_chars)
+        return pending or (watched and longest_result < named.informative_chars)
     moving = watched or all(step.shown > 1 for step in last)
     if (pending and min(gaps) >= named.poll_gap_ms) or (moving and min(gaps) >= named.look_gap_ms):
         return True
-    if told >= named.page_chars and not pending and not failed:
+    if longest_result >= named.page_chars and not pending and not failed:
         return False  # However long one pauses, a page is read already.
-    short = told < named.informative_chars and not failed
-    if _grow(gaps, named, helps="passing" in states or pending, short=short):
+    short = longest_result < named.informative_chars and not failed
+    if _is_backoff(gaps, named, helps="passing" in states or pending, short=short):
         return True
     if failed and "passing" in states and min(gaps) >= named.look_gap_ms:
         return len(last) == 1 and len(rounds) < named.patient_stop
@@ -46,7 +46,7 @@ def polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
     )
 
 
-def _grow(gaps: Sequence[int], named: LoopThresholds, *, helps: bool, short: bool) -> bool:
+def _is_backoff(gaps: Sequence[int], named: LoopThresholds, *, helps: bool, short: bool) -> bool:
     """Pauses of a back-off, to a second or more: each longer than the one before, up to a plateau where the result says
     that waiting helps, or is short. Where it does not say so they grow evenly, which a slow model's do not."""
     if len(gaps) < 2 or min(gaps) <= 0 or gaps[-1] < max(named.poll_gap_ms, named.backoff_total * gaps[0]):
@@ -61,7 +61,7 @@ def _grow(gaps: Sequence[int], named: LoopThresholds, *, helps: bool, short: boo
     return helps or (len(growing) >= min(2, len(factors)) and max(growing) <= even * min(growing))
 
 
-def patience(round_: Window, named: LoopThresholds) -> int:
+def allowed_rounds(round_: Window, named: LoopThresholds) -> int:
     """Rounds after which a repetition is a loop.
 
     Steps whose effect shows elsewhere, and looks that have been seen to move, may stay as they are for longer. A piece

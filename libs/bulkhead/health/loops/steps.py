@@ -11,7 +11,7 @@ MAX_STEP_CHARS = 800
 
 
 @dataclass(slots=True)
-class Step:
+class LoopStep:
     """One act of a view.
 
     same: digest of agent, call and result; call, result: of each. index: position in the lineage. text: the request or
@@ -45,7 +45,7 @@ class Step:
     begins: bool = False
 
 
-Window = Sequence[Step]
+Window = Sequence[LoopStep]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,23 +46,23 @@ _PARTS = frozenset({"failure", "step", "steps", "plan", "adopted", "conversation
 """What is looked into."""
 
 
-def within(body: Mapping[str, object]) -> bool:
+def is_within_bounds(body: Mapping[str, object]) -> bool:
     """Texts and lists that the watch reads are no longer than they may be, and texts are texts."""
     for name, value in body.items():
         if name in _TEXTS:
             if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > _TEXTS[name]):
                 return False
         elif isinstance(value, list):
-            if name in _LISTS and not _list_within(name, value):
+            if name in _LISTS and not _is_list_within_bounds(name, value):
                 return False
-        elif name in _PARTS and isinstance(value, dict) and not within(value):
+        elif name in _PARTS and isinstance(value, dict) and not is_within_bounds(value):
             return False
     return True
 
 
-def _list_within(field: str, value: list[object]) -> bool:
+def _is_list_within_bounds(field: str, value: list[object]) -> bool:
     if len(value) > _LISTS[field]:
         return False
     if field in _PARTS:
-        return all(within(part) for part in value if isinstance(part, dict))
+        return all(is_within_bounds(part) for part in value if isinstance(part, dict))
     return all(len(name) <= bounds.MAX_NAME_CHARS for name in value if isinstance(name, str))

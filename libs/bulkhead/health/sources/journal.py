@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pydantic_core import from_json
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.events import Act, Ended, Event, Identified, Opened
+from bulkhead.health.events import Act, Event, LineageEnded, ModelIdentified, WorkOpened
 from bulkhead.health.sources import journal_waits
-from bulkhead.health.sources.contract_bounds import within
-from bulkhead.health.sources.journal_messages import Body, Message, header, speaks
-from bulkhead.health.sources.journal_outside import Outside
+from bulkhead.health.sources.contract_bounds import is_within_bounds
+from bulkhead.health.sources.journal_messages import Body, JournalMessage, header_value, may_speak
+from bulkhead.health.sources.journal_outside import OutsideRuns
 from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
@@ -69,36 +69,36 @@ Text = Callable[[str], str | None]
 """The text of a content by its sha256, when it can be had."""
 
 
-class Journal:
+class JournalReader:
     """Joins requests and replies of living lineages."""
 
     def __init__(self, text: Text | None = None) -> None:
         self._text = text
         self._calls = BoundedDict[str, BoundedDict[str, Body]](MAX_LINEAGES)
         self._late = BoundedDict[tuple[str, str], Body](MAX_LATE)
-        self._waits = journal_waits.Waits()
-        self._outside = Outside()
+        self._waits = journal_waits.JournalWaits()
+        self._outside = OutsideRuns()
         self._steps = BoundedDict[str, dict[str, tuple[str, str]]](MAX_LINEAGES)
         """Of a living lineage's steps: the newest attempt as an agent, and its role."""
         self.unreadable = 0
 
     def read(self, subject: str, headers: Mapping[str, str], body: bytes, time_unix_ms: int) -> list[Event]:
         """The events of one message; [] for most types."""
-        kind = header(headers, "ce-type").rpartition(".v")[0]
+        kind = header_value(headers, "ce-type").rpartition(".v")[0]
         handler, waits = _HANDLERS.get(kind), journal_waits.HANDLERS.get(kind)
         if handler is None and waits is None:
             return []
         parts = subject.split(".")
-        if not speaks(subject, kind):
+        if not may_speak(subject, kind):
             self.unreadable += 1
             return []
         try:
-            found = from_json(body)
-            if not isinstance(found, dict) or not within(found):
+            fields = from_json(body)
+            if not isinstance(fields, dict) or not is_within_bounds(fields):
                 raise ValueError("no message of the mesh")
-            name, actor = header(headers, "ce-id"), header(headers, "ce-actor")
+            name, actor = header_value(headers, "ce-id"), header_value(headers, "ce-actor")
             head = (parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1], name)
-            message = Message(*head, time_unix_ms, found, actor)
+            message = JournalMessage(*head, time_unix_ms, fields, actor)
             events = list(handler(self, message)) if handler is not None else []
             if waits is not None:
                 events += waits(self._waits, message)
@@ -109,127 +109,134 @@ class Journal:
 
     # One handler per type
 
-    def _submitted(self, message: Message) -> Iterator[Event]:
-        yield message.opened(PLANNING, "plan")
+    def _on_task_submitted(self, message: JournalMessage) -> Iterator[Event]:
+        yield message.work_opened(PLANNING, "plan")
 
-    def _planned(self, message: Message) -> Iterator[Event]:
+    def _on_plan_adopted(self, message: JournalMessage) -> Iterator[Event]:
         if message.kind != task.Progressed.TYPE or message.body.get("adopted"):
-            yield message.closed(PLANNING)
+            yield message.work_closed(PLANNING)
 
-    def _ended(self, message: Message) -> Iterator[Event]:
+    def _on_task_ended(self, message: JournalMessage) -> Iterator[Event]:
         if message.receiver != "gateway":
             return
-        self._outlive(message.lineage)
-        self._waits.end(message.lineage)
-        self._outside.end(message.lineage)
+        self._keep_late_calls(message.lineage)
+        self._waits.end_lineage(message.lineage)
+        self._outside.end_run(message.lineage)
         self._steps.pop(message.lineage, None)
-        yield Ended(message.id, message.lineage, message.time_unix_ms)
+        yield LineageEnded(message.id, message.lineage, message.time_unix_ms)
 
-    def _outlive(self, lineage: str) -> None:
+    def _keep_late_calls(self, lineage: str) -> None:
         """A lineage ends, and its calls go on: how they end is about the tool. What was asked is kept no longer."""
         for call_id, body in self._calls.pop(lineage, {}).items():
             if body is not _DONE:
-                kept = {name: body[name] for name in KEPT if name in body}
-                self._late[lineage, call_id] = {**kept, _ROLE: self._role(lineage, body)}
+                outcome_fields = {name: body[name] for name in KEPT if name in body}
+                self._late[lineage, call_id] = {**outcome_fields, _ROLE: self._role_of(lineage, body)}
 
-    def _role(self, lineage: str, request: Body) -> str:
+    def _role_of(self, lineage: str, request: Body) -> str:
         return self._steps.get(lineage, {}).get(str(request.get("step_id")), ("", ""))[1]
 
-    def _assigned(self, message: Message) -> Iterator[Event]:
+    def _on_step_assigned(self, message: JournalMessage) -> Iterator[Event]:
         body, step = message.body, message.body["step"]
         role = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[attr-defined]
         self._steps.setdefault(message.lineage, {})[str(step["id"])] = (f"{step['id']}/{body['attempt']}", role)  # type: ignore[index]
-        yield message.opened(_step_key(step["id"], body), "step")  # type: ignore[index]
-        yield message.closed(PLANNING)
+        yield message.work_opened(_step_key(step["id"], body), "step")  # type: ignore[index]
+        yield message.work_closed(PLANNING)
 
-    def _step_over(self, message: Message) -> Iterator[Event]:
-        yield message.closed(_step_key(message.body["step_id"], message.body))
+    def _on_step_finished(self, message: JournalMessage) -> Iterator[Event]:
+        yield message.work_closed(_step_key(message.body["step_id"], message.body))
 
-    def _requested(self, message: Message) -> Iterator[Event]:
-        yield message.opened(f"call:{message.body['call_id']}", "call")
+    def _on_call_requested(self, message: JournalMessage) -> Iterator[Event]:
+        yield message.work_opened(f"call:{message.body['call_id']}", "call")
         if message.sender == "planner":
-            yield message.closed(PLANNING)
+            yield message.work_closed(PLANNING)
         if message.kind == model.ModelCallRequested.TYPE:
-            yield from self._outside.requested(message)
+            yield from self._outside.on_call_requested(message)
             return
         if message.kind == tool.ToolCallRequested.TYPE:
-            self._outside.serves(message)
-        yield from self._join(message)
+            self._outside.record_mesh_tool(message)
+        yield from self._join_halves(message)
 
-    def _replied(self, message: Message) -> Iterator[Event]:
+    def _on_call_replied(self, message: JournalMessage) -> Iterator[Event]:
         body = message.body
-        yield message.closed(f"call:{body['call_id']}")
+        yield message.work_closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
-            yield from self._join(message)
+            yield from self._join_halves(message)
             return
-        yield from self._outside.replied(message)
-        if body.get("model") and body["outcome"] != "refused" and _code(body) not in HELD_BACK:
-            agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
-            yield message.served(agent, "model", str(body["model"]), failed, latency_ms=_int(body.get("duration_ms")))
+        yield from self._outside.on_call_replied(message)
+        if body.get("model") and body["outcome"] != "refused" and _failure_code(body) not in HELD_BACK:
+            agent, failed = str(body.get("step_id") or message.receiver), _failure_code(body) in OUTAGES
+            yield message.call_ended(
+                agent, "model", str(body["model"]), failed, latency_ms=_int_or_zero(body.get("duration_ms"))
+            )
         if body.get("pinned") and body["outcome"] == "answered":
-            provider, pinned, told = (str(body.get(name) or "") for name in ("provider", "pinned", "model"))
-            words, at = (provider, pinned, told, str(body.get("fingerprint") or "")), message.time_unix_ms
-            yield Identified(message.id, message.lineage, message.tenant, *words, at)
+            provider, pinned, told_model = (str(body.get(name) or "") for name in ("provider", "pinned", "model"))
+            words, replied_unix_ms = (
+                (provider, pinned, told_model, str(body.get("fingerprint") or "")),
+                message.time_unix_ms,
+            )
+            yield ModelIdentified(message.id, message.lineage, message.tenant, *words, replied_unix_ms)
 
-    def _overran(self, message: Message) -> Iterator[Event]:
+    def _on_overran(self, message: JournalMessage) -> Iterator[Event]:
         """More was used than was reserved: that call of the model failed, although it answered."""
         body = message.body
         if body["service"] == "model_gateway":
-            yield message.served("", "model", str(body["resource"]), True, counted=True, why=str(body["what"]))
+            yield message.call_ended("", "model", str(body["resource"]), True, counted=True, why=str(body["what"]))
 
-    def _asked(self, message: Message) -> Iterator[Event]:
+    def _on_answer_requested(self, message: JournalMessage) -> Iterator[Event]:
         """A step's questions to other steps; the planner only forwards them."""
         body = message.body
         if message.sender == "worker" and body.get("question"):
             for target in body["targets"]:  # type: ignore[attr-defined]
-                yield self._talk(message, body["step_id"], target, body["question"])
+                yield self._talk_act(message, body["step_id"], target, body["question"])
 
-    def _answered(self, message: Message) -> Iterator[Event]:
+    def _on_answer_given(self, message: JournalMessage) -> Iterator[Event]:
         if message.sender == "worker":
-            yield self._talk(message, message.body["target"], message.body["step_id"], message.body.get("text"))
+            yield self._talk_act(message, message.body["target"], message.body["step_id"], message.body.get("text"))
 
-    def _talk(self, message: Message, by: object, to: object, text: object) -> Act:
+    def _talk_act(self, message: JournalMessage, by: object, to: object, text: object) -> Act:
         steps = self._steps.get(message.lineage, {})
-        (one, role), (other, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
+        (speaker, role), (listener, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
         # The receiver counts: one question to four siblings is no repetition.
-        said = {"to": other, "text": str(text or "")}
-        return message.act(one, "say", said, says=True, to=other, productive=False, role=role, actor=message.actor)
+        arguments = {"to": listener, "text": str(text or "")}
+        return message.act_event(
+            speaker, "say", arguments, says=True, to=listener, productive=False, role=role, actor=message.actor
+        )
 
-    def _deferred(self, message: Message) -> Iterator[Event]:
+    def _on_call_deferred(self, message: JournalMessage) -> Iterator[Event]:
         body = message.body
-        until = message.time_unix_ms + _int(body.get("after_ms")) * DEFERRED_TIMES
-        yield Opened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
-        yield message.closed(f"call:{body['call_id']}")
+        until = message.time_unix_ms + _int_or_zero(body.get("after_ms")) * DEFERRED_TIMES
+        yield WorkOpened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
+        yield message.work_closed(f"call:{body['call_id']}")
 
-    def _join(self, message: Message) -> Iterator[Event]:
+    def _join_halves(self, message: JournalMessage) -> Iterator[Event]:
         """The act, once both its request and its reply were read; of an ended lineage only how the call ended."""
         late = (message.lineage, str(message.body["call_id"]))
         if late in self._late:
-            yield from self._join_late(message, late)
+            yield from self._join_late_half(message, late)
             return
         calls = self._calls.get(message.lineage)
         if calls is None:
             calls = self._calls[message.lineage] = BoundedDict(MAX_CALLS)
         call_id = late[1]
         asks = message.kind.endswith("requested")
-        other = calls.get(call_id)
-        if other is _DONE:
+        other_half = calls.get(call_id)
+        if other_half is _DONE:
             return  # A repeat, by a doer that died or a decider that asked again.
-        if other is None or ("outcome" in other) != asks:
+        if other_half is None or ("outcome" in other_half) != asks:
             calls[call_id] = {**message.body, _READ: message.time_unix_ms}
             return
         calls[call_id] = _DONE
-        request, reply = (message.body, other) if asks else (other, message.body)
-        yield from self._act(message, request, reply)
+        request, reply = (message.body, other_half) if asks else (other_half, message.body)
+        yield from self._act_events(message, request, reply)
 
-    def _join_late(self, message: Message, late: tuple[str, str]) -> Iterator[Event]:
-        asks, other = message.kind.endswith("requested"), self._late[late]
-        if ("outcome" in other) == asks:
+    def _join_late_half(self, message: JournalMessage, late: tuple[str, str]) -> Iterator[Event]:
+        asks, other_half = message.kind.endswith("requested"), self._late[late]
+        if ("outcome" in other_half) == asks:
             del self._late[late]
-            request, reply = (message.body, other) if asks else (other, message.body)
-            yield from self._served(message, request, reply, str(other[_ROLE]))
+            request, reply = (message.body, other_half) if asks else (other_half, message.body)
+            yield from self._call_ended(message, request, reply, str(other_half[_ROLE]))
 
-    def _act(self, message: Message, request: Body, reply: Body) -> Iterator[Event]:
+    def _act_events(self, message: JournalMessage, request: Body, reply: Body) -> Iterator[Event]:
         error = reply["outcome"] not in ("succeeded", "found")
         failure = reply.get("failure")
         result: object = None
@@ -237,46 +244,50 @@ class Journal:
             result = f"{failure.get('code')}: {failure.get('message')}"
         if "tool" in request:
             arguments = request["arguments_json"]
-            result = result or self._content(reply.get("content"))
+            result = result or self._content_text(reply.get("content"))
         else:
             arguments = {"query": request["query"], "k": request.get("k")}
             passages = reply.get("passages") or ()
-            result = result or [self._content(one.get("content")) for one in passages]  # type: ignore[attr-defined]
-        yield from self._served(message, request, reply, self._role(message.lineage, request))
+            result = result or [self._content_text(passage.get("content")) for passage in passages]  # type: ignore[attr-defined]
+        yield from self._call_ended(message, request, reply, self._role_of(message.lineage, request))
         usage = reply.get("usage")
-        spent = _int(usage.get("input_tokens")) + _int(usage.get("output_tokens")) if isinstance(usage, dict) else 0
-        since, productive = _int(request.get(_READ)), not error
-        more = {"error": error, "tokens": spent, "since_unix_ms": since, "productive": productive}
-        yield message.act(_agent(request), _action(request), arguments, result=result, **more)
+        spent = (
+            _int_or_zero(usage.get("input_tokens")) + _int_or_zero(usage.get("output_tokens"))
+            if isinstance(usage, dict)
+            else 0
+        )
+        since, productive = _int_or_zero(request.get(_READ)), not error
+        act_fields = {"error": error, "tokens": spent, "since_unix_ms": since, "productive": productive}
+        yield message.act_event(_agent_name(request), _action_name(request), arguments, result=result, **act_fields)
 
-    def _served(self, message: Message, request: Body, reply: Body, role: str) -> Iterator[Event]:
-        code, refused = _code(reply), reply["outcome"] == "refused"
+    def _call_ended(self, message: JournalMessage, request: Body, reply: Body, role: str) -> Iterator[Event]:
+        code, refused = _failure_code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
             return
-        yield message.served(
-            _agent(request),
+        yield message.call_ended(
+            _agent_name(request),
             "tool",
-            "" if refused else _action(request),
+            "" if refused else _action_name(request),
             code in OUTAGES,
-            latency_ms=_int(reply.get("duration_ms")),
+            latency_ms=_int_or_zero(reply.get("duration_ms")),
             role=role,
             error=reply["outcome"] not in ("succeeded", "found"),
         )
 
-    def _content(self, content: object) -> str:
+    def _content_text(self, content: object) -> str:
         """The text behind a reference, or its digest."""
         if not isinstance(content, dict):
             return ""
         digest = str(content.get("sha256"))
-        found = self._text(digest) if self._text is not None else None
-        return digest if found is None else found
+        text = self._text(digest) if self._text is not None else None
+        return digest if text is None else text
 
 
-def _agent(request: Body) -> str:
+def _agent_name(request: Body) -> str:
     return f"{request.get('step_id')}/{request.get('attempt', 1)}"
 
 
-def _action(request: Body) -> str:
+def _action_name(request: Body) -> str:
     return str(request["tool"]) if "tool" in request else "search_documents"
 
 
@@ -284,31 +295,31 @@ def _step_key(step_id: object, body: Body) -> str:
     return f"step:{step_id}/{body['attempt']}/{body['plan_version']}"
 
 
-def _code(reply: Body) -> str:
+def _failure_code(reply: Body) -> str:
     failure = reply.get("failure")
     return str(failure.get("code")) if isinstance(failure, dict) else ""
 
 
-def _int(value: object) -> int:
+def _int_or_zero(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-_HANDLERS: dict[str, Callable[[Journal, Message], Iterator[Event]]] = {
-    task.TaskSubmitted.TYPE: Journal._submitted,
-    task.TaskEnded.TYPE: Journal._ended,
-    plan.PlanAdopted.TYPE: Journal._planned,
-    task.Progressed.TYPE: Journal._planned,
-    step.StepAssigned.TYPE: Journal._assigned,
-    step.StepFinished.TYPE: Journal._step_over,
-    verdict.VerdictReached.TYPE: Journal._step_over,
-    model.ModelCallRequested.TYPE: Journal._requested,
-    model.ModelCallReplied.TYPE: Journal._replied,
-    tool.ToolCallRequested.TYPE: Journal._requested,
-    tool.ToolCallReplied.TYPE: Journal._replied,
-    retrieval.RetrievalRequested.TYPE: Journal._requested,
-    retrieval.RetrievalReplied.TYPE: Journal._replied,
-    CallDeferred.TYPE: Journal._deferred,
-    budget.Overran.TYPE: Journal._overran,
-    peer.AnswerRequested.TYPE: Journal._asked,
-    peer.AnswerGiven.TYPE: Journal._answered,
+_HANDLERS: dict[str, Callable[[JournalReader, JournalMessage], Iterator[Event]]] = {
+    task.TaskSubmitted.TYPE: JournalReader._on_task_submitted,
+    task.TaskEnded.TYPE: JournalReader._on_task_ended,
+    plan.PlanAdopted.TYPE: JournalReader._on_plan_adopted,
+    task.Progressed.TYPE: JournalReader._on_plan_adopted,
+    step.StepAssigned.TYPE: JournalReader._on_step_assigned,
+    step.StepFinished.TYPE: JournalReader._on_step_finished,
+    verdict.VerdictReached.TYPE: JournalReader._on_step_finished,
+    model.ModelCallRequested.TYPE: JournalReader._on_call_requested,
+    model.ModelCallReplied.TYPE: JournalReader._on_call_replied,
+    tool.ToolCallRequested.TYPE: JournalReader._on_call_requested,
+    tool.ToolCallReplied.TYPE: JournalReader._on_call_replied,
+    retrieval.RetrievalRequested.TYPE: JournalReader._on_call_requested,
+    retrieval.RetrievalReplied.TYPE: JournalReader._on_call_replied,
+    CallDeferred.TYPE: JournalReader._on_call_deferred,
+    budget.Overran.TYPE: JournalReader._on_overran,
+    peer.AnswerRequested.TYPE: JournalReader._on_answer_requested,
+    peer.AnswerGiven.TYPE: JournalReader._on_answer_given,
 }

@@ -16,15 +16,15 @@ _FAILURES = ("error", "traceback", "exception", "failed", "fatal")
 
 
 def looks_like(document: object) -> bool:
-    """Whether a parsed document or line is one of chats."""
+    """Check whether a parsed document or line is one of chats."""
     if isinstance(document, list):
-        return bool(document) and all(isinstance(one, Mapping) and "role" in one for one in document[:10])
+        return bool(document) and all(isinstance(message, Mapping) and "role" in message for message in document[:10])
     return isinstance(document, Mapping) and ("messages" in document or "role" in document)
 
 
-def rows(documents: Iterable[object]) -> list[Row]:
+def read_rows(documents: Iterable[object]) -> list[Row]:
     """Rows of all conversations. Raises ValueError for what are no messages, or too many."""
-    found: list[Row] = []
+    chat_rows: list[Row] = []
     loose: list[object] = []
     for number, document in enumerate(documents, 1):
         if isinstance(document, Mapping) and "role" in document:
@@ -32,16 +32,16 @@ def rows(documents: Iterable[object]) -> list[Row]:
             continue
         messages = document.get("messages") if isinstance(document, Mapping) else document
         name = document.get("id") if isinstance(document, Mapping) else None
-        found += _conversation(messages, str(name or f"chat {number}")[:MAX_NAME_CHARS])
-        if len(found) > MAX_MESSAGES:
+        chat_rows += _conversation_rows(messages, str(name or f"chat {number}")[:MAX_NAME_CHARS])
+        if len(chat_rows) > MAX_MESSAGES:
             raise ValueError(f"over {MAX_MESSAGES:,} messages; split the file")
-    return found + list(_conversation(loose, "chat")) if loose else found
+    return chat_rows + list(_conversation_rows(loose, "chat")) if loose else chat_rows
 
 
-def _conversation(messages: object, task: str) -> Iterator[Row]:
-    if not isinstance(messages, list) or not all(isinstance(one, Mapping) for one in messages):
+def _conversation_rows(messages: object, task: str) -> Iterator[Row]:
+    if not isinstance(messages, list) or not all(isinstance(entry, Mapping) for entry in messages):
         raise ValueError("messages is no list of objects")
-    answers = {str(one.get("tool_call_id")): one for one in messages if one.get("role") in ("tool", "function")}
+    answers = {str(entry.get("tool_call_id")): entry for entry in messages if entry.get("role") in ("tool", "function")}
     agent = ASSISTANT
     for number, message in enumerate(messages, 1):
         time = message.get("time_unix_ms") or (message.get("created") or 0)
@@ -50,12 +50,16 @@ def _conversation(messages: object, task: str) -> Iterator[Row]:
             "id": f"{task} #{number}"[:MAX_NAME_CHARS],
             "time_unix_ms": time if isinstance(time, int) and time > 10**11 else 0,
         }
-        text, role = _text(message.get("content")), message.get("role")
+        text, role = _content_text(message.get("content")), message.get("role")
         if role == ASSISTANT:
             agent = str(message.get("name") or ASSISTANT)[:MAX_NAME_CHARS] or ASSISTANT
-            calls = [*_list(message.get("tool_calls")), *_list(message.get("function_call"))]
-            for at, call in enumerate(calls):
-                yield row | {"agent": agent, **_call(call, answers), "id": f"{row['id']}.{at}"[:MAX_NAME_CHARS]}
+            calls = [*_object_list(message.get("tool_calls")), *_object_list(message.get("function_call"))]
+            for index, call in enumerate(calls):
+                yield row | {
+                    "agent": agent,
+                    **_call_fields(call, answers),
+                    "id": f"{row['id']}.{index}"[:MAX_NAME_CHARS],
+                }
             if not calls and text:
                 yield row | {"agent": agent, "text": text}
         elif role == USER and text:
@@ -63,13 +67,13 @@ def _conversation(messages: object, task: str) -> Iterator[Row]:
             yield row | {"agent": name, "text": text, "to": agent, "productive": True}
 
 
-def _list(value: object) -> list[Mapping[str, object]]:
+def _object_list(value: object) -> list[Mapping[str, object]]:
     if isinstance(value, Mapping):
         return [value]
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _call(call: Mapping[str, object], answers: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+def _call_fields(call: Mapping[str, object], answers: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     function = call.get("function") or call.get("custom") or call
     assert isinstance(function, Mapping) or function
     name = function.get("name", "tool") if isinstance(function, Mapping) else "tool"
@@ -77,28 +81,28 @@ def _call(call: Mapping[str, object], answers: Mapping[str, Mapping[str, object]
     row: dict[str, object] = {"action": str(name)[:MAX_NAME_CHARS] or "tool", "arguments": arguments}
     answer = answers.get(str(call.get("id")))
     if answer is not None:
-        result = _text(answer.get("content"))
+        result = _content_text(answer.get("content"))
         row["result"] = result
-        if failed(result):
+        if is_failure(result):
             row["error"] = True
     return row
 
 
-def _text(content: object) -> str:
+def _content_text(content: object) -> str:
     """The text of a content: a text, or a list of parts."""
     if isinstance(content, str):
         return content
-    parts = [one.get("text") for one in _list(content)]
-    return "\n".join(one for one in parts if isinstance(one, str))
+    parts = [part.get("text") for part in _object_list(content)]
+    return "\n".join(text for text in parts if isinstance(text, str))
 
 
-def failed(result: str) -> bool:
-    """Whether a tool's answer is an error: the format has no field for it."""
+def is_failure(result: str) -> bool:
+    """Check whether a tool's answer is an error: the format has no field for it."""
     head = result[:200].lstrip().lower()
     if head.startswith("{"):
         try:
-            found = json.loads(result)
+            parsed = json.loads(result)
         except (ValueError, RecursionError):
             return False
-        return isinstance(found, dict) and bool(found.get("error") or found.get("isError") or found.get("is_error"))
+        return isinstance(parsed, dict) and bool(parsed.get("error") or parsed.get("isError") or parsed.get("is_error"))
     return head.startswith(_FAILURES)

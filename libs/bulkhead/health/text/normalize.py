@@ -1,7 +1,7 @@
 """The canonical text of a call or its result: two calls with the same canonical text are the same call.
 
 In: arguments or a result (JSON value, JSON text or plain text). Out: a text with sorted keys and folded whitespace,
-without request ids, timestamps, counters and what is said *about* the call (`thought`, `reason`).
+without request ids, timestamps, counters and what is said *about* the call (`thought_text`, `reason`).
 
 An id is noise (made up for this call) under a key that says so or inside a longer text. An id is an address (what the
 call is about) and stays when it is the whole argument, or when an earlier result of the lineage gave it.
@@ -80,40 +80,40 @@ _MAX_READING_CHARS = 100
 _dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 
 
-def digest(text: str) -> int:
+def digest_text(text: str) -> int:
     """Eight bytes that stand for a text, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
 
 
-def call(arguments: Json, known: Container[str] = (), *, hands_over: bool = False) -> str:
+def canonical_call(arguments: Json, known: Container[str] = (), *, hands_over: bool = False) -> str:
     """Canonical text of a call's arguments. known: ids that are addresses; hands_over: it hands the task on."""
-    masked = partial(_masked_call, known=known)
+    masked = partial(_mask_call, known=known)
     parsed = parsed_json(arguments)
     if isinstance(parsed, dict) and not any(value or value is False or value == 0 for value in parsed.values()):
         return "{}"  # An empty argument is none.
     noise = _LABEL_NOISE if hands_over else _NOISE
-    return masked(parsed) if isinstance(parsed, str) else _dumps(_clean(parsed, noise, masked))
+    return masked(parsed) if isinstance(parsed, str) else _dumps(_clean_value(parsed, noise, masked))
 
 
-def result(value: Json, known: MutableMapping[str, None] | None = None) -> str:
+def canonical_result(value: Json, known: MutableMapping[str, None] | None = None) -> str:
     """Canonical text of a result. Every id in it, and every short text around one, becomes a key of `known`: they are
     addresses from now on."""
-    masked = partial(_masked_result, known={} if known is None else known)
+    masked = partial(_mask_result, known={} if known is None else known)
     parsed = parsed_json(value)
     if isinstance(parsed, str):
         short = len(parsed) < _MAX_READING_CHARS and _DIGIT.search(parsed)
         asked_for = short and _DURATION_ASKED_FOR.search(parsed.strip().lower())
         return " ".join(parsed.split()) if asked_for else masked(parsed)
-    return _dumps(_clean(parsed, _RESULT_NOISE, masked))
+    return _dumps(_clean_value(parsed, _RESULT_NOISE, masked))
 
 
 @lru_cache(maxsize=64)  # The detectors of loops and of chatter ask for the same text.
-def said(text: str) -> str:
+def canonical_speech(text: str) -> str:
     """Canonical text of what an agent says: ids, times and counters in it are noise."""
-    return _masked_result(text, {})
+    return _mask_result(text, {})
 
 
-def thought(arguments: Json) -> Json:
+def thought_text(arguments: Json) -> Json:
     """The text of a thought or a note that is kept by a call."""
     parsed = parsed_json(arguments)
     named = parsed if isinstance(parsed, dict) else {}
@@ -121,10 +121,10 @@ def thought(arguments: Json) -> Json:
 
 
 @lru_cache(maxsize=128)
-def phrases(text: str, most: int = 4_000) -> frozenset[str]:
+def phrases_of(text: str, most: int = 4_000) -> frozenset[str]:
     """Runs of three words: what prose says anew even where its words come back."""
     words = re.findall(r"\w+", text[:most].casefold())
-    return frozenset([" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))])
+    return frozenset([" ".join(words[start : start + 3]) for start in range(max(1, len(words) - 2))])
 
 
 def parsed_json(value: Json) -> Json:
@@ -136,13 +136,13 @@ def parsed_json(value: Json) -> Json:
         try:
             # Counting is quick; looking at every character is not, and is only needed for what nests.
             flat = value.count("{") + value.count("[") <= bounds.MAX_JSON_DEPTH
-            return json.loads(value) if flat else bounded.loads(value)
+            return json.loads(value) if flat else bounded.load_json(value)
         except ValueError:
             return value
     return value
 
 
-def _clean(value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], depth: int = 0) -> Json:
+def _clean_value(value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], depth: int = 0) -> Json:
     if isinstance(value, str):
         return masked(value)
     if depth >= MAX_DEPTH:
@@ -151,80 +151,80 @@ def _clean(value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], 
         return {
             str(key): _clean_field(str(key), field, noise, masked, depth)
             for key, field in value.items()
-            if not _matches(str(key), noise)
+            if not _key_matches(str(key), noise)
         }
     if isinstance(value, list | tuple):
         inner = _HIT_NOISE if noise is _RESULT_NOISE else noise
-        return [_clean(item, inner, masked, depth + 1) for item in value]
+        return [_clean_value(item, inner, masked, depth + 1) for item in value]
     return value
 
 
 def _clean_field(key: str, value: Json, noise: "re.Pattern[str]", masked: Callable[[str], str], depth: int) -> Json:
     if isinstance(value, str):
         of_result = noise is _RESULT_NOISE or noise is _HIT_NOISE
-        if of_result and _matches(key, _CONTENT):
+        if of_result and _key_matches(key, _CONTENT):
             return value
         if not of_result and key.lower() in _TOKENS and _IDS.fullmatch(value):
             return masked(f"{key} {value}")
-    return _clean(value, noise, masked, depth + 1)
+    return _clean_value(value, noise, masked, depth + 1)
 
 
 @lru_cache(maxsize=4_096)
-def _matches(key: str, noise: "re.Pattern[str]") -> bool:
+def _key_matches(key: str, noise: "re.Pattern[str]") -> bool:
     return noise.fullmatch(key[:64].translate(_SEPARATORS).lower()) is not None
 
 
-def _folded(text: str) -> tuple[str, str]:
+def _fold_whitespace(text: str) -> tuple[str, str]:
     """The part that is normalised, with its whitespace folded, and a digest of the rest."""
-    head, rest = text[:MAX_TEXT_CHARS], text[MAX_TEXT_CHARS:]
-    return " ".join(head.split()), f"+{digest(rest):016x}" if rest else ""
+    head, remainder = text[:MAX_TEXT_CHARS], text[MAX_TEXT_CHARS:]
+    return " ".join(head.split()), f"+{digest_text(remainder):016x}" if remainder else ""
 
 
-def _masked_call(text: str, known: Container[str]) -> str:
-    text, rest = _folded(text)
+def _mask_call(text: str, known: Container[str]) -> str:
+    text, tail_digest = _fold_whitespace(text)
     if not _DIGIT.search(text):
-        return text + rest
+        return text + tail_digest
 
     def id_of(match: "re.Match[str]") -> str:
         name = match.group()
         # An id that is made up for a call has no 0x: where a program is handed in, that is a number in it.
         return name if name in known or len(name) == len(text) or name.startswith("0x") else "<id>"
 
-    text = _uncounted(text)
+    text = _mask_counters(text)
     if any(map(_may_be_id, text.split())):
         text = _TIMES.sub(lambda match: match.group() if len(match.group()) == len(text) else "<time>", text)
         text = _without_ids(text, id_of)
-    return text + rest
+    return text + tail_digest
 
 
-def _masked_result(text: str, known: MutableMapping[str, None]) -> str:
-    text, rest = _folded(text)
+def _mask_result(text: str, known: MutableMapping[str, None]) -> str:
+    text, tail_digest = _fold_whitespace(text)
     if not _DIGIT.search(text):
-        return text + rest
+        return text + tail_digest
 
     def id_of(match: "re.Match[str]") -> str:
         known[match.group()] = None
         return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
-    masked = _uncounted(text)
+    masked = _mask_counters(text)
     if any(map(_may_be_id, masked.split())):
         masked = _without_ids(_TIMES.sub("<time>", masked), id_of)
         if "<id>" in masked and len(text) <= MAX_VALUE_CHARS:
             known[text] = None
-    return _DURATIONS.sub("<span>", masked) + rest
+    return _DURATIONS.sub("<span>", masked) + tail_digest
 
 
 def _may_be_id(word: str) -> bool:
-    """Whether a word may be an id or a time: it is long enough and has a digit, or is as long as a UUID."""
+    """Check whether a word may be an id or a time: it is long enough and has a digit, or is as long as a UUID."""
     return len(word) >= _SHORTEST_ID and (len(word) >= _UUID or _DIGIT.search(word) is not None)
 
 
 def _without_ids(text: str, id_of: Callable[["re.Match[str]"], str]) -> str:
     # No id has a blank in it, and most words of a page cannot be one.
-    return " ".join([_IDS.sub(id_of, word) if _may_be_id(word) else word for word in text.split(" ")])
+    return " ".join([_IDS.sub(id_of, token) if _may_be_id(token) else token for token in text.split(" ")])
 
 
-def _uncounted(text: str) -> str:
+def _mask_counters(text: str) -> str:
     if not _COUNTED.search(text):
         return text
     return _COUNTERS.sub(lambda match: f"{match[1] or match[2] or match[3]} #", text)

@@ -71,34 +71,36 @@ _VAIN = re.compile(
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-def _named(words: str) -> "re.Pattern[str]":
+def _name_pattern(words: str) -> "re.Pattern[str]":
     """A pattern for one of these words in an action's name."""
     return re.compile(rf"(?:^|[^a-z])(?:{words})(?:$|[^a-z])")
 
 
-_WATCHES = _named(
+_WATCHES = _name_pattern(
     "health|healthz|tail|gauges?|monitor|watch|metrics?|sensors?|probe|ping|inbox|mailbox|queue|depth|temperature|poll|"
     "stream|subscribe|consume|notifications?|feed|heartbeat|alerts?|uptime"
 )
-_CHECKS = _named("tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest")
-_MUTATES = _named(
+_CHECKS = _name_pattern("tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest")
+_MUTATES = _name_pattern(
     "set|put|write|update|create|delete|remove|add|insert|edit|replace|patch|assign|forward|send|post|close|move|rename|"
     "start|stop|restart|submit|save|upload|append|grant|revoke|enable|disable|toggle|archive|book|order|pay|charge|reopen"
 )
-_REMAKES = _named(
+_REMAKES = _name_pattern(
     "sync|rsync|deploy|publish|render|export|rebuild|reindex|refresh|reload|regenerate|bundle|package|merge|pull|preview"
 )
-_HANDS_OVER = _named("(?:transfer|hand_?off|delegate(?:_\\w{1,20}?)?|route|escalate|pass)_?(?:back_?)?to(?:_\\w+)?")
+_HANDS_OVER = _name_pattern(
+    "(?:transfer|hand_?off|delegate(?:_\\w{1,20}?)?|route|escalate|pass)_?(?:back_?)?to(?:_\\w+)?"
+)
 _LIVES = re.compile(
     r"heart_?beat|keep_?alive|still_?alive|(?:renew|extend|prolong)_?(?:the_?)?(?:lease|lock|visibility|claim)"
     r"|(?:lease|lock|claim)[_.](?:renew|extend)"
 )
-_MOVES = _named(
+_MOVES = _name_pattern(
     "scroll|press|keypress|send_keys|tap|swipe|move|go|walk|step|advance|tick|rotate|roll|flip|"
     "toss|draw|deal|play|vote|bet|guess|spin|throw|shoot|jump|next|prev|previous|skip|undo|redo|increment|decrement|"
     "up|down|left|right|north|south|east|west|page_?down|page_?up|zoom|sample|random|dice|coin|nudge"
 )
-_PRESSES = _named("click|press|tap|button|key")
+_PRESSES = _name_pattern("click|press|tap|button|key")
 _MOVES_ON = re.compile(
     r":\"[^\"]{0,12}\b(?:next|more|down|up|left|right|forward|continue|page ?down|arrow\w*|tab|weiter|siguiente)\b"
     r"[^\"]{0,12}\"|\"(?:met(?:er|re)s?|cm|steps?|angle|degrees?|direction|distance|delta|d[xy]|by|amount|increment|"
@@ -109,13 +111,13 @@ _DID = (
     r"handled|synced|exported|DELETE|UPDATE|INSERT|COPY)"
 )
 _DID_MANY = re.compile(rf"\b{_DID}\W{{1,3}}(?:0 )?(?:[5-9]|\d\d)|\b(?:[5-9]|\d{{2,}}) (?:\w+ )?{_DID}\b")
-_READS = _named(
+_READS = _name_pattern(
     "get|list|read|search|find|query|fetch|look|lookup|show|view|cat|ls|grep|status|check|describe|observe|browse|"
     "inspect|poll|watch|monitor|count|select|diff|preview|peek|scan|head|tail|stat|stats|retrieve|load|scrape|extract|"
     "measure|see|health|whoami|discover|ask|recall|open"
 )
-_WRITES_AFTER_ALL = _named("open_(?:pr|pull|issue|ticket|account|case|incident|position|order)|comment|reply")
-_RUNS = _named("bash|shell|sh|terminal|exec|execute|command|cmd|run|run_command")
+_WRITES_AFTER_ALL = _name_pattern("open_(?:pr|pull|issue|ticket|account|case|incident|position|order)|comment|reply")
+_RUNS = _name_pattern("bash|shell|sh|terminal|exec|execute|command|cmd|run|run_command")
 _READING_COMMAND = re.compile(
     r'"(?:command|cmd|script)":"(?:cd \S+ && )?(?:cat|ls|grep|rg|head|tail|find|ps|df|du|wc|pwd|which|stat|echo|'
     r"git (?:status|log|diff|show)|kubectl (?:get|describe|logs)|docker (?:ps|logs))\b"
@@ -124,11 +126,11 @@ _CHECKING_COMMAND = re.compile(
     r'"(?:command|cmd|target|task|script|goal|job)":"(?:(?:make|npm(?: run)?|yarn|cargo|go|poetry run) )?'
     r"(?:pytest|test|check|lint|build)\b"
 )
-_WAITS = _named(r"(?:sleep|wait|pause|delay|back_?off)\d*")
+_WAITS = _name_pattern(r"(?:sleep|wait|pause|delay|back_?off)\d*")
 _SLEEPS = re.compile(r'^(?:\{"[^"]{1,20}":)?"?\s*sleep\s+[\d.]+[smh]?\s*("?\}?$|&&|;|\\n)')
 _WAIT_MS = re.compile(r'"\w*(?:wait|block|poll|linger|timeout)\w*?(ms)?":([1-9]\d{0,6})')
 _THINKS = re.compile(r"think|reflect|reason(?:ing)?$|scratch_?pad")
-_NOTES = _named("todos?|plan|notes?|memo|thoughts?|checklist|journal|diary")
+_NOTES = _name_pattern("todos?|plan|notes?|memo|thoughts?|checklist|journal|diary")
 
 
 def state_of(answer: str, error: bool, asked: str) -> State:
@@ -146,65 +148,71 @@ def state_of(answer: str, error: bool, asked: str) -> State:
     return "over" if _OVER.search(head) and _DIGIT.search(asked[:MAX_STATE_CHARS]) else ""
 
 
-def vain(text: str) -> bool:
-    """Whether a text says that nothing came of it."""
+def reports_no_result(text: str) -> bool:
+    """Check whether a text says that nothing came of it."""
     return _VAIN.search(text[:MAX_STATE_CHARS].lower()) is not None
 
 
-def absent(answer: str) -> bool:
-    """Whether an error says that there is no such thing: an answer, where one asks whether there is."""
+def reports_absence(answer: str) -> bool:
+    """Check whether an error says that there is no such thing: an answer, where one asks whether there is."""
     return _ABSENT.search(answer[:MAX_STATE_CHARS].lower()) is not None
 
 
 def did_many(answer: str) -> bool:
-    """Whether a short result says that a batch of things was done: what is left is another batch."""
+    """Check whether a short result says that a batch of things was done: what is left is another batch."""
     return _DID_MANY.search(answer) is not None
 
 
 @lru_cache(maxsize=4_096)
-def _is(pattern: "re.Pattern[str]", action: str) -> bool:
+def _action_matches(pattern: "re.Pattern[str]", action: str) -> bool:
     return pattern.search(_CAMEL.sub("_", action).lower()) is not None
 
 
-def reads(action: str, arguments: str) -> bool:
-    """Whether a call by its name, or by the command that it runs, only looks."""
-    if _is(_RUNS, action):
+def only_reads(action: str, arguments: str) -> bool:
+    """Check whether a call by its name, or by the command that it runs, only looks."""
+    if _action_matches(_RUNS, action):
         return _READING_COMMAND.search(arguments[:120]) is not None
-    return _is(_READS, action) and not _is(_WRITES_AFTER_ALL, action)
+    return _action_matches(_READS, action) and not _action_matches(_WRITES_AFTER_ALL, action)
 
 
-def watches(action: str) -> bool:
-    """Whether a call is by its name a look at what moves."""
-    return _is(_WATCHES, action)
+def is_watching(action: str) -> bool:
+    """Check whether a call is by its name a look at what moves."""
+    return _action_matches(_WATCHES, action)
 
 
-def mutates(action: str) -> bool:
-    """Whether a call by its name changes what it is about."""
-    return _is(_MUTATES, action)
+def is_mutating(action: str) -> bool:
+    """Check whether a call by its name changes what it is about."""
+    return _action_matches(_MUTATES, action)
 
 
-def follows(action: str, arguments: str) -> bool:
-    """Whether a call is about whatever others have made by now: a check, a build, a hand-over."""
-    if _is(_CHECKS, action) or hands_over(action) or _CHECKING_COMMAND.search(arguments[:80]):
+def follows_others_work(action: str, arguments: str) -> bool:
+    """Check whether a call is about whatever others have made by now: a check, a build, a hand-over."""
+    if _action_matches(_CHECKS, action) or hands_over(action) or _CHECKING_COMMAND.search(arguments[:80]):
         return True
-    return _REMAKES.search(arguments[:60]) is not None if _is(_RUNS, action) else _is(_REMAKES, action)
+    return (
+        _REMAKES.search(arguments[:60]) is not None
+        if _action_matches(_RUNS, action)
+        else _action_matches(_REMAKES, action)
+    )
 
 
-def moves(action: str, arguments: str) -> bool:
-    """Whether a call by its name goes on from where it stands: done again it is the next one (a step, a key)."""
-    if _is(_MOVES, action):
+def moves_on(action: str, arguments: str) -> bool:
+    """Check whether a call by its name goes on from where it stands: done again it is the next one (a step, a
+    key).
+    """
+    if _action_matches(_MOVES, action):
         return True
     head = arguments[:80].lower()
-    return _MOVES_ON.search(head) is not None and (_is(_PRESSES, action) or len(arguments) < _FEW_CHARS)
+    return _MOVES_ON.search(head) is not None and (_action_matches(_PRESSES, action) or len(arguments) < _FEW_CHARS)
 
 
-def lives(action: str) -> bool:
-    """Whether a call by its name says that its agent lives, and nothing else."""
-    return _is(_LIVES, action)
+def is_sign_of_life(action: str) -> bool:
+    """Check whether a call by its name says that its agent lives, and nothing else."""
+    return _action_matches(_LIVES, action)
 
 
 def asked_to_wait_ms(arguments: str) -> int:
-    """How long a call was asked to wait (a long poll), 0 when it was not."""
+    """Milliseconds that a call was asked to wait (a long poll), 0 when it was not."""
     match = _WAIT_MS.search(arguments.lower())
     if match is None:
         return 0
@@ -212,19 +220,19 @@ def asked_to_wait_ms(arguments: str) -> int:
     return number if match[1] or number >= 1_000 else number * 1_000
 
 
-def thinks(action: str) -> bool:
-    """Whether a call by its name only keeps a thought or a note."""
-    return _is(_THINKS, action) or (_is(_NOTES, action) and not _is(_READS, action))
+def keeps_thought(action: str) -> bool:
+    """Check whether a call by its name only keeps a thought or a note."""
+    return _action_matches(_THINKS, action) or (_action_matches(_NOTES, action) and not _action_matches(_READS, action))
 
 
 def hands_over(action: str) -> bool:
-    """Whether a call by its name hands the task to another agent."""
-    return _is(_HANDS_OVER, action)
+    """Check whether a call by its name hands the task to another agent."""
+    return _action_matches(_HANDS_OVER, action)
 
 
-def waits(action: str, arguments: str) -> Literal["", "first", "only"]:
-    """Whether a call does nothing but wait, or waits before it does something else."""
-    if _is(_WAITS, action):
+def waiting_kind(action: str, arguments: str) -> Literal["", "first", "only"]:
+    """Kind of waiting: a call does nothing but wait, or waits before it does something else."""
+    if _action_matches(_WAITS, action):
         return "only"
     match = _SLEEPS.match(arguments)
     if match is None:

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from bulkhead.amounts import seconds
+from bulkhead.amounts import format_duration
 from bulkhead.journal import approvals
-from bulkhead.journal.history import Entry
+from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.story.model import Call, CallKind, Effect
-from bulkhead.journal.story.sources import of_passage
+from bulkhead.journal.story.sources import source_of_passage
 from bulkhead.pause_status import when_over
-from bulkhead.plain_text import cut
+from bulkhead.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
@@ -44,49 +44,49 @@ def text_of(ref: ContentRef | None, texts: Texts) -> str:
     return "" if ref is None else texts.get(ref.sha256, ref.summary)
 
 
-def contents(told: Iterable[Entry]) -> list[ContentRef]:
-    """What calls brought, and their summaries do not have whole."""
-    refs = [one.body.content for one in told if isinstance(one.body, ModelCallReplied | ToolCallReplied)]
+def contents_to_read(told: Iterable[JournalEntry]) -> list[ContentRef]:
+    """Contents that calls brought, and that their summaries do not have whole."""
+    refs = [entry.body.content for entry in told if isinstance(entry.body, ModelCallReplied | ToolCallReplied)]
     long = [ref for ref in refs if ref is not None and ref.summary.endswith("…")]
     return list({ref.sha256: ref for ref in long}.values())[:MAX_CONTENTS]
 
 
-def calls(told: Iterable[Entry], texts: Texts) -> list[Call]:
+def find_calls(told: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     """Every call once, however often it was asked again while it was put off."""
     told = list(told)
-    asked: dict[tuple[str, str], Entry] = {}
-    replies: dict[tuple[str, str], Entry] = {}
+    requests: dict[tuple[str, str], JournalEntry] = {}
+    replies: dict[tuple[str, str], JournalEntry] = {}
     put_off: dict[tuple[str, str], list[str]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
     for entry in told:
         body = entry.body
         if isinstance(body, Requested):
-            asked.setdefault((entry.receiver, body.call_id), entry)
+            requests.setdefault((entry.receiver, body.call_id), entry)
         elif isinstance(body, Replied):
             replies.setdefault((entry.sender, body.call_id), entry)
         elif isinstance(body, CallDeferred):
-            put_off.setdefault((entry.sender, body.call_id), []).append(_put_off(body))
+            put_off.setdefault((entry.sender, body.call_id), []).append(_describe_deferral(body))
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
-    writing = _writing(told)
+    writing = _writing_tools(told)
     by_id = {entry.id: entry for entry in told if isinstance(entry.body, ModelCallReplied)}
-    answered = {row.asked.call_id: approvals.answer(row) for row in approvals.questions(told).values()}
+    answered = {row.asked.call_id: approvals.describe_answer(row) for row in approvals.find_questions(told).values()}
     over = any(isinstance(entry.body, TaskEnded) for entry in told)
-    found = []
-    for key, entry in asked.items():
+    found_calls = []
+    for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
-        call = _call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        found.append(_with_costs(call, paid, put_off.get(key, []), writing, answered, over=over))
-    return found
+        call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
+        found_calls.append(_add_costs(call, paid, put_off.get(key, []), writing, answered, over=over))
+    return found_calls
 
 
-def by_last_request(told: Iterable[Entry], made: Iterable[Call]) -> dict[str, Call]:
+def by_last_request(told: Iterable[JournalEntry], made: Iterable[Call]) -> dict[str, Call]:
     """Calls by the message that asked for each the last time: that one was answered, those before were put off."""
-    last = {(one.sender, one.body.call_id): one.id for one in told if isinstance(one.body, Requested)}
+    last = {(entry.sender, entry.body.call_id): entry.id for entry in told if isinstance(entry.body, Requested)}
     return {last.get((call.by, call.call_id), call.message): call for call in made}
 
 
-def _writing(told: Iterable[Entry]) -> frozenset[str]:
+def _writing_tools(told: Iterable[JournalEntry]) -> frozenset[str]:
     """The tools that change something."""
     return frozenset(
         tool.name
@@ -97,14 +97,14 @@ def _writing(told: Iterable[Entry]) -> frozenset[str]:
     )
 
 
-def _put_off(body: CallDeferred) -> str:
-    return f"{when_over(body.reason) or body.code or 'it could not begin'} (for {seconds(body.after_ms)})"
+def _describe_deferral(body: CallDeferred) -> str:
+    return f"{when_over(body.reason) or body.code or 'it could not begin'} (for {format_duration(body.after_ms)})"
 
 
-def _call(entry: Entry, reply: Entry | None, texts: Texts, said: Entry | None) -> Call:
+def _build_call(entry: JournalEntry, reply: JournalEntry | None, texts: Texts, said: JournalEntry | None) -> Call:
     body = entry.body
     assert isinstance(body, Requested)
-    name, arguments, why = "search", "", ""
+    name, arguments, stated_reason = "search", "", ""
     match body:
         case ModelCallRequested():
             name = body.prompt_id
@@ -113,7 +113,7 @@ def _call(entry: Entry, reply: Entry | None, texts: Texts, said: Entry | None) -
         case RetrievalRequested():
             arguments = body.query
     if said is not None and isinstance(said.body, ModelCallReplied) and said.body.tool_calls:
-        why = cut(text_of(said.body.content, texts), MAX_SAID_CHARS)
+        stated_reason = cut_line(text_of(said.body.content, texts), MAX_SAID_CHARS)
     call = Call(
         call_id=body.call_id,
         kind=_KINDS[type(body)],
@@ -122,25 +122,25 @@ def _call(entry: Entry, reply: Entry | None, texts: Texts, said: Entry | None) -
         step_id=body.step_id,
         attempt=body.attempt,
         asked_unix_ms=entry.at_unix_ms,
-        arguments=cut(arguments, MAX_ARGUMENTS_CHARS),
-        why=why,
+        arguments=cut_line(arguments, MAX_ARGUMENTS_CHARS),
+        why=stated_reason,
         message=entry.id,
     )
-    return _answered(call, reply, texts) if reply is not None else call
+    return _add_reply(call, reply, texts) if reply is not None else call
 
 
-def _answered(call: Call, entry: Entry, texts: Texts) -> Call:
+def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
     body = entry.body
     assert isinstance(body, Replied)
-    more: dict[str, object] = {"took_ms": max(0, entry.at_unix_ms - call.asked_unix_ms), "outcome": body.outcome}
+    changes: dict[str, object] = {"took_ms": max(0, entry.at_unix_ms - call.asked_unix_ms), "outcome": body.outcome}
     if body.failure is not None:
-        more["failure"] = f"{body.failure.code}: {when_over(body.failure.message)}"
+        changes["failure"] = f"{body.failure.code}: {when_over(body.failure.message)}"
     match body:
         case ModelCallReplied():
-            wanted = "; ".join(f"{one.name} {one.arguments_json}" for one in body.tool_calls)
+            requested_tools = "; ".join(f"{tool_call.name} {tool_call.arguments_json}" for tool_call in body.tool_calls)
             text = text_of(body.content, texts)
-            more |= {
-                "result": cut(f"asks for {wanted}" if wanted else text, MAX_RESULT_CHARS),
+            changes |= {
+                "result": cut_line(f"asks for {requested_tools}" if requested_tools else text, MAX_RESULT_CHARS),
                 "model": body.model or body.pinned,
                 "chosen_as": body.chosen_as,
                 "attempts": body.provider_attempts,
@@ -148,16 +148,21 @@ def _answered(call: Call, entry: Entry, texts: Texts) -> Call:
                 "waited_for": body.waited_for,
                 "cached": body.cached,
             }
-            if wanted and not call.step_id:
-                more["why"] = cut(text, MAX_SAID_CHARS)
+            if requested_tools and not call.step_id:
+                changes["why"] = cut_line(text, MAX_SAID_CHARS)
         case ToolCallReplied():
-            more |= {"result": cut(text_of(body.content, texts), MAX_RESULT_CHARS), "writes": body.effect == "write"}
+            changes |= {
+                "result": cut_line(text_of(body.content, texts), MAX_RESULT_CHARS),
+                "writes": body.effect == "write",
+            }
         case RetrievalReplied():
-            more["found"] = tuple(of_passage(one, call.step_id, texts) for one in body.passages[:MAX_FOUND])
-    return _replace(call, more)
+            changes["found"] = tuple(
+                source_of_passage(passage, call.step_id, texts) for passage in body.passages[:MAX_FOUND]
+            )
+    return _update_call(call, changes)
 
 
-def _with_costs(
+def _add_costs(
     call: Call,
     paid: tuple[Settled, ...],
     put_off: list[str],
@@ -166,24 +171,24 @@ def _with_costs(
     *,
     over: bool,
 ) -> Call:
-    usage = sum((one.usage for one in paid), Usage())
+    usage = sum((settlement.usage for settlement in paid), Usage())
     writes = call.writes or (call.kind == "tool" and call.name in writing)
-    return _replace(
+    return _update_call(
         call,
         {
             "usage": usage,
-            "retried": tuple(one.failed for one in paid if one.failed),
+            "retried": tuple(settlement.failed for settlement in paid if settlement.failed),
             "attempts": max(call.attempts, len(paid)),
             "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
             "writes": writes,
-            "effect": _effect(call, put_off, over=over) if writes else "",
+            "effect": _write_effect(call, put_off, over=over) if writes else "",
             "approval": answered.get(call.call_id, ""),
         },
     )
 
 
-def _effect(call: Call, put_off: list[str], *, over: bool) -> Effect:
-    """What a write did, as far as its doer can tell."""
+def _write_effect(call: Call, put_off: list[str], *, over: bool) -> Effect:
+    """Effect of a write, as far as its doer can tell."""
     if call.outcome == "succeeded":
         return "done"
     if call.outcome == "refused" or (call.outcome == "open" and put_off):
@@ -193,17 +198,17 @@ def _effect(call: Call, put_off: list[str], *, over: bool) -> Effect:
     return "unknown" if call.outcome == "uncertain" or over else ""
 
 
-def _replace(call: Call, more: Mapping[str, object]) -> Call:
+def _update_call(call: Call, more: Mapping[str, object]) -> Call:
     return replace(call, **more)  # type: ignore[arg-type]
 
 
 def short_arguments(text: str, chars: int) -> str:
     """Arguments for people: `{"expression": "2 * 3"}` of one value as that value."""
     try:
-        found = json.loads(text)
+        arguments = json.loads(text)
     except ValueError:
-        return cut(text, chars)
-    if isinstance(found, dict) and len(found) == 1:
-        only = next(iter(found.values()))
-        return cut(only if isinstance(only, str) else json.dumps(only, ensure_ascii=False), chars)
-    return cut(text, chars)
+        return cut_line(text, chars)
+    if isinstance(arguments, dict) and len(arguments) == 1:
+        only = next(iter(arguments.values()))
+        return cut_line(only if isinstance(only, str) else json.dumps(only, ensure_ascii=False), chars)
+    return cut_line(text, chars)

@@ -6,13 +6,13 @@ In: the task's entries, the call's id, the contents that could be read. Out: a `
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.amounts import clock, cost, seconds, tokens
-from bulkhead.journal.history import Entry, each_fact
-from bulkhead.journal.story.calls import Replied, Requested, calls
+from bulkhead.amounts import format_cost, format_duration, format_time, format_tokens
+from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.story.calls import Replied, Requested, find_calls
 from bulkhead.journal.story.model import Call, Source
 from bulkhead.journal.story.redact import call_without_content
-from bulkhead.journal.story.sources import cited, sources
-from bulkhead.plain_text import harmless, one_line
+from bulkhead.journal.story.sources import cited_sources, find_sources
+from bulkhead.plain_text import escape_controls, one_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.result import ContentRef, Usage
@@ -74,98 +74,109 @@ class CallDetail:
 
 
 @dataclass(slots=True)
-class _Texts:
+class _TextBudget:
     """Gives out texts as long as there is room."""
 
     texts: Mapping[str, str]
     room: int
 
-    def of(self, ref: ContentRef) -> tuple[str, str]:
+    def read_content(self, ref: ContentRef) -> tuple[str, str]:
         """The text of a reference, and a note where it is not whole."""
-        whole = self.texts.get(ref.sha256)
-        if whole is None:
+        full_text = self.texts.get(ref.sha256)
+        if full_text is None:
             return ref.summary, GONE
-        return self.cut(whole)
+        return self.cut_to_room(full_text)
 
-    def cut(self, whole: str) -> tuple[str, str]:
-        """As much of it as there is room for."""
+    def cut_to_room(self, whole: str) -> tuple[str, str]:
+        """The part of a text for which there is room."""
         most = min(MAX_TEXT_CHARS, max(0, self.room))
         self.room -= min(len(whole), most)
         return whole[:most], f"cut: it has {len(whole):,} characters" if len(whole) > most else ""
 
 
-def named(found: Sequence[Entry], call_id: str) -> list[ContentRef]:
+def call_contents(found: Sequence[JournalEntry], call_id: str) -> list[ContentRef]:
     """Contents of a call: what came of it first."""
-    request, reply = _pair(each_fact(found), call_id)
+    request, reply = _request_and_reply(each_fact(found), call_id)
     refs = [reply.content] if isinstance(reply, ModelCallReplied | ToolCallReplied) and reply.content else []
     if isinstance(request, ModelCallRequested):
-        refs += [ref for _, _, ref in _pieces(request) if isinstance(ref, ContentRef)]
+        refs += [ref for _, _, ref in _model_pieces(request) if isinstance(ref, ContentRef)]
     return list({ref.sha256: ref for ref in refs}.values())[:MAX_CONTENTS]
 
 
-def detail(found: Sequence[Entry], call_id: str, texts: Mapping[str, str]) -> CallDetail | None:
+def build_detail(found: Sequence[JournalEntry], call_id: str, texts: Mapping[str, str]) -> CallDetail | None:
     """The call; None where the task has none of this id."""
-    told = each_fact(found)
-    call = next((one for one in calls(told, texts) if one.call_id == call_id), None)
-    request, reply = _pair(told, call_id)
+    facts = each_fact(found)
+    call = next((candidate for candidate in find_calls(facts, texts) if candidate.call_id == call_id), None)
+    request, reply = _request_and_reply(facts, call_id)
     if call is None or request is None:
         return None
-    room, known = _Texts(texts, MAX_ALL_CHARS), sources(told, texts)
-    made = CallDetail(call, attempts=_attempts(told, call_id))
+    room, known_sources = _TextBudget(texts, MAX_ALL_CHARS), find_sources(facts, texts)
+    call_detail = CallDetail(call, attempts=_settled_attempts(facts, call_id))
     if isinstance(reply, ModelCallReplied | ToolCallReplied) and reply.content is not None:
-        answer, note = room.of(reply.content)
-        made = replace(made, answer=answer, answer_note=note, sources=cited(answer, known))
+        answer, note = room.read_content(reply.content)
+        call_detail = replace(
+            call_detail, answer=answer, answer_note=note, sources=cited_sources(answer, known_sources)
+        )
     match request:
         case ToolCallRequested():
-            made = replace(made, arguments=request.arguments_json)
+            call_detail = replace(call_detail, arguments=request.arguments_json)
         case ModelCallRequested():
-            given = tuple(_given(kind, source, content, room) for kind, source, content in _pieces(request))
-            made = replace(
-                made, prompt_id=request.prompt_id, given=given, tools=tuple(one.name for one in request.tools)
+            pieces = tuple(
+                _build_piece(kind, source, content, room) for kind, source, content in _model_pieces(request)
+            )
+            call_detail = replace(
+                call_detail, prompt_id=request.prompt_id, given=pieces, tools=tuple(tool.name for tool in request.tools)
             )
         case _:
-            made = replace(made, arguments=request.query)
+            call_detail = replace(call_detail, arguments=request.query)
     match reply:
         case ModelCallReplied():
-            asked = "\n".join(f"{one.name} {one.arguments_json}" for one in reply.tool_calls)
-            answer = "\n".join(filter(None, (made.answer, asked)))
+            tool_requests = "\n".join(f"{tool_call.name} {tool_call.arguments_json}" for tool_call in reply.tool_calls)
+            answer = "\n".join(filter(None, (call_detail.answer, tool_requests)))
             names = ("prompt_id", "prompt_digest", "price_digest", "provider", "model", "pinned", "fingerprint")
-            made = replace(made, answer=answer, **{name: getattr(reply, name) for name in names})
+            call_detail = replace(call_detail, answer=answer, **{name: getattr(reply, name) for name in names})
         case ToolCallReplied():
-            made = replace(made, rule=reply.rule, approval_id=reply.approval_id)
+            call_detail = replace(call_detail, rule=reply.rule, approval_id=reply.approval_id)
         case RetrievalReplied():
-            made = replace(made, sources=call.found)
-    return made
+            call_detail = replace(call_detail, sources=call.found)
+    return call_detail
 
 
-def _pair(told: Sequence[Entry], call_id: str) -> tuple[Requested | None, Replied | None]:
-    request = next((one.body for one in told if isinstance(one.body, Requested) and one.body.call_id == call_id), None)
-    reply = next((one.body for one in told if isinstance(one.body, Replied) and one.body.call_id == call_id), None)
+def _request_and_reply(told: Sequence[JournalEntry], call_id: str) -> tuple[Requested | None, Replied | None]:
+    request = next(
+        (entry.body for entry in told if isinstance(entry.body, Requested) and entry.body.call_id == call_id), None
+    )
+    reply = next(
+        (entry.body for entry in told if isinstance(entry.body, Replied) and entry.body.call_id == call_id), None
+    )
     return request, reply
 
 
-def _attempts(told: Sequence[Entry], call_id: str) -> tuple[Attempt, ...]:
-    settled = [one.body for one in told if isinstance(one.body, Settled) and one.body.call_id == call_id]
-    once = {one.reservation_id: one for one in settled}
-    return tuple(Attempt(one.usage, one.wall_ms, one.failed, one.estimated) for one in once.values())
+def _settled_attempts(told: Sequence[JournalEntry], call_id: str) -> tuple[Attempt, ...]:
+    settled = [entry.body for entry in told if isinstance(entry.body, Settled) and entry.body.call_id == call_id]
+    once = {settlement.reservation_id: settlement for settlement in settled}
+    return tuple(
+        Attempt(settlement.usage, settlement.wall_ms, settlement.failed, settlement.estimated)
+        for settlement in once.values()
+    )
 
 
-def _pieces(request: ModelCallRequested) -> Iterator[tuple[str, str, ContentRef | str]]:
+def _model_pieces(request: ModelCallRequested) -> Iterator[tuple[str, str, ContentRef | str]]:
     """kind, source and content of each piece, in the order in which the model has them."""
     for part in request.parts:
-        yield _piece(part)
+        yield _part_piece(part)
     for turn in request.turns:
         if turn.content is not None:
             yield "model_said", "", turn.content
-        for asked in turn.tool_calls:
-            yield "model_asked", asked.name, asked.arguments_json
+        for tool_call in turn.tool_calls:
+            yield "model_asked", tool_call.name, tool_call.arguments_json
         for answer in turn.answers:
             for part in answer.parts:
-                yield _piece(part)
+                yield _part_piece(part)
             if answer.error is not None:
                 yield "call_failed", answer.tool_call_id, f"{answer.error.code}: {answer.error.message}"
     for part in request.latest:
-        yield _piece(part)
+        yield _part_piece(part)
     if request.conversation is not None:
         for message in request.conversation.messages:
             yield "message", "", message
@@ -173,50 +184,53 @@ def _pieces(request: ModelCallRequested) -> Iterator[tuple[str, str, ContentRef 
             yield "options", "", request.conversation.options
 
 
-def _piece(part: Part) -> tuple[str, str, ContentRef | str]:
+def _part_piece(part: Part) -> tuple[str, str, ContentRef | str]:
     source = part.source or part.title or (f"step {part.step_id}" if part.step_id else "")
     return part.kind, source, part.content if part.content is not None else part.text
 
 
-def _given(kind: str, source: str, content: ContentRef | str, room: _Texts) -> Given:
+def _build_piece(kind: str, source: str, content: ContentRef | str, room: _TextBudget) -> Given:
     if isinstance(content, ContentRef):
-        return Given(kind, source, content.sha256, *room.of(content))
-    return Given(kind, source, "", *room.cut(content))
+        return Given(kind, source, content.sha256, *room.read_content(content))
+    return Given(kind, source, "", *room.cut_to_room(content))
 
 
-def bare(told: CallDetail) -> CallDetail:
+def without_texts(told: CallDetail) -> CallDetail:
     """The call for those who may not read its texts."""
     # A digest of a short text can be guessed; a piece may stand under a title that a model made.
-    given = tuple(replace(one, source="", text="", sha256="") for one in told.given)
-    found = tuple(replace(one, text="") for one in told.sources)
+    pieces = tuple(replace(piece, source="", text="", sha256="") for piece in told.given)
+    bare_sources = tuple(replace(source, text="") for source in told.sources)
     call = call_without_content(told.call)
-    return replace(told, call=call, given=given, sources=found, arguments="", answer="", content=False)
+    return replace(told, call=call, given=pieces, sources=bare_sources, arguments="", answer="", content=False)
 
 
-def text(told: CallDetail) -> str:
+def render_detail(told: CallDetail) -> str:
     """For people."""
-    return "\n".join(harmless(one_line(line)) for line in _lines(told))
+    return "\n".join(escape_controls(one_line(line)) for line in _detail_lines(told))
 
 
-def _lines(told: CallDetail) -> Iterator[str]:
+def _detail_lines(told: CallDetail) -> Iterator[str]:
     call = told.call
     yield f"{call.kind} call {call.call_id} of {call.by}" + (f" in step {call.step_id}" if call.step_id else "")
-    took = f" after {seconds(call.took_ms)}" if call.took_ms is not None else ""
-    yield f"{call.name}, asked at {clock(call.asked_unix_ms)}: {call.outcome}{took}"
+    took = f" after {format_duration(call.took_ms)}" if call.took_ms is not None else ""
+    yield f"{call.name}, asked at {format_time(call.asked_unix_ms)}: {call.outcome}{took}"
     if told.model:
         prompt = f"prompt {told.prompt_id} {told.prompt_digest[:12]}"
         yield f"{told.provider} {told.model} {told.fingerprint}, {prompt}"
     yield from (
-        f"{name}: {said}" for name, said in (("failed", call.failure), ("the model says why", call.why)) if said
+        f"{name}: {words}" for name, words in (("failed", call.failure), ("the model says why", call.why)) if words
     )
-    for number, one in enumerate(told.attempts, 1):
-        used = tokens(one.usage.input_tokens + one.usage.output_tokens, one.usage.estimated_tokens)
-        how = f"failed: {one.failed}" if one.failed else "answered"
-        yield f"attempt {number}: {how}, {seconds(one.wall_ms)}, {used}, {cost(one.usage.cost_usd_micros)}"
+    for number, attempt in enumerate(told.attempts, 1):
+        used = format_tokens(attempt.usage.input_tokens + attempt.usage.output_tokens, attempt.usage.estimated_tokens)
+        how = f"failed: {attempt.failed}" if attempt.failed else "answered"
+        yield (
+            f"attempt {number}: {how}, {format_duration(attempt.wall_ms)}, {used}, "
+            f"{format_cost(attempt.usage.cost_usd_micros)}"
+        )
     if call.waited_ms:
-        yield f"waited {seconds(call.waited_ms)} for {call.waited_for}"
-    yield from (f"put off: {why}" for why in call.put_off)
-    yield from (f"{name}: {said}" for name, said in (("rule", told.rule), ("approval", call.approval)) if said)
+        yield f"waited {format_duration(call.waited_ms)} for {call.waited_for}"
+    yield from (f"put off: {reason}" for reason in call.put_off)
+    yield from (f"{name}: {words}" for name, words in (("rule", told.rule), ("approval", call.approval)) if words)
     if told.arguments:
         yield f"asked: {told.arguments}"
     for piece in told.given:

@@ -18,8 +18,9 @@ Effect = Literal["", "done", "not_done", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What stands behind a marker. name: document, tool or step. where: `characters 0–46` of a document. step_id: of
-    the step that had it first."""
+    """A content behind a marker. name: document, tool or step. where: `characters 0–46` of a document. step_id: of
+    the step that had it first.
+    """
 
     marker: str
     kind: SourceKind
@@ -159,15 +160,15 @@ class Story:
         return (*self.planning, *(call for step in self.steps for call in step.calls))
 
     @property
-    def written(self) -> tuple[Call, ...]:
+    def write_calls(self) -> tuple[Call, ...]:
         """Calls that were to change something."""
         return tuple(call for call in self.calls if call.writes)
 
 
 def as_json(story: Story) -> dict[str, Any]:
     """The story for programs."""
-    found: dict[str, Any] = _STORY.dump_python(story, mode="json")
-    return found
+    document: dict[str, Any] = _STORY.dump_python(story, mode="json")
+    return document
 
 
 _STORY = TypeAdapter(Story)

@@ -15,50 +15,56 @@ def without_content(story: Story) -> Story:
         story,
         objective="",
         plans=tuple(replace(plan, notes=()) for plan in story.plans),
-        happened=tuple(_happened(row) for row in story.happened),
-        cause=tuple(_happened(row) for row in story.cause),
-        reasons=tuple(replace(one, what=named(one.what)) if one.kind == "doubtful" else one for one in story.reasons),
+        happened=tuple(_redact_happening(row) for row in story.happened),
+        cause=tuple(_redact_happening(row) for row in story.cause),
+        reasons=tuple(
+            replace(reason, what=reason_name(reason.what)) if reason.kind == "doubtful" else reason
+            for reason in story.reasons
+        ),
         planning=tuple(call_without_content(call) for call in story.planning),
         steps=tuple(
             replace(
                 step,
                 title="",
-                refused=tuple(map(named, step.refused)),
-                standing_reason=named(step.standing_reason),
+                refused=tuple(map(reason_name, step.refused)),
+                standing_reason=reason_name(step.standing_reason),
                 calls=tuple(call_without_content(call) for call in step.calls),
-                cites=tuple(_source(one) for one in step.cites),
+                cites=tuple(_redact_source(source) for source in step.cites),
                 result="",
             )
             for step in story.steps
         ),
-        answer=tuple(replace(one, text="", sources=tuple(_source(at) for at in one.sources)) for one in story.answer),
+        answer=tuple(
+            replace(sentence, text="", sources=tuple(_redact_source(source) for source in sentence.sources))
+            for sentence in story.answer
+        ),
         content=False,
     )
 
 
 def call_without_content(call: Call) -> Call:
     """A call's name, outcome, waits and cost."""
-    found = tuple(_source(one) for one in call.found)
+    sources = tuple(_redact_source(source) for source in call.found)
     return replace(
         call,
         arguments="",
         why="",
         result="",
-        failure=named(call.failure),
-        retried=tuple(map(named, call.retried)),
-        put_off=tuple(map(named, call.put_off)),
-        found=found,
+        failure=reason_name(call.failure),
+        retried=tuple(map(reason_name, call.retried)),
+        put_off=tuple(map(reason_name, call.put_off)),
+        found=sources,
     )
 
 
-def named(reason: str) -> str:
+def reason_name(reason: str) -> str:
     """A reason's name, without what it quotes."""
     return reason.partition(":")[0]
 
 
-def _happened(row: Happened) -> Happened:
-    return replace(row, what=named(row.what)) if row.kind in QUOTING else row
+def _redact_happening(row: Happened) -> Happened:
+    return replace(row, what=reason_name(row.what)) if row.kind in QUOTING else row
 
 
-def _source(source: Source) -> Source:
+def _redact_source(source: Source) -> Source:
     return replace(source, text="")

@@ -1,4 +1,4 @@
-"""What stands behind the markers of a task's texts: characters of documents, results of tools and steps. Pure.
+"""Sources behind the markers of a task's texts: characters of documents, results of tools and steps. Pure.
 
 In: the task's facts. Out: sources by marker; the sentences of a text with what they rest on.
 """
@@ -7,10 +7,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from bulkhead.grounding.sentences import sentences
-from bulkhead.journal.history import Entry
+from bulkhead.grounding.sentences import split_sentences
+from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.story.model import Sentence, Source
-from bulkhead.plain_text import cut
+from bulkhead.plain_text import cut_line
 from bulkhead_contracts.result import Citation, ContentRef, Result
 from bulkhead_contracts.retrieval import Passage, RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepProposed
@@ -26,75 +26,83 @@ _BLANKS = re.compile(r"(?<!\s)\s+([.,;:!?])")
 Texts = Mapping[str, str]
 
 
-def of_passage(passage: Passage, step_id: str, texts: Texts) -> Source:
+def source_of_passage(passage: Passage, step_id: str, texts: Texts) -> Source:
     """The source that a passage is."""
-    return _document(passage.citation, step_id, texts.get(passage.content.sha256, passage.content.summary))
+    return _document_source(passage.citation, step_id, texts.get(passage.content.sha256, passage.content.summary))
 
 
-def _document(citation: Citation, step_id: str, text: str = "") -> Source:
+def _document_source(citation: Citation, step_id: str, text: str = "") -> Source:
     where = f"characters {citation.start}–{citation.end}"
-    return Source(citation.marker, "document", citation.document, where, step_id, cut(text, MAX_TEXT_CHARS))
+    return Source(citation.marker, "document", citation.document, where, step_id, cut_line(text, MAX_TEXT_CHARS))
 
 
-def sources(told: Iterable[Entry], texts: Texts) -> dict[str, Source]:
+def find_sources(told: Iterable[JournalEntry], texts: Texts) -> dict[str, Source]:
     """Every content that a text of the task may cite, by marker."""
-    found: dict[str, Source] = {}
+    by_marker: dict[str, Source] = {}
     tools: dict[str, str] = {}
     for entry in told:
         match entry.body:
             case TaskRequested() as body:
                 marker = hashlib.sha256(body.objective.encode()).hexdigest()[:12]
-                found[marker] = Source(marker, "objective", text=cut(body.objective, MAX_TEXT_CHARS))
+                by_marker[marker] = Source(marker, "objective", text=cut_line(body.objective, MAX_TEXT_CHARS))
             case ToolCallRequested() as body:
                 tools[body.call_id] = body.tool
             case ToolCallReplied() as body if body.content is not None:
                 name = tools.get(body.call_id, "")
-                _add(found, body.content, "tool_result", name, body.step_id, texts)
+                _add_content_source(by_marker, body.content, "tool_result", name, body.step_id, texts)
             case RetrievalReplied() as body:
                 for passage in body.passages:
-                    found.setdefault(passage.content.marker, of_passage(passage, body.step_id, texts))
+                    by_marker.setdefault(passage.content.marker, source_of_passage(passage, body.step_id, texts))
             case StepProposed() as body:
-                for one in body.evidence:
-                    if one.citation is not None:
-                        known = _document(one.citation, body.step.id, one.content.summary)
-                        found.setdefault(one.content.marker, known)
+                for evidence in body.evidence:
+                    if evidence.citation is not None:
+                        source = _document_source(evidence.citation, body.step.id, evidence.content.summary)
+                        by_marker.setdefault(evidence.content.marker, source)
                     else:
-                        _add(found, one.content, "tool_result", one.label.source, body.step.id, texts)
+                        _add_content_source(
+                            by_marker, evidence.content, "tool_result", evidence.label.source, body.step.id, texts
+                        )
             case StepAssigned(inputs=inputs) | TaskSubmitted(given=inputs):
-                for given in inputs:
-                    _of_result(found, given.result, given.step_id, texts)
+                for step_input in inputs:
+                    _add_result_sources(by_marker, step_input.result, step_input.step_id, texts)
             case StepEnded() as body if body.result is not None and body.outcome == "accepted":
-                _of_result(found, body.result, body.step_id, texts)
+                _add_result_sources(by_marker, body.result, body.step_id, texts)
             case TaskEnded() as body if body.result is not None:
-                _of_result(found, body.result, "", texts)
-    return found
+                _add_result_sources(by_marker, body.result, "", texts)
+    return by_marker
 
 
-def _of_result(found: dict[str, Source], result: Result, step_id: str, texts: Texts) -> None:
+def _add_result_sources(found: dict[str, Source], result: Result, step_id: str, texts: Texts) -> None:
     for citation in result.citations:
-        found.setdefault(citation.marker, _document(citation, step_id))
+        found.setdefault(citation.marker, _document_source(citation, step_id))
     for label in result.provenance:
         if label.kind == "tool_result":
             source = Source(label.sha256[:12], "tool_result", label.source, step_id=label.step_id or step_id)
             found.setdefault(source.marker, source)
     if step_id and result.content is not None:
-        _add(found, result.content, "step_result", step_id, step_id, texts)
+        _add_content_source(found, result.content, "step_result", step_id, step_id, texts)
 
 
-def _add(found: dict[str, Source], content: ContentRef, kind: str, name: str, step_id: str, texts: Texts) -> None:
-    text = cut(texts.get(content.sha256, content.summary), MAX_TEXT_CHARS)
+def _add_content_source(
+    found: dict[str, Source], content: ContentRef, kind: str, name: str, step_id: str, texts: Texts
+) -> None:
+    text = cut_line(texts.get(content.sha256, content.summary), MAX_TEXT_CHARS)
     found.setdefault(content.marker, Source(content.marker, kind, name, "", step_id, text))  # type: ignore[arg-type]
 
 
-def resting(text: str, known: Mapping[str, Source]) -> tuple[Sentence, ...]:
+def sentences_with_sources(text: str, known: Mapping[str, Source]) -> tuple[Sentence, ...]:
     """The sentences of a text, each with what its markers name."""
-    found = []
-    for one in sentences(text[:MAX_CITING_CHARS])[:MAX_SENTENCES]:
-        if plain := _BLANKS.sub(r"\1", one.bare):
-            found.append(Sentence(plain, tuple(known.get(at) or Source(at, "unknown") for at in one.markers)))
-    return tuple(found)
+    story_sentences = []
+    for sentence in split_sentences(text[:MAX_CITING_CHARS])[:MAX_SENTENCES]:
+        if plain := _BLANKS.sub(r"\1", sentence.bare_text):
+            story_sentences.append(
+                Sentence(plain, tuple(known.get(marker) or Source(marker, "unknown") for marker in sentence.markers))
+            )
+    return tuple(story_sentences)
 
 
-def cited(text: str, known: Mapping[str, Source]) -> tuple[Source, ...]:
-    """What a text rests on, each once."""
-    return tuple(dict.fromkeys(source for one in resting(text, known) for source in one.sources))
+def cited_sources(text: str, known: Mapping[str, Source]) -> tuple[Source, ...]:
+    """Sources on which a text rests, each once."""
+    return tuple(
+        dict.fromkeys(source for sentence in sentences_with_sources(text, known) for source in sentence.sources)
+    )

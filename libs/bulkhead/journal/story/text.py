@@ -5,11 +5,11 @@ In: a story. Out: lines without control characters: what models, documents and p
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from bulkhead.amounts import cost, counted, seconds, tokens
+from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.journal.story.model import Call, Happened, Source, StepTold, Story
 from bulkhead.journal.why.reason import Reason
-from bulkhead.plain_text import cut, harmless, one_line
+from bulkhead.plain_text import cut_line, escape_controls, one_line
 from bulkhead_contracts.result import Usage
 
 LINE_CHARS = 150
@@ -24,122 +24,133 @@ EFFECTS = {
 ENDED = frozenset({"succeeded", "failed", "cancelled", "halted", "rejected"})
 
 
-def text(story: Story, *, whole: bool = False) -> str:
+def render_story(story: Story, *, whole: bool = False) -> str:
     """The story for people. whole: every call, sentence and happening, uncut."""
-    return "\n".join(harmless(one_line(line)) for line in _lines(story, whole))
+    return "\n".join(escape_controls(one_line(line)) for line in _story_lines(story, whole))
 
 
-def _lines(story: Story, whole: bool) -> Iterator[str]:
-    yield _head(story)
+def _story_lines(story: Story, whole: bool) -> Iterator[str]:
+    yield _story_heading(story)
     if story.objective:
-        yield f"asked{f' by {story.asked_by}' if story.asked_by else ''}: {_cut(story.objective, whole)}"
+        yield f"asked{f' by {story.asked_by}' if story.asked_by else ''}: {_cut_line(story.objective, whole)}"
     if not story.content:
         yield "texts are left out: only an operator, or who submitted the task, may read them"
     if story.cause:
         yield "because"
-        yield from _rows((f"  {_happened(row, proven=True)}" for row in story.cause), whole, NOTES, "  ")
+        yield from _limited_rows(
+            (f"  {_render_happening(row, proven=True)}" for row in story.cause), whole, NOTES, "  "
+        )
     if story.status not in ENDED and story.reasons:
         yield "now"
-        yield from _reasons(story.reasons, whole)
+        yield from _reason_lines(story.reasons, whole)
     for plan in story.plans:
-        refused = f"; {counted(plan.drafts_refused, 'draft')} before it refused" if plan.drafts_refused else ""
-        yield f"plan {plan.version}: {counted(len(plan.steps), 'step')}, {_origin(plan.origin)} {plan.by}{refused}"
+        refused = f"; {format_count(plan.drafts_refused, 'draft')} before it refused" if plan.drafts_refused else ""
+        yield (
+            f"plan {plan.version}: {format_count(len(plan.steps), 'step')}, {_origin_words(plan.origin)} "
+            f"{plan.by}{refused}"
+        )
         if whole:
             yield from (f"  {note}" for note in plan.notes)
     if whole:
-        yield from (f"  {line}" for call in story.planning for line in _call(call, whole))
-    blocks = [list(_step(step, story, whole)) for step in story.steps]
-    shown = blocks if whole else blocks[:STEPS]
-    for block in shown:
+        yield from (f"  {line}" for call in story.planning for line in _call_lines(call, whole))
+    blocks = [list(_step_lines(step, story, whole)) for step in story.steps]
+    shown_blocks = blocks if whole else blocks[:STEPS]
+    for block in shown_blocks:
         yield from block
-    if len(blocks) > len(shown):
-        yield f"and {counted(len(blocks) - len(shown), 'more step')}"
-    yield from _written(story, whole)
-    yield from _notes(story, whole)
-    yield from _answer(story, whole)
+    if len(blocks) > len(shown_blocks):
+        yield f"and {format_count(len(blocks) - len(shown_blocks), 'more step')}"
+    yield from _written_lines(story, whole)
+    yield from _note_lines(story, whole)
+    yield from _answer_lines(story, whole)
     if story.cut:
         yield "the task has more messages than are read here: `bulkhead export` has them all"
 
 
-def _head(story: Story) -> str:
+def _story_heading(story: Story) -> str:
     least = "" if story.whole_cost and story.status in ENDED else "at least "
-    return f"{story.task_id} {story.status} after {seconds(story.took_ms)}, {least}{_paid(story.usage)}"
+    return f"{story.task_id} {story.status} after {format_duration(story.took_ms)}, {least}{_render_usage(story.usage)}"
 
 
-def _paid(usage: Usage) -> str:
-    used = tokens(usage.input_tokens + usage.output_tokens, usage.estimated_tokens)
-    return f"{cost(usage.cost_usd_micros, usage.estimated_usd_micros)}, {used}"
+def _render_usage(usage: Usage) -> str:
+    used = format_tokens(usage.input_tokens + usage.output_tokens, usage.estimated_tokens)
+    return f"{format_cost(usage.cost_usd_micros, usage.estimated_usd_micros)}, {used}"
 
 
-def _origin(origin: str) -> str:
+def _origin_words(origin: str) -> str:
     return {"submitted": "submitted by", "drafted": "drafted by", "fork": "from", "adopted": "of"}.get(
         origin, "made by"
     )
 
 
-def _step(step: StepTold, story: Story, whole: bool) -> Iterator[str]:
-    yield _step_head(step, story)
-    shown = step.calls if whole or story.adopted else [call for call in step.calls if call.kind != "model"]
-    calls = [line for call in shown for line in _call(call, whole)]
-    yield from _rows((f"  {line}" for line in calls), whole, CALLS if not story.adopted else 20, "  ")
+def _step_lines(step: StepTold, story: Story, whole: bool) -> Iterator[str]:
+    yield _step_heading(step, story)
+    shown_calls = step.calls if whole or story.adopted else [call for call in step.calls if call.kind != "model"]
+    calls = [line for call in shown_calls for line in _call_lines(call, whole)]
+    yield from _limited_rows((f"  {line}" for line in calls), whole, CALLS if not story.adopted else 20, "  ")
     if step.cites:
-        more = f" (of {counted(step.seen, 'passage')} it was shown)" if step.seen else ""
-        names = list(dict.fromkeys(_source(source) for source in step.cites))
-        left = f" and {len(names) - CITES} more" if len(names) > CITES and not whole else ""
-        yield f"  its result rests on {'; '.join(names if whole else names[:CITES])}{left}{more}"
-    yield from (f"  not accepted, {_cut(line, whole)}" for line in step.refused)
+        passages_note = f" (of {format_count(step.seen, 'passage')} it was shown)" if step.seen else ""
+        names = list(dict.fromkeys(_source_name(source) for source in step.cites))
+        overflow = f" and {len(names) - CITES} more" if len(names) > CITES and not whole else ""
+        yield f"  its result rests on {'; '.join(names if whole else names[:CITES])}{overflow}{passages_note}"
+    yield from (f"  not accepted, {_cut_line(line, whole)}" for line in step.refused)
     if step.standing != "ok":
-        yield f"  {step.standing}: {_cut(step.standing_reason, whole)}"
+        yield f"  {step.standing}: {_cut_line(step.standing_reason, whole)}"
     if whole and step.result:
         yield f"  result: {step.result}"
 
 
-def _step_head(step: StepTold, story: Story) -> str:
+def _step_heading(step: StepTold, story: Story) -> str:
     replanned = f" (plan {step.plan_version})" if len(story.plans) > 1 else ""
-    taken = "taken over from the task it forks" if step.given else step.outcome.replace("_", " ")
-    title = f" {cut(step.title, 60).rstrip(':')}" if step.title else ""
-    said = [f"{step.step_id}{replanned}{title}: {taken}"]
-    said += [f"on {', '.join(step.inputs)}"] if step.inputs else []
+    outcome = "taken over from the task it forks" if step.given else step.outcome.replace("_", " ")
+    title = f" {cut_line(step.title, 60).rstrip(':')}" if step.title else ""
+    parts = [f"{step.step_id}{replanned}{title}: {outcome}"]
+    parts += [f"on {', '.join(step.inputs)}"] if step.inputs else []
     if step.calls:
-        said += [counted(step.attempts, "attempt")] if step.attempts > 1 else []
+        parts += [format_count(step.attempts, "attempt")] if step.attempts > 1 else []
         models = [call for call in step.calls if call.kind == "model"]
-        said += [seconds(step.took_ms), f"{'' if step.whole_cost else 'at least '}{cost(step.usage.cost_usd_micros)}"]
-        said += [counted(len(models), "model call")] if models else []
-    return ", ".join(said)
+        parts += [
+            format_duration(step.took_ms),
+            f"{'' if step.whole_cost else 'at least '}{format_cost(step.usage.cost_usd_micros)}",
+        ]
+        parts += [format_count(len(models), "model call")] if models else []
+    return ", ".join(parts)
 
 
-def _call(call: Call, whole: bool) -> Iterator[str]:
-    took = f" {seconds(call.took_ms)}" if call.took_ms is not None else ""
+def _call_lines(call: Call, whole: bool) -> Iterator[str]:
+    took = f" {format_duration(call.took_ms)}" if call.took_ms is not None else ""
     if call.kind == "model":
-        came = f"{call.model or 'the model'}: {_cut(call.failure or call.result, whole)}"
-        yield f"{call.by} asked a model ({call.name}), {came}{took}, {cost(call.usage.cost_usd_micros)}{_effort(call)}"
+        came = f"{call.model or 'the model'}: {_cut_line(call.failure or call.result, whole)}"
+        yield (
+            f"{call.by} asked a model ({call.name}), {came}{took}, "
+            f"{format_cost(call.usage.cost_usd_micros)}{_effort_note(call)}"
+        )
     elif call.kind == "search":
-        what = call.failure or f"{counted(len(call.found), 'passage')} of {_documents(call.found)}"
-        yield f"searched for “{_cut(call.arguments, whole, 70)}”: {what}{took}{_effort(call)}"
+        outcome = call.failure or f"{format_count(len(call.found), 'passage')} of {_document_names(call.found)}"
+        yield f"searched for “{_cut_line(call.arguments, whole, 70)}”: {outcome}{took}{_effort_note(call)}"
     else:
         arguments = call.arguments if whole else short_arguments(call.arguments, 70)
-        came = call.failure or (f"{_cut(call.result, whole, 70)}" if call.result else call.outcome)
-        yield f"called {call.name}({arguments}): {came}{took}{_effort(call)}"
+        came = call.failure or (f"{_cut_line(call.result, whole, 70)}" if call.result else call.outcome)
+        yield f"called {call.name}({arguments}): {came}{took}{_effort_note(call)}"
     if call.why and call.kind != "model":
-        yield f"  the model says why: “{_cut(call.why, whole, 110)}”"
+        yield f"  the model says why: “{_cut_line(call.why, whole, 110)}”"
     if whole:
-        yield from (f"  put off: {why}" for why in call.put_off)
+        yield from (f"  put off: {reason}" for reason in call.put_off)
 
 
-def _effort(call: Call) -> str:
-    said = [f"{call.attempts} attempts"] if call.attempts > 1 else []
-    said += [f"waited {seconds(call.waited_ms)} for {call.waited_for}"] if call.waited_ms >= 1_000 else []
-    said += [f"{call.chosen_as}"] if call.chosen_as not in ("", "first") else []
-    said += ["from the response cache"] if call.cached else []
-    return f" ({', '.join(said)})" if said else ""
+def _effort_note(call: Call) -> str:
+    parts = [f"{call.attempts} attempts"] if call.attempts > 1 else []
+    parts += [f"waited {format_duration(call.waited_ms)} for {call.waited_for}"] if call.waited_ms >= 1_000 else []
+    parts += [f"{call.chosen_as}"] if call.chosen_as not in ("", "first") else []
+    parts += ["from the response cache"] if call.cached else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
-def _documents(found: Iterable[Source]) -> str:
-    names = list(dict.fromkeys(one.name for one in found))
+def _document_names(found: Iterable[Source]) -> str:
+    names = list(dict.fromkeys(source.name for source in found))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "no document"
 
 
-def _source(source: Source) -> str:
+def _source_name(source: Source) -> str:
     name = source.name
     if source.kind == "document":
         return f"{name}, {source.where}" if source.where else name
@@ -150,57 +161,57 @@ def _source(source: Source) -> str:
     )
 
 
-def _written(story: Story, whole: bool) -> Iterator[str]:
-    if not story.written:
+def _written_lines(story: Story, whole: bool) -> Iterator[str]:
+    if not story.write_calls:
         return
     yield "written"
-    for call in story.written:
+    for call in story.write_calls:
         arguments = call.arguments if whole else short_arguments(call.arguments, 70)
         approval = f"; a person was asked: {call.approval}" if call.approval else ""
-        came = f": {_cut(call.result, whole, 60)}" if call.effect == "done" and call.result else ""
+        came = f": {_cut_line(call.result, whole, 60)}" if call.effect == "done" and call.result else ""
         yield f"  {call.name}({arguments}) in step {call.step_id}: {EFFECTS[call.effect]}{came}{approval}"
 
 
-def _notes(story: Story, whole: bool) -> Iterator[str]:
-    told = {row.what for row in story.cause}
-    rows = [f"  {_happened(row, proven=whole)}" for row in story.happened if row.what not in told]
-    found = [one for one in story.reasons if one.kind != "ended" and story.status in ENDED]
-    if rows or found:
+def _note_lines(story: Story, whole: bool) -> Iterator[str]:
+    told_causes = {row.what for row in story.cause}
+    rows = [f"  {_render_happening(row, proven=whole)}" for row in story.happened if row.what not in told_causes]
+    reasons = [reason for reason in story.reasons if reason.kind != "ended" and story.status in ENDED]
+    if rows or reasons:
         yield "worth knowing"
-    yield from _reasons(found, whole)
-    yield from _rows(rows, whole, NOTES, "  ")
+    yield from _reason_lines(reasons, whole)
+    yield from _limited_rows(rows, whole, NOTES, "  ")
 
 
-def _reasons(found: Sequence[Reason], whole: bool) -> Iterator[str]:
-    for one in found if whole else found[:NOTES]:
-        yield f"  {one.kind}: {_cut(one.what, whole)}"
-        if one.todo:
-            yield f"    → {_cut(one.todo, whole)}"
+def _reason_lines(found: Sequence[Reason], whole: bool) -> Iterator[str]:
+    for reason in found if whole else found[:NOTES]:
+        yield f"  {reason.kind}: {_cut_line(reason.what, whole)}"
+        if reason.todo:
+            yield f"    → {_cut_line(reason.todo, whole)}"
 
 
-def _happened(row: Happened, *, proven: bool) -> str:
+def _render_happening(row: Happened, *, proven: bool) -> str:
     step = f"step {row.step_id}: " if row.step_id else ""
     proof = f" [message {row.evidence[0]}]" if row.evidence and proven else ""
-    return f"{row.kind.replace('_', ' ')}: {step}{cut(row.what, LINE_CHARS * 2)}{proof}"
+    return f"{row.kind.replace('_', ' ')}: {step}{cut_line(row.what, LINE_CHARS * 2)}{proof}"
 
 
-def _answer(story: Story, whole: bool) -> Iterator[str]:
+def _answer_lines(story: Story, whole: bool) -> Iterator[str]:
     if not story.answer:
         return
     yield "the answer"
     rows = []
-    for one in story.answer:
-        names = "; ".join(dict.fromkeys(_source(source) for source in one.sources))
-        rows.append(f"  “{_cut(one.text, whole, 100)}” ← {names or 'nothing it names'}")
-    yield from _rows(rows, whole, SENTENCES, "  ")
+    for sentence in story.answer:
+        names = "; ".join(dict.fromkeys(_source_name(source) for source in sentence.sources))
+        rows.append(f"  “{_cut_line(sentence.text, whole, 100)}” ← {names or 'nothing it names'}")
+    yield from _limited_rows(rows, whole, SENTENCES, "  ")
 
 
-def _cut(said: str, whole: bool, chars: int = LINE_CHARS) -> str:
-    return cut(said, 20_000 if whole else chars)
+def _cut_line(said: str, whole: bool, chars: int = LINE_CHARS) -> str:
+    return cut_line(said, 20_000 if whole else chars)
 
 
-def _rows(rows: Iterable[str], whole: bool, most: int, indent: str) -> Iterator[str]:
-    found: Sequence[str] = list(rows)
-    yield from found if whole else found[:most]
-    if len(found) > most and not whole:
-        yield f"{indent}and {len(found) - most} more (--all)"
+def _limited_rows(rows: Iterable[str], whole: bool, most: int, indent: str) -> Iterator[str]:
+    lines: Sequence[str] = list(rows)
+    yield from lines if whole else lines[:most]
+    if len(lines) > most and not whole:
+        yield f"{indent}and {len(lines) - most} more (--all)"

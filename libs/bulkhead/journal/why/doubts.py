@@ -1,4 +1,4 @@
-"""What people must know of an answer and of a write in doubt, in words that every view of a task uses.
+"""Warnings about an answer and about a write in doubt, in words that every view of a task uses.
 
 In: a task's document, or a write that `bulkhead.uncertain_writes` found. Out: lines.
 """
@@ -10,25 +10,25 @@ MAX_SHOWN_CHARS = 400
 LOOK_FIRST = "check by its key or its arguments whether it happened; request it again only if it did not"
 
 
-def named(step_id: str, title: str, tool: str, arguments_json: str) -> str:
+def describe_write(step_id: str, title: str, tool: str, arguments_json: str) -> str:
     """A write, for people."""
-    shown = " ".join(arguments_json.split())
-    shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[:MAX_SHOWN_CHARS] + "…"
-    return f"step {step_id}{f' ({title})' if title else ''}: {tool} {shown}"
+    arguments = " ".join(arguments_json.split())
+    arguments = arguments if len(arguments) <= MAX_SHOWN_CHARS else arguments[:MAX_SHOWN_CHARS] + "…"
+    return f"step {step_id}{f' ({title})' if title else ''}: {tool} {arguments}"
 
 
-def warnings(document: dict[str, Any]) -> list[str]:
+def answer_warnings(document: dict[str, Any]) -> list[str]:
     """Everything that a reader must know before believing the answer."""
-    found = []
+    lines = []
     result = document.get("result") or {}
     if result.get("standing", "ok") != "ok":
-        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came from a fallback'}")
+        lines.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came from a fallback'}")
     completeness = result.get("completeness") or {}
     for omission in completeness.get("omissions") or ():
         detail = f" ({omission['detail']})" if omission.get("detail") else ""
         how = "failed" if omission["reason"] == "failed_part" else f"was {omission['reason'].replace('_', ' ')}"
         how = "was refused" if omission.get("refused") else how
-        found.append(f"incomplete: {omission['what']} {how}{detail}")
+        lines.append(f"incomplete: {omission['what']} {how}{detail}")
     if not completeness.get("complete", True) and not completeness.get("omissions"):
-        found.append("incomplete: something was left out")
-    return found
+        lines.append("incomplete: something was left out")
+    return lines

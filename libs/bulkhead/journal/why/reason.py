@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bulkhead.uncertain_writes import Write
+from bulkhead.uncertain_writes import PossibleWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +17,4 @@ class Reason:
     at_unix_ms: int = 0
     level: str = ""
     evidence: tuple[str, ...] = ()
-    write: Write | None = None
+    write: PossibleWrite | None = None

@@ -6,14 +6,14 @@ found on the way, what it waits for now and since when.
 
 from dataclasses import replace
 
-from bulkhead.amounts import clock, seconds
-from bulkhead.journal.history import Entry, each_fact
-from bulkhead.journal.why.doubts import LOOK_FIRST, named
-from bulkhead.journal.why.ended import ends, waited
+from bulkhead.amounts import format_duration, format_time
+from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
 from bulkhead.journal.why.reason import Reason
-from bulkhead.journal.why.waits import Handed, handed_out, waiting
+from bulkhead.journal.why.waits import Handed, find_open_waits, handed_out_waits
 from bulkhead.pause_status import when_over
-from bulkhead.uncertain_writes import unknown
+from bulkhead.uncertain_writes import find_uncertain_writes
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
@@ -31,7 +31,7 @@ from bulkhead_contracts.task import (
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.verdict import VerdictReached
 
-OpenCall = tuple[Entry, str, bool, str]
+OpenCall = tuple[JournalEntry, str, bool, str]
 """Its request, what holds it back in words, whether it is paused, and the code of that."""
 Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
 Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
@@ -54,22 +54,29 @@ DOORS = "doors"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
-def explain(found: list[Entry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
+def explain_task(found: list[JournalEntry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
     """Reasons of one task, from its messages in journal order. newest_logic: the newest decision logic of this
     program."""
-    told = each_fact(found)
-    reasons = ends(told, task) + _uncertain(told) + _halts(told) + waited(told) + _trips(told) + _alerts(told)
-    if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
-        return reasons + _held_to_the_end(told)
-    reasons = _newer(told, newest_logic) + reasons
-    waits = _queued(told) or _waits(told, now_unix_ms)
+    facts = each_fact(found)
+    reasons = (
+        end_reasons(facts, task)
+        + _uncertain_write_reasons(facts)
+        + _halt_reasons(facts)
+        + past_wait_reasons(facts)
+        + _trip_reasons(facts)
+        + _alert_reasons(facts)
+    )
+    if any(isinstance(entry.body, TaskEnded | TaskRejected) for entry in facts):
+        return reasons + _held_call_reasons(facts)
+    reasons = _newer_logic_reasons(facts, newest_logic) + reasons
+    waits = _queue_reasons(facts) or _open_wait_reasons(facts, now_unix_ms)
     if not waits:
-        quiet_ms = now_unix_ms - max((one.at_unix_ms for one in told), default=now_unix_ms)
+        quiet_ms = now_unix_ms - max((entry.at_unix_ms for entry in facts), default=now_unix_ms)
         if quiet_ms >= STALLED_AFTER_MS:
             waits = [
                 Reason(
                     "stalled",
-                    f"no call is outstanding, and there was no message for {seconds(quiet_ms)}",
+                    f"no call is outstanding, and there was no message for {format_duration(quiet_ms)}",
                     f"`bulkhead doctor` looks at the mesh; `bulkhead cancel {task}` ends the task",
                 )
             ]
@@ -80,29 +87,29 @@ def explain(found: list[Entry], task: str, now_unix_ms: int, newest_logic: int =
     return reasons + waits
 
 
-def _uncertain(told: list[Entry]) -> list[Reason]:
+def _uncertain_write_reasons(told: list[JournalEntry]) -> list[Reason]:
     """Each write that may or may not have been done: the task's end tells of the first alone."""
     return [
         Reason(
             "uncertain",
-            f"{named(one.step_id, one.title, one.tool, one.arguments_json)}: {one.why}",
-            f"key {one.key}: {LOOK_FIRST}",
-            one.asked_unix_ms,
+            f"{describe_write(write.step_id, write.title, write.tool, write.arguments_json)}: {write.why}",
+            f"key {write.key}: {LOOK_FIRST}",
+            write.asked_unix_ms,
             "stop",
-            (one.message,),
-            one,
+            (write.message,),
+            write,
         )
-        for one in unknown(told)
+        for write in find_uncertain_writes(told)
     ]
 
 
-def _halts(told: list[Entry]) -> list[Reason]:
-    found = []
-    asked = any(isinstance(one.body, TaskEnded) and one.body.status == "cancelled" for one in told)
+def _halt_reasons(told: list[JournalEntry]) -> list[Reason]:
+    reasons = []
+    is_cancelled = any(isinstance(entry.body, TaskEnded) and entry.body.status == "cancelled" for entry in told)
     for entry in told:
         body = entry.body
         if isinstance(body, TaskHalted):
-            found.append(
+            reasons.append(
                 Reason(
                     "halted",
                     f"budget halted it ({body.code}): {body.reason}",
@@ -112,9 +119,9 @@ def _halts(told: list[Entry]) -> list[Reason]:
                     (entry.cause or entry.id,),
                 )
             )
-        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway" and not asked:
-            asked = True  # It is passed on, and asked again: once is enough.
-            found.append(
+        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway" and not is_cancelled:
+            is_cancelled = True  # It is passed on, and asked again: once is enough.
+            reasons.append(
                 Reason(
                     "halted",
                     f"{entry.actor or 'somebody'} cancelled it: {body.reason or 'no reason was given'}",
@@ -124,65 +131,65 @@ def _halts(told: list[Entry]) -> list[Reason]:
                     (entry.id,),
                 )
             )
-    return found[:8]
+    return reasons[:8]
 
 
-def _trips(told: list[Entry]) -> list[Reason]:
+def _trip_reasons(told: list[JournalEntry]) -> list[Reason]:
     """Stops before warnings; of several the oldest first."""
-    found = [
+    reasons = [
         Reason(
             "tripped",
-            f"{one.body.detector}: {one.body.what}" + (" (it was halted for this)" if one.body.halted else ""),
-            one.body.hint,
-            one.body.tripped_unix_ms,
-            one.body.level,
-            one.body.evidence,
+            f"{entry.body.detector}: {entry.body.what}" + (" (it was halted for this)" if entry.body.halted else ""),
+            entry.body.hint,
+            entry.body.tripped_unix_ms,
+            entry.body.level,
+            entry.body.evidence,
         )
-        for one in told
-        if isinstance(one.body, Tripped)
+        for entry in told
+        if isinstance(entry.body, Tripped)
     ]
-    return sorted(found, key=lambda one: one.level != "stop")
+    return sorted(reasons, key=lambda one: one.level != "stop")
 
 
-def _alerts(told: list[Entry]) -> list[Reason]:
+def _alert_reasons(told: list[JournalEntry]) -> list[Reason]:
     """Limits that came near, one line each, and calls that used more than was reserved for them."""
-    near = {one.body.alert: one for one in told if isinstance(one.body, Alerted)}
-    over = any(isinstance(one.body, TaskEnded) for one in told)
-    found = [
+    near = {entry.body.alert: entry for entry in told if isinstance(entry.body, Alerted)}
+    over = any(isinstance(entry.body, TaskEnded) for entry in told)
+    alerts = [
         Reason(
             "alerted",
-            one.body.what,
-            "" if over and one.body.scope.startswith(OWN) else one.body.hint,
-            one.body.alerted_unix_ms,
+            entry.body.what,
+            "" if over and entry.body.scope.startswith(OWN) else entry.body.hint,
+            entry.body.alerted_unix_ms,
             "warn",
-            (one.id,),
+            (entry.id,),
         )
-        for one in near.values()
-        if isinstance(one.body, Alerted)
+        for entry in near.values()
+        if isinstance(entry.body, Alerted)
     ]
     overran = [
         Reason(
             "alerted",
-            f"a call of {one.body.resource} was charged in full: {one.body.what}",
+            f"a call of {entry.body.resource} was charged in full: {entry.body.what}",
             OVERRAN,
-            one.body.overran_unix_ms,
+            entry.body.overran_unix_ms,
             "warn",
-            (one.id,),
+            (entry.id,),
         )
-        for one in told
-        if isinstance(one.body, Overran)
+        for entry in told
+        if isinstance(entry.body, Overran)
     ]
-    return found + overran[:MAX_HELD_SHOWN]
+    return alerts + overran[:MAX_HELD_SHOWN]
 
 
-def _held_to_the_end(told: list[Entry]) -> list[Reason]:
+def _held_call_reasons(told: list[JournalEntry]) -> list[Reason]:
     """Calls that a halt or a breaker held back to the end: the reason for a missed deadline."""
-    held: dict[str, Entry] = {}
+    held_calls: dict[str, JournalEntry] = {}
     for entry in told:
         if isinstance(entry.body, CallDeferred) and entry.body.paused:
-            held[entry.body.call_id] = entry
+            held_calls[entry.body.call_id] = entry
         elif isinstance(entry.body, Replied | CallResumed):
-            held.pop(entry.body.call_id, None)
+            held_calls.pop(entry.body.call_id, None)
     return [
         Reason(
             "halted",
@@ -192,14 +199,14 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
             "stop",
             (entry.id,),
         )
-        for entry in held.values()
+        for entry in held_calls.values()
         if isinstance(entry.body, CallDeferred)
     ][:MAX_HELD_SHOWN]
 
 
-def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
+def _newer_logic_reasons(told: list[JournalEntry], newest_logic: int) -> list[Reason]:
     """Messages that deciders of this version leave to a newer one; every other reason comes after that."""
-    if ahead := [one for one in told if one.logic > newest_logic]:
+    if ahead := [entry for entry in told if entry.logic > newest_logic]:
         return [
             Reason(
                 "waits",
@@ -212,27 +219,27 @@ def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
         ]
     # Of an outsider what cannot be read is rejected at once; the journal is nobody's to hand back.
     last = {
-        one.receiver: one
-        for one in told
-        if one.later and one.receiver != "journal" and not one.sender.startswith("pub_")
+        entry.receiver: entry
+        for entry in told
+        if entry.later and entry.receiver != "journal" and not entry.sender.startswith("pub_")
     }
     return [
         Reason(
             "waits",
-            f"{name} received {one.type}, which this version cannot read: a {name} of this version leaves it unread, "
+            f"{name} received {entry.type}, which this version cannot read: a {name} of this version leaves it unread, "
             "later messages of the task wait, and after an hour it is a dead letter",
             NEWER,
-            one.at_unix_ms,
-            evidence=(one.id,),
+            entry.at_unix_ms,
+            evidence=(entry.id,),
         )
-        for name, one in last.items()
-        if not any(other.sender == name for other in told[told.index(one) :])
+        for name, entry in last.items()
+        if not any(later_entry.sender == name for later_entry in told[told.index(entry) :])
     ]
 
 
-def _queued(told: list[Entry]) -> list[Reason]:
+def _queue_reasons(told: list[JournalEntry]) -> list[Reason]:
     """It has not begun: as many run as may."""
-    places = [one for one in told if isinstance(one.body, TaskQueued | TaskReleased)]
+    places = [entry for entry in told if isinstance(entry.body, TaskQueued | TaskReleased)]
     if not places or not isinstance(body := places[-1].body, TaskQueued):
         return []
     whose = "its tenant" if body.full == "tenant" else "the whole mesh"
@@ -240,7 +247,7 @@ def _queued(told: list[Entry]) -> list[Reason]:
         Reason(
             "waits",
             f"it is queued: {body.running} of {body.limit} tasks of {whose} are running, and {body.ahead} wait "
-            f"before it; it expires at {clock(body.until_unix_ms)}",
+            f"before it; it expires at {format_time(body.until_unix_ms)}",
             "`bulkhead show TASK` shows its present position; an operator raises `quota.running` of the tenant in "
             "tenants.yaml",
             places[-1].at_unix_ms,
@@ -249,18 +256,18 @@ def _queued(told: list[Entry]) -> list[Reason]:
     ]
 
 
-def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
+def _open_wait_reasons(told: list[JournalEntry], now_unix_ms: int) -> list[Reason]:
     """Requests without an answer, the oldest first."""
     calls: dict[str, OpenCall] = {}
-    steps: dict[Handed, Entry] = {}
-    judged: dict[Handed, Entry] = {}
+    steps: dict[Handed, JournalEntry] = {}
+    judged: dict[Handed, JournalEntry] = {}
     over: set[object] = set()
     for entry in told:
         body = entry.body
         if isinstance(body, Requested):
             calls[body.call_id] = (entry, "", False, "")
         elif isinstance(body, CallDeferred) and body.call_id in calls:
-            put_off = f"; it was put off by {seconds(body.after_ms)}: {body.reason}"
+            put_off = f"; it was put off by {format_duration(body.after_ms)}: {body.reason}"
             if body.code == CEILING:
                 put_off = f"; it is halted at a ceiling: {body.reason}"
             calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused, body.code)
@@ -274,66 +281,66 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
             judged[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepFinished | VerdictReached):
             over.add((body.step_id, body.attempt, body.plan_version))
-    found = _calls([one for name, one in calls.items() if name not in over], now_unix_ms)
-    busy = {getattr(one[0].body, "step_id", "") for name, one in calls.items() if name not in over}
-    for one in waiting(told):
-        busy.add(one.step)
-        found.append(
+    reasons = _open_call_reasons([call for name, call in calls.items() if name not in over], now_unix_ms)
+    busy = {getattr(call[0].body, "step_id", "") for name, call in calls.items() if name not in over}
+    for wait in find_open_waits(told):
+        busy.add(wait.step)
+        reasons.append(
             Reason(
                 "waits",
-                f"step {one.step} {one.what}, for {_for(one.entry, now_unix_ms)}",
-                one.todo,
-                one.entry.at_unix_ms,
-                evidence=(one.entry.id,),
+                f"step {wait.step} {wait.what}, for {_render_duration(wait.entry, now_unix_ms)}",
+                wait.todo,
+                wait.entry.at_unix_ms,
+                evidence=(wait.entry.id,),
             )
         )
-    left = {key: entry for key, entry in steps.items() if key not in over and key[0] not in busy}
-    for one in handed_out(left, judged):
-        what = f"{one.what}, for {_for(one.entry, now_unix_ms)}"
-        found.append(Reason("waits", what, one.todo, one.entry.at_unix_ms, evidence=(one.entry.id,)))
-    if not found and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
-        found.append(
+    handed = {key: entry for key, entry in steps.items() if key not in over and key[0] not in busy}
+    for wait in handed_out_waits(handed, judged):
+        description = f"{wait.what}, for {_render_duration(wait.entry, now_unix_ms)}"
+        reasons.append(Reason("waits", description, wait.todo, wait.entry.at_unix_ms, evidence=(wait.entry.id,)))
+    if not reasons and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
+        reasons.append(
             Reason(
                 "waits",
-                f"{told[-1].receiver} has it for {_for(told[-1], now_unix_ms)}",
+                f"{told[-1].receiver} has it for {_render_duration(told[-1], now_unix_ms)}",
                 "`bulkhead doctor` shows whether that service runs",
                 told[-1].at_unix_ms,
                 evidence=(told[-1].id,),
             )
         )
-    return sorted(found, key=lambda one: one.at_unix_ms)
+    return sorted(reasons, key=lambda one: one.at_unix_ms)
 
 
-def _calls(open_: list[OpenCall], now_unix_ms: int) -> list[Reason]:
+def _open_call_reasons(open_: list[OpenCall], now_unix_ms: int) -> list[Reason]:
     """Open calls; of those of one step that the same thing holds back the newest, with their number."""
     alike: dict[object, list[OpenCall]] = {}
-    for entry, more, paused, code in open_:
+    for entry, put_off, paused, code in open_:
         step = getattr(entry.body, "step_id", "")
-        key = (entry.receiver, step, code if code == CEILING else more) if paused else entry.id
-        alike.setdefault(key, []).append((entry, more, paused, code))
-    found = []
+        key = (entry.receiver, step, code if code == CEILING else put_off) if paused else entry.id
+        alike.setdefault(key, []).append((entry, put_off, paused, code))
+    reasons = []
     for rows in alike.values():
-        reason = _call(*rows[-1], now_unix_ms)
+        reason = _open_call_reason(*rows[-1], now_unix_ms)
         before = f"; so are {len(rows) - 1} calls before it" if len(rows) > 1 else ""
-        found.append(replace(reason, what=reason.what + before))
-    return found
+        reasons.append(replace(reason, what=reason.what + before))
+    return reasons
 
 
-def _call(entry: Entry, more: str, paused: bool, code: str, now_unix_ms: int) -> Reason:
+def _open_call_reason(entry: JournalEntry, more: str, paused: bool, code: str, now_unix_ms: int) -> Reason:
     body = entry.body
-    what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
+    target = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
         todo = {CEILING: TOP_UP, WANTED: DECIDE}.get(code, LET_GO)
     return Reason(
         "waits",
-        f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}",
+        f"{who} waits for {entry.receiver} ({target}) for {_render_duration(entry, now_unix_ms)}{more}",
         todo,
         entry.at_unix_ms,
         evidence=(entry.id,),
     )
 
 
-def _for(entry: Entry, now_unix_ms: int) -> str:
-    return seconds(max(0, now_unix_ms - entry.at_unix_ms))
+def _render_duration(entry: JournalEntry, now_unix_ms: int) -> str:
+    return format_duration(max(0, now_unix_ms - entry.at_unix_ms))

@@ -6,7 +6,7 @@ In: a task's messages. Out: one row for each wait that is open, in words, with w
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from bulkhead.journal.history import Entry
+from bulkhead.journal.history import JournalEntry
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, LeaseRefused
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
@@ -21,71 +21,71 @@ Handed = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class StepWait:
     """step: who waits. what: for what, without since when."""
 
     step: str
     what: str
     todo: str
-    entry: Entry
+    entry: JournalEntry
 
 
-def waiting(told: Iterable[Entry]) -> Iterator[Waiting]:
+def find_open_waits(told: Iterable[JournalEntry]) -> Iterator[StepWait]:
     """Open waits of steps that are not over, in the order in which they began."""
-    open_: dict[str, Waiting] = {}
-    asked: dict[str, set[str]] = {}
+    open_: dict[str, StepWait] = {}
+    targets: dict[str, set[str]] = {}
     for entry in told:
         body = entry.body
         if isinstance(body, AnswerRequested) and entry.sender == "worker":
-            open_[body.ask_id] = _ask(body, entry)
-            asked[body.ask_id] = set(body.targets)
+            open_[body.ask_id] = _answer_wait(body, entry)
+            targets[body.ask_id] = set(body.targets)
         elif isinstance(body, AnswerGiven) and entry.receiver == "worker":
-            left = asked.get(body.ask_id, set())
-            left.discard(body.target)
-            one = open_.get(body.ask_id)
-            mode = one.entry.body.mode if one is not None and isinstance(one.entry.body, AnswerRequested) else "all"
-            if not left or (mode == "any" and body.outcome == "answered"):
+            unanswered = targets.get(body.ask_id, set())
+            unanswered.discard(body.target)
+            wait = open_.get(body.ask_id)
+            mode = wait.entry.body.mode if wait is not None and isinstance(wait.entry.body, AnswerRequested) else "all"
+            if not unanswered or (mode == "any" and body.outcome == "answered"):
                 open_.pop(body.ask_id, None)
         elif isinstance(body, LeaseQueued):
-            open_[body.lease_id] = _lease(body, entry)
+            open_[body.lease_id] = _lease_wait(body, entry)
         elif isinstance(body, LeaseGranted | LeaseRefused | LeaseEnded):
             open_.pop(body.lease_id, None)
         elif isinstance(body, WaitRefused):
             open_.pop(body.wait_id, None)
         elif isinstance(body, StepProposed | StepFinished | StepCancelRequested):
             over = body.step.id if isinstance(body, StepProposed) else body.step_id
-            open_ = {name: one for name, one in open_.items() if one.step != over}
+            open_ = {name: wait for name, wait in open_.items() if wait.step != over}
     yield from open_.values()
 
 
-def _ask(body: AnswerRequested, entry: Entry) -> Waiting:
-    whom = (" or " if body.mode == "any" else " and ").join(f"step {one}" for one in body.targets)
-    what = f"waits for an answer of {whom}" if body.question else f"waits for the result of {whom}"
-    return Waiting(
-        body.step_id, what, "it continues by itself when they have answered; budget ends a cycle of waits", entry
+def _answer_wait(body: AnswerRequested, entry: JournalEntry) -> StepWait:
+    whom = (" or " if body.mode == "any" else " and ").join(f"step {target}" for target in body.targets)
+    description = f"waits for an answer of {whom}" if body.question else f"waits for the result of {whom}"
+    return StepWait(
+        body.step_id, description, "it continues by itself when they have answered; budget ends a cycle of waits", entry
     )
 
 
-def _lease(body: LeaseQueued, entry: Entry) -> Waiting:
+def _lease_wait(body: LeaseQueued, entry: JournalEntry) -> StepWait:
     first = "" if body.place <= 1 else f", behind {body.place - 1} others"
-    what = f"waits for {body.resource}, which step {body.holder_step} of task {body.holder_task} held{first}"
+    description = f"waits for {body.resource}, which step {body.holder_step} of task {body.holder_task} held{first}"
     todo = (
         f"it continues by itself when that step releases it or the lease ends; `bulkhead why {body.holder_task}` "
         "shows what the holder does"
     )
-    return Waiting(body.step_id, what, todo, entry)
+    return StepWait(body.step_id, description, todo, entry)
 
 
-def handed_out(steps: Mapping[Handed, Entry], judged: Mapping[Handed, Entry]) -> Iterator[Waiting]:
+def handed_out_waits(steps: Mapping[Handed, JournalEntry], judged: Mapping[Handed, JournalEntry]) -> Iterator[StepWait]:
     """Steps in the hands of those who carry them out. judged: those that were proposed, with the proposal."""
     for key, entry in steps.items():
         step, attempt, _ = key
         who = "the checker judges" if key in judged else "the worker has"
-        what, todo = f"{who} step {step}, attempt {attempt}", "`bulkhead doctor` shows whether that service runs"
+        description, todo = f"{who} step {step}, attempt {attempt}", "`bulkhead doctor` shows whether that service runs"
         if isinstance(entry.body, StepAssigned) and entry.body.step.adopted:
-            what, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
+            description, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
         elif isinstance(entry.body, StepAssigned) and entry.body.delegated is not None and key not in judged:
             who = entry.body.delegated.name
-            what = f"{who} has not answered step {step}, attempt {attempt}, which is delegated to it"
+            description = f"{who} has not answered step {step}, attempt {attempt}, which is delegated to it"
             todo = f"see whether {who} runs, and look at its log; `bulkhead timeline TASK` shows when it took the step"
-        yield Waiting(step, what, todo, judged.get(key, entry))
+        yield StepWait(step, description, todo, judged.get(key, entry))

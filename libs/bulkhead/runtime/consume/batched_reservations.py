@@ -7,7 +7,7 @@ row, with its own task, id and cause.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import ReservedTogether
 
@@ -15,12 +15,12 @@ BOOK = "ledger"
 """Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
 
 
-def subject(tenant: str) -> str:
-    """Where those of a tenant lie."""
-    return subjects.mesh("budget", "journal", BOOK, tenant)
+def batch_subject(tenant: str) -> str:
+    """Subject under which those of a tenant lie."""
+    return subjects.mesh_subject("budget", "journal", BOOK, tenant)
 
 
-def each(message: Received) -> Iterator[Received]:
+def unpack_facts(message: ReceivedMessage) -> Iterator[ReceivedMessage]:
     """The facts of one message, in their order."""
     body = message.body
     if not isinstance(body, ReservedTogether):
@@ -36,7 +36,7 @@ def each(message: Received) -> Iterator[Received]:
             grant_digest=row.grant_digest,
         )
         # The tenant's name stands for the task in the subject.
-        yield Received(
+        yield ReceivedMessage(
             head,
             row.reserved,
             message.task,

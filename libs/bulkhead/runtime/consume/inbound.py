@@ -1,32 +1,33 @@
 """Decoding of a stored message: its address, envelope, catalog row and body are checked here.
 
-In: what the broker stored. Out: `Received`, or `Unreadable` with the reason. The same code reads a live delivery
-and a message of a fold, so that both always agree on what can be read.
+In: what the broker stored. Out: `ReceivedMessage`, or `Unreadable` with the reason. The same code reads a
+live delivery and a message of a fold, so that both always agree on what can be read.
 
-A message has four forms: `bus.port.Stored` at rest, `bus.port.Delivery` while a consumer has to answer for it,
-`Received` once it is read (a doer's `Job` is one whose grant was verified), and the pure `flow.Message` of a decision.
+A message has four forms: `bus.port.Stored` at rest, `bus.port.Delivery` while a consumer has to answer
+for it, `ReceivedMessage` once it is read (a doer's `Job` is one whose grant was verified), and the pure
+`flow.Message` of a decision.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 
 
-def _released() -> None:
+def _release_nothing() -> None:
     """The default of `release`: nothing waits for the end of a message that was not delivered."""
 
 
-def _unprepared(answer: Body) -> None:
+def _prepare_nothing(answer: Body) -> None:
     """The default of `prepare`: no sender waits for an answer to a stored message."""
 
 
-class Caused(TypedDict):
+class CauseFields(TypedDict):
     """The arguments of `Publisher.send` for a message of the same task that another one causes."""
 
     tenant: str
@@ -35,7 +36,7 @@ class Caused(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedMessage:
     """A stored message or a request, decoded as the latest version and checked against the catalog.
 
     sender is enforced by the broker. sequence is 0 for requests; time_unix_ms is the broker's. attempts: 1 on the first
@@ -55,24 +56,24 @@ class Received:
     receiver: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
-    release: Callable[[], None] = _released
-    prepare: Callable[[Body], None] = _unprepared
+    release: Callable[[], None] = _release_nothing
+    prepare: Callable[[Body], None] = _prepare_nothing
 
-    def delivered(self, attempts: int, epoch: int, release: Callable[[], None]) -> "Received":
+    def with_delivery(self, attempts: int, epoch: int, release: Callable[[], None]) -> "ReceivedMessage":
         """The message with the facts of one delivery."""
         return replace(self, attempts=attempts, epoch=epoch, release=release)
 
-    def asked(self, prepare: Callable[[Body], None]) -> "Received":
+    def as_request(self, prepare: Callable[[Body], None]) -> "ReceivedMessage":
         """A request whose sender waits for the reply."""
         return replace(self, prepare=prepare)
 
     @property
-    def caused(self) -> Caused:
+    def cause_fields(self) -> CauseFields:
         """Tenant, task and cause of what is said because of this message."""
         return {"tenant": self.tenant, "task": self.task, "cause": self.envelope.id}
 
 
-def read(stored: Stored, service: str) -> Received:
+def read_message(stored: StoredMessage, service: str) -> ReceivedMessage:
     """Check everything that needs no grant. Raises Unreadable.
 
     The subject's <from> is the author (the broker enforces it); an envelope that names another source, or a type
@@ -86,10 +87,10 @@ def read(stored: Stored, service: str) -> Received:
             raise Unreadable("misdelivered", f"{stored.subject} is not for {service}")
         if head.source != address.sender:
             raise Unreadable("forged_source", f"ce-source {head.source!r} but published by {address.sender!r}")
-        known = head.type.rpartition(".v")[0] in catalog.BY_TYPE
-        if known and not catalog.allowed(head.type, address.sender, service):
+        is_catalog_type = head.type.rpartition(".v")[0] in catalog.BY_TYPE
+        if is_catalog_type and not catalog.is_allowed(head.type, address.sender, service):
             raise Unreadable("not_in_catalog", f"{address.sender} may not say {head.type} to {service}", later=True)
-        body = catalog.decode(head.type, stored.body)
+        body = catalog.decode_body(head.type, stored.body)
     except subjects.SubjectError as error:
         raise Unreadable("bad_subject", str(error)) from error
     except envelope.EnvelopeError as error:
@@ -97,4 +98,4 @@ def read(stored: Stored, service: str) -> Received:
     except catalog.DecodeError as error:
         raise Unreadable(error.code, str(error), later=error.later) from error
     place = address.tenant, address.task, address.sender
-    return Received(head, body, *place, stored.sequence, stored.time_unix_ms, 1, service, stored.headers)
+    return ReceivedMessage(head, body, *place, stored.sequence, stored.time_unix_ms, 1, service, stored.headers)

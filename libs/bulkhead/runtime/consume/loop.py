@@ -13,15 +13,15 @@ from typing import Protocol
 
 from opentelemetry.trace import SpanKind
 
-from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
+from bulkhead.bus.port import BusDelivery, BusError, Consumer, StoredMessage
 from bulkhead.runtime import crash_points
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import HandBack, Unreadable
-from bulkhead.runtime.publish.publisher import persist
+from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
@@ -46,28 +46,30 @@ CROWD_MOST_S = 5.0
 """So much later it may come again, the longer the oftener it came: what finds no slot waits with the broker."""
 
 
-class Handler(Protocol):
+class MessageHandler(Protocol):
     """The handler of one kind of service. It raises HandBack, or Unreadable to reject a message. ordered: messages of
     one task are handled in order; unordered handlers are slow, and tenants share the slots (SHARE)."""
 
     ordered: bool
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """Return when every effect of the message is durable; the shell acks then."""
         ...
 
-    def forget(self, tenant: str, task: str) -> None:
+    def forget_task(self, tenant: str, task: str) -> None:
         """A message of this task was not handled: nothing remembered about the task can be relied on."""
         ...
 
-    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+    async def on_rejected(self, stored: StoredMessage, code: str, reason: str) -> None:
         """A message is about to be rejected for good: say what must be said because of it."""
         ...
 
 
-def rank(instance: str, shard: int) -> int:
-    """How near a shard is to a replica, 0 the nearest: with as many shards as replicas every replica has one of its
-    own, with more they are spread. Replicas whose names are no numbers may be equally near, which costs reads."""
+def shard_rank(instance: str, shard: int) -> int:
+    """Distance of a shard from a replica, 0 the nearest: with as many shards as replicas every replica has one
+    of its own, with more they are spread. Replicas whose names are no numbers may be equally near, which
+    costs reads.
+    """
     number = int(instance) if instance.isascii() and instance.isdigit() else zlib.crc32(instance.encode())
     return (number ^ shard) % RANKS
 
@@ -76,17 +78,17 @@ class ConsumeLoop:
     """Runs one handler over all shards of a service's inbox."""
 
     def __init__(
-        self, context: Context, handler: Handler, *, shards: int, slots: int, drain_timeout_s: float = 10.0
+        self, context: Context, handler: MessageHandler, *, shards: int, slots: int, drain_timeout_s: float = 10.0
     ) -> None:
         self._context, self._handler, self._shards = context, handler, shards
         self._slots, self._drain_timeout_s = slots, drain_timeout_s
         self._draining = asyncio.Event()
-        self._running: dict[Delivery, asyncio.Task[None]] = {}
+        self._running: dict[BusDelivery, asyncio.Task[None]] = {}
         self._tails: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._failures: dict[int, int] = {}
         self._room = asyncio.Event()
         self._busy = asyncio.Event()
-        self._traced = trace.records()
+        self._traced = trace.is_recording()
         self._pumps: list[asyncio.Task[None]] = []
         self.handled = 0
         self.attached = False
@@ -96,22 +98,24 @@ class ConsumeLoop:
         service = self._context.service
         stream = subjects.inbox_stream(service)
         consumers = [
-            await self._context.bus.consumer(
-                stream, subjects.durable(service, shard), rank=rank(self._context.instance, shard)
+            await self._context.bus.open_consumer(
+                stream, subjects.durable_name(service, shard), rank=shard_rank(self._context.instance, shard)
             )
             for shard in range(self._shards)
         ]
         self.attached = True
         start = self._context.background.start
-        heart = start("heartbeat", self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
-        pumps = self._pumps = [start(f"shard {shard}", self._pump(one)) for shard, one in enumerate(consumers)]
+        heart = start("heartbeat", self._keep_alive(min(c.ack_wait_s for c in consumers) / 3))
+        pumps = self._pumps = [
+            start(f"shard {shard}", self._pump_shard(shard_consumer)) for shard, shard_consumer in enumerate(consumers)
+        ]
         try:
             if self._draining.is_set():
                 self.drain()
             await asyncio.gather(*pumps, return_exceptions=True)  # They only end to drain, or in an error.
-            await self._finish()
+            await self._finish_running()
         finally:
-            await cancel(*pumps, heart, *self._running.values())
+            await cancel_tasks(*pumps, heart, *self._running.values())
             for consumer in consumers:
                 await consumer.close()
 
@@ -126,17 +130,17 @@ class ConsumeLoop:
             # What the broker hands over at this moment comes again after its ack wait.
             pump.cancel()
 
-    async def _finish(self) -> None:
+    async def _finish_running(self) -> None:
         if self._running:
             log.info("draining", running=len(self._running))
             await asyncio.wait(list(self._running.values()), timeout=self._drain_timeout_s)
 
-    async def _pump(self, consumer: Consumer) -> None:
+    async def _pump_shard(self, consumer: Consumer) -> None:
         # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
-        slots, mine, held = max(1, self._slots // self._shards), set[Delivery](), Counter[str]()
+        slots, mine, held_by_tenant = max(1, self._slots // self._shards), set[BusDelivery](), Counter[str]()
         last_delivered, epoch = (0, 0), 0
 
-        def take(delivery: Delivery) -> None:
+        def accept_delivery(delivery: BusDelivery) -> None:
             nonlocal last_delivered, epoch
             run, number = last_delivered
             if (delivery.run, delivery.consumer_sequence) != (run, number + 1):
@@ -145,17 +149,17 @@ class ConsumeLoop:
                 epoch += 1
             last_delivered = delivery.run, delivery.consumer_sequence
             tenant = _task_key(delivery.stored.subject)[0]
-            crowded = not self._handler.ordered and held[tenant] > SHARE * (slots - len(mine))
+            crowded = not self._handler.ordered and held_by_tenant[tenant] > SHARE * (slots - len(mine))
             mine.add(delivery)
-            held[tenant] += 1
+            held_by_tenant[tenant] += 1
 
-            def ended() -> None:
+            def free_place() -> None:
                 mine.discard(delivery)
-                held[tenant] -= 1
-                if not held[tenant]:
-                    del held[tenant]
+                held_by_tenant[tenant] -= 1
+                if not held_by_tenant[tenant]:
+                    del held_by_tenant[tenant]
 
-            self._start(delivery, epoch, ended, crowded=crowded)
+            self._start_delivery(delivery, epoch, free_place, crowded=crowded)
 
         while not self._draining.is_set():
             free = slots - len(mine)
@@ -164,12 +168,12 @@ class ConsumeLoop:
                 await self._room.wait()
                 continue
             try:
-                await consumer.hand_over(free, take, FETCH_TIMEOUT_S)
+                await consumer.hand_over(free, accept_delivery, FETCH_TIMEOUT_S)
             except BusError as error:
                 log.warning("fetch_failed", reason=str(error))
                 await asyncio.sleep(0.5)
 
-    def _start(self, delivery: Delivery, epoch: int, over: Callable[[], None], *, crowded: bool) -> None:
+    def _start_delivery(self, delivery: BusDelivery, epoch: int, over: Callable[[], None], *, crowded: bool) -> None:
         key: tuple[str, str] | None = None
         before = tail = None
         if self._handler.ordered:
@@ -177,46 +181,46 @@ class ConsumeLoop:
             before = self._tails.get(key)
             tail = self._tails[key] = asyncio.get_running_loop().create_future()
 
-        def release() -> None:
+        def release_next() -> None:
             if tail is not None and not tail.done():
                 tail.set_result(None)
 
         if crowded:
-            work = self._nak(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
+            work = self._hand_back(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
         else:
-            work = self._take(delivery, epoch, before, release)
+            work = self._process_delivery(delivery, epoch, before, release_next)
         task = asyncio.create_task(work)
         self._running[delivery] = task
         self._busy.set()
 
-        def ended(done: asyncio.Task[None]) -> None:
+        def on_done(done: asyncio.Task[None]) -> None:
             self._running.pop(delivery, None)
             over()
-            release()
+            release_next()
             if key is not None and self._tails.get(key) is tail:
                 del self._tails[key]
             self._room.set()
             if not done.cancelled() and done.exception() is not None:
                 log.error("shell_bug", error=repr(done.exception()))
 
-        task.add_done_callback(ended)
+        task.add_done_callback(on_done)
 
-    async def _take(
-        self, delivery: Delivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]
+    async def _process_delivery(
+        self, delivery: BusDelivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]
     ) -> None:
         if before is not None and not before.done():
             await asyncio.wait({before})
         stored = delivery.stored
-        crash_points.passes("after_receive")
+        crash_points.pass_point("after_receive")
         try:
-            message = inbound.read(stored, self._context.service)
+            message = inbound.read_message(stored, self._context.service)
             if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
                 await delivery.ack()
                 return
-            await self._handle(message.delivered(delivery.attempts, epoch, release))
-            crash_points.passes("before_ack")
+            await self._handle_traced(message.with_delivery(delivery.attempts, epoch, release))
+            crash_points.pass_point("before_ack")
             await delivery.ack()
-            crash_points.passes("after_ack")
+            crash_points.pass_point("after_ack")
             self.handled += 1
             self._failures.pop(stored.sequence, None)
             return
@@ -225,19 +229,19 @@ class ConsumeLoop:
                 log.warning("waits_for_upgrade", sequence=stored.sequence, code=back.newer, reason=back.reason)
             else:
                 log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
-            await self._nak(delivery, back.delay_s)
+            await self._hand_back(delivery, back.delay_s)
         except Unreadable as error:
-            await self._unreadable(delivery, error)
+            await self._on_unreadable(delivery, error)
         except BusError as error:
             log.warning("bus_failed", sequence=stored.sequence, reason=str(error))
-            await self._nak(delivery, 1.0)
+            await self._hand_back(delivery, 1.0)
         except Exception as error:
-            await self._failed(delivery, error)
-        self._handler.forget(*_task_key(stored.subject))
+            await self._on_handler_failure(delivery, error)
+        self._handler.forget_task(*_task_key(stored.subject))
 
-    async def _handle(self, message: Received) -> None:
+    async def _handle_traced(self, message: ReceivedMessage) -> None:
         if not message.envelope.traceparent and not self._traced:
-            await self._handler.handle(message)
+            await self._handler.handle_message(message)
             return
         template = f"mesh.{message.sender}.{message.receiver}"
         attributes: Mapping[str, str | int | float | bool] = {
@@ -252,46 +256,46 @@ class ConsumeLoop:
         with trace.span(
             f"{names.PROCESS} {template}", message.envelope.traceparent, SpanKind.CONSUMER, dict(attributes)
         ):
-            await self._handler.handle(message)
+            await self._handler.handle_message(message)
 
-    async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
+    async def _on_unreadable(self, delivery: BusDelivery, error: Unreadable) -> None:
         stored = delivery.stored
         age_s = (self._context.clock() - stored.time_unix_ms) / 1000
         # What waits keeps a place in the durable's window: an outside publisher could fill it and starve everybody.
         outside = stored.subject.startswith("mesh.pub_")
         if error.later and not outside and age_s < HAND_BACK_MAX_AGE_S:
             log.warning("waits_for_upgrade", sequence=stored.sequence, code=error.code, reason=error.reason)
-            await self._nak(delivery, min(30.0, 1.0 + delivery.attempts))
+            await self._hand_back(delivery, min(30.0, 1.0 + delivery.attempts))
             return
-        await self._reject(delivery, error.code, error.reason)
+        await self._reject_delivery(delivery, error.code, error.reason)
 
-    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+    async def _on_handler_failure(self, delivery: BusDelivery, error: Exception) -> None:
         sequence = delivery.stored.sequence
         failures = self._failures[sequence] = self._failures.get(sequence, 0) + 1
         log.error(
             "handler_failed", exc_info=True, sequence=sequence, failures=failures, subject=delivery.stored.subject
         )
         if failures < MAX_HANDLER_FAILURES:
-            await self._nak(delivery, 0.2 * 2**failures)
+            await self._hand_back(delivery, 0.2 * 2**failures)
             return
-        await self._reject(delivery, HANDLER_FAILED, f"{type(error).__name__}: {error}"[:1000])
+        await self._reject_delivery(delivery, HANDLER_FAILED, f"{type(error).__name__}: {error}"[:1000])
 
-    async def _reject(self, delivery: Delivery, code: str, reason: str) -> None:
+    async def _reject_delivery(self, delivery: BusDelivery, code: str, reason: str) -> None:
         """Dead letter first, then the fact in the inbox, then term: a crash between them repeats, harmlessly."""
         stored, context = delivery.stored, self._context
         log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
-            await self._told(stored, code, reason)
-            await bury(context, stored, code, reason)
+            await self._announce_rejection(stored, code, reason)
+            await bury_message(context, stored, code, reason)
             await delivery.term(code)
             self._failures.pop(stored.sequence, None)
         except BusError as error:
             log.warning("reject_failed", sequence=stored.sequence, reason=str(error))
-            await self._nak(delivery, 1.0)
+            await self._hand_back(delivery, 1.0)
 
-    async def _told(self, stored: Stored, code: str, reason: str) -> None:
+    async def _announce_rejection(self, stored: StoredMessage, code: str, reason: str) -> None:
         try:
-            await self._handler.rejected(stored, code, reason)
+            await self._handler.on_rejected(stored, code, reason)
         except BusError:
             raise
         except Exception:
@@ -299,13 +303,13 @@ class ConsumeLoop:
             log.error("rejection_not_told", exc_info=True, sequence=stored.sequence, subject=stored.subject)
 
     @staticmethod
-    async def _nak(delivery: Delivery, delay_s: float) -> None:
+    async def _hand_back(delivery: BusDelivery, delay_s: float) -> None:
         try:
             await delivery.nak(delay_s)
         except BusError:
             pass  # The broker redelivers after ack_wait by itself.
 
-    async def _heartbeat(self, every_s: float) -> None:
+    async def _keep_alive(self, every_s: float) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         while True:
@@ -322,7 +326,7 @@ class ConsumeLoop:
                     break
 
 
-async def bury(context: Context, stored: Stored, code: str, reason: str) -> None:
+async def bury_message(context: Context, stored: StoredMessage, code: str, reason: str) -> None:
     """Publish the dead letter of a stored message and, when its task is known, the `MessageRejected` fact."""
     service = context.service
     tenant, task = "unknown", "unknown"
@@ -347,8 +351,8 @@ async def bury(context: Context, stored: Stored, code: str, reason: str) -> None
         "bulkhead-dead-service": service,
     }
     message_id = envelope.message_id(context.message_key, dead_id)
-    subject = subjects.dead(service, tenant, task)
-    await persist(lambda: context.bus.publish(subject, stored.body, headers, message_id))
+    subject = subjects.dead_letter_subject(service, tenant, task)
+    await publish_persistently(lambda: context.bus.publish(subject, stored.body, headers, message_id))
     if addressed:
         fact = MessageRejected(sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id)
         await context.publisher.send(service, fact, tenant=tenant, task=task, cause=dead_id, index="rejected")

@@ -19,8 +19,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.decider.history import MAX_BYTES, MAX_MESSAGES, Content, History, HistoryError, NoHistory
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.decider.history import (
+    MAX_BYTES,
+    MAX_MESSAGES,
+    HistoryContent,
+    HistoryError,
+    NoHistory,
+    TaskHistory,
+)
 from bulkhead_contracts import bounds, subjects
 
 VERSION = 1
@@ -30,7 +37,7 @@ DIGEST = "digest"
 _GZIP = b"\x1f\x8b"
 
 
-class Lines(Protocol):
+class LineReader(Protocol):
     """An open file, compressed or not."""
 
     def readline(self, size: int, /) -> bytes:
@@ -41,78 +48,82 @@ class Lines(Protocol):
 # Writing
 
 
-def _head(history: History) -> dict[str, Any]:
+def _head_row(history: TaskHistory) -> dict[str, Any]:
     """The first line, but for the digest."""
     same = {name: getattr(history, name) for name in ("tenant", "task", "ended", "settled")}
     counts = {"messages": len(history.messages), "contents": len(history.contents)}
     return {"bulkhead_history": VERSION, **same, **counts}
 
 
-def _lines(history: History) -> Iterator[str]:
+def _body_lines(history: TaskHistory) -> Iterator[str]:
     """All lines but the first, without their ends."""
-    for one in history.messages:
-        place = {"stream": subjects.inbox_stream(one.receiver), "sequence": one.sequence, "subject": one.subject}
-        rest = {"time_unix_ms": one.time_unix_ms, "headers": dict(one.headers)}
-        yield _line(place | rest | _data("body", one.body))
+    for message in history.messages:
+        place = {
+            "stream": subjects.inbox_stream(message.receiver),
+            "sequence": message.sequence,
+            "subject": message.subject,
+        }
+        fields = {"time_unix_ms": message.time_unix_ms, "headers": dict(message.headers)}
+        yield _json_line(place | fields | _data_field("body", message.body))
     for digest in sorted(history.contents):
-        held = history.contents[digest]
-        row: dict[str, Any] = {"sha256": digest, "authors": list(held.authors)}
-        yield _line(row | (_data("text", held.data) if held.data is not None else {"gone": True}))
+        content = history.contents[digest]
+        row: dict[str, Any] = {"sha256": digest, "authors": list(content.authors)}
+        yield _json_line(row | (_data_field("text", content.data) if content.data is not None else {"gone": True}))
 
 
-def dump(history: History, *, compressed: bool = False) -> bytes:
+def dump_history(history: TaskHistory, *, compressed: bool = False) -> bytes:
     """The file's bytes: the same for the same history, whenever and wherever it is written.
 
     Raises HistoryError for a file that would be larger than what can be read again.
     """
-    head, digest = _head(history), hashlib.sha256()
-    rows = [_line(head | {DIGEST: digest.hexdigest()})]
+    head, digest = _head_row(history), hashlib.sha256()
+    rows = [_json_line(head | {DIGEST: digest.hexdigest()})]
     size = len(rows[0]) + 1
-    for line in _lines(history):
+    for line in _body_lines(history):
         rows.append(line)
         size += len(line) + 1  # All of it is ASCII.
         digest.update(line.encode() + b"\n")
         if size > MAX_BYTES:
-            what = f"the task's history exceeds {MAX_BYTES // 1024**2} MiB"
-            raise HistoryError(what, "look at it with `bulkhead timeline`, and replay it where it ran")
-    rows[0] = _line(head | {DIGEST: _digest(digest, head)})
+            description = f"the task's history exceeds {MAX_BYTES // 1024**2} MiB"
+            raise HistoryError(description, "look at it with `bulkhead timeline`, and replay it where it ran")
+    rows[0] = _json_line(head | {DIGEST: _file_digest(digest, head)})
     raw = "".join(row + "\n" for row in rows).encode()
     return gzip.compress(raw, mtime=0) if compressed else raw
 
 
-def save(history: History, path: Path) -> int:
+def save_history(history: TaskHistory, path: Path) -> int:
     """Write a file, whole or not at all; compressed when its name ends in .gz. Returns its size. Raises OSError,
     HistoryError."""
-    raw = dump(history, compressed=path.suffix == ".gz")
+    raw = dump_history(history, compressed=path.suffix == ".gz")
     if path.exists() and not path.is_file():
         path.write_bytes(raw)  # A pipe or a device: nothing may take its place.
         return len(raw)
     path = path.resolve()  # Of a link, what it leads to.
-    beside = path.with_name(path.name + ".part")
+    partial_path = path.with_name(path.name + ".part")
     try:
-        beside.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
         # Prompts, documents and live grants are in it.
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(os.open(partial_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(raw)
-        beside.replace(path)
+        partial_path.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
         raise
     return len(raw)
 
 
-def _digest(rest: "hashlib._Hash", head: Mapping[str, Any]) -> str:
+def _file_digest(rest: "hashlib._Hash", head: Mapping[str, Any]) -> str:
     """Over all lines: the others first, then the first one without it."""
-    whole = rest.copy()
-    whole.update(_line(head).encode() + b"\n")
-    return whole.hexdigest()
+    complete = rest.copy()
+    complete.update(_json_line(head).encode() + b"\n")
+    return complete.hexdigest()
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, sort_keys=True, separators=(",", ":"))
 
 
-def _data(name: str, data: bytes) -> dict[str, str]:
+def _data_field(name: str, data: bytes) -> dict[str, str]:
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:
@@ -122,39 +133,39 @@ def _data(name: str, data: bytes) -> dict[str, str]:
 # Reading
 
 
-def load(path: Path) -> History:
+def load_history(path: Path) -> TaskHistory:
     """Read a file, compressed or not. Raises HistoryError, OSError."""
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP
         file.seek(0)
         if not compressed:
-            return parse(file, path.name)
+            return parse_history(file, path.name)
         with gzip.open(file) as unfolded:
-            return parse(unfolded, path.name)
+            return parse_history(unfolded, path.name)
 
 
-def parse(file: Lines, name: str = "the file") -> History:
+def parse_history(file: LineReader, name: str = "the file") -> TaskHistory:
     """Read an open file and check that it is whole. Raises HistoryError."""
     digest = hashlib.sha256()
-    rows = _rows(file, name, digest)
+    rows = _read_rows(file, name, digest)
     head = next(rows, {})
     version = head.get("bulkhead_history")
     if version is None:
         raise NoHistory(f"{name} is no history", "`bulkhead export TASK -o FILE` writes one")
     if version != VERSION:
-        what = f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}"
-        raise NoHistory(what, "use the version of bulkhead that wrote it, or a newer one")
-    messages: list[Stored] = []
-    contents: dict[str, Content] = {}
+        description = f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}"
+        raise NoHistory(description, "use the version of bulkhead that wrote it, or a newer one")
+    messages: list[StoredMessage] = []
+    contents: dict[str, HistoryContent] = {}
     try:
         for row in rows:
             if "sha256" in row:
-                contents[row["sha256"]] = _content(row, name)
+                contents[row["sha256"]] = _content_of(row, name)
             elif len(messages) >= MAX_MESSAGES:
                 raise HistoryError(f"{name} has over {MAX_MESSAGES} messages", "is it the right file?")
             else:
-                content, numbers = _bytes(row, "body"), (int(row["sequence"]), int(row["time_unix_ms"]))
-                messages.append(Stored(_subject(row), _headers(row), content, *numbers))
+                content, numbers = _bytes_of(row, "body"), (int(row["sequence"]), int(row["time_unix_ms"]))
+                messages.append(StoredMessage(_subject_of(row), _headers_of(row), content, *numbers))
         expected = (int(head["messages"]), int(head["contents"]))
         tenant, task, settled, ended = str(head["tenant"]), str(head["task"]), bool(head["settled"]), head["ended"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -167,24 +178,26 @@ def parse(file: Lines, name: str = "the file") -> History:
             f"{len(contents)} of {expected[1]} contents",
             "copy it again, or export the task again",
         )
-    found = History(tenant, task, tuple(messages), contents, settled, DIGEST in head)
+    history = TaskHistory(tenant, task, tuple(messages), contents, settled, DIGEST in head)
     # Programs of before did not take a rejection for an end.
-    if found.ended is not ended and not found.turned_away:
-        what = f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise"
-        raise HistoryError(what, "messages were added or taken away: do not trust the file; export the task again")
-    if found.digested and head.pop(DIGEST) != _digest(digest, head):
-        what = f"{name} was changed after it was exported: its lines do not have its digest"
-        raise HistoryError(what, "do not trust the file; export the task again")
-    return found
+    if history.ended is not ended and not history.turned_away:
+        description = f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise"
+        raise HistoryError(
+            description, "messages were added or taken away: do not trust the file; export the task again"
+        )
+    if history.digested and head.pop(DIGEST) != _file_digest(digest, head):
+        description = f"{name} was changed after it was exported: its lines do not have its digest"
+        raise HistoryError(description, "do not trust the file; export the task again")
+    return history
 
 
-def _rows(file: Lines, name: str, digest: "hashlib._Hash") -> Iterator[dict[str, Any]]:
+def _read_rows(file: LineReader, name: str, digest: "hashlib._Hash") -> Iterator[dict[str, Any]]:
     """Every line; all but the first go into the digest."""
-    read = rows = 0
+    bytes_read = rows = 0
     try:
         while line := file.readline(MAX_LINE_BYTES + 1):
-            read += len(line)
-            if len(line) > MAX_LINE_BYTES or read > MAX_BYTES:
+            bytes_read += len(line)
+            if len(line) > MAX_LINE_BYTES or bytes_read > MAX_BYTES:
                 raise NoHistory(f"{name} is larger than any history", "is it the right file?")
             row = json.loads(line)
             if not isinstance(row, dict):
@@ -197,39 +210,41 @@ def _rows(file: Lines, name: str, digest: "hashlib._Hash") -> Iterator[dict[str,
         raise
     except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
         # What JSON calls its place is that in the line.
-        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:200]
+        description = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:200]
         if not rows and not isinstance(error, EOFError | zlib.error):
-            raise NoHistory(f"{name} is no history: {what}", "`bulkhead export TASK -o FILE` writes one") from error
+            raise NoHistory(
+                f"{name} is no history: {description}", "`bulkhead export TASK -o FILE` writes one"
+            ) from error
         hint = "copy it again, or export the task again"
-        raise HistoryError(f"{name} is cut off or damaged in line {rows + 1}: {what}", hint) from error
+        raise HistoryError(f"{name} is cut off or damaged in line {rows + 1}: {description}", hint) from error
 
 
-def _subject(row: Mapping[str, Any]) -> str:
+def _subject_of(row: Mapping[str, Any]) -> str:
     subject = str(row["subject"])
     if subject.count(".") < 5:
         raise ValueError("a subject has six tokens")
     return subject
 
 
-def _headers(row: Mapping[str, Any]) -> dict[str, str]:
+def _headers_of(row: Mapping[str, Any]) -> dict[str, str]:
     headers = dict(row["headers"])
     if not all(isinstance(key, str) and isinstance(value, str) for key, value in headers.items()):
         raise ValueError("a header is no text")
     return headers
 
 
-def _content(row: Mapping[str, Any], name: str) -> Content:
-    authors = tuple(str(one) for one in row["authors"])
+def _content_of(row: Mapping[str, Any], name: str) -> HistoryContent:
+    authors = tuple(str(author) for author in row["authors"])
     if row.get("gone"):
-        return Content(authors, None)
-    data = _bytes(row, "text")
+        return HistoryContent(authors, None)
+    data = _bytes_of(row, "text")
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
-        what = f"in {name}, content {str(row['sha256'])[:12]} does not have its digest: it was changed"
-        raise HistoryError(what, "do not trust the file; export the task again")
-    return Content(authors, data)
+        description = f"in {name}, content {str(row['sha256'])[:12]} does not have its digest: it was changed"
+        raise HistoryError(description, "do not trust the file; export the task again")
+    return HistoryContent(authors, data)
 
 
-def _bytes(row: Mapping[str, Any], name: str) -> bytes:
+def _bytes_of(row: Mapping[str, Any], name: str) -> bytes:
     if name in row:
         return str(row[name]).encode()
     try:

@@ -11,7 +11,7 @@ from itertools import islice
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.consume.inbound import Caused, Received
+from bulkhead.runtime.consume.inbound import CauseFields, ReceivedMessage
 from bulkhead.runtime.halts.live import Halts, Key
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
@@ -32,7 +32,7 @@ Name = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DeferredCall:
     """One deferred call. head: the envelope of the request that was deferred last."""
 
     sender: str
@@ -43,7 +43,7 @@ class Call:
     step_id: str
 
     @classmethod
-    def of(cls, message: Received, call_id: str, step_id: str) -> "Call":
+    def from_message(cls, message: ReceivedMessage, call_id: str, step_id: str) -> "DeferredCall":
         """The call that a request belongs to, without the request's body."""
         return cls(message.sender, message.tenant, message.task, message.envelope, call_id, step_id)
 
@@ -58,39 +58,39 @@ class DeferredCalls:
 
     def __init__(self, publisher: Publisher, halts: Halts) -> None:
         self._publisher, self._halts = publisher, halts
-        self._waiting: dict[Key, dict[Name, Call]] = {}
-        self._ages = BoundedDict[tuple[Key, Name], None](MAX_DEFERRED, self._forget)
-        self._due: dict[Name, Call] = {}
+        self._waiting: dict[Key, dict[Name, DeferredCall]] = {}
+        self._ages = BoundedDict[tuple[Key, Name], None](MAX_DEFERRED, self._forget_call)
+        self._due: dict[Name, DeferredCall] = {}
         self._woken = asyncio.Event()
-        halts.on_lift = self.lifted
+        halts.on_lift = self.on_halt_lifted
 
-    def put_off(self, key: Key, since_unix_ms: int, call: Call) -> None:
+    def defer_call(self, key: Key, since_unix_ms: int, call: DeferredCall) -> None:
         """Remember that the halt or breaker of this key has held the call back since that time."""
-        if self._halts.over(key, since_unix_ms):
-            self._wake({call.name: call})  # The halt was lifted while the call was being deferred.
+        if self._halts.is_over(key, since_unix_ms):
+            self._wake_calls({call.name: call})  # The halt was lifted while the call was being deferred.
             return
         self._waiting.setdefault(key, {})[call.name] = call
         self._ages[key, call.name] = None
 
-    def _forget(self, place: tuple[Key, Name], _: None) -> None:
+    def _forget_call(self, place: tuple[Key, Name], _: None) -> None:
         key, name = place
         self._waiting[key].pop(name, None)
         if not self._waiting[key]:
             del self._waiting[key]
 
-    def lifted(self, key: Key) -> None:
+    def on_halt_lifted(self, key: Key) -> None:
         """Resume the calls of a halt that is over. If another holds them back as well, they are deferred again."""
         calls = self._waiting.pop(key, None)
         if calls:
             for name in calls:
                 self._ages.pop((key, name), None)
-            self._wake(calls)
+            self._wake_calls(calls)
 
-    def _wake(self, calls: dict[Name, Call]) -> None:
+    def _wake_calls(self, calls: dict[Name, DeferredCall]) -> None:
         self._due.update(calls)
         self._woken.set()
 
-    def held(self) -> Counts:
+    def count_waiting(self) -> Counts:
         """Number of calls that wait for a halt to be lifted."""
         return {(): len(self._ages)}
 
@@ -100,16 +100,16 @@ class DeferredCalls:
             await self._woken.wait()
             self._woken.clear()
             while self._due:
-                some = list(islice(self._due.items(), AT_ONCE))
-                for name, _ in some:
+                batch = list(islice(self._due.items(), AT_ONCE))
+                for name, _ in batch:
                     del self._due[name]
-                await asyncio.gather(*(self._tell(call) for _, call in some))
+                await asyncio.gather(*(self._tell_requester(call) for _, call in batch))
 
-    async def _tell(self, call: Call) -> None:
+    async def _tell_requester(self, call: DeferredCall) -> None:
         head = call.head
         try:
             body = CallResumed(call_id=call.call_id, step_id=call.step_id)
-            place: Caused = {"tenant": call.tenant, "task": call.task, "cause": head.id}
+            place: CauseFields = {"tenant": call.tenant, "task": call.task, "cause": head.id}
             actor, digest, logic = head.actor, head.grant_digest, head.logic
             await self._publisher.send(
                 call.sender, body, **place, index="resumed", actor=actor, grant_digest=digest, logic=logic

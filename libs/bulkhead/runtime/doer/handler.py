@@ -11,21 +11,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from bulkhead.bus.port import BusError, Stored, WrongLastSequence
+from bulkhead.bus.port import BusError, StoredMessage, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.consume.loop import HANDLER_FAILED
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, Call, DeferredCalls
-from bulkhead.runtime.doer.idempotency import Answered, Record, parse, spent, with_spent
-from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Hands, Job
-from bulkhead.runtime.doer.reservations import Reserver, settlements
-from bulkhead.runtime.errors import Deferred, Refused, Unreadable
-from bulkhead.runtime.halts.live import Halts, of_breaker
-from bulkhead.runtime.publish.publisher import persist
-from bulkhead.telemetry.annotate import annotate
+from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, DeferredCall, DeferredCalls
+from bulkhead.runtime.doer.idempotency import (
+    IdempotencyRecord,
+    RequestAnswer,
+    parse_record,
+    total_usage,
+    with_lost_usage,
+)
+from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Job, JobContext
+from bulkhead.runtime.doer.reservations import Reserver, collect_settlements
+from bulkhead.runtime.errors import Deferred, JobRefused, Unreadable
+from bulkhead.runtime.halts.live import Halts, is_breaker_key
+from bulkhead.runtime.publish.publisher import publish_persistently
+from bulkhead.telemetry.annotate import annotate_span
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.budget import Settled
@@ -37,7 +43,7 @@ log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
-Stands = tuple[Record | None, int]
+Stands = tuple[IdempotencyRecord | None, int]
 """The record under a key, and its sequence."""
 OUTCOME_PATIENCE_S = 600.0
 """So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0028)."""
@@ -56,81 +62,85 @@ class DoerHandler:
         self._reserver = Reserver(context)
         self.deferred_calls = DeferredCalls(context.publisher, halts)
 
-    def forget(self, tenant: str, task: str) -> None:
-        """Nothing is remembered between messages."""
+    def forget_task(self, tenant: str, task: str) -> None:
+        """Forget nothing: no state is kept between messages."""
 
-    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
-        """Whoever asked is told now rather than at its deadline, and so is whoever has the request sent again.
+    async def on_rejected(self, stored: StoredMessage, code: str, reason: str) -> None:
+        """Tell whoever asked now rather than at its deadline, and whoever has the request sent again.
 
         A write may have been done, claimed or not: who was told `refused` would do it again under another key. Of
-        anything else no outcome is on record, and that is recorded: a redrive of the request must not do what its asker
-        was told not to count on.
+        anything else no outcome is on record, and that is recorded: a redrive of the request must not do what its
+        asker was told not to count on.
         """
         try:
-            message = inbound.read(stored, self._context.service)
+            message = inbound.read_message(stored, self._context.service)
         except Unreadable:
             return  # Nothing in it can be relied on, not even who asked for what.
         request = message.body
         if not isinstance(request, self._doer.handles):
             return
-        subject = self._subject(message, request)
-        async with self._alone(subject):
-            if await self._known(message, request, subject):
+        subject = self._record_subject(message, request)
+        async with self._hold_key(subject):
+            if await self._answer_from_record(message, request, subject):
                 return
-            record, sequence = parse(await self._context.bus.last(self._records, subject))
-            what = f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
+            record, sequence = parse_record(await self._context.bus.last(self._records, subject))
+            description = (
+                f"{self._context.service} cannot handle this request and has given up; no outcome is on record"
+            )
             hint = "see `bulkhead dead-letters` for the reason; repair it, then ask anew"
-            failure = Failure.of(code[:64], what, hint)
+            failure = Failure.from_text(code[:64], description, hint)
             # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
-            begun = code == HANDLER_FAILED and self._doer.changes(request)
-            reply = self._doer.uncertain(request) if begun else self._doer.refuse(request, failure)
-            await self._finish(message, subject, (record, sequence), reply, ())
+            begun = code == HANDLER_FAILED and self._doer.may_change_world(request)
+            reply = self._doer.uncertain_reply(request) if begun else self._doer.refusal_reply(request, failure)
+            await self._record_and_answer(message, subject, (record, sequence), reply, ())
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """See the module's docstring for the order."""
         request = message.body
         if not isinstance(request, self._doer.handles):
             # It asks for no reply, and needs neither a record nor a grant: the broker vouches for its sender.
-            if (take := self._doer.side_handlers.get(type(message.body))) is not None:
-                await take(message)
+            if (side_handler := self._doer.side_handlers.get(type(message.body))) is not None:
+                await side_handler(message)
             return
-        subject = self._subject(message, request)
+        subject = self._record_subject(message, request)
         try:
-            authority = self._authority(message, self._context.clock())
+            authority = self._authority_of(message, self._context.clock())
         except GrantRefused as refusal:
-            await self._refuse(message, request, refusal, subject)
+            await self._refuse_request(message, request, refusal, subject)
             return
-        crash_points.passes("after_verify")
-        job = Job.of(message, request, authority, self._context.clock())
+        crash_points.pass_point("after_verify")
+        job = Job.from_message(message, request, authority, self._context.clock())
         try:
-            async with self._alone(subject):
-                await self._once(job, subject)
+            async with self._hold_key(subject):
+                await self._do_once(job, subject)
         except Deferred as wait:
-            await self._put_off(message, request, wait)
+            await self._defer_request(message, request, wait)
 
-    async def _put_off(self, message: Received, request: Any, wait: Deferred) -> None:
+    async def _defer_request(self, message: ReceivedMessage, request: Any, wait: Deferred) -> None:
         """Ask again later; or when woken, where a halt holds it."""
-        call_id, step_id = self._doer.key(request), getattr(request, "step_id", "")
-        why = {name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage", "until_unix_ms")}
-        body, halt = CallDeferred(call_id=call_id, step_id=step_id, **why), wait.halt
-        if halt is not None and not of_breaker(halt[0]):
+        call_id, step_id = self._doer.idempotency_key(request), getattr(request, "step_id", "")
+        deferral = {
+            name: getattr(wait, name) for name in ("after_ms", "reason", "paused", "code", "usage", "until_unix_ms")
+        }
+        body, halt = CallDeferred(call_id=call_id, step_id=step_id, **deferral), wait.halt
+        if halt is not None and not is_breaker_key(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
-        await self._reply(message, body, ())
+        await self._send_reply(message, body, ())
         if wait.then is not None:
             await wait.then()
         if halt is not None:
             # Register after the deferral is published, so that a wake-up cannot precede it.
-            self.deferred_calls.put_off(*halt, Call.of(message, body.call_id, body.step_id))
+            self.deferred_calls.defer_call(*halt, DeferredCall.from_message(message, body.call_id, body.step_id))
 
-    def _subject(self, message: Received, request: Any) -> str:
-        """Where the record of a request stands."""
+    def _record_subject(self, message: ReceivedMessage, request: Any) -> str:
+        """Subject of the record of a request."""
         # By sender: nobody can write down an answer for somebody else's call by choosing its id.
-        key = envelope.derive_id(message.sender, self._doer.key(request), "record")
-        return subjects.record(self._context.service, message.tenant, message.task, key)
+        key = envelope.derive_id(message.sender, self._doer.idempotency_key(request), "record")
+        return subjects.record_subject(self._context.service, message.tenant, message.task, key)
 
     @asynccontextmanager
-    async def _alone(self, subject: str) -> AsyncIterator[None]:
+    async def _hold_key(self, subject: str) -> AsyncIterator[None]:
         """One at a time under one key in this process; the record keeps other processes apart."""
         lock, holders = self._busy.get(subject, (asyncio.Lock(), 0))
         self._busy[subject] = (lock, holders + 1)
@@ -144,205 +154,223 @@ class DoerHandler:
             else:
                 self._busy[subject] = (lock, holders - 1)
 
-    async def _refuse(self, message: Received, request: Any, refusal: GrantRefused, subject: str) -> None:
-        """No: unless it was done while the grant still held, for what was done is no longer to be refused."""
-        failure = Failure.of(refusal.code, str(refusal), "submit the task again")
+    async def _refuse_request(
+        self, message: ReceivedMessage, request: Any, refusal: GrantRefused, subject: str
+    ) -> None:
+        """Refuse it, unless it was done while the grant still held: what was done is no longer to be refused."""
+        failure = Failure.from_text(refusal.code, str(refusal), "submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
-                job = Job.of(message, request, self._authority(message, 0), self._context.clock())
-                async with self._alone(subject):
-                    if not await self._known(message, request, subject):
+                job = Job.from_message(message, request, self._authority_of(message, 0), self._context.clock())
+                async with self._hold_key(subject):
+                    if not await self._answer_from_record(message, request, subject):
                         # On record, too: a replica whose clock is behind would do what its asker was told was not done.
-                        stands = parse(await self._context.bus.last(self._records, subject))
-                        await self._finish(message, subject, stands, await self._doer.refused(job, failure), ())
+                        present = parse_record(await self._context.bus.last(self._records, subject))
+                        await self._record_and_answer(
+                            message, subject, present, await self._doer.refusal_after_start(job, failure), ()
+                        )
                     return
-        await self._reply(message, self._doer.refuse(request, failure), ())
+        await self._send_reply(message, self._doer.refusal_reply(request, failure), ())
 
-    async def _known(self, message: Received, request: Any, subject: str) -> bool:
+    async def _answer_from_record(self, message: ReceivedMessage, request: Any, subject: str) -> bool:
         """Answer from the record, if there is one; a claim without an outcome may have been done."""
-        record, sequence = parse(await self._context.bus.last(self._records, subject))
+        record, sequence = parse_record(await self._context.bus.last(self._records, subject))
         if record is None:
             return False
-        if (told := record.answer_to(message.envelope.id)) is not None:
-            await self._answer(message, told)
+        if (answer := record.answer_to(message.envelope.id)) is not None:
+            await self._send_answer(message, answer)
         elif record.claimed:
-            await self._finish(message, subject, (record, sequence), self._doer.uncertain(request), ())
-        return told is not None or record.claimed
+            await self._record_and_answer(message, subject, (record, sequence), self._doer.uncertain_reply(request), ())
+        return answer is not None or record.claimed
 
-    def _authority(self, message: Received, now_unix_ms: int) -> Authority:
-        return self._context.verifier.authority(
+    def _authority_of(self, message: ReceivedMessage, now_unix_ms: int) -> Authority:
+        return self._context.verifier.verify_authority(
             message.envelope.grant, tenant=message.tenant, task=message.task, now_unix_ms=now_unix_ms
         )
 
-    async def _once(self, job: Job[Any], subject: str) -> None:
-        found = await self._context.bus.last(self._records, subject)
-        record, sequence = parse(found)
-        if record is not None and (known := record.answer_to(job.envelope.id)) is not None:
-            await self._answer(job, known)
+    async def _do_once(self, job: Job[Any], subject: str) -> None:
+        stored = await self._context.bus.last(self._records, subject)
+        record, sequence = parse_record(stored)
+        if record is not None and (answer := record.answer_to(job.envelope.id)) is not None:
+            await self._send_answer(job, answer)
             return
-        if record is not None and record.put_off(job.envelope.id):
+        if record is not None and record.was_put_off(job.envelope.id):
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
             wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
-            wait.usage = spent(record.settled)
+            wait.usage = total_usage(record.settled)
             raise wait
-        hands = self._hands()
+        hands = self._job_context()
         if record is not None and record.claimed:
             # Before anything could refuse it: what may have been done is never told to be refused.
-            begun_unix_ms = found.time_unix_ms if found is not None else 0
-            told = await self._doer.resolve(job, hands, begun_unix_ms) or self._doer.uncertain(job.request)
-            await self._finish(job, subject, (record, sequence), with_spent(told, record.lost), ())
+            begun_unix_ms = stored.time_unix_ms if stored is not None else 0
+            resolution = await self._doer.resolve_claim(job, hands, begun_unix_ms) or self._doer.uncertain_reply(
+                job.request
+            )
+            await self._record_and_answer(
+                job, subject, (record, sequence), with_lost_usage(resolution, record.lost), ()
+            )
             return
         try:
             # Before the claim: who dies while it waits has done nothing.
-            async with self._doer.turn(job, hands):
-                await self._do(job, subject, (record, sequence), hands)
-        except Refused as refusal:
-            reply = await self._doer.refused(job, refusal.failure)
-            await self._finish(job, subject, (record, sequence), reply, ())
+            async with self._doer.hold_turn(job, hands):
+                await self._claim_and_act(job, subject, (record, sequence), hands)
+        except JobRefused as refusal:
+            reply = await self._doer.refusal_after_start(job, refusal.failure)
+            await self._record_and_answer(job, subject, (record, sequence), reply, ())
 
-    async def _do(self, job: Job[Any], subject: str, stands: Stands, hands: Hands) -> None:
+    async def _claim_and_act(self, job: Job[Any], subject: str, stands: Stands, hands: JobContext) -> None:
         """Claim it, do it, record it, answer."""
         record, sequence = stands
-        earlier = record.answered() if record is not None else ()
+        earlier = record.answers_to_keep() if record is not None else ()
         lost = record.lost if record is not None else ()
-        claims = self._doer.writes(job)
+        claims = self._doer.needs_claim(job)
         if claims:
-            claim = Record(request=job.envelope.id, claimed=True, earlier=earlier, lost=lost)
-            sequence = await self._put(subject, claim, sequence)
-            crash_points.passes("after_claim")
+            claim = IdempotencyRecord(request=job.envelope.id, claimed=True, earlier=earlier, lost=lost)
+            sequence = await self._put_record(subject, claim, sequence)
+            crash_points.pass_point("after_claim")
         try:
             reply = await self._doer.act(job, hands)
-        except Refused as refusal:
-            reply = await self._doer.refused(job, refusal.failure)
+        except JobRefused as refusal:
+            reply = await self._doer.refusal_after_start(job, refusal.failure)
         except Deferred as wait:
-            settled = settlements(hands)
-            wait.usage = spent((*lost, *settled))
-            await asyncio.shield(self._settle(job, settled))
+            settled = collect_settlements(hands)
+            wait.usage = total_usage((*lost, *settled))
+            await asyncio.shield(self._settle_all(job, settled))
             if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
-                released = Record(request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier)
-                await self._put(subject, released, sequence)
+                released = IdempotencyRecord(
+                    request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier
+                )
+                await self._put_record(subject, released, sequence)
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
-            settled = settlements(hands)
-            await asyncio.shield(self._settle(job, settled))
+            settled = collect_settlements(hands)
+            await asyncio.shield(self._settle_all(job, settled))
             if settled:
-                cut = Record(request=job.envelope.id, claimed=claims, earlier=earlier, lost=(*lost, *settled))
+                cut = IdempotencyRecord(
+                    request=job.envelope.id, claimed=claims, earlier=earlier, lost=(*lost, *settled)
+                )
                 with suppress(BusError):
-                    await asyncio.shield(self._put(subject, cut, sequence))
+                    await asyncio.shield(self._put_record(subject, cut, sequence))
             raise
-        crash_points.passes("after_act")
-        anew = Record(earlier=earlier, lost=lost), sequence
-        await self._finish(job, subject, anew, with_spent(reply, lost), settlements(hands))
+        crash_points.pass_point("after_act")
+        anew = IdempotencyRecord(earlier=earlier, lost=lost), sequence
+        await self._record_and_answer(job, subject, anew, with_lost_usage(reply, lost), collect_settlements(hands))
 
-    async def _finish(
-        self, message: Received, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
+    async def _record_and_answer(
+        self, message: ReceivedMessage, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
     ) -> None:
         try:
-            told = await self._recorded(message, subject, stands, reply, settled)
+            answer = await self._record_outcome(message, subject, stands, reply, settled)
         except BusError:
             # It is done anew, under another reservation: nobody else knows what this one used.
-            await self._settle(message, settled)
+            await self._settle_all(message, settled)
             raise
-        crash_points.passes("after_record")
-        await self._answer(message, told)
+        crash_points.pass_point("after_record")
+        await self._send_answer(message, answer)
 
-    async def _recorded(
-        self, message: Received, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
-    ) -> Answered:
-        """What the request is answered from now on: this, or what another replica recorded first. Raises BusError."""
+    async def _record_outcome(
+        self, message: ReceivedMessage, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
+    ) -> RequestAnswer:
+        """Answer of the request from now on: this, or what another replica recorded first. Raises BusError."""
         head, (before, expect) = message.envelope, stands
-        record = Record(
+        record = IdempotencyRecord(
             request=head.id,
             undone=getattr(reply, "outcome", "") in ("refused", "failed"),
             reply_type=reply.ce_type(),
             reply=reply.encode().decode(),
             settled=settled,
-            earlier=before.answered() if before is not None else (),
+            earlier=before.answers_to_keep() if before is not None else (),
         )
         try:
-            await self._put(subject, record, expect)
+            await self._put_record(subject, record, expect)
             return record
         except WrongLastSequence:
-            other, sequence = parse(await self._context.bus.last(self._records, subject))
-            first = other.answer_to(head.id) if other is not None else None
+            present, sequence = parse_record(await self._context.bus.last(self._records, subject))
+            first = present.answer_to(head.id) if present is not None else None
             if first is not None:
                 # The other's outcome is the outcome, and what this one spent is settled too.
                 return first.model_copy(update={"settled": first.settled + settled})
-            if other is None or other.claimed or sequence <= expect:
+            if present is None or present.claimed or sequence <= expect:
                 raise
         # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
         # looked it up read a follower that did not know yet.
-        known = before.lost if before is not None else ()
-        reply = with_spent(reply, tuple(row for row in other.lost if row not in known))
-        return await self._recorded(message, subject, (other, sequence), reply, settled)
+        known_charges = before.lost if before is not None else ()
+        reply = with_lost_usage(reply, tuple(row for row in present.lost if row not in known_charges))
+        return await self._record_outcome(message, subject, (present, sequence), reply, settled)
 
-    async def _put(self, subject: str, record: Record, expect: int) -> int:
+    async def _put_record(self, subject: str, record: IdempotencyRecord, expect: int) -> int:
         # Of this handling alone, which a delivery's number does not tell: two must not take one claim for their own.
         handling = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{record.request}/{handling}")
         headers = {"content-type": envelope.CONTENT_TYPE}
         body = record.model_dump_json(exclude=set() if record.lost else {"lost"}).encode()
         try:
-            ack = await persist(
+            ack = await publish_persistently(
                 lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect),
                 patience_s=0.0 if record.claimed or record.lost else OUTCOME_PATIENCE_S,
             )
         except WrongLastSequence:
-            found = await self._context.bus.last(self._records, subject)
+            stored = await self._context.bus.last(self._records, subject)
             # A retry after a lost ack meets its own message.
-            if found is not None and found.body == body and found.sequence > expect and not record.claimed:
-                return found.sequence
+            if stored is not None and stored.body == body and stored.sequence > expect and not record.claimed:
+                return stored.sequence
             raise
         return ack.sequence
 
-    async def _answer(self, message: Received, record: Answered) -> None:
-        reply = catalog.decode(record.reply_type, record.reply.encode())
-        await self._reply(message, reply, record.settled)
+    async def _send_answer(self, message: ReceivedMessage, record: RequestAnswer) -> None:
+        reply = catalog.decode_body(record.reply_type, record.reply.encode())
+        await self._send_reply(message, reply, record.settled)
 
-    async def _reply(self, message: Received, reply: Body, settled: tuple[Settled, ...]) -> None:
-        annotate(reply, message.body)
+    async def _send_reply(self, message: ReceivedMessage, reply: Body, settled: tuple[Settled, ...]) -> None:
+        annotate_span(reply, message.body)
         head, publisher = message.envelope, self._context.publisher
         # No answer is from before its request: whoever is put off would ask again at once, for ever.
-        now = max(self._context.clock(), message.time_unix_ms)
+        time_unix_ms = max(self._context.clock(), message.time_unix_ms)
 
-        async def tell() -> None:
+        async def publish_reply() -> None:
             await publisher.send(
                 message.sender,
                 reply,
-                **message.caused,
+                **message.cause_fields,
                 actor=head.actor,
                 grant_digest=head.grant_digest,
                 approval=head.approval,
                 logic=head.logic,
-                time_unix_ms=now,
+                time_unix_ms=time_unix_ms,
             )
-            crash_points.passes("after_reply")
+            crash_points.pass_point("after_reply")
 
-        await asyncio.gather(tell(), self._settle(message, settled))
+        await asyncio.gather(publish_reply(), self._settle_all(message, settled))
 
-    async def _settle(self, message: Received, settled: tuple[Settled, ...]) -> None:
-        await asyncio.gather(*(self._charge(message, body) for body in settled))
+    async def _settle_all(self, message: ReceivedMessage, settled: tuple[Settled, ...]) -> None:
+        await asyncio.gather(*(self._publish_settlement(message, body) for body in settled))
         if settled:
-            crash_points.passes("after_settle")
+            crash_points.pass_point("after_settle")
 
-    async def _charge(self, message: Received, body: Settled) -> None:
-        head, place = message.envelope, message.caused
+    async def _publish_settlement(self, message: ReceivedMessage, body: Settled) -> None:
+        head, place = message.envelope, message.cause_fields
         place["cause"] = body.reservation_id
         actor, logic, patience_s = head.actor, head.logic, OUTCOME_PATIENCE_S
         await self._context.publisher.send(
             "budget", body, **place, index="settled", actor=actor, logic=logic, patience_s=patience_s
         )
 
-    def _hands(self) -> Hands:
-        async def live(tenant: str, task: str, body: Contract) -> None:
-            subject = subjects.live(self._context.service, tenant, task)
+    def _job_context(self) -> JobContext:
+        async def publish_live(tenant: str, task: str, body: Contract) -> None:
+            subject = subjects.live_subject(self._context.service, tenant, task)
             await self._context.bus.publish_live(subject, body.model_dump_json().encode())
 
         context, halts = self._context, self._halts
-        given = context.blobs, context.signer, context.clock
-        return Hands(
-            *given, self._reserver.reserve, halts.find, halts.event, live, halts.held, _end_event=halts.end_event
+        shared_parts = context.blobs, context.signer, context.clock
+        return JobContext(
+            *shared_parts,
+            self._reserver.reserve,
+            halts.find,
+            halts.halt_event,
+            publish_live,
+            halts.holding_breaker,
+            _end_event=halts.end_event,
         )

@@ -1,8 +1,8 @@
 """The doer protocol: one request in, one reply out, done at most once.
 
-The shell (runtime/doer/handler.py) keeps this order for every doer: verify the grant -> look up the record -> claim
-(writes) -> act (which reserves) -> record -> settle -> reply -> ack. A doer's `core.py` implements `Doer`; its
-`effects.py` touches the world; both use `Hands`.
+The shell (runtime/doer/handler.py) keeps this order for every doer: verify the grant -> look up the
+record -> claim (writes) -> act (which reserves) -> record -> settle -> reply -> ack. A doer's `core.py`
+implements `Doer`; its `effects.py` touches the world; both use `JobContext`.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from typing import Any, Generic, Literal, TypeVar
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.component import Component
-from bulkhead.runtime.consume.inbound import Received
-from bulkhead.runtime.errors import Deferred, Refused
-from bulkhead.runtime.halts.live import CEILING, OpenBreaker, Target, key_of
+from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.errors import Deferred, JobRefused
+from bulkhead.runtime.halts.live import CEILING, HaltTarget, OpenBreaker, key_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
@@ -32,7 +32,7 @@ _OF_A_REQUEST = ("envelope", "tenant", "task", "sender", "sequence", "time_unix_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job(Received, Generic[R]):
+class Job(ReceivedMessage, Generic[R]):
     """A request whose grant was verified. authority: what the grant allows. now_unix_ms: when that was looked at."""
 
     body: R
@@ -41,11 +41,11 @@ class Job(Received, Generic[R]):
 
     @property
     def request(self) -> R:
-        """What is asked for."""
+        """The request itself."""
         return self.body
 
     @classmethod
-    def of(cls, message: Received, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
+    def from_message(cls, message: ReceivedMessage, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
         """The job of a message whose grant is good."""
         same = {name: getattr(message, name) for name in _OF_A_REQUEST}
         return cls(body=request, authority=authority, now_unix_ms=now_unix_ms, **same)
@@ -86,7 +86,7 @@ PAUSE_MOST_MS = 60_000
 """So seldom work that waits asks at last: a night is some hundred messages of each call."""
 
 
-def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
+def target_of(job: Job[R], tool: str = "", model: str = "") -> HaltTarget:
     """Everything of a job that a halt or a breaker can name. Its agent: the service that asks, then its role."""
     step = job.authority.step
     role = f"{job.sender}.{step.role}" if step is not None and step.role else ""
@@ -94,7 +94,7 @@ def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
     prompt = str(getattr(job.request, "prompt_id", ""))
     named = role or (prompt if prompt.startswith(f"{job.sender}.") else "")
     feature = str(getattr(job.authority.task, "feature", "") or "")
-    return Target(job.tenant, job.task, (job.sender, named) if named else (job.sender,), feature, tool, model)
+    return HaltTarget(job.tenant, job.task, (job.sender, named) if named else (job.sender,), feature, tool, model)
 
 
 def agent_of(job: Job[R]) -> str:
@@ -102,36 +102,36 @@ def agent_of(job: Job[R]) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "-", target_of(job).agents[-1])[: bounds.MAX_NAME_CHARS]
 
 
-def ended_by(halt: Halt, more: str = "") -> str:
+def halt_reason(halt: Halt, more: str = "") -> str:
     """Why a halt ended a call, in words that name what it halts and tell its reason; more: what was in flight."""
     return f"{halt.scope} {halt.known_as} is halted{more}: {halt.reason}"[:2000]
 
 
-def reason_of(held: OpenBreaker) -> str:
+def breaker_reason(held: OpenBreaker) -> str:
     """The reason that an open breaker gives for holding a call back."""
     breaker, wait_s = held.breaker, max(1, round(held.retry_after_ms / 1000))
-    what = f"the breaker of {breaker.scope} {breaker.known_as} is open"
-    return f"{what}: {breaker.reason}. Tried again in {wait_s} s"[:2000]
+    description = f"the breaker of {breaker.scope} {breaker.known_as} is open"
+    return f"{description}: {breaker.reason}. Tried again in {wait_s} s"[:2000]
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class JobStop:
     """The reason why a job may not go on. held: the open breaker, where it is one."""
 
     code: Literal["halted", "deadline_exceeded", "breaker_open"]
     reason: str
     held: OpenBreaker | None = None
 
-    def failure(self) -> Failure:
-        """What the requester gets in place of an outcome; nothing was done."""
+    def to_failure(self) -> Failure:
+        """Failure that the requester gets in place of an outcome; nothing was done."""
         hint = _HINTS.get(self.code, "")
         if self.held is not None:
             hint = f"go another way, or try again in {max(1, round(self.held.retry_after_ms / 1000))} s"
-        return Failure.of(self.code, self.reason, hint)
+        return Failure.from_text(self.code, self.reason, hint)
 
 
 _HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
-SideHandlers = Mapping[type[Body], Callable[[Received], Awaitable[None]]]
+SideHandlers = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[None]]]
 """Handlers of messages that ask for no reply, by type. One may raise HandBack: its message comes back, and holds up
 nothing but itself."""
 Keep = Callable[[Reservation], None]
@@ -140,21 +140,21 @@ Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaita
 
 
 @dataclass(slots=True)
-class Hands:
+class JobContext:
     """The context of one job: what the shell gives a doer for it."""
 
     blobs: Blobs
     signer: Signer
     now_unix_ms: Callable[[], int]
     _reserve: Reserve
-    _halt_of: Callable[[Target], Halt | None]
-    _halt_event: Callable[[Target], asyncio.Event]
+    _halt_of: Callable[[HaltTarget], Halt | None]
+    _halt_event: Callable[[HaltTarget], asyncio.Event]
     _live: Callable[[str, str, Contract], Awaitable[None]]
-    _held: Callable[[Target, int], OpenBreaker | None] = lambda target, now_unix_ms: None
+    _held: Callable[[HaltTarget, int], OpenBreaker | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
-    _end_event: Callable[[Target], asyncio.Event] = lambda target: asyncio.Event()
+    _end_event: Callable[[HaltTarget], asyncio.Event] = lambda target: asyncio.Event()
 
-    async def reserve(
+    async def reserve_attempt(
         self,
         job: "Job[R]",
         call_id: str,
@@ -165,18 +165,18 @@ class Hands:
         worst_case: Amount,
         price_digest: str = "",
     ) -> Reservation:
-        """Admission for one outward attempt (numbered from 0). Raises Refused (ceiling, halt) or Deferred."""
+        """Admission for one outward attempt (numbered from 0). Raises JobRefused (ceiling, halt) or Deferred."""
         keep = self.reservations.append
         reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest, keep)
         # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
         tool, model = resource if purpose == "tool" else "", resource if purpose == "model" else ""
-        if (stop := self.may(job, tool=tool, model=model, defer=False)) is not None:
+        if (stop := self.find_stop(job, tool=tool, model=model, defer=False)) is not None:
             reservation.settle(Usage())
-            self.may(job, tool=tool, model=model)
-            raise Refused(stop.failure())
+            self.find_stop(job, tool=tool, model=model)
+            raise JobRefused(stop.to_failure())
         return reservation
 
-    def may(
+    def find_stop(
         self,
         job: "Job[R]",
         *,
@@ -186,7 +186,7 @@ class Hands:
         what: str = "it",
         begins: bool = False,
         defer: bool = True,
-    ) -> Stop | None:
+    ) -> JobStop | None:
         """Why a job may not go on now; None when it may.
 
         Looked at in this order: halts; the deadline, where one is named (what: that has not begun); and where `begins`
@@ -198,50 +198,50 @@ class Hands:
         halt = self._halt_of(target)
         if halt is not None:
             if halt.pauses and defer:
-                raise self._paused(halt)
-            return Stop("halted", ended_by(halt))
+                raise self._pause_for(halt)
+            return JobStop("halted", halt_reason(halt))
         if deadline_unix_ms is not None and self.now_unix_ms() >= deadline_unix_ms:
-            return Stop("deadline_exceeded", f"the call's deadline passed before {what} began")
-        held = self._held(target, self.now_unix_ms()) if begins else None
-        if held is None:
+            return JobStop("deadline_exceeded", f"the call's deadline passed before {what} began")
+        open_breaker = self._held(target, self.now_unix_ms()) if begins else None
+        if open_breaker is None:
             return None
-        if held.breaker.scope in ("tenant", "agent"):
-            raise self.held_back(held)
-        return Stop("breaker_open", reason_of(held), held)
+        if open_breaker.breaker.scope in ("tenant", "agent"):
+            raise self.defer_for_breaker(open_breaker)
+        return JobStop("breaker_open", breaker_reason(open_breaker), open_breaker)
 
-    def cut(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt:
+    def find_cutting_halt(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt:
         """The halt that ended what was in flight. Raises Deferred when it only pauses, or was lifted meanwhile."""
         halt = self._halt_of(target_of(job, tool, model))
         if halt is None:
             raise Deferred(PAUSE_FIRST_MS, "it was halted, and let go on at once", paused=True)
         if halt.pauses:
-            raise self._paused(halt)
+            raise self._pause_for(halt)
         return halt
 
-    def _paused(self, halt: Halt) -> Deferred:
+    def _pause_for(self, halt: Halt) -> Deferred:
         """To be raised for a halt that pauses: the longer it stands, the seldomer its work asks."""
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
-        what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.known_as}"
+        halted_thing = "the task" if halt.scope == "task" else f"{halt.scope} {halt.known_as}"
         whose = f" --tenant {halt.tenant}" if halt.tenant and halt.scope != "task" else ""
         resume = f"bulkhead resume --{halt.scope} {halt.known_as}{whose}"
-        reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `{resume}`"
+        reason = f"{halted_thing} is halted by {halt.by}: {halt.reason}. It goes on after `{resume}`"
         if halt.code == CEILING:
             reason = halt.reason  # It says itself what lets it go on: more money, not a word.
         after_ms, key = min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), (key_of(halt), halt.at_unix_ms)
         return Deferred(after_ms, reason[:2000], paused=True, code=halt.code, halt=key)
 
     @staticmethod
-    def held_back(held: OpenBreaker) -> Deferred:
+    def defer_for_breaker(held: OpenBreaker) -> Deferred:
         """To be raised for a breaker that makes calls wait: for its time, or until it is closed."""
         halt = (held.key, held.breaker.since_unix_ms)
-        return Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open", halt=halt)
+        return Deferred(held.retry_after_ms, breaker_reason(held), paused=True, code="breaker_open", halt=halt)
 
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "", ends: bool = False) -> asyncio.Event:
         """Set while the job, or what it uses, is halted: race streams against it and cut them. ends: by a halt that
         ends it alone, and not by one that only pauses it."""
         return (self._end_event if ends else self._halt_event)(target_of(job, tool, model))
 
-    async def live(self, job: "Job[R]", body: Contract) -> None:
+    async def publish_live(self, job: "Job[R]", body: Contract) -> None:
         """Publish unstored progress (TextDelta) for the job's task."""
         await self._live(job.tenant, job.task, body)
 
@@ -254,39 +254,41 @@ class Doer(Component, ABC, Generic[R]):
     side_handlers: SideHandlers = {}
 
     @abstractmethod
-    def key(self, request: R) -> str:
+    def idempotency_key(self, request: R) -> str:
         """Idempotency key within the task: a subject token, normally the call id."""
 
     @abstractmethod
-    def writes(self, job: Job[R]) -> bool:
-        """Whether acting changes the world and is not safe to repeat: the shell claims the key first, durably."""
+    def needs_claim(self, job: Job[R]) -> bool:
+        """Check whether acting changes the world and is not safe to repeat: the shell claims the key first, durably."""
 
     @abstractmethod
-    async def act(self, job: Job[R], hands: Hands) -> Body:
-        """Do it and return the reply. Expected failures are replies; may raise Deferred, Refused."""
+    async def act(self, job: Job[R], hands: JobContext) -> Body:
+        """Do it and return the reply. Expected failures are replies; may raise Deferred, JobRefused."""
 
     @abstractmethod
-    def refuse(self, request: R, failure: Failure) -> Body:
+    def refusal_reply(self, request: R, failure: Failure) -> Body:
         """The reply that says no."""
 
-    async def refused(self, job: Job[R], failure: Failure) -> Body:
+    async def refusal_after_start(self, job: Job[R], failure: Failure) -> Body:
         """The reply to a call that goes no further, where an earlier delivery of it may have been done in part. Raises
         BusError."""
-        return self.refuse(job.request, failure)
+        return self.refusal_reply(job.request, failure)
 
     @abstractmethod
-    def uncertain(self, request: R) -> Body:
+    def uncertain_reply(self, request: R) -> Body:
         """The reply when a claimed write has no recorded outcome: it may have happened."""
 
-    async def resolve(self, job: Job[R], hands: Hands, begun_unix_ms: int) -> Body | None:
+    async def resolve_claim(self, job: Job[R], hands: JobContext, begun_unix_ms: int) -> Body | None:
         """The reply to a write that was claimed at begun_unix_ms and has no record, where the doer can find out what
         became of it; else None. Raises HandBack while that cannot be told yet."""
         return None
 
-    def changes(self, request: R) -> bool:
-        """Whether acting on the request may change the world, claimed or not."""
+    def may_change_world(self, request: R) -> bool:
+        """Check whether acting on the request may change the world, claimed or not."""
         return False
 
-    def turn(self, job: Job[R], hands: Hands) -> AbstractAsyncContextManager[None]:
-        """What a call holds while it is claimed and done, and waits for before. Raises Refused, Deferred, HandBack."""
+    def hold_turn(self, job: Job[R], hands: JobContext) -> AbstractAsyncContextManager[None]:
+        """Context that a call holds while it is claimed and done, and waits for before. Raises JobRefused, Deferred,
+        HandBack.
+        """
         return nullcontext()

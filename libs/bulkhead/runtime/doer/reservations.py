@@ -1,17 +1,17 @@
 """Reservations of a doer: asked of budget before an outward attempt, settled with zero when given up.
 
-In: a job, and the most that its next attempt may use. Out: a Reservation, or Refused, or Deferred; and the real usage
-of each reservation of a job.
+In: a job, and the most that its next attempt may use. Out: a Reservation, or JobRefused, or Deferred; and
+the real usage of each reservation of a job.
 """
 
 import asyncio
 from typing import Any
 
-from bulkhead.bus.port import BusUnavailable, NobodyAnswers
+from bulkhead.bus.port import BusUnavailable, NoResponders
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Hands, Job, Keep, Purpose, Reservation, agent_of
-from bulkhead.runtime.errors import Deferred, Refused, RpcRefused
+from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Job, JobContext, Keep, Purpose, Reservation, agent_of
+from bulkhead.runtime.errors import Deferred, JobRefused, RpcRefused
 from bulkhead.runtime.halts.live import CEILING
 from bulkhead_contracts import envelope
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -38,8 +38,9 @@ class Reserver:
         price_digest: str,
         keep: Keep,
     ) -> Reservation:
-        """See Hands.reserve. keep: called with what is to be settled: the reservation; or, where it is given up and may
-        be held all the same, one that is settled with nothing."""
+        """See JobContext.reserve_attempt. keep: called with what is to be settled: the reservation; or, where it is
+        given up and may be held all the same, one that is settled with nothing.
+        """
         # Of this handling alone: a call that is asked again after a deferral, or done again after a crash, is a new
         # reservation; one that was settled must not carry a second spending. A delivery's number does not tell them
         # apart: a broker that has lost what it handed out begins again.
@@ -61,7 +62,7 @@ class Reserver:
         try:
             while True:
                 before, doubtful = doubtful, True  # Until it is answered, it may be held.
-                answer = await self._ask(job, body)
+                answer = await self._ask_budget(job, body)
                 doubtful = before or answer.doubtful
                 if answer.decision != "wait":
                     break
@@ -71,7 +72,7 @@ class Reserver:
                 waited += pause
                 await asyncio.sleep(pause)
             if answer.decision == "refused":
-                raise _refusal(job, answer)
+                raise _refusal_of(job, answer)
         except BaseException:
             if doubtful:
                 # No other job uses this id, and a late request has no reader for its reply.
@@ -79,51 +80,53 @@ class Reserver:
                 given_up.settle(Usage())
                 keep(given_up)
             raise
-        crash_points.passes("after_reserve")
-        held = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
-        keep(held)
-        return held
+        crash_points.pass_point("after_reserve")
+        reservation = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+        keep(reservation)
+        return reservation
 
-    async def _ask(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
+    async def _ask_budget(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
         try:
             grant, actor, index = job.authority.token, job.envelope.actor, body.reservation_id
             answer = await self._context.publisher.request(
-                "budget", body, **job.caused, grant=grant, actor=actor, index=index, logic=job.envelope.logic
+                "budget", body, **job.cause_fields, grant=grant, actor=actor, index=index, logic=job.envelope.logic
             )
         except (BusUnavailable, RpcRefused) as error:
             # No reservation, no call: budget down means wait, not spend.
-            return _unheard(body, f"budget does not answer: {error}", doubtful=not isinstance(error, NobodyAnswers))
+            return _missing_answer(
+                body, f"budget does not answer: {error}", doubtful=not isinstance(error, NoResponders)
+            )
         if not isinstance(answer, ReserveReplied) or answer.reservation_id != body.reservation_id:
-            return _unheard(body, "budget answered something else", doubtful=True)
+            return _missing_answer(body, "budget answered something else", doubtful=True)
         return answer
 
 
-def _unheard(body: ReserveRequested, reason: str, *, doubtful: bool) -> ReserveReplied:
+def _missing_answer(body: ReserveRequested, reason: str, *, doubtful: bool) -> ReserveReplied:
     """Stands for an answer that did not come."""
     return ReserveReplied(
         reservation_id=body.reservation_id, decision="wait", retry_after_ms=500, reason=reason, doubtful=doubtful
     )
 
 
-def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
+def _refusal_of(job: Job[Any], answer: ReserveReplied) -> Deferred | JobRefused:
     """The consequence of a refusal: it is final, or lasts until an operator raises the ceiling."""
     if answer.pauses:
         halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
         return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
     if answer.ended:
-        return Refused(Failure.of("task_ended", answer.reason, "ask in another task"))
+        return JobRefused(Failure.from_text("task_ended", answer.reason, "ask in another task"))
     hint = "raise the task's or the tenant's limit and submit again"
-    return Refused(Failure.of("refused_by_budget", answer.reason, hint))
+    return JobRefused(Failure.from_text("refused_by_budget", answer.reason, hint))
 
 
-def settlements(hands: Hands) -> tuple[Settled, ...]:
+def collect_settlements(hands: JobContext) -> tuple[Settled, ...]:
     """The usage of each reservation; an unsettled one is charged in full."""
-    found = []
-    for held in hands.reservations:
-        if held.settled is None:
-            same = held.worst_case.model_dump(include={"model_calls", "tool_calls", "cost_usd_micros"})
-            whole = Usage(input_tokens=held.worst_case.tokens, **same)
-            held.settle(whole.as_estimate(), estimated=True)
-        assert held.settled is not None
-        found.append(held.settled)
-    return tuple(found)
+    facts = []
+    for reservation in hands.reservations:
+        if reservation.settled is None:
+            same = reservation.worst_case.model_dump(include={"model_calls", "tool_calls", "cost_usd_micros"})
+            full_usage = Usage(input_tokens=reservation.worst_case.tokens, **same)
+            reservation.settle(full_usage.as_estimate(), estimated=True)
+        assert reservation.settled is not None
+        facts.append(reservation.settled)
+    return tuple(facts)

@@ -1,13 +1,13 @@
-"""The edge shell: stored messages to `handle`, requests to the rpc table, both checked against the catalog."""
+"""The edge shell: stored messages to `handle_message`, requests to the rpc table, both checked."""
 
 import json
 from collections.abc import Collection, Mapping
 
-from bulkhead.bus.port import Live, Stored
+from bulkhead.bus.port import LiveMessage, StoredMessage
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
@@ -22,19 +22,19 @@ class EdgeHandler:
 
     ordered = True
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: EdgeComponent) -> None:
         self._edge = edge
 
-    def forget(self, tenant: str, task: str) -> None:
+    def forget_task(self, tenant: str, task: str) -> None:
         """An edge remembers for itself."""
 
-    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+    async def on_rejected(self, stored: StoredMessage, code: str, reason: str) -> None:
         """The dead letter says it all."""
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """Pass it on. Raises HandBack."""
         if not isinstance(message.body, MessageRejected):
-            await self._edge.handle(message)
+            await self._edge.handle_message(message)
 
 
 class RpcServer:
@@ -44,42 +44,46 @@ class RpcServer:
         self._context, self._table = context, table
         self._standing = frozenset(kind.ce_type() for kind in standing)
 
-    def stands(self, request: Live) -> bool:
-        """Whether it waits for something to happen, by what its header says."""
+    def is_standing(self, request: LiveMessage) -> bool:
+        """Check whether it waits for something to happen, by what its header says."""
         return any(value in self._standing for name, value in request.headers.items() if name.lower() == "ce-type")
 
-    async def answer(self, request: Live) -> tuple[Mapping[str, str], bytes]:
+    async def answer_request(self, request: LiveMessage) -> tuple[Mapping[str, str], bytes]:
         """One request. What cannot be handled is answered with a `bulkhead-error` header, never with silence."""
-        now = self._context.clock()
+        now_unix_ms = self._context.clock()
         try:
-            message = inbound.read(
-                Stored(request.subject, request.headers, request.body, 0, now), self._context.service
+            message = inbound.read_message(
+                StoredMessage(request.subject, request.headers, request.body, 0, now_unix_ms), self._context.service
             )
         except Unreadable as error:
-            return _error(error.code, error.reason)
+            return _error_reply(error.code, error.reason)
         handler = self._table.get(type(message.body))
         if handler is None:
-            return _error("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
-        crash_points.passes("after_request")
+            return _error_reply("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
+        crash_points.pass_point("after_request")
         ready: tuple[Body, Mapping[str, str], bytes] | None = None
 
-        def prepare(body: Body) -> None:
+        def prepare_answer(body: Body) -> None:
             nonlocal ready
-            ready = (body, self._context.publisher.envelope(body, cause=message.envelope.id).headers(), body.encode())
+            ready = (
+                body,
+                self._context.publisher.make_envelope(body, cause=message.envelope.id).to_headers(),
+                body.encode(),
+            )
 
         name = f"{names.PROCESS} rpc.{message.sender}.{message.receiver}"
         try:
             with trace.span(name, message.envelope.traceparent, attributes={names.TASK: message.task}):
-                body = await handler(message.asked(prepare))
+                body = await handler(message.as_request(prepare_answer))
         except Exception as error:
             log.error("rpc_failed", exc_info=True, subject=request.subject)
-            return _error("failed", f"{self._context.service} failed: {type(error).__name__}")
+            return _error_reply("failed", f"{self._context.service} failed: {type(error).__name__}")
         if ready is None or ready[0] is not body:
-            prepare(body)
+            prepare_answer(body)
         assert ready is not None
-        crash_points.passes("before_answer")
+        crash_points.pass_point("before_answer")
         return ready[1:]
 
 
-def _error(code: str, reason: str) -> tuple[Mapping[str, str], bytes]:
+def _error_reply(code: str, reason: str) -> tuple[Mapping[str, str], bytes]:
     return {"bulkhead-error": code}, json.dumps({"code": code, "message": reason}).encode()

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Live
+from bulkhead.bus.port import LiveMessage
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.model import TextDelta
 
@@ -12,7 +12,7 @@ LIVE_PENDING = 10_000
 log = Log("edge.live_text")
 
 
-def text_delta(live: Live) -> tuple[str, str, TextDelta] | None:
+def text_delta(live: LiveMessage) -> tuple[str, str, TextDelta] | None:
     """Tenant, task and piece; None for what is no such message."""
     parts = live.subject.split(".")
     if len(parts) != 4:

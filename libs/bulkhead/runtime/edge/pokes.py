@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from bulkhead.bus.port import Bus, BusError, Live, LiveSubscription
+from bulkhead.bus.port import Bus, BusError, LiveMessage, LiveSubscription
 from bulkhead_contracts import subjects
 
 TICK_S = 0.002
@@ -26,7 +26,7 @@ class Pokes:
         service: str,
         instance: str,
         handled: Callable[[str, str, int], None],
-        other: Callable[[Live], None] = lambda live: None,
+        other: Callable[[LiveMessage], None] = lambda live: None,
     ) -> None:
         self._bus, self._service, self._instance = bus, service, instance
         self._handled, self._other = handled, other
@@ -39,7 +39,7 @@ class Pokes:
         self._subscription = await self._bus.subscribe_live(f"live.{self._service}.>", MAX_PENDING)
         return self._subscription
 
-    def say(self, tenant: str, task: str, sequence: int) -> None:
+    def announce_message(self, tenant: str, task: str, sequence: int) -> None:
         """This replica handled a message: its own watchers now, the others' within a tick."""
         self._handled(tenant, task, sequence)
         if len(self._pending) < MAX_PENDING:
@@ -49,7 +49,7 @@ class Pokes:
     async def run(self) -> None:
         """Send and receive, until cancelled."""
         assert self._subscription is not None
-        hearing = asyncio.create_task(self._hear(self._subscription))
+        hearing = asyncio.create_task(self._receive_pokes(self._subscription))
         try:
             while True:
                 await self._work.wait()
@@ -60,14 +60,14 @@ class Pokes:
                     # A lost poke costs a moment: watched tasks are read again at an interval anyway.
                     with contextlib.suppress(BusError):
                         await self._bus.publish_live(
-                            subjects.live(self._service, tenant, task),
+                            subjects.live_subject(self._service, tenant, task),
                             str(sequence).encode(),
                             {_INSTANCE: self._instance},
                         )
         finally:
             hearing.cancel()
 
-    async def _hear(self, subscription: LiveSubscription) -> None:
+    async def _receive_pokes(self, subscription: LiveSubscription) -> None:
         async for poke in subscription:
             parts = poke.subject.split(".")
             if len(parts) == 4 and not poke.body.isdigit():

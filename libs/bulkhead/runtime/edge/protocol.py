@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 
 from bulkhead.runtime.component import Component, RpcTable
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 
-__all__ = ["Edge", "Received", "RpcTable"]
+__all__ = ["EdgeComponent", "ReceivedMessage", "RpcTable"]
 
 
-class Edge(Component, ABC):
+class EdgeComponent(Component, ABC):
     """A service that takes stored messages one by one, and answers requests (`rpc`)."""
 
     @abstractmethod
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """Take one stored message; returning acks it, HandBack brings it back."""

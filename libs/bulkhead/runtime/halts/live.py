@@ -38,7 +38,7 @@ Wanted = tuple[Key, str]
 """Where an entry that would hold something is found, and the name that it must be of."""
 
 
-class Target(NamedTuple):
+class HaltTarget(NamedTuple):
     """Everything of a job that a halt can name. agents: from wide to narrow."""
 
     tenant: str
@@ -48,17 +48,17 @@ class Target(NamedTuple):
     tool: str = ""
     model: str = ""
 
-    def entries(self) -> list[Wanted]:
+    def entry_keys(self) -> list[Wanted]:
         """The entries that would halt the job, those that end it first. For a name that is no token they include
         entries under its token alone."""
-        found = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
+        keys = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
         agents = (("agent", name) for name in self.agents)
         named = (*agents, ("feature", self.feature), ("tool", self.tool), ("model", self.model))
         for scope, name in named:
             if name:
                 spellings = dict.fromkeys((name, subjects.as_token(name)))
-                found += [((scope, tenant, one), name) for one in spellings for tenant in (self.tenant, "")]
-        return found
+                keys += [((scope, tenant, spelling), name) for spelling in spellings for tenant in (self.tenant, "")]
+        return keys
 
 
 class OpenBreaker(NamedTuple):
@@ -69,12 +69,12 @@ class OpenBreaker(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What those wait for whom it holds back; other than that of a halt of the same name."""
+        """Key that those wait for whom it holds back; other than that of a halt of the same name."""
         return _breaker_key(self.breaker)
 
 
-def of_breaker(key: Key) -> bool:
-    """Whether it is a breaker that is waited for, and not a halt."""
+def is_breaker_key(key: Key) -> bool:
+    """Check whether it is a breaker that is waited for, and not a halt."""
     return key[0].startswith(f"{BREAKERS}.")
 
 
@@ -87,8 +87,8 @@ def _breaker_key(breaker: Breaker) -> Key:
     return f"{BREAKERS}.{breaker.scope}", breaker.tenant, breaker.known_as
 
 
-def _means(entry: Halt | Breaker, name: str) -> bool:
-    """Whether an entry that was found for this name is of it."""
+def _applies_to(entry: Halt | Breaker, name: str) -> bool:
+    """Check whether an entry that was found for this name is of it."""
     return entry.called in ("", name)
 
 
@@ -103,66 +103,70 @@ class Halts:
         self._breakers: dict[Key, Breaker] = {}
         self._trials: dict[Key, int] = {}
         # Only as long as a caller waits for one.
-        self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
-        self._ends: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
+        self._events: WeakValueDictionary[HaltTarget, asyncio.Event] = WeakValueDictionary()
+        self._ends: WeakValueDictionary[HaltTarget, asyncio.Event] = WeakValueDictionary()
         self._newest = BoundedDict[str, int](MAX_HALTS)
         """Sequence of the entry that is known, by its place."""
         self._after = 0
         self.on_lift: Callable[[Key], None] | None = None
         """Called with what is not halted (any more), and with breakers that are closed."""
 
-    def over(self, key: Key, since_unix_ms: int) -> bool:
-        """Whether what has held calls back since then is lifted, or closed."""
-        if of_breaker(key):
+    def is_over(self, key: Key, since_unix_ms: int) -> bool:
+        """Check whether what has held calls back since then is lifted, or closed."""
+        if is_breaker_key(key):
             breaker = self._breakers.get((key[0].partition(".")[2], *key[1:]))
             return breaker is not None and breaker.phase == "closed" and breaker.since_unix_ms >= since_unix_ms
         halt = self._tasks.get(key) or self._found.get(key)
         return halt is not None and not halt.active and halt.at_unix_ms >= since_unix_ms
 
-    def standing(self) -> Counts:
-        """How many halts that pause stand, by scope."""
-        found = Counter(
-            one.scope for one in (*list(self._found.values()), *list(self._tasks.values())) if one.active and one.pauses
+    def count_standing(self) -> Counts:
+        """Number of halts that pause, by scope."""
+        by_scope = Counter(
+            halt.scope
+            for halt in (*list(self._found.values()), *list(self._tasks.values()))
+            if halt.active and halt.pauses
         )
-        return {((names.SCOPE, scope),): count for scope, count in found.items()}
+        return {((names.SCOPE, scope),): count for scope, count in by_scope.items()}
 
-    def open_breakers(self) -> Counts:
-        """How many breakers are not closed, by scope and phase."""
-        found = Counter((one.scope, one.phase) for one in list(self._breakers.values()) if one.phase != "closed")
-        return {((names.SCOPE, scope), (names.STATE, phase)): count for (scope, phase), count in found.items()}
+    def count_open_breakers(self) -> Counts:
+        """Number of breakers that are not closed, by scope and phase."""
+        by_phase = Counter(
+            (breaker.scope, breaker.phase) for breaker in list(self._breakers.values()) if breaker.phase != "closed"
+        )
+        return {((names.SCOPE, scope), (names.STATE, phase)): count for (scope, phase), count in by_phase.items()}
 
     async def run(self) -> None:
         """Follow the control entries until cancelled."""
-        await asyncio.gather(self._follow(), self._reread())
+        await asyncio.gather(self._follow_entries(), self._reread_entries())
 
     async def load(self) -> None:
         """Read what stands now. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, "$KV.CONTROL.>", after=self._after):
             for stored in page:
-                self._take(stored.subject, stored.body, stored.sequence)
+                self._fold_entry(stored.subject, stored.body, stored.sequence)
             self._after = page[-1].sequence
 
-    def find(self, target: Target) -> Halt | None:
+    def find(self, target: HaltTarget) -> Halt | None:
         """The halt that applies: one that ends the job before one that only pauses it."""
         pausing = None
-        for key, name in target.entries():
+        for key, name in target.entry_keys():
             halt = self._tasks.get(key) or self._found.get(key)
-            if halt is not None and halt.active and _means(halt, name):
+            if halt is not None and halt.active and _applies_to(halt, name):
                 if not halt.pauses:
                     return halt
                 pausing = pausing or halt
         return pausing
 
-    def held(self, target: Target, now_unix_ms: int) -> OpenBreaker | None:
+    def holding_breaker(self, target: HaltTarget, now_unix_ms: int) -> OpenBreaker | None:
         """The breaker that holds a call back now. A call that is let through as a trial counts as one."""
         open_ones = [
-            (key, one)
-            for key, name in target.entries()
-            if (one := self._breakers.get(key)) is not None
-            and one.phase != "closed"
-            and _means(one, name)
+            (key, candidate)
+            for key, name in target.entry_keys()
+            if (candidate := self._breakers.get(key)) is not None
+            and candidate.phase != "closed"
+            and _applies_to(candidate, name)
             # Nobody who knows the whole name tries it, and closes what stands under its token.
-            and (one.known_as == name or now_unix_ms < one.until_unix_ms)
+            and (candidate.known_as == name or now_unix_ms < candidate.until_unix_ms)
         ]
         for key, breaker in open_ones:
             due = max(breaker.until_unix_ms, self._trials.get(key, 0) + TRIAL_GAP_MS)
@@ -171,7 +175,7 @@ class Halts:
         self._trials.update((key, now_unix_ms) for key, _ in open_ones)
         return None
 
-    def event(self, target: Target) -> asyncio.Event:
+    def halt_event(self, target: HaltTarget) -> asyncio.Event:
         """Set while the target is halted."""
         event = self._events.get(target)
         if event is None:
@@ -180,20 +184,20 @@ class Halts:
             event.set()
         return event
 
-    def end_event(self, target: Target) -> asyncio.Event:
+    def end_event(self, target: HaltTarget) -> asyncio.Event:
         """Set while the target is halted by what ends it, and does not only pause it."""
         event = self._ends.get(target)
         if event is None:
             event = self._ends[target] = asyncio.Event()
-        if self._ended(target):
+        if self._is_ended(target):
             event.set()
         return event
 
-    def _ended(self, target: Target) -> bool:
+    def _is_ended(self, target: HaltTarget) -> bool:
         halt = self.find(target)
         return halt is not None and not halt.pauses
 
-    def _take(self, subject: str, body: bytes, sequence: int = 0) -> None:
+    def _fold_entry(self, subject: str, body: bytes, sequence: int = 0) -> None:
         """sequence: of the entry; a follower that lags shows the one before what was heard live."""
         place = subject.split(".", 2)[2]
         if sequence < self._newest.get(place, 0):
@@ -210,26 +214,26 @@ class Halts:
             halt = Halt.model_validate_json(body)
         except ValidationError:
             return
-        found = key_of(halt)
+        entry_key = key_of(halt)
         if halt.scope == "task":
-            self._tasks[found] = halt
+            self._tasks[entry_key] = halt
         else:
-            self._found[found] = halt
+            self._found[entry_key] = halt
         for target, event in list(self._events.items()):
-            if any(found == key for key, _ in target.entries()):
+            if any(entry_key == key for key, _ in target.entry_keys()):
                 event.set() if self.find(target) else event.clear()
         for target, event in list(self._ends.items()):
-            if any(found == key for key, _ in target.entries()):
-                event.set() if self._ended(target) else event.clear()
+            if any(entry_key == key for key, _ in target.entry_keys()):
+                event.set() if self._is_ended(target) else event.clear()
         if not halt.active and self.on_lift is not None:
-            self.on_lift(found)
+            self.on_lift(entry_key)
 
-    async def _follow(self) -> None:
+    async def _follow_entries(self) -> None:
         subscription = await self._bus.subscribe_live("control.live.>")
         async for entry in subscription:
-            self._take(entry.subject, entry.body, int(entry.headers.get(SEQUENCE, 0)))
+            self._fold_entry(entry.subject, entry.body, int(entry.headers.get(SEQUENCE, 0)))
 
-    async def _reread(self) -> None:
+    async def _reread_entries(self) -> None:
         while True:
             try:
                 await self.load()

@@ -1,8 +1,8 @@
-"""Halts by people: who may set and lift which, and how they are stored. Budget does it for a tenant's people, the
-command line for who operates the mesh.
+"""Halts by people: who may set and lift which, and how they are stored. Budget does it for a tenant's
+people, the command line for who operates the mesh.
 
-In: a wish, and the entry that stands. Out: the new entry, or why not; then the entry, live at once, and the fact that
-tells who and why. The entry comes first: a halt never waits for the journal.
+In: a request, and the entry that stands. Out: the new entry, or why not; then the entry, live at once,
+and the fact that tells who and why. The entry comes first: a halt never waits for the journal.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.runtime.halts.live import CEILING
-from bulkhead.runtime.publish.publisher import Publisher, persist
+from bulkhead.runtime.publish.publisher import Publisher, publish_persistently
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched
 from bulkhead_contracts.result import Failure
@@ -31,7 +31,7 @@ E = TypeVar("E", Halt, Breaker)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class HaltRequest:
     """A request of a person to halt something, or (`active=False`) to resume it.
 
     tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it. change: what a
@@ -50,47 +50,53 @@ class Wish:
     exact: bool = True
 
     @property
-    def operates(self) -> bool:
-        """Whether the request comes from an operator of the whole mesh."""
+    def is_operator(self) -> bool:
+        """True if the request comes from an operator of the whole mesh."""
         return self.by.startswith(OPERATOR)
 
 
 def change_of(request: str, content: str) -> str:
-    """What a request is known by: its id, which its sender chooses, and what it asks for."""
+    """Name by which a request is known: its id, which its sender chooses, and what it asks for."""
     return f"{request[:MAX_ID_CHARS]}-{hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]}"
 
 
-def repeated(stands: E | None, change: str) -> E | Failure | None:
+def find_repeat(stands: E | None, change: str) -> E | Failure | None:
     """The entry that stands, when this very request was made before, whatever others changed since; why not, when its
     id stood for another one; else None."""
     if stands is None or not change or change in stands.changes:
         return stands if change else None
-    asked = change.rpartition("-")[0]
-    if any(one.rpartition("-")[0] == asked for one in stands.changes):
-        what = f"something else was asked of {stands.scope} {stands.known_as} under this key"
-        return Failure.of("idempotency_reused", what, "use a new key, or repeat the first request unchanged")
+    request_id = change.rpartition("-")[0]
+    if any(earlier_change.rpartition("-")[0] == request_id for earlier_change in stands.changes):
+        description = f"something else was asked of {stands.scope} {stands.known_as} under this key"
+        return Failure.from_text(
+            "idempotency_reused", description, "use a new key, or repeat the first request unchanged"
+        )
     return None
 
 
-def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
-    """The entry that follows, or why nothing may change. A repeated wish gets the entry that stands."""
-    if (known := repeated(stands, wish.change)) is not None:
-        return known
+def judge_request(wish: HaltRequest, stands: Halt | None) -> Halt | Failure:
+    """The entry that follows, or why nothing may change. A repeated request gets the entry that stands."""
+    if (repeat := find_repeat(stands, wish.change)) is not None:
+        return repeat
     halted = stands is not None and stands.active
-    what = f"{wish.scope} {wish.name}"
+    subject = f"{wish.scope} {wish.name}"
     if stands is not None and halted and not stands.pauses:
-        return Failure.of("ended", f"{what} is over: {stands.reason}", "what was ended does not go on: submit it again")
-    if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.operates:
+        return Failure.from_text(
+            "ended", f"{subject} is over: {stands.reason}", "what was ended does not go on: submit it again"
+        )
+    if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.is_operator:
         # A tenant does not lift a halt that was set from outside of it.
         who = stands.by.removeprefix(OPERATOR)
         hint = "only they let it go on: `bulkhead resume` on their machine"
-        return Failure.of("not_yours", f"{what} was halted by who operates the mesh ({who}): {stands.reason}", hint)
+        return Failure.from_text(
+            "not_yours", f"{subject} was halted by who operates the mesh ({who}): {stands.reason}", hint
+        )
     if stands is not None and halted and not wish.active and stands.code == CEILING:
         hint = f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names"
-        return Failure.of("at_its_ceiling", f"{what} waits for money, not for a word: {stands.reason}", hint)
+        return Failure.from_text("at_its_ceiling", f"{subject} waits for money, not for a word: {stands.reason}", hint)
     if not wish.active and not halted:
-        return Failure.of("not_halted", f"{what} is not halted", "`bulkhead halts` lists what is")
-    if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
+        return Failure.from_text("not_halted", f"{subject} is not halted", "`bulkhead halts` lists what is")
+    if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.is_operator):
         return stands
     return Halt(
         active=wish.active,
@@ -102,48 +108,48 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
         by=wish.by[:64],
         pauses=True,
         at_unix_ms=wish.at_unix_ms,
-        changes=_remembered(stands, wish.change),
+        changes=_remember_change(stands, wish.change),
         called=wish.name if wish.exact else "",
     )
 
 
-def _remembered(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
+def _remember_change(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
     before = stands.changes if stands is not None else ()
     return (*before, change)[-bounds.MAX_SWITCH_CHANGES :] if change else before
 
 
-async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
+async def switch_halt(bus: Bus, publisher: Publisher, wish: HaltRequest) -> Halt | Failure:
     """Do it. Raises BusError; when the fact alone is missing, the halt stands all the same."""
     for _ in range(TRIES):
-        key, meant, stands, after = await _about(bus, wish)
-        entry = judge(meant, stands)
-        if isinstance(entry, Failure) or entry is stands:
+        key, meant, present, after = await _find_entry(bus, wish)
+        entry = judge_request(meant, present)
+        if isinstance(entry, Failure) or entry is present:
             return entry
-        if await store(bus, publisher, key, entry.model_dump_json().encode(), after):
-            await tell(publisher, entry)
+        if await store_entry(bus, publisher, key, entry.model_dump_json().encode(), after):
+            await publish_switched(publisher, entry)
             return entry
-    what = f"others halt and resume {wish.scope} {wish.name} at this moment"
-    return Failure.of("busy", what, "look at `bulkhead halts`, then try again")
+    description = f"others halt and resume {wish.scope} {wish.name} at this moment"
+    return Failure.from_text("busy", description, "look at `bulkhead halts`, then try again")
 
 
-async def _about(bus: Bus, wish: Wish) -> tuple[str, Wish, Halt | None, int]:
+async def _find_entry(bus: Bus, wish: HaltRequest) -> tuple[str, HaltRequest, Halt | None, int]:
     """The subject of a wish's entry, the wish as it is judged there, the present entry and its sequence.
 
     A halt under the token alone applies to this name as well, and is lifted where it is stored. Raises BusError.
     """
     key, token = subjects.halt_key(wish.scope, wish.tenant, wish.name), subjects.as_token(wish.name)
-    stands, after = await _entry(bus, key)
-    if token != wish.name and not (stands is not None and stands.active):
+    present, after = await _read_entry(bus, key)
+    if token != wish.name and not (present is not None and present.active):
         loose = subjects.halt_key(wish.scope, wish.tenant, token)
-        older, at = await _entry(bus, loose)
+        older, older_sequence = await _read_entry(bus, loose)
         if older is not None and older.active and not older.called:
-            return loose, replace(wish, name=token, exact=False), older, at
-    return key, wish, stands, after
+            return loose, replace(wish, name=token, exact=False), older, older_sequence
+    return key, wish, present, after
 
 
-async def _entry(bus: Bus, key: str) -> tuple[Halt | None, int]:
-    found = await bus.last(subjects.CONTROL_STREAM, key)
-    return (Halt.model_validate_json(found.body), found.sequence) if found is not None else (None, 0)
+async def _read_entry(bus: Bus, key: str) -> tuple[Halt | None, int]:
+    stored = await bus.last(subjects.CONTROL_STREAM, key)
+    return (Halt.model_validate_json(stored.body), stored.sequence) if stored is not None else (None, 0)
 
 
 def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | None:
@@ -153,50 +159,56 @@ def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | No
     """
     if breaker is not None and breaker.scope == "tenant":
         hint = "it is tried again by itself; who operates the mesh may reset it: `bulkhead breakers reset`"
-        return Failure.of("not_yours", f"{what} holds your whole tenant back: {breaker.reason}", hint)
+        return Failure.from_text("not_yours", f"{what} holds your whole tenant back: {breaker.reason}", hint)
     if breaker is None or breaker.phase == "closed":
-        return Failure.of("not_open", f"no breaker {what} of yours is open", "`bulkhead breakers` lists them")
+        return Failure.from_text("not_open", f"no breaker {what} of yours is open", "`bulkhead breakers` lists them")
     if person in breaker.actors:
         hint = "another operator of the tenant may reset it; else it is tried again by itself"
-        return Failure.of("tripped_it", f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}", hint)
+        return Failure.from_text(
+            "tripped_it", f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}", hint
+        )
     return None
 
 
-async def reset(
+async def reset_breaker(
     bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = "", change: str = ""
 ) -> Breaker | None:
     """Close a breaker by hand, and tell it; None when it has changed meanwhile. Raises BusError."""
     key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.known_as)
-    found = await bus.last(subjects.CONTROL_STREAM, key)
-    if found is None or Breaker.model_validate_json(found.body) != breaker:
+    stored = await bus.last(subjects.CONTROL_STREAM, key)
+    if stored is None or Breaker.model_validate_json(stored.body) != breaker:
         return None
     # Not before it opened, whatever this machine's clock says: who folds would take it for news of before.
     since = max(at_unix_ms, breaker.since_unix_ms)
     same = breaker.model_dump(include={"scope", "tenant", "name", "called"})
-    why: dict[str, Any] = {"reason": f"reset by {by}", "by": by[:64], "changes": _remembered(breaker, change)}
-    closed = Breaker(**same, **why, phase="closed", since_unix_ms=since)
-    if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
+    cause_fields: dict[str, Any] = {
+        "reason": f"reset by {by}",
+        "by": by[:64],
+        "changes": _remember_change(breaker, change),
+    }
+    closed = Breaker(**same, **cause_fields, phase="closed", since_unix_ms=since)
+    if not await store_entry(bus, publisher, key, closed.model_dump_json().encode(), stored.sequence):
         return None
     tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY
     fact = BreakerReset(breaker=closed, was=breaker.reason, reason=reason)
-    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.known_as}/{found.sequence}"
+    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.known_as}/{stored.sequence}"
     await publisher.send(catalog.JOURNAL, fact, tenant=tenant, task=HALTS, index=index, actor=by)
     return closed
 
 
-async def store(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
+async def store_entry(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
     """Put an entry where sequence `after` is the last; False when it is not. Raises BusError."""
     headers, name = {"content-type": envelope.CONTENT_TYPE}, publisher.entry_id(key, f"{after}/{body.decode()}")
     try:
-        await persist(lambda: bus.publish(key, body, headers, name, expect_last_on_subject=after))
+        await publish_persistently(lambda: bus.publish(key, body, headers, name, expect_last_on_subject=after))
     except WrongLastSequence:
         # A retry after a lost ack meets its own entry.
-        found = await bus.last(subjects.CONTROL_STREAM, key)
-        return found is not None and found.body == body
+        stored = await bus.last(subjects.CONTROL_STREAM, key)
+        return stored is not None and stored.body == body
     return True
 
 
-async def tell(publisher: Publisher, halt: Halt) -> None:
+async def publish_switched(publisher: Publisher, halt: Halt) -> None:
     """The fact that an entry stands. Raises BusError."""
     task = halt.name if halt.scope == "task" else HALTS
     tenant = halt.name if halt.scope == "tenant" else halt.tenant or EVERYBODY
@@ -204,31 +216,31 @@ async def tell(publisher: Publisher, halt: Halt) -> None:
     await publisher.send(catalog.JOURNAL, Switched(halt=halt), tenant=tenant, task=task, index=index, actor=halt.by)
 
 
-async def standing(bus: Bus, tenant: str = "") -> list[Halt]:
+async def standing_halts(bus: Bus, tenant: str = "") -> list[Halt]:
     """Every halt of people that stands, or those that concern one tenant; the oldest first. Raises BusError."""
-    found: list[Halt] = []
+    halts: list[Halt] = []
     for scope in SCOPES:
-        own = f"$KV.CONTROL.{scope}.{tenant}.*" if scope == "task" and tenant else f"$KV.CONTROL.{scope}.>"
-        async for body in _bodies(bus, own):
+        pattern = f"$KV.CONTROL.{scope}.{tenant}.*" if scope == "task" and tenant else f"$KV.CONTROL.{scope}.>"
+        async for body in _entry_bodies(bus, pattern):
             halt = Halt.model_validate_json(body)
-            if halt.active and halt.pauses and (not tenant or _concerns(halt, tenant)):
-                found.append(halt)
-    return sorted(found, key=lambda one: one.at_unix_ms)
+            if halt.active and halt.pauses and (not tenant or _concerns_tenant(halt, tenant)):
+                halts.append(halt)
+    return sorted(halts, key=lambda one: one.at_unix_ms)
 
 
-async def breakers(bus: Bus, tenant: str = "") -> list[Breaker]:
+async def read_breakers(bus: Bus, tenant: str = "") -> list[Breaker]:
     """Every breaker that ever opened, or those that concern one tenant; open ones first. Raises BusError."""
-    found = [Breaker.model_validate_json(body) async for body in _bodies(bus, "$KV.CONTROL.breaker.>")]
+    entries = [Breaker.model_validate_json(body) async for body in _entry_bodies(bus, "$KV.CONTROL.breaker.>")]
     if tenant:
-        found = [row for row in found if tenant == row.tenant or _concerns(row, tenant)]
-    return sorted(found, key=lambda row: (row.phase == "closed", row.scope, row.tenant, row.name))
+        entries = [row for row in entries if tenant == row.tenant or _concerns_tenant(row, tenant)]
+    return sorted(entries, key=lambda row: (row.phase == "closed", row.scope, row.tenant, row.name))
 
 
-def _concerns(entry: Halt | Breaker, tenant: str) -> bool:
+def _concerns_tenant(entry: Halt | Breaker, tenant: str) -> bool:
     return entry.name == tenant if entry.scope == "tenant" else entry.tenant in ("", tenant)
 
 
-async def _bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:
+async def _entry_bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:
     after = 0
     while page := await bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
         for stored in page:

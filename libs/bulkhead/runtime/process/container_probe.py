@@ -25,18 +25,18 @@ LOOKS, EVERY_S, WITHIN_S = 6, 10.0, 12.0
 """WITHIN_S: the interval of the image's health check, and a little. Who comes later comes after a pause."""
 
 
-def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Whether the answer is 200, and what it says. url: http://host:port/path."""
+def probe_url(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
+    """Probe an address: if the answer is 200, and what it says. url: http://host:port/path."""
     place, _, path = url.removeprefix("http://").partition("/")
     try:
-        answer = exchange(place, f"GET /{path} HTTP/1.0\r\nhost: {place}\r\n\r\n", timeout_s)
+        answer = exchange_text(place, f"GET /{path} HTTP/1.0\r\nhost: {place}\r\n\r\n", timeout_s)
     except (OSError, ValueError) as error:
         return False, f"{url} does not answer: {error}"
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.split(b" ", 2)[1:2] == [b"200"], (body or head).decode("utf-8", "replace").strip()
 
 
-def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S, *, half_close: bool = False) -> bytes:
+def exchange_text(place: str, text: str, timeout_s: float = TIMEOUT_S, *, half_close: bool = False) -> bytes:
     """The answer to a text, up to the end of the connection. place: host:port. half_close: tell the server that nothing
     more follows, for a protocol in which it waits for the next request. Raises OSError, ValueError."""
     host, _, port = place.rpartition(":")
@@ -48,14 +48,14 @@ def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S, *, half_close:
         if half_close:
             connection.shutdown(_socket.SHUT_WR)
         answer = b""
-        while len(answer) < MAX_ANSWER_BYTES and (more := connection.recv(MAX_ANSWER_BYTES)):
-            answer += more
+        while len(answer) < MAX_ANSWER_BYTES and (chunk := connection.recv(MAX_ANSWER_BYTES)):
+            answer += chunk
         return answer
     finally:
         connection.close()
 
 
-def stay(
+def keep_probing(
     look: "Callable[[], tuple[bool, str]]",
     looks: int = LOOKS,
     every_s: float = EVERY_S,
@@ -68,32 +68,32 @@ def stay(
     does not count.
     """
     mark = f"{marks}/{TOLD}"
-    healthy, said = look()
+    healthy, answer_text = look()
     try:
-        told = time.time() - os.stat(mark).st_mtime < within_s
+        was_healthy = time.time() - os.stat(mark).st_mtime < within_s
         os.unlink(mark)
     except OSError:
-        told = False
-    if told:
+        was_healthy = False
+    if was_healthy:
         while healthy and looks > 0:
             time.sleep(every_s)
-            healthy, said = look()
+            healthy, answer_text = look()
             looks -= 1
     if healthy:
         try:
             os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
         except OSError:
             pass  # No room for a mark: then every probe is a short one.
-    return healthy, said
+    return healthy, answer_text
 
 
 def main(arguments: list[str]) -> int:
     """See the module."""
     port = os.environ.get("BULKHEAD_HEALTH_PORT", DEFAULT_PORT)
-    given = [one for one in arguments if one != STAY]
-    url = given[0] if given else os.environ.get("BULKHEAD_PROBE_URL", f"http://127.0.0.1:{port}/readyz")
-    healthy, said = stay(lambda: ask(url)) if STAY in arguments else ask(url)
-    print(said)  # noqa: T201
+    urls = [argument for argument in arguments if argument != STAY]
+    url = urls[0] if urls else os.environ.get("BULKHEAD_PROBE_URL", f"http://127.0.0.1:{port}/readyz")
+    healthy, answer_text = keep_probing(lambda: probe_url(url)) if STAY in arguments else probe_url(url)
+    print(answer_text)  # noqa: T201
     return 0 if healthy else 1
 
 

@@ -18,11 +18,11 @@ from bulkhead_contracts.types import Body
 Take = Callable[[Body], Awaitable[None]]
 
 
-async def _ignore(body: Body) -> None:
+async def _ignore_body(body: Body) -> None:
     """Stands where only the declaration is wanted."""
 
 
-def declare(service: str, take: Take = _ignore) -> tuple[FastStream, NatsBroker]:
+def declare_service(service: str, take: Take = _ignore_body) -> tuple[FastStream, NatsBroker]:
     """The app of one service. `take` gets every decoded message of its inbox."""
     broker = NatsBroker("nats://unset.invalid:4222")
     app = FastStream(broker)
@@ -30,47 +30,47 @@ def declare(service: str, take: Take = _ignore) -> tuple[FastStream, NatsBroker]
     for row in catalog.ROWS:
         for sender, receiver in row.edges:
             if receiver == service:
-                subject = _subject(row, sender, receiver)
+                subject = _edge_subject(row, sender, receiver)
                 if subject not in inbound:
-                    inbound[subject] = broker.subscriber(subject, **_options(row, receiver))
-                _takes(inbound[subject], row, sender, receiver, take)
+                    inbound[subject] = broker.subscriber(subject, **_subscriber_options(row, receiver))
+                _add_handler(inbound[subject], row, sender, receiver, take)
             if sender == service:
-                publisher(broker, row, sender, receiver)
+                declare_publisher(broker, row, sender, receiver)
     return app, broker
 
 
-def publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) -> LogicPublisher:
+def declare_publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) -> LogicPublisher:
     """The declared publisher of one edge."""
     title = f"{row.plane}.{sender}.{receiver}.{row.body.__name__}:send"
     doc = (row.body.__doc__ or "").strip().split("\n")[0]
-    return broker.publisher(_subject(row, sender, receiver), title=title, schema=row.body, description=doc)
+    return broker.publisher(_edge_subject(row, sender, receiver), title=title, schema=row.body, description=doc)
 
 
-def _options(row: catalog.Row, receiver: str) -> dict[str, Any]:
+def _subscriber_options(row: catalog.Row, receiver: str) -> dict[str, Any]:
     if row.plane != "mesh":
         return {"queue": receiver}
     return {
         "stream": JStream(subjects.inbox_stream(receiver), declare=False),
-        "durable": subjects.durable(receiver, 0),
+        "durable": subjects.durable_name(receiver, 0),
         "pull_sub": PullSub(),
     }
 
 
-def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
+def _add_handler(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
     """One handler per message type; types that share a subject are distinguished by `ce-type`."""
 
-    async def handle(body: Any) -> None:
+    async def handle_body(body: Any) -> None:
         await take(body)
 
-    def meant(message: Any) -> bool:
+    def is_meant(message: Any) -> bool:
         return str(message.headers.get("ce-type", "")).startswith(f"{row.type}.v")
 
-    handle.__annotations__["body"] = row.body
-    handle.__name__ = f"{receiver}_takes_{row.body.__name__}_of_{sender}"
-    subscriber(filter=meant)(handle)
+    handle_body.__annotations__["body"] = row.body
+    handle_body.__name__ = f"{receiver}_takes_{row.body.__name__}_of_{sender}"
+    subscriber(filter=is_meant)(handle_body)
 
 
-def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
+def _edge_subject(row: catalog.Row, sender: str, receiver: str) -> str:
     if row.plane == "events":
         return f"events.*.{row.type.removeprefix('event.')}.*"
     sender = "*" if sender in (catalog.PUBLISHER, catalog.OUTSIDE_WORKER) else sender

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bulkhead.runtime.component import Pool
 from bulkhead.telemetry import metrics, names, prometheus
-from bulkhead.telemetry.prometheus import Family
+from bulkhead.telemetry.prometheus import GaugeFamily
 
 MAX_REQUEST_BYTES = 4096
 
 
-class Health:
+class HealthServer:
     """Answers probes. `status` is asked at every probe and says why not; `pools` by whoever scales the service."""
 
     def __init__(
@@ -32,14 +32,14 @@ class Health:
         labels: beside it `NAME.target.json` tells Prometheus (`file_sd_configs`) where this replica is, until it stops
         by itself: one that was killed stays a target, and is missed.
         """
-        self._server = await asyncio.start_server(self._connected, host, port)
+        self._server = await asyncio.start_server(self._on_connection, host, port)
         bound: int = self._server.sockets[0].getsockname()[1]
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, {"port": bound})
+            _replace_file(file, {"port": bound})
             if labels is not None:
                 self._target = file.with_suffix(".target.json")
-                _replace(self._target, [{"targets": [f"{host}:{bound}"], "labels": dict(labels)}])
+                _replace_file(self._target, [{"targets": [f"{host}:{bound}"], "labels": dict(labels)}])
         return bound
 
     async def stop(self) -> None:
@@ -53,22 +53,22 @@ class Health:
         # One that had not begun yet is cancelled outside of its `try`.
         await asyncio.gather(*self._asked, return_exceptions=True)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of ours: asyncio's own for a connection cannot be waited for, and logs its being cancelled as an error.
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve_probe(reader, writer))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = (await asyncio.wait_for(reader.readline(), 5))[:MAX_REQUEST_BYTES].split()
             path = line[1].decode("ascii", "replace") if len(line) > 1 else "/"
             if path == "/metrics":
-                families = [*standing(await self._status()), *places(self._pools())]
-                text = prometheus.exposition(families, metrics.collected()).encode()
+                families = [*readiness_gauges(await self._status()), *pool_gauges(self._pools())]
+                text = prometheus.render_exposition(families, metrics.collected_metrics()).encode()
                 code, kind = 200, prometheus.CONTENT_TYPE
             else:
-                code, body = await self._answer(path)
+                code, body = await self._answer_probe(path)
                 kind, text = b"application/json", json.dumps(body).encode()
             writer.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n"
@@ -80,7 +80,7 @@ class Health:
         finally:
             writer.close()
 
-    async def _answer(self, path: str) -> tuple[int, dict[str, object]]:
+    async def _answer_probe(self, path: str) -> tuple[int, dict[str, object]]:
         if path == "/livez":
             return 200, {"live": True}
         if path == "/readyz":
@@ -91,27 +91,29 @@ class Health:
         return 404, {"error": "no such path", "hint": "/livez /readyz /startupz /metrics"}
 
 
-def standing(status: Mapping[str, object]) -> list[Family]:
-    """Whether one replica can work."""
+def readiness_gauges(status: Mapping[str, object]) -> list[GaugeFamily]:
+    """Gauges that tell if one replica can work."""
     ready, degraded = float(bool(status["ready"])), float(bool(status.get("degraded")))
     return [
-        Family(names.READY, "1 when it can do its work, as /readyz says", "", {"": ready}),
-        Family(names.DEGRADED, "1 when it works, but not all of it; /readyz says what", "", {"": degraded}),
+        GaugeFamily(names.READY, "1 when it can do its work, as /readyz says", "", {"": ready}),
+        GaugeFamily(names.DEGRADED, "1 when it works, but not all of it; /readyz says what", "", {"": degraded}),
     ]
 
 
-def places(pools: Mapping[str, Pool]) -> list[Family]:
+def pool_gauges(pools: Mapping[str, Pool]) -> list[GaugeFamily]:
     """Places of one replica."""
     load = max((pool.wanted / pool.most for pool in pools.values()), default=0.0)
-    most, wanted = ({kind: getattr(pool, of) for kind, pool in pools.items()} for of in ("most", "wanted"))
+    most, wanted_by_kind = ({kind: getattr(pool, of) for kind, pool in pools.items()} for of in ("most", "wanted"))
     return [
-        Family(names.LOAD, "Share of the places that are taken or waited for, of the fullest kind", "", {"": load}),
-        Family(names.POOL_MOST, "Places, by kind", "kind", most),
-        Family(names.POOL_WANTED, "Places that are taken or waited for, by kind", "kind", wanted),
+        GaugeFamily(
+            names.LOAD, "Share of the places that are taken or waited for, of the fullest kind", "", {"": load}
+        ),
+        GaugeFamily(names.POOL_MOST, "Places, by kind", "kind", most),
+        GaugeFamily(names.POOL_WANTED, "Places that are taken or waited for, by kind", "kind", wanted_by_kind),
     ]
 
 
-def _replace(file: Path, value: object) -> None:
+def _replace_file(file: Path, value: object) -> None:
     temporary = file.with_suffix(".new")
     temporary.write_text(json.dumps(value))
     temporary.replace(file)

@@ -19,10 +19,10 @@ from pydantic_settings import SettingsError
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.latency import LATENCY
 from bulkhead.runtime import crash_points
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.broker_clock import BrokerClock
-from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.process.health_endpoints import Health
+from bulkhead.runtime.context import Context, ServiceIdentity, make_context
+from bulkhead.runtime.process.health_endpoints import HealthServer
 from bulkhead.runtime.process.service import Service
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.telemetry import log as logs
@@ -40,7 +40,7 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
     """Run until a signal; never returns."""
     settings = read_settings(service, settings_type)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
-    crash_points.arm(service, settings.crash_at)
+    crash_points.arm_crash(service, settings.crash_at)
     trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
     trace.setup(
         service,
@@ -77,37 +77,38 @@ def read_settings(service: str, settings_type: type[ServiceSettings]) -> Service
     sys.exit(BAD_SETTINGS)
 
 
-def _unreadable(error: SettingsError, settings_type: type[ServiceSettings]) -> str:
+def _bad_json_setting(error: SettingsError, settings_type: type[ServiceSettings]) -> str:
     """A setting in JSON form that is no JSON. The library names the field in its message alone."""
-    found = re.search(r'field "(\w+)"', str(error))
-    field = settings_type.model_fields.get(found[1]) if found else None
-    if found is None or field is None:
+    field_match = re.search(r'field "(\w+)"', str(error))
+    field = settings_type.model_fields.get(field_match[1]) if field_match else None
+    if field_match is None or field is None:
         return f"settings: {error}; look at the variables BULKHEAD_*"
     example = '{"name": "value"}' if getattr(field.annotation, "__origin__", None) is dict else '["first", "second"]'
-    name = f"BULKHEAD_{found[1].upper()}"
-    why = f" ({error.__cause__})" if error.__cause__ else ""
-    return f"setting {name}: its value is not JSON{why}; write it as {name}='{example}', or unset it"
+    name = f"BULKHEAD_{field_match[1].upper()}"
+    cause_text = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"setting {name}: its value is not JSON{cause_text}; write it as {name}='{example}', or unset it"
 
 
 def setting_problems(error: ValueError, settings_type: type[ServiceSettings]) -> list[str]:
     """One line per problem, under the name of the environment variable; several settings together have none."""
     if isinstance(error, SettingsError):
-        return [_unreadable(error, settings_type)]
+        return [_bad_json_setting(error, settings_type)]
     if not isinstance(error, ValidationError):
         return [str(error)]
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
         names = [str(part) for part in problem["loc"]]
-        said = problem["msg"].removeprefix("Value error, ")
+        message = problem["msg"].removeprefix("Value error, ")
         if names and not names[0].isupper():  # An alias is the variable's whole name.
             names[0] = f"BULKHEAD_{names[0].upper()}"
-        lines.append(f"setting {'.'.join(names)}: {said}" if names else f"settings: {said}")
+        lines.append(f"setting {'.'.join(names)}: {message}" if names else f"settings: {message}")
     return lines
 
 
-def _settle() -> None:
-    """What is there now stays: the collector need not look at it again, and seldom at what comes. Messages and folds
-    hold no cycles; looking through all of them every few hundred allocations cost a tenth of a step's CPU."""
+def _freeze_heap() -> None:
+    """Freeze the heap: the collector need not look at it again, and seldom at what comes. Messages and folds
+    hold no cycles; looking through all of them every few hundred allocations cost a tenth of a step's CPU.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*LATENCY.gc_thresholds)
@@ -117,7 +118,7 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     """Connect, assemble, run; returns the exit code."""
     from bulkhead.bus.jetstream.bus import JetStreamBus
 
-    identity = Identity.load(settings.identity_dir, service, nkey=settings.nats_token_file is None)
+    identity = ServiceIdentity.load(settings.identity_dir, service, nkey=settings.nats_token_file is None)
     bus = await JetStreamBus.connect(
         settings.nats_url,
         service=service,
@@ -139,26 +140,26 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     )
 
     for name, look in running.gauges().items():
-        metrics.gauge(name, look)
-    health = Health(partial(_status, running, bus, clock), running.pools)
+        metrics.register_gauge(name, look)
+    health = HealthServer(partial(_health_status, running, bus, clock), running.pools)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.drain)
     labels = {"service": service, "replica": settings.instance}
     await health.start(settings.health_port, settings.health_file, settings.health_host, labels)
     health.started = True
-    _settle()
+    _freeze_heap()
     log.info("started")
-    if problem := running.problem():
+    if problem := running.describe_problem():
         log.error("not_ready", reason=problem)
-    following = context.background.start("clock", clock.follow())
+    following = context.background.start("clock", clock.follow_broker())
     work = asyncio.create_task(running.run())
     closed = asyncio.create_task(bus.wait_closed())
     await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
-    await cancel(following)
+    await cancel_tasks(following)
     if not work.done():
         log.error("connection_closed", reason=closed.result())
-        await cancel(work)
+        await cancel_tasks(work)
         return 1
     closed.cancel()
     try:
@@ -170,13 +171,13 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     return 0
 
 
-async def _status(running: Service, bus: Bus, clock: BrokerClock) -> dict[str, object]:
+async def _health_status(running: Service, bus: Bus, clock: BrokerClock) -> dict[str, object]:
     """The answer to a health probe."""
-    on_bus, problem = await bus.ready(), running.problem()
+    on_bus, problem = await bus.is_ready(), running.describe_problem()
     return {
-        "ready": running.ready() and on_bus and not problem,
+        "ready": running.is_ready() and on_bus and not problem,
         "service": running.context.service,
         "instance": running.context.instance,
-        "why": problem or clock.problem() if on_bus else "the broker does not answer",
-        "degraded": running.degraded(),
+        "why": problem or clock.describe_problem() if on_bus else "the broker does not answer",
+        "degraded": running.describe_degradation(),
     } | running.details()

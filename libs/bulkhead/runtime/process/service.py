@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from bulkhead.flow import Decider
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Component, Pool
-from bulkhead.runtime.consume.loop import ConsumeLoop, Handler
+from bulkhead.runtime.consume.loop import ConsumeLoop, MessageHandler
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.fold import FoldHandler
 from bulkhead.runtime.doer.handler import DoerHandler
 from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.edge.handler import EdgeHandler, RpcServer
-from bulkhead.runtime.edge.protocol import Edge
+from bulkhead.runtime.edge.protocol import EdgeComponent
 from bulkhead.runtime.halts.live import Halts
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Look
@@ -46,11 +46,11 @@ class Service:
         self._background: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
-    def _handler_of(self, component: Component | Mapping[int, Decider[Any]]) -> Handler:
+    def _handler_of(self, component: Component | Mapping[int, Decider[Any]]) -> MessageHandler:
         if isinstance(component, Doer):
             self._halts = Halts(self.context.bus)
             return DoerHandler(self.context, component, self._halts)
-        if isinstance(component, Edge):
+        if isinstance(component, EdgeComponent):
             return EdgeHandler(component)
         assert isinstance(component, Mapping), f"{type(component).__name__} is no Doer, no Edge and no deciders"
         return FoldHandler(self.context, component)
@@ -68,15 +68,20 @@ class Service:
             if self._own.rpc:
                 server = RpcServer(self.context, self._own.rpc, self._own.rpc_stands)
                 stop = await self.context.bus.serve(
-                    f"rpc.*.{self.context.service}.>", self.context.service, server.answer, stands=server.stands
+                    f"rpc.*.{self.context.service}.>",
+                    self.context.service,
+                    server.answer_request,
+                    stands=server.is_standing,
                 )
                 self._stop_rpc.append(stop)
-            await self.context.background.beside(self.shell.run() if self.shell is not None else self._stopping.wait())
+            await self.context.background.run_beside(
+                self.shell.run() if self.shell is not None else self._stopping.wait()
+            )
         finally:
             for stop in self._stop_rpc:
                 await stop()
             await self._own.stop()
-            await cancel(*self._background)
+            await cancel_tasks(*self._background)
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""
@@ -86,34 +91,34 @@ class Service:
             self.shell.drain()
 
     def gauges(self) -> dict[str, Look]:
-        """What metrics tell of it, by name: of a doer, what waits and why; and what the component adds."""
-        found: dict[str, Look] = {}
+        """Gauges for metrics, by name: of a doer, what waits and why; and what the component adds."""
+        gauges: dict[str, Look] = {}
         if self._halts is not None and isinstance(self.handler, DoerHandler):
-            found = {
-                names.PARKED: self.handler.deferred_calls.held,
-                names.HALTS: self._halts.standing,
-                names.BREAKERS: self._halts.open_breakers,
+            gauges = {
+                names.PARKED: self.handler.deferred_calls.count_waiting,
+                names.HALTS: self._halts.count_standing,
+                names.BREAKERS: self._halts.count_open_breakers,
             }
-        return found | self._own.gauges()
+        return gauges | self._own.gauges()
 
     def pools(self) -> dict[str, Pool]:
         """Places that bound its work, by kind: messages in hand, and what the component adds."""
-        found = {"messages": self.shell.pool()} if self.shell is not None else {}
-        return found | self._own.pools()
+        pools = {"messages": self.shell.pool()} if self.shell is not None else {}
+        return pools | self._own.pools()
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Attached to its inbox, and the component agrees."""
         attached = self.shell.attached if self.shell is not None else True
-        return attached and self._own.ready()
+        return attached and self._own.is_ready()
 
-    def problem(self) -> str:
+    def describe_problem(self) -> str:
         """Why the component cannot do its work although it runs; "" when it can."""
-        return self._own.problem()
+        return self._own.describe_problem()
 
-    def degraded(self) -> str:
-        """What of the component does not work while the rest goes on: what; what to do. "" when nothing."""
-        return self._own.degraded()
+    def describe_degradation(self) -> str:
+        """Parts of the component that do not work while the rest goes on: what; what to do. "" when all work."""
+        return self._own.describe_degradation()
 
     def details(self) -> dict[str, object]:
-        """What `/readyz` tells of the component beside."""
+        """Further fields of `/readyz` from the component."""
         return self._own.details()

@@ -13,7 +13,7 @@ from bulkhead.latency import LATENCY
 HOLD_S = LATENCY.coalesce_s
 
 
-class Queue:
+class PublishQueue:
     """The queue to one receiver."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Queue:
         """Publishes that may go and have not run since. A new one goes behind them."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def turn(self, *, patient: bool) -> None:
+    async def wait_turn(self, *, patient: bool) -> None:
         """Wait until this publish may go."""
         if not patient and not self._waiting and not self._coming:
             return
@@ -31,9 +31,9 @@ class Queue:
         if patient:
             self._waiting.append(place)
             if self._timer is None:
-                self._timer = loop.call_later(HOLD_S, self._open)
+                self._timer = loop.call_later(HOLD_S, self._release_waiting)
         else:
-            self._open()
+            self._release_waiting()
             self._coming += 1
             loop.call_soon(_let_go, place)  # Those ahead run first: a future that is done is not waited for.
         try:
@@ -42,7 +42,7 @@ class Queue:
             if not patient or (place.done() and not place.cancelled()):
                 self._coming -= 1
 
-    def _open(self) -> None:
+    def _release_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -13,7 +13,7 @@ from typing import TypedDict, Unpack
 from bulkhead.bus.port import Bus, BusClosed, BusUnavailable, PubAck, Schedule, WrongLastSequence
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.errors import RpcRefused
-from bulkhead.runtime.publish.coalesce import Queue
+from bulkhead.runtime.publish.coalesce import PublishQueue
 from bulkhead.telemetry import trace
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import TimerFired
@@ -26,18 +26,18 @@ PUBLISH_BACKOFF_S, PUBLISH_BACKOFF_MOST_S = 0.25, 2.0
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """A message as it goes out; `Publisher.put` sends it."""
+    """A message as it goes out; `Publisher.put_message` sends it."""
 
     subject: str
     data: bytes
     headers: Mapping[str, str]
     message_id: str
-    queue: "Queue"
+    queue: "PublishQueue"
     patient: bool
 
 
-class Attributes(TypedDict, total=False):
-    """The arguments of `Publisher.envelope` beside the body."""
+class EnvelopeAttributes(TypedDict, total=False):
+    """The arguments of `Publisher.make_envelope` beside the body."""
 
     cause: str
     index: int | str
@@ -55,9 +55,9 @@ class Publisher:
 
     def __init__(self, service: str, bus: Bus, message_key: bytes, clock: Callable[[], int]) -> None:
         self.service, self._bus, self._key, self._clock = service, bus, message_key, clock
-        self._queues: dict[str, Queue] = defaultdict(Queue)
+        self._queues: dict[str, PublishQueue] = defaultdict(PublishQueue)
 
-    def envelope(
+    def make_envelope(
         self,
         body: Body,
         *,
@@ -96,14 +96,14 @@ class Publisher:
         expect_last_on_subject: int | None = None,
         first: bool = False,
         patience_s: float = 0.0,
-        **attributes: Unpack[Attributes],
+        **attributes: Unpack[EnvelopeAttributes],
     ) -> PubAck:
-        """Store a message in `to`'s inbox. Keyword attributes are those of `envelope`; first: as in `post`.
+        """Store a message in `to`'s inbox. Keyword attributes are those of `make_envelope`; first: as in `post`.
 
-        Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises BusUnavailable,
-        PublishRefused, WrongLastSequence.
+        Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises
+        BusUnavailable, PublishRefused, WrongLastSequence.
         """
-        head, expect = self.envelope(body, **attributes), expect_last_on_subject
+        head, expect = self.make_envelope(body, **attributes), expect_last_on_subject
         return await self.post(
             to, body, head, tenant=tenant, task=task, first=first, patience_s=patience_s, expect_last_on_subject=expect
         )
@@ -120,36 +120,40 @@ class Publisher:
         first: bool = False,
         patience_s: float = 0.0,
     ) -> PubAck:
-        """As `send`, with the envelope already made.
+        """Store a message as `send` does, with the envelope already made.
 
-        first: nothing of this task should lie there yet. If the broker holds that, whoever folds it need not look for
-        what came before; if not, also for this very message of an earlier try, it is sent as any other.
+        first: nothing of this task should lie there yet. If the broker holds that, whoever folds it need not look
+        for what came before; if not, also for this very message of an earlier try, it is sent as any other.
         """
-        made, expect = self.ready(to, body, head, tenant=tenant, task=task), expect_last_on_subject
+        message, expect = self.make_message(to, body, head, tenant=tenant, task=task), expect_last_on_subject
         none_on = subjects.task_filter(to, tenant, task) if first else ""
-        return await self.put(made, expect_last_on_subject=expect, none_on=none_on, patience_s=patience_s)
+        return await self.put_message(message, expect_last_on_subject=expect, none_on=none_on, patience_s=patience_s)
 
-    def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
+    def make_message(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
         """Make a message before it is known whether it is sent."""
-        subject = subjects.mesh(self.service, to, tenant, task)
+        subject = subjects.mesh_subject(self.service, to, tenant, task)
         data = body.encode()
         if len(data) > bounds.MAX_MESSAGE_BYTES:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
         message_id = envelope.message_id(self._key, subject, head.id)
-        return OutgoingMessage(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
+        return OutgoingMessage(subject, data, head.to_headers(), message_id, self._queues[to], body.PATIENT)
 
-    async def event(self, body: Body, *, tenant: str, task: str, **attributes: Unpack[Attributes]) -> PubAck:
+    async def publish_event(
+        self, body: Body, *, tenant: str, task: str, **attributes: Unpack[EnvelopeAttributes]
+    ) -> PubAck:
         """Store an event for outside subscribers. Raises BusUnavailable, PublishRefused."""
-        head = self.envelope(body, **attributes)
-        subject = subjects.event(tenant, body.TYPE.removeprefix("event."), task)
+        head = self.make_envelope(body, **attributes)
+        subject = subjects.event_subject(tenant, body.TYPE.removeprefix("event."), task)
         message_id = envelope.message_id(self._key, subject, head.id)
-        crash_points.passes("before_publish")
-        ack = await persist(lambda: self._bus.publish(subject, body.encode(), head.headers(), message_id))
-        crash_points.passes("after_publish")
+        crash_points.pass_point("before_publish")
+        ack = await publish_persistently(
+            lambda: self._bus.publish(subject, body.encode(), head.to_headers(), message_id)
+        )
+        crash_points.pass_point("after_publish")
         return ack
 
-    async def put(
+    async def put_message(
         self,
         made: OutgoingMessage,
         *,
@@ -157,12 +161,12 @@ class Publisher:
         none_on: str = "",
         patience_s: float = 0.0,
     ) -> PubAck:
-        """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
+        """Send a message that is already made, as `post`. none_on: the filter under which nothing should lie yet."""
         subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
-        await made.queue.turn(patient=made.patient)
-        crash_points.passes("before_publish")
+        await made.queue.wait_turn(patient=made.patient)
+        crash_points.pass_point("before_publish")
         try:
-            ack = await persist(
+            ack = await publish_persistently(
                 lambda: self._bus.publish(
                     subject,
                     data,
@@ -176,8 +180,8 @@ class Publisher:
         except WrongLastSequence:
             if not none_on:
                 raise
-            ack = await persist(lambda: self._bus.publish(subject, data, headers, message_id))
-        crash_points.passes("after_publish")
+            ack = await publish_persistently(lambda: self._bus.publish(subject, data, headers, message_id))
+        crash_points.pass_point("after_publish")
         return ack
 
     def entry_id(self, key: str, text: str) -> str:
@@ -192,28 +196,35 @@ class Publisher:
             target=subjects.timer_fired(self.service, tenant, task),
             due_unix_ms=due_unix_ms,
             body=body.encode(),
-            headers=head.headers(),
+            headers=head.to_headers(),
         )
         message_id = envelope.message_id(self._key, schedule.subject, head.id)
-        crash_points.passes("before_publish")
-        ack = await persist(lambda: self._bus.schedule(schedule, message_id))
-        crash_points.passes("after_publish")
+        crash_points.pass_point("before_publish")
+        ack = await publish_persistently(lambda: self._bus.schedule(schedule, message_id))
+        crash_points.pass_point("after_publish")
         return ack
 
     async def request(
-        self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: Unpack[Attributes]
+        self,
+        to: str,
+        body: Body,
+        *,
+        tenant: str,
+        task: str,
+        timeout_s: float = 2.0,
+        **attributes: Unpack[EnvelopeAttributes],
     ) -> Body:
         """Ask another service and wait for its answer. Raises BusUnavailable, RpcRefused, DecodeError."""
-        head = self.envelope(body, **attributes)
-        subject = subjects.rpc(self.service, to, tenant, task)
-        answer = await self._bus.request(subject, body.encode(), head.headers(), timeout_s)
+        head = self.make_envelope(body, **attributes)
+        subject = subjects.rpc_subject(self.service, to, tenant, task)
+        answer = await self._bus.request(subject, body.encode(), head.to_headers(), timeout_s)
         headers = {key.lower(): value for key, value in answer.headers.items()}
         if "bulkhead-error" in headers:
             raise RpcRefused(json.loads(answer.body or b"{}").get("message", headers["bulkhead-error"]))
-        return catalog.decode(headers.get("ce-type", ""), answer.body)
+        return catalog.decode_body(headers.get("ce-type", ""), answer.body)
 
 
-async def persist(publish: Callable[[], Awaitable[PubAck]], *, patience_s: float = 0.0) -> PubAck:
+async def publish_persistently(publish: Callable[[], Awaitable[PubAck]], *, patience_s: float = 0.0) -> PubAck:
     """Call `publish` until the broker answers, a few times, and for as long as `patience_s`: the ids make a repeat
     harmless."""
     loop, attempt = asyncio.get_running_loop(), 0

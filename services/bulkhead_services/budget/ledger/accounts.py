@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from bulkhead_contracts.bounds import UNLIMITED
 from bulkhead_contracts.budget import Limit, ScopeLimit
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, Sum, scope_limits
+from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, UnitSums, scope_limits
 
 Limits = Mapping[str, Limit]
 """By target."""
@@ -40,40 +40,42 @@ def scopes_of(
     step_id: str = "",
     agent: str = "",
     limits: Limits | None = None,
-    mesh_day: Sum = NO_LIMIT,
+    mesh_day: UnitSums = NO_LIMIT,
 ) -> tuple[Scope, ...]:
     """The accounts that a call of this task is charged to."""
     day = datetime.fromtimestamp(now_unix_ms / 1000, UTC).date().isoformat()
     tenant, limits = grant.tenant, limits or {}
-    asked = NO_LIMIT._replace(tokens=grant.limits.tokens, cost_usd_micros=grant.limits.cost_usd_micros)
+    requested = NO_LIMIT._replace(tokens=grant.limits.tokens, cost_usd_micros=grant.limits.cost_usd_micros)
     granted = NO_LIMIT._replace(tokens=grant.day_tokens, cost_usd_micros=grant.day_cost_usd_micros)
-    task = replaced(narrowed(asked, limits.get("task")), limits.get(f"task/{grant.task}"))
-    task = raised(task, limits.get(f"{TOP_UP}/{grant.task}"))
-    found = [Scope(task_scope(tenant, grant.task), task, grant.expires_unix_ms)]
+    task = replace_ceiling(narrow_ceiling(requested, limits.get("task")), limits.get(f"task/{grant.task}"))
+    task = raise_ceiling(task, limits.get(f"{TOP_UP}/{grant.task}"))
+    scopes = [Scope(task_scope(tenant, grant.task), task, grant.expires_unix_ms)]
     if step_id:
-        found.append(
+        scopes.append(
             Scope(
-                f"step:{tenant}:{grant.task}/{step_id}", replaced(NO_LIMIT, limits.get("step")), grant.expires_unix_ms
+                f"step:{tenant}:{grant.task}/{step_id}",
+                replace_ceiling(NO_LIMIT, limits.get("step")),
+                grant.expires_unix_ms,
             )
         )
     named = (("agent", agent), ("workflow", grant.workflow), ("feature", grant.feature), ("user", grant.actor))
     for kind, name in named:
         if name:
-            limit = replaced(NO_LIMIT, limits.get(kind))
+            limit = replace_ceiling(NO_LIMIT, limits.get(kind))
             if kind == "agent" and "." in name:
-                limit = replaced(limit, limits.get(f"{kind}/{name.partition('.')[0]}"))
-            limit = replaced(limit, limits.get(f"{kind}/{name}"))
-            found.append(Scope(f"{kind}:{tenant}:{name}:{day}", limit))
-    found += [
-        Scope(f"day:{tenant}:{day}", narrowed(granted, limits.get("day"))),
-        Scope(f"month:{tenant}:{day[:7]}", replaced(NO_LIMIT, limits.get("month"))),
+                limit = replace_ceiling(limit, limits.get(f"{kind}/{name.partition('.')[0]}"))
+            limit = replace_ceiling(limit, limits.get(f"{kind}/{name}"))
+            scopes.append(Scope(f"{kind}:{tenant}:{name}:{day}", limit))
+    scopes += [
+        Scope(f"day:{tenant}:{day}", narrow_ceiling(granted, limits.get("day"))),
+        Scope(f"month:{tenant}:{day[:7]}", replace_ceiling(NO_LIMIT, limits.get("month"))),
         Scope(f"mesh:-:{day}", mesh_day),
     ]
-    return tuple(found)
+    return tuple(scopes)
 
 
 def targets_of(scope: str) -> tuple[str, ...]:
-    """Of which targets the limits make an account's ceiling, as far as operators change it."""
+    """Targets whose limits make an account's ceiling, as far as operators change it."""
     kind, _, name = scope.split(":", 2)
     match kind:
         case "task":
@@ -85,44 +87,44 @@ def targets_of(scope: str) -> tuple[str, ...]:
             return (kind,)
 
 
-def narrowed(ceiling: Sum, limit: Limit | None) -> Sum:
+def narrow_ceiling(ceiling: UnitSums, limit: Limit | None) -> UnitSums:
     """The lower of both, in every unit."""
     if limit is None:
         return ceiling
-    return Sum(
+    return UnitSums(
         *(
             most if (new := getattr(limit, unit)) is None else min(most, new)
-            for unit, most in zip(Sum._fields, ceiling, strict=True)
+            for unit, most in zip(UnitSums._fields, ceiling, strict=True)
         )
     )
 
 
-def replaced(ceiling: Sum, limit: Limit | None) -> Sum:
-    """What the limit says, where it says anything."""
+def replace_ceiling(ceiling: UnitSums, limit: Limit | None) -> UnitSums:
+    """The limit's own units, where it names any."""
     if limit is None:
         return ceiling
-    return Sum(
+    return UnitSums(
         *(
             most if (new := getattr(limit, unit)) is None else new
-            for unit, most in zip(Sum._fields, ceiling, strict=True)
+            for unit, most in zip(UnitSums._fields, ceiling, strict=True)
         )
     )
 
 
-def raised(ceiling: Sum, by: Limit | None) -> Sum:
-    """So much more, where there is a ceiling."""
+def raise_ceiling(ceiling: UnitSums, by: Limit | None) -> UnitSums:
+    """The ceiling plus so much, if any."""
     if by is None:
         return ceiling
-    return Sum(
+    return UnitSums(
         *(
             most if most >= UNLIMITED else min(most + (getattr(by, unit) or 0), UNLIMITED)
-            for unit, most in zip(Sum._fields, ceiling, strict=True)
+            for unit, most in zip(UnitSums._fields, ceiling, strict=True)
         )
     )
 
 
-def over(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
-    """Whether nothing can be admitted to an account any more, and nothing of it is still to be told."""
+def is_account_over(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
+    """True when nothing can be admitted to an account any more, and nothing of it is still to be told."""
     kind = name.partition(":")[0]
     if kind in ("task", "step"):
         return 0 < until_unix_ms < now_unix_ms
@@ -133,6 +135,6 @@ def over(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
 
 
 def fact_scopes(scopes: tuple[Scope, ...]) -> tuple[tuple[ScopeLimit, ...], tuple[ScopeLimit, ...]]:
-    """As a fact has them: its two fields."""
+    """Two fields, as a fact has them."""
     rows = scope_limits(scopes)
     return rows[:IN_FIRST], rows[IN_FIRST:]

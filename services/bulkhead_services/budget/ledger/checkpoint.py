@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import chain, islice
 
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
@@ -31,9 +31,9 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.accounts import over
-from bulkhead_services.budget.ledger.model import Balance, Entry, Ledger, Sum
-from bulkhead_services.budget.ledger.store import RedisFailure, Store
+from bulkhead_services.budget.ledger.accounts import is_account_over
+from bulkhead_services.budget.ledger.model import Balance, LedgerState, ReservationEntry, UnitSums
+from bulkhead_services.budget.ledger.store import LedgerStore, RedisFailure
 
 log = Log("budget.checkpoint")
 
@@ -43,7 +43,7 @@ TENANT, SEAL, PART = "checkpoint", "seal", "part"
 """Tenant of the subjects; no publisher may use its name."""
 MARKS = "ledger"
 """Tenant and task of the marks of rebuilds: they belong to none."""
-SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
+SEALS = subjects.mesh_subject("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
 FIRST_LOOK_S = 5.0
 """A replica looks so soon after its start: whether a checkpoint is due is told by the streams, not by its uptime."""
@@ -63,21 +63,21 @@ MOST_NAMED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class FoldedLedger:
     """A ledger and how far the two inboxes have been folded into it. own: a checkpoint's messages behind its mark."""
 
-    ledger: Ledger
+    ledger: LedgerState
     journal: int = 0
     budget: int = 0
     at_unix_ms: int = 0
     own: int = 0
 
 
-Fold = Callable[[Start, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
+Fold = Callable[[FoldedLedger, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
 """Folds both inboxes on, up to two sequences; what it calls after every page may stop it."""
 
 
-async def breathe() -> None:
+async def yield_to_admissions() -> None:
     """Admissions come first."""
     await asyncio.sleep(0)
 
@@ -85,30 +85,35 @@ async def breathe() -> None:
 # Pure
 
 
-def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
+def prune_ledger(ledger: LedgerState, now_unix_ms: int, keep_ms: int) -> None:
     """Forget what cannot matter any more. A reservation that nobody settled in `keep_ms` stays spent, for good."""
     ledger.done |= {key: entry.at_unix_ms for key, entry in ledger.entries.items() if entry.state == "settled"}
-    late = [(at, key) for key, at in ledger.done.items() if at + LATE_MS >= now_unix_ms]
-    ledger.done = {key: at for at, key in nlargest(MOST_DONE, late)}
-    if any(one.state == "open" and one.at_unix_ms + keep_ms < now_unix_ms for one in ledger.entries.values()):
-        model.sweep(ledger, now_unix_ms)
+    late = [
+        (reserved_unix_ms, key)
+        for key, reserved_unix_ms in ledger.done.items()
+        if reserved_unix_ms + LATE_MS >= now_unix_ms
+    ]
+    ledger.done = {key: reserved_unix_ms for reserved_unix_ms, key in nlargest(MOST_DONE, late)}
+    if any(entry.state == "open" and entry.at_unix_ms + keep_ms < now_unix_ms for entry in ledger.entries.values()):
+        model.lapse_overdue(ledger, now_unix_ms)
     for key, entry in list(ledger.entries.items()):
         if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:
             del ledger.entries[key]
     for scope in list(ledger.balances):
-        if over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
+        if is_account_over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
             del ledger.balances[scope]
             ledger.until.pop(scope, None)
 
 
-def name_settled(ledger: Ledger) -> None:
-    """Of what was settled before the checkpoint, the last names: an ask that comes late, under one of them, would hold
-    money that nobody will ever settle."""
-    for key, at in islice(ledger.done.items(), MOST_NAMED):
-        ledger.entries.setdefault(key, Entry("settled", at_unix_ms=at))
+def add_settled_names(ledger: LedgerState) -> None:
+    """Add the last names of what was settled before the checkpoint: an ask that comes late, under one of them,
+    would hold money that nobody will ever settle.
+    """
+    for key, reserved_unix_ms in islice(ledger.done.items(), MOST_NAMED):
+        ledger.entries.setdefault(key, ReservationEntry("settled", at_unix_ms=reserved_unix_ms))
 
 
-def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
+def parts_of(ledger: LedgerState, checkpoint: str) -> Iterator[LedgerPart]:
     """A ledger at a cut, pruned, in pieces that fit messages.
 
     Of what is settled, which is in the balances, only the names of late: two replicas that were asked for one
@@ -119,26 +124,31 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     balances = (
         LedgerBalance(
             scope=scope,
-            reserved=_units(one.reserved),
-            spent=_units(one.spent),
-            settled=one.settled,
-            stopped=one.stopped,
+            reserved=_units_in_order(balance.reserved),
+            spent=_units_in_order(balance.spent),
+            settled=balance.settled,
+            stopped=balance.stopped,
             until_unix_ms=ledger.until.get(scope, 0),
         )
-        for scope, one in ledger.balances.items()
+        for scope, balance in ledger.balances.items()
     )
     entries = (
         LedgerEntry(
-            key=key, ask=_units(entry.ask), scopes=model.scope_limits(entry.scopes), reserved_unix_ms=entry.at_unix_ms
+            key=key,
+            ask=_units_in_order(entry.ask),
+            scopes=model.scope_limits(entry.scopes),
+            reserved_unix_ms=entry.at_unix_ms,
         )
         for key, entry in ledger.entries.items()
         if entry.state in ("open", "lapsed")
     )
-    while some := tuple(islice(balances, MAX_CHECKPOINT_ROWS)):
-        yield LedgerPart(checkpoint=checkpoint, balances=some)
-    while more := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
-        yield LedgerPart(checkpoint=checkpoint, entries=more)
-    settled = (LedgerSettled(key=key, reserved_unix_ms=at) for key, at in ledger.done.items())
+    while balance_rows := tuple(islice(balances, MAX_CHECKPOINT_ROWS)):
+        yield LedgerPart(checkpoint=checkpoint, balances=balance_rows)
+    while entry_rows := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
+        yield LedgerPart(checkpoint=checkpoint, entries=entry_rows)
+    settled = (
+        LedgerSettled(key=key, reserved_unix_ms=reserved_unix_ms) for key, reserved_unix_ms in ledger.done.items()
+    )
     given_up = (
         LedgerSettled(key=f"{GIVEN_UP}{key}", reserved_unix_ms=entry.at_unix_ms)
         for key, entry in ledger.entries.items()
@@ -152,30 +162,34 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
         yield LedgerPart(checkpoint=checkpoint, settled=names)
 
 
-def _units(amount: Sum) -> Units:
+def _units_in_order(amount: UnitSums) -> Units:
     """The units in order, as a row has them."""
     return amount.tokens, amount.cost_usd_micros, amount.model_calls, amount.tool_calls, amount.wall_ms
 
 
-def take_part(ledger: Ledger, part: LedgerPart) -> None:
+def fold_part(ledger: LedgerState, part: LedgerPart) -> None:
     """A part back into a ledger. What had lapsed is open again: the next admission sees that its lease is over."""
     for account in part.balances:
         ledger.balances[account.scope] = Balance(
-            Sum(*account.reserved), Sum(*account.spent), account.settled, account.stopped
+            UnitSums(*account.reserved), UnitSums(*account.spent), account.settled, account.stopped
         )
         if account.until_unix_ms:
             ledger.until[account.scope] = account.until_unix_ms
     for row in part.entries:
-        ledger.entries[row.key] = Entry("open", Sum(*row.ask), model.scopes_from(row.scopes), row.reserved_unix_ms, 1)
-    for one in part.settled:
-        if one.key.startswith(GIVEN_UP):
-            ledger.entries[one.key.removeprefix(GIVEN_UP)] = Entry("early", at_unix_ms=one.reserved_unix_ms)
+        ledger.entries[row.key] = ReservationEntry(
+            "open", UnitSums(*row.ask), model.scopes_from(row.scopes), row.reserved_unix_ms, 1
+        )
+    for settled in part.settled:
+        if settled.key.startswith(GIVEN_UP):
+            ledger.entries[settled.key.removeprefix(GIVEN_UP)] = ReservationEntry(
+                "early", at_unix_ms=settled.reserved_unix_ms
+            )
         else:
-            ledger.done[one.key] = one.reserved_unix_ms
+            ledger.done[settled.key] = settled.reserved_unix_ms
 
 
-def reopen(ledger: Ledger) -> None:
-    """What has lapsed counts as held again, as a fold has it: whether a lease is over is judged by who admits."""
+def reopen_lapsed(ledger: LedgerState) -> None:
+    """Count what has lapsed as held again, as a fold has it: whether a lease is over is judged by who admits."""
     for key, entry in ledger.entries.items():
         if entry.state == "lapsed":
             for scope in entry.scopes:
@@ -190,64 +204,68 @@ def reopen(ledger: Ledger) -> None:
 # The streams
 
 
-async def newest(bus: Bus, lease_ms: int, journal: int, budget: int) -> Start:
+async def newest_checkpoint(bus: Bus, lease_ms: int, journal: int, budget: int) -> FoldedLedger:
     """The newest whole checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises
     BusError."""
     last = await bus.last(JOURNAL_INBOX, SEALS)
     if last is None:
-        return Start(Ledger(lease_ms))
-    if (found := await _opened(bus, last, lease_ms, journal, budget)) is not None:
-        return found
+        return FoldedLedger(LedgerState(lease_ms))
+    if (checkpoint := await _open_checkpoint(bus, last, lease_ms, journal, budget)) is not None:
+        return checkpoint
     # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
     for stored in reversed(await _all_seals(bus)):
-        if stored.sequence < last.sequence and (found := await _opened(bus, stored, lease_ms, journal, budget)):
-            return found
-    return Start(Ledger(lease_ms))
+        if stored.sequence < last.sequence and (
+            checkpoint := await _open_checkpoint(bus, stored, lease_ms, journal, budget)
+        ):
+            return checkpoint
+    return FoldedLedger(LedgerState(lease_ms))
 
 
-async def _opened(bus: Bus, stored: Stored, lease_ms: int, journal: int, budget: int) -> Start | None:
+async def _open_checkpoint(
+    bus: Bus, stored: StoredMessage, lease_ms: int, journal: int, budget: int
+) -> FoldedLedger | None:
     """The checkpoint under a seal; None when it is not whole, or of other streams. Raises BusError."""
-    ledger = Ledger(lease_ms)
+    ledger = LedgerState(lease_ms)
     try:
-        seal = inbound.read(stored, JOURNAL).body
+        seal = inbound.read_message(stored, JOURNAL).body
         assert isinstance(seal, LedgerCheckpointed), "nobody says anything else there"
         if seal.journal_sequence > journal or seal.budget_sequence > budget:
             # One of the streams was made anew: what the seal counts is not what lies there now.
             log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
             return None
         for sequence in seal.parts:
-            take_part(ledger, await _part(bus, seal.checkpoint, sequence))
+            fold_part(ledger, await _read_part(bus, seal.checkpoint, sequence))
     except Unreadable as error:
         log.warning("checkpoint_unreadable", reason=error.reason)
         return None
-    await _begin(bus, ledger, seal.journal_sequence)
-    return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
+    await _begin_earlier_rebuilds(bus, ledger, seal.journal_sequence)
+    return FoldedLedger(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
 
 
-async def _begin(bus: Bus, ledger: Ledger, until: int) -> None:
+async def _begin_earlier_rebuilds(bus: Bus, ledger: LedgerState, until: int) -> None:
     """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
-    after, subject = 0, subjects.mesh("budget", JOURNAL, MARKS, MARKS)
+    after, subject = 0, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)
     while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
         for stored in page:
             with suppress(Unreadable):
-                body = inbound.read(stored, JOURNAL).body
+                body = inbound.read_message(stored, JOURNAL).body
                 if isinstance(body, LedgerMarked) and stored.sequence <= until:
-                    model.begin(ledger, body.epoch)
+                    model.begin_rebuild(ledger, body.epoch)
         after = page[-1].sequence
 
 
-async def _all_seals(bus: Bus) -> list[Stored]:
+async def _all_seals(bus: Bus) -> list[StoredMessage]:
     """In their order. Old ones are purged, so that there are few."""
-    found: list[Stored] = []
-    while page := await bus.read(JOURNAL_INBOX, SEALS, after=found[-1].sequence if found else 0):
-        found += page
-    return found
+    seals: list[StoredMessage] = []
+    while page := await bus.read(JOURNAL_INBOX, SEALS, after=seals[-1].sequence if seals else 0):
+        seals += page
+    return seals
 
 
-async def _part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:
-    subject = subjects.mesh("budget", JOURNAL, TENANT, PART)
-    found = await bus.read(JOURNAL_INBOX, subject, after=sequence - 1, limit=1)
-    body = inbound.read(found[0], JOURNAL).body if found and found[0].sequence == sequence else None
+async def _read_part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:
+    subject = subjects.mesh_subject("budget", JOURNAL, TENANT, PART)
+    page = await bus.read(JOURNAL_INBOX, subject, after=sequence - 1, limit=1)
+    body = inbound.read_message(page[0], JOURNAL).body if page and page[0].sequence == sequence else None
     if not isinstance(body, LedgerPart) or body.checkpoint != checkpoint:
         raise Unreadable("missing_part", f"part {sequence} of checkpoint {checkpoint} is not there")
     return body
@@ -260,7 +278,7 @@ class Checkpointer:
         self,
         bus: Bus,
         publisher: Publisher,
-        store: Store,
+        store: LedgerStore,
         clock: Callable[[], int],
         fold: Fold,
         *,
@@ -282,55 +300,63 @@ class Checkpointer:
             await asyncio.sleep(pause_s)
             pause_s = self._every_s
             try:
-                if await self._store.lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
-                    await self.make()
+                if await self._store.take_lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
+                    await self.make_checkpoint()
             except (BusError, Unreadable, *RedisFailure) as error:
                 # The one before stands; a rebuild reads a longer tail.
                 log.warning("checkpoint_not_made", reason=str(error) or type(error).__name__)
 
-    async def resign(self) -> None:
+    async def resign_lead(self) -> None:
         """At the end: whoever takes this replica's place is not to wait for a lease of minutes."""
         with suppress(*RedisFailure):
-            await self._store.resign(ROLE, self._holder)
+            await self._store.resign_lead(ROLE, self._holder)
 
-    async def make(self, *, at_once: bool = False) -> bool:
+    async def make_checkpoint(self, *, at_once: bool = False) -> bool:
         """Make one if it is due. Raises BusError, Unreadable."""
         # The settlements first: each one's reservation was stored before it, and so lies before the journal's mark.
         settled = await self._bus.last(SETTLED_INBOX, "mesh.*.budget.>")
         facts = await self._bus.last(JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>")
-        budget, journal = (one.sequence if one is not None else 0 for one in (settled, facts))
-        start = await newest(self._bus, self._lease_ms, journal, budget)
-        now = self._clock()
+        budget, journal = (
+            last_message.sequence if last_message is not None else 0 for last_message in (settled, facts)
+        )
+        start = await newest_checkpoint(self._bus, self._lease_ms, journal, budget)
+        now_unix_ms = self._clock()
         # Without its own: a large one would call for the next, for ever.
-        new = (budget - start.budget) + (journal - start.journal) - start.own
-        if not at_once and new < self._messages and (now - start.at_unix_ms < HOUR_MS or budget == start.budget):
+        new_messages = (budget - start.budget) + (journal - start.journal) - start.own
+        if (
+            not at_once
+            and new_messages < self._messages
+            and (now_unix_ms - start.at_unix_ms < HOUR_MS or budget == start.budget)
+        ):
             return False
         checkpoint = uuid.uuid4().hex
-        journal = await self._say(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
-        await self._fold(start, journal, budget, breathe)
+        journal = await self._publish_to_journal(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
+        await self._fold(start, journal, budget, yield_to_admissions)
         ledger = start.ledger
-        prune(ledger, ledger.folded_unix_ms, self._keep_ms)
-        reopen(ledger)
-        made = enumerate(parts_of(ledger, checkpoint))
-        parts = [await self._say(part, PART, f"{checkpoint}/{at}") for at, part in made]
+        prune_ledger(ledger, ledger.folded_unix_ms, self._keep_ms)
+        reopen_lapsed(ledger)
+        numbered_parts = enumerate(parts_of(ledger, checkpoint))
+        parts = [
+            await self._publish_to_journal(part, PART, f"{checkpoint}/{number}") for number, part in numbered_parts
+        ]
         if len(parts) > MAX_CHECKPOINT_PARTS:
             log.error("checkpoint_too_large", parts=len(parts))
             return False
-        await self._say(
+        await self._publish_to_journal(
             LedgerCheckpointed(
                 checkpoint=checkpoint,
                 journal_sequence=journal,
                 budget_sequence=budget,
                 parts=tuple(parts),
-                at_unix_ms=now,
+                at_unix_ms=now_unix_ms,
             ),
             SEAL,
             f"{checkpoint}/seal",
         )
         self.made += 1
-        log.info("checkpoint_made", checkpoint=checkpoint, folded=new, parts=len(parts))
+        log.info("checkpoint_made", checkpoint=checkpoint, folded=new_messages, parts=len(parts))
         return True
 
-    async def _say(self, body: Body, task: str, index: str) -> int:
+    async def _publish_to_journal(self, body: Body, task: str, index: str) -> int:
         ack = await self._publisher.send(JOURNAL, body, tenant=TENANT, task=task, cause=index, index=task)
         return ack.sequence

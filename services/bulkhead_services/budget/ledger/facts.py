@@ -6,9 +6,9 @@ In: an ask with the terms that it is held on; a balance. Out: the bodies of `Res
 from bulkhead_contracts.budget import Charge, Reserved, ReserveRequested, TaskCharged
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.account_cache import Scopes
+from bulkhead_services.budget.ledger.account_cache import CachedScopes
 from bulkhead_services.budget.ledger.accounts import fact_scopes
-from bulkhead_services.budget.ledger.model import Balance, Held
+from bulkhead_services.budget.ledger.model import Balance, ReservationHeld
 
 
 def cause_of(reservation_id: str, epoch: str) -> str:
@@ -21,10 +21,10 @@ def written_under(cause: str) -> str:
     return cause.partition("@")[2]
 
 
-def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
+def reserved_fact(service: str, body: ReserveRequested, held: ReservationHeld) -> Reserved:
     """The fact that stands in the journal before the answer."""
-    known = held.scopes
-    scopes, more_scopes = known.in_fact if isinstance(known, Scopes) else fact_scopes(known)
+    held_scopes = held.scopes
+    scopes, more_scopes = held_scopes.fact_fields if isinstance(held_scopes, CachedScopes) else fact_scopes(held_scopes)
     return Reserved(
         reservation_id=body.reservation_id,
         call_id=body.call_id,
@@ -39,15 +39,15 @@ def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
     )
 
 
-def charged(balance: Balance, measured: Usage) -> TaskCharged:
-    """What a task has cost by now. measured: what providers told of its calls; the rest of its charge is estimated."""
-    whole, tokens = model.amount_of(balance.spent), measured.input_tokens + measured.output_tokens
-    guessed = {
-        "estimated_tokens": max(0, whole.tokens - tokens),
-        "estimated_usd_micros": max(0, whole.cost_usd_micros - measured.cost_usd_micros),
+def charged_fact(balance: Balance, measured: Usage) -> TaskCharged:
+    """The cost of a task by now. measured: what providers told of its calls; the rest of its charge is estimated."""
+    spent, tokens = model.amount_of(balance.spent), measured.input_tokens + measured.output_tokens
+    estimated = {
+        "estimated_tokens": max(0, spent.tokens - tokens),
+        "estimated_usd_micros": max(0, spent.cost_usd_micros - measured.cost_usd_micros),
     }
     return TaskCharged(
-        charged=Charge(**whole.model_dump(), **guessed),
+        charged=Charge(**spent.model_dump(), **estimated),
         held=model.amount_of(balance.reserved),
         settled_calls=balance.settled,
     )

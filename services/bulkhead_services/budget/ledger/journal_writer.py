@@ -17,7 +17,7 @@ from bulkhead_contracts import envelope
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
 from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
 from bulkhead_services.budget.ledger import facts
-from bulkhead_services.budget.ledger.model import Held
+from bulkhead_services.budget.ledger.model import ReservationHeld
 from bulkhead_services.budget.ledger.rebuild import JOURNAL
 
 AT_ONCE = 4
@@ -26,7 +26,7 @@ stream is written by one hand."""
 
 
 @dataclass(slots=True)
-class Fact:
+class ReservationFact:
     """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id.
 
     traceparent: of the ask. ready: the message that it is when it is stored alone, once it was made.
@@ -36,7 +36,7 @@ class Fact:
     task: str
     service: str
     ask: ReserveRequested
-    held: Held
+    held: ReservationHeld
     cause: str
     index: str
     actor: str = ""
@@ -44,11 +44,11 @@ class Fact:
     traceparent: str = ""
     ready: OutgoingMessage | None = None
 
-    def message(self, publisher: Publisher) -> OutgoingMessage:
+    def build_message(self, publisher: Publisher) -> OutgoingMessage:
         """The message, made once."""
         if self.ready is None:
-            body = facts.reserved(self.service, self.ask, self.held)
-            head = publisher.envelope(
+            body = facts.reserved_fact(self.service, self.ask, self.held)
+            head = publisher.make_envelope(
                 body,
                 cause=self.cause,
                 index=self.index,
@@ -56,79 +56,79 @@ class Fact:
                 grant_digest=self.grant_digest,
                 traceparent=self.traceparent,
             )
-            self.ready = publisher.ready(JOURNAL, body, head, tenant=self.tenant, task=self.task)
+            self.ready = publisher.make_message(JOURNAL, body, head, tenant=self.tenant, task=self.task)
         return self.ready
 
 
 @dataclass(slots=True)
-class _Wanted:
+class _PendingFact:
     """done: of every attempt that waits for this fact, which is that of the first."""
 
     id: str
-    fact: Fact
+    fact: ReservationFact
     done: list["asyncio.Future[None]"] = field(default_factory=list)
 
 
-class Appender:
+class FactAppender:
     """One replica's writer."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-        self._wanted: dict[str, _Wanted] = {}
-        self._waiting: dict[str, list[_Wanted]] = {}
+        self._wanted: dict[str, _PendingFact] = {}
+        self._waiting: dict[str, list[_PendingFact]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
-        self._ahead: Fact | None = None
+        self._ahead: ReservationFact | None = None
 
-    def prepare(self, fact: Fact) -> None:
+    def prepare_ahead(self, fact: ReservationFact) -> None:
         """Make a fact's message before it is known whether it is stored. Only the last one that was made so counts."""
         self._ahead = fact
-        fact.message(self._publisher)
+        fact.build_message(self._publisher)
 
-    def meanwhile(self, make: Callable[..., object], *args: object) -> None:
+    def run_meanwhile(self, make: Callable[..., object], *args: object) -> None:
         """Do this in the turn after the next one, when the request that the caller is about to send is on its way; not
         at all under load, when there is no pause to fill."""
         if not self._under_way:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, make, *args)
 
-    async def store(self, fact: Fact) -> None:
+    async def store_fact(self, fact: ReservationFact) -> None:
         """Return when it is stored. Raises BusError: whether it is stored is unknown."""
         ahead, self._ahead = self._ahead, None
         if ahead is not fact:
             fact.ready = None
-        name = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
-        wanted = self._wanted.get(name)
-        if wanted is None:
-            wanted = self._wanted[name] = _Wanted(name, fact)
-            self._waiting.setdefault(fact.tenant, []).append(wanted)
+        fact_id = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
+        pending = self._wanted.get(fact_id)
+        if pending is None:
+            pending = self._wanted[fact_id] = _PendingFact(fact_id, fact)
+            self._waiting.setdefault(fact.tenant, []).append(pending)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        wanted.done.append(done)
-        self._go_on()
+        pending.done.append(done)
+        self._start_writes()
         await done
 
-    def _go_on(self) -> None:
-        """As many messages as may be under way; tenants take turns."""
+    def _start_writes(self) -> None:
+        """Start as many messages as may be under way; tenants take turns."""
         while self._waiting and len(self._under_way) < AT_ONCE:
             tenant = next(iter(self._waiting))
             waiting = self._waiting.pop(tenant)
-            some = _first(waiting, MAX_RESERVED_TOGETHER) if len(waiting) > 1 else waiting
-            if rest := waiting[len(some) :]:
-                self._waiting[tenant] = rest
+            batch = _first_batch(waiting, MAX_RESERVED_TOGETHER) if len(waiting) > 1 else waiting
+            if remaining := waiting[len(batch) :]:
+                self._waiting[tenant] = remaining
             # In a context of its own: what is stored may be another tenant's than who comes by here.
-            task = asyncio.create_task(self._store(some), context=Context())
+            task = asyncio.create_task(self._store_batch(batch), context=Context())
             self._under_way.add(task)
-            task.add_done_callback(partial(self._ended, some))
+            task.add_done_callback(partial(self._on_write_done, batch))
 
-    async def _store(self, some: Sequence[_Wanted]) -> None:
+    async def _store_batch(self, some: Sequence[_PendingFact]) -> None:
         if len(some) == 1:
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
-            await self._publisher.put(some[0].fact.message(self._publisher))
+            await self._publisher.put_message(some[0].fact.build_message(self._publisher))
             return
-        body = ReservedTogether(rows=tuple(_row(one) for one in some))
+        body = ReservedTogether(rows=tuple(_reserved_row(pending) for pending in some))
         if len(body.encode()) > MAX_MESSAGE_BYTES:
             half = len(some) // 2
-            await self._store(some[:half])
-            await self._store(some[half:])
+            await self._store_batch(some[:half])
+            await self._store_batch(some[half:])
             return
         await self._publisher.send(
             JOURNAL,
@@ -136,16 +136,16 @@ class Appender:
             tenant=batched_reservations.BOOK,
             task=some[0].fact.tenant,
             cause=some[0].fact.cause,
-            index=f"together/{'/'.join(one.id for one in some)}",
+            index=f"together/{'/'.join(pending.id for pending in some)}",
             traceparent=some[0].fact.traceparent,
         )
 
-    def _ended(self, some: Sequence[_Wanted], task: "asyncio.Task[None]") -> None:
+    def _on_write_done(self, some: Sequence[_PendingFact], task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        for wanted in some:
-            del self._wanted[wanted.id]
-            for done in wanted.done:
+        for pending in some:
+            del self._wanted[pending.id]
+            for done in pending.done:
                 if done.done():
                     continue  # Who asked has gone.
                 if task.cancelled():
@@ -154,25 +154,27 @@ class Appender:
                     done.set_exception(error)
                 else:
                     done.set_result(None)
-        self._go_on()
+        self._start_writes()
 
 
-def _first(waiting: Sequence[_Wanted], most: int) -> Sequence[_Wanted]:
-    """What one message takes: as much as fits, or the first alone where it does not fit into a row."""
-    for count, one in enumerate(waiting[:most]):
-        if not _fits(one.fact):
+def _first_batch(waiting: Sequence[_PendingFact], most: int) -> Sequence[_PendingFact]:
+    """The facts that one message takes: as much as fits, or the first alone where it does not fit into a row."""
+    for count, pending in enumerate(waiting[:most]):
+        if not _fits_row(pending.fact):
             return waiting[: max(1, count)]
     return waiting[:most]
 
 
-def _fits(fact: Fact) -> bool:
-    """What a doer says in its headers has no bound of its own, and must not keep others' facts from being stored."""
+def _fits_row(fact: ReservationFact) -> bool:
+    """True unless headers are too long: a doer's have no bound of their own, and must not keep others' facts
+    from being stored.
+    """
     return max(map(len, (fact.cause, fact.actor, fact.grant_digest))) <= MAX_SUMMARY_CHARS
 
 
-def _row(wanted: _Wanted) -> ReservedRow:
+def _reserved_row(wanted: _PendingFact) -> ReservedRow:
     fact = wanted.fact
-    reserved = facts.reserved(fact.service, fact.ask, fact.held)
+    reserved = facts.reserved_fact(fact.service, fact.ask, fact.held)
     return ReservedRow(
         id=wanted.id,
         cause=fact.cause,

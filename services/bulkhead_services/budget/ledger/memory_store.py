@@ -1,28 +1,42 @@
-"""The ledger in this process's memory, for a mesh in one process (BULKHEAD_REDIS_URL=memory://) and for simulations.
+"""The ledger in this process's memory, for a mesh in one process (BULKHEAD_REDIS_URL=memory://) and for
+simulations.
 
-In and out: as port.Store. It is rebuilt from the journal at every start; one replica only.
+In and out: as LedgerStore. It is rebuilt from the journal at every start; one replica only.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Stale, Sum
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, Revision
+from bulkhead_services.budget.ledger.model import (
+    Answer,
+    Balance,
+    LedgerState,
+    ReservationEntry,
+    Scope,
+    SettlementResult,
+    StaleLimits,
+    UnitSums,
+)
+from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision
 
 SERVER = "memory"
 Looks = dict[str, tuple[int, int]]
 """By tenant: the revision of its limits, and when somebody last looked (unix ms)."""
 
 
-def stale(looks: Looks, revision: Revision | None, now_unix_ms: int) -> Stale | None:
+def stale_limits(looks: Looks, revision: LimitsRevision | None, now_unix_ms: int) -> StaleLimits | None:
     """Why scopes that were made of this revision may not be used now."""
     if revision is None:
         return None
-    known, looked = looks.get(revision.tenant, (0, -LOOK_MS))
-    return Stale(known) if known != revision.number or abs(now_unix_ms - looked) > LOOK_MS else None
+    known_revision, looked_unix_ms = looks.get(revision.tenant, (0, -LOOK_MS))
+    return (
+        StaleLimits(known_revision)
+        if known_revision != revision.number or abs(now_unix_ms - looked_unix_ms) > LOOK_MS
+        else None
+    )
 
 
-def look(looks: Looks, revision: Revision, now_unix_ms: int) -> bool:
+def record_read(looks: Looks, revision: LimitsRevision, now_unix_ms: int) -> bool:
     """Take down that these limits were read; False when later ones are known."""
     if looks.get(revision.tenant, (-1, 0))[0] > revision.number:
         return False
@@ -31,125 +45,125 @@ def look(looks: Looks, revision: Revision, now_unix_ms: int) -> bool:
 
 
 class MemoryStore:
-    """See port.Store."""
+    """See LedgerStore."""
 
     def __init__(self, *, lease_ms: int) -> None:
-        self._ledger = Ledger(lease_ms)
-        self._written: dict[str, Ledger] = {}
+        self._ledger = LedgerState(lease_ms)
+        self._written: dict[str, LedgerState] = {}
         self._stands = ""
         self._kept: dict[str, bytes] = {}
         self._looks: Looks = {}
         self._lock = ""
         self.epoch = ""
 
-    def adopt(self, epoch: str) -> None:
-        """See port.Store."""
+    def adopt_epoch(self, epoch: str) -> None:
+        """See LedgerStore."""
         self.epoch = epoch
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """See port.Store. There is no other server."""
+        """See LedgerStore. There is no other server."""
 
     async def reserve(
-        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
     ) -> Answer:
-        """See core.reserve, port.Store.reserve."""
-        ledger = self._standing()
-        old = stale(self._looks, revision, now_unix_ms)
+        """See model.reserve, LedgerStore.reserve."""
+        ledger = self._standing_ledger()
+        old = stale_limits(self._looks, revision, now_unix_ms)
         return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
-    async def holds(self, key: str) -> bool:
-        """See port.Store."""
-        return model.holds(self._standing(), key)
+    async def is_held(self, key: str) -> bool:
+        """See LedgerStore."""
+        return model.is_held(self._standing_ledger(), key)
 
-    async def stop(self, scope: str) -> Balance:
-        """See core.stop."""
-        return model.stop(self._standing(), scope)
+    async def stop_scope(self, scope: str) -> Balance:
+        """See model.stop_scope."""
+        return model.stop_scope(self._standing_ledger(), scope)
 
-    async def balance(self, scope: str) -> Balance:
-        """See port.Store."""
-        return self._standing().balances.get(scope, Balance())
+    async def read_balance(self, scope: str) -> Balance:
+        """See LedgerStore."""
+        return self._standing_ledger().balances.get(scope, Balance())
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
-        """See port.Store."""
-        self._standing()
-        return look(self._looks, revision, now_unix_ms)
+    async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
+        """See LedgerStore."""
+        self._standing_ledger()
+        return record_read(self._looks, revision, now_unix_ms)
 
     async def release(self, key: str) -> None:
-        """See core.release."""
-        model.release(self._standing(), key)
+        """See model.release."""
+        model.release(self._standing_ledger(), key)
 
-    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
-        """See core.settle."""
-        return model.settle(self._standing(), key, usage, estimated)
+    async def settle(self, key: str, usage: UnitSums, estimated: bool) -> SettlementResult:
+        """See model.settle."""
+        return model.settle(self._standing_ledger(), key, usage, estimated)
 
-    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
-        """See core.restore."""
-        return model.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms)
+    async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult:
+        """See model.restore."""
+        return model.restore(self._standing_ledger(), key, ask, tuple(scopes), at_unix_ms)
 
-    def _standing(self) -> Ledger:
+    def _standing_ledger(self) -> LedgerState:
         if not self.epoch or self.epoch != self._stands:
             raise Fenced("no ledger has been built, or it was built anew")
         return self._ledger
 
     async def connect(self) -> str:
-        """See port.Store."""
+        """See LedgerStore."""
         self.epoch = ""
         return SERVER
 
-    async def current(self, server: str) -> str:
-        """See port.Store."""
+    async def current_epoch(self, server: str) -> str:
+        """See LedgerStore."""
         return self._stands
 
-    async def lock(self, token: str, lock_ms: int) -> bool:
-        """See port.Store."""
+    async def lock_rebuild(self, token: str, lock_ms: int) -> bool:
+        """See LedgerStore."""
         self._lock, self._stands = token, ""
         return True
 
-    async def keep_lock(self, token: str, lock_ms: int) -> bool:
-        """See port.Store."""
+    async def keep_rebuild_lock(self, token: str, lock_ms: int) -> bool:
+        """See LedgerStore."""
         return self._lock == token
 
-    async def unlock(self, token: str) -> None:
-        """See port.Store."""
+    async def unlock_rebuild(self, token: str) -> None:
+        """See LedgerStore."""
         if self._lock == token:
             self._lock = ""
 
-    async def write(
-        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    async def write_ledger(
+        self, token: str, ledger: LedgerState, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
     ) -> None:
-        """See port.Store."""
+        """See LedgerStore."""
         self._written = {token: ledger}
         await on_batch()
 
-    async def switch(self, token: str, server: str) -> bool:
-        """See port.Store."""
+    async def activate_ledger(self, token: str, server: str) -> bool:
+        """See LedgerStore."""
         if self._lock != token:
             return False
         self._ledger, self._lock = self._written.pop(token), ""
         self._stands = self.epoch = f"{token} {server}"
         return True
 
-    async def bury(self) -> None:
-        """Nothing is left over."""
+    async def delete_dead_ledgers(self) -> None:
+        """Delete none: none is left."""
 
-    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
-        """See port.Store. One replica only: it leads."""
+    async def take_lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """See LedgerStore. One replica only: it leads."""
         return True
 
-    async def resign(self, role: str, holder: str) -> None:
-        """See port.Store. There is no other."""
+    async def resign_lead(self, role: str, holder: str) -> None:
+        """See LedgerStore. There is no other."""
 
-    async def keep(self, name: str, value: bytes) -> None:
-        """See port.Store."""
+    async def put_value(self, name: str, value: bytes) -> None:
+        """See LedgerStore."""
         self._kept[name] = value
 
-    async def kept(self, name: str) -> bytes:
-        """See port.Store."""
+    async def get_value(self, name: str) -> bytes:
+        """See LedgerStore."""
         return self._kept.get(name, b"")
 
-    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
-        """See port.Store."""
-        return dict(self._standing().entries), dict(self._standing().balances)
+    async def dump_ledger(self) -> tuple[dict[str, ReservationEntry], dict[str, Balance]]:
+        """See LedgerStore."""
+        return dict(self._standing_ledger().entries), dict(self._standing_ledger().balances)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Close none."""

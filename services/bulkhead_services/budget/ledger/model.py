@@ -26,21 +26,21 @@ from bulkhead_services.budget.ledger.types import (
     NOTHING,
     Answer,
     Balance,
-    Ceiling,
-    Conflict,
-    Denied,
-    Entry,
-    Held,
+    CeilingLevel,
     Kind,
-    Level,
+    MetCeiling,
+    ReservationConflict,
+    ReservationDenied,
+    ReservationEntry,
+    ReservationHeld,
+    ReservationStopped,
+    ReservationWaiting,
     Scope,
-    Settlement,
-    Stale,
+    SettlementResult,
+    StaleLimits,
     State,
-    Stopped,
-    Sum,
     Unit,
-    Waiting,
+    UnitSums,
 )
 
 __all__ = [
@@ -50,27 +50,27 @@ __all__ = [
     "NO_LIMIT",
     "Answer",
     "Balance",
-    "Ceiling",
-    "Conflict",
-    "Denied",
-    "Entry",
-    "Held",
+    "CeilingLevel",
     "Kind",
-    "Level",
+    "MetCeiling",
+    "ReservationConflict",
+    "ReservationDenied",
+    "ReservationEntry",
+    "ReservationHeld",
+    "ReservationStopped",
+    "ReservationWaiting",
     "Scope",
-    "Settlement",
-    "Stale",
+    "SettlementResult",
+    "StaleLimits",
     "State",
-    "Stopped",
-    "Sum",
     "Unit",
-    "Waiting",
+    "UnitSums",
 ]
 """Values that are used together with the functions here."""
 
 
 @dataclass(slots=True)
-class Ledger:
+class LedgerState:
     """All entries and balances. The functions below change it in place and touch nothing else.
 
     until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
@@ -80,7 +80,7 @@ class Ledger:
     """
 
     lease_ms: int
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, ReservationEntry] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
@@ -97,14 +97,14 @@ def entry_key(service: str, tenant: str, task: str, reservation_id: str) -> str:
     return f"{service}/{tenant}/{task}/{reservation_id}"
 
 
-def sum_of(amount: Amount) -> Sum:
+def sum_of(amount: Amount) -> UnitSums:
     """The limited units of an amount."""
-    return Sum(amount.tokens, amount.cost_usd_micros, amount.model_calls, amount.tool_calls)
+    return UnitSums(amount.tokens, amount.cost_usd_micros, amount.model_calls, amount.tool_calls)
 
 
-def amount_of(total: Sum) -> Amount:
+def amount_of(total: UnitSums) -> Amount:
     """Back; time is no part of an amount. Never below nothing: a lapsed call that settles late is taken back."""
-    tokens, cost, model_calls, tool_calls, _ = (max(0, one) for one in total)
+    tokens, cost, model_calls, tool_calls, _ = (max(0, value) for value in total)
     return Amount(
         tokens=min(tokens, MAX_TOKENS),
         cost_usd_micros=min(cost, MAX_COST_USD_MICROS),
@@ -113,14 +113,14 @@ def amount_of(total: Sum) -> Amount:
     )
 
 
-def used(usage: Usage, wall_ms: int = 0) -> Sum:
+def sum_of_usage(usage: Usage, wall_ms: int = 0) -> UnitSums:
     """The limited units of a usage report."""
     tokens = usage.input_tokens + usage.output_tokens
-    return Sum(tokens, usage.cost_usd_micros, usage.model_calls, usage.tool_calls, wall_ms)
+    return UnitSums(tokens, usage.cost_usd_micros, usage.model_calls, usage.tool_calls, wall_ms)
 
 
 def scope_limits(scopes: Sequence[Scope]) -> tuple[ScopeLimit, ...]:
-    """As the journal has them."""
+    """Rows as the journal has them."""
     return tuple(
         ScopeLimit(
             scope=name,
@@ -140,7 +140,7 @@ def scopes_from(limits: Sequence[ScopeLimit]) -> tuple[Scope, ...]:
     return tuple(
         Scope(
             row.scope,
-            Sum(
+            UnitSums(
                 row.tokens if row.tokens < MAX_TOKENS else UNLIMITED,
                 row.cost_usd_micros if row.cost_usd_micros < MAX_COST_USD_MICROS else UNLIMITED,
                 row.model_calls,
@@ -154,48 +154,48 @@ def scopes_from(limits: Sequence[ScopeLimit]) -> tuple[Scope, ...]:
 
 
 def scopes_json(scopes: Sequence[Scope]) -> str:
-    """As the Redis ledger has them."""
+    """Text as the Redis ledger has it."""
     return json.dumps([[name, *limit, until] for name, limit, until in scopes], separators=(",", ":"))
 
 
 def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
     """Back from the Redis ledger."""
-    return tuple(Scope(name, Sum(*limit), until) for name, *limit, until in json.loads(text))
+    return tuple(Scope(name, UnitSums(*limit), until) for name, *limit, until in json.loads(text))
 
 
 # Admission
 
 
-def reserve(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], now_unix_ms: int) -> Answer:
+def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> Answer:
     """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled."""
-    known = ledger.entries.get(key)
-    if known is not None and known.state in ("settled", "early"):
-        return Conflict(known.ask, settled=True)
-    if known is not None and known.state in ("open", "lapsed", "released") and ask.beyond(known.ask):
-        return Conflict(known.ask)
-    if known is not None and known.state in ("open", "lapsed"):
-        ledger.entries[key] = replace(known, holders=known.holders + 1)
-        return Held(known.scopes, known.at_unix_ms)
-    if known is not None and known.state == "refused":
-        assert known.ceiling is not None
-        return Denied(known.ceiling)
-    sweep(ledger, now_unix_ms)
-    fresh = Entry("open", ask, scopes, now_unix_ms)
-    if known is not None and known.state == "released":
+    stored = ledger.entries.get(key)
+    if stored is not None and stored.state in ("settled", "early"):
+        return ReservationConflict(stored.ask, settled=True)
+    if stored is not None and stored.state in ("open", "lapsed", "released") and ask.exceeds(stored.ask):
+        return ReservationConflict(stored.ask)
+    if stored is not None and stored.state in ("open", "lapsed"):
+        ledger.entries[key] = replace(stored, holders=stored.holders + 1)
+        return ReservationHeld(stored.scopes, stored.at_unix_ms)
+    if stored is not None and stored.state == "refused":
+        assert stored.ceiling is not None
+        return ReservationDenied(stored.ceiling)
+    lapse_overdue(ledger, now_unix_ms)
+    fresh = ReservationEntry("open", ask, scopes, now_unix_ms)
+    if stored is not None and stored.state == "released":
         # The first attempt may have left its fact in the journal: the terms must stay the ones it names.
-        fresh = replace(known, state="open")
-    if (ceiling := _first(ledger, fresh, with_reserved=False)) is not None:
+        fresh = replace(stored, state="open")
+    if (ceiling := _find_blocking_ceiling(ledger, fresh, with_reserved=False)) is not None:
         ledger.entries[key] = replace(fresh, state="refused", ceiling=ceiling)
-        return Denied(ceiling)
-    if _stopped(ledger, fresh) is not None:
-        return Stopped(fresh.scopes[0].name)
-    if (ceiling := _first(ledger, fresh, with_reserved=True)) is not None:
-        return Waiting(ceiling)
-    _open(ledger, key, replace(fresh, holders=1), known)
-    return Held(fresh.scopes, fresh.at_unix_ms)
+        return ReservationDenied(ceiling)
+    if _stopped_balance(ledger, fresh) is not None:
+        return ReservationStopped(fresh.scopes[0].name)
+    if (ceiling := _find_blocking_ceiling(ledger, fresh, with_reserved=True)) is not None:
+        return ReservationWaiting(ceiling)
+    _open_entry(ledger, key, replace(fresh, holders=1), stored)
+    return ReservationHeld(fresh.scopes, fresh.at_unix_ms)
 
 
-def release(ledger: Ledger, key: str) -> None:
+def release(ledger: LedgerState, key: str) -> None:
     """One attempt lets go: its fact did not reach the journal, so nobody was told that it holds."""
     entry = ledger.entries.get(key)
     if entry is None or entry.state not in ("open", "lapsed"):
@@ -205,55 +205,57 @@ def release(ledger: Ledger, key: str) -> None:
         ledger.entries[key] = replace(entry, holders=holders)
         return
     if entry.state == "open":
-        _move(ledger, entry, reserved=Sum().minus(entry.ask))
+        _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask))
     else:
-        _move(ledger, entry, spent=Sum().minus(entry.ask))
+        _move_balances(ledger, entry, spent=UnitSums().minus(entry.ask))
     ledger.entries[key] = replace(entry, state="released", holders=0)
 
 
-def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_unix_ms: int) -> Settlement:
+def restore(
+    ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], at_unix_ms: int
+) -> SettlementResult:
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
     if ledger.done.get(key) == at_unix_ms:
-        return Settlement("repeated")
+        return SettlementResult("repeated")
     # Admitted anew by a ledger that had forgotten it: no copy, for copies have the terms of the first.
     ledger.done.pop(key, None)
-    known = ledger.entries.get(key)
-    if known is not None and known.state in ("open", "lapsed", "settled"):
-        return Settlement(
+    stored = ledger.entries.get(key)
+    if stored is not None and stored.state in ("open", "lapsed", "settled"):
+        return SettlementResult(
             "repeated",
-            known.charged,
-            known.ask,
-            ceiling=_exceeded(ledger, known),
-            stopped=_stopped(ledger, known),
-            levels=_levels(ledger, known),
+            stored.charged,
+            stored.ask,
+            ceiling=_find_exceeded_ceiling(ledger, stored),
+            stopped=_stopped_balance(ledger, stored),
+            levels=_ceiling_levels(ledger, stored),
         )
-    _open(ledger, key, Entry("open", ask, scopes, at_unix_ms, holders=1), known)
-    if known is not None and known.state == "early":
-        return _settlement(ledger, ledger.entries[key], known.usage, known.estimated)
-    return Settlement("ignored", held=ask)
+    _open_entry(ledger, key, ReservationEntry("open", ask, scopes, at_unix_ms, holders=1), stored)
+    if stored is not None and stored.state == "early":
+        return _settled_result(ledger, ledger.entries[key], stored.usage, stored.estimated)
+    return SettlementResult("ignored", held=ask)
 
 
-def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: int = 0) -> Settlement:
-    """Charge a call, and tell how its accounts stand then. See charge."""
+def settle(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, said_unix_ms: int = 0) -> SettlementResult:
+    """Charge a call, and tell how its accounts stand then. See charge_call."""
     if key in ledger.done:
-        return Settlement("repeated")
-    kind = charge(ledger, key, usage, estimated, said_unix_ms)
+        return SettlementResult("repeated")
+    kind = charge_call(ledger, key, usage, estimated, said_unix_ms)
     if kind in ("unknown", "ignored"):
-        return Settlement(kind)
+        return SettlementResult(kind)
     entry = ledger.entries[key]
     if kind == "repeated":
-        return Settlement(
+        return SettlementResult(
             "repeated",
             entry.charged,
             entry.ask,
-            ceiling=_exceeded(ledger, entry),
-            stopped=_stopped(ledger, entry),
-            levels=_levels(ledger, entry),
+            ceiling=_find_exceeded_ceiling(ledger, entry),
+            stopped=_stopped_balance(ledger, entry),
+            levels=_ceiling_levels(ledger, entry),
         )
-    return _settlement(ledger, entry, usage, estimated)
+    return _settled_result(ledger, entry, usage, estimated)
 
 
-def charge(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: int = 0) -> Kind:
+def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, said_unix_ms: int = 0) -> Kind:
     """Charge what was really used (the reservation itself when estimated), once per reservation. said_unix_ms: kept of
     what is settled before its reservation is seen."""
     if key in ledger.done:
@@ -261,7 +263,7 @@ def charge(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: 
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
         # Not charged: either its Reserved is still to be seen, or it never reserved at all.
-        ledger.entries[key] = Entry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
+        ledger.entries[key] = ReservationEntry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
         return "unknown"
     if entry.state == "early":
         return "unknown"
@@ -269,53 +271,54 @@ def charge(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: 
         return "ignored"
     if entry.state == "settled":
         return "repeated"
-    _charge(ledger, key, entry, usage, estimated)
+    _charge_entry(ledger, key, entry, usage, estimated)
     return "settled"
 
 
-def begin(ledger: Ledger, epoch: str) -> None:
+def begin_rebuild(ledger: LedgerState, epoch: str) -> None:
     """A rebuild has begun: all that is written under the ledger before it comes too late."""
     if ledger.mark:
         ledger.over.add(ledger.mark)
     ledger.mark = epoch
 
 
-def holds(ledger: Ledger, key: str) -> bool:
-    """Whether a reservation is held, or was and is settled."""
-    known = ledger.entries.get(key)
-    return known is not None and known.state in ("open", "lapsed", "settled")
+def is_held(ledger: LedgerState, key: str) -> bool:
+    """True when a reservation is held, or was and is settled."""
+    stored = ledger.entries.get(key)
+    return stored is not None and stored.state in ("open", "lapsed", "settled")
 
 
-def stop(ledger: Ledger, scope: str) -> Balance:
+def stop_scope(ledger: LedgerState, scope: str) -> Balance:
     """The task of this scope was ended early. What it has cost by now."""
     ledger.balances[scope] = ledger.balances.get(scope, Balance())._replace(stopped=True)
     return ledger.balances[scope]
 
 
-def sweep(ledger: Ledger, now_unix_ms: int) -> None:
-    """What nobody settled within its lease counts as spent in full: a crash must not hold others up for ever,
-    nor be free."""
+def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
+    """Lapse what nobody settled within its lease, so that it counts as spent in full: a crash must not hold others
+    up for ever, nor be free.
+    """
     for key, entry in ledger.entries.items():
         if entry.state == "open" and entry.at_unix_ms + ledger.lease_ms <= now_unix_ms:
-            _move(ledger, entry, reserved=Sum().minus(entry.ask), spent=entry.ask)
+            _move_balances(ledger, entry, reserved=UnitSums().minus(entry.ask), spent=entry.ask)
             ledger.entries[key] = replace(entry, state="lapsed")
 
 
-def _open(ledger: Ledger, key: str, entry: Entry, known: Entry | None) -> None:
+def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, known: ReservationEntry | None) -> None:
     ledger.entries[key] = entry
     ledger.until.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
-    _move(ledger, entry, reserved=entry.ask)
+    _move_balances(ledger, entry, reserved=entry.ask)
     if known is not None and known.state == "early":
-        _charge(ledger, key, entry, known.usage, known.estimated)
+        _charge_entry(ledger, key, entry, known.usage, known.estimated)
 
 
-def _charge(ledger: Ledger, key: str, entry: Entry, usage: Sum, estimated: bool) -> None:
+def _charge_entry(ledger: LedgerState, key: str, entry: ReservationEntry, usage: UnitSums, estimated: bool) -> None:
     charged = entry.ask._replace(wall_ms=usage.wall_ms) if estimated else usage
     if entry.state == "open":
-        _move(ledger, entry, reserved=NOTHING.minus(entry.ask), spent=charged, settled=1)
+        _move_balances(ledger, entry, reserved=NOTHING.minus(entry.ask), spent=charged, settled=1)
     else:
-        _move(ledger, entry, spent=charged.minus(entry.ask), settled=1)
-    ledger.entries[key] = Entry(
+        _move_balances(ledger, entry, spent=charged.minus(entry.ask), settled=1)
+    ledger.entries[key] = ReservationEntry(
         "settled",
         entry.ask,
         entry.scopes,
@@ -328,20 +331,26 @@ def _charge(ledger: Ledger, key: str, entry: Entry, usage: Sum, estimated: bool)
     )
 
 
-def _settlement(ledger: Ledger, entry: Entry, usage: Sum, estimated: bool) -> Settlement:
-    over = not estimated and usage.beyond(entry.ask)
-    return Settlement(
+def _settled_result(ledger: LedgerState, entry: ReservationEntry, usage: UnitSums, estimated: bool) -> SettlementResult:
+    over = not estimated and usage.exceeds(entry.ask)
+    return SettlementResult(
         "settled",
         entry.charged,
         entry.ask,
         over,
-        _exceeded(ledger, entry),
-        _stopped(ledger, entry),
-        _levels(ledger, entry),
+        _find_exceeded_ceiling(ledger, entry),
+        _stopped_balance(ledger, entry),
+        _ceiling_levels(ledger, entry),
     )
 
 
-def _move(ledger: Ledger, entry: Entry, reserved: Sum = NOTHING, spent: Sum = NOTHING, settled: int = 0) -> None:
+def _move_balances(
+    ledger: LedgerState,
+    entry: ReservationEntry,
+    reserved: UnitSums = NOTHING,
+    spent: UnitSums = NOTHING,
+    settled: int = 0,
+) -> None:
     balances = ledger.balances
     for name, _, _ in entry.scopes:
         old = balances.get(name, EMPTY)
@@ -353,39 +362,39 @@ def _move(ledger: Ledger, entry: Entry, reserved: Sum = NOTHING, spent: Sum = NO
         )
 
 
-def _stopped(ledger: Ledger, entry: Entry) -> Balance | None:
+def _stopped_balance(ledger: LedgerState, entry: ReservationEntry) -> Balance | None:
     """The first scope of a call is its task."""
     balance = ledger.balances.get(entry.scopes[0].name) if entry.scopes else None
     return balance if balance is not None and balance.stopped else None
 
 
-def _first(ledger: Ledger, entry: Entry, *, with_reserved: bool) -> Ceiling | None:
+def _find_blocking_ceiling(ledger: LedgerState, entry: ReservationEntry, *, with_reserved: bool) -> MetCeiling | None:
     """The first limit that the ask does not fit under."""
     for name, limit, _ in entry.scopes:
         balance = ledger.balances.get(name, Balance())
         for unit in _UNITS:
-            spent, held = getattr(balance.spent, unit), getattr(balance.reserved, unit)
-            asked, most = getattr(entry.ask, unit), getattr(limit, unit)
-            if spent + asked + (held if with_reserved else 0) > most:
-                return Ceiling(name, unit, spent, held, asked, most)
+            spent, reserved = getattr(balance.spent, unit), getattr(balance.reserved, unit)
+            requested, most = getattr(entry.ask, unit), getattr(limit, unit)
+            if spent + requested + (reserved if with_reserved else 0) > most:
+                return MetCeiling(name, unit, spent, reserved, requested, most)
     return None
 
 
-def _exceeded(ledger: Ledger, entry: Entry) -> Ceiling | None:
+def _find_exceeded_ceiling(ledger: LedgerState, entry: ReservationEntry) -> MetCeiling | None:
     """The first scope that has spent more than its limit: only an under-estimate can get there."""
     for name, limit, _ in entry.scopes:
         balance = ledger.balances.get(name, Balance())
         for unit in _UNITS:
             spent, most = getattr(balance.spent, unit), getattr(limit, unit)
             if spent > most:
-                return Ceiling(name, unit, spent, getattr(balance.reserved, unit), 0, most)
+                return MetCeiling(name, unit, spent, getattr(balance.reserved, unit), 0, most)
     return None
 
 
-def _levels(ledger: Ledger, entry: Entry) -> tuple[Level, ...]:
-    """Of every ceiling over the accounts of a call."""
+def _ceiling_levels(ledger: LedgerState, entry: ReservationEntry) -> tuple[CeilingLevel, ...]:
+    """Levels of all ceilings over a call's accounts."""
     return tuple(
-        Level(name, unit, getattr(ledger.balances.get(name, Balance()).spent, unit), most, until)
+        CeilingLevel(name, unit, getattr(ledger.balances.get(name, Balance()).spent, unit), most, until)
         for name, limit, until in entry.scopes
         for unit in _UNITS
         if (most := getattr(limit, unit)) < UNLIMITED

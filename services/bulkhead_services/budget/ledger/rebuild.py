@@ -1,7 +1,7 @@
-"""How the Redis ledger comes to be: from the facts in the streams, exactly; and how it is known to be still that one.
+"""Construction of the Redis ledger from the facts in the streams, exactly; and proof that it is still that one.
 
-In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET). Out: an epoch in Redis that admissions may
-use. One replica rebuilds at a time; the others take over what it built.
+In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET). Out: an epoch in Redis that
+admissions may use. One replica rebuilds at a time; the others take over what it built.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
-from bulkhead.runtime.background import Background, cancel
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, StoredMessage
+from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.consume import batched_reservations, inbound
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
@@ -21,9 +21,15 @@ from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.checkpoint import MARKS, Start, name_settled, newest, prune
-from bulkhead_services.budget.ledger.model import Ledger
-from bulkhead_services.budget.ledger.store import REST_S, RedisFailure, RedisRefuses, Store, Unsafe
+from bulkhead_services.budget.ledger.checkpoint import (
+    MARKS,
+    FoldedLedger,
+    add_settled_names,
+    newest_checkpoint,
+    prune_ledger,
+)
+from bulkhead_services.budget.ledger.model import LedgerState
+from bulkhead_services.budget.ledger.store import REST_S, LedgerStore, RedisFailure, RedisRefuses, UnsafeRedis
 
 log = Log("budget.ledger")
 
@@ -44,18 +50,18 @@ GoOn = Callable[[], Awaitable[None]]
 """Called after every page; raises to stop."""
 
 
-class LockLost(Exception):
+class RebuildLockLost(Exception):
     """Another replica took over the rebuild."""
 
 
-class Keeper:
+class LedgerKeeper:
     """Builds the ledger, and builds it anew when it was lost."""
 
     def __init__(
         self,
         bus: Bus,
         publisher: Publisher,
-        store: Store,
+        store: LedgerStore,
         clock: Callable[[], int],
         *,
         lease_ms: int,
@@ -77,19 +83,19 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self.rebuilds = 0
         self.reason = "the ledger is being built"
-        store.on_change(lambda: self.lose("another Redis answers"))
+        store.on_change(lambda: self.mark_lost("another Redis answers"))
 
-    def start(self, background: Background) -> None:
+    def start(self, background: BackgroundTasks) -> None:
         """Begin; returns at once."""
         self._wanted.set()
-        self._task = background.start("keeper of the ledger", self._run())
+        self._task = background.start("keeper of the ledger", self._keep_ledger())
 
     async def stop(self) -> None:
         """End; the ledger in Redis stays."""
         if self._task is not None:
-            await cancel(self._task)
+            await cancel_tasks(self._task)
 
-    def lose(self, reason: str) -> None:
+    def mark_lost(self, reason: str) -> None:
         """The ledger cannot be relied on: nothing is admitted until it has been verified or rebuilt."""
         if self._built.is_set():
             log.warning("ledger_lost", reason=reason)
@@ -98,16 +104,16 @@ class Keeper:
         self.reason = reason
         self._wanted.set()
 
-    async def wait_built(self) -> None:
+    async def wait_until_built(self) -> None:
         """Until there is a ledger."""
         await self._built.wait()
 
-    async def _run(self) -> None:
+    async def _keep_ledger(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            problem = await self._try()
+            problem = await self._try_ensure_ledger()
             if problem:
                 self.reason = problem
                 log.warning("ledger_unavailable", reason=problem, retry_s=backoff_s)
@@ -119,64 +125,64 @@ class Keeper:
                 self.epoch = self._store.epoch
                 self._built.set()
                 backoff_s = FIRST_BACKOFF_S
-                await self._clean()
+                await self._delete_dead_ledgers()
 
-    async def _try(self) -> str:
+    async def _try_ensure_ledger(self) -> str:
         """Make sure that there is a ledger; why not, or "" when there is."""
         try:
-            return "" if await self._ensure() else "another replica builds the ledger"
+            return "" if await self._ensure_ledger() else "another replica builds the ledger"
         except RedisRefuses as error:
             return f"Redis does not do what it is asked ({error}); look whether its disk or memory is full"
         except RedisFailure as error:
             return f"Redis does not answer ({error}); start it, or set BULKHEAD_REDIS_URL"
-        except (BusError, Unsafe, Unreadable, LockLost) as error:
+        except (BusError, UnsafeRedis, Unreadable, RebuildLockLost) as error:
             return str(error)
 
-    async def _clean(self) -> None:
+    async def _delete_dead_ledgers(self) -> None:
         try:
-            await self._store.bury()
+            await self._store.delete_dead_ledgers()
         except RedisFailure as error:
             log.debug("old_ledger_left", reason=str(error))  # Its keys expire by themselves.
 
-    async def _ensure(self) -> bool:
+    async def _ensure_ledger(self) -> bool:
         """Take the ledger that stands, or build it. False: another replica is building.
 
         A ledger built in this very server process (same run id) has forgotten nothing, however often the
         connection broke; on any other server it is rebuilt.
         """
         server = await self._store.connect()
-        standing = await self._store.current(server)
+        standing = await self._store.current_epoch(server)
         if standing and not self._fresh:
-            self._store.adopt(standing)
+            self._store.adopt_epoch(standing)
             log.info("ledger_taken", epoch=standing[:8])
             return True
         token = uuid.uuid4().hex
         # Read before the lock is taken: see _mark.
-        before = await self._bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, MARKS, MARKS))
+        before = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS))
         # From here on a ledger that another replica builds is fresh enough.
         self._fresh = False
-        if not await self._store.lock(token, LOCK_MS):
+        if not await self._store.lock_rebuild(token, LOCK_MS):
             return False
-        alive = asyncio.create_task(self._stay(token))
+        alive = asyncio.create_task(self._hold_lock(token))
         try:
-            await self._rebuild(token, server, before.sequence if before is not None else 0)
+            await self._rebuild_ledger(token, server, before.sequence if before is not None else 0)
         except BaseException:
             # The lock ends by itself; a failure here must hide neither what went wrong nor that this is to stop.
             with suppress(*RedisFailure):
-                await asyncio.shield(self._store.unlock(token))
+                await asyncio.shield(self._store.unlock_rebuild(token))
             raise
         finally:
-            await cancel(alive)
+            await cancel_tasks(alive)
         return True
 
-    async def _stay(self, token: str) -> None:
+    async def _hold_lock(self, token: str) -> None:
         """Keep the lock while a read or a publish takes long; who lost it is told by `go_on`."""
         while True:
             await asyncio.sleep(LOCK_MS / 3_000)
             with suppress(*RedisFailure):
-                await self._store.keep_lock(token, LOCK_MS)
+                await self._store.keep_rebuild_lock(token, LOCK_MS)
 
-    async def _mark(self, token: str, before: int) -> tuple[int, int]:
+    async def _publish_marks(self, token: str, before: int) -> tuple[int, int]:
         """Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
 
         before: the last mark that was there before the lock was taken. A mark that comes late, when its writer has lost
@@ -198,25 +204,25 @@ class Keeper:
         ]
         return last_fact, last_settled
 
-    async def _rebuild(self, token: str, server: str, before: int) -> None:
+    async def _rebuild_ledger(self, token: str, server: str, before: int) -> None:
         started_ms = self._clock()
 
         async def go_on() -> None:
-            if not await self._store.keep_lock(token, LOCK_MS):
-                raise LockLost("another replica took over the rebuild of the ledger")
+            if not await self._store.keep_rebuild_lock(token, LOCK_MS):
+                raise RebuildLockLost("another replica took over the rebuild of the ledger")
 
         if before:
             # Nobody was admitted before the first rebuild of all.
             await asyncio.sleep(REST_S)
-        last_fact, last_settled = await self._mark(token, before)
-        start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
+        last_fact, last_settled = await self._publish_marks(token, before)
+        start = await newest_checkpoint(self._bus, self._lease_ms, last_fact, last_settled)
         facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
-        ledger, now = start.ledger, start.ledger.folded_unix_ms
-        prune(ledger, now, self._keep_ms)
-        name_settled(ledger)
-        await self._store.write(token, ledger, now - self._keep_ms, go_on)
-        if not await self._store.switch(token, server):
-            raise LockLost("another replica took over the rebuild of the ledger")
+        ledger, now_unix_ms = start.ledger, start.ledger.folded_unix_ms
+        prune_ledger(ledger, now_unix_ms, self._keep_ms)
+        add_settled_names(ledger)
+        await self._store.write_ledger(token, ledger, now_unix_ms - self._keep_ms, go_on)
+        if not await self._store.activate_ledger(token, server):
+            raise RebuildLockLost("another replica took over the rebuild of the ledger")
         self.rebuilds += 1
         log.info(
             "ledger_rebuilt",
@@ -227,22 +233,24 @@ class Keeper:
             took_ms=self._clock() - started_ms,
         )
 
-    async def fold_on(self, start: Start, last_fact: int, last_settled: int, go_on: GoOn) -> tuple[int, int]:
+    async def fold_on(self, start: FoldedLedger, last_fact: int, last_settled: int, go_on: GoOn) -> tuple[int, int]:
         """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
         ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
         return (
-            await self._fold(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, go_on),
-            await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, go_on),
+            await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, go_on),
+            await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, go_on),
         )
 
-    async def _fold(self, ledger: Ledger, stream: str, subject: str, after: int, last: int, go_on: GoOn) -> int:
+    async def _fold_stream(
+        self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, go_on: GoOn
+    ) -> int:
         """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
         count, empty = 0, 0
         while after < last:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             for stored in page:
                 if stored.sequence <= last:
-                    take(ledger, stored)
+                    fold_stored(ledger, stored)
             if page:
                 after, count, empty = page[-1].sequence, count + len(page), 0
             elif empty < MAX_EMPTY_READS:
@@ -254,13 +262,13 @@ class Keeper:
         return count
 
 
-def take(ledger: Ledger, stored: Stored) -> None:
+def fold_stored(ledger: LedgerState, stored: StoredMessage) -> None:
     """One stored message into the ledger. Raises Unreadable for what only a newer budget can read."""
     receiver = stored.subject.split(".")[2]
     if receiver == JOURNAL:
         ledger.folded_unix_ms = stored.time_unix_ms
     try:
-        message = inbound.read(stored, receiver)
+        message = inbound.read_message(stored, receiver)
     except Unreadable as error:
         if error.later and not moves_money(stored):
             log.debug("later_fact_left_out", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
@@ -271,25 +279,25 @@ def take(ledger: Ledger, stored: Stored) -> None:
         # The inbox shell makes a dead letter of it too; nothing that was admitted looks like this.
         log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
         return
-    fold(ledger, message)
+    fold_message(ledger, message)
 
 
-def moves_money(stored: Stored) -> bool:
-    """Whether the type of a message that cannot be read here says that a ledger without it would be wrong."""
+def moves_money(stored: StoredMessage) -> bool:
+    """True when the type of a message that cannot be read here says that a ledger without it would be wrong."""
     kind = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
     return kind.startswith(MONEY) or kind.rpartition(".v")[0] in FOLDED
 
 
-def fold(ledger: Ledger, message: Received) -> None:
+def fold_message(ledger: LedgerState, message: ReceivedMessage) -> None:
     """A fact, several told together, or a settlement; everything else changes nothing."""
-    for fact in batched_reservations.each(message):
-        _fold(ledger, fact)
+    for fact in batched_reservations.unpack_facts(message):
+        _fold_fact(ledger, fact)
 
 
-def _fold(ledger: Ledger, message: Received) -> None:
+def _fold_fact(ledger: LedgerState, message: ReceivedMessage) -> None:
     body = message.body
     if isinstance(body, LedgerMarked) and (message.receiver, message.tenant) == (JOURNAL, MARKS):
-        model.begin(ledger, body.epoch)
+        model.begin_rebuild(ledger, body.epoch)
     elif isinstance(body, Reserved):
         if facts.written_under(message.envelope.cause) in ledger.over:
             # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held
@@ -300,6 +308,8 @@ def _fold(ledger: Ledger, message: Received) -> None:
         model.restore(ledger, key, model.sum_of(body.amount), scopes, body.reserved_unix_ms)
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
-        model.charge(ledger, key, model.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
+        model.charge_call(
+            ledger, key, model.sum_of_usage(body.usage, body.wall_ms), body.estimated, message.time_unix_ms
+        )
     elif isinstance(body, TaskStopped):
-        model.stop(ledger, task_scope(message.tenant, message.task))
+        model.stop_scope(ledger, task_scope(message.tenant, message.task))

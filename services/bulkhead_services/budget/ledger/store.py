@@ -9,7 +9,15 @@ from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
-from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+from bulkhead_services.budget.ledger.model import (
+    Answer,
+    Balance,
+    LedgerState,
+    ReservationEntry,
+    Scope,
+    SettlementResult,
+    UnitSums,
+)
 
 RedisFailure = (RedisError, OSError, asyncio.TimeoutError)
 """Errors of a call on an absent, restarted or stalled Redis."""
@@ -21,7 +29,7 @@ class Fenced(Exception):
     """The ledger that stands is not the one this process was told of: rebuilt by another, or gone."""
 
 
-class Unsafe(Exception):
+class UnsafeRedis(Exception):
     """This Redis may drop keys by itself; a ledger there would forget what was spent."""
 
 
@@ -36,14 +44,14 @@ REST_S = 0.3
 fact in front of the mark, and so in the ledger that is built. Longer by far: clocks do not run alike."""
 
 
-class Revision(NamedTuple):
+class LimitsRevision(NamedTuple):
     """Which limits of a tenant the scopes of an ask were made of."""
 
     tenant: str
     number: int
 
 
-class Store(Protocol):
+class LedgerStore(Protocol):
     """One process's view of the ledger. Operations raise Fenced or RedisFailure; see core for what they mean."""
 
     @property
@@ -51,7 +59,7 @@ class Store(Protocol):
         """`<id> <server>`: the ledger that every operation must find; "" while there is none."""
         ...
 
-    def adopt(self, epoch: str) -> None:
+    def adopt_epoch(self, epoch: str) -> None:
         """Use the ledger that another replica built."""
         ...
 
@@ -60,80 +68,82 @@ class Store(Protocol):
         ...
 
     async def reserve(
-        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
     ) -> Answer:
-        """See core.reserve. Stale, and nothing held, unless the tenant's limits were looked at and are this one."""
+        """See model.reserve. StaleLimits, and nothing held, unless the tenant's limits were looked at and are this
+        one.
+        """
         ...
 
     async def release(self, key: str) -> None: ...
-    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement: ...
-    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement: ...
+    async def settle(self, key: str, usage: UnitSums, estimated: bool) -> SettlementResult: ...
+    async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult: ...
 
-    async def stop(self, scope: str) -> Balance: ...
+    async def stop_scope(self, scope: str) -> Balance: ...
 
-    async def balance(self, scope: str) -> Balance:
-        """What an account holds and has spent; nothing of one that is not known."""
+    async def read_balance(self, scope: str) -> Balance:
+        """The amounts that an account holds and has spent; nothing of one that is not known."""
         ...
 
-    async def holds(self, key: str) -> bool:
-        """Whether a reservation is held, or was and is settled, in the ledger that stands now."""
+    async def is_held(self, key: str) -> bool:
+        """True when a reservation is held, or was and is settled, in the ledger that stands now."""
         ...
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+    async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
         """A tenant's limits were read and are this revision; False when a later one is known."""
         ...
 
     async def connect(self) -> str:
-        """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, Unsafe."""
+        """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, UnsafeRedis."""
         ...
 
-    async def current(self, server: str) -> str:
+    async def current_epoch(self, server: str) -> str:
         """The epoch that stands, when it was built in this very server; "" otherwise."""
         ...
 
-    async def lock(self, token: str, lock_ms: int) -> bool:
+    async def lock_rebuild(self, token: str, lock_ms: int) -> bool:
         """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
         ...
 
-    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+    async def keep_rebuild_lock(self, token: str, lock_ms: int) -> bool:
         """Say that the rebuild goes on; False when the lock was lost."""
         ...
 
-    async def unlock(self, token: str) -> None:
+    async def unlock_rebuild(self, token: str) -> None:
         """Let another one try."""
         ...
 
-    async def write(
-        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    async def write_ledger(
+        self, token: str, ledger: LedgerState, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
     ) -> None:
-        """Lay a folded ledger down where nobody reads it before `switch`; leave out what ended before."""
+        """Lay a folded ledger down where nobody reads it before `activate_ledger`; leave out what ended before."""
         ...
 
-    async def switch(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str) -> bool:
         """Make it the one that stands; False when the lock was lost meanwhile."""
         ...
 
-    async def bury(self) -> None:
+    async def delete_dead_ledgers(self) -> None:
         """Remove ledgers that can never stand again."""
         ...
 
-    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+    async def take_lead(self, role: str, holder: str, lease_ms: int) -> bool:
         """Become or stay the one replica that acts in a role; False while another one does. Raises RedisFailure."""
         ...
 
-    async def resign(self, role: str, holder: str) -> None:
+    async def resign_lead(self, role: str, holder: str) -> None:
         """Let another replica act in a role at once; nothing where another one does. Raises RedisFailure."""
         ...
 
-    async def keep(self, name: str, value: bytes) -> None:
+    async def put_value(self, name: str, value: bytes) -> None:
         """Remember something small beside the ledger; it may be lost. Raises RedisFailure."""
         ...
 
-    async def kept(self, name: str) -> bytes:
-        """What was remembered, or b"". Raises RedisFailure."""
+    async def get_value(self, name: str) -> bytes:
+        """The remembered value, or b"". Raises RedisFailure."""
         ...
 
-    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+    async def dump_ledger(self) -> tuple[dict[str, ReservationEntry], dict[str, Balance]]:
         """Everything in the ledger that stands: for tests and for people who look into it."""
         ...
 

@@ -11,7 +11,7 @@ Kind = Literal["settled", "repeated", "unknown", "ignored"]
 """The outcome of a settlement; see Settlement."""
 
 
-class Sum(NamedTuple):
+class UnitSums(NamedTuple):
     """All limited units together. Nobody asks for wall_ms: a call's timeout bounds it, and it is charged after."""
 
     tokens: int = 0
@@ -20,41 +20,45 @@ class Sum(NamedTuple):
     tool_calls: int = 0
     wall_ms: int = 0
 
-    def plus(self, other: "Sum") -> "Sum":
+    def plus(self, other: "UnitSums") -> "UnitSums":
         """Every unit added."""
         # Unit by unit: a rebuild adds some ten times for every fact.
-        return Sum(self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3], self[4] + other[4])
+        return UnitSums(
+            self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3], self[4] + other[4]
+        )
 
-    def minus(self, other: "Sum") -> "Sum":
+    def minus(self, other: "UnitSums") -> "UnitSums":
         """Every unit subtracted."""
-        return Sum(self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3], self[4] - other[4])
+        return UnitSums(
+            self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3], self[4] - other[4]
+        )
 
-    def beyond(self, other: "Sum") -> bool:
+    def exceeds(self, other: "UnitSums") -> bool:
         """More than `other` in any unit that is asked for."""
         return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], other[:ASKED_UNITS], strict=True))
 
 
 ASKED_UNITS = 4
-NOTHING = Sum()
-NO_LIMIT = Sum(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
+NOTHING = UnitSums()
+NO_LIMIT = UnitSums(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
 
 
 class Scope(NamedTuple):
     """One account and its ceiling: `task:acme:t1`, `day:acme:2026-11-21`. until_unix_ms: see ScopeLimit."""
 
     name: str
-    limit: Sum
+    limit: UnitSums
     until_unix_ms: int = 0
 
 
 class Balance(NamedTuple):
-    """What one scope holds back for open calls, what it has spent, and by how many settlements.
+    """Amounts that one scope holds back for open calls and has spent, and its number of settlements.
 
     stopped: the task was ended early; what settles from now on is told to whoever shows what it cost.
     """
 
-    reserved: Sum = Sum()
-    spent: Sum = Sum()
+    reserved: UnitSums = UnitSums()
+    spent: UnitSums = UnitSums()
     settled: int = 0
     stopped: bool = False
 
@@ -62,7 +66,7 @@ class Balance(NamedTuple):
 EMPTY = Balance()
 
 
-class Ceiling(NamedTuple):
+class MetCeiling(NamedTuple):
     """The limit that stands in the way, with the amounts as they were found."""
 
     scope: str
@@ -73,8 +77,8 @@ class Ceiling(NamedTuple):
     limit: int
 
 
-class Level(NamedTuple):
-    """How far an account has come under one of its ceilings."""
+class CeilingLevel(NamedTuple):
+    """The amount an account has spent under a ceiling."""
 
     scope: str
     unit: Unit
@@ -84,25 +88,25 @@ class Level(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReservationEntry:
     """One reservation. The terms (ask, scopes, at_unix_ms) are those of its first attempt and never change.
 
     holders: attempts that hold it; only when each of them has released it is it released.
     """
 
     state: State
-    ask: Sum = Sum()
+    ask: UnitSums = UnitSums()
     scopes: tuple[Scope, ...] = ()
     at_unix_ms: int = 0
     holders: int = 0
-    charged: Sum = Sum()
-    usage: Sum = Sum()
+    charged: UnitSums = UnitSums()
+    usage: UnitSums = UnitSums()
     estimated: bool = False
-    ceiling: Ceiling | None = None
+    ceiling: MetCeiling | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ReservationHeld:
     """The money is held, on these terms."""
 
     scopes: tuple[Scope, ...]
@@ -110,36 +114,36 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
-    """What is spent leaves no room: final, the task halts."""
+class ReservationDenied:
+    """Spending leaves no room: final, the task halts."""
 
-    ceiling: Ceiling
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What is held leaves no room now; open calls may give some back."""
-
-    ceiling: Ceiling
+    ceiling: MetCeiling
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class ReservationWaiting:
+    """Held amounts leave no room now; open calls may give some back."""
+
+    ceiling: MetCeiling
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationStopped:
     """The task was ended: it is given no money for another call."""
 
     scope: str
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class ReservationConflict:
     """The first answer under this id does not cover this ask: it held less, or it is settled already."""
 
-    held: Sum
+    held: UnitSums
     settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class SettlementResult:
     """`settled` now; `repeated` (nothing changed); `unknown` (kept until its reservation shows up); `ignored`.
 
     over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit. stopped:
@@ -147,16 +151,16 @@ class Settlement:
     """
 
     kind: Kind
-    charged: Sum = Sum()
-    held: Sum = Sum()
+    charged: UnitSums = UnitSums()
+    held: UnitSums = UnitSums()
     over: bool = False
-    ceiling: Ceiling | None = None
+    ceiling: MetCeiling | None = None
     stopped: Balance | None = None
-    levels: tuple[Level, ...] = ()
+    levels: tuple[CeilingLevel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Stale:
+class StaleLimits:
     """The tenant's limits have changed, or nobody has looked for a while: read them again and ask again.
 
     revision: at least this one.
@@ -165,4 +169,6 @@ class Stale:
     revision: int
 
 
-Answer = Held | Denied | Waiting | Stopped | Conflict | Stale
+Answer = (
+    ReservationHeld | ReservationDenied | ReservationWaiting | ReservationStopped | ReservationConflict | StaleLimits
+)

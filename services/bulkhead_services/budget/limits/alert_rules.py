@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from bulkhead_services.budget.ledger.model import Level
+from bulkhead_services.budget.ledger.model import CeilingLevel
 
 SHARES = (95, 80, 50)
 """Percent of a limit that are told."""
@@ -31,61 +31,61 @@ Kind = Literal["share", "rate"]
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class LimitAlert:
     """reached_unix_ms: when the limit is reached if it goes on so; 0 for a share."""
 
     id: str
     kind: Kind
-    level: Level
+    level: CeilingLevel
     percent: int
     reached_unix_ms: int = 0
 
 
-class Sample(NamedTuple):
-    """What an account had spent at a time."""
+class SpendSample(NamedTuple):
+    """Amount that an account had spent at a time."""
 
     at_unix_ms: int
     spent: int
 
 
-Pace = tuple[Sample, ...]
+Pace = tuple[SpendSample, ...]
 """Samples of one ceiling, the oldest first."""
 
 
-def share(level: Level) -> Alert | None:
+def share_alert(level: CeilingLevel) -> LimitAlert | None:
     """The highest threshold that is reached."""
     for percent in SHARES:
         if level.limit > 0 and level.spent * 100 >= level.limit * percent:
-            return Alert(_id("share", level, percent), "share", level, percent)
+            return LimitAlert(_alert_id("share", level, percent), "share", level, percent)
     return None
 
 
-def paced(pace: Pace, level: Level, now_unix_ms: int) -> Pace:
+def extend_pace(pace: Pace, level: CeilingLevel, now_unix_ms: int) -> Pace:
     """The samples after one more look. Looks that come late or in another order change nothing that is known."""
     if pace and (now_unix_ms < pace[-1].at_unix_ms or level.spent < pace[-1].spent):
         return pace
-    fresh = Sample(now_unix_ms, level.spent)
-    kept = tuple(one for one in pace if one.at_unix_ms > now_unix_ms - WINDOW_MS)
-    if len(kept) > 1 and kept[-1].at_unix_ms - kept[-2].at_unix_ms < STEP_MS:
-        kept = kept[:-1]
-    return (*kept, fresh)
+    fresh = SpendSample(now_unix_ms, level.spent)
+    recent = tuple(sample for sample in pace if sample.at_unix_ms > now_unix_ms - WINDOW_MS)
+    if len(recent) > 1 and recent[-1].at_unix_ms - recent[-2].at_unix_ms < STEP_MS:
+        recent = recent[:-1]
+    return (*recent, fresh)
 
 
-def burning(pace: Pace, level: Level, now_unix_ms: int) -> Alert | None:
+def rate_alert(pace: Pace, level: CeilingLevel, now_unix_ms: int) -> LimitAlert | None:
     """The limit is reached before the account's period ends, if it goes on as it did in these samples."""
     if len(pace) < MIN_SAMPLES or level.limit <= 0:
         return None
     span, gained = now_unix_ms - pace[0].at_unix_ms, level.spent - pace[0].spent
-    left, percent = level.limit - level.spent, level.spent * 100 // level.limit
-    if span < MIN_SPAN_MS or gained <= 0 or left <= 0 or not MIN_PERCENT <= percent < SHARES[0]:
+    remaining, percent = level.limit - level.spent, level.spent * 100 // level.limit
+    if span < MIN_SPAN_MS or gained <= 0 or remaining <= 0 or not MIN_PERCENT <= percent < SHARES[0]:
         return None
-    takes = left * span // gained
-    if takes > AHEAD * span or now_unix_ms + takes >= ends(level):
+    until_limit_ms = remaining * span // gained
+    if until_limit_ms > AHEAD * span or now_unix_ms + until_limit_ms >= period_end(level):
         return None
-    return Alert(_id("rate", level, 0), "rate", level, percent, now_unix_ms + takes)
+    return LimitAlert(_alert_id("rate", level, 0), "rate", level, percent, now_unix_ms + until_limit_ms)
 
 
-def ends(level: Level) -> int:
+def period_end(level: CeilingLevel) -> int:
     """When the account's period is over (unix ms)."""
     if level.until_unix_ms:
         return level.until_unix_ms
@@ -99,6 +99,6 @@ def ends(level: Level) -> int:
     return int((last if days == 1 else last.replace(day=1)).timestamp() * 1000)
 
 
-def _id(kind: Kind, level: Level, percent: int) -> str:
+def _alert_id(kind: Kind, level: CeilingLevel, percent: int) -> str:
     name = f"{kind}|{level.scope}|{level.unit}|{level.limit}|{percent}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -20,9 +20,9 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_services.budget.ledger.accounts import scopes_of, targets_of
-from bulkhead_services.budget.ledger.model import Ceiling, Level
+from bulkhead_services.budget.ledger.model import CeilingLevel, MetCeiling
 from bulkhead_services.budget.limits import alert_rules, messages
-from bulkhead_services.budget.limits.tenant_limits import Known, LimitBook
+from bulkhead_services.budget.limits.tenant_limits import KnownLimits, TenantLimitsRegistry
 
 log = Log("budget.parking")
 
@@ -35,80 +35,87 @@ OWN = frozenset({"task", "step"})
 """Accounts that end with their task; the others' periods end, and begin anew."""
 
 
-class Park(NamedTuple):
+class ParkedTask(NamedTuple):
     """A task that this replica halted. known: the limits by which it was. ends_unix_ms: of the account's time."""
 
-    known: Known
+    known: KnownLimits
     scope: str
     ends_unix_ms: int
 
     @property
-    def own(self) -> bool:
+    def ends_with_task(self) -> bool:
         return self.scope.partition(":")[0] in OWN
 
 
-class Parking:
+class CeilingPause:
     """Halts tasks at their ceilings and lets them go on."""
 
     def __init__(
-        self, bus: Bus, publisher: Publisher, limits: LimitBook, clock: Callable[[], int], *, parks: bool
+        self, bus: Bus, publisher: Publisher, limits: TenantLimitsRegistry, clock: Callable[[], int], *, parks: bool
     ) -> None:
         """parks: False lets every task end at its ceiling."""
         self._bus, self._publisher, self._limits, self._clock = bus, publisher, limits, clock
         self._parks = parks
-        self._known = BoundedDict[tuple[str, str], Park](MAX_REMEMBERED)
+        self._known = BoundedDict[tuple[str, str], ParkedTask](MAX_REMEMBERED)
         self._looked_on = -1
         """The day on which all entries were looked at, since 1970."""
 
-    def waits(self, head: Envelope) -> bool:
-        """Whether the task that this is said for waits at its ceiling."""
+    def waits_at_ceiling(self, head: Envelope) -> bool:
+        """True when the task that this is said for waits at its ceiling."""
         return self._parks
 
-    async def raised(self, body: ReserveRequested, agent: str, grant: TaskGrant, ceiling: Ceiling) -> bool:
-        """Whether this ceiling is none any more: a known id gets its first answer, from before the limits were changed;
-        the next try has another id. Raises BusError."""
-        limits = (await self._limits.of(grant.tenant)).limits
+    async def is_ceiling_raised(
+        self, body: ReserveRequested, agent: str, grant: TaskGrant, ceiling: MetCeiling
+    ) -> bool:
+        """True when this ceiling is none any more: a known id gets its first answer, from before the limits were
+        changed; the next try has another id. Raises BusError.
+        """
+        limits = (await self._limits.current_limits(grant.tenant)).limits
         scopes = scopes_of(grant, self._clock(), step_id=body.step_id, agent=agent, limits=limits)
-        return any(one.name == ceiling.scope and getattr(one.limit, ceiling.unit) > ceiling.limit for one in scopes)
+        return any(
+            scope.name == ceiling.scope and getattr(scope.limit, ceiling.unit) > ceiling.limit for scope in scopes
+        )
 
-    async def park(self, tenant: str, task: str, ceiling: Ceiling, until_unix_ms: int = 0) -> Halt | None:
+    async def park_task(self, tenant: str, task: str, ceiling: MetCeiling, until_unix_ms: int = 0) -> Halt | None:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
-        known = self._limits.known(tenant, targets_of(ceiling.scope))
-        reason = messages.parked(ceiling, task)
+        known_limits = self._limits.known_limits(tenant, targets_of(ceiling.scope))
+        reason = messages.parked_text(ceiling, task)
         code, at_unix_ms = messages.CODE, self._clock()
         halt = Halt(
             scope="task", tenant=tenant, name=task, code=code, reason=reason, by=BY, pauses=True, at_unix_ms=at_unix_ms
         )
         for _ in range(TRIES):
-            stands, after = await self._stands(tenant, task)
-            if stands is not None and stands.active:
-                return stands if stands.pauses else None
-            if stands is not None:
-                halt = halt.model_copy(update={"at_unix_ms": max(halt.at_unix_ms, stands.at_unix_ms + 1)})
-            if await self._store(halt, after):
+            stored, after = await self._stored_halt(tenant, task)
+            if stored is not None and stored.active:
+                return stored if stored.pauses else None
+            if stored is not None:
+                halt = halt.model_copy(update={"at_unix_ms": max(halt.at_unix_ms, stored.at_unix_ms + 1)})
+            if await self._store_halt(halt, after):
                 break
         else:
             raise BusError(f"others halt and resume task {task} at this moment")
         metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
-        level = Level(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
-        park = self._known[tenant, task] = Park(known, ceiling.scope, alert_rules.ends(level))
+        level = CeilingLevel(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
+        park = self._known[tenant, task] = ParkedTask(known_limits, ceiling.scope, alert_rules.period_end(level))
         # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
         # sees the other.
-        if await self._limits.newest(tenant) != known.revision and self._others(tenant, park):
-            await self.lift(tenant, task, "the limits were changed meanwhile")
+        if await self._limits.newest_revision(tenant) != known_limits.revision and self._are_limits_changed(
+            tenant, park
+        ):
+            await self.lift_halt(tenant, task, "the limits were changed meanwhile")
         return halt
 
-    async def lift(self, tenant: str, task: str, why: str) -> bool:
+    async def lift_halt(self, tenant: str, task: str, why: str) -> bool:
         """Let it go on, if it is halted at a ceiling; True when it was. Raises BusError."""
         self._known.pop((tenant, task), None)
         for _ in range(TRIES):
-            stands, after = await self._stands(tenant, task)
-            if stands is None or not _is_parked(stands):
+            stored, after = await self._stored_halt(tenant, task)
+            if stored is None or not _is_parked(stored):
                 return False
-            at = max(self._clock(), stands.at_unix_ms + 1)
-            lifted = stands.model_copy(update={"active": False, "reason": why, "at_unix_ms": at})
-            if await self._store(lifted, after):
+            lifted_unix_ms = max(self._clock(), stored.at_unix_ms + 1)
+            lifted = stored.model_copy(update={"active": False, "reason": why, "at_unix_ms": lifted_unix_ms})
+            if await self._store_halt(lifted, after):
                 metrics.let_go.add(1)
                 log.warning("task_let_go", tenant=tenant, task=task, why=why)
                 return True
@@ -118,69 +125,71 @@ class Parking:
         """A limit of this target was changed: who may be concerned asks again. How many. Raises BusError."""
         kind, _, name = target.partition("/")
         if kind == "task" and name:
-            return int(await self.lift(tenant, name, why))
-        concerned = [halt for halt in await self._parked(tenant) if messages.concerns(halt.reason, target)]
-        return sum([await self.lift(tenant, halt.name, why) for halt in concerned])
+            return int(await self.lift_halt(tenant, name, why))
+        concerned = [
+            halt for halt in await self._parked_halts(tenant) if messages.may_concern_target(halt.reason, target)
+        ]
+        return sum([await self.lift_halt(tenant, halt.name, why) for halt in concerned])
 
-    def _others(self, tenant: str, park: Park) -> bool:
-        """Whether the limits that its ceiling is made of are known to be others now."""
-        return self._limits.known(tenant, targets_of(park.scope)).limits != park.known.limits
+    def _are_limits_changed(self, tenant: str, park: ParkedTask) -> bool:
+        """True when the limits that its ceiling is made of are known to be others now."""
+        return self._limits.known_limits(tenant, targets_of(park.scope)).limits != park.known.limits
 
-    async def look(self) -> None:
-        """What nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
-        now, newest = self._clock(), dict[str, int]()
+    async def lift_due(self) -> None:
+        """Lift what nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
+        now_unix_ms, newest = self._clock(), dict[str, int]()
         for (tenant, task), park in list(self._known.items()):
             try:
                 if tenant not in newest:
-                    newest[tenant] = await self._limits.newest(tenant)
-                if newest[tenant] != park.known.revision and self._others(tenant, park):
-                    await self.lift(tenant, task, "the limits were changed")
-                elif now >= park.ends_unix_ms and park.own:
+                    newest[tenant] = await self._limits.newest_revision(tenant)
+                if newest[tenant] != park.known.revision and self._are_limits_changed(tenant, park):
+                    await self.lift_halt(tenant, task, "the limits were changed")
+                elif now_unix_ms >= park.ends_unix_ms and park.ends_with_task:
                     self._known.pop((tenant, task), None)
-                elif now >= park.ends_unix_ms:
-                    await self.lift(tenant, task, "a new period has begun")
+                elif now_unix_ms >= park.ends_unix_ms:
+                    await self.lift_halt(tenant, task, "a new period has begun")
             except BusError as error:
                 log.debug("parks_not_looked_at", reason=str(error))
                 return
-        if self._looked_on < now // DAY_MS:
+        if self._looked_on < now_unix_ms // DAY_MS:
             try:
-                await self._look_at_others(now // DAY_MS)
+                await self._lift_left_behind(now_unix_ms // DAY_MS)
             except BusError as error:
                 log.debug("parks_not_looked_at", reason=str(error))
 
-    async def _look_at_others(self, today: int) -> None:
-        """What a replica halted that is no more: once when this one begins, and once a day. Raises BusError.
+    async def _lift_left_behind(self, today: int) -> None:
+        """Lift what a replica halted that is no more: once when this one begins, and once a day. Raises BusError.
 
         A month is not over after a day: who is let go too soon is halted again by what it asks next.
         """
-        for halt in await self._parked("*"):
+        for halt in await self._parked_halts("*"):
             if (halt.tenant, halt.name) in self._known:
                 continue
-            if halt.at_unix_ms // DAY_MS < today and messages.passes(halt.reason):
-                await self.lift(halt.tenant, halt.name, "a new period has begun")
+            if halt.at_unix_ms // DAY_MS < today and messages.ends_with_period(halt.reason):
+                await self.lift_halt(halt.tenant, halt.name, "a new period has begun")
                 continue
-            await self._limits.newest(halt.tenant)
-            if self._limits.changed_since(halt.tenant, halt.at_unix_ms):
-                await self.lift(halt.tenant, halt.name, "the limits were changed")
+            await self._limits.newest_revision(halt.tenant)
+            if self._limits.was_changed_since(halt.tenant, halt.at_unix_ms):
+                await self.lift_halt(halt.tenant, halt.name, "the limits were changed")
         self._looked_on = today
 
-    async def _parked(self, tenant: str) -> list[Halt]:
+    async def _parked_halts(self, tenant: str) -> list[Halt]:
         parked, pattern, after = list[Halt](), f"$KV.CONTROL.task.{tenant}.*", 0
         while page := await self._bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
-            parked += [one for stored in page if _is_parked(one := Halt.model_validate_json(stored.body))]
+            parked += [halt for stored in page if _is_parked(halt := Halt.model_validate_json(stored.body))]
             after = page[-1].sequence
         return parked
 
-    async def _stands(self, tenant: str, task: str) -> tuple[Halt | None, int]:
-        found = await self._bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", tenant, task))
-        return (Halt.model_validate_json(found.body), found.sequence) if found is not None else (None, 0)
+    async def _stored_halt(self, tenant: str, task: str) -> tuple[Halt | None, int]:
+        stored = await self._bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", tenant, task))
+        return (Halt.model_validate_json(stored.body), stored.sequence) if stored is not None else (None, 0)
 
-    async def _store(self, halt: Halt, after: int) -> bool:
+    async def _store_halt(self, halt: Halt, after: int) -> bool:
         key = subjects.halt_key("task", halt.tenant, halt.name)
-        if not await operator.store(self._bus, self._publisher, key, halt.model_dump_json().encode(), after):
+        if not await operator.store_entry(self._bus, self._publisher, key, halt.model_dump_json().encode(), after):
             return False
         try:
-            await operator.tell(self._publisher, halt)
+            await operator.publish_switched(self._publisher, halt)
         except BusError as error:
             log.warning("halt_not_told", task=halt.name, reason=str(error))  # It stands all the same.
         return True

@@ -22,7 +22,7 @@ MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
 
 
 @dataclass(frozen=True)
-class Page:
+class TenantLimits:
     """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
 
     revision: int = 0
@@ -34,55 +34,59 @@ class Page:
     changes: tuple[str, ...] = ()
 
     @property
-    def known(self) -> frozenset[str]:
+    def known_changes(self) -> frozenset[str]:
         """Ids that a repeat is told by: of the tenant's last changes, and of the last top-ups of each task."""
-        return frozenset((self.change, *self.changes, *(one for row in self.top_ups for one in row.changes)))
+        return frozenset((self.change, *self.changes, *(change for row in self.top_ups for change in row.changes)))
 
-    def remembered(self, change: str) -> tuple[str, ...]:
+    def changes_with(self, change: str) -> tuple[str, ...]:
         """The last changes after one more."""
         before = self.changes or ((self.change,) if self.change else ())
         return (*before, change)[-MAX_LIMIT_CHANGES:]
 
     @cached_property
-    def effective(self) -> Limits:
-        """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
+    def effective_limits(self) -> Limits:
+        """Limits as an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
         return {**self.limits, **{f"{TOP_UP}/{row.task}": row.add for row in self.top_ups}}
 
 
-def in_force(alert: Alerted, page: Page) -> bool:
-    """Whether the limit that came near may still stand: others than operators limit tasks and days, too."""
+def is_in_force(alert: Alerted, page: TenantLimits) -> bool:
+    """True when the limit that came near may still stand: others than operators limit tasks and days, too."""
     return alert.scope.partition(":")[0] in ("task", "day", "mesh") or any(
-        getattr(page.limits.get(one), alert.unit, None) == alert.limit for one in targets_of(alert.scope)
+        getattr(page.limits.get(target), alert.unit, None) == alert.limit for target in targets_of(alert.scope)
     )
 
 
-def refused(body: LimitsRequested, tenant: str) -> Failure | None:
+def check_requester(body: LimitsRequested, tenant: str) -> Failure | None:
     """Why this person may not."""
     who, changes = body.requester, body.target is not None
     if who.tenant != tenant:
-        what = f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits"
-        return Failure.of("forbidden", what, "use a key of that tenant")
+        reason = f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits"
+        return Failure.from_text("forbidden", reason, "use a key of that tenant")
     if who.role not in (MAY_CHANGE if changes else MAY_READ):
-        return Failure.of("forbidden", f"the role {who.role} may not change limits", "ask an operator")
+        return Failure.from_text("forbidden", f"the role {who.role} may not change limits", "ask an operator")
     return None
 
 
-def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
+def change_limits(
+    page: TenantLimits, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int
+) -> LimitsChanged | Failure:
     """The fact that makes a change, or why it cannot be made. Pure."""
     assert body.target is not None
-    if _reused(page, change):
+    if _is_reused(page, change):
         hint = "use a new key for another change, or repeat the first one unchanged"
-        return Failure.of("idempotency_reused", "another limit, or another value of it, was set under this key", hint)
+        return Failure.from_text(
+            "idempotency_reused", "another limit, or another value of it, was set under this key", hint
+        )
     if body.expect_revision is not None and body.expect_revision != page.revision:
-        what = f"the limits are at revision {page.revision}, not at {body.expect_revision}"
-        return Failure.of("changed_meanwhile", what, "read them again and decide anew")
+        reason = f"the limits are at revision {page.revision}, not at {body.expect_revision}"
+        return Failure.from_text("changed_meanwhile", reason, "read them again and decide anew")
     limits = dict(page.limits)
     old = limits.pop(body.target, Limit())
     if body.limit != Limit():
         limits[body.target] = body.limit
     if len(limits) > MAX_LIMIT_TARGETS:
         hint = "remove one that is not needed any more, for example of a task that has ended"
-        return Failure.of("too_many_limits", f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets", hint)
+        return Failure.from_text("too_many_limits", f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets", hint)
     return LimitsChanged(
         tenant=tenant,
         revision=page.revision + 1,
@@ -93,56 +97,58 @@ def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_uni
         changed_unix_ms=now_unix_ms,
         change=change,
         limits=rows_of(limits),
-        top_ups=_living(page, now_unix_ms),
-        changes=page.remembered(change),
+        top_ups=_running_top_ups(page, now_unix_ms),
+        changes=page.changes_with(change),
     )
 
 
-def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
+def check_top_up(body: TopUpRequested, tenant: str) -> Failure | None:
     """Why this person may not give the task more, or nobody that much."""
     who = body.requester
     if who.tenant != tenant:
-        what = f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks"
-        return Failure.of("forbidden", what, "use a key of that tenant")
+        reason = f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks"
+        return Failure.from_text("forbidden", reason, "use a key of that tenant")
     if who.role not in MAY_CHANGE:
-        return Failure.of("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
+        return Failure.from_text("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
     if not any(body.add.model_dump().values()):
-        return Failure.of("adds_nothing", "the top-up adds nothing", "name an amount above 0: --usd 0.50")
+        return Failure.from_text("adds_nothing", "the top-up adds nothing", "name an amount above 0: --usd 0.50")
     return None
 
 
-def content_of(body: Request) -> str:
-    """Of what a repeat has to have in common with the first: 16 hex digits."""
+def content_digest(body: Request) -> str:
+    """Digest of what a repeat has to have in common with the first: 16 hex digits."""
     if isinstance(body, TopUpRequested):
-        said = f"{body.add.model_dump_json()} {body.reason}"
+        content = f"{body.add.model_dump_json()} {body.reason}"
     else:
-        said = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
-    return hashlib.sha256(said.encode()).hexdigest()[:CONTENT_CHARS]
+        content = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
+    return hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]
 
 
-def _reused(page: Page, change: str) -> bool:
-    """Whether the id of this change is known with another content."""
-    asked = change.rpartition("-")[0]
-    return bool(asked) and any(one.rpartition("-")[0] == asked for one in page.known)
+def _is_reused(page: TenantLimits, change: str) -> bool:
+    """True when the id of this change is known with another content."""
+    request_id = change.rpartition("-")[0]
+    return bool(request_id) and any(earlier.rpartition("-")[0] == request_id for earlier in page.known_changes)
 
 
-def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
+def add_top_up(
+    page: TenantLimits, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
+) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
-    if _reused(page, change):
-        what = f"task {body.task} was topped up under this key with another amount or reason"
+    if _is_reused(page, change):
+        reason = f"task {body.task} was topped up under this key with another amount or reason"
         hint = "use a new key for another top-up, or repeat the first one unchanged"
-        return Failure.of("idempotency_reused", what, hint)
-    known = {one.task: one for one in _living(page, now_unix_ms)}
-    before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
+        return Failure.from_text("idempotency_reused", reason, hint)
+    top_ups = {top_up.task: top_up for top_up in _running_top_ups(page, now_unix_ms)}
+    before = top_ups.pop(body.task, TopUp(task=body.task, add=Limit()))
     added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
     try:
         sum_ = Limit(**{name: value or None for name, value in added.items()})
     except ValidationError:
-        return Failure.of("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
-    if len(known) >= MAX_TOP_UPS:
-        what = f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run"
-        return Failure.of("too_many_limits", what, "wait until some of them have ended")
-    known[body.task] = TopUp(
+        return Failure.from_text("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
+    if len(top_ups) >= MAX_TOP_UPS:
+        reason = f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run"
+        return Failure.from_text("too_many_limits", reason, "wait until some of them have ended")
+    top_ups[body.task] = TopUp(
         task=body.task,
         add=sum_,
         until_unix_ms=max(before.until_unix_ms, body.until_unix_ms),
@@ -160,14 +166,14 @@ def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_un
         limits=rows_of(page.limits),
         topped_up=True,
         reason=body.reason,
-        top_ups=tuple(known.values()),
-        changes=page.remembered(change),
+        top_ups=tuple(top_ups.values()),
+        changes=page.changes_with(change),
     )
 
 
-def _living(page: Page, now_unix_ms: int) -> tuple[TopUp, ...]:
-    """What still counts: a task that has ended needs none."""
-    return tuple(one for one in page.top_ups if not one.until_unix_ms or one.until_unix_ms > now_unix_ms)
+def _running_top_ups(page: TenantLimits, now_unix_ms: int) -> tuple[TopUp, ...]:
+    """Top-ups that still count: a task that has ended needs none."""
+    return tuple(top_up for top_up in page.top_ups if not top_up.until_unix_ms or top_up.until_unix_ms > now_unix_ms)
 
 
 def rows_of(limits: Limits) -> tuple[TargetLimit, ...]:

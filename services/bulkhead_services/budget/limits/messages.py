@@ -4,12 +4,12 @@ In: a ceiling, a level, an error. Out: the reason that stands in the reply, the 
 """
 
 from bulkhead_contracts import subjects
-from bulkhead_services.budget.ledger.model import Ceiling, Level, Sum, Unit
+from bulkhead_services.budget.ledger.model import CeilingLevel, MetCeiling, Unit, UnitSums
 
 CODE = "budget_exceeded"
 
 
-def amount(value: int, unit: Unit) -> str:
+def format_amount(value: int, unit: Unit) -> str:
     """`$0.5012`, `12,000 tokens`, `1 model call`, `90.5 s of calls`."""
     if unit == "wall_ms":
         return f"{value / 1000:,.1f} s of calls"
@@ -23,7 +23,7 @@ def amount(value: int, unit: Unit) -> str:
 _BUDGET, _USED_UP, _UTC = "The budget of ", " is used up", "(UTC)"
 
 
-def _who(ceiling: Ceiling | Level) -> str:
+def _account_phrase(ceiling: MetCeiling | CeilingLevel) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     match kind:
         case "task":
@@ -38,11 +38,11 @@ def _who(ceiling: Ceiling | Level) -> str:
         case "mesh":
             return f"the whole mesh on {name} {_UTC}"
         case _:
-            of, _, day = name.rpartition(":")
-            return f"{kind} {of} of tenant {tenant} on {day} {_UTC}"
+            owner, _, day = name.rpartition(":")
+            return f"{kind} {owner} of tenant {tenant} on {day} {_UTC}"
 
 
-def _remedy(ceiling: Ceiling) -> str:
+def _remedy_text(ceiling: MetCeiling) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     needed, unit = ceiling.spent + ceiling.asked, ceiling.unit
     match kind:
@@ -54,10 +54,10 @@ def _remedy(ceiling: Ceiling) -> str:
                 "calls after it need more, so leave room"
             )
         case "task" | "step":
-            return f"Have an operator raise it: {_raise(kind, ceiling)}; then submit it again"
+            return f"Have an operator raise it: {_raise_command(kind, ceiling)}; then submit it again"
         case "day":
             return (
-                f"Submit again after 00:00 UTC, or have an operator raise it: `{_raise(kind, ceiling)}` where "
+                f"Submit again after 00:00 UTC, or have an operator raise it: `{_raise_command(kind, ceiling)}` where "
                 f"`bulkhead limits get` shows a limit of the day, else raise day.{unit} of tenant {tenant} to at least "
                 f"{needed} in the tenants file"
             )
@@ -66,17 +66,17 @@ def _remedy(ceiling: Ceiling) -> str:
         case _:
             when = "in the next month" if kind == "month" else "after 00:00 UTC"
             target = kind if kind == "month" else f"{kind}/{name.rpartition(':')[0]}"
-            return f"Submit again {when}, or have an operator raise it: {_raise(target, ceiling)}"
+            return f"Submit again {when}, or have an operator raise it: {_raise_command(target, ceiling)}"
 
 
 _OPTIONS = {"tokens": "--tokens", "model_calls": "--model-calls", "tool_calls": "--tool-calls"}
 
 
-def _raise(target: str, ceiling: Ceiling) -> str:
-    return f"bulkhead limits set {target} {_option(ceiling.unit, ceiling.spent + ceiling.asked)}"
+def _raise_command(target: str, ceiling: MetCeiling) -> str:
+    return f"bulkhead limits set {target} {_limit_option(ceiling.unit, ceiling.spent + ceiling.asked)}"
 
 
-def _option(unit: Unit, amount: int) -> str:
+def _limit_option(unit: Unit, amount: int) -> str:
     match unit:
         case "cost_usd_micros":
             return f"--usd {amount / 1_000_000:.6f}"
@@ -86,42 +86,48 @@ def _option(unit: Unit, amount: int) -> str:
             return f"{_OPTIONS[unit]} {amount}"
 
 
-def denied(ceiling: Ceiling) -> str:
+def denied_text(ceiling: MetCeiling) -> str:
     """A call that does not fit under what is left."""
     unit = ceiling.unit
     return (
-        f"The budget of {_who(ceiling)} does not cover the next call: limit {amount(ceiling.limit, unit)}, "
-        f"spent {amount(ceiling.spent, unit)}, and the call may cost up to {amount(ceiling.asked, unit)}. "
-        f"{_remedy(ceiling)}."
+        f"The budget of {_account_phrase(ceiling)} does not cover the next call: limit "
+        f"{format_amount(ceiling.limit, unit)}, "
+        f"spent {format_amount(ceiling.spent, unit)}, and the call may cost up to "
+        f"{format_amount(ceiling.asked, unit)}. "
+        f"{_remedy_text(ceiling)}."
     )
 
 
-def beyond(ceiling: Ceiling, task: str) -> str:
+def beyond_limit_text(ceiling: MetCeiling, task: str) -> str:
     """A call of an outside agent that would not fit under its run's limit if nothing had been spent."""
     unit, over = ceiling.unit, ceiling.asked - ceiling.limit
     less = f"by {over:,} or more" if unit == "tokens" else f"to {ceiling.limit * 100 // ceiling.asked} % of it or less"
     return (
-        f"This call may cost up to {amount(ceiling.asked, unit)}, more than the whole limit of its run, "
-        f"{amount(ceiling.limit, unit)}. Lower its max_tokens {less}, or send a shorter conversation; or an operator "
-        f"gives the run more: `bulkhead topup {task} {_option(unit, over)} --reason TEXT`. Nothing was halted."
+        f"This call may cost up to {format_amount(ceiling.asked, unit)}, more than the whole limit of its run, "
+        f"{format_amount(ceiling.limit, unit)}. Lower its max_tokens {less}, or send a shorter "
+        "conversation; or an operator "
+        f"gives the run more: `bulkhead topup {task} {_limit_option(unit, over)} --reason TEXT`. Nothing was halted."
     )
 
 
-def parked(ceiling: Ceiling, task: str) -> str:
+def parked_text(ceiling: MetCeiling, task: str) -> str:
     """A task that is halted at a ceiling, and what lets it go on. Why it is halted, in the present tense."""
     unit = ceiling.unit
     if ceiling.spent > ceiling.limit:
-        why = f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}"
+        amounts = f"limit {format_amount(ceiling.limit, unit)}, spent {format_amount(ceiling.spent, unit)}"
     else:
-        why = (
-            f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}, and the next call may cost "
-            f"up to {amount(ceiling.asked, unit)}"
+        amounts = (
+            f"limit {format_amount(ceiling.limit, unit)}, spent {format_amount(ceiling.spent, unit)}, "
+            "and the next call may cost "
+            f"up to {format_amount(ceiling.asked, unit)}"
         )
-    return f"{_BUDGET}{_who(ceiling)}{_USED_UP}: {why}. {_way_on(ceiling, task)}"
+    return f"{_BUDGET}{_account_phrase(ceiling)}{_USED_UP}: {amounts}. {_way_on(ceiling, task)}"
 
 
-def concerns(reason: str, target: str) -> bool:
-    """Whether what `parked` said may be of an account whose ceiling a limit of this target is; in doubt it may."""
+def may_concern_target(reason: str, target: str) -> bool:
+    """True when what `parked_text` said may be of an account whose ceiling a limit of this target is;
+    in doubt it may.
+    """
     (kind, _, name), who = target.partition("/"), reason.partition(_USED_UP)[0].removeprefix(_BUDGET)
     if not reason.startswith(_BUDGET):
         return True
@@ -130,25 +136,29 @@ def concerns(reason: str, target: str) -> bool:
     return who.startswith((f"{kind} {name} of ", f"{kind} {name}.") if name else f"{kind} ")
 
 
-def passes(reason: str) -> bool:
-    """Whether what `parked` said is of an account that begins anew with its day or month, not of the task's own."""
+def ends_with_period(reason: str) -> bool:
+    """True when what `parked_text` said is of an account that begins anew with its day or month, not of the
+    task's own.
+    """
     return _UTC in reason.partition(_USED_UP)[0]
 
 
-def _way_on(ceiling: Ceiling, task: str) -> str:
+def _way_on(ceiling: MetCeiling, task: str) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     until = "when it is idle, or at its deadline" if subjects.is_of_doors(task) else "at its deadline"
     where = f"it goes on where it stands; if nobody does that, it ends {until}"
     match kind:
         case "task":
-            more = max(1, ceiling.spent + ceiling.asked - ceiling.limit)
+            missing = max(1, ceiling.spent + ceiling.asked - ceiling.limit)
             return (
-                f"An operator gives it more: `bulkhead topup {task} {_option(ceiling.unit, more)} --reason TEXT` "
+                f"An operator gives it more: `bulkhead topup {task} "
+                f"{_limit_option(ceiling.unit, missing)} --reason TEXT` "
                 f"is enough for that one call; {where}"
             )
         case "day":
             return (
-                f"An operator raises the day: `{_raise(kind, ceiling)}` where `bulkhead limits get` shows a limit "
+                f"An operator raises the day: `{_raise_command(kind, ceiling)}` where `bulkhead "
+                "limits get` shows a limit "
                 f"of the day, else day.{ceiling.unit} of tenant {tenant} in the tenants file; {where}"
             )
         case "mesh":
@@ -157,86 +167,89 @@ def _way_on(ceiling: Ceiling, task: str) -> str:
             target = str(kind)
         case _:
             target = f"{kind}/{name.rpartition(':')[0]}"
-    return f"An operator raises it: `{_raise(target, ceiling)}`; {where}"
+    return f"An operator raises it: `{_raise_command(target, ceiling)}`; {where}"
 
 
-def exceeded(ceiling: Ceiling) -> str:
+def exceeded_text(ceiling: MetCeiling) -> str:
     """A call that cost more than its reservation and passed the limit."""
     unit = ceiling.unit
     return (
-        f"The budget of {_who(ceiling)} is exceeded: limit {amount(ceiling.limit, unit)}, "
-        f"spent {amount(ceiling.spent, unit)}; a call cost more than was reserved for it. {_remedy(ceiling)}."
+        f"The budget of {_account_phrase(ceiling)} is exceeded: limit {format_amount(ceiling.limit, unit)}, "
+        f"spent {format_amount(ceiling.spent, unit)}; a call cost more than was reserved for it. "
+        f"{_remedy_text(ceiling)}."
     )
 
 
-def near(level: Level) -> str:
+def near_limit_text(level: CeilingLevel) -> str:
     """An account that comes near its limit."""
     unit = level.unit
     return (
-        f"{_who(level)} has spent {amount(level.spent, unit)} of {amount(level.limit, unit)} "
+        f"{_account_phrase(level)} has spent {format_amount(level.spent, unit)} of {format_amount(level.limit, unit)} "
         f"({level.spent * 100 // level.limit} %)"
     )
 
 
-def more(level: Level) -> str:
-    """What to do before the limit is reached: a command that doubles it."""
+def raise_hint(level: CeilingLevel) -> str:
+    """A command that doubles the limit, for use before it is reached."""
     kind, tenant, name = level.scope.split(":", 2)
-    twice = Ceiling(level.scope, level.unit, level.limit, 0, level.limit, level.limit)
-    now = "nothing is stopped yet" if level.spent < level.limit else "the next call is held back"
+    doubled = MetCeiling(level.scope, level.unit, level.limit, 0, level.limit, level.limit)
+    effect = "nothing is stopped yet" if level.spent < level.limit else "the next call is held back"
     match kind:
         case "mesh":
-            return f"{now}; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
+            return f"{effect}; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
         case "day":
             return (
-                f"{now}; an operator gives it more with `{_raise(kind, twice)}` where `bulkhead "
+                f"{effect}; an operator gives it more with `{_raise_command(kind, doubled)}` where `bulkhead "
                 f"limits get` shows a limit of the day, else by day.{level.unit} of tenant {tenant} in the tenants "
                 "file"
             )
         case "task":
-            topup = f"bulkhead topup {name} {_option(level.unit, level.limit)} --reason TEXT"
-            return f"{now}; an operator gives it more with `{topup}`"
+            topup = f"bulkhead topup {name} {_limit_option(level.unit, level.limit)} --reason TEXT"
+            return f"{effect}; an operator gives it more with `{topup}`"
         case "step" | "month":
             target = str(kind)
         case _:
             target = f"{kind}/{name.rpartition(':')[0]}"
-    return f"{now}; an operator gives it more with `{_raise(target, twice)}`"
+    return f"{effect}; an operator gives it more with `{_raise_command(target, doubled)}`"
 
 
-def overran(used: Sum, held: Sum) -> str:
+def overrun_text(used: UnitSums, held: UnitSums) -> str:
     """A call that used more than its reservation."""
-    found = [
-        f"{amount(mine, unit)} where {amount(theirs, unit)} was reserved"
+    overruns = [
+        f"{format_amount(mine, unit)} where {format_amount(theirs, unit)} was reserved"
         for unit in ("cost_usd_micros", "tokens", "model_calls", "tool_calls")
         if (mine := getattr(used, unit)) > (theirs := getattr(held, unit))
     ]
-    return f"it used {', and '.join(found)}"
+    return f"it used {', and '.join(overruns)}"
 
 
-def ended(task: str) -> str:
+def task_ended_text(task: str) -> str:
     """A call of a task that is over."""
     return f"Task {task} has ended: no other call of it is paid for. Ask in another task."
 
 
-def waiting(ceiling: Ceiling) -> str:
+def waiting_text(ceiling: MetCeiling) -> str:
     """A call that fits under what is spent, but not beside what is held."""
     unit = ceiling.unit
     return (
-        f"Open calls of {_who(ceiling)} hold {amount(ceiling.reserved, unit)}; with {amount(ceiling.spent, unit)} "
-        f"spent, {amount(ceiling.asked, unit)} more does not fit under {amount(ceiling.limit, unit)} until they settle."
+        f"Open calls of {_account_phrase(ceiling)} hold {format_amount(ceiling.reserved, unit)}; with "
+        f"{format_amount(ceiling.spent, unit)} "
+        f"spent, {format_amount(ceiling.asked, unit)} more does not fit under "
+        f"{format_amount(ceiling.limit, unit)} until they settle."
     )
 
 
-def spent() -> str:
+def already_settled_text() -> str:
     """A reservation id whose call was made and paid."""
     return "This reservation is settled: its call was made and paid. Ask for another call under a new id."
 
 
-def conflict(asked: Sum, held: Sum) -> str:
+def conflict_text(asked: UnitSums, held: UnitSums) -> str:
     """A known reservation id with a larger amount."""
     return (
-        f"This reservation id is known with {amount(held.cost_usd_micros, 'cost_usd_micros')} and "
-        f"{amount(held.tokens, 'tokens')}; {amount(asked.cost_usd_micros, 'cost_usd_micros')} and "
-        f"{amount(asked.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
+        f"This reservation id is known with {format_amount(held.cost_usd_micros, 'cost_usd_micros')} and "
+        f"{format_amount(held.tokens, 'tokens')}; {format_amount(asked.cost_usd_micros, 'cost_usd_micros')} and "
+        f"{format_amount(asked.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
     )
 
 

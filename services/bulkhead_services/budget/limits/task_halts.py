@@ -5,7 +5,7 @@ In: a task with its reason, the ledger's balance. Out: the halt in the control e
 """
 
 from bulkhead.bus.port import Bus
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
@@ -13,26 +13,26 @@ from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import Halt
 from bulkhead_services.budget.ledger import facts
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.fact_lookup import measured
-from bulkhead_services.budget.ledger.model import Balance, Ceiling
-from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.ledger.fact_lookup import measured_usage
+from bulkhead_services.budget.ledger.model import Balance, MetCeiling
+from bulkhead_services.budget.ledger.store import LedgerStore
 from bulkhead_services.budget.limits import messages
 
 log = Log("budget")
 
 
-def halt_of(message: Received, code: str, reason: str, by: str) -> Halt:
+def halt_of(message: ReceivedMessage, code: str, reason: str, by: str) -> Halt:
     """The halt that ends a message's task."""
     return Halt(scope="task", tenant=message.tenant, name=message.task, code=code, reason=reason, by=by)
 
 
-class TaskHalts:
+class TaskHaltPublisher:
     """Ends tasks live and durably, and tells their charge. message_key: of budget's own control entries."""
 
-    def __init__(self, bus: Bus, publisher: Publisher, store: Store, message_key: bytes) -> None:
+    def __init__(self, bus: Bus, publisher: Publisher, store: LedgerStore, message_key: bytes) -> None:
         self._bus, self._publisher, self._store, self._message_key = bus, publisher, store, message_key
 
-    async def publish(self, halt: Halt, index: str) -> None:
+    async def publish_halt(self, halt: Halt, index: str) -> None:
         """Store the live halt. index: names the cause, so that a repeat is the same entry. Raises BusError."""
         await self._bus.publish(
             subjects.control_key(halt.scope, halt.tenant, halt.name),
@@ -41,26 +41,26 @@ class TaskHalts:
             envelope.message_id(self._message_key, index),
         )
 
-    async def end(self, message: Received, ceiling: Ceiling, reason: str) -> None:
+    async def end_task(self, message: ReceivedMessage, ceiling: MetCeiling, reason: str) -> None:
         """End the task at a ceiling: doers cut their streams, the planner ends it, and from now on every settlement of
         it is told. Raises BusError, Fenced, RedisFailure."""
         log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
         halt = halt_of(message, messages.CODE, reason, self._publisher.service)
-        told, head = TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope), message.envelope
+        halted, head = TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope), message.envelope
         # The planner first: what the halt cuts short reaches it later, and knows less of why.
         await self._publisher.send(
-            "planner", told, **message.caused, index="halted", actor=head.actor, grant_digest=head.grant_digest
+            "planner", halted, **message.cause_fields, index="halted", actor=head.actor, grant_digest=head.grant_digest
         )
-        await self.publish(halt, f"halt/{head.id}")
-        await self.follow(message)
+        await self.publish_halt(halt, f"halt/{head.id}")
+        await self.follow_charge(message)
 
-    async def follow(self, message: Received) -> None:
+    async def follow_charge(self, message: ReceivedMessage) -> None:
         """Tell the charge of a task that was ended, now and with every later settlement. Raises BusError, Fenced,
         RedisFailure."""
-        await self.tell_charge(message, await self._store.stop(task_scope(message.tenant, message.task)))
+        await self.tell_charge(message, await self._store.stop_scope(task_scope(message.tenant, message.task)))
 
-    async def tell_charge(self, message: Received, balance: Balance) -> None:
+    async def tell_charge(self, message: ReceivedMessage, balance: Balance) -> None:
         """Tell the gateway what all calls of the task have cost by now. Raises BusError."""
-        known = await measured(self._bus, message.tenant, message.task)
-        charged, actor = facts.charged(balance, known), message.envelope.actor
-        await self._publisher.send("gateway", charged, **message.caused, index="charged", actor=actor)
+        usage = await measured_usage(self._bus, message.tenant, message.task)
+        charged, actor = facts.charged_fact(balance, usage), message.envelope.actor
+        await self._publisher.send("gateway", charged, **message.cause_fields, index="charged", actor=actor)

@@ -7,8 +7,8 @@ HaltReplied, ResetReplied.
 
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
-from bulkhead.runtime.halts.operator import Wish, change_of, judge_reset, repeated, reset, switch
+from bulkhead.runtime.edge.protocol import ReceivedMessage
+from bulkhead.runtime.halts.operator import HaltRequest, change_of, find_repeat, judge_reset, reset_breaker, switch_halt
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, HaltReplied, HaltRequested, ResetReplied, ResetRequested
@@ -19,90 +19,98 @@ log = Log("budget.switches")
 OPERATORS = frozenset({"operator"})
 
 
-class Switches:
+class HaltRequestHandler:
     """A tenant's operators halt what is their tenant's."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def answer(self, message: Received) -> HaltReplied:
+    async def answer_halt(self, message: ReceivedMessage) -> HaltReplied:
         """Do it, or say why not."""
         body = message.body
         assert isinstance(body, HaltRequested)
-        if (refusal := refused(body, message.tenant)) is not None:
+        if (refusal := check_requester(body, message.tenant)) is not None:
             return HaltReplied(failure=refusal)
         who, tenant = body.requester, message.tenant
-        called = _called(body)
-        whose, by, now = "" if body.scope == "tenant" else tenant, f"{tenant}/{who.person}", self._context.clock()
+        called = _full_name(body)
+        owner, by, now_unix_ms = (
+            "" if body.scope == "tenant" else tenant,
+            f"{tenant}/{who.person}",
+            self._context.clock(),
+        )
         change, name = change_of(message.envelope.id, f"{body.active} {body.reason}"), called or body.name
-        wish = Wish(body.scope, whose, name, body.active, body.reason, by, now, change, exact=bool(called))
+        wish = HaltRequest(
+            body.scope, owner, name, body.active, body.reason, by, now_unix_ms, change, exact=bool(called)
+        )
         try:
-            found = await switch(self._context.bus, self._context.publisher, wish)
+            halt = await switch_halt(self._context.bus, self._context.publisher, wish)
         except BusError as error:
             log.error("halt_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
-            found = _unavailable(error, "halts")
-        if isinstance(found, Failure):
-            return HaltReplied(failure=found)
-        what = found.model_dump(include={"scope", "by", "reason"}) | {"name": found.known_as, "tenant": tenant}
-        log.warning("halted" if found.active else "resumed", **what)
-        return HaltReplied(halt=found)
+            halt = _broker_unavailable(error, "halts")
+        if isinstance(halt, Failure):
+            return HaltReplied(failure=halt)
+        log_fields = halt.model_dump(include={"scope", "by", "reason"}) | {"name": halt.known_as, "tenant": tenant}
+        log.warning("halted" if halt.active else "resumed", **log_fields)
+        return HaltReplied(halt=halt)
 
-    async def reset(self, message: Received) -> ResetReplied:
+    async def answer_reset(self, message: ReceivedMessage) -> ResetReplied:
         """Close a breaker of the tenant's, or say why not."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, ResetRequested)
-        if (refusal := refused(body, tenant)) is not None:
+        if (refusal := check_requester(body, tenant)) is not None:
             return ResetReplied(failure=refusal)
         try:
-            found = await self._reset(body, tenant, change_of(message.envelope.id, body.reason))
+            breaker = await self._reset_breaker(body, tenant, change_of(message.envelope.id, body.reason))
         except BusError as error:
             log.error("reset_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
-            found = _unavailable(error, "breakers")
-        if isinstance(found, Failure):
-            return ResetReplied(failure=found)
-        what = {"scope": found.scope, "name": found.known_as, "tenant": tenant, "by": found.by}
-        log.warning("breaker_reset", **what, reason=body.reason)
-        return ResetReplied(breaker=found)
+            breaker = _broker_unavailable(error, "breakers")
+        if isinstance(breaker, Failure):
+            return ResetReplied(failure=breaker)
+        log_fields = {"scope": breaker.scope, "name": breaker.known_as, "tenant": tenant, "by": breaker.by}
+        log.warning("breaker_reset", **log_fields, reason=body.reason)
+        return ResetReplied(breaker=breaker)
 
-    async def _reset(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
+    async def _reset_breaker(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
         bus, person = self._context.bus, body.requester.person
-        called = _called(body) or body.name
-        whose = "" if body.scope == "tenant" else tenant
-        stands = await self._entry(subjects.breaker_key(body.scope, whose, called))
-        if called != body.name and (stands is None or stands.phase == "closed"):
+        called = _full_name(body) or body.name
+        owner = "" if body.scope == "tenant" else tenant
+        breaker = await self._read_breaker(subjects.breaker_key(body.scope, owner, called))
+        if called != body.name and (breaker is None or breaker.phase == "closed"):
             # One that a budget of the version before opened is known by its token alone.
-            loose = await self._entry(subjects.breaker_key(body.scope, whose, body.name))
-            stands = loose if loose is not None and not loose.called and loose.phase != "closed" else stands
-        if (known := repeated(stands, change)) is not None:
-            return known
-        failure = judge_reset(stands, f"{body.scope}:{called}", person)
-        if failure is not None or stands is None:
-            return failure or Failure.of("not_open", "it is not there", "")
-        publisher, now = self._context.publisher, self._context.clock()
-        closed = await reset(bus, publisher, stands, f"{tenant}/{person}", now, body.reason, change)
-        what = f"{body.scope}:{called} has changed meanwhile"
-        return closed or Failure.of("busy", what, "look at `bulkhead breakers`, then try again")
+            loose = await self._read_breaker(subjects.breaker_key(body.scope, owner, body.name))
+            breaker = loose if loose is not None and not loose.called and loose.phase != "closed" else breaker
+        if (closed_before := find_repeat(breaker, change)) is not None:
+            return closed_before
+        failure = judge_reset(breaker, f"{body.scope}:{called}", person)
+        if failure is not None or breaker is None:
+            return failure or Failure.from_text("not_open", "it is not there", "")
+        publisher, now_unix_ms = self._context.publisher, self._context.clock()
+        closed = await reset_breaker(bus, publisher, breaker, f"{tenant}/{person}", now_unix_ms, body.reason, change)
+        reason = f"{body.scope}:{called} has changed meanwhile"
+        return closed or Failure.from_text("busy", reason, "look at `bulkhead breakers`, then try again")
 
-    async def _entry(self, key: str) -> Breaker | None:
+    async def _read_breaker(self, key: str) -> Breaker | None:
         stored = await self._context.bus.last(subjects.CONTROL_STREAM, key)
         return Breaker.model_validate_json(stored.body) if stored is not None else None
 
 
-def _unavailable(error: BusError, kind: str) -> Failure:
-    return Failure.of("unavailable", f"the broker does not answer: {error}", f"look at the {kind}, then try again")
+def _broker_unavailable(error: BusError, kind: str) -> Failure:
+    return Failure.from_text(
+        "unavailable", f"the broker does not answer: {error}", f"look at the {kind}, then try again"
+    )
 
 
-def _called(body: HaltRequested | ResetRequested) -> str:
+def _full_name(body: HaltRequested | ResetRequested) -> str:
     """The whole name; "" where its token alone is known, or is the name."""
     return body.called if body.scope not in ("task", "tenant") and subjects.as_token(body.called) == body.name else ""
 
 
-def refused(body: HaltRequested | ResetRequested, tenant: str) -> Failure | None:
+def check_requester(body: HaltRequested | ResetRequested, tenant: str) -> Failure | None:
     """Why this person may not: other roles, and everything that is another's."""
     who = body.requester
     if who.role not in OPERATORS:
-        return Failure.of("forbidden", f"the role {who.role} may not halt, resume or reset", "ask an operator")
+        return Failure.from_text("forbidden", f"the role {who.role} may not halt, resume or reset", "ask an operator")
     if who.tenant != tenant or (body.scope == "tenant" and body.name != tenant):
-        what = f"{who.person} may switch what is {who.tenant}'s, and nothing else"
-        return Failure.of("forbidden", what, "who operates the mesh may: `bulkhead halt` on their machine")
+        reason = f"{who.person} may switch what is {who.tenant}'s, and nothing else"
+        return Failure.from_text("forbidden", reason, "who operates the mesh may: `bulkhead halt` on their machine")
     return None

@@ -8,10 +8,10 @@ leaves with a grant that somebody could act under.
 import json
 from collections.abc import Sequence
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.decider.history_secrets import GRANT, without_secrets
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.bounds import MAX_TOLD_BYTES
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
 from bulkhead_contracts.result import Failure
@@ -22,12 +22,14 @@ FRAME_BYTES = 512
 """Of one message in a page, beside its headers and body."""
 
 
-def told(page: Sequence[Stored], *, claims: bool = False) -> TaskMessagesReplied:
-    """As many of these messages as there is room for: always one at least, without its body where that is too large."""
+def messages_reply(page: Sequence[StoredMessage], *, claims: bool = False) -> TaskMessagesReplied:
+    """Messages of this page, as many as there is room for: always one at least, without its body where that is
+    too large.
+    """
     room, rows = MAX_TOLD_BYTES - FRAME_BYTES, list[ToldMessage]()
     for stored, bare in zip(page, without_secrets(list(page)), strict=True):
         headers = {name: value for name, value in bare.headers.items() if name != GRANT or claims or _is_call(bare)}
-        body, left_out = _text(bare.body)
+        body, left_out = _decode_body(bare.body)
         size = FRAME_BYTES + len(json.dumps(headers)) + len(json.dumps(body))
         if size > room and not rows:
             left_out, body, size = len(stored.body), "", 0
@@ -49,7 +51,7 @@ def told(page: Sequence[Stored], *, claims: bool = False) -> TaskMessagesReplied
     return TaskMessagesReplied(messages=tuple(rows), more=len(rows) < len(page) or len(page) == PAGE)
 
 
-def _text(body: bytes) -> tuple[str, int]:
+def _decode_body(body: bytes) -> tuple[str, int]:
     """The body, or how large one is that nobody can read."""
     try:
         return body.decode(), 0
@@ -57,21 +59,23 @@ def _text(body: bytes) -> tuple[str, int]:
         return "", len(body)
 
 
-def _is_call(stored: Stored) -> bool:
-    """Whose grant names the task under whose name a write's key is: a fork's."""
+def _is_call(stored: StoredMessage) -> bool:
+    """True for a call: its grant names the task under whose name a write's key is, a fork's."""
     return stored.ce_type.startswith(f"{ToolCallRequested.TYPE}.")
 
 
-class MessageBook:
+class TaskMessageQuery:
     """Answers from the journal."""
 
     def __init__(self, journal: TaskJournal) -> None:
         self._journal = journal
 
-    async def answer(self, message: Received) -> TaskMessagesReplied:
+    async def answer_task_messages(self, message: ReceivedMessage) -> TaskMessagesReplied:
         """The next page of the asker's task."""
         assert isinstance(message.body, TaskMessagesRequested)
-        page = await self._journal.page(message, message.body.after)
+        page = await self._journal.read_page(message, message.body.after)
         return (
-            TaskMessagesReplied(failure=page) if isinstance(page, Failure) else told(page, claims=message.body.claims)
+            TaskMessagesReplied(failure=page)
+            if isinstance(page, Failure)
+            else messages_reply(page, claims=message.body.claims)
         )

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead.uncertain_writes import Write, origin_of, unknown
+from bulkhead.uncertain_writes import PossibleWrite, find_uncertain_writes, origin_of
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.bounds import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import facts
+from bulkhead_contracts.task import list_facts
 from bulkhead_contracts.tool import ToolCallRequested, UncertainWrite, WritesReplied
 from bulkhead_contracts.types import Body
 
@@ -37,8 +37,8 @@ HEARD = ("gateway", "planner", "worker", "tool_executor")
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """As `doubtful.Told`."""
+class TaskFact:
+    """Fields of `doubtful.Told`."""
 
     body: Body | None
     id: str
@@ -48,40 +48,41 @@ class Fact:
     origin: str
 
 
-class TooMuch(Exception):
+class TooManyTaskMessages(Exception):
     """More messages than one answer is made of."""
 
 
 # Pure
 
 
-def said(stored: list[Stored]) -> list[Fact]:
+def facts_of(stored: list[StoredMessage]) -> list[TaskFact]:
     """A task's facts, by the times of their authors: a journal that was made again has another order. Raises Unreadable
     for what only a newer budget can read."""
-    found: list[Fact] = []
-    for one in stored:
+    task_facts: list[TaskFact] = []
+    for raw_message in stored:
         try:
-            message = inbound.read(one, one.subject.split(".")[2])
+            message = inbound.read_message(raw_message, raw_message.subject.split(".")[2])
         except Unreadable as error:
             if error.later:
                 raise
             continue  # Nobody took it for anything either.
         head = message.envelope
         origin = origin_of(head.grant) if isinstance(message.body, ToolCallRequested) else ""
-        found += [
-            Fact(body, head.id, head.time_unix_ms, message.tenant, message.task, origin) for body in facts(message.body)
+        task_facts += [
+            TaskFact(body, head.id, head.time_unix_ms, message.tenant, message.task, origin)
+            for body in list_facts(message.body)
         ]
-    return sorted(found, key=lambda one: one.at_unix_ms)
+    return sorted(task_facts, key=lambda one: one.at_unix_ms)
 
 
-def listed(writes: list[Write]) -> WritesReplied:
-    """As many as there is room for."""
+def writes_reply(writes: list[PossibleWrite]) -> WritesReplied:
+    """Writes, as room allows."""
     room, rows = MAX_WRITES_BYTES, []
-    for one in writes[:MAX_WRITES_LISTED]:
-        room -= len(one.arguments_json.encode())
+    for write in writes[:MAX_WRITES_LISTED]:
+        room -= len(write.arguments_json.encode())
         if room < 0:
             break
-        rows.append(UncertainWrite(**asdict(one)))
+        rows.append(UncertainWrite(**asdict(write)))
     return WritesReplied(writes=tuple(rows), more=len(writes) - len(rows))
 
 
@@ -95,79 +96,85 @@ class TaskJournal:
         self._bus = bus
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
-    async def facts(self, message: Received) -> list[Fact] | Failure:
+    async def read_facts(self, message: ReceivedMessage) -> list[TaskFact] | Failure:
         """The facts of the asker's task; why they cannot be had."""
 
-        async def read() -> list[Fact]:
-            await self._caught_up(HEARD)
-            return said(await self._read(message.tenant, message.task))
+        async def read_all() -> list[TaskFact]:
+            await self._wait_until_caught_up(HEARD)
+            return facts_of(await self._read_task(message.tenant, message.task))
 
-        return await self._held(message, read)
+        return await self._read_in_turn(message, read_all)
 
-    async def page(self, message: Received, after: int) -> list[Stored] | Failure:
+    async def read_page(self, message: ReceivedMessage, after: int) -> list[StoredMessage] | Failure:
         """The next messages of the asker's task, at most one page; the first is had when the journal has what lay in
         all inboxes."""
 
-        async def read() -> list[Stored]:
+        async def read_next() -> list[StoredMessage]:
             if not after:
-                await self._caught_up(catalog.INBOXES)
+                await self._wait_until_caught_up(catalog.INBOXES)
             return await self._bus.read(
                 subjects.JOURNAL_STREAM, _subject_of(message.tenant, message.task), after=after, limit=PAGE
             )
 
-        return await self._held(message, read)
+        return await self._read_in_turn(message, read_next)
 
-    async def _held(self, message: Received, read: Callable[[], Awaitable[R]]) -> R | Failure:
-        if self._places.waiting(message.tenant) >= MAX_WAITING:
-            return Failure.of("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
+    async def _read_in_turn(self, message: ReceivedMessage, read: Callable[[], Awaitable[R]]) -> R | Failure:
+        if self._places.count_waiting(message.tenant) >= MAX_WAITING:
+            return Failure.from_text(
+                "busy", "others ask the same of other tasks at the same time", "ask again in a moment"
+            )
         try:
             # Less than the asker waits, so that it hears why.
-            async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
+            async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.hold_slot(message.tenant):
                 return await read()
         except TimeoutError:
-            return Failure.of("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
-        except TooMuch:
-            what = f"the task has more than {MAX_MESSAGES:,} messages"
-            return Failure.of("too_much", what, f"`bulkhead why {message.task}` looks through all of them")
+            return Failure.from_text("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
+        except TooManyTaskMessages:
+            reason = f"the task has more than {MAX_MESSAGES:,} messages"
+            return Failure.from_text("too_much", reason, f"`bulkhead why {message.task}` looks through all of them")
         except BusError as error:
-            return Failure.of("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
+            return Failure.from_text("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:
-            return Failure.of(
+            return Failure.from_text(
                 "unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget"
             )
 
-    async def _caught_up(self, inboxes: Iterable[str]) -> None:
+    async def _wait_until_caught_up(self, inboxes: Iterable[str]) -> None:
         """Raises BusError."""
-        heads = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in inboxes}
-        while behind := [one for one, head in heads.items() if head > await self._reached(one)]:
-            heads = {one: heads[one] for one in behind}
+        heads = {inbox: await self._bus.last_sequence(subjects.inbox_stream(inbox)) for inbox in inboxes}
+        while behind := [inbox for inbox, head in heads.items() if head > await self._sequence_reached(inbox)]:
+            heads = {inbox: heads[inbox] for inbox in behind}
             await asyncio.sleep(PAUSE_S)
 
-    async def _reached(self, inbox: str) -> int:
-        """How far the journal has read an inbox."""
-        found = await self._bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{inbox}.>")
-        return at_its_source(found).sequence if found is not None else 0
+    async def _sequence_reached(self, inbox: str) -> int:
+        """Sequence up to which an inbox was read."""
+        last_message = await self._bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{inbox}.>")
+        return at_its_source(last_message).sequence if last_message is not None else 0
 
-    async def _read(self, tenant: str, task: str) -> list[Stored]:
-        found: list[Stored] = []
+    async def _read_task(self, tenant: str, task: str) -> list[StoredMessage]:
+        messages: list[StoredMessage] = []
         subject = _subject_of(tenant, task)
         while page := await self._bus.read(
-            subjects.JOURNAL_STREAM, subject, limit=PAGE, after=found[-1].sequence if found else 0
+            subjects.JOURNAL_STREAM, subject, limit=PAGE, after=messages[-1].sequence if messages else 0
         ):
-            found += page
-            if len(found) > MAX_MESSAGES:
-                raise TooMuch
-        return found
+            messages += page
+            if len(messages) > MAX_MESSAGES:
+                raise TooManyTaskMessages
+        return messages
 
 
 def _subject_of(tenant: str, task: str) -> str:
-    return f"mesh.*.*.{subjects.partition_of(task)}.{subjects.token(tenant)}.{subjects.token(task)}"
+    return f"mesh.*.*.{subjects.partition_of(task)}.{subjects.check_token(tenant)}.{subjects.check_token(task)}"
 
 
-class WriteBook(TaskJournal):
+class UncertainWriteQuery(TaskJournal):
     """Answers which writes of a task are in doubt."""
 
-    async def answer(self, message: Received) -> WritesReplied:
+    async def answer_writes(self, message: ReceivedMessage) -> WritesReplied:
         """Look through the journal of the asker's task."""
-        told = await self.facts(message)
-        return WritesReplied(failure=told) if isinstance(told, Failure) else listed(unknown(told))
+        task_facts = await self.read_facts(message)
+        return (
+            WritesReplied(failure=task_facts)
+            if isinstance(task_facts, Failure)
+            else writes_reply(find_uncertain_writes(task_facts))
+        )

@@ -7,16 +7,16 @@ leader before. Out: control entries. The newer entry wins: a fold that began lat
 from dataclasses import replace
 
 from bulkhead.bus.port import Bus, WrongLastSequence
-from bulkhead.health.breakers.registry import Circuits, Key
-from bulkhead.health.breakers.state_machine import Breaker
+from bulkhead.health.breakers.registry import BreakerRegistry, Key
+from bulkhead.health.breakers.state_machine import BreakerState
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import Breaker as Entry
-from bulkhead_services.budget.watch.notices import Notices
+from bulkhead_services.budget.watch.notices import DueNotices
 
 PATTERN = "$KV.CONTROL.breaker.>"
 
 
-class Owner:
+class BreakerEntryOwner:
     """Keeps the control entries and the fold's breakers the same. message_key: of the service that owns them."""
 
     def __init__(self, bus: Bus, message_key: bytes) -> None:
@@ -29,7 +29,7 @@ class Owner:
         self._loose: dict[str, Entry] = {}
         """What is not closed and known by its token alone, as the version before wrote it, by its subject."""
 
-    async def settle(self, circuits: Circuits, notices: Notices) -> None:
+    async def sync_entries(self, circuits: BreakerRegistry, notices: DueNotices) -> None:
         """Learn what stands, then write what changed. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, PATTERN, after=self._after):
             for stored in page:
@@ -39,24 +39,26 @@ class Owner:
                 self._loose.pop(stored.subject, None)
                 if not entry.called and entry.phase != "closed":
                     self._loose[stored.subject] = entry
-                learn(circuits, entry)
-                notices.stands(entry)
+                learn_entry(circuits, entry)
+                notices.apply_breaker_entry(entry)
             self._after = page[-1].sequence
         for key, breaker in list(circuits.changed.items()):
-            if await self._write(entry_of(key, breaker, circuits.evidence(key), circuits.actors(key))):
+            if await self._write_entry(
+                entry_of(key, breaker, circuits.opening_evidence(key), circuits.opening_actors(key))
+            ):
                 circuits.changed.pop(key, None)
 
-    async def _write(self, entry: Entry) -> bool:
+    async def _write_entry(self, entry: Entry) -> bool:
         """Under the whole name; what stands under its token alone is over then, for two may not say how it stands."""
-        subject, loose = (subjects.breaker_key(entry.scope, entry.tenant, one) for one in (entry.called, entry.name))
+        subject, loose = (subjects.breaker_key(entry.scope, entry.tenant, name) for name in (entry.called, entry.name))
         if subject != loose and (old := self._loose.get(loose)) is not None:
             moved = old.model_copy(update={"phase": "closed", "reason": f"it stands as {entry.called}"})
-            if not await self._put(loose, moved):
+            if not await self._put_entry(loose, moved):
                 return False
             del self._loose[loose]
-        return await self._put(subject, entry.model_copy(update={"changes": self._changes.get(subject, ())}))
+        return await self._put_entry(subject, entry.model_copy(update={"changes": self._changes.get(subject, ())}))
 
-    async def _put(self, subject: str, entry: Entry) -> bool:
+    async def _put_entry(self, subject: str, entry: Entry) -> bool:
         after, body = self._stands.get(subject, 0), entry.model_dump_json().encode()
         try:
             ack = await self._bus.publish(
@@ -72,27 +74,27 @@ class Owner:
         return True
 
 
-def learn(circuits: Circuits, entry: Entry) -> None:
-    """What an entry that stands says to the fold. One that is known by its token alone is of the first such name."""
+def learn_entry(circuits: BreakerRegistry, entry: Entry) -> None:
+    """Tell the fold what an entry that stands says. One that is known by its token alone is of the first such name."""
     names = (name for scope, tenant, name in circuits.found if (scope, tenant) == (entry.scope, entry.tenant))
-    known = entry.called or next((name for name in names if subjects.as_token(name) == entry.name), entry.name)
-    key = (entry.scope, entry.tenant, known)
-    found = circuits.found.get(key)
-    if found is not None and found.since_unix_ms > entry.since_unix_ms:
+    full_name = entry.called or next((name for name in names if subjects.as_token(name) == entry.name), entry.name)
+    key = (entry.scope, entry.tenant, full_name)
+    breaker = circuits.found.get(key)
+    if breaker is not None and breaker.since_unix_ms > entry.since_unix_ms:
         return
     if entry.by:
-        circuits.reset(key, entry.by, entry.since_unix_ms)
-    elif found is None or (found.phase, found.since_unix_ms) != (entry.phase, entry.since_unix_ms):
-        usual, first = (found.usual, found.first) if found else (0, 0)
+        circuits.reset_breaker(key, entry.by, entry.since_unix_ms)
+    elif breaker is None or (breaker.phase, breaker.since_unix_ms) != (entry.phase, entry.since_unix_ms):
+        usual, first = (breaker.usual, breaker.first) if breaker else (0, 0)
         since, until = entry.since_unix_ms, entry.until_unix_ms
-        fresh = Breaker(entry.scope, key[2], entry.phase, since, until, entry.reason, usual=usual, first=first)
-        circuits.adopt(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
+        fresh = BreakerState(entry.scope, key[2], entry.phase, since, until, entry.reason, usual=usual, first=first)
+        circuits.adopt_breaker(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
     else:
         circuits.changed.pop(key, None)
 
 
-def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> Entry:
-    """As doers and people read it."""
+def entry_of(key: Key, breaker: BreakerState, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> Entry:
+    """Entry for doers and people."""
     return Entry(
         scope=key[0],  # type: ignore[arg-type]
         tenant=key[1],
@@ -103,6 +105,6 @@ def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...], actors: tupl
         since_unix_ms=breaker.since_unix_ms,
         until_unix_ms=breaker.until_unix_ms,
         openings=breaker.openings,
-        evidence=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in evidence[: bounds.MAX_TRIP_EVIDENCE]),
-        actors=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in actors[: bounds.MAX_TRIP_AGENTS]),
+        evidence=tuple(item[: bounds.MAX_SUMMARY_CHARS] for item in evidence[: bounds.MAX_TRIP_EVIDENCE]),
+        actors=tuple(actor[: bounds.MAX_SUMMARY_CHARS] for actor in actors[: bounds.MAX_TRIP_AGENTS]),
     )

@@ -1,58 +1,63 @@
-"""How a tenant's tasks hang together now, for people who ask: what the watch of this replica holds in memory.
+"""The ties of a tenant's tasks now, for people who ask: what the watch of this replica holds in memory.
 
-In: CoordinationRequested (rpc, from the gateway, which established who asks). Out: CoordinationReplied. Nothing is
-read for it: the watch has folded the journal already.
+In: CoordinationRequested (rpc, from the gateway, which established who asks). Out: CoordinationReplied.
+Nothing is read for it: the watch has folded the journal already.
 """
 
 from collections.abc import Callable
 
-from bulkhead.health.breakers.registry import Circuits
+from bulkhead.health.breakers.registry import BreakerRegistry
 from bulkhead.health.breakers.state_machine import BUCKETS
 from bulkhead.health.deadlock.wait_graph import WaitGraph
-from bulkhead.health.sources.journal_waits import shown
+from bulkhead.health.sources.journal_waits import party_label
 from bulkhead.health.thresholds import BreakerThresholds
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import BreakerWindow, CoordinationReplied, CoordinationRequested, OpenWait
 from bulkhead_contracts.result import Failure
-from bulkhead_services.budget.readers import refused
+from bulkhead_services.budget.readers import check_reader
 from bulkhead_services.budget.watch.watcher import Watcher
 
 
-class Coordination:
+class CoordinationQuery:
     """Answers for this replica's watch; None where it is switched off."""
 
     def __init__(self, watcher: Watcher | None, clock: Callable[[], int], thresholds: BreakerThresholds) -> None:
         self._watcher, self._clock, self._thresholds = watcher, clock, thresholds
 
-    async def answer(self, message: Received) -> CoordinationReplied:
-        """As it stands at this moment."""
+    async def answer_coordination(self, message: ReceivedMessage) -> CoordinationReplied:
+        """State at this moment."""
         body, tenant = message.body, message.tenant
         assert isinstance(body, CoordinationRequested)
-        if (failure := refused(body.requester, tenant, f"see how the tasks of {tenant} hang together")) is not None:
+        if (
+            failure := check_reader(body.requester, tenant, f"see how the tasks of {tenant} hang together")
+        ) is not None:
             return CoordinationReplied(failure=failure)
         if self._watcher is None or not self._watcher.caught_up:
-            what = "the watch is switched off" if self._watcher is None else "the watch still reads the journal"
+            reason = "the watch is switched off" if self._watcher is None else "the watch still reads the journal"
             hint = "start budget with BULKHEAD_WATCH=on" if self._watcher is None else "ask again in a moment"
-            return CoordinationReplied(failure=Failure.of("unavailable", what, hint))
+            return CoordinationReplied(failure=Failure.from_text("unavailable", reason, hint))
         fold = self._watcher.fold
-        waits, more = open_waits(fold.watch.graph, tenant)
+        waits, left_out = open_waits(fold.watch.graph, tenant)
         windows = breaker_windows(fold.watch.circuits, tenant, self._clock(), self._thresholds)
-        return CoordinationReplied(waits=waits, more_waits=more, trips=fold.recent.of(tenant), windows=windows)
+        return CoordinationReplied(
+            waits=waits, more_waits=left_out, trips=fold.recent.trips_of(tenant), windows=windows
+        )
 
 
 def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int]:
     """The open waits of a tenant's tasks, and how many are left out: those who are stuck come first."""
-    found = [wait for wait in list(graph.waits.values()) if wait.task.startswith(f"{tenant}/")]
-    found.sort(key=lambda one: (one.waiter not in graph.stuck, one.task, one.key))
-    listed = found[: bounds.MAX_WAITS_LISTED]
+    waits = [wait for wait in list(graph.waits.values()) if wait.task.startswith(f"{tenant}/")]
+    waits.sort(key=lambda one: (one.waiter not in graph.stuck, one.task, one.key))
+    listed = waits[: bounds.MAX_WAITS_LISTED]
     rows = tuple(
         OpenWait(
             kind=wait.key.partition("/")[0],
             task=wait.task.partition("/")[2],
-            waiter=shown(wait.waiter)[: bounds.MAX_SUMMARY_CHARS],
+            waiter=party_label(wait.waiter)[: bounds.MAX_SUMMARY_CHARS],
             targets=tuple(
-                shown(one)[: bounds.MAX_SUMMARY_CHARS] for one in wait.targets[: bounds.MAX_WAIT_TARGETS_LISTED]
+                party_label(target)[: bounds.MAX_SUMMARY_CHARS]
+                for target in wait.targets[: bounds.MAX_WAIT_TARGETS_LISTED]
             ),
             mode=wait.mode,
             stuck=wait.waiter in graph.stuck,
@@ -60,21 +65,21 @@ def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int
         )
         for wait in listed
     )
-    return rows, len(found) - len(listed)
+    return rows, len(waits) - len(listed)
 
 
 def breaker_windows(
-    circuits: Circuits, tenant: str, now_unix_ms: int, named: BreakerThresholds
+    circuits: BreakerRegistry, tenant: str, now_unix_ms: int, named: BreakerThresholds
 ) -> tuple[BreakerWindow, ...]:
-    """What the breakers of a tenant have counted within their window, those with the most failures first."""
+    """Counts of a tenant's breakers within their window, those with the most failures first."""
     first = now_unix_ms * BUCKETS // named.window_ms - BUCKETS
-    found = []
-    for (scope, of, name), breaker in circuits.found.items():
-        buckets = [one for one in breaker.buckets if one.number > first]
-        if tenant not in (of, name if scope == "tenant" else "") or not buckets:
+    windows = []
+    for (scope, owner, name), breaker in circuits.found.items():
+        buckets = [bucket for bucket in breaker.buckets if bucket.number > first]
+        if tenant not in (owner, name if scope == "tenant" else "") or not buckets:
             continue
-        calls, failed, slow = (sum(getattr(one, part) for one in buckets) for part in ("calls", "failed", "slow"))
-        found.append(
+        calls, failed, slow = (sum(getattr(bucket, part) for bucket in buckets) for part in ("calls", "failed", "slow"))
+        windows.append(
             BreakerWindow(
                 scope=scope,  # type: ignore[arg-type]
                 name=name[: bounds.MAX_NAME_CHARS],
@@ -85,5 +90,5 @@ def breaker_windows(
                 window_ms=named.window_ms,
             )
         )
-    found.sort(key=lambda one: (-one.failed, -one.calls, one.scope, one.name))
-    return tuple(found[: bounds.MAX_WINDOWS_LISTED])
+    windows.sort(key=lambda one: (-one.failed, -one.calls, one.scope, one.name))
+    return tuple(windows[: bounds.MAX_WINDOWS_LISTED])

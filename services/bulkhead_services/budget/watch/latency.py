@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Stored
-from bulkhead.health.findings import Finding
-from bulkhead.journal.order import said_at
+from bulkhead.bus.port import StoredMessage
+from bulkhead.health.findings import HealthFinding
+from bulkhead.journal.order import published_unix_ms
 from bulkhead.journal.quality import TIMED, percentile
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 
@@ -34,39 +34,41 @@ class LatencyTargets:
         self._begun = BoundedDict[str, tuple[str, int]](MAX_TASKS)
         self._latest = BoundedDict[tuple[str, str], deque[int]](MAX_WINDOWS)
 
-    def take(self, kind: str, stored: Stored) -> Finding | None:
+    def fold_message(self, kind: str, stored: StoredMessage) -> HealthFinding | None:
         """Fold one message of this type. What cannot be read tells nothing."""
         if not self._targets_ms or kind not in (TaskRequested.TYPE, TaskEnded.TYPE):
             return None
         lineage = "/".join(stored.subject.rsplit(".", 2)[1:])
         try:
             if kind == TaskEnded.TYPE:
-                return self._ended(lineage, TaskEnded.model_validate_json(stored.body), stored)
+                return self._fold_task_ended(lineage, TaskEnded.model_validate_json(stored.body), stored)
             # Older versions have the same field.
             feature = TaskRequested.model_validate_json(stored.body).feature
         except ValueError:
             return None
         if feature in self._targets_ms and lineage not in self._begun:
-            self._begun[lineage] = feature, said_at(stored)
+            self._begun[lineage] = feature, published_unix_ms(stored)
         return None
 
-    def _ended(self, lineage: str, end: TaskEnded, stored: Stored) -> Finding | None:
+    def _fold_task_ended(self, lineage: str, end: TaskEnded, stored: StoredMessage) -> HealthFinding | None:
         feature, began = self._begun.pop(lineage, ("", 0))
         if not feature or end.status not in TIMED:
             return None
-        tenant, now = lineage.partition("/")[0], said_at(stored)
-        latest = self._latest.use((tenant, feature)) or deque(maxlen=LATEST)
-        latest.append(max(0, now - began))
+        tenant, now_unix_ms = lineage.partition("/")[0], published_unix_ms(stored)
+        latest = self._latest.get_refreshed((tenant, feature)) or deque(maxlen=LATEST)
+        latest.append(max(0, now_unix_ms - began))
         self._latest[tenant, feature] = latest
         p95, target = percentile(latest, 95), self._targets_ms[feature]
         if len(latest) < FEWEST or p95 is None or p95 <= target:
             return None
-        day = datetime.fromtimestamp(now / 1000, UTC).date()
-        name = hashlib.sha256(f"{DETECTOR}|{tenant}|{feature}|{target}|{day}".encode()).hexdigest()[:32]
-        what = (
+        day = datetime.fromtimestamp(now_unix_ms / 1000, UTC).date()
+        finding_id = hashlib.sha256(f"{DETECTOR}|{tenant}|{feature}|{target}|{day}".encode()).hexdigest()[:32]
+        description = (
             f"feature {feature} misses its target of latency: the 95th percentile of its latest {len(latest)} tasks is "
             f"{p95 / 1000:.1f} s, the target {target / 1000:g} s"
         )
         facts = {"feature": feature, "p95_ms": p95, "target_ms": target, "tasks": len(latest)}
         evidence = (stored.headers.get("ce-id", ""),)
-        return Finding(name, DETECTOR, "warn", tenant, lineage, (feature,), what, HINT, evidence, now, facts)
+        return HealthFinding(
+            finding_id, DETECTOR, "warn", tenant, lineage, (feature,), description, HINT, evidence, now_unix_ms, facts
+        )

@@ -1,7 +1,7 @@
-"""What the mesh as a whole holds: messages that wait for services and who asks for them, streams, dead letters.
+"""Counts of the whole mesh: messages that wait for services and who asks for them, streams, dead letters.
 
-In: the broker's counts, asked at intervals. Out: gauges for metrics; the work of each inbox. Every replica of budget
-tells the same, so that a service that is down is seen to fall behind; queries take the largest.
+In: the broker's counts, asked at intervals. Out: gauges for metrics; the work of each inbox. Every replica of
+budget tells the same, so that a service that is down is seen to fall behind; queries take the largest.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ QUIET_MS = 8_000
 any request lasts (MAX_PULL_S of the pull consumer)."""
 
 
-class Inbox(NamedTuple):
+class InboxLoad(NamedTuple):
     """Messages of a service that wait and that are in work; replicas and listens: see the contract's ServiceLoad."""
 
     pending: int
@@ -42,91 +42,98 @@ class MeshCounts:
     def __init__(self, bus: Bus, every_s: float, again_s: float = AGAIN_S) -> None:
         self._bus, self._every_s, self._again_s = bus, every_s, again_s
         self._found: dict[str, Counts] = {}
-        self.inboxes: dict[str, Inbox] = {}
+        self.inboxes: dict[str, InboxLoad] = {}
 
     @property
-    def letters(self) -> dict[str, int] | None:
+    def open_dead_letters(self) -> dict[str, int] | None:
         """Open dead letters per service; None before they are counted."""
-        found = self._found.get(names.DEAD_LETTERS)
-        return {str(key[0][1]): int(count) for key, count in found.items()} if found is not None else None
+        counts = self._found.get(names.DEAD_LETTERS)
+        return {str(key[0][1]): int(count) for key, count in counts.items()} if counts is not None else None
 
     def gauges(self) -> dict[str, Look]:
         """By the names of the metrics."""
-        told = (*(names.INBOX_PENDING, names.INBOX_IN_WORK), *(names.STREAM_BYTES, names.STREAM_LIMIT))
-        return {name: partial(self._look, name) for name in (*told, names.DEAD_LETTERS)}
+        metric_names = (*(names.INBOX_PENDING, names.INBOX_IN_WORK), *(names.STREAM_BYTES, names.STREAM_LIMIT))
+        return {name: partial(self._latest_counts, name) for name in (*metric_names, names.DEAD_LETTERS)}
 
-    def _look(self, name: str) -> Counts:
+    def _latest_counts(self, name: str) -> Counts:
         return self._found.get(name, {})
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                self._found = {**await self._streams(), **await self._inboxes()}
+                self._found = {**await self._count_streams(), **await self._count_inboxes()}
             except BusError as error:
                 self._found, self.inboxes = {}, {}
                 log.warning("not_counted", reason=str(error))
             await asyncio.sleep(self._every_s)
 
-    async def _streams(self) -> dict[str, Counts]:
+    async def _count_streams(self) -> dict[str, Counts]:
         size: dict[str, int] = {}
         limit: dict[str, int] = {}
         letters: Counts = {}
         for name in catalog.COUNTED_STREAMS:
             of_letters = name == subjects.DEAD_LETTERS_STREAM
-            found = await self._bus.stream_counts(name, "dead.>" if of_letters else "")
-            size[name] = found.bytes
-            if found.max_bytes:
-                limit[name] = found.max_bytes
+            counts = await self._bus.stream_counts(name, "dead.>" if of_letters else "")
+            size[name] = counts.bytes
+            if counts.max_bytes:
+                limit[name] = counts.max_bytes
             if of_letters:
-                letters = _by(names.SERVICE, open_letters(found.by_subject))
+                letters = _labelled_counts(names.SERVICE, open_letters(counts.by_subject))
         return {
-            names.STREAM_BYTES: _by(names.STREAM, size),
-            names.STREAM_LIMIT: _by(names.STREAM, limit),
+            names.STREAM_BYTES: _labelled_counts(names.STREAM, size),
+            names.STREAM_LIMIT: _labelled_counts(names.STREAM, limit),
             names.DEAD_LETTERS: letters,
         }
 
-    async def _inboxes(self) -> dict[str, Counts]:
-        shards = {service: await self._shards(service) for service in catalog.INBOXES}
-        found = {service: inbox_of(counts) for service, counts in shards.items() if counts}
-        changed = [name for name, one in found.items() if _asked(one) != _asked(self.inboxes.get(name))]
+    async def _count_inboxes(self) -> dict[str, Counts]:
+        shards = {service: await self._shard_counts(service) for service in catalog.INBOXES}
+        loads = {service: inbox_of(counts) for service, counts in shards.items() if counts}
+        changed = [
+            name for name, load in loads.items() if _listening_state(load) != _listening_state(self.inboxes.get(name))
+        ]
         if changed:
             await asyncio.sleep(self._again_s)
         for name in changed:
-            again = inbox_of(await self._shards(name))
-            listens = again.listens if again.listens == found[name].listens else None
-            found[name] = again._replace(
-                replicas=again.replicas if again.replicas == found[name].replicas else None, listens=listens
+            second_load = inbox_of(await self._shard_counts(name))
+            listens = second_load.listens if second_load.listens == loads[name].listens else None
+            loads[name] = second_load._replace(
+                replicas=second_load.replicas if second_load.replicas == loads[name].replicas else None, listens=listens
             )
-        self.inboxes = found
+        self.inboxes = loads
         pending, in_work = (
-            {name: getattr(one, part) for name, one in found.items()} for part in ("pending", "in_work")
+            {name: getattr(load, part) for name, load in loads.items()} for part in ("pending", "in_work")
         )
-        return {names.INBOX_PENDING: _by(names.INBOX, pending), names.INBOX_IN_WORK: _by(names.INBOX, in_work)}
+        return {
+            names.INBOX_PENDING: _labelled_counts(names.INBOX, pending),
+            names.INBOX_IN_WORK: _labelled_counts(names.INBOX, in_work),
+        }
 
-    async def _shards(self, service: str) -> list[DurableCounts]:
-        found: list[DurableCounts] = []
+    async def _shard_counts(self, service: str) -> list[DurableCounts]:
+        shards: list[DurableCounts] = []
         for shard in range(bounds.PARTITIONS):
-            counts = await self._bus.durable_counts(subjects.inbox_stream(service), subjects.durable(service, shard))
+            counts = await self._bus.durable_counts(
+                subjects.inbox_stream(service), subjects.durable_name(service, shard)
+            )
             if counts is None:
                 break
-            found.append(counts)
-        return found
+            shards.append(counts)
+        return shards
 
 
-def inbox_of(shards: Sequence[DurableCounts]) -> Inbox:
+def inbox_of(shards: Sequence[DurableCounts]) -> InboxLoad:
     """The work of one inbox, from the counts of its durables; every replica asks all of them for messages. Pure.
 
     Where nobody asks, but messages are in work, the replicas have no room or are gone: the broker does not tell.
     """
     pending, in_work = sum(one.pending for one in shards), sum(one.in_work for one in shards)
-    if not any(one.asking for one in shards):
-        return Inbox(pending, in_work, *((0, False) if not in_work else (None, None)))
-    quiet = [one.asking for one in shards if not one.in_work and one.quiet_ms > QUIET_MS]
-    return Inbox(pending, in_work, max(quiet, default=0) or None, True)
+    if not any(shard.asking for shard in shards):
+        return InboxLoad(pending, in_work, *((0, False) if not in_work else (None, None)))
+    quiet = [shard.asking for shard in shards if not shard.in_work and shard.quiet_ms > QUIET_MS]
+    return InboxLoad(pending, in_work, max(quiet, default=0) or None, True)
 
 
-def _asked(inbox: Inbox | None) -> tuple[int | None, bool | None] | None:
+def _listening_state(inbox: InboxLoad | None) -> tuple[int | None, bool | None] | None:
     return (inbox.replicas, inbox.listens) if inbox is not None else None
 
 
@@ -144,14 +151,14 @@ def open_letters(by_subject: Mapping[str, int]) -> dict[str, int]:
             marks[task.removesuffix(f".{MARKED}")] += count
         else:
             letters.setdefault(service, {})[task] = count
-    found = dict.fromkeys(letters, 0)
+    open_counts = dict.fromkeys(letters, 0)
     for service, tasks in letters.items():
         for task, count in tasks.items():
             done = min(count, marks[task])
             marks[task] -= done
-            found[service] += count - done
-    return found
+            open_counts[service] += count - done
+    return open_counts
 
 
-def _by(attribute: str, values: Mapping[str, int]) -> Counts:
+def _labelled_counts(attribute: str, values: Mapping[str, int]) -> Counts:
     return {((attribute, name),): value for name, value in values.items()}

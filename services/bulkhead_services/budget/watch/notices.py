@@ -45,57 +45,57 @@ class Notice:
     hint: str
     at_unix_ms: int
 
-    def message(self) -> NoticeRequested:
-        """As it is asked to be posted: of no account, so without figures."""
-        what, hint = (text[: bounds.MAX_REASON_CHARS] for text in (self.what, self.hint))
-        named: dict[str, Any] = {"notice": self.id, "kind": self.kind, "account": self.about[:200]}
-        named |= {"unit": "", "percent": 0, "spent": 0, "limit": 0}
-        return NoticeRequested(**named, what=what, hint=hint, told_unix_ms=self.at_unix_ms)
+    def to_request(self) -> NoticeRequested:
+        """Body that asks to post it: of no account, so without figures."""
+        description, hint = (text[: bounds.MAX_REASON_CHARS] for text in (self.what, self.hint))
+        fields: dict[str, Any] = {"notice": self.id, "kind": self.kind, "account": self.about[:200]}
+        fields |= {"unit": "", "percent": 0, "spent": 0, "limit": 0}
+        return NoticeRequested(**fields, what=description, hint=hint, told_unix_ms=self.at_unix_ms)
 
 
-class Notices:
-    """What is due, the oldest first."""
+class DueNotices:
+    """Due ones, oldest first."""
 
     def __init__(self) -> None:
         self._due: OrderedDict[str, Notice] = OrderedDict()
         self._told = BoundedDict[str, None](MAX_TOLD)
 
-    def take(self, kind: str, subject: str, body: bytes, at_unix_ms: int) -> None:
+    def fold_message(self, kind: str, subject: str, body: bytes, at_unix_ms: int) -> None:
         """Fold one message of this type; most are of no concern. What cannot be read is told to nobody."""
-        read = _READERS.get(kind)
-        if read is None:
+        parse_notice = _READERS.get(kind)
+        if parse_notice is None:
             return
         try:
             _, sender, receiver, _, tenant, task = subject.split(".")
             if kind == NoticeRequested.TYPE and receiver != "tool_executor":
                 return  # Told to the gateway, before; not yet to who posts it.
-            found = read(sender, tenant, task, body, at_unix_ms)
+            parsed = parse_notice(sender, tenant, task, body, at_unix_ms)
         except ValueError:
             return
-        if isinstance(found, str):
-            self.told(found)
-        elif found is not None:
-            self._add(found)
+        if isinstance(parsed, str):
+            self.mark_told(parsed)
+        elif parsed is not None:
+            self._add_due(parsed)
 
-    def stands(self, entry: Breaker) -> None:
+    def apply_breaker_entry(self, entry: Breaker) -> None:
         """A breaker that trials have closed is told by no fact, but by its control entry."""
-        whose = entry.name if entry.scope == "tenant" else entry.tenant
-        if entry.phase == "closed" and not entry.by and whose:
-            what = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
-            self._add(_of_breaker("closed", entry, whose, what, entry.since_unix_ms))
+        owner = entry.name if entry.scope == "tenant" else entry.tenant
+        if entry.phase == "closed" and not entry.by and owner:
+            description = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
+            self._add_due(_of_breaker("closed", entry, owner, description, entry.since_unix_ms))
 
-    def _add(self, found: Notice) -> None:
+    def _add_due(self, found: Notice) -> None:
         if found.id not in self._told and len(self._due) < MAX_DUE:
             self._due.setdefault(found.id, found)
 
-    def told(self, name: str) -> None:
+    def mark_told(self, name: str) -> None:
         """Somebody has asked for it to be posted."""
         self._due.pop(name, None)
         self._told[name] = None
 
-    def tell(self, now_unix_ms: int) -> list[Notice]:
-        """What is to be asked for now; what is late is dropped."""
-        for name in [name for name, one in self._due.items() if one.at_unix_ms + LATE_MS < now_unix_ms]:
+    def due_notices(self, now_unix_ms: int) -> list[Notice]:
+        """Notices to be asked for now; late ones are dropped."""
+        for name in [name for name, notice in self._due.items() if notice.at_unix_ms + LATE_MS < now_unix_ms]:
             del self._due[name]
         return list(self._due.values())
 
@@ -104,86 +104,108 @@ Reader = Callable[[str, str, str, bytes, int], Notice | str | None]
 """Sender, tenant, task, body, time -> a notice; the id of one that is asked for already; None."""
 
 
-def _switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
     halt = Switched.model_validate_json(body).halt
-    whose = halt.name if halt.scope == "tenant" else halt.tenant
-    if sender not in MAY_SWITCH or not whose:
+    owner = halt.name if halt.scope == "tenant" else halt.tenant
+    if sender not in MAY_SWITCH or not owner:
         return None
     named = f"{halt.scope} {halt.known_as}"
     if not halt.active:
-        what, hint = f"{named} goes on, by {halt.by}: {halt.reason}", ""
+        description, hint = f"{named} goes on, by {halt.by}: {halt.reason}", ""
     elif halt.code == CEILING:
-        what, hint = halt.reason, f"`bulkhead topup {halt.name} --usd X`, or raise the limit that it names"
+        description, hint = halt.reason, f"`bulkhead topup {halt.name} --usd X`, or raise the limit that it names"
     else:
-        of = "" if halt.scope in ("task", "tenant") else f" --tenant {whose}"
-        what = f"{named} was halted by {halt.by}: {halt.reason}"
-        hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{of}` lets it go on"
-    name = _id("switched", halt.scope, whose, halt.known_as, halt.at_unix_ms, halt.active)
+        tenant_option = "" if halt.scope in ("task", "tenant") else f" --tenant {owner}"
+        description = f"{named} was halted by {halt.by}: {halt.reason}"
+        hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{tenant_option}` lets it go on"
+    name = _notice_id("switched", halt.scope, owner, halt.known_as, halt.at_unix_ms, halt.active)
     kind, under = "halted" if halt.active else "resumed", halt.name if halt.scope == "task" else HALTS
-    return Notice(name, kind, whose, under, _about(halt.scope, whose, halt.known_as), what, hint, halt.at_unix_ms or at)
+    return Notice(
+        name,
+        kind,
+        owner,
+        under,
+        _account_of(halt.scope, owner, halt.known_as),
+        description,
+        hint,
+        halt.at_unix_ms or at,
+    )
 
 
-def _task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
     """Once per task and code: every call that is refused says it again."""
     halted = TaskHalted.model_validate_json(body)
     if sender != "budget":
         return None
-    name, about = _id("halted", tenant, task, halted.code), _about("task", tenant, task)
-    what = f"task {task} was ended ({halted.code}): {halted.reason}"
-    return Notice(name, "halted", tenant, task, about, what, f"`bulkhead why {task}`", at)
+    name, about = _notice_id("halted", tenant, task, halted.code), _account_of("task", tenant, task)
+    description = f"task {task} was ended ({halted.code}): {halted.reason}"
+    return Notice(name, "halted", tenant, task, about, description, f"`bulkhead why {task}`", at)
 
 
-def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
     reset = BreakerReset.model_validate_json(body)
-    one = reset.breaker
-    whose = one.name if one.scope == "tenant" else one.tenant
-    if sender not in MAY_SWITCH or not whose:
+    breaker = reset.breaker
+    owner = breaker.name if breaker.scope == "tenant" else breaker.tenant
+    if sender not in MAY_SWITCH or not owner:
         return None
-    why = f": {reset.reason}" if reset.reason else ""
-    what = f"the breaker of {one.scope} {one.known_as} was closed by {one.by}{why}. It had opened because {reset.was}"
-    return _of_breaker("reset", one, whose, what, one.since_unix_ms or at)
+    cause = f": {reset.reason}" if reset.reason else ""
+    description = (
+        f"the breaker of {breaker.scope} {breaker.known_as} was closed by {breaker.by}{cause}. It had "
+        f"opened because {reset.was}"
+    )
+    return _of_breaker("reset", breaker, owner, description, breaker.since_unix_ms or at)
 
 
-def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
-    """Of breakers, stalls, latency, models: a stopped task is told as halted; a deadlock is broken without anybody."""
+def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+    """Trips of breakers, stalls, latency, models: a stopped task is told as halted; a deadlock is broken without
+    anybody.
+    """
     trip = Tripped.model_validate_json(body)
     family, _, scope = trip.detector.partition(".")
     if sender != "budget" or family not in (BREAKER, STALL, LATENCY, models.FAMILY):
         return None
     if family == LATENCY:
         feature = trip.agents[0] if trip.agents else ""
-        kind, about, what = "latency_missed", _about("feature", tenant, feature), trip.what
+        kind, about, description = "latency_missed", _account_of("feature", tenant, feature), trip.what
     elif family == STALL:
-        kind, about, what = "stalled", _about("task", tenant, task), f"task {task}: {trip.what}"
+        kind, about, description = "stalled", _account_of("task", tenant, task), f"task {task}: {trip.what}"
     elif family == models.FAMILY:
-        kind, about, what = "model_changed", _about("model", tenant, trip.agents[0] if trip.agents else ""), trip.what
+        kind, about, description = (
+            "model_changed",
+            _account_of("model", tenant, trip.agents[0] if trip.agents else ""),
+            trip.what,
+        )
     else:
-        kind, about, what = "breaker_opened", _about(scope, tenant, trip.agents[0] if trip.agents else ""), trip.what
-    return Notice(trip.trip, kind, tenant, task, about, what, trip.hint, trip.tripped_unix_ms)
+        kind, about, description = (
+            "breaker_opened",
+            _account_of(scope, tenant, trip.agents[0] if trip.agents else ""),
+            trip.what,
+        )
+    return Notice(trip.trip, kind, tenant, task, about, description, trip.hint, trip.tripped_unix_ms)
 
 
-def _asked(sender: str, tenant: str, task: str, body: bytes, at: int) -> str | None:
+def _requested_notice_id(sender: str, tenant: str, task: str, body: bytes, at: int) -> str | None:
     return NoticeRequested.model_validate_json(body).notice if sender == "budget" else None
 
 
 def _of_breaker(what_happened: str, entry: Breaker, whose: str, what: str, at_unix_ms: int) -> Notice:
-    name = _id(what_happened, entry.scope, whose, entry.known_as, entry.since_unix_ms)
-    about = _about(entry.scope, whose, entry.known_as)
+    name = _notice_id(what_happened, entry.scope, whose, entry.known_as, entry.since_unix_ms)
+    about = _account_of(entry.scope, whose, entry.known_as)
     return Notice(name, f"breaker_{what_happened}", whose, HALTS, about, what, "", at_unix_ms)
 
 
 _READERS: dict[str, Reader] = {
-    Switched.TYPE: _switched,
-    TaskHalted.TYPE: _task_halted,
-    BreakerReset.TYPE: _reset,
-    Tripped.TYPE: _tripped,
-    NoticeRequested.TYPE: _asked,
+    Switched.TYPE: _notice_of_switched,
+    TaskHalted.TYPE: _notice_of_task_halted,
+    BreakerReset.TYPE: _notice_of_reset,
+    Tripped.TYPE: _notice_of_tripped,
+    NoticeRequested.TYPE: _requested_notice_id,
 }
 
 
-def _about(scope: str, tenant: str, name: str) -> str:
+def _account_of(scope: str, tenant: str, name: str) -> str:
     return f"tenant:{tenant}" if scope == "tenant" else f"{scope}:{tenant}:{name}"
 
 
-def _id(*parts: object) -> str:
-    return hashlib.sha256("|".join(str(one) for one in parts).encode()).hexdigest()[:32]
+def _notice_id(*parts: object) -> str:
+    return hashlib.sha256("|".join(str(part) for part in parts).encode()).hexdigest()[:32]

@@ -7,11 +7,11 @@ is left out in the same way. Every replica comes to the same by itself. At most 
 fold that takes next to nothing is no watch, and says so instead.
 """
 
-from bulkhead.bus.port import Stored
-from bulkhead.health.findings import Finding, finding_of
+from bulkhead.bus.port import StoredMessage
+from bulkhead.health.findings import HealthFinding, finding_of
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.halts.operator import EVERYBODY, HALTS
-from bulkhead_services.budget.watch.time_slices import Endless
+from bulkhead_services.budget.watch.time_slices import FoldTooLong
 
 MAX_LEFT_OUT = 64
 TOKENS = 6
@@ -20,16 +20,16 @@ Identity = tuple[str, int]
 """Identity of a message, wherever the journal has it: its subject, and its sequence in its inbox."""
 
 
-def identity(stored: Stored) -> Identity:
+def message_identity(stored: StoredMessage) -> Identity:
     """See Identity."""
     return stored.subject, at_its_source(stored).sequence
 
 
-class Aside:
-    """What this replica's folds leave out. broken: why its watch does not stand now; "" when it does."""
+class LeftOutMessages:
+    """Messages that this replica's folds leave out. broken: why its watch does not stand now; "" when it does."""
 
     def __init__(self) -> None:
-        self.folding: Stored | None = None
+        self.folding: StoredMessage | None = None
         """Set by the fold while it takes a message."""
         self.telling = ""
         """The id of the trip that is being told."""
@@ -37,43 +37,47 @@ class Aside:
         self._raised: set[Identity] = set()
         self._left_out: dict[Identity, str] = {}
 
-    def blame(self, error: BaseException) -> bool:
+    def blame_message(self, error: BaseException) -> bool:
         """A fold has ended by this error; whether a message is left out from now on because of it."""
         stored, self.folding = self.folding, None
-        told, self.telling = self.telling, ""
-        what = _named(error)
-        self.broken = f"its fold ended by {what}"
-        if stored is None and not told:
+        trip_id, self.telling = self.telling, ""
+        error_name = _describe_error(error)
+        self.broken = f"its fold ended by {error_name}"
+        if stored is None and not trip_id:
             return False  # What raised was no message: the fold is begun anew, and that is all that can be done.
-        name = identity(stored) if stored is not None else (told, 0)
-        if name not in self._raised or len(self._left_out) >= MAX_LEFT_OUT:
-            self._raised.add(name)
+        culprit = message_identity(stored) if stored is not None else (trip_id, 0)
+        if culprit not in self._raised or len(self._left_out) >= MAX_LEFT_OUT:
+            self._raised.add(culprit)
             return False
-        self._left_out[name] = what
+        self._left_out[culprit] = error_name
         return True
 
-    def stands(self) -> None:
+    def clear_blame(self) -> None:
         """A fold has come to the end of the journal: what it took is not to blame for anything before."""
         self.broken = ""
         self._raised.clear()
 
-    def trip(self, stored: Stored) -> Finding | None:
-        """What is told of a message that is left out; None for one that is folded. Ids derive from the message."""
-        if not self._left_out or (name := identity(stored)) not in self._left_out:
+    def trip_for(self, stored: StoredMessage) -> HealthFinding | None:
+        """Finding of a message that is left out; None for one that is folded. Ids derive from the message."""
+        if not self._left_out or (name := message_identity(stored)) not in self._left_out:
             return None
         parts = stored.subject.split(".")
-        whole = len(parts) == TOKENS
-        tenant, task = (parts[4], parts[5]) if whole else (EVERYBODY, HALTS)
-        who = f"{parts[1]} to {parts[2]}" if whole else "no sender of the mesh"
-        kind, said = (_header(stored, key) for key in ("ce-type", "ce-id"))
-        taken = f"the watch of coordination health could not take message {said or stored.sequence} ({kind}, {who})"
+        is_complete = len(parts) == TOKENS
+        tenant, task = (parts[4], parts[5]) if is_complete else (EVERYBODY, HALTS)
+        who = f"{parts[1]} to {parts[2]}" if is_complete else "no sender of the mesh"
+        kind, message_id = (_header_value(stored, key) for key in ("ce-type", "ce-id"))
+        complaint = (
+            f"the watch of coordination health could not take message {message_id or stored.sequence} ({kind}, {who})"
+        )
         lost = "a loop, a stall or a deadlock of this task that it shows may not be found"
-        what = f"{taken}: {self._left_out[name]}. It is left out; {lost}"
-        lineage, evidence, key = f"{tenant}/{task}", (said,) if said else (), "/".join(map(str, name))
-        return finding_of("watch.left_out", "warn", tenant, lineage, (), what, evidence, stored.time_unix_ms, key, {})
+        description = f"{complaint}: {self._left_out[name]}. It is left out; {lost}"
+        lineage, evidence, key = f"{tenant}/{task}", (message_id,) if message_id else (), "/".join(map(str, name))
+        return finding_of(
+            "watch.left_out", "warn", tenant, lineage, (), description, evidence, stored.time_unix_ms, key, {}
+        )
 
-    def untold(self, trip: str) -> bool:
-        """Whether this trip is left out: telling it ended the watch twice."""
+    def is_trip_left_out(self, trip: str) -> bool:
+        """True when this trip is left out: telling it ended the watch twice."""
         return (trip, 0) in self._left_out
 
     @property
@@ -93,9 +97,9 @@ class Aside:
         return ""
 
 
-def _named(error: BaseException) -> str:
-    """What kind of error it is, and where: its words may be those of a tenant's message, and belong into no fact."""
-    if isinstance(error, Endless):
+def _describe_error(error: BaseException) -> str:
+    """Kind of an error, and its place: its words may be those of a tenant's message, and belong into no fact."""
+    if isinstance(error, FoldTooLong):
         return f"{type(error).__name__} in {error.where}"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -104,5 +108,5 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}{where}"
 
 
-def _header(stored: Stored, name: str) -> str:
+def _header_value(stored: StoredMessage, name: str) -> str:
     return next((value for key, value in stored.headers.items() if key.lower() == name), "")

@@ -6,7 +6,7 @@ In: `Tripped` facts. Out: those of a tenant, the newest first. A watch that star
 from collections import deque
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskTrip, Tripped
 
@@ -19,17 +19,17 @@ class RecentTrips:
     def __init__(self) -> None:
         self._found = BoundedDict[str, deque[TaskTrip]](MAX_TENANTS)
 
-    def take(self, stored: Stored) -> None:
+    def fold_tripped(self, stored: StoredMessage) -> None:
         """One fact; what cannot be read tells nothing, and a repeated one nothing new."""
         tenant, task = stored.subject.rsplit(".", 2)[1:]
         try:
-            found = TaskTrip(task=task, trip=Tripped.model_validate_json(stored.body))
+            task_trip = TaskTrip(task=task, trip=Tripped.model_validate_json(stored.body))
         except ValueError:
             return
-        mine = self._found.setdefault(tenant, deque(maxlen=bounds.MAX_TRIPS_LISTED))
-        if all(one.trip.trip != found.trip.trip for one in mine):
-            mine.append(found)
+        trips = self._found.setdefault(tenant, deque(maxlen=bounds.MAX_TRIPS_LISTED))
+        if all(earlier.trip.trip != task_trip.trip.trip for earlier in trips):
+            trips.append(task_trip)
 
-    def of(self, tenant: str) -> tuple[TaskTrip, ...]:
+    def trips_of(self, tenant: str) -> tuple[TaskTrip, ...]:
         """The newest first."""
         return tuple(sorted(self._found.get(tenant, ()), key=lambda one: -one.trip.tripped_unix_ms))

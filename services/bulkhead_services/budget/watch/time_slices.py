@@ -1,10 +1,10 @@
-"""How long the watch may keep the event loop, which it shares with admissions, to itself.
+"""Limits on how long the watch may keep the event loop, which it shares with admissions, to itself.
 
-In: messages, and a fold that takes one. Out: all of them folded, in slices, between which whoever else is ready goes
-first; `Endless`, raised inside the fold, where one takes longer than any should: it is to blame (see `aside`). The
-watchdog is a timer of processor time, so that a loaded machine makes nothing endless; its signal ends a regular
-expression that backtracks for ever, too. Signals come to the main thread, in which services run; in another one there
-is no watchdog.
+In: messages, and a fold that takes one. Out: all of them folded, in slices, between which whoever else is
+ready goes first; `FoldTooLong`, raised inside the fold, where one takes longer than any should: it is to
+blame (see `aside`). The watchdog is a timer of processor time, so that a loaded machine makes nothing
+endless; its signal ends a regular expression that backtracks for ever, too. Signals come to the main thread,
+in which services run; in another one there is no watchdog.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 
 SLICE_MS = 5
 """Time of folding before other work goes first."""
@@ -31,7 +31,7 @@ _heard = 0
 """How often the timer has spoken in this slice."""
 
 
-class Endless(Exception):
+class FoldTooLong(Exception):
     """The fold of one message took longer than it may. where: what it was doing then."""
 
     def __init__(self, where: str) -> None:
@@ -39,41 +39,41 @@ class Endless(Exception):
         self.where = where
 
 
-class Pace:
-    """Of one watch. clock: milliseconds."""
+class SlicedFold:
+    """Slices of a watch. clock: milliseconds."""
 
     def __init__(self, clock: Callable[[], int], longest_s: float = LONGEST_S) -> None:
         self._clock, self._longest_s = clock, longest_s
 
-    async def each(self, messages: Sequence[Stored], take: Callable[[Stored], None]) -> None:
-        """Fold them in this order. Raises whatever `take` raises, and Endless."""
+    async def fold_each(self, messages: Sequence[StoredMessage], take: Callable[[StoredMessage], None]) -> None:
+        """Fold them in this order. Raises whatever `take` raises, and FoldTooLong."""
         if not messages:
             return  # Most looks find nothing: no timer need be set for it.
-        rest = iter(messages)
-        more = self._slice(rest, take)
-        while more:
+        remaining = iter(messages)
+        is_unfinished = self._fold_slice(remaining, take)
+        while is_unfinished:
             await asyncio.sleep(0)
-            more = self._slice(rest, take)
+            is_unfinished = self._fold_slice(remaining, take)
 
-    def _slice(self, rest: Iterator[Stored], take: Callable[[Stored], None]) -> bool:
-        """Whether there may be more."""
+    def _fold_slice(self, rest: Iterator[StoredMessage], take: Callable[[StoredMessage], None]) -> bool:
+        """True when there may be more."""
         until = self._clock() + SLICE_MS
-        with _watchdog(self._longest_s):
-            for taken, stored in enumerate(rest, 1):
+        with _guard_slice(self._longest_s):
+            for count, stored in enumerate(rest, 1):
                 take(stored)
-                if taken >= BREATH or self._clock() >= until:
+                if count >= BREATH or self._clock() >= until:
                     return True
         return False
 
 
 @contextmanager
-def _watchdog(longest_s: float) -> Iterator[None]:
+def _guard_slice(longest_s: float) -> Iterator[None]:
     global _watched, _heard
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    if signal.getsignal(signal.SIGVTALRM) is not _bark:
-        signal.signal(signal.SIGVTALRM, _bark)
+    if signal.getsignal(signal.SIGVTALRM) is not _on_timer_signal:
+        signal.signal(signal.SIGVTALRM, _on_timer_signal)
     _watched, _heard = True, 0
     # Again and again: whoever takes the first one for an error of the message's is not in time the second time.
     signal.setitimer(signal.ITIMER_VIRTUAL, longest_s / BARKS, longest_s / BARKS)
@@ -84,8 +84,8 @@ def _watchdog(longest_s: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
-def _bark(_number: int, frame: FrameType | None) -> None:
+def _on_timer_signal(_number: int, frame: FrameType | None) -> None:
     global _heard
     _heard += _watched
     if _watched and _heard >= BARKS:
-        raise Endless(frame.f_code.co_qualname if frame is not None else "no code of Python")
+        raise FoldTooLong(frame.f_code.co_qualname if frame is not None else "no code of Python")

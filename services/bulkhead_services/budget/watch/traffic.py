@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic_core import from_json
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
@@ -47,58 +47,58 @@ class Traffic:
         self._failed = [Counter[str]() for _ in range(SECONDS)]
         self._rejected = [Counter[str]() for _ in range(SECONDS)]
 
-    def take(self, kind: str, stored: Stored) -> None:
+    def fold_message(self, kind: str, stored: StoredMessage) -> None:
         """Fold one message of this type, which its author may say there."""
         second = stored.time_unix_ms // 1000
-        at = second % SECONDS
-        if second != self._second[at]:
-            if second < self._second[at]:
+        slot = second % SECONDS
+        if second != self._second[slot]:
+            if second < self._second[slot]:
                 return
-            self._second[at] = second
-            for counter in (self._edges[at], self._failed[at], self._rejected[at]):
+            self._second[slot] = second
+            for counter in (self._edges[slot], self._failed[slot], self._rejected[slot]):
                 counter.clear()
         _, sender, receiver, _ = stored.subject.split(".", 3)
-        sender = _role(sender)
-        self._edges[at][sender, receiver] += 1
+        sender = _role_of(sender)
+        self._edges[slot][sender, receiver] += 1
         if kind == MessageRejected.TYPE:
-            self._rejected[at][sender] += 1
-        elif kind in RESULTS and (kind != TaskEnded.TYPE or receiver == "gateway") and _failed(kind, stored.body):
-            self._failed[at][sender] += 1
+            self._rejected[slot][sender] += 1
+        elif kind in RESULTS and (kind != TaskEnded.TYPE or receiver == "gateway") and _is_failed(kind, stored.body):
+            self._failed[slot][sender] += 1
 
-    def edges(self, now_unix_ms: int) -> Counter[Edge]:
+    def recent_edges(self, now_unix_ms: int) -> Counter[Edge]:
         """Messages from one to another."""
-        return self._sum(self._edges, now_unix_ms)
+        return self._sum_window(self._edges, now_unix_ms)
 
-    def failed(self, now_unix_ms: int) -> Counter[str]:
+    def failed_counts(self, now_unix_ms: int) -> Counter[str]:
         """Results that failed, by their author; an outcome that nobody knows counts."""
-        return self._sum(self._failed, now_unix_ms)
+        return self._sum_window(self._failed, now_unix_ms)
 
-    def rejected(self, now_unix_ms: int) -> Counter[str]:
+    def rejected_counts(self, now_unix_ms: int) -> Counter[str]:
         """Messages that could not be handled, by receiver; each has become a dead letter."""
-        return self._sum(self._rejected, now_unix_ms)
+        return self._sum_window(self._rejected, now_unix_ms)
 
-    def _sum(self, counters: Iterable[Counter[K]], now_unix_ms: int) -> Counter[K]:
+    def _sum_window(self, counters: Iterable[Counter[K]], now_unix_ms: int) -> Counter[K]:
         last = now_unix_ms // 1000
-        found = Counter[K]()
+        total = Counter[K]()
         for second, counter in zip(self._second, counters, strict=True):
             if last - WINDOW_S < second <= last:
-                found.update(counter)
-        return found
+                total.update(counter)
+        return total
 
 
-def _role(sender: str) -> str:
+def _role_of(sender: str) -> str:
     """Outside publishers are one: their names tell of tenants."""
     return catalog.PUBLISHER if sender.startswith(subjects.PUBLISHER) else sender
 
 
-def _failed(kind: str, body: bytes) -> bool:
-    """Whether a result says that it failed. Most say nothing of the kind, and are not parsed."""
-    if not any(word.encode() in body for word in FAILED) or len(body) > MAX_PARSED_BYTES:
+def _is_failed(kind: str, body: bytes) -> bool:
+    """True when a result says that it failed. Most say nothing of the kind, and are not parsed."""
+    if not any(outcome.encode() in body for outcome in FAILED) or len(body) > MAX_PARSED_BYTES:
         return False
     try:
-        found = from_json(body)
+        value = from_json(body)
         for name in RESULTS[kind].split("."):
-            found = found[name]
-        return found in FAILED
+            value = value[name]
+        return value in FAILED
     except (ValueError, LookupError, TypeError):
         return False

@@ -9,11 +9,11 @@ has no fact yet, and ids derive from the evidence, so nothing is lost or told tw
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.health import models
-from bulkhead.health.findings import Finding
+from bulkhead.health.findings import HealthFinding
 from bulkhead.health.thresholds import Thresholds
-from bulkhead.runtime.background import Background, cancel
+from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
@@ -25,15 +25,15 @@ from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 from bulkhead_services.budget.ledger import facts
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.fact_lookup import measured
-from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
+from bulkhead_services.budget.ledger.fact_lookup import measured_usage
+from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.watch import deadlock_refusal
-from bulkhead_services.budget.watch.breaker_entries import Owner
-from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
+from bulkhead_services.budget.watch.breaker_entries import BreakerEntryOwner
+from bulkhead_services.budget.watch.fold import TaskSpan, WatchFold, WatchMark
 from bulkhead_services.budget.watch.journal_gaps import JournalGaps
 from bulkhead_services.budget.watch.notices import LATENCY
-from bulkhead_services.budget.watch.poison_messages import Aside, identity
-from bulkhead_services.budget.watch.time_slices import Pace
+from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
+from bulkhead_services.budget.watch.time_slices import SlicedFold
 
 log = Log("budget.watcher")
 
@@ -59,7 +59,7 @@ CODES = {"loop": "loop_stopped", "chatter": "chatter_stopped"}
 PublishHalt = Callable[[Halt, str], Awaitable[None]]
 
 
-class Renumbered(Exception):
+class JournalRemade(Exception):
     """The journal was made again: its sequences begin anew."""
 
 
@@ -70,7 +70,7 @@ class Watcher:
         self,
         bus: Bus,
         publisher: Publisher,
-        store: Store,
+        store: LedgerStore,
         clock: Callable[[], int],
         halt: PublishHalt,
         *,
@@ -86,14 +86,14 @@ class Watcher:
         self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
         self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
         self._message_key, self._lost = message_key, lost
-        self._owner, self._pace = Owner(bus, message_key), Pace(clock)
+        self._owner, self._pace = BreakerEntryOwner(bus, message_key), SlicedFold(clock)
         self._task: asyncio.Task[None] | None = None
-        self._last: Stored | None = None
+        self._last: StoredMessage | None = None
         self._marked = 0
         self._backoff_s = interval_s
-        self.aside = Aside()
+        self.aside = LeftOutMessages()
         self._targets_ms = targets_ms or {}
-        self.fold = Watching(thresholds, self.aside, self._targets_ms)
+        self.fold = WatchFold(thresholds, self.aside, self._targets_ms)
         self.gaps, self._looked_unix_ms = JournalGaps(), 0
         self.leads = False
         self.caught_up = False
@@ -103,50 +103,50 @@ class Watcher:
 
     @property
     def degraded(self) -> str:
-        """What this replica does not see; "" when it sees all."""
+        """The part that it does not see; "" when it sees all."""
         return "; ".join(filter(None, (self.aside.degraded, self.gaps.degraded(self._clock()))))
 
     def gauges(self) -> dict[str, Look]:
         """Metrics of tasks and approvals, once the journal is read."""
         return {
-            names.TASKS_LIVING: lambda: self._told(self.fold.standing.living()),
-            names.TASKS_QUIET: lambda: self._told(self.fold.standing.quiet(self._clock())),
-            names.APPROVALS_WAITING: lambda: self._told(self.fold.standing.approvals(self._clock())[0]),
-            names.APPROVALS_OLDEST: lambda: self._told(self.fold.standing.approvals(self._clock())[1]),
+            names.TASKS_LIVING: lambda: self._gauge_value(self.fold.standing.living_count()),
+            names.TASKS_QUIET: lambda: self._gauge_value(self.fold.standing.quiet_count(self._clock())),
+            names.APPROVALS_WAITING: lambda: self._gauge_value(self.fold.standing.approval_backlog(self._clock())[0]),
+            names.APPROVALS_OLDEST: lambda: self._gauge_value(self.fold.standing.approval_backlog(self._clock())[1]),
         }
 
-    def _told(self, value: int) -> Counts:
+    def _gauge_value(self, value: int) -> Counts:
         return {(): value} if self.caught_up else {}
 
-    def start(self, background: Background) -> None:
+    def start(self, background: BackgroundTasks) -> None:
         """Begin; returns at once. An error in it ends neither the service nor its admissions."""
-        self._task = background.keep("watcher", self._run, self._broke)
+        self._task = background.keep_running("watcher", self._watch_journal, self._on_watch_broke)
 
     async def stop(self) -> None:
         """End; another replica takes over when the lease is over."""
         if self._task is not None:
-            await cancel(self._task)
+            await cancel_tasks(self._task)
 
-    async def _run(self) -> None:
+    async def _watch_journal(self) -> None:
         """Until it is cancelled, or raises what is a bug: then it is begun anew."""
         begun = False
         while True:
             pause_s = self._interval_s
             try:
                 if not begun:
-                    await self._begin()
+                    await self._begin_fold()
                     begun = True
                 await self._read_on()
-                await self._confirm()
-                await self._act()
-                self.aside.stands()
+                await self._confirm_suspicions()
+                await self._tell_due()
+                self.aside.clear_blame()
                 self.ledger_answers = True
                 self._backoff_s = self._interval_s
-            except Renumbered:
+            except JournalRemade:
                 log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
                 # The fold keeps what it knows: messages are told apart by their place in their inbox.
                 self._last, self.caught_up = None, False
-                self.gaps.forget()
+                self.gaps.forget_reading()
             except (BusError, *RedisFailure) as error:
                 self.leads, self.aside.telling = False, ""
                 self.ledger_answers = self.ledger_answers and not isinstance(error, RedisFailure)
@@ -156,149 +156,157 @@ class Watcher:
 
     def _wait_longer(self) -> float:
         """Seconds until the next try."""
-        found, self._backoff_s = self._backoff_s, min(MAX_BACKOFF_S, self._backoff_s * 2)
-        return found
+        pause_s, self._backoff_s = self._backoff_s, min(MAX_BACKOFF_S, self._backoff_s * 2)
+        return pause_s
 
-    async def _broke(self, error: BaseException) -> None:
-        """The watch has ended by a bug; see Aside. A standby whose watch stands takes the lease meanwhile."""
+    async def _on_watch_broke(self, error: BaseException) -> None:
+        """The watch has ended by a bug; see LeftOutMessages. A standby whose watch stands takes the lease meanwhile."""
         self.leads = self.caught_up = False
-        folding, told = self.aside.folding, self.aside.telling
-        left_out, pause_s = self.aside.blame(error), self._wait_longer()
-        message = f"{folding.subject} {folding.sequence}" if folding is not None else told and f"trip {told}"
+        folding, trip_id = self.aside.folding, self.aside.telling
+        left_out, pause_s = self.aside.blame_message(error), self._wait_longer()
+        message = f"{folding.subject} {folding.sequence}" if folding is not None else trip_id and f"trip {trip_id}"
         log.error("left_out" if left_out else "watch_broke", reason=repr(error), message=message, retry_s=pause_s)
         metrics.watch_broke.add(1, {names.OUTCOME: "left_out" if left_out else "begun_anew"})
         await asyncio.sleep(pause_s)
 
     # Reading
 
-    async def _begin(self) -> None:
+    async def _begin_fold(self) -> None:
         """Fold what is needed of the past: where the mark says, or from the beginning."""
-        mark = Mark.decode(await self._store.kept(MARK))
+        mark = WatchMark.decode(await self._store.get_value(MARK))
         if mark.after:
             page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=mark.after - 1, limit=1)
-            if not page or page[0].sequence != mark.after or identity(page[0]) != (mark.subject, mark.source):
+            if not page or page[0].sequence != mark.after or message_identity(page[0]) != (mark.subject, mark.source):
                 log.warning("mark_is_of_another_journal", after=mark.after)
-                mark = Mark()
-        self.fold = Watching(self._thresholds, self.aside, self._targets_ms)
+                mark = WatchMark()
+        self.fold = WatchFold(self._thresholds, self.aside, self._targets_ms)
         self._marked = 0
-        circuits, named, now = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
-        circuits.from_unix_ms = now - 2 * named.window_ms
-        circuits.talk_from_unix_ms = now - named.chatter_window_ms
-        circuits.talkers.recall(mark.talks)
-        self.fold.watch.models.recall(mark.models)
-        self._owner = Owner(self._bus, self._message_key)
+        circuits, named, now_unix_ms = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
+        circuits.from_unix_ms = now_unix_ms - 2 * named.window_ms
+        circuits.talk_from_unix_ms = now_unix_ms - named.chatter_window_ms
+        circuits.talkers.restore_rows(mark.talks)
+        self.fold.watch.models.restore_rows(mark.models)
+        self._owner = BreakerEntryOwner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
         old = {name: lived for name, lived in mark.living.items() if lived.first <= start}
-        names = sorted(old, key=old.__getitem__)
-        for first in range(0, len(names), AT_ONCE):
-            some = names[first : first + AT_ONCE]
-            past = await asyncio.gather(*(self._past(one, start, old[one]) for one in some))
-            for name, found in zip(some, past, strict=True):
-                await self._pace.each(found, self.fold.replay)
-                if found:
-                    old[name] = Lived(old[name].first, len(found), found[-1].sequence)
-        self.fold.lives(old, mark.read)
+        lineages = sorted(old, key=old.__getitem__)
+        for first in range(0, len(lineages), AT_ONCE):
+            batch = lineages[first : first + AT_ONCE]
+            past = await asyncio.gather(*(self._past_messages(lineage, start, old[lineage]) for lineage in batch))
+            for name, messages in zip(batch, past, strict=True):
+                await self._pace.fold_each(messages, self.fold.replay_message)
+                if messages:
+                    old[name] = TaskSpan(old[name].first, len(messages), messages[-1].sequence)
+        self.fold.restore_living(old, mark.read)
         self._last = None
         if start:
             page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=start - 1, limit=1)
             self._last = page[0] if page else None
             if page and page[0].sequence > start:
-                self.fold.take(page[0])  # What stood there was purged.
+                self.fold.fold_message(page[0])  # What stood there was purged.
         log.info("watch_begins", after=start, tasks_read=len(old))
 
-    async def _past(self, lineage: str, until: int, lived: Lived) -> list[Stored]:
+    async def _past_messages(self, lineage: str, until: int, lived: TaskSpan) -> list[StoredMessage]:
         """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
-        subject, found, goal = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored](), until
-        known = lived.messages + STRAYS if lived.messages else 0
-        if known:
+        subject, messages, goal = (
+            f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}",
+            list[StoredMessage](),
+            until,
+        )
+        expected = lived.messages + STRAYS if lived.messages else 0
+        if expected:
             goal = min(lived.last, until)
         while True:
-            limit = min(PAGE, max(1, lived.messages - len(found))) if len(found) < known else PAGE
+            limit = min(PAGE, max(1, lived.messages - len(messages))) if len(messages) < expected else PAGE
             page = await self._bus.read(
-                subjects.JOURNAL_STREAM, subject, limit=limit, after=found[-1].sequence if found else 0
+                subjects.JOURNAL_STREAM, subject, limit=limit, after=messages[-1].sequence if messages else 0
             )
-            found += page
+            messages += page
             if len(page) < limit or page[-1].sequence >= goal:
-                return [stored for stored in found if stored.sequence <= until]
+                return [stored for stored in messages if stored.sequence <= until]
 
     async def _read_on(self) -> None:
-        """Fold up to the end of the journal. Raises Renumbered, BusError."""
+        """Fold up to the end of the journal. Raises JournalRemade, BusError."""
         if not self.gaps.begun:
-            self.gaps.begin(await self._ends())
+            self.gaps.begin_at(await self._inbox_ends())
         while True:
             # Each page begins with the end of the one before: in another journal something else stands there.
             after = self._last.sequence - 1 if self._last is not None else 0
             page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=after, limit=PAGE)
             if self._last is not None:
-                if not page or page[0].sequence != self._last.sequence or identity(page[0]) != identity(self._last):
-                    raise Renumbered
+                if (
+                    not page
+                    or page[0].sequence != self._last.sequence
+                    or message_identity(page[0]) != message_identity(self._last)
+                ):
+                    raise JournalRemade
                 page = page[1:]
-            await self._pace.each(page, self._take)
+            await self._pace.fold_each(page, self._fold_message)
             if len(page) < PAGE - 1:
                 break
-        for end in self.fold.standing.ends():
+        for end in self.fold.standing.drain_ends():
             if self.leads and self.caught_up:  # One replica counts, and not what it reads once more.
                 metrics.tasks_time.record(end.seconds, {names.STATUS: end.status, names.STANDING: end.answer})
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
         if self._clock() - self._looked_unix_ms >= ENDS_EVERY_MS:
             self._looked_unix_ms = self._clock()
-            self.gaps.look(await self._ends(), self._clock())
+            self.gaps.record_ends(await self._inbox_ends(), self._clock())
 
-    def _take(self, stored: Stored) -> None:
+    def _fold_message(self, stored: StoredMessage) -> None:
         inbox = stored.subject.split(".")[2]
-        if (gap := self.gaps.take(inbox, at_its_source(stored).sequence)) is not None:
+        if (gap := self.gaps.record_message(inbox, at_its_source(stored).sequence)) is not None:
             log.error("journal_lacks", inbox=gap.inbox, first=gap.first, last=gap.last)
             metrics.journal_lacks.add(gap.last - gap.first + 1, {names.INBOX: gap.inbox})
-        self.fold.take(stored)
+        self.fold.fold_message(stored)
         self._last = stored
 
-    async def _ends(self) -> dict[str, int]:
-        """How far every inbox has come. Raises BusError."""
-        return {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
+    async def _inbox_ends(self) -> dict[str, int]:
+        """Last sequence of every inbox. Raises BusError."""
+        return {inbox: await self._bus.last_sequence(subjects.inbox_stream(inbox)) for inbox in catalog.INBOXES}
 
-    async def _confirm(self) -> None:
-        """A suspicion is judged when all that was said before it is read; see Watching. Raises BusError."""
-        if self.fold.unasked:
-            self.fold.expect(await self._ends())
-        self.fold.settle(self._clock())
+    async def _confirm_suspicions(self) -> None:
+        """A suspicion is judged when all that was said before it is read; see WatchFold. Raises BusError."""
+        if self.fold.has_unasked_suspicion:
+            self.fold.expect_sequences(await self._inbox_ends())
+        self.fold.judge_suspicions(self._clock())
 
     # Acting
 
-    async def _act(self) -> None:
+    async def _tell_due(self) -> None:
         """Tell what is due, if this replica leads. Raises BusError, RedisFailure."""
-        led, self.leads = self.leads, await self._store.lead(ROLE, self._holder, LEASE_MS)
+        led, self.leads = self.leads, await self._store.take_lead(ROLE, self._holder, LEASE_MS)
         if self.leads and not led:
             log.info("watch_leads", due=len(self.fold.due))
         if not self.leads:
             return
         if self._halts:
-            await self._owner.settle(self.fold.watch.circuits, self.fold.notices)
-        for trip in self.fold.tell(self._clock()):
-            if self.aside.untold(trip.id):
-                self.fold.told(trip.id)
+            await self._owner.sync_entries(self.fold.watch.circuits, self.fold.notices)
+        for trip in self.fold.due_findings(self._clock()):
+            if self.aside.is_trip_left_out(trip.id):
+                self.fold.mark_told(trip.id)
                 continue
             # Not cleared when this raises a bug: then it is the one to blame.
             self.aside.telling = trip.id
-            await self._tell(trip)
+            await self._publish_trip(trip)
             self.aside.telling = ""
-        for notice in self.fold.notices.tell(self._clock()):
-            body, tenant, task = notice.message(), notice.tenant, notice.task
+        for notice in self.fold.notices.due_notices(self._clock()):
+            body, tenant, task = notice.to_request(), notice.tenant, notice.task
             # The last of them is the one by which it counts as told.
             for receiver, index in (("gateway", "notice/gateway"), ("tool_executor", "notice")):
                 await self._publisher.send(receiver, body, tenant=tenant, task=task, cause=notice.id, index=index)
-            self.fold.notices.told(notice.id)
+            self.fold.notices.mark_told(notice.id)
         if self.fold.folded - self._marked >= MARK_EVERY:
             self._marked = self.fold.folded
-            await self._store.keep(MARK, self.fold.mark().encode())
+            await self._store.put_value(MARK, self.fold.make_mark().encode())
 
-    async def _tell(self, trip: Finding) -> None:
+    async def _publish_trip(self, trip: HealthFinding) -> None:
         """The halt first, the fact after it: without the fact it is done again, under the same ids."""
         tenant, _, task = trip.lineage.partition("/")
         code = CODES.get(trip.detector.partition(".")[0], "")
-        halts = self._halts and trip.level == "stop" and bool(code) and not self.fold.watch.ended(trip.lineage)
+        halts = self._halts and trip.level == "stop" and bool(code) and not self.fold.watch.has_ended(trip.lineage)
         if halts:
             reason = f"{trip.what}. What to do: {trip.hint}."
             log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
@@ -307,14 +315,14 @@ class Watcher:
             await self._publisher.send("planner", halted, tenant=tenant, task=task, cause=trip.id, index="halted")
             halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
             await self._halt(halt, f"trip/{trip.id}")
-            if not await self._charged(trip, tenant, task):
+            if not await self._publish_charge(trip, tenant, task):
                 return
         elif trip.detector == LATENCY:
             log.warning("latency_target_missed", tenant=tenant, task=task, what=trip.what)
             metrics.latency_missed.add(1, {names.FEATURE: str(trip.facts["feature"])})
-        elif told_to_agents(trip) and not self.fold.watch.ended(trip.lineage):
-            await self._warn(trip, tenant, task)
-        if trip.detector == "deadlock" and (refused := deadlock_refusal.refusal(trip)) is not None:
+        elif is_told_to_agents(trip) and not self.fold.watch.has_ended(trip.lineage):
+            await self._warn_agents(trip, tenant, task)
+        if trip.detector == "deadlock" and (refused := deadlock_refusal.build_refusal(trip)) is not None:
             tenant, task, body = refused
             log.warning("wait_refused", tenant=tenant, task=task, step=body.step_id, reason=trip.what)
             await self._publisher.send("worker", body, tenant=tenant, task=task, cause=trip.id, index="refused")
@@ -324,34 +332,34 @@ class Watcher:
             trip=trip.id,
             detector=trip.detector,
             level=trip.level,
-            agents=tuple(one[:200] for one in trip.agents[:64]),
+            agents=tuple(agent[:200] for agent in trip.agents[:64]),
             what=trip.what[:2000],
             hint=trip.hint[:2000],
-            evidence=tuple(one[:200] for one in trip.evidence),
+            evidence=tuple(item[:200] for item in trip.evidence),
             halted=halts,
             tripped_unix_ms=trip.time_unix_ms,
-            **deadlock_refusal.circle(trip),
+            **deadlock_refusal.circle_fields(trip),
         )
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
-        self.fold.told(trip.id)
+        self.fold.mark_told(trip.id)
         metrics.findings.add(1, {names.KIND: trip.detector.partition(".")[0], names.LEVEL: trip.level})
         self.told += 1
 
-    async def _charged(self, trip: Finding, tenant: str, task: str) -> bool:
+    async def _publish_charge(self, trip: HealthFinding, tenant: str, task: str) -> bool:
         """Tell what the task has cost, and from now on every late settlement. False without a ledger: the trip stays
         due, and all of it is done again under the same ids. Raises BusError."""
         try:
-            balance = await self._store.stop(task_scope(tenant, task))
+            balance = await self._store.stop_scope(task_scope(tenant, task))
         except (Fenced, *RedisFailure) as error:
             # Where nobody asks this replica for money, nothing else finds that another one has built the ledger anew.
             self._lost(str(error) or type(error).__name__)
             log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
             return False
-        charged = facts.charged(balance, await measured(self._bus, tenant, task))
+        charged = facts.charged_fact(balance, await measured_usage(self._bus, tenant, task))
         await self._publisher.send("gateway", charged, tenant=tenant, task=task, cause=trip.id, index="charged")
         return True
 
-    async def _warn(self, trip: Finding, tenant: str, task: str) -> None:
+    async def _warn_agents(self, trip: HealthFinding, tenant: str, task: str) -> None:
         """The agents of these steps hear of it in their next turn."""
         receiver = "doors" if subjects.is_of_doors(task) else "worker"
         steps = dict.fromkeys(agent.partition("/")[0][: bounds.MAX_NAME_CHARS] for agent in trip.agents)
@@ -361,6 +369,6 @@ class Watcher:
             await self._publisher.send(receiver, warned, tenant=tenant, task=task, cause=trip.id, index=index)
 
 
-def told_to_agents(trip: Finding) -> bool:
-    """Whether the agents of a warning hear of it."""
+def is_told_to_agents(trip: HealthFinding) -> bool:
+    """True when the agents of a warning hear of it."""
     return trip.level == "warn" and trip.detector.partition(".")[0] in CODES

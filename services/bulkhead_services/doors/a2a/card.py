@@ -27,7 +27,7 @@ SKILL, TASK, ROLE = "skill", "task", "role."
 """Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's."""
 
 
-def public(address: str, push: bool = False) -> AgentCard:
+def public_card(address: str, push: bool = False) -> AgentCard:
     """The card that everybody may read. address: scheme and host, without a path. push: whether any tenant has push
     notifications."""
     interfaces = [
@@ -53,32 +53,34 @@ def public(address: str, push: bool = False) -> AgentCard:
         security_requirements=[SecurityRequirement(schemes={name: StringList()}) for name in ("bearer", "apiKey")],
         default_input_modes=["text/plain"],
         default_output_modes=list(OUTPUT_MODES),
-        skills=[_skill("Says in plain words what is to be done; the answer is text with its citations.", ["task"])],
+        skills=[
+            _task_skill("Says in plain words what is to be done; the answer is text with its citations.", ["task"])
+        ],
     )
 
 
-def extended(
+def extended_card(
     address: str, tools: Sequence[str] | None, roles: Sequence[str], most: TaskLimits, push: bool = False
 ) -> AgentCard:
     """The card for one tenant. tools: None where no policy names them. roles: those that a message may ask for. most:
     ceilings of one of its tasks. push: whether it has push notifications."""
-    card = public(address, push)
+    card = public_card(address, push)
     named = ", ".join(tools) if tools else "none" if tools is not None else "those that the mesh allows"
     usd, minutes = most.cost_usd_micros / 1_000_000, most.deadline_ms / 60_000
     ceilings = f"At most {usd:g} USD, {most.tokens:,} tokens and {minutes:g} minutes for one task."
-    told = f"Works on what a text says, with tools: {named}. {ceilings}"
+    description = f"Works on what a text says, with tools: {named}. {ceilings}"
     del card.skills[:]
-    card.skills.append(_skill(told, ["task", *(tools or ())]))
-    card.skills.extend(map(_role, roles))
+    card.skills.append(_task_skill(description, ["task", *(tools or ())]))
+    card.skills.extend(map(_role_skill, roles))
     return card
 
 
-def _skill(told: str, tags: Iterable[str]) -> AgentSkill:
+def _task_skill(told: str, tags: Iterable[str]) -> AgentSkill:
     example = "Which of our suppliers raised prices this year, and by how much?"
     return AgentSkill(id=TASK, name="Carry out a task", description=told, tags=list(tags), examples=[example])
 
 
-def _role(role: str) -> AgentSkill:
+def _role_skill(role: str) -> AgentSkill:
     name = ROLE + role
-    told = f"One step, carried out by {role} and checked: send `{SKILL}: {name}` in the message's metadata."
-    return AgentSkill(id=name, name=f"Ask {role}", description=told, tags=["role", role])
+    description = f"One step, carried out by {role} and checked: send `{SKILL}: {name}` in the message's metadata."
+    return AgentSkill(id=name, name=f"Ask {role}", description=description, tags=["role", role])

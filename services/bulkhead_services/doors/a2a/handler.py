@@ -51,7 +51,7 @@ from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_services.doors.a2a import card, messages, push, reading, tasks
 from bulkhead_services.doors.a2a.tasks import Document
-from bulkhead_services.doors.port import Caller, Refusal
+from bulkhead_services.doors.port import Caller, DoorRefusal
 
 log = Log("doors.a2a")
 _T = TypeVar("_T")
@@ -66,7 +66,7 @@ _EVENTS = Task | TaskStatusUpdateEvent | TaskArtifactUpdateEvent
 
 
 @dataclass(slots=True)
-class Asking:
+class A2aRequest:
     """One request. address: under which its client has come. form: the version of A2A in which it has come. refusal:
     what the gateway said where A2A has no error of its own for it; the HTTP answer gets its status."""
 
@@ -74,10 +74,10 @@ class Asking:
     caller: Caller
     address: str
     form: str = "1.0"
-    refusal: Refusal | None = None
+    refusal: DoorRefusal | None = None
 
 
-class Handler(RequestHandler):
+class A2aHandler(RequestHandler):
     """The operations. sign: makes the card's last form. wait_s: so long `SendMessage` waits for a task that runs."""
 
     def __init__(self, quotas: TenantQuotas, sign: Callable[[AgentCard], AgentCard], wait_s: float) -> None:
@@ -91,19 +91,21 @@ class Handler(RequestHandler):
 
     async def on_message_send(self, params: SendMessageRequest, context: ServerCallContext) -> Task:
         """Begin a task, or decide about a call that waits for a person."""
-        with _told(asking := _asking(context)):
-            document = await self._take(asking, params)
+        with _translate_errors(asking := _request_of(context)):
+            document = await self._accept_message(asking, params)
             if not params.configuration.return_immediately:
-                document = await self._settled(asking.mesh, document, self._wait_s)
-            return await reading.whole(asking.mesh, document, _history(params.configuration))
+                document = await self._wait_until_settled(asking.mesh, document, self._wait_s)
+            return await reading.read_task(asking.mesh, document, _history_length(params.configuration))
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
     ) -> AsyncGenerator[_EVENTS]:
         """The same, followed to its end."""
-        with _told(asking := _asking(context)):
-            document = await self._take(asking, params)
-            async with aclosing(self._followed(asking.mesh, document, _history(params.configuration))) as events:
+        with _translate_errors(asking := _request_of(context)):
+            document = await self._accept_message(asking, params)
+            async with aclosing(
+                self._follow_task(asking.mesh, document, _history_length(params.configuration))
+            ) as events:
                 async for event in events:
                     yield event
 
@@ -111,44 +113,48 @@ class Handler(RequestHandler):
         self, params: SubscribeToTaskRequest, context: ServerCallContext
     ) -> AsyncGenerator[_EVENTS]:
         """A task that runs or waits for a person, followed to its end or to the next decision that it asks for."""
-        with _told(asking := _asking(context)):
+        with _translate_errors(asking := _request_of(context)):
             document = await asking.mesh.task(params.id).show()
-            if tasks.state(document) in tasks.TERMINAL:
+            if tasks.task_state(document) in tasks.TERMINAL:
                 raise UnsupportedOperationError(f"task {params.id} has ended: nothing follows; get it instead")
-            async with aclosing(self._followed(asking.mesh, document, 1, waits=True)) as events:
+            async with aclosing(self._follow_task(asking.mesh, document, 1, waits=True)) as events:
                 async for event in events:
                     yield event
 
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """A task as it stands."""
-        with _told(asking := _asking(context)):
-            return await reading.whole(asking.mesh, await asking.mesh.task(params.id).show(), _history(params))
+        with _translate_errors(asking := _request_of(context)):
+            return await reading.read_task(
+                asking.mesh, await asking.mesh.task(params.id).show(), _history_length(params)
+            )
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """The tenant's tasks, the newest first."""
-        with _told(asking := _asking(context)):
+        with _translate_errors(asking := _request_of(context)):
             size = params.page_size if params.HasField("page_size") else PAGE
             if not 1 <= size <= MAX_PAGE:
                 raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
-            page = await reading.page(asking.mesh, params, size)
-            whole = params.include_artifacts or params.history_length > 0
+            page = await reading.read_page(asking.mesh, params, size)
+            needs_document = params.include_artifacts or params.history_length > 0
             limit = asyncio.Semaphore(AT_ONCE)
 
-            async def shown(row: Document) -> Task:
+            async def read_row(row: Document) -> Task:
                 async with limit:
-                    if whole:
+                    if needs_document:
                         row = await asking.mesh.task(row["task_id"]).show()
-                    found = await reading.whole(asking.mesh, row, params.history_length)
+                    rendered = await reading.read_task(asking.mesh, row, params.history_length)
                 if not params.include_artifacts:
-                    del found.artifacts[:]
-                return found
+                    del rendered.artifacts[:]
+                return rendered
 
-            found = await asyncio.gather(*(shown(row) for row in page.rows))
-            return ListTasksResponse(tasks=found, next_page_token=page.following, page_size=size, total_size=page.total)
+            listed = await asyncio.gather(*(read_row(row) for row in page.rows))
+            return ListTasksResponse(
+                tasks=listed, next_page_token=page.following, page_size=size, total_size=page.total
+            )
 
     async def on_cancel_task(self, params: CancelTaskRequest, context: ServerCallContext) -> Task:
         """Ask for a task's end, and wait a moment for it."""
-        with _told(asking := _asking(context)):
+        with _translate_errors(asking := _request_of(context)):
             task = asking.mesh.task(params.id)
             try:
                 await task.cancel("cancelled over A2A")
@@ -156,84 +162,94 @@ class Handler(RequestHandler):
                 if error.code == "already_ended":
                     raise TaskNotCancelableError(f"{error}: it cannot be cancelled any more") from error
                 raise
-            return await reading.whole(
-                asking.mesh, await self._settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1
+            return await reading.read_task(
+                asking.mesh, await self._wait_until_settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1
             )
 
     async def on_get_extended_agent_card(
         self, params: GetExtendedAgentCardRequest, context: ServerCallContext
     ) -> AgentCard:
         """The card of the caller's tenant."""
-        with _told(asking := _asking(context)):
-            self._quotas.look()
+        with _translate_errors(asking := _request_of(context)):
+            self._quotas.reload_if_changed()
             of, tenant = self._quotas, asking.caller.claim.tenant
             return self._sign(
-                card.extended(asking.address, of.tools(tenant), of.roles(tenant), of.most(tenant), of.push(tenant).on)
+                card.extended_card(
+                    asking.address,
+                    of.tools_of(tenant),
+                    of.delegated_roles_of(tenant),
+                    of.most_per_task(tenant),
+                    of.push_policy_of(tenant).is_enabled,
+                )
             )
 
     async def on_create_task_push_notification_config(
         self, params: TaskPushNotificationConfig, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """Have a task's states posted; the same again changes nothing."""
-        with _told(asking := _asking(context)):
-            push.check(params, self._push(asking))
-            return await push.put(asking.mesh.task(params.task_id), params, asking.form)
+        with _translate_errors(asking := _request_of(context)):
+            push.check_config(params, self._push_policy(asking))
+            return await push.store_config(asking.mesh.task(params.task_id), params, asking.form)
 
     async def on_get_task_push_notification_config(
         self, params: GetTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> TaskPushNotificationConfig:
         """One of a task's configs."""
-        with _told(asking := _asking(context)):
-            push.allowed(self._push(asking))
-            return await push.get(asking.mesh.task(params.task_id), params.id)
+        with _translate_errors(asking := _request_of(context)):
+            push.require_push(self._push_policy(asking))
+            return await push.read_config(asking.mesh.task(params.task_id), params.id)
 
     async def on_list_task_push_notification_configs(
         self, params: ListTaskPushNotificationConfigsRequest, context: ServerCallContext
     ) -> ListTaskPushNotificationConfigsResponse:
         """All of a task's configs, on one page: there are few."""
-        with _told(asking := _asking(context)):
-            push.allowed(self._push(asking))
-            found = await asking.mesh.task(params.task_id).push_configs()
-            return ListTaskPushNotificationConfigsResponse(configs=[push.of(row) for row in found["configs"]])
+        with _translate_errors(asking := _request_of(context)):
+            push.require_push(self._push_policy(asking))
+            page = await asking.mesh.task(params.task_id).push_configs()
+            return ListTaskPushNotificationConfigsResponse(
+                configs=[push.config_from_row(row) for row in page["configs"]]
+            )
 
     async def on_delete_task_push_notification_config(
         self, params: DeleteTaskPushNotificationConfigRequest, context: ServerCallContext
     ) -> None:
         """Post nothing more there."""
-        with _told(asking := _asking(context)):
-            push.allowed(self._push(asking))
-            await push.delete(asking.mesh.task(params.task_id), params.id)
+        with _translate_errors(asking := _request_of(context)):
+            push.require_push(self._push_policy(asking))
+            await push.delete_config(asking.mesh.task(params.task_id), params.id)
 
-    def _push(self, asking: Asking) -> PushPolicy:
-        self._quotas.look()
-        return self._quotas.push(asking.caller.claim.tenant)
+    def _push_policy(self, asking: A2aRequest) -> PushPolicy:
+        self._quotas.reload_if_changed()
+        return self._quotas.push_policy_of(asking.caller.claim.tenant)
 
-    async def _take(self, asking: Asking, params: SendMessageRequest) -> Document:
+    async def _accept_message(self, asking: A2aRequest, params: SendMessageRequest) -> Document:
         """The task of a message, which is stored when this returns, and where its states are to be posted."""
-        wish, asked = params.configuration, params.configuration.HasField("task_push_notification_config")
-        if asked:
-            push.check(wish.task_push_notification_config, self._push(asking))
-        document = await self._begun(asking, params)
-        if asked:
-            await push.put(asking.mesh.task(document["task_id"]), wish.task_push_notification_config, asking.form)
+        wish, has_push = params.configuration, params.configuration.HasField("task_push_notification_config")
+        if has_push:
+            push.check_config(wish.task_push_notification_config, self._push_policy(asking))
+        document = await self._begin_or_decide(asking, params)
+        if has_push:
+            await push.store_config(
+                asking.mesh.task(document["task_id"]), wish.task_push_notification_config, asking.form
+            )
         return document
 
-    async def _begun(self, asking: Asking, params: SendMessageRequest) -> Document:
+    async def _begin_or_decide(self, asking: A2aRequest, params: SendMessageRequest) -> Document:
         message = params.message
-        messages.check(message, params.configuration)
+        messages.check_message(message, params.configuration)
         if message.task_id:
-            return await _decided(asking.mesh, params)
+            return await _submit_decision(asking.mesh, params)
         caller = asking.caller
         usd, deadline = caller.limit_usd_micros, caller.deadline_ms
-        objective = messages.objective(message)
-        self._quotas.look()
-        role = messages.role(message, self._quotas.roles(caller.claim.tenant))
+        objective = messages.read_objective(message)
+        self._quotas.reload_if_changed()
+        role = messages.read_role(message, self._quotas.delegated_roles_of(caller.claim.tenant))
         task = await asking.mesh.submit(
             objective,
             limit_usd=None if usd is None else Decimal(usd) / 1_000_000,  # type: ignore[arg-type]
             limit_tokens=caller.limit_tokens,
             deadline_s=None if deadline is None else deadline / 1_000,
-            plan=messages.plan(objective, role) if role else None,
+            plan=messages.plan_for_role(objective, role) if role else None,
             idempotency_key=messages.idempotency_key(message, objective),
             feature=caller.feature,
             workflow=caller.workflow,
@@ -241,50 +257,52 @@ class Handler(RequestHandler):
         )
         return await task.show()
 
-    async def _settled(self, mesh: Mesh, document: Document, wait_s: float) -> Document:
+    async def _wait_until_settled(self, mesh: Mesh, document: Document, wait_s: float) -> Document:
         """The task when it has ended or waits for a person, or as it stands after a while."""
         task = mesh.task(document["task_id"])
-        async with self._bounded(wait_s), aclosing(task.events()) as events:
+        async with self._bounded_wait(wait_s), aclosing(task.events()) as events:
             async for event in events:
                 if (
                     event.name in ASKED
-                    and (await reading.whole(mesh, await task.show(), 0)).status.state in tasks.NO_MORE
+                    and (await reading.read_task(mesh, await task.show(), 0)).status.state in tasks.NO_MORE
                 ):
                     break
         return await task.show()
 
-    async def _followed(
+    async def _follow_task(
         self, mesh: Mesh, document: Document, history: int, *, waits: bool = False
     ) -> AsyncGenerator[_EVENTS]:
         """waits: a task that waits for a person is followed beyond that."""
-        first = await reading.whole(mesh, document, history)
+        first = await reading.read_task(mesh, document, history)
         yield first
         if first.status.state in (tasks.TERMINAL if waits else tasks.NO_MORE):
             return
         task = mesh.task(document["task_id"])
-        async with self._bounded(None), aclosing(task.events()) as events:
+        async with self._bounded_wait(None), aclosing(task.events()) as events:
             async for event in events:
                 if event.name in ENDED:
                     break
                 if event.name in ASKED:
-                    now = await _patient(lambda: _now(mesh, task))
-                    if now.status.state == TaskState.TASK_STATE_INPUT_REQUIRED:
-                        if now.status.message.parts == first.status.message.parts:
+                    current = await _ask_with_retry(lambda: _read_current(mesh, task))
+                    if current.status.state == TaskState.TASK_STATE_INPUT_REQUIRED:
+                        if current.status.message.parts == first.status.message.parts:
                             continue  # The first event asks for it.
-                        yield TaskStatusUpdateEvent(task_id=now.id, context_id=now.context_id, status=now.status)
+                        yield TaskStatusUpdateEvent(
+                            task_id=current.id, context_id=current.context_id, status=current.status
+                        )
                         return
                 if event.data.get("time_unix_ms", document["updated_unix_ms"]) < document["updated_unix_ms"]:
                     continue  # The first event tells it.
-                if (found := tasks.update(document, event.name, event.data)) is not None:
-                    yield found
-        document = await _patient(task.show)
-        if tasks.state(document) in tasks.TERMINAL:
+                if (update := tasks.status_update(document, event.name, event.data)) is not None:
+                    yield update
+        document = await _ask_with_retry(task.show)
+        if tasks.task_state(document) in tasks.TERMINAL:
             ended = document
-            for end in tasks.ended(ended, await _patient(lambda: reading.cited(mesh, ended))):
+            for end in tasks.final_events(ended, await _ask_with_retry(lambda: reading.read_citations(mesh, ended))):
                 yield end
 
     @asynccontextmanager
-    async def _bounded(self, seconds: float | None) -> AsyncIterator[None]:
+    async def _bounded_wait(self, seconds: float | None) -> AsyncIterator[None]:
         """Ends quietly what is within after some seconds, and when this replica closes."""
         try:
             async with asyncio.timeout(seconds) as wait:
@@ -297,7 +315,7 @@ class Handler(RequestHandler):
             self._waits.discard(wait)
 
 
-async def _patient(ask: Callable[[], Awaitable[_T]]) -> _T:
+async def _ask_with_retry(ask: Callable[[], Awaitable[_T]]) -> _T:
     """Ask beside a stream, which outlives a gateway: one that goes away, or is not ready yet, is asked again."""
     for pause_s in PAUSES_S:
         try:
@@ -311,45 +329,45 @@ async def _patient(ask: Callable[[], Awaitable[_T]]) -> _T:
     return await ask()
 
 
-async def _now(mesh: Mesh, task: MeshTask) -> Task:
-    return await reading.whole(mesh, await task.show(), 0)
+async def _read_current(mesh: Mesh, task: MeshTask) -> Task:
+    return await reading.read_task(mesh, await task.show(), 0)
 
 
-async def _decided(mesh: Mesh, params: SendMessageRequest) -> Document:
+async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:
     """A task that exists, and the word about the call that it waits for."""
     message = params.message
     task = mesh.task(message.task_id)
     document = await task.show()
     if message.context_id and message.context_id != tasks.context_id(document):
         raise InvalidParamsError(f"contextId is not that of task {task.id}; leave it away, or send the task's own")
-    if tasks.state(document) in tasks.TERMINAL:
+    if tasks.task_state(document) in tasks.TERMINAL:
         raise UnsupportedOperationError(f"task {task.id} has ended; send a message without taskId to begin another one")
-    word = messages.decision(message)
-    if word is None:
-        what = f"task {task.id} takes no further text while it runs"
+    decision = messages.read_decision(message)
+    if decision is None:
+        problem = f"task {task.id} takes no further text while it runs"
         raise UnsupportedOperationError(
-            f"{what}; send it without taskId, with the same contextId, to begin another task"
+            f"{problem}; send it without taskId, with the same contextId, to begin another task"
         )
-    if not any(row["approval_id"] == word.approval_id for row in await reading.waiting(mesh, document)):
+    if not any(row["approval_id"] == decision.approval_id for row in await reading.waiting_approvals(mesh, document)):
         raise InvalidParamsError(
-            f"no call {word.approval_id[:40]!r} of task {task.id} waits for a decision; get the task"
+            f"no call {decision.approval_id[:40]!r} of task {task.id} waits for a decision; get the task"
         )
-    await mesh.decide(word.approval_id, word.arguments_sha256, word.decision, word.reason)
+    await mesh.decide(decision.approval_id, decision.arguments_sha256, decision.decision, decision.reason)
     return await task.show()
 
 
-def _history(params: Any) -> int:
+def _history_length(params: Any) -> int:
     return int(params.history_length) if params.HasField("history_length") else 1
 
 
-def _asking(context: ServerCallContext) -> Asking:
-    found = context.state[ASKING]
-    assert isinstance(found, Asking)
-    return found
+def _request_of(context: ServerCallContext) -> A2aRequest:
+    request = context.state[ASKING]
+    assert isinstance(request, A2aRequest)
+    return request
 
 
 @contextmanager
-def _told(asking: Asking) -> Iterator[None]:
+def _translate_errors(asking: A2aRequest) -> Iterator[None]:
     """A failure of the gateway as A2A tells it. Raises A2AError."""
     try:
         yield
@@ -358,26 +376,26 @@ def _told(asking: Asking) -> Iterator[None]:
     except Unfit as error:
         raise InvalidParamsError(f"{error}; {error.hint}") from error
     except Refused as error:
-        raise _refused(asking, error) from error
+        raise _error_of_refused(asking, error) from error
     except MeshError as error:
-        what, hint = "the gateway does not answer", "send the same message again in a moment"
+        problem, hint = "the gateway does not answer", "send the same message again in a moment"
         log.warning("gateway_unreachable", reason=str(error))
-        asking.refusal = Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=2)
-        raise InternalError(f"{what}; {hint}") from error
+        asking.refusal = DoorRefusal(503, "unavailable", problem, hint, retry=True, retry_after_s=2)
+        raise InternalError(f"{problem}; {hint}") from error
     except Exception as error:
         log.error("request_failed", reason=repr(error))
         raise InternalError("an error in the doors themselves; the operator finds it in their log") from error
 
 
-def _refused(asking: Asking, error: Refused) -> A2AError:
-    told = f"{error}; {error.hint}" if error.hint else str(error)
+def _error_of_refused(asking: A2aRequest, error: Refused) -> A2AError:
+    message = f"{error}; {error.hint}" if error.hint else str(error)
     if error.status == 404:
-        return TaskNotFoundError(told)
+        return TaskNotFoundError(message)
     if error.code == "push_off":
-        return PushNotificationNotSupportedError(told)
+        return PushNotificationNotSupportedError(message)
     if error.status in (400, 409, 413, 422):
-        return InvalidParamsError(told, data={"code": error.code})
+        return InvalidParamsError(message, data={"code": error.code})
     retry = error.status in (429, 503)
     after_s = error.retry_after_s or (2.0 if retry else None)
-    asking.refusal = Refusal(error.status, error.code, str(error), error.hint, retry=retry, retry_after_s=after_s)
-    return UnsupportedOperationError(told) if error.status in (401, 403) else InternalError(told)
+    asking.refusal = DoorRefusal(error.status, error.code, str(error), error.hint, retry=retry, retry_after_s=after_s)
+    return UnsupportedOperationError(message) if error.status in (401, 403) else InternalError(message)

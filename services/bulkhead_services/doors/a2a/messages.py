@@ -12,7 +12,7 @@ from a2a.types import Message, Part, Role, SendMessageConfiguration
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict
 
-from bulkhead.plain_text import harmless
+from bulkhead.plain_text import escape_controls
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.a2a import card
 
@@ -24,7 +24,7 @@ _DECISION = ("approval_id", "arguments_sha256", "decision", "reason")
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ApprovalDecision:
     """A person's word about a call that waits for it; the fields are those of POST /v1/approvals/{approval_id}."""
 
     approval_id: str
@@ -33,8 +33,8 @@ class Decision:
     reason: str
 
 
-def check(message: Message, asked: SendMessageConfiguration) -> None:
-    """What every message must have. Raises A2AError."""
+def check_message(message: Message, asked: SendMessageConfiguration) -> None:
+    """Check what every message must have. Raises A2AError."""
     if not message.message_id or len(message.message_id) > MAX_ID_CHARS:
         raise InvalidParamsError(f"messageId must have 1 to {MAX_ID_CHARS} characters; send a fresh UUID")
     if message.role == Role.ROLE_AGENT:
@@ -49,58 +49,62 @@ def check(message: Message, asked: SendMessageConfiguration) -> None:
         )
 
 
-def objective(message: Message) -> str:
+def read_objective(message: Message) -> str:
     """The text of a message that begins a task. Raises A2AError."""
-    texts = [_text(number, part) for number, part in enumerate(message.parts)]
-    found = "\n\n".join(text for text in texts if text.strip())
-    if not found:
+    texts = [_part_text(number, part) for number, part in enumerate(message.parts)]
+    joined = "\n\n".join(text for text in texts if text.strip())
+    if not joined:
         raise InvalidParamsError("the parts hold no text; say what is to be done in a text part")
-    if len(found) > bounds.MAX_OBJECTIVE_CHARS:
-        what = f"the text of all parts has {len(found):,} characters, of {bounds.MAX_OBJECTIVE_CHARS:,} allowed"
-        raise InvalidParamsError(f"{what}; add long material as a document (POST /v1/documents of the gateway)")
-    return found
+    if len(joined) > bounds.MAX_OBJECTIVE_CHARS:
+        problem = f"the text of all parts has {len(joined):,} characters, of {bounds.MAX_OBJECTIVE_CHARS:,} allowed"
+        raise InvalidParamsError(f"{problem}; add long material as a document (POST /v1/documents of the gateway)")
+    return joined
 
 
-def _text(number: int, part: Part) -> str:
+def _part_text(number: int, part: Part) -> str:
     kind = part.WhichOneof("content")
     if kind == "text":
         # Written out: what nobody sees is no instruction of the person who sends it.
-        return harmless(part.text.replace("\r\n", "\n"))
+        return escape_controls(part.text.replace("\r\n", "\n"))
     named = {"raw": "a file", "url": "a file by its URL", "data": "data"}.get(kind or "", "nothing")
     raise ContentTypeNotSupportedError(f"parts[{number}] holds {named}; only text parts are taken (text/plain)")
 
 
-def decision(message: Message) -> Decision | None:
+def read_decision(message: Message) -> ApprovalDecision | None:
     """The decision in the only part of a message; None where it holds none. Raises A2AError."""
     if len(message.parts) != 1 or message.parts[0].WhichOneof("content") != "data":
         return None
-    found = MessageToDict(message.parts[0].data)
+    fields = MessageToDict(message.parts[0].data)
     if (
-        not isinstance(found, dict)
-        or set(found) != set(_DECISION)
-        or not all(isinstance(v, str) for v in found.values())
+        not isinstance(fields, dict)
+        or set(fields) != set(_DECISION)
+        or not all(isinstance(v, str) for v in fields.values())
     ):
         raise InvalidParamsError(f"the data part must be an object of the texts {', '.join(_DECISION)}, and no more")
-    return Decision(**{name: harmless(value) for name, value in found.items()})
+    return ApprovalDecision(**{name: escape_controls(value) for name, value in fields.items()})
 
 
-def role(message: Message, roles: Sequence[str]) -> str:
+def read_role(message: Message, roles: Sequence[str]) -> str:
     """The role that a message asks for as a skill; "" for a task that the mesh plans. roles: of the tenant. Raises
     A2AError."""
-    asked = MessageToDict(message.metadata).get(card.SKILL, card.TASK)
+    skill = MessageToDict(message.metadata).get(card.SKILL, card.TASK)
     skills = {card.TASK: ""} | {card.ROLE + name: name for name in roles}
-    if not isinstance(asked, str) or asked not in skills:
+    if not isinstance(skill, str) or skill not in skills:
         raise InvalidParamsError(f"metadata.{card.SKILL} is no skill of your extended card: {', '.join(skills)}")
-    return skills[asked]
+    return skills[skill]
 
 
-def plan(objective: str, role: str) -> dict[str, Any]:
+def plan_for_role(objective: str, role: str) -> dict[str, Any]:
     """The plan of a task that one role carries out. Raises A2AError."""
     if len(objective) > bounds.MAX_INSTRUCTION_CHARS:
-        what = f"the text has {len(objective):,} characters; a role takes {bounds.MAX_INSTRUCTION_CHARS:,}"
-        raise InvalidParamsError(f"{what}; say less, or leave metadata.{card.SKILL} away")
-    told = {"title": f"Ask {role}", "instruction": objective, "acceptance": "It does what the instruction asks for."}
-    return {"steps": [{"id": "ask", "role": role, **told}]}
+        problem = f"the text has {len(objective):,} characters; a role takes {bounds.MAX_INSTRUCTION_CHARS:,}"
+        raise InvalidParamsError(f"{problem}; say less, or leave metadata.{card.SKILL} away")
+    step_fields = {
+        "title": f"Ask {role}",
+        "instruction": objective,
+        "acceptance": "It does what the instruction asks for.",
+    }
+    return {"steps": [{"id": "ask", "role": role, **step_fields}]}
 
 
 def idempotency_key(message: Message, objective: str) -> str:

@@ -13,7 +13,7 @@ MAX_PAGES_SCANNED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class A2aTaskPage:
     """Rows that fit a filter. following: where the next page begins; "" where nothing is left. total: of all pages;
     behind a filter, those that were seen, at least."""
 
@@ -22,47 +22,49 @@ class Page:
     total: int
 
 
-async def page(mesh: Mesh, params: ListTasksRequest, size: int) -> Page:
+async def read_page(mesh: Mesh, params: ListTasksRequest, size: int) -> A2aTaskPage:
     """A page of the tenant's tasks."""
-    found: list[Document] = []
-    cursor, asked, total = params.page_token, 0, 0
+    rows: list[Document] = []
+    cursor, requests, total = params.page_token, 0, 0
     since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
-    while len(found) < size and asked < MAX_PAGES_SCANNED:
-        query = {"limit": str(size - len(found))} | ({"cursor": cursor} if cursor else {})
+    while len(rows) < size and requests < MAX_PAGES_SCANNED:
+        query = {"limit": str(size - len(rows))} | ({"cursor": cursor} if cursor else {})
         answer = await mesh.get("/v1/tasks", query)
         total = answer.get("total") or 0
         for row in answer["tasks"]:
             fits = params.context_id in ("", tasks.context_id(row)) and row["updated_unix_ms"] >= since
             if fits and await _has_state(mesh, row, params.status):
-                found.append(row)
-        asked += 1
+                rows.append(row)
+        requests += 1
         cursor = answer["next"] or ""
         if not cursor:
             break
-    known = len(found) + bool(cursor)
+    known_total = len(rows) + bool(cursor)
     filtered = params.context_id or since or params.status != TaskState.TASK_STATE_UNSPECIFIED
-    return Page(found, cursor, known if filtered else max(known, total))
+    return A2aTaskPage(rows, cursor, known_total if filtered else max(known_total, total))
 
 
 async def _has_state(mesh: Mesh, row: Document, wanted: TaskState) -> bool:
     if wanted == TaskState.TASK_STATE_UNSPECIFIED:
         return True
-    return tasks.state(row, await waiting(mesh, row)) == wanted
+    return tasks.task_state(row, await waiting_approvals(mesh, row)) == wanted
 
 
-async def whole(mesh: Mesh, document: Document, history: int) -> Task:
+async def read_task(mesh: Mesh, document: Document, history: int) -> Task:
     """A task with what waits for a person and what its answer cites. history: how many messages to show."""
-    return tasks.task(document, await waiting(mesh, document), await cited(mesh, document), history)
+    return tasks.render_task(
+        document, await waiting_approvals(mesh, document), await read_citations(mesh, document), history
+    )
 
 
-async def waiting(mesh: Mesh, document: Document) -> list[Document]:
+async def waiting_approvals(mesh: Mesh, document: Document) -> list[Document]:
     """The calls of a task that wait for a person."""
     if document["status"] != "paused":
         return []
-    found: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
-    return found
+    approvals: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
+    return approvals
 
 
-async def cited(mesh: Mesh, document: Document) -> Document | None:
+async def read_citations(mesh: Mesh, document: Document) -> Document | None:
     """The citations of an answer that has markers."""
     return await mesh.task(document["task_id"]).citations() if "[#" in (document.get("answer") or "") else None

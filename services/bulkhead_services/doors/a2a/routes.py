@@ -24,13 +24,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bulkhead.callers.authentication import credential_of
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
-from bulkhead_services.doors.a2a.handler import ASKING, Asking, Handler
+from bulkhead_services.doors.a2a.handler import ASKING, A2aHandler, A2aRequest
 from bulkhead_services.doors.a2a.signatures import PATH as KEYS
 from bulkhead_services.doors.a2a.signatures import CardSigner
-from bulkhead_services.doors.http.answers import unless_gone
+from bulkhead_services.doors.http.answers import run_unless_disconnected
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.routes import EXPECTED, Http, refusal_of
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.http.routes import EXPECTED, DoorsHttp, refusal_of
+from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 
 # The SDK's warnings quote what clients have sent, with a traceback for each body that does not fit.
@@ -45,65 +45,65 @@ _NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 42
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class _Context(ServerCallContextBuilder):
+class _CallContextBuilder(ServerCallContextBuilder):
     def build(self, request: Request) -> ServerCallContext:
         return ServerCallContext(state={"headers": dict(request.headers), ASKING: request.state.asking})
 
 
-class A2a:
+class A2aRoutes:
     """The routes and their dependencies."""
 
-    def __init__(self, settings: Settings, http: Http, gateway: GatewayPool) -> None:
+    def __init__(self, settings: Settings, http: DoorsHttp, gateway: GatewayPool) -> None:
         self._http, self._gateway = http, gateway
         self._signer = CardSigner(settings.card_key_file, settings.public_url) if settings.card_key_file else None
-        sign = self._signer.sign if self._signer is not None else lambda card: card
+        sign = self._signer.sign_card if self._signer is not None else lambda card: card
         self._quotas = TenantQuotas(settings.tenants_file)
-        self._handler = Handler(self._quotas, sign, settings.call_timeout_s)
+        self._handler = A2aHandler(self._quotas, sign, settings.call_timeout_s)
 
-    def routes(self) -> list[Route]:
+    def build_routes(self) -> list[Route]:
         """Routes for the application; none where no gateway is set."""
         if not self._gateway.url:
             return []
-        builder = _Context()
-        found = [
-            *(one for path in JSON_RPC for one in create_jsonrpc_routes(self._handler, path, builder, True)),
+        builder = _CallContextBuilder()
+        sdk_routes = [
+            *(route for path in JSON_RPC for route in create_jsonrpc_routes(self._handler, path, builder, True)),
             *create_rest_routes(self._handler, builder, enable_v0_3_compat=True, path_prefix=card.PATH),
         ]
-        own = [
-            Route(one.path, self._guarded(one.endpoint), methods=sorted(one.methods or ()))
-            for one in found
-            if isinstance(one, Route)  # And not the SDK's paths with a tenant in front: a tenant comes of its key.
+        routes = [
+            Route(route.path, self._guard_endpoint(route.endpoint), methods=sorted(route.methods or ()))
+            for route in sdk_routes
+            if isinstance(route, Route)  # And not the SDK's paths with a tenant in front: a tenant comes of its key.
         ]
         # The SDK has no route for it: its own of 1.0 is at another path.
         of_push = card.PATH + "/v1/tasks/{id}/pushNotificationConfigs/{push_id}"
-        own.append(Route(of_push, self._guarded(self._delete_push_of_0_3), methods=["DELETE"]))
-        keys = [Route(KEYS, self.keys, methods=["GET"])] if self._signer is not None else []
-        return [Route(CARD, self.card, methods=["GET"]), *keys, *own]
+        routes.append(Route(of_push, self._guard_endpoint(self._delete_push_of_0_3), methods=["DELETE"]))
+        keys = [Route(KEYS, self.serve_keys, methods=["GET"])] if self._signer is not None else []
+        return [Route(CARD, self.serve_card, methods=["GET"]), *keys, *routes]
 
     def close(self) -> None:
         """End what waits and streams."""
         self._handler.close()
 
-    async def card(self, request: Request) -> Response:
+    async def serve_card(self, request: Request) -> Response:
         """GET /.well-known/agent-card.json"""
         try:
-            address = self._http.hosts.check(request)
-        except Refusal as refusal:
-            return _answer(request, refusal)
-        self._quotas.look()
-        found = card.public(address, self._quotas.any_push())
+            address = self._http.hosts.check_host(request)
+        except DoorRefusal as refusal:
+            return _render_refusal(request, refusal)
+        self._quotas.reload_if_changed()
+        public_card = card.public_card(address, self._quotas.any_push())
         # Of what is said: each signature is another one.
-        etag = f'"{hashlib.sha256(found.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
+        etag = f'"{hashlib.sha256(public_card.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
         headers = {"Cache-Control": "private, max-age=300", "ETag": etag}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        signed = self._signer.sign(found) if self._signer is not None else found
+        signed = self._signer.sign_card(public_card) if self._signer is not None else public_card
         return JSONResponse(agent_card_to_dict(signed), headers=headers)
 
-    async def keys(self, request: Request) -> Response:
+    async def serve_keys(self, request: Request) -> Response:
         """GET /.well-known/jwks.json"""
         assert self._signer is not None
-        return JSONResponse(self._signer.keys(), headers={"Cache-Control": "public, max-age=300"})
+        return JSONResponse(self._signer.public_keys(), headers={"Cache-Control": "public, max-age=300"})
 
     async def _delete_push_of_0_3(self, request: Request) -> Response:
         """DELETE /a2a/v1/tasks/{id}/pushNotificationConfigs/{push_id}"""
@@ -111,48 +111,48 @@ class A2a:
         wish = DeleteTaskPushNotificationConfigRequest(task_id=ids["id"], id=ids["push_id"])
 
         @rest_error_handler
-        async def answer() -> Response:
-            await self._handler.on_delete_task_push_notification_config(wish, _Context().build(request))
+        async def delete_config() -> Response:
+            await self._handler.on_delete_task_push_notification_config(wish, _CallContextBuilder().build(request))
             return Response(status_code=204)
 
-        return await answer()
+        return await delete_config()
 
-    def _guarded(self, endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
+    def _guard_endpoint(self, endpoint: Endpoint) -> Endpoint:
+        async def serve_guarded(request: Request) -> Response:
             try:
-                return await self._answer(request, endpoint)
+                return await self._serve_request(request, endpoint)
             except ClientDisconnect:
                 return Response(status_code=400)  # Nobody reads it.
             except EXPECTED as error:
-                return _answer(request, refusal_of(request, error))
+                return _render_refusal(request, refusal_of(request, error))
 
-        return answer
+        return serve_guarded
 
-    async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
-        address = self._http.hosts.check(request)
-        caller = await self._http.anybody(request)
-        mesh = self._gateway.client(credential_of(request.headers))
-        asking = request.state.asking = Asking(mesh, caller, address, _form(request))
-        release = self._http.places.take(caller.claim)
+    async def _serve_request(self, request: Request, endpoint: Endpoint) -> Response:
+        address = self._http.hosts.check_host(request)
+        caller = await self._http.identify_caller(request)
+        mesh = self._gateway.client_for(credential_of(request.headers))
+        asking = request.state.asking = A2aRequest(mesh, caller, address, _a2a_version(request))
+        release = self._http.places.take_place(caller.claim)
         try:
             async with self._http.bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
                 if raw and not _JSON.fullmatch(request.headers.get("content-type", "")):
-                    what, hint = "the Content-Type of the body is not that of JSON", "send it as application/json"
-                    raise Refusal(415, "content_type_not_supported", what, hint)
-                whole = Request(request.scope, _replay(raw))
-                response = await unless_gone(endpoint(whole), request.receive)
+                    message, hint = "the Content-Type of the body is not that of JSON", "send it as application/json"
+                    raise DoorRefusal(415, "content_type_not_supported", message, hint)
+                replayed = Request(request.scope, _replay_body(raw))
+                response = await run_unless_disconnected(endpoint(replayed), request.receive)
             if isinstance(response, EventSourceResponse):
-                stream, release = _Released(response, release), _kept
+                stream, release = _ReleasingStream(response, release), _keep_place
                 return stream
             elif asking.refusal is not None:
-                response = _failed(request, response, asking.refusal)
+                response = _render_failure(request, response, asking.refusal)
             response.headers["Cache-Control"] = "no-store"
             return response
         finally:
             release()
 
 
-class _Released(Response):
+class _ReleasingStream(Response):
     """A stream that gives its place back, however it ends."""
 
     def __init__(self, stream: ASGIApp, release: Callable[[], None]) -> None:
@@ -166,45 +166,45 @@ class _Released(Response):
             self._release()
 
 
-def _form(request: Request) -> str:
+def _a2a_version(request: Request) -> str:
     """The version of A2A in which a client has come: the SDK takes a request without a version for one of 0.3."""
     version = request.headers.get(VERSION_HEADER) or request.query_params.get(VERSION_HEADER, "")
     return "0.3" if request.url.path.startswith(card.PATH + "/v1/") or not version.startswith("1.") else "1.0"
 
 
-def _kept() -> None:
+def _keep_place() -> None:
     """The place is not given back here."""
 
 
-def _replay(raw: bytes) -> Receive:
+def _replay_body(raw: bytes) -> Receive:
     async def receive() -> Message:
         return {"type": "http.request", "body": raw, "more_body": False}
 
     return receive
 
 
-def _failed(request: Request, response: Response, refusal: Refusal) -> Response:
+def _render_failure(request: Request, response: Response, refusal: DoorRefusal) -> Response:
     """An error that A2A has no name for: JSON-RPC's own error, under the status of HTTP."""
     if request.url.path not in JSON_RPC:
-        return _answer(request, refusal)
+        return _render_refusal(request, refusal)
     response.status_code = refusal.status
-    response.headers.update(_headers(refusal))
+    response.headers.update(_refusal_headers(refusal))
     return response
 
 
-def _answer(request: Request, refusal: Refusal) -> Response:
+def _render_refusal(request: Request, refusal: DoorRefusal) -> Response:
     """A refusal in the form of the binding that was asked."""
-    told = f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message
+    message = f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message
     reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refusal.code.upper(), "domain": "bulkhead"}
     if request.url.path in JSON_RPC:
         code = _CODES.get(refusal.status, -32600 if refusal.status < 500 else -32603)
-        body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": told, "data": [reason]}}
+        body = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message, "data": [reason]}}
     else:
         name = _NAMES.get(refusal.status, "INVALID_ARGUMENT" if refusal.status < 500 else "UNAVAILABLE")
-        body = {"error": {"code": refusal.status, "status": name, "message": told, "details": [reason]}}
-    return JSONResponse(body, refusal.status, _headers(refusal))
+        body = {"error": {"code": refusal.status, "status": name, "message": message, "details": [reason]}}
+    return JSONResponse(body, refusal.status, _refusal_headers(refusal))
 
 
-def _headers(refusal: Refusal) -> dict[str, str]:
-    found = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
-    return found | ({"Retry-After": str(round(refusal.retry_after_s))} if refusal.retry_after_s else {})
+def _refusal_headers(refusal: DoorRefusal) -> dict[str, str]:
+    headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
+    return headers | ({"Retry-After": str(round(refusal.retry_after_s))} if refusal.retry_after_s else {})

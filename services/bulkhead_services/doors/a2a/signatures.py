@@ -37,23 +37,23 @@ class CardSigner:
             algorithm, self._public = "EdDSA", OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
         else:
             raise ValueError(f"BULKHEAD_CARD_KEY_FILE: {path} holds a key of another kind; {HINT}, or one of Ed25519")
-        kid = _thumbprint(self._public)
+        kid = _key_thumbprint(self._public)
         self._public |= {"kid": kid, "alg": algorithm, "use": "sig"}
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         header = ProtectedHeader(kid=kid, alg=algorithm, jku=address + PATH, typ="JOSE")
         self._sign = create_agent_card_signer(pem, header)
 
-    def sign(self, card: AgentCard) -> AgentCard:
+    def sign_card(self, card: AgentCard) -> AgentCard:
         """The card, with a signature."""
         return self._sign(card)
 
-    def keys(self) -> dict[str, Any]:
+    def public_keys(self) -> dict[str, Any]:
         """The key set by which the signatures are checked."""
         return {"keys": [self._public]}
 
 
-def _thumbprint(public: dict[str, Any]) -> str:
+def _key_thumbprint(public: dict[str, Any]) -> str:
     """The key's name (RFC 7638)."""
-    told = {name: public[name] for name in ("crv", "kty", "x", "y") if name in public}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).digest()
+    members = {name: public[name] for name in ("crv", "kty", "x", "y") if name in public}
+    digest = hashlib.sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

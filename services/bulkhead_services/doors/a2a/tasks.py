@@ -21,7 +21,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
 from bulkhead.a2a import states
-from bulkhead.plain_text import harmless
+from bulkhead.plain_text import escape_controls
 
 Document = Mapping[str, Any]
 ANSWER = "answer"
@@ -37,10 +37,10 @@ NO_MORE = TERMINAL | {TaskState.TASK_STATE_INPUT_REQUIRED}
 """States at which a stream and a waiting `SendMessage` end."""
 
 
-def state(document: Document, approvals: Sequence[Document] = ()) -> TaskState:
+def task_state(document: Document, approvals: Sequence[Document] = ()) -> TaskState:
     """A task that waits for a person's decision is `input-required`; one that is held otherwise goes on by itself."""
-    found: TaskState = TaskState.Value(states.state(document["status"], bool(approvals)))
-    return found
+    a2a_state: TaskState = TaskState.Value(states.a2a_state(document["status"], bool(approvals)))
+    return a2a_state
 
 
 def context_id(document: Document) -> str:
@@ -48,134 +48,142 @@ def context_id(document: Document) -> str:
     return str(document.get("conversation") or document["task_id"])
 
 
-def task(
+def render_task(
     document: Document, approvals: Sequence[Document] = (), cited: Document | None = None, history: int = 1
 ) -> Task:
     """A whole task. approvals: those that wait, of one that is `input-required`. cited: the citations of its answer.
     history: how many messages to show; the mesh keeps the first one's text."""
     context = context_id(document)
-    first = _message(f"{document['task_id']}-0", [_text(document["objective"])], Role.ROLE_USER)
-    found = Task(
+    first = _build_message(f"{document['task_id']}-0", [_text_part(document["objective"])], Role.ROLE_USER)
+    rendered = Task(
         id=document["task_id"],
         context_id=context,
-        status=status(document, approvals),
-        artifacts=artifacts(document, cited),
+        status=render_status(document, approvals),
+        artifacts=render_artifacts(document, cited),
         history=[first] if history > 0 and document["objective"] else [],
-        metadata=_struct({"bulkhead": _facts(document)}),
+        metadata=_to_struct({"bulkhead": _mesh_facts(document)}),
     )
-    for message in found.history:
-        message.task_id, message.context_id = found.id, context
-    return found
+    for message in rendered.history:
+        message.task_id, message.context_id = rendered.id, context
+    return rendered
 
 
-def status(document: Document, approvals: Sequence[Document] = ()) -> TaskStatus:
+def render_status(document: Document, approvals: Sequence[Document] = ()) -> TaskStatus:
     """A task's state, with what a person should know about it."""
-    found = TaskStatus(state=state(document, approvals))
-    found.timestamp.FromMilliseconds(document["updated_unix_ms"])
+    rendered = TaskStatus(state=task_state(document, approvals))
+    rendered.timestamp.FromMilliseconds(document["updated_unix_ms"])
     pause, failure = document.get("pause") or {}, document.get("failure") or {}
-    told = pause.get("reason", "")
+    explanation = pause.get("reason", "")
     if failure:
-        told = f"{failure['code']}: {failure['message']}" + (f" ({failure['hint']})" if failure.get("hint") else "")
-    parts = [_text(told)] if told else []
-    parts += [Part(data=_value(_waiting(row)), media_type="application/json") for row in approvals]
+        explanation = f"{failure['code']}: {failure['message']}" + (
+            f" ({failure['hint']})" if failure.get("hint") else ""
+        )
+    parts = [_text_part(explanation)] if explanation else []
+    parts += [Part(data=_to_value(_render_approval(row)), media_type="application/json") for row in approvals]
     if parts:
-        found.message.CopyFrom(_message(f"{document['task_id']}-{document['updated_unix_ms']}", parts))
-    return found
+        rendered.message.CopyFrom(_build_message(f"{document['task_id']}-{document['updated_unix_ms']}", parts))
+    return rendered
 
 
-def artifacts(document: Document, cited: Document | None = None) -> list[Artifact]:
+def render_artifacts(document: Document, cited: Document | None = None) -> list[Artifact]:
     """The answer of a task that has one: its text, and what stands behind its markers."""
     if document.get("answer") is None:
         return []
     about = {"standing": document.get("standing"), "complete": document.get("complete")}
     data = about | {"citations": (cited or {}).get("citations", [])}
-    parts = [_text(document["answer"], media_type="text/plain"), Part(data=_value(data), media_type="application/json")]
+    parts = [
+        _text_part(document["answer"], media_type="text/plain"),
+        Part(data=_to_value(data), media_type="application/json"),
+    ]
     return [Artifact(artifact_id=ANSWER, name=ANSWER, parts=parts)]
 
 
-def ended(document: Document, cited: Document | None = None) -> list[TaskArtifactUpdateEvent | TaskStatusUpdateEvent]:
+def final_events(
+    document: Document, cited: Document | None = None
+) -> list[TaskArtifactUpdateEvent | TaskStatusUpdateEvent]:
     """The last events of a stream: the answer whole, then the state."""
-    own = {"task_id": document["task_id"], "context_id": context_id(document)}
-    found: list[TaskArtifactUpdateEvent | TaskStatusUpdateEvent] = [
-        TaskArtifactUpdateEvent(artifact=one, last_chunk=True, **own) for one in artifacts(document, cited)
+    ids = {"task_id": document["task_id"], "context_id": context_id(document)}
+    events: list[TaskArtifactUpdateEvent | TaskStatusUpdateEvent] = [
+        TaskArtifactUpdateEvent(artifact=artifact, last_chunk=True, **ids)
+        for artifact in render_artifacts(document, cited)
     ]
-    return [*found, TaskStatusUpdateEvent(status=status(document), **own)]
+    return [*events, TaskStatusUpdateEvent(status=render_status(document), **ids)]
 
 
-def update(document: Document, name: str, data: Document) -> TaskStatusUpdateEvent | None:
+def status_update(document: Document, name: str, data: Document) -> TaskStatusUpdateEvent | None:
     """An event of the gateway's stream while the task runs; None for one that says nothing to a client.
 
     Text of a step is a message of the state, no artifact: it is not the answer before it is checked.
     """
     parts: list[Part] = []
     about: dict[str, Any] = {"event": name}
-    now = TaskState.TASK_STATE_WORKING
+    new_state = TaskState.TASK_STATE_WORKING
     match name:
         case "task.queued":
-            now = TaskState.TASK_STATE_SUBMITTED
+            new_state = TaskState.TASK_STATE_SUBMITTED
             parts = [Part(text=f"waits for a place to run; {data['ahead']} tasks are before it")]
         case "task.accepted" | "task.released" | "task.resumed":
             pass
         case "task.paused":
-            parts = [_text(data["reason"])]
+            parts = [_text_part(data["reason"])]
         case "step.started":
             about |= {"stepId": data["step_id"], "attempt": data["attempt"]}
-            parts = [_text(data["title"])] if data["title"] else []
+            parts = [_text_part(data["title"])] if data["title"] else []
         case "text":
             about |= {"stepId": data["step_id"], **{key: data[key] for key in ("attempt", "offset", "replace")}}
-            parts = [_text(data["text"])]
+            parts = [_text_part(data["text"])]
         case _:
             return None
-    found = TaskStatus(state=now)
+    new_status = TaskStatus(state=new_state)
     if "time_unix_ms" in data:
-        found.timestamp.FromMilliseconds(data["time_unix_ms"])
+        new_status.timestamp.FromMilliseconds(data["time_unix_ms"])
     else:
-        found.timestamp.GetCurrentTime()
+        new_status.timestamp.GetCurrentTime()
     if parts:
-        name = f"{document['task_id']}-{name}-{found.timestamp.ToMilliseconds()}-{data.get('offset', 0)}"
-        found.message.CopyFrom(_message(name, parts))
-    own = {"task_id": document["task_id"], "context_id": context_id(document)}
-    return TaskStatusUpdateEvent(status=found, metadata=_struct({"bulkhead": about}), **own)
+        name = f"{document['task_id']}-{name}-{new_status.timestamp.ToMilliseconds()}-{data.get('offset', 0)}"
+        new_status.message.CopyFrom(_build_message(name, parts))
+    ids = {"task_id": document["task_id"], "context_id": context_id(document)}
+    return TaskStatusUpdateEvent(status=new_status, metadata=_to_struct({"bulkhead": about}), **ids)
 
 
-def _facts(document: Document) -> dict[str, Any]:
-    found = {"status": document["status"], "kind": document.get("kind", "planned")}
+def _mesh_facts(document: Document) -> dict[str, Any]:
+    facts = {"status": document["status"], "kind": document.get("kind", "planned")}
     usage = document.get("usage") or {}
     cost = usage.get("cost_usd_micros", document.get("cost_usd_micros"))
-    return found | ({"costUsdMicros": cost} if cost is not None else {})
+    return facts | ({"costUsdMicros": cost} if cost is not None else {})
 
 
-def _waiting(row: Document) -> dict[str, Any]:
+def _render_approval(row: Document) -> dict[str, Any]:
     """An approval as a client needs it to decide: the request as it stands, and the fields of its answer."""
     answer = {"decision": "granted or denied", "reason": "why", "approval_id": row["approval_id"]}
     answer["arguments_sha256"] = row["request"].get("arguments_sha256", "")
     return {"approval": row, "answer_with": answer}
 
 
-def _message(name: str, parts: Iterable[Part], role: Role = Role.ROLE_AGENT) -> Message:
+def _build_message(name: str, parts: Iterable[Part], role: Role = Role.ROLE_AGENT) -> Message:
     return Message(message_id=name, role=role, parts=list(parts))
 
 
-def _text(text: str, media_type: str = "") -> Part:
-    """What a model, a document or a person wrote: nothing in it turns other text around or hides from a reader."""
-    return Part(text=harmless(text), media_type=media_type)
+def _text_part(text: str, media_type: str = "") -> Part:
+    """Text of a model, a document or a person: nothing in it turns other text around or hides from a reader."""
+    return Part(text=escape_controls(text), media_type=media_type)
 
 
-def _shown(found: Any) -> Any:
+def _harmless_copy(found: Any) -> Any:
     """The same of every text in a document."""
     match found:
         case str():
-            return harmless(found)
+            return escape_controls(found)
         case Mapping():
-            return {_shown(name): _shown(value) for name, value in found.items()}
+            return {_harmless_copy(name): _harmless_copy(value) for name, value in found.items()}
         case list() | tuple():
-            return [_shown(one) for one in found]
+            return [_harmless_copy(item) for item in found]
     return found
 
 
-def _struct(found: Mapping[str, Any]) -> Struct:
+def _to_struct(found: Mapping[str, Any]) -> Struct:
     return ParseDict(dict(found), Struct())
 
 
-def _value(found: Mapping[str, Any]) -> Value:
-    return ParseDict(_shown(found), Value())
+def _to_value(found: Mapping[str, Any]) -> Value:
+    return ParseDict(_harmless_copy(found), Value())

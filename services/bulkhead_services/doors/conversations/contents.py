@@ -1,6 +1,7 @@
 """Messages as blobs: each is stored once, however often it is sent.
 
-In: messages and options in OpenAI's chat form. Out: a Conversation of their references, or a Refusal (413, 429).
+In: messages and options in OpenAI's chat form. Out: a Conversation of their references, or a DoorRefusal
+(413, 429).
 """
 
 import asyncio
@@ -14,36 +15,37 @@ from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import REFERENCES, ContentRef
-from bulkhead_services.doors.port import Asked, Refusal
+from bulkhead_services.doors.port import DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 PUTS_AT_ONCE = 16
 
 
-class Contents:
+class ConversationBlobs:
     """The blobs of conversations."""
 
     def __init__(self, context: Context, stored: StoredBytes) -> None:
         self._context, self._stored = context, stored
 
-    async def stored(
-        self, tenant: str, asked: Asked, before: tuple[ContentRef, ...], answer: Any, thread: str
+    async def store_conversation(
+        self, tenant: str, asked: ParsedModelCall, before: tuple[ContentRef, ...], answer: Any, thread: str
     ) -> Conversation:
         """The conversation by reference. before: messages that stand already, which `answer` ends, and their thread;
-        instructions come before all of them. Raises BusError, Refusal."""
+        instructions come before all of them. Raises BusError, DoorRefusal.
+        """
         messages: list[Mapping[str, Any]] = list(asked.messages)
         if answer is not None:
             messages.insert(int(asked.instructed), answer)
-        raw = [_content(row, f"message {number}") for number, row in enumerate(messages, 1)]
-        options = [_content(asked.options, "what is beside the messages")] if asked.options else []
-        found = await self.put(tenant, *raw, *options)
-        own, first = found[: len(raw)], int(asked.instructed)
-        refs = (*own[:first], *before, *own[first:])
+        raw = [_blob_bytes(row, f"message {number}") for number, row in enumerate(messages, 1)]
+        options = [_blob_bytes(asked.options, "what is beside the messages")] if asked.options else []
+        stored_refs = await self.store_blobs(tenant, *raw, *options)
+        sent_refs, first = stored_refs[: len(raw)], int(asked.instructed)
+        refs = (*sent_refs[:first], *before, *sent_refs[first:])
         if len(refs) > bounds.MAX_CONVERSATION:
-            raise too_many(len(refs))
+            raise too_many_messages(len(refs))
         return Conversation(
             messages=refs,
-            options=found[-1] if options else None,
+            options=stored_refs[-1] if options else None,
             reads_calls=True,
             acts=(acts := acts_of(messages))[: bounds.MAX_CALLS_PER_TURN],
             more_acts=acts[bounds.MAX_CALLS_PER_TURN :],
@@ -51,50 +53,51 @@ class Contents:
             embeds=asked.embeds,
         )
 
-    async def put(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
-        """Blobs of JSON, counted and stored. Raises BusError, Refusal."""
-        self._stored.count(tenant, contents)
+    async def store_blobs(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:
+        """Blobs of JSON, counted and stored. Raises BusError, DoorRefusal."""
+        self._stored.count_contents(tenant, contents)
         places = asyncio.Semaphore(PUTS_AT_ONCE)
 
-        async def put(raw: bytes) -> ContentRef:
+        async def store_blob(raw: bytes) -> ContentRef:
             async with places:
                 return await self._context.blobs.put(tenant, raw, media_type, summary="")
 
-        return tuple(await asyncio.gather(*map(put, contents)))
+        return tuple(await asyncio.gather(*map(store_blob, contents)))
 
-    async def listed(self, tenant: str, conversation: Conversation) -> Conversation:
+    async def fold_into_lists(self, tenant: str, conversation: Conversation) -> Conversation:
         """The same in few references: its oldest messages by lists, which the next turns share. Raises BusError,
-        Refusal."""
+        DoorRefusal.
+        """
         refs, size = conversation.messages, bounds.LISTED_REFERENCES
-        whole = (len(refs) - 1) // size * size
-        lists = [list_of(refs[at : at + size]) for at in range(0, whole, size)]
-        found = await self.put(tenant, *lists, media_type=REFERENCES)
-        return conversation.model_copy(update={"messages": (*found, *refs[whole:])})
+        listed_count = (len(refs) - 1) // size * size
+        lists = [list_of(refs[start : start + size]) for start in range(0, listed_count, size)]
+        list_refs = await self.store_blobs(tenant, *lists, media_type=REFERENCES)
+        return conversation.model_copy(update={"messages": (*list_refs, *refs[listed_count:])})
 
-    async def whole(self, tenant: str, conversation: Conversation) -> tuple[ContentRef, ...]:
+    async def expand_lists(self, tenant: str, conversation: Conversation) -> tuple[ContentRef, ...]:
         """The reference of each message. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""
-        found: list[ContentRef] = []
+        refs: list[ContentRef] = []
         for ref in conversation.messages:
             listed = ref.media_type == REFERENCES
-            found += in_list(ref, await self._context.blobs.get(tenant, ref)) if listed else (ref,)
-        return tuple(found)
+            refs += in_list(ref, await self._context.blobs.get(tenant, ref)) if listed else (ref,)
+        return tuple(refs)
 
 
-def too_many(count: int) -> Refusal:
+def too_many_messages(count: int) -> DoorRefusal:
     """More messages than a model gateway takes."""
-    what = f"the conversation has {count} messages, and may have {bounds.MAX_CONVERSATION}"
-    return Refusal(400, "too_many_messages", what, "send its newest part")
+    message = f"the conversation has {count} messages, and may have {bounds.MAX_CONVERSATION}"
+    return DoorRefusal(400, "too_many_messages", message, "send its newest part")
 
 
-def canonical(value: object) -> bytes:
+def canonical_json(value: object) -> bytes:
     """The same bytes for the same message, however it was written."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _content(value: object, what: str) -> bytes:
-    """The bytes of one blob. Raises Refusal."""
-    raw = canonical(value)
+def _blob_bytes(value: object, what: str) -> bytes:
+    """The bytes of one blob. Raises DoorRefusal."""
+    raw = canonical_json(value)
     if len(raw) > bounds.MAX_BLOB_BYTES:
         text = f"{what} has {len(raw)} bytes, and may have {bounds.MAX_BLOB_BYTES}"
-        raise Refusal(413, "too_large", text, "send less of it")
+        raise DoorRefusal(413, "too_large", text, "send less of it")
     return raw

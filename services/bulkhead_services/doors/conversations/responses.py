@@ -18,11 +18,11 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Conversation
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.types import Contract, Token
-from bulkhead_services.doors.conversations.contents import Contents
+from bulkhead_services.doors.conversations.contents import ConversationBlobs
 from bulkhead_services.doors.conversations.tool_calls import calls_of, in_chat_form
-from bulkhead_services.doors.feed import SERVICE, Feed
-from bulkhead_services.doors.port import Asked, Caller, Refusal
-from bulkhead_services.doors.runs import Runs
+from bulkhead_services.doors.feed import SERVICE, RunFeed
+from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
+from bulkhead_services.doors.runs import RunDirectory
 
 _ID = re.compile(r"resp_([0-9a-f]{64})")
 FIELD = "previous_response_id"
@@ -30,8 +30,8 @@ MARK = b"response\n"
 """No JSON begins so: agents store nothing but JSON here, and could else write such a record of their own."""
 
 
-class Kept(Contract):
-    """What is kept of a response. instructed: the first message is its instructions, which count for it alone."""
+class KeptResponse(Contract):
+    """Record of a response. instructed: the first message is its instructions, which count for it alone."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,63 +42,65 @@ class Kept(Contract):
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What a request goes on from. answer: in the chat form. thread: of the conversation."""
+class PreviousResponse:
+    """Response that a request goes on from. answer: in the chat form. thread: of the conversation."""
 
-    feed: Feed
+    feed: RunFeed
     messages: tuple[ContentRef, ...]
     answer: dict[str, Any]
     thread: str
 
 
-class Responses:
+class ResponseStore:
     """The kept responses of this mesh."""
 
-    def __init__(self, context: Context, contents: Contents) -> None:
+    def __init__(self, context: Context, contents: ConversationBlobs) -> None:
         self._context, self._contents = context, contents
 
-    async def keep(self, feed: Feed, call_id: str, asked: Asked, conversation: Conversation) -> str:
-        """Keep a response that is asked for; its id. Raises BusError, Refusal."""
-        kept = Kept(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
-        [ref] = await self._contents.put(feed.tenant, MARK + kept.model_dump_json().encode())
+    async def keep_response(
+        self, feed: RunFeed, call_id: str, asked: ParsedModelCall, conversation: Conversation
+    ) -> str:
+        """Keep a response that is asked for; its id. Raises BusError, DoorRefusal."""
+        record = KeptResponse(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
+        [ref] = await self._contents.store_blobs(feed.tenant, MARK + record.model_dump_json().encode())
         return f"resp_{ref.sha256}"
 
-    async def before(self, runs: Runs, caller: Caller, name: str) -> Before:
-        """The response of this id, of one of this caller's own runs. Raises Refusal, BusError."""
+    async def find_previous(self, runs: RunDirectory, caller: Caller, name: str) -> PreviousResponse:
+        """The response of this id, of one of this caller's own runs. Raises DoorRefusal, BusError."""
         matched = _ID.fullmatch(name)
         if matched is None:
-            raise _unknown(name)
+            raise _unknown_response(name)
         tenant = caller.claim.tenant
         ref = ContentRef(author=SERVICE, sha256=matched[1], size_bytes=0, media_type=LISTED)
         try:
             raw = await self._context.blobs.get(tenant, ref)
             if not raw.startswith(MARK):
                 raise ValueError(name)
-            kept = Kept.model_validate_json(raw.removeprefix(MARK))
-            feed = await runs.own(caller, kept.task)
-            answer = await self._answer(feed, kept.call_id)
-            messages = await self._contents.whole(tenant, kept.conversation)
-        except Refusal as refusal:
-            raise _unknown(name) from refusal
+            record = KeptResponse.model_validate_json(raw.removeprefix(MARK))
+            feed = await runs.own_run(caller, record.task)
+            answer = await self._recorded_answer(feed, record.call_id)
+            messages = await self._contents.expand_lists(tenant, record.conversation)
+        except DoorRefusal as refusal:
+            raise _unknown_response(name) from refusal
         except (BlobMissing, BlobCorrupt, ValueError, LookupError) as error:
-            raise _unknown(name) from error
-        return Before(feed, messages[int(kept.instructed) :], answer, kept.conversation.thread)
+            raise _unknown_response(name) from error
+        return PreviousResponse(feed, messages[int(record.instructed) :], answer, record.conversation.thread)
 
-    async def _answer(self, feed: Feed, call_id: str) -> dict[str, Any]:
+    async def _recorded_answer(self, feed: RunFeed, call_id: str) -> dict[str, Any]:
         """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, ValueError, BusError."""
-        word = feed.calls.get(call_id)
-        if word is None or word.kind != "replied":
+        call_state = feed.calls.get(call_id)
+        if call_state is None or call_state.kind != "replied":
             raise LookupError(call_id)
-        reply = await feed.reply(call_id)
+        reply = await feed.model_reply_of(call_id)
         if reply.outcome != "answered":
             raise LookupError(call_id)
-        text = await self._context.blobs.text(feed.tenant, reply.content) if reply.content is not None else ""
+        text = await self._context.blobs.get_text(feed.tenant, reply.content) if reply.content is not None else ""
         calls = await calls_of(self._context.blobs, feed.tenant, reply)
         message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
         return message | ({"tool_calls": in_chat_form(calls)} if calls else {})
 
 
-def _unknown(name: str) -> Refusal:
-    what = f"there is no response {name[: bounds.MAX_SUMMARY_CHARS]!r} of yours on record"
+def _unknown_response(name: str) -> DoorRefusal:
+    message = f"there is no response {name[: bounds.MAX_SUMMARY_CHARS]!r} of yours on record"
     hint = "send the id of a response that is complete and was not asked for with store: false, or the whole input"
-    return Refusal(404, "previous_response_not_found", what, hint, field=FIELD)
+    return DoorRefusal(404, "previous_response_not_found", message, hint, field=FIELD)

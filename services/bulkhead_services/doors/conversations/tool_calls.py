@@ -20,7 +20,7 @@ async def calls_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tuple[
 
 async def thoughts_of(blobs: Blobs, tenant: str, reply: ModelCallReplied) -> tuple[Mapping[str, str], ...]:
     """The blocks of a reply's thoughts. Raises BlobMissing, BlobCorrupt, ValueError, BusError."""
-    return tuple(json.loads(await blobs.text(tenant, reply.thoughts))) if reply.thoughts is not None else ()
+    return tuple(json.loads(await blobs.get_text(tenant, reply.thoughts))) if reply.thoughts is not None else ()
 
 
 def in_chat_form(calls: Iterable[ToolCall]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit, unknown_kind
+from bulkhead_services.doors.forms.fields import Fields, refuse_unknown_kind, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.sse import to_json
 
 THOUGHTS = ("thinking", "redacted_thinking")
@@ -13,69 +13,74 @@ _KINDS = {"user": ("text", "image", "tool_result"), "assistant": ("text", "tool_
 
 def messages_of(body: Fields) -> tuple[dict[str, Any], ...]:
     """The system's words and the messages."""
-    found: list[dict[str, Any]] = []
-    if system := _system(body):
-        found.append({"role": "system", "content": system})
-    rows = body.objects("messages", bounds.MAX_CONVERSATION)
+    messages: list[dict[str, Any]] = []
+    if system := _system_text(body):
+        messages.append({"role": "system", "content": system})
+    rows = body.get_objects("messages", bounds.MAX_CONVERSATION)
     if not rows:
-        raise unfit("messages", "is missing" if rows is None else "is empty", "send at least one message")
+        raise unfit_field("messages", "is missing" if rows is None else "is empty", "send at least one message")
     for row in rows:
-        role = row.choice("role", tuple(_KINDS))
+        role = row.get_choice("role", tuple(_KINDS))
         if role is None:
-            raise unfit(row.path("role"), "is missing; it is user or assistant")
-        found += _assistant(row) if role == "assistant" else _user(row)
-    if found[-1]["role"] == "assistant":
-        raise not_taken(rows[-1].at, "the last message is the assistant's (a prefill)", "end with a user's message")
-    if len(found) > bounds.MAX_CONVERSATION:
-        what = f"must have at most {bounds.MAX_CONVERSATION} messages, in which each tool_result counts as one"
-        raise unfit("messages", what)
-    return tuple(found)
+            raise unfit_field(row.field_path("role"), "is missing; it is user or assistant")
+        messages += _assistant_message(row) if role == "assistant" else _user_messages(row)
+    if messages[-1]["role"] == "assistant":
+        raise unsupported_field(
+            rows[-1].at, "the last message is the assistant's (a prefill)", "end with a user's message"
+        )
+    if len(messages) > bounds.MAX_CONVERSATION:
+        problem = f"must have at most {bounds.MAX_CONVERSATION} messages, in which each tool_result counts as one"
+        raise unfit_field("messages", problem)
+    return tuple(messages)
 
 
-def _system(body: Fields) -> str:
-    if not isinstance(body.raw("system"), list):
-        return body.text("system") or ""
+def _system_text(body: Fields) -> str:
+    if not isinstance(body.get_raw("system"), list):
+        return body.get_text("system") or ""
     texts = []
-    for block in body.objects("system", bounds.MAX_PARTS) or ():
-        if block.needed("type") != "text":
-            unknown_kind(block, "type", ("text",))
-        texts.append(_text(block))
+    for block in body.get_objects("system", bounds.MAX_PARTS) or ():
+        if block.require_text("type") != "text":
+            refuse_unknown_kind(block, "type", ("text",))
+        texts.append(_block_text(block))
     return "\n\n".join(text for text in texts if text)
 
 
-def _blocks(row: Fields, role: str) -> list[Fields] | None:
+def _content_blocks(row: Fields, role: str) -> list[Fields] | None:
     """The blocks of a message; None where its content is a string."""
-    content = row.raw("content")
+    content = row.get_raw("content")
     if isinstance(content, str):
         return None
-    blocks = row.objects("content", bounds.MAX_PARTS)
+    blocks = row.get_objects("content", bounds.MAX_PARTS)
     if blocks is None:
-        raise unfit(row.path("content"), "is missing")
+        raise unfit_field(row.field_path("content"), "is missing")
     if not blocks:
-        raise unfit(row.path("content"), "is empty")
+        raise unfit_field(row.field_path("content"), "is empty")
     for block in blocks:
-        if block.needed("type") not in _KINDS[role]:
-            unknown_kind(block, "type", _KINDS[role])
+        if block.require_text("type") not in _KINDS[role]:
+            refuse_unknown_kind(block, "type", _KINDS[role])
     return blocks
 
 
-def _assistant(row: Fields) -> list[dict[str, Any]]:
-    blocks = _blocks(row, "assistant")
+def _assistant_message(row: Fields) -> list[dict[str, Any]]:
+    blocks = _content_blocks(row, "assistant")
     if blocks is None:
-        return [{"role": "assistant", "content": row.raw("content")}]
+        return [{"role": "assistant", "content": row.get_raw("content")}]
     message: dict[str, Any] = {"role": "assistant"}
-    texts = [_text(block) for block in blocks if block.raw("type") == "text"]
+    texts = [_block_text(block) for block in blocks if block.get_raw("type") == "text"]
     message["content"] = "".join(texts) or None
-    if thoughts := [_thought(block) for block in blocks if block.raw("type") in THOUGHTS]:
+    if thoughts := [_thinking_block(block) for block in blocks if block.get_raw("type") in THOUGHTS]:
         message["thinking_blocks"] = thoughts
     calls = []
     for block in blocks:
-        if block.raw("type") == "tool_use":
-            given = block.object("input")
-            if given is None:
-                raise unfit(block.path("input"), "is missing")
-            function = {"name": block.needed("name", bounds.MAX_SUMMARY_CHARS), "arguments": to_json(given.whole())}
-            call_id = block.needed("id", bounds.MAX_SUMMARY_CHARS)
+        if block.get_raw("type") == "tool_use":
+            tool_input = block.get_object("input")
+            if tool_input is None:
+                raise unfit_field(block.field_path("input"), "is missing")
+            function = {
+                "name": block.require_text("name", bounds.MAX_SUMMARY_CHARS),
+                "arguments": to_json(tool_input.as_dict()),
+            }
+            call_id = block.require_text("id", bounds.MAX_SUMMARY_CHARS)
             calls.append({"id": call_id, "type": "function", "function": function})
     if calls:
         message["tool_calls"] = calls
@@ -84,68 +89,72 @@ def _assistant(row: Fields) -> list[dict[str, Any]]:
     return [message]
 
 
-def _thought(block: Fields) -> dict[str, str]:
-    """What the model thought, signed by its provider, as it was told."""
-    if block.raw("type") == "redacted_thinking":
-        return {"type": "redacted_thinking", "data": block.needed("data")}
-    said = block.text("thinking")
-    if said is None:
-        raise unfit(block.path("thinking"), "is missing")
-    return {"type": "thinking", "thinking": said, "signature": block.text("signature") or ""}
+def _thinking_block(block: Fields) -> dict[str, str]:
+    """A block of the model's thoughts, signed by its provider, as it was told."""
+    if block.get_raw("type") == "redacted_thinking":
+        return {"type": "redacted_thinking", "data": block.require_text("data")}
+    thinking = block.get_text("thinking")
+    if thinking is None:
+        raise unfit_field(block.field_path("thinking"), "is missing")
+    return {"type": "thinking", "thinking": thinking, "signature": block.get_text("signature") or ""}
 
 
-def _user(row: Fields) -> list[dict[str, Any]]:
+def _user_messages(row: Fields) -> list[dict[str, Any]]:
     """Results of tools stand before the user's own words: they answer the message before."""
-    blocks = _blocks(row, "user")
+    blocks = _content_blocks(row, "user")
     if blocks is None:
-        return [{"role": "user", "content": row.raw("content")}]
-    results = [_result(block) for block in blocks if block.raw("type") == "tool_result"]
-    parts = [_part(block) for block in blocks if block.raw("type") != "tool_result"]
+        return [{"role": "user", "content": row.get_raw("content")}]
+    results = [_tool_result(block) for block in blocks if block.get_raw("type") == "tool_result"]
+    parts = [_content_part(block) for block in blocks if block.get_raw("type") != "tool_result"]
     if not parts:
         return results
     alone = len(parts) == 1 and parts[0]["type"] == "text"
     return [*results, {"role": "user", "content": parts[0]["text"] if alone else parts}]
 
 
-def _part(block: Fields) -> dict[str, Any]:
-    if block.raw("type") == "text":
-        return {"type": "text", "text": _text(block)}
-    source = block.object("source")
+def _content_part(block: Fields) -> dict[str, Any]:
+    if block.get_raw("type") == "text":
+        return {"type": "text", "text": _block_text(block)}
+    source = block.get_object("source")
     if source is None:
-        raise unfit(block.path("source"), "is missing")
-    match source.needed("type"):
+        raise unfit_field(block.field_path("source"), "is missing")
+    match source.require_text("type"):
         case "base64":
-            media_type = source.choice("media_type", _IMAGES)
+            media_type = source.get_choice("media_type", _IMAGES)
             if media_type is None:
-                raise unfit(source.path("media_type"), "is missing")
-            url = f"data:{media_type};base64,{source.needed('data')}"
+                raise unfit_field(source.field_path("media_type"), "is missing")
+            url = f"data:{media_type};base64,{source.require_text('data')}"
         case "url":
-            url = source.needed("url")
+            url = source.require_text("url")
         case _:
-            unknown_kind(source, "type", ("base64", "url"))
+            refuse_unknown_kind(source, "type", ("base64", "url"))
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _result(block: Fields) -> dict[str, Any]:
-    content = block.raw("content")
+def _tool_result(block: Fields) -> dict[str, Any]:
+    content = block.get_raw("content")
     if isinstance(content, list):
         texts = []
-        for part in block.objects("content", bounds.MAX_PARTS) or ():
-            if part.needed("type") != "text":
-                unknown_kind(part, "type", ("text",))
-            texts.append(_text(part))
-        said = "\n".join(texts)
+        for part in block.get_objects("content", bounds.MAX_PARTS) or ():
+            if part.require_text("type") != "text":
+                refuse_unknown_kind(part, "type", ("text",))
+            texts.append(_block_text(part))
+        result_text = "\n".join(texts)
     else:
-        said = block.text("content") or ""
-    if block.flag("is_error"):
+        result_text = block.get_text("content") or ""
+    if block.get_flag("is_error"):
         # The chat form has no mark for it, and a model must not take a failure for a result.
-        said = f"Error: {said}"
-    return {"role": "tool", "tool_call_id": block.needed("tool_use_id", bounds.MAX_SUMMARY_CHARS), "content": said}
+        result_text = f"Error: {result_text}"
+    return {
+        "role": "tool",
+        "tool_call_id": block.require_text("tool_use_id", bounds.MAX_SUMMARY_CHARS),
+        "content": result_text,
+    }
 
 
-def _text(block: Fields) -> str:
-    text = block.text("text")
+def _block_text(block: Fields) -> str:
+    text = block.get_text("text")
     if text is None:
-        raise unfit(block.path("text"), "is missing")
-    block.refuse({"citations": "answers here hold no citations of the provider"})
+        raise unfit_field(block.field_path("text"), "is missing")
+    block.refuse_fields({"citations": "answers here hold no citations of the provider"})
     return text

@@ -13,10 +13,10 @@ from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.anthropic_blocks import messages_of
 from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import check_function, check_tool_count, session_name
-from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
-from bulkhead_services.doors.forms.openai_chat import degraded, model_of
+from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
+from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 _Block = tuple[str, str]
 """Kind and id of a block of a message."""
@@ -25,31 +25,31 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _NO_COUNTERPART = "OpenAI's chat form, in which calls are recorded, has no counterpart of this field"
 
 
-class Message:
+class AnthropicMessageForm:
     """One request for a message, and its answer."""
 
     def __init__(self, value: object) -> None:
         body = Fields(value)
         model = model_of(body)
-        most = body.integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        most = body.get_integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
         if most is None:
-            raise unfit("max_tokens", "is missing")
+            raise unfit_field("max_tokens", "is missing")
         messages = messages_of(body)
-        options = _options(body)
-        stream = bool(body.flag("stream"))
-        metadata = body.object("metadata")
-        session = session_name((metadata.text("user_id") or "") if metadata else "")
-        body.raw("cache_control")
-        body.refuse_rest(_NO_COUNTERPART)
-        self.asked = Asked(model, messages, options, most, stream, True, session)
+        options = _chat_options(body)
+        stream = bool(body.get_flag("stream"))
+        metadata = body.get_object("metadata")
+        session = session_name((metadata.get_text("user_id") or "") if metadata else "")
+        body.get_raw("cache_control")
+        body.refuse_remaining(_NO_COUNTERPART)
+        self.asked = ParsedModelCall(model, messages, options, most, stream, True, session)
         self._blocks: list[_Block] = []
         self._order = BlockOrder()
 
-    def whole(self, answer: Answered) -> dict[str, Any]:
+    def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A message."""
-        content: list[dict[str, Any]] = [dict(block) for block in answer.signed]
+        content: list[dict[str, Any]] = [dict(block) for block in answer.signed_thoughts]
         content += [{"type": "text", "text": answer.text}] if answer.text else []
-        content += [_tool_use(call, _input(call)) for call in answer.tool_calls]
+        content += [_tool_use(call, _tool_input(call)) for call in answer.tool_calls]
         return {
             "id": f"msg_{answer.call_id}",
             "type": "message",
@@ -58,11 +58,11 @@ class Message:
             "content": content,
             "stop_reason": _stop_reason(answer),
             "stop_sequence": None,
-            "usage": _usage(answer.usage),
-            **degraded(answer),
+            "usage": _render_usage(answer.usage),
+            **degraded_field(answer),
         }
 
-    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+    def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
         """The message is begun; its input is counted at its end."""
         self._blocks, self._order = [], BlockOrder("text")
         message: dict[str, Any] = {
@@ -73,133 +73,144 @@ class Message:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": _usage(Usage()),
+            "usage": _render_usage(Usage()),
         }
-        return sse.event({"type": "message_start", "message": message})
+        return sse.named_event({"type": "message_start", "message": message})
 
-    def piece(self, piece: Piece) -> bytes:
+    def render_piece(self, piece: AnswerPiece) -> bytes:
         """A piece of a block, which begins with its first one and ends where another begins. Thoughts that nobody
         signed are no block of this API."""
-        return b"" if piece.part.kind == "reasoning" else b"".join(map(self._piece, self._order.take(piece)))
+        return (
+            b""
+            if piece.part.kind == "reasoning"
+            else b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
+        )
 
-    def _piece(self, piece: Piece) -> bytes:
+    def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
         block: _Block = ("thinking" if part.kind == "signature" else part.kind, part.id)
         events = b""
         if self._blocks[-1:] != [block]:
-            events = self._ended() + _block_begins(len(self._blocks), _begun(part, text))
+            events = self._end_open_block() + _block_begins(len(self._blocks), _initial_block(part, text))
             self._blocks.append(block)
         index = len(self._blocks) - 1
         match part.kind:
             case "text":
-                events += _delta(index, {"type": "text_delta", "text": text})
+                events += _delta_event(index, {"type": "text_delta", "text": text})
             case "thinking":
-                events += _delta(index, {"type": "thinking_delta", "thinking": text})
+                events += _delta_event(index, {"type": "thinking_delta", "thinking": text})
             case "signature":
-                events += _delta(index, {"type": "signature_delta", "signature": text})
+                events += _delta_event(index, {"type": "signature_delta", "signature": text})
             case "call":
-                events += _delta(index, {"type": "input_json_delta", "partial_json": text})
+                events += _delta_event(index, {"type": "input_json_delta", "partial_json": text})
             case _:
                 pass  # A redacted block comes whole, with its beginning.
         return events
 
-    def _ended(self) -> bytes:
+    def _end_open_block(self) -> bytes:
         return _block_ends(len(self._blocks) - 1) if self._blocks else b""
 
-    def end(self, answer: Answered) -> bytes:
+    def render_end(self, answer: ModelCallAnswer) -> bytes:
         """The last block ends, then the reason of the end and the usage."""
-        events = [*map(self._piece, self._order.end()), self._ended()]
+        events = [*map(self._render_part_piece, self._order.drain_waiting()), self._end_open_block()]
         delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
-        ended = {"type": "message_delta", "delta": delta, "usage": _usage(answer.usage), **degraded(answer)}
-        return b"".join([*events, sse.event(ended), sse.event({"type": "message_stop"})])
+        ended = {
+            "type": "message_delta",
+            "delta": delta,
+            "usage": _render_usage(answer.usage),
+            **degraded_field(answer),
+        }
+        return b"".join([*events, sse.named_event(ended), sse.named_event({"type": "message_stop"})])
 
-    def failed(self, refusal: Refusal) -> bytes:
+    def render_failure(self, refusal: DoorRefusal) -> bytes:
         """An error event."""
-        return sse.event(errors.anthropic_body(refusal, ""))
+        return sse.named_event(errors.anthropic_body(refusal, ""))
 
 
-def _options(body: Fields) -> dict[str, Any]:
+def _chat_options(body: Fields) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name in ("temperature", "top_p"):
-        if (value := body.number(name, 0, 1)) is not None:
+        if (value := body.get_number(name, 0, 1)) is not None:
             options[name] = value
-    if stop := body.texts("stop_sequences", 64):
+    if stop := body.get_texts("stop_sequences", 64):
         options["stop"] = stop
-    if tools := _tools(body):
+    if tools := _chat_tools(body):
         options["tools"] = tools
-    options |= _choice(body, {tool["function"]["name"] for tool in tools})
-    thinking = body.object("thinking")
-    if thinking is not None and thinking.needed("type") != "disabled":
-        thinking.integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
-        options["thinking"] = thinking.whole()
-    if body.choice("service_tier", ("auto", "standard_only")) == "standard_only":
-        raise not_taken("service_tier", _NO_COUNTERPART, "leave it out")
-    if output := body.object("output_config"):
-        if form := output.object("format"):
-            options["response_format"] = _format(form)
-        if effort := output.choice("effort", _EFFORTS):
+    options |= _tool_choice(body, {tool["function"]["name"] for tool in tools})
+    thinking = body.get_object("thinking")
+    if thinking is not None and thinking.require_text("type") != "disabled":
+        thinking.get_integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        options["thinking"] = thinking.as_dict()
+    if body.get_choice("service_tier", ("auto", "standard_only")) == "standard_only":
+        raise unsupported_field("service_tier", _NO_COUNTERPART, "leave it out")
+    if output := body.get_object("output_config"):
+        if form := output.get_object("format"):
+            options["response_format"] = _response_format(form)
+        if effort := output.get_choice("effort", _EFFORTS):
             options["reasoning_effort"] = effort
-        output.refuse_rest(_NO_COUNTERPART)
+        output.refuse_remaining(_NO_COUNTERPART)
     return options
 
 
-def _format(form: Fields) -> dict[str, Any]:
-    if form.needed("type") != "json_schema":
-        raise not_taken(form.path("type"), "the one format is json_schema", "send type: json_schema")
-    schema = form.object("schema")
+def _response_format(form: Fields) -> dict[str, Any]:
+    if form.require_text("type") != "json_schema":
+        raise unsupported_field(form.field_path("type"), "the one format is json_schema", "send type: json_schema")
+    schema = form.get_object("schema")
     if schema is None:
-        raise unfit(form.path("schema"), "is missing")
-    named = {"name": "answer", "strict": True, "schema": schema.whole()}
+        raise unfit_field(form.field_path("schema"), "is missing")
+    named = {"name": "answer", "strict": True, "schema": schema.as_dict()}
     return {"type": "json_schema", "json_schema": named}
 
 
-def _tools(body: Fields) -> list[dict[str, Any]]:
+def _chat_tools(body: Fields) -> list[dict[str, Any]]:
     named: set[str] = set()
-    found = []
+    tools = []
     for tool in check_tool_count(body):
-        kind = tool.text("type") or "custom"
+        kind = tool.get_text("type") or "custom"
         if kind != "custom":
-            what = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool of the provider's own"
-            raise not_taken(tool.path("type"), what, "send tools with an input_schema, which the agent runs")
-        schema = tool.object("input_schema")
+            problem = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool of the provider's own"
+            raise unsupported_field(
+                tool.field_path("type"), problem, "send tools with an input_schema, which the agent runs"
+            )
+        schema = tool.get_object("input_schema")
         if schema is None:
-            raise unfit(tool.path("input_schema"), "is missing")
-        function: dict[str, Any] = {"name": tool.raw("name"), "parameters": schema.whole()}
+            raise unfit_field(tool.field_path("input_schema"), "is missing")
+        function: dict[str, Any] = {"name": tool.get_raw("name"), "parameters": schema.as_dict()}
         for name in ("description", "strict"):
-            if (value := tool.raw(name)) is not None:
+            if (value := tool.get_raw(name)) is not None:
                 function[name] = value
         check_function(Fields(function, tool.at), named)
         for name in ("cache_control", "eager_input_streaming"):
-            tool.raw(name)
-        tool.refuse_rest(_NO_COUNTERPART)
-        found.append({"type": "function", "function": function})
-    return found
+            tool.get_raw(name)
+        tool.refuse_remaining(_NO_COUNTERPART)
+        tools.append({"type": "function", "function": function})
+    return tools
 
 
-def _choice(body: Fields, named: set[str]) -> dict[str, Any]:
-    choice = body.object("tool_choice")
+def _tool_choice(body: Fields, named: set[str]) -> dict[str, Any]:
+    choice = body.get_object("tool_choice")
     if choice is None:
         return {}
     options: dict[str, Any] = {}
-    match choice.choice("type", ("auto", "any", "tool", "none")):
-        case "auto" | "none" as word:
-            options["tool_choice"] = word
+    match choice.get_choice("type", ("auto", "any", "tool", "none")):
+        case "auto" | "none" as mode:
+            options["tool_choice"] = mode
         case "any":
             options["tool_choice"] = "required"
         case "tool":
-            name = choice.needed("name")
+            name = choice.require_text("name")
             if name not in named:
-                raise unfit(choice.path("name"), "is not among the tools")
+                raise unfit_field(choice.field_path("name"), "is not among the tools")
             options["tool_choice"] = {"type": "function", "function": {"name": name}}
         case _:
-            raise unfit(choice.path("type"), "is missing")
-    if (alone := choice.flag("disable_parallel_tool_use")) is not None:
+            raise unfit_field(choice.field_path("type"), "is missing")
+    if (alone := choice.get_flag("disable_parallel_tool_use")) is not None:
         options["parallel_tool_calls"] = not alone
-    choice.refuse_rest(_NO_COUNTERPART)
+    choice.refuse_remaining(_NO_COUNTERPART)
     return options
 
 
-def _stop_reason(answer: Answered) -> str:
+def _stop_reason(answer: ModelCallAnswer) -> str:
     return _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
 
 
@@ -207,14 +218,14 @@ def _tool_use(call: ToolCall, given: dict[str, Any]) -> dict[str, Any]:
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
-def _input(call: ToolCall) -> dict[str, Any]:
+def _tool_input(call: ToolCall) -> dict[str, Any]:
     try:
         return read_object(call.arguments_json.encode())
-    except Refusal:
+    except DoorRefusal:
         return {}  # Arguments that the bound of the output has cut.
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _render_usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens),
         "cache_creation_input_tokens": 0,
@@ -223,7 +234,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _begun(part: AnswerPart, text: str) -> dict[str, Any]:
+def _initial_block(part: AnswerPart, text: str) -> dict[str, Any]:
     """A block at its beginning."""
     match part.kind:
         case "call":
@@ -237,12 +248,12 @@ def _begun(part: AnswerPart, text: str) -> dict[str, Any]:
 
 
 def _block_begins(index: int, block: dict[str, Any]) -> bytes:
-    return sse.event({"type": "content_block_start", "index": index, "content_block": block})
+    return sse.named_event({"type": "content_block_start", "index": index, "content_block": block})
 
 
-def _delta(index: int, delta: dict[str, Any]) -> bytes:
-    return sse.event({"type": "content_block_delta", "index": index, "delta": delta})
+def _delta_event(index: int, delta: dict[str, Any]) -> bytes:
+    return sse.named_event({"type": "content_block_delta", "index": index, "delta": delta})
 
 
 def _block_ends(index: int) -> bytes:
-    return sse.event({"type": "content_block_stop", "index": index})
+    return sse.named_event({"type": "content_block_stop", "index": index})

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 
 from bulkhead_contracts.model import AnswerPart
-from bulkhead_services.doors.port import Piece, Refusal
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal
 
 _WHOLE = ("signature", "redacted")
 """Kinds that are told in one piece."""
@@ -34,27 +34,27 @@ class BlockOrder:
         """Of the last block of signed thoughts, whose order is signed too."""
         self._waiting: dict[_Block, dict[AnswerPart, list[str]]] = {}
 
-    def take(self, piece: Piece) -> list[Piece]:
-        """What can be told now. Raises Refusal where a block goes on that has ended."""
+    def add_piece(self, piece: AnswerPiece) -> list[AnswerPiece]:
+        """Pieces that can be told now. Raises DoorRefusal where a block goes on that has ended."""
         part, block = piece.part, _block_of(piece.part)
-        if block != self._open and (self._waiting or not self._whole()):
+        if block != self._open and (self._waiting or not self._may_end_block()):
             self._waiting.setdefault(block, {}).setdefault(part, []).append(piece.text)
             return []
-        return list(self._told(block, piece))
+        return list(self._emit_piece(block, piece))
 
-    def end(self) -> list[Piece]:
-        """What is left at the answer's end. Raises Refusal."""
+    def drain_waiting(self) -> list[AnswerPiece]:
+        """Pieces that are left at the answer's end. Raises DoorRefusal."""
         waiting, self._waiting = self._waiting, {}
-        left = [
+        remaining = [
             piece
             for block, parts in waiting.items()
             for part, texts in parts.items()
-            for piece in self._told(block, Piece(part, "".join(texts)))
+            for piece in self._emit_piece(block, AnswerPiece(part, "".join(texts)))
         ]
-        return [*left, *self._closed()]
+        return [*remaining, *self._release_sealed()]
 
-    def _whole(self) -> bool:
-        """Whether the open block may end: all may but a call whose arguments are not whole."""
+    def _may_end_block(self) -> bool:
+        """True when the open block may end: all may but a call whose arguments are not whole."""
         if self._open is None or self._open[0] != "call":
             return True
         try:
@@ -62,10 +62,10 @@ class BlockOrder:
         except (ValueError, RecursionError):
             return False
 
-    def _told(self, block: _Block, piece: Piece) -> Iterator[Piece]:
+    def _emit_piece(self, block: _Block, piece: AnswerPiece) -> Iterator[AnswerPiece]:
         if block != self._open:
-            yield from self._closed()
-            self._opened(block)
+            yield from self._release_sealed()
+            self._open_block(block)
         if piece.part.kind in _WHOLE:
             self._sealed[piece.part] = self._sealed.get(piece.part, "") + piece.text
             return
@@ -73,19 +73,19 @@ class BlockOrder:
             self._said.append(piece.text)
         yield piece
 
-    def _closed(self) -> list[Piece]:
+    def _release_sealed(self) -> list[AnswerPiece]:
         sealed, self._sealed = self._sealed, {}
-        return [Piece(part, text) for part, text in sealed.items()]
+        return [AnswerPiece(part, text) for part, text in sealed.items()]
 
-    def _opened(self, block: _Block) -> None:
+    def _open_block(self, block: _Block) -> None:
         if self._open is not None:
             self._ended.add(self._open)
-        again, late = block in self._ended and block[0] not in self._go_on, False
+        reopened, late = block in self._ended and block[0] not in self._go_on, False
         if block[0] in ("thinking", "redacted"):
             late, self._place = (place := (len(block[1]), block[1])) < self._place, place
-        if again or late:
-            what = f"a part of the answer ({block[0]}) came after the end of its block, or of a later one"
-            raise Refusal(502, "stream_cut", what, "the answer is on record: send the request again to get it")
+        if reopened or late:
+            message = f"a part of the answer ({block[0]}) came after the end of its block, or of a later one"
+            raise DoorRefusal(502, "stream_cut", message, "the answer is on record: send the request again to get it")
         self._open, self._said = block, []
 
 

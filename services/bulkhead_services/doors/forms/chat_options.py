@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
+from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.sse import to_json
-from bulkhead_services.doors.port import Asked, Refusal
+from bulkhead_services.doors.port import DoorRefusal, ParsedModelCall
 
 NOT_ANSWERED = {
     "logprobs": "answers hold no log probabilities",
@@ -24,20 +24,20 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHOICES = ("none", "auto", "required")
 
 
-def check_sizes(asked: Asked) -> None:
-    """Each message is stored as one blob, and so are all options together. Raises Refusal 413."""
+def check_sizes(asked: ParsedModelCall) -> None:
+    """Each message is stored as one blob, and so are all options together. Raises DoorRefusal 413."""
     parts = [(f"messages[{index}]", message) for index, message in enumerate(asked.messages)]
     for name, part in [*parts, ("the options", asked.options)]:
         if len(to_json(part).encode()) > bounds.MAX_BLOB_BYTES:
-            what = f"{name} is larger than {bounds.MAX_BLOB_BYTES} bytes"
-            raise Refusal(413, "too_large", what, "send smaller images, or fewer in one message", field=name)
+            problem = f"{name} is larger than {bounds.MAX_BLOB_BYTES} bytes"
+            raise DoorRefusal(413, "too_large", problem, "send smaller images, or fewer in one message", field=name)
 
 
 def session_of(body: Fields) -> str:
     """A name of the conversation that the body holds: metadata.session, prompt_cache_key, or user."""
-    metadata = body.object("metadata")
-    named = metadata.text("session") if metadata is not None else None
-    return session_name(named or body.text("prompt_cache_key") or body.text("user") or "")
+    metadata = body.get_object("metadata")
+    named = metadata.get_text("session") if metadata is not None else None
+    return session_name(named or body.get_text("prompt_cache_key") or body.get_text("user") or "")
 
 
 def session_name(text: str) -> str:
@@ -48,21 +48,21 @@ def session_name(text: str) -> str:
 def options_of(body: Fields) -> dict[str, Any]:
     """All fields that nobody took, of which the known ones are checked."""
     for name in _KEPT_HERE:
-        body.raw(name)
-    if body.raw("modalities") not in (None, ["text"]):
-        raise not_taken(body.path("modalities"), "answers are text", "leave it out, or send ['text']")
-    options = body.rest()
-    body.number("temperature", 0, 2)
-    body.number("top_p", 0, 1)
-    body.number("frequency_penalty", -2, 2)
-    body.number("presence_penalty", -2, 2)
-    body.integer("seed", -(2**63), 2**63 - 1)
-    body.flag("parallel_tool_calls")
-    body.choice("reasoning_effort", EFFORTS)
-    if isinstance(body.raw("stop"), list):
-        body.texts("stop", 4)
+        body.get_raw(name)
+    if body.get_raw("modalities") not in (None, ["text"]):
+        raise unsupported_field(body.field_path("modalities"), "answers are text", "leave it out, or send ['text']")
+    options = body.remaining_fields()
+    body.get_number("temperature", 0, 2)
+    body.get_number("top_p", 0, 1)
+    body.get_number("frequency_penalty", -2, 2)
+    body.get_number("presence_penalty", -2, 2)
+    body.get_integer("seed", -(2**63), 2**63 - 1)
+    body.get_flag("parallel_tool_calls")
+    body.get_choice("reasoning_effort", EFFORTS)
+    if isinstance(body.get_raw("stop"), list):
+        body.get_texts("stop", 4)
     else:
-        body.text("stop")
+        body.get_text("stop")
     named = _check_tools(body)
     _check_choice(body, named)
     _check_format(body)
@@ -71,69 +71,69 @@ def options_of(body: Fields) -> dict[str, Any]:
 
 def check_function(function: Fields, named: set[str]) -> None:
     """A function that the model may call: its name, said once, and the outline of its schema."""
-    name = function.needed("name")
+    name = function.require_text("name")
     if not _TOOL_NAME.fullmatch(name):
-        raise unfit(function.path("name"), "must have 1 to 64 of A-Z a-z 0-9 _ -")
+        raise unfit_field(function.field_path("name"), "must have 1 to 64 of A-Z a-z 0-9 _ -")
     if name in named:
-        raise unfit(function.path("name"), f"is {name!r}, as another tool's already is")
+        raise unfit_field(function.field_path("name"), f"is {name!r}, as another tool's already is")
     named.add(name)
-    function.text("description")
-    function.flag("strict")
-    if schema := function.object("parameters"):
+    function.get_text("description")
+    function.get_flag("strict")
+    if schema := function.get_object("parameters"):
         check_schema(schema)
 
 
 def check_schema(schema: Fields) -> None:
     """The outline of a JSON schema for an object."""
-    if schema.raw("type") not in (None, "object"):
-        raise unfit(schema.path("type"), "must be object: a tool takes named arguments")
+    if schema.get_raw("type") not in (None, "object"):
+        raise unfit_field(schema.field_path("type"), "must be object: a tool takes named arguments")
     for name in ("properties", "$defs"):
-        if rows := schema.object(name):
-            for key, row in rows.whole().items():
+        if rows := schema.get_object(name):
+            for key, row in rows.as_dict().items():
                 if not isinstance(row, dict | bool):
-                    raise unfit(f"{rows.at}.{key}", "must be a JSON schema (an object)")
-    schema.texts("required", bounds.MAX_SCHEMA_BYTES)
+                    raise unfit_field(f"{rows.at}.{key}", "must be a JSON schema (an object)")
+    schema.get_texts("required", bounds.MAX_SCHEMA_BYTES)
 
 
 def check_tool_count(body: Fields) -> list[Fields]:
     """The tools of a request."""
-    return body.objects("tools", bounds.MAX_ASKED_TOOLS) or []
+    return body.get_objects("tools", bounds.MAX_ASKED_TOOLS) or []
 
 
 def _check_tools(body: Fields) -> set[str]:
     named: set[str] = set()
     for tool in check_tool_count(body):
-        if tool.needed("type") != "function":
-            raise not_taken(tool.path("type"), "tools here are functions", "send type: function")
-        function = tool.object("function")
+        if tool.require_text("type") != "function":
+            raise unsupported_field(tool.field_path("type"), "tools here are functions", "send type: function")
+        function = tool.get_object("function")
         if function is None:
-            raise unfit(tool.path("function"), "is missing")
+            raise unfit_field(tool.field_path("function"), "is missing")
         check_function(function, named)
     return named
 
 
 def _check_choice(body: Fields, named: set[str]) -> None:
-    value = body.raw("tool_choice")
+    value = body.get_raw("tool_choice")
     if not isinstance(value, dict):
-        body.choice("tool_choice", _CHOICES)
+        body.get_choice("tool_choice", _CHOICES)
         return
-    choice = Fields(value, body.path("tool_choice"))
-    if choice.needed("type") != "function":
+    choice = Fields(value, body.field_path("tool_choice"))
+    if choice.require_text("type") != "function":
         return  # A provider may know it.
-    function = choice.object("function")
+    function = choice.get_object("function")
     if function is None:
-        raise unfit(choice.path("function"), "is missing")
-    if function.needed("name") not in named:
-        raise unfit(function.path("name"), "is not among the tools")
+        raise unfit_field(choice.field_path("function"), "is missing")
+    if function.require_text("name") not in named:
+        raise unfit_field(function.field_path("name"), "is not among the tools")
 
 
 def _check_format(body: Fields) -> None:
-    form = body.object("response_format")
+    form = body.get_object("response_format")
     if form is None:
         return
-    if form.needed("type") == "json_schema":
-        schema = form.object("json_schema")
+    if form.require_text("type") == "json_schema":
+        schema = form.get_object("json_schema")
         if schema is None:
-            raise unfit(form.path("json_schema"), "is missing")
-        schema.needed("name", bounds.MAX_NAME_CHARS)
-        schema.object("schema")
+            raise unfit_field(form.field_path("json_schema"), "is missing")
+        schema.require_text("name", bounds.MAX_NAME_CHARS)
+        schema.get_object("schema")

@@ -13,8 +13,8 @@ from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import NOT_ANSWERED, options_of, session_of
-from bulkhead_services.doors.forms.fields import Fields, not_taken, unfit
-from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
+from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OLD = {"functions": "send `tools`", "function_call": "send `tool_choice`"}
@@ -22,7 +22,7 @@ _OLD = {"functions": "send `tools`", "function_call": "send `tool_choice`"}
 
 def model_of(body: Fields) -> str:
     """The name of a model."""
-    return body.needed("model", bounds.MAX_NAME_CHARS)
+    return body.require_text("model", bounds.MAX_NAME_CHARS)
 
 
 class ChatCompletion:
@@ -31,21 +31,21 @@ class ChatCompletion:
     def __init__(self, value: object) -> None:
         body = Fields(value)
         model = model_of(body)
-        messages = tuple(_message(row) for row in _messages(body))
-        stream = bool(body.flag("stream"))
+        messages = tuple(_read_message(row) for row in _message_rows(body))
+        stream = bool(body.get_flag("stream"))
         include_usage = _stream_options(body, stream)
-        if body.integer("n", 1, 128) not in (None, 1):
-            raise not_taken("n", "each call has one answer", "send n requests")
-        body.refuse(_OLD | NOT_ANSWERED)
+        if body.get_integer("n", 1, 128) not in (None, 1):
+            raise unsupported_field("n", "each call has one answer", "send n requests")
+        body.refuse_fields(_OLD | NOT_ANSWERED)
         session = session_of(body)
         most = _output_tokens(body)
-        self.asked = Asked(model, messages, options_of(body), most, stream, include_usage, session)
+        self.asked = ParsedModelCall(model, messages, options_of(body), most, stream, include_usage, session)
         self._id, self._created, self._model = "", 0, model
         self._calls: list[AnswerPart] = []
         self._thought: AnswerPart | None = None
         self._order = BlockOrder()
 
-    def whole(self, answer: Answered) -> dict[str, Any]:
+    def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A chat completion."""
         message: dict[str, Any] = {
             "role": "assistant",
@@ -56,42 +56,42 @@ class ChatCompletion:
             message["reasoning_content"] = answer.reasoning
         if answer.tool_calls:
             message["tool_calls"] = tool_calls(answer)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(answer)}
         return {
             "id": f"chatcmpl-{answer.call_id}",
             "object": "chat.completion",
             "created": answer.created_unix_ms // 1000,
             "model": answer.model,
             "choices": [choice],
-            "usage": _usage(answer.usage),
-            **degraded(answer),
+            "usage": _render_usage(answer.usage),
+            **degraded_field(answer),
         }
 
-    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+    def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
         """The chunk that names the role."""
         self._id, self._created = f"chatcmpl-{call_id}", now_unix_ms // 1000
         self._calls, self._thought, self._order = [], None, BlockOrder("text", "reasoning", "thinking")
-        return self._chunk({"role": "assistant", "content": ""})
+        return self._render_chunk({"role": "assistant", "content": ""})
 
-    def piece(self, piece: Piece) -> bytes:
+    def render_piece(self, piece: AnswerPiece) -> bytes:
         """A chunk of text, of thoughts or of a tool call; a signature is of no use here."""
-        return b"".join(map(self._piece, self._order.take(piece)))
+        return b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
 
-    def _piece(self, piece: Piece) -> bytes:
+    def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
         match part.kind:
             case "text":
-                return self._chunk({"content": text})
+                return self._render_chunk({"content": text})
             case "reasoning" | "thinking":
                 text = text if self._thought in (None, part) else f"\n\n{text}"
                 self._thought = part
-                return self._chunk({"reasoning_content": text})
+                return self._render_chunk({"reasoning_content": text})
             case "call":
-                return self._chunk({"tool_calls": [self._call(part, text)]})
+                return self._render_chunk({"tool_calls": [self._call_piece(part, text)]})
             case _:
                 return b""
 
-    def _call(self, part: AnswerPart, arguments: str) -> dict[str, Any]:
+    def _call_piece(self, part: AnswerPart, arguments: str) -> dict[str, Any]:
         """A piece of a call, which its first one names."""
         if part in self._calls:
             return {"index": self._calls.index(part), "function": {"arguments": arguments}}
@@ -99,34 +99,39 @@ class ChatCompletion:
         call = {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
         return {"index": len(self._calls) - 1, **call}
 
-    def end(self, answer: Answered) -> bytes:
-        """What is left, the reason of the end, usage."""
-        events = [*map(self._piece, self._order.end()), self._chunk({}, _finish(answer), degraded(answer))]
+    def render_end(self, answer: ModelCallAnswer) -> bytes:
+        """The last pieces, the reason of the end, usage."""
+        events = [
+            *map(self._render_part_piece, self._order.drain_waiting()),
+            self._render_chunk({}, _finish_reason(answer), degraded_field(answer)),
+        ]
         if self.asked.include_usage:
-            events.append(sse.data({**self._head(), "choices": [], "usage": _usage(answer.usage)}))
+            events.append(sse.data_event({**self._chunk_head(), "choices": [], "usage": _render_usage(answer.usage)}))
         return b"".join([*events, sse.DONE])
 
-    def failed(self, refusal: Refusal) -> bytes:
+    def render_failure(self, refusal: DoorRefusal) -> bytes:
         """An error in place of the next chunk; without [DONE], so that nobody takes the text for whole."""
-        return sse.data(errors.openai_body(refusal, ""))
+        return sse.data_event(errors.openai_body(refusal, ""))
 
-    def _head(self) -> dict[str, Any]:
+    def _chunk_head(self) -> dict[str, Any]:
         return {"id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model}
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None) -> bytes:
+    def _render_chunk(
+        self, delta: dict[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        chunk = {**self._head(), "choices": [choice]}
+        chunk = {**self._chunk_head(), "choices": [choice]}
         if self.asked.include_usage:
             chunk["usage"] = None
-        return sse.data(chunk | dict(more or {}))
+        return sse.data_event(chunk | dict(more or {}))
 
 
-def degraded(answer: Answered) -> dict[str, Any]:
+def degraded_field(answer: ModelCallAnswer) -> dict[str, Any]:
     """A field beside the API's own, in an answer that is not all that it could be."""
     return {"bulkhead": {"degraded": answer.degraded}} if answer.degraded else {}
 
 
-def tool_calls(answer: Answered) -> list[dict[str, Any]]:
+def tool_calls(answer: ModelCallAnswer) -> list[dict[str, Any]]:
     """Tool calls of an answer."""
     return [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
@@ -134,11 +139,11 @@ def tool_calls(answer: Answered) -> list[dict[str, Any]]:
     ]
 
 
-def _finish(answer: Answered) -> str:
+def _finish_reason(answer: ModelCallAnswer) -> str:
     return answer.finish or ("tool_calls" if answer.tool_calls else "stop")
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _render_usage(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -148,81 +153,81 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _messages(body: Fields) -> list[Fields]:
-    rows = body.objects("messages", bounds.MAX_CONVERSATION)
+def _message_rows(body: Fields) -> list[Fields]:
+    rows = body.get_objects("messages", bounds.MAX_CONVERSATION)
     if not rows:
-        raise unfit("messages", "is missing" if rows is None else "is empty", "send at least one message")
+        raise unfit_field("messages", "is missing" if rows is None else "is empty", "send at least one message")
     return rows
 
 
 def _stream_options(body: Fields, stream: bool) -> bool:
-    options = body.object("stream_options")
+    options = body.get_object("stream_options")
     if options is None:
         return False
     if not stream:
-        raise unfit("stream_options", "is of use only with stream: true")
-    include_usage = bool(options.flag("include_usage"))
-    options.refuse({"include_obfuscation": "pieces are sent as they come"})
-    options.refuse_rest("this option of a stream is not known here")
+        raise unfit_field("stream_options", "is of use only with stream: true")
+    include_usage = bool(options.get_flag("include_usage"))
+    options.refuse_fields({"include_obfuscation": "pieces are sent as they come"})
+    options.refuse_remaining("this option of a stream is not known here")
     return include_usage
 
 
 def _output_tokens(body: Fields) -> int | None:
     new, old = (
-        body.integer(name, 1, bounds.MAX_ASKED_OUTPUT_TOKENS) for name in ("max_completion_tokens", "max_tokens")
+        body.get_integer(name, 1, bounds.MAX_ASKED_OUTPUT_TOKENS) for name in ("max_completion_tokens", "max_tokens")
     )
     if new is not None and old is not None and new != old:
-        raise unfit("max_tokens", "differs from max_completion_tokens", "send one of them")
+        raise unfit_field("max_tokens", "differs from max_completion_tokens", "send one of them")
     return new if new is not None else old
 
 
-def _message(row: Fields) -> dict[str, Any]:
-    role = row.choice("role", ROLES)
+def _read_message(row: Fields) -> dict[str, Any]:
+    role = row.get_choice("role", ROLES)
     if role is None:
-        raise unfit(row.path("role"), f"is missing; it is one of {', '.join(ROLES)}")
-    content = row.raw("content")
+        raise unfit_field(row.field_path("role"), f"is missing; it is one of {', '.join(ROLES)}")
+    content = row.get_raw("content")
     if isinstance(content, list):
-        for part in row.objects("content", bounds.MAX_PARTS) or ():
+        for part in row.get_objects("content", bounds.MAX_PARTS) or ():
             _check_part(part)
     elif content is not None:
-        row.text("content")
+        row.get_text("content")
     elif role != "assistant":
-        raise unfit(row.path("content"), "is missing")
-    row.refuse({"function_call": "send `tool_calls`", "audio": "the answer has no sound"})
+        raise unfit_field(row.field_path("content"), "is missing")
+    row.refuse_fields({"function_call": "send `tool_calls`", "audio": "the answer has no sound"})
     if role == "tool":
-        row.needed("tool_call_id", bounds.MAX_SUMMARY_CHARS)
+        row.require_text("tool_call_id", bounds.MAX_SUMMARY_CHARS)
     if role == "assistant":
-        calls = row.objects("tool_calls", bounds.MAX_CONVERSATION)
+        calls = row.get_objects("tool_calls", bounds.MAX_CONVERSATION)
         for call in calls or ():
             _check_call(call)
-        if content is None and not calls and not row.text("refusal"):
-            raise unfit(row.path("content"), "is missing, and so are tool_calls")
-    kept = {name: value for name, value in row.whole().items() if value is not None}
+        if content is None and not calls and not row.get_text("refusal"):
+            raise unfit_field(row.field_path("content"), "is missing, and so are tool_calls")
+    present = {name: value for name, value in row.as_dict().items() if value is not None}
     # The role `system` says the same, and providers other than OpenAI know it.
-    return kept | {"role": "system" if role == "developer" else role}
+    return present | {"role": "system" if role == "developer" else role}
 
 
 def _check_part(part: Fields) -> None:
-    match part.needed("type"):
+    match part.require_text("type"):
         case "text":
-            if part.text("text") is None:
-                raise unfit(part.path("text"), "is missing")
+            if part.get_text("text") is None:
+                raise unfit_field(part.field_path("text"), "is missing")
         case "image_url":
-            image = part.object("image_url")
+            image = part.get_object("image_url")
             if image is None:
-                raise unfit(part.path("image_url"), "is missing")
-            image.needed("url")
+                raise unfit_field(part.field_path("image_url"), "is missing")
+            image.require_text("url")
         case _:
             pass  # A provider may know it.
 
 
 def _check_call(call: Fields) -> None:
-    call.needed("id", bounds.MAX_SUMMARY_CHARS)
-    if call.raw("type") not in (None, "function"):
-        raise not_taken(call.path("type"), "tool calls here are functions")
-    function = call.object("function")
+    call.require_text("id", bounds.MAX_SUMMARY_CHARS)
+    if call.get_raw("type") not in (None, "function"):
+        raise unsupported_field(call.field_path("type"), "tool calls here are functions")
+    function = call.get_object("function")
     if function is None:
-        raise unfit(call.path("function"), "is missing")
-    function.needed("name", bounds.MAX_SUMMARY_CHARS)
-    if function.text("arguments") is None:
-        raise unfit(function.path("arguments"), "is missing")
+        raise unfit_field(call.field_path("function"), "is missing")
+    function.require_text("name", bounds.MAX_SUMMARY_CHARS)
+    if function.get_text("arguments") is None:
+        raise unfit_field(function.field_path("arguments"), "is missing")

@@ -8,51 +8,55 @@ from typing import Any
 
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms.chat_options import session_of
-from bulkhead_services.doors.forms.fields import Fields, unfit
+from bulkhead_services.doors.forms.fields import Fields, unfit_field
 from bulkhead_services.doors.forms.openai_chat import model_of
-from bulkhead_services.doors.forms.port import Unstreamed
-from bulkhead_services.doors.port import Answered, Asked, Refusal
+from bulkhead_services.doors.forms.port import UnstreamedForm
+from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 MAX_INPUTS = 2_048
 MAX_DIMENSIONS = 65_536
 
 
-class Embeddings(Unstreamed):
+class Embeddings(UnstreamedForm):
     """One request for vectors, and its answer."""
 
     def __init__(self, value: object) -> None:
         body = Fields(value)
-        model, inputs = model_of(body), _inputs(body.raw("input"))
-        body.choice("encoding_format", ("float", "base64"))
-        body.integer("dimensions", 1, MAX_DIMENSIONS)
+        model, inputs = model_of(body), _check_inputs(body.get_raw("input"))
+        body.get_choice("encoding_format", ("float", "base64"))
+        body.get_integer("dimensions", 1, MAX_DIMENSIONS)
         session = session_of(body)
-        kept = ("encoding_format", "dimensions")
-        options = {name: body.raw(name) for name in kept if body.raw(name) is not None} | body.rest()
-        self.asked = Asked(model, ({"input": inputs},), options, 1, False, session=session, embeds=True)
+        option_names = ("encoding_format", "dimensions")
+        options = {
+            name: body.get_raw(name) for name in option_names if body.get_raw(name) is not None
+        } | body.remaining_fields()
+        self.asked = ParsedModelCall(model, ({"input": inputs},), options, 1, False, session=session, embeds=True)
 
-    def whole(self, answer: Answered) -> dict[str, Any]:
-        """A list of embeddings. Raises Refusal."""
+    def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
+        """A list of embeddings. Raises DoorRefusal."""
         try:
             vectors = json.loads(answer.text)
         except ValueError as error:
-            raise Refusal(502, "content_missing", "the answer on record holds no vectors", "ask anew") from error
+            raise DoorRefusal(502, "content_missing", "the answer on record holds no vectors", "ask anew") from error
         rows = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(vectors)]
         used = answer.usage.input_tokens
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {"object": "list", "data": rows, "model": answer.model, "usage": usage}
 
 
-def _inputs(value: object) -> Any:
-    """A text, texts, tokens, or lists of tokens. Raises Refusal."""
+def _check_inputs(value: object) -> Any:
+    """A text, texts, tokens, or lists of tokens. Raises DoorRefusal."""
     if isinstance(value, str) and value:
         return value
     if not isinstance(value, list) or not value:
-        raise unfit("input", "is missing" if not value else "must be a text or a list", "send texts, or tokens")
+        raise unfit_field("input", "is missing" if not value else "must be a text or a list", "send texts, or tokens")
     if len(value) > MAX_INPUTS and not _is_tokens(value):
-        raise unfit("input", f"must have at most {MAX_INPUTS} entries, and has {len(value)}", "send several requests")
+        raise unfit_field(
+            "input", f"must have at most {MAX_INPUTS} entries, and has {len(value)}", "send several requests"
+        )
     texts = all(isinstance(row, str) and row for row in value)
     if not (texts or _is_tokens(value) or all(isinstance(row, list) and _is_tokens(row) for row in value)):
-        raise unfit("input", "must hold texts that are not empty, or tokens, and nothing else")
+        raise unfit_field("input", "must hold texts that are not empty, or tokens, and nothing else")
     return value
 
 

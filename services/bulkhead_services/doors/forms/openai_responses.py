@@ -12,10 +12,10 @@ from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.block_order import BlockOrder
 from bulkhead_services.doors.forms.chat_options import options_of, session_of
-from bulkhead_services.doors.forms.fields import Fields, not_taken
-from bulkhead_services.doors.forms.openai_chat import degraded, model_of
+from bulkhead_services.doors.forms.fields import Fields, unsupported_field
+from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
 from bulkhead_services.doors.forms.response_input import messages_of
-from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 _REFUSED = {
     "conversation": "conversations are not kept here; send previous_response_id, or the whole input each time",
@@ -48,29 +48,29 @@ _ECHOED = (
 )
 
 
-class Response:
+class OpenAIResponseForm:
     """One request for a response, and its answer."""
 
     def __init__(self, value: object) -> None:
         body = Fields(value)
         model = model_of(body)
-        body.refuse(_REFUSED)
+        body.refuse_fields(_REFUSED)
         _check_kept(body)
         chat = _chat_options(body)
         messages = messages_of(body)
-        stream = bool(body.flag("stream"))
-        if of_stream := body.object("stream_options"):
-            of_stream.refuse({"include_obfuscation": "pieces are sent as they come"})
-            of_stream.refuse_rest("this option of a stream is not known here")
-        most = body.integer("max_output_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
-        previous = body.text("previous_response_id", bounds.MAX_SUMMARY_CHARS) or ""
-        keep = body.flag("store") is not False
+        stream = bool(body.get_flag("stream"))
+        if of_stream := body.get_object("stream_options"):
+            of_stream.refuse_fields({"include_obfuscation": "pieces are sent as they come"})
+            of_stream.refuse_remaining("this option of a stream is not known here")
+        most = body.get_integer("max_output_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+        previous = body.get_text("previous_response_id", bounds.MAX_SUMMARY_CHARS) or ""
+        keep = body.get_flag("store") is not False
         # `tools` and the like are translated; of the rest, names are the same in both forms.
         try:
-            options = options_of(Fields(body.rest() | chat))
-        except Refusal as refusal:
-            raise _as_written(refusal) from refusal
-        self.asked = Asked(
+            options = options_of(Fields(body.remaining_fields() | chat))
+        except DoorRefusal as refusal:
+            raise _with_api_names(refusal) from refusal
+        self.asked = ParsedModelCall(
             model,
             messages,
             options,
@@ -80,57 +80,61 @@ class Response:
             session_of(body),
             previous=previous,
             keep=keep,
-            instructed=bool(body.raw("instructions")),
+            instructed=bool(body.get_raw("instructions")),
         )
-        self._echo = {name: body.whole()[name] for name in _ECHOED if body.whole().get(name) is not None}
-        self._tools, self._choice = body.whole().get("tools") or [], body.whole().get("tool_choice") or "auto"
-        self._parallel = body.whole().get("parallel_tool_calls")
-        self._metadata = body.whole().get("metadata") or {}
+        self._echo = {name: body.as_dict()[name] for name in _ECHOED if body.as_dict().get(name) is not None}
+        self._tools, self._choice = body.as_dict().get("tools") or [], body.as_dict().get("tool_choice") or "auto"
+        self._parallel = body.as_dict().get("parallel_tool_calls")
+        self._metadata = body.as_dict().get("metadata") or {}
         self._id, self._created, self._sequence = "", 0, 0
-        self._items: list[_Item] = []
+        self._items: list[_OutputItem] = []
         self._begun = Counter[str]()
         """Items of each kind."""
         self._order = BlockOrder()
         self._summarised = "reasoning_summary" in chat
 
-    def whole(self, answer: Answered) -> dict[str, Any]:
+    def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A response."""
         summed = self._summarised and answer.reasoning
-        output = [_reasoning(answer.call_id, answer.reasoning)] if summed else []
+        output = [_reasoning_item(answer.call_id, answer.reasoning)] if summed else []
         if answer.text or not answer.tool_calls:
-            output.append(_message(f"msg_{answer.call_id}", answer.text))
+            output.append(_message_item(f"msg_{answer.call_id}", answer.text))
         output += [_function_call(call.id, call.name, call.arguments_json) for call in answer.tool_calls]
-        return self._ended(answer, self._name(answer.call_id), answer.created_unix_ms // 1000, output)
+        return self._finished_response(
+            answer, self._response_id(answer.call_id), answer.created_unix_ms // 1000, output
+        )
 
-    def _ended(self, answer: Answered, name: str, created: int, output: list[dict[str, Any]]) -> dict[str, Any]:
+    def _finished_response(
+        self, answer: ModelCallAnswer, name: str, created: int, output: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         cut = answer.finish == "length"
-        return self._response(
+        return self._response_body(
             name,
             created,
             "incomplete" if cut else "completed",
             model=answer.model,
             output=output,
-            usage=_usage(answer.usage),
+            usage=_render_usage(answer.usage),
             incomplete_details={"reason": "max_output_tokens"} if cut else None,
-            **degraded(answer),
+            **degraded_field(answer),
         )
 
-    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+    def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
         """The response is begun."""
         self._id, self._created, self._sequence, self._items = call_id, now_unix_ms // 1000, 0, []
         self._order, self._begun = BlockOrder("text", "reasoning", "thinking"), Counter()
-        begun = self._response(self._name(call_id), self._created, "in_progress")
+        begun = self._response_body(self._response_id(call_id), self._created, "in_progress")
         names = ("response.created", "response.in_progress")
-        return b"".join(self._event(name, response=begun) for name in names)
+        return b"".join(self._render_event(name, response=begun) for name in names)
 
-    def piece(self, piece: Piece) -> bytes:
+    def render_piece(self, piece: AnswerPiece) -> bytes:
         """A piece of an item, which begins with its first one and ends where another begins."""
         part = piece.part
         if part.kind in ("signature", "redacted") or (part.kind in ("reasoning", "thinking") and not self._summarised):
             return b""
-        return b"".join(map(self._piece, self._order.take(piece)))
+        return b"".join(map(self._render_part_piece, self._order.add_piece(piece)))
 
-    def _piece(self, piece: Piece) -> bytes:
+    def _render_part_piece(self, piece: AnswerPiece) -> bytes:
         part, text = piece
         if self._items and self._items[-1].part == part:
             events, item = b"", self._items[-1]
@@ -138,28 +142,28 @@ class Response:
             events, item = self._item_begins(part)
         item.pieces.append(text)
         name = {"text": "output_text", "call": "function_call_arguments"}.get(part.kind, "reasoning_summary_text")
-        more: dict[str, Any] = {"logprobs": []} if part == TEXT else {}
-        return events + self._event(f"response.{name}.delta", **item.at, delta=text, **more)
+        extra_fields: dict[str, Any] = {"logprobs": []} if part == TEXT else {}
+        return events + self._render_event(f"response.{name}.delta", **item.at, delta=text, **extra_fields)
 
-    def end(self, answer: Answered) -> bytes:
+    def render_end(self, answer: ModelCallAnswer) -> bytes:
         """The last item ends, then the whole response."""
-        events = b"".join(map(self._piece, self._order.end()))
+        events = b"".join(map(self._render_part_piece, self._order.drain_waiting()))
         events += b"" if self._items else self._item_begins(TEXT)[0]
         events += self._item_ends(self._items[-1])
-        output = [item.whole() for item in self._items]
-        response = self._ended(answer, self._name(self._id), self._created, output)
-        return events + self._event(f"response.{response['status']}", response=response)
+        output = [item.full_body() for item in self._items]
+        response = self._finished_response(answer, self._response_id(self._id), self._created, output)
+        return events + self._render_event(f"response.{response['status']}", response=response)
 
-    def failed(self, refusal: Refusal) -> bytes:
+    def render_failure(self, refusal: DoorRefusal) -> bytes:
         """An error event. Its `error` is what SDKs raise; the fields beside it are the API's."""
-        error = errors.openai(refusal)
-        return self._event("error", code=error["code"], message=error["message"], param=None, error=error)
+        error = errors.openai_error(refusal)
+        return self._render_event("error", code=error["code"], message=error["message"], param=None, error=error)
 
-    def _name(self, call_id: str) -> str:
+    def _response_id(self, call_id: str) -> str:
         """The response's id; one that is not kept goes by its call."""
         return self.asked.kept_as or f"resp_{call_id}"
 
-    def _response(self, name: str, created: int, status: str, **more: Any) -> dict[str, Any]:
+    def _response_body(self, name: str, created: int, status: str, **more: Any) -> dict[str, Any]:
         return {
             "id": name,
             "object": "response",
@@ -180,101 +184,103 @@ class Response:
             **more,
         }
 
-    def _event(self, kind: str, **more: Any) -> bytes:
-        found = sse.event({"type": kind, **more, "sequence_number": self._sequence})
+    def _render_event(self, kind: str, **more: Any) -> bytes:
+        event = sse.named_event({"type": kind, **more, "sequence_number": self._sequence})
         self._sequence += 1
-        return found
+        return event
 
-    def _item_begins(self, part: AnswerPart) -> tuple[bytes, "_Item"]:
+    def _item_begins(self, part: AnswerPart) -> tuple[bytes, "_OutputItem"]:
         """The last item ends, and another one begins."""
         events = self._item_ends(self._items[-1]) if self._items else b""
         begun = part.kind if part.kind in ("text", "call") else "reasoning"
         before = self._begun[begun]
         self._begun[begun] += 1
-        item = _Item(part, f"{self._id}_{before}" if before else self._id, len(self._items))
+        item = _OutputItem(part, f"{self._id}_{before}" if before else self._id, len(self._items))
         self._items.append(item)
-        events += self._event("response.output_item.added", output_index=item.index, item=item.begun())
+        events += self._render_event("response.output_item.added", output_index=item.index, item=item.initial_body())
         if part.kind == "call":
             return events, item
         kind = "content_part" if part == TEXT else "reasoning_summary_part"
-        return events + self._event(f"response.{kind}.added", **item.at, part=item.content("")), item
+        return events + self._render_event(f"response.{kind}.added", **item.at, part=item.content_part("")), item
 
-    def _item_ends(self, item: "_Item") -> bytes:
-        text, whole = item.text, item.whole()
+    def _item_ends(self, item: "_OutputItem") -> bytes:
+        text, item_body = item.joined_text, item.full_body()
         if item.part.kind == "call":
-            done = self._event("response.function_call_arguments.done", **item.at, name=item.part.name, arguments=text)
+            done = self._render_event(
+                "response.function_call_arguments.done", **item.at, name=item.part.name, arguments=text
+            )
         elif item.part == TEXT:
-            done = self._event("response.output_text.done", **item.at, text=text, logprobs=[])
-            done += self._event("response.content_part.done", **item.at, part=item.content(text))
+            done = self._render_event("response.output_text.done", **item.at, text=text, logprobs=[])
+            done += self._render_event("response.content_part.done", **item.at, part=item.content_part(text))
         else:
-            done = self._event("response.reasoning_summary_text.done", **item.at, text=text)
-            done += self._event("response.reasoning_summary_part.done", **item.at, part=item.content(text))
-        return done + self._event("response.output_item.done", output_index=item.index, item=whole)
+            done = self._render_event("response.reasoning_summary_text.done", **item.at, text=text)
+            done += self._render_event("response.reasoning_summary_part.done", **item.at, part=item.content_part(text))
+        return done + self._render_event("response.output_item.done", output_index=item.index, item=item_body)
 
 
-def _as_written(refusal: Refusal) -> Refusal:
+def _with_api_names(refusal: DoorRefusal) -> DoorRefusal:
     """The same refusal, with the name that the field has in this API."""
     field = refusal.field
-    for there, here in _OTHER_NAMES.items():
-        field = field.replace(there, here)
+    for chat_name, api_name in _OTHER_NAMES.items():
+        field = field.replace(chat_name, api_name)
     message = refusal.message.replace(refusal.field, field, 1)
-    return Refusal(refusal.status, refusal.code, message, refusal.hint, field=field)
+    return DoorRefusal(refusal.status, refusal.code, message, refusal.hint, field=field)
 
 
 def _check_kept(body: Fields) -> None:
     """Fields that ask for nothing which is not so anyway."""
-    body.choice("truncation", ("disabled", "auto"))
-    if body.raw("truncation") == "auto":
-        raise not_taken("truncation", "nothing is cut from the input", "leave it out")
-    for name in body.texts("include", bounds.MAX_PARTS) or ():
+    body.get_choice("truncation", ("disabled", "auto"))
+    if body.get_raw("truncation") == "auto":
+        raise unsupported_field("truncation", "nothing is cut from the input", "leave it out")
+    for name in body.get_texts("include", bounds.MAX_PARTS) or ():
         if name not in _NOTHING_TO_ADD:
-            raise not_taken("include", f"answers hold no {name[: bounds.MAX_NAME_CHARS]}")
+            raise unsupported_field("include", f"answers hold no {name[: bounds.MAX_NAME_CHARS]}")
 
 
 def _chat_options(body: Fields) -> dict[str, Any]:
     """Options whose form differs."""
     chat: dict[str, Any] = {}
-    if tools := _tools(body):
+    if tools := _chat_tools(body):
         chat["tools"] = tools
-    choice = body.raw("tool_choice")
+    choice = body.get_raw("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "function":
         chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
     elif choice is not None:
         chat["tool_choice"] = choice
-    if text := body.object("text"):
-        if form := text.object("format"):
-            chat["response_format"] = _format(form)
-        if verbosity := text.choice("verbosity", ("low", "medium", "high")):
+    if text := body.get_object("text"):
+        if form := text.get_object("format"):
+            chat["response_format"] = _response_format(form)
+        if verbosity := text.get_choice("verbosity", ("low", "medium", "high")):
             chat["verbosity"] = verbosity
-        text.refuse_rest("this field has no counterpart in a chat completion")
-    if reasoning := body.object("reasoning"):
-        if effort := reasoning.text("effort"):
+        text.refuse_remaining("this field has no counterpart in a chat completion")
+    if reasoning := body.get_object("reasoning"):
+        if effort := reasoning.get_text("effort"):
             chat["reasoning_effort"] = effort
         for name in ("summary", "generate_summary"):
-            if summary := reasoning.choice(name, _SUMMARIES):
+            if summary := reasoning.get_choice(name, _SUMMARIES):
                 chat["reasoning_summary"] = summary
-        reasoning.refuse_rest("this field has no counterpart in a chat completion")
+        reasoning.refuse_remaining("this field has no counterpart in a chat completion")
     return chat
 
 
-def _tools(body: Fields) -> list[dict[str, Any]]:
-    found = []
-    for tool in body.objects("tools", bounds.MAX_ASKED_TOOLS) or ():
-        kind = tool.needed("type")
+def _chat_tools(body: Fields) -> list[dict[str, Any]]:
+    tools = []
+    for tool in body.get_objects("tools", bounds.MAX_ASKED_TOOLS) or ():
+        kind = tool.require_text("type")
         if kind != "function":
-            what = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool that the provider runs itself"
-            raise not_taken(tool.path("type"), what, "send functions, which the agent runs")
-        function = tool.rest()
-        found.append({"type": "function", "function": function})
-    return found
+            problem = f"{kind[: bounds.MAX_NAME_CHARS]} is a tool that the provider runs itself"
+            raise unsupported_field(tool.field_path("type"), problem, "send functions, which the agent runs")
+        function = tool.remaining_fields()
+        tools.append({"type": "function", "function": function})
+    return tools
 
 
-def _format(form: Fields) -> dict[str, Any]:
-    kind = form.needed("type")
-    return {"type": kind, "json_schema": form.rest()} if kind == "json_schema" else form.whole()
+def _response_format(form: Fields) -> dict[str, Any]:
+    kind = form.require_text("type")
+    return {"type": kind, "json_schema": form.remaining_fields()} if kind == "json_schema" else form.as_dict()
 
 
-class _Item:
+class _OutputItem:
     """An item of the output of a stream.
 
     name: what its id is made of; a call has its own. at: where its pieces belong.
@@ -283,41 +289,41 @@ class _Item:
     def __init__(self, part: AnswerPart, name: str, index: int) -> None:
         self.part, self._name, self.index = part, name, index
         self.pieces: list[str] = []
-        self.at: dict[str, Any] = {"item_id": self.whole()["id"], "output_index": index}
+        self.at: dict[str, Any] = {"item_id": self.full_body()["id"], "output_index": index}
         if part.kind != "call":
             self.at["content_index" if part == TEXT else "summary_index"] = 0
 
     @property
-    def text(self) -> str:
-        """What came of it."""
+    def joined_text(self) -> str:
+        """Text that came of it."""
         return "".join(self.pieces)
 
-    def content(self, text: str) -> dict[str, Any]:
+    def content_part(self, text: str) -> dict[str, Any]:
         """Its part, with so much text."""
         return _text_part(text) if self.part == TEXT else {"type": "summary_text", "text": text}
 
-    def begun(self) -> dict[str, Any]:
+    def initial_body(self) -> dict[str, Any]:
         """The item at its beginning."""
         match self.part.kind:
             case "call":
-                return self.whole() | {"status": "in_progress", "arguments": ""}
+                return self.full_body() | {"status": "in_progress", "arguments": ""}
             case "text":
-                return self.whole() | {"status": "in_progress", "content": []}
+                return self.full_body() | {"status": "in_progress", "content": []}
             case _:
-                return self.whole() | {"summary": []}
+                return self.full_body() | {"summary": []}
 
-    def whole(self) -> dict[str, Any]:
+    def full_body(self) -> dict[str, Any]:
         """The item with all that came of it."""
         match self.part.kind:
             case "call":
-                return _function_call(self.part.id, self.part.name, self.text)
+                return _function_call(self.part.id, self.part.name, self.joined_text)
             case "text":
-                return _message(f"msg_{self._name}", self.text)
+                return _message_item(f"msg_{self._name}", self.joined_text)
             case _:
-                return _reasoning(self._name, self.text)
+                return _reasoning_item(self._name, self.joined_text)
 
 
-def _message(item_id: str, text: str) -> dict[str, Any]:
+def _message_item(item_id: str, text: str) -> dict[str, Any]:
     item = {"id": item_id, "type": "message", "status": "completed", "role": "assistant"}
     return item | {"content": [_text_part(text)]}
 
@@ -326,7 +332,7 @@ def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _reasoning(call_id: str, text: str) -> dict[str, Any]:
+def _reasoning_item(call_id: str, text: str) -> dict[str, Any]:
     return {"id": f"rs_{call_id}", "type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
 
@@ -335,7 +341,7 @@ def _function_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     return item | {"name": name, "arguments": arguments}
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _render_usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_input_tokens, "cache_write_tokens": 0},

@@ -4,50 +4,50 @@ in that API's own words, whole or as events of a stream.
 
 from typing import Any, Protocol
 
-from bulkhead_services.doors.port import Answered, Asked, Piece, Refusal
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
 
 
-class Form(Protocol):
+class ApiForm(Protocol):
     """One request of one API. asked: in OpenAI's chat form. request_id: ids of its stream are made of it."""
 
-    asked: Asked
+    asked: ParsedModelCall
 
-    def whole(self, answer: Answered) -> dict[str, Any]:
+    def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         ...
 
-    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+    def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
         """Events before the first piece."""
         ...
 
-    def piece(self, piece: Piece) -> bytes:
+    def render_piece(self, piece: AnswerPiece) -> bytes:
         """Events of a piece of the answer; none where the API has no word for its part."""
         ...
 
-    def end(self, answer: Answered) -> bytes:
+    def render_end(self, answer: ModelCallAnswer) -> bytes:
         """Events after the last piece."""
         ...
 
-    def failed(self, refusal: Refusal) -> bytes:
+    def render_failure(self, refusal: DoorRefusal) -> bytes:
         """Events that end a stream that has begun."""
         ...
 
 
-class Unstreamed:
+class UnstreamedForm:
     """An API whose answers come whole: a stream of it has no events."""
 
-    def begin(self, call_id: str, now_unix_ms: int) -> bytes:
+    def render_start(self, call_id: str, now_unix_ms: int) -> bytes:
         """None."""
         return b""
 
-    def piece(self, piece: Piece) -> bytes:
+    def render_piece(self, piece: AnswerPiece) -> bytes:
         """None."""
         return b""
 
-    def end(self, answer: Answered) -> bytes:
+    def render_end(self, answer: ModelCallAnswer) -> bytes:
         """None."""
         return b""
 
-    def failed(self, refusal: Refusal) -> bytes:
+    def render_failure(self, refusal: DoorRefusal) -> bytes:
         """None."""
         return b""

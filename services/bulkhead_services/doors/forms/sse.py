@@ -13,11 +13,11 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def data(value: dict[str, Any]) -> bytes:
+def data_event(value: dict[str, Any]) -> bytes:
     """An event without a name."""
     return f"data: {to_json(value)}\n\n".encode("utf-8", "replace")
 
 
-def event(value: dict[str, Any]) -> bytes:
+def named_event(value: dict[str, Any]) -> bytes:
     """An event whose name is its `type`."""
     return f"event: {value['type']}\ndata: {to_json(value)}\n\n".encode("utf-8", "replace")

@@ -1,6 +1,6 @@
 """JSON of a request, read strictly: one reading for every program on the way. Pure.
 
-In: the bytes of a body. Out: its object, or a Refusal (400) that names the field.
+In: the bytes of a body. Out: its object, or a DoorRefusal (400) that names the field.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 
 MAX_INTEGER = 2**63
 _SURROGATE = b"\\ud"
@@ -20,7 +20,7 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 HINT = "send one JSON object in UTF-8"
 
 
-class _Unfit:
+class _InvalidValue:
     """Stands in the parsed value for something that JSON has not, until its place is found."""
 
     def __init__(self, what: str) -> None:
@@ -28,69 +28,71 @@ class _Unfit:
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
-    """The object that a body holds. Raises Refusal."""
+    """The object that a body holds. Raises DoorRefusal."""
     _check_values(raw)
-    unfit: list[_Unfit] = []
+    invalid_values: list[_InvalidValue] = []
 
-    def note(what: str) -> _Unfit:
-        unfit.append(_Unfit(what))
-        return unfit[-1]
+    def note_invalid(what: str) -> _InvalidValue:
+        invalid_values.append(_InvalidValue(what))
+        return invalid_values[-1]
 
-    def pairs(rows: list[tuple[str, Any]]) -> object:
-        found = dict(rows)
-        if len(found) != len(rows):
+    def build_object(rows: list[tuple[str, Any]]) -> object:
+        fields = dict(rows)
+        if len(fields) != len(rows):
             twice = next(name for name, count in Counter(name for name, _ in rows).items() if count > 1)
-            return note(f"holds the key {twice[:64]!r} twice")
-        return found
+            return note_invalid(f"holds the key {twice[:64]!r} twice")
+        return fields
 
-    def number(text: str) -> object:
+    def parse_number(text: str) -> object:
         value = float(text)
-        return value if math.isfinite(value) else note("is a number beyond what a double holds")
+        return value if math.isfinite(value) else note_invalid("is a number beyond what a double holds")
 
-    def integer(text: str) -> object:
+    def parse_integer(text: str) -> object:
         value = int(text) if len(text) <= 20 else MAX_INTEGER * 2
-        return value if -MAX_INTEGER <= value < MAX_INTEGER else note("is an integer of more than 64 bits")
+        return value if -MAX_INTEGER <= value < MAX_INTEGER else note_invalid("is an integer of more than 64 bits")
 
     try:
         body = json.loads(
             raw.decode(),
-            object_pairs_hook=pairs,
-            parse_constant=lambda name: note(f"is {name}, which JSON has not"),
-            parse_float=number,
-            parse_int=integer,
+            object_pairs_hook=build_object,
+            parse_constant=lambda name: note_invalid(f"is {name}, which JSON has not"),
+            parse_float=parse_number,
+            parse_int=parse_integer,
         )
     except UnicodeDecodeError as error:
-        raise _malformed(f"the body is not UTF-8: byte {error.start} does not belong to any character") from error
+        raise _malformed_json(f"the body is not UTF-8: byte {error.start} does not belong to any character") from error
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:
-        raise _malformed(f"the body is not JSON: {error}") from error
+        raise _malformed_json(f"the body is not JSON: {error}") from error
     _check_depth(body)
-    if unfit:
-        raise next(_refused(path, value.what) for path, value in _places(body) if isinstance(value, _Unfit))
+    if invalid_values:
+        raise next(
+            _invalid_field(path, value.what) for path, value in _walk_values(body) if isinstance(value, _InvalidValue)
+        )
     if _SURROGATE in raw.lower():
         _check_surrogates(body)
     if not isinstance(body, dict):
-        raise _malformed("the body is not a JSON object")
+        raise _malformed_json("the body is not a JSON object")
     return body
 
 
 def _check_values(raw: bytes) -> None:
     """Before it is parsed: a list of empty objects takes forty times the memory of its text."""
-    if _marks(raw) <= bounds.MAX_ASKED_VALUES:
+    if _count_marks(raw) <= bounds.MAX_ASKED_VALUES:
         return
-    count = at = 0
+    count = offset = 0
     for string in _STRING.finditer(raw):
-        count += 1 + _marks(raw[at : string.start()])
-        at = string.end()
+        count += 1 + _count_marks(raw[offset : string.start()])
+        offset = string.end()
         if count > bounds.MAX_ASKED_VALUES:
             break
-    if count + _marks(raw[at:]) > bounds.MAX_ASKED_VALUES:
-        what = f"the body holds more than {bounds.MAX_ASKED_VALUES:,} values"
-        raise Refusal(413, "too_large", what, "send large tables as text")
+    if count + _count_marks(raw[offset:]) > bounds.MAX_ASKED_VALUES:
+        message = f"the body holds more than {bounds.MAX_ASKED_VALUES:,} values"
+        raise DoorRefusal(413, "too_large", message, "send large tables as text")
 
 
-def _marks(raw: bytes) -> int:
+def _count_marks(raw: bytes) -> int:
     return raw.count(b",") + raw.count(b"{") + raw.count(b"[")
 
 
@@ -110,12 +112,12 @@ def _check_depth(body: object) -> None:
 
 
 def _check_surrogates(body: object) -> None:
-    for path, value in _places(body):
-        if isinstance(value, str) and not _whole(value):
-            raise _refused(path, "holds half a character (a lone surrogate)")
+    for path, value in _walk_values(body):
+        if isinstance(value, str) and not _is_encodable(value):
+            raise _invalid_field(path, "holds half a character (a lone surrogate)")
 
 
-def _whole(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -123,35 +125,35 @@ def _whole(text: str) -> bool:
     return True
 
 
-def _places(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+def _walk_values(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Each value with its path, keys too. A path is cut where it is shown: with a long key, paths of all values at
     once would fill the memory."""
     yield path, value
     if isinstance(value, dict):
         for name, inner in value.items():
             yield path, name
-            shown = name[: bounds.MAX_SUMMARY_CHARS]
-            yield from _places(inner, _cut(f"{path}.{shown}" if path else shown))
+            short_name = name[: bounds.MAX_SUMMARY_CHARS]
+            yield from _walk_values(inner, _cut_path(f"{path}.{short_name}" if path else short_name))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _places(inner, _cut(f"{path}[{index}]"))
+            yield from _walk_values(inner, _cut_path(f"{path}[{index}]"))
 
 
-def _cut(path: str) -> str:
+def _cut_path(path: str) -> str:
     return path[: bounds.MAX_SUMMARY_CHARS]
 
 
-def _refused(path: str, what: str) -> Refusal:
+def _invalid_field(path: str, what: str) -> DoorRefusal:
     field = path.encode("utf-8", "replace").decode()
-    return Refusal(
+    return DoorRefusal(
         400, "invalid_request", f"{field or 'the body'} {what}".encode("utf-8", "replace").decode(), HINT, field=field
     )
 
 
-def _malformed(what: str) -> Refusal:
-    return Refusal(400, "malformed_json", what, HINT)
+def _malformed_json(what: str) -> DoorRefusal:
+    return DoorRefusal(400, "malformed_json", what, HINT)
 
 
-def _too_deep() -> Refusal:
-    what = f"the body nests deeper than {bounds.MAX_JSON_DEPTH} objects and lists"
-    return Refusal(400, "too_deep", what, "flatten it: a schema can name its parts in $defs")
+def _too_deep() -> DoorRefusal:
+    message = f"the body nests deeper than {bounds.MAX_JSON_DEPTH} objects and lists"
+    return DoorRefusal(400, "too_deep", message, "flatten it: a schema can name its parts in $defs")

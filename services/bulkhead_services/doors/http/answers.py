@@ -14,11 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.forms import sse
-from bulkhead_services.doors.forms.port import Form
-from bulkhead_services.doors.port import Call, Piece, Refusal, Standing
+from bulkhead_services.doors.forms.port import ApiForm
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, RunSpending, StoredCall
 
 HEARTBEAT_S = 10.0
 MAX_HELD_CHARS = 64 * 1024
@@ -26,63 +26,63 @@ MAX_WARNING_CHARS = 1_000
 T = TypeVar("T")
 
 
-def standing_headers(standing: Standing) -> dict[str, str]:
+def spending_headers(standing: RunSpending) -> dict[str, str]:
     """The run's id, what it spent, and what is left of it."""
     left_usd = max(0, standing.limit_usd_micros - standing.spent_usd_micros)
     left_tokens = max(0, standing.limit_tokens - standing.spent_tokens)
-    headers = {"X-Bulkhead-Task": standing.task, "X-Bulkhead-Spent-Usd": _usd(standing.spent_usd_micros)}
+    headers = {"X-Bulkhead-Task": standing.task, "X-Bulkhead-Spent-Usd": _format_usd(standing.spent_usd_micros)}
     if standing.limit_usd_micros < bounds.UNLIMITED:
-        headers["X-Bulkhead-Left-Usd"] = _usd(left_usd)
+        headers["X-Bulkhead-Left-Usd"] = _format_usd(left_usd)
     if standing.limit_tokens < bounds.UNLIMITED:
         headers["X-Bulkhead-Left-Tokens"] = str(left_tokens)
     if standing.warning:
         # It may name a tool in whatever letters, and a header has one line.
-        told = "".join(char if " " <= char <= "~" else "?" for char in standing.warning)
-        headers["X-Bulkhead-Warning"] = told[:MAX_WARNING_CHARS]
+        printable = "".join(char if " " <= char <= "~" else "?" for char in standing.warning)
+        headers["X-Bulkhead-Warning"] = printable[:MAX_WARNING_CHARS]
     return headers
 
 
-def _usd(micros: int) -> str:
+def _format_usd(micros: int) -> str:
     return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
 
 
-async def whole(call: Call, form: Form, receive: Receive) -> dict[str, Any]:
-    """The body of a whole answer. Raises Refusal, ClientDisconnect."""
-    return form.whole(await unless_gone(call.answer(), receive))
+async def render_whole_answer(call: StoredCall, form: ApiForm, receive: Receive) -> dict[str, Any]:
+    """The body of a whole answer. Raises DoorRefusal, ClientDisconnect."""
+    return form.render_answer(await run_unless_disconnected(call.wait_for_answer(), receive))
 
 
-async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+async def run_unless_disconnected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """The result of some work, unless the client goes away before. Raises ClientDisconnect."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(receive))
+    task, disconnected = asyncio.create_task(work), asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return task.result()
     finally:
-        await cancel(task, gone)
+        await cancel_tasks(task, disconnected)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class Pieces:
+class PieceBuffer:
     """The answer of a call between its source and its reader: a reader that lags finds several pieces, and a source
     that is ahead by `MAX_HELD_CHARS` waits for it."""
 
-    def __init__(self, call: Call, receive: Receive) -> None:
-        self._held: list[Piece] = []
+    def __init__(self, call: StoredCall, receive: Receive) -> None:
+        self._held: list[AnswerPiece] = []
         self._changed, self._room = asyncio.Event(), asyncio.Event()
-        self._source = asyncio.create_task(self._read(call))
-        self._gone = asyncio.create_task(_gone(receive))
+        self._source = asyncio.create_task(self._read_pieces(call))
+        self._gone = asyncio.create_task(_wait_for_disconnect(receive))
         for task in (self._source, self._gone):
             task.add_done_callback(lambda _: self._changed.set())
 
-    async def _read(self, call: Call) -> None:
+    async def _read_pieces(self, call: StoredCall) -> None:
         chars = 0
-        async for piece in call.pieces():
+        async for piece in call.follow_pieces():
             chars += len(piece.text)
             self._held.append(piece)
             self._changed.set()
@@ -91,9 +91,10 @@ class Pieces:
                 await self._room.wait()
                 chars = 0
 
-    async def take(self) -> list[Piece] | None:
+    async def take_pieces(self) -> list[AnswerPiece] | None:
         """The pieces that are there, none after `HEARTBEAT_S`; None after the last one. Raises ClientDisconnect,
-        Refusal."""
+        DoorRefusal.
+        """
         if not self._changed.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
@@ -111,8 +112,8 @@ class Pieces:
         return pieces
 
     async def close(self) -> None:
-        """Nobody reads on, nor asks how the text ended."""
-        await cancel(self._source, self._gone)
+        """Stop reading: the caller does not ask how the text ended."""
+        await cancel_tasks(self._source, self._gone)
         if not self._source.cancelled():
             self._source.exception()
 
@@ -128,10 +129,10 @@ class AnswerStream(Response):
 
     def __init__(
         self,
-        call: Call,
-        form: Form,
+        call: StoredCall,
+        form: ApiForm,
         headers: dict[str, str],
-        refused: Callable[[Refusal], Response],
+        refused: Callable[[DoorRefusal], Response],
         closed: Callable[[], None],
     ) -> None:
         super().__init__(headers=headers | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -141,38 +142,38 @@ class AnswerStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
-        pieces = Pieces(self._call, receive)
+        pieces = PieceBuffer(self._call, receive)
         try:
             with contextlib.suppress(ClientDisconnect):
                 await self._send_all(pieces, send)
-        except Refusal as refusal:
+        except DoorRefusal as refusal:
             if not self._begun:
                 await self._refused(refusal)(scope, receive, send)
             else:
-                await self._end(send, self._form.failed(refusal))
+                await self._send_last(send, self._form.render_failure(refusal))
         finally:
             self._closed()
             await pieces.close()
 
-    async def _send_all(self, pieces: Pieces, send: Send) -> None:
-        while (found := await pieces.take()) is not None:
-            begun = await self._begin(send)
+    async def _send_all(self, pieces: PieceBuffer, send: Send) -> None:
+        while (batch := await pieces.take_pieces()) is not None:
+            begun = await self._send_head(send)
             # Of pieces that its form has no words for its reader is told that they come.
-            events = b"".join(map(self._form.piece, found)) or sse.HEARTBEAT
-            await self._send(send, begun + events)
-        answer = await self._call.answer()
-        begun = await self._begin(send)
-        await self._end(send, begun + self._form.end(answer))
+            events = b"".join(map(self._form.render_piece, batch)) or sse.HEARTBEAT
+            await self._send_events(send, begun + events)
+        answer = await self._call.wait_for_answer()
+        begun = await self._send_head(send)
+        await self._send_last(send, begun + self._form.render_end(answer))
 
-    async def _begin(self, send: Send) -> bytes:
+    async def _send_head(self, send: Send) -> bytes:
         if self._begun:
             return b""
         self._begun = True
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        return self._form.begin(self._call.call_id, time.time_ns() // 1_000_000)
+        return self._form.render_start(self._call.call_id, time.time_ns() // 1_000_000)
 
-    async def _send(self, send: Send, events: bytes) -> None:
+    async def _send_events(self, send: Send, events: bytes) -> None:
         await send({"type": "http.response.body", "body": events, "more_body": True})
 
-    async def _end(self, send: Send, events: bytes) -> None:
+    async def _send_last(self, send: Send, events: bytes) -> None:
         await send({"type": "http.response.body", "body": events, "more_body": False})

@@ -21,7 +21,7 @@ class GatewayPool(httpx.AsyncBaseTransport):
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE)
         self._pool: httpx.AsyncHTTPTransport | None = httpx.AsyncHTTPTransport(limits=limits)
 
-    def client(self, credential: str) -> Mesh:
+    def client_for(self, credential: str) -> Mesh:
         """A client with this credential."""
         return Mesh(self.url, credential, timeout_s=TIMEOUT_S, transport=self)
 
@@ -31,7 +31,7 @@ class GatewayPool(httpx.AsyncBaseTransport):
             raise Closed("this replica closes", "ask again: another one answers")
         return await self._pool.handle_async_request(request)
 
-    async def closed(self) -> None:
+    async def close_connections(self) -> None:
         """Close the connections, after the last request."""
         pool, self._pool = self._pool, None
         if pool is not None:

@@ -1,7 +1,7 @@
 """The HTTP application of the doors.
 
-In: requests of outside agents in OpenAI's or Anthropic's form. Out: answers and errors in the same form. Everything
-that is known of a run stands behind the Desk.
+In: requests of outside agents in OpenAI's or Anthropic's form. Out: answers and errors in the same form.
+Everything that is known of a run stands behind the ModelCallPort.
 """
 
 import uuid
@@ -16,38 +16,46 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bulkhead.bus.port import BusError
-from bulkhead.callers.authentication import KeysUnavailable, Unauthenticated
+from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated
 from bulkhead.callers.step_keys import StepKeys
-from bulkhead.http_server.bodies import Bodies, BodyRefused
+from bulkhead.http_server.bodies import BodyReader, BodyRefused
 from bulkhead.runtime.component import Pool
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.doors.forms.anthropic_messages import Message
+from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.chat_options import check_sizes
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
-from bulkhead_services.doors.forms.openai_responses import Response as OpenAIResponse
-from bulkhead_services.doors.forms.port import Form
+from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm as OpenAIResponse
+from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.http.answers import AnswerStream, standing_headers, unless_gone, whole
+from bulkhead_services.doors.http.answers import (
+    AnswerStream,
+    render_whole_answer,
+    run_unless_disconnected,
+    spending_headers,
+)
 from bulkhead_services.doors.http.apis import JSON, api_of
-from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, step_of, task_id
-from bulkhead_services.doors.http.hosts import Hosts
-from bulkhead_services.doors.http.places import Places
+from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, parse_task_id, step_of
+from bulkhead_services.doors.http.hosts import AllowedHosts
+from bulkhead_services.doors.http.places import CallPlaces
 from bulkhead_services.doors.http.token_count import count_of
-from bulkhead_services.doors.port import Call, Caller, Desk, Refusal
+from bulkhead_services.doors.port import Caller, DoorRefusal, ModelCallPort, StoredCall
 from bulkhead_services.doors.settings import Settings
 
 log = Log("doors.http")
 MAY_ASK = frozenset({"submitter", "operator"})
-EXPECTED = (*(Refusal, BodyRefused, HTTPException, BusError, ClientDisconnect), *(Unauthenticated, KeysUnavailable))
-Reader = Callable[[object], Form]
+EXPECTED = (
+    *(DoorRefusal, BodyRefused, HTTPException, BusError, ClientDisconnect),
+    *(Unauthenticated, CallerKeysUnavailable),
+)
+Reader = Callable[[object], ApiForm]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Credentials(Protocol):
+class DoorCredentialChecker(Protocol):
     """Checks keys and tokens; `Authenticator` does."""
 
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
@@ -59,37 +67,41 @@ class Credentials(Protocol):
         ...
 
 
-class Http:
+class DoorsHttp:
     """The routes and their dependencies. ready: why no request can be taken now; "" when one can. step_keys: with which
     holders of delegated steps come."""
 
     def __init__(
         self,
         settings: Settings,
-        credentials: Credentials,
-        desk: Desk,
+        credentials: DoorCredentialChecker,
+        desk: ModelCallPort,
         ready: Callable[[], Awaitable[str]],
         step_keys: StepKeys | None = None,
     ) -> None:
         self._credentials, self._desk, self._ready, self._step_keys = credentials, desk, ready, step_keys
-        self.bodies, self.places, self.hosts = Bodies(settings), Places.of_calls(settings), Hosts(settings)
+        self.bodies, self.places, self.hosts = (
+            BodyReader(settings),
+            CallPlaces.of_calls(settings),
+            AllowedHosts(settings),
+        )
         self.more: list[BaseRoute] = []
         """Routes of the other doors."""
         self.started = False
 
-    def pool(self) -> Pool:
+    def call_pool(self) -> Pool:
         """Calls under way: how many there may be, and how many there are."""
-        return self.places.pool()
+        return self.places.call_pool()
 
-    def app(self) -> Starlette:
+    def build_app(self) -> Starlette:
         """The ASGI application."""
         routes = [
-            Route("/openai/v1/chat/completions", self._asking(ChatCompletion), methods=["POST"]),
-            Route("/openai/v1/responses", self._asking(OpenAIResponse), methods=["POST"]),
-            Route("/openai/v1/embeddings", self._asking(Embeddings), methods=["POST"]),
+            Route("/openai/v1/chat/completions", self._endpoint_for(ChatCompletion), methods=["POST"]),
+            Route("/openai/v1/responses", self._endpoint_for(OpenAIResponse), methods=["POST"]),
+            Route("/openai/v1/embeddings", self._endpoint_for(Embeddings), methods=["POST"]),
             Route("/openai/v1/models", self.openai_models, methods=["GET"]),
             Route("/openai/v1/models/{model:path}", self.openai_models, methods=["GET"]),
-            Route("/anthropic/v1/messages", self._asking(Message), methods=["POST"]),
+            Route("/anthropic/v1/messages", self._endpoint_for(AnthropicMessageForm), methods=["POST"]),
             Route("/anthropic/v1/messages/count_tokens", self.count_tokens, methods=["POST"]),
             Route("/anthropic/v1/models", self.anthropic_models, methods=["GET"]),
             Route("/anthropic/v1/models/{model:path}", self.anthropic_models, methods=["GET"]),
@@ -99,56 +111,60 @@ class Http:
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/startupz", self.startupz, methods=["GET"]),
         ]
-        return Starlette(routes=routes, exception_handlers=dict.fromkeys((*EXPECTED, Exception), _failed))
+        return Starlette(routes=routes, exception_handlers=dict.fromkeys((*EXPECTED, Exception), _render_failure))
 
-    def _asking(self, read: Reader) -> Handler:
-        async def ask(request: Request) -> Response:
-            return await self._ask(request, read)
+    def _endpoint_for(self, read: Reader) -> Handler:
+        async def serve_form(request: Request) -> Response:
+            return await self._serve_call(request, read)
 
-        return ask
+        return serve_form
 
-    async def _ask(self, request: Request, read: Reader) -> Response:
-        caller = await self.caller(request)
-        release = self.places.take(caller.claim)
+    async def _serve_call(self, request: Request, read: Reader) -> Response:
+        caller = await self.identify_model_caller(request)
+        release = self.places.take_place(caller.claim)
         try:
-            form, call = await self._begin(request, caller, read)
+            form, call = await self._begin_call(request, caller, read)
             if form.asked.stream:
                 # From here on the stream gives the place back.
-                stream, release = self._stream(request, form, call, release), _kept
+                stream, release = self._stream_answer(request, form, call, release), _keep_place
                 return stream
             try:
-                body = await whole(call, form, request.receive)
-            except Refusal as refusal:
-                return _refused(request, refusal, call)
-            return _answered(request, body, standing_headers(call.standing))
+                body = await render_whole_answer(call, form, request.receive)
+            except DoorRefusal as refusal:
+                return _render_refusal(request, refusal, call)
+            return _render_answer(request, body, spending_headers(call.run_spending))
         finally:
             release()
 
-    async def _begin(self, request: Request, caller: Caller, read: Reader) -> tuple[Form, Call]:
+    async def _begin_call(self, request: Request, caller: Caller, read: Reader) -> tuple[ApiForm, StoredCall]:
         """A call that is stored, and its form. A body is counted until here: nothing of it stays in memory
         while the answer is waited for."""
         async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
-            form = read(read_object(_plain(request, raw)))
+            form = read(read_object(_check_encoding(request, raw)))
             if len(raw) > bounds.MAX_BLOB_BYTES:
                 check_sizes(form.asked)
-            call = await unless_gone(self._desk.ask(caller, form.asked), request.receive)
+            call = await run_unless_disconnected(self._desk.begin_model_call(caller, form.asked), request.receive)
         form.asked = replace(form.asked, messages=(), options={}, kept_as=call.kept_as)
         return form, call
 
-    def _stream(self, request: Request, form: Form, call: Call, release: Callable[[], None]) -> Response:
-        headers = standing_headers(call.standing) | {api_of(request.url.path).request_id_header: _request_id(request)}
-        return AnswerStream(call, form, headers, lambda refusal: _refused(request, refusal, call), release)
+    def _stream_answer(
+        self, request: Request, form: ApiForm, call: StoredCall, release: Callable[[], None]
+    ) -> Response:
+        headers = spending_headers(call.run_spending) | {
+            api_of(request.url.path).request_id_header: _request_id(request)
+        }
+        return AnswerStream(call, form, headers, lambda refusal: _render_refusal(request, refusal, call), release)
 
-    async def caller(self, request: Request) -> Caller:
-        """Who asks. Raises Refusal, Unauthenticated, KeysUnavailable."""
-        caller = await self.anybody(request)
+    async def identify_model_caller(self, request: Request) -> Caller:
+        """The caller, who may ask models. Raises DoorRefusal, Unauthenticated, KeysUnavailable."""
+        caller = await self.identify_caller(request)
         if caller.claim.role not in MAY_ASK:
-            what = f"the role {caller.claim.role} may not ask models"
-            raise Refusal(403, "forbidden", what, "use a key whose role is submitter or operator")
+            message = f"the role {caller.claim.role} may not ask models"
+            raise DoorRefusal(403, "forbidden", message, "use a key whose role is submitter or operator")
         return caller
 
-    async def anybody(self, request: Request) -> Caller:
-        """Who asks, in any role. Raises Refusal, Unauthenticated, KeysUnavailable."""
+    async def identify_caller(self, request: Request) -> Caller:
+        """The caller, in any role. Raises DoorRefusal, Unauthenticated, KeysUnavailable."""
         check_once(request.headers.keys())
         if self._step_keys is not None and (step := step_of(request.headers, self._step_keys)) is not None:
             return holder_of(request.headers, step)
@@ -159,42 +175,42 @@ class Http:
         """GET /openai/v1/models, and one of them."""
         rows = [
             {"id": name, "object": "model", "created": 0, "owned_by": "bulkhead"}
-            for name in await self._models(request)
+            for name in await self._list_models(request)
         ]
         if name := request.path_params.get("model"):
-            return _answered(request, _one(rows, name))
-        return _answered(request, {"object": "list", "data": rows})
+            return _render_answer(request, _row_of_model(rows, name))
+        return _render_answer(request, {"object": "list", "data": rows})
 
     async def anthropic_models(self, request: Request) -> Response:
         """GET /anthropic/v1/models, and one of them."""
         rows = [
             {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
-            for name in await self._models(request)
+            for name in await self._list_models(request)
         ]
         if name := request.path_params.get("model"):
-            return _answered(request, _one(rows, name))
+            return _render_answer(request, _row_of_model(rows, name))
         first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-        return _answered(request, {"data": rows, "has_more": False, "first_id": first, "last_id": last})
+        return _render_answer(request, {"data": rows, "has_more": False, "first_id": first, "last_id": last})
 
-    async def _models(self, request: Request) -> tuple[str, ...]:
-        return await self._desk.models(await self.caller(request))
+    async def _list_models(self, request: Request) -> tuple[str, ...]:
+        return await self._desk.list_models(await self.identify_model_caller(request))
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /anthropic/v1/messages/count_tokens"""
-        caller = await self.caller(request)
-        release = self.places.take(caller.claim)
+        caller = await self.identify_model_caller(request)
+        release = self.places.take_place(caller.claim)
         try:
             async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
-                return _answered(request, count_of(read_object(_plain(request, raw))))
+                return _render_answer(request, count_of(read_object(_check_encoding(request, raw))))
         finally:
             release()
 
     async def end_run(self, request: Request) -> Response:
         """DELETE /v1/runs/{task}"""
-        caller = await self.caller(request)
-        task = task_id(request.path_params["task"])
-        await self._desk.end(caller, task)
-        return _answered(request, {"task": task, "ended": True})
+        caller = await self.identify_model_caller(request)
+        task = parse_task_id(request.path_params["task"])
+        await self._desk.end_run(caller, task)
+        return _render_answer(request, {"task": task, "ended": True})
 
     async def livez(self, _: Request) -> Response:
         """GET /livez: whether the process runs."""
@@ -212,28 +228,28 @@ class Http:
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
 
 
-def _kept() -> None:
+def _keep_place() -> None:
     """The place is not given back here."""
 
 
-def _plain(request: Request, raw: bytes) -> bytes:
+def _check_encoding(request: Request, raw: bytes) -> bytes:
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        what = f"the body is encoded as {encoding[: bounds.MAX_NAME_CHARS]!r}"
-        raise Refusal(415, "unsupported_encoding", what, "send it without Content-Encoding")
+        message = f"the body is encoded as {encoding[: bounds.MAX_NAME_CHARS]!r}"
+        raise DoorRefusal(415, "unsupported_encoding", message, "send it without Content-Encoding")
     return raw
 
 
-def _one(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def _row_of_model(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     for row in rows:
         if row["id"] == name:
             return row
-    known = ", ".join(row["id"] for row in rows[:20])
-    what = f"there is no model {name[: bounds.MAX_NAME_CHARS]!r}"
-    raise Refusal(404, "unknown_route", what, f"the models are {known}", field="model")
+    model_names = ", ".join(row["id"] for row in rows[:20])
+    message = f"there is no model {name[: bounds.MAX_NAME_CHARS]!r}"
+    raise DoorRefusal(404, "unknown_route", message, f"the models are {model_names}", field="model")
 
 
-def _answered(request: Request, body: dict[str, Any], more: Mapping[str, str] | None = None) -> Response:
+def _render_answer(request: Request, body: dict[str, Any], more: Mapping[str, str] | None = None) -> Response:
     headers = {api_of(request.url.path).request_id_header: _request_id(request), **(more or {})}
     return Response(to_json(body).encode("utf-8", "replace"), 200, headers, JSON)
 
@@ -245,54 +261,57 @@ def _request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def _refused(request: Request, refusal: Refusal, call: Call | None = None) -> Response:
-    answer = api_of(request.url.path).refused(refusal, _request_id(request))
+def _render_refusal(request: Request, refusal: DoorRefusal, call: StoredCall | None = None) -> Response:
+    answer = api_of(request.url.path).render_refusal(refusal, _request_id(request))
     if call is not None:
-        answer.headers.update(standing_headers(call.standing))
+        answer.headers.update(spending_headers(call.run_spending))
     return answer
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+async def _render_failure(request: Request, error: Exception) -> Response:
     """The answer to a failure, in the API's own form."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)  # Nobody reads it.
-    answer = _refused(request, refusal_of(request, error))
+    answer = _render_refusal(request, refusal_of(request, error))
     if isinstance(error, BodyRefused | HTTPException):
         answer.headers.update(error.headers or {})
     return answer
 
 
-def refusal_of(request: Request, error: Exception) -> Refusal:
+def refusal_of(request: Request, error: Exception) -> DoorRefusal:
     """The refusal that a failure is."""
     match error:
-        case Refusal():
+        case DoorRefusal():
             return error
         case BodyRefused():
             wait_s = error.retry_after_s
             texts = error.code, error.detail, error.hint
-            return Refusal(error.status, *texts, retry=wait_s is not None, retry_after_s=wait_s)
+            return DoorRefusal(error.status, *texts, retry=wait_s is not None, retry_after_s=wait_s)
         case Unauthenticated():
-            return Refusal(401, "unauthorized", str(error), error.hint)
-        case KeysUnavailable():
+            return DoorRefusal(401, "unauthorized", str(error), error.hint)
+        case CallerKeysUnavailable():
             hint = "use an API key, or ask the operator to check the JWKS setting"
-            return Refusal(503, "unavailable", str(error), hint, retry=True, retry_after_s=2)
+            return DoorRefusal(503, "unavailable", str(error), hint, retry=True, retry_after_s=2)
         case HTTPException():
-            return _no_route(request, error)
+            return _unknown_path(request, error)
         case BusError():
-            what, hint = f"the message broker does not answer: {error}", "send the same request again in a moment"
-            return Refusal(503, "unavailable", what, hint, retry=True, retry_after_s=2)
+            message, hint = f"the message broker does not answer: {error}", "send the same request again in a moment"
+            return DoorRefusal(503, "unavailable", message, hint, retry=True, retry_after_s=2)
         case _:
-            what, hint = "an error in the doors themselves", "the operator finds it in their log, by the request's id"
+            message, hint = (
+                "an error in the doors themselves",
+                "the operator finds it in their log, by the request's id",
+            )
             log.error("request_failed", path=request.url.path, request_id=_request_id(request), reason=repr(error))
-            return Refusal(500, "internal_error", what, hint)
+            return DoorRefusal(500, "internal_error", message, hint)
 
 
-def _no_route(request: Request, error: HTTPException) -> Refusal:
+def _unknown_path(request: Request, error: HTTPException) -> DoorRefusal:
     code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    what = f"there is no {request.method} {request.url.path[: bounds.MAX_SUMMARY_CHARS]} here"
+    message = f"there is no {request.method} {request.url.path[: bounds.MAX_SUMMARY_CHARS]} here"
     hint = (
         "OpenAI's API is at /openai/v1 (chat/completions, responses, embeddings, models), Anthropic's at /anthropic "
         "(v1/messages, v1/messages/count_tokens, v1/models), MCP at /mcp, A2A at /a2a with its card at "
         "/.well-known/agent-card.json, delegated steps at /v1/steps"
     )
-    return Refusal(error.status_code, code, what, hint)
+    return DoorRefusal(error.status_code, code, message, hint)

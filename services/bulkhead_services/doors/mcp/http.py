@@ -15,13 +15,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from bulkhead.callers.authentication import Unauthenticated
-from bulkhead.http_server.bodies import Bodies
+from bulkhead.http_server.bodies import BodyReader
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.http.hosts import Hosts
-from bulkhead_services.doors.http.places import Places
-from bulkhead_services.doors.mcp.server import SESSION_HEADER, Methods
+from bulkhead_services.doors.http.hosts import AllowedHosts
+from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.mcp.server import SESSION_HEADER, McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
-from bulkhead_services.doors.port import Caller, Refusal
+from bulkhead_services.doors.port import Caller, DoorRefusal
 
 PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
@@ -34,11 +34,11 @@ class McpHttp:
 
     def __init__(
         self,
-        methods: Methods,
+        methods: McpMethods,
         caller_of: CallerOf,
-        bodies: Bodies,
-        places: Places,
-        hosts: Hosts,
+        bodies: BodyReader,
+        places: CallPlaces,
+        hosts: AllowedHosts,
         issuer: str,
         sessions: SessionIds,
     ) -> None:
@@ -48,12 +48,12 @@ class McpHttp:
             methods.server, stateless=True, max_request_body_size=MAX_BODY_BYTES, session_idle_timeout=None
         )
 
-    def routes(self) -> list[BaseRoute]:
-        """Where it is served."""
+    def build_routes(self) -> list[BaseRoute]:
+        """Routes for the application."""
         return [
             Route(PATH, self),
-            Route(METADATA, self.metadata, methods=["GET"]),
-            Route(METADATA + PATH, self.metadata, methods=["GET"]),
+            Route(METADATA, self.serve_metadata, methods=["GET"]),
+            Route(METADATA + PATH, self.serve_metadata, methods=["GET"]),
         ]
 
     async def run(self) -> None:
@@ -61,13 +61,13 @@ class McpHttp:
         async with self._manager.run():
             await asyncio.Event().wait()
 
-    async def metadata(self, request: Request) -> Response:
-        """Where to log in for this resource (RFC 9728)."""
+    async def serve_metadata(self, request: Request) -> Response:
+        """The place to log in for this resource (RFC 9728)."""
         if not self._issuer:
-            raise Refusal(404, "no_issuer", "this mesh takes API keys alone", "send one as a bearer")
+            raise DoorRefusal(404, "no_issuer", "this mesh takes API keys alone", "send one as a bearer")
         return JSONResponse(
             {
-                "resource": f"{self._hosts.check(request)}{PATH}",
+                "resource": f"{self._hosts.check_host(request)}{PATH}",
                 "resource_name": "Bulkhead",
                 "authorization_servers": [self._issuer],
                 "bearer_methods_supported": ["header"],
@@ -77,7 +77,7 @@ class McpHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         request = Request(scope, receive)
-        self._hosts.check(request)
+        self._hosts.check_host(request)
         self._hosts.check_origin(request)
         if request.method != "POST":
             # Nothing is sent but in answers, and there is no session to end.
@@ -86,57 +86,59 @@ class McpHttp:
         try:
             caller = await self._caller_of(request)
         except Unauthenticated as error:
-            await self._unauthenticated(request, error)(scope, receive, send)
+            await self._render_unauthenticated(request, error)(scope, receive, send)
             return
         session = request.headers.get(SESSION_HEADER)
-        if session is not None and not self._sessions.belongs(session, caller.claim):
+        if session is not None and not self._sessions.belongs_to(session, caller.claim):
             # Clients begin another session after a 404, the protocol says.
-            raise Refusal(404, "no_such_session", f"{SESSION_HEADER} is no session of yours here", "initialize anew")
-        release = self._places.take(caller.claim)
+            raise DoorRefusal(
+                404, "no_such_session", f"{SESSION_HEADER} is no session of yours here", "initialize anew"
+            )
+        release = self._places.take_place(caller.claim)
         try:
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
                 scope.setdefault("state", {})["caller"] = caller
                 opens = session is None and _is_initialize(raw)
                 await self._manager.handle_request(
-                    scope, _replayed(raw, receive), self._opening(caller, send) if opens else send
+                    scope, _replay_body(raw, receive), self._send_with_session(caller, send) if opens else send
                 )
         finally:
             release()
 
-    def _opening(self, caller: Caller, send: Send) -> Send:
+    def _send_with_session(self, caller: Caller, send: Send) -> Send:
         """Adds a session id to the answer's head."""
 
         async def with_session(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 200:
-                own = (SESSION_HEADER.encode(), self._sessions.new(caller.claim).encode())
-                message = {**message, "headers": [*message.get("headers", ()), own]}
+                session_header = (SESSION_HEADER.encode(), self._sessions.new_session_id(caller.claim).encode())
+                message = {**message, "headers": [*message.get("headers", ()), session_header]}
             await send(message)
 
         return with_session
 
-    def _unauthenticated(self, request: Request, error: Unauthenticated) -> Response:
-        where = f', resource_metadata="{self._hosts.check(request)}{METADATA}{PATH}"' if self._issuer else ""
+    def _render_unauthenticated(self, request: Request, error: Unauthenticated) -> Response:
+        where = f', resource_metadata="{self._hosts.check_host(request)}{METADATA}{PATH}"' if self._issuer else ""
         body = {"error": "invalid_token", "error_description": f"{error}; {error.hint}"}
         return JSONResponse(body, 401, {"WWW-Authenticate": f'Bearer error="invalid_token"{where}'})
 
 
 def _is_initialize(raw: bytes) -> bool:
     try:
-        found = json.loads(raw)
+        parsed = json.loads(raw)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.get("method") == "initialize"
+    return isinstance(parsed, dict) and parsed.get("method") == "initialize"
 
 
-def _replayed(raw: bytes, receive: Receive) -> Receive:
+def _replay_body(raw: bytes, receive: Receive) -> Receive:
     """The body that was read, then what comes after it."""
-    given = False
+    was_replayed = False
 
-    async def again() -> Message:
-        nonlocal given
-        if not given:
-            given = True
+    async def receive_replayed() -> Message:
+        nonlocal was_replayed
+        if not was_replayed:
+            was_replayed = True
             return {"type": "http.request", "body": raw, "more_body": False}
         return await receive()
 
-    return again
+    return receive_replayed

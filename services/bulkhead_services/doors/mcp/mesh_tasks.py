@@ -23,7 +23,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from bulkhead.client.errors import MeshError, Refused, Unfit
 from bulkhead.client.task import UNENDED, Task
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.mcp.mesh_tools import shown
+from bulkhead_services.doors.mcp.mesh_tools import render_document
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 2_000
@@ -45,44 +45,46 @@ class MeshTasks:
     def __init__(self, gateway: GatewayPool, credential_of: CredentialOf) -> None:
         self._gateway, self._credential_of = gateway, credential_of
 
-    def serve(self, server: Server[Any]) -> None:
+    def register_methods(self, server: Server[Any]) -> None:
         """Add them to a server, which tells its clients."""
         server.extensions[EXTENSION] = {}
-        for method, handler in (("get", self.get), ("cancel", self.cancel), ("update", self.update)):
+        for method, handler in (("get", self.get_task), ("cancel", self.cancel_task), ("update", self.update_task)):
             server.add_request_handler(f"tasks/{method}", TaskParams, handler)
 
-    async def get(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
+    async def get_task(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
         """`tasks/get`: with the result, once there is one."""
-        document = await self._asked(ctx, params, Task.show)
-        told = standing(document)
-        return told | ({"result": _plain(shown(document))} if told["status"] == "completed" else {})
+        document = await self._ask_gateway(ctx, params, Task.show)
+        task_state = render_task_state(document)
+        return task_state | (
+            {"result": _dump_result(render_document(document))} if task_state["status"] == "completed" else {}
+        )
 
-    async def cancel(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
+    async def cancel_task(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
         """`tasks/cancel`: asks for its end, which `tasks/get` tells; one that has ended stays as it is."""
 
-        async def ended(task: Task) -> None:
+        async def cancel_unless_ended(task: Task) -> None:
             try:
                 await task.cancel("cancelled over MCP")
             except Refused as error:
                 if error.code != "already_ended":
                     raise
 
-        await self._asked(ctx, params, ended)
+        await self._ask_gateway(ctx, params, cancel_unless_ended)
         return {}
 
-    async def update(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
+    async def update_task(self, ctx: Any, params: TaskParams) -> dict[str, Any]:
         """`tasks/update`: taken, of a task that is there."""
-        await self._asked(ctx, params, Task.show)
+        await self._ask_gateway(ctx, params, Task.show)
         return {}
 
-    async def _asked(self, ctx: Any, params: TaskParams, ask: Callable[[Task], Awaitable[Any]]) -> Any:
+    async def _ask_gateway(self, ctx: Any, params: TaskParams, ask: Callable[[Task], Awaitable[Any]]) -> Any:
         if not knows_tasks(ctx):
-            wanted: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
-            raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, f"your client has not declared {EXTENSION}", wanted)
+            requirement: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+            raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, f"your client has not declared {EXTENSION}", requirement)
         if ctx.request.headers.get("mcp-name") != params.task_id:
             raise MCPError(HEADER_MISMATCH, "the header Mcp-Name is not the request's taskId; send the same in both")
         try:
-            async with self._gateway.client(self._credential_of(ctx)) as mesh:
+            async with self._gateway.client_for(self._credential_of(ctx)) as mesh:
                 return await ask(mesh.task(params.task_id))
         except MeshError as error:
             unknown = isinstance(error, Unfit) or (isinstance(error, Refused) and error.status == 404)
@@ -91,36 +93,36 @@ class MeshTasks:
 
 
 def knows_tasks(ctx: Any) -> bool:
-    """Whether a request's client can be given a task in place of a result."""
+    """True when a request's client can be given a task in place of a result."""
     declared = ctx.session.client_capabilities
     extensions = (declared.extensions if declared is not None else None) or {}
     return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and EXTENSION in extensions
 
 
-def begun(document: Document) -> dict[str, Any]:
+def render_begun_task(document: Document) -> dict[str, Any]:
     """The result of a call that has become a task."""
-    return {"resultType": "task", **standing(document)}
+    return {"resultType": "task", **render_task_state(document)}
 
 
-def standing(document: Document) -> dict[str, Any]:
+def render_task_state(document: Document) -> dict[str, Any]:
     """A task's state. One that failed has a result that says so: `failed` is for errors of the protocol."""
     status = document["status"]
     ends = {"cancelled": "cancelled"}
-    found = {
+    fields = {
         "taskId": document["task_id"],
         "status": "working" if status in UNENDED else ends.get(status, "completed"),
-        "createdAt": _time(document["created_unix_ms"]),
-        "lastUpdatedAt": _time(document["updated_unix_ms"]),
+        "createdAt": _format_time(document["created_unix_ms"]),
+        "lastUpdatedAt": _format_time(document["updated_unix_ms"]),
         "ttlMs": KEPT_MS,
         "pollIntervalMs": POLL_MS,
     }
-    told = (document.get("pause") or {}).get("reason", "") or status
-    return found | {"statusMessage": told}
+    status_message = (document.get("pause") or {}).get("reason", "") or status
+    return fields | {"statusMessage": status_message}
 
 
-def _time(unix_ms: int) -> str:
+def _format_time(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _plain(result: CallToolResult) -> dict[str, Any]:
+def _dump_result(result: CallToolResult) -> dict[str, Any]:
     return result.model_dump(mode="json", by_alias=True, exclude_none=True)

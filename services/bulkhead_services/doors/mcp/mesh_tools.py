@@ -38,22 +38,22 @@ class MeshTool:
     ask: Ask
     reads: bool = True
 
-    def tool(self) -> Tool:
-        """As MCP lists it."""
+    def mcp_tool(self) -> Tool:
+        """The tool as MCP lists it."""
         shape = {"properties": self.properties, "required": list(self.required), "additionalProperties": False}
         schema: dict[str, Any] = {"type": "object", **shape}
         hints = ToolAnnotations(read_only_hint=self.reads, destructive_hint=False, idempotent_hint=self.reads)
         return Tool(name=self.name, description=self.description, input_schema=schema, annotations=hints)
 
 
-async def _submit(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+async def _submit_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
     limits: dict[str, Any] = {name: given.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
     tools = tuple(given.get("tools") or ())
     task = await mesh.submit(given["objective"], tools=tools, idempotency_key=key, **limits)
     return {"task": task.id, "next": f"call {PREFIX}watch with it"}
 
 
-async def _watch(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+async def _watch_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     task, wait_s = mesh.task(given["task"]), given.get("wait_s", MAX_WAIT_S)
     try:
         return await task.result(min(float(wait_s), MAX_WAIT_S))
@@ -61,32 +61,32 @@ async def _watch(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
         return await task.show() | {"next": "it goes on: watch it again"}
 
 
-async def _run(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
-    submitted = await _submit(mesh, given, key)
-    found = await _watch(mesh, submitted, key)
-    return found | ({"next": f"it goes on: call {PREFIX}watch with its task_id"} if "next" in found else {})
+async def _run_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+    submitted = await _submit_task(mesh, given, key)
+    document = await _watch_task(mesh, submitted, key)
+    return document | ({"next": f"it goes on: call {PREFIX}watch with its task_id"} if "next" in document else {})
 
 
-async def _begun(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
-    return await mesh.task((await _submit(mesh, given, key))["task"]).show()
+async def _begin_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
+    return await mesh.task((await _submit_task(mesh, given, key))["task"]).show()
 
 
-async def _show(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+async def _show_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.task(given["task"]).show()
 
 
-async def _why(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    told = await mesh.task(given["task"]).why()
-    return {name: value for name, value in told.items() if name != "story"}  # The same, for programs, at length.
+async def _explain_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+    explanation = await mesh.task(given["task"]).why()
+    return {name: value for name, value in explanation.items() if name != "story"}  # The same, for programs, at length.
 
 
-async def _timeline(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+async def _read_timeline(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     task, after = mesh.task(given["task"]), int(given.get("after", 0))
     page = await mesh.get(f"/v1/tasks/{task.id}/timeline", {"limit": str(PAGE_ROWS), "after": str(after)})
     return {name: value for name, value in page.items() if name != "rows"}
 
 
-async def _spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
+async def _read_spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
     return await mesh.get("/v1/spend", {"by": str(given.get("by", "task"))})
 
 
@@ -103,10 +103,10 @@ RUN = MeshTool(
     "the client knows tasks.",
     _OBJECTIVE,
     ("objective",),
-    _run,
+    _run_task,
     reads=False,
 )
-BEGIN = replace(RUN, ask=_begun)
+BEGIN = replace(RUN, ask=_begin_task)
 """The same, which does not wait."""
 TOOLS = {
     row.name: row
@@ -117,7 +117,7 @@ TOOLS = {
             "Hand an objective to a squad of agents. Returns the task's id at once; its answer comes later.",
             _OBJECTIVE,
             ("objective",),
-            _submit,
+            _submit_task,
             reads=False,
         ),
         MeshTool(
@@ -125,46 +125,52 @@ TOOLS = {
             f"Wait until a task has ended, at most {MAX_WAIT_S:.0f} s, and return it with its answer.",
             _TASK | {"wait_s": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_WAIT_S}},
             ("task",),
-            _watch,
+            _watch_task,
         ),
         MeshTool(
-            f"{PREFIX}show", "What is known of a task now: status, steps, spending, answer.", _TASK, ("task",), _show
+            f"{PREFIX}show",
+            "What is known of a task now: status, steps, spending, answer.",
+            _TASK,
+            ("task",),
+            _show_task,
         ),
-        MeshTool(f"{PREFIX}why", "What a task did and why, or why it waits.", _TASK, ("task",), _why),
+        MeshTool(f"{PREFIX}why", "What a task did and why, or why it waits.", _TASK, ("task",), _explain_task),
         MeshTool(
             f"{PREFIX}timeline",
             f"What happened to a task, message by message: {PAGE_ROWS}, and where the `next` ones begin.",
             _TASK | {"after": {"type": "integer", "minimum": 0}},
             ("task",),
-            _timeline,
+            _read_timeline,
         ),
         MeshTool(
             f"{PREFIX}spend",
             "What was spent today, by one dimension.",
             {"by": {"type": "string", "enum": list(get_args(SpendBy))}},
             (),
-            _spend,
+            _read_spend,
         ),
     )
 }
 
 
-async def call(gateway: GatewayPool, credential: str, tool: MeshTool, arguments: Arguments, key: str) -> CallToolResult:
+async def call_mesh_tool(
+    gateway: GatewayPool, credential: str, tool: MeshTool, arguments: Arguments, key: str
+) -> CallToolResult:
     """Ask the gateway under the caller's credential. What it refuses is told as it says it."""
     try:
-        async with gateway.client(credential) as mesh:
-            found = await tool.ask(mesh, arguments, key)
+        async with gateway.client_for(credential) as mesh:
+            document = await tool.ask(mesh, arguments, key)
     except MeshError as error:
         code = error.code if isinstance(error, Refused) else type(error).__name__.lower()
-        return _result(f"{code}: {error}" + (f"; {error.hint}" if error.hint else ""), {META + "code": code})
+        return _error_result(f"{code}: {error}" + (f"; {error.hint}" if error.hint else ""), {META + "code": code})
     except (KeyError, TypeError, ValueError) as error:
-        return _result(
+        return _error_result(
             f"bad_arguments: {error}; send what the tool's schema asks for", {META + "code": "bad_arguments"}
         )
-    return shown(found, judged=tool is RUN)
+    return render_document(document, judged=tool is RUN)
 
 
-def shown(found: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
+def render_document(found: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
     """A document as a result. judged: one of a task that ended without an answer is an error."""
     failed = judged and found["status"] not in (*UNENDED, "succeeded")
     text = json.dumps(found, ensure_ascii=False)
@@ -173,5 +179,5 @@ def shown(found: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
     )
 
 
-def _result(text: str, meta: dict[str, Any]) -> CallToolResult:
+def _error_result(text: str, meta: dict[str, Any]) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True, _meta=meta)

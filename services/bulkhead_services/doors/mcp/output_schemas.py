@@ -16,23 +16,23 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MAX_KEPT = 256
 
 
-def declared(spec: ToolSpec) -> dict[str, Any] | None:
+def declared_schema(spec: ToolSpec) -> dict[str, Any] | None:
     """The schema that a tool is listed with; None for none. A write has none: one that was made must never be told as
     an error, though its result is cut or unfit."""
-    known = _known(spec.output_json) if spec.effect == "read" and spec.output_json else None
-    return known[0] if known is not None else None
+    compiled = _compile_schema(spec.output_json) if spec.effect == "read" and spec.output_json else None
+    return compiled[0] if compiled is not None else None
 
 
-def fits(spec: ToolSpec, found: dict[str, Any] | None) -> bool:
-    """Whether a result may be told as a success of this tool."""
-    if declared(spec) is None:
+def fits_schema(spec: ToolSpec, found: dict[str, Any] | None) -> bool:
+    """True when a result may be told as a success of this tool."""
+    if declared_schema(spec) is None:
         return True
-    known = _known(spec.output_json)
-    return found is not None and known is not None and known[1].is_valid(found)
+    compiled = _compile_schema(spec.output_json)
+    return found is not None and compiled is not None and compiled[1].is_valid(found)
 
 
 @lru_cache(maxsize=MAX_KEPT)
-def _known(text: str) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validator] | None:
+def _compile_schema(text: str) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validator] | None:
     schema = json.loads(text)
     if not isinstance(schema, dict) or schema.get("type") != "object" or not _is_plain(schema):
         return None
@@ -43,8 +43,9 @@ def _known(text: str) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validato
 
 
 def _is_plain(part: Any) -> bool:
-    """Whether all clients read it alike: regular expressions have dialects, drafts differ, and what a schema refers to
-    outside is nowhere."""
+    """True when all clients read it alike: regular expressions have dialects, drafts differ, and what a schema
+    refers to outside is nowhere.
+    """
     if isinstance(part, list):
         return all(map(_is_plain, part))
     if not isinstance(part, dict):
@@ -52,5 +53,5 @@ def _is_plain(part: Any) -> bool:
     foreign = isinstance(part.get("pattern"), str) or "patternProperties" in part or isinstance(part.get("$id"), str)
     draft = part.get("$schema", DRAFT)
     refers = [part[name] for name in ("$ref", "$dynamicRef") if isinstance(part.get(name), str)]
-    inside = all(one.startswith("#") for one in refers)
+    inside = all(reference.startswith("#") for reference in refers)
     return not foreign and draft == DRAFT and inside and all(map(_is_plain, part.values()))

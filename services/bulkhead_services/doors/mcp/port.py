@@ -1,4 +1,4 @@
-"""The seam between MCP's side and the bus side. In: a call of a tool. Out: its outcome, or a Refusal."""
+"""The seam between MCP's side and the bus side. In: a call of a tool. Out: its outcome, or a DoorRefusal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bulkhead_services.doors.port import Caller
 
 
 @dataclass(frozen=True, slots=True)
-class ToolAsked:
+class ParsedToolCall:
     """One call. request: the client's id of it; where `unique`, nobody else's call ever bears the same, so that a call
     which comes under it again is a repeat."""
 
@@ -21,8 +21,10 @@ class ToolAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolAnswered:
-    """How a call ended. text: of its result; "" where it has none. passages: of a search, with what each cites."""
+class ToolCallAnswer:
+    """Outcome of a call. text: of its result; "" where it has none. passages: of a search, with what each
+    cites.
+    """
 
     task: str
     call_id: str
@@ -34,13 +36,13 @@ class ToolAnswered:
     passages: tuple[Mapping[str, Any], ...] = ()
 
 
-class ToolDesk(Protocol):
+class ToolCallPort(Protocol):
     """The bus side of the tool door."""
 
-    async def tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
-        """The tools of the caller's tenant, or of the step that it holds. Raises Refusal."""
+    async def list_tools(self, caller: Caller) -> tuple[ToolSpec, ...]:
+        """The tools of the caller's tenant, or of the step that it holds. Raises DoorRefusal."""
         ...
 
-    async def call_tool(self, caller: Caller, asked: ToolAsked) -> ToolAnswered:
-        """A call, once, and its outcome. Raises Refusal: it was not made, or has no outcome yet."""
+    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+        """A call, once, and its outcome. Raises DoorRefusal: it was not made, or has no outcome yet."""
         ...

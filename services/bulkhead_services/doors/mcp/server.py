@@ -31,8 +31,8 @@ from bulkhead_services.doors.mcp import mesh_tasks, mesh_tools
 from bulkhead_services.doors.mcp.contents import META, refusal_of, result_of, tool_of
 from bulkhead_services.doors.mcp.mesh_tasks import MeshTasks
 from bulkhead_services.doors.mcp.mesh_tools import MeshTool
-from bulkhead_services.doors.mcp.port import ToolAsked, ToolDesk
-from bulkhead_services.doors.port import Caller, Refusal
+from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallPort
+from bulkhead_services.doors.port import Caller, DoorRefusal
 
 PROGRESS_S = 5.0
 MAX_KEY_CHARS = 255
@@ -49,11 +49,11 @@ INSTRUCTIONS = (
 T = TypeVar("T")
 
 
-class Methods:
+class McpMethods:
     """The methods. A caller stands in the request's state, put there by the HTTP side. gateway: for the tools that are
     the mesh itself; without an address there are none."""
 
-    def __init__(self, desk: ToolDesk, gateway: GatewayPool) -> None:
+    def __init__(self, desk: ToolCallPort, gateway: GatewayPool) -> None:
         self._desk, self._gateway = desk, gateway
         self._of_mesh = mesh_tools.TOOLS if gateway.url else {}
         self._waiting = BoundedDict[tuple[str, str, str, str], asyncio.Task[Any]](MAX_WAITING)
@@ -63,61 +63,63 @@ class Methods:
         # Not as `on_call_tool`: that one knows no result which is a task.
         self.server.add_request_handler("tools/call", CallToolRequestParams, self.call_tool)
         if gateway.url:
-            MeshTasks(gateway, _credential).serve(self.server)
-        self.server.add_notification_handler("notifications/cancelled", CancelledNotificationParams, self.cancelled)
+            MeshTasks(gateway, _credential_of).register_methods(self.server)
+        self.server.add_notification_handler("notifications/cancelled", CancelledNotificationParams, self.on_cancelled)
 
     async def list_tools(self, ctx: Any, _: PaginatedRequestParams | None) -> ListToolsResult:
         """`tools/list`: all in one page."""
-        caller = _caller(ctx)
+        caller = _caller_of(ctx)
         try:
-            specs = await self._desk.tools(caller)
-        except Refusal as refusal:
-            raise _error(refusal) from refusal
-        of_mesh = (row.tool() for row in self._of_mesh_for(caller).values())
+            specs = await self._desk.list_tools(caller)
+        except DoorRefusal as refusal:
+            raise _mcp_error(refusal) from refusal
+        of_mesh = (row.mcp_tool() for row in self._mesh_tools_for(caller).values())
         return ListToolsResult(tools=[*map(tool_of, specs), *of_mesh])
 
     async def call_tool(self, ctx: Any, params: CallToolRequestParams) -> CallToolResult | dict[str, Any]:
         """`tools/call`; the result is a task where one of the mesh is begun for a client that knows tasks."""
-        caller = _caller(ctx)
-        if (of_mesh := self._of_mesh_for(caller).get(params.name)) is not None:
-            return await self._of_mesh_itself(ctx, caller, of_mesh, params)
+        caller = _caller_of(ctx)
+        if (of_mesh := self._mesh_tools_for(caller).get(params.name)) is not None:
+            return await self._call_mesh(ctx, caller, of_mesh, params)
         try:
-            specs = await self._desk.tools(caller)
-            spec = next((one for one in specs if one.name == params.name), None)
+            specs = await self._desk.list_tools(caller)
+            spec = next((candidate for candidate in specs if candidate.name == params.name), None)
             if spec is None:
-                what = f"there is no tool {params.name[: bounds.MAX_NAME_CHARS]!r} for you; list the tools"
-                raise MCPError(INVALID_PARAMS, what)
-            request, unique = _request(ctx, caller)
-            asked = ToolAsked(spec, params.arguments or {}, request, unique)
-            answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, asked))
-        except Refusal as refusal:
+                message = f"there is no tool {params.name[: bounds.MAX_NAME_CHARS]!r} for you; list the tools"
+                raise MCPError(INVALID_PARAMS, message)
+            request, unique = _request_id_of(ctx, caller)
+            tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique)
+            answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, tool_call))
+        except DoorRefusal as refusal:
             return refusal_of(refusal)
         return result_of(answered, spec)
 
-    def _of_mesh_for(self, caller: Caller) -> Mapping[str, MeshTool]:
+    def _mesh_tools_for(self, caller: Caller) -> Mapping[str, MeshTool]:
         return self._of_mesh if caller.step is None else {}  # A step's key opens nothing at the gateway.
 
-    async def _of_mesh_itself(
+    async def _call_mesh(
         self, ctx: Any, caller: Caller, tool: MeshTool, params: CallToolRequestParams
     ) -> CallToolResult | dict[str, Any]:
         """A call of the gateway's, made with the caller's own credential."""
-        request, unique = _request(ctx, caller)
-        said = f"{caller.claim.tenant}/{caller.claim.person}/{request if unique else uuid.uuid4()}"
-        key = hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16).hexdigest()
+        request, unique = _request_id_of(ctx, caller)
+        identity = f"{caller.claim.tenant}/{caller.claim.person}/{request if unique else uuid.uuid4()}"
+        key = hashlib.blake2b(identity.encode("utf-8", "replace"), digest_size=16).hexdigest()
         begins = tool is mesh_tools.RUN and mesh_tasks.knows_tasks(ctx)
-        asked = mesh_tools.call(
-            self._gateway, _credential(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
+        work = mesh_tools.call_mesh_tool(
+            self._gateway, _credential_of(ctx), mesh_tools.BEGIN if begins else tool, params.arguments or {}, key
         )
         try:
-            found = await self._until_cancelled(ctx, caller, asked)
-        except Refusal as refusal:
+            result = await self._until_cancelled(ctx, caller, work)
+        except DoorRefusal as refusal:
             return refusal_of(refusal)
-        return mesh_tasks.begun(found.structured_content) if begins and found.structured_content else found
+        return (
+            mesh_tasks.render_begun_task(result.structured_content) if begins and result.structured_content else result
+        )
 
     async def _until_cancelled(self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
         """The result of some work, with progress meanwhile; its client may cancel the waiting."""
         waiting = asyncio.create_task(work)
-        session = _header(ctx, SESSION_HEADER)
+        session = _header_of(ctx, SESSION_HEADER)
         place = (caller.claim.tenant, caller.claim.person, session, str(ctx.request_id))
         if session:
             self._waiting[place] = waiting
@@ -129,40 +131,42 @@ class Methods:
                 if not waiting.done():
                     await ctx.session.report_progress(waited_s, message=f"{waited_s:.0f} s")
             if waiting.cancelled():
-                raise Refusal(499, "cancelled", "the request was cancelled", "the call goes on, and stays on record")
+                raise DoorRefusal(
+                    499, "cancelled", "the request was cancelled", "the call goes on, and stays on record"
+                )
             return waiting.result()
         finally:
             waiting.cancel()
             if self._waiting.get(place) is waiting:
                 del self._waiting[place]
-            with contextlib.suppress(asyncio.CancelledError, Refusal):
+            with contextlib.suppress(asyncio.CancelledError, DoorRefusal):
                 await waiting
 
-    async def cancelled(self, ctx: Any, params: CancelledNotificationParams) -> None:
+    async def on_cancelled(self, ctx: Any, params: CancelledNotificationParams) -> None:
         """`notifications/cancelled`, of a protocol that has sessions: nobody waits any more, the record stands."""
-        caller = _caller(ctx)
-        place = (caller.claim.tenant, caller.claim.person, _header(ctx, SESSION_HEADER), str(params.request_id))
+        caller = _caller_of(ctx)
+        place = (caller.claim.tenant, caller.claim.person, _header_of(ctx, SESSION_HEADER), str(params.request_id))
         waiting = self._waiting.get(place)
         if waiting is not None:
             waiting.cancel()
 
 
-def _caller(ctx: Any) -> Caller:
+def _caller_of(ctx: Any) -> Caller:
     assert isinstance(ctx.request, Request)
     caller = ctx.request.state.caller
     assert isinstance(caller, Caller)
     return caller
 
 
-def _credential(ctx: Any) -> str:
-    return _header(ctx, "authorization").partition(" ")[2].strip() or _header(ctx, "x-api-key").strip()
+def _credential_of(ctx: Any) -> str:
+    return _header_of(ctx, "authorization").partition(" ")[2].strip() or _header_of(ctx, "x-api-key").strip()
 
 
-def _header(ctx: Any, name: str) -> str:
+def _header_of(ctx: Any, name: str) -> str:
     return str(ctx.request.headers.get(name, ""))
 
 
-def _request(ctx: Any, caller: Caller) -> tuple[str, bool]:
+def _request_id_of(ctx: Any, caller: Caller) -> tuple[str, bool]:
     """The client's id of a request, and whether nobody else's request ever has the same: by a key of the client's own,
     by the session that it stands in, or because it was made by chance."""
     key = (ctx.meta or {}).get(IDEMPOTENCY_KEY) or caller.idempotency_key
@@ -171,10 +175,10 @@ def _request(ctx: Any, caller: Caller) -> tuple[str, bool]:
             raise MCPError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} must be a text of 1-{MAX_KEY_CHARS} characters")
         return f"key/{key}", True
     number = ctx.request_id
-    if session := _header(ctx, SESSION_HEADER):
+    if session := _header_of(ctx, SESSION_HEADER):
         return f"session/{session}/{number}", True
     return f"id/{number}", isinstance(number, str) and len(number) >= UNIQUE_CHARS
 
 
-def _error(refusal: Refusal) -> MCPError:
+def _mcp_error(refusal: DoorRefusal) -> MCPError:
     return MCPError(INTERNAL_ERROR, f"{refusal.code}: {refusal.message}; {refusal.hint}", {"code": refusal.code})

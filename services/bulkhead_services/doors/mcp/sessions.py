@@ -18,16 +18,16 @@ class SessionIds:
     def __init__(self, message_key: bytes) -> None:
         self._key = hashlib.blake2b(message_key, digest_size=32, person=b"bulkhead-mcp").digest()
 
-    def new(self, claim: RequesterClaim) -> str:
+    def new_session_id(self, claim: RequesterClaim) -> str:
         """An id for a session of this caller."""
         nonce = secrets.token_hex(NONCE_CHARS // 2)
-        return nonce + self._mac(claim, nonce)
+        return nonce + self._session_mac(claim, nonce)
 
-    def belongs(self, session: str, claim: RequesterClaim) -> bool:
-        """Whether it was given to this caller."""
+    def belongs_to(self, session: str, claim: RequesterClaim) -> bool:
+        """True when it was given to this caller."""
         nonce, mac = session[:NONCE_CHARS], session[NONCE_CHARS:]
-        return hmac.compare_digest(mac.encode("utf-8", "replace"), self._mac(claim, nonce).encode())
+        return hmac.compare_digest(mac.encode("utf-8", "replace"), self._session_mac(claim, nonce).encode())
 
-    def _mac(self, claim: RequesterClaim, nonce: str) -> str:
-        said = "\0".join((claim.tenant, claim.person, nonce)).encode("utf-8", "replace")
-        return hashlib.blake2b(said, digest_size=16, key=self._key).hexdigest()
+    def _session_mac(self, claim: RequesterClaim, nonce: str) -> str:
+        content = "\0".join((claim.tenant, claim.person, nonce)).encode("utf-8", "replace")
+        return hashlib.blake2b(content, digest_size=16, key=self._key).hexdigest()

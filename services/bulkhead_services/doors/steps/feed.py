@@ -4,16 +4,16 @@ In: messages of its task. Out: who has it, whether it is answered, what its call
 authoritative: what was forgotten is read again from the stream.
 """
 
-from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.bounds import MAX_STEP_TRIES
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationRequested, StepAnswered, StepCancelRequested, StepTaken
 from bulkhead_contracts.tool import ToolCallReplied
-from bulkhead_services.doors.feed import SERVICE, Feed
+from bulkhead_services.doors.feed import SERVICE, RunFeed
 
 PREFIX_CHARS = 12
 HELD_MS, MOST_HELD_MS = BACKSTOP_MS, 3_600_000
@@ -21,7 +21,7 @@ HELD_MS, MOST_HELD_MS = BACKSTOP_MS, 3_600_000
 same, up to the second."""
 
 
-class StepFeed(Feed):
+class StepFeed(RunFeed):
     """One hand-over. request: the newest form of it, with the latest deadline. taken: the newest taking. answered: the
     first answer, with the sequence and the id of its message. own_sequence: of the newest message of doors about the
     task, by which replicas exclude each other. held: a taking ends it, as far as is known: nobody asks again for a call
@@ -32,8 +32,8 @@ class StepFeed(Feed):
         super().__init__(bus, tenant, task)
         self.prefix = f"{call_id[:PREFIX_CHARS]}-"
 
-    def _restart(self) -> None:
-        super()._restart()
+    def _reset_fold(self) -> None:
+        super()._reset_fold()
         self.request: DelegationRequested | None = None
         self.taken: StepTaken | None = None
         self.taken_id = ""
@@ -46,30 +46,30 @@ class StepFeed(Feed):
 
     @property
     def held_until_unix_ms(self) -> int:
-        """Until when nobody is handed the step; 0 when no call of it is held back."""
+        """Time until which nobody is handed the step; 0 when no call of it is held back."""
         if self.held is None:
             return 0
         most_ms = max(min(HELD_MS << self._held_again, MOST_HELD_MS), self.held.after_ms)
         return max(self.held.until_unix_ms, self._held_unix_ms + most_ms)
 
     @property
-    def over(self) -> bool:
-        """Whether it is answered, or nobody waits for an answer."""
+    def is_over(self) -> bool:
+        """True when it is answered, or nobody waits for an answer."""
         return self.answered_by is not None or self.cancelled is not None
 
-    def knows(self, number: int) -> bool:
-        """Whether the taking of this number has been read, or a later one."""
+    def knows_taking(self, number: int) -> bool:
+        """True when the taking of this number, or a later one, has been read."""
         return self.request is not None and self.taken is not None and self.taken.number >= number
 
-    def _pass(self, stored: Stored) -> None:
+    def _note_stored_message(self, stored: StoredMessage) -> None:
         if stored.sender == SERVICE:
             self.own_sequence = stored.sequence
 
-    def _take(self, message: Received) -> None:
+    def _apply_message(self, message: ReceivedMessage) -> None:
         body = message.body
         match body:
             case DelegationRequested() if body.call_id == self.call_id:
-                self._requested(message, body)
+                self._apply_request(message, body)
             case StepCancelRequested() if self.request is not None and message.sender == "worker":
                 place = (body.step_id, body.attempt, body.plan_version)
                 if place == (self.request.step.id, self.request.attempt, self.request.plan_version):
@@ -77,23 +77,23 @@ class StepFeed(Feed):
             case StepTaken() if body.call_id == self.call_id:
                 self.taken, self.taken_id, self.taken_unix_ms = body, message.envelope.id, message.time_unix_ms
                 self._held_again = min(self._held_again + (self.held is not None), MAX_STEP_TRIES)
-                self._hold(message, None)
+                self._set_hold(message, None)
             case StepAnswered() if body.call_id == self.call_id and self.answered_by is None:
                 self.answered_by, self.answered_sequence = body, message.sequence
             case ModelCallReplied() | ToolCallReplied() | RetrievalReplied() | CallDeferred() | CallResumed():
                 if body.call_id.startswith(self.prefix):
-                    self._of_call(message)
+                    self._apply_call_message(message)
             case _:
                 pass
 
-    def _of_call(self, message: Received) -> None:
-        super()._take(message)
+    def _apply_call_message(self, message: ReceivedMessage) -> None:
+        super()._apply_message(message)
         if not isinstance(message.body, CallDeferred):
             self._held_again = 0
         elif message.body.paused:
             self._held_unix_ms = message.time_unix_ms
 
-    def _requested(self, message: Received, body: DelegationRequested) -> None:
+    def _apply_request(self, message: ReceivedMessage, body: DelegationRequested) -> None:
         if self.request is None:
             head = message.envelope
             self.cause, self.actor, self.traceparent = head.id, head.actor, head.traceparent

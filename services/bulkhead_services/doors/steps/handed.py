@@ -17,26 +17,26 @@ MAX_TEXTS_CHARS = bounds.MAX_ANSWER_CHARS
 UNREADABLE = "its text cannot be read any more"
 
 
-class Texts(NamedTuple):
+class StepTexts(NamedTuple):
     """The texts of a step."""
 
     objective: str
     inputs: tuple[HandedInput, ...]
 
 
-async def texts_of(blobs: Blobs, feed: StepFeed) -> Texts:
+async def texts_of(blobs: Blobs, feed: StepFeed) -> StepTexts:
     """Read them. Raises BlobMissing, BlobCorrupt where the objective cannot be read, BusError."""
     request = feed.request
     assert request is not None
     room, inputs = MAX_TEXTS_CHARS, []
-    for given in request.inputs:
-        inputs.append(found := await _given(blobs, feed.tenant, given, room))
-        room -= len(found.text)
-    objective, _ = await _text(blobs, feed.tenant, request.objective, bounds.MAX_OBJECTIVE_CHARS)
-    return Texts(objective, tuple(inputs))
+    for step_input in request.inputs:
+        inputs.append(handed_input := await _read_input(blobs, feed.tenant, step_input, room))
+        room -= len(handed_input.text)
+    objective, _ = await _read_text(blobs, feed.tenant, request.objective, bounds.MAX_OBJECTIVE_CHARS)
+    return StepTexts(objective, tuple(inputs))
 
 
-def handed(feed: StepFeed, texts: Texts, key: str, number: int, beat_s: float) -> HandedStep:
+def build_handed_step(feed: StepFeed, texts: StepTexts, key: str, number: int, beat_s: float) -> HandedStep:
     """The step for its holder."""
     request = feed.request
     assert request is not None
@@ -61,13 +61,13 @@ def handed(feed: StepFeed, texts: Texts, key: str, number: int, beat_s: float) -
     )
 
 
-async def _given(blobs: Blobs, tenant: str, given: StepInput, most: int) -> HandedInput:
+async def _read_input(blobs: Blobs, tenant: str, given: StepInput, most: int) -> HandedInput:
     result = given.result
     missing = [omission.what for omission in result.completeness.omissions]
     text, cut = result.summary, False
     if result.content is not None:
         try:
-            text, cut = await _text(blobs, tenant, result.content, most)
+            text, cut = await _read_text(blobs, tenant, result.content, most)
         except (BlobMissing, BlobCorrupt):
             missing.append(UNREADABLE)
     return HandedInput(
@@ -81,6 +81,6 @@ async def _given(blobs: Blobs, tenant: str, given: StepInput, most: int) -> Hand
     )
 
 
-async def _text(blobs: Blobs, tenant: str, ref: ContentRef, most: int) -> tuple[str, bool]:
-    text = await blobs.text(tenant, ref)
+async def _read_text(blobs: Blobs, tenant: str, ref: ContentRef, most: int) -> tuple[str, bool]:
+    text = await blobs.get_text(tenant, ref)
     return text[:most], len(text) > most

@@ -12,10 +12,10 @@ import uuid
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import PubAck, WrongLastSequence
-from bulkhead.callers.step_keys import Identity, StepKey, StepKeys
+from bulkhead.callers.step_keys import StepKey, StepKeys, WorkerIdentity
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
@@ -32,13 +32,13 @@ from bulkhead_contracts.step import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.feed import LAG_S, SERVICE, Feeds
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.feed import LAG_S, SERVICE, RunFeeds
+from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
-from bulkhead_services.doors.steps.handed import Texts, handed, texts_of
-from bulkhead_services.doors.steps.open_steps import Open, OpenSteps, Place
-from bulkhead_services.doors.steps.shown import shown
+from bulkhead_services.doors.steps.handed import StepTexts, build_handed_step, texts_of
+from bulkhead_services.doors.steps.open_steps import OpenHandOver, OpenSteps, Place
+from bulkhead_services.doors.steps.shown import open_step_list
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S, LAGS = 0.05, "the inbox cannot be read up to this message yet"
@@ -48,42 +48,43 @@ SHORT_OF = "what is missing was not said in words"
 log = Log("doors.steps")
 
 
-class HandOvers:
+class StepHandOvers:
     """The desk at which programs outside take, hold and answer steps."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: Feeds, stored: StoredBytes) -> None:
+    def __init__(self, context: Context, settings: Settings, feeds: RunFeeds, stored: StoredBytes) -> None:
         """stored: counts the bytes of answers, together with those of calls."""
         self._context, self._settings, self._stored = context, settings, stored
         self.keys = StepKeys(context.message_key)
         self.open = OpenSteps(context.bus, context.clock, feeds)
 
-    def shown(self, tenant: str) -> OpenStepList:
+    def list_open(self, tenant: str) -> OpenStepList:
         """The steps of a tenant that wait for an answer. Every replica knows the same ones."""
-        return shown(self.open.of_tenant(tenant), self._context.clock())
+        return open_step_list(self.open.of_tenant(tenant), self._context.clock())
 
-    async def held(self, key: StepKey) -> StepFeed:
-        """The feed of a step, for a call of its holder. Raises Refusal for who holds it no more, BusError."""
-        feed = await self._of_key(key)
-        if why := self._lost(feed, key):
-            raise Refusal(403, "step_lost", why, "stop working on this step, and take another one")
+    async def held_feed(self, key: StepKey) -> StepFeed:
+        """The feed of a step, for a call of its holder. Raises DoorRefusal for who holds it no more, BusError."""
+        feed = await self._feed_of_key(key)
+        if reason := self._why_lost(feed, key):
+            raise DoorRefusal(403, "step_lost", reason, "stop working on this step, and take another one")
         return feed
 
-    async def _of_key(self, key: StepKey) -> StepFeed:
-        """The feed, with the taking that the key is of: a key that is sealed proves that it was stored. Raises Refusal
-        where the follower that answers lags, BusError."""
-        feed = self.open.feed(key.tenant, key.task, key.call_id)
+    async def _feed_of_key(self, key: StepKey) -> StepFeed:
+        """The feed, with the taking that the key is of: a key that is sealed proves that it was stored. Raises
+        DoorRefusal where the follower that answers lags, BusError.
+        """
+        feed = self.open.step_feed(key.tenant, key.task, key.call_id)
         await feed.refresh()
         for pause_s in LAG_S:
-            if feed.knows(key.number):
+            if feed.knows_taking(key.number):
                 return feed
             await asyncio.sleep(pause_s)
             await feed.refresh()
-        if feed.knows(key.number):
+        if feed.knows_taking(key.number):
             return feed
-        raise refusals.unavailable("the step cannot be read yet", retry_after_s=1.0)
+        raise refusals.mesh_unavailable("the step cannot be read yet", retry_after_s=1.0)
 
-    def _lost(self, feed: StepFeed, key: StepKey) -> str:
-        """Why this taking is no longer the one that counts; "" when it is."""
+    def _why_lost(self, feed: StepFeed, key: StepKey) -> str:
+        """Reason why this taking is no longer the one that counts; "" when it is."""
         assert feed.taken is not None
         if feed.cancelled is not None:
             return f"the step was stopped: {feed.cancelled}"
@@ -97,16 +98,17 @@ class HandOvers:
 
     # Taking
 
-    async def take(self, identity: Identity, role: str, holder: str, wait_s: float) -> HandedStep | None:
+    async def take_step(self, identity: WorkerIdentity, role: str, holder: str, wait_s: float) -> HandedStep | None:
         """A step of this identity (role "": of any role), oldest first; None when there is none for so long. Raises
-        Refusal, BusError."""
+        DoorRefusal, BusError.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         while True:
-            wake = self.open.waker(identity)
-            for place, open_ in self.open.of(identity):
-                if self._is_for(open_, role) and (found := await self._try(place, open_, holder)):
-                    return found
+            wake = self.open.wake_event(identity)
+            for place, open_ in self.open.of_identity(identity):
+                if self._is_for(open_, role) and (step := await self._try_taking(place, open_, holder)):
+                    return step
             left_s = until - loop.time()
             if left_s <= 0:
                 return None
@@ -116,211 +118,216 @@ class HandOvers:
             except TimeoutError:
                 pass
 
-    def _is_for(self, open_: Open, role: str) -> bool:
+    def _is_for(self, open_: OpenHandOver, role: str) -> bool:
         request = open_.feed.request
-        wanted = request is not None and (not role or request.delegated.role == role)
-        return wanted and not open_.wanted and self._free(open_)
+        has_role = request is not None and (not role or request.delegated.role == role)
+        return has_role and not open_.wanted and self._is_free(open_)
 
-    def _free(self, open_: Open) -> bool:
-        if open_.feed.over or open_.feed.deadline_unix_ms <= self._context.clock():
+    def _is_free(self, open_: OpenHandOver) -> bool:
+        if open_.feed.is_over or open_.feed.deadline_unix_ms <= self._context.clock():
             return False
         if open_.feed.held_until_unix_ms > self._context.clock():
             return False  # Whoever took it now could make no call.
-        self.open.heard(open_)
+        self.open.note_heard(open_)
         silent_ms = self._context.clock() - open_.heard_unix_ms
         if open_.feed.taken is None or open_.feed.taken_id == open_.lost:
             return True
         return silent_ms >= round(self._settings.step_silent_s * 1000)
 
-    async def _try(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
+    async def _try_taking(self, place: Place, open_: OpenHandOver, holder: str) -> HandedStep | None:
         """The step, unless another is faster; of those who wait here one at a time tries for it."""
-        open_.wanted, found = True, None
+        open_.wanted, step = True, None
         try:
-            found = await self._taken(place, open_, holder)
+            step = await self._take_if_free(place, open_, holder)
         finally:
             open_.wanted = False
-            if found is None:
-                self.open.wake(open_.identity)
-        return found
+            if step is None:
+                self.open.wake_waiters(open_.identity)
+        return step
 
-    async def _taken(self, place: Place, open_: Open, holder: str) -> HandedStep | None:
+    async def _take_if_free(self, place: Place, open_: OpenHandOver, holder: str) -> HandedStep | None:
         feed, identity = open_.feed, open_.identity
-        texts: Texts | None = None
+        texts: StepTexts | None = None
         for _ in range(CAS_TRIES):
             await feed.refresh()
             if feed.answered_by is not None:
-                self.open.drop(place)
-            if feed.request is None or not self._free(open_):
+                self.open.drop_step(place)
+            if feed.request is None or not self._is_free(open_):
                 return None
             number = feed.taken.number + 1 if feed.taken is not None else 1
-            failure = self._misfit(feed, identity, number)
+            failure = self._misfit_failure(feed, identity, number)
             if failure is None and texts is None:
                 try:
                     texts = await texts_of(self._context.blobs, feed)
                 except (BlobMissing, BlobCorrupt) as error:
-                    what = f"the task's objective cannot be read any more: {error}"
-                    failure = Failure.of("content_missing", what, "submit the task again")
+                    message = f"the task's objective cannot be read any more: {error}"
+                    failure = Failure.from_text("content_missing", message, "submit the task again")
             if failure is not None or texts is None:
-                await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
+                await self._store_answer(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
                 return None
-            key = self.keys.made(StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number))
-            step = handed(feed, texts, key, number, self._settings.step_silent_s / 3)
-            if await self._take_it(open_, number, holder):
+            key = self.keys.format_key(StepKey(feed.tenant, identity.name, feed.task, feed.call_id, number))
+            step = build_handed_step(feed, texts, key, number, self._settings.step_silent_s / 3)
+            if await self._store_taking(open_, number, holder):
                 log.info("step_taken", tenant=feed.tenant, task=feed.task, step=step.step, number=number)
                 return step
             await asyncio.sleep(CAS_PAUSE_S)
         return None
 
-    async def _take_it(self, open_: Open, number: int, holder: str) -> bool:
+    async def _store_taking(self, open_: OpenHandOver, number: int, holder: str) -> bool:
         """Store a taking, last of all: what fails from here on leaves a holder without a key. Raises BusError."""
         feed, done = open_.feed, False
-        taken = StepTaken(call_id=feed.call_id, number=number, identity=open_.identity.name, holder=holder)
+        taking = StepTaken(call_id=feed.call_id, number=number, identity=open_.identity.name, holder=holder)
         # By chance: the broker must take another replica's taking of this number for another message.
         index = f"taken/{feed.call_id}/{number}/{uuid.uuid4().hex}"
         try:
-            ack = await self._write(feed, taken, index)
+            ack = await self._publish_fact(feed, taking, index)
             if ack is not None:
-                await feed.up_to(ack.sequence)
-                self.open.heard(open_, now=True)
+                await feed.read_up_to(ack.sequence)
+                self.open.note_heard(open_, now=True)
             done = True
         finally:
             if not done:
-                self.open.lost(open_, envelope.derive_id(SERVICE, feed.cause, index))
+                self.open.release_lost(open_, envelope.derive_id(SERVICE, feed.cause, index))
         return ack is not None
 
-    def _misfit(self, feed: StepFeed, identity: Identity, number: int) -> Failure | None:
-        """Why a step is handed to nobody: the worker is not believed, the signed grant is."""
+    def _misfit_failure(self, feed: StepFeed, identity: WorkerIdentity, number: int) -> Failure | None:
+        """Reason why a step is handed to nobody: the worker is not believed, the signed grant is."""
         assert feed.request is not None
         if number > bounds.MAX_STEP_TRIES:
-            what = f"{bounds.MAX_STEP_TRIES} holders took the step, and none of them answered"
-            return Failure.of("too_many_tries", what, f"look at the log of {identity.name}")
-        now = self._context.clock()
+            message = f"{bounds.MAX_STEP_TRIES} holders took the step, and none of them answered"
+            return Failure.from_text("too_many_tries", message, f"look at the log of {identity.name}")
+        now_ms = self._context.clock()
         try:
-            right = self._context.verifier.authority(feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=now)
+            right = self._context.verifier.verify_authority(
+                feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=now_ms
+            )
         except GrantRefused as error:
-            return Failure.of("bad_grant", str(error), "submit the task again")
+            return Failure.from_text("bad_grant", str(error), "submit the task again")
         step, request = right.step, feed.request
         if step is None or (step.step_id, step.attempt) != (request.step.id, request.attempt):
-            return Failure.of("bad_grant", "the grant is for another step", "this is a bug: look at the worker's log")
+            return Failure.from_text(
+                "bad_grant", "the grant is for another step", "this is a bug: look at the worker's log"
+            )
         rows = [row for row in right.task.delegated if row.role == step.role and row.to == "worker"]
         if identity.name not in [row.name for row in rows]:
-            what = f"the task's grant hands the role {step.role} to nobody of the name {identity.name}"
-            return Failure.of("bad_grant", what, "this is a bug: look at the planner's log")
+            message = f"the task's grant hands the role {step.role} to nobody of the name {identity.name}"
+            return Failure.from_text("bad_grant", message, "this is a bug: look at the planner's log")
         return None
 
     # Holding
 
-    async def beat(self, key: StepKey) -> StepBeaten:
-        """The holder works on it. Raises Refusal, BusError."""
-        feed = await self._of_key(key)
-        if why := self._lost(feed, key):
-            return StepBeaten(go_on=False, reason=why)
-        self._beaten((key.tenant, key.task, key.call_id), key.number)
-        word = StepBeat(beats=key.call_id, number=key.number).model_dump_json().encode()
-        await self._context.bus.publish_live(subjects.live(SERVICE, key.tenant, key.task), word)
-        held = feed.held.reason if feed.held is not None else ""
-        return StepBeaten(go_on=True, reason=held, deadline_unix_ms=feed.deadline_unix_ms)
+    async def record_beat(self, key: StepKey) -> StepBeaten:
+        """The holder works on it. Raises DoorRefusal, BusError."""
+        feed = await self._feed_of_key(key)
+        if reason := self._why_lost(feed, key):
+            return StepBeaten(go_on=False, reason=reason)
+        self._note_beat((key.tenant, key.task, key.call_id), key.number)
+        beat = StepBeat(beats=key.call_id, number=key.number).model_dump_json().encode()
+        await self._context.bus.publish_live(subjects.live_subject(SERVICE, key.tenant, key.task), beat)
+        hold_reason = feed.held.reason if feed.held is not None else ""
+        return StepBeaten(go_on=True, reason=hold_reason, deadline_unix_ms=feed.deadline_unix_ms)
 
-    def hear(self, subject: str, body: bytes) -> None:
+    def on_live_beat(self, subject: str, body: bytes) -> None:
         """Word of another replica, or of this one."""
         if body.startswith(b'{"beats":'):
             try:
-                word = StepBeat.model_validate_json(body)
+                beat = StepBeat.model_validate_json(body)
             except ValueError:
                 return
             tenant, task = subject.split(".")[2:4]
-            self._beaten((tenant, task, word.beats), word.number)
+            self._note_beat((tenant, task, beat.beats), beat.number)
 
-    def _beaten(self, place: Place, number: int) -> None:
+    def _note_beat(self, place: Place, number: int) -> None:
         open_ = self.open.get(place)
         if open_ is not None and open_.feed.taken is not None and open_.feed.taken.number <= number:
-            self.open.heard(open_, now=True)
+            self.open.note_heard(open_, now=True)
 
-    async def answer(self, key: StepKey, answer: StepAnswer) -> AnswerAccepted:
-        """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises Refusal,
-        BusError."""
-        feed = await self._of_key(key)
+    async def submit_answer(self, key: StepKey, answer: StepAnswer) -> AnswerAccepted:
+        """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises
+        DoorRefusal, BusError.
+        """
+        feed = await self._feed_of_key(key)
         if feed.answered_by is not None and _is_same(feed.answered_by, key, answer):
             return AnswerAccepted(repeated=True)
-        if feed.over or feed.deadline_unix_ms <= self._context.clock():
-            raise self._late(feed, key)
+        if feed.is_over or feed.deadline_unix_ms <= self._context.clock():
+            raise self._late_refusal(feed, key)
         failure = _failure_of(key, answer)
         if failure is not None and feed.held is not None:
-            what = f"the step is held back, which fails no attempt: {feed.held.reason}"
-            raise Refusal(409, "held_back", what, "take it again: it is handed out when that is lifted")
+            message = f"the step is held back, which fails no attempt: {feed.held.reason}"
+            raise DoorRefusal(409, "held_back", message, "take it again: it is handed out when that is lifted")
         body = StepAnswered(call_id=feed.call_id, number=key.number, failure=failure)
         if failure is None:
             # Late and repeated ones are stored nowhere: a key has no end of its own.
-            self._stored.count(feed.tenant, (answer.text.encode("utf-8", "replace"),))
+            self._stored.count_contents(feed.tenant, (answer.text.encode("utf-8", "replace"),))
             content = await self._context.blobs.put(feed.tenant, answer.text)
-            body = body.model_copy(update={"content": content, "completeness": _completeness(answer)})
-        if not await self._settle(feed, body):
-            raise self._late(feed, key)
+            body = body.model_copy(update={"content": content, "completeness": _completeness_of(answer)})
+        if not await self._store_answer(feed, body):
+            raise self._late_refusal(feed, key)
         return AnswerAccepted()
 
-    def _late(self, feed: StepFeed, key: StepKey) -> Refusal:
-        why = self._lost(feed, key) or "the step is answered"
-        return Refusal(409, "late", f"the answer comes too late: {why}", "throw it away, and take another step")
+    def _late_refusal(self, feed: StepFeed, key: StepKey) -> DoorRefusal:
+        reason = self._why_lost(feed, key) or "the step is answered"
+        return DoorRefusal(409, "late", f"the answer comes too late: {reason}", "throw it away, and take another step")
 
     # The inbox
 
-    async def handle(self, message: Received) -> None:
+    async def on_stored_message(self, message: ReceivedMessage) -> None:
         """One stored message about a planned task's step."""
         body = message.body
         if isinstance(body, StepCancelRequested) and message.sender == "worker":
-            await self._cancelled(message, body)
+            await self._settle_cancelled(message, body)
         elif isinstance(body, StepAnswered):
-            await self._answered(message, body)
+            await self._reply_to_worker(message, body)
         elif not isinstance(body, DelegationRequested) and (call_id := getattr(body, "call_id", "")):
-            await self._of_call(message, call_id)
+            await self._tell_hold_change(message, call_id)
 
-    async def _of_task(self, message: Received) -> list[Place]:
+    async def _steps_of_task(self, message: ReceivedMessage) -> list[Place]:
         places = await self.open.of_task(message.tenant, message.task, message.sequence)
         if places is None:
             raise HandBack(LAG_RETRY_S, LAGS)
         return places
 
-    async def _of_call(self, message: Received, call_id: str) -> None:
+    async def _tell_hold_change(self, message: ReceivedMessage, call_id: str) -> None:
         """A word about a call, or a taking: whether the step is held back may have changed; the worker is told."""
-        for place in await self._of_task(message):
-            feed = self.open.feed(*place)
+        for place in await self._steps_of_task(message):
+            feed = self.open.step_feed(*place)
             if not call_id.startswith(feed.prefix) and call_id != feed.call_id:
                 continue
-            await self._up_to(feed, message.sequence)
-            change = feed.change_at(message.sequence)
-            if change is None or feed.over or feed.request is None:
+            await self._read_up_to(feed, message.sequence)
+            change = feed.hold_change_at(message.sequence)
+            if change is None or feed.is_over or feed.request is None:
                 continue
-            told = {"call_id": feed.call_id, "step_id": feed.request.step.id}
-            body: Body = CallResumed(**told)
-            if (held := change[0]) is not None:
-                body = held.model_copy(update={**told, "paused": True, "usage": Usage()})
-            await self._context.publisher.send("worker", body, **message.caused, index="held", actor=feed.actor)
+            call_fields = {"call_id": feed.call_id, "step_id": feed.request.step.id}
+            body: Body = CallResumed(**call_fields)
+            if (deferral := change[0]) is not None:
+                body = deferral.model_copy(update={**call_fields, "paused": True, "usage": Usage()})
+            await self._context.publisher.send("worker", body, **message.cause_fields, index="held", actor=feed.actor)
 
-    async def _cancelled(self, message: Received, body: StepCancelRequested) -> None:
-        for place in await self._of_task(message):
-            feed = self.open.feed(*place)
-            await self._up_to(feed, message.sequence)
+    async def _settle_cancelled(self, message: ReceivedMessage, body: StepCancelRequested) -> None:
+        for place in await self._steps_of_task(message):
+            feed = self.open.step_feed(*place)
+            await self._read_up_to(feed, message.sequence)
             if feed.cancelled is not None and feed.answered_by is None:
-                failure = Failure.of("cancelled", feed.cancelled)
-                await self._settle(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
+                failure = Failure.from_text("cancelled", feed.cancelled)
+                await self._store_answer(feed, StepAnswered(call_id=feed.call_id, number=0, failure=failure))
 
-    async def _answered(self, message: Received, body: StepAnswered) -> None:
+    async def _reply_to_worker(self, message: ReceivedMessage, body: StepAnswered) -> None:
         """Tell the worker, once: of two answers that were stored the first."""
-        feed = self.open.feed(message.tenant, message.task, body.call_id)
-        await self._up_to(feed, message.sequence)
+        feed = self.open.step_feed(message.tenant, message.task, body.call_id)
+        await self._read_up_to(feed, message.sequence)
         if feed.answered_sequence != message.sequence or feed.request is None:
             return
-        self.open.drop((feed.tenant, feed.task, feed.call_id))
+        self.open.drop_step((feed.tenant, feed.task, feed.call_id))
         label: tuple[Label, ...] = ()
         if body.content is not None and feed.taken is not None:
-            said = Label(
+            unsigned = Label(
                 sha256=body.content.sha256,
                 kind="tool_result",
                 source=feed.request.delegated.name,
                 observed_by=SERVICE,
                 step_id=feed.request.step.id,
             )
-            label = (self._context.signer.label(said, feed.tenant, feed.task),)
+            label = (self._context.signer.sign_label(unsigned, feed.tenant, feed.task),)
         reply = DelegationReplied(
             call_id=feed.call_id,
             step_id=feed.request.step.id,
@@ -335,26 +342,26 @@ class HandOvers:
             tries=feed.taken.number if feed.taken is not None else 0,
         )
         await self._context.publisher.send(
-            "worker", reply, **message.caused, index="replied", actor=feed.actor, traceparent=feed.traceparent
+            "worker", reply, **message.cause_fields, index="replied", actor=feed.actor, traceparent=feed.traceparent
         )
 
-    async def _up_to(self, feed: StepFeed, sequence: int) -> None:
-        if not await feed.up_to(sequence):
+    async def _read_up_to(self, feed: StepFeed, sequence: int) -> None:
+        if not await feed.read_up_to(sequence):
             raise HandBack(LAG_RETRY_S, LAGS)
 
-    async def _settle(self, feed: StepFeed, body: StepAnswered) -> bool:
+    async def _store_answer(self, feed: StepFeed, body: StepAnswered) -> bool:
         """Store an answer, unless there is one."""
         for _ in range(CAS_TRIES):
             await feed.refresh()
             if feed.answered_by is not None:
                 return feed.answered_by == body
-            said = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
-            if await self._write(feed, body, f"answered/{feed.call_id}/{said}") is not None:
+            digest = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
+            if await self._publish_fact(feed, body, f"answered/{feed.call_id}/{digest}") is not None:
                 return True
             await asyncio.sleep(CAS_PAUSE_S)
-        raise refusals.unavailable("many answers come at once", retry_after_s=1.0)
+        raise refusals.mesh_unavailable("many answers come at once", retry_after_s=1.0)
 
-    async def _write(self, feed: StepFeed, body: Body, index: str) -> PubAck | None:
+    async def _publish_fact(self, feed: StepFeed, body: Body, index: str) -> PubAck | None:
         """Store a fact; None where another one was stored meanwhile."""
         try:
             return await self._context.publisher.send(
@@ -376,20 +383,20 @@ class HandOvers:
 def _failure_of(key: StepKey, answer: StepAnswer) -> Failure | None:
     if not answer.failed and answer.text.strip():
         return None
-    why = answer.failed or "it answered with nothing"
-    return Failure.of("worker_failed", f"{key.identity}: {why}", f"look at the log of {key.identity}")
+    reason = answer.failed or "it answered with nothing"
+    return Failure.from_text("worker_failed", f"{key.identity}: {reason}", f"look at the log of {key.identity}")
 
 
-def _completeness(answer: StepAnswer) -> Completeness:
-    lost = tuple(Omission(reason="failed_part", what=what or SHORT_OF) for what in answer.missing)
-    return Completeness.missing(*lost) if lost else Completeness()
+def _completeness_of(answer: StepAnswer) -> Completeness:
+    lost = tuple(Omission(reason="failed_part", what=missing_part or SHORT_OF) for missing_part in answer.missing)
+    return Completeness.with_omissions(*lost) if lost else Completeness()
 
 
 def _is_same(answered: StepAnswered, key: StepKey, answer: StepAnswer) -> bool:
-    """Whether this is the answer that counts, by its digest."""
+    """True when this is the answer that counts, by its digest."""
     if answered.number != key.number or answered.failure != (failure := _failure_of(key, answer)):
         return False
     if failure is not None or answered.content is None:
         return failure is not None
     same = answered.content.sha256 == digest_of(answer.text)
-    return same and answered.completeness == _completeness(answer)
+    return same and answered.completeness == _completeness_of(answer)

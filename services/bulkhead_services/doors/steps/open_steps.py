@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.bus.seek_time import last_before
-from bulkhead.callers.step_keys import Identity
+from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.step import DelegationRequested
-from bulkhead_services.doors.feed import INBOX, LAG_S, SERVICE, Feeds
+from bulkhead_services.doors.feed import INBOX, LAG_S, SERVICE, RunFeeds
 from bulkhead_services.doors.steps.feed import StepFeed
 
 MAX_OPEN = 2_000
@@ -37,12 +37,12 @@ Place = tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class Open:
+class OpenHandOver:
     """A hand-over without an answer, for this identity. heard_unix_ms: when its holder was last heard of; number: of
     that taking. wanted: somebody takes it at this moment. lost: message of a taking whose holder never had its key."""
 
     feed: StepFeed
-    identity: Identity
+    identity: WorkerIdentity
     wanted: bool = False
     lost: str = ""
     heard_unix_ms: int = 0
@@ -50,80 +50,80 @@ class Open:
 
 
 class OpenSteps:
-    """Of this replica, by the identity that is handed them."""
+    """The open steps of this replica, by the identity that is handed them."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], int], feeds: Feeds) -> None:
+    def __init__(self, bus: Bus, clock: Callable[[], int], feeds: RunFeeds) -> None:
         self._bus, self._clock, self._feeds = bus, clock, feeds
-        self._open: dict[Place, Open] = {}
-        self._of: dict[Identity, dict[Place, Open]] = {}
+        self._open: dict[Place, OpenHandOver] = {}
+        self._of: dict[WorkerIdentity, dict[Place, OpenHandOver]] = {}
         self._of_task: dict[Task, set[Place]] = {}
         self._read = BoundedDict[Task, int](MAX_READ)
         """Up to where a task's messages are read, and all its hand-overs until there are open."""
-        self._later: dict[Identity, BoundedDict[Task, None]] = {}
+        self._later: dict[WorkerIdentity, BoundedDict[Task, None]] = {}
         self._dirty: dict[Task, tuple[int, int]] = {}
         """Up to where a task is to be read, and how often that was tried."""
         self._news = asyncio.Event()
-        self._wakes = WeakValueDictionary[Identity, asyncio.Event]()
+        self._wakes = WeakValueDictionary[WorkerIdentity, asyncio.Event]()
 
-    def feed(self, tenant: str, task: str, call_id: str) -> StepFeed:
+    def step_feed(self, tenant: str, task: str, call_id: str) -> StepFeed:
         """The feed of a hand-over, perhaps empty."""
         key = (tenant, task, call_id)
-        return self._feeds.known(key, lambda: StepFeed(self._bus, tenant, task, call_id))
+        return self._feeds.get_or_create(key, lambda: StepFeed(self._bus, tenant, task, call_id))
 
-    def get(self, place: Place) -> Open | None:
-        """One of them."""
+    def get(self, place: Place) -> OpenHandOver | None:
+        """One of them, or None."""
         return self._open.get(place)
 
-    def of(self, identity: Identity) -> list[tuple[Place, Open]]:
+    def of_identity(self, identity: WorkerIdentity) -> list[tuple[Place, OpenHandOver]]:
         """All of an identity."""
         return list(self._of.get(identity, {}).items())
 
-    def of_tenant(self, tenant: str) -> list[Open]:
+    def of_tenant(self, tenant: str) -> list[OpenHandOver]:
         """All of a tenant."""
         return [open_ for place, open_ in self._open.items() if place[0] == tenant]
 
-    def waker(self, identity: Identity) -> asyncio.Event:
+    def wake_event(self, identity: WorkerIdentity) -> asyncio.Event:
         """Set when a step of the identity is new, or free again; another one takes its place then."""
-        found = self._wakes.get(identity)
-        if found is None:
-            found = self._wakes[identity] = asyncio.Event()
-        return found
+        event = self._wakes.get(identity)
+        if event is None:
+            event = self._wakes[identity] = asyncio.Event()
+        return event
 
-    def wake(self, identity: Identity) -> None:
+    def wake_waiters(self, identity: WorkerIdentity) -> None:
         """Let those look again who wait for a step of this identity."""
-        if (found := self._wakes.pop(identity, None)) is not None:
-            found.set()
+        if (event := self._wakes.pop(identity, None)) is not None:
+            event.set()
 
     async def of_task(self, tenant: str, task: str, sequence: int) -> list[Place] | None:
         """Those of a task, from the inbox up to this message, however many its identity has; None when a follower lags.
         Raises BusError."""
         for pause_s in (*LAG_S, 0.0):
-            await self._discover((tenant, task), all_of_it=True)
+            await self._open_steps_of((tenant, task), all_of_it=True)
             if self._read.get((tenant, task), 0) >= sequence:
                 return list(self._of_task.get((tenant, task), ()))
             await asyncio.sleep(pause_s)
         return None
 
-    def heard(self, open_: Open, *, now: bool = False) -> None:
+    def note_heard(self, open_: OpenHandOver, *, now: bool = False) -> None:
         """Its holder was heard of now; a taking that is new here counts as a beat."""
         number = open_.feed.taken.number if open_.feed.taken is not None else 0
         if now or number != open_.number:
             open_.number, open_.heard_unix_ms = number, self._clock()
 
-    def lost(self, open_: Open, taking: str) -> None:
+    def release_lost(self, open_: OpenHandOver, taking: str) -> None:
         """The holder of this taking, if it is stored, never had its key: the next may take the step at once."""
         open_.lost = taking
-        self.wake(open_.identity)
+        self.wake_waiters(open_.identity)
 
-    def handled(self, tenant: str, task: str, sequence: int) -> None:
+    def on_handled(self, tenant: str, task: str, sequence: int) -> None:
         """A message of this task was handled somewhere."""
         if subjects.is_of_doors(task):
             return
         for place in self._of_task.get((tenant, task), ()):
-            self._feeds.poke(place, sequence)
-        self._look_at((tenant, task), sequence)
+            self._feeds.poke_feed(place, sequence)
+        self._mark_dirty((tenant, task), sequence)
 
-    def _look_at(self, task: Task, sequence: int = 0) -> None:
+    def _mark_dirty(self, task: Task, sequence: int = 0) -> None:
         self._dirty[task] = max(sequence, self._dirty.get(task, (0, 0))[0]), 0
         self._news.set()
 
@@ -133,92 +133,92 @@ class OpenSteps:
         while True:
             try:
                 if not began:
-                    await self._look_back()
+                    await self._find_earlier_steps()
                     began = True
                 await self._news.wait()
                 self._news.clear()
                 while self._dirty:
-                    if not await self._look_through():
+                    if not await self._look_at_dirty():
                         await asyncio.sleep(LAG_PAUSE_S)
             except BusError as error:
                 log.warning("steps_not_read", reason=str(error))
                 self._news.set()
                 await asyncio.sleep(AGAIN_S)
 
-    async def _look_through(self) -> bool:
+    async def _look_at_dirty(self) -> bool:
         """Look at each task of which there is news, once; False when one of them is to be looked at again."""
         through = True
         for task in list(self._dirty):
-            wanted, tries = self._dirty[task]
-            done = await self._look(task, wanted) or tries >= LAG_TRIES
-            if done and self._dirty[task][0] <= wanted:
+            target, tries = self._dirty[task]
+            done = await self._look_at_task(task, target) or tries >= LAG_TRIES
+            if done and self._dirty[task][0] <= target:
                 del self._dirty[task]
             elif not done:
                 through = False
                 self._dirty[task] = self._dirty[task][0], tries + 1
         return through
 
-    async def _look(self, task: Task, wanted: int) -> bool:
+    async def _look_at_task(self, task: Task, wanted: int) -> bool:
         """Open what is new in a task, drop what is over; whether it was read up to the wanted message."""
-        left = await self._discover(task)
+        has_later = await self._open_steps_of(task)
         for place in list(self._of_task.get(task, ())):
-            feed = self.feed(*place)
+            feed = self.step_feed(*place)
             await feed.refresh()
             if feed.answered_by is not None:
-                self.drop(place)
-        return left or self._read.get(task, 0) >= wanted
+                self.drop_step(place)
+        return has_later or self._read.get(task, 0) >= wanted
 
-    async def _look_back(self) -> None:
+    async def _find_earlier_steps(self) -> None:
         """Find the hand-overs from before the start that have time left: by their newest words of it."""
         of_worker = f"mesh.worker.{SERVICE}.>"
         last = await self._bus.last(INBOX, of_worker)
         if last is None:
             return
-        now = self._clock()
-        after = await last_before(self._bus, INBOX, of_worker, now - LOOK_BACK_MS, last.sequence)
-        seen: dict[Task, None] = {}
+        now_ms = self._clock()
+        after = await last_before(self._bus, INBOX, of_worker, now_ms - LOOK_BACK_MS, last.sequence)
+        candidates: dict[Task, None] = {}
         while page := await self._bus.read(INBOX, of_worker, after=after):
             for stored in page:
-                if (body := _hand_over(stored)) is not None and body.deadline_unix_ms > now:
-                    seen[stored.tenant, stored.task] = None
+                if (body := _parse_request(stored)) is not None and body.deadline_unix_ms > now_ms:
+                    candidates[stored.tenant, stored.task] = None
             after = page[-1].sequence
-        for task in seen:
-            await self._discover(task)
+        for task in candidates:
+            await self._open_steps_of(task)
 
-    async def _discover(self, task: Task, *, all_of_it: bool = False) -> bool:
+    async def _open_steps_of(self, task: Task, *, all_of_it: bool = False) -> bool:
         """Open the hand-overs of a task that are not known here. Whether some are left for later, because their
         identity has as many as are offered at once. all_of_it: leave none. Raises BusError."""
         of_task = subjects.task_filter(SERVICE, *task)
         after = self._read.get(task, 0)
         while page := await self._bus.read(INBOX, of_task, after=after):
             for stored in page:
-                if stored.sender == "worker" and (body := _hand_over(stored)) is not None:
-                    place, identity = (*task, body.call_id), Identity(task[0], body.delegated.name)
-                    known = place in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
-                    if not known:
+                if stored.sender == "worker" and (body := _parse_request(stored)) is not None:
+                    place, identity = (*task, body.call_id), WorkerIdentity(task[0], body.delegated.name)
+                    is_offered = place in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
+                    if not is_offered:
                         self._later.setdefault(identity, BoundedDict(MAX_LATER))[task] = None
                         return True
-                    if not await self._begin(place, identity, stored.sequence):
+                    if not await self._open_step(place, identity, stored.sequence):
                         return False
                 self._read[task] = after = stored.sequence
         return False
 
-    async def _begin(self, place: Place, identity: Identity, sequence: int) -> bool:
+    async def _open_step(self, place: Place, identity: WorkerIdentity, sequence: int) -> bool:
         """Open a hand-over, unless it is answered; False when a follower lags."""
         if place in self._open:
             return True
-        feed = self.feed(*place)
-        if not await feed.up_to(sequence):
+        feed = self.step_feed(*place)
+        if not await feed.read_up_to(sequence):
             return False
         if place not in self._open and feed.answered_by is None and feed.request is not None:
-            open_ = self._open[place] = Open(feed, identity)
+            open_ = self._open[place] = OpenHandOver(feed, identity)
             self._of.setdefault(identity, {})[place] = open_
             self._of_task.setdefault(place[:2], set()).add(place)
-            self.heard(open_)
-            self.wake(identity)
+            self.note_heard(open_)
+            self.wake_waiters(identity)
         return True
 
-    def drop(self, place: Place) -> None:
+    def drop_step(self, place: Place) -> None:
         """It is answered."""
         if (open_ := self._open.pop(place, None)) is None:
             return
@@ -230,11 +230,11 @@ class OpenSteps:
         if not of_identity:
             del self._of[open_.identity]
         if later := self._later.get(open_.identity):
-            self._look_at(next(iter(later)))
+            self._mark_dirty(next(iter(later)))
             later.pop(next(iter(later)))
 
 
-def _hand_over(stored: Stored) -> DelegationRequested | None:
+def _parse_request(stored: StoredMessage) -> DelegationRequested | None:
     if stored.ce_type != DelegationRequested.ce_type():
         return None
     try:

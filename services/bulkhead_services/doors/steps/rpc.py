@@ -4,8 +4,8 @@ In: StepTakeRequested, StepBeatRequested, StepAnswerRequested. Out: the reply, o
 """
 
 from bulkhead.bus.port import BusError
-from bulkhead.callers.step_keys import Identity, StepKey
-from bulkhead.runtime.edge.protocol import Received, RpcTable
+from bulkhead.callers.step_keys import StepKey, WorkerIdentity
+from bulkhead.runtime.edge.protocol import ReceivedMessage, RpcTable
 from bulkhead_contracts.delegation import (
     StepAnswerReplied,
     StepAnswerRequested,
@@ -16,9 +16,9 @@ from bulkhead_contracts.delegation import (
 )
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.types import Body
-from bulkhead_services.doors.http.places import Places
-from bulkhead_services.doors.port import Refusal
-from bulkhead_services.doors.steps.handover import HandOvers
+from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.port import DoorRefusal
+from bulkhead_services.doors.steps.handover import StepHandOvers
 from bulkhead_services.doors.steps.routes import claim_of
 
 STANDING: frozenset[type[Body]] = frozenset((StepTakeRequested,))
@@ -28,54 +28,62 @@ STANDING: frozenset[type[Body]] = frozenset((StepTakeRequested,))
 class StepsRpc:
     """The handlers. places: of those that wait for a step, shared with HTTP."""
 
-    def __init__(self, steps: HandOvers, places: Places) -> None:
+    def __init__(self, steps: StepHandOvers, places: CallPlaces) -> None:
         self._steps, self._places = steps, places
 
-    def table(self) -> RpcTable:
+    def rpc_table(self) -> RpcTable:
         """By the type of the request."""
-        return {StepTakeRequested: self.take, StepBeatRequested: self.beat, StepAnswerRequested: self.answer}
+        return {
+            StepTakeRequested: self.take_step,
+            StepBeatRequested: self.record_beat,
+            StepAnswerRequested: self.submit_answer,
+        }
 
-    async def take(self, message: Received) -> StepTakeReplied:
+    async def take_step(self, message: ReceivedMessage) -> StepTakeReplied:
         """A step, or none for now."""
-        body, identity = message.body, Identity(message.tenant, message.sender)
+        body, identity = message.body, WorkerIdentity(message.tenant, message.sender)
         assert isinstance(body, StepTakeRequested)
         try:
-            release = self._places.take(claim_of(identity.tenant, identity.name))
+            release = self._places.take_place(claim_of(identity.tenant, identity.name))
             try:
-                found = await self._steps.take(identity, body.role, body.holder, body.wait_ms / 1000)
+                step = await self._steps.take_step(identity, body.role, body.holder, body.wait_ms / 1000)
             finally:
                 release()
-        except (Refusal, BusError) as error:
-            return StepTakeReplied(failure=_failure(error))
-        return StepTakeReplied(step=found)
+        except (DoorRefusal, BusError) as error:
+            return StepTakeReplied(failure=_failure_of(error))
+        return StepTakeReplied(step=step)
 
-    async def beat(self, message: Received) -> StepBeatReplied:
-        """Whether to go on."""
+    async def record_beat(self, message: ReceivedMessage) -> StepBeatReplied:
+        """A beat; it is told whether to go on."""
         body = message.body
         assert isinstance(body, StepBeatRequested)
         try:
-            return StepBeatReplied(beaten=await self._steps.beat(self._key(message, body.key)))
-        except (Refusal, BusError) as error:
-            return StepBeatReplied(failure=_failure(error))
+            return StepBeatReplied(beaten=await self._steps.record_beat(self._step_key(message, body.key)))
+        except (DoorRefusal, BusError) as error:
+            return StepBeatReplied(failure=_failure_of(error))
 
-    async def answer(self, message: Received) -> StepAnswerReplied:
-        """Whether the answer counts."""
+    async def submit_answer(self, message: ReceivedMessage) -> StepAnswerReplied:
+        """An answer; it is told whether it counts."""
         body = message.body
         assert isinstance(body, StepAnswerRequested)
         try:
-            return StepAnswerReplied(accepted=await self._steps.answer(self._key(message, body.key), body.answer))
-        except (Refusal, BusError) as error:
-            return StepAnswerReplied(failure=_failure(error))
+            return StepAnswerReplied(
+                accepted=await self._steps.submit_answer(self._step_key(message, body.key), body.answer)
+            )
+        except (DoorRefusal, BusError) as error:
+            return StepAnswerReplied(failure=_failure_of(error))
 
-    def _key(self, message: Received, text: str) -> StepKey:
-        """A key of this very identity. Raises Refusal."""
-        key = self._steps.keys.read(text)
+    def _step_key(self, message: ReceivedMessage, text: str) -> StepKey:
+        """A key of this very identity. Raises DoorRefusal."""
+        key = self._steps.keys.parse_key(text)
         if key is None or (key.tenant, key.identity) != (message.tenant, message.sender):
-            raise Refusal(401, "unauthorized", "this is no key of a step of yours", "send the key that came with it")
+            raise DoorRefusal(
+                401, "unauthorized", "this is no key of a step of yours", "send the key that came with it"
+            )
         return key
 
 
-def _failure(error: Refusal | BusError) -> Failure:
-    if isinstance(error, Refusal):
-        return Failure.of(error.code, error.message, error.hint)
-    return Failure.of("unavailable", f"the message broker does not answer: {error}", "ask again in a moment")
+def _failure_of(error: DoorRefusal | BusError) -> Failure:
+    if isinstance(error, DoorRefusal):
+        return Failure.from_text(error.code, error.message, error.hint)
+    return Failure.from_text("unavailable", f"the message broker does not answer: {error}", "ask again in a moment")

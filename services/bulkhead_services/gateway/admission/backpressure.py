@@ -13,7 +13,7 @@ PATIENCE_S = 1.0
 notice may be lost, and a request that cannot be handled now (the signer is away) must not keep others out."""
 
 
-class Backlog:
+class OpenRequests:
     """Open requests of this replica, by tenant and task, with the time at which each stops counting."""
 
     def __init__(self, most: int = MOST) -> None:
@@ -21,35 +21,35 @@ class Backlog:
         self._open: dict[str, OrderedDict[str, float]] = {}
         self._changed = asyncio.Event()
 
-    async def room(self, tenant: str) -> None:
+    async def wait_for_room(self, tenant: str) -> None:
         """Wait until the tenant has few enough open requests, or PATIENCE_S have passed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
-        while self._count(tenant, loop.time()) >= self._most and loop.time() < until:
+        while self._count_open(tenant, loop.time()) >= self._most and loop.time() < until:
             changed = self._changed
             try:
                 await asyncio.wait_for(changed.wait(), until - loop.time())
             except TimeoutError:
                 return
 
-    def stored(self, tenant: str, task: str) -> None:
+    def add_request(self, tenant: str, task: str) -> None:
         """Count a request that is being stored."""
         self._open.setdefault(tenant, OrderedDict())[task] = asyncio.get_running_loop().time() + PATIENCE_S
 
-    def taken_up(self, tenant: str, task: str) -> None:
+    def discard_request(self, tenant: str, task: str) -> None:
         """A message of the task was handled: its request no longer counts."""
-        lying = self._open.get(tenant)
-        if lying is None or lying.pop(task, None) is None:
+        tenant_requests = self._open.get(tenant)
+        if tenant_requests is None or tenant_requests.pop(task, None) is None:
             return
-        if not lying:
+        if not tenant_requests:
             del self._open[tenant]
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _count(self, tenant: str, now: float) -> int:
-        lying = self._open.get(tenant, OrderedDict())
-        while lying and next(iter(lying.values())) <= now:
-            lying.popitem(last=False)
-        if not lying:
+    def _count_open(self, tenant: str, now: float) -> int:
+        tenant_requests = self._open.get(tenant, OrderedDict())
+        while tenant_requests and next(iter(tenant_requests.values())) <= now:
+            tenant_requests.popitem(last=False)
+        if not tenant_requests:
             self._open.pop(tenant, None)
-        return len(lying)
+        return len(tenant_requests)

@@ -33,11 +33,11 @@ class DurableWrites:
         self._failing = asyncio.Event()
         self._reason = ""
 
-    def problem(self) -> str:
-        """Why nothing can be stored now; "" while writes succeed."""
+    def failure_reason(self) -> str:
+        """The reason why nothing can be stored now; "" while writes succeed."""
         return f"the message broker stores nothing: {self._reason}" if self._failing.is_set() else ""
 
-    async def within(self, write: Awaitable[T], timeout_s: float = WRITE_TIMEOUT_S) -> T:
+    async def write_within(self, write: Awaitable[T], timeout_s: float = WRITE_TIMEOUT_S) -> T:
         """The result of a write. Raises what it raises, and BusUnavailable when it takes too long: the outcome is
         unknown then, and a repeat with the same ids is harmless."""
         timeout_s = min(timeout_s, FAILING_TIMEOUT_S) if self._failing.is_set() else timeout_s
@@ -45,13 +45,13 @@ class DurableWrites:
             async with asyncio.timeout(timeout_s):
                 result = await write
         except TimeoutError as error:
-            raise self._failed(BusUnavailable(f"a write was not confirmed within {timeout_s:g} s")) from error
+            raise self._record_failure(BusUnavailable(f"a write was not confirmed within {timeout_s:g} s")) from error
         except (BusUnavailable, PublishRefused) as error:
-            raise self._failed(error) from None
+            raise self._record_failure(error) from None
         self._failing.clear()
         return result
 
-    def _failed(self, error: BusError) -> BusError:
+    def _record_failure(self, error: BusError) -> BusError:
         self._reason = str(error)
         if not self._failing.is_set():
             log.warning("writes_fail", reason=self._reason)
@@ -67,7 +67,7 @@ class DurableWrites:
             while self._failing.is_set():
                 try:
                     # The same content again: an outage leaves one small blob, however long it lasts.
-                    await self.within(self._context.blobs.put(CHECK_TENANT, content))
+                    await self.write_within(self._context.blobs.put(CHECK_TENANT, content))
                     log.info("writes_succeed_again")
                 except BusError:
                     await asyncio.sleep(CHECK_S)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead.token_buckets import Buckets, Rate
+from bulkhead.token_buckets import Rate, TokenBuckets
 from bulkhead_contracts.quota import Quota
 
 Stored = Literal["request", "document"]
@@ -20,7 +20,7 @@ MESSAGE_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class TooFast:
+class RateLimitExceeded:
     """A submission beyond the rate. wait_s: at least 1. limit: submissions per minute."""
 
     wait_s: int
@@ -29,49 +29,51 @@ class TooFast:
     hint: str
 
 
-class Spikes:
+class SubmissionRateLimits:
     """The buckets of this replica; rates are divided by the number of replicas."""
 
     def __init__(self, quotas: TenantQuotas, replicas: int) -> None:
         self._quotas, self._replicas = quotas, replicas
-        self._buckets = Buckets()
+        self._buckets = TokenBuckets()
 
-    def take(self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int) -> TooFast | None:
+    def count_submission(
+        self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int
+    ) -> RateLimitExceeded | None:
         """Count one submission, or say why it must wait."""
-        quota = self._quotas.of(tenant)
+        quota = self._quotas.quota_of(tenant)
         wants = (
-            ((way, tenant), self._rate(quota.tasks_per_minute, quota.burst_tasks)),
-            ((way, tenant, person), self._rate(quota.person_tasks_per_minute, quota.person_burst_tasks)),
+            ((way, tenant), self._replica_rate(quota.tasks_per_minute, quota.burst_tasks)),
+            ((way, tenant, person), self._replica_rate(quota.person_tasks_per_minute, quota.person_burst_tasks)),
         )
-        wait_ms, which = self._buckets.take(wants, now_unix_ms)
+        wait_ms, which = self._buckets.take_tokens(wants, now_unix_ms)
         if which < 0:
             return None
-        return _too_fast(quota, max(1, math.ceil(wait_ms / 1_000)), of_person=which == 1)
+        return _rate_exceeded(quota, max(1, math.ceil(wait_ms / 1_000)), of_person=which == 1)
 
-    def store(self, kind: Stored, tenant: str, size: int, now_unix_ms: int) -> TooFast | None:
+    def count_stored_bytes(self, kind: Stored, tenant: str, size: int, now_unix_ms: int) -> RateLimitExceeded | None:
         """Count what a request will leave in the broker's store, or say why it must wait. The store is everybody's; a
         replica that starts anew has counted nothing."""
-        of_day = getattr(self._quotas.of(tenant), f"{kind}_bytes_per_day")
+        of_day = getattr(self._quotas.quota_of(tenant), f"{kind}_bytes_per_day")
         rate = Rate(of_day / self._replicas / MINUTES_PER_DAY, of_day / self._replicas)
-        wait_ms, which = self._buckets.take([((kind, tenant), rate)], now_unix_ms, size + MESSAGE_BYTES)
+        wait_ms, which = self._buckets.take_tokens([((kind, tenant), rate)], now_unix_ms, size + MESSAGE_BYTES)
         if which < 0:
             return None
         wait_s = max(1, math.ceil(wait_ms / 1_000))
-        what = f"your tenant has sent as many bytes of {kind}s as its quota has for a day ({of_day})"
+        message = f"your tenant has sent as many bytes of {kind}s as its quota has for a day ({of_day})"
         hint = (
             f"send it again in {wait_s} s, with the same key; an operator can raise {kind}_bytes_per_day of the quota"
         )
-        return TooFast(wait_s, of_day, what, hint)
+        return RateLimitExceeded(wait_s, of_day, message, hint)
 
-    def _rate(self, per_minute: int, burst: int) -> Rate:
+    def _replica_rate(self, per_minute: int, burst: int) -> Rate:
         return Rate(per_minute / self._replicas, max(1.0, burst / self._replicas))
 
 
-def _too_fast(quota: Quota, wait_s: int, *, of_person: bool) -> TooFast:
+def _rate_exceeded(quota: Quota, wait_s: int, *, of_person: bool) -> RateLimitExceeded:
     limit = quota.person_tasks_per_minute if of_person else quota.tasks_per_minute
     burst = quota.person_burst_tasks if of_person else quota.burst_tasks
     whose = "you have" if of_person else "your tenant has"
-    return TooFast(
+    return RateLimitExceeded(
         wait_s,
         limit,
         f"{whose} submitted more than {limit} tasks per minute ({burst} at once)",

@@ -1,15 +1,15 @@
-"""Who runs next, pure: places to run, who has one, who waits, and in which order they get them.
+"""The run queue, pure: places to run, who has one, who waits, and in which order they get them.
 
-In: the facts of the gateway's inbox in stream order, quotas, the time. Out: decisions, as data. The book is a fold:
-what stands in the stream is what counts, and a decision counts once it stands there too.
+In: the facts of the gateway's inbox in stream order, quotas, the time. Out: decisions, as data. The state
+is a fold: what stands in the stream is what counts, and a decision counts once it stands there too.
 
     requested -> (free place) -> runs -> ended
         |-> queued -> released (its turn) -> runs -> ended
                |-> dropped (cancelled, waited too long)
 
-Tenants take turns by deficit round robin (Shreedhar and Varghese, 1996) with a task as the unit of cost and `weight` as
-the quantum: nobody knows beforehand what a task will cost. In a tenant's turn the person with the fewest running tasks
-goes first, and of one person's tasks the oldest.
+Tenants take turns by deficit round robin (Shreedhar and Varghese, 1996) with a task as the unit of cost
+and `weight` as the quantum: nobody knows beforehand what a task will cost. In a tenant's turn the person
+with the fewest running tasks goes first, and of one person's tasks the oldest.
 """
 
 from bisect import bisect_right
@@ -36,7 +36,7 @@ SNAPSHOT_EVERY = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingTask:
     """A task without a place. request: sequence of its request; sequence: since when it waits, 0 for not yet."""
 
     tenant: str
@@ -46,7 +46,7 @@ class Waiting:
     sequence: int
     until_unix_ms: int
 
-    def place(self) -> Place:
+    def to_place(self) -> Place:
         """The place that it gets."""
         return Place(
             tenant=self.tenant, task=self.task, person=self.person, request=self.request, queued=self.sequence > 0
@@ -54,15 +54,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Quotas:
-    """`of` a tenant; running: of the whole mesh."""
+class RunQuotas:
+    """`from_snapshot` a tenant; running: of the whole mesh."""
 
     of: Callable[[str], Quota]
     running: int
 
 
 @dataclass(slots=True)
-class Book:
+class RunQueueState:
     """Everything that the inbox says about places, up to `sequence`. through: what its first snapshot knew already."""
 
     sequence: int = 0
@@ -74,15 +74,15 @@ class Book:
     turn: str = ""
     credit: int = 0
     running: dict[Key, Place] = field(default_factory=dict)
-    waiting: dict[Key, Waiting] = field(default_factory=dict)
-    lines: dict[str, dict[str, OrderedDict[str, Waiting]]] = field(default_factory=dict)
+    waiting: dict[Key, WaitingTask] = field(default_factory=dict)
+    lines: dict[str, dict[str, OrderedDict[str, WaitingTask]]] = field(default_factory=dict)
     """Who waits, by tenant, person and task, the longest waiting first."""
     past: BoundedDict[Key, int] = field(default_factory=lambda: BoundedDict(MAX_PAST))
     released: dict[Key, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, base: PlacesGiven | None) -> "Book":
-        """The book as a decision that tells who runs has it: to be read on from `sequence`."""
+    def from_snapshot(cls, base: PlacesGiven | None) -> "RunQueueState":
+        """The state as a decision that tells who runs has it: to be read on from `sequence`."""
         if base is None:
             return cls()
         assert base.running is not None
@@ -90,8 +90,8 @@ class Book:
         running = {(place.tenant, place.task): place for place in base.running}
         return cls(sequence=sequence, through=base.through, running=running)
 
-    def standing(self, key: Key, request: int) -> Standing:
-        """How the task of this request stands; an earlier task under the same id, which was purged, is another."""
+    def standing_of(self, key: Key, request: int) -> Standing:
+        """Standing of this request's task; an earlier task under the same id, which was purged, is another."""
         place, waits = self.running.get(key), self.waiting.get(key)
         if place is not None and place.request == request:
             return "runs"
@@ -99,72 +99,74 @@ class Book:
             return "waits"
         return "over" if self.past.get(key) == request else "unknown"
 
-    def running_of(self, tenant: str) -> int:
-        """How many places a tenant has."""
+    def count_running(self, tenant: str) -> int:
+        """Number of places that a tenant has."""
         return sum(1 for name, _ in self.running if name == tenant)
 
-    def waiting_of(self, tenant: str) -> int:
-        """How many of a tenant's tasks wait."""
+    def count_waiting(self, tenant: str) -> int:
+        """Number of a tenant's tasks that wait."""
         return sum(len(line) for line in self.lines.get(tenant, {}).values())
 
-    def ahead_of(self, one: Waiting) -> int:
-        """How many of the tenant's tasks waited before this one and still do."""
+    def count_ahead(self, one: WaitingTask) -> int:
+        """Number of the tenant's tasks that waited before this one and still do."""
         return sum(
-            other.sequence < one.sequence for line in self.lines.get(one.tenant, {}).values() for other in line.values()
+            queued_task.sequence < one.sequence
+            for line in self.lines.get(one.tenant, {}).values()
+            for queued_task in line.values()
         )
 
     @property
     def waiting_from(self) -> int:
-        """No task waits whose `TaskQueued` lies below."""
+        """Lower bound of the sequences of `TaskQueued` of tasks that wait."""
         heads = (next(iter(line.values())) for people in self.lines.values() for line in people.values())
-        return min((one.sequence for one in heads), default=self.sequence + 1)
+        return min((head.sequence for head in heads), default=self.sequence + 1)
 
-    def take(self, sequence: int, key: Key, body: Body) -> None:
+    def apply_fact(self, sequence: int, key: Key, body: Body) -> None:
         """One fact of the gateway's inbox, whose sender the broker vouches for."""
         match body:
             case TaskQueued():
-                self._queued(sequence, key, body)
+                self._apply_queued(sequence, key, body)
             case PlacesGiven():
-                self._given(sequence, body)
+                self._apply_places_given(sequence, body)
             case TaskReleased() if key in self.running:
                 self.released[key] = sequence
             case TaskEnded() | TaskRejected():
-                self._over(sequence, key)
+                self._end_task(sequence, key)
             case MessageRejected():
-                self._unreadable(sequence, key, body)
+                self._apply_rejected_message(sequence, key, body)
             case _:
                 pass
         self.sequence = max(self.sequence, sequence)
 
-    def forget(self, key: Key) -> None:
+    def forget_task(self, key: Key) -> None:
         """A task whose messages are gone: it was purged, so it had ended."""
         self.running.pop(key, None)
 
-    def _queued(self, sequence: int, key: Key, body: TaskQueued) -> None:
-        if self.standing(key, body.request) == "unknown":
-            self._no_longer_waits(key)
-            one = self.waiting[key] = Waiting(*key, body.person, body.request, sequence, body.until_unix_ms)
-            self.lines.setdefault(one.tenant, {}).setdefault(one.person, OrderedDict())[one.task] = one
+    def _apply_queued(self, sequence: int, key: Key, body: TaskQueued) -> None:
+        if self.standing_of(key, body.request) == "unknown":
+            self._remove_waiting(key)
+            waiting = self.waiting[key] = WaitingTask(*key, body.person, body.request, sequence, body.until_unix_ms)
+            self.lines.setdefault(waiting.tenant, {}).setdefault(waiting.person, OrderedDict())[waiting.task] = waiting
 
-    def _given(self, sequence: int, body: PlacesGiven) -> None:
+    def _apply_places_given(self, sequence: int, body: PlacesGiven) -> None:
         for place in body.given:
             key = (place.tenant, place.task)
-            self._no_longer_waits(key)
+            self._remove_waiting(key)
             # What the snapshot knew: the task runs by it, or had ended by then.
             if sequence > self.through:
                 self.running[key] = place
-        for one in body.dropped:
-            self._no_longer_waits((one.tenant, one.task))
-            self.past[one.tenant, one.task] = one.request
+        for drop in body.dropped:
+            self._remove_waiting((drop.tenant, drop.task))
+            self.past[drop.tenant, drop.task] = drop.request
         self.turn, self.credit, self.last = body.turn, body.credit, sequence
         self.since_snapshot += 1
         if body.running is not None:
             self.snapshot, self.since_snapshot = sequence, 0
 
-    def _over(self, sequence: int, key: Key) -> None:
+    def _end_task(self, sequence: int, key: Key) -> None:
         waits = self.waiting.get(key)
         if waits is not None:
-            self._no_longer_waits(key)
+            self._remove_waiting(key)
             self.past[key] = waits.request
         place = self.running.get(key)
         if place is not None and sequence > max(self.through, place.request):
@@ -172,43 +174,50 @@ class Book:
             self.released.pop(key, None)
             self.past[key] = place.request
 
-    def _unreadable(self, sequence: int, key: Key, body: MessageRejected) -> None:
-        """What should have begun the task was buried: nobody will tell its end."""
+    def _apply_rejected_message(self, sequence: int, key: Key, body: MessageRejected) -> None:
+        """End a task whose beginning was buried: nobody will tell its end."""
         place, waits = self.running.get(key), self.waiting.get(key)
         if (place is not None and body.sequence in (place.request, self.released.get(key))) or (
             waits is not None and body.sequence in (waits.request, waits.sequence)
         ):
-            self._over(sequence, key)
+            self._end_task(sequence, key)
 
-    def _no_longer_waits(self, key: Key) -> None:
-        one = self.waiting.pop(key, None)
-        if one is None:
+    def _remove_waiting(self, key: Key) -> None:
+        waiting = self.waiting.pop(key, None)
+        if waiting is None:
             return
-        people = self.lines[one.tenant]
-        del people[one.person][one.task]
-        if not people[one.person]:
-            del people[one.person]
+        people = self.lines[waiting.tenant]
+        del people[waiting.person][waiting.task]
+        if not people[waiting.person]:
+            del people[waiting.person]
         if not people:
-            del self.lines[one.tenant]
+            del self.lines[waiting.tenant]
 
 
-def decide(
-    book: Book, quotas: Quotas, now_unix_ms: int, *, newcomer: Waiting | None = None, cancelled: Dropped | None = None
+def decide_places(
+    book: RunQueueState,
+    quotas: RunQuotas,
+    now_unix_ms: int,
+    *,
+    newcomer: WaitingTask | None = None,
+    cancelled: Dropped | None = None,
 ) -> PlacesGiven | None:
-    """What is to be said now: places that are free go to those whose turn it is; None when there is nothing to say.
+    """The decision to be told now: free places go to those whose turn it is; None when there is nothing to say.
 
     newcomer: asks for a place and does not wait yet. cancelled: gives its waiting up.
     """
-    dropped = ([cancelled] if cancelled is not None else []) + _too_long(book, now_unix_ms, cancelled)
+    dropped = ([cancelled] if cancelled is not None else []) + _find_overdue(book, now_unix_ms, cancelled)
     dropped = dropped[: bounds.MAX_PLACES_AT_ONCE]
-    gone = {(one.tenant, one.task) for one in dropped}
+    dropped_keys = {(drop.tenant, drop.task) for drop in dropped}
     room = min(quotas.running - len(book.running), bounds.MAX_PLACES_AT_ONCE)
-    given, turn, credit = _rounds(_queues(book, quotas, gone, newcomer), quotas, room, book.turn, book.credit)
-    if not given and not dropped:
+    starting, turn, credit = _deal_round_robin(
+        _tenant_queues(book, quotas, dropped_keys, newcomer), quotas, room, book.turn, book.credit
+    )
+    if not starting and not dropped:
         return None
     tells = not book.snapshot or book.since_snapshot + 1 >= SNAPSHOT_EVERY
     return PlacesGiven(
-        given=tuple(one.place() for one in given),
+        given=tuple(waiting.to_place() for waiting in starting),
         dropped=tuple(dropped),
         turn=turn,
         credit=credit,
@@ -219,104 +228,110 @@ def decide(
     )
 
 
-def queued(book: Book, quotas: Quotas, newcomer: Waiting) -> TaskQueued:
-    """What is said of a newcomer that gets no place now."""
-    own, limit = book.running_of(newcomer.tenant), quotas.of(newcomer.tenant).running
-    tenant_is_full = own >= limit or len(book.running) < quotas.running
+def queued_notice(book: RunQueueState, quotas: RunQuotas, newcomer: WaitingTask) -> TaskQueued:
+    """The notice about a newcomer that gets no place now."""
+    tenant_running, limit = book.count_running(newcomer.tenant), quotas.of(newcomer.tenant).running
+    tenant_is_full = tenant_running >= limit or len(book.running) < quotas.running
     return TaskQueued(
         request=newcomer.request,
         person=newcomer.person,
-        ahead=book.waiting_of(newcomer.tenant),
+        ahead=book.count_waiting(newcomer.tenant),
         full="tenant" if tenant_is_full else "mesh",
-        running=own if tenant_is_full else len(book.running),
+        running=tenant_running if tenant_is_full else len(book.running),
         limit=limit if tenant_is_full else quotas.running,
         until_unix_ms=newcomer.until_unix_ms,
     )
 
 
-def _too_long(book: Book, now_unix_ms: int, cancelled: Dropped | None) -> list[Dropped]:
-    found = []
+def _find_overdue(book: RunQueueState, now_unix_ms: int, cancelled: Dropped | None) -> list[Dropped]:
+    overdue = []
     for line in (line for people in book.lines.values() for line in people.values()):
-        for one in line.values():
-            if one.until_unix_ms > now_unix_ms:
+        for waiting in line.values():
+            if waiting.until_unix_ms > now_unix_ms:
                 # In the order of their coming and with one bound per tenant: those behind have waited less. After a
                 # change of the bound some may go later, when they are at the head.
                 break
-            if cancelled is None or (one.tenant, one.task) != (cancelled.tenant, cancelled.task):
-                found.append(Dropped(tenant=one.tenant, task=one.task, request=one.request, code="queue_timeout"))
-    return found
+            if cancelled is None or (waiting.tenant, waiting.task) != (cancelled.tenant, cancelled.task):
+                overdue.append(
+                    Dropped(tenant=waiting.tenant, task=waiting.task, request=waiting.request, code="queue_timeout")
+                )
+    return overdue
 
 
-class _Queue:
+class _TenantQueue:
     """One tenant's tasks that could begin, and how many more may."""
 
-    def __init__(self, room: int, lines: Mapping[str, Iterator[Waiting]], running: dict[str, int]) -> None:
+    def __init__(self, room: int, lines: Mapping[str, Iterator[WaitingTask]], running: dict[str, int]) -> None:
         self._room, self._lines = room, lines
         self._running = running
         """By person."""
         self._heads = {person: head for person, line in lines.items() if (head := next(line, None)) is not None}
 
     @property
-    def ready(self) -> bool:
+    def has_next(self) -> bool:
         return self._room > 0 and bool(self._heads)
 
-    def next(self) -> Waiting:
+    def pop_next(self) -> WaitingTask:
         person = min(self._heads, key=lambda name: (self._running.get(name, 0), self._heads[name].request))
-        found = self._heads.pop(person)
+        waiting = self._heads.pop(person)
         if (behind := next(self._lines[person], None)) is not None:
             self._heads[person] = behind
         self._running[person] = self._running.get(person, 0) + 1
         self._room -= 1
-        return found
+        return waiting
 
 
-def _queues(book: Book, quotas: Quotas, gone: set[Key], newcomer: Waiting | None) -> dict[str, _Queue]:
+def _tenant_queues(
+    book: RunQueueState, quotas: RunQuotas, gone: set[Key], newcomer: WaitingTask | None
+) -> dict[str, _TenantQueue]:
     running: dict[str, dict[str, int]] = {}
     for (tenant, _), place in book.running.items():
         people = running.setdefault(tenant, {})
         people[place.person] = people.get(place.person, 0) + 1
-    found = {}
+    queues = {}
     for tenant in {*book.lines, *((newcomer.tenant,) if newcomer else ())}:
-        own = running.get(tenant, {})
-        room = quotas.of(tenant).running - sum(own.values())
+        running_by_person = running.get(tenant, {})
+        room = quotas.of(tenant).running - sum(running_by_person.values())
         if room > 0:
-            queue = _Queue(room, _lines(book, tenant, gone, newcomer), dict(own))
-            if queue.ready:
-                found[tenant] = queue
-    return found
+            queue = _TenantQueue(room, _waiting_by_person(book, tenant, gone, newcomer), dict(running_by_person))
+            if queue.has_next:
+                queues[tenant] = queue
+    return queues
 
 
-def _lines(book: Book, tenant: str, gone: set[Key], newcomer: Waiting | None) -> dict[str, Iterator[Waiting]]:
+def _waiting_by_person(
+    book: RunQueueState, tenant: str, gone: set[Key], newcomer: WaitingTask | None
+) -> dict[str, Iterator[WaitingTask]]:
     """By person, the oldest first; a newcomer stands behind everybody."""
-    found: dict[str, Iterator[Waiting]] = {
-        person: (one for one in line.values() if (tenant, one.task) not in gone)
+    by_person: dict[str, Iterator[WaitingTask]] = {
+        person: (waiting for waiting in line.values() if (tenant, waiting.task) not in gone)
         for person, line in book.lines.get(tenant, {}).items()
     }
     if newcomer is not None and newcomer.tenant == tenant:
-        found[newcomer.person] = chain(found.get(newcomer.person, iter(())), (newcomer,))
-    return found
+        by_person[newcomer.person] = chain(by_person.get(newcomer.person, iter(())), (newcomer,))
+    return by_person
 
 
-def _rounds(
-    queues: dict[str, _Queue], quotas: Quotas, room: int, turn: str, credit: int
-) -> tuple[list[Waiting], str, int]:
+def _deal_round_robin(
+    queues: dict[str, _TenantQueue], quotas: RunQuotas, room: int, turn: str, credit: int
+) -> tuple[list[WaitingTask], str, int]:
     """Deficit round robin over the tenants that could begin a task, from where the last decision left off."""
-    given: list[Waiting] = []
+    starting: list[WaitingTask] = []
     ring = sorted(queues)
-    while ring and len(given) < room:
+    while ring and len(starting) < room:
         if turn not in queues or credit <= 0:
             turn = ring[bisect_right(ring, turn) % len(ring)]  # The next, also when the last one is no longer there.
             credit = quotas.of(turn).weight
-        given.append(queues[turn].next())
+        starting.append(queues[turn].pop_next())
         credit -= 1
-        if not queues[turn].ready:
+        if not queues[turn].has_next:
             # What is left of a turn is lost with the queue, or could be saved up for a spike.
             del queues[turn]
             ring.remove(turn)
             credit = 0
-    return given, turn, credit
+    return starting, turn, credit
 
 
-def given_at_once(decision: PlacesGiven, newcomer: Waiting) -> bool:
-    """Whether a newcomer is among those that begin."""
-    return any((one.tenant, one.task) == (newcomer.tenant, newcomer.task) for one in decision.given)
+def starts_at_once(decision: PlacesGiven, newcomer: WaitingTask) -> bool:
+    """True for a newcomer that is among those that begin."""
+    return any((place.tenant, place.task) == (newcomer.tenant, newcomer.task) for place in decision.given)

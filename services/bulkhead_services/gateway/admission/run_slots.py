@@ -7,10 +7,10 @@ on and decides again. There is no owner, lease or lock; after a crash the messag
 
 import asyncio
 
-from bulkhead.bus.port import BusError, PubAck, Stored, WrongLastSequence
+from bulkhead.bus.port import BusError, PubAck, StoredMessage, WrongLastSequence
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
@@ -18,20 +18,20 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
 from bulkhead_services.gateway.admission.run_queue import (
-    Book,
     Key,
-    Quotas,
+    RunQueueState,
+    RunQuotas,
     Standing,
-    Waiting,
-    decide,
-    given_at_once,
-    queued,
+    WaitingTask,
+    decide_places,
+    queued_notice,
+    starts_at_once,
 )
 from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
 
 log = Log("gateway.admission")
 TENANT = TASK = "places"
-SUBJECT = subjects.mesh("gateway", "gateway", TENANT, TASK)
+SUBJECT = subjects.mesh_subject("gateway", "gateway", TENANT, TASK)
 ALL = "mesh.*.gateway.>"
 READS = tuple(
     f"{kind.TYPE}.v" for kind in (PlacesGiven, TaskQueued, TaskReleased, TaskEnded, TaskRejected, MessageRejected)
@@ -42,23 +42,23 @@ LOOK_AGAIN_S = 0.01
 RETRY_S = 0.05
 
 
-class Admission:
+class RunSlotAdmission:
     """The book of this replica, and its part in the decisions."""
 
     def __init__(self, context: Context, quotas: TenantQuotas, running: int, look_s: float) -> None:
         self._context, self._tenants = context, quotas
-        self.quotas = Quotas(quotas.of, running)
+        self.quotas = RunQuotas(quotas.quota_of, running)
         self._look_s = look_s
         self._lock = asyncio.Lock()
-        self.book: Book | None = None
+        self.book: RunQueueState | None = None
 
-    async def enter(self, message: Received, person: str) -> Standing:
+    async def request_place(self, message: ReceivedMessage, person: str) -> Standing:
         """A stored request asks for a place: `runs` (begin now), `waits` (it is told), `over`, or `unknown` when its
         tenant has as many waiting as may be. Raises HandBack, BusError.
         """
-        quota = self._tenants.of(message.tenant)
+        quota = self._tenants.quota_of(message.tenant)
         until = self._context.clock() + quota.wait_s * 1_000
-        newcomer = Waiting(message.tenant, message.task, person, message.sequence, 0, until)
+        newcomer = WaitingTask(message.tenant, message.task, person, message.sequence, 0, until)
         key: Key = (message.tenant, message.task)
         async with self._lock:
             for attempt in range(TRIES):
@@ -67,34 +67,34 @@ class Admission:
                 first = attempt == 0 and message.attempts == 1 and self.book is not None
                 book = self.book if first else await self._read_on(message.sequence, again=attempt > 0)
                 assert book is not None
-                if (known := book.standing(key, message.sequence)) != "unknown":
+                if (standing := book.standing_of(key, message.sequence)) != "unknown":
                     # One that waited is begun by its `TaskReleased`, which comes to whoever.
-                    return "waits" if known == "runs" and book.running[key].queued else known
-                decision = decide(book, self.quotas, self._context.clock(), newcomer=newcomer)
-                begins = decision is not None and given_at_once(decision, newcomer)
-                if not begins and book.waiting_of(message.tenant) >= quota.waiting:
+                    return "waits" if standing == "runs" and book.running[key].queued else standing
+                decision = decide_places(book, self.quotas, self._context.clock(), newcomer=newcomer)
+                begins = decision is not None and starts_at_once(decision, newcomer)
+                if not begins and book.count_waiting(message.tenant) >= quota.waiting:
                     return "unknown"
                 if not begins:
-                    told = queued(book, self.quotas, newcomer)
+                    notice = queued_notice(book, self.quotas, newcomer)
                     break
                 assert decision is not None
-                await self._append(book, decision)
+                await self._append_decision(book, decision)
             else:
                 raise HandBack(RETRY_S, "others decide about places at the same time")
-        await self._context.publisher.send("gateway", told, **message.caused, index="queued", actor=person)
+        await self._context.publisher.send("gateway", notice, **message.cause_fields, index="queued", actor=person)
         return "waits"
 
-    async def settle(self, at_least: int = 0) -> None:
+    async def fill_free_places(self, at_least: int = 0) -> None:
         """Give the free places to waiting tasks. Raises HandBack, BusError."""
         async with self._lock:
             for attempt in range(TRIES):
                 book = await self._read_on(at_least, again=attempt > 0)
-                decision = decide(book, self.quotas, self._context.clock())
-                if decision is None or await self._append(book, decision):
+                decision = decide_places(book, self.quotas, self._context.clock())
+                if decision is None or await self._append_decision(book, decision):
                     return
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
-    async def leave(self, message: Received, reason: str) -> Standing:
+    async def withdraw_task(self, message: ReceivedMessage, reason: str) -> Standing:
         """A cancel of the task that this message is about: `over` when it waited and no longer does, else how it
         stands. Raises HandBack, BusError.
         """
@@ -102,16 +102,18 @@ class Admission:
         async with self._lock:
             for attempt in range(TRIES):
                 book = await self._read_on(message.sequence, again=attempt > 0)
-                one = book.waiting.get(key)
-                if one is None:
+                waiting = book.waiting.get(key)
+                if waiting is None:
                     return "runs" if key in book.running else "over" if key in book.past else "unknown"
-                gone = Dropped(tenant=one.tenant, task=one.task, request=one.request, code="cancelled", reason=reason)
-                decision = decide(book, self.quotas, self._context.clock(), cancelled=gone)
+                dropped = Dropped(
+                    tenant=waiting.tenant, task=waiting.task, request=waiting.request, code="cancelled", reason=reason
+                )
+                decision = decide_places(book, self.quotas, self._context.clock(), cancelled=dropped)
                 assert decision is not None
-                await self._append(book, decision)
+                await self._append_decision(book, decision)
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
-    async def fresh(self) -> Book:
+    async def read_current(self) -> RunQueueState:
         """The book, read up to the end of the inbox. Raises BusError."""
         async with self._lock:
             return await self._read_on(0)
@@ -121,13 +123,13 @@ class Admission:
         left work."""
         while True:
             try:
-                self._tenants.look()
-                await self.settle()
+                self._tenants.reload_if_changed()
+                await self.fill_free_places()
             except (BusError, HandBack) as error:
                 log.debug("places_not_looked_at", reason=str(error))
             await asyncio.sleep(self._look_s)
 
-    async def _append(self, book: Book, decision: PlacesGiven) -> bool:
+    async def _append_decision(self, book: RunQueueState, decision: PlacesGiven) -> bool:
         """Append a decision; False when another came first. It counts when it is read, not now."""
         try:
             index = f"places/{book.last}/{self._context.instance}"
@@ -144,54 +146,54 @@ class Admission:
         await self._read_on(ack.sequence)
         return True
 
-    async def _read_on(self, at_least: int, again: bool = False) -> Book:
+    async def _read_on(self, at_least: int, again: bool = False) -> RunQueueState:
         """Up to the end, or just the book if it has read so far already. Raises HandBack, BusError."""
-        book = self.book if self.book is not None else await self._begin()
+        book = self.book if self.book is not None else await self._load_state()
         if at_least and book.sequence >= at_least and not again:
             return book
         while batch := await self._context.bus.read(INBOX, ALL, after=book.sequence, limit=READ_BATCH):
             for stored in batch:
-                _take(book, stored)
+                _apply_stored(book, stored)
             if len(batch) < READ_BATCH:
                 break
         if book.sequence < at_least:
             raise HandBack(RETRY_S, "the inbox cannot be read up to this message yet")
         return book
 
-    async def _begin(self) -> Book:
+    async def _load_state(self) -> RunQueueState:
         """From the newest decision that tells who runs; whose messages are gone by now has ended and was purged."""
         newest = await self._context.bus.last(INBOX, SUBJECT)
-        base = _decision(newest)
+        base = _decode_decision(newest)
         if base is not None and base.running is None:
-            found = await self._context.bus.read(INBOX, SUBJECT, after=base.snapshot - 1, limit=1)
-            base = _decision(found[0]) if found else None
-        book = Book.of(base if base is not None and base.running is not None else None)
+            snapshots = await self._context.bus.read(INBOX, SUBJECT, after=base.snapshot - 1, limit=1)
+            base = _decode_decision(snapshots[0]) if snapshots else None
+        book = RunQueueState.from_snapshot(base if base is not None and base.running is not None else None)
         for key in list(book.running):
             if not await self._context.bus.read(INBOX, subjects.task_filter("gateway", *key), limit=1):
-                book.forget(key)
+                book.forget_task(key)
         self.book = book
         return book
 
 
-def _decision(stored: Stored | None) -> PlacesGiven | None:
+def _decode_decision(stored: StoredMessage | None) -> PlacesGiven | None:
     if stored is None:
         return None
     try:
-        body = inbound.read(stored, "gateway").body
+        body = inbound.read_message(stored, "gateway").body
     except Unreadable as error:
         raise HandBack(RETRY_S, f"the last decision about places is for a newer gateway to read: {error}") from error
     assert isinstance(body, PlacesGiven)
     return body
 
 
-def _take(book: Book, stored: Stored) -> None:
+def _apply_stored(book: RunQueueState, stored: StoredMessage) -> None:
     """One stored message: most tell nothing about places and are not read."""
     if stored.ce_type.startswith(READS):
         try:
-            found = inbound.read(stored, "gateway")
+            received = inbound.read_message(stored, "gateway")
         except Unreadable as error:
             log.debug("unreadable_among_places", sequence=stored.sequence, code=error.code)
         else:
-            if found.sender in TRUSTED:
-                book.take(stored.sequence, (found.tenant, found.task), found.body)
+            if received.sender in TRUSTED:
+                book.apply_fact(stored.sequence, (received.tenant, received.task), received.body)
     book.sequence = max(book.sequence, stored.sequence)

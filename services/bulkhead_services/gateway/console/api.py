@@ -1,8 +1,8 @@
 """The gateway's own API, called in the process with a person's session: what the console may read and do.
 
-In: a method, a path, a session's token. Out: the answer's JSON, or events of a stream; Refused where the API says no.
-The console knows no other way to the mesh, so each look and each act is authorised, bounded and on record as that of
-any other client.
+In: a method, a path, a session's token. Out: the answer's JSON, or events of a stream; ApiRefused where
+the API says no. The console knows no other way to the mesh, so each look and each act is authorised,
+bounded and on record as that of any other client.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 
 OPENED = "opened"
 """The first event of a stream, made here: the API has let it in, though nothing may happen for long."""
@@ -25,7 +25,7 @@ Query = Mapping[str, str | int]
 Json = dict[str, Any]
 
 
-class Refused(Exception):
+class ApiRefused(Exception):
     """The API's problem details, or what stands for them. status: of HTTP."""
 
     def __init__(self, status: int, told: Json) -> None:
@@ -37,42 +37,44 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """status, headers in small letters, and the whole body."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
-    def json(self) -> Json:
-        """The body of a good answer. Raises Refused for any other."""
+    def decode_json(self) -> Json:
+        """The body of a good answer. Raises ApiRefused for any other."""
         try:
-            found = json.loads(self.body) if self.body else {}
+            content = json.loads(self.body) if self.body else {}
         except ValueError:
-            found = {}
+            content = {}
         if self.status >= 400:
-            raise Refused(self.status, found if isinstance(found, dict) else {})
-        assert isinstance(found, dict)
-        return found
+            raise ApiRefused(self.status, content if isinstance(content, dict) else {})
+        assert isinstance(content, dict)
+        return content
 
 
-class Api:
+class ConsoleApi:
     """Requests to the application that serves the API."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def get(self, token: str, path: str, query: Query | None = None) -> Json:
-        """The JSON at a path. Raises Refused."""
-        return (await self.ask("GET", token, path, query=query)).json()
+        """The JSON at a path. Raises ApiRefused."""
+        return (await self.send_request("GET", token, path, query=query)).decode_json()
 
     async def post(self, token: str, path: str, body: Json, key: str, method: str = "POST") -> Json:
-        """The JSON of a change. key: its Idempotency-Key, the same when the same form is sent again. Raises Refused."""
-        return (await self.ask(method, token, path, body=json.dumps(body).encode(), key=key)).json()
+        """The JSON of a change. key: its Idempotency-Key, the same when the same form is sent again. Raises
+        ApiRefused.
+        """
+        return (await self.send_request(method, token, path, body=json.dumps(body).encode(), key=key)).decode_json()
 
-    async def ask(
+    async def send_request(
         self, method: str, token: str, path: str, *, query: Query | None = None, body: bytes = b"", key: str = ""
-    ) -> Answer:
+    ) -> ApiResponse:
         """Any answer, whole."""
         status, headers, chunks = 500, dict[str, str](), list[bytes]()
 
@@ -84,41 +86,42 @@ class Api:
             elif message["type"] == "http.response.body":
                 chunks.append(message.get("body", b""))
 
-        await self._app(_scope(method, token, path, query, body, key), _sent(body), send)
-        return Answer(status, headers, b"".join(chunks))
+        await self._app(_request_scope(method, token, path, query, body, key), _body_receiver(body), send)
+        return ApiResponse(status, headers, b"".join(chunks))
 
-    async def events(self, token: str, path: str) -> AsyncIterator[tuple[str, Json]]:
-        """Name and data of each event of a stream, OPENED before all; an end without a word when the task has ended.
-        Raises Refused."""
+    async def stream_events(self, token: str, path: str) -> AsyncIterator[tuple[str, Json]]:
+        """Name and data of each event of a stream, OPENED before all; an end without a word when the task has
+        ended. Raises ApiRefused.
+        """
         chunks: asyncio.Queue[Message | None] = asyncio.Queue(HELD_CHUNKS)
 
-        async def answer() -> None:
-            await self._app(_scope("GET", token, path, None, b"", ""), _sent(b""), chunks.put)
+        async def run_request() -> None:
+            await self._app(_request_scope("GET", token, path, None, b"", ""), _body_receiver(b""), chunks.put)
             await chunks.put(None)
 
-        task = asyncio.create_task(answer())
+        task = asyncio.create_task(run_request())
         try:
-            async for event in _events(chunks, task):
+            async for event in _read_events(chunks, task):
                 yield event
         finally:
-            await cancel(task)
+            await cancel_tasks(task)
 
 
-def _sent(body: bytes) -> Receive:
+def _body_receiver(body: bytes) -> Receive:
     """A request's body; then nothing more: nobody hangs up, and who waits for that is cancelled at the answer's end."""
-    asked = False
+    is_sent = False
 
     async def receive() -> Message:
-        nonlocal asked
-        if asked:
+        nonlocal is_sent
+        if is_sent:
             await asyncio.Event().wait()
-        asked = True
+        is_sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
 
 
-def _scope(method: str, token: str, path: str, query: Query | None, body: bytes, key: str) -> Scope:
+def _request_scope(method: str, token: str, path: str, query: Query | None, body: bytes, key: str) -> Scope:
     headers = [(b"authorization", f"Bearer {token}".encode()), (b"host", b"console")]
     if body:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -140,28 +143,28 @@ def _scope(method: str, token: str, path: str, query: Query | None, body: bytes,
     }
 
 
-async def _events(
+async def _read_events(
     chunks: "asyncio.Queue[Message | None]", source: "asyncio.Task[None]"
 ) -> AsyncIterator[tuple[str, Json]]:
-    text, status, said = "", 200, b""
-    while (message := await _next(chunks, source)) is not None:
+    text, status, error_body = "", 200, b""
+    while (message := await _next_message(chunks, source)) is not None:
         if message["type"] == "http.response.start":
             status = message["status"]
             if status < 400:
                 yield OPENED, {}
         elif status >= 400:
-            said += message.get("body", b"")
+            error_body += message.get("body", b"")
         else:
             text += message.get("body", b"").decode()
-            *whole, text = text.split("\n\n")
-            for block in whole:
-                if (event := _parsed(block)) is not None:
+            *blocks, text = text.split_round("\n\n")
+            for block in blocks:
+                if (event := _parse_block(block)) is not None:
                     yield event
     if status >= 400:
-        Answer(status, {}, said).json()
+        ApiResponse(status, {}, error_body).decode_json()
 
 
-async def _next(chunks: "asyncio.Queue[Message | None]", source: "asyncio.Task[None]") -> Message | None:
+async def _next_message(chunks: "asyncio.Queue[Message | None]", source: "asyncio.Task[None]") -> Message | None:
     """The next message; None after the last, and where the source has failed."""
     if source.done() and chunks.empty():
         return None
@@ -178,7 +181,7 @@ async def _next(chunks: "asyncio.Queue[Message | None]", source: "asyncio.Task[N
     return None if chunks.empty() else chunks.get_nowait()
 
 
-def _parsed(block: str) -> tuple[str, Json] | None:
+def _parse_block(block: str) -> tuple[str, Json] | None:
     # Lines end with a line feed alone: to splitlines() a text's U+0085, U+2028 and U+2029 would end one too.
     fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line and not line.startswith(":"))
     return (fields.get("event", "message"), json.loads(fields["data"])) if "data" in fields else None

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
 from bulkhead_services.gateway.http.approval_schemas import STATES
 from bulkhead_services.gateway.read_model.task_view import MAY_APPROVE
 
@@ -22,71 +22,68 @@ TRUST = {
 """The author of a value, from the most trusted to the least."""
 
 
-class Approvals:
+class ConsoleApprovalRoutes:
     """The routes under /approvals."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes of the approval pages."""
         return [
-            self._desk.get("/approvals", self.list),
-            self._desk.get("/approvals/{approval_id}", self.show),
-            self._desk.get("/approvals/{approval_id}/state", self.state),
-            self._desk.post("/approvals/{approval_id}", self.decide),
+            self._desk.get_route("/approvals", self.list_approvals),
+            self._desk.get_route("/approvals/{approval_id}", self.show_approval),
+            self._desk.get_route("/approvals/{approval_id}/state", self.show_state),
+            self._desk.post_route("/approvals/{approval_id}", self.submit_decision),
         ]
 
-    async def list(self, visit: Visit) -> Response:
+    async def list_approvals(self, visit: Visit) -> Response:
         """GET /approvals"""
-        state, task = visit.word("state") or "waiting", visit.word("task")
-        found = await visit.get("/v1/approvals", state=state, task=task)
-        return visit.page(
-            "approvals/list.html",
-            approvals=found["approvals"],
-            more=found["more"],
-            state=state,
-            task=task,
-            states=STATES,
+        state, task = visit.query_value("state") or "waiting", visit.query_value("task")
+        page = await visit.get("/v1/approvals", state=state, task=task)
+        return visit.render_page(
+            "approvals/list.html", approvals=page["approvals"], more=page["more"], state=state, task=task, states=STATES
         )
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_approval(self, visit: Visit) -> Response:
         """GET /approvals/{approval_id}"""
-        found = await visit.get(_path(visit))
-        asked = found["request"]
-        task = await visit.get_or(f"/v1/tasks/{found['task_id']}", {"objective": "", "status": ""})
-        told = await visit.get_or(f"/v1/tasks/{found['task_id']}/why", {"story": {"steps": []}})
-        step, call = _doing(told["story"]["steps"], asked)
-        return visit.page(
+        approval = await visit.get(_api_path(visit))
+        request = approval["request"]
+        task = await visit.get_or(f"/v1/tasks/{approval['task_id']}", {"objective": "", "status": ""})
+        explanation = await visit.get_or(f"/v1/tasks/{approval['task_id']}/why", {"story": {"steps": []}})
+        step, call = _asking_step(explanation["story"]["steps"], request)
+        return visit.render_page(
             "approvals/approval.html",
-            approval=found,
-            asked=asked,
-            arguments=pages.spread(asked["arguments_json"]),
+            approval=approval,
+            asked=request,
+            arguments=pages.indent_json(request["arguments_json"]),
             task=task,
             step=step,
             call=call,
             trust=TRUST,
-            **_acts(visit, asked),
+            **_allowed_actions(visit, request),
         )
 
-    async def state(self, visit: Visit) -> Response:
+    async def show_state(self, visit: Visit) -> Response:
         """GET /approvals/{approval_id}/state: what an open page reads again at each change, the approval alone"""
-        found = await visit.get(_path(visit))
-        asked = found["request"]
-        return visit.page("approvals/state_page.html", approval=found, asked=asked, **_acts(visit, asked))
+        approval = await visit.get(_api_path(visit))
+        request = approval["request"]
+        return visit.render_page(
+            "approvals/state_page.html", approval=approval, asked=request, **_allowed_actions(visit, request)
+        )
 
-    async def decide(self, visit: Visit) -> Response:
+    async def submit_decision(self, visit: Visit) -> Response:
         """POST /approvals/{approval_id}"""
-        form = await visit.form()
+        form = await visit.read_form()
         body = {name: form.get(name, "") for name in ("decision", "arguments_sha256")}
         if form.get("reason"):
             body["reason"] = form["reason"]
-        await visit.post(_path(visit), body, form.get(KEY_FIELD, ""))
-        return back(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
+        await visit.post(_api_path(visit), body, form.get(KEY_FIELD, ""))
+        return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
 
 
-def _acts(visit: Visit, asked: Json) -> Json:
-    """What the page offers: a decision, to those who may decide. here: the approval's own page."""
+def _allowed_actions(visit: Visit, asked: Json) -> Json:
+    """Actions that the page offers: a decision, to those who may decide. here: the approval's own page."""
     return {
         "here": f"/approvals/{visit.request.path_params['approval_id']}",
         "may": visit.claim.role in MAY_APPROVE,
@@ -94,12 +91,12 @@ def _acts(visit: Visit, asked: Json) -> Json:
     }
 
 
-def _path(visit: Visit) -> str:
+def _api_path(visit: Visit) -> str:
     return f"/v1/approvals/{visit.request.path_params['approval_id']}"
 
 
-def _doing(steps: list[Json], asked: Json) -> tuple[Json | None, Json | None]:
+def _asking_step(steps: list[Json], asked: Json) -> tuple[Json | None, Json | None]:
     """The step that asks, and its call, as the task's story has them; None where it has them not yet."""
-    step = next((one for one in reversed(steps) if one["step_id"] == asked["step_id"]), None)
+    step = next((candidate for candidate in reversed(steps) if candidate["step_id"] == asked["step_id"]), None)
     calls: list[Json] = step["calls"] if step else []
-    return step, next((one for one in calls if one["call_id"] == asked["call_id"]), None)
+    return step, next((candidate for candidate in calls if candidate["call_id"] == asked["call_id"]), None)

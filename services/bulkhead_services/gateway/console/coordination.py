@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
-from bulkhead_services.gateway.console.drawing import Graph, Ring, Step, layered, ring
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
 
 DRAWN = 60
 """Waits that are drawn; all that are told stand in the table."""
@@ -23,84 +23,93 @@ PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": []}
 
 
-class Coordination:
+class ConsoleCoordinationRoutes:
     """The routes under /coordination."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
-        return [self._desk.get("/coordination", self.show), self._desk.post("/coordination/{act}", self.act)]
+        """Routes of the coordination pages."""
+        return [
+            self._desk.get_route("/coordination", self.show_health),
+            self._desk.post_route("/coordination/{act}", self.submit_action),
+        ]
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_health(self, visit: Visit) -> Response:
         """GET /coordination"""
-        told = await visit.get_or("/v1/coordination", NOTHING)
+        coordination = await visit.get_or("/v1/coordination", NOTHING)
         breakers = (await visit.get("/v1/breakers"))["breakers"]
-        windows = {(one["scope"], one["name"]): one for one in told["windows"]}
-        return visit.page(
+        windows = {(window["scope"], window["name"]): window for window in coordination["windows"]}
+        return visit.render_page(
             "coordination/health.html",
-            told=told,
-            refused=told.get("refused"),
-            graph=waiting(told["waits"][:DRAWN]),
-            trips=[(one["trip"], one["task"], broken(one["trip"]), evidence(one)) for one in told["trips"]],
-            leases=[one for one in told["waits"] if one["kind"] == "held"],
-            breakers=[(one, windows.pop((one["scope"], one["called"] or one["name"]), None)) for one in breakers],
-            counting=[one for one in windows.values() if one["failed"] or one["slow"]],
+            told=coordination,
+            refused=coordination.get("refused"),
+            graph=draw_waits(coordination["waits"][:DRAWN]),
+            trips=[
+                (finding["trip"], finding["task"], draw_deadlock(finding["trip"]), list_evidence(finding))
+                for finding in coordination["trips"]
+            ],
+            leases=[wait for wait in coordination["waits"] if wait["kind"] == "held"],
+            breakers=[
+                (breaker, windows.pop((breaker["scope"], breaker["called"] or breaker["name"]), None))
+                for breaker in breakers
+            ],
+            counting=[window for window in windows.values() if window["failed"] or window["slow"]],
             halts=(await visit.get("/v1/halts"))["halts"],
             scopes=get_args(HaltScope),
         )
 
-    async def act(self, visit: Visit) -> Response:
+    async def submit_action(self, visit: Visit) -> Response:
         """POST /coordination/{act}: reset, resume or halt"""
-        form = await visit.form()
+        form = await visit.read_form()
         path = PATHS.get(visit.request.path_params["act"], "")
         body = {name: form.get(name, "") for name in ("scope", "name", "reason")}
         await visit.post(path or "/v1/no-such-act", body, form.get(KEY_FIELD, ""))
-        return back(visit.request, "/coordination")
+        return redirect_to(visit.request, "/coordination")
 
 
-def waiting(waits: list[Json]) -> Graph:
+def draw_waits(waits: list[Json]) -> LayeredGraph:
     """The parties of open waits, each behind those that it waits for. A party that is stuck is drawn as failed."""
     behind: dict[str, list[str]] = {}
-    stuck = {one["waiter"] for one in waits if one["stuck"]}
+    stuck = {wait["waiter"] for wait in waits if wait["stuck"]}
     for wait in waits:
         behind.setdefault(wait["waiter"], []).extend(wait["targets"])
         for target in wait["targets"]:
             behind.setdefault(target, [])
-    return layered(
+    return draw_layers(
         [
-            Step(name, name, tuple(dict.fromkeys(inputs)), "failed" if name in stuck else _phase(inputs))
+            DrawnStep(name, name, tuple(dict.fromkeys(inputs)), "failed" if name in stuck else _party_status(inputs))
             for name, inputs in behind.items()
         ]
     )
 
 
-def of_task(waits: list[Json], task: str) -> list[Json]:
+def waits_of_task(waits: list[Json], task: str) -> list[Json]:
     """The waits of a task's steps, those for them, and whatever they wait for in turn."""
 
-    def its(party: str) -> bool:
+    def belongs_to_task(party: str) -> bool:
         return party.startswith(f"{task}/")
 
-    found = [one for one in waits if its(one["waiter"]) or any(map(its, one["targets"]))]
-    known, front = {id(one) for one in found}, {target for one in found for target in one["targets"]}
+    related = [wait for wait in waits if belongs_to_task(wait["waiter"]) or any(map(belongs_to_task, wait["targets"]))]
+    related_ids, front = {id(one) for one in related}, {target for one in related for target in one["targets"]}
     while front:
-        more = [one for one in waits if one["waiter"] in front and id(one) not in known]
-        known |= {id(one) for one in more}
-        found += more
-        front = {target for one in more for target in one["targets"]}
-    return found
+        added = [wait for wait in waits if wait["waiter"] in front and id(wait) not in related_ids]
+        related_ids |= {id(wait) for wait in added}
+        related += added
+        front = {target for wait in added for target in wait["targets"]}
+    return related
 
 
-def broken(trip: Json) -> Ring | None:
+def draw_deadlock(trip: Json) -> WaitRing | None:
     """The circle of a deadlock that was broken, the one that gave way marked; None for other findings, and for a circle
     that is too large to be drawn: its words tell it."""
     cycle = trip.get("cycle", [])
     if not 2 <= len(cycle) <= RING:
         return None
     victim = trip.get("victim", "")
-    steps = [Step(name, name, status="gave way" if name == victim else "") for name in cycle]
-    return ring(steps, ["waits for" if _is_step(name) else "is held by" for name in cycle])
+    steps = [DrawnStep(name, name, status="gave way" if name == victim else "") for name in cycle]
+    return draw_ring(steps, ["waits for" if _is_step(name) else "is held by" for name in cycle])
 
 
 def _is_step(party: str) -> bool:
@@ -109,7 +118,7 @@ def _is_step(party: str) -> bool:
     return bool(slash) and ":" not in task
 
 
-def evidence(one: Json) -> list[tuple[str, str]]:
+def list_evidence(one: Json) -> list[tuple[str, str]]:
     """Ids of messages, each with the task in whose messages it stands; "" where that is not known."""
     trip = one["trip"]
     ids = trip["evidence"]
@@ -120,5 +129,5 @@ def evidence(one: Json) -> list[tuple[str, str]]:
     return [(name, "" if elsewhere else one["task"]) for name in ids]
 
 
-def _phase(inputs: list[str]) -> str:
+def _party_status(inputs: list[str]) -> str:
     return "waiting" if inputs else "running"

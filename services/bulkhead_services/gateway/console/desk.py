@@ -19,11 +19,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.console import pages
-from bulkhead_services.gateway.console.api import OPENED, Api, Json, Query, Refused
-from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.console.api import OPENED, ApiRefused, ConsoleApi, Json, Query
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.problems import Problem
 from bulkhead_services.gateway.read_model.shared_reads import SharedReads
 
@@ -49,91 +49,93 @@ class Visit:
     request: Request
     claim: RequesterClaim
     token: str
-    api: Api
+    api: ConsoleApi
     shared: bool = False
     runbooks: str = ""
 
     async def get(self, path: str, **query: str | int) -> Json:
-        """The API's answer. Raises Refused."""
+        """The API's answer. Raises ApiRefused."""
         return await self.api.get(self.token, path, query)
 
     async def get_or(self, path: str, missing: Json, query: Query | None = None) -> Json:
         """The API's answer; `missing` with the refusal as `refused` where it says no."""
         try:
             return await self.api.get(self.token, path, query)
-        except Refused as error:
+        except ApiRefused as error:
             return missing | {"refused": error}
 
     async def post(self, path: str, body: Json, key: str, method: str = "POST") -> Json:
-        """The API's answer to a change. Raises Refused."""
+        """The API's answer to a change. Raises ApiRefused."""
         return await self.api.post(self.token, path, body, key, method)
 
-    def page(self, template: str, status: int = 200, **values: Any) -> Response:
+    def render_page(self, template: str, status: int = 200, **values: Any) -> Response:
         """A room's page. `claim`, `path`, `theme` and a fresh form `key` are there for every template."""
-        return pages.page(
+        return pages.render_page(
             self.request,
             template,
             status,
             claim=self.claim,
             key="" if self.shared else secrets.token_hex(16),
             bare=self.shared,
-            url=_url(self.request),
+            url=_request_url(self.request),
             runbooks=self.runbooks,
             **values,
         )
 
-    def word(self, name: str) -> str:
+    def query_value(self, name: str) -> str:
         """A value of the query, trimmed; "" when it is absent."""
         return self.request.query_params.get(name, "").strip()
 
-    async def form(self) -> dict[str, str]:
-        """The form's fields, each once. Raises Refused."""
-        return await form_of(self.request)
+    async def read_form(self) -> dict[str, str]:
+        """The form's fields, each once. Raises ApiRefused."""
+        return await read_form(self.request)
 
 
 Endpoint = Callable[[Visit], Awaitable[Response]]
 
 
-class Desk:
+class ConsoleRouteFactory:
     """Makes routes of rooms."""
 
-    def __init__(self, api: Api, auth: Authenticator, runbooks: str = "") -> None:
+    def __init__(self, api: ConsoleApi, auth: GatewayAuthenticator, runbooks: str = "") -> None:
         self._api, self._auth, self._runbooks = api, auth, runbooks
         self._shared = SharedReads[Response]()
 
-    def get(self, path: str, endpoint: Endpoint, *, shared: bool = False) -> Route:
+    def get_route(self, path: str, endpoint: Endpoint, *, shared: bool = False) -> Route:
         """A page. shared: its inside, which browsers read again at every change, says the same to all of one tenant and
         role and has no form: it is read once for all who ask at about the same moment."""
-        return Route(path, self._guarded(self._once(endpoint) if shared else endpoint), methods=["GET"])
+        return Route(
+            path, self._require_session(self._share_reading(endpoint) if shared else endpoint), methods=["GET"]
+        )
 
-    def _once(self, endpoint: Endpoint) -> Endpoint:
-        async def read(visit: Visit) -> Response:
+    def _share_reading(self, endpoint: Endpoint) -> Endpoint:
+        async def read_shared(visit: Visit) -> Response:
             if not visit.request.headers.get("hx-request"):
                 return await endpoint(visit)
-            key = (visit.claim.tenant, visit.claim.role, _url(visit.request))
+            key = (visit.claim.tenant, visit.claim.role, _request_url(visit.request))
             try:
                 return await self._shared.get(key, partial(endpoint, replace(visit, shared=True)))
-            except Refused as error:
+            except ApiRefused as error:
                 if error.status != 401:
                     raise
             return await endpoint(visit)  # Another's session has ended, perhaps not this one.
 
-        return read
+        return read_shared
 
-    def post(self, path: str, endpoint: Endpoint) -> Route:
+    def post_route(self, path: str, endpoint: Endpoint) -> Route:
         """An act: a form of one of our pages."""
 
-        async def checked(visit: Visit) -> Response:
-            own_form(visit.request)
+        async def check_origin(visit: Visit) -> Response:
+            require_own_form(visit.request)
             return await endpoint(visit)
 
-        return Route(path, self._guarded(checked), methods=["POST"])
+        return Route(path, self._require_session(check_origin), methods=["POST"])
 
-    def _guarded(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        async def guarded(request: Request) -> Response:
+    def _require_session(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def guard_request(request: Request) -> Response:
             token = token_of(request)
             try:
-                claim = await self._auth.claim({"authorization": f"Bearer {token}"}) if token else None
+                claim = await self._auth.authenticate_caller({"authorization": f"Bearer {token}"}) if token else None
             except Problem:
                 claim = None
             if claim is None:
@@ -141,13 +143,15 @@ class Desk:
             visit = Visit(request, claim, token, self._api, runbooks=self._runbooks)
             try:
                 return await endpoint(visit)
-            except Refused as error:
+            except ApiRefused as error:
                 # A withdrawn key ends the session in the midst of it.
                 return (
-                    _to_login(request) if error.status == 401 else visit.page("error.html", error.status, error=error)
+                    _to_login(request)
+                    if error.status == 401
+                    else visit.render_page("error.html", error.status, error=error)
                 )
 
-        return guarded
+        return guard_request
 
 
 def token_of(request: Request) -> str:
@@ -157,85 +161,95 @@ def token_of(request: Request) -> str:
 
 
 def is_secure(request: Request) -> bool:
-    """Whether the browser came by TLS: to us, or to the proxy before us. A forged header harms its own sender alone."""
+    """True if the browser came by TLS: to us, or to the proxy before us. A forged header harms its own sender
+    alone.
+    """
     return request.url.scheme == "https" or request.headers.get("x-forwarded-proto", "") == "https"
 
 
-def address(request: Request) -> str:
+def gateway_address(request: Request) -> str:
     """The gateway's address as this browser has it, for a command line."""
     return shlex.quote(f"{'https' if is_secure(request) else 'http'}://{request.url.netloc}")
 
 
-def own_form(request: Request) -> None:
-    """Raises Refused unless the request was sent by a page of the same origin. Browsers say so in headers that no page
-    can set; programs have the API."""
+def require_own_form(request: Request) -> None:
+    """Raises ApiRefused unless the request was sent by a page of the same origin. Browsers say so in headers
+    that no page can set; programs have the API.
+    """
     origin, site = request.headers.get("origin", ""), request.headers.get("sec-fetch-site", "")
-    own = urlsplit(origin).netloc == request.headers.get("host", "") if origin else site == "same-origin"
-    if not own or site not in ("", "same-origin"):
-        what = "the request was not sent by a page of this console"
-        raise Refused(403, {"title": "Not sent from here", "detail": what, "hint": "open the console and try there"})
+    same_origin = urlsplit(origin).netloc == request.headers.get("host", "") if origin else site == "same-origin"
+    if not same_origin or site not in ("", "same-origin"):
+        detail = "the request was not sent by a page of this console"
+        raise ApiRefused(
+            403, {"title": "Not sent from here", "detail": detail, "hint": "open the console and try there"}
+        )
 
 
-async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a form, read no further than its bound. Raises Refused (400, 408, 413)."""
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form, read no further than its bound. Raises ApiRefused (400, 408, 413)."""
     raw = b""
     try:
         async with asyncio.timeout(FORM_TIMEOUT_S):
             async for chunk in request.stream():
                 raw += chunk
                 if len(raw) > MAX_FORM_BYTES:
-                    what = f"the form has more than {MAX_FORM_BYTES} bytes"
-                    raise Refused(413, {"title": "Too large", "detail": what, "hint": "send less text"})
-        found = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+                    detail = f"the form has more than {MAX_FORM_BYTES} bytes"
+                    raise ApiRefused(413, {"title": "Too large", "detail": detail, "hint": "send less text"})
+        fields = parse_qs(raw.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except TimeoutError as error:
-        raise Refused(408, {"title": "Too slow", "detail": "the form did not arrive", "hint": "try again"}) from error
+        raise ApiRefused(
+            408, {"title": "Too slow", "detail": "the form did not arrive", "hint": "try again"}
+        ) from error
     except (ValueError, ClientDisconnect) as error:
-        raise Refused(400, {"title": "Not a form", "detail": "the form cannot be read", "hint": "try again"}) from error
-    return {name: values[-1].replace("\r\n", "\n").strip() for name, values in found.items()}
+        raise ApiRefused(
+            400, {"title": "Not a form", "detail": "the form cannot be read", "hint": "try again"}
+        ) from error
+    return {name: values[-1].replace("\r\n", "\n").strip() for name, values in fields.items()}
 
 
-def back(request: Request, path: str) -> Response:
+def redirect_to(request: Request, path: str) -> Response:
     """Go to another page, after an act too."""
     if request.headers.get("hx-request"):
         return Response(None, 204, pages.SAFE | pages.NOT_KEPT | {"HX-Redirect": path})
     return RedirectResponse(path, 303, pages.SAFE | pages.NOT_KEPT)
 
 
-def live(events: AsyncIterator[tuple[str, str]]) -> Response:
+def live_stream(events: AsyncIterator[tuple[str, str]]) -> Response:
     """An event stream: names, and pieces of HTML; at its end `refused` or `login`, where the API says no. It ends when
     the API's does; the browser comes again by itself."""
 
-    async def sent() -> AsyncIterator[ServerSentEvent]:
+    async def send_events() -> AsyncIterator[ServerSentEvent]:
         loop = asyncio.get_running_loop()
         until = loop.time() + MAX_STREAM_S
         yield ServerSentEvent(comment="console", retry=RETRY_MS, sep="\n")
         async with contextlib.aclosing(events) as source:  # type: ignore[type-var]
             try:
-                async for name, said in source:
-                    yield ServerSentEvent(said, event=name, sep="\n")
+                async for name, html in source:
+                    yield ServerSentEvent(html, event=name, sep="\n")
                     if loop.time() > until:
                         return
-            except Refused as error:
-                told = pages.render("refused.html", error=error)
+            except ApiRefused as error:
+                refusal_html = pages.render_template("refused.html", error=error)
                 name = "login" if error.status == 401 else "refused"
-                yield ServerSentEvent(told, event=name, retry=REFUSED_RETRY_MS, sep="\n")
+                yield ServerSentEvent(refusal_html, event=name, retry=REFUSED_RETRY_MS, sep="\n")
 
-    return _stream(sent())
+    return _event_response(send_events())
 
 
-def _stream(sent: AsyncIterator[ServerSentEvent]) -> Response:
+def _event_response(sent: AsyncIterator[ServerSentEvent]) -> Response:
     headers = pages.SAFE | {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     alive = ServerSentEvent(comment="alive", sep="\n")
     return EventSourceResponse(sent, ping=PING_S, sep="\n", headers=headers, ping_message_factory=lambda: alive)
 
 
-async def changes(visit: Visit) -> Response:
-    """GET /live: says `live` once the API has let it in, `changed` whenever a page should look again, and names the
+async def stream_changes(visit: Visit) -> Response:
+    """GET /live: says `live_stream` once the API has let it in, `changed` whenever a page should look again, and
+    names the
     tasks; `health` and `totals` less often, for what costs more to read."""
-    return live(_changes(visit.api.events(visit.token, "/v1/changes")))
+    return live_stream(_pace_changes(visit.api.stream_events(visit.token, "/v1/changes")))
 
 
-async def _changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
+async def _pace_changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
     loop = asyncio.get_running_loop()
     coming, owed, due = asyncio.ensure_future(anext(events)), set[str](), dict.fromkeys(GAPS_S, 0.0)
     try:
@@ -258,10 +272,10 @@ async def _changes(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tup
                 owed.remove(name)
                 due[name] = loop.time() + GAPS_S[name]
     finally:
-        await cancel(coming)
+        await cancel_tasks(coming)
 
 
-def inner(path: str) -> str:
+def safe_path(path: str) -> str:
     """The path when it is one of ours, to go on to after the login; else `/`."""
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
 
@@ -269,15 +283,15 @@ def inner(path: str) -> str:
 def _to_login(request: Request) -> Response:
     # A stream cannot be sent elsewhere: its page goes there when it hears this.
     if "text/event-stream" in request.headers.get("accept", ""):
-        return _stream(_ended())
-    shown = request.headers.get("hx-current-url", "")
-    path = urlsplit(shown).path if shown else _url(request) if request.method == "GET" else "/"
-    return back(request, "/login" + (f"?next={quote(inner(path))}" if inner(path) != "/" else ""))
+        return _event_response(_login_events())
+    current_url = request.headers.get("hx-current-url", "")
+    path = urlsplit(current_url).path if current_url else _request_url(request) if request.method == "GET" else "/"
+    return redirect_to(request, "/login" + (f"?next={quote(safe_path(path))}" if safe_path(path) != "/" else ""))
 
 
-async def _ended() -> AsyncIterator[ServerSentEvent]:
+async def _login_events() -> AsyncIterator[ServerSentEvent]:
     yield ServerSentEvent("*", event="login", retry=REFUSED_RETRY_MS, sep="\n")
 
 
-def _url(request: Request) -> str:
+def _request_url(request: Request) -> str:
     return request.url.path + (f"?{request.url.query}" if request.url.query else "")

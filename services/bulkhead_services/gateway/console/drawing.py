@@ -12,7 +12,7 @@ BAR_WIDTH, ROW_HEIGHT, MIN_BAR = 600, 22, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DrawnStep:
     """One step of a plan. inputs: ids of steps on whose results it builds; others are ignored."""
 
     id: str
@@ -23,25 +23,25 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class PlanNode:
     """A step with its place."""
 
-    step: Step
+    step: DrawnStep
     x: int
     y: int
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class LayeredGraph:
     """edges: as SVG paths, from the side of a step to that of the one that needs it."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[PlanNode, ...]
     edges: tuple[str, ...]
     width: int
     height: int
 
 
-def layered(steps: Sequence[Step]) -> Graph:
+def draw_layers(steps: Sequence[DrawnStep]) -> LayeredGraph:
     """Each step in the column behind its last input; within a column beside its inputs. An input that closes a circle
     moves no step: its edge leads back."""
     columns: dict[str, int] = {}
@@ -51,53 +51,53 @@ def layered(steps: Sequence[Step]) -> Graph:
             columns[step.id] = max((columns.get(name, 0) + 1 for name in inputs[step.id]), default=0)
     rows: dict[str, int] = {}
     for column in sorted(set(columns.values())):
-        inside = [step for step in steps if columns[step.id] == column]
-        for row, step in enumerate(sorted(inside, key=lambda one: _middle(one, rows))):
+        column_steps = [step for step in steps if columns[step.id] == column]
+        for row, step in enumerate(sorted(column_steps, key=lambda one: _middle_row(one, rows))):
             rows[step.id] = row
     nodes = {
-        step.id: Node(
+        step.id: PlanNode(
             step, MARGIN + columns[step.id] * (NODE_WIDTH + GAP_X), MARGIN + rows[step.id] * (NODE_HEIGHT + GAP_Y)
         )
         for step in steps
     }
-    edges = tuple(_edge(nodes[name], nodes[step.id]) for step in steps for name in step.inputs if name in nodes)
+    edges = tuple(_edge_path(nodes[name], nodes[step.id]) for step in steps for name in step.inputs if name in nodes)
     width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
     height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
-    return Graph(tuple(nodes.values()), edges, width, height)
+    return LayeredGraph(tuple(nodes.values()), edges, width, height)
 
 
-def _without_circles(steps: Sequence[Step]) -> dict[str, list[str]]:
+def _without_circles(steps: Sequence[DrawnStep]) -> dict[str, list[str]]:
     """The known inputs of each step without those that lead back to it, by a search in depth."""
-    known = {step.id: tuple(dict.fromkeys(step.inputs)) for step in steps}
-    found: dict[str, list[str]] = {}
-    for first in known:
-        path = {first: iter(known[first])} if first not in found else {}
-        found.setdefault(first, [])
+    step_inputs = {step.id: tuple(dict.fromkeys(step.inputs)) for step in steps}
+    acyclic: dict[str, list[str]] = {}
+    for first in step_inputs:
+        path = {first: iter(step_inputs[first])} if first not in acyclic else {}
+        acyclic.setdefault(first, [])
         while path:
             step = next(reversed(path))
             name = next(path[step], None)
             if name is None:
                 del path[step]
-            elif name in known and name not in path:
-                found[step].append(name)
-                if name not in found:
-                    found[name], path[name] = [], iter(known[name])
-    return found
+            elif name in step_inputs and name not in path:
+                acyclic[step].append(name)
+                if name not in acyclic:
+                    acyclic[name], path[name] = [], iter(step_inputs[name])
+    return acyclic
 
 
-def _middle(step: Step, rows: Mapping[str, int]) -> float:
+def _middle_row(step: DrawnStep, rows: Mapping[str, int]) -> float:
     above = [rows[name] for name in step.inputs if name in rows]
     return sum(above) / len(above) if above else len(rows)
 
 
-def _edge(start: Node, end: Node) -> str:
+def _edge_path(start: PlanNode, end: PlanNode) -> str:
     x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     bend = max(GAP_X // 2, (to_x - x) // 2)
     return f"M{x} {y}C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrow:
+class RingArrow:
     """From a party to the one that it waits for, with a word beside it."""
 
     path: str
@@ -107,48 +107,48 @@ class Arrow:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
+class WaitRing:
     """A circle of parties."""
 
-    nodes: tuple[Node, ...]
-    arrows: tuple[Arrow, ...]
+    nodes: tuple[PlanNode, ...]
+    arrows: tuple[RingArrow, ...]
     width: int
     height: int
 
 
-def ring(parties: Sequence[Step], said: Sequence[str]) -> Ring:
+def draw_ring(parties: Sequence[DrawnStep], said: Sequence[str]) -> WaitRing:
     """The parties around two rows, each with an arrow to the next, and the last with one to the first. said: a word for
     each arrow."""
     upper = (len(parties) + 1) // 2
     across, down = NODE_WIDTH + RING_GAP_X, NODE_HEIGHT + RING_GAP_Y
     places = [(at, 0) for at in range(upper)] + [(upper - 1 - at, 1) for at in range(len(parties) - upper)]
     nodes = tuple(
-        Node(step, MARGIN + column * across, MARGIN + row * down)
+        PlanNode(step, MARGIN + column * across, MARGIN + row * down)
         for step, (column, row) in zip(parties, places, strict=True)
     )
     pairs = zip(nodes, (*nodes[1:], nodes[0]), said, strict=True)
     width, height = MARGIN * 2 + upper * across - RING_GAP_X, MARGIN * 2 + down + NODE_HEIGHT
-    return Ring(nodes, tuple(_arrow(start, end, word) for start, end, word in pairs), width, height)
+    return WaitRing(nodes, tuple(_draw_arrow(start, end, label) for start, end, label in pairs), width, height)
 
 
-def _arrow(start: Node, end: Node, said: str) -> Arrow:
+def _draw_arrow(start: PlanNode, end: PlanNode, said: str) -> RingArrow:
     """Along a row from side to side; between the rows down on the right and up on the left, where two parties meet."""
     if start.y == end.y:
         right = end.x > start.x
         x, to_x = (start.x + NODE_WIDTH, end.x) if right else (start.x, end.x + NODE_WIDTH)
         y, tip = start.y + NODE_HEIGHT // 2, -6 if right else 6
         head = f"M{to_x + tip} {y - 4}L{to_x} {y}L{to_x + tip} {y + 4}"
-        return Arrow(f"M{x} {y}L{to_x} {y}{head}", (x + to_x) // 2, y - 8, said)
+        return RingArrow(f"M{x} {y}L{to_x} {y}{head}", (x + to_x) // 2, y - 8, said)
     below = end.y > start.y
     y, to_y = (start.y + NODE_HEIGHT, end.y) if below else (start.y, end.y + NODE_HEIGHT)
     aside = NODE_WIDTH * 2 // 3 if below else NODE_WIDTH // 3
     x, to_x, tip = start.x + aside, end.x + aside, -6 if below else 6
     head = f"M{to_x - 4} {to_y + tip}L{to_x} {to_y}L{to_x + 4} {to_y + tip}"
-    return Arrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, said)
+    return RingArrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, said)
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class CallBar:
     """One call: it waited from x, and took its time after that."""
 
     call_id: str
@@ -162,17 +162,17 @@ class Bar:
     said: str
 
 
-def bars(calls: Sequence[Mapping[str, object]], began_unix_ms: int, took_ms: int) -> tuple[Bar, ...]:
+def draw_bars(calls: Sequence[Mapping[str, object]], began_unix_ms: int, took_ms: int) -> tuple[CallBar, ...]:
     """Calls of a story as bars of a common scale, BAR_WIDTH wide."""
     scale = BAR_WIDTH / max(1, took_ms)
-    found = []
-    for row, call in enumerate(sorted(calls, key=lambda one: _number(one, "asked_unix_ms"))):
-        start = max(0, _number(call, "asked_unix_ms") - began_unix_ms)
-        took = _number(call, "took_ms") if call.get("took_ms") is not None else max(0, took_ms - start)
-        waited = min(_number(call, "waited_ms"), took)
+    drawn = []
+    for row, call in enumerate(sorted(calls, key=lambda one: _int_field(one, "asked_unix_ms"))):
+        start = max(0, _int_field(call, "asked_unix_ms") - began_unix_ms)
+        took = _int_field(call, "took_ms") if call.get("took_ms") is not None else max(0, took_ms - start)
+        waited = min(_int_field(call, "waited_ms"), took)
         x = min(start * scale, BAR_WIDTH - MIN_BAR)
-        found.append(
-            Bar(
+        drawn.append(
+            CallBar(
                 str(call["call_id"]),
                 str(call["name"]),
                 str(call["kind"]),
@@ -184,9 +184,9 @@ def bars(calls: Sequence[Mapping[str, object]], began_unix_ms: int, took_ms: int
                 f"{call['name']}: {call['outcome']}, from {start} ms, {took} ms",
             )
         )
-    return tuple(found)
+    return tuple(drawn)
 
 
-def _number(call: Mapping[str, object], name: str) -> int:
+def _int_field(call: Mapping[str, object], name: str) -> int:
     value = call.get(name)
     return value if isinstance(value, int) else 0

@@ -9,69 +9,79 @@ from starlette.routing import Route
 
 from bulkhead.telemetry.log import Log
 from bulkhead_services.gateway.console import pages
-from bulkhead_services.gateway.console.api import Refused
-from bulkhead_services.gateway.console.desk import COOKIE, SECURE_COOKIE, back, form_of, inner, is_secure, own_form
-from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.console.api import ApiRefused
+from bulkhead_services.gateway.console.desk import (
+    COOKIE,
+    SECURE_COOKIE,
+    is_secure,
+    read_form,
+    redirect_to,
+    require_own_form,
+    safe_path,
+)
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.problems import Problem
 
 log = Log("gateway.console")
 
 
-class Login:
+class ConsoleLoginRoutes:
     """The routes that need no session. lasts_s: of a session."""
 
-    def __init__(self, auth: Authenticator, lasts_s: int) -> None:
+    def __init__(self, auth: GatewayAuthenticator, lasts_s: int) -> None:
         self._auth, self._lasts_s = auth, lasts_s
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes of login, logout, theme and static files."""
         return [
-            Route("/login", self.form, methods=["GET"]),
+            Route("/login", self.show_form, methods=["GET"]),
             Route("/login", self.sign_in, methods=["POST"]),
             Route("/logout", self.sign_out, methods=["POST"]),
-            Route("/theme", self.theme, methods=["POST"]),
-            Route("/static/{version}/{name}", pages.file, methods=["GET"]),
+            Route("/theme", self.set_theme, methods=["POST"]),
+            Route("/static/{version}/{name}", pages.serve_file, methods=["GET"]),
         ]
 
-    async def form(self, request: Request) -> Response:
+    async def show_form(self, request: Request) -> Response:
         """GET /login"""
-        return pages.page(request, "login.html", next=inner(request.query_params.get("next", "/")), problem="", hint="")
+        return pages.render_page(
+            request, "login.html", next=safe_path(request.query_params.get("next", "/")), problem="", hint=""
+        )
 
     async def sign_in(self, request: Request) -> Response:
         """POST /login"""
         try:
-            own_form(request)
-            given = await form_of(request)
-        except Refused as error:
-            return _again(request, error.status, "/", error.detail, error.hint)
-        path = inner(given.get("next", "/"))
+            require_own_form(request)
+            fields = await read_form(request)
+        except ApiRefused as error:
+            return _render_form_again(request, error.status, "/", error.detail, error.hint)
+        path = safe_path(fields.get("next", "/"))
         try:
-            token = await self._auth.session(given.get("api_key", ""))
-            claim = await self._auth.claim({"authorization": f"Bearer {token}"})
+            token = await self._auth.open_session(fields.get("api_key", ""))
+            claim = await self._auth.authenticate_caller({"authorization": f"Bearer {token}"})
         except Problem as problem:
-            return _again(request, problem.body.status, path, problem.body.detail, problem.body.hint)
+            return _render_form_again(request, problem.body.status, path, problem.body.detail, problem.body.hint)
         log.info("signed_in", tenant=claim.tenant, person=claim.person, role=claim.role)
-        answer, secure = back(request, path), is_secure(request)
+        answer, secure = redirect_to(request, path), is_secure(request)
         name = SECURE_COOKIE if secure else COOKIE
         answer.set_cookie(name, token, max_age=self._lasts_s, secure=secure, httponly=True, samesite="lax", path="/")
         return answer
 
     async def sign_out(self, request: Request) -> Response:
         """POST /logout"""
-        own_form(request)
-        answer = back(request, "/login")
+        require_own_form(request)
+        answer = redirect_to(request, "/login")
         for name in (COOKIE, SECURE_COOKIE):
             answer.delete_cookie(name, path="/", secure=name == SECURE_COOKIE, httponly=True, samesite="lax")
         # Texts of pages stay in no cache, and no other tab goes on with it.
         answer.headers["Clear-Site-Data"] = '"cache", "storage"'
         return answer
 
-    async def theme(self, request: Request) -> Response:
+    async def set_theme(self, request: Request) -> Response:
         """POST /theme"""
-        own_form(request)
-        given = await form_of(request)
-        chosen = given.get("theme", "auto")
-        answer = back(request, inner(given.get("next", "/")))
+        require_own_form(request)
+        fields = await read_form(request)
+        chosen = fields.get("theme", "auto")
+        answer = redirect_to(request, safe_path(fields.get("next", "/")))
         if chosen in pages.THEMES:
             answer.set_cookie(
                 pages.THEME_COOKIE, chosen, max_age=365 * 24 * 3600, httponly=True, samesite="lax", path="/"
@@ -79,5 +89,5 @@ class Login:
         return answer
 
 
-def _again(request: Request, status: int, path: str, problem: str, hint: str) -> Response:
-    return pages.page(request, "login.html", status, next=path, problem=problem, hint=hint)
+def _render_form_again(request: Request, status: int, path: str, problem: str, hint: str) -> Response:
+    return pages.render_page(request, "login.html", status, next=path, problem=problem, hint=hint)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import Desk, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
 from bulkhead_services.gateway.console.mesh import room as mesh
 
 SHOWN = 20
@@ -19,17 +19,20 @@ DAY_S, HOUR_S = 24 * 3600, 3600
 SEES_SPENDING = ("operator", "auditor")
 
 
-class Overview:
+class ConsoleOverviewRoutes:
     """The routes of `/` and what it shows."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
-        return [self._desk.get("/", self.show, shared=True), self._desk.get("/overview/spending", self.spending)]
+        """Routes of the overview."""
+        return [
+            self._desk.get_route("/", self.show_overview, shared=True),
+            self._desk.get_route("/overview/spending", self.show_spending),
+        ]
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_overview(self, visit: Visit) -> Response:
         """GET /"""
         approvals, halts, breakers, limits, tasks, ended = await asyncio.gather(
             visit.get_or("/v1/approvals", {"approvals": [], "more": 0}),
@@ -40,7 +43,7 @@ class Overview:
             visit.get("/v1/tasks", limit=5),
         )
         parts = (approvals, halts, breakers, limits)
-        return visit.page(
+        return visit.render_page(
             "overview/overview.html",
             approvals=approvals,
             halts=halts["halts"],
@@ -49,11 +52,11 @@ class Overview:
             tasks=tasks,
             newest=ended["tasks"],
             refused=[part["refused"] for part in parts if "refused" in part],
-            troubled=await mesh.needs(visit),
+            troubled=await mesh.services_needing_person(visit),
             sees_spending=visit.claim.role in SEES_SPENDING,
         )
 
-    async def spending(self, visit: Visit) -> Response:
+    async def show_spending(self, visit: Visit) -> Response:
         """GET /overview/spending"""
         since_midnight_s = max(1, int(time.time()) % DAY_S)
         nothing: Json = {"total": {"spent": {"cost_usd_micros": 0}, "held": {"cost_usd_micros": 0}}}
@@ -62,15 +65,15 @@ class Overview:
             visit.get_or("/v1/spend", nothing, {"by": "feature", "since": f"{HOUR_S}s", "limit": 1}),
             visit.get_or("/v1/limits", {"limits": [], "policy": None}),
         )
-        ceiling = _ceiling(limits)
-        spent, held = (day["total"][name]["cost_usd_micros"] for name in ("spent", "held"))
+        ceiling = _day_ceiling(limits)
+        spent, reserved = (day["total"][name]["cost_usd_micros"] for name in ("spent", "held"))
         burn = hour["total"]["spent"]["cost_usd_micros"]
         left_s = (ceiling - spent) * HOUR_S / burn if ceiling is not None and burn else None
         reached = left_s is not None and 0 < left_s < DAY_S - since_midnight_s
-        return visit.page(
+        return visit.render_page(
             "overview/spending.html",
             spent=spent,
-            held=held,
+            held=reserved,
             burn=burn,
             ceiling=ceiling,
             percent=min(100, 100 * spent // ceiling) if ceiling else 0,
@@ -80,7 +83,7 @@ class Overview:
         )
 
 
-def _ceiling(limits: Json) -> int | None:
+def _day_ceiling(limits: Json) -> int | None:
     """The day's ceiling in micro US dollars: the lower of the tenant's policy and its own limit."""
     rows: list[dict[str, Any]] = [row["limit"] for row in limits["limits"] if row["target"] == "day"]
     rows += [limits["policy"]["day"]] if limits["policy"] else []

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from bulkhead import amounts
-from bulkhead.plain_text import cut, harmless
+from bulkhead.plain_text import cut_line, escape_controls
 
 HERE = Path(__file__).parent
 MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -42,50 +42,60 @@ THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "bulkhead_theme"
 
 
-def _text(value: object) -> object:
+def _print_value(value: object) -> object:
     """A value as a template prints it: text without controls; markup that a template made is escaped already."""
-    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return escape_controls(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _moment(unix_ms: int) -> str:
-    return _time(unix_ms).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "–"
+def _format_moment(unix_ms: int) -> str:
+    return _to_datetime(unix_ms).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "–"
 
 
-def _iso(unix_ms: int) -> str:
-    return _time(unix_ms).isoformat()
+def _format_iso(unix_ms: int) -> str:
+    return _to_datetime(unix_ms).isoformat()
 
 
-def _time(unix_ms: int) -> datetime:
+def _to_datetime(unix_ms: int) -> datetime:
     """A time that somebody told: one after the last year that there is here stands at its end."""
     return datetime.fromtimestamp(min(unix_ms, LAST_UNIX_MS) / 1000, UTC)
 
 
-def _environment() -> Environment:
-    made = Environment(
+def _build_environment() -> Environment:
+    environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_text,
+        finalize=_print_value,
         auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"cut": cut, "money": amounts.money, "cost": amounts.cost, "seconds": amounts.seconds}
-    made.filters |= {"moment": _moment, "iso": _iso, "tokens": amounts.tokens, "counted": amounts.counted}
-    made.globals["file"] = lambda name: f"/static/{VERSION}/{name}"
-    return made
+    environment.filters |= {
+        "cut": cut_line,
+        "money": amounts.format_usd,
+        "cost": amounts.format_cost,
+        "seconds": amounts.format_duration,
+    }
+    environment.filters |= {
+        "moment": _format_moment,
+        "iso": _format_iso,
+        "tokens": amounts.format_tokens,
+        "counted": amounts.format_count,
+    }
+    environment.globals["file"] = lambda name: f"/static/{VERSION}/{name}"
+    return environment
 
 
-ENVIRONMENT = _environment()
+ENVIRONMENT = _build_environment()
 
 
-def spread(text: str) -> str:
+def indent_json(text: str) -> str:
     """JSON over lines, for eyes; as it stands where it is none."""
     try:
-        found: Any = json.loads(text)
+        document: Any = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return json.dumps(found, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def theme_of(request: Request) -> str:
@@ -94,23 +104,23 @@ def theme_of(request: Request) -> str:
     return chosen if chosen in THEMES else "auto"
 
 
-def render(template: str, /, **values: Any) -> str:
+def render_template(template: str, /, **values: Any) -> str:
     """A template as text."""
     return ENVIRONMENT.get_template(template).render(**values)
 
 
-def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+def render_page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A template as an answer. `path` and `theme` are there for every template; `bare`: without the header."""
     values.setdefault("bare", False)
-    said = render(template, path=request.url.path, theme=theme_of(request), **values)
-    return HTMLResponse(said, status, SAFE | NOT_KEPT)
+    html = render_template(template, path=request.url.path, theme=theme_of(request), **values)
+    return HTMLResponse(html, status, SAFE | NOT_KEPT)
 
 
-def file(request: Request) -> Response:
+def serve_file(request: Request) -> Response:
     """GET /static/{version}/{name}"""
     name = request.path_params["name"]
     if name not in FILES:
         return Response("there is no such file\n", 404, SAFE | NOT_KEPT, "text/plain")
     fresh = request.path_params["version"] == VERSION
-    kept = {"Cache-Control": "public, max-age=31536000, immutable"} if fresh else NOT_KEPT
-    return Response(FILES[name], 200, SAFE | kept, MEDIA[Path(name).suffix])
+    caching = {"Cache-Control": "public, max-age=31536000, immutable"} if fresh else NOT_KEPT
+    return Response(FILES[name], 200, SAFE | caching, MEDIA[Path(name).suffix])

@@ -12,10 +12,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.amounts import money, seconds
+from bulkhead.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
-from bulkhead_services.gateway.console.api import Json, Refused
-from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
+from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
 from bulkhead_services.gateway.http.operator_schemas import KINDS
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
@@ -39,7 +39,7 @@ CHART_WIDTH, CHART_HEIGHT = 600, 120
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class SpendBar:
     """One part of the time: its place in the chart, in pixels, its cost, and when it began."""
 
     x: float
@@ -50,117 +50,117 @@ class Bar:
     from_unix_ms: int
 
 
-class Spend:
+class ConsoleSpendRoutes:
     """The routes under /spend."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes of the spending pages."""
         return [
-            self._desk.get("/spend", self.show),
-            self._desk.get("/spend.json", self.download),
-            self._desk.get("/spend.csv", self.download),
-            self._desk.post("/spend/limits", self.limit),
+            self._desk.get_route("/spend", self.show_spend),
+            self._desk.get_route("/spend.json", self.download_sums),
+            self._desk.get_route("/spend.csv", self.download_sums),
+            self._desk.post_route("/spend/limits", self.set_limit),
         ]
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_spend(self, visit: Visit) -> Response:
         """GET /spend"""
-        by, since = visit.word("by") or "feature", visit.word("since") or "24h"
+        by, since = visit.query_value("by") or "feature", visit.query_value("since") or "24h"
         query: dict[str, str | int] = {"by": by, "since": since, "limit": ROWS, "slices": SPANS.get(since, 48)}
         spent = await visit.get_or("/v1/spend", {"rows": []}, query)
         limits = await visit.get("/v1/limits", history="true")
-        return visit.page(
+        return visit.render_page(
             "spend/spend.html",
             spent=spent,
             refused=spent.get("refused"),
-            bars=bars(spent.get("slices", []), spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)),
-            dearest=max([_all(row) for row in spent["rows"]], default=0) or 1,
+            bars=draw_bars(spent.get("slices", []), spent.get("since_unix_ms", 0), spent.get("until_unix_ms", 0)),
+            dearest=max([_row_cost(row) for row in spent["rows"]], default=0) or 1,
             limits=limits,
             units=UNITS,
-            amounts=_amounts,
+            amounts=_limit_text,
             by=by,
             since=since,
             kinds=KINDS,
             spans=tuple(SPANS),
         )
 
-    async def download(self, visit: Visit) -> Response:
+    async def download_sums(self, visit: Visit) -> Response:
         """GET /spend.json and /spend.csv"""
         query: dict[str, str | int] = {
-            "by": visit.word("by") or "feature",
-            "since": visit.word("since") or "24h",
+            "by": visit.query_value("by") or "feature",
+            "since": visit.query_value("since") or "24h",
             "limit": ROWS,
         }
-        found = await visit.api.ask("GET", visit.token, "/v1/spend", query=query)
-        spent, name = found.json(), visit.request.url.path.lstrip("/")
+        response = await visit.api.send_request("GET", visit.token, "/v1/spend", query=query)
+        spent, name = response.decode_json(), visit.request.url.path.lstrip("/")
         headers = pages.SAFE | pages.NOT_KEPT | {"Content-Disposition": f'attachment; filename="{name}"'}
         if name.endswith(".csv"):
-            return Response(table(spent), 200, headers, "text/csv")
-        return Response(found.body, 200, headers, "application/json")
+            return Response(to_csv(spent), 200, headers, "text/csv")
+        return Response(response.body, 200, headers, "application/json")
 
-    async def limit(self, visit: Visit) -> Response:
+    async def set_limit(self, visit: Visit) -> Response:
         """POST /spend/limits"""
-        form = await visit.form()
+        form = await visit.read_form()
         target, limit = form.get("target", ""), dict[str, int | None]()
         if not form.get("remove"):
-            said = {unit: form[unit] for unit in UNITS if form.get(unit)}
-            if not said:
-                told = {"title": "No amount", "detail": f"no ceiling was named for {target[:80] or 'a target'}"}
-                raise Refused(422, told | {"hint": "fill one in; `Remove a limit` takes all of a target's away"})
+            amounts = {unit: form[unit] for unit in UNITS if form.get(unit)}
+            if not amounts:
+                problem = {"title": "No amount", "detail": f"no ceiling was named for {target[:80] or 'a target'}"}
+                raise ApiRefused(422, problem | {"hint": "fill one in; `Remove a limit` takes all of a target's away"})
             rows = (await visit.get("/v1/limits"))["limits"]
             # The API takes the whole limit of a target: ceilings that the form leaves empty stay as they are.
             limit = next((row["limit"] for row in rows if row["target"] == target), {})
-            limit |= {unit: _amount(amount, unit) for unit, amount in said.items()}
+            limit |= {unit: _parse_amount(amount, unit) for unit, amount in amounts.items()}
         body: Json = {"target": target, "limit": limit}
-        if REVISION.fullmatch(seen := form.get("revision", "")):
-            body["expect_revision"] = int(seen)
+        if REVISION.fullmatch(revision := form.get("revision", "")):
+            body["expect_revision"] = int(revision)
         await visit.post("/v1/limits", body, form.get(KEY_FIELD, ""), "PUT")
-        return back(visit.request, "/spend")
+        return redirect_to(visit.request, "/spend")
 
 
-def bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list[Bar]:
+def draw_bars(slices: list[int], since_unix_ms: int, until_unix_ms: int) -> list[SpendBar]:
     """Costs of equal parts of a time as bars of one scale; one that cost anything is a pixel high at least."""
     most, step = max(slices, default=0), CHART_WIDTH / max(1, len(slices))
-    found = []
+    drawn = []
     for number, cost in enumerate(slices):
         height = max(1.0, cost / most * CHART_HEIGHT) if cost else 0.0
-        at = since_unix_ms + (until_unix_ms - since_unix_ms) * number // len(slices)
+        from_unix_ms = since_unix_ms + (until_unix_ms - since_unix_ms) * number // len(slices)
         x, y, width = round(number * step, 1), round(CHART_HEIGHT - height, 1), round(max(1.0, step - 2), 1)
-        found.append(Bar(x, y, width, round(height, 1), cost, at))
-    return found
+        drawn.append(SpendBar(x, y, width, round(height, 1), cost, from_unix_ms))
+    return drawn
 
 
-def table(spent: Json) -> str:
+def to_csv(spent: Json) -> str:
     """Sums for a spreadsheet: a row per name, one for the names that are not listed, one for all. A name that would
     count as a formula is made text: people choose names."""
     to = io.StringIO()
     writer = csv.writer(to)
     writer.writerow(("row", "name", *(f"{kind}_{unit}" for kind in ("spent", "held") for unit in COLUMNS)))
     named = [("name", row["name"], row) for row in spent["rows"]]
-    others = [("rest", f"{spent['rest_rows']} others", spent["rest"])] if spent["rest_rows"] else []
-    for kind_of_row, name, row in (*named, *others, ("total", "", spent["total"])):
+    rest_rows = [("rest", f"{spent['rest_rows']} others", spent["rest"])] if spent["rest_rows"] else []
+    for kind_of_row, name, row in (*named, *rest_rows, ("total", "", spent["total"])):
         safe = f"'{name}" if name[:1] in FORMULAS else name
         writer.writerow((kind_of_row, safe, *(row[kind][unit] for kind in ("spent", "held") for unit in COLUMNS)))
     return to.getvalue()
 
 
-def _amounts(limit: Json) -> str:
+def _limit_text(limit: Json) -> str:
     """A limit in words."""
-    told = [money(limit["cost_usd_micros"])] if limit.get("cost_usd_micros") is not None else []
-    told += [f"{limit[unit]:,} {unit.replace('_', ' ')}" for unit in COUNTED if limit.get(unit) is not None]
-    told += [f"{seconds(limit['wall_ms'])} of calls"] if limit.get("wall_ms") is not None else []
-    return ", ".join(told) or "no limit"
+    parts = [format_usd(limit["cost_usd_micros"])] if limit.get("cost_usd_micros") is not None else []
+    parts += [f"{limit[unit]:,} {unit.replace('_', ' ')}" for unit in COUNTED if limit.get(unit) is not None]
+    parts += [f"{format_duration(limit['wall_ms'])} of calls"] if limit.get("wall_ms") is not None else []
+    return ", ".join(parts) or "no limit"
 
 
-def _all(row: Json) -> int:
+def _row_cost(row: Json) -> int:
     cost: int = row["spent"]["cost_usd_micros"] + row["held"]["cost_usd_micros"]
     return cost
 
 
-def _amount(said: str, unit: str) -> int | None:
-    """A number of the form in the API's unit; None for `none`. Raises Refused."""
+def _parse_amount(said: str, unit: str) -> int | None:
+    """A number of the form in the API's unit; None for `none`. Raises ApiRefused."""
     if said.lower() == "none":
         return None
     try:
@@ -168,6 +168,6 @@ def _amount(said: str, unit: str) -> int | None:
     except ValueError:
         number = -1.0
     if not 0 <= number < MOST:
-        told: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {said[:40]!r}"}
-        raise Refused(422, told | {"hint": "send a number from 0, or `none` for no ceiling"})
+        problem: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {said[:40]!r}"}
+        raise ApiRefused(422, problem | {"hint": "send a number from 0, or `none` for no ceiling"})
     return round(number * SCALE.get(unit, 1))

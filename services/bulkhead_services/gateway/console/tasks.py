@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.console import desk
-from bulkhead_services.gateway.console.desk import Desk, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
 from bulkhead_services.gateway.read_model.task_view import Status
 
 FILTERS = ("text", "status", "person", "feature", "standing")
@@ -18,27 +18,30 @@ PAGE = 50
 STATUSES = tuple(status for status in get_args(Status) if status != "unknown")
 
 
-class Tasks:
+class ConsoleTaskListRoutes:
     """The routes under /tasks."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
-        return [self._desk.get("/live", desk.changes), self._desk.get("/tasks", self.list, shared=True)]
+        """Routes of the task list."""
+        return [
+            self._desk.get_route("/live", desk.stream_changes),
+            self._desk.get_route("/tasks", self.list_tasks, shared=True),
+        ]
 
-    async def list(self, visit: Visit) -> Response:
+    async def list_tasks(self, visit: Visit) -> Response:
         """GET /tasks"""
-        asked = {name: visit.word(name) for name in FILTERS}
-        cursor = visit.word("cursor")
-        found = await visit.get("/v1/tasks", limit=PAGE, cursor=cursor, **asked)
-        return visit.page(
+        filters = {name: visit.query_value(name) for name in FILTERS}
+        cursor = visit.query_value("cursor")
+        page = await visit.get("/v1/tasks", limit=PAGE, cursor=cursor, **filters)
+        return visit.render_page(
             "tasks/list.html",
-            tasks=found["tasks"],
-            next=found["next"],
+            tasks=page["tasks"],
+            next=page["next"],
             cursor=cursor,
-            asked=asked,
+            asked=filters,
             statuses=STATUSES,
             standings=get_args(Standing),
         )

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead_services.gateway.console.api import OPENED, Json
-from bulkhead_services.gateway.console.drawing import Step, layered
-from bulkhead_services.gateway.console.pages import render
+from bulkhead_services.gateway.console.drawing import DrawnStep, draw_layers
+from bulkhead_services.gateway.console.pages import render_template
 
 GAPS_S = {"graph": 0.2, "now": 0.2, "story": 1.5, "waits": 3.0}
 """Between two looks at how the task stands, at its story, which is read from the journal, and at its waits."""
@@ -34,31 +34,34 @@ def element_of(step_id: str) -> str:
 
 
 @dataclass(slots=True)
-class Watched:
+class LiveProgress:
     """The steps and texts that were told up to now."""
 
-    steps: dict[str, Step] = field(default_factory=dict)
+    steps: dict[str, DrawnStep] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
-    def pieces(self, name: str, data: Json) -> list[tuple[str, str]]:
+    def page_pieces(self, name: str, data: Json) -> list[tuple[str, str]]:
         """The pieces that an event adds to the page."""
         if name == "text":
-            return [("text", self._text(data))]
-        self._fold(name, data)
-        said = render("tasks/said.html", name=name, what=_said(name, data, self.steps), data=data)
-        return [("said", said)]
+            return [("text", self._render_text(data))]
+        self._apply_event(name, data)
+        html = render_template("tasks/said.html", name=name, what=_event_text(name, data, self.steps), data=data)
+        return [("said", html)]
 
-    def graph(self) -> str:
+    def render_graph(self) -> str:
         """The plan as it stands."""
-        return render("tasks/graph.html", graph=layered(tuple(self.steps.values())), element_of=element_of)
+        return render_template("tasks/graph.html", graph=draw_layers(tuple(self.steps.values())), element_of=element_of)
 
-    def _fold(self, name: str, data: Json) -> None:
+    def _apply_event(self, name: str, data: Json) -> None:
         if name == "plan.adopted":
-            rows = [Step(one["id"], one["title"], tuple(one["inputs"])) for one in data["plan"]["steps"]]
-            known = {row.id: self.steps.get(row.id, row) for row in rows}
-            self.steps = {row.id: replace(known[row.id], title=row.title, inputs=row.inputs) for row in rows}
+            rows = [
+                DrawnStep(planned["id"], planned["title"], tuple(planned["inputs"]))
+                for planned in data["plan"]["steps"]
+            ]
+            known_steps = {row.id: self.steps.get(row.id, row) for row in rows}
+            self.steps = {row.id: replace(known_steps[row.id], title=row.title, inputs=row.inputs) for row in rows}
         elif name in ("step.started", "step.ended"):
-            step = self.steps.get(data["step_id"], Step(data["step_id"], ""))
+            step = self.steps.get(data["step_id"], DrawnStep(data["step_id"], ""))
             title = step.title or data.get("title", "")
             state = "running" if name == "step.started" else data["outcome"]
             tries = step.attempts + (name == "step.started")
@@ -67,29 +70,31 @@ class Watched:
             running = [step for step in self.steps.values() if step.status == "running"]
             self.steps |= {step.id: replace(step, status="stopped") for step in running}
 
-    def _text(self, data: Json) -> str:
+    def _render_text(self, data: Json) -> str:
         step, piece = data["step_id"], data["text"]
         before = self.texts.get(step)
-        whole = (before or "")[: data["offset"]] + piece
-        self.texts[step] = whole
+        full_text = (before or "")[: data["offset"]] + piece
+        self.texts[step] = full_text
         grows = before is not None and not data["replace"] and data["offset"] == len(before)
         title = self.steps[step].title if step in self.steps else ""
-        shown = {"element": element_of(step), "title": title or step, "fresh": before is None}
-        return render("tasks/text.html", **shown, grows=grows, text=piece if grows else whole)
+        labels = {"element": element_of(step), "title": title or step, "fresh": before is None}
+        return render_template("tasks/text.html", **labels, grows=grows, text=piece if grows else full_text)
 
 
-def _said(name: str, data: Json, steps: dict[str, Step]) -> str:
+def _event_text(name: str, data: Json, steps: dict[str, DrawnStep]) -> str:
     """An event in words."""
     if name in SAID:
         return SAID[name]
     step = steps.get(str(data.get("step_id", "")))
     title = (step.title or step.id) if step else ""
-    reasons = "; ".join(str(one) for one in data.get("reasons") or ())
+    reasons = "; ".join(str(reason) for reason in data.get("reasons") or ())
     match name:
         case "plan.adopted":
-            return f"plan {data['plan']['version']}: " + ", ".join(one.title or one.id for one in steps.values())
+            return f"plan {data['plan']['version']}: " + ", ".join(
+                planned.title or planned.id for planned in steps.values()
+            )
         case "plan.rejected":
-            notes = "; ".join(str(one.get("message", "")) for one in data.get("notes") or ())
+            notes = "; ".join(str(note.get("message", "")) for note in data.get("notes") or ())
             return "a draft of the plan was refused" + (f": {notes}" if notes else "")
         case "step.started":
             return f"{title}: begins" + (f", attempt {data['attempt']}" if data["attempt"] > 1 else "")
@@ -104,40 +109,40 @@ def _said(name: str, data: Json, steps: dict[str, Step]) -> str:
         case "budget.alerted":
             return str(data.get("what", "a limit is near"))
         case _:
-            return _ended(data)
+            return _end_text(data)
 
 
-def _ended(data: Json) -> str:
+def _end_text(data: Json) -> str:
     failure: Any = data.get("failure") or data
-    why = f": {failure['message']}" if failure.get("message") else ""
-    return f"{data.get('status', 'rejected')}{why}"
+    reason = f": {failure['message']}" if failure.get("message") else ""
+    return f"{data.get('status', 'rejected')}{reason}"
 
 
-async def followed(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
-    """The page's events. Raises Refused. `now`, `story`, `ended`: read anew what the API tells of the task."""
-    loop, watched = asyncio.get_running_loop(), Watched()
-    held: asyncio.Queue[tuple[str, Json] | None] = asyncio.Queue(HELD_EVENTS)
+async def follow_task(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tuple[str, str]]:
+    """The page's events. Raises ApiRefused. `now`, `story`, `ended`: read anew what the API tells of the task."""
+    loop, progress = asyncio.get_running_loop(), LiveProgress()
+    queue: asyncio.Queue[tuple[str, Json] | None] = asyncio.Queue(HELD_EVENTS)
 
-    async def read() -> None:
+    async def read_events() -> None:
         async for event in events:
-            await held.put(event)
+            await queue.put(event)
 
-    reading = asyncio.create_task(read())
-    reading.add_done_callback(lambda _: None if held.full() else held.put_nowait(None))
+    reading = asyncio.create_task(read_events())
+    reading.add_done_callback(lambda _: None if queue.full() else queue.put_nowait(None))
     owed, ended = set[str](), False
     due = dict.fromkeys(GAPS_S, loop.time() + GAPS_S["now"]) | {"graph": 0.0}
     try:
         while True:
-            if held.empty():
+            if queue.empty():
                 for name in [name for name in GAPS_S if name in owed and (ended or loop.time() >= due[name])]:
-                    yield name, watched.graph() if name == "graph" else "*"
+                    yield name, progress.render_graph() if name == "graph" else "*"
                     owed.remove(name)
                     due[name] = loop.time() + GAPS_S[name]
-            if reading.done() and held.empty():
+            if reading.done() and queue.empty():
                 break
-            wait_s = max(0.0, min(due[name] for name in owed) - loop.time()) if owed and held.empty() else None
+            wait_s = max(0.0, min(due[name] for name in owed) - loop.time()) if owed and queue.empty() else None
             try:
-                event = await asyncio.wait_for(held.get(), wait_s)
+                event = await asyncio.wait_for(queue.get(), wait_s)
             except TimeoutError:
                 continue
             if event is None:
@@ -145,15 +150,15 @@ async def followed(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[tup
             name, data = event
             if name == OPENED:
                 yield "live", "*"
-                yield "begin", render("tasks/begin.html")
+                yield "begin", render_template("tasks/begin.html")
                 continue
             owed |= GAPS_S.keys() if name != "text" else set()
             ended = ended or name in LAST
-            for piece in watched.pieces(name, data):
+            for piece in progress.page_pieces(name, data):
                 yield piece
         reading.result()
         if ended:
             yield "ended", "*"
             yield "done", "*"
     finally:
-        await cancel(reading)
+        await cancel_tasks(reading)

@@ -8,7 +8,7 @@ from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested, Decisi
 from bulkhead_contracts.types import Contract, Count, Sha256
 from bulkhead_services.gateway.http.operator_schemas import ReasonInput
 from bulkhead_services.gateway.http.schemas import STRICT
-from bulkhead_services.gateway.read_model.approvals import Row, State
+from bulkhead_services.gateway.read_model.approvals import ApprovalRow, State
 
 STATES = (*get_args(State), "all")
 
@@ -25,12 +25,12 @@ class ApprovalDocument(Contract):
     end: ApprovalEnded | None = None
 
     @classmethod
-    def of(cls, row: Row, now_unix_ms: int) -> Self:
+    def from_row(cls, row: ApprovalRow, now_unix_ms: int) -> Self:
         """A row as people see it."""
         return cls(
             approval_id=row.request.approval_id,
             task_id=row.task,
-            state=row.state(now_unix_ms),
+            state=row.state_at(now_unix_ms),
             request=row.request,
             end=row.ended,
         )

@@ -5,18 +5,18 @@ In: a caller's claim, and a task or an approval. Out: whether texts are shown; a
 
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.read_model.feeds import Feed
+from bulkhead_services.gateway.read_model.feeds import InboxFeed
 
 log = Log("gateway.content")
 
 
-def on_record(claim: RequesterClaim, what: str, task: str = "") -> None:
+def log_content_read(claim: RequesterClaim, what: str, task: str = "") -> None:
     """Each look at texts is on record. what: was read; task: "" where it is of several."""
     who = {"person": claim.person, "role": claim.role, "via": claim.via}
     log.info("content_read", what=what, tenant=claim.tenant, task=task, **who)
 
 
-def may_read_history(claim: RequesterClaim, feed: Feed) -> bool:
+def may_read_history(claim: RequesterClaim, feed: InboxFeed) -> bool:
     """Operators may; so may who submitted the task, where the tenant's output policy delivers drafts: what a model says
     on the way no checker has read."""
     if claim.role == "operator":

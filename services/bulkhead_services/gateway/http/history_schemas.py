@@ -11,14 +11,16 @@ from bulkhead.journal.story.model import Story
 from bulkhead_contracts.push import Form, PushToken, PushUrl
 from bulkhead_contracts.types import Contract, Count
 from bulkhead_services.gateway.http.schemas import STRICT
-from bulkhead_services.gateway.read_model.feeds import Feed
+from bulkhead_services.gateway.read_model.feeds import InboxFeed
 
 MAX_OF_ONE_ID = 8
 
 
 class StoryDocument(Contract):
-    """What a task did and why. text: for people, one screen, or all of it. content: whether the caller may read texts;
-    without, story and text have names, outcomes, sources and costs. cut: the task has more messages than were read."""
+    """Story of a task: what it did and why. text: for people, one screen, or all of it. content: whether the
+    caller may read texts; without, story and text have names, outcomes, sources and costs. cut: the task has
+    more messages than were read.
+    """
 
     task_id: str
     status: str
@@ -75,8 +77,9 @@ class MessageDocument(Contract):
 
 
 class PushSubmission(Contract):
-    """Where to post how a task stands. token: sent with each post in `X-A2A-Notification-Token`. form: the version of
-    A2A in whose form it is posted."""
+    """Address to which a task's states are posted. token: sent with each post in `X-A2A-Notification-Token`.
+    form: the version of A2A in whose form it is posted.
+    """
 
     model_config = STRICT
 
@@ -100,8 +103,8 @@ class PushDocument(Contract):
     given_up: str
 
     @classmethod
-    def of(cls, feed: Feed, config_id: str, person: str) -> Self:
-        """As a person sees it."""
+    def from_feed(cls, feed: InboxFeed, config_id: str, person: str) -> Self:
+        """The config as a person sees it."""
         config = feed.pushes.configs[config_id]
         return cls(
             config_id=config_id,
@@ -111,7 +114,7 @@ class PushDocument(Contract):
             form=config.body.form,
             person=config.body.person,
             set_unix_ms=config.set_unix_ms,
-            waiting=feed.pushes.waiting(config_id),
+            waiting=feed.pushes.count_waiting(config_id),
             given_up=feed.pushes.given_up.get(config_id, ""),
         )
 

@@ -30,32 +30,32 @@ class FormFile:
 
 def file_of(content_type: str, body: bytes) -> FormFile | str:
     """The first file, or what is wrong."""
-    found = _BOUNDARY.search(content_type)
-    if found is None:
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None:
         return "its Content-Type names no boundary"
-    mark = b"--" + (found[1] or found[2]).encode("latin-1", "replace")
+    mark = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace")
     # A boundary stands at the beginning of a line; with this line end before it the first one does, too.
     body = b"\r\n" + body
     mark = b"\r\n" + mark
-    at = body.find(mark)
+    position = body.find(mark)
     for _ in range(MAX_PARTS):
-        if at < 0:
+        if position < 0:
             return "it is cut off, or its boundary is not the one that its Content-Type names"
-        begin = at + len(mark)
+        begin = position + len(mark)
         if body.startswith(b"--", begin):
             return "it holds no file"
         head_ends = body.find(b"\r\n\r\n", begin, begin + MAX_PART_HEAD_BYTES)
         if head_ends < 0:
             return f"the headers of a part do not end within {MAX_PART_HEAD_BYTES} bytes"
-        at = body.find(mark, head_ends + 2)
-        head = _headers(body[begin:head_ends])
-        name = _filename(head.get("content-disposition", ""))
-        if name and at >= 0:
-            return _decoded(name, head, body[head_ends + 4 : at])
+        position = body.find(mark, head_ends + 2)
+        head = _parse_headers(body[begin:head_ends])
+        name = _parse_filename(head.get("content-disposition", ""))
+        if name and position >= 0:
+            return _decode_part(name, head, body[head_ends + 4 : position])
     return f"it has more than {MAX_PARTS} parts before a file"
 
 
-def _headers(head: bytes) -> dict[str, str]:
+def _parse_headers(head: bytes) -> dict[str, str]:
     try:
         text = head.decode()
     except UnicodeDecodeError:
@@ -64,19 +64,19 @@ def _headers(head: bytes) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, colon, value in rows if colon}
 
 
-def _filename(disposition: str) -> str:
-    encoded, said = _FILENAME_ENCODED.search(disposition), _FILENAME.search(disposition)
+def _parse_filename(disposition: str) -> str:
+    encoded, plain = _FILENAME_ENCODED.search(disposition), _FILENAME.search(disposition)
     if encoded is not None:
         name = unquote(encoded[1])
-    elif said is not None:
+    elif plain is not None:
         # curl writes \" where browsers write %22; some old ones send whole Windows paths, backslashes and all.
-        name = (said[1] or said[2] or "").replace('\\"', '"').replace("%22", '"')
+        name = (plain[1] or plain[2] or "").replace('\\"', '"').replace("%22", '"')
     else:
         return ""
     return name.replace("\\", "/").rpartition("/")[2]
 
 
-def _decoded(name: str, head: dict[str, str], data: bytes) -> FormFile | str:
+def _decode_part(name: str, head: dict[str, str], data: bytes) -> FormFile | str:
     encoding = head.get("content-transfer-encoding", "").lower()
     if encoding == "base64":
         try:

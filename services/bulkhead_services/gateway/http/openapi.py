@@ -25,10 +25,10 @@ from bulkhead_services.gateway.http.openapi_parts import (
     Json,
     answer_of,
     body_of,
-    header,
+    header_parameter,
     operation,
-    path,
-    query,
+    path_parameter,
+    query_parameter,
 )
 
 API_VERSION = "1.0.0"
@@ -45,12 +45,12 @@ shown before. The text is complete before `step.ended` with outcome `accepted`. 
 the stream ends after it; reconnecting then gives 204. Lines that begin with a colon are heartbeats."""
 
 _READ = (401, 403, 503)
-_TASK = path("task_id", "The task's id")
-_SIZE = query("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
-_CURSOR = query("cursor", "`next` of the previous page", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})
-_NAME = query("name", "The document's name", NAME_SCHEMA)
+_TASK = path_parameter("task_id", "The task's id")
+_SIZE = query_parameter("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
+_CURSOR = query_parameter("cursor", "`next` of the previous page", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})
+_NAME = query_parameter("name", "The document's name", NAME_SCHEMA)
 _LOCATION = {"Location": TEXT}
-_KEY = header(
+_KEY = header_parameter(
     "Idempotency-Key",
     "A random value, sent again when the request is repeated: a repeat never makes a second task. The key is "
     "remembered until the task is purged after its retention (30 days after its end, unless the operator chose "
@@ -58,7 +58,7 @@ _KEY = header(
     required=True,
     schema=KEY_SCHEMA,
 )
-_ONCE = header(
+_ONCE = header_parameter(
     "Idempotency-Key",
     "Optional. A repeat under the same key counts once, even if others have made changes since; a repeat with other "
     "content is refused",
@@ -89,7 +89,7 @@ _TASKS: Json = {
             (401, 403, 422, 503),
             _SIZE,
             _CURSOR,
-            query("opened_by", "Only the runs of agents outside", {"type": "string", "enum": ["doors"]}),
+            query_parameter("opened_by", "Only the runs of agents outside", {"type": "string", "enum": ["doors"]}),
             *FILTERS,
         ),
     },
@@ -116,8 +116,8 @@ _TASKS: Json = {
             },
             (400, 401, 403, 404, 429, 503),
             _TASK,
-            header("Last-Event-ID", "Resume after this event"),
-            query("last_event_id", "The same, for clients that cannot set headers", {"type": "string"}),
+            header_parameter("Last-Event-ID", "Resume after this event"),
+            query_parameter("last_event_id", "The same, for clients that cannot set headers", {"type": "string"}),
             description=EVENTS,
         )
     },
@@ -137,7 +137,7 @@ _TASKS: Json = {
             {"200": answer_of(schemas.CitationDocument, "The citation")},
             (401, 403, 404, 503),
             _TASK,
-            path("marker", "The 12 hexadecimal digits of [#...]"),
+            path_parameter("marker", "The 12 hexadecimal digits of [#...]"),
         )
     },
     "/v1/tasks/{task_id}/cancel": {
@@ -173,7 +173,7 @@ _DOCUMENTS: Json = {
             {"200": answer_of(schemas.DocumentPage, "A page")},
             (401, 403, 422, 503),
             _SIZE,
-            query("after", "`next` of the previous page", NAME_SCHEMA),
+            query_parameter("after", "`next` of the previous page", NAME_SCHEMA),
         ),
         "delete": operation(
             "deleteDocument",
@@ -184,7 +184,7 @@ _DOCUMENTS: Json = {
             },
             (400, 401, 403, 404, 422, 503),
             _NAME | {"required": True},
-            header("Idempotency-Key", _FIRST_OUTCOME.format("deletion"), schema=KEY_SCHEMA),
+            header_parameter("Idempotency-Key", _FIRST_OUTCOME.format("deletion"), schema=KEY_SCHEMA),
             description="Tasks no longer find it. Answers that were given keep what they quote from it.",
         ),
         "post": operation(
@@ -197,7 +197,7 @@ _DOCUMENTS: Json = {
             },
             (400, 401, 403, 408, 413, 422, 429, 503),
             _NAME,
-            header("Idempotency-Key", _FIRST_OUTCOME.format("ingestion"), schema=KEY_SCHEMA),
+            header_parameter("Idempotency-Key", _FIRST_OUTCOME.format("ingestion"), schema=KEY_SCHEMA),
             description="Raw bytes with `name` in the query (the media type comes from Content-Type or the name), or a "
             "form. A document of the same name is replaced, and `replaced_sha256` in the answer says so.",
             body={
@@ -224,12 +224,12 @@ _DOCUMENTS: Json = {
                 "201": answer_of(schemas.DocumentReceipt, "Stored"),
             },
             (401, 403, 404, 422, 503),
-            path("ingest_id", "The ingestion's id"),
+            path_parameter("ingest_id", "The ingestion's id"),
         )
     },
 }
 
-_APPROVAL = path("approval_id", "The approval's id")
+_APPROVAL = path_parameter("approval_id", "The approval's id")
 _APPROVALS: Json = {
     "/v1/approvals": {
         "get": operation(
@@ -237,8 +237,8 @@ _APPROVALS: Json = {
             "List calls that wait for a person's word, or did, the newest first",
             {"200": answer_of(approvals.ApprovalPage, "The approvals")},
             (*_READ, 422),
-            query("state", "How they stand", {"type": "string", "enum": list(STATES), "default": "waiting"}),
-            query("task", "Only calls of this task", {"type": "string"}),
+            query_parameter("state", "How they stand", {"type": "string", "enum": list(STATES), "default": "waiting"}),
+            query_parameter("task", "Only calls of this task", {"type": "string"}),
         )
     },
     "/v1/approvals/{approval_id}": {
@@ -321,7 +321,7 @@ _OPERATORS: Json = {
             "Show the tenant's limits",
             {"200": answer_of(operators.LimitPage, "The limits")},
             (*_READ, 422),
-            query("history", "Whether to tell the last changes, too", {"type": "boolean", "default": False}),
+            query_parameter("history", "Whether to tell the last changes, too", {"type": "boolean", "default": False}),
         ),
         "put": operation(
             "changeLimit",
@@ -340,19 +340,21 @@ _OPERATORS: Json = {
             "Show the cost of the tenant's calls, by name; for operators and auditors",
             {"200": answer_of(operators.SpendPage, "The sums")},
             (401, 403, 409, 422, 503),
-            query("by", "Key of the sums", {"type": "string", "enum": list(operators.KINDS), "default": "agent"}),
-            query(
+            query_parameter(
+                "by", "Key of the sums", {"type": "string", "enum": list(operators.KINDS), "default": "agent"}
+            ),
+            query_parameter(
                 "since",
                 "Age of the oldest call, at most 31d",
                 {"type": "string", "pattern": f"^{operators.SINCE}$", "default": "24h"},
             ),
             _SIZE | {"description": "Number of rows; the others are added up in one"},
-            query(
+            query_parameter(
                 "slices",
                 "Number of equal parts of the time whose costs are told, too",
                 {"type": "integer", "minimum": 0, "maximum": bounds.MAX_SPEND_SLICES, "default": 0},
             ),
-            query(
+            query_parameter(
                 "tasks", f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas", {"type": "string"}
             ),
             description="A call counts at the time of its admission. The sums are the providers' own counts.",
@@ -361,16 +363,16 @@ _OPERATORS: Json = {
 }
 
 
-def _probe(name: str, summary: str) -> Json:
+def _probe_path(name: str, summary: str) -> Json:
     """The path of a probe; it needs no credentials."""
     yes, no = answer_of(schemas.ServerHealth, "Yes"), answer_of(schemas.ServerHealth, "No, with the reason")
     return {f"/{name}": {"get": operation(name, summary, {"200": yes, "503": no}, ()) | {"security": []}}}
 
 
 _PROBES: Json = (
-    _probe("livez", "Whether the process runs")
-    | _probe("readyz", "Whether it can take requests now")
-    | _probe("startupz", "Whether the start has finished")
+    _probe_path("livez", "Whether the process runs")
+    | _probe_path("readyz", "Whether it can take requests now")
+    | _probe_path("startupz", "Whether the start has finished")
 )
 
 

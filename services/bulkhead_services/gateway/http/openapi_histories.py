@@ -10,17 +10,17 @@ from bulkhead_services.gateway.http.openapi_parts import (
     Json,
     answer_of,
     body_of,
-    header,
+    header_parameter,
     operation,
-    path,
-    query,
-    ref,
+    path_parameter,
+    query_parameter,
+    schema_ref,
 )
 
 _READ = (401, 403, 503)
 CONFIG_ID = "^[A-Za-z0-9_.-]{1,64}$"
-_TASK = path("task_id", "The task's id")
-_SIZE = query("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
+_TASK = path_parameter("task_id", "The task's id")
+_SIZE = query_parameter("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
 _CHANGED = {
     "description": "Each event of the stream",
     "type": "object",
@@ -31,7 +31,7 @@ _CHANGED = {
         "data": {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": ref(schemas.ChangesDocument),
+            "contentSchema": schema_ref(schemas.ChangesDocument),
         },
     },
 }
@@ -54,7 +54,7 @@ CHANGES: Json = {
     }
 }
 
-_CONFIG = {**path("config_id", "The config's id"), "schema": {"type": "string", "pattern": CONFIG_ID}}
+_CONFIG = {**path_parameter("config_id", "The config's id"), "schema": {"type": "string", "pattern": CONFIG_ID}}
 _OF_PUSH = (
     "For submitters and operators, where the tenant's row names hosts (`push`). Each change of the task's state is "
     "posted, in the form of A2A; the first post says how it stands when the config is set."
@@ -142,9 +142,11 @@ _DEAD_LETTERS: Json = {
             "List the tenant's messages that a service could not handle, the oldest first; for operators and auditors",
             {"200": answer_of(operators.DeadLetterPage, "A page")},
             (*_READ, 422),
-            query("all", "Those too that were sent again or dismissed", {"type": "boolean", "default": False}),
+            query_parameter(
+                "all", "Those too that were sent again or dismissed", {"type": "boolean", "default": False}
+            ),
             _SIZE,
-            query("cursor", "`next` of the previous page", {"type": "string"}),
+            query_parameter("cursor", "`next` of the previous page", {"type": "string"}),
             description="A page is chosen from 2,000 letters at most: it may be short, and `next` leads on. Reasons "
             "may quote what a message holds: operators alone are told them, and each look is logged.",
         )
@@ -155,7 +157,7 @@ _DEAD_LETTERS: Json = {
             "Show one of them, for operators with headers and body as text",
             {"200": answer_of(operators.DeadLetterDocument, "The letter")},
             (*_READ, 404, 409, 422),
-            path("letter_id", "The letter's id, or its first characters, four at least"),
+            path_parameter("letter_id", "The letter's id, or its first characters, four at least"),
             description="Grants, vouchers and whatever looks like a key are left out; each look at content is logged.",
         )
     },
@@ -165,8 +167,8 @@ _DEAD_LETTERS: Json = {
             "Say that a dead letter needs no action; its message stays stored",
             {"200": answer_of(DeadLetter, "The letter, with what was done about it")},
             (*CHANGE, 404),
-            path("letter_id", "The letter's id, or its first characters, four at least"),
-            header("Idempotency-Key", "A repeat under it counts once", schema=KEY_SCHEMA),
+            path_parameter("letter_id", "The letter's id, or its first characters, four at least"),
+            header_parameter("Idempotency-Key", "A repeat under it counts once", schema=KEY_SCHEMA),
             body=body_of(operators.DismissalSubmission),
         )
     },
@@ -182,7 +184,7 @@ HISTORIES: Json = {
             {"200": answer_of(history_schemas.StoryDocument, "The story")},
             (*_READ, 404, 422, 429),
             _TASK,
-            query("all", "Every call, message and sentence, uncut", {"type": "boolean", "default": False}),
+            query_parameter("all", "Every call, message and sentence, uncut", {"type": "boolean", "default": False}),
             description=_CONTENT,
         )
     },
@@ -194,7 +196,7 @@ HISTORIES: Json = {
             (*_READ, 404, 422, 429),
             _TASK,
             _SIZE,
-            query("after", "`next` of the previous page", {"type": "integer", "minimum": 0, "default": 0}),
+            query_parameter("after", "`next` of the previous page", {"type": "integer", "minimum": 0, "default": 0}),
             description=_CONTENT,
         )
     },
@@ -205,7 +207,7 @@ HISTORIES: Json = {
             {"200": answer_of(history_schemas.MessageDocument, "The message")},
             (*_READ, 404, 429),
             _TASK,
-            path("message_id", "The message's id, as the timeline and the evidence of findings have it"),
+            path_parameter("message_id", "The message's id, as the timeline and the evidence of findings have it"),
             description=f"{_CONTENT} Grants and approvals in it have no signature and vouchers are left out.",
         )
     },
@@ -216,7 +218,7 @@ HISTORIES: Json = {
             {"200": answer_of(history_schemas.CallDocument, "The call")},
             (*_READ, 404, 429),
             _TASK,
-            path("call_id", "The call's id, as story and timeline have it"),
+            path_parameter("call_id", "The call's id, as story and timeline have it"),
             description=_CONTENT,
         )
     },

@@ -37,7 +37,7 @@ MODELS: dict[type[BaseModel], JsonSchemaMode] = {}
 """Every model that the document refers to: what clients send is described as it is validated, the rest as written."""
 
 
-def ref(model: type[BaseModel], mode: JsonSchemaMode = "serialization") -> Json:
+def schema_ref(model: type[BaseModel], mode: JsonSchemaMode = "serialization") -> Json:
     """A reference to the schema of a model."""
     MODELS[model] = mode
     return {"$ref": f"#/components/schemas/{model.__name__}"}
@@ -45,13 +45,13 @@ def ref(model: type[BaseModel], mode: JsonSchemaMode = "serialization") -> Json:
 
 def answer_of(model: type[BaseModel], description: str, headers: Json | None = None) -> Json:
     """An answer with a model as its JSON."""
-    answer: Json = {"description": description, "content": {"application/json": {"schema": ref(model)}}}
+    answer: Json = {"description": description, "content": {"application/json": {"schema": schema_ref(model)}}}
     return answer | ({"headers": headers} if headers else {})
 
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> Json:
     """A request body with a model as its JSON."""
-    return {"required": required, "content": {"application/json": {"schema": ref(model, "validation")}}}
+    return {"required": required, "content": {"application/json": {"schema": schema_ref(model, "validation")}}}
 
 
 def operation(
@@ -64,26 +64,26 @@ def operation(
     body: Json | None = None,
 ) -> Json:
     """One method of a path; `answers` by status, `problems` the statuses of problem details."""
-    schema = {"content": {MEDIA_TYPE: {"schema": ref(ProblemDetails)}}}
-    made: Json = {"operationId": name, "summary": summary}
-    made |= {"description": description} if description else {}
-    made |= {"parameters": list(parameters)} if parameters else {}
-    made |= {"requestBody": body} if body else {}
-    return made | {"responses": answers | {str(code): {"description": _TITLES[code]} | schema for code in problems}}
+    schema = {"content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}}}
+    method: Json = {"operationId": name, "summary": summary}
+    method |= {"description": description} if description else {}
+    method |= {"parameters": list(parameters)} if parameters else {}
+    method |= {"requestBody": body} if body else {}
+    return method | {"responses": answers | {str(code): {"description": _TITLES[code]} | schema for code in problems}}
 
 
-def header(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
+def header_parameter(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
     """A header parameter."""
     place = {"name": name, "in": "header", "required": required}
     return place | {"description": description, "schema": schema or {"type": "string"}}
 
 
-def query(name: str, description: str, schema: Json) -> Json:
+def query_parameter(name: str, description: str, schema: Json) -> Json:
     """A query parameter."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def path(name: str, description: str) -> Json:
+def path_parameter(name: str, description: str) -> Json:
     """A path parameter that is an id."""
     schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
     return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
@@ -95,14 +95,20 @@ TEXT = {"schema": {"type": "string"}}
 _WORD = {"type": "string", "maxLength": bounds.MAX_NAME_CHARS}
 _ONE_OR_SEVERAL, _COMMAS = {"type": "array"}, {"style": "form", "explode": False}
 FILTERS = (
-    query("text", "Words that the objective or the id has, in any order; small letters and capitals alike", _WORD),
-    query("status", "Only tasks of these statuses", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Status))}})
+    query_parameter(
+        "text", "Words that the objective or the id has, in any order; small letters and capitals alike", _WORD
+    ),
+    query_parameter(
+        "status", "Only tasks of these statuses", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Status))}}
+    )
     | _COMMAS,
-    query("person", "Only tasks of this person", _WORD),
-    query("feature", "Only tasks of this feature", _WORD),
-    query("standing", "Only results of these", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Standing))}})
+    query_parameter("person", "Only tasks of this person", _WORD),
+    query_parameter("feature", "Only tasks of this feature", _WORD),
+    query_parameter(
+        "standing", "Only results of these", _ONE_OR_SEVERAL | {"items": {"enum": list(get_args(Standing))}}
+    )
     | _COMMAS,
-    query("fork_of", "Only forks of this task", _WORD),
+    query_parameter("fork_of", "Only forks of this task", _WORD),
 )
 """Of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on. What has not ended is found
 at once."""

@@ -103,8 +103,9 @@ class BreakerPage(Contract):
 
 
 class CoordinationPage(Contract):
-    """How the tenant's tasks hang together: open waits, those who are stuck first; findings of the detectors, the
-    newest first, as far as they are remembered; what breakers have counted within their window."""
+    """Coordination of the tenant's tasks: open waits, those who are stuck first; findings of the detectors, the
+    newest first, as far as they are remembered; what breakers have counted within their window.
+    """
 
     waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
     more_waits: Count

@@ -12,7 +12,7 @@ from bulkhead.callers.shares import Share, Shares
 from bulkhead.http_server import bodies
 from bulkhead.runtime.component import Pool
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.admission.rate_limits import Spikes, Stored
+from bulkhead_services.gateway.admission.rate_limits import Stored, SubmissionRateLimits
 from bulkhead_services.gateway.problems import Problem, too_many, unavailable
 from bulkhead_services.gateway.settings import Settings
 
@@ -26,14 +26,14 @@ class StreamCaps:
         most = settings.max_streams, settings.max_streams_per_tenant, settings.max_streams_per_person
         self._open = Shares(*most)
 
-    def pool(self) -> Pool:
+    def stream_pool(self) -> Pool:
         """Open streams, of those that this replica may hold."""
-        return Pool(self._open.most, self._open.held)
+        return Pool(self._open.capacity, self._open.held)
 
-    def take(self, claim: RequesterClaim) -> Callable[[], None]:
+    def acquire_stream(self, claim: RequesterClaim) -> Callable[[], None]:
         """Take a place; the returned function gives it back. Raises Problem (429, 503)."""
         # Taken before anything is awaited: many at once must not all pass the same check.
-        match self._open.full(claim.tenant, claim.person):
+        match self._open.first_full_share(claim.tenant, claim.person):
             case Share("person", most):
                 hint = (
                     "close streams that you no longer read (each open `bulkhead watch` is one), or ask "
@@ -46,10 +46,10 @@ class StreamCaps:
                 )
                 raise _too_many("your tenant has", most, hint)
             case Share():
-                what = "this replica takes no more event streams"
-                raise unavailable(what, "reconnect in a moment; another replica may answer")
-        self._open.take(claim.tenant, claim.person)
-        return lambda: self._open.give(claim.tenant, claim.person)
+                detail = "this replica takes no more event streams"
+                raise unavailable(detail, "reconnect in a moment; another replica may answer")
+        self._open.hold_amount(claim.tenant, claim.person)
+        return lambda: self._open.release_amount(claim.tenant, claim.person)
 
 
 def _too_many(whose: str, limit: int, hint: str) -> Problem:
@@ -59,20 +59,20 @@ def _too_many(whose: str, limit: int, hint: str) -> Problem:
     )
 
 
-class Bodies:
+class GatewayRequestBodies:
     """Request bodies, bounded and counted towards their tenant's day."""
 
-    def __init__(self, settings: Settings, spikes: Spikes, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, spikes: SubmissionRateLimits, clock: Callable[[], int]) -> None:
         self._spikes, self._clock = spikes, clock
-        self._bodies = bodies.Bodies(settings)
+        self._bodies = bodies.BodyReader(settings)
 
     @property
-    def held(self) -> int:
+    def bytes_held(self) -> int:
         """Bytes of all bodies that are being read or handled."""
         return self._bodies.held
 
     @asynccontextmanager
-    async def read(
+    async def read_body(
         self, request: Request, claim: RequesterClaim, limit: int, extra: int = 0, kind: Stored = "request"
     ) -> AsyncIterator[bytes]:
         """The body, read no further than its bound (`extra` is room for framing). Raises Problem (400, 408, 413, 429,
@@ -85,11 +85,13 @@ class Bodies:
                 texts = refused.title, refused.detail, refused.hint
                 headers, most = refused.headers, refused.limit
                 raise Problem(refused.status, refused.code, *texts, headers=headers, limit=most) from refused
-            self._count(kind, claim.tenant, len(raw))
+            self._count_bytes(kind, claim.tenant, len(raw))
             yield raw
 
-    def _count(self, kind: Stored, tenant: str, size: int) -> None:
-        fast = self._spikes.store(kind, tenant, size, self._clock())
-        if fast is not None:
-            title, wait_s = "The day's bytes are spent", fast.wait_s
-            raise too_many("too_many_bytes", title, fast.message, fast.hint, retry_after_s=wait_s, limit=fast.limit)
+    def _count_bytes(self, kind: Stored, tenant: str, size: int) -> None:
+        exceeded = self._spikes.count_stored_bytes(kind, tenant, size, self._clock())
+        if exceeded is not None:
+            title, wait_s = "The day's bytes are spent", exceeded.wait_s
+            raise too_many(
+                "too_many_bytes", title, exceeded.message, exceeded.hint, retry_after_s=wait_s, limit=exceeded.limit
+            )

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bulkhead.validation_errors import misfits
+from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract
 from bulkhead_services.gateway.problems import FieldError, Problem, invalid_query, not_found, too_large
-from bulkhead_services.gateway.read_model.events import BadEventId, Position, parse_position
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.events import BadEventId, StreamPosition, parse_position
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 MAX_KEY_CHARS = 255
 MAX_PAGE = 100
@@ -32,7 +32,7 @@ _OF_A_STEP = re.compile(r"plan\.steps\.(\d+)(?:\.|$)")
 M = TypeVar("M", bound=Contract)
 
 
-def answered(body: Contract, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(body: Contract, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer: for who asked, and for no cache on the way."""
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(body.model_dump_json(exclude_none=False), status, headers, "application/json")
@@ -56,12 +56,12 @@ def idempotency_key(request: Request, *, required: bool) -> str:
     return key
 
 
-def parsed(model: type[M], raw: bytes) -> M:
+def parse_body(model: type[M], raw: bytes) -> M:
     """The body as its model. Raises Problem 400, 413, 422."""
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        problems, found = error.errors(include_url=False, include_input=False), misfits(error, model)
+        problems, unfit = error.errors(include_url=False, include_input=False), find_misfits(error, model)
     for problem in problems:
         if problem["type"] == "string_too_long" and problem["loc"] == ("objective",):
             hint = "shorten it; long material belongs in documents (POST /v1/documents)"
@@ -69,14 +69,14 @@ def parsed(model: type[M], raw: bytes) -> M:
     if problems[0]["type"] == "json_invalid":
         hint = "send a JSON object with content-type application/json"
         raise Problem(400, "malformed_json", "The body is not JSON", problems[0]["msg"], hint)
-    errors = tuple(FieldError(field=one.where or "body", message=one.what) for one in found[:MAX_NAMED_ERRORS])
-    named = ", ".join(f"{item.field}{_step(raw, item.field)}: {item.message}" for item in errors[:3])
-    fields = ", ".join(next((one.known for one in found if one.known), tuple(model.model_fields)))
+    errors = tuple(FieldError(field=misfit.where or "body", message=misfit.what) for misfit in unfit[:MAX_NAMED_ERRORS])
+    named = ", ".join(f"{item.field}{_step_label(raw, item.field)}: {item.message}" for item in errors[:3])
+    fields = ", ".join(next((misfit.known for misfit in unfit if misfit.known), tuple(model.model_fields)))
     hint = f"known fields are {fields}; /openapi.json has the whole schema"
     raise Problem(422, "invalid_body", "The body does not fit", named[:500], hint, errors=errors)
 
 
-def _step(raw: bytes, field: str) -> str:
+def _step_label(raw: bytes, field: str) -> str:
     """` (step pay)` for a field of a step that has an id: people know their steps by name."""
     match = _OF_A_STEP.match(field)
     try:
@@ -86,29 +86,29 @@ def _step(raw: bytes, field: str) -> str:
     return f" (step {name[: bounds.MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
 
 
-def token(request: Request, parameter: str, what: str) -> str:
+def path_token(request: Request, parameter: str, what: str) -> str:
     """A path parameter that is an id. Raises Problem 404."""
     value: str = request.path_params[parameter]
     try:
-        return subjects.token(value)
+        return subjects.check_token(value)
     except subjects.SubjectError as error:
         raise not_found(what, value, "ids are made of A-Z a-z 0-9 _ - only") from error
 
 
-async def existing_task(request: Request, feeds: Feeds, claim: RequesterClaim) -> Feed:
+async def existing_task(request: Request, feeds: InboxFeeds, claim: RequesterClaim) -> InboxFeed:
     """The task in the caller's tenant; another tenant's is not found. Raises Problem 404."""
-    task = token(request, "task_id", "task")
-    feed = await feeds.fresh(claim.tenant, task)
+    task = path_token(request, "task_id", "task")
+    feed = await feeds.fresh_feed(claim.tenant, task)
     if feed.view.status == "unknown":
         raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
     return feed
 
 
-def position_of(request: Request) -> Position:
+def position_of(request: Request) -> StreamPosition:
     """The client's position in a stream of events. Raises Problem 400."""
     event_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
     if not event_id:
-        return Position()
+        return StreamPosition()
     try:
         return parse_position(event_id)
     except BadEventId as error:
@@ -126,18 +126,18 @@ def size_of(request: Request) -> int:
 
 def number_of(request: Request, name: str) -> int:
     """A whole number of the query; 0 when it is absent. Raises Problem 422."""
-    said = request.query_params.get(name, "0")
-    if not (said.isascii() and said.isdigit() and len(said) <= MAX_PAGE_DIGITS):
-        raise invalid_query(name, said, "send the `next` of the previous page", 10**MAX_PAGE_DIGITS)
-    return int(said)
+    text = request.query_params.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS):
+        raise invalid_query(name, text, "send the `next` of the previous page", 10**MAX_PAGE_DIGITS)
+    return int(text)
 
 
 def flag_of(request: Request, name: str) -> bool:
     """`true` or `false` of the query; false when it is absent. Raises Problem 422."""
-    said = request.query_params.get(name, "false")
-    if said not in ("true", "false"):
-        raise invalid_query(name, said, "send true or false")
-    return said == "true"
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise invalid_query(name, text, "send true or false")
+    return text == "true"
 
 
 def opener_of(request: Request) -> str:
@@ -164,6 +164,6 @@ def cursor_of(text: str) -> int:
             raise ValueError("no position")
         return sequence
     except (ValueError, binascii.Error) as error:
-        what = "this gateway did not make the cursor"
+        detail = "this gateway did not make the cursor"
         hint = "send the `next` of the previous page, or none for the first page"
-        raise Problem(422, "invalid_query", "cursor does not fit", what, hint) from error
+        raise Problem(422, "invalid_query", "cursor does not fit", detail, hint) from error

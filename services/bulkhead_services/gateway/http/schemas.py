@@ -14,10 +14,10 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
-from bulkhead_contracts.task.v1 import Objective, Replan, replans
+from bulkhead_contracts.task.v1 import Objective, Replan, is_default_replan
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
 from bulkhead_contracts.types import Constraints, Contract, Count, Marker, Name, Reason, Sha256, Tag
-from bulkhead_services.gateway.admission.rules import unreadable
+from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 from bulkhead_services.gateway.read_model.citations import Kind
 from bulkhead_services.gateway.read_model.task_view import Kind as TaskKind
@@ -70,13 +70,13 @@ class PlanInput(Contract):
 
     steps: Annotated[tuple[PlanStepInput, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
 
-    def plan(self) -> Plan:
-        """As the contract."""
+    def to_plan(self) -> Plan:
+        """The plan as the contract has it."""
         return Plan(steps=tuple(PlanStep(**step.model_dump()) for step in self.steps))
 
 
 class ForkInput(ForkOf):
-    """An ended task of the caller's tenant; the results of these steps, unchanged in `plan`, are reused."""
+    """An ended task of the caller's tenant; the results of these steps, unchanged in `to_plan`, are reused."""
 
     model_config = STRICT
 
@@ -96,14 +96,14 @@ class TaskSubmission(Contract):
     workflow: Tag = ""
     delivery: Delivery | None = None
     route: Tag = ""
-    replan: Annotated[Replan, Field(exclude_if=replans)] = "same_tools"
+    replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
     constraints: Constraints = ()
     conversation: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if said := unreadable(self.objective):
-            raise PydanticCustomError("unreadable_objective", "{said}", {"said": said})
+        if reason := unreadable_reason(self.objective):
+            raise PydanticCustomError("unreadable_objective", "{said}", {"said": reason})
         return self
 
 
@@ -209,7 +209,7 @@ class PauseDocument(Contract):
 
 
 class SpendingDocument(Contract):
-    """What a run that goes on has spent, and what is held for its calls that have not settled."""
+    """Spending of a run that goes on, and amounts that are held for its calls that have not settled."""
 
     cost_usd_micros: Count
     tokens: Count
@@ -302,11 +302,13 @@ class CitationPage(Contract):
 
 
 class CitationDocument(CitationRow):
-    """What stands behind a marker. text: null when it is `erased` (with its document) or `expired`; `cut` at a bound.
+    """The source behind a marker. text: null when it is `erased` (with its document) or `expired`; `cut` at a
+    bound.
 
-    state: of a document's passage `current`, or `superseded`: another version (superseded_by) stands there now, and
-    text is what was cited. call: the call of a tool; null when another task made it (a fork's). Its arguments are shown
-    where the tenant's output policy delivers drafts. An auditor gets neither text nor arguments.
+    state: of a document's passage `current`, or `superseded`: another version (superseded_by) stands there
+    now, and text is what was cited. call: the call of a tool; null when another task made it (a fork's). Its
+    arguments are shown where the tenant's output policy delivers drafts. An auditor gets neither text nor
+    arguments.
     """
 
     state: Literal["current", "superseded", "kept", "erased", "expired"]

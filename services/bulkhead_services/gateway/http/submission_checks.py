@@ -8,43 +8,53 @@ from contextlib import contextmanager
 
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tenant_quotas import PolicyDocument, TenantQuotas
-from bulkhead.validation_errors import meant
+from bulkhead.validation_errors import suggest_name
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.admission.backpressure import Backlog
-from bulkhead_services.gateway.admission.rate_limits import Spikes
-from bulkhead_services.gateway.admission.run_queue import Book, queued
-from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.admission.backpressure import OpenRequests
+from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
+from bulkhead_services.gateway.admission.run_queue import RunQueueState, queued_notice
+from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
 from bulkhead_services.gateway.http.schemas import QueueDocument
 from bulkhead_services.gateway.problems import Problem, too_many
-from bulkhead_services.gateway.read_model.feeds import Feed
+from bulkhead_services.gateway.read_model.feeds import InboxFeed
 
 QUEUE_FULL_RETRY_S = 30
 
 
-class Door:
+class SubmissionChecks:
     """Quotas and the tenant's policy, checked before a request is stored."""
 
     def __init__(
-        self, quotas: TenantQuotas, spikes: Spikes, admission: Admission, backlog: Backlog, clock: Callable[[], int]
+        self,
+        quotas: TenantQuotas,
+        spikes: SubmissionRateLimits,
+        admission: RunSlotAdmission,
+        backlog: OpenRequests,
+        clock: Callable[[], int],
     ) -> None:
         self._quotas, self.spikes, self._admission = quotas, spikes, admission
         self._backlog, self._clock = backlog, clock
 
     def policy(self, tenant: str) -> PolicyDocument | None:
         """The tenant's policy, where it is known here."""
-        return self._quotas.policy(tenant)
+        return self._quotas.policy_of(tenant)
 
-    async def check(self, claim: RequesterClaim) -> None:
+    async def check_submission(self, claim: RequesterClaim) -> None:
         """Count one submission; waits briefly while the tenant's last ones are not handled. Raises Problem (429)."""
-        await self._backlog.room(claim.tenant)
-        fast = self.spikes.take("http", claim.tenant, claim.person, self._clock())
-        if fast is not None:
+        await self._backlog.wait_for_room(claim.tenant)
+        exceeded = self.spikes.count_submission("http", claim.tenant, claim.person, self._clock())
+        if exceeded is not None:
             title = "Too many tasks at once"
             raise too_many(
-                "too_many_tasks", title, fast.message, fast.hint, retry_after_s=fast.wait_s, limit=fast.limit
+                "too_many_tasks",
+                title,
+                exceeded.message,
+                exceeded.hint,
+                retry_after_s=exceeded.wait_s,
+                limit=exceeded.limit,
             )
-        limit, book = self._quotas.of(claim.tenant).waiting, self._admission.book
-        if book is not None and book.waiting_of(claim.tenant) >= max(1, limit):
+        limit, book = self._quotas.quota_of(claim.tenant).waiting, self._admission.book
+        if book is not None and book.count_waiting(claim.tenant) >= max(1, limit):
             raise too_many(
                 "queue_full",
                 "Too many tasks are waiting",
@@ -58,51 +68,52 @@ class Door:
     def check_tools(self, tenant: str, wanted: Iterable[str]) -> None:
         """Refuse tools that the tenant's policy does not name, where it is known here; the signer judges the rest.
         Raises Problem (422)."""
-        known = self._quotas.tools(tenant)
-        if known is None or not (foreign := sorted(set(wanted) - set(known))):
+        granted = self._quotas.tools_of(tenant)
+        if granted is None or not (foreign := sorted(set(wanted) - set(granted))):
             return
-        what = f"tenant {tenant} may not use: {', '.join(foreign)}"
-        hint = f"it may use: {', '.join(known) or 'no tool'}{meant(foreign[0], known)}"
-        raise Problem(422, "tools_not_granted", "These tools cannot be used", what, hint)
+        detail = f"tenant {tenant} may not use: {', '.join(foreign)}"
+        hint = f"it may use: {', '.join(granted) or 'no tool'}{suggest_name(foreign[0], granted)}"
+        raise Problem(422, "tools_not_granted", "These tools cannot be used", detail, hint)
 
     @contextmanager
-    def storing(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:
-        """Around the storing of a request, which may be taken up before its ack is here. Call what comes with whether
-        it lies there now."""
-        lies = False
+    def pending_request(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:
+        """Count a request while it is being stored; it may be taken up before its ack is here. Call `mark_stored`
+        with whether it lies there now.
+        """
+        is_stored = False
 
-        def tell(found: bool) -> None:
-            nonlocal lies
-            lies = found
+        def mark_stored(found: bool) -> None:
+            nonlocal is_stored
+            is_stored = found
 
-        self._backlog.stored(tenant, task)
+        self._backlog.add_request(tenant, task)
         try:
-            yield tell
+            yield mark_stored
         finally:
-            if not lies:
-                self._backlog.taken_up(tenant, task)
+            if not is_stored:
+                self._backlog.discard_request(tenant, task)
 
-    async def places(self) -> Book | None:
-        """Which tasks run and wait now; None while that cannot be told. Raises BusError."""
+    async def read_places(self) -> RunQueueState | None:
+        """The tasks that run and wait now; None while that cannot be told. Raises BusError."""
         try:
-            return await self._admission.fresh()
+            return await self._admission.read_current()
         except HandBack:
             return None
 
-    async def place(self, feed: Feed) -> QueueDocument | None:
+    async def queue_document(self, feed: InboxFeed) -> QueueDocument | None:
         """The queue before a task; None when it does not wait. Raises BusError."""
         if feed.view.status != "queued":
             return None
-        book = await self.places()
+        book = await self.read_places()
         waiting = book.waiting.get((feed.tenant, feed.task)) if book is not None else None
         if book is None or waiting is None:
             return None  # Released just now.
-        now = queued(book, self._admission.quotas, waiting)
+        notice = queued_notice(book, self._admission.quotas, waiting)
         return QueueDocument(
             since_unix_ms=feed.view.queued_unix_ms,
-            ahead=book.ahead_of(waiting),
-            waiting=book.waiting_of(feed.tenant),
-            full=now.full,
-            running=now.running,
-            limit=now.limit,
+            ahead=book.count_ahead(waiting),
+            waiting=book.count_waiting(feed.tenant),
+            full=notice.full,
+            running=notice.running,
+            limit=notice.limit,
         )

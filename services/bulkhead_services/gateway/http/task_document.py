@@ -17,25 +17,25 @@ from bulkhead_services.gateway.http.schemas import (
     TaskDocument,
     TaskSummary,
 )
-from bulkhead_services.gateway.read_model.feeds import Feed
-from bulkhead_services.gateway.read_model.task_view import ENDED, View, requester_of, spent_more, whole_cost
-from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.read_model.feeds import InboxFeed
+from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView, requester_of, spent_more, whole_cost
+from bulkhead_services.gateway.settings import PublisherSettings
 
-Policies = Mapping[str, PublisherPolicy]
+Policies = Mapping[str, PublisherSettings]
 NONE = WritesReplied()
 
 
-def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
+def find_requester(feed: InboxFeed, policies: Policies) -> RequesterClaim | None:
     """The requester; for an outside publisher by today's policy."""
     if feed.view.requester is not None or feed.opening is None:
         return feed.view.requester
-    found = requester_of(feed.opening, policies)
-    return found if isinstance(found, RequesterClaim) else None
+    claim = requester_of(feed.opening, policies)
+    return claim if isinstance(claim, RequesterClaim) else None
 
 
-def summary(feed: Feed, policies: Policies) -> TaskSummary:
+def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
     """One row of a list."""
-    view, who, whole = feed.view, requester(feed, policies), whole_cost(feed.view)
+    view, claim, cost = feed.view, find_requester(feed, policies), whole_cost(feed.view)
     return TaskSummary(
         task_id=feed.task,
         kind=view.kind,
@@ -43,9 +43,9 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
         objective=summarise(view.request.objective) if view.request else "",
         created_unix_ms=view.created_unix_ms,
         updated_unix_ms=view.updated_unix_ms,
-        person=who.person if who else "",
-        cost_usd_micros=(whole or view.usage).cost_usd_micros,
-        estimated_usd_micros=(whole or view.usage).estimated_usd_micros,
+        person=claim.person if claim else "",
+        cost_usd_micros=(cost or view.usage).cost_usd_micros,
+        estimated_usd_micros=(cost or view.usage).estimated_usd_micros,
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
         failure_code=view.failure.code if view.failure else "",
@@ -56,8 +56,8 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
     )
 
 
-async def document(
-    feed: Feed,
+async def describe_task(
+    feed: InboxFeed,
     blobs: Blobs,
     policies: Policies,
     queue: QueueDocument | None = None,
@@ -71,7 +71,7 @@ async def document(
     answer = None
     if view.result is not None and view.result.content is not None:
         try:
-            answer = await blobs.text(feed.tenant, view.result.content)
+            answer = await blobs.get_text(feed.tenant, view.result.content)
         except (BlobMissing, BlobCorrupt):
             answer = None  # It may have expired; the result still says what it was.
     steps = tuple(StepDocument.model_validate(step, from_attributes=True) for step in view.steps.values())
@@ -82,7 +82,7 @@ async def document(
         conversation=request.conversation if request else "",
         status=view.status,
         objective=request.objective if request else "",
-        requester=requester(feed, policies),
+        requester=find_requester(feed, policies),
         limits=request.limits if request else None,
         created_unix_ms=view.created_unix_ms,
         updated_unix_ms=until,
@@ -103,28 +103,28 @@ async def document(
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
         queue=queue,
-        pause=_pause(view),
+        pause=_pause_document(view),
         tools_left_out=view.left_out,
         uncertain_writes=doubtful.writes if doubtful is not None else None,
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         fork_of=_fork_of(view),
         events_url=f"/v1/tasks/{feed.task}/events",
-        **_submitted(view),
+        **_submitted_fields(view),
     )
 
 
-def _submitted(view: View) -> dict[str, Any]:
-    """What the request said beside its objective and its limits."""
+def _submitted_fields(view: TaskView) -> dict[str, Any]:
+    """Fields of the request beside its objective and its limits."""
     names = ("tools", "check", "feature", "workflow", "route", "constraints", "delivery", "replan")
     return {name: getattr(view.request, name) for name in names} if view.request is not None else {}
 
 
-def _fork_of(view: View) -> str:
+def _fork_of(view: TaskView) -> str:
     return view.request.fork.task if view.request is not None and view.request.fork is not None else ""
 
 
-def _pause(view: View) -> PauseDocument | None:
+def _pause_document(view: TaskView) -> PauseDocument | None:
     if view.pause is None:
         return None
-    said = view.pause.model_dump(include={"code", "reason", "step_id", "until_unix_ms"})
-    return PauseDocument(since_unix_ms=view.paused_unix_ms, **said)
+    fields = view.pause.model_dump(include={"code", "reason", "step_id", "until_unix_ms"})
+    return PauseDocument(since_unix_ms=view.paused_unix_ms, **fields)

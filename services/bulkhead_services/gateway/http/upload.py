@@ -23,7 +23,7 @@ BY_SUFFIX = {".md": "text/markdown", ".markdown": "text/markdown", ".txt": "text
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class UploadedDocument:
     """A document before it is stored."""
 
     name: str
@@ -31,33 +31,35 @@ class Document:
     data: bytes
 
 
-def read_document(request: Request, body: bytes) -> Document:
+def read_document(request: Request, body: bytes) -> UploadedDocument:
     """Find name, type and content. Raises Problem 413, 422."""
     content_type = request.headers.get("content-type", "")
     if content_type.lower().startswith("multipart/form-data"):
         name, media_type, data = _from_form(content_type, body)
     else:
         name, media_type, data = "", content_type.partition(";")[0].strip().lower(), body
-    said = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
-    name = checked_name(said or name)
+    stated_name = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
+    name = checked_name(stated_name or name)
     if any(unicodedata.category(char) in _STEERING or char in _TURNING for char in name):
-        raise _unfit(
+        raise _unfit_document(
             "the name holds characters that steer a terminal or turn the letters around them",
             "name it by what people read; the last part of a path is enough",
         )
     if not data.strip():
-        raise _unfit("the document is empty", "send its content as the request body")
+        raise _unfit_document("the document is empty", "send its content as the request body")
     if len(data) > bounds.MAX_BLOB_BYTES:
         raise too_large("the document", bounds.MAX_BLOB_BYTES, "bytes", "split it into several documents")
-    return Document(name, _media_type(name, media_type), data)
+    return UploadedDocument(name, _media_type(name, media_type), data)
 
 
 def checked_name(name: str) -> str:
     """A document's name. Raises Problem 422."""
     if not name:
-        raise _unfit("the document has no name", "add ?name=fares.md, or send a multipart file with a filename")
+        raise _unfit_document(
+            "the document has no name", "add ?name=fares.md, or send a multipart file with a filename"
+        )
     if len(name) > bounds.MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise _unfit(
+        raise _unfit_document(
             f"the name must have at most {bounds.MAX_NAME_CHARS} printable characters",
             "shorten the name; the last part of a path is enough",
         )
@@ -72,13 +74,13 @@ def _media_type(name: str, said: str) -> str:
 
 
 def _from_form(content_type: str, body: bytes) -> tuple[str, str, bytes]:
-    found = file_of(content_type, body)
-    if isinstance(found, str):
-        raise _unfit(
-            f"the form cannot be used: {found}", "send one part with a filename, as `curl -F file=@fares.md` does"
+    form_file = file_of(content_type, body)
+    if isinstance(form_file, str):
+        raise _unfit_document(
+            f"the form cannot be used: {form_file}", "send one part with a filename, as `curl -F file=@fares.md` does"
         )
-    return found.name, found.media_type, found.data
+    return form_file.name, form_file.media_type, form_file.data
 
 
-def _unfit(detail: str, hint: str) -> Problem:
+def _unfit_document(detail: str, hint: str) -> Problem:
     return Problem(422, "invalid_document", "The document does not fit", detail, hint)

@@ -13,47 +13,47 @@ MAX_NAMED = 100
 
 
 @dataclass(slots=True)
-class News:
-    """What one watcher has not been told yet. more: tasks beyond MAX_NAMED have changed too."""
+class UnseenChanges:
+    """Changes that one watcher has not been told yet. more: tasks beyond MAX_NAMED have changed too."""
 
     tasks: dict[str, None] = field(default_factory=dict)
     more: bool = False
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self) -> tuple[tuple[str, ...], bool]:
+    def take_changes(self) -> tuple[tuple[str, ...], bool]:
         """The tasks, each once, and whether more have changed; then nothing is left."""
-        found, more = tuple(self.tasks), self.more
+        tasks, has_more = tuple(self.tasks), self.more
         self.tasks, self.more = {}, False
         self.came.clear()
-        return found, more
+        return tasks, has_more
 
 
-class Changes:
+class ChangeWatchers:
     """The watchers of this replica, by tenant."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, list[News]] = {}
+        self._watchers: dict[str, list[UnseenChanges]] = {}
 
     @property
-    def watching(self) -> int:
-        """How many watch, of all tenants."""
+    def watcher_count(self) -> int:
+        """Number of watchers, of all tenants."""
         return sum(map(len, self._watchers.values()))
 
     @contextmanager
-    def watched(self, tenant: str) -> Iterator[News]:
+    def watch_tenant(self, tenant: str) -> Iterator[UnseenChanges]:
         """News of this tenant for as long as it is watched."""
-        news = News()
+        news = UnseenChanges()
         self._watchers.setdefault(tenant, []).append(news)
         try:
             yield news
         finally:
-            left = [one for one in self._watchers[tenant] if one is not news]
-            if left:
-                self._watchers[tenant] = left
+            remaining = [watcher for watcher in self._watchers[tenant] if watcher is not news]
+            if remaining:
+                self._watchers[tenant] = remaining
             else:
                 del self._watchers[tenant]
 
-    def say(self, tenant: str, task: str) -> None:
+    def announce_change(self, tenant: str, task: str) -> None:
         """Something of this task was stored."""
         for news in self._watchers.get(tenant, ()):
             if len(news.tasks) < MAX_NAMED or task in news.tasks:

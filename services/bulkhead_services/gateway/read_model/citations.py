@@ -1,7 +1,7 @@
-"""What stands behind the `[#marker]`s of a task's answer, as its messages tell it. Pure but for the read.
+"""Sources behind the `[#marker]`s of a task's answer, as its messages tell them. Pure but for the read.
 
-In: the facts of one task in the gateway's inbox. Out: per marker the content and where it comes from: characters of a
-document, a tool's result, the result of a step, the objective.
+In: the facts of one task in the gateway's inbox. Out: per marker the content and where it comes from:
+characters of a document, a tool's result, the result of a step, the objective.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ Kind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CitedSource:
     """The content behind a marker. author: of its blob. source: document, tool or step. step_id: its first user."""
 
     marker: str
@@ -32,42 +32,42 @@ class Source:
     text: str | None = None
 
 
-def markers(text: str) -> tuple[str, ...]:
+def find_markers(text: str) -> tuple[str, ...]:
     """The markers of a text in their order, each once."""
     return tuple(dict.fromkeys(MARKER.findall(text)))
 
 
-def sources(bodies: Iterable[Body]) -> dict[str, Source]:
+def collect_sources(bodies: Iterable[Body]) -> dict[str, CitedSource]:
     """Every content that an accepted result of the task rests on, by marker."""
-    found: dict[str, Source] = {}
+    by_marker: dict[str, CitedSource] = {}
     for body in bodies:
         if isinstance(body, TaskRequested):
             sha256 = hashlib.sha256(body.objective.encode()).hexdigest()
-            found[sha256[:12]] = Source(sha256[:12], "objective", sha256, "gateway", text=body.objective)
+            by_marker[sha256[:12]] = CitedSource(sha256[:12], "objective", sha256, "gateway", text=body.objective)
         elif isinstance(body, StepEnded) and body.outcome == "accepted" and body.result is not None:
-            _of_result(found, body.result, body.step_id)
+            _add_result_sources(by_marker, body.result, body.step_id)
         elif isinstance(body, TaskEnded) and body.result is not None:
-            _of_result(found, body.result, "")
-    return found
+            _add_result_sources(by_marker, body.result, "")
+    return by_marker
 
 
-def _of_result(found: dict[str, Source], result: Result, step_id: str) -> None:
+def _add_result_sources(found: dict[str, CitedSource], result: Result, step_id: str) -> None:
     for label in result.provenance:
         marker = label.sha256[:12]
         if label.kind == "passage" and label.observed_by == "rag":
-            found.setdefault(marker, Source(marker, "document", label.sha256, "rag", label.source, step_id))
+            found.setdefault(marker, CitedSource(marker, "document", label.sha256, "rag", label.source, step_id))
         elif label.kind == "tool_result" and label.observed_by == "tool_executor":
-            made = Source(marker, "tool_result", label.sha256, "tool_executor", label.source, step_id)
-            found.setdefault(marker, made)
+            tool_source = CitedSource(marker, "tool_result", label.sha256, "tool_executor", label.source, step_id)
+            found.setdefault(marker, tool_source)
     for citation in result.citations:
-        known = found.get(citation.marker)
-        if known is None:
-            known = Source(citation.marker, "document", "", "rag", citation.document, step_id)
-        if known.kind == "document" and known.citation is None:
-            found[citation.marker] = replace(known, citation=citation)
+        cited = found.get(citation.marker)
+        if cited is None:
+            cited = CitedSource(citation.marker, "document", "", "rag", citation.document, step_id)
+        if cited.kind == "document" and cited.citation is None:
+            found[citation.marker] = replace(cited, citation=citation)
     if step_id and result.content is not None:
-        found.setdefault(result.content.marker, _of_step(result.content, step_id))
+        found.setdefault(result.content.marker, _step_source(result.content, step_id))
 
 
-def _of_step(content: ContentRef, step_id: str) -> Source:
-    return Source(content.marker, "step_result", content.sha256, content.author, step_id, step_id)
+def _step_source(content: ContentRef, step_id: str) -> CitedSource:
+    return CitedSource(content.marker, "step_result", content.sha256, content.author, step_id, step_id)

@@ -1,11 +1,11 @@
-"""What a watcher sees, pure: events of stored facts, opaque event ids, and which text is still owed.
+"""Events that a watcher sees, pure: of stored facts, their opaque ids, and which text is still owed.
 
 In: messages of the inbox, live text, the position that a client names. Out: `Event`s in order.
 
-A position is the sequence of the last stored event (and its place in a message that tells several) and, for every
-step whose text is not complete yet, how many
-characters were sent and their checksum. The checksum is what makes resuming safe: a text that has become another
-one (a new attempt, another replica, the stored record) is sent again whole, with `replace`.
+A position is the sequence of the last stored event (and its place in a message that tells several) and,
+for every step whose text is not complete yet, how many characters were sent and their checksum. The
+checksum is what makes resuming safe: a text that has become another one (a new attempt, another replica,
+the stored record) is sent again whole, with `replace`.
 """
 
 import base64
@@ -16,7 +16,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_contracts.budget import Alerted
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
@@ -30,7 +30,7 @@ from bulkhead_contracts.task import (
     TaskQueued,
     TaskReleased,
 )
-from bulkhead_services.gateway.read_model.task_view import ENDED, View
+from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView
 
 MAX_OPEN_TEXTS = 32
 """Steps whose text position an event id carries; text of further ones is sent again whole after a reconnect."""
@@ -46,32 +46,32 @@ class BadEventId(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """How much of a step's text a client has: characters, their CRC-32, and which live text they belong to."""
+class SentText:
+    """Text of a step that a client has: characters, their CRC-32, and which live text they belong to."""
 
     chars: int = 0
     crc: int = 0
     epoch: int = -1
 
     def is_prefix_of(self, text: str) -> bool:
-        """Whether the characters that were sent are the beginning of `text`."""
+        """True if the characters that were sent are the beginning of `text`."""
         return self.chars <= len(text) and zlib.crc32(text[: self.chars].encode()) == self.crc
 
-    def plus(self, piece: str, epoch: int) -> "Sent":
+    def with_piece(self, piece: str, epoch: int) -> "SentText":
         """After `piece` was sent too."""
-        return Sent(self.chars + len(piece), zlib.crc32(piece.encode(), self.crc), epoch)
+        return SentText(self.chars + len(piece), zlib.crc32(piece.encode(), self.crc), epoch)
 
 
 @dataclass(slots=True)
-class Position:
-    """Where a client stands. `open`: by step key, the texts under way. part: of a message that tells several facts."""
+class StreamPosition:
+    """Position of a client. `open`: by step key, the texts under way. part: of a message that tells several facts."""
 
     sequence: int = 0
-    open: dict[bytes, Sent] = field(default_factory=dict)
+    open: dict[bytes, SentText] = field(default_factory=dict)
     part: int = 0
 
-    def encode(self) -> str:
-        """As an opaque event id."""
+    def to_event_id(self) -> str:
+        """The position as an opaque event id."""
         head = (_OF_PART, self.sequence, self.part) if self.part else (_VERSION, self.sequence)
         raw = (_HEAD_OF_PART if self.part else _HEAD).pack(*head)
         for key, sent in list(self.open.items())[-MAX_OPEN_TEXTS:]:
@@ -84,7 +84,7 @@ def step_key(step_id: str) -> bytes:
     return hashlib.blake2b(step_id.encode(), digest_size=4).digest()
 
 
-def parse_position(event_id: str) -> Position:
+def parse_position(event_id: str) -> StreamPosition:
     """The position in an event id; raises BadEventId."""
     try:
         if len(event_id) > MAX_EVENT_ID_CHARS:
@@ -94,10 +94,10 @@ def parse_position(event_id: str) -> Position:
         if head is None or (len(raw) - head.size) % _OPEN.size:
             raise ValueError("version or length")
         _, sequence, *part = head.unpack_from(raw)
-        opens = {key: Sent(chars, crc) for key, chars, crc in _OPEN.iter_unpack(raw[head.size :])}
+        opens = {key: SentText(chars, crc) for key, chars, crc in _OPEN.iter_unpack(raw[head.size :])}
     except (ValueError, struct.error, binascii.Error) as error:
         raise BadEventId("Last-Event-ID is not an id that this gateway gave out") from error
-    return Position(sequence, opens, *part)
+    return StreamPosition(sequence, opens, *part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class FeedFact:
     """A stored event before it is sent. content: the step's or the task's text, to be sent or shown with it.
 
     part: its place in a message that tells several.
@@ -127,7 +127,7 @@ class Fact:
     part: int = 0
 
 
-def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact | None:
+def fact_of(message: ReceivedMessage, before: TaskView, after: TaskView, part: int = 0) -> FeedFact | None:
     """The event that a message of the inbox, or a part of one, stands for, given the views around it; None for what is
     not shown."""
     body = message.body
@@ -137,7 +137,7 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
     if after.status == "rejected":
         # Refused by the gateway, or never readable at all: to the asker both are the same event.
         assert after.failure is not None
-        return Fact(message.sequence, "task.rejected", data | after.failure.model_dump(mode="json"), last=True)
+        return FeedFact(message.sequence, "task.rejected", data | after.failure.model_dump(mode="json"), last=True)
     name = NAMES.get(type(body))
     if name is None:
         return None
@@ -153,10 +153,10 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
     content = result.content if result is not None else None
     if isinstance(body, StepEnded):
         fills = body.outcome == "accepted" and content is not None
-        return Fact(message.sequence, name, data, body.step_id, body.attempt, content, fills_text=fills, part=part)
+        return FeedFact(message.sequence, name, data, body.step_id, body.attempt, content, fills_text=fills, part=part)
     if isinstance(body, StepStarted):
-        return Fact(message.sequence, name, data, body.step_id, body.attempt, part=part)
-    return Fact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded), part=part)
+        return FeedFact(message.sequence, name, data, body.step_id, body.attempt, part=part)
+    return FeedFact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded), part=part)
 
 
 def _without_words(data: dict[str, object]) -> dict[str, object]:
@@ -187,8 +187,8 @@ RESUMED = "task.resumed"
 
 
 @dataclass(slots=True)
-class LiveText:
-    """What was heard of the text that a step is producing now: always a gapless beginning.
+class LiveStepText:
+    """Live text of a step, as far as it was heard: always a gapless beginning.
 
     epoch is another number after every rewrite; old_calls are calls that this step has left behind.
     """
@@ -205,8 +205,8 @@ class LiveText:
 MAX_OLD_CALLS = 64
 
 
-def hear(
-    known: LiveText | None,
+def extend_live_text(
+    known: LiveStepText | None,
     call_id: str,
     attempt: int,
     offset: int,
@@ -215,21 +215,21 @@ def hear(
     epoch: int,
     max_chars: int,
     verified: bool = False,
-) -> LiveText | None:
+) -> LiveStepText | None:
     """The live text after a delta; `known` itself, grown or not. `epoch` is a fresh number, used for a rewrite.
 
     What follows a gap is not shown: it comes with the stored record. A delta from a call's beginning, or one that
     contradicts what was heard, starts the text again.
     """
     if known is None:
-        return LiveText(call_id, attempt, text[:max_chars], epoch, verified=verified) if offset == 0 else None
+        return LiveStepText(call_id, attempt, text[:max_chars], epoch, verified=verified) if offset == 0 else None
     if call_id in known.old_calls:
         return known
     if call_id != known.call_id:
         if offset != 0:
             return known
         old = (*known.old_calls, known.call_id)[-MAX_OLD_CALLS:]
-        return LiveText(call_id, attempt, text[:max_chars], epoch, old, verified)
+        return LiveStepText(call_id, attempt, text[:max_chars], epoch, old, verified)
     have = len(known.text)
     if offset > have:
         return known
@@ -239,30 +239,32 @@ def hear(
         return known
     if known.text[offset : offset + len(text)] == text:
         return known  # A repeat.
-    whole = (known.text[:offset] + text)[:max_chars]
-    return LiveText(call_id, attempt, whole, epoch, known.old_calls, known.verified)
+    rewritten = (known.text[:offset] + text)[:max_chars]
+    return LiveStepText(call_id, attempt, rewritten, epoch, known.old_calls, known.verified)
 
 
-def owed_live(sent: Sent, live: LiveText) -> tuple[int, str, bool] | None:
+def owed_live(sent: SentText, live: LiveStepText) -> tuple[int, str, bool] | None:
     """(offset, piece, replace) that brings a client to the live text; None when it has it all."""
     if sent.epoch == live.epoch or (sent.epoch < 0 and sent.is_prefix_of(live.text)):
         return (sent.chars, live.text[sent.chars :], False) if len(live.text) > sent.chars else None
     return (0, live.text, sent.chars > 0) if live.text or sent.chars else None
 
 
-def owed_final(sent: Sent, text: str) -> tuple[int, str, bool] | None:
+def owed_final(sent: SentText, text: str) -> tuple[int, str, bool] | None:
     """(offset, piece, replace) that brings a client to a step's stored text; None when it has it."""
     if sent.is_prefix_of(text):
         return (sent.chars, text[sent.chars :], False) if len(text) > sent.chars else None
     return (0, text, True)
 
 
-def text_event(position: Position, step_id: str, attempt: int, call_id: str, owed: tuple[int, str, bool]) -> Event:
+def text_event(
+    position: StreamPosition, step_id: str, attempt: int, call_id: str, owed: tuple[int, str, bool]
+) -> Event:
     """The `text` event for a piece; the client keeps its first `offset` characters and appends `text`."""
     offset, piece, replace = owed
     data = {"step_id": step_id, "attempt": attempt, "call_id": call_id}
     data |= {"offset": offset, "text": piece, "replace": replace}
-    return Event(TEXT, to_json(data), position.encode())
+    return Event(TEXT, to_json(data), position.to_event_id())
 
 
 def to_json(data: dict[str, object]) -> str:

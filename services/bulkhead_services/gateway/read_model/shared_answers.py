@@ -14,7 +14,7 @@ from bulkhead_services.gateway.problems import Problem
 Answer = TypeVar("Answer")
 
 
-class _Question(Generic[Answer]):
+class _SharedAnswer(Generic[Answer]):
     def __init__(self) -> None:
         self.lock, self.begun_s = asyncio.Lock(), float("-inf")
         self.answer: Answer | Problem | None = None
@@ -24,13 +24,13 @@ class SharedAnswers(Generic[Answer]):
     """Questions that somebody asks now; nothing is kept when nobody does."""
 
     def __init__(self) -> None:
-        self._open: WeakValueDictionary[Hashable, _Question[Answer]] = WeakValueDictionary()
+        self._open: WeakValueDictionary[Hashable, _SharedAnswer[Answer]] = WeakValueDictionary()
 
-    async def of(self, key: Hashable, make: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def get_answer(self, key: Hashable, make: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer. Raises Problem, which is shared as well; one who leaves takes nothing from the others."""
         loop = asyncio.get_running_loop()
         came_s = loop.time()
-        question = self._open.setdefault(key, _Question[Answer]())
+        question = self._open.setdefault(key, _SharedAnswer[Answer]())
         async with question.lock:
             if question.answer is None or question.begun_s < came_s:
                 begun_s = loop.time()

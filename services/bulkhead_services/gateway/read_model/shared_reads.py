@@ -15,7 +15,7 @@ REST_S = 0.1
 
 
 class SharedReads(Generic[T]):
-    """What is being read, and what will be."""
+    """Readings under way, and those to come."""
 
     def __init__(self) -> None:
         self._coming: dict[Hashable, asyncio.Task[T]] = {}
@@ -23,14 +23,14 @@ class SharedReads(Generic[T]):
         """Set when the next reading may begin."""
 
     async def get(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """What was read; `read` of whoever came first is called, for all. Raises what it raises."""
+        """The result of a reading; `read` of whoever came first is called, for all. Raises what it raises."""
         coming = self._coming.get(key)
         if coming is None:
-            coming = self._coming[key] = asyncio.create_task(self._soon(key, read))
+            coming = self._coming[key] = asyncio.create_task(self._read_after_rest(key, read))
         # A browser that leaves takes it from nobody else.
         return await asyncio.shield(coming)
 
-    async def _soon(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+    async def _read_after_rest(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         if (before := self._rests.get(key)) is not None:
             await before.wait()
         # Who comes from now on may know of a change that this reading misses.
@@ -39,9 +39,9 @@ class SharedReads(Generic[T]):
         try:
             return await read()
         finally:
-            asyncio.get_running_loop().call_later(REST_S, self._rested, key, rested)
+            asyncio.get_running_loop().call_later(REST_S, self._end_rest, key, rested)
 
-    def _rested(self, key: Hashable, rested: asyncio.Event) -> None:
+    def _end_rest(self, key: Hashable, rested: asyncio.Event) -> None:
         rested.set()
         if self._rests.get(key) is rested:
             del self._rests[key]

@@ -11,51 +11,53 @@ from bulkhead.bus.port import BusError
 from bulkhead.telemetry.log import Log
 from bulkhead_services.gateway.read_model.events import (
     Event,
-    Fact,
-    Position,
-    Sent,
+    FeedFact,
+    SentText,
+    StreamPosition,
     owed_final,
     owed_live,
     step_key,
     text_event,
     to_json,
 )
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 log = Log("gateway.stream")
 
 
-async def watch(feeds: Feeds, feed: Feed, blobs: Blobs, position: Position) -> AsyncIterator[Event]:
+async def watch_task(
+    feeds: InboxFeeds, feed: InboxFeed, blobs: Blobs, position: StreamPosition
+) -> AsyncIterator[Event]:
     """Events after `position` until the task has ended, the bus fails or this replica closes."""
-    with feeds.watching(feed):
+    with feeds.watch_feed(feed):
         try:
             await feed.refresh()
-            while not feeds.closing:
-                seen = feed.version
-                for fact in feed.after(position):
+            while not feeds.is_closing:
+                seen_version = feed.version
+                for fact in feed.facts_after(position):
                     for event in await _events_of(fact, feed, blobs, position):
                         yield event
                     if fact.last:
                         return
                 for event in _live_events(feed, position):
                     yield event
-                if feed.ended and feed.version == seen:
+                if feed.has_ended and feed.version == seen_version:
                     return  # And not with what came to be while this client took its time.
-                await feed.changed(seen)
+                await feed.wait_for_change(seen_version)
         except BusError as error:
             # The client comes back with its last id; a half-sent event would be worse than none.
             log.warning("stream_cut", task=feed.task, reason=str(error))
 
 
-async def _events_of(fact: Fact, feed: Feed, blobs: Blobs, position: Position) -> list[Event]:
+async def _events_of(fact: FeedFact, feed: InboxFeed, blobs: Blobs, position: StreamPosition) -> list[Event]:
     events: list[Event] = []
     data = dict(fact.data)
     text = await content_text(fact, feed, blobs) if fact.fills_text or fact.last else None
     key = step_key(fact.step_id)
     if fact.fills_text and text is not None:
-        owed = owed_final(position.open.get(key, Sent()), text)
+        owed = owed_final(position.open.get(key, SentText()), text)
         if owed is not None:
-            position.open[key] = Sent().plus(text, -1)
+            position.open[key] = SentText().with_piece(text, -1)
             events.append(text_event(position, fact.step_id, fact.attempt, "", owed))
     if fact.name == "step.ended":
         position.open.pop(key, None)
@@ -65,32 +67,32 @@ async def _events_of(fact: Fact, feed: Feed, blobs: Blobs, position: Position) -
     if text is None and fact.content is not None and (fact.fills_text or fact.last):
         data["text_missing"] = "the stored text cannot be read; it may have expired"
     position.sequence, position.part = fact.sequence, fact.part
-    events.append(Event(fact.name, to_json(data), position.encode()))
+    events.append(Event(fact.name, to_json(data), position.to_event_id()))
     return events
 
 
-async def content_text(fact: Fact, feed: Feed, blobs: Blobs) -> str | None:
+async def content_text(fact: FeedFact, feed: InboxFeed, blobs: Blobs) -> str | None:
     """The text behind a fact; None when there is none or it cannot be read any more. Raises BusError."""
     if fact.content is None:
         return None
     try:
-        return await blobs.text(feed.tenant, fact.content)
+        return await blobs.get_text(feed.tenant, fact.content)
     except (BlobMissing, BlobCorrupt) as error:
         log.warning("text_missing", task=feed.task, reason=str(error))
         return None
 
 
-def _live_events(feed: Feed, position: Position) -> list[Event]:
+def _live_events(feed: InboxFeed, position: StreamPosition) -> list[Event]:
     events = []
     for step_id, live in list(feed.live.items()):
         if feed.view.delivery == "held" or (feed.view.delivery == "verified" and not live.verified):
             continue
         key = step_key(step_id)
-        sent = position.open.get(key, Sent())
+        sent = position.open.get(key, SentText())
         owed = owed_live(sent, live)
         if owed is None:
             continue
         offset, piece, _ = owed
-        position.open[key] = (Sent() if offset == 0 else sent).plus(piece, live.epoch)
+        position.open[key] = (SentText() if offset == 0 else sent).with_piece(piece, live.epoch)
         events.append(text_event(position, step_id, live.attempt, live.call_id, owed))
     return events

@@ -20,7 +20,7 @@ MAX_TENANTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class TaskIndexPage:
     """(sequence, task), the newest first. more: whether there are others below. total: of all pages, at this moment."""
 
     rows: list[tuple[int, str]]
@@ -28,7 +28,7 @@ class Page:
     total: int
 
 
-class _Index:
+class _TenantTasks:
     def __init__(self) -> None:
         self.after: dict[str, int] = {}
         self.first: dict[str, tuple[int, str]] = {}
@@ -38,66 +38,70 @@ class _Index:
         self.lock = asyncio.Lock()
 
 
-class Listing:
+class TaskIndex:
     """The tenants' indexes of this replica; a restart reads them again."""
 
     def __init__(self, bus: Bus, bound: int) -> None:
         self._bus, self._bound = bus, bound
-        self._tenants = BoundedDict[str, _Index](MAX_TENANTS)
+        self._tenants = BoundedDict[str, _TenantTasks](MAX_TENANTS)
 
-    async def page(self, tenant: str, publishers: Iterable[str], before: int, size: int, opened_by: str = "") -> Page:
+    async def list_page(
+        self, tenant: str, publishers: Iterable[str], before: int, size: int, opened_by: str = ""
+    ) -> TaskIndexPage:
         """Up to `size` tasks below the sequence `before` (0: from the newest).
 
         publishers: the outside senders that act for this tenant. opened_by: the sender of all that is found; "" for
         any. Raises BusError.
         """
-        index = self._tenants.use(tenant)
+        index = self._tenants.get_refreshed(tenant)
         if index is None:
-            index = self._tenants[tenant] = _Index()
+            index = self._tenants[tenant] = _TenantTasks()
         async with index.lock:
             senders = ("gateway", subjects.DOORS, *publishers)
             await asyncio.gather(*(self._catch_up(index, sender, tenant) for sender in senders))
             if index.newest is None:
-                index.newest = self._ordered(index)
+                index.newest = self._order_tasks(index)
             listed = index.newest
             if opened_by:
                 listed = [row for row in listed if index.first[row[1]][1] == opened_by]
         start = bisect_right(listed, -before, key=lambda row: -row[0]) if before else 0
-        return Page(listed[start : start + size], len(listed) > start + size, len(listed))
+        return TaskIndexPage(listed[start : start + size], len(listed) > start + size, len(listed))
 
-    def _ordered(self, index: _Index) -> list[tuple[int, str]]:
+    def _order_tasks(self, index: _TenantTasks) -> list[tuple[int, str]]:
         newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
         for _, task in newest[self._bound :]:
             del index.first[task]
         return newest[: self._bound]
 
-    async def _catch_up(self, index: _Index, sender: str, tenant: str) -> None:
+    async def _catch_up(self, index: _TenantTasks, sender: str, tenant: str) -> None:
         await self._read_on(index, sender, tenant)
         await self._forget_purged(index, sender, tenant)
 
-    async def _read_on(self, index: _Index, sender: str, tenant: str) -> None:
+    async def _read_on(self, index: _TenantTasks, sender: str, tenant: str) -> None:
         subject = f"mesh.{sender}.gateway.*.{tenant}.*"
         while batch := await self._bus.read(INBOX, subject, after=index.after.get(sender, 0), limit=READ_BATCH):
             for stored in batch:
-                if stored.ce_type.startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
+                if stored.ce_type.startswith(TaskRequested.TYPE + ".") and _is_readable(stored.subject):
                     task = stored.subject.rpartition(".")[2]
-                    known = index.first.get(task)
+                    listed = index.first.get(task)
                     # The first request is the one. The broker takes a second of the gateway's when the first is gone.
-                    if known is None or stored.sequence < known[0] or known[1] == sender == "gateway":
+                    if listed is None or stored.sequence < listed[0] or listed[1] == sender == "gateway":
                         index.first[task], index.newest = (stored.sequence, sender), None
             index.after[sender] = batch[-1].sequence
             if len(batch) < READ_BATCH:
                 return
 
-    async def _forget_purged(self, index: _Index, sender: str, tenant: str) -> None:
-        for left in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*", limit=1):
-            gone = [task for task, known in index.first.items() if known[0] < left.sequence and known[1] == sender]
-            for task in gone:
+    async def _forget_purged(self, index: _TenantTasks, sender: str, tenant: str) -> None:
+        for earliest in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*", limit=1):
+            purged = [
+                task for task, listed in index.first.items() if listed[0] < earliest.sequence and listed[1] == sender
+            ]
+            for task in purged:
                 del index.first[task]
                 index.newest = None
 
 
-def _readable(subject: str) -> bool:
+def _is_readable(subject: str) -> bool:
     """Publishers choose the last tokens; what is no task id of ours is not listed."""
     try:
         subjects.parse(subject)

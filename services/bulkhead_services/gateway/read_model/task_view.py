@@ -1,6 +1,7 @@
-"""What the gateway decides, pure: the view of a task, who an outside publisher is, what ids tasks have.
+"""The view of a task, pure, and who an outside publisher is, and the ids of tasks.
 
-In: messages of the gateway's own inbox, one task's, in stream order. Out: a view of that task; refusals as values.
+In: messages of the gateway's own inbox, one task's, in stream order. Out: a view of that task; refusals
+as values.
 
     requested --TaskRejected--> rejected
         |  TaskQueued: queued, until TaskReleased; or TaskEnded: cancelled | failed
@@ -16,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from bulkhead.pause_status import failed
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.pause_status import reword_failure
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.budget import Amount, Charge, TaskCharged
@@ -55,8 +56,8 @@ MAY_SUBMIT = frozenset({"submitter", "operator"})
 MAY_READ = frozenset({"submitter", "operator", "auditor", "approver"})
 
 
-class Policy(Protocol):
-    """Who stands behind a publisher's key."""
+class PublisherIdentity(Protocol):
+    """The person behind a publisher's key."""
 
     tenant: str
     person: str
@@ -79,7 +80,7 @@ class StepView:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TaskView:
     """Fold of one task's messages. Driving: `status`; all else is reported. Times are the broker's."""
 
     status: Status = "unknown"
@@ -111,76 +112,76 @@ class View:
 
     @property
     def kind(self) -> Kind:
-        """Whether the mesh carries it out, or an outside agent does."""
+        """`planned` where the mesh carries it out, `adopted` where an outside agent does."""
         plan = self.request.plan if self.request is not None else None
         return "adopted" if plan is not None and any(step.adopted for step in plan.steps) else "planned"
 
 
-def fold(view: View, message: Received) -> View:
+def fold_message(view: TaskView, message: ReceivedMessage) -> TaskView:
     """The view after one more message. Early, late and repeated messages all have a place."""
     if isinstance(message.body, TaskCharged):
-        return _charged(view, message.body)  # What it cost, not what happened to it: its times stay.
-    after = _fold(view, message)
+        return _apply_charged(view, message.body)  # What it cost, not what happened to it: its times stay.
+    after = _apply_message(view, message)
     if after.pause is not None and after.status == "running":
         after = replace(after, status="paused")  # Its other steps go on, or end, beside what is held back.
     return after if after is view else replace(after, updated_unix_ms=message.time_unix_ms)
 
 
-def _fold(view: View, message: Received) -> View:
+def _apply_message(view: TaskView, message: ReceivedMessage) -> TaskView:
     body = message.body
     match body:
         case TaskRequested():
-            return _requested(view, message, body)
+            return _apply_requested(view, message, body)
         case DocumentIngested():
             return replace(view, ingested=body)
         case DocumentDeleted():
             return replace(view, deleted=body)
         case StepEnded() if view.ended is not None:
             # Told with the end and stored after it. Its usage is in the task's already.
-            return replace(_step_ended(view, message, body), status=view.status, usage=view.usage)
+            return replace(_apply_step_ended(view, message, body), status=view.status, usage=view.usage)
         case _ if view.status in ENDED:
             # A task ends once; what comes later belongs to a race that it won.
             return view
         case TaskRejected():
-            failure = Failure.of(body.code, body.message, body.hint)
+            failure = Failure.from_text(body.code, body.message, body.hint)
             return replace(view, status="rejected", failure=failure)
         case MessageRejected():
-            return _message_rejected(view, body)
+            return _apply_message_rejected(view, body)
         case TaskQueued() if view.status == "requested":
             return replace(view, status="queued", queued=body, queued_unix_ms=message.time_unix_ms)
         case TaskReleased() if view.status == "queued":
             return replace(view, status="requested")
         case TaskAccepted():
-            told = {"deadline_unix_ms": body.deadline_unix_ms, "delivery": body.delivery, "left_out": body.left_out}
-            return replace(view, status="running", **told)  # type: ignore[arg-type]
+            fields = {"deadline_unix_ms": body.deadline_unix_ms, "delivery": body.delivery, "left_out": body.left_out}
+            return replace(view, status="running", **fields)  # type: ignore[arg-type]
         case TaskPaused():
-            return _paused(view, message, body)
+            return _apply_paused(view, message, body)
         case PlanRejected():
             return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
         case PlanAdopted():
-            return _adopted(view, body)
+            return _apply_plan_adopted(view, body)
         case StepStarted():
-            return _step_started(view, message, body)
+            return _apply_step_started(view, message, body)
         case StepEnded():
-            return _step_ended(view, message, body)
+            return _apply_step_ended(view, message, body)
         case TaskEnded():
-            why = failed(body.failure) if body.failure is not None else None
-            view = replace(view, steps=_stopped(view, message), pause=None, ended=body)
-            return replace(view, status=body.status, failure=why, result=body.result, usage=body.usage)
+            task_failure = reword_failure(body.failure) if body.failure is not None else None
+            view = replace(view, steps=_stop_running_steps(view, message), pause=None, ended=body)
+            return replace(view, status=body.status, failure=task_failure, result=body.result, usage=body.usage)
         case TaskCancelRequested():
             return view
         case _:
             return view
 
 
-def _paused(view: View, message: Received, body: TaskPaused) -> View:
+def _apply_paused(view: TaskView, message: ReceivedMessage, body: TaskPaused) -> TaskView:
     view = replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms or view.deadline_unix_ms)
     if not body.active:
         return replace(view, pause=None, paused_unix_ms=0)
     return replace(view, pause=body, paused_unix_ms=view.paused_unix_ms or message.time_unix_ms)
 
 
-def _requested(view: View, message: Received, body: TaskRequested) -> View:
+def _apply_requested(view: TaskView, message: ReceivedMessage, body: TaskRequested) -> TaskView:
     if view.request is not None or not subjects.may_open(message.sender, message.task):
         return view  # The first request of a task is the one; a second is ignored.
     return replace(
@@ -194,43 +195,48 @@ def _requested(view: View, message: Received, body: TaskRequested) -> View:
     )
 
 
-def _message_rejected(view: View, body: MessageRejected) -> View:
+def _apply_message_rejected(view: TaskView, body: MessageRejected) -> TaskView:
     if view.request is not None and view.request_sequence != body.sequence:
         return view  # A later message was unreadable; the task goes on without it.
     hint = f"send it again, corrected, under a new task id; the original is dead letter {body.dead_letter_id}"
-    return replace(view, status="rejected", failure=Failure.of(body.code, body.reason, hint))
+    return replace(view, status="rejected", failure=Failure.from_text(body.code, body.reason, hint))
 
 
-def _adopted(view: View, body: PlanAdopted) -> View:
+def _apply_plan_adopted(view: TaskView, body: PlanAdopted) -> TaskView:
     steps: dict[str, StepView] = {}
     for step in body.plan.steps:
-        known = view.steps.get(step.id, StepView(step.id))
-        steps[step.id] = replace(known, title=_title(view, step.title), plan_version=body.plan.version)
+        step_view = view.steps.get(step.id, StepView(step.id))
+        steps[step.id] = replace(step_view, title=_visible_title(view, step.title), plan_version=body.plan.version)
     return replace(view, status="running", plan_version=body.plan.version, steps=steps)
 
 
-def _title(view: View, title: str) -> str:
+def _visible_title(view: TaskView, title: str) -> str:
     """A step's title as it may be shown: a model's words like any other."""
     return title if view.delivery == "draft" else ""
 
 
-def _step_started(view: View, message: Received, body: StepStarted) -> View:
-    known = view.steps.get(body.step_id, StepView(body.step_id))
-    title, since = _title(view, body.title) or known.title, known.started_unix_ms or message.time_unix_ms
-    started = replace(known, title=title, status="running", attempts=known.attempts + 1, plan_version=body.plan_version)
+def _apply_step_started(view: TaskView, message: ReceivedMessage, body: StepStarted) -> TaskView:
+    step_view = view.steps.get(body.step_id, StepView(body.step_id))
+    title, since = (
+        _visible_title(view, body.title) or step_view.title,
+        step_view.started_unix_ms or message.time_unix_ms,
+    )
+    started = replace(
+        step_view, title=title, status="running", attempts=step_view.attempts + 1, plan_version=body.plan_version
+    )
     started = replace(started, started_unix_ms=since, ended_unix_ms=0)
     return replace(view, status="running", steps={**view.steps, body.step_id: started})
 
 
-def _step_ended(view: View, message: Received, body: StepEnded) -> View:
-    known = view.steps.get(body.step_id, StepView(body.step_id))
-    usage, at = known.usage + body.usage, message.time_unix_ms
-    ended = replace(known, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
-    ended = replace(ended, ended_unix_ms=at, usage=usage)
+def _apply_step_ended(view: TaskView, message: ReceivedMessage, body: StepEnded) -> TaskView:
+    step_view = view.steps.get(body.step_id, StepView(body.step_id))
+    usage, ended_unix_ms = step_view.usage + body.usage, message.time_unix_ms
+    ended = replace(step_view, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
+    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage)
     return replace(view, status="running", steps={**view.steps, body.step_id: ended}, usage=view.usage + body.usage)
 
 
-def _stopped(view: View, message: Received) -> dict[str, StepView]:
+def _stop_running_steps(view: TaskView, message: ReceivedMessage) -> dict[str, StepView]:
     """The steps when the task ends: nobody waits for those that run, and nothing will be told of them."""
     return {
         name: replace(step, status="stopped", ended_unix_ms=message.time_unix_ms) if step.status == "running" else step
@@ -238,10 +244,10 @@ def _stopped(view: View, message: Received) -> dict[str, StepView]:
     }
 
 
-def _charged(view: View, body: TaskCharged) -> View:
+def _apply_charged(view: TaskView, body: TaskCharged) -> TaskView:
     """The latest word of budget stays; between two that count the same settlements, the one that holds less."""
-    known = view.charged
-    if known is not None and (known.settled_calls, -known.held.tokens, -known.held.tool_calls) >= (
+    latest = view.charged
+    if latest is not None and (latest.settled_calls, -latest.held.tokens, -latest.held.tool_calls) >= (
         body.settled_calls,
         -body.held.tokens,
         -body.held.tool_calls,
@@ -250,15 +256,15 @@ def _charged(view: View, body: TaskCharged) -> View:
     return replace(view, charged=body)
 
 
-def whole_cost(view: View) -> Charge | None:
-    """What a task that was ended early has cost, when every call of it has settled."""
+def whole_cost(view: TaskView) -> Charge | None:
+    """The cost of a task that was ended early, once every call of it has settled."""
     if view.ended is None or view.charged is None or view.charged.held != Amount():
         return None
     return view.charged.charged
 
 
-def spent_more(view: View) -> bool:
-    """Whether calls may have been in the works when the task ended: what they cost is not in its usage."""
+def spent_more(view: TaskView) -> bool:
+    """True if calls may have been in the works when the task ended: their cost is not in its usage."""
     if whole_cost(view) is not None:
         return False
     if view.ended is None or view.status == "succeeded":
@@ -272,7 +278,7 @@ def spent_more(view: View) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RequestRefusal:
     """A request that is not passed on, and why."""
 
     code: str
@@ -280,39 +286,41 @@ class Refusal:
     hint: str
 
 
-def requester_of(message: Received, policies: Mapping[str, Policy]) -> RequesterClaim | Refusal:
-    """Who asks: what gateway or doors wrote in a record of theirs; for a publisher what the policy says of its key.
+def requester_of(
+    message: ReceivedMessage, policies: Mapping[str, PublisherIdentity]
+) -> RequesterClaim | RequestRefusal:
+    """The asker, as gateway or doors wrote in a record of theirs; for a publisher as the policy says of its key.
 
     The body of an outside message is never asked: only the sender in the subject is enforced by the broker.
     """
     if message.sender in KNOWS_CALLERS:
         claim = message.body.requester if isinstance(message.body, TaskRequested | DecideRequested) else None
         if claim is None or claim.tenant != message.tenant:
-            what = "the recorded request names no requester of this tenant"
-            return Refusal("no_requester", what, "submit the task again through POST /v1/tasks")
+            reason = "the recorded request names no requester of this tenant"
+            return RequestRefusal("no_requester", reason, "submit the task again through POST /v1/tasks")
         return claim
     policy = policies.get(message.sender)
     if policy is None:
         hint = "add it to the gateway's publishers (tenant, person, role), or use a known identity"
-        return Refusal("unknown_publisher", f"no policy names the publisher {message.sender}", hint)
+        return RequestRefusal("unknown_publisher", f"no policy names the publisher {message.sender}", hint)
     if policy.tenant != message.tenant:
-        what = f"{message.sender} may not act for tenant {message.tenant}"
-        return Refusal("foreign_tenant", what, f"publish under tenant {policy.tenant}")
+        reason = f"{message.sender} may not act for tenant {message.tenant}"
+        return RequestRefusal("foreign_tenant", reason, f"publish under tenant {policy.tenant}")
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
 
 
 def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
     """The end of a task that never had a place to run."""
     if one.code == "cancelled":
-        what = one.reason or "it was cancelled while it waited"
-        failure = Failure.of("cancelled", what, "submit it again if it is wanted after all")
+        reason = one.reason or "it was cancelled while it waited"
+        failure = Failure.from_text("cancelled", reason, "submit it again if it is wanted after all")
         return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
     hint = "submit it again when less waits, or have the quota's `running` or `wait_s` raised"
-    failure = Failure.of("queue_timeout", "it waited for a place as long as its tenant's quota lets it", hint)
+    failure = Failure.from_text("queue_timeout", "it waited for a place as long as its tenant's quota lets it", hint)
     return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
 
 
-class Ids:
+class KeyedIds:
     """Ids of what people ask for. They are keyed, so that nobody else can compute, and occupy, an id to come.
 
     key: of the gateway alone, the same in all of its replicas.
@@ -321,19 +329,19 @@ class Ids:
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.blake2b(key, digest_size=32, person=b"bulkhead-ids").digest()
 
-    def task(self, tenant: str, person: str, idempotency_key: str) -> str:
+    def task_id(self, tenant: str, person: str, idempotency_key: str) -> str:
         """The same key of the same person is the same task: 't' and 25 base32 characters."""
-        return "t" + self._mac25("task", tenant, person, idempotency_key)
+        return "t" + self._mac_chars("task", tenant, person, idempotency_key)
 
-    def deletion(self, tenant: str, name: str, key: str) -> str:
+    def deletion_id(self, tenant: str, name: str, key: str) -> str:
         """'x' and 25 base32 characters."""
-        return "x" + self._mac25("delete", tenant, name, key)
+        return "x" + self._mac_chars("delete", tenant, name, key)
 
-    def ingestion(self, tenant: str, name: str, sha256: str, key: str = "") -> str:
+    def ingestion_id(self, tenant: str, name: str, sha256: str, key: str = "") -> str:
         """The same content under the same name is the same ingestion: 'd' and 25 base32 characters."""
-        return "d" + self._mac25("ingest", tenant, name, sha256, key)
+        return "d" + self._mac_chars("ingest", tenant, name, sha256, key)
 
-    def _mac25(self, *parts: str) -> str:
+    def _mac_chars(self, *parts: str) -> str:
         joined = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
         digest = hashlib.blake2b(joined, digest_size=16, key=self._key, person=b"bulkhead-id").digest()
         return base64.b32encode(digest).decode().lower()[:25]

@@ -1,1 +1,1 @@
-"""What a prompt holds: rendered, counted and cut to a model's context."""
+"""Contents of a prompt: rendered, counted and cut to a model's context."""

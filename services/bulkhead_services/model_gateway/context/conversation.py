@@ -1,19 +1,19 @@
 """The conversation of an outside agent: read from its blobs, and handed on as it is. Pure.
 
-In: a request with a `Conversation`, and the texts of its blobs. Out: a payload in OpenAI's chat form; or a Fault that
-names what cannot be sent.
+In: a request with a `Conversation`, and the texts of its blobs. Out: a payload in OpenAI's chat form; or a
+ProviderFault that names what cannot be sent.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, countable, parts_of
+from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, parts_of, without_images
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import AdoptedToolCall, AdoptedToolCalls, Conversation, ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef
-from bulkhead_services.model_gateway.context.render import Rendered
+from bulkhead_services.model_gateway.context.render import RenderedRequest
 from bulkhead_services.model_gateway.providers.fields import read_object
-from bulkhead_services.model_gateway.providers.port import Fault, encode
+from bulkhead_services.model_gateway.providers.port import ProviderFault, encode_payload
 
 MAX_DEPTH = 64
 OWN = frozenset({"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
@@ -44,7 +44,7 @@ def contents_of(conversation: Conversation) -> tuple[ContentRef, ...]:
     return (*conversation.messages, *filter(None, [conversation.options]))
 
 
-def unreadable(conversation: Conversation, absent: frozenset[str]) -> str:
+def first_unreadable(conversation: Conversation, absent: frozenset[str]) -> str:
     """Name of the first content that cannot be had; "" when all can."""
     for place, ref in enumerate(conversation.messages, 1):
         if ref.sha256 in absent:
@@ -53,54 +53,58 @@ def unreadable(conversation: Conversation, absent: frozenset[str]) -> str:
     return "the options of the call" if options is not None and options.sha256 in absent else ""
 
 
-def too_large(conversation: Conversation) -> Fault | None:
+def too_large(conversation: Conversation) -> ProviderFault | None:
     """A conversation that is not even read."""
     size = sum(ref.size_bytes for ref in contents_of(conversation))
     if size <= bounds.MAX_CONVERSATION_BYTES:
         return None
-    what = f"the conversation has {size} bytes; {bounds.MAX_CONVERSATION_BYTES} are taken"
-    return Fault("context_overflow", what, "send fewer or shorter messages", consumed=False, refused=True)
+    reason = f"the conversation has {size} bytes; {bounds.MAX_CONVERSATION_BYTES} are taken"
+    return ProviderFault("context_overflow", reason, "send fewer or shorter messages", consumed=False, refused=True)
 
 
-def too_many(messages: tuple[ContentRef, ...]) -> Fault | None:
+def too_many(messages: tuple[ContentRef, ...]) -> ProviderFault | None:
     """A conversation that is too long, or has no message."""
     if 0 < len(messages) <= bounds.MAX_CONVERSATION:
         return None
-    what = f"the conversation has {len(messages)} messages; 1 to {bounds.MAX_CONVERSATION} are taken"
-    return Fault("context_overflow", what, "send its newest part", consumed=False, refused=True)
+    reason = f"the conversation has {len(messages)} messages; 1 to {bounds.MAX_CONVERSATION} are taken"
+    return ProviderFault("context_overflow", reason, "send its newest part", consumed=False, refused=True)
 
 
-def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | Fault:
+def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | ProviderFault:
     """Messages and options as the agent sent them."""
     if sum(len(texts[ref.sha256]) for ref in contents_of(conversation)) > bounds.MAX_CONVERSATION_BYTES:
-        return _refused("context_overflow", "the conversation is larger than it says", "send fewer or shorter messages")
+        return _refusal_fault(
+            "context_overflow", "the conversation is larger than it says", "send fewer or shorter messages"
+        )
     messages = []
     inputs: dict[str, Any] | None = None
     if conversation.embeds:
         inputs = read_object(texts[conversation.messages[0].sha256])
         if inputs is None or "input" not in inputs or not _is_flat(inputs) or len(conversation.messages) != 1:
-            return _refused("malformed_conversation", "there is no input to embed", "send `input` as OpenAI has it")
+            return _refusal_fault(
+                "malformed_conversation", "there is no input to embed", "send `input` as OpenAI has it"
+            )
     for place, ref in enumerate(conversation.messages if inputs is None else (), 1):
         message = read_object(texts[ref.sha256])
         if message is None or not _is_message(message) or not _is_flat(message):
-            what = f"message {place} of the conversation is no chat message"
-            return _refused(
-                "malformed_conversation", what, "send `role`, `content` and `tool_calls` as OpenAI has them"
+            reason = f"message {place} of the conversation is no chat message"
+            return _refusal_fault(
+                "malformed_conversation", reason, "send `role`, `content` and `tool_calls` as OpenAI has them"
             )
-        if said := _uncounted(message):
+        if problem := _uncounted_part(message):
             hint = "send the content itself, as text, as an image_url or as file_data"
-            return _refused("unsupported_parameter", f"message {place} of the conversation has {said}", hint)
+            return _refusal_fault("unsupported_parameter", f"message {place} of the conversation has {problem}", hint)
         messages.append(message)
     options = read_object(texts[conversation.options.sha256]) if conversation.options is not None else {}
     if options is None or not _is_flat(options):
-        return _refused("malformed_conversation", "the options of the call are no JSON object", "send an object")
+        return _refusal_fault("malformed_conversation", "the options of the call are no JSON object", "send an object")
     for name, value in options.items():
-        taken, why = REFUSED.get(name, ((value,), ""))
-        if name in OWN or (inputs is not None and name == "input") or not (value is None or value in taken):
-            what = f"the parameter {name} is not passed on{f': {why}' if why else ''}"
-            return _refused("unsupported_parameter", what, f"leave {name} out")
-    if said := _run_elsewhere(options.get("tools")):
-        return _refused("unsupported_parameter", said, "send tools of the type function, which the agent runs")
+        allowed, explanation = REFUSED.get(name, ((value,), ""))
+        if name in OWN or (inputs is not None and name == "input") or not (value is None or value in allowed):
+            reason = f"the parameter {name} is not passed on{f': {explanation}' if explanation else ''}"
+            return _refusal_fault("unsupported_parameter", reason, f"leave {name} out")
+    if problem := _run_elsewhere(options.get("tools")):
+        return _refusal_fault("unsupported_parameter", problem, "send tools of the type function, which the agent runs")
     return {"messages": messages, **options} if inputs is None else {"input": inputs["input"], **options}
 
 
@@ -111,35 +115,35 @@ def calls_as_content(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -
         return b""
     if request.conversation is None or not request.conversation.reads_calls:
         return f"{len(calls)} tool calls are more or longer than this version of {subjects.DOORS} reads"
-    told = AdoptedToolCalls(calls=tuple(AdoptedToolCall(**call.model_dump()) for call in calls))
-    data = told.model_dump_json().encode()
+    adopted_calls = AdoptedToolCalls(calls=tuple(AdoptedToolCall(**call.model_dump()) for call in calls))
+    data = adopted_calls.model_dump_json().encode()
     if len(data) > bounds.MAX_BLOB_BYTES:
         return f"{len(calls)} tool calls take {len(data)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
     return data
 
 
-def handed_on(payload: Mapping[str, Any], counter: TokenCounter) -> Rendered:
+def render_conversation(payload: Mapping[str, Any], counter: TokenCounter) -> RenderedRequest:
     """A payload with an estimate of its tokens."""
-    return Rendered(payload, chat_tokens(counter, encode(payload)), adopted=True)
+    return RenderedRequest(payload, chat_tokens(counter, encode_payload(payload)), adopted=True)
 
 
-def most(counter: TokenCounter, body: bytes, *, adopted: bool) -> int:
+def tokens_to_reserve(counter: TokenCounter, body: bytes, *, adopted: bool) -> int:
     """Tokens to reserve for a body as it is sent."""
-    text, images = countable(body) if adopted else (body, 0)
-    return counter.most(text) + images * IMAGE_TOKENS
+    text, images = without_images(body) if adopted else (body, 0)
+    return counter.tokens_to_reserve(text) + images * IMAGE_TOKENS
 
 
-def learn(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: bool) -> None:
+def learn_token_count(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: bool) -> None:
     """Correct the counter by what a provider counted; images would tell it nothing about text."""
-    if not (adopted and countable(body)[1]):
-        counter.told(body, input_tokens)
+    if not (adopted and without_images(body)[1]):
+        counter.learn_count(body, input_tokens)
 
 
-def _refused(code: str, message: str, hint: str) -> Fault:
-    return Fault(code, message, hint, consumed=False, refused=True)
+def _refusal_fault(code: str, message: str, hint: str) -> ProviderFault:
+    return ProviderFault(code, message, hint, consumed=False, refused=True)
 
 
-def _uncounted(message: Mapping[str, Any]) -> str:
+def _uncounted_part(message: Mapping[str, Any]) -> str:
     """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
     for part in parts_of(message):
         kind, file = part.get("type", "text"), part.get("file")
@@ -169,7 +173,7 @@ def _is_call(call: object) -> bool:
 
 
 def _is_flat(value: object, left: int = MAX_DEPTH) -> bool:
-    """Whether it nests less deep than any reader's stack."""
+    """True when it nests less deep than any reader's stack."""
     if not isinstance(value, dict | list):
         return True
-    return left > 0 and all(_is_flat(one, left - 1) for one in (value.values() if isinstance(value, dict) else value))
+    return left > 0 and all(_is_flat(item, left - 1) for item in (value.values() if isinstance(value, dict) else value))

@@ -21,7 +21,7 @@ _WORD = re.compile(r"\w{3,}")
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """What is left of a text. kept_chars: of the text itself, without the lines that say what is missing."""
+    """Part of a text. kept_chars: of the text itself, without the lines that say what is missing."""
 
     text: str
     kept_chars: int
@@ -29,31 +29,31 @@ class Excerpt:
 
 def words_of(text: str) -> frozenset[str]:
     """The words by which sentences are found."""
-    return frozenset(word.casefold() for word in _WORD.findall(text))
+    return frozenset(token.casefold() for token in _WORD.findall(text))
 
 
-def gap(chars: int) -> str:
+def gap_line(chars: int) -> str:
     """The line that stands in place of what is missing."""
     return f"[... {chars} characters left out ...]"
 
 
-def excerpt(text: str, room: float, weigh: Callable[[str], float], question: frozenset[str]) -> Excerpt | None:
-    """As much of the text as has room, in its order; None when not even one sentence fits."""
-    pieces = _pieces(text)
+def make_excerpt(text: str, room: float, weigh: Callable[[str], float], question: frozenset[str]) -> Excerpt | None:
+    """Excerpt that fits the room, in the text's order; None when not even one sentence fits."""
+    pieces = _split_sentences(text)
     weights = [weigh(text[start:end]) for start, end in pieces]
-    lost, last = weigh(f"\n{gap(len(text))}\n"), len(pieces) - 1
-    chosen, left = [False] * len(pieces), room - lost
-    for index in _ranked(text, pieces, question):
+    lost, last = weigh(f"\n{gap_line(len(text))}\n"), len(pieces) - 1
+    chosen, room_left = [False] * len(pieces), room - lost
+    for index in _ranked_indexes(text, pieces, question):
         alone = 0 < index < last and not chosen[index - 1] and not chosen[index + 1]
         cost = weights[index] + (lost if alone else 0.0)
-        if cost <= left:
-            chosen[index], left = True, left - cost
+        if cost <= room_left:
+            chosen[index], room_left = True, room_left - cost
     if not any(chosen):
         return None
-    return _joined(text, pieces, chosen)
+    return _join_chosen(text, pieces, chosen)
 
 
-def _pieces(text: str) -> list[tuple[int, int]]:
+def _split_sentences(text: str) -> list[tuple[int, int]]:
     """Sentences with the blanks behind them; a very long one in several pieces, at blanks where there are any."""
     most = max(MAX_SENTENCE_CHARS, -(-len(text) // MAX_SENTENCES))
     ends = [match.end() for match in _END.finditer(text)]
@@ -71,16 +71,17 @@ def _pieces(text: str) -> list[tuple[int, int]]:
     return pieces
 
 
-def _ranked(text: str, pieces: Sequence[tuple[int, int]], question: frozenset[str]) -> list[int]:
+def _ranked_indexes(text: str, pieces: Sequence[tuple[int, int]], question: frozenset[str]) -> list[int]:
     """Indexes, the best first: by the question's words, rare ones more; then from both ends, the head twice as fast."""
-    found = [question & words_of(text[start:end]) for start, end in pieces] if question else []
-    counts = Counter(word for words in found for word in words)
-    own = [sum(math.log(1 + len(pieces) / counts[word]) for word in sorted(words)) for words in found]
-    own = own or [0.0] * len(pieces)
+    matches = [question & words_of(text[start:end]) for start, end in pieces] if question else []
+    counts = Counter(token for words in matches for token in words)
+    own_scores = [sum(math.log(1 + len(pieces) / counts[token]) for token in sorted(words)) for words in matches]
+    own_scores = own_scores or [0.0] * len(pieces)
     last = len(pieces) - 1
     score = [
-        value + NEIGHBOUR * ((own[index - 1] if index else 0.0) + (own[index + 1] if index < last else 0.0))
-        for index, value in enumerate(own)
+        value
+        + NEIGHBOUR * ((own_scores[index - 1] if index else 0.0) + (own_scores[index + 1] if index < last else 0.0))
+        for index, value in enumerate(own_scores)
     ]
     from_ends = [min(index / 2, last - index + 0.25) for index in range(len(pieces))]
     order = sorted(range(len(pieces)), key=lambda index: (-round(score[index], 6), from_ends[index]))
@@ -88,22 +89,22 @@ def _ranked(text: str, pieces: Sequence[tuple[int, int]], question: frozenset[st
     return [0, *(index for index in order if index)] if pieces else []
 
 
-def _joined(text: str, pieces: Sequence[tuple[int, int]], chosen: Sequence[bool]) -> Excerpt:
+def _join_chosen(text: str, pieces: Sequence[tuple[int, int]], chosen: Sequence[bool]) -> Excerpt:
     parts: list[str] = []
-    kept = missing = 0
-    for (start, end), whole in zip(pieces, chosen, strict=True):
-        if not whole:
+    kept_chars = missing = 0
+    for (start, end), is_chosen in zip(pieces, chosen, strict=True):
+        if not is_chosen:
             missing += end - start
             continue
         if missing:
-            parts.append(f"{_newline(parts)}{gap(missing)}\n")
+            parts.append(f"{_line_break_after(parts)}{gap_line(missing)}\n")
             missing = 0
         parts.append(text[start:end])
-        kept += end - start
+        kept_chars += end - start
     if missing:
-        parts.append(f"{_newline(parts)}{gap(missing)}")
-    return Excerpt("".join(parts), kept)
+        parts.append(f"{_line_break_after(parts)}{gap_line(missing)}")
+    return Excerpt("".join(parts), kept_chars)
 
 
-def _newline(parts: Sequence[str]) -> str:
+def _line_break_after(parts: Sequence[str]) -> str:
     return "\n" if parts and not parts[-1].endswith("\n") else ""

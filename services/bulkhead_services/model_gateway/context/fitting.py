@@ -1,9 +1,9 @@
 """A request cut to a model's context, each kind of part to its share, and never silently. Pure.
 
-Enters: a Source, a budget in tokens. Leaves: a Rendered that fits, with what was left out of it, or nothing.
-A kind that needs less than its share leaves the rest to the others. What is long is cut inside (`excerpts`); of
-passages and tool results the lowest-ranked and the oldest are left out besides. The opening is cut alike in all turns
-of a step, and turns are cut in leaps, so that a prompt's beginning seldom changes.
+Enters: a RenderSource, a budget in tokens. Leaves: a RenderedRequest that fits, with what was left out of it,
+or nothing. A kind that needs less than its share leaves the rest to the others. What is long is cut inside
+(`excerpts`); of passages and tool results the lowest-ranked and the oldest are left out besides. The opening
+is cut alike in all turns of a step, and turns are cut in leaps, so that a prompt's beginning seldom changes.
 """
 
 import json
@@ -14,25 +14,25 @@ from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, Part
 from bulkhead_contracts.result import Omission
-from bulkhead_services.model_gateway.context.conversation import handed_on
-from bulkhead_services.model_gateway.context.excerpts import excerpt, words_of
+from bulkhead_services.model_gateway.context.conversation import render_conversation
+from bulkhead_services.model_gateway.context.excerpts import make_excerpt, words_of
 from bulkhead_services.model_gateway.context.render import (
     CUTTABLE,
     OPENING,
     SAID,
     Cuts,
     Place,
-    Rendered,
-    Source,
-    block,
-    marker,
-    readable,
+    RenderedRequest,
+    RenderSource,
+    is_readable,
+    marker_of,
     refers_to,
-    render,
+    render_block,
+    render_payload,
     text_of,
     turn_messages,
 )
-from bulkhead_services.model_gateway.providers.port import Fault, embeds, encode
+from bulkhead_services.model_gateway.providers.port import ProviderFault, encode_payload, is_embedding
 
 SHARES: Mapping[str, int] = {
     "objective": 10,
@@ -62,7 +62,7 @@ _NAMES = {"passage": "passages", "tool_result": "tool results", "input": "inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class CuttablePiece:
     """A text that may be cut. weight: of the text. frame: of what stands around it."""
 
     place: Place
@@ -77,99 +77,109 @@ class Piece:
         return self.part.kind if self.part else "said"
 
 
-def fit(source: Source, budget_tokens: int, counter: TokenCounter) -> Rendered | None:
+def fit_request(source: RenderSource, budget_tokens: int, counter: TokenCounter) -> RenderedRequest | None:
     """The request cut to a budget of estimated tokens; None when not even the least of it fits. An outside agent's is
     never cut."""
     if source.payload is not None:
-        agents = handed_on(source.payload, counter)
+        agents = render_conversation(source.payload, counter)
         # Texts to embed share no context: a provider judges each of them.
-        fits = embeds(source.payload) or agents.input_tokens_estimate <= budget_tokens
+        fits = is_embedding(source.payload) or agents.input_tokens_estimate <= budget_tokens
         return agents if fits else None
-    whole = _rendered(source, {}, counter)
-    if whole.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_turn(source.request) else 100):
-        return whole
-    plan = _Plan(source, counter)
+    uncut = _render_cut(source, {}, counter)
+    if uncut.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_turn(source.request) else 100):
+        return uncut
+    plan = _CutPlan(source, counter)
     for share in AGAIN:
-        cuts = plan.cuts(budget_tokens / counter.factor, share)
+        cuts = plan.cuts_for(budget_tokens / counter.factor, share)
         if cuts is None:
             return None
-        found = _rendered(source, cuts, counter, plan)
-        if found.input_tokens_estimate <= budget_tokens:
-            return found
+        cut_request = _render_cut(source, cuts, counter, plan)
+        if cut_request.input_tokens_estimate <= budget_tokens:
+            return cut_request
     return None
 
 
-def does_not_fit(source: Source, model: str, budget_tokens: int) -> Fault:
+def does_not_fit(source: RenderSource, model: str, budget_tokens: int) -> ProviderFault:
     """The end of a call that has no room at a model."""
     room = f"exceeds the {max(0, budget_tokens)} tokens (estimated) that {model} has room for"
     if source.payload is not None:
-        what, hint = (
+        reason, hint = (
             f"the conversation {room}",
             "send fewer or shorter messages, ask for less output, or name another model",
         )
     else:
-        what = f"even without passages and tool results the prompt {room}"
+        reason = f"even without passages and tool results the prompt {room}"
         hint = "shorten the objective or the step's inputs, or use a model with a longer context"
-    return Fault("context_overflow", what, hint, consumed=False)
+    return ProviderFault("context_overflow", reason, hint, consumed=False)
 
 
 def _may_turn(request: ModelCallRequested) -> bool:
     return bool(request.tools or request.turns)
 
 
-def _rendered(source: Source, cuts: Cuts, counter: TokenCounter, plan: "_Plan | None" = None) -> Rendered:
-    payload, stable = render(source, cuts)
-    said = _said(cuts, plan.pieces) if plan else ()
-    return Rendered(payload, counter.estimate(encode(payload)), (*said, *_unread(source)), stable)
+def _render_cut(
+    source: RenderSource, cuts: Cuts, counter: TokenCounter, plan: "_CutPlan | None" = None
+) -> RenderedRequest:
+    payload, stable = render_payload(source, cuts)
+    omissions = _cut_omissions(cuts, plan.pieces) if plan else ()
+    return RenderedRequest(
+        payload, counter.estimate(encode_payload(payload)), (*omissions, *_unread_omissions(source)), stable
+    )
 
 
-class _Plan:
+class _CutPlan:
     """The pieces of one request, and what becomes of them in so much room."""
 
-    def __init__(self, source: Source, counter: TokenCounter) -> None:
+    def __init__(self, source: RenderSource, counter: TokenCounter) -> None:
         self._source, self._counter = source, counter
         request = source.request
         first = request.model_copy(update={"turns": ()})
         self._opening = [
-            self._piece((OPENING, 0, index), part) for index, part in enumerate(request.parts) if part.kind in SHARES
+            self._piece_of((OPENING, 0, index), part) for index, part in enumerate(request.parts) if part.kind in SHARES
         ]
-        self._turns = [self._turn(index) for index in range(len(request.turns))]
-        self._frames = [self._frame(index) for index in range(len(request.turns))]
+        self._turns = [self._turn_pieces(index) for index in range(len(request.turns))]
+        self._frames = [self._frame_weight(index) for index in range(len(request.turns))]
         self.pieces = {row.place: row for rows in (self._opening, *self._turns) for row in rows}
-        whole = counter.weight(encode(render(replace(source, request=first), {})[0]))
-        self._fixed = whole - self._weight(self._opening, {})
+        total = counter.weight_of(encode_payload(render_payload(replace(source, request=first), {})[0]))
+        self._fixed = total - self._total_weight(self._opening, {})
         question = [row.text for row in self._opening if row.kind in ("objective", "step")]
         self._words = words_of(" ".join(question))
 
-    def _piece(self, place: Place, part: Part) -> Piece:
-        if not readable(part, self._source):
-            return Piece(place, part, "", 0.0)
+    def _piece_of(self, place: Place, part: Part) -> CuttablePiece:
+        if not is_readable(part, self._source):
+            return CuttablePiece(place, part, "", 0.0)
         text = text_of(part, self._source.texts)
-        weight = self._weigh(text)
-        return Piece(place, part, text, weight, self._weigh(block(part, {}, text)) - weight)
+        weight = self._weigh_text(text)
+        return CuttablePiece(place, part, text, weight, self._weigh_text(render_block(part, {}, text)) - weight)
 
-    def _turn(self, index: int) -> list[Piece]:
-        """What one turn said and got, the best-ranked first."""
+    def _turn_pieces(self, index: int) -> list[CuttablePiece]:
+        """Pieces that one turn said and got, the best-ranked first."""
         turn = self._source.request.turns[index]
-        found = [
-            self._piece((index, at, number), part)
-            for at, answer in enumerate(turn.answers)
+        pieces = [
+            self._piece_of((index, answer_index, number), part)
+            for answer_index, answer in enumerate(turn.answers)
             if answer.error is None
             for number, part in enumerate(answer.parts)
         ]
-        said = self._source.texts.get(turn.content.sha256, "") if turn.content else ""
-        return [*found, Piece((index, SAID, 0), None, said, self._weigh(said))] if said else found
+        said_text = self._source.texts.get(turn.content.sha256, "") if turn.content else ""
+        return (
+            [*pieces, CuttablePiece((index, SAID, 0), None, said_text, self._weigh_text(said_text))]
+            if said_text
+            else pieces
+        )
 
-    def _frame(self, index: int) -> float:
+    def _frame_weight(self, index: int) -> float:
         """The weight of what stands in a turn and cannot be cut: calls, errors, markers."""
         messages = turn_messages(self._source.request.turns[index], index, self._source, {})
-        return self._counter.weight(encode({"messages": messages})) - self._weight(self._turns[index], {})
+        return self._counter.weight_of(encode_payload({"messages": messages})) - self._total_weight(
+            self._turns[index], {}
+        )
 
-    def _weigh(self, text: str) -> float:
-        return self._counter.weight(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace"))
+    def _weigh_text(self, text: str) -> float:
+        return self._counter.weight_of(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace"))
 
-    def cuts(self, room: float, share: float) -> Cuts | None:
-        """What is shown instead of what; None where nothing that may be cut is left. share: of the room that gives."""
+    def cuts_for(self, room: float, share: float) -> Cuts | None:
+        """Cuts by place; None where nothing that may be cut is left. share: of the room that gives."""
         room -= self._fixed
         if not self._turns:
             room *= share
@@ -177,133 +187,146 @@ class _Plan:
         opening = self._cut_opening(room * (100 - TURNS) / 100 if turning else room)
         if opening is None:
             return None
-        left = (room - self._weight(self._opening, opening)) * share
-        turns = self._cut_turns(left)
-        return None if left < 0 or turns is None else {**opening, **turns}
+        room_left = (room - self._total_weight(self._opening, opening)) * share
+        turns = self._cut_turns(room_left)
+        return None if room_left < 0 or turns is None else {**opening, **turns}
 
     def _cut_opening(self, room: float) -> dict[Place, str | None] | None:
-        if self._weight(self._opening, {}) <= room:
+        if self._total_weight(self._opening, {}) <= room:
             return {}
         kinds = {kind: [row for row in self._opening if row.kind == kind] for kind in SHARES}
-        needs = {kind: self._weight(rows, {}) for kind, rows in kinds.items() if rows}
-        rooms = divided(max(room, 0.0), needs, SHARES)
+        needs = {kind: self._total_weight(rows, {}) for kind, rows in kinds.items() if rows}
+        rooms = divide_room(max(room, 0.0), needs, SHARES)
         cuts: dict[Place, str | None] = {}
-        for kind, own in rooms.items():
-            if needs[kind] > own:
-                made = self._fill(kinds[kind], own) if kind in CUTTABLE else self._shorten(kinds[kind], own)
-                if made is None:
+        for kind, kind_room in rooms.items():
+            if needs[kind] > kind_room:
+                kind_cuts = (
+                    self._fill_room(kinds[kind], kind_room)
+                    if kind in CUTTABLE
+                    else self._shorten_longest(kinds[kind], kind_room)
+                )
+                if kind_cuts is None:
                     return None
-                cuts |= made
+                cuts |= kind_cuts
         return cuts
 
     def _cut_turns(self, room: float) -> dict[Place, str | None] | None:
-        """As every turn before found it: they are cut again only when the next one does not fit."""
+        """Cut the turns as every turn before found them: again only when the next one does not fit."""
         cuts: dict[Place, str | None] = {}
         for count in range(1, len(self._turns) + 1):
             rows = [row for index in reversed(range(count)) for row in self._turns[index]]
-            rest = sum(self._frames[:count])
-            if rest + self._weight(rows, cuts) > room:
-                if room < rest:
+            frames_weight = sum(self._frames[:count])
+            if frames_weight + self._total_weight(rows, cuts) > room:
+                if room < frames_weight:
                     return None
-                cuts = self._fill(rows, max(room * LEAP, min(room, rest + LEAST_EXCERPT)) - rest)
+                cuts = self._fill_room(rows, max(room * LEAP, min(room, frames_weight + LEAST_EXCERPT)) - frames_weight)
         return cuts
 
-    def _weight(self, rows: Sequence[Piece], cuts: Cuts) -> float:
+    def _total_weight(self, rows: Sequence[CuttablePiece], cuts: Cuts) -> float:
         total = 0.0
         for row in rows:
             text = cuts.get(row.place, row.text)
             if text is not None:
-                total += row.frame + (row.weight if row.place not in cuts else self._weigh(text))
+                total += row.frame + (row.weight if row.place not in cuts else self._weigh_text(text))
         return total
 
-    def _shorten(self, rows: Sequence[Piece], room: float) -> dict[Place, str | None] | None:
+    def _shorten_longest(self, rows: Sequence[CuttablePiece], room: float) -> dict[Place, str | None] | None:
         """The longest become as long as each other. None where one that must stay cannot."""
-        needs = {str(at): row.weight + row.frame for at, row in enumerate(rows)}
-        rooms = divided(room, needs, dict.fromkeys(needs, 1))
+        needs = {str(index): row.weight + row.frame for index, row in enumerate(rows)}
+        rooms = divide_room(room, needs, dict.fromkeys(needs, 1))
         cuts: dict[Place, str | None] = {}
-        for at, row in enumerate(rows):
-            if needs[str(at)] > rooms[str(at)]:
-                made = self._excerpt(row, rooms[str(at)])
-                if made is None and row.kind in MUST:
+        for index, row in enumerate(rows):
+            if needs[str(index)] > rooms[str(index)]:
+                shortened = self._excerpt_of(row, rooms[str(index)])
+                if shortened is None and row.kind in MUST:
                     return None
-                cuts[row.place] = made
+                cuts[row.place] = shortened
         return cuts
 
-    def _fill(self, rows: Sequence[Piece], room: float) -> dict[Place, str | None]:
+    def _fill_room(self, rows: Sequence[CuttablePiece], room: float) -> dict[Place, str | None]:
         """In their order, none with more than a part of the room while there are others; the last ones stay out."""
         cuts: dict[Place, str | None] = {}
-        left, full, most = room, False, room * ONE
+        room_left, full, most = room, False, room * ONE
         for row in rows:
             need = min(row.weight + row.frame, most)
-            full = full or need > left
+            full = full or need > room_left
             if full:
                 cuts[row.place] = None
             else:
-                left -= need
+                room_left -= need
         for row in rows:
             need = row.weight + row.frame
             if row.place not in cuts and need > most:
-                if need - most <= left:
-                    left -= need - most
+                if need - most <= room_left:
+                    room_left -= need - most
                     continue
-                cuts[row.place] = self._excerpt(row, most + left)
-                left = 0.0
+                cuts[row.place] = self._excerpt_of(row, most + room_left)
+                room_left = 0.0
         return cuts
 
-    def _excerpt(self, row: Piece, room: float) -> str | None:
+    def _excerpt_of(self, row: CuttablePiece, room: float) -> str | None:
         if room - row.frame < LEAST_EXCERPT:
             return None
         words = self._words if row.kind not in ("objective", "step") else frozenset[str]()
-        made = excerpt(row.text, room - row.frame, self._weigh, words)
-        return made.text if made else None
+        shortened = make_excerpt(row.text, room - row.frame, self._weigh_text, words)
+        return shortened.text if shortened else None
 
 
-def divided(room: float, needs: Mapping[str, float], shares: Mapping[str, int]) -> dict[str, float]:
+def divide_room(room: float, needs: Mapping[str, float], shares: Mapping[str, int]) -> dict[str, float]:
     """Room by name, in proportion to the shares; what needs less than that leaves the rest to the others."""
-    found: dict[str, float] = {}
+    rooms: dict[str, float] = {}
     open_names = set(needs)
     while open_names:
-        whole = sum(shares[name] for name in open_names)
-        content = {name for name in open_names if needs[name] <= room * shares[name] / whole}
+        total_share = sum(shares[name] for name in open_names)
+        content = {name for name in open_names if needs[name] <= room * shares[name] / total_share}
         if not content:
-            return found | {name: room * shares[name] / whole for name in open_names}
-        found |= {name: needs[name] for name in content}
+            return rooms | {name: room * shares[name] / total_share for name in open_names}
+        rooms |= {name: needs[name] for name in content}
         room -= sum(needs[name] for name in content)
         open_names -= content
-    return found
+    return rooms
 
 
 # What is told
 
 
-def _said(cuts: Cuts, pieces: Mapping[Place, Piece]) -> list[Omission]:
+def _cut_omissions(cuts: Cuts, pieces: Mapping[Place, CuttablePiece]) -> list[Omission]:
     """One omission for each kind that lacks parts, and one for each that was shortened."""
     omissions = []
     for kind in dict.fromkeys(pieces[place].kind for place in sorted(cuts)):
         rows = [pieces[place] for place in sorted(cuts) if pieces[place].kind == kind]
-        gone = [row for row in rows if cuts[row.place] is None]
+        left_out = [row for row in rows if cuts[row.place] is None]
         short = [row for row in rows if cuts[row.place] is not None]
         name = _NAMES.get(kind, f"{kind} parts")
-        if gone:
-            what = f"{len(gone)} {name}, which the model did not see"
-            omissions.append(Omission(reason="pruned", what=what, detail=_listed("they do not fit its context", gone)))
+        if left_out:
+            description = f"{len(left_out)} {name}, which the model did not see"
+            omissions.append(
+                Omission(
+                    reason="pruned", what=description, detail=_list_pieces("they do not fit its context", left_out)
+                )
+            )
         if short:
-            kept, whole = sum(len(cuts[row.place] or "") for row in short), sum(len(row.text) for row in short)
-            what = f"{len(short)} {name}, of which the model saw about {kept:,} of {whole:,} characters"
-            detail = _listed("they are too long for its context", short)
-            omissions.append(Omission(reason="truncated", what=what, detail=detail))
+            kept_chars, total_chars = (
+                sum(len(cuts[row.place] or "") for row in short),
+                sum(len(row.text) for row in short),
+            )
+            description = (
+                f"{len(short)} {name}, of which the model saw about {kept_chars:,} of {total_chars:,} characters"
+            )
+            detail = _list_pieces("they are too long for its context", short)
+            omissions.append(Omission(reason="truncated", what=description, detail=detail))
     return omissions
 
 
-def _listed(why: str, rows: Sequence[Piece]) -> str:
+def _list_pieces(why: str, rows: Sequence[CuttablePiece]) -> str:
     parts = [row.part for row in rows if row.part]
-    names = ", ".join(dict.fromkeys(f"{one.source or one.title} #{marker(one)}".strip() for one in parts))
+    names = ", ".join(dict.fromkeys(f"{part.source or part.title} #{marker_of(part)}".strip() for part in parts))
     return f"{why}: {names}"[: bounds.MAX_REASON_CHARS] if names else why
 
 
-def _unread(source: Source) -> list[Omission]:
+def _unread_omissions(source: RenderSource) -> list[Omission]:
     parts = refers_to(source.request)
-    gone = {marker(one): one for one in parts if one.content and one.content.sha256 in source.missing}
-    names = [f"{part.kind} #{name}"[: bounds.MAX_SUMMARY_CHARS] for name, part in list(gone.items())[:8]]
+    unread = {marker_of(part): part for part in parts if part.content and part.content.sha256 in source.missing}
+    names = [f"{part.kind} #{name}"[: bounds.MAX_SUMMARY_CHARS] for name, part in list(unread.items())[:8]]
     detail = "its content could not be read: it has expired or does not match its digest"
     return [Omission(reason="failed_part", what=name, detail=detail) for name in names]

@@ -30,7 +30,7 @@ Cuts = Mapping[Place, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedRequest:
     """A request's body and what was left out of it. input_tokens_estimate: not a count, see `tokens`.
 
     stable_messages: so many from the start stand in the next turn's call too, byte for byte. adopted: it was rendered
@@ -45,7 +45,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RenderSource:
     """Input of a rendering."""
 
     system: str
@@ -74,11 +74,11 @@ def refers_to(request: ModelCallRequested) -> tuple[Part, ...]:
 # Messages
 
 
-def render(source: Source, cuts: Cuts) -> tuple[dict[str, Any], int]:
+def render_payload(source: RenderSource, cuts: Cuts) -> tuple[dict[str, Any], int]:
     """The body, and how many of its messages the next turn's has too. Keys of what does not change stand first."""
     request = source.request
-    opening = _blocks(request.parts, (OPENING, 0), source, cuts)
-    latest = [block(row, source.texts) for row in request.latest if readable(row, source)]
+    opening = _render_blocks(request.parts, (OPENING, 0), source, cuts)
+    latest = [render_block(row, source.texts) for row in request.latest if is_readable(row, source)]
     if not request.turns:
         # One message of the user: some models' templates take no two in a row.
         opening, latest = [*opening, *latest], []
@@ -92,7 +92,7 @@ def render(source: Source, cuts: Cuts) -> tuple[dict[str, Any], int]:
     payload: dict[str, Any] = {"messages": messages}
     if request.tools:
         functions = (
-            {"name": tool.name, "description": tool.description, "parameters": _schema(tool.parameters_json)}
+            {"name": tool.name, "description": tool.description, "parameters": _parameters_schema(tool.parameters_json)}
             for tool in request.tools
         )
         payload["tools"] = [{"type": "function", "function": function} for function in functions]
@@ -102,106 +102,106 @@ def render(source: Source, cuts: Cuts) -> tuple[dict[str, Any], int]:
     return payload, stable
 
 
-def _schema(text: str) -> dict[str, Any]:
+def _parameters_schema(text: str) -> dict[str, Any]:
     """A tool's parameters; a schema that cannot be read offers an object of anything, which the tool checks."""
     try:
-        found = json.loads(text)
+        schema = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"type": "object"}
+        schema = None
+    return schema if isinstance(schema, dict) else {"type": "object"}
 
 
-def turn_messages(turn: Turn, index: int, source: Source, cuts: Cuts) -> list[dict[str, Any]]:
+def turn_messages(turn: Turn, index: int, source: RenderSource, cuts: Cuts) -> list[dict[str, Any]]:
     """One earlier turn: what the model said, and an answer to each of its calls."""
-    said = source.texts.get(turn.content.sha256) if turn.content else None
-    said = cuts.get((index, SAID, 0), said)
-    assistant: dict[str, Any] = {"role": "assistant", "content": said}
+    said_text = source.texts.get(turn.content.sha256) if turn.content else None
+    said_text = cuts.get((index, SAID, 0), said_text)
+    assistant: dict[str, Any] = {"role": "assistant", "content": said_text}
     if not turn.tool_calls:
-        return [{**assistant, "content": said or ""}]
+        return [{**assistant, "content": said_text or ""}]
     assistant["tool_calls"] = [
-        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments_json}}
-        for one in turn.tool_calls
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+        for call in turn.tool_calls
     ]
-    answers = {one.tool_call_id: (place, one) for place, one in enumerate(turn.answers)}
+    answers = {answer.tool_call_id: (place, answer) for place, answer in enumerate(turn.answers)}
     messages, markers = [assistant], []
     # Providers refuse a call without an answer, so each gets one, whatever the request brings.
     for call in turn.tool_calls:
         place, answer = answers.get(call.id, (-1, None))
-        content, bare = _error("no_answer", "this call was not answered"), None
+        content, bare = _error_json("no_answer", "this call was not answered"), None
         if answer is not None:
             content, bare = _tool_text(answer, (index, place), source, cuts)
         messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
         if bare is not None:
-            markers.append(f"Cite the result of {call.name} ({call.id}) as [#{marker(bare)}].")
+            markers.append(f"Cite the result of {call.name} ({call.id}) as [#{marker_of(bare)}].")
     if markers:
         # A tool's text comes without a block around it, so its marker is told here, in its own turn.
-        messages.append({"role": "user", "content": block(Part(kind="context", text="\n".join(markers)), {})})
+        messages.append({"role": "user", "content": render_block(Part(kind="context", text="\n".join(markers)), {})})
     return messages
 
 
-def _tool_text(answer: ToolAnswer, where: tuple[int, int], source: Source, cuts: Cuts) -> tuple[str, Part | None]:
+def _tool_text(answer: ToolAnswer, where: tuple[int, int], source: RenderSource, cuts: Cuts) -> tuple[str, Part | None]:
     """The text of a tool's message, and the part that it consists of where no block names it."""
     if answer.error is not None:
-        return _error(answer.error.code, f"{answer.error.message} {answer.error.hint}".strip()), None
-    blocks = _blocks(answer.parts, where, source, cuts)
+        return _error_json(answer.error.code, f"{answer.error.message} {answer.error.hint}".strip()), None
+    blocks = _render_blocks(answer.parts, where, source, cuts)
     if answer.parts and not blocks:
-        return _error("left_out", "this result was left out; call again if you need it"), None
+        return _error_json("left_out", "this result was left out; call again if you need it"), None
     first = answer.parts[0] if len(answer.parts) == 1 else None
     if first is not None and first.kind == "tool_result":
-        return shown(first, (*where, 0), source, cuts) or "", first
+        return shown_part_text(first, (*where, 0), source, cuts) or "", first
     return "\n".join(blocks) or "Nothing was found.", None
 
 
-def _error(code: str, message: str) -> str:
+def _error_json(code: str, message: str) -> str:
     return json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
 
 
 # Parts
 
 
-def marker(part: Part) -> str:
+def marker_of(part: Part) -> str:
     """The first 12 hex digits of the content's sha256."""
     if part.content:
         return part.content.marker
     return hashlib.sha256(part.text.encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def block(part: Part, texts: Texts, excerpt: str | None = None) -> str:
+def render_block(part: Part, texts: Texts, excerpt: str | None = None) -> str:
     """One part as the model sees it: whole, or an excerpt of it."""
-    attributes = [f"kind={part.kind}", f"id={marker(part)}"]
+    attributes = [f"kind={part.kind}", f"id={marker_of(part)}"]
     for name, value in (("source", part.source), ("title", part.title), ("step_id", part.step_id)):
         if value:
-            attributes.append(f'{name}="{attribute(value)}"')
+            attributes.append(f'{name}="{escape_attribute(value)}"')
     if excerpt is not None:
         attributes.append("excerpt=yes")
     attributes.append(f"trust={TRUST.get(part.kind, 'untrusted')}")
     shown_text = text_of(part, texts) if excerpt is None else excerpt
-    return f"[[part {' '.join(attributes)}]]\n{shown_text}\n[[/part {marker(part)}]]"
+    return f"[[part {' '.join(attributes)}]]\n{shown_text}\n[[/part {marker_of(part)}]]"
 
 
-def attribute(value: str) -> str:
+def escape_attribute(value: str) -> str:
     """A value that can neither end its quotes nor the line that it stands in."""
     return _CONTROL.sub(" ", value).translate(_BRACKETS)
 
 
-def shown(part: Part, place: Place, source: Source, cuts: Cuts) -> str | None:
+def shown_part_text(part: Part, place: Place, source: RenderSource, cuts: Cuts) -> str | None:
     """The text that stands there; None for a part that is left out or cannot be read."""
-    if not readable(part, source):
+    if not is_readable(part, source):
         return None
     return cuts[place] if place in cuts else text_of(part, source.texts)
 
 
-def _blocks(parts: Sequence[Part], where: tuple[int, int], source: Source, cuts: Cuts) -> list[str]:
-    found = []
+def _render_blocks(parts: Sequence[Part], where: tuple[int, int], source: RenderSource, cuts: Cuts) -> list[str]:
+    blocks = []
     for index, part in enumerate(parts):
         place = (*where, index)
-        if shown(part, place, source, cuts) is not None:
-            found.append(block(part, source.texts, cuts.get(place)))
-    return found
+        if shown_part_text(part, place, source, cuts) is not None:
+            blocks.append(render_block(part, source.texts, cuts.get(place)))
+    return blocks
 
 
-def readable(part: Part, source: Source) -> bool:
-    """Whether its content could be had."""
+def is_readable(part: Part, source: RenderSource) -> bool:
+    """True when its content could be had."""
     return part.content is None or part.content.sha256 not in source.missing
 
 

@@ -1,6 +1,7 @@
-"""The assembly of one answer, for every wire form. Enters: events or a body. Leaves: pieces, then an `Answer`.
+"""The assembly of one answer, for every wire form. Enters: events or a body. Leaves: pieces, then an answer.
 
-A wire form derives from `Assembly` and says what its events add; bounds, names and omissions are the same for all.
+A wire form derives from `Assembly` and says what its events add; bounds, names and omissions are the same
+for all.
 """
 
 import hashlib
@@ -15,8 +16,14 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import REASONING, TEXT, AdoptedToolCall, AnswerPart, ToolCall
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.providers import errors
-from bulkhead_services.model_gateway.providers.fields import SURROGATE, clean, generated_bytes, read_object, short
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, Finish, Outgoing
+from bulkhead_services.model_gateway.providers.fields import (
+    SURROGATE,
+    clean_text,
+    generated_bytes,
+    read_object,
+    short_text,
+)
+from bulkhead_services.model_gateway.providers.port import Finish, ModelAnswer, ProviderFault, ProviderRequest
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ENDS = ("stop", "tool_calls", "length")
@@ -35,7 +42,7 @@ _MOST_LOOKS = 1_000
 
 
 @dataclass(slots=True)
-class _Call:
+class _PartialCall:
     """told: as which part it is told live; None where it is not."""
 
     most_bytes: int
@@ -49,35 +56,35 @@ class _Call:
     """Whether they end as an object does."""
     looks: int = 0
 
-    def whole(self) -> bool:
-        """Whether its arguments are whole already."""
+    def is_whole(self) -> bool:
+        """True when its arguments are whole already."""
         if not self.closes or self.looks >= _MOST_LOOKS:
             return False
         self.looks += 1
         return read_object("".join(self.arguments)) is not None
 
-    def add(self, piece: str) -> str:
+    def add_piece(self, piece: str) -> str:
         """Keep what there is room for, and return that."""
         room = self.most_bytes - self.size
-        kept = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
-        self.cut = self.cut or len(kept) < len(piece)
-        self.size += len(kept.encode())
-        if kept:
-            self.arguments.append(kept)
-        if said := kept.rstrip():
-            self.closes = said.endswith("}")
-        return kept
+        fitting = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
+        self.cut = self.cut or len(fitting) < len(piece)
+        self.size += len(fitting.encode())
+        if fitting:
+            self.arguments.append(fitting)
+        if trimmed := fitting.rstrip():
+            self.closes = trimmed.endswith("}")
+        return fitting
 
 
 @dataclass(slots=True)
-class _Thought:
+class _ThoughtBlock:
     """A block of thoughts. place: among those of the answer."""
 
     kind: str
     place: int
     fields: dict[str, list[str]] = field(default_factory=dict)
 
-    def whole(self) -> dict[str, str]:
+    def as_block(self) -> dict[str, str]:
         """The block as it is handed back."""
         return {"type": self.kind, **{name: "".join(pieces) for name, pieces in self.fields.items()}}
 
@@ -89,12 +96,12 @@ class Assembly(ABC):
     outgoing: the request that is answered; the ids of its calls are not given again.
     """
 
-    def __init__(self, outgoing: Outgoing | None = None) -> None:
-        self._outgoing = outgoing or Outgoing("", b"")
+    def __init__(self, outgoing: ProviderRequest | None = None) -> None:
+        self._outgoing = outgoing or ProviderRequest("", b"")
         adopted = self._outgoing.adopted
         self._most_calls = bounds.MAX_ADOPTED_CALLS if adopted else bounds.MAX_CALLS_PER_TURN
         self._most_bytes = bounds.MAX_ADOPTED_ARGUMENTS_BYTES if adopted else bounds.MAX_ARGUMENTS_BYTES
-        self.fault: Fault | None = None
+        self.fault: ProviderFault | None = None
         self.over = False
         self.usage: Usage | None = None
         self.cache_write_tokens = 0
@@ -103,9 +110,9 @@ class Assembly(ABC):
         """Of what was generated, the part that is no text: arguments of tools, reasoning."""
         self._pieces: list[str] = []
         self._untold: list[tuple[AnswerPart, str]] = []
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _PartialCall] = {}
         self._dropped_calls: set[int] = set()
-        self._thoughts: dict[int, _Thought] = {}
+        self._thoughts: dict[int, _ThoughtBlock] = {}
         self._thought_bytes = 0
         self._finish = ""
         self._model = ""
@@ -118,27 +125,27 @@ class Assembly(ABC):
     # A wire form's part
 
     @abstractmethod
-    def _event(self, found: dict[str, Any]) -> None:
+    def _apply_event(self, found: dict[str, Any]) -> None:
         """Take one event."""
 
     @abstractmethod
-    def _whole(self, found: dict[str, Any]) -> None:
+    def _apply_body(self, found: dict[str, Any]) -> None:
         """Take a body that is not a stream."""
 
     # For everybody
 
     @property
-    def text(self) -> str:
+    def text_so_far(self) -> str:
         """The text so far."""
         return "".join(self._pieces)
 
     @property
-    def begun(self) -> bool:
-        """Whether the model has said anything: text, or a tool call."""
+    def has_begun(self) -> bool:
+        """True when the model has said anything: text, or a tool call."""
         return bool(self._pieces or self._calls)
 
-    def pieces(self) -> list[tuple[AnswerPart, str]]:
-        """What has come since this was asked last; of the mesh's own calls the text alone."""
+    def take_pieces(self) -> list[tuple[AnswerPart, str]]:
+        """Pieces that came since this was asked last; of the mesh's own calls the text alone."""
         pieces, self._untold = self._untold, []
         return pieces
 
@@ -148,11 +155,11 @@ class Assembly(ABC):
         return self.text_bytes + self._unheard_bytes
 
     @property
-    def ended(self) -> bool:
-        """Whether the answer came to its end, even if something was still to follow it."""
+    def has_ended(self) -> bool:
+        """True when the answer came to its end, even if something was still to follow it."""
         return bool(self._finish) and self.fault is None
 
-    def event(self, data: str) -> None:
+    def feed_event(self, data: str) -> None:
         """Take the data of one event of a stream."""
         if data.strip() in ("", "[DONE]"):
             self.over = self.over or bool(data.strip())
@@ -161,45 +168,45 @@ class Assembly(ABC):
             # The answer is whole: what breaks behind its end takes nothing away from it.
             self.over = True
             return
-        found, before = self._parse(data, "an event of the stream"), self.text_bytes
-        if found is not None:
-            self._event(found)
+        parsed, before = self._parse_object(data, "an event of the stream"), self.text_bytes
+        if parsed is not None:
+            self._apply_event(parsed)
         if self.text_bytes == before:
-            self._unheard_bytes += self._size(found, len(data))
+            self._unheard_bytes += self._written_size(parsed, len(data))
 
-    def whole(self, body: bytes) -> None:
+    def feed_body(self, body: bytes) -> None:
         """Take a body that is not a stream."""
-        found = self._parse(body.decode("utf-8", "replace"), "the body")
+        parsed = self._parse_object(body.decode("utf-8", "replace"), "the body")
         self.over = True
-        if found is not None:
-            self._whole(found)
-        self._unheard_bytes = max(0, self._size(found, len(body)) - self.text_bytes)
+        if parsed is not None:
+            self._apply_body(parsed)
+        self._unheard_bytes = max(0, self._written_size(parsed, len(body)) - self.text_bytes)
 
-    def result(self) -> Answer | Fault:
+    def result(self) -> ModelAnswer | ProviderFault:
         """The answer; or why this is none, first of all because it never came to its end."""
         if self.fault is not None:
             return self.fault
         if not self._finish and not self._overlong:
-            what = f"the provider stopped after {self.text_bytes} bytes of text without a finish reason"
-            return Fault("truncated_stream", what, retryable=True, outage=True)
+            message = f"the provider stopped after {self.text_bytes} bytes of text without a finish reason"
+            return ProviderFault("truncated_stream", message, retryable=True, outage=True)
         if self._refusal:
-            return errors.refused(self._refusal)
+            return errors.refusal_fault(self._refusal)
         omissions = [*self._text_omissions()]
-        told = len(omissions)
+        text_omission_count = len(omissions)
         calls = self._tool_calls(omissions)
         if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes"
             omissions.append(Omission(reason="truncated", what="the model's thoughts", detail=detail))
-        cut = "; ".join(f"{one.what}: {one.detail}" for one in omissions[told:])
-        if not calls and not self.text.strip() and self._finish not in _ENDS:
-            return self._nothing()
+        cut = "; ".join(f"{omission.what}: {omission.detail}" for omission in omissions[text_omission_count:])
+        if not calls and not self.text_so_far.strip() and self._finish not in _ENDS:
+            return self._empty_answer_fault()
         finish: Finish = "stop" if self._finish == "stop" else ""
         if self._finish == "length" or self._overlong:
             finish = "length"
         elif calls:
             finish = "tool_calls"
-        return Answer(
-            self.text,
+        return ModelAnswer(
+            self.text_so_far,
             calls,
             finish,
             self.usage,
@@ -208,53 +215,55 @@ class Assembly(ABC):
             tuple(omissions),
             self.cache_write_tokens,
             cut_calls=cut,
-            thoughts=tuple(thought.whole() for thought in self._thoughts.values()),
+            thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
         )
 
-    def part(self, size_bytes: int) -> None:
-        """So much of a body that is not a stream has come: what it holds is not known yet."""
+    def note_body_size(self, size_bytes: int) -> None:
+        """Note the size of a body that is not a stream so far: what it holds is not known yet."""
         self._unheard_bytes = size_bytes
 
-    def _size(self, found: dict[str, Any] | None, size_bytes: int) -> int:
-        """What the model wrote of an event or a body of this size; all of one that cannot be read, none of an error."""
+    def _written_size(self, found: dict[str, Any] | None, size_bytes: int) -> int:
+        """Bytes that the model wrote of an event or a body; all of one that cannot be read, none of an error."""
         if found is not None:
             return generated_bytes(found)
         return size_bytes if self.fault is not None and self.fault.code == "malformed_json" else 0
 
-    def _nothing(self) -> Fault:
+    def _empty_answer_fault(self) -> ProviderFault:
         """The fault of an answer that holds nothing, by the end that the provider gave it."""
         kind, _, reason = self._finish.partition(": ")
         if kind == FILTERED:
-            return errors.filtered(short(reason))
+            return errors.filter_fault(short_text(reason))
         if kind == MALFORMED:
-            what = f"the model's call of a tool cannot be read ({short(reason)})"
-            return Fault("malformed_arguments", what, "use a model that calls tools well", retryable=True)
-        what = f"the provider ended it with {short(self._finish)} and without an answer"
-        return Fault("error_body", what, retryable=True, outage=True)
+            message = f"the model's call of a tool cannot be read ({short_text(reason)})"
+            return ProviderFault("malformed_arguments", message, "use a model that calls tools well", retryable=True)
+        message = f"the provider ended it with {short_text(self._finish)} and without an answer"
+        return ProviderFault("error_body", message, retryable=True, outage=True)
 
-    def _refuse(self, said: str) -> None:
+    def _add_refusal(self, said: str) -> None:
         """Take a piece of a refusal: it is what the model says in an answer's place, and no answer."""
-        self._refusal = clean(self._refusal + said)[: bounds.MAX_PROVIDER_ERROR_CHARS]
+        self._refusal = clean_text(self._refusal + said)[: bounds.MAX_PROVIDER_ERROR_CHARS]
 
     def _leave_out(self, kind: str) -> None:
         """Note something in the answer that is no text, and so is no part of it."""
-        self._not_text.add(short(kind))
+        self._not_text.add(short_text(kind))
 
-    def _no_answer(self, what: str) -> None:
+    def _set_no_answer_fault(self, what: str) -> None:
         if self.fault is None:
-            self.fault = Fault("error_body", f"status 200 and no {what} in the body", retryable=True, outage=True)
+            self.fault = ProviderFault(
+                "error_body", f"status 200 and no {what} in the body", retryable=True, outage=True
+            )
 
-    def _parse(self, text: str, what: str) -> dict[str, Any] | None:
-        found = read_object(text)
-        if found is None:
-            self.fault = Fault("malformed_json", f"{what} is not a JSON object", retryable=True, outage=True)
+    def _parse_object(self, text: str, what: str) -> dict[str, Any] | None:
+        parsed = read_object(text)
+        if parsed is None:
+            self.fault = ProviderFault("malformed_json", f"{what} is not a JSON object", retryable=True, outage=True)
             return None
-        if found.get("error"):
-            self.fault = errors.in_body(found["error"])
+        if parsed.get("error"):
+            self.fault = errors.fault_in_body(parsed["error"])
             return None
-        return found
+        return parsed
 
-    def _add(self, piece: str) -> None:
+    def _add_text(self, piece: str) -> None:
         piece = self._held + piece
         self._held = ""
         if not piece:
@@ -272,105 +281,105 @@ class Assembly(ABC):
             raw = piece.encode()
         self.text_bytes += len(raw)
         self._pieces.append(piece)
-        self._tell(TEXT, piece)
+        self._queue_piece(TEXT, piece)
 
-    def _tell(self, part: AnswerPart, piece: str) -> None:
+    def _queue_piece(self, part: AnswerPart, piece: str) -> None:
         if not piece:
             return
         if self._untold and self._untold[-1][0] == part:
             piece = self._untold.pop()[1] + piece
         self._untold.append((part, piece))
 
-    def _think(self, index: int, block: Mapping[str, str]) -> None:
+    def _add_thought(self, index: int, block: Mapping[str, str]) -> None:
         """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none. Its first
         piece has its type."""
         if not (block and self._outgoing.adopted):
             return
         self._thought_bytes += sum(len(piece.encode("utf-8", "replace")) for piece in block.values())
-        known = self._thoughts.get(index)
-        if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES or (known is None and "type" not in block):
+        thought = self._thoughts.get(index)
+        if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES or (thought is None and "type" not in block):
             return
-        known = known or self._thoughts.setdefault(index, _Thought(block["type"], len(self._thoughts)))
-        for name, kind in _THOUGHTS.get(known.kind, {}).items():
+        thought = thought or self._thoughts.setdefault(index, _ThoughtBlock(block["type"], len(self._thoughts)))
+        for name, kind in _THOUGHTS.get(thought.kind, {}).items():
             if name in block:
-                piece = clean(block[name])
-                known.fields.setdefault(name, []).append(piece)
-                self._tell(AnswerPart(kind=kind, id=str(known.place)), piece)
+                piece = clean_text(block[name])
+                thought.fields.setdefault(name, []).append(piece)
+                self._queue_piece(AnswerPart(kind=kind, id=str(thought.place)), piece)
 
-    def _reason(self, piece: str) -> None:
+    def _add_reasoning(self, piece: str) -> None:
         """A piece of visible reasoning that nobody signed; what is over the bound is cut off, and told."""
         if not (piece and self._outgoing.adopted):
             return
         raw = piece.encode("utf-8", "replace")
         room = max(0, bounds.MAX_MODEL_ANSWER_BYTES - self._thought_bytes)
         self._thought_bytes += len(raw)
-        if kept := raw[:room].decode("utf-8", "ignore"):
-            known = self._thoughts.setdefault(0, _Thought("reasoning", 0))
-            known.fields.setdefault("text", []).append(kept)
-            self._tell(REASONING, kept)
+        if fitting := raw[:room].decode("utf-8", "ignore"):
+            thought = self._thoughts.setdefault(0, _ThoughtBlock("reasoning", 0))
+            thought.fields.setdefault("text", []).append(fitting)
+            self._queue_piece(REASONING, fitting)
 
-    def _call(self, index: int, call_id: object, name: str, arguments: object) -> None:
+    def _add_call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
         if index not in self._calls and len(self._calls) >= self._most_calls:
             if len(self._dropped_calls) < 1_000:
                 self._dropped_calls.add(index)
             return
-        call = self._calls.setdefault(index, _Call(self._most_bytes))
-        call.id = call.id or short(call_id)
+        call = self._calls.setdefault(index, _PartialCall(self._most_bytes))
+        call.id = call.id or short_text(call_id)
         if name != call.name:  # Some servers tell the whole name with every piece.
-            call.name = (call.name + clean(name))[: bounds.MAX_NAME_CHARS]
+            call.name = (call.name + clean_text(name))[: bounds.MAX_NAME_CHARS]
         piece = json.dumps(arguments) if isinstance(arguments, dict) else arguments
         if not isinstance(piece, str):
             return
         if not call.size:
-            call.told = self._told_as(call)
-        kept = call.add(clean(piece))
+            call.told = self._live_part_of(call)
+        fitting = call.add_piece(clean_text(piece))
         if call.told is not None:
-            self._tell(call.told, kept)
+            self._queue_piece(call.told, fitting)
 
-    def _told_as(self, call: _Call) -> AnswerPart | None:
+    def _live_part_of(self, call: _PartialCall) -> AnswerPart | None:
         """The part as which a call is told live; None where it may get another id in the end."""
-        taken = {other.told.id for other in self._calls.values() if other.told is not None}
+        live_ids = {earlier.told.id for earlier in self._calls.values() if earlier.told is not None}
         if not (self._outgoing.adopted and call.name and _TOKEN.fullmatch(call.id)):
             return None
-        if call.id in taken or call.id in self._outgoing.call_ids:
+        if call.id in live_ids or call.id in self._outgoing.call_ids:
             return None
         return AnswerPart(kind="call", id=call.id, name=call.name)
 
     def _tool_calls(self, omissions: list[Omission]) -> tuple[ToolCall, ...]:
-        made: list[ToolCall] = []
-        taken = set(self._outgoing.call_ids)
+        tool_calls: list[ToolCall] = []
+        used_ids = set(self._outgoing.call_ids)
         for index, (_, call) in enumerate(sorted(self._calls.items())):
             call_id = call.id
-            if not _TOKEN.fullmatch(call_id) or call_id in taken:
+            if not _TOKEN.fullmatch(call_id) or call_id in used_ids:
                 # Vendors refuse an id that stands twice in a conversation. One that is missing, that cannot stand on
                 # the bus or that was given before gets one of the request (no two turns have the same) and its place.
                 seed = call_id.encode("utf-8", "replace") + self._outgoing.body
                 digest = hashlib.blake2b(seed, digest_size=8).hexdigest()
                 call_id = f"call_{index}_{digest}"
-            taken.add(call_id)
+            used_ids.add(call_id)
             if call.cut:
-                what = f"arguments of the call of {call.name}"
+                omitted = f"arguments of the call of {call.name}"
                 detail = f"over {self._most_bytes} bytes"
-                omissions.append(Omission(reason="truncated", what=what, detail=detail))
+                omissions.append(Omission(reason="truncated", what=omitted, detail=detail))
             arguments = "".join(call.arguments)
             kind = ToolCall if len(arguments) <= bounds.MAX_ARGUMENTS_BYTES else AdoptedToolCall
-            made.append(kind(id=call_id, name=call.name, arguments_json=arguments))
+            tool_calls.append(kind(id=call_id, name=call.name, arguments_json=arguments))
         if self._dropped_calls:
-            what = f"{len(self._dropped_calls)} tool calls of the model"
+            omitted = f"{len(self._dropped_calls)} tool calls of the model"
             detail = f"at most {self._most_calls} are taken from one turn"
-            omissions.append(Omission(reason="truncated", what=what, detail=detail))
-        return tuple(made)
+            omissions.append(Omission(reason="truncated", what=omitted, detail=detail))
+        return tuple(tool_calls)
 
     def _text_omissions(self) -> list[Omission]:
         detail = "only text is taken from an answer"
-        found = [Omission(reason="truncated", what=kind, detail=detail) for kind in sorted(self._not_text)[:8]]
+        omissions = [Omission(reason="truncated", what=kind, detail=detail) for kind in sorted(self._not_text)[:8]]
         if self._overlong:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes; the stream was cut there"
         elif self._finish == "length":
             detail = "the model reached its output limit (finish reason length)"
         elif self._finish not in _ENDS:
-            detail = f"the provider ended it with {short(self._finish)}"
+            detail = f"the provider ended it with {short_text(self._finish)}"
         else:
-            return found
-        return [*found, Omission(reason="truncated", what="the model's answer", detail=detail)]
+            return omissions
+        return [*omissions, Omission(reason="truncated", what="the model's answer", detail=detail)]

@@ -1,12 +1,19 @@
-"""Providers' errors as faults. Enters: a status with its headers and body, or an error object. Leaves: a `Fault`."""
+"""Providers' errors as faults. Enters: a status with headers and body, or an error object. Leaves: a fault."""
 
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from bulkhead_contracts import bounds
-from bulkhead_services.model_gateway.providers.fields import clean, mapping, plain, read_object, rows, short
-from bulkhead_services.model_gateway.providers.port import Fault
+from bulkhead_services.model_gateway.providers.fields import (
+    clean_text,
+    mapping_of,
+    plain_text,
+    read_object,
+    rows_of,
+    short_text,
+)
+from bulkhead_services.model_gateway.providers.port import ProviderFault
 
 _OVERFLOW = re.compile(
     r"context.{0,3}length|context window|context limit|context size|maximum context|too many (?:input )?tokens"
@@ -29,113 +36,123 @@ _RATES = frozenset({"rate_limit_error", "rate_limit_exceeded", "resource_exhaust
 _REQUESTS = frozenset({"invalid_request_error", "invalid_argument", "data_residency_mismatch", "not_found_error"})
 
 
-def of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "its key") -> Fault:
+def fault_of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "its key") -> ProviderFault:
     """Fault for an HTTP error status; nothing was generated, so nothing is owed.
 
     key: the setting that holds the key of this provider.
     """
-    found = read_object(body)
-    error = found.get("error") if found else None
-    names, said = _text(error if error else found)
-    said = said or f"status {status}"
+    document = read_object(body)
+    error = document.get("error") if document else None
+    names, message = _names_and_message(error if error else document)
+    message = message or f"status {status}"
     wait = retry_after_s(headers, error)
-    if status in (400, 413, 422, 500) and (status == 413 or names & _OVERFLOWS or _OVERFLOW.search(said)):
-        return _overflow(said)
-    if status in (400, 403, 422) and (names & FILTERS or _FILTERED.search(said)):
-        return filtered(said, consumed=False)
-    if status in (401, 403) or (status == 400 and _BAD_KEY.search(said)):
+    if status in (400, 413, 422, 500) and (status == 413 or names & _OVERFLOWS or _OVERFLOW.search(message)):
+        return _overflow_fault(message)
+    if status in (400, 403, 422) and (names & FILTERS or _FILTERED.search(message)):
+        return filter_fault(message, consumed=False)
+    if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
         hint = f"check {key} and what it may use"
-        return Fault("provider_error", f"the provider refused the key ({status}): {said}", hint, False, True, False)
-    if status == 402 or names & _CREDITS or (status in (400, 429) and _NO_CREDIT.search(said)):
+        return ProviderFault(
+            "provider_error", f"the provider refused the key ({status}): {message}", hint, False, True, False
+        )
+    if status == 402 or names & _CREDITS or (status in (400, 429) and _NO_CREDIT.search(message)):
         hint = "the account has no credit left: top it up"
-        return Fault("rate_limited", said, hint, False, True, False, retry_after_s=wait)
+        return ProviderFault("rate_limited", message, hint, False, True, False, retry_after_s=wait)
     if status == 429:
         hint = "lower BULKHEAD_PROVIDER_CONCURRENCY"
-        return Fault("rate_limited", said, hint, True, True, False, retry_after_s=wait)
+        return ProviderFault("rate_limited", message, hint, True, True, False, retry_after_s=wait)
     if status >= 500 or status in (408, 409, 425):
-        return Fault("provider_error", f"status {status}: {said}", "", True, True, False, retry_after_s=wait)
+        return ProviderFault("provider_error", f"status {status}: {message}", "", True, True, False, retry_after_s=wait)
     if status == 404:
         hint = "check the model's name and the provider's base URL"
-        return Fault("unknown_model", said, hint, False, True, False)
+        return ProviderFault("unknown_model", message, hint, False, True, False)
     if 300 <= status < 400:
-        where = short(headers.get("location", "")) or "an address that it does not tell"
+        where = short_text(headers.get("location", "")) or "an address that it does not tell"
         hint = "redirects are not followed, since they would take the key along: set the provider's base URL"
-        return Fault("provider_error", f"status {status}: the endpoint has moved to {where}", hint, False, True, False)
+        return ProviderFault(
+            "provider_error", f"status {status}: the endpoint has moved to {where}", hint, False, True, False
+        )
     hint = "the provider does not take this request: look at its message"
-    return Fault("provider_error", f"status {status}: {said}", hint, False, False, False)
+    return ProviderFault("provider_error", f"status {status}: {message}", hint, False, False, False)
 
 
-def in_body(error: object) -> Fault:
+def fault_in_body(error: object) -> ProviderFault:
     """Fault for an error object behind a 200 or inside a stream; tokens may have been used by then."""
-    names, said = _text(error)
-    if names & _OVERFLOWS or _OVERFLOW.search(said):
-        return _overflow(said)
-    if names & FILTERS or _FILTERED.search(said):
-        return filtered(said)
-    told = f"status 200 with an error: {said or ', '.join(sorted(names)) or 'without a message'}"
+    names, message = _names_and_message(error)
+    if names & _OVERFLOWS or _OVERFLOW.search(message):
+        return _overflow_fault(message)
+    if names & FILTERS or _FILTERED.search(message):
+        return filter_fault(message)
+    description = f"status 200 with an error: {message or ', '.join(sorted(names)) or 'without a message'}"
     if names & _CREDITS:
-        return Fault("rate_limited", told, "the account has no credit left: top it up", outage=True)
+        return ProviderFault("rate_limited", description, "the account has no credit left: top it up", outage=True)
     if names & _RATES:
         wait = retry_after_s({}, error)
-        return Fault("rate_limited", told, "lower BULKHEAD_PROVIDER_CONCURRENCY", True, True, retry_after_s=wait)
+        return ProviderFault(
+            "rate_limited", description, "lower BULKHEAD_PROVIDER_CONCURRENCY", True, True, retry_after_s=wait
+        )
     if names & _KEYS:
-        return Fault("provider_error", told, "check the provider's key and what it may use", outage=True)
+        return ProviderFault("provider_error", description, "check the provider's key and what it may use", outage=True)
     if names & _REQUESTS:
-        return Fault("provider_error", told, "the provider does not take this request: look at its message")
-    return Fault("error_body", told, retryable=True, outage=True)
+        return ProviderFault(
+            "provider_error", description, "the provider does not take this request: look at its message"
+        )
+    return ProviderFault("error_body", description, retryable=True, outage=True)
 
 
-def filtered(said: str, *, consumed: bool = True) -> Fault:
+def filter_fault(said: str, *, consumed: bool = True) -> ProviderFault:
     """Fault for an answer that a filter of the provider withholds."""
     hint = "change what the filter objects to in the objective or in its documents, or use another model"
-    return Fault("content_filter", f"the provider's filter withheld the answer: {said}", hint, consumed=consumed)
+    return ProviderFault(
+        "content_filter", f"the provider's filter withheld the answer: {said}", hint, consumed=consumed
+    )
 
 
-def refused(said: str) -> Fault:
+def refusal_fault(said: str) -> ProviderFault:
     """Fault for a model that declines. said: its own words, or the provider's reason."""
     hint = "the model declines what it is asked for: put it another way, or use another model"
-    return Fault("model_refused", f"the model refused: {said}"[: bounds.MAX_REASON_CHARS], hint)
+    return ProviderFault("model_refused", f"the model refused: {said}"[: bounds.MAX_REASON_CHARS], hint)
 
 
 def retry_after_s(headers: Mapping[str, str], error: object = None) -> float | None:
-    """How long the provider asks to wait, in seconds; None when it does not say, or says what is no time.
+    """Seconds that the provider asks to wait; None when it does not say, or says what is no time.
 
-    `retry-after-ms` counts before `Retry-After`. A date is read against the answer's own `Date`, since clocks differ.
-    Gemini says it in the error (google.rpc.RetryInfo).
+    `retry-after-ms` counts before `Retry-After`. A date is read against the answer's own `Date`, since clocks
+    differ. Gemini says it in the error (google.rpc.RetryInfo).
     """
-    if (wait := _seconds(headers.get("retry-after-ms", ""), 1000)) is not None:
+    if (wait := _parse_seconds(headers.get("retry-after-ms", ""), 1000)) is not None:
         return wait
     text = headers.get("retry-after", "")
-    if (wait := _seconds(text)) is not None:
+    if (wait := _parse_seconds(text)) is not None:
         return wait
     try:
-        until, now = (parsedate_to_datetime(one) for one in (text, headers.get("date", "")))
-        return min(max(0.0, (until - now).total_seconds()), float(bounds.MAX_RETRY_AFTER_S))
+        until, answered_at = (parsedate_to_datetime(date) for date in (text, headers.get("date", "")))
+        return min(max(0.0, (until - answered_at).total_seconds()), float(bounds.MAX_RETRY_AFTER_S))
     except (ValueError, TypeError, OverflowError):
-        delays = (row.get("retryDelay") for row in rows(mapping(error).get("details")))
-        return next((_seconds(one.removesuffix("s")) for one in delays if isinstance(one, str)), None)
+        delays = (row.get("retryDelay") for row in rows_of(mapping_of(error).get("details")))
+        return next((_parse_seconds(delay.removesuffix("s")) for delay in delays if isinstance(delay, str)), None)
 
 
-def _overflow(said: str) -> Fault:
+def _overflow_fault(said: str) -> ProviderFault:
     hint = "ask for less at once, or use a model with a longer context"
-    return Fault("context_overflow", said, hint, consumed=False)
+    return ProviderFault("context_overflow", said, hint, consumed=False)
 
 
-def _text(error: object) -> tuple[frozenset[str], str]:
+def _names_and_message(error: object) -> tuple[frozenset[str], str]:
     """Names of an error (code, type, status; in small letters) and its message."""
     if not isinstance(error, dict):
-        return frozenset(), _line(plain(error))
-    given = (error.get(name) for name in ("code", "type", "status"))
-    names = {short(str(name)).lower() for name in given if isinstance(name, str | int)}
-    said = plain(error.get("message")) or plain(error.get("detail")) or plain(error.get("type"))
-    return frozenset(names), _line(said)
+        return frozenset(), _one_line(plain_text(error))
+    values = (error.get(name) for name in ("code", "type", "status"))
+    names = {short_text(str(name)).lower() for name in values if isinstance(name, str | int)}
+    message = plain_text(error.get("message")) or plain_text(error.get("detail")) or plain_text(error.get("type"))
+    return frozenset(names), _one_line(message)
 
 
-def _line(text: str) -> str:
-    return clean(" ".join(text.split())[: bounds.MAX_PROVIDER_ERROR_CHARS])
+def _one_line(text: str) -> str:
+    return clean_text(" ".join(text.split())[: bounds.MAX_PROVIDER_ERROR_CHARS])
 
 
-def _seconds(text: str, units_per_s: int = 1) -> float | None:
+def _parse_seconds(text: str, units_per_s: int = 1) -> float | None:
     try:
         value = float(text) / units_per_s
     except ValueError:

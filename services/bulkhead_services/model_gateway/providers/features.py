@@ -1,7 +1,7 @@
-"""What each wire form offers of each feature: the table of docs/reference/providers.md, each cell of which has a test.
+"""Features of each wire form: the table of docs/reference/providers.md, each cell of which has a test.
 
-`yes`: it works. `refused`: whoever asks for it gets a refusal that names it. `none`: nobody can ask for it, or the
-vendor has no such thing.
+`yes`: it works. `refused`: whoever asks for it gets a refusal that names it. `none`: nobody can ask for it,
+or the vendor has no such thing.
 """
 
 from collections.abc import Mapping
@@ -27,44 +27,46 @@ Offer = Literal["yes", "refused", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What one form offers of one feature. how: in a few words, where there is more to say."""
+class FeatureCell:
+    """Offer of one form for one feature. how: in a few words, where there is more to say."""
 
     offer: Offer
     how: str = ""
 
 
-def _all(how: str = "", offer: Offer = "yes", **others: Cell) -> Mapping[Api, Cell]:
+def _same_for_all(how: str = "", offer: Offer = "yes", **others: FeatureCell) -> Mapping[Api, FeatureCell]:
     """The same for every form but those that are named, with `_` for `-`."""
-    cells = {api: others.get(api.replace("-", "_"), Cell(offer, how)) for api in FORMS}
+    cells = {api: others.get(api.replace("-", "_"), FeatureCell(offer, how)) for api in FORMS}
     assert {name.replace("_", "-") for name in others} <= {*FORMS}
     return cells
 
 
-FEATURES: Mapping[Feature, Mapping[Api, Cell]] = {
-    "streaming": _all(),
-    "tools": _all(),
-    "parallel tools": _all(),
-    "structured output": _all(
+FEATURES: Mapping[Feature, Mapping[Api, FeatureCell]] = {
+    "streaming": _same_for_all(),
+    "tools": _same_for_all(),
+    "parallel tools": _same_for_all(),
+    "structured output": _same_for_all(
         "`response_format`",
-        openai_responses=Cell("yes", "`text.format`"),
-        anthropic=Cell("yes", "`output_config`"),
-        gemini=Cell("yes", "`responseJsonSchema`"),
+        openai_responses=FeatureCell("yes", "`text.format`"),
+        anthropic=FeatureCell("yes", "`output_config`"),
+        gemini=FeatureCell("yes", "`responseJsonSchema`"),
     ),
-    "reasoning": _all(),
-    "prompt caching": _all(
-        "by itself", anthropic=Cell("yes", "system and turns marked"), ollama=Cell("none", "not told")
+    "reasoning": _same_for_all(),
+    "prompt caching": _same_for_all(
+        "by itself", anthropic=FeatureCell("yes", "system and turns marked"), ollama=FeatureCell("none", "not told")
     ),
-    "usage": _all(),
-    "refusals": _all(
+    "usage": _same_for_all(),
+    "refusals": _same_for_all(
         "`refusal`",
-        anthropic=Cell("yes", "`stop_reason`"),
-        gemini=Cell("yes", "`blockReason`, `SAFETY`…"),
-        ollama=Cell("none", "plain text"),
+        anthropic=FeatureCell("yes", "`stop_reason`"),
+        gemini=FeatureCell("yes", "`blockReason`, `SAFETY`…"),
+        ollama=FeatureCell("none", "plain text"),
     ),
-    "temperature over 1": _all(anthropic=Cell("refused", "by the settings")),
-    "seeds": _all(openai_responses=Cell("refused", "by the settings"), anthropic=Cell("refused", "by the settings")),
-    "images": _all(offer="none"),
+    "temperature over 1": _same_for_all(anthropic=FeatureCell("refused", "by the settings")),
+    "seeds": _same_for_all(
+        openai_responses=FeatureCell("refused", "by the settings"), anthropic=FeatureCell("refused", "by the settings")
+    ),
+    "images": _same_for_all(offer="none"),
 }
 assert tuple(FEATURES) == get_args(Feature)
 
@@ -79,7 +81,7 @@ holds each cell to what the form sends and reads.
 """
 
 
-def page() -> str:
+def render_page() -> str:
     """The table as Markdown."""
     lines = [f"| feature | {' | '.join(f'`{api}`' for api in FORMS)} |", "| --- " * (len(FORMS) + 1) + "|"]
     for feature, cells in FEATURES.items():

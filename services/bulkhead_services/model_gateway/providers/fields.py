@@ -15,13 +15,13 @@ SURROGATE = re.compile(r"[\ud800-\udfff]")
 def read_object(text: str | bytes) -> dict[str, Any] | None:
     """A JSON object; None of anything else."""
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def count(value: object) -> int | None:
+def token_count(value: object) -> int | None:
     """A number of tokens; None of what is none. A field that is absent or null counts nothing."""
     if value is None:
         return 0
@@ -45,8 +45,8 @@ def usage_of(prompt: int | None, completion: int | None, cached: int | None, tho
     )
 
 
-def believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
-    """Whether a call of this size can have used so much: no token is shorter than a byte. A bill is paid by this.
+def is_believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
+    """True when a call of this size can have used so much: no token is shorter than a byte. A bill is paid by this.
 
     output_tokens: the most that was asked for, which some servers and some thoughts exceed; 0 where nobody said.
     """
@@ -54,24 +54,24 @@ def believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
     return usage.input_tokens <= sent_bytes * 2 + SPARE_TOKENS and usage.output_tokens <= most
 
 
-def mapping(value: object) -> dict[str, Any]:
+def mapping_of(value: object) -> dict[str, Any]:
     """An object, or an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def rows(value: object) -> list[dict[str, Any]]:
+def rows_of(value: object) -> list[dict[str, Any]]:
     """The objects of a list, a thousand at most."""
     return [row for row in value[:1_000] if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def plain(value: object) -> str:
+def plain_text(value: object) -> str:
     """A string, or the text of a list of text parts; "" of anything else."""
     if isinstance(value, str):
         return value
-    return "".join(plain(row.get("text")) for row in rows(value))
+    return "".join(plain_text(row.get("text")) for row in rows_of(value))
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """The text without half characters, which no encoding takes."""
     return text.encode("utf-8", "replace").decode() if SURROGATE.search(text) else text
 
@@ -79,9 +79,9 @@ def clean(text: str) -> str:
 def generated_bytes(event: dict[str, Any]) -> int:
     """Size of what a model wrote in one event of a stream, by the names that providers' APIs give it. Events that say
     again what came in pieces (OpenAI's `*.done`) count nothing."""
-    if plain(event.get("type")).endswith((".done", ".completed")):
+    if plain_text(event.get("type")).endswith((".done", ".completed")):
         return 0
-    return sum(_size(value, name in _WRITTEN) for name, value in event.items())
+    return sum(_written_size(value, name in _WRITTEN) for name, value in event.items())
 
 
 _WRITTEN = frozenset(
@@ -90,14 +90,14 @@ _WRITTEN = frozenset(
 )
 
 
-def _size(value: object, written: bool) -> int:
+def _written_size(value: object, written: bool) -> int:
     if isinstance(value, str):
         return len(value.encode("utf-8", "replace")) if written else 0
     if isinstance(value, dict):
-        return sum(_size(inner, name in _WRITTEN) for name, inner in value.items())
-    return sum(_size(inner, written) for inner in value[:1_000]) if isinstance(value, list) else 0
+        return sum(_written_size(inner, name in _WRITTEN) for name, inner in value.items())
+    return sum(_written_size(inner, written) for inner in value[:1_000]) if isinstance(value, list) else 0
 
 
-def short(value: object) -> str:
+def short_text(value: object) -> str:
     """A string of the length of a summary; "" of anything else."""
-    return clean(value)[: bounds.MAX_SUMMARY_CHARS] if isinstance(value, str) else ""
+    return clean_text(value)[: bounds.MAX_SUMMARY_CHARS] if isinstance(value, str) else ""

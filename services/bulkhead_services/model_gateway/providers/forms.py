@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 from bulkhead_services.model_gateway.providers import anthropic, gemini, openai_chat, openai_responses
 from bulkhead_services.model_gateway.providers.assembly import Assembly
-from bulkhead_services.model_gateway.providers.port import Chat, Outgoing
+from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest
 
 Api = Literal["openai-chat", "openai-responses", "azure-openai", "anthropic", "gemini", "ollama"]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WireForm:
     """One vendor's API.
 
     headers: of a key. request: a call as it is sent. assembly: puts the answer together. base_url: where the
@@ -24,7 +24,7 @@ class Form:
     another API has words for, beside tools and parameters.
     """
 
-    request: Callable[[Chat], Outgoing]
+    request: Callable[[Chat], ProviderRequest]
     assembly: type[Assembly]
     headers: Callable[[str], Mapping[str, str]]
     base_url: str = ""
@@ -39,8 +39,8 @@ class Form:
 def key_setting(api: Api, name: str, base_url: str) -> str:
     """The setting that holds a provider's key: a vendor's variable counts for its own address alone."""
     form = FORMS[api]
-    own = name == "openai" or (form.key_variable and base_url == form.base_url)
-    return form.key_variable if own else f"the api_key of {name} in BULKHEAD_PROVIDERS"
+    is_own = name == "openai" or (form.key_variable and base_url == form.base_url)
+    return form.key_variable if is_own else f"the api_key of {name} in BULKHEAD_PROVIDERS"
 
 
 def key_missing(api: Api, name: str, base_url: str) -> str:
@@ -53,31 +53,31 @@ def key_missing(api: Api, name: str, base_url: str) -> str:
     )
 
 
-def _bearer(key: str) -> dict[str, str]:
+def _bearer_headers(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-_CHAT = Form(openai_chat.request, openai_chat.ChatAssembly, _bearer, speaks_chat=True)
+_CHAT = WireForm(openai_chat.build_request, openai_chat.ChatAssembly, _bearer_headers, speaks_chat=True)
 
-FORMS: Mapping[Api, Form] = {
+FORMS: Mapping[Api, WireForm] = {
     "openai-chat": _CHAT,
-    "openai-responses": Form(
-        openai_responses.request,
+    "openai-responses": WireForm(
+        openai_responses.build_request,
         openai_responses.ResponsesAssembly,
-        _bearer,
+        _bearer_headers,
         takes=frozenset({"temperature", "top_p", "reasoning_effort"}),
         says=frozenset({"tool_choice", "parallel_tool_calls", "reasoning_summary"}),
     ),
-    "azure-openai": Form(
-        openai_chat.request,
+    "azure-openai": WireForm(
+        openai_chat.build_request,
         openai_chat.ChatAssembly,
         lambda key: {"api-key": key},
         price_provider="azure",
         key_variable="",
         speaks_chat=True,
     ),
-    "anthropic": Form(
-        anthropic.request,
+    "anthropic": WireForm(
+        anthropic.build_request,
         anthropic.MessagesAssembly,
         lambda key: {"x-api-key": key, "anthropic-version": anthropic.VERSION},
         base_url="https://api.anthropic.com/v1",
@@ -87,8 +87,8 @@ FORMS: Mapping[Api, Form] = {
         says=frozenset({"tool_choice", "parallel_tool_calls", "reasoning_effort", "thinking"}),
         max_temperature=anthropic.MAX_TEMPERATURE,
     ),
-    "gemini": Form(
-        gemini.request,
+    "gemini": WireForm(
+        gemini.build_request,
         gemini.GenerationAssembly,
         lambda key: {"x-goog-api-key": key},
         base_url="https://generativelanguage.googleapis.com/v1beta",
@@ -97,10 +97,10 @@ FORMS: Mapping[Api, Form] = {
         key_variable="GEMINI_API_KEY",
         takes=frozenset({"temperature", "top_p", "seed", "stop"}),
     ),
-    "ollama": Form(
-        partial(openai_chat.request, limit_field="max_tokens"),
+    "ollama": WireForm(
+        partial(openai_chat.build_request, limit_field="max_tokens"),
         openai_chat.ChatAssembly,
-        _bearer,
+        _bearer_headers,
         base_url="http://127.0.0.1:11434/v1",
         key_variable="",
         speaks_chat=True,

@@ -6,9 +6,17 @@ from urllib.parse import quote
 
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, MALFORMED, Assembly
-from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, read_object, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.fields import (
+    mapping_of,
+    plain_text,
+    read_object,
+    rows_of,
+    short_text,
+    token_count,
+    usage_of,
+)
 from bulkhead_services.model_gateway.providers.narrowing import choice_of
-from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 UNSIGNED = "skip_thought_signature_validator"
 """Signature of a call whose own was not kept (Gemini 3 refuses a call without one; the provider documents this)."""
@@ -28,7 +36,7 @@ _REASONS = {
 }
 
 
-def request(chat: Chat) -> Outgoing:
+def build_request(chat: Chat) -> ProviderRequest:
     """One generation, streamed. Its path names the model."""
     system = ""
     contents: list[dict[str, Any]] = []
@@ -39,7 +47,7 @@ def request(chat: Chat) -> Outgoing:
             continue
         names |= {call["id"]: call["function"]["name"] for call in message.get("tool_calls", ())}
         role = "model" if message["role"] == "assistant" else "user"
-        parts = _parts(message, names)
+        parts = _message_parts(message, names)
         if contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
         else:
@@ -55,11 +63,13 @@ def request(chat: Chat) -> Outgoing:
         named = {"allowedFunctionNames": [name]} if name else {}
         payload["toolConfig"] = {"functionCallingConfig": {"mode": mode, **named}}
     if tools := chat.payload.get("tools"):
-        payload["tools"] = [{"functionDeclarations": [_declared(tool["function"]) for tool in tools]}]
-    return Outgoing(f"models/{quote(chat.model, safe='')}:streamGenerateContent?alt=sse", encode(payload))
+        payload["tools"] = [{"functionDeclarations": [_declaration_of(tool["function"]) for tool in tools]}]
+    return ProviderRequest(
+        f"models/{quote(chat.model, safe='')}:streamGenerateContent?alt=sse", encode_payload(payload)
+    )
 
 
-def _declared(function: dict[str, Any]) -> dict[str, Any]:
+def _declaration_of(function: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": function["name"],
         "description": function["description"],
@@ -67,62 +77,64 @@ def _declared(function: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
+def _message_parts(message: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
     if message["role"] == "tool":
-        given = read_object(message["content"])
-        response = given if given is not None else {"result": message["content"]}
+        document = read_object(message["content"])
+        response = document if document is not None else {"result": message["content"]}
         return [{"functionResponse": {"name": names.get(message["tool_call_id"], "tool"), "response": response}}]
     parts: list[dict[str, Any]] = [{"text": message["content"]}] if message.get("content") else []
     for call in message.get("tool_calls", ()):
         function = call["function"]
-        made = {"name": function["name"], "args": read_object(function["arguments"]) or {}}
-        parts.append({"functionCall": made, "thoughtSignature": UNSIGNED})
+        call_fields = {"name": function["name"], "args": read_object(function["arguments"]) or {}}
+        parts.append({"functionCall": call_fields, "thoughtSignature": UNSIGNED})
     return parts or [{"text": "(nothing)"}]
 
 
 class GenerationAssembly(Assembly):
     """One answer out of a generation or out of its chunks, which have the same form."""
 
-    def __init__(self, outgoing: Outgoing | None = None) -> None:
+    def __init__(self, outgoing: ProviderRequest | None = None) -> None:
         super().__init__(outgoing)
         self._made = 0
 
-    def _event(self, found: dict[str, Any]) -> None:
-        self._taken(found)
+    def _apply_event(self, found: dict[str, Any]) -> None:
+        self._apply_chunk(found)
 
-    def _whole(self, found: dict[str, Any]) -> None:
-        if not rows(found.get("candidates")) and not mapping(found.get("promptFeedback")).get("blockReason"):
-            self._no_answer("candidates")
+    def _apply_body(self, found: dict[str, Any]) -> None:
+        if not rows_of(found.get("candidates")) and not mapping_of(found.get("promptFeedback")).get("blockReason"):
+            self._set_no_answer_fault("candidates")
         else:
-            self._taken(found)
+            self._apply_chunk(found)
 
-    def _taken(self, found: dict[str, Any]) -> None:
-        self._model = short(found.get("modelVersion")) or self._model
-        if blocked := short(mapping(found.get("promptFeedback")).get("blockReason")):
+    def _apply_chunk(self, found: dict[str, Any]) -> None:
+        self._model = short_text(found.get("modelVersion")) or self._model
+        if blocked := short_text(mapping_of(found.get("promptFeedback")).get("blockReason")):
             self._finish = f"{FILTERED}: the prompt was blocked ({blocked})"
-        candidate: dict[str, Any] = next(iter(rows(found.get("candidates"))), {})
-        if reason := short(candidate.get("finishReason")):
+        candidate: dict[str, Any] = next(iter(rows_of(found.get("candidates"))), {})
+        if reason := short_text(candidate.get("finishReason")):
             self._finish = _REASONS.get(reason, reason)
         if self._finish:
             # Before its end an answer that is cut off has used more than the counts say.
-            self.usage = _usage(found.get("usageMetadata")) or self.usage
-        for part in rows(mapping(candidate.get("content")).get("parts")):
+            self.usage = _usage_of_counts(found.get("usageMetadata")) or self.usage
+        for part in rows_of(mapping_of(candidate.get("content")).get("parts")):
             if not part.get("thought"):
-                self._add(plain(part.get("text")))
-            if call := mapping(part.get("functionCall")):
-                self._call(self._made, call.get("id"), plain(call.get("name")), json.dumps(call.get("args") or {}))
+                self._add_text(plain_text(part.get("text")))
+            if call := mapping_of(part.get("functionCall")):
+                self._add_call(
+                    self._made, call.get("id"), plain_text(call.get("name")), json.dumps(call.get("args") or {})
+                )
                 self._made += 1
             if part.get("inlineData") or part.get("fileData"):
-                kind = mapping(part.get("inlineData") or part.get("fileData")).get("mimeType")
-                self._leave_out(f"a file of type {short(kind) or 'unknown'}")
+                kind = mapping_of(part.get("inlineData") or part.get("fileData")).get("mimeType")
+                self._leave_out(f"a file of type {short_text(kind) or 'unknown'}")
 
 
-def _usage(found: object) -> Usage | None:
+def _usage_of_counts(found: object) -> Usage | None:
     """Thoughts are paid as output, and what the provider's own tools read as input."""
     if not isinstance(found, dict) or found.get("promptTokenCount") is None:
         return None
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
-    prompt, used, said, thought = (count(found.get(name)) for name in names)
-    if prompt is None or used is None or said is None or thought is None:
+    prompt, used, answered, thought = (token_count(found.get(name)) for name in names)
+    if prompt is None or used is None or answered is None or thought is None:
         return None
-    return usage_of(prompt + used, said + thought, count(found.get("cachedContentTokenCount")), thought)
+    return usage_of(prompt + used, answered + thought, token_count(found.get("cachedContentTokenCount")), thought)

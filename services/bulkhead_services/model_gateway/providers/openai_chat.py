@@ -6,18 +6,31 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
-from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.fields import (
+    mapping_of,
+    plain_text,
+    rows_of,
+    short_text,
+    token_count,
+    usage_of,
+)
 from bulkhead_services.model_gateway.providers.narrowing import SUMMARY
-from bulkhead_services.model_gateway.providers.port import Chat, Fault, Outgoing, embeds, encode
+from bulkhead_services.model_gateway.providers.port import (
+    Chat,
+    ProviderFault,
+    ProviderRequest,
+    encode_payload,
+    is_embedding,
+)
 
 PATH, EMBEDDINGS_PATH = "chat/completions", "embeddings"
 _REASONS = {"function_call": "stop", "content_filter": f"{FILTERED}: content_filter"}
 
 
-def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
+def build_request(chat: Chat, limit_field: str = "max_completion_tokens") -> ProviderRequest:
     """One chat completion, streamed, with its usage at the end; or vectors, whole."""
-    if embeds(chat.payload):
-        return Outgoing(EMBEDDINGS_PATH, encode({"model": chat.model, **chat.payload}))
+    if is_embedding(chat.payload):
+        return ProviderRequest(EMBEDDINGS_PATH, encode_payload({"model": chat.model, **chat.payload}))
     payload: dict[str, Any] = {"model": chat.model, **chat.payload, "stream": True}
     if any("thinking_blocks" in message for message in chat.payload["messages"]):
         # Another vendor's thoughts, signed for that one.
@@ -28,99 +41,114 @@ def request(chat: Chat, limit_field: str = "max_completion_tokens") -> Outgoing:
     payload.pop(SUMMARY, None)  # It says `auto`: this API has no word for it, and gives what reasoning there is.
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
-    return Outgoing(PATH, encode({**payload, **chat.parameters}))
+    return ProviderRequest(PATH, encode_payload({**payload, **chat.parameters}))
 
 
 class ChatAssembly(Assembly):
     """One answer out of chunks, or out of a chat completion."""
 
-    def __init__(self, outgoing: Outgoing | None = None) -> None:
+    def __init__(self, outgoing: ProviderRequest | None = None) -> None:
         super().__init__(outgoing)
         self._places: dict[int, int] = {}
         self._opened = 0
 
-    def _event(self, found: dict[str, Any]) -> None:
-        choice = self._common(found)
+    def _apply_event(self, found: dict[str, Any]) -> None:
+        choice = self._apply_head(found)
         delta = choice.get("delta") if choice else None
         if isinstance(delta, dict):
-            self._message(delta)
+            self._apply_message(delta)
 
-    def _whole(self, found: dict[str, Any]) -> None:
+    def _apply_body(self, found: dict[str, Any]) -> None:
         if self._outgoing.path == EMBEDDINGS_PATH:
-            self._vectors(found)
+            self._apply_vectors(found)
             return
-        choice = self._common(found)
+        choice = self._apply_head(found)
         message = choice.get("message") if choice else None
         if not isinstance(message, dict):
-            self._no_answer("choices")
+            self._set_no_answer_fault("choices")
             return
         # A body that is whole was not cut off; some servers give no reason with it.
         self._finish = self._finish or "stop"
-        self._message(message)
+        self._apply_message(message)
 
-    def _vectors(self, found: dict[str, Any]) -> None:
+    def _apply_vectors(self, found: dict[str, Any]) -> None:
         """Take vectors as the answer's text, which nobody is shown live."""
-        given = mapping(found.get("usage"))
-        self.usage = usage_of(count(given.get("prompt_tokens")) or count(given.get("total_tokens")), 0, 0)
-        self._model = short(found.get("model"))
-        vectors = [row.get("embedding") for row in rows(found.get("data"))]
-        if not vectors or not all(isinstance(one, str | list) and one for one in vectors):
-            self._no_answer("embeddings")
+        counts = mapping_of(found.get("usage"))
+        self.usage = usage_of(token_count(counts.get("prompt_tokens")) or token_count(counts.get("total_tokens")), 0, 0)
+        self._model = short_text(found.get("model"))
+        vectors = [row.get("embedding") for row in rows_of(found.get("data"))]
+        if not vectors or not all(isinstance(vector, str | list) and vector for vector in vectors):
+            self._set_no_answer_fault("embeddings")
             return
         text = json.dumps(vectors, separators=(",", ":"))
         if len(text) > bounds.MAX_BLOB_BYTES:
-            what = f"{len(vectors)} vectors take {len(text)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
-            self.fault = Fault("answer_too_large", what, "send fewer inputs at once, or ask for encoding_format base64")
+            message = f"{len(vectors)} vectors take {len(text)} bytes, and may take {bounds.MAX_BLOB_BYTES}"
+            self.fault = ProviderFault(
+                "answer_too_large", message, "send fewer inputs at once, or ask for encoding_format base64"
+            )
             return
         self._finish, self.text_bytes = "stop", len(text)
         self._pieces.append(text)
 
-    def _common(self, found: dict[str, Any]) -> dict[str, Any] | None:
-        if (told := _usage(found.get("usage"))) is not None:
-            self.usage, self.cache_write_tokens = told
-        self._model = short(found.get("model")) or self._model
-        self._fingerprint = short(found.get("system_fingerprint")) or self._fingerprint
-        choice = next(iter(rows(found.get("choices"))), None)
+    def _apply_head(self, found: dict[str, Any]) -> dict[str, Any] | None:
+        if (counted := _usage_of_counts(found.get("usage"))) is not None:
+            self.usage, self.cache_write_tokens = counted
+        self._model = short_text(found.get("model")) or self._model
+        self._fingerprint = short_text(found.get("system_fingerprint")) or self._fingerprint
+        choice = next(iter(rows_of(found.get("choices"))), None)
         reason = choice.get("finish_reason") if choice else None
         if isinstance(reason, str) and reason:
             self._finish = _REASONS.get(reason, reason)
         return choice
 
-    def _message(self, message: dict[str, Any]) -> None:
+    def _apply_message(self, message: dict[str, Any]) -> None:
         # DeepSeek's name, and that of Ollama and of later vLLM; some servers send both.
-        self._reason(plain(message.get("reasoning_content")) or plain(message.get("reasoning")))
-        self._add(plain(message.get("content")))
-        for position, row in enumerate(rows(message.get("tool_calls"))):
-            index, function = row.get("index"), mapping(row.get("function"))
-            told = index if isinstance(index, int) and index >= 0 else position
-            name = plain(function.get("name"))
-            self._call(self._place(told, short(row.get("id")), name), row.get("id"), name, function.get("arguments"))
+        self._add_reasoning(plain_text(message.get("reasoning_content")) or plain_text(message.get("reasoning")))
+        self._add_text(plain_text(message.get("content")))
+        for position, row in enumerate(rows_of(message.get("tool_calls"))):
+            index, function = row.get("index"), mapping_of(row.get("function"))
+            told_index = index if isinstance(index, int) and index >= 0 else position
+            name = plain_text(function.get("name"))
+            self._add_call(
+                self._place_of_call(told_index, short_text(row.get("id")), name),
+                row.get("id"),
+                name,
+                function.get("arguments"),
+            )
         for kind in ("images", "audio"):
             if message.get(kind):
                 self._leave_out(kind)
-        if refusal := plain(message.get("refusal")):
-            self._refuse(refusal)
+        if refusal := plain_text(message.get("refusal")):
+            self._add_refusal(refusal)
 
-    def _place(self, told: int, call_id: str, name: str) -> int:
+    def _place_of_call(self, told: int, call_id: str, name: str) -> int:
         """The place of a call: some servers give every call of an answer the same index, or none."""
         place = self._places.get(told)
-        known = self._calls.get(place) if place is not None else None
-        other = known is not None and known.name and name and (known.id != call_id if call_id else known.whole())
-        if place is None or other:
+        open_call = self._calls.get(place) if place is not None else None
+        is_new = (
+            open_call is not None
+            and open_call.name
+            and name
+            and (open_call.id != call_id if call_id else open_call.is_whole())
+        )
+        if place is None or is_new:
             place, self._opened = self._opened, self._opened + 1
             self._places[told] = place
         return place
 
 
-def _usage(found: object) -> tuple[Usage, int] | None:
+def _usage_of_counts(found: object) -> tuple[Usage, int] | None:
     """Tokens, and those of the input that were written to the cache."""
     if not isinstance(found, dict):
         return None
-    details, reasoning = mapping(found.get("prompt_tokens_details")), mapping(found.get("completion_tokens_details"))
-    prompt, cached = count(found.get("prompt_tokens")), count(details.get("cached_tokens"))
-    completion = count(found["completion_tokens"]) if found.get("completion_tokens") is not None else None
-    thought, total = count(reasoning.get("reasoning_tokens")), count(found.get("total_tokens"))
+    details, reasoning = (
+        mapping_of(found.get("prompt_tokens_details")),
+        mapping_of(found.get("completion_tokens_details")),
+    )
+    prompt, cached = token_count(found.get("prompt_tokens")), token_count(details.get("cached_tokens"))
+    completion = token_count(found["completion_tokens"]) if found.get("completion_tokens") is not None else None
+    thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(found.get("total_tokens"))
     if prompt and completion is not None and thought and total == prompt + completion + thought:
         completion += thought  # Some vendors count thoughts beside the completion.
     usage = usage_of(prompt, completion, cached, thought)
-    return None if usage is None else (usage, count(details.get("cache_write_tokens")) or 0)
+    return None if usage is None else (usage, token_count(details.get("cache_write_tokens")) or 0)

@@ -5,20 +5,27 @@ from typing import Any
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import FILTERED, Assembly
-from bulkhead_services.model_gateway.providers.fields import count, mapping, plain, rows, short, usage_of
+from bulkhead_services.model_gateway.providers.fields import (
+    mapping_of,
+    plain_text,
+    rows_of,
+    short_text,
+    token_count,
+    usage_of,
+)
 from bulkhead_services.model_gateway.providers.narrowing import choice_of
-from bulkhead_services.model_gateway.providers.port import Chat, Outgoing, encode
+from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 PATH = "responses"
 _REASONS = {"max_output_tokens": "length", "content_filter": f"{FILTERED}: content_filter"}
 _ITEMS = frozenset({"message", "function_call", "reasoning", ""})
 
 
-def request(chat: Chat) -> Outgoing:
+def build_request(chat: Chat) -> ProviderRequest:
     """One response, streamed; the provider keeps nothing of it."""
     payload: dict[str, Any] = {
         "model": chat.model,
-        "input": [item for message in chat.payload["messages"] for item in _items(message)],
+        "input": [item for message in chat.payload["messages"] for item in _message_items(message)],
         "max_output_tokens": chat.output_tokens,
         "stream": True,
         "store": False,
@@ -32,15 +39,15 @@ def request(chat: Chat) -> Outgoing:
         payload["tool_choice"] = {"type": "function", "name": name} if kind == "named" else kind
     if not chat.payload.get("parallel_tool_calls", True):
         payload["parallel_tool_calls"] = False
-    given = dict(chat.parameters)
-    reasoning = {"effort": given.pop("reasoning_effort", ""), "summary": chat.payload.get("reasoning_summary", "")}
+    parameters = dict(chat.parameters)
+    reasoning = {"effort": parameters.pop("reasoning_effort", ""), "summary": chat.payload.get("reasoning_summary", "")}
     if any(reasoning.values()):
         payload["reasoning"] = {name: value for name, value in reasoning.items() if value}
-    payload |= given
-    return Outgoing(PATH, encode(payload))
+    payload |= parameters
+    return ProviderRequest(PATH, encode_payload(payload))
 
 
-def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
+def _message_items(message: dict[str, Any]) -> list[dict[str, Any]]:
     if message["role"] == "tool":
         return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}]
     items = [{"role": message["role"], "content": message["content"]}] if message.get("content") else []
@@ -52,84 +59,86 @@ def _items(message: dict[str, Any]) -> list[dict[str, Any]]:
 class ResponsesAssembly(Assembly):
     """One answer out of a response or out of its events."""
 
-    def __init__(self, outgoing: Outgoing | None = None) -> None:
+    def __init__(self, outgoing: ProviderRequest | None = None) -> None:
         super().__init__(outgoing)
         self._heard: set[int | None] = set()
         """Places of the items that came in pieces."""
 
-    def _event(self, found: dict[str, Any]) -> None:
-        index, delta = found.get("output_index"), plain(found.get("delta"))
+    def _apply_event(self, found: dict[str, Any]) -> None:
+        index, delta = found.get("output_index"), plain_text(found.get("delta"))
         place = index if isinstance(index, int) else None
         match found.get("type"):
             case "response.output_text.delta":
-                self._add(delta)
+                self._add_text(delta)
             case "response.output_item.added":
-                self._call_begins(place, mapping(found.get("item")))
+                self._begin_call(place, mapping_of(found.get("item")))
             case "response.function_call_arguments.delta" if place is not None and place in self._calls:
                 self._heard.add(place)
-                self._call(place, None, "", delta)
+                self._add_call(place, None, "", delta)
             case "response.reasoning_summary_part.added":
-                self._reason("\n\n" if place in self._heard else "")
+                self._add_reasoning("\n\n" if place in self._heard else "")
             case "response.reasoning_summary_text.delta":
                 self._heard.add(place)
-                self._reason(delta)
+                self._add_reasoning(delta)
             case "response.refusal.delta":
-                self._refuse(plain(found.get("delta")))
+                self._add_refusal(plain_text(found.get("delta")))
             case "response.output_item.done":
-                self._item(place, mapping(found.get("item")))
+                self._apply_item(place, mapping_of(found.get("item")))
             case "response.completed" | "response.incomplete":
-                self._end(mapping(found.get("response")))
+                self._apply_end(mapping_of(found.get("response")))
                 self.over = True
             case "response.failed":
-                response = mapping(found.get("response"))
-                self._end(response)
-                self.fault = errors.in_body(response.get("error") or "the response failed")
+                response = mapping_of(found.get("response"))
+                self._apply_end(response)
+                self.fault = errors.fault_in_body(response.get("error") or "the response failed")
             case "error":
-                self.fault = errors.in_body({**found, "type": found.get("code")})
+                self.fault = errors.fault_in_body({**found, "type": found.get("code")})
             case _:
                 pass
 
-    def _whole(self, found: dict[str, Any]) -> None:
+    def _apply_body(self, found: dict[str, Any]) -> None:
         if not isinstance(found.get("output"), list):
-            self._no_answer("output")
+            self._set_no_answer_fault("output")
             return
-        self._end(found)
-        for index, item in enumerate(rows(found["output"])):
-            self._item(index, item)
-            for part in rows(item.get("content")) if item.get("type") == "message" else ():
-                self._add(plain(part.get("text")))
-                self._refuse(plain(part.get("refusal")))
+        self._apply_end(found)
+        for index, item in enumerate(rows_of(found["output"])):
+            self._apply_item(index, item)
+            for part in rows_of(item.get("content")) if item.get("type") == "message" else ():
+                self._add_text(plain_text(part.get("text")))
+                self._add_refusal(plain_text(part.get("refusal")))
 
-    def _call_begins(self, index: int | None, item: dict[str, Any]) -> None:
+    def _begin_call(self, index: int | None, item: dict[str, Any]) -> None:
         if item.get("type") == "function_call" and index is not None:
-            self._call(index, item.get("call_id"), plain(item.get("name")), None)
+            self._add_call(index, item.get("call_id"), plain_text(item.get("name")), None)
 
-    def _item(self, index: int | None, item: dict[str, Any]) -> None:
+    def _apply_item(self, index: int | None, item: dict[str, Any]) -> None:
         if index in self._heard:
             return
         if item.get("type") == "reasoning":
-            self._reason("\n\n".join(plain(part.get("text")) for part in rows(item.get("summary"))))
+            self._add_reasoning("\n\n".join(plain_text(part.get("text")) for part in rows_of(item.get("summary"))))
         if item.get("type") == "function_call" and index is not None:
-            self._call(index, item.get("call_id"), plain(item.get("name")), item.get("arguments"))
-        elif plain(item.get("type")) not in _ITEMS:
-            self._leave_out(plain(item.get("type")))
+            self._add_call(index, item.get("call_id"), plain_text(item.get("name")), item.get("arguments"))
+        elif plain_text(item.get("type")) not in _ITEMS:
+            self._leave_out(plain_text(item.get("type")))
 
-    def _end(self, response: dict[str, Any]) -> None:
-        self.usage = _usage(response.get("usage")) or self.usage
-        details = mapping(mapping(response.get("usage")).get("input_tokens_details"))
-        self.cache_write_tokens = count(details.get("cache_write_tokens")) or 0
-        self._model = short(response.get("model")) or self._model
+    def _apply_end(self, response: dict[str, Any]) -> None:
+        self.usage = _usage_of_counts(response.get("usage")) or self.usage
+        details = mapping_of(mapping_of(response.get("usage")).get("input_tokens_details"))
+        self.cache_write_tokens = token_count(details.get("cache_write_tokens")) or 0
+        self._model = short_text(response.get("model")) or self._model
         status = response.get("status")
         if status == "completed":
             self._finish = "stop"
         elif status == "incomplete":
-            reason = short(mapping(response.get("incomplete_details")).get("reason")) or "incomplete"
+            reason = short_text(mapping_of(response.get("incomplete_details")).get("reason")) or "incomplete"
             self._finish = _REASONS.get(reason, reason)
 
 
-def _usage(found: object) -> Usage | None:
+def _usage_of_counts(found: object) -> Usage | None:
     if not isinstance(found, dict) or found.get("output_tokens") is None:
         return None
-    cached = mapping(found.get("input_tokens_details")).get("cached_tokens")
-    thought = count(mapping(found.get("output_tokens_details")).get("reasoning_tokens"))
-    return usage_of(count(found.get("input_tokens")), count(found["output_tokens"]), count(cached), thought)
+    cached = mapping_of(found.get("input_tokens_details")).get("cached_tokens")
+    thought = token_count(mapping_of(found.get("output_tokens_details")).get("reasoning_tokens"))
+    return usage_of(
+        token_count(found.get("input_tokens")), token_count(found["output_tokens"]), token_count(cached), thought
+    )

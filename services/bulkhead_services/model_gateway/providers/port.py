@@ -1,7 +1,7 @@
 """The port of model providers: `attempts` calls it, and the adapter of a vendor's API implements it.
 
-In: what `render` made, in the chat format that the mesh speaks. Out: an `Answer` or a `Fault`, each with the usage that
-the vendor reported.
+In: what `render_payload` made, in the chat format that the mesh speaks. Out: a `ModelAnswer` or a
+`ProviderFault`, each with the usage that the vendor reported.
 """
 
 import json
@@ -17,7 +17,7 @@ Finish = Literal["stop", "length", "tool_calls", ""]
 
 
 class OnText(Protocol):
-    """Who hears an answer as it comes."""
+    """Listener to an answer as it comes."""
 
     async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
         """The next piece of a part of it."""
@@ -25,7 +25,7 @@ class OnText(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ProviderFault:
     """Why an attempt gave no answer.
 
     consumed: tokens may have been used, so that the attempt has to be paid. outage: another provider might answer.
@@ -45,8 +45,8 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said. usage: None when the provider did not tell."""
+class ModelAnswer:
+    """A model's answer. usage: None when the provider did not tell."""
 
     text: str
     calls: tuple[ToolCall, ...]
@@ -85,7 +85,7 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class ProviderRequest:
     """A vendor's request. path: below the provider's base URL. writes_cache: its input may be written to a cache.
 
     call_ids: of the calls of earlier turns. output_tokens: the most that it asks for; 0 where nobody said. adopted: its
@@ -101,8 +101,8 @@ class Outgoing:
 
 
 @dataclass(slots=True)
-class Heard:
-    """What a provider had generated when its call ended or was cut; times by the event loop.
+class GenerationProgress:
+    """Progress of a provider's call until it ended or was cut; times by the event loop.
 
     generated_bytes: text, arguments of tools and visible reasoning. first_s: when the first of it came.
     """
@@ -111,23 +111,23 @@ class Heard:
     first_s: float | None = None
     generated_bytes: int = 0
 
-    def note(self, generated_bytes: int, now_s: float) -> None:
-        """So much has come by now."""
+    def note_progress(self, generated_bytes: int, now_s: float) -> None:
+        """Note how much has come by now."""
         if generated_bytes and self.first_s is None:
             self.first_s = now_s
         self.generated_bytes = generated_bytes
 
     def silent_s(self, now_s: float) -> float:
-        """How long nothing had come."""
+        """Seconds in which nothing had come."""
         return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
 
 
-def embeds(payload: Mapping[str, Any]) -> bool:
-    """Whether vectors are asked for, and no answer in words."""
+def is_embedding(payload: Mapping[str, Any]) -> bool:
+    """True when vectors are asked for, and no answer in words."""
     return "messages" not in payload
 
 
-def encode(payload: Mapping[str, Any]) -> bytes:
+def encode_payload(payload: Mapping[str, Any]) -> bytes:
     """A body as it is sent."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
@@ -139,25 +139,31 @@ def call_ids(chat: Chat) -> frozenset[str]:
 
 
 @dataclass(slots=True)
-class Need:
-    """What a call needs of a deployment. tokens: an estimate of its input; tried: names of those that it has asked."""
+class CallNeed:
+    """Needs of a call at a deployment. tokens: an estimate of its input; tried: names of those that it has asked."""
 
     model: str
     tokens: int
     tried: set[str] = field(default_factory=set)
 
 
-class Place(Protocol):
+class DeploymentPlace(Protocol):
     """A place at one deployment of a provider."""
 
     @property
     def name(self) -> str:
-        """What people are told of the deployment: never its key."""
+        """Name that people are told of the deployment: never its key."""
         ...
 
     async def call(
-        self, outgoing: Outgoing, on_text: OnText, need: Need, *, timeout_s: float, heard: Heard | None = None
-    ) -> Answer | Fault:
+        self,
+        outgoing: ProviderRequest,
+        on_text: OnText,
+        need: CallNeed,
+        *,
+        timeout_s: float,
+        heard: GenerationProgress | None = None,
+    ) -> ModelAnswer | ProviderFault:
         """Send what `request` made; on_text gets the answer as it comes, and "" for a tool call that is not told live;
         heard is kept up to date. Cancelled, it closes the connection."""
         ...
@@ -176,7 +182,7 @@ class Provider(Protocol):
         """Number of its deployments."""
         ...
 
-    def request(self, chat: Chat) -> Outgoing:
+    def request(self, chat: Chat) -> ProviderRequest:
         """The vendor's request.
 
         It asks for a stream, also where nobody watches: only a stream shows that a provider has fallen silent.
@@ -184,22 +190,22 @@ class Provider(Protocol):
         ...
 
     def objection(self, chat: Chat) -> str:
-        """What of an outside agent's call the vendor's API cannot say; "" when it can say all."""
+        """Part of an outside agent's call that the vendor's API cannot say; "" when it can say all."""
         ...
 
-    def wait_s(self, need: Need, most_s: float) -> float:
+    def wait_s(self, need: CallNeed, most_s: float) -> float:
         """Seconds until some deployment takes this call, by what it refused or told; a guess holds no call back for
         `most_s`."""
         ...
 
-    def usable(self, model: str) -> bool:
-        """Whether some deployment is not ejected for this model: for failing again and again."""
+    def is_usable(self, model: str) -> bool:
+        """True when some deployment is not ejected for this model: for failing again and again."""
         ...
 
-    def another(self, need: Need) -> bool:
-        """Whether a deployment that this call has not tried takes it now."""
+    def has_another(self, need: CallNeed) -> bool:
+        """True when a deployment that this call has not tried takes it now."""
         ...
 
-    def place(self, tenant: str, wait_s: float, need: Need) -> AbstractAsyncContextManager[Place]:
+    def place(self, tenant: str, wait_s: float, need: CallNeed) -> AbstractAsyncContextManager[DeploymentPlace]:
         """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...

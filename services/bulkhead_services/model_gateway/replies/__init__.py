@@ -1,1 +1,1 @@
-"""What a model wrote, as an answer: structured replies read tolerantly, thinking left out."""
+"""Replies of a model as answers: structured ones read tolerantly, thinking left out."""

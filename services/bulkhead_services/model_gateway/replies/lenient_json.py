@@ -24,19 +24,19 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)|\"", re.S)
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 
 
-class Broken(ValueError):
-    """No JSON. at: where that was seen, and where the search may go on."""
+class BrokenJson(ValueError):
+    """Text that is no JSON. at: where that was seen, and where the search may go on."""
 
     def __init__(self, at: int) -> None:
         super().__init__(f"no JSON at {at}")
         self.at = at
 
 
-class Cut(ValueError):
+class CutJson(ValueError):
     """The text ended inside a value."""
 
 
-class Reader:
+class LenientReader:
     """Reads one object or list. stopped: the model ended the text itself, so that only brackets can be missing.
 
     changes: what was put right. whole: no bracket was missing at the text's end. closed_array: a list was closed there.
@@ -51,69 +51,69 @@ class Reader:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What was put right, each once."""
+        """Slips that were put right, each once."""
         return tuple(self._changes)
 
     def read(self) -> object:
-        """The value. Raises Broken, Cut."""
-        return self._value()
+        """The value. Raises BrokenJson, CutJson."""
+        return self._read_value()
 
-    def _value(self) -> object:
-        char = self._peek()
+    def _read_value(self) -> object:
+        char = self._peek_char()
         if char in "{[":
             if len(self._open) >= bounds.MAX_JSON_DEPTH:
-                raise Broken(self.at + 1)
-            return self._object() if char == "{" else self._array()
+                raise BrokenJson(self.at + 1)
+            return self._read_object() if char == "{" else self._read_array()
         if char in _BODY:
-            return self._string()
-        return self._number() if char.isdigit() or char in "-+" else self._literal()
+            return self._read_string()
+        return self._read_number() if char.isdigit() or char in "-+" else self._read_literal()
 
-    def _peek(self) -> str:
-        """The next character that is no blank. Raises Cut at the end."""
-        found = _BLANK.match(self._text, self.at)
-        assert found is not None
-        if "//" in found.group():
+    def _peek_char(self) -> str:
+        """The next character that is no blank. Raises CutJson at the end."""
+        blank = _BLANK.match(self._text, self.at)
+        assert blank is not None
+        if "//" in blank.group():
             self._changes["comments left out"] = None
-        self.at = found.end()
+        self.at = blank.end()
         if self.at >= len(self._text):
-            raise Cut
+            raise CutJson
         return self._text[self.at]
 
     # Objects and lists
 
-    def _object(self) -> dict[str, object]:
-        made: dict[str, object] = {}
+    def _read_object(self) -> dict[str, object]:
+        members: dict[str, object] = {}
         if not self._open:
-            self.root = made
-        self._enter("{")
-        while not self._left("}", bool(made)):
-            key = self._key()
-            if self._peek() != ":":
-                raise Broken(self.at)
+            self.root = members
+        self._open_bracket("{")
+        while not self._closes_here("}", bool(members)):
+            key = self._read_key()
+            if self._peek_char() != ":":
+                raise BrokenJson(self.at)
             self.at += 1
-            made[key] = self._value()
-        return made
+            members[key] = self._read_value()
+        return members
 
-    def _array(self) -> list[object]:
-        made: list[object] = []
+    def _read_array(self) -> list[object]:
+        items: list[object] = []
         if not self._open:
-            self.root = made
-        self._enter("[")
-        while not self._left("]", bool(made)):
-            made.append(self._value())
-        return made
+            self.root = items
+        self._open_bracket("[")
+        while not self._closes_here("]", bool(items)):
+            items.append(self._read_value())
+        return items
 
-    def _enter(self, bracket: str) -> None:
+    def _open_bracket(self, bracket: str) -> None:
         self._open.append(bracket)
         self.at += 1
 
-    def _left(self, closing: str, after_value: bool) -> bool:
-        """Whether the innermost bracket is closed here; else what follows is its next member."""
+    def _closes_here(self, closing: str, after_value: bool) -> bool:
+        """True when the innermost bracket is closed here; else what follows is its next member."""
         commas = 0
         while True:
             try:
-                char = self._peek()
-            except Cut:
+                char = self._peek_char()
+            except CutJson:
                 return self._closed_by_the_end(after_value and not commas)
             if char != ",":
                 break
@@ -133,13 +133,13 @@ class Reader:
             # The bracket belongs to a value around this one, whose own is missing.
             self._changes["missing brackets put in"] = None
         else:
-            raise Broken(self.at)
+            raise BrokenJson(self.at)
         self._open.pop()
         return True
 
     def _closed_by_the_end(self, may_be: bool) -> bool:
         if not may_be:
-            raise Cut
+            raise CutJson
         self.whole = False
         self.closed_array = self.closed_array or self._open[-1] == "["
         self._changes["missing brackets put in"] = None
@@ -148,70 +148,70 @@ class Reader:
 
     # Plain values
 
-    def _key(self) -> str:
-        if self._peek() in _BODY:
-            return self._string()
-        found = _WORD.match(self._text, self.at)
-        if found is None:
-            raise Broken(self.at)
-        self._take(found.end())
+    def _read_key(self) -> str:
+        if self._peek_char() in _BODY:
+            return self._read_string()
+        match = _WORD.match(self._text, self.at)
+        if match is None:
+            raise BrokenJson(self.at)
+        self._advance_to(match.end())
         self._changes["bare keys quoted"] = None
-        return found.group()
+        return match.group()
 
-    def _string(self) -> str:
+    def _read_string(self) -> str:
         quote, start = self._text[self.at], self.at + 1
         if quote == '"':
             try:
-                made, self.at = scanstring(self._text, start, True)
-                return str(made)
+                text, self.at = scanstring(self._text, start, True)
+                return str(text)
             except json.JSONDecodeError:
                 pass
-        found = _BODY[quote].match(self._text, start)
-        assert found is not None
-        end = found.end()
+        match = _BODY[quote].match(self._text, start)
+        assert match is not None
+        end = match.end()
         if self._text[end : end + 1] != _CLOSING[quote]:
-            raise Cut
+            raise CutJson
         self.at = end + 1
         self._changes["quotes and escapes put right"] = None
         try:
-            return str(scanstring(_ESCAPE.sub(_escaped, found.group()) + '"', 0, False)[0])
+            return str(scanstring(_ESCAPE.sub(_normalize_escape, match.group()) + '"', 0, False)[0])
         except json.JSONDecodeError:
-            raise Broken(end + 1) from None
+            raise BrokenJson(end + 1) from None
 
-    def _number(self) -> int | float:
-        found = _NUMBER.match(self._text, self.at)
-        if found is None:
-            raise Broken(self.at + 1)
-        self._take(found.end())
-        number = found.group()
+    def _read_number(self) -> int | float:
+        match = _NUMBER.match(self._text, self.at)
+        if match is None:
+            raise BrokenJson(self.at + 1)
+        self._advance_to(match.end())
+        number = match.group()
         value = int(number) if number.lstrip("+-").isdigit() else float(number)
         if not math.isfinite(value):
-            raise Broken(self.at)
+            raise BrokenJson(self.at)
         if number[0] == "+" or number[-1] == ".":
             self._changes["numbers put right"] = None
         return value
 
-    def _literal(self) -> bool | None:
-        found = _WORD.match(self._text, self.at)
-        if found is None or found.group() not in _LITERALS:
-            raise Broken(self.at + 1)
-        self._take(found.end())
-        if found.group()[0].isupper():
+    def _read_literal(self) -> bool | None:
+        match = _WORD.match(self._text, self.at)
+        if match is None or match.group() not in _LITERALS:
+            raise BrokenJson(self.at + 1)
+        self._advance_to(match.end())
+        if match.group()[0].isupper():
             self._changes["literals put right"] = None
-        return _LITERALS[found.group()]
+        return _LITERALS[match.group()]
 
-    def _take(self, end: int) -> None:
+    def _advance_to(self, end: int) -> None:
         """Go on behind a word or a number, of which more may have come when the text was cut there."""
         if end >= len(self._text) and not self._stopped:
-            raise Cut
+            raise CutJson
         self.at = end
 
 
-def _escaped(found: re.Match[str]) -> str:
+def _normalize_escape(found: re.Match[str]) -> str:
     """An escape as JSON has it: what JSON does not know stands for itself."""
-    said = found.group(1)
-    if said is None:
+    escaped = found.group(1)
+    if escaped is None:
         return '\\"'
-    if said[0] in '"\\/bfnrt' or len(said) == 5:
+    if escaped[0] in '"\\/bfnrt' or len(escaped) == 5:
         return found.group()
-    return said if said == "'" else "\\\\" + said
+    return escaped if escaped == "'" else "\\\\" + escaped

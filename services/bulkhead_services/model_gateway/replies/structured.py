@@ -14,7 +14,7 @@ from bulkhead.flow import bounded
 from bulkhead_contracts.result import Omission
 from bulkhead_services.model_gateway.providers.port import Finish
 from bulkhead_services.model_gateway.replies import thinking
-from bulkhead_services.model_gateway.replies.lenient_json import Broken, Cut, Reader
+from bulkhead_services.model_gateway.replies.lenient_json import BrokenJson, CutJson, LenientReader
 
 MAX_CHARS = 256 * 1024
 """A longer text is left as it is: no plan of that size is taken."""
@@ -37,61 +37,67 @@ class Reading:
     omissions: tuple[Omission, ...] = ()
 
 
-def read(text: str, form: str, finish: Finish) -> Reading:
+def read_reply(text: str, form: str, finish: Finish) -> Reading:
     """The text of a reply in the form that was asked for: text, plan or verdict."""
     if form == "text":
-        bare = thinking.strip(text)
+        bare = thinking.strip_thinking(text)
         return Reading(text) if bare == text else Reading(bare, ("thinking and special tokens left out",))
-    if len(text) > MAX_CHARS or _is_of(form, text):
+    if len(text) > MAX_CHARS or _has_form(form, text):
         return Reading(text)
-    bare = thinking.strip(text)
+    bare = thinking.strip_thinking(text)
     changes = () if bare == text else ("thinking and special tokens left out",)
-    found = _find(bare, form, stopped=finish == "stop")
-    if found is None:
+    reading = _find_object(bare, form, stopped=finish == "stop")
+    if reading is None:
         return Reading(bare, changes)
-    return Reading(found.text, (*changes, *found.changes), found.omissions)
+    return Reading(reading.text, (*changes, *reading.changes), reading.omissions)
 
 
-def _is_of(form: str, text: str) -> bool:
+def _has_form(form: str, text: str) -> bool:
     try:
-        found = bounded.loads(text)
+        document = bounded.load_json(text)
     except ValueError:
         return False
-    return isinstance(found, dict) and _as_form(found, form) == found
+    return isinstance(document, dict) and _as_form(document, form) == document
 
 
-def _find(text: str, form: str, *, stopped: bool) -> Reading | None:
+def _find_object(text: str, form: str, *, stopped: bool) -> Reading | None:
     """The one object of the form in the text; None when there is none, or several that differ."""
-    found: dict[str, Reading] = {}
-    at = 0
+    readings: dict[str, Reading] = {}
+    position = 0
     for _ in range(MAX_TRIES):
-        opening = _OPENING.search(text, at)
+        opening = _OPENING.search(text, position)
         if opening is None:
             break
-        start, reader = opening.start(), Reader(text, opening.start(), stopped=stopped)
+        start, reader = opening.start(), LenientReader(text, opening.start(), stopped=stopped)
         lost = False
         try:
             value = reader.read()
             lost = not (reader.whole or stopped)
-        except Broken as broken:
-            at = max(start + 1, broken.at)
+        except BrokenJson as broken:
+            position = max(start + 1, broken.at)
             continue
-        except Cut:
+        except CutJson:
             value, reader.at, lost = reader.root, len(text), True
-        at = reader.at
-        made = _as_form(value, form)
-        if made is None or (lost and not _held(value, reader, form)) or not _believable(text, start, at, form, made):
+        position = reader.at
+        form_object = _as_form(value, form)
+        if (
+            form_object is None
+            or (lost and not _is_kept_enough(value, reader, form))
+            or not _is_believable(text, start, position, form, form_object)
+        ):
             continue
-        found[json.dumps(made, sort_keys=True)] = _said(text, start, made, value, reader, lost=lost)
-    return next(iter(found.values())) if len(found) == 1 else None
+        readings[json.dumps(form_object, sort_keys=True)] = _reading_of(
+            text, start, form_object, value, reader, lost=lost
+        )
+    return next(iter(readings.values())) if len(readings) == 1 else None
 
 
-def _held(value: object, reader: Reader, form: str) -> bool:
-    """Whether what came before the cut is all that the form needs: a list of steps that was cut is not."""
+def _is_kept_enough(value: object, reader: LenientReader, form: str) -> bool:
+    """True when what came before the cut is all that the form needs: a list of steps that was cut is not."""
     return isinstance(value, dict) and KEYS[form] in value and (form == "verdict" or not reader.closed_array)
 
 
-def _believable(text: str, start: int, end: int, form: str, made: Mapping[str, Any]) -> bool:
+def _is_believable(text: str, start: int, end: int, form: str, made: Mapping[str, Any]) -> bool:
     """An acceptance has to be the judge's own: one that stands amid a sentence is quoted from what it judges."""
     if form != "verdict" or made["verdict"] != "accept":
         return True
@@ -100,7 +106,9 @@ def _believable(text: str, start: int, end: int, form: str, made: Mapping[str, A
     return line.strip("`*_ ").lower() in ("", "json", "```json") and after.strip("`*_ ") == ""
 
 
-def _said(text: str, start: int, made: dict[str, Any], value: object, reader: Reader, *, lost: bool) -> Reading:
+def _reading_of(
+    text: str, start: int, made: dict[str, Any], value: object, reader: LenientReader, *, lost: bool
+) -> Reading:
     changes = list(reader.changes)
     if made != value:
         changes.append("taken out of what was around it")
@@ -122,42 +130,42 @@ def _said(text: str, start: int, made: dict[str, Any], value: object, reader: Re
 
 def _as_form(value: object, form: str) -> dict[str, Any] | None:
     """The object of the form that a value is or holds; None when it holds none, or several."""
-    return _plan(value, 0) if form == "plan" else _verdict(value, 0)
+    return _as_plan(value, 0) if form == "plan" else _as_verdict(value, 0)
 
 
-def _plan(value: object, depth: int) -> dict[str, Any] | None:
-    if _steps(value):
+def _as_plan(value: object, depth: int) -> dict[str, Any] | None:
+    if _is_step_list(value):
         return {"steps": value}
     if isinstance(value, list):
         # Calls of tools come in lists.
-        return _inner({str(place): row for place, row in enumerate(value)}, depth, _plan)
+        return _find_inner({str(place): row for place, row in enumerate(value)}, depth, _as_plan)
     if not isinstance(value, dict):
         return None
     steps = value.get("steps")
     if isinstance(steps, list):
         return value
-    if isinstance(steps, dict) and steps and all(_step(row) for row in steps.values()):
+    if isinstance(steps, dict) and steps and all(_is_step(row) for row in steps.values()):
         return {"steps": [{"id": name, **row} for name, row in steps.items()]}
-    if _step(value) and "id" in value:
+    if _is_step(value) and "id" in value:
         return {"steps": [value]}
-    return _inner(value, depth, _plan)
+    return _find_inner(value, depth, _as_plan)
 
 
-def _step(value: object) -> bool:
+def _is_step(value: object) -> bool:
     return isinstance(value, dict) and not STEP_TEXT.isdisjoint(value)
 
 
-def _steps(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(_step(row) for row in value)
+def _is_step_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_step(row) for row in value)
 
 
-def _verdict(value: object, depth: int) -> dict[str, Any] | None:
+def _as_verdict(value: object, depth: int) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
-    said = value.get("verdict")
-    if not isinstance(said, str):
-        return _inner(value, depth, _verdict)
-    verdict = _VERDICTS.get(said.strip().lower())
+    verdict_text = value.get("verdict")
+    if not isinstance(verdict_text, str):
+        return _find_inner(value, depth, _as_verdict)
+    verdict = _VERDICTS.get(verdict_text.strip().lower())
     if verdict is None:
         return None
     changed = {"verdict": verdict}
@@ -166,17 +174,17 @@ def _verdict(value: object, depth: int) -> dict[str, Any] | None:
     return {**value, **changed}
 
 
-def _inner(value: Mapping[str, Any], depth: int, find: Any) -> dict[str, Any] | None:
+def _find_inner(value: Mapping[str, Any], depth: int, find: Any) -> dict[str, Any] | None:
     """The one object of the form among the values, where models wrap it: as an object, or as its text."""
     if depth >= MAX_UNWRAPPED:
         return None
-    found = []
+    candidates = []
     for row in value.values():
         if isinstance(row, str) and row.lstrip()[:1] in ("{", "["):
             try:
-                row = bounded.loads(row)
+                row = bounded.load_json(row)
             except ValueError:
                 continue
-        if isinstance(row, dict | list) and (made := find(row, depth + 1)) is not None:
-            found.append(made)
-    return found[0] if len(found) == 1 else None
+        if isinstance(row, dict | list) and (candidate := find(row, depth + 1)) is not None:
+            candidates.append(candidate)
+    return candidates[0] if len(candidates) == 1 else None

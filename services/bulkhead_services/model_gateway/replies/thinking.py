@@ -50,13 +50,13 @@ MAX_TOKEN_CHARS = 256
 """What is held back of live text while it may be the beginning of a block."""
 
 
-def strip(text: str) -> str:
+def strip_thinking(text: str) -> str:
     """The answer without what was thought; the text itself where nothing of it is a thought.
 
     A block that is never closed lasts to the end. A closing tag without a block ends thoughts that began with the
     text: chat templates put the opening one into the prompt. Tags in code are content.
     """
-    kept: list[str] = []
+    kept_parts: list[str] = []
     start, thinking, fenced, blocks = 0, False, False, 0
     last_close = max(text.rfind("</"), text.rfind("[/"))
     for token in _TOKEN.finditer(text):
@@ -65,39 +65,39 @@ def strip(text: str) -> str:
             fenced = fenced if thinking else not fenced
         elif kind == "final":
             # What came before is another channel: of thoughts, or of notes about calls.
-            kept, start, thinking, fenced, blocks = [], token.end(), False, False, blocks + 1
+            kept_parts, start, thinking, fenced, blocks = [], token.end(), False, False, blocks + 1
         elif kind == "close" and thinking:
             thinking, start = False, token.end()
-        elif thinking or fenced or _quoted(text, token):
+        elif thinking or fenced or _is_quoted(text, token):
             continue
         elif kind == "open":
             # A tag amid a line that is never closed is only spoken of.
             if _stands_alone(text, token) or token.end() <= last_close:
-                kept.append(text[start : token.start()])
+                kept_parts.append(text[start : token.start()])
                 thinking, blocks = True, blocks + 1
         elif blocks or _stands_alone(text, token):
             # Everything since the last block belongs to a thought whose beginning is not shown.
-            kept = kept if blocks else []
+            kept_parts = kept_parts if blocks else []
             start, blocks = token.end(), blocks + 1
     if not thinking:
-        kept.append(text[start:])
-    bare = _bare("".join(kept) if blocks else text)
+        kept_parts.append(text[start:])
+    bare = _strip_ends("".join(kept_parts) if blocks else text)
     return bare if blocks or bare != text.strip() else text
 
 
-def _quoted(text: str, token: re.Match[str]) -> bool:
+def _is_quoted(text: str, token: re.Match[str]) -> bool:
     return text[token.start() - 1 : token.start()] == "`"
 
 
 def _stands_alone(text: str, token: re.Match[str]) -> bool:
-    """Whether a tag begins or ends its line."""
+    """True when a tag begins or ends its line."""
     before, after = text[max(0, token.start() - 8) : token.start()], text[token.end() : token.end() + 1]
     line = before.rpartition("\n")[2]
     at_start = not line.strip() and (len(before) < 8 or "\n" in before)
     return at_start or after in ("\n", "\r", "")
 
 
-def _bare(text: str) -> str:
+def _strip_ends(text: str) -> str:
     """The text without special tokens at its ends and without one wrapper around the whole."""
     bare = text.strip()
     for _ in range(_MOST_TOKENS):
@@ -114,27 +114,27 @@ def _bare(text: str) -> str:
 
 
 class LiveFilter:
-    """Keeps blocks of thinking out of text that is shown while it comes; the reply itself is read by `strip`."""
+    """Keeps blocks of thinking out of text that is shown while it comes; `strip_thinking` reads the reply itself."""
 
     def __init__(self) -> None:
         self._before, self._held, self._thinking, self._fenced = "\n", "", False, False
 
     def feed(self, piece: str) -> str:
-        """What of the text so far can be shown now."""
+        """The text that can be shown now."""
         # The character before tells a line's beginning, and whether a tag stands in code.
-        text, shown, at = self._before + self._held + piece, [], 1
+        text, shown_parts, position = self._before + self._held + piece, [], 1
         for token in _TOKEN.finditer(text, 1):
             kind = token.lastgroup
             if kind == "fence":
                 self._fenced = self._fenced if self._thinking else not self._fenced
-            elif self._thinking or not (self._fenced or kind == "close" or _quoted(text, token)):
+            elif self._thinking or not (self._fenced or kind == "close" or _is_quoted(text, token)):
                 if not self._thinking:
-                    shown.append(text[at : token.start()])
-                self._thinking, at = kind == "open", token.end()
-        tail = max(at, len(text) - MAX_TOKEN_CHARS)
+                    shown_parts.append(text[position : token.start()])
+                self._thinking, position = kind == "open", token.end()
+        tail = max(position, len(text) - MAX_TOKEN_CHARS)
         partial = _PARTIAL.search(text, tail)
         cut = partial.start() if partial else len(text)
         if not self._thinking:
-            shown.append(text[at:cut])
+            shown_parts.append(text[position:cut])
         self._before, self._held = text[max(0, cut - 1) : cut] or "\n", text[cut:]
-        return "".join(shown)
+        return "".join(shown_parts)

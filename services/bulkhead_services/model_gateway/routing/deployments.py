@@ -14,8 +14,15 @@ from typing import Protocol
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.errors import Deferred
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, Heard, Need, OnText, Outgoing
-from bulkhead_services.model_gateway.routing.rate_limits import Bucket, learn
+from bulkhead_services.model_gateway.providers.port import (
+    CallNeed,
+    GenerationProgress,
+    ModelAnswer,
+    OnText,
+    ProviderFault,
+    ProviderRequest,
+)
+from bulkhead_services.model_gateway.routing.rate_limits import RateBucket, buckets_of_headers
 
 BUSY_AFTER_MS = 500
 EJECTED_AFTER = 3
@@ -38,24 +45,24 @@ class Endpoint(Protocol):
 
     @property
     def name(self) -> str:
-        """What people are told: never the key."""
+        """Name that people are told: never the key."""
         ...
 
     async def call(
         self,
-        outgoing: Outgoing,
+        outgoing: ProviderRequest,
         on_text: OnText,
         on_headers: OnHeaders,
         *,
         timeout_s: float,
-        heard: Heard | None = None,
-    ) -> Answer | Fault:
+        heard: GenerationProgress | None = None,
+    ) -> ModelAnswer | ProviderFault:
         """Send one call; on_headers gets those of the answer, whatever its status."""
         ...
 
 
 @dataclass(slots=True)
-class Health:
+class DeploymentHealth:
     """Failures in a row; an ejection lasts twice as long each time, until a call is answered. Times in seconds."""
 
     failures: int = 0
@@ -63,25 +70,25 @@ class Health:
     until_s: float = 0.0
     on_trial: bool = False
 
-    def usable(self, now_s: float) -> bool:
-        """Whether calls may go there; after an ejection one at a time."""
+    def is_usable(self, now_s: float) -> bool:
+        """True when calls may go there; after an ejection one at a time."""
         return not self.ejections or (now_s >= self.until_s and not self.on_trial)
 
     @contextmanager
     def trial(self, now_s: float) -> Iterator[None]:
         """Keeps other calls away from what was ejected, until this one has ended."""
-        begins = self.ejections > 0 and self.usable(now_s)
+        begins = self.ejections > 0 and self.is_usable(now_s)
         self.on_trial = self.on_trial or begins
         try:
             yield
         finally:
             self.on_trial = self.on_trial and not begins
 
-    def answered(self) -> None:
+    def note_answer(self) -> None:
         """It works."""
         self.failures = self.ejections = 0
 
-    def failed(self, now_s: float, *, at_once: bool) -> None:
+    def note_failure(self, now_s: float, *, at_once: bool) -> None:
         """It does not work. at_once: no further call will fare better."""
         self.failures += 1
         # Calls that were under way together are one ejection.
@@ -91,24 +98,26 @@ class Health:
 
 
 @dataclass(slots=True)
-class State:
-    """What is known of one model at one deployment. refused_until_s: by a refusal; buckets: by headers."""
+class DeploymentModelState:
+    """State of one model at one deployment. refused_until_s: by a refusal; buckets: by headers."""
 
-    health: Health = field(default_factory=Health)
+    health: DeploymentHealth = field(default_factory=DeploymentHealth)
     refused_until_s: float = 0.0
-    buckets: dict[str, Bucket] = field(default_factory=dict)
+    buckets: dict[str, RateBucket] = field(default_factory=dict)
 
     def wait_s(self, tokens: int, now_s: float) -> float:
-        """How long a call of so many tokens has to wait by the buckets."""
-        return max((one.wait_s(_need(kind, tokens), now_s) for kind, one in self.buckets.items()), default=0.0)
+        """Seconds that a call of so many tokens has to wait by the buckets."""
+        return max(
+            (bucket.wait_s(_needed_of_kind(kind, tokens), now_s) for kind, bucket in self.buckets.items()), default=0.0
+        )
 
-    def take(self, tokens: int) -> None:
+    def count_call(self, tokens: int) -> None:
         """Count a call that is sent."""
-        for kind, one in self.buckets.items():
-            one.take(_need(kind, tokens))
+        for kind, bucket in self.buckets.items():
+            bucket.count_call(_needed_of_kind(kind, tokens))
 
 
-def _need(kind: str, tokens: int) -> int:
+def _needed_of_kind(kind: str, tokens: int) -> int:
     return {"requests": 1, "output-tokens": 0}.get(kind, tokens)
 
 
@@ -122,48 +131,54 @@ class Deployment:
         self.load = 0
         """Calls that run or wait here."""
         self.used_s = 0.0
-        self._states: dict[str, State] = {}
+        self._states: dict[str, DeploymentModelState] = {}
 
-    def state(self, model: str) -> State:
+    def state_of(self, model: str) -> DeploymentModelState:
         """State of one model: most providers limit each for itself, and one that is missing says nothing of others."""
         if model not in self._states and len(self._states) >= MAX_MODELS:
             self._states.pop(next(iter(self._states)))
-        return self._states.setdefault(model, State())
+        return self._states.setdefault(model, DeploymentModelState())
 
-    def usable(self, model: str) -> bool:
-        """Whether it is not ejected, for this model."""
-        return self.state(model).health.usable(self._clock())
+    def is_usable(self, model: str) -> bool:
+        """True when it is not ejected, for this model."""
+        return self.state_of(model).health.is_usable(self._clock())
 
-    def wait_s(self, need: Need, most_s: float = math.inf) -> float:
+    def wait_s(self, need: CallNeed, most_s: float = math.inf) -> float:
         """Seconds until this call may be sent; what is only learned from headers holds up no call past `most_s`."""
-        state, now_s = self.state(need.model), self._clock()
+        state, now_s = self.state_of(need.model), self._clock()
         refused = max(0.0, state.refused_until_s - now_s)
         learned = state.wait_s(need.tokens, now_s)
         return max(refused, learned if learned < most_s else 0.0)
 
     async def call(
-        self, outgoing: Outgoing, on_text: OnText, need: Need, *, timeout_s: float, heard: Heard | None = None
-    ) -> Answer | Fault:
+        self,
+        outgoing: ProviderRequest,
+        on_text: OnText,
+        need: CallNeed,
+        *,
+        timeout_s: float,
+        heard: GenerationProgress | None = None,
+    ) -> ModelAnswer | ProviderFault:
         """Send one call, and learn from how it ends."""
-        state = self.state(need.model)
-        state.take(need.tokens)
+        state = self.state_of(need.model)
+        state.count_call(need.tokens)
         need.tried.add(self.name)
 
         def on_headers(headers: Mapping[str, str]) -> None:
-            state.buckets |= learn(headers, self._clock())
+            state.buckets |= buckets_of_headers(headers, self._clock())
 
-        said = await self._endpoint.call(outgoing, on_text, on_headers, timeout_s=timeout_s, heard=heard)
-        self._note(said, state)
-        return said
+        result = await self._endpoint.call(outgoing, on_text, on_headers, timeout_s=timeout_s, heard=heard)
+        self._learn_from_result(result, state)
+        return result
 
-    def _note(self, said: Answer | Fault, state: State) -> None:
+    def _learn_from_result(self, said: ModelAnswer | ProviderFault, state: DeploymentModelState) -> None:
         now_s = self._clock()
-        if isinstance(said, Answer) or not said.outage:
-            state.health.answered()
+        if isinstance(said, ModelAnswer) or not said.outage:
+            state.health.note_answer()
         elif said.retryable and (said.code == "rate_limited" or said.retry_after_s):
             state.refused_until_s = max(state.refused_until_s, now_s + (said.retry_after_s or 0.0))
         else:
-            state.health.failed(now_s, at_once=not said.retryable)
+            state.health.note_failure(now_s, at_once=not said.retryable)
 
 
 class Deployments:
@@ -179,59 +194,62 @@ class Deployments:
 
     def pool(self) -> Pool:
         """Places at the provider, of all its deployments together."""
-        return Pool(sum(one.places.most for one in self._all), sum(one.load for one in self._all))
+        return Pool(sum(deployment.places.most for deployment in self._all), sum(one.load for one in self._all))
 
     def close(self) -> None:
         """Let no call wait for a place any more."""
-        for one in self._all:
-            one.places.close()
+        for deployment in self._all:
+            deployment.places.close()
 
-    def wait_s(self, need: Need, most_s: float) -> float:
+    def wait_s(self, need: CallNeed, most_s: float) -> float:
         """Seconds until this call may be sent to any of them."""
-        return min(one.wait_s(need, most_s) for one in self._all)
+        return min(deployment.wait_s(need, most_s) for deployment in self._all)
 
-    def usable(self, model: str) -> bool:
-        """Whether one of them is not ejected, for this model."""
-        return any(one.usable(model) for one in self._all)
+    def is_usable(self, model: str) -> bool:
+        """True when one of them is not ejected, for this model."""
+        return any(deployment.is_usable(model) for deployment in self._all)
 
-    def another(self, need: Need) -> bool:
-        """Whether one that this call has not tried may be asked now."""
-        return any(one.name not in need.tried and one.usable(need.model) and not one.wait_s(need) for one in self._all)
+    def has_another(self, need: CallNeed) -> bool:
+        """True when one that this call has not tried may be asked now."""
+        return any(
+            deployment.name not in need.tried and deployment.is_usable(need.model) and not deployment.wait_s(need)
+            for deployment in self._all
+        )
 
     @asynccontextmanager
-    async def place(self, tenant: str, wait_s: float, need: Need) -> AsyncIterator[Deployment]:
+    async def place(self, tenant: str, wait_s: float, need: CallNeed) -> AsyncIterator[Deployment]:
         """A place at the least loaded one; raises Deferred after `wait_s`: waiting is never an un-acked message."""
         until_s = self._clock() + wait_s
         while True:
-            chosen = self._choose(need)
+            chosen = self._choose_deployment(need)
             chosen.load += 1
             try:
-                if not await chosen.places.enter(tenant, max(0.0, until_s - self._clock())):
+                if not await chosen.places.acquire_slot(tenant, max(0.0, until_s - self._clock())):
                     raise Deferred(BUSY_AFTER_MS, f"every place at {chosen.name} is taken")
                 try:
                     # While it waited, the deployment may have refused others: then it goes elsewhere.
-                    if chosen is self._choose(need, besides=chosen) or self._clock() >= until_s:
+                    if chosen is self._choose_deployment(need, besides=chosen) or self._clock() >= until_s:
                         chosen.used_s = self._clock()
-                        with chosen.state(need.model).health.trial(chosen.used_s):
+                        with chosen.state_of(need.model).health.trial(chosen.used_s):
                             yield chosen
                         return
                 finally:
-                    chosen.places.leave(tenant)
+                    chosen.places.release_slot(tenant)
             finally:
                 chosen.load -= 1
 
-    def _choose(self, need: Need, besides: Deployment | None = None) -> Deployment:
+    def _choose_deployment(self, need: CallNeed, besides: Deployment | None = None) -> Deployment:
         """The best one now. besides: it holds a place here already, so that only its health and limits count."""
 
-        def order(one: Deployment) -> tuple[object, ...]:
+        def order_of(one: Deployment) -> tuple[object, ...]:
             free = one is besides
             return (
                 one.wait_s(need),
-                not one.usable(need.model),
+                not one.is_usable(need.model),
                 one.name in need.tried,
                 not free and besides is not None,
                 one.load / one.places.most,
                 one.used_s,
             )
 
-        return min(self._all, key=order)
+        return min(self._all, key=order_of)

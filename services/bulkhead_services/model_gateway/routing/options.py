@@ -21,31 +21,32 @@ _MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|curren
 
 
 def url_problem(url: str, what: str = "base URL") -> str:
-    """What is wrong with an address over HTTP; "" when nothing is."""
+    """Problem with an address over HTTP; "" when there is none."""
     try:
         parts = urlsplit(url)
         readable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError as error:
-        return f"{what} {_shown(url)!r} cannot be read: {error}"
-    return "" if readable else f"{what} {_shown(url)!r} must begin with http:// or https:// and name a host"
+        return f"{what} {_without_password(url)!r} cannot be read: {error}"
+    return "" if readable else f"{what} {_without_password(url)!r} must begin with http:// or https:// and name a host"
 
 
-def _shown(url: str) -> str:
+def _without_password(url: str) -> str:
     """An address without the password that may stand in it."""
     return re.sub(r"//[^/@]*@", "//***@", url)[:200]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class EndpointTarget:
     """One key at one address."""
 
     base_url: str
     api_key: SecretStr
 
 
-class Terms(BaseModel):
-    """What becomes of data there. region: as policies name it; retention: "none", or for how long prompts are kept.
-    What is not said is not known, and no policy allows it."""
+class DataTerms(BaseModel):
+    """Terms on which data lies there. region: as policies name it; retention: "none", or for how long prompts are
+    kept. What is not said is not known, and no policy allows it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +55,7 @@ class Terms(BaseModel):
     trains_on_data: bool | None = None
 
 
-class ProviderSettings(Terms):
+class ProviderSettings(DataTerms):
     """A provider. api: the wire form that it speaks. base_url: "" takes the vendor's own. api_keys, base_urls: several,
     over which calls are spread; where both are lists they are pairs. All addresses of a provider lie in its region.
 
@@ -71,7 +72,7 @@ class ProviderSettings(Terms):
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
 
     @model_validator(mode="after")
-    def _endpoint(self) -> Self:
+    def _check_endpoint(self) -> Self:
         form = FORMS[self.api]
         if self.base_url and self.base_urls:
             raise ValueError("name base_url or base_urls, and not both")
@@ -80,8 +81,8 @@ class ProviderSettings(Terms):
         base_url = next(iter(self.base_urls), "") or self.base_url or form.base_url
         if not base_url:
             raise ValueError(f"a provider with api {self.api!r} needs its base_url")
-        known = {"base_url": base_url, "price_provider": self.price_provider or form.price_provider}
-        for name, value in known.items():
+        defaults = {"base_url": base_url, "price_provider": self.price_provider or form.price_provider}
+        for name, value in defaults.items():
             object.__setattr__(self, name, value)
         if len(self.base_urls) > 1 and len(self.api_keys) > 1 and len(self.base_urls) != len(self.api_keys):
             raise ValueError(
@@ -89,13 +90,13 @@ class ProviderSettings(Terms):
                 "address, or as many keys as addresses, in the same order"
             )
         targets = self.targets()
-        if len({(one.base_url.rstrip("/"), one.api_key.get_secret_value()) for one in targets}) < len(targets):
+        if len({(target.base_url.rstrip("/"), target.api_key.get_secret_value()) for target in targets}) < len(targets):
             raise ValueError("api_keys or base_urls name the same key at the same address twice: name each once")
         for target in targets:
-            self._check(target.base_url)
+            self._check_base_url(target.base_url)
         return self
 
-    def _check(self, base_url: str) -> None:
+    def _check_base_url(self, base_url: str) -> None:
         if problem := url_problem(base_url):
             raise ValueError(problem)
         if self.api == "azure-openai" and not base_url.rstrip("/").endswith("/openai/v1"):
@@ -104,16 +105,17 @@ class ProviderSettings(Terms):
                 "are the names of your deployments"
             )
 
-    def targets(self) -> tuple[Target, ...]:
+    def targets(self) -> tuple[EndpointTarget, ...]:
         """Its deployments: each key at each address."""
         urls, keys = self.base_urls or (self.base_url,), self.api_keys or (self.api_key,)
         pairs = zip_longest(urls, keys)
-        return tuple(Target(url or urls[0], keys[0] if key is None else key) for url, key in pairs)
+        return tuple(EndpointTarget(url or urls[0], keys[0] if key is None else key) for url, key in pairs)
 
 
-class ModelSettings(Terms):
-    """A pinned model of a provider. context_tokens: None takes the price table's figure. Terms: where they differ from
-    the provider's. Parameters that the provider's API does not have are refused."""
+class ModelSettings(DataTerms):
+    """A pinned model of a provider. context_tokens: None takes the price table's figure. DataTerms: where they
+    differ from the provider's. Parameters that the provider's API does not have are refused.
+    """
 
     provider: str = OPENAI
     model: Annotated[str, Field(min_length=1, max_length=64)]
@@ -126,7 +128,7 @@ class ModelSettings(Terms):
     reasoning_effort: Literal["", "minimal", "low", "medium", "high"] = ""
 
     @model_validator(mode="after")
-    def _pinned(self) -> Self:
+    def _check_pinned(self) -> Self:
         if _MOVING.search(self.model):
             raise ValueError(
                 f"model {self.model!r} names whatever is newest: its behaviour and its price move under the "
@@ -134,16 +136,18 @@ class ModelSettings(Terms):
             )
         return self
 
-    def terms_at(self, provider: ProviderSettings) -> Terms:
+    def terms_at(self, provider: ProviderSettings) -> DataTerms:
         """Its terms: its own, else those of its provider."""
-        own = {name: getattr(self, name) for name in Terms.model_fields}
-        theirs = {name: getattr(provider, name) for name in Terms.model_fields}
-        return Terms(**{name: theirs[name] if own[name] in ("", None) else own[name] for name in own})
+        own_terms = {name: getattr(self, name) for name in DataTerms.model_fields}
+        theirs = {name: getattr(provider, name) for name in DataTerms.model_fields}
+        return DataTerms(
+            **{name: theirs[name] if own_terms[name] in ("", None) else own_terms[name] for name in own_terms}
+        )
 
     def parameters(self) -> dict[str, Any]:
-        """What a call is told besides its prompt, by the mesh's names."""
-        given = {name: getattr(self, name) for name in PARAMETERS}
-        return {name: value for name, value in given.items() if value is not None and value not in ((), "")}
+        """Parameters of a call besides its prompt, by the mesh's names."""
+        values = {name: getattr(self, name) for name in PARAMETERS}
+        return {name: value for name, value in values.items() if value is not None and value not in ((), "")}
 
 
 class RouteSettings(ModelSettings):
@@ -167,7 +171,7 @@ class RouteSettings(ModelSettings):
         return value if isinstance(value, list | tuple) else (value,)
 
     @model_validator(mode="after")
-    def _bounded(self) -> Self:
+    def _check_length(self) -> Self:
         if len(self.models()) > MAX_CHAIN:
             raise ValueError(f"a route names {MAX_CHAIN} models at most, this one {len(self.models())}")
         return self
@@ -177,9 +181,10 @@ class RouteSettings(ModelSettings):
         return (self, *self.fallback, *self.escalation)
 
 
-class TenantPolicy(BaseModel):
-    """What a tenant allows. regions, providers: empty allows any. retention "none": nothing is kept there. training
-    False: nothing is trained on the tenant's data."""
+class TenantDataPolicy(BaseModel):
+    """Data policy of a tenant. regions, providers: empty allows any. retention "none": nothing is kept there.
+    training False: nothing is trained on the tenant's data.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -190,7 +195,7 @@ class TenantPolicy(BaseModel):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self == TenantPolicy.model_construct():
+        if self == TenantDataPolicy.model_construct():
             raise ValueError(
                 'it allows everything: name regions, providers, "retention": "none" or "training": false, or leave '
                 "the tenant out"

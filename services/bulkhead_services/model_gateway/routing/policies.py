@@ -5,15 +5,15 @@ They filter before any fallback, hedge or escalation. What a provider does not s
 
 from collections.abc import Iterable, Mapping
 
-from bulkhead_services.model_gateway.providers.port import Fault
-from bulkhead_services.model_gateway.routing.options import TenantPolicy, Terms
+from bulkhead_services.model_gateway.providers.port import ProviderFault
+from bulkhead_services.model_gateway.routing.options import DataTerms, TenantDataPolicy
 
 MODELS_TOLD = 5
 REFUSED = "refused_by_policy"
 
 
-def objection(policy: TenantPolicy, provider: str, terms: Terms) -> str:
-    """What a policy has against a model; "" when it allows it."""
+def policy_objection(policy: TenantDataPolicy, provider: str, terms: DataTerms) -> str:
+    """Objection of a policy to a model; "" when it allows it."""
     if policy.providers and provider not in policy.providers:
         return f"provider {provider} is not one of {', '.join(policy.providers)}"
     if policy.regions and terms.region not in policy.regions:
@@ -26,23 +26,23 @@ def objection(policy: TenantPolicy, provider: str, terms: Terms) -> str:
     return ""
 
 
-class Policies:
+class TenantDataPolicies:
     """The policies of all tenants; a tenant without one is unrestricted."""
 
-    def __init__(self, policies: Mapping[str, TenantPolicy]) -> None:
+    def __init__(self, policies: Mapping[str, TenantDataPolicy]) -> None:
         self._policies = policies
 
-    def objection(self, tenant: str, provider: str, terms: Terms) -> str:
+    def objection(self, tenant: str, provider: str, terms: DataTerms) -> str:
         """Why this tenant's calls may not go there; "" when they may."""
         policy = self._policies.get(tenant)
-        return objection(policy, provider, terms) if policy is not None else ""
+        return policy_objection(policy, provider, terms) if policy is not None else ""
 
 
-def nothing_left(tenant: str, tier: str, left_out: Iterable[str]) -> Fault:
+def nothing_left(tenant: str, tier: str, left_out: Iterable[str]) -> ProviderFault:
     """The end of a call for which the policy leaves no model."""
-    return Fault(
+    return ProviderFault(
         REFUSED,
-        f"the policy of tenant {tenant} allows no model of tier {tier}: {listed(left_out)}",
+        f"the policy of tenant {tenant} allows no model of tier {tier}: {list_left_out(left_out)}",
         f"{what_to_do(tenant)}; nothing was sent",
         consumed=False,
         refused=True,
@@ -57,8 +57,8 @@ def what_to_do(tenant: str) -> str:
     )
 
 
-def listed(left_out: Iterable[str]) -> str:
+def list_left_out(left_out: Iterable[str]) -> str:
     """The models that a policy leaves out, with the reason of each."""
     rows = list(left_out)
-    more = f"; and {len(rows) - MODELS_TOLD} more" if len(rows) > MODELS_TOLD else ""
-    return "; ".join(rows[:MODELS_TOLD]) + more
+    overflow = f"; and {len(rows) - MODELS_TOLD} more" if len(rows) > MODELS_TOLD else ""
+    return "; ".join(rows[:MODELS_TOLD]) + overflow

@@ -19,7 +19,7 @@ MOST_WAIT_S = 60.0
 
 
 @dataclass(slots=True)
-class Bucket:
+class RateBucket:
     """One limit as it was told at `at_s`: `left` of `most`, full again `full_s` later."""
 
     most: float
@@ -27,7 +27,7 @@ class Bucket:
     full_s: float
     at_s: float
 
-    def take(self, need: float) -> None:
+    def count_call(self, need: float) -> None:
         """Count a call that is sent now, until the next answer tells the real figure."""
         self.left -= need
 
@@ -40,19 +40,19 @@ class Bucket:
         return min(MOST_WAIT_S, max(0.0, lacks / speed - (now_s - self.at_s)))
 
 
-def learn(headers: Mapping[str, str], now_s: float) -> dict[str, Bucket]:
+def buckets_of_headers(headers: Mapping[str, str], now_s: float) -> dict[str, RateBucket]:
     """The buckets that an answer tells of, by kind; without what makes no sense."""
-    found: dict[str, Bucket] = {}
+    buckets: dict[str, RateBucket] = {}
     for kind in KINDS:
-        told = _of(headers, kind)
-        most, left = (_number(told(name)) for name in ("limit", "remaining"))
-        full_s = _seconds_until(told("reset"), headers.get("date", ""))
-        if most and left is not None and full_s is not None and left <= most:
-            found[kind] = Bucket(most, left, full_s, now_s)
-    return found
+        header = _KindHeaders(headers, kind)
+        most, remaining = (_parse_number(header(name)) for name in ("limit", "remaining"))
+        full_s = _seconds_until(header("reset"), headers.get("date", ""))
+        if most and remaining is not None and full_s is not None and remaining <= most:
+            buckets[kind] = RateBucket(most, remaining, full_s, now_s)
+    return buckets
 
 
-class _of:
+class _KindHeaders:
     """The headers of one kind, in either spelling."""
 
     def __init__(self, headers: Mapping[str, str], kind: str) -> None:
@@ -60,10 +60,10 @@ class _of:
 
     def __call__(self, name: str) -> str:
         spellings = f"x-ratelimit-{name}-{self._kind}", f"anthropic-ratelimit-{self._kind}-{name}"
-        return next((self._headers[one] for one in spellings if one in self._headers), "")
+        return next((self._headers[spelling] for spelling in spellings if spelling in self._headers), "")
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,12}", text) else None
 
 

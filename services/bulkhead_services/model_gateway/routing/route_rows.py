@@ -7,34 +7,34 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from bulkhead_contracts.result import Usage
-from bulkhead_services.model_gateway.prices import Price, Prices
+from bulkhead_services.model_gateway.prices import Price, PriceTable
 from bulkhead_services.model_gateway.settings import ModelSettings, ProviderSettings, Settings
 
 SAMPLE_TOKENS = 10_000
 """Prices are told per token of a call of this size: public tables have dearer tiers for long prompts."""
 
 
-def rows(settings: Settings) -> list[dict[str, Any]]:
+def list_routes(settings: Settings) -> list[dict[str, Any]]:
     """One row per route, in order; `fallback` and `escalation` are rows of the same kind."""
-    prices, known = Prices(settings.free_models, settings.prices_file), settings.all_providers()
+    prices, providers = PriceTable(settings.free_models, settings.prices_file), settings.all_providers()
 
-    def row(wanted: ModelSettings) -> dict[str, Any]:
-        provider = known[wanted.provider]
-        return _row(wanted, provider, prices.find(wanted.model, provider.price_provider, provider.base_url))
+    def row_of(wanted: ModelSettings) -> dict[str, Any]:
+        provider = providers[wanted.provider]
+        return _route_row(wanted, provider, prices.find_price(wanted.model, provider.price_provider, provider.base_url))
 
     return [
         {
             "route": name,
-            **row(route),
-            "fallback": [row(one) for one in route.fallback],
+            **row_of(route),
+            "fallback": [row_of(model) for model in route.fallback],
             "hedge_after_ms": route.hedge_after_ms,
-            "escalation": [row(one) for one in route.escalation],
+            "escalation": [row_of(model) for model in route.escalation],
         }
         for name, route in settings.all_routes().items()
     ]
 
 
-def _row(wanted: ModelSettings, provider: ProviderSettings, price: Price | None) -> dict[str, Any]:
+def _route_row(wanted: ModelSettings, provider: ProviderSettings, price: Price | None) -> dict[str, Any]:
     return {
         "provider": wanted.provider,
         "model": wanted.model,
@@ -44,19 +44,19 @@ def _row(wanted: ModelSettings, provider: ProviderSettings, price: Price | None)
         "temperature": wanted.temperature,
         "context_tokens": wanted.context_tokens or (price.context_tokens if price else None),
         "max_output_tokens": wanted.max_output_tokens,
-        "price": _price(price) if price is not None else None,
+        "price": _price_fields(price) if price is not None else None,
     }
 
 
-def _price(price: Price) -> dict[str, Any]:
+def _price_fields(price: Price) -> dict[str, Any]:
     usages = {
         "input_usd_per_mtok": Usage(input_tokens=SAMPLE_TOKENS),
         "cached_input_usd_per_mtok": Usage(input_tokens=SAMPLE_TOKENS, cached_input_tokens=SAMPLE_TOKENS),
         "output_usd_per_mtok": Usage(output_tokens=SAMPLE_TOKENS),
     }
     # Micro dollars per token are dollars per million tokens.
-    found = {name: price.cost_usd_micros(usage) / SAMPLE_TOKENS for name, usage in usages.items()}
-    return {**found, "source": price.source, "as_of": price.as_of, "digest": price.digest}
+    usd_per_mtok = {name: price.cost_usd_micros(usage) / SAMPLE_TOKENS for name, usage in usages.items()}
+    return {**usd_per_mtok, "source": price.source, "as_of": price.as_of, "digest": price.digest}
 
 
 def _without_login(url: str) -> str:

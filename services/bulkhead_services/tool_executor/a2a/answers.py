@@ -1,7 +1,7 @@
 """Events of a remote agent as the outcome of a call.
 
-Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or Trouble. What an agent says is a
-stranger's text; files by link are named and not fetched.
+Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or AgentFault. What an agent
+says is a stranger's text; files by link are named and not fetched.
 """
 
 from dataclasses import dataclass, field
@@ -26,10 +26,10 @@ from google.protobuf import json_format
 
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done, Failed
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.a2a.http import TOO_LONG
-from bulkhead_services.tool_executor.a2a.parts import Words
+from bulkhead_services.tool_executor.a2a.parts import PartsText
 
 TOLD_CHARS = 600
 _UNREACHED = (
@@ -76,7 +76,7 @@ NOTHING_DONE = (TaskState.TASK_STATE_REJECTED,)
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class AgentFault:
     """Why there is no answer. sent: the message may have done something; lost: the agent does not know its task any
     more; broken: what it says breaks the protocol or a bound; answered: it said no, and would say so again."""
 
@@ -89,118 +89,122 @@ class Trouble:
 
 
 @dataclass(slots=True)
-class Heard:
-    """What was heard of one call until now."""
+class AgentAnswerFold:
+    """Fold of what was heard of one call until now."""
 
     task: str = ""
     state: TaskState = TaskState.TASK_STATE_UNSPECIFIED
     said: str = ""
-    message: Words | None = None
-    artifacts: dict[str, Words] = field(default_factory=dict)
+    message: PartsText | None = None
+    artifacts: dict[str, PartsText] = field(default_factory=dict)
     events: int = 0
     left_out: int = 0
 
-    def take(self, event: StreamResponse) -> None:
+    def apply_event(self, event: StreamResponse) -> None:
         """One event. Raises ValueError where the id of its task is none."""
         self.events += 1
         match event.WhichOneof("payload"):
             case "task":
-                self._task(event.task)
+                self._apply_task(event.task)
             case "message":
-                self.message = Words.of(event.message.parts)
+                self.message = PartsText.from_parts(event.message.parts)
             case "status_update":
-                self.task = self.task or _task_id(event.status_update.task_id)
-                self._status(event.status_update.status)
+                self.task = self.task or _check_task_id(event.status_update.task_id)
+                self._apply_status(event.status_update.status)
             case "artifact_update":
-                self.task = self.task or _task_id(event.artifact_update.task_id)
-                self._artifact(event.artifact_update.artifact, event.artifact_update.append)
+                self.task = self.task or _check_task_id(event.artifact_update.task_id)
+                self._apply_artifact(event.artifact_update.artifact, event.artifact_update.append)
 
-    def over(self) -> bool:
-        """Whether nothing more is to come."""
+    def is_over(self) -> bool:
+        """True when nothing more is to come."""
         ended = self.state == TaskState.TASK_STATE_COMPLETED or self.state in NAMED
         return ended or self.message is not None or self.events >= bounds.MAX_AGENT_EVENTS
 
-    def outcome(self, tool: AgentTool) -> Done | Failed:
+    def to_outcome(self, tool: AgentTool) -> Done | Failed:
         """When it is over."""
         name = tool.row.spec.name
         if self.state in NAMED:
             code, did, hint = NAMED[self.state]
-            told = clean(self.said, TOLD_CHARS) or "it gave no reason"
+            reason = clean_line(self.said, TOLD_CHARS) or "it gave no reason"
             undone = self.state in NOTHING_DONE or tool.declared.on_error == "undone"
-            return Failed(code, f"{name} {did}: {told}", hint, effect="none" if undone else "unknown")
+            return Failed(code, f"{name} {did}: {reason}", hint, effect="none" if undone else "unknown")
         if self.message is None and self.state != TaskState.TASK_STATE_COMPLETED:
-            what = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
-            return Failed("output_too_large", what, "ask for less", effect="unknown")
-        kept = list(self.artifacts.values()) or ([self.message] if self.message is not None else [])
-        texts = [_titled(words) if len(kept) > 1 else words.text() for words in kept] or [self.said]
-        omitted = [what for words in kept for what in words.omitted]
+            message = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
+            return Failed("output_too_large", message, "ask for less", effect="unknown")
+        contents = list(self.artifacts.values()) or ([self.message] if self.message is not None else [])
+        texts = [_text_with_title(words) if len(contents) > 1 else words.render_text() for words in contents] or [
+            self.said
+        ]
+        omitted = [omission for words in contents for omission in words.omitted]
         if self.left_out:
             omitted.append(f"{self.left_out} artifacts beyond the first {bounds.MAX_AGENT_ARTIFACTS}")
         text = "\n\n".join(filter(None, texts))
         if not text and not omitted:
             return Failed("empty_answer", f"{name} ended its task and said nothing", "go another way", effect="unknown")
-        return Done(text, any(words.cut for words in kept), omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
+        return Done(text, any(words.cut for words in contents), omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
 
-    def _task(self, task: Task) -> None:
-        self.task = _task_id(task.id)
-        self._status(task.status)
+    def _apply_task(self, task: Task) -> None:
+        self.task = _check_task_id(task.id)
+        self._apply_status(task.status)
         self.artifacts, self.left_out = {}, 0  # A whole task has all of them.
         for artifact in task.artifacts:
-            self._artifact(artifact, append=False)
+            self._apply_artifact(artifact, append=False)
 
-    def _status(self, status: TaskStatus) -> None:
+    def _apply_status(self, status: TaskStatus) -> None:
         self.state = status.state
-        self.said = Words.of(status.message.parts).text() if status.HasField("message") else ""
+        self.said = PartsText.from_parts(status.message.parts).render_text() if status.HasField("message") else ""
 
-    def _artifact(self, artifact: Artifact, append: bool) -> None:
-        known = self.artifacts.get(artifact.artifact_id)
-        if known is not None and append:
-            known.take(artifact.parts)
-        elif known is None and len(self.artifacts) >= bounds.MAX_AGENT_ARTIFACTS:
+    def _apply_artifact(self, artifact: Artifact, append: bool) -> None:
+        existing = self.artifacts.get(artifact.artifact_id)
+        if existing is not None and append:
+            existing.append_parts(artifact.parts)
+        elif existing is None and len(self.artifacts) >= bounds.MAX_AGENT_ARTIFACTS:
             self.left_out += 1
         else:
-            self.artifacts[artifact.artifact_id] = Words.of(artifact.parts, artifact.name)
+            self.artifacts[artifact.artifact_id] = PartsText.from_parts(artifact.parts, artifact.name)
 
 
-def _titled(words: Words) -> str:
-    text, title = words.text(), clean(words.name, bounds.MAX_NAME_CHARS)
+def _text_with_title(words: PartsText) -> str:
+    text, title = words.render_text(), clean_line(words.name, bounds.MAX_NAME_CHARS)
     return f"## {title}\n{text}" if title and text else text
 
 
-def _task_id(given: str) -> str:
+def _check_task_id(given: str) -> str:
     """It goes on record, into logs and URLs: one that is none breaks the protocol."""
     if len(given) > bounds.MAX_AGENT_TASK_ID_CHARS or not given.isprintable():
         raise ValueError(f"its task's id is no text of at most {bounds.MAX_AGENT_TASK_ID_CHARS} characters")
     return given
 
 
-def trouble_of(error: Exception) -> Trouble:
-    """The trouble behind an exception of the SDK. Only what is known to come before any work is not `sent`."""
+def fault_of(error: Exception) -> AgentFault:
+    """The fault behind an exception of the SDK. Only what is known to come before any work is not `sent`."""
     cause = error.__cause__ if isinstance(error, A2AError) and error.__cause__ is not None else error
-    told = clean(str(cause) or type(cause).__name__, TOLD_CHARS)
+    reason = clean_line(str(cause) or type(cause).__name__, TOLD_CHARS)
     if isinstance(cause, _UNREACHED):
-        return Trouble("unavailable", told, sent=False)
-    if TOO_LONG in told:
-        return Trouble("output_too_large", told, sent=True, broken=True)
+        return AgentFault("unavailable", reason, sent=False)
+    if TOO_LONG in reason:
+        return AgentFault("output_too_large", reason, sent=True, broken=True)
     if isinstance(error, TaskNotFoundError):
-        return Trouble("remote_lost_task", f"it does not know the task any more: {told}", sent=True, lost=True)
+        return AgentFault("remote_lost_task", f"it does not know the task any more: {reason}", sent=True, lost=True)
     status = cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else 0
     if status < 500 and isinstance(error, _NOT_BEGUN):
-        return Trouble("remote_refused", f"{type(error).__name__}: {told}", sent=False, answered=True)
+        return AgentFault("remote_refused", f"{type(error).__name__}: {reason}", sent=False, answered=True)
     if status:
-        return _by_status(status)
+        return _fault_of_status(status)
     if isinstance(cause, httpx.HTTPError) or isinstance(error, A2AClientTimeoutError):
-        return Trouble("connection_lost", f"{type(cause).__name__}: {told}", sent=True)
+        return AgentFault("connection_lost", f"{type(cause).__name__}: {reason}", sent=True)
     if isinstance(error, A2AError) and type(error).__module__ == "a2a.utils.errors":
         answered = not isinstance(error, _OWN)
-        return Trouble("remote_error", f"{type(error).__name__}: {told}", sent=True, answered=answered)
-    return Trouble("malformed_output", f"it answered what the protocol does not allow: {told}", sent=True, broken=True)
+        return AgentFault("remote_error", f"{type(error).__name__}: {reason}", sent=True, answered=answered)
+    return AgentFault(
+        "malformed_output", f"it answered what the protocol does not allow: {reason}", sent=True, broken=True
+    )
 
 
-def _by_status(status: int) -> Trouble:
+def _fault_of_status(status: int) -> AgentFault:
     if status in _NOT_BEGUN_STATUS:
-        why = ": its headers are not taken" if status != 404 else ""
-        return Trouble("remote_refused", f"it answered HTTP {status}{why}", sent=False, answered=True)
+        detail = ": its headers are not taken" if status != 404 else ""
+        return AgentFault("remote_refused", f"it answered HTTP {status}{detail}", sent=False, answered=True)
     if status >= 500:
-        return Trouble("connection_lost", f"it answered HTTP {status}", sent=True)
-    return Trouble("remote_error", f"it answered HTTP {status}", sent=True, answered=status not in _LATER_STATUS)
+        return AgentFault("connection_lost", f"it answered HTTP {status}", sent=True)
+    return AgentFault("remote_error", f"it answered HTTP {status}", sent=True, answered=status not in _LATER_STATUS)

@@ -12,7 +12,7 @@ import httpx
 
 from bulkhead.tools.agents_file import RemoteAgent
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.addresses import first_inside
+from bulkhead_services.tool_executor.addresses import first_non_public
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ADDRESSES = 4
@@ -20,12 +20,14 @@ TOO_LONG = "the answer is longer than"
 Resolve = Callable[[str, int], Awaitable[tuple[str, ...]]]
 
 
-def client(declared: RemoteAgent, resolve: Resolve | None = None) -> httpx.AsyncClient:
+def checked_client(declared: RemoteAgent, resolve: Resolve | None = None) -> httpx.AsyncClient:
     """A client for one agent. resolve: addresses of a host; that of the system when left out."""
     # Its connections are not kept: an agent may close one under a request, which nobody may then send again.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(
-        transport=_Wire(declared, resolve or _resolve, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)),
+        transport=_CheckedTransport(
+            declared, resolve or _resolve_host, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+        ),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,
         follow_redirects=False,
@@ -33,7 +35,7 @@ def client(declared: RemoteAgent, resolve: Resolve | None = None) -> httpx.Async
     )
 
 
-class _Wire(httpx.AsyncBaseTransport):
+class _CheckedTransport(httpx.AsyncBaseTransport):
     def __init__(self, declared: RemoteAgent, resolve: Resolve, inner: httpx.AsyncBaseTransport) -> None:
         self._declared, self._resolve, self._inner = declared, resolve, inner
 
@@ -45,20 +47,20 @@ class _Wire(httpx.AsyncBaseTransport):
         addresses = await self._resolve(host, port)
         if not addresses:
             raise httpx.ConnectError(f"{host} has no address")
-        if not self._declared.private and (inside := first_inside(addresses)):
+        if not self._declared.private and (inside := first_non_public(addresses)):
             raise httpx.ConnectError(f"{host} resolves to {inside}, which is not public; `private: true` allows it")
         try:
             for name, reference in self._declared.headers.items():
-                request.headers[name] = reference.header()
+                request.headers[name] = reference.read_header()
         except ValueError as error:
             raise httpx.ConnectError(f"the file of the header {name} {error}") from error
         request.extensions = {**request.extensions, "sni_hostname": host}
-        response = await self._at(request, addresses[:MAX_ADDRESSES])
+        response = await self._send_to_first_reachable(request, addresses[:MAX_ADDRESSES])
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Bounded(response.stream)
+        response.stream = _BoundedAgentBody(response.stream)
         return response
 
-    async def _at(self, request: httpx.Request, addresses: Sequence[str]) -> httpx.Response:
+    async def _send_to_first_reachable(self, request: httpx.Request, addresses: Sequence[str]) -> httpx.Response:
         """The answer from the first address that can be connected to."""
         url = request.url
         for address in addresses[:-1]:
@@ -74,17 +76,17 @@ class _Wire(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class _Bounded(httpx.AsyncByteStream):
+class _BoundedAgentBody(httpx.AsyncByteStream):
     """A body of at most MAX_MCP_ANSWER_BYTES."""
 
     def __init__(self, inner: httpx.AsyncByteStream) -> None:
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        taken = 0
+        size = 0
         async for piece in self._inner:
-            taken += len(piece)
-            if taken > bounds.MAX_MCP_ANSWER_BYTES:
+            size += len(piece)
+            if size > bounds.MAX_MCP_ANSWER_BYTES:
                 raise httpx.DecodingError(f"{TOO_LONG} {bounds.MAX_MCP_ANSWER_BYTES} bytes")
             yield piece
 
@@ -92,9 +94,9 @@ class _Bounded(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def _resolve(host: str, port: int) -> tuple[str, ...]:
+async def _resolve_host(host: str, port: int) -> tuple[str, ...]:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return ()
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from a2a.types import Part
 from google.protobuf.json_format import MessageToDict
 
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
 
 
 @dataclass(slots=True)
-class Words:
-    """What the parts of one artifact or message say. cut: not all of it was kept."""
+class PartsText:
+    """Text of the parts of one artifact or message. cut: not all of it was kept."""
 
     name: str = ""
     omitted: list[str] = field(default_factory=list)
@@ -28,13 +28,13 @@ class Words:
     _adjoins: bool = False
 
     @classmethod
-    def of(cls, parts: Iterable[Part], name: str = "") -> "Words":
+    def from_parts(cls, parts: Iterable[Part], name: str = "") -> "PartsText":
         """The words of these parts."""
         words = cls(name)
-        words.take(parts)
+        words.append_parts(parts)
         return words
 
-    def take(self, parts: Iterable[Part]) -> None:
+    def append_parts(self, parts: Iterable[Part]) -> None:
         """More parts. Adjoining texts are one, as agents stream it and a whole task tells it."""
         for part in parts:
             if self._parts >= bounds.MAX_AGENT_PARTS or self._chars >= bounds.MAX_TOOL_OUTPUT_BYTES:
@@ -43,22 +43,24 @@ class Words:
             self._parts += 1
             kind = part.WhichOneof("content")
             if kind == "text":
-                self._keep(part.text, self._adjoins)
+                self._append_text(part.text, self._adjoins)
             elif kind == "data":
-                self._keep(json.dumps(MessageToDict(part.data), ensure_ascii=False))
+                self._append_text(json.dumps(MessageToDict(part.data), ensure_ascii=False))
             elif kind == "raw" and _is_text(part):
-                self._keep(part.raw.decode("utf-8", "replace"))
+                self._append_text(part.raw.decode("utf-8", "replace"))
             elif kind == "raw":
-                self._leave_out(f"a file {_named(part)}, {len(part.raw)} bytes")
+                self._note_omission(f"a file {_file_label(part)}, {len(part.raw)} bytes")
             elif kind == "url":
-                self._leave_out(f"a link to the file {_named(part)}: {clean(part.url, bounds.MAX_PHRASE_CHARS)}")
+                self._note_omission(
+                    f"a link to the file {_file_label(part)}: {clean_line(part.url, bounds.MAX_PHRASE_CHARS)}"
+                )
             self._adjoins = kind == "text"
 
-    def text(self) -> str:
-        """What they say, one under another."""
+    def render_text(self) -> str:
+        """Text of all parts, one under another."""
         return "\n".join(filter(None, map("".join, self._lines))).strip()
 
-    def _keep(self, text: str, adjoins: bool = False) -> None:
+    def _append_text(self, text: str, adjoins: bool = False) -> None:
         room = bounds.MAX_TOOL_OUTPUT_BYTES - self._chars
         self.cut = self.cut or len(text) > room
         self._chars += len(text)
@@ -66,7 +68,7 @@ class Words:
             self._lines.append([])
         self._lines[-1].append(text[:room])
 
-    def _leave_out(self, what: str) -> None:
+    def _note_omission(self, what: str) -> None:
         if len(self.omitted) < bounds.MAX_OMISSIONS:
             self.omitted.append(what)
 
@@ -76,5 +78,5 @@ def _is_text(part: Part) -> bool:
     return media.startswith("text/") or media == "application/json"
 
 
-def _named(part: Part) -> str:
-    return f"{clean(part.filename, 64) or 'without a name'} ({clean(part.media_type, 64) or 'unknown'})"
+def _file_label(part: Part) -> str:
+    return f"{clean_line(part.filename, 64) or 'without a name'} ({clean_line(part.media_type, 64) or 'unknown'})"

@@ -26,14 +26,14 @@ from a2a.types import (
 
 from bulkhead.bus.port import BusError, WrongLastSequence
 from bulkhead.telemetry.log import Log
-from bulkhead.tools.agent_cards import Unfit, digest_of
+from bulkhead.tools.agent_cards import UnfitCard, digest_of
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done, Failed
 from bulkhead_services.tool_executor.a2a import http
-from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, Heard, Trouble, trouble_of
-from bulkhead_services.tool_executor.a2a.cards import Unread, client_of, read_card
+from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, AgentAnswerFold, AgentFault, fault_of
+from bulkhead_services.tool_executor.a2a.cards import CardUnreadable, client_of, read_card
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
-from bulkhead_services.tool_executor.mcp.breaker import Breaker
+from bulkhead_services.tool_executor.mcp.breaker import ReplicaBreaker
 from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE
 
 log = Log("agents")
@@ -51,19 +51,19 @@ NOT_SENT = ("unavailable", "remote_refused")
 """Codes of calls whose message has done nothing, where their effect says so, too."""
 
 
-class Silent(Exception):
+class AgentSilent(Exception):
     """The agent said nothing for its time."""
 
 
-class Remote:
+class PinnedAgent:
     """The agent, for as long as it is declared and pinned as it is."""
 
     def __init__(self, tool: AgentTool, tasks: RemoteTasks, resolve: http.Resolve | None = None) -> None:
         self.tool, self._tasks = tool, tasks
-        self._http = http.client(tool.declared, resolve)
+        self._http = http.checked_client(tool.declared, resolve)
         self._client: Client = client_of(tool.pin.card, self._http)
         self._streams = bool(cast("Any", self._client)._card.capabilities.streaming)
-        self._breaker = Breaker()
+        self._breaker = ReplicaBreaker()
         self._looking = asyncio.Lock()
         self._look_at_s = 0.0
         self.changed = False
@@ -73,134 +73,145 @@ class Remote:
         """Close its connections."""
         await self._http.aclose()
 
-    def problem(self) -> str:
+    def find_problem(self) -> str:
         """Why it cannot be called; "" when it can."""
         if self.changed:
             return f"the card of the agent {self.tool.agent} is not what was pinned"
-        if self._breaker.allows(asyncio.get_running_loop().time()):
+        if self._breaker.allows_call(asyncio.get_running_loop().time()):
             return ""
         return f"the breaker of the agent {self.tool.agent} is open: {self.why}"
 
-    async def call(self, texts: Sequence[str], key: str) -> Done | Failed:
+    async def call_agent(self, texts: Sequence[str], key: str) -> Done | Failed:
         """One attempt. Cancelled by its caller when its time is over or the task is halted, who then calls `stop`."""
-        name, now = self.tool.row.spec.name, asyncio.get_running_loop().time()
+        name, now_s = self.tool.row.spec.name, asyncio.get_running_loop().time()
         reads = self.tool.row.spec.effect == "read"
-        if not self._breaker.allows(now):
+        if not self._breaker.allows_call(now_s):
             hint = "go another way, or try again in a minute; its operator sees more with `bulkhead doctor`"
-            return Failed("breaker_open", f"{name} is not called: {self.problem()}", hint)
+            return Failed("breaker_open", f"{name} is not called: {self.find_problem()}", hint)
         try:
-            row, sequence = await self._tasks.find(key)
+            row, sequence = await self._tasks.find_task(key)
         except BusError as error:
-            return _no_record(name, error)
-        self._breaker.begins()
+            return _record_unavailable(name, error)
+        self._breaker.on_call_begun()
         try:
             # One that was stopped is looked at, too: it may have ended before that reached it.
             if row is not None and row.task and not (reads and row.stopped == "cut"):
-                return await self._follow(key, row, sequence, None)
-            return await self._begin(texts, key, row, sequence)
+                return await self._follow_to_end(key, row, sequence, None)
+            return await self._send_message(texts, key, row, sequence)
         finally:
-            self._breaker.ended()
+            self._breaker.on_call_ended()
 
-    async def _begin(self, texts: Sequence[str], key: str, row: RemoteTask | None, sequence: int) -> Done | Failed:
+    async def _send_message(
+        self, texts: Sequence[str], key: str, row: RemoteTask | None, sequence: int
+    ) -> Done | Failed:
         """Send the message, unless it may have been sent before."""
         name, reads = self.tool.row.spec.name, self.tool.row.spec.effect == "read"
         if row is not None and (row.stopped == "cancelled" or (row.stopped and not reads)):
-            what, hint = f"{name} was stopped: the task was cancelled or halted", "ask again if it is wanted after all"
-            return Failed("cancelled", what, hint, effect="unknown" if row.number else "none")
+            reason, hint = (
+                f"{name} was stopped: the task was cancelled or halted",
+                "ask again if it is wanted after all",
+            )
+            return Failed("cancelled", reason, hint, effect="unknown" if row.number else "none")
         if row is not None and row.number and not row.stopped and not reads:
-            return await self._unnamed(key)
-        if (unfit := await self._looked()) is not None:
+            return await self._outcome_without_task(key)
+        if (unfit := await self._check_card()) is not None:
             return unfit
         before = row or RemoteTask(agent=self.tool.agent)
-        again = bool(before.number) and not before.stopped
-        new = RemoteTask(agent=self.tool.agent, number=before.number + (not again))
+        is_resend = bool(before.number) and not before.stopped
+        new = RemoteTask(agent=self.tool.agent, number=before.number + (not is_resend))
         try:
             sequence = await self._tasks.put(key, new, sequence)
         except WrongLastSequence:
-            return _elsewhere(name)
+            return _begun_elsewhere(name)
         except BusError as error:
-            return _no_record(name, error)
-        message = Message(message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=one) for one in texts])
-        said = await self._follow(key, new, sequence, self._client.send_message(SendMessageRequest(message=message)))
-        if isinstance(said, Failed) and said.code in NOT_SENT and said.effect == "none" and not again:
+            return _record_unavailable(name, error)
+        message = Message(
+            message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=text) for text in texts]
+        )
+        outcome = await self._follow_to_end(
+            key, new, sequence, self._client.send_message(SendMessageRequest(message=message))
+        )
+        if isinstance(outcome, Failed) and outcome.code in NOT_SENT and outcome.effect == "none" and not is_resend:
             with suppress(BusError):  # Left as it is, a write counts as sent.
                 await self._tasks.put(key, before, sequence)
-        return said
+        return outcome
 
-    async def _unnamed(self, key: str) -> Failed:
+    async def _outcome_without_task(self, key: str) -> Failed:
         """The outcome of a write whose message was sent and whose task has no name: not known while whoever sent it may
         still hear of it."""
         name = self.tool.row.spec.name
         try:
             age_ms = await self._tasks.age_ms(key)
         except BusError as error:
-            return replace(_no_record(name, error), effect="unknown")
+            return replace(_record_unavailable(name, error), effect="unknown")
         if age_ms < self.tool.declared.silence_ms + RECORD_PATIENCE_S * 1000:
-            return _elsewhere(name)
-        what = f"the message to {name} was sent, and its answer was lost with the name of its task"
-        return Failed("connection_lost", what, "look at the agent whether it was done", effect="unknown")
+            return _begun_elsewhere(name)
+        message = f"the message to {name} was sent, and its answer was lost with the name of its task"
+        return Failed("connection_lost", message, "look at the agent whether it was done", effect="unknown")
 
-    async def _follow(
+    async def _follow_to_end(
         self, key: str, row: RemoteTask, sequence: int, first: AsyncIterator[StreamResponse] | None
     ) -> Done | Failed:
         """Read to the end. first: the answer to the message that was sent just now."""
-        heard, vain, before = Heard(task=row.task), 0, 0
-        events = first if first is not None else self._again(row.task)
+        heard, vain, before = AgentAnswerFold(task=row.task), 0, 0
+        events = first if first is not None else self._reconnect(row.task)
         while True:
-            trouble: Trouble | None = None
+            fault: AgentFault | None = None
             try:
-                async with aclosing(self._audible(events)) as audible:
+                async with aclosing(self._with_silence_limit(events)) as audible:
                     async for event in audible:
-                        heard.take(event)
+                        heard.apply_event(event)
                         if heard.task and not row.task:
-                            row, sequence = await self._named(key, row, sequence, heard.task)
-                        if heard.over():
-                            return await self._over(heard)
-            except Silent:
-                return await self._silent(heard)
+                            row, sequence = await self._record_task_name(key, row, sequence, heard.task)
+                        if heard.is_over():
+                            return await self._finish_call(heard)
+            except AgentSilent:
+                return await self._fail_as_silent(heard)
             except ERRORS as error:
-                trouble = trouble_of(error)
+                fault = fault_of(error)
             vain, before = (0 if heard.events > before + 1 else vain + 1), heard.events
-            if (failed := self._given_up(trouble, heard, row, vain)) is not None:
+            if (failed := self._lost_outcome(fault, heard, row, vain)) is not None:
                 return failed
-            await asyncio.sleep(POLL_S if trouble is None else RESUME_S * 2**vain)
-            events = self._again(row.task)
+            await asyncio.sleep(POLL_S if fault is None else RESUME_S * 2**vain)
+            events = self._reconnect(row.task)
 
-    async def _over(self, heard: Heard) -> Done | Failed:
-        self._breaker.succeeded()
+    async def _finish_call(self, heard: AgentAnswerFold) -> Done | Failed:
+        self._breaker.on_success()
         if heard.state in ASKS or heard.state not in ENDED:
-            await self.cancel(heard.task)
-        return heard.outcome(self.tool)
+            await self.cancel_task(heard.task)
+        return heard.to_outcome(self.tool)
 
-    async def _silent(self, heard: Heard) -> Failed:
+    async def _fail_as_silent(self, heard: AgentAnswerFold) -> Failed:
         name, silence_s = self.tool.row.spec.name, self.tool.declared.silence_ms / 1000
-        self._fails(f"it said nothing for {silence_s:g} s")
-        await self.cancel(heard.task)
-        what = f"{name} said nothing for {silence_s:g} s and was given up"
-        return Failed("remote_silent", what, "try again later, or go another way", effect="unknown")
+        self._record_failure(f"it said nothing for {silence_s:g} s")
+        await self.cancel_task(heard.task)
+        message = f"{name} said nothing for {silence_s:g} s and was given up"
+        return Failed("remote_silent", message, "try again later, or go another way", effect="unknown")
 
-    def _given_up(self, trouble: Trouble | None, heard: Heard, row: RemoteTask, vain: int) -> Failed | None:
+    def _lost_outcome(
+        self, trouble: AgentFault | None, heard: AgentAnswerFold, row: RemoteTask, vain: int
+    ) -> Failed | None:
         """The end of a call that is not to be followed further; None where it is."""
         name, hint = self.tool.row.spec.name, "try again later; its operator sees more with `bulkhead doctor`"
         if trouble is None:
             if row.task:
                 return None  # Its stream ended, or it has none: it is asked for.
-            trouble = Trouble("malformed_output", "it answered with neither a task nor a message", True, broken=True)
+            trouble = AgentFault("malformed_output", "it answered with neither a task nor a message", True, broken=True)
         if not trouble.sent and not row.task and not heard.events:
             if trouble.code == "unavailable":
-                self._fails(trouble.reason)
+                self._record_failure(trouble.reason)
             return Failed(trouble.code, f"{name} was not begun: {trouble.reason}", hint, trouble.code == "unavailable")
         if row.task and vain < RESUMES and not trouble.lost and not trouble.broken:
             log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=trouble.reason)
             return None
         if not trouble.answered:
-            self._fails(trouble.reason)
+            self._record_failure(trouble.reason)
         code = "connection_lost" if not trouble.sent else trouble.code
         # A read whose message brought nothing is sent again, under the same id.
-        again = not row.task and self.tool.row.spec.effect == "read" and not trouble.answered
-        return Failed(code, f"{name} was lost: {trouble.reason}", hint, transient=again, effect="unknown")
+        transient = not row.task and self.tool.row.spec.effect == "read" and not trouble.answered
+        return Failed(code, f"{name} was lost: {trouble.reason}", hint, transient=transient, effect="unknown")
 
-    async def _named(self, key: str, row: RemoteTask, sequence: int, task: str) -> tuple[RemoteTask, int]:
+    async def _record_task_name(self, key: str, row: RemoteTask, sequence: int, task: str) -> tuple[RemoteTask, int]:
         """The agent has named its task: a call that is taken over finds it. Without a record it is followed all the
         same; only who takes it over cannot."""
         named = row.model_copy(update={"task": task})
@@ -209,30 +220,30 @@ class Remote:
         except WrongLastSequence:
             # It was stopped meanwhile: whoever stopped it knew no task to cancel.
             log.warning("agent_task_stopped", agent=self.tool.agent, task=task)
-            await self.cancel(task)
+            await self.cancel_task(task)
         except BusError as error:
             log.error("agent_task_not_recorded", agent=self.tool.agent, task=task, error=str(error))
         return named, sequence
 
-    def _again(self, task: str) -> AsyncGenerator[StreamResponse]:
-        return self._subscribed(task) if self._streams else self._polled(task)
+    def _reconnect(self, task: str) -> AsyncGenerator[StreamResponse]:
+        return self._subscribe_events(task) if self._streams else self._poll_events(task)
 
-    async def _subscribed(self, task: str) -> AsyncGenerator[StreamResponse]:
-        whole = await self._client.get_task(GetTaskRequest(id=task))
-        yield StreamResponse(task=whole)
+    async def _subscribe_events(self, task: str) -> AsyncGenerator[StreamResponse]:
+        snapshot = await self._client.get_task(GetTaskRequest(id=task))
+        yield StreamResponse(task=snapshot)
         async with aclosing(
             cast("AsyncGenerator[StreamResponse]", self._client.subscribe(SubscribeToTaskRequest(id=task)))
         ) as events:
             async for event in events:
                 yield event
 
-    async def _polled(self, task: str) -> AsyncGenerator[StreamResponse]:
+    async def _poll_events(self, task: str) -> AsyncGenerator[StreamResponse]:
         while True:
             yield StreamResponse(task=await self._client.get_task(GetTaskRequest(id=task)))
             await asyncio.sleep(POLL_S)
 
-    async def _audible(self, events: AsyncIterator[StreamResponse]) -> AsyncGenerator[StreamResponse]:
-        """The same, or Silent. Comments that keep a connection open are no word of the agent's."""
+    async def _with_silence_limit(self, events: AsyncIterator[StreamResponse]) -> AsyncGenerator[StreamResponse]:
+        """The same, or AgentSilent. Comments that keep a connection open are no word of the agent's."""
         silence_s = self.tool.declared.silence_ms / 1000
         async with aclosing(cast("AsyncGenerator[StreamResponse]", events)) as closing:
             while True:
@@ -243,34 +254,34 @@ class Remote:
                     return
                 except TimeoutError as error:
                     if silence.expired():
-                        raise Silent from error
+                        raise AgentSilent from error
                     raise httpx.ReadTimeout(str(error)) from error
                 yield event
 
-    async def _looked(self) -> Failed | None:
+    async def _check_card(self) -> Failed | None:
         """The refusal of an agent whose card is not the pinned one, or cannot be read."""
         loop, name = asyncio.get_running_loop(), self.tool.row.spec.name
         async with self._looking:
             if loop.time() >= self._look_at_s:
                 try:
-                    now = digest_of(await read_card(self._http, self.tool.declared.card))
-                except (Unread, Unfit) as error:
-                    self._fails(str(error))
-                    what, hint = f"{name} was not begun: {error}", "try again later, or go another way"
-                    return Failed("unavailable", what[:1500], hint, transient=True)
-                self.changed = now != self.tool.pin.digest
+                    digest = digest_of(await read_card(self._http, self.tool.declared.card))
+                except (CardUnreadable, UnfitCard) as error:
+                    self._record_failure(str(error))
+                    message, hint = f"{name} was not begun: {error}", "try again later, or go another way"
+                    return Failed("unavailable", message[:1500], hint, transient=True)
+                self.changed = digest != self.tool.pin.digest
                 self._look_at_s = loop.time() + (CHANGED_EVERY_S if self.changed else CARD_EVERY_S)
-        return quarantined(self.tool) if self.changed else None
+        return quarantine_refusal(self.tool) if self.changed else None
 
-    def _fails(self, why: str) -> None:
-        now = asyncio.get_running_loop().time()
+    def _record_failure(self, why: str) -> None:
+        now_s = asyncio.get_running_loop().time()
         self.why = why[:300]
-        self._breaker.failed(now)
+        self._breaker.on_failure(now_s)
         self._look_at_s = 0.0
-        if not self._breaker.allows(now):
+        if not self._breaker.allows_call(now_s):
             log.warning("agent_breaker_open", agent=self.tool.agent, why=self.why)
 
-    async def cancel(self, task: str) -> None:
+    async def cancel_task(self, task: str) -> None:
         """Ask the agent to cancel its task, a few times; what it answers changes nothing here."""
         if not task:
             return
@@ -281,26 +292,26 @@ class Remote:
                 log.info("agent_task_cancelled", agent=self.tool.agent, task=task)
                 return
             except (TimeoutError, *ERRORS) as error:
-                trouble = trouble_of(error) if not isinstance(error, TimeoutError) else None
-                if trouble is not None and (trouble.lost or trouble.answered):
+                fault = fault_of(error) if not isinstance(error, TimeoutError) else None
+                if fault is not None and (fault.lost or fault.answered):
                     return  # It has ended, or is not known: there is nothing to cancel.
-                why = trouble.reason if trouble is not None else "it did not answer"
+                reason = fault.reason if fault is not None else "it did not answer"
             await asyncio.sleep(RESUME_S * 2**attempt)
-        log.warning("agent_task_not_cancelled", agent=self.tool.agent, task=task, why=why)
+        log.warning("agent_task_not_cancelled", agent=self.tool.agent, task=task, why=reason)
 
 
-def quarantined(tool: AgentTool) -> Failed:
+def quarantine_refusal(tool: AgentTool) -> Failed:
     """The refusal of an agent that is not what was pinned."""
-    what = f"{tool.row.spec.name} is quarantined: its card says something else than when it was pinned"
+    message = f"{tool.row.spec.name} is quarantined: its card says something else than when it was pinned"
     hint = f"an operator must look at it and approve it: bulkhead agents add {tool.declared.card} --name {tool.agent}"
-    return Failed("quarantined", what, hint)
+    return Failed("quarantined", message, hint)
 
 
-def _elsewhere(name: str) -> Failed:
-    what = f"another replica sent the message to {name} and may be listening to its answer"
-    return Failed(BEGUN_ELSEWHERE, what, "wait for its answer", transient=True, effect="unknown")
+def _begun_elsewhere(name: str) -> Failed:
+    message = f"another replica sent the message to {name} and may be listening to its answer"
+    return Failed(BEGUN_ELSEWHERE, message, "wait for its answer", transient=True, effect="unknown")
 
 
-def _no_record(name: str, error: BusError) -> Failed:
-    what = f"{name} was not begun: its record cannot be kept: {str(error)[:200]}"
-    return Failed("unavailable", what, "try again later", transient=True)
+def _record_unavailable(name: str, error: BusError) -> Failed:
+    message = f"{name} was not begun: its record cannot be kept: {str(error)[:200]}"
+    return Failed("unavailable", message, "try again later", transient=True)

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.publish.publisher import persist
+from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead_contracts import envelope, subjects
 
 
@@ -38,29 +38,29 @@ class RemoteTasks:
         self._serial = itertools.count()
         self._stream = subjects.records_stream(context.service)
 
-    async def find(self, key: str) -> tuple[RemoteTask | None, int]:
-        """How a call stands, and the sequence of its record; None and 0 where nothing was sent."""
-        stored = await self._context.bus.last(self._stream, self._subject(key))
+    async def find_task(self, key: str) -> tuple[RemoteTask | None, int]:
+        """Record of a call, and its sequence; None and 0 where nothing was sent."""
+        stored = await self._context.bus.last(self._stream, self._record_subject(key))
         return (None, 0) if stored is None else (RemoteTask.model_validate_json(stored.body), stored.sequence)
 
     async def age_ms(self, key: str) -> int:
-        """How long a call's record has stood as it is."""
-        stored = await self._context.bus.last(self._stream, self._subject(key))
+        """Time for which a call's record has stood as it is."""
+        stored = await self._context.bus.last(self._stream, self._record_subject(key))
         return 0 if stored is None else self._context.clock() - stored.time_unix_ms
 
     async def put(self, key: str, row: RemoteTask, sequence: int, patience_s: float = 0.0) -> int:
         """Write it in place of what stands at this sequence. Raises WrongLastSequence where another was first."""
-        subject, body = self._subject(key), row.model_dump_json().encode()
+        subject, body = self._record_subject(key), row.model_dump_json().encode()
         # Of this writing alone: two replicas must not take one record for their own.
         writing = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{writing}")
         headers = {"content-type": envelope.CONTENT_TYPE}
-        ack = await persist(
+        ack = await publish_persistently(
             lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence),
             patience_s=patience_s,
         )
         return ack.sequence
 
-    def _subject(self, key: str) -> str:
+    def _record_subject(self, key: str) -> str:
         tenant, task, _ = key.split(".")
-        return subjects.record(self._context.service, tenant, task, envelope.derive_id("a2a", key, "task"))
+        return subjects.record_subject(self._context.service, tenant, task, envelope.derive_id("a2a", key, "task"))

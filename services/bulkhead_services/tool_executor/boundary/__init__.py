@@ -1,1 +1,1 @@
-"""Whether a call is made: what policy says of it, and the person who is asked where policy cannot say."""
+"""Decision whether a call is made: what policy says of it, and the person who is asked where policy cannot say."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bulkhead.bus.port import WrongLastSequence
 from bulkhead.grants import GrantRefused
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
@@ -28,8 +28,8 @@ log = Log("approvals")
 AGAIN_S = 0.2
 
 
-class Standing(BaseModel):
-    """How one approval stands. asker: whose call it is. told: people have been asked."""
+class ApprovalRecord(BaseModel):
+    """Record of one approval. asker: whose call it is. told: people have been asked."""
 
     request: ApprovalRequested
     asker: str
@@ -40,7 +40,7 @@ class Standing(BaseModel):
     reason: str = ""
     ended_unix_ms: int = 0
 
-    def ended(self) -> ApprovalEnded:
+    def ended_fact(self) -> ApprovalEnded:
         """The fact of its end."""
         assert self.outcome
         same = self.model_dump(include={"person", "role", "reason", "ended_unix_ms"})
@@ -53,121 +53,126 @@ def digest_of(tenant: str, task: str, tool: str, arguments: Mapping[str, Any]) -
         canonical = rfc8785.dumps(dict(arguments))
     except rfc8785.CanonicalizationError as error:
         raise ValueError(str(error)) from error
-    whole = rfc8785.dumps([tenant, task, tool]) + b"\n" + canonical
-    return canonical.decode(), hashlib.sha256(whole).hexdigest()
+    digested = rfc8785.dumps([tenant, task, tool]) + b"\n" + canonical
+    return canonical.decode(), hashlib.sha256(digested).hexdigest()
 
 
-def id_of(call_id: str, arguments_sha256: str) -> str:
-    """Of the approval of one call with these arguments: another argument is another approval."""
+def approval_id_of(call_id: str, arguments_sha256: str) -> str:
+    """Id of the approval of one call with these arguments: another argument is another approval."""
     return envelope.derive_id("approval", call_id, arguments_sha256)
 
 
-def _denial_of(arguments_sha256: str) -> str:
+def _denial_id_of(arguments_sha256: str) -> str:
     return envelope.derive_id("denied", arguments_sha256, "")
 
 
-class Approvals:
+class CallApprovals:
     """The approvals of this service's calls."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stream = subjects.records_stream(context.service)
 
-    async def find(self, tenant: str, task: str, approval_id: str) -> tuple[Standing | None, int]:
-        """How it stands, and the sequence of its record; None and 0 when nobody asked yet."""
-        stored = await self._context.bus.last(self._stream, self._subject(tenant, task, approval_id))
-        return (None, 0) if stored is None else (Standing.model_validate_json(stored.body), stored.sequence)
+    async def find_record(self, tenant: str, task: str, approval_id: str) -> tuple[ApprovalRecord | None, int]:
+        """Record of how it stands, and its sequence; None and 0 when nobody asked yet."""
+        stored = await self._context.bus.last(self._stream, self._record_subject(tenant, task, approval_id))
+        return (None, 0) if stored is None else (ApprovalRecord.model_validate_json(stored.body), stored.sequence)
 
-    async def denied(self, tenant: str, task: str, arguments_sha256: str) -> Standing | None:
+    async def find_denial(self, tenant: str, task: str, arguments_sha256: str) -> ApprovalRecord | None:
         """The denial of the very same call under another id: nobody is asked until he gives in."""
-        return (await self.find(tenant, task, _denial_of(arguments_sha256)))[0]
+        return (await self.find_record(tenant, task, _denial_id_of(arguments_sha256)))[0]
 
-    async def open(self, tenant: str, task: str, request: ApprovalRequested, asker: str) -> Standing:
+    async def open_approval(self, tenant: str, task: str, request: ApprovalRequested, asker: str) -> ApprovalRecord:
         """Record that a person is asked. Raises HandBack when another replica was first."""
-        standing = Standing(request=request, asker=asker)
-        await self._put(tenant, task, standing, 0)
+        standing = ApprovalRecord(request=request, asker=asker)
+        await self._write_record(tenant, task, standing, 0)
         return standing
 
-    async def expire(self, tenant: str, task: str, standing: Standing, sequence: int) -> Standing:
-        """Nobody decided in time; that is on record from now on, and said again where it was before: who wrote it may
-        have died before saying so. Raises HandBack."""
+    async def expire_approval(self, tenant: str, task: str, standing: ApprovalRecord, sequence: int) -> ApprovalRecord:
+        """Expire it: nobody decided in time. That is on record from now on, and said again where it was before: who
+        wrote it may have died before saying so. Raises HandBack.
+        """
         over = standing
         if not over.outcome:
             ended = {"outcome": "expired", "ended_unix_ms": self._context.clock()}
             over = standing.model_copy(update={**ended, "reason": "nobody decided in time"})
-            await self._put(tenant, task, over, sequence)
-        await self._say("gateway", over.ended(), tenant, task, over.request.approval_id, "ended")
+            await self._write_record(tenant, task, over, sequence)
+        await self._send_fact("gateway", over.ended_fact(), tenant, task, over.request.approval_id, "ended")
         return over
 
-    async def tell(self, tenant: str, task: str, approval_id: str) -> None:
+    async def ask_people(self, tenant: str, task: str, approval_id: str) -> None:
         """Ask people, once: the gateway lists it, and the tenant's webhook is posted."""
-        standing, sequence = await self.find(tenant, task, approval_id)
+        standing, sequence = await self.find_record(tenant, task, approval_id)
         if standing is None or standing.told or standing.outcome:
             return
         for reader in ("gateway", self._context.service):
-            await self._say(reader, standing.request, tenant, task, approval_id, "requested")
-        await self._put(tenant, task, standing.model_copy(update={"told": True}), sequence)
+            await self._send_fact(reader, standing.request, tenant, task, approval_id, "requested")
+        await self._write_record(tenant, task, standing.model_copy(update={"told": True}), sequence)
         log.info("approval_requested", tenant=tenant, task=task, approval=approval_id, tool=standing.request.tool)
 
-    async def decided(self, message: Received) -> None:
+    async def on_approval_decided(self, message: ReceivedMessage) -> None:
         """A person's word: on record if it is the first, in time and of somebody who may."""
         body = message.body
         assert isinstance(body, ApprovalDecided)
         tenant, task = message.tenant, message.task
         try:
-            word = self._context.verifier.approval(body.token, tenant=tenant, task=task)
+            grant = self._context.verifier.verify_approval(body.token, tenant=tenant, task=task)
         except GrantRefused as error:
             log.warning("approval_not_believed", tenant=tenant, task=task, code=error.code, reason=str(error))
             return
-        standing, sequence = await self.find(tenant, task, word.approval_id)
+        standing, sequence = await self.find_record(tenant, task, grant.approval_id)
         if standing is None:
-            log.warning("approval_unknown", tenant=tenant, task=task, approval=word.approval_id)
+            log.warning("approval_unknown", tenant=tenant, task=task, approval=grant.approval_id)
             return
         if not standing.outcome:
-            why_not = _why_not(standing.request, word, self._context.clock())
-            if not why_not and word.decision == "granted" and await self.denied(tenant, task, word.arguments_sha256):
-                why_not = "the very same call was denied"
-            if why_not:
-                log.warning("approval_not_taken", tenant=tenant, task=task, by=word.person, reason=why_not)
+            refusal_reason = _refusal_reason(standing.request, grant, self._context.clock())
+            if (
+                not refusal_reason
+                and grant.decision == "granted"
+                and await self.find_denial(tenant, task, grant.arguments_sha256)
+            ):
+                refusal_reason = "the very same call was denied"
+            if refusal_reason:
+                log.warning("approval_not_taken", tenant=tenant, task=task, by=grant.person, reason=refusal_reason)
                 return
-            ended = {"outcome": word.decision, "ended_unix_ms": word.decided_unix_ms}
-            standing = standing.model_copy(update={**ended, **word.model_dump(include={"person", "role", "reason"})})
-            await self._put(tenant, task, standing, sequence)
-            log.info("approval_ended", tenant=tenant, task=task, approval=word.approval_id, outcome=word.decision)
+            ended = {"outcome": grant.decision, "ended_unix_ms": grant.decided_unix_ms}
+            standing = standing.model_copy(update={**ended, **grant.model_dump(include={"person", "role", "reason"})})
+            await self._write_record(tenant, task, standing, sequence)
+            log.info("approval_ended", tenant=tenant, task=task, approval=grant.approval_id, outcome=grant.decision)
         # Also when it stood already: who wrote it may have died before saying so.
         if standing.outcome == "denied":
-            await self._hold(tenant, task, standing)
-        await self._say("gateway", standing.ended(), tenant, task, word.approval_id, "ended")
+            await self._record_denial(tenant, task, standing)
+        await self._send_fact("gateway", standing.ended_fact(), tenant, task, grant.approval_id, "ended")
         request = standing.request
         resumed = CallResumed(call_id=request.call_id, step_id=request.step_id)
-        await self._say(standing.asker, resumed, tenant, task, word.approval_id, "resumed")
+        await self._send_fact(standing.asker, resumed, tenant, task, grant.approval_id, "resumed")
 
-    async def _hold(self, tenant: str, task: str, standing: Standing) -> None:
-        subject = self._subject(tenant, task, _denial_of(standing.request.arguments_sha256))
+    async def _record_denial(self, tenant: str, task: str, standing: ApprovalRecord) -> None:
+        subject = self._record_subject(tenant, task, _denial_id_of(standing.request.arguments_sha256))
         message_id = envelope.message_id(self._context.message_key, subject)
         headers, body = {"content-type": envelope.CONTENT_TYPE}, standing.model_dump_json().encode()
         with suppress(WrongLastSequence):  # It was denied before.
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
 
-    def _subject(self, tenant: str, task: str, approval_id: str) -> str:
-        return subjects.record(self._context.service, tenant, task, approval_id)
+    def _record_subject(self, tenant: str, task: str, approval_id: str) -> str:
+        return subjects.record_subject(self._context.service, tenant, task, approval_id)
 
-    async def _put(self, tenant: str, task: str, standing: Standing, sequence: int) -> None:
-        subject = self._subject(tenant, task, standing.request.approval_id)
-        said = f"{subject}/{sequence}/{standing.outcome}/{standing.told}/{standing.person}"
-        message_id = envelope.message_id(self._context.message_key, said)
+    async def _write_record(self, tenant: str, task: str, standing: ApprovalRecord, sequence: int) -> None:
+        subject = self._record_subject(tenant, task, standing.request.approval_id)
+        writing = f"{subject}/{sequence}/{standing.outcome}/{standing.told}/{standing.person}"
+        message_id = envelope.message_id(self._context.message_key, writing)
         headers, body = {"content-type": envelope.CONTENT_TYPE}, standing.model_dump_json().encode()
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence)
         except WrongLastSequence as error:
             raise HandBack(AGAIN_S, "another replica wrote this approval first") from error
 
-    async def _say(self, to: str, body: Body, tenant: str, task: str, approval_id: str, what: str) -> None:
+    async def _send_fact(self, to: str, body: Body, tenant: str, task: str, approval_id: str, what: str) -> None:
         index = f"approval/{what}/{to}"
         await self._context.publisher.send(to, body, tenant=tenant, task=task, cause=approval_id, index=index)
 
 
-def _why_not(request: ApprovalRequested, word: ApprovalGrant, now_unix_ms: int) -> str:
+def _refusal_reason(request: ApprovalRequested, word: ApprovalGrant, now_unix_ms: int) -> str:
     """Why this word does not count for the call; "" when it does."""
     if word.arguments_sha256 != request.arguments_sha256:
         return "the word is for other arguments"

@@ -20,12 +20,15 @@ _UNSEEN = re.compile(
 """Letters, marks and symbols that nobody sees."""
 
 
-def preview(tool: str, arguments: Mapping[str, Any]) -> str:
+def render_preview(tool: str, arguments: Mapping[str, Any]) -> str:
     """One line per value; what is cut says so."""
     lines = [tool]
-    shown = [f"  {place}: {_shown(value)}" for place, value in _leaves(arguments)]
+    value_lines = [f"  {place}: {_render_value(value)}" for place, value in _iterate_leaves(arguments)]
     # Long values last: a text that fills the page must not push the recipient out of it.
-    lines += [*(one for one in shown if len(one) <= LONG_CHARS), *(one for one in shown if len(one) > LONG_CHARS)]
+    lines += [
+        *(one for one in value_lines if len(one) <= LONG_CHARS),
+        *(one for one in value_lines if len(one) > LONG_CHARS),
+    ]
     text = "\n".join(lines)
     if len(text) <= bounds.MAX_PREVIEW_CHARS:
         return text
@@ -33,31 +36,33 @@ def preview(tool: str, arguments: Mapping[str, Any]) -> str:
     return text[: bounds.MAX_PREVIEW_CHARS - len(cut)] + cut
 
 
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _iterate_leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from _leaves(inner, f"{place}.{visible(str(name))}" if place else visible(str(name)))
+            yield from _iterate_leaves(
+                inner, f"{place}.{escape_invisible(str(name))}" if place else escape_invisible(str(name))
+            )
     elif isinstance(value, list) and value:
         for number, inner in enumerate(value):
-            yield from _leaves(inner, f"{place}[{number}]")
+            yield from _iterate_leaves(inner, f"{place}[{number}]")
     else:
         yield place or "(no arguments)", value
 
 
-def _shown(value: Any) -> str:
+def _render_value(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
-    said = visible(value[:MAX_VALUE_CHARS])
-    more = f" ... and {len(value) - MAX_VALUE_CHARS} characters more" if len(value) > MAX_VALUE_CHARS else ""
-    return f'"{said}"{more}'
+    escaped = escape_invisible(value[:MAX_VALUE_CHARS])
+    suffix = f" ... and {len(value) - MAX_VALUE_CHARS} characters more" if len(value) > MAX_VALUE_CHARS else ""
+    return f'"{escaped}"{suffix}'
 
 
-def visible(text: str) -> str:
+def escape_invisible(text: str) -> str:
     """The text with everything that is no visible character written as its code, and so are the second and further
     blanks of a row, quotes and backslashes: no value can look like two, or like another line."""
-    return "".join(map(_seen, text, " " + text))
+    return "".join(map(_escape_character, text, " " + text))
 
 
-def _seen(one: str, before: str) -> str:
+def _escape_character(one: str, before: str) -> str:
     plain = unicodedata.category(one)[0] in "LMNPS" and not _UNSEEN.match(one) and one not in '"\\'
     return one if plain or (one == " " and before != " ") else f"\\u{{{ord(one):x}}}"

@@ -1,4 +1,4 @@
-"""Where credentials lie: what the operator configures. It names places and never a secret itself."""
+"""Places of credentials: what the operator configures. It names places and never a secret itself."""
 
 import re
 from string import Formatter
@@ -11,7 +11,7 @@ PLACES = frozenset({"tenant", "user"})
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
-def _safe(url: str) -> str:
+def _check_url(url: str) -> str:
     parts = urlsplit(url)
     _ = parts.port  # Raises ValueError where it is none.
     inside = parts.scheme == "http" and _LOOPBACK.fullmatch(parts.hostname or "")
@@ -38,7 +38,7 @@ class Exchange(BaseModel):
     resource: str = Field(default="", max_length=1000)
     subject_token_type: str = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
 
-    _url = field_validator("url")(_safe)
+    _url = field_validator("url")(_check_url)
 
     @model_validator(mode="after")
     def _has_a_client(self) -> Self:
@@ -60,7 +60,7 @@ class Credential(BaseModel):
     exchange: Exchange | None = None
 
     @property
-    def place(self) -> str:
+    def path_template(self) -> str:
         """The path, with its placeholders."""
         return self.file or self.vault
 
@@ -68,9 +68,9 @@ class Credential(BaseModel):
     def _is_of_somebody(self) -> Self:
         if bool(self.file) == bool(self.vault):
             raise ValueError("needs either `file` or `vault`")
-        named = {name for _, name, _, _ in Formatter().parse(self.place) if name is not None}
+        named = {name for _, name, _, _ in Formatter().parse(self.path_template) if name is not None}
         if not named <= PLACES:
-            raise ValueError(f"{self.place!r} has placeholders other than {{tenant}} and {{user}}")
+            raise ValueError(f"{self.path_template!r} has placeholders other than {{tenant}} and {{user}}")
         if "tenant" not in named and not self.tenants:
             raise ValueError("is the same for every tenant: write {tenant} in its path, or name its `tenants`")
         return self
@@ -87,4 +87,4 @@ class Vault(BaseModel):
     namespace: str = Field(default="", max_length=500)
     cache_s: float = Field(default=60.0, ge=0, le=3_600)
 
-    _address = field_validator("address")(_safe)
+    _address = field_validator("address")(_check_url)

@@ -39,7 +39,7 @@ Made = tuple[str, float]
 """A value, and for how many seconds it may be used again."""
 
 
-class _Missing(Exception):
+class _CredentialMissing(Exception):
     """It cannot be had. reason: without any secret. transient: it may be there in a moment."""
 
     def __init__(self, reason: str, *, transient: bool = False) -> None:
@@ -47,7 +47,7 @@ class _Missing(Exception):
         self.transient = transient
 
 
-class Credentials:
+class CredentialStore:
     """All that the operator configured."""
 
     def __init__(
@@ -61,57 +61,57 @@ class Credentials:
         self._kept: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
         self._under_way: dict[tuple[str, ...], asyncio.Task[Made]] = {}
 
-    async def of(self, names: tuple[str, ...], tenant: str, user: str) -> dict[str, str] | Failed:
+    async def read_credentials(self, names: tuple[str, ...], tenant: str, user: str) -> dict[str, str] | Failed:
         """Their values by name, of this caller and of no other."""
-        found: dict[str, str] = {}
+        values: dict[str, str] = {}
         for name in names:
             try:
                 async with asyncio.timeout(MOST_S):
-                    found[name] = await self._one(name, tenant, user)
-            except (_Missing, TimeoutError) as error:
+                    values[name] = await self._read_credential(name, tenant, user)
+            except (_CredentialMissing, TimeoutError) as error:
                 reason = str(error) or f"it was not there within {MOST_S:.0f} s"
-                transient = not isinstance(error, _Missing) or error.transient
+                transient = not isinstance(error, _CredentialMissing) or error.transient
                 log.error("credential_missing", credential=name, tenant=tenant, reason=reason)
-                what = f"the credential {name} of tenant {tenant} cannot be had"
+                message = f"the credential {name} of tenant {tenant} cannot be had"
                 hint = "an operator must look: the log of tool_executor says why (credential_missing)"
-                return Failed("no_credential", what, hint, transient=transient)
-        return found
+                return Failed("no_credential", message, hint, transient=transient)
+        return values
 
-    def forget(self, names: tuple[str, ...], tenant: str, user: str) -> None:
-        """What was kept of these: the other side took one of them no more."""
+    def forget_cached(self, names: tuple[str, ...], tenant: str, user: str) -> None:
+        """Forget what was kept of these: the other side took one of them no more."""
         for key in [key for key in self._kept if key[1:3] == (tenant, user) and key[0] in names]:
             del self._kept[key]
 
-    async def _one(self, name: str, tenant: str, user: str) -> str:
+    async def _read_credential(self, name: str, tenant: str, user: str) -> str:
         reference = self._references.get(name)
         if reference is None:
-            raise _Missing(f"BULKHEAD_TOOL_CREDENTIALS has no {name}")
+            raise _CredentialMissing(f"BULKHEAD_TOOL_CREDENTIALS has no {name}")
         if reference.tenants and tenant not in reference.tenants:
-            raise _Missing("its `tenants` do not name this one")
-        if "{user}" in reference.place and not _USER.fullmatch(user):
-            raise _Missing("the name of the user cannot stand in a path")
-        place = reference.place.format(tenant=tenant, user=user)
+            raise _CredentialMissing("its `tenants` do not name this one")
+        if "{user}" in reference.path_template and not _USER.fullmatch(user):
+            raise _CredentialMissing("the name of the user cannot stand in a path")
+        place = reference.path_template.format(tenant=tenant, user=user)
         if reference.file:
-            secret = await asyncio.to_thread(_read, place)
+            secret = await asyncio.to_thread(_read_secret, place)
         else:
             place_key = (name, tenant, user, "vault", place, reference.field)
-            secret = await self._cached(place_key, lambda: self._from_vault(place, reference.field))
+            secret = await self._read_cached(place_key, lambda: self._from_vault(place, reference.field))
         exchange = reference.exchange
         if exchange is None:
             return secret
         # By the digest of what is exchanged: a changed secret is exchanged at once.
         key = (name, tenant, user, "token", hashlib.sha256(secret.encode()).hexdigest())
-        return await self._cached(key, lambda: self._exchanged(exchange, secret))
+        return await self._read_cached(key, lambda: self._exchange_secret(exchange, secret))
 
-    async def _cached(self, key: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> str:
-        kept = self._kept.get(key)
-        if kept is not None and kept[1] > self._clock():
+    async def _read_cached(self, key: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> str:
+        cached = self._kept.get(key)
+        if cached is not None and cached[1] > self._clock():
             self._kept.move_to_end(key)
-            return kept[0]
+            return cached[0]
         # One request for all calls that wait for the same.
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(_made(make))
+            task = self._under_way[key] = asyncio.ensure_future(_await_value(make))
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
         value, lasts_s = await asyncio.shield(task)
         if lasts_s > 0:
@@ -123,22 +123,22 @@ class Credentials:
 
     async def _from_vault(self, path: str, field: str) -> Made:
         if self._vault is None:
-            raise _Missing("it lies in Vault, and BULKHEAD_VAULT names none")
-        headers = {"X-Vault-Token": await asyncio.to_thread(_read, self._vault.token_file)}
+            raise _CredentialMissing("it lies in Vault, and BULKHEAD_VAULT names none")
+        headers = {"X-Vault-Token": await asyncio.to_thread(_read_secret, self._vault.token_file)}
         if self._vault.namespace:
             headers["X-Vault-Namespace"] = self._vault.namespace
         url = f"{self._vault.address}/v1/{quote(path.lstrip('/'), safe='/@')}"
-        status, answer = await self._asked("Vault", self._http.build_request("GET", url, headers=headers))
+        status, answer = await self._request_json("Vault", self._http.build_request("GET", url, headers=headers))
         if status != httpx.codes.OK:
-            raise _Missing(f"Vault answered {status} for {path}", transient=status >= 500 or status == 429)
+            raise _CredentialMissing(f"Vault answered {status} for {path}", transient=status >= 500 or status == 429)
         secret: Any = answer
         for part in ("data", "data", field):
             secret = secret.get(part) if isinstance(secret, dict) else None
         if not isinstance(secret, str) or not secret:
-            raise _Missing(f"{path} in Vault has no field {field} that is a text (KV version 2)")
+            raise _CredentialMissing(f"{path} in Vault has no field {field} that is a text (KV version 2)")
         return secret, self._vault.cache_s
 
-    async def _exchanged(self, exchange: Exchange, secret: str) -> Made:
+    async def _exchange_secret(self, exchange: Exchange, secret: str) -> Made:
         form = {"scope": exchange.scope, "audience": exchange.audience, "resource": exchange.resource}
         client = ""
         if exchange.grant == "client_credentials":
@@ -147,7 +147,7 @@ class Credentials:
             form |= {"grant_type": _EXCHANGED, "subject_token": secret}
             form["subject_token_type"] = exchange.subject_token_type
             if exchange.client_secret_file:
-                client = await asyncio.to_thread(_read, exchange.client_secret_file)
+                client = await asyncio.to_thread(_read_secret, exchange.client_secret_file)
             else:
                 form["client_id"] = exchange.client_id
         # RFC 6749, 2.3.1: both are form-encoded before they are joined.
@@ -155,17 +155,19 @@ class Credentials:
         request = self._http.build_request("POST", exchange.url, data={k: v for k, v in form.items() if v})
         if basic is not None:
             request = next(basic.auth_flow(request))
-        status, answer = await self._asked("the token endpoint", request)
-        said = answer if isinstance(answer, dict) else {}
-        token, lasts_s = said.get("access_token"), said.get("expires_in", DEFAULT_LASTS_S)
+        status, answer = await self._request_json("the token endpoint", request)
+        content = answer if isinstance(answer, dict) else {}
+        token, lasts_s = content.get("access_token"), content.get("expires_in", DEFAULT_LASTS_S)
         if status != httpx.codes.OK or not isinstance(token, str) or not token:
-            code = said.get("error")
-            told = f" ({code})" if isinstance(code, str) and _SAID.fullmatch(code) else ""
-            raise _Missing(f"the token endpoint answered {status}{told}", transient=status >= 500 or status == 429)
+            code = content.get("error")
+            detail = f" ({code})" if isinstance(code, str) and _SAID.fullmatch(code) else ""
+            raise _CredentialMissing(
+                f"the token endpoint answered {status}{detail}", transient=status >= 500 or status == 429
+            )
         lasts_s = float(lasts_s) if isinstance(lasts_s, int | float) and lasts_s > 0 else 0.0
         return token, max(lasts_s - AHEAD_S, lasts_s / 2)
 
-    async def _asked(self, what: str, request: httpx.Request) -> tuple[int, Any]:
+    async def _request_json(self, what: str, request: httpx.Request) -> tuple[int, Any]:
         """Status and JSON of an answer; None where it is none."""
         try:
             response = await self._http.send(request, stream=True)
@@ -174,31 +176,31 @@ class Credentials:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > MAX_ANSWER_BYTES:
-                        raise _Missing(f"{what} answered with more than {MAX_ANSWER_BYTES} bytes")
+                        raise _CredentialMissing(f"{what} answered with more than {MAX_ANSWER_BYTES} bytes")
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise _Missing(f"{what} did not answer: {type(error).__name__}", transient=True) from None
-        found = None
+            raise _CredentialMissing(f"{what} did not answer: {type(error).__name__}", transient=True) from None
+        content = None
         with suppress(ValueError, RecursionError):
-            found = json.loads(body)
-        return response.status_code, found
+            content = json.loads(body)
+        return response.status_code, content
 
 
-async def _made(make: Callable[[], Awaitable[Made]]) -> Made:
+async def _await_value(make: Callable[[], Awaitable[Made]]) -> Made:
     return await make()
 
 
-def _read(path: str) -> str:
-    """The text of a file, without the line end that editors add. Raises _Missing."""
+def _read_secret(path: str) -> str:
+    """The text of a file, without the line end that editors add. Raises _CredentialMissing."""
     try:
         with Path(path).open("rb") as file:
             raw = file.read(MAX_SECRET_BYTES + 1)
-        found = raw.decode().rstrip("\r\n")
+        secret = raw.decode().rstrip("\r\n")
     except OSError as error:
-        raise _Missing(f"{path} cannot be read: {error.strerror}") from None
+        raise _CredentialMissing(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise _Missing(f"{path} is not UTF-8 text") from None
-    if not found or len(raw) > MAX_SECRET_BYTES:
-        raise _Missing(f"{path} is empty, or longer than {MAX_SECRET_BYTES} bytes")
-    return found
+        raise _CredentialMissing(f"{path} is not UTF-8 text") from None
+    if not secret or len(raw) > MAX_SECRET_BYTES:
+        raise _CredentialMissing(f"{path} is empty, or longer than {MAX_SECRET_BYTES} bytes")
+    return secret

@@ -1,6 +1,7 @@
 """Answers of MCP servers as outcomes of tools.
 
-Enters: a CallToolResult, or the error in its place. Leaves: Done, Failed, or Gone (another replica may answer).
+Enters: a CallToolResult, or the error in its place. Leaves: Done, Failed, or ReplicaLost (another replica may
+answer).
 """
 
 import json
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import McpTool
-from bulkhead.tools.mcp_pins import clean
+from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.mcp.http_transport import BROKEN, LOST, NOT_SENT, TOO_LONG
 
@@ -25,8 +26,8 @@ Errors = MCPError | ValidationError | RuntimeError
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """No answer. sent: the call may have reached the replica."""
+class ReplicaLost:
+    """Lack of an answer. sent: the call may have reached the replica."""
 
     reason: str
     sent: bool
@@ -42,26 +43,26 @@ def outcome_of(tool: McpTool, result: CallToolResult) -> Done | Failed:
         elif isinstance(item, EmbeddedResource) and isinstance(item.resource, TextResourceContents):
             texts.append(item.resource.text)
         elif isinstance(item, ResourceLink):
-            left_out.append(f"a link to the resource {clean(item.uri, bounds.MAX_PHRASE_CHARS)}")
+            left_out.append(f"a link to the resource {clean_line(item.uri, bounds.MAX_PHRASE_CHARS)}")
         else:
             media = getattr(item, "mime_type", None) or getattr(getattr(item, "resource", None), "mime_type", None)
-            left_out.append(f"content of type {item.type} ({clean(media or 'unknown', 64)})")
-    if result.structured_content is not None and not _says(texts, result.structured_content):
+            left_out.append(f"content of type {item.type} ({clean_line(media or 'unknown', 64)})")
+    if result.structured_content is not None and not _repeats_structured(texts, result.structured_content):
         texts.append(json.dumps(result.structured_content, ensure_ascii=False))
     text = "\n".join(texts)
     if result.is_error:
-        told = clean(text, TOLD_CHARS) or "it gave no reason"
+        reason = clean_line(text, TOLD_CHARS) or "it gave no reason"
         hint = "change the arguments as it says, or go another way"
         # It does not say at which point it failed: a write may be half done.
-        undone = tool.repeatable or tool.terms.on_error == "undone"
+        undone = tool.is_repeatable or tool.terms.on_error == "undone"
         return Failed(
-            "tool_error", f"{tool.row.spec.name} failed: {told}", hint, effect="none" if undone else "unknown"
+            "tool_error", f"{tool.row.spec.name} failed: {reason}", hint, effect="none" if undone else "unknown"
         )
     return Done(text, omitted=tuple(left_out[: bounds.MAX_OMISSIONS - 1]))
 
 
-def _says(texts: list[str], structured: object) -> bool:
-    """Whether a text is the structured content written out, as the protocol asks of servers."""
+def _repeats_structured(texts: list[str], structured: object) -> bool:
+    """True when a text is the structured content written out, as the protocol asks of servers."""
     for text in texts:
         if structured == {"result": text}:  # The SDKs wrap what is no object so.
             return True
@@ -73,23 +74,25 @@ def _says(texts: list[str], structured: object) -> bool:
     return False
 
 
-def failure_of(tool: str, error: Errors) -> Failed | Gone:
+def failure_of(tool: str, error: Errors) -> Failed | ReplicaLost:
     """The failure behind an exception of the SDK."""
     if not isinstance(error, MCPError):
-        what = f"{tool} answered what its own schema or the protocol does not allow: {clean(str(error), TOLD_CHARS)}"
-        return Failed("malformed_output", what, "whoever runs the MCP server must mend it", effect="unknown")
-    code, told = error.error.code, clean(error.error.message, TOLD_CHARS)
-    if TOO_LONG in told or "SSE stream failed" in told:
-        what = f"{tool} answered more than {bounds.MAX_MCP_ANSWER_BYTES} bytes, of which nothing is kept"
-        return Failed("output_too_large", what, "ask for less", effect="unknown")
+        message = (
+            f"{tool} answered what its own schema or the protocol does not allow: {clean_line(str(error), TOLD_CHARS)}"
+        )
+        return Failed("malformed_output", message, "whoever runs the MCP server must mend it", effect="unknown")
+    code, reason = error.error.code, clean_line(error.error.message, TOLD_CHARS)
+    if TOO_LONG in reason or "SSE stream failed" in reason:
+        message = f"{tool} answered more than {bounds.MAX_MCP_ANSWER_BYTES} bytes, of which nothing is kept"
+        return Failed("output_too_large", message, "ask for less", effect="unknown")
     if code == NOT_SENT:
-        return Gone(told, sent=False)
-    if code in NO_ANSWER or BROKEN in told:
-        return Gone(told, sent=True)
+        return ReplicaLost(reason, sent=False)
+    if code in NO_ANSWER or BROKEN in reason:
+        return ReplicaLost(reason, sent=True)
     if code == mcp_types.PARSE_ERROR:
-        what = f"{tool} answered no message of the protocol: {told}"
-        return Failed("malformed_output", what, "whoever runs the MCP server must mend it", effect="unknown")
+        message = f"{tool} answered no message of the protocol: {reason}"
+        return Failed("malformed_output", message, "whoever runs the MCP server must mend it", effect="unknown")
     if code in REFUSED:
-        return Failed("refused_by_server", f"{tool} was not begun: {told}", "change the arguments as it says")
-    what = f"{tool} failed in its server (error {code}): {told}"
-    return Failed("server_error", what, "try again later, or go another way", transient=True, effect="unknown")
+        return Failed("refused_by_server", f"{tool} was not begun: {reason}", "change the arguments as it says")
+    message = f"{tool} failed in its server (error {code}): {reason}"
+    return Failed("server_error", message, "try again later, or go another way", transient=True, effect="unknown")

@@ -11,30 +11,30 @@ OPEN_S, MOST_OPEN_S = 2.0, 60.0
 
 
 @dataclass(slots=True)
-class Breaker:
+class ReplicaBreaker:
     """Times are seconds of any steady clock."""
 
     failures: int = 0
     open_until_s: float = 0.0
     trial: bool = False
 
-    def allows(self, now_s: float) -> bool:
-        """Whether a call may go out."""
+    def allows_call(self, now_s: float) -> bool:
+        """True when a call may go out."""
         return self.failures < FAILURES or (now_s >= self.open_until_s and not self.trial)
 
-    def begins(self) -> None:
+    def on_call_begun(self) -> None:
         """A call goes out; while the breaker is not closed, it is the one trial."""
         self.trial = self.failures >= FAILURES
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """The replica answered: closed."""
         self.failures, self.trial = 0, False
 
-    def ended(self) -> None:
+    def on_call_ended(self) -> None:
         """A call is over, however it ended."""
         self.trial = False
 
-    def failed(self, now_s: float) -> None:
+    def on_failure(self, now_s: float) -> None:
         """The replica gave no answer."""
         self.failures, self.trial = self.failures + 1, False
         if self.failures >= FAILURES:

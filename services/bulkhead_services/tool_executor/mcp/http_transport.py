@@ -19,18 +19,18 @@ _UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, ht
 _CALL = b'"tools/call"'
 
 
-def client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
+def reporting_client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
     """A client for one replica: no proxy, no kept connections, which a server may close under a request."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx2.AsyncClient(
-        transport=_Wire(headers, httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)),
+        transport=_ReportingTransport(headers, httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)),
         timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,
         headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
     )
 
 
-class _Wire(httpx2.AsyncBaseTransport):
+class _ReportingTransport(httpx2.AsyncBaseTransport):
     def __init__(self, headers: Mapping[str, Reference], inner: httpx2.AsyncBaseTransport) -> None:
         self._headers, self._inner = headers, inner
 
@@ -38,49 +38,49 @@ class _Wire(httpx2.AsyncBaseTransport):
         asks = request.method == "POST"
         try:
             for name, reference in self._headers.items():
-                request.headers[name] = reference.header()
+                request.headers[name] = reference.read_header()
         except ValueError as error:
-            return _said(request, NOT_SENT, f"the file of the header {name} {error}")
+            return _rpc_error_response(request, NOT_SENT, f"the file of the header {name} {error}")
         try:
             response = await self._inner.handle_async_request(request)
         except _UNREACHED as error:
             if not asks:
                 raise
-            return _said(request, NOT_SENT, _why(error))
+            return _rpc_error_response(request, NOT_SENT, _describe_error(error))
         except httpx2.TransportError as error:
             if not asks:
                 raise
-            return _said(request, LOST, _why(error))
+            return _rpc_error_response(request, LOST, _describe_error(error))
         if asks:
-            response.stream = _Bounded(response.stream)
+            response.stream = _BoundedMcpBody(response.stream)
         if response.status_code < 400 or not asks or _CALL not in request.content:
             return response
-        return await _refused(request, response)
+        return await _refusal_response(request, response)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-async def _refused(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+async def _refusal_response(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
     """A call that was answered with an HTTP error. 404: the server forgot the session, and did nothing."""
     status = response.status_code
     media = response.headers.get("content-type", "").lower()
     if media.startswith("application/json") and status != 404:
         return response  # The SDK tells the JSON-RPC error in it.
     await response.aclose()
-    return _said(request, NOT_SENT if 400 <= status < 500 else LOST, f"it answered HTTP {status}")
+    return _rpc_error_response(request, NOT_SENT if 400 <= status < 500 else LOST, f"it answered HTTP {status}")
 
 
-def _said(request: httpx2.Request, code: int, message: str) -> httpx2.Response:
+def _rpc_error_response(request: httpx2.Request, code: int, message: str) -> httpx2.Response:
     error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message[:300]}}
     return httpx2.Response(503, json=error, request=request)
 
 
-def _why(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-class _Bounded(httpx2.AsyncByteStream):
+class _BoundedMcpBody(httpx2.AsyncByteStream):
     """A body of at most MAX_MCP_ANSWER_BYTES. Its failures are StreamErrors, which end one request and no session."""
 
     def __init__(self, inner: "httpx2.SyncByteStream | httpx2.AsyncByteStream") -> None:
@@ -88,15 +88,15 @@ class _Bounded(httpx2.AsyncByteStream):
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        taken = 0
+        size = 0
         try:
             async for piece in self._inner:
-                taken += len(piece)
-                if taken > bounds.MAX_MCP_ANSWER_BYTES:
+                size += len(piece)
+                if size > bounds.MAX_MCP_ANSWER_BYTES:
                     raise httpx2.StreamError(f"{TOO_LONG} {bounds.MAX_MCP_ANSWER_BYTES} bytes")
                 yield piece
         except httpx2.TransportError as error:
-            raise httpx2.StreamError(f"{BROKEN}: {_why(error)}") from error
+            raise httpx2.StreamError(f"{BROKEN}: {_describe_error(error)}") from error
 
     async def aclose(self) -> None:
         await self._inner.aclose()

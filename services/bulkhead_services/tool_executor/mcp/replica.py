@@ -1,7 +1,8 @@
 """One replica of an MCP server: a session that is kept open, looked at, and opened again.
 
-Enters: calls. Leaves: outcomes, or Gone. A task of its own holds the session; calls of other tasks go through it. It is
-usable while its session is open, its server answers, its breaker allows, and it is not draining.
+Enters: calls. Leaves: outcomes, or ReplicaLost. A task of its own holds the session; calls of other tasks go
+through it. It is usable while its session is open, its server answers, its breaker allows, and it is not
+draining.
 """
 
 import asyncio
@@ -12,14 +13,14 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Done, Failed
-from bulkhead.tools.mcp_file import McpServer, McpTool, Pin
-from bulkhead.tools.mcp_pins import Unfit, clean, digest_of
-from bulkhead_services.tool_executor.mcp.answers import Gone, failure_of, outcome_of
-from bulkhead_services.tool_executor.mcp.breaker import Breaker
-from bulkhead_services.tool_executor.mcp.session import Session, open_session
+from bulkhead.tools.mcp_file import McpServer, McpTool, McpToolPin
+from bulkhead.tools.mcp_pins import UnfitTool, clean_line, digest_of
+from bulkhead_services.tool_executor.mcp.answers import ReplicaLost, failure_of, outcome_of
+from bulkhead_services.tool_executor.mcp.breaker import ReplicaBreaker
+from bulkhead_services.tool_executor.mcp.session import McpSession, open_session
 
 log = Log("mcp")
 
@@ -32,7 +33,7 @@ AGAIN_S, MOST_AGAIN_S = 0.5, 30.0
 DRAIN_S = 300.0
 
 
-class Replica:
+class ServerReplica:
     """where: its URL, or `process 2`. changed: called when its tools, or whether it is usable, may have changed."""
 
     def __init__(self, server: McpServer, url: str, where: str, changed: Callable[[], None]) -> None:
@@ -43,21 +44,21 @@ class Replica:
         self.why = "it is being connected to"
         self.digests: dict[str, str] = {}
         self.lost = asyncio.Event()
-        self._breaker = Breaker()
-        self._session: Session | None = None
+        self._breaker = ReplicaBreaker()
+        self._session: McpSession | None = None
         self._look_now = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._told: deque[str] = deque(maxlen=3)
-        self._task = asyncio.create_task(self._keep(), name=f"mcp {where}")
+        self._task = asyncio.create_task(self._keep_session(), name=f"mcp {where}")
 
-    def usable(self) -> bool:
-        """Whether a call may go here."""
-        allowed = self._breaker.allows(asyncio.get_running_loop().time())
+    def is_usable(self) -> bool:
+        """True when a call may go here."""
+        allowed = self._breaker.allows_call(asyncio.get_running_loop().time())
         return self._session is not None and not self.draining and not self.lost.is_set() and allowed
 
-    def has(self, pin: Pin) -> bool:
-        """Whether its tool is the pinned one."""
+    def offers_pinned(self, pin: McpToolPin) -> bool:
+        """True when its tool is the pinned one."""
         return self.digests.get(pin.tool) == pin.digest
 
     async def drain(self) -> None:
@@ -72,74 +73,74 @@ class Replica:
     async def close(self) -> None:
         """Close the session now."""
         self.draining = True
-        await cancel(self._task)
+        await cancel_tasks(self._task)
 
-    def enter(self) -> None:
+    def begin_call(self) -> None:
         """A call was given to it."""
         self.in_flight, self.served = self.in_flight + 1, self.served + 1
         self._idle.clear()
-        self._breaker.begins()
+        self._breaker.on_call_begun()
 
-    def leave(self) -> None:
+    def end_call(self) -> None:
         """That call is over, however it ended."""
         self.in_flight -= 1
-        self._breaker.ended()
+        self._breaker.on_call_ended()
         if not self.in_flight:
             self._idle.set()
 
-    async def call(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed | Gone:
+    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed | ReplicaLost:
         """One call. Cancelled by its caller when its time is over."""
         session, loop = self._session, asyncio.get_running_loop()
         if session is None:
-            return Gone(self.why, sent=False)
-        said: Done | Failed | Gone
+            return ReplicaLost(self.why, sent=False)
+        outcome: Done | Failed | ReplicaLost
         try:
-            said = outcome_of(tool, await session.call(tool.pin.tool, arguments, key))
+            outcome = outcome_of(tool, await session.call_tool(tool.pin.tool, arguments, key))
         except (MCPError, ValidationError, RuntimeError) as error:
-            said = failure_of(tool.row.spec.name, error)
-        if isinstance(said, Gone):
-            self._breaker.failed(loop.time())
+            outcome = failure_of(tool.row.spec.name, error)
+        if isinstance(outcome, ReplicaLost):
+            self._breaker.on_failure(loop.time())
             self.lost.set()  # Until it is looked at, at once.
             self._look_now.set()
         else:
-            self._breaker.succeeded()
-        return said
+            self._breaker.on_success()
+        return outcome
 
-    def timed_out(self) -> None:
+    def on_timeout(self) -> None:
         """A call gave no answer within its time."""
-        self._breaker.failed(asyncio.get_running_loop().time())
+        self._breaker.on_failure(asyncio.get_running_loop().time())
         self._look_now.set()
 
-    async def _keep(self) -> None:
+    async def _keep_session(self) -> None:
         again_s = AGAIN_S
         while True:
-            task = asyncio.create_task(self._hold(), name=f"mcp session {self.where}")
+            task = asyncio.create_task(self._hold_session(), name=f"mcp session {self.where}")
             try:
                 await asyncio.wait({task})
             finally:
-                await cancel(task)
+                await cancel_tasks(task)
                 opened, self._session = self._session is not None, None
-            self.tried, self.why = True, reason_of(task, self._told)
+            self.tried, self.why = True, session_end_reason(task, self._told)
             log.warning("mcp_replica_lost", where=self.where, opened=opened, why=self.why, again_s=again_s)
             self._changed()
             again_s = AGAIN_S if opened else min(again_s * 2, MOST_AGAIN_S)
             await asyncio.sleep(again_s)
 
-    async def _hold(self) -> None:
+    async def _hold_session(self) -> None:
         """Open the session and look after it, until it is lost. Raises what the SDK and the system do."""
         self._told.clear()
         async with asyncio.timeout(OPEN_TIMEOUT_S) as opening:
             async with open_session(self._server, self._url, self._told, self._look_now.set) as session:
-                await self._look(session)
+                await self._read_tool_digests(session)
                 opening.reschedule(None)
                 self._session, self.tried, self.why = session, True, ""
                 self.lost.clear()
-                self._breaker.succeeded()
-                log.info("mcp_replica_ready", where=self.where, server=clean(session.server, 100))
+                self._breaker.on_success()
+                log.info("mcp_replica_ready", where=self.where, server=clean_line(session.server, 100))
                 self._changed()
-                await self._watch(session)
+                await self._watch_session(session)
 
-    async def _watch(self, session: Session) -> None:
+    async def _watch_session(self, session: McpSession) -> None:
         missed = 0
         while True:
             self._look_now.clear()
@@ -148,7 +149,7 @@ class Replica:
             except TimeoutError:
                 pass
             try:
-                await asyncio.wait_for(self._look(session), LOOK_TIMEOUT_S)
+                await asyncio.wait_for(self._read_tool_digests(session), LOOK_TIMEOUT_S)
                 missed = 0
                 self.lost.clear()
             except (TimeoutError, MCPError) as error:
@@ -161,27 +162,27 @@ class Replica:
                     raise
                 self._look_now.set()
 
-    async def _look(self, session: Session) -> None:
+    async def _read_tool_digests(self, session: McpSession) -> None:
         """Read the tools anew; one that differs from its pin is not called here. Raises MCPError."""
-        found: dict[str, str] = {}
-        for tool in await session.tools():
+        digests: dict[str, str] = {}
+        for tool in await session.list_tools():
             try:
-                found[tool.name] = digest_of(tool)
-            except Unfit:
-                found[tool.name] = "unfit"
-        if found != self.digests:
-            self.digests = found
+                digests[tool.name] = digest_of(tool)
+            except UnfitTool:
+                digests[tool.name] = "unfit"
+        if digests != self.digests:
+            self.digests = digests
             self._changed()
 
 
-def reason_of(task: "asyncio.Task[Any]", told: deque[str]) -> str:
+def session_end_reason(task: "asyncio.Task[Any]", told: deque[str]) -> str:
     """Why a session ended, of the first error that is no group, with what the process wrote last."""
     error = None if task.cancelled() else task.exception()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):
-        said = "it did not answer in time"
+        reason = "it did not answer in time"
     else:
-        said = f"{type(error).__name__}: {error}" if error is not None else "its session ended"
+        reason = f"{type(error).__name__}: {error}" if error is not None else "its session ended"
     heard = f"; it wrote: {' / '.join(told)}" if told else ""
-    return clean(said + heard, 400)
+    return clean_line(reason + heard, 400)

@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.api import Done, Effect, Failed
 from bulkhead.tools.mcp_file import McpServer, McpTool
-from bulkhead_services.tool_executor.mcp.answers import Gone
-from bulkhead_services.tool_executor.mcp.replica import Replica
+from bulkhead_services.tool_executor.mcp.answers import ReplicaLost
+from bulkhead_services.tool_executor.mcp.replica import ServerReplica
 
 FIRST_S = 10.0
 """So long a call waits for the first replica of a server that has just been started."""
@@ -20,28 +20,28 @@ Place = tuple[str, int]
 """A replica's URL with 0, or "" with the number of its process."""
 
 
-class Server:
+class McpReplicas:
     """The replicas of one server, for as long as its connection is declared as it is."""
 
     def __init__(self, name: str, declared: McpServer) -> None:
         self.name, self.declared = name, declared
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
-        self.replicas: dict[Place, Replica] = {}
-        self.update(declared)
+        self.replicas: dict[Place, ServerReplica] = {}
+        self.update_replicas(declared)
 
-    def update(self, declared: McpServer) -> None:
+    def update_replicas(self, declared: McpServer) -> None:
         """Add new replicas, drain those that are gone; all of them where they are connected to in another way."""
-        wanted: set[Place] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
-        again = _connection(declared) != _connection(self.declared)
-        for place in [one for one in self.replicas if again or one not in wanted]:
-            self._retire(self.replicas.pop(place))
+        places: set[Place] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
+        is_reconnected = _connection_identity(declared) != _connection_identity(self.declared)
+        for place in [candidate for candidate in self.replicas if is_reconnected or candidate not in places]:
+            self._retire_replica(self.replicas.pop(place))
         self.declared = declared
-        for place in sorted(wanted - set(self.replicas)):
+        for place in sorted(places - set(self.replicas)):
             where = f"{self.name} {place[0] or f'process {place[1] + 1}'}"
-            self.replicas[place] = Replica(declared, place[0], where, self._changed.set)
+            self.replicas[place] = ServerReplica(declared, place[0], where, self._changed.set)
 
-    def _retire(self, replica: Replica) -> None:
+    def _retire_replica(self, replica: ServerReplica) -> None:
         replica.draining = True
         task = asyncio.create_task(replica.drain(), name=f"mcp drain {replica.where}")
         self._closing.add(task)
@@ -50,78 +50,90 @@ class Server:
     def drain(self) -> None:
         """Let the calls under way end; take no others."""
         for replica in self.replicas.values():
-            self._retire(replica)
+            self._retire_replica(replica)
         self.replicas = {}
 
     async def close(self) -> None:
         """Close all sessions now."""
-        await cancel(*self._closing)
-        await asyncio.gather(*(one.close() for one in self.replicas.values()))
+        await cancel_tasks(*self._closing)
+        await asyncio.gather(*(replica.close() for replica in self.replicas.values()))
 
-    def quarantined(self, tool: McpTool) -> bool:
-        """Whether every replica that is connected tells the tool otherwise than it is pinned."""
-        connected = [one for one in self.replicas.values() if one.digests]
-        return bool(connected) and not any(one.has(tool.pin) for one in connected)
+    def is_quarantined(self, tool: McpTool) -> bool:
+        """True when every replica that is connected tells the tool otherwise than it is pinned."""
+        connected = [replica for replica in self.replicas.values() if replica.digests]
+        return bool(connected) and not any(replica.offers_pinned(tool.pin) for replica in connected)
 
-    def problem(self) -> str:
+    def find_problem(self) -> str:
         """Why none of its replicas can be used; "" when one can."""
-        if any(one.usable() for one in self.replicas.values()):
+        if any(replica.is_usable() for replica in self.replicas.values()):
             return ""
-        reasons = "; ".join(f"{one.where}: {one.why or 'its breaker is open'}" for one in self.replicas.values())
+        reasons = "; ".join(
+            f"{replica.where}: {replica.why or 'its breaker is open'}" for replica in self.replicas.values()
+        )
         return f"no replica of the MCP server {self.name} can be used ({reasons})"[:1000]
 
-    async def call(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed:
+    async def call_tool(self, tool: McpTool, arguments: Mapping[str, Any], key: str) -> Done | Failed:
         """One attempt, over as many replicas as its effect allows."""
-        spec, tried = tool.row.spec, list[Replica]()
-        again = tool.repeatable
-        why, maybe = "", False
-        await self._first()
-        while (replica := self._pick(tool, tried)) is not None:
+        spec, tried = tool.row.spec, list[ServerReplica]()
+        repeatable = tool.is_repeatable
+        reason, maybe = "", False
+        await self._wait_for_first_replica()
+        while (replica := self._pick_replica(tool, tried)) is not None:
             tried.append(replica)
-            said = await self._at(replica, tool, arguments, key, again and self._pick(tool, tried) is not None)
-            if not isinstance(said, Gone):
-                return said
-            why, maybe = f"{replica.where}: {said.reason}", maybe or said.sent
-            if said.sent and not again:
-                what = f"the connection to {replica.where} was lost while {spec.name} ran: {said.reason}"
-                return Failed("connection_lost", what, "look whether it was done", transient=True, effect="unknown")
-        if not tried and self.quarantined(tool):
-            return quarantined(self.name, tool)
-        what = why or self.problem() or f"no replica of the MCP server {self.name} offers {tool.pin.tool} as pinned"
+            outcome = await self._call_replica(
+                replica, tool, arguments, key, repeatable and self._pick_replica(tool, tried) is not None
+            )
+            if not isinstance(outcome, ReplicaLost):
+                return outcome
+            reason, maybe = f"{replica.where}: {outcome.reason}", maybe or outcome.sent
+            if outcome.sent and not repeatable:
+                message = f"the connection to {replica.where} was lost while {spec.name} ran: {outcome.reason}"
+                return Failed("connection_lost", message, "look whether it was done", transient=True, effect="unknown")
+        if not tried and self.is_quarantined(tool):
+            return quarantine_refusal(self.name, tool)
+        message = (
+            reason
+            or self.find_problem()
+            or f"no replica of the MCP server {self.name} offers {tool.pin.tool} as pinned"
+        )
         effect: Effect = "unknown" if maybe else "none"
         hint = "try again later; its operator sees more with `bulkhead doctor`"
-        return Failed("unavailable", what[:1500], hint, transient=True, effect=effect)
+        return Failed("unavailable", message[:1500], hint, transient=True, effect=effect)
 
-    async def _at(
-        self, replica: Replica, tool: McpTool, arguments: Mapping[str, Any], key: str, may_leave: bool
-    ) -> Done | Failed | Gone:
+    async def _call_replica(
+        self, replica: ServerReplica, tool: McpTool, arguments: Mapping[str, Any], key: str, may_leave: bool
+    ) -> Done | Failed | ReplicaLost:
         """The call at one replica; left behind when that is lost and another may do it."""
         loop = asyncio.get_running_loop()
-        replica.enter()
-        began, work = loop.time(), asyncio.create_task(replica.call(tool, arguments, key))
+        replica.begin_call()
+        began, work = loop.time(), asyncio.create_task(replica.call_tool(tool, arguments, key))
         waiting: set[asyncio.Task[Any]] = {work}
         if may_leave:
             waiting.add(asyncio.create_task(replica.lost.wait()))
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            return work.result() if work.done() else Gone("it does not answer any more", sent=True)
+            return work.result() if work.done() else ReplicaLost("it does not answer any more", sent=True)
         except asyncio.CancelledError:
             if loop.time() - began >= 0.9 * tool.row.spec.timeout_ms / 1000:
-                replica.timed_out()
+                replica.on_timeout()
             raise
         finally:
-            await cancel(*waiting)
-            replica.leave()
+            await cancel_tasks(*waiting)
+            replica.end_call()
 
-    def _pick(self, tool: McpTool, tried: list[Replica]) -> Replica | None:
-        able = [one for one in self.replicas.values() if one not in tried and one.usable() and one.has(tool.pin)]
+    def _pick_replica(self, tool: McpTool, tried: list[ServerReplica]) -> ServerReplica | None:
+        able = [
+            replica
+            for replica in self.replicas.values()
+            if replica not in tried and replica.is_usable() and replica.offers_pinned(tool.pin)
+        ]
         return min(able, key=lambda one: (one.in_flight, one.served), default=None)
 
-    async def _first(self) -> None:
+    async def _wait_for_first_replica(self) -> None:
         """Wait for a replica of a server that nobody has reached yet."""
         loop = asyncio.get_running_loop()
         until = loop.time() + FIRST_S
-        while self.replicas and not any(one.tried for one in self.replicas.values()) and loop.time() < until:
+        while self.replicas and not any(replica.tried for replica in self.replicas.values()) and loop.time() < until:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), max(0.0, until - loop.time()))
@@ -129,12 +141,12 @@ class Server:
                 return
 
 
-def quarantined(server: str, tool: McpTool) -> Failed:
+def quarantine_refusal(server: str, tool: McpTool) -> Failed:
     """The refusal of a tool that is not what was pinned."""
-    what = f"{tool.row.spec.name} is quarantined: the server {server} describes it otherwise than when it was pinned"
+    message = f"{tool.row.spec.name} is quarantined: the server {server} describes it otherwise than when it was pinned"
     hint = f"an operator must look at it and approve it: bulkhead mcp pin {server}"
-    return Failed("quarantined", what, hint)
+    return Failed("quarantined", message, hint)
 
 
-def _connection(declared: McpServer) -> tuple[object, ...]:
+def _connection_identity(declared: McpServer) -> tuple[object, ...]:
     return (declared.command, declared.env, declared.cwd, declared.headers, bool(declared.urls))

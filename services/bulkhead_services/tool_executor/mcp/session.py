@@ -15,7 +15,7 @@ from mcp_types import CallToolResult, Implementation, PaginatedRequestParams, Re
 from mcp_types import ToolListChangedNotification as ListChanged
 
 from bulkhead.tools.mcp_file import McpServer
-from bulkhead.tools.mcp_pins import ToolSaid
+from bulkhead.tools.mcp_pins import AdvertisedTool
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.mcp import http_transport
 from bulkhead_services.tool_executor.mcp.stdio_transport import stdio_streams
@@ -25,7 +25,7 @@ MAX_PAGES = 100
 US = Implementation(name="bulkhead", version="1")
 
 
-class Session:
+class McpSession:
     """An open session."""
 
     def __init__(self, client: Client) -> None:
@@ -33,50 +33,52 @@ class Session:
         info = client.server_info
         self.server = f"{info.name} {info.version}" if info is not None else ""
 
-    async def tools(self) -> tuple[ToolSaid, ...]:
+    async def list_tools(self) -> tuple[AdvertisedTool, ...]:
         """All tools, of at most MAX_PAGES pages; one more than the bound at most, so that its caller sees the cut."""
-        found: list[Tool] = []
+        tools: list[Tool] = []
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             page = await self._session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-            found.extend(page.tools)
+            tools.extend(page.tools)
             cursor = page.next_cursor
-            if cursor is None or len(found) > bounds.MAX_MCP_TOOLS:
+            if cursor is None or len(tools) > bounds.MAX_MCP_TOOLS:
                 break
-        return tuple(map(_said, found[: bounds.MAX_MCP_TOOLS + 1]))
+        return tuple(map(_declared_tool, tools[: bounds.MAX_MCP_TOOLS + 1]))
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
+    async def call_tool(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
         """One call. Raises MCPError, ValidationError, RuntimeError."""
         return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY: key}))
 
 
-def _said(tool: Tool) -> ToolSaid:
-    return ToolSaid(tool.name, tool.title or "", tool.description or "", tool.input_schema, tool.output_schema)
+def _declared_tool(tool: Tool) -> AdvertisedTool:
+    return AdvertisedTool(tool.name, tool.title or "", tool.description or "", tool.input_schema, tool.output_schema)
 
 
 @asynccontextmanager
 async def open_session(
     server: McpServer, url: str, told: deque[str], changed: Callable[[], None] = lambda: None
-) -> AsyncIterator[Session]:
+) -> AsyncIterator[McpSession]:
     """A session, negotiated. told: takes what a process writes to its standard error. changed: called when the server
     says that its tools did. Raises what the SDK and the system do."""
 
-    async def heard(message: IncomingMessage) -> None:
+    async def on_message(message: IncomingMessage) -> None:
         if isinstance(message, ListChanged):
             changed()
 
     if not url:
-        async with _client(stdio_streams(server, told), heard) as session:
+        async with _open_client(stdio_streams(server, told), on_message) as session:
             yield session
         return
-    async with http_transport.client(server.headers) as http:
+    async with http_transport.reporting_client(server.headers) as http:
         most = bounds.MAX_MCP_ANSWER_BYTES
         streams = streamable_http_client(url, http_client=http, max_sse_event_size=most)
-        async with _client(streams, heard) as session:
+        async with _open_client(streams, on_message) as session:
             yield session
 
 
 @asynccontextmanager
-async def _client(streams: AbstractAsyncContextManager[Any], heard: MessageHandlerFnT) -> AsyncIterator[Session]:
+async def _open_client(
+    streams: AbstractAsyncContextManager[Any], heard: MessageHandlerFnT
+) -> AsyncIterator[McpSession]:
     async with Client(streams, message_handler=heard, client_info=US, cache=None) as client:
-        yield Session(client)
+        yield McpSession(client)

@@ -20,7 +20,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from bulkhead.runtime.background import cancel
+from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.mcp_file import McpServer
 from bulkhead_contracts import bounds
 
@@ -41,43 +41,43 @@ async def stdio_streams(server: McpServer, told: deque[str]) -> AsyncIterator[St
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(server, home),
+            env=_build_environment(server, home),
             cwd=server.cwd or home,
             start_new_session=True,
             limit=bounds.MAX_MCP_ANSWER_BYTES,
         )
-        async with _joined(process, told) as streams:
+        async with _open_streams(process, told) as streams:
             yield streams
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _environment(server: McpServer, home: str) -> dict[str, str]:
-    given = {
+def _build_environment(server: McpServer, home: str) -> dict[str, str]:
+    variables = {
         name: value if isinstance(value, str) else value.file.read_text().strip() for name, value in server.env.items()
     }
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"} | given
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"} | variables
 
 
 @asynccontextmanager
-async def _joined(process: asyncio.subprocess.Process, told: deque[str]) -> AsyncIterator[Streams]:
-    said_in, said = anyio.create_memory_object_stream[SessionMessage | Exception](16)
-    asked, asked_out = anyio.create_memory_object_stream[SessionMessage](0)
+async def _open_streams(process: asyncio.subprocess.Process, told: deque[str]) -> AsyncIterator[Streams]:
+    from_process_in, from_process = anyio.create_memory_object_stream[SessionMessage | Exception](16)
+    to_process, to_process_out = anyio.create_memory_object_stream[SessionMessage](0)
     tasks = (
-        asyncio.create_task(_read(process, said_in), name="mcp stdout"),
-        asyncio.create_task(_write(process, asked_out), name="mcp stdin"),
-        asyncio.create_task(_hear(process, told), name="mcp stderr"),
+        asyncio.create_task(_read_messages(process, from_process_in), name="mcp stdout"),
+        asyncio.create_task(_write_messages(process, to_process_out), name="mcp stdin"),
+        asyncio.create_task(_drain_stderr(process, told), name="mcp stderr"),
     )
     try:
-        yield said, asked
+        yield from_process, to_process
     finally:
-        await _end(process)
-        await cancel(*tasks)
-        for stream in (said_in, said, asked, asked_out):
+        await _end_process(process)
+        await cancel_tasks(*tasks)
+        for stream in (from_process_in, from_process, to_process, to_process_out):
             stream.close()
 
 
-async def _read(process: asyncio.subprocess.Process, to: Any) -> None:
+async def _read_messages(process: asyncio.subprocess.Process, to: Any) -> None:
     """Messages of the process, until it ends or says too much. What is no message is dropped: some print to it."""
     assert process.stdout is not None
     async with to:
@@ -96,7 +96,7 @@ async def _read(process: asyncio.subprocess.Process, to: Any) -> None:
                 return  # The session is over.
 
 
-async def _write(process: asyncio.subprocess.Process, asked: Any) -> None:
+async def _write_messages(process: asyncio.subprocess.Process, asked: Any) -> None:
     assert process.stdin is not None
     async with asked:
         async for message in asked:
@@ -106,14 +106,14 @@ async def _write(process: asyncio.subprocess.Process, asked: Any) -> None:
                 await process.stdin.drain()
 
 
-async def _hear(process: asyncio.subprocess.Process, told: deque[str]) -> None:
+async def _drain_stderr(process: asyncio.subprocess.Process, told: deque[str]) -> None:
     """Drain what it writes to standard error: a full pipe would hold it up."""
     assert process.stderr is not None
     while piece := await process.stderr.read(64 * 1024):
         told.extend(line[:TOLD_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end_process(process: asyncio.subprocess.Process) -> None:
     """End it, in time or at once where that is cancelled, with all that it started and left behind."""
     assert process.stdin is not None
     process.stdin.close()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import jsonschema_rs
 
-from bulkhead.runtime.background import Background, cancel
+from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.component import Component
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pins_path, read
+from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pins_path, read_mcp_file
 from bulkhead_contracts.result import Failure
-from bulkhead_services.tool_executor.mcp.server import Server, quarantined
-from bulkhead_services.tool_executor.registry import Registry, Tool
+from bulkhead_services.tool_executor.mcp.server import McpReplicas, quarantine_refusal
+from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistry
 
 log = Log("mcp")
 
@@ -28,61 +28,61 @@ REVIEW = "look at what the server says now and approve it with"
 class McpTools(Component):
     """Keeps the registry's MCP tools. Raises McpFileError where the files cannot be used at the start."""
 
-    def __init__(self, file: Path, registry: Registry, background: Background) -> None:
+    def __init__(self, file: Path, registry: ToolRegistry, background: BackgroundTasks) -> None:
         self._file, self._registry, self._background = file, registry, background
         self._own = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
-        self._stamp = self._stamps()
+        self._stamp = self._file_stamps()
         self._unreadable = ""
         self._tools: dict[str, McpTool] = {}
-        self._servers: dict[str, Server] = {}
-        self._closing: list[Server] = []
+        self._servers: dict[str, McpReplicas] = {}
+        self._closing: list[McpReplicas] = []
         self._told: frozenset[str] = frozenset()
         self._draining = False
         self._task: asyncio.Task[None] | None = None
-        self._files = read(file)
-        self._offer(self._files)
+        self._files = read_mcp_file(file)
+        self._offer_tools(self._files)
 
     async def start(self) -> None:
         """Connect to the servers, and watch the files."""
-        self._connect(self._files)
-        self._task = self._background.start("mcp file", self._follow())
+        self._connect_servers(self._files)
+        self._task = self._background.start("mcp file", self._watch_files())
 
     async def stop(self) -> None:
         """Close everything."""
         if self._task is not None:
-            await cancel(self._task)
+            await cancel_tasks(self._task)
         await asyncio.gather(*(server.close() for server in [*self._servers.values(), *self._closing]))
 
     def drain(self) -> None:
-        """Nothing new is read or begun; calls under way go on."""
+        """Begin and read nothing new; calls under way go on."""
         self._draining = True
 
-    def offered(self) -> tuple[Tool, ...]:
+    def offered_tools(self) -> tuple[RegisteredTool, ...]:
         """The tools that are in the registry by it."""
         return tuple(self._registry.tools[name] for name in self._tools)
 
-    def degraded(self) -> str:
+    def describe_degradation(self) -> str:
         """Servers without a replica, tools that are quarantined, files that cannot be used."""
         if self._unreadable:
             return f"{self._unreadable}, the MCP servers of before go on; mend the file"
-        if changed := sorted(self._quarantined()):
+        if changed := sorted(self._quarantined_names()):
             servers = " ".join(sorted({self._tools[name].server for name in changed}))
             return f"quarantined MCP tools: {', '.join(changed)[:300]}; {REVIEW} bulkhead mcp pin {servers}"
         for server in self._servers.values():
-            if what := server.problem().replace(";", ","):
-                return f"{what}; look whether it runs and can be reached from here"
+            if problem := server.find_problem().replace(";", ","):
+                return f"{problem}; look whether it runs and can be reached from here"
         return ""
 
-    async def _follow(self) -> None:
+    async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(READ_EVERY_S)
-            self._tell_changed()
-            if (stamp := self._stamps()) == self._stamp or self._draining:
+            self._refuse_changed()
+            if (stamp := self._file_stamps()) == self._stamp or self._draining:
                 continue
             self._stamp = stamp
             try:
-                files = await asyncio.to_thread(read, self._file)
-                self._offer(files)
+                files = await asyncio.to_thread(read_mcp_file, self._file)
+                self._offer_tools(files)
             except McpFileError as error:
                 self._unreadable = str(error).replace(";", ",")
                 log.error(
@@ -90,22 +90,22 @@ class McpTools(Component):
                 )
                 continue
             self._unreadable, self._files = "", files
-            self._connect(files)
+            self._connect_servers(files)
             log.info("mcp_file_read", file=str(self._file), servers=len(files.servers), tools=len(self._tools))
 
-    def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_stamp, (self._file, pins_path(self._file))))
+    def _file_stamps(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(map(_file_stamp, (self._file, pins_path(self._file))))
 
-    def _offer(self, files: McpFile) -> None:
+    def _offer_tools(self, files: McpFile) -> None:
         """Put the pinned tools into the registry in place of those of before. Raises McpFileError."""
-        tools, offered = files.tools(), dict[str, Tool]()
-        if taken := sorted(set(tools) & (self._own | set(self._registry.tools) - set(self._tools))):
+        tools, offered = files.pinned_tools(), dict[str, RegisteredTool]()
+        if clashes := sorted(set(tools) & (self._own | set(self._registry.tools) - set(self._tools))):
             raise McpFileError(
-                f"{self._file}: {taken[0]} is a tool of the mesh already; give its MCP server another name"
+                f"{self._file}: {clashes[0]} is a tool of the mesh already; give its MCP server another name"
             )
         for name, tool in tools.items():
             try:
-                offered[name] = Tool(tool.row, _run_of(self, name), schema_of(tool))
+                offered[name] = RegisteredTool(tool.row, _run_of(self, name), schema_of(tool))
             except (ValueError, jsonschema_rs.ReferencingError) as error:
                 raise McpFileError(f"{pins_path(self._file)}: {name}: its schema cannot be used: {error}") from error
         for name in self._tools:
@@ -113,7 +113,7 @@ class McpTools(Component):
         self._tools = tools
         self._registry.tools.update(offered)
 
-    def _connect(self, files: McpFile) -> None:
+    def _connect_servers(self, files: McpFile) -> None:
         pinned = {name for name in files.servers if files.pins.get(name)}
         for name in set(self._servers) - pinned:
             server = self._servers.pop(name)
@@ -121,62 +121,62 @@ class McpTools(Component):
             self._closing.append(server)
         for name in sorted(pinned):
             if name in self._servers:
-                self._servers[name].update(files.servers[name])
+                self._servers[name].update_replicas(files.servers[name])
             else:
-                self._servers[name] = Server(name, files.servers[name])
+                self._servers[name] = McpReplicas(name, files.servers[name])
         for name in sorted(set(files.servers) - pinned):
             log.warning("mcp_server_not_pinned", server=name, todo=f"bulkhead mcp pin {name}")
 
-    def _quarantined(self) -> frozenset[str]:
+    def _quarantined_names(self) -> frozenset[str]:
         return frozenset(
             name
             for name, tool in self._tools.items()
-            if tool.server in self._servers and self._servers[tool.server].quarantined(tool)
+            if tool.server in self._servers and self._servers[tool.server].is_quarantined(tool)
         )
 
-    def _tell_changed(self) -> None:
+    def _refuse_changed(self) -> None:
         """Refuse tools that changed before anything is reserved or approved for them, and say so once."""
-        now = self._quarantined()
-        for name in now - self._told:
+        changed = self._quarantined_names()
+        for name in changed - self._told:
             todo = f"{REVIEW} bulkhead mcp pin {self._tools[name].server}"
             log.error("mcp_tool_quarantined", tool=name, server=self._tools[name].server, todo=todo)
-        self._told = now
+        self._told = changed
         self._registry.refused.clear()
-        for name in now:
-            why = quarantined(self._tools[name].server, self._tools[name])
-            self._registry.refused[name] = Failure.of(why.code, why.message, why.hint)
+        for name in changed:
+            refusal = quarantine_refusal(self._tools[name].server, self._tools[name])
+            self._registry.refused[name] = Failure.from_text(refusal.code, refusal.message, refusal.hint)
 
-    async def call(self, name: str, arguments: Arguments, call: Call) -> Done | Failed:
+    async def call_tool(self, name: str, arguments: Arguments, call: Call) -> Done | Failed:
         """One attempt at a call of a pinned tool."""
         tool = self._tools.get(name)
         server = self._servers.get(tool.server) if tool is not None else None
         if tool is None or server is None:
             return Failed("not_offered", f"{name} was taken out of the mesh", "go another way")
         tenant = call.key.partition(".")[0]
-        if not server.declared.allows(tenant):
+        if not server.declared.allows_tenant(tenant):
             hint = f"an operator may add the tenant to {tool.server} in the file of MCP servers"
             return Failed("not_granted", f"tenant {tenant} may not use the MCP server {tool.server}", hint)
-        return await server.call(tool, arguments, call.key)
+        return await server.call_tool(tool, arguments, call.key)
 
 
 def _run_of(tools: McpTools, name: str) -> Run:
-    async def run(arguments: Arguments, call: Call) -> Done | Failed:
-        return await tools.call(name, arguments, call)
+    async def run_call(arguments: Arguments, call: Call) -> Done | Failed:
+        return await tools.call_tool(name, arguments, call)
 
-    return run
+    return run_call
 
 
 def schema_of(tool: McpTool) -> jsonschema_rs.Draft202012Validator:
-    """Nothing is fetched for it, and patterns take linear time: it is the server's text."""
+    """Validator that fetches nothing and takes linear time for patterns: it is the server's text."""
     schema = json.loads(tool.row.spec.parameters_json)
     return jsonschema_rs.Draft202012Validator(
         schema, validate_formats=True, offline=True, pattern_options=jsonschema_rs.RegexOptions()
     )
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        file_stat = path.stat()
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size)
+    return (file_stat.st_mtime_ns, file_stat.st_size)

@@ -1,18 +1,18 @@
-"""One post out, to an address that was checked, and the time between tries. Webhooks and push notifications alike.
+"""One post to a checked address, and the time between tries. Webhooks and push notifications alike.
 
-In: a message of the inbox, and what is to be posted for it. Out: the receiver's status; Refused where it will never be
-taken; HandBack where it comes again. The inbox is the queue: a receiver that is down holds up nobody, and only so many
-messages of a tenant may wait between tries.
+In: a message of the inbox, and what is to be posted for it. Out: the receiver's status; PostRefused where it
+will never be taken; HandBack where it comes again. The inbox is the queue: a receiver that is down holds up
+nobody, and only so many messages of a tenant may wait between tries.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tools.api import Response, Unanswered
-from bulkhead_services.tool_executor.addresses import first_inside
+from bulkhead_services.tool_executor.addresses import first_non_public
 
 TRY_S = 10.0
 """For names, connection and answer together."""
@@ -28,8 +28,8 @@ GONE = 410
 """The HTTP status by which a receiver asks for no more."""
 
 
-class Wire(Protocol):
-    """How it goes out; effects.Workbench."""
+class PostingPort(Protocol):
+    """Port by which it goes out; effects.ToolRunner."""
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host."""
@@ -42,11 +42,11 @@ class Wire(Protocol):
         ...
 
 
-class Refused(Exception):
+class PostRefused(Exception):
     """Not to be tried again; the message says why."""
 
 
-class Missed(Exception):
+class PostMissed(Exception):
     """Not taken this time; the message says why."""
 
 
@@ -55,68 +55,74 @@ class Deliveries:
     window of the inbox, which the calls of tools need. put_off: told of each that comes again, with the wait in
     milliseconds and why. clock: Unix milliseconds."""
 
-    def __init__(self, wire: Wire, clock: Callable[[], int], *, most: int, most_in_all: int) -> None:
+    def __init__(self, wire: PostingPort, clock: Callable[[], int], *, most: int, most_in_all: int) -> None:
         self._wire, self._clock, self._most, self._most_in_all = wire, clock, most, most_in_all
         self._waiting: dict[tuple[str, int], int] = {}
         self._posting: dict[str, int] = {}
 
-    async def run(
-        self, message: Received, work: Callable[[], Coroutine[Any, Any, int]], put_off: Callable[[int, str], None]
+    async def run_delivery(
+        self,
+        message: ReceivedMessage,
+        work: Callable[[], Coroutine[Any, Any, int]],
+        put_off: Callable[[int, str], None],
     ) -> int:
-        """The status that the work ended with, within its time and its tenant's share. Raises Refused, HandBack."""
+        """The status that the work ended with, within its time and its tenant's share. Raises PostRefused, HandBack."""
         tenant = message.tenant
         self._waiting.pop((tenant, message.sequence), None)
         if self._posting.get(tenant, 0) >= AT_ONCE:
-            raise self._again(message, BUSY_MS, "others of the tenant are under way", put_off)
+            raise self._hand_back(message, BUSY_MS, "others of the tenant are under way", put_off)
         self._posting[tenant] = self._posting.get(tenant, 0) + 1
         try:
             async with asyncio.timeout(TRY_S):
                 return await work()
-        except (Missed, TimeoutError) as error:
+        except (PostMissed, TimeoutError) as error:
             reason = str(error) or f"no answer within {TRY_S:.0f} s"
-            wait_ms = again_after(self._clock() - message.time_unix_ms)
+            wait_ms = retry_wait_ms(self._clock() - message.time_unix_ms)
             if not wait_ms:
-                raise Refused(f"nobody took it for a day; at last: {reason}") from error
-            raise self._again(message, wait_ms, reason, put_off) from error
+                raise PostRefused(f"nobody took it for a day; at last: {reason}") from error
+            raise self._hand_back(message, wait_ms, reason, put_off) from error
         finally:
             self._posting[tenant] -= 1
             if not self._posting[tenant]:
                 del self._posting[tenant]
 
-    async def post(
+    async def post_once(
         self, url: str, host: str, port: int, body: bytes, headers: Mapping[str, str], *, private: bool, allow: str
     ) -> int:
-        """One try. private: whether addresses may be other than public; allow: what allows that. Raises Refused,
-        Missed."""
+        """One try. private: whether addresses may be other than public; allow: what allows that. Raises PostRefused,
+        PostMissed.
+        """
         addresses = await self._wire.resolve(host, port)
         if not addresses:
-            raise Missed(f"{host} has no address")
-        if not private and (inside := first_inside(addresses)):
-            raise Refused(f"{host} resolves to {inside}, which is not public; an operator must allow it by {allow}")
+            raise PostMissed(f"{host} has no address")
+        if not private and (inside := first_non_public(addresses)):
+            raise PostRefused(f"{host} resolves to {inside}, which is not public; an operator must allow it by {allow}")
         answer = await self._wire.post_to(url, addresses[0], body, headers, MAX_ANSWER_BYTES)
         if isinstance(answer, Unanswered):
-            raise Missed(f"no answer from {host}: {answer.reason}")
+            raise PostMissed(f"no answer from {host}: {answer.reason}")
         if answer.status == GONE:
-            raise Refused(f"{host} answered {answer.status}: it wants no more")
+            raise PostRefused(f"{host} answered {answer.status}: it wants no more")
         if not 200 <= answer.status < 300:
-            raise Missed(f"{host} answered {answer.status}")
+            raise PostMissed(f"{host} answered {answer.status}")
         return answer.status
 
-    def _again(self, message: Received, wait_ms: int, reason: str, put_off: Callable[[int, str], None]) -> HandBack:
-        """To be raised. Raises Refused where too many wait already."""
-        now = self._clock()
+    def _hand_back(
+        self, message: ReceivedMessage, wait_ms: int, reason: str, put_off: Callable[[int, str], None]
+    ) -> HandBack:
+        """To be raised. Raises PostRefused where too many wait already."""
+        now_ms = self._clock()
         # A message that another replica took does not come back here.
-        self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now}
+        self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now_ms}
         of_tenant = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
         if of_tenant >= self._most or len(self._waiting) >= self._most_in_all:
-            raise Refused(f"{of_tenant} of the tenant's wait already; {reason}")
-        self._waiting[(message.tenant, message.sequence)] = now + wait_ms
+            raise PostRefused(f"{of_tenant} of the tenant's wait already; {reason}")
+        self._waiting[(message.tenant, message.sequence)] = now_ms + wait_ms
         put_off(wait_ms, reason)
         return HandBack(wait_ms / 1000, reason)
 
 
-def again_after(age_ms: int) -> int:
-    """As long as it has waited already, from a second to an hour; 0 when it has waited for a day: given up.
+def retry_wait_ms(age_ms: int) -> int:
+    """Wait before the next try: as long as it has waited already, from a second to an hour; 0 after a day: given up.
 
     It depends on the age alone: neither a restart nor another replica begins anew.
     """

@@ -7,19 +7,19 @@ posted no more: that is on record, for every replica.
 
 from typing import Any
 
-from bulkhead.a2a.push_urls import Forbidden, Place, place
+from bulkhead.a2a.push_urls import PushTarget, PushUrlForbidden, parse_push_url
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import WrongLastSequence
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received
-from bulkhead.runtime.publish.publisher import persist
+from bulkhead.runtime.edge.protocol import ReceivedMessage
+from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.push import PushConfigDeleted, PushEnded, PushPostRequested
 from bulkhead_services.tool_executor.outbound import push_payload
-from bulkhead_services.tool_executor.outbound.delivery import Deliveries, Refused, Wire
+from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostingPort, PostRefused
 
 log = Log("push")
 MAX_WAITING = 256
@@ -28,108 +28,112 @@ STOP_TRIES = 8
 ALLOW = "`push.private_hosts` of the tenant's row"
 
 
-class PushNotifications:
+class PushSender:
     """Those of all tenants whose row has `push`."""
 
-    def __init__(self, context: Context, quotas: TenantQuotas, wire: Wire) -> None:
+    def __init__(self, context: Context, quotas: TenantQuotas, wire: PostingPort) -> None:
         self._context, self._quotas = context, quotas
         self._deliveries = Deliveries(wire, context.clock, most=MAX_WAITING, most_in_all=MAX_WAITING_IN_ALL)
         self._records = subjects.records_stream(context.service)
 
-    async def take(self, message: Received) -> None:
+    async def on_push_post_requested(self, message: ReceivedMessage) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""
-        asked = message.body
-        assert isinstance(asked, PushPostRequested)
-        if await self._stopped(message, asked.config_id) >= asked.setting:
-            _count("stopped")
-            log.info("push_stopped", **_named(message, asked))
+        request = message.body
+        assert isinstance(request, PushPostRequested)
+        if await self._stopped_setting(message, request.config_id) >= request.setting:
+            _count_outcome("stopped")
+            log.info("push_stopped", **_log_fields(message, request))
             return
-        self._quotas.look()
+        self._quotas.reload_if_changed()
         try:
-            there = place(asked.url, self._quotas.push(message.tenant))
-            await self._deliveries.run(message, lambda: self._post(message, asked, there), _PutOff(message, asked))
-        except (Forbidden, Refused) as error:
-            _count("given_up")
-            log.error("push_given_up", **_named(message, asked), reason=str(error))
-            await self._end(message, PushEnded(**_ids(asked), outcome="given_up", reason=_bounded(str(error))))
+            target = parse_push_url(request.url, self._quotas.push_policy_of(message.tenant))
+            await self._deliveries.run_delivery(
+                message, lambda: self._post_all(message, request, target), _RetryLog(message, request)
+            )
+        except (PushUrlForbidden, PostRefused) as error:
+            _count_outcome("given_up")
+            log.error("push_given_up", **_log_fields(message, request), reason=str(error))
+            await self._send_ended(
+                message, PushEnded(**_setting_ids(request), outcome="given_up", reason=_cut_reason(str(error)))
+            )
             return
-        _count("delivered")
-        log.info("push_delivered", **_named(message, asked), host=there.host)
-        await self._end(message, PushEnded(**_ids(asked), outcome="delivered"))
+        _count_outcome("delivered")
+        log.info("push_delivered", **_log_fields(message, request), host=target.host)
+        await self._send_ended(message, PushEnded(**_setting_ids(request), outcome="delivered"))
 
-    async def stop(self, message: Received) -> None:
+    async def on_push_config_deleted(self, message: ReceivedMessage) -> None:
         """Post nothing more for the settings of a config up to this one. Raises BusError."""
         body = message.body
         assert isinstance(body, PushConfigDeleted)
-        subject = self._subject(message, body.config_id)
+        subject = self._record_subject(message, body.config_id)
         for _ in range(STOP_TRIES):
             stored = await self._context.bus.last(self._records, subject)
             if stored is not None and int(stored.body) >= body.setting:
                 return
             sequence = stored.sequence if stored is not None else 0
             try:
-                await self._write(subject, str(body.setting).encode(), sequence)
+                await self._write_record(subject, str(body.setting).encode(), sequence)
                 return
             except WrongLastSequence:
                 continue  # Another one of the task was deleted, or this one by another replica.
 
-    async def _post(self, message: Received, asked: PushPostRequested, there: Place) -> int:
+    async def _post_all(self, message: ReceivedMessage, asked: PushPostRequested, there: PushTarget) -> int:
         answer, status = None, 0
         if asked.answer is not None:
             try:
-                answer = await self._context.blobs.text(message.tenant, asked.answer)
+                answer = await self._context.blobs.get_text(message.tenant, asked.answer)
             except (BlobMissing, BlobCorrupt):
                 answer = None  # Its time is over; the task can be asked for.
-        headers, host, port = push_payload.headers(asked), there.host, there.port
-        for body in push_payload.bodies(message.task, asked, answer):
-            status = await self._deliveries.post(
+        headers, host, port = push_payload.post_headers(asked), there.host, there.port
+        for body in push_payload.post_bodies(message.task, asked, answer):
+            status = await self._deliveries.post_once(
                 asked.url, host, port, body, headers, private=there.private, allow=ALLOW
             )
         return status
 
-    async def _end(self, message: Received, body: PushEnded) -> None:
+    async def _send_ended(self, message: ReceivedMessage, body: PushEnded) -> None:
         head = message.envelope
         await self._context.publisher.send(
             "gateway", body, tenant=message.tenant, task=message.task, cause=head.id, traceparent=head.traceparent
         )
 
-    async def _stopped(self, message: Received, config_id: str) -> int:
-        stored = await self._context.bus.last(self._records, self._subject(message, config_id))
+    async def _stopped_setting(self, message: ReceivedMessage, config_id: str) -> int:
+        stored = await self._context.bus.last(self._records, self._record_subject(message, config_id))
         return int(stored.body) if stored is not None else 0
 
-    async def _write(self, subject: str, body: bytes, sequence: int) -> None:
+    async def _write_record(self, subject: str, body: bytes, sequence: int) -> None:
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{body.decode()}/{sequence}")
         headers, publish = {"content-type": envelope.CONTENT_TYPE}, self._context.bus.publish
-        await persist(lambda: publish(subject, body, headers, message_id, expect_last_on_subject=sequence))
+        await publish_persistently(lambda: publish(subject, body, headers, message_id, expect_last_on_subject=sequence))
 
-    def _subject(self, message: Received, config_id: str) -> str:
+    def _record_subject(self, message: ReceivedMessage, config_id: str) -> str:
         key = envelope.derive_id("push", config_id, "stopped")
-        return subjects.record(self._context.service, message.tenant, message.task, key)
+        return subjects.record_subject(self._context.service, message.tenant, message.task, key)
 
 
-class _PutOff:
+class _RetryLog:
     """Tells the log that a post comes again."""
 
-    def __init__(self, message: Received, asked: PushPostRequested) -> None:
+    def __init__(self, message: ReceivedMessage, asked: PushPostRequested) -> None:
         self._message, self._asked = message, asked
 
     def __call__(self, wait_ms: int, reason: str) -> None:
-        _count("again")
-        log.warning("push_again", **_named(self._message, self._asked), after_ms=wait_ms, reason=reason)
+        _count_outcome("again")
+        log.warning("push_again", **_log_fields(self._message, self._asked), after_ms=wait_ms, reason=reason)
 
 
-def _ids(asked: PushPostRequested) -> dict[str, Any]:
+def _setting_ids(asked: PushPostRequested) -> dict[str, Any]:
     return {"config_id": asked.config_id, "setting": asked.setting, "update": asked.update}
 
 
-def _named(message: Received, asked: PushPostRequested) -> dict[str, Any]:
+def _log_fields(message: ReceivedMessage, asked: PushPostRequested) -> dict[str, Any]:
     """Never the URL or the token: they are the client's secrets."""
     return {"tenant": message.tenant, "task": message.task, "config": asked.config_id, "status": asked.status}
 
 
-def _bounded(reason: str) -> str:
+def _cut_reason(reason: str) -> str:
     return reason[: bounds.MAX_REASON_CHARS]
 
 
-def _count(outcome: str) -> None:
+def _count_outcome(outcome: str) -> None:
     metrics.pushes.add(1, {names.OUTCOME: outcome})

@@ -8,9 +8,9 @@ a Task.
 import json
 from typing import Any
 
-from bulkhead.a2a.states import state
-from bulkhead.plain_text import harmless
-from bulkhead_contracts.envelope import CONTENT_TYPE, rfc3339
+from bulkhead.a2a.states import a2a_state
+from bulkhead.plain_text import escape_controls
+from bulkhead_contracts.envelope import CONTENT_TYPE, format_rfc3339
 from bulkhead_contracts.push import PushPostRequested
 
 TOKEN = "X-A2A-Notification-Token"  # noqa: S105 - a header's name
@@ -18,50 +18,57 @@ MEDIA_TYPES = {"1.0": "application/a2a+json", "0.3": CONTENT_TYPE}
 ANSWER = "answer"
 
 
-def bodies(task: str, asked: PushPostRequested, answer: str | None) -> tuple[bytes, ...]:
-    """What is posted, in this order. answer: None where there is none, or it cannot be read any more."""
-    said = (_of_0_3 if asked.form == "0.3" else _of_1_0)(task, asked, answer)
-    return tuple(json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() for one in said)
+def post_bodies(task: str, asked: PushPostRequested, answer: str | None) -> tuple[bytes, ...]:
+    """Bodies to post, in this order. answer: None where there is none, or it cannot be read any more."""
+    messages = (_messages_of_0_3 if asked.form == "0.3" else _messages_of_1_0)(task, asked, answer)
+    return tuple(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() for message in messages)
 
 
-def headers(asked: PushPostRequested) -> dict[str, str]:
+def post_headers(asked: PushPostRequested) -> dict[str, str]:
     """The client's own token, by which it knows that it asked for this."""
     return {"content-type": MEDIA_TYPES[asked.form]} | ({TOKEN: asked.token} if asked.token else {})
 
 
-def _of_1_0(task: str, asked: PushPostRequested, answer: str | None) -> list[dict[str, Any]]:
-    own = {"taskId": task, "contextId": asked.context_id or task}
-    status: dict[str, Any] = {"state": state(asked.status, asked.asks), "timestamp": rfc3339(asked.at_unix_ms)}
+def _messages_of_1_0(task: str, asked: PushPostRequested, answer: str | None) -> list[dict[str, Any]]:
+    ids = {"taskId": task, "contextId": asked.context_id or task}
+    status: dict[str, Any] = {
+        "state": a2a_state(asked.status, asked.asks),
+        "timestamp": format_rfc3339(asked.at_unix_ms),
+    }
     if asked.reason:
-        status["message"] = {"role": "ROLE_AGENT", "parts": [{"text": harmless(asked.reason)}], **_message(task, asked)}
-    found: list[dict[str, Any]] = []
+        status["message"] = {
+            "role": "ROLE_AGENT",
+            "parts": [{"text": escape_controls(asked.reason)}],
+            **_message_ids(task, asked),
+        }
+    updates: list[dict[str, Any]] = []
     if answer is not None:
         parts = [
-            {"text": harmless(answer), "mediaType": "text/plain"},
-            {"data": _about(asked), "mediaType": CONTENT_TYPE},
+            {"text": escape_controls(answer), "mediaType": "text/plain"},
+            {"data": _answer_metadata(asked), "mediaType": CONTENT_TYPE},
         ]
         artifact = {"artifactId": ANSWER, "name": ANSWER, "parts": parts}
-        found.append({"artifactUpdate": {**own, "artifact": artifact, "lastChunk": True}})
+        updates.append({"artifactUpdate": {**ids, "artifact": artifact, "lastChunk": True}})
     metadata = {"bulkhead": {"status": asked.status}}
-    return [*found, {"statusUpdate": {**own, "status": status, "metadata": metadata}}]
+    return [*updates, {"statusUpdate": {**ids, "status": status, "metadata": metadata}}]
 
 
-def _of_0_3(task: str, asked: PushPostRequested, answer: str | None) -> list[dict[str, Any]]:
-    found: dict[str, Any] = {"kind": "task", "id": task, "contextId": asked.context_id or task}
-    name = state(asked.status, asked.asks).removeprefix("TASK_STATE_").lower().replace("_", "-")
-    found["status"] = {"state": name, "timestamp": rfc3339(asked.at_unix_ms)}
+def _messages_of_0_3(task: str, asked: PushPostRequested, answer: str | None) -> list[dict[str, Any]]:
+    message: dict[str, Any] = {"kind": "task", "id": task, "contextId": asked.context_id or task}
+    name = a2a_state(asked.status, asked.asks).removeprefix("TASK_STATE_").lower().replace("_", "-")
+    message["status"] = {"state": name, "timestamp": format_rfc3339(asked.at_unix_ms)}
     if asked.reason:
-        parts = [{"kind": "text", "text": harmless(asked.reason)}]
-        found["status"]["message"] = {"kind": "message", "role": "agent", "parts": parts, **_message(task, asked)}
+        parts = [{"kind": "text", "text": escape_controls(asked.reason)}]
+        message["status"]["message"] = {"kind": "message", "role": "agent", "parts": parts, **_message_ids(task, asked)}
     if answer is not None:
-        about = [{"kind": "text", "text": harmless(answer)}, {"kind": "data", "data": _about(asked)}]
-        found["artifacts"] = [{"artifactId": ANSWER, "name": ANSWER, "parts": about}]
-    return [found | {"metadata": {"bulkhead": {"status": asked.status}}}]
+        about = [{"kind": "text", "text": escape_controls(answer)}, {"kind": "data", "data": _answer_metadata(asked)}]
+        message["artifacts"] = [{"artifactId": ANSWER, "name": ANSWER, "parts": about}]
+    return [message | {"metadata": {"bulkhead": {"status": asked.status}}}]
 
 
-def _message(task: str, asked: PushPostRequested) -> dict[str, str]:
+def _message_ids(task: str, asked: PushPostRequested) -> dict[str, str]:
     return {"messageId": f"{task}-{asked.update}", "taskId": task, "contextId": asked.context_id or task}
 
 
-def _about(asked: PushPostRequested) -> dict[str, Any]:
+def _answer_metadata(asked: PushPostRequested) -> dict[str, Any]:
     return {"standing": asked.standing, "complete": asked.complete}

@@ -37,24 +37,30 @@ class NotConfined(Exception):
     """A wall that was in force when it was tried at start cannot be put up now."""
 
 
-def confine(plan: Plan) -> dict[str, str]:
+def confine_process(plan: Plan) -> dict[str, str]:
     """Put up the walls. `must`: mechanisms that have to be; the others may fail. Raises NotConfined."""
-    _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    nice = {"namespaces": _namespaces, "user": _user, "rlimits": _limits, "landlock": _landlock, "seccomp": _seccomp}
+    _load_libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    walls = {
+        "namespaces": _enter_namespaces,
+        "user": _change_user,
+        "rlimits": _set_limits,
+        "landlock": _apply_landlock,
+        "seccomp": _apply_seccomp,
+    }
     report: dict[str, str] = {}
     plan = {**plan, "report": report}
-    for name, wall in nice.items():
-        report[name] = "not asked for" if name in plan.get("without", ()) else _tried(wall, plan)
+    for name, wall in walls.items():
+        report[name] = "not asked for" if name in plan.get("without", ()) else _try_wall(wall, plan)
         if report[name] and name in plan["must"]:
             raise NotConfined(f"{name}: {report[name]}")
         if name == "user":
             _drop_capabilities()
     os.umask(0o077)
-    _libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # It went with the user, and with it what /proc/self tells.
+    _load_libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # It went with the user, and with it what /proc/self tells.
     return report
 
 
-def _tried(wall: Callable[[Plan], None], plan: Plan) -> str:
+def _try_wall(wall: Callable[[Plan], None], plan: Plan) -> str:
     try:
         wall(plan)
     except (OSError, ValueError) as error:
@@ -62,64 +68,66 @@ def _tried(wall: Callable[[Plan], None], plan: Plan) -> str:
     return ""
 
 
-def _namespaces(plan: Plan) -> None:
+def _enter_namespaces(plan: Plan) -> None:
     """A root of its own that holds what it may read, and no network. As root, else in a user namespace."""
     kinds = NEWNS | NEWIPC | (0 if plan["network"] else NEWNET)
     uid, gid = os.getuid(), os.getgid()
     os.umask(0o022)
     if MOUNT_SETATTR < 0:
         raise OSError(38, f"not written for {os.uname().machine}")
-    if _libc().unshare(ctypes.c_int(kinds if uid == 0 else kinds | NEWUSER)):
-        raise _last("unshare")
+    if _load_libc().unshare(ctypes.c_int(kinds if uid == 0 else kinds | NEWUSER)):
+        raise _last_error("unshare")
     if uid:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     scratch, owner = plan["scratch"], plan["uid"] or uid
-    _mount("", "/", "", MS_REC | MS_PRIVATE)
-    _mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"size={ROOT_BYTES},mode=755")
+    _mount_at("", "/", "", MS_REC | MS_PRIVATE)
+    _mount_at("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"size={ROOT_BYTES},mode=755")
     for path in plan["read"]:
-        _bind(path, scratch, readonly=True)
+        _bind_path(path, scratch, readonly=True)
     for path in plan["write"]:
-        _bind(path, scratch, readonly=False)
+        _bind_path(path, scratch, readonly=False)
     for name in DEVICES:
-        _bind(f"/dev/{name}", scratch, readonly=False)
-    _bind(f"/proc/{os.getpid()}", scratch, "/proc/self")
+        _bind_path(f"/dev/{name}", scratch, readonly=False)
+    _bind_path(f"/proc/{os.getpid()}", scratch, "/proc/self")
     for name in TOLD_OF_MACHINE:
-        _bind(f"/proc/{name}", scratch)
+        _bind_path(f"/proc/{name}", scratch)
     os.makedirs(scratch + scratch, exist_ok=True)
     size = plan["disk_bytes"]
     bounds = f"size={size},nr_inodes={max(1024, (size >> 20) * FILES_PER_MIB)},mode=700"
-    _mount("tmpfs", scratch + scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"{bounds},uid={owner},gid={plan['uid'] or gid}")
-    _mount("", scratch, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    _mount_at(
+        "tmpfs", scratch + scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"{bounds},uid={owner},gid={plan['uid'] or gid}"
+    )
+    _mount_at("", scratch, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir(scratch)
-    if _libc().syscall(PIVOT_ROOT, b".", b"."):
-        raise _last("pivot_root")
-    if _libc().umount2(b".", MNT_DETACH):
-        raise _last("umount")
+    if _load_libc().syscall(PIVOT_ROOT, b".", b"."):
+        raise _last_error("pivot_root")
+    if _load_libc().umount2(b".", MNT_DETACH):
+        raise _last_error("umount")
     os.chdir(scratch)
 
 
-def _bind(path: str, root: str, to: str = "", *, readonly: bool = True) -> None:
+def _bind_path(path: str, root: str, to: str = "", *, readonly: bool = True) -> None:
     if not os.path.exists(path):
         return
-    there = root + (to or path)
+    target = root + (to or path)
     if os.path.isdir(path):
-        os.makedirs(there, 0o755, exist_ok=True)
+        os.makedirs(target, 0o755, exist_ok=True)
     else:
-        os.makedirs(os.path.dirname(there), 0o755, exist_ok=True)
-        os.close(os.open(there, os.O_CREAT | os.O_WRONLY, 0o644))
-    _mount(path, there, "", MS_BIND | MS_REC)
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    _mount_at(path, target, "", MS_BIND | MS_REC)
     if readonly:
         attributes = struct.pack("=QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
-        place = there.encode()
-        if _libc().syscall(
+        place = target.encode()
+        if _load_libc().syscall(
             MOUNT_SETATTR, AT_FDCWD, place, ctypes.c_uint(AT_RECURSIVE), attributes, ctypes.c_size_t(len(attributes))
         ):
-            raise _last(f"making {path} read-only")
+            raise _last_error(f"making {path} read-only")
 
 
-def _user(plan: Plan) -> None:
+def _change_user(plan: Plan) -> None:
     """A user of its own, which root alone can give."""
     uid = plan["uid"]
     if os.getuid() or not uid:
@@ -139,14 +147,14 @@ def _user(plan: Plan) -> None:
 
 def _drop_capabilities() -> None:
     for capability in range(CAPABILITIES):
-        _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-    _libc().prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0, 0, 0)
+        _load_libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _load_libc().prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0, 0, 0)
     if CAPSET >= 0:
-        _libc().syscall(CAPSET, struct.pack("=II", CAPABILITY_VERSION_3, 0), b"\0" * 24)
+        _load_libc().syscall(CAPSET, struct.pack("=II", CAPABILITY_VERSION_3, 0), b"\0" * 24)
 
 
-def _limits(plan: Plan) -> None:
-    processes = plan["processes"] + (0 if plan["uid"] and os.getuid() == plan["uid"] else _of_this_user())
+def _set_limits(plan: Plan) -> None:
+    processes = plan["processes"] + (0 if plan["uid"] and os.getuid() == plan["uid"] else _threads_of_user())
     limits = {
         resource.RLIMIT_AS: plan["memory_bytes"],
         resource.RLIMIT_FSIZE: plan["disk_bytes"],
@@ -162,45 +170,45 @@ def _limits(plan: Plan) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _of_this_user() -> int:
+def _threads_of_user() -> int:
     """Threads that its user has already: the kernel counts them all against the bound."""
-    found = 0
+    threads = 0
     for entry in Path("/proc").iterdir():
         with suppress(OSError, IndexError):
             if entry.name.isdigit() and entry.stat().st_uid == os.getuid():
-                found += int((entry / "stat").read_text().rpartition(")")[2].split()[17])
-    return found
+                threads += int((entry / "stat").read_text().rpartition(")")[2].split()[17])
+    return threads
 
 
-def _landlock(plan: Plan) -> None:
-    own = (f"/proc/{os.getpid()}", "/proc/self", *(f"/proc/{name}" for name in TOLD_OF_MACHINE))
+def _apply_landlock(plan: Plan) -> None:
+    own_files = (f"/proc/{os.getpid()}", "/proc/self", *(f"/proc/{name}" for name in TOLD_OF_MACHINE))
     devices = [f"/dev/{name}" for name in DEVICES]
-    landlock.restrict(
-        read=(*plan["read"], *own),
+    landlock.restrict_paths(
+        read=(*plan["read"], *own_files),
         listed=plan["listed"],
         write=(plan["scratch"], *plan["write"], *devices),
         network=plan["network"],
     )
 
 
-def _seccomp(plan: Plan) -> None:
+def _apply_seccomp(plan: Plan) -> None:
     # Older kernels let any process of its user be signalled: another tenant's tool, or the executor.
     apart = not plan["report"]["user"] or (
-        not plan["report"]["landlock"] and landlock.version() >= landlock.WITH_SIGNALS
+        not plan["report"]["landlock"] and landlock.kernel_version() >= landlock.WITH_SIGNALS
     )
-    seccomp.install(network=plan["network"], signals=apart)
+    seccomp.install_filter(network=plan["network"], signals=apart)
 
 
-def _mount(what: str, where: str, kind: str, flags: int, options: str = "") -> None:
+def _mount_at(what: str, where: str, kind: str, flags: int, options: str = "") -> None:
     texts = [text.encode() if text else None for text in (what, where, kind)]
-    if _libc().mount(*texts, ctypes.c_ulong(flags), options.encode() if options else None):
-        raise _last(f"mounting {what or kind} at {where}")
+    if _load_libc().mount(*texts, ctypes.c_ulong(flags), options.encode() if options else None):
+        raise _last_error(f"mounting {what or kind} at {where}")
 
 
-def _libc() -> ctypes.CDLL:
+def _load_libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _last(what: str) -> OSError:
+def _last_error(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")

@@ -35,25 +35,28 @@ print(json.dumps(through))
 """
 
 
-def command(image: str, name: str, plan: dict[str, Any]) -> list[str]:
+def start_command(image: str, name: str, plan: dict[str, Any]) -> list[str]:
     """The start of a tool's program: it reads and writes frames on its standard input and output."""
-    return [*_walls(image, name, plan), "-P", "-m", PROGRAM, "-", "0"]
+    return [*_run_command(image, name, plan), "-P", "-m", PROGRAM, "-", "0"]
 
 
-def environment() -> dict[str, str]:
-    """What Docker's client needs; none of it reaches the container."""
+def client_environment() -> dict[str, str]:
+    """Environment that Docker's client needs; none of it reaches the container."""
     return {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("DOCKER_")}
 
 
-def end(name: str) -> None:
+def end_container(name: str) -> None:
     """End a container, and wait for nothing."""
     with suppress(OSError):
         subprocess.Popen(  # noqa: S603 - our own command
-            [_docker(), "kill", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+            [_docker_path(), "kill", name],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=client_environment(),
         )
 
 
-def problem(image: str, plan: dict[str, Any]) -> str:
+def find_problem(image: str, plan: dict[str, Any]) -> str:
     """Why no container can be had; "" when one can: a child of the image ran against its walls."""
     if not image:
         return "no image is configured (BULKHEAD_TOOL_CONTAINER_IMAGE)"
@@ -62,15 +65,15 @@ def problem(image: str, plan: dict[str, Any]) -> str:
     name = f"bulkhead-tool-probe-{os.getpid()}"
     try:
         tried = subprocess.run(  # noqa: S603 - our own command
-            [*_walls(image, name, plan), "-P", "-c", ESCAPES],
+            [*_run_command(image, name, plan), "-P", "-c", ESCAPES],
             capture_output=True,
             timeout=TRIED_S,
             check=False,
-            env=environment(),
+            env=client_environment(),
         )
         through = json.loads(tried.stdout)
     except subprocess.TimeoutExpired:
-        end(name)
+        end_container(name)
         return f"a container of {image} did not end within {TRIED_S:.0f} s"
     except (OSError, ValueError):
         last = tried.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
@@ -78,7 +81,7 @@ def problem(image: str, plan: dict[str, Any]) -> str:
     return f"walls of {image} do not hold: {', '.join(through)}" if through else ""
 
 
-def _walls(image: str, name: str, plan: dict[str, Any]) -> list[str]:
+def _run_command(image: str, name: str, plan: dict[str, Any]) -> list[str]:
     uid = NOBODY.partition(":")[0]
     network = "bridge" if plan["network"] else "none"
     memory, disk = plan["memory_bytes"], plan["disk_bytes"]
@@ -87,8 +90,8 @@ def _walls(image: str, name: str, plan: dict[str, Any]) -> list[str]:
     tmpfs = f"/tmp:rw,nosuid,nodev,size={disk},uid={uid},gid={uid},mode=700"  # noqa: S108 - the container's own
     walls += f" --ulimit nofile={plan['files']} --ulimit core=0 --tmpfs {tmpfs}"
     walls += " --workdir /tmp --env HOME=/tmp --env TMPDIR=/tmp --label bulkhead.tool --entrypoint python3"
-    return [_docker(), "run", "--name", name, *walls.split(), image]
+    return [_docker_path(), "run", "--name", name, *walls.split(), image]
 
 
-def _docker() -> str:
+def _docker_path() -> str:
     return shutil.which("docker") or "docker"

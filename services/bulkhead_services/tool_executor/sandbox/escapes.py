@@ -25,18 +25,18 @@ CONNECT_S = 0.5
 
 def run(arguments: Arguments, call: Call) -> Done:
     """Try them all."""
-    given = dict(arguments)
+    targets = dict(arguments)
     tries: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
-        "files": _files,
-        "network": _network,
-        "processes": _processes,
-        "memory": _memory,
-        "privileges": _privileges,
-        "environment": _environment,
-        "disk": _disk,
-        "forks": _forks,
+        "files": _try_files,
+        "network": _try_network,
+        "processes": _try_processes,
+        "memory": _try_memory,
+        "privileges": _try_privileges,
+        "environment": _try_environment,
+        "disk": _try_disk,
+        "forks": _try_forks,
     }
-    return Done(json.dumps({name: ", ".join(tried(given)) for name, tried in tries.items()}))
+    return Done(json.dumps({name: ", ".join(tried(targets)) for name, tried in tries.items()}))
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def _may_fail() -> Iterator[None]:
         yield
 
 
-def _files(given: dict[str, Any]) -> Iterator[str]:
+def _try_files(given: dict[str, Any]) -> Iterator[str]:
     with _may_fail():
         Path(given["secret"]).read_bytes()
         yield "it read a file of the executor"
@@ -57,7 +57,7 @@ def _files(given: dict[str, Any]) -> Iterator[str]:
             yield f"it wrote to {folder}"
 
 
-def _network(given: dict[str, Any]) -> Iterator[str]:
+def _try_network(given: dict[str, Any]) -> Iterator[str]:
     for family, address in ((socket.AF_UNIX, given["unix"]), (socket.AF_UNIX, f"\0{given['abstract']}")):
         with _may_fail(), socket.socket(family) as wire:
             wire.connect(address)
@@ -71,7 +71,7 @@ def _network(given: dict[str, Any]) -> Iterator[str]:
         yield "it sent a UDP packet"
 
 
-def _processes(given: dict[str, Any]) -> Iterator[str]:
+def _try_processes(given: dict[str, Any]) -> Iterator[str]:
     for pid in (given["pid"], *given["victims"]):
         whose = "the executor" if pid == given["pid"] else "another process of its user"
         with _may_fail():
@@ -91,13 +91,13 @@ def _processes(given: dict[str, Any]) -> Iterator[str]:
             yield "it traced another process of the executor"
 
 
-def _memory(given: dict[str, Any]) -> Iterator[str]:
+def _try_memory(given: dict[str, Any]) -> Iterator[str]:
     with _may_fail():
         mmap.mmap(-1, given["memory_bytes"]).close()
         yield f"it took {given['memory_bytes']} bytes"
 
 
-def _privileges(given: dict[str, Any]) -> Iterator[str]:
+def _try_privileges(given: dict[str, Any]) -> Iterator[str]:
     if not ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0):
         yield "what it starts may gain rights"
     with _may_fail():
@@ -109,12 +109,12 @@ def _privileges(given: dict[str, Any]) -> Iterator[str]:
         yield "it changed its user"
 
 
-def _environment(given: dict[str, Any]) -> Iterator[str]:
+def _try_environment(given: dict[str, Any]) -> Iterator[str]:
     if os.environ.get(given["variable"]):
         yield "it saw a variable of the executor"
 
 
-def _disk(given: dict[str, Any]) -> Iterator[str]:
+def _try_disk(given: dict[str, Any]) -> Iterator[str]:
     written, files = 0, []
     with _may_fail():
         for number in range(2):
@@ -122,24 +122,24 @@ def _disk(given: dict[str, Any]) -> Iterator[str]:
             with files[-1].open("wb", buffering=0) as file:
                 for _ in range(given["disk_bytes"] // PIECE):
                     written += file.write(bytes(PIECE))
-    for one in files:
-        one.unlink(missing_ok=True)
+    for path in files:
+        path.unlink(missing_ok=True)
     if written >= 2 * given["disk_bytes"] - PIECE:
         yield "its files together outgrew the bound: the executor watches them instead"
 
 
-def _forks(given: dict[str, Any]) -> Iterator[str]:
+def _try_forks(given: dict[str, Any]) -> Iterator[str]:
     children: list[int] = []
-    read, write = os.pipe()
+    read_end, write_end = os.pipe()
     with _may_fail():
         while len(children) < given["forks"]:
             child = os.fork()
             if not child:
-                os.close(write)
-                os.read(read, 1)
+                os.close(write_end)
+                os.read(read_end, 1)
                 os._exit(0)
             children.append(child)
-    os.close(write)  # They end by themselves: where nothing else holds, it may not signal them.
+    os.close(write_end)  # They end by themselves: where nothing else holds, it may not signal them.
     for child in children:
         os.waitpid(child, 0)
     if len(children) >= given["forks"]:

@@ -27,37 +27,37 @@ _RIGHTS_OF = {1: 13, 2: 14, 3: 15, 4: 15}
 WITH_SIGNALS = 6
 
 
-def version() -> int:
+def kernel_version() -> int:
     """The kernel's version of Landlock; 0 where it has none."""
     if sys.platform != "linux":
         return 0
     return max(0, int(ctypes.CDLL(None).syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(VERSION))))
 
 
-def restrict(*, read: Iterable[str], listed: Iterable[str], write: Iterable[str], network: bool) -> None:
+def restrict_paths(*, read: Iterable[str], listed: Iterable[str], write: Iterable[str], network: bool) -> None:
     """Read below these paths, list those, change what lies below `write`, and nothing else. Needs no_new_privs.
     Raises OSError."""
-    found = version()
-    if not found:
+    abi = kernel_version()
+    if not abi:
         raise OSError(38, "the kernel has no Landlock, or it is switched off (lsm=)")
-    all_rights = (1 << _RIGHTS_OF.get(found, 16)) - 1
-    net = 0 if network or found < 4 else TCP
-    scopes = ABSTRACT_SOCKETS | SIGNALS if found >= WITH_SIGNALS else 0
-    attributes = struct.pack("=QQQ", all_rights, net, scopes)[: 8 if found < 4 else 16 if found < WITH_SIGNALS else 24]
-    ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
+    all_rights = (1 << _RIGHTS_OF.get(abi, 16)) - 1
+    net = 0 if network or abi < 4 else TCP
+    scopes = ABSTRACT_SOCKETS | SIGNALS if abi >= WITH_SIGNALS else 0
+    attributes = struct.pack("=QQQ", all_rights, net, scopes)[: 8 if abi < 4 else 16 if abi < WITH_SIGNALS else 24]
+    ruleset = _call_kernel(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     try:
         for path in read:
-            _allow(ruleset, path, READING & all_rights)
+            _allow_path(ruleset, path, READING & all_rights)
         for path in listed:
-            _allow(ruleset, path, READ_DIR)
+            _allow_path(ruleset, path, READ_DIR)
         for path in write:
-            _allow(ruleset, path, all_rights & ~NODES)
-        _call(RESTRICT_SELF, ruleset, ctypes.c_uint32(0))
+            _allow_path(ruleset, path, all_rights & ~NODES)
+        _call_kernel(RESTRICT_SELF, ruleset, ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str, rights: int) -> None:
+def _allow_path(ruleset: int, path: str, rights: int) -> None:
     try:
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -66,14 +66,14 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         if not stat.S_ISDIR(os.fstat(opened).st_mode):
             rights &= OF_FILES
         rule = struct.pack("=Qi", rights, opened)
-        _call(ADD_RULE, ruleset, ctypes.c_int(PATH_BENEATH), rule, ctypes.c_uint32(0))
+        _call_kernel(ADD_RULE, ruleset, ctypes.c_int(PATH_BENEATH), rule, ctypes.c_uint32(0))
     finally:
         os.close(opened)
 
 
-def _call(number: int, *arguments: object) -> int:
+def _call_kernel(number: int, *arguments: object) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    found = int(libc.syscall(number, *arguments))
-    if found < 0:
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
         raise OSError(ctypes.get_errno(), f"Landlock: {os.strerror(ctypes.get_errno())}")
-    return found
+    return result

@@ -22,7 +22,7 @@ WALLS = {
     "privileges": "gain rights by what it starts",
     "environment": "read the executor's environment",
 }
-"""What has to hold for `process`: the name of each wall, and what a tool could do without it."""
+"""What has to hold for `process_level`: the name of each wall, and what a tool could do without it."""
 MEND = (
     "kernel 5.13 or newer with Landlock (lsm=landlock) and seccomp, as most distributions and Docker have it; or start "
     "tool_executor as root, which gives each tool a user of its own"
@@ -30,9 +30,10 @@ MEND = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What this machine has. mechanisms: "" where in force, else why not. walls: "" where held, else what got through.
-    wasm, container: "" where they work, else why not."""
+class SandboxFindings:
+    """Findings about this machine. mechanisms: "" where in force, else why not. walls: "" where held, else what got
+    through. wasm, container: "" where they work, else why not.
+    """
 
     mechanisms: Mapping[str, str] = field(default_factory=dict)
     walls: Mapping[str, str] = field(default_factory=dict)
@@ -46,16 +47,16 @@ class Found:
 
     @property
     def open_walls(self) -> tuple[str, ...]:
-        """Walls of the level `process` that do not hold here."""
+        """Walls of the level `process_level` that do not hold here."""
         return tuple(name for name in WALLS if self.walls.get(name, "not looked at"))
 
     @property
-    def process(self) -> Isolation:
+    def process_level(self) -> Isolation:
         """The level of a tool's own process."""
         return "none" if self.open_walls else "process"
 
     @property
-    def levels(self) -> tuple[Isolation, ...]:
+    def available_levels(self) -> tuple[Isolation, ...]:
         """Levels that a tool can have here."""
         works = {"none": True, "process": not self.open_walls, "container": not self.container, "wasm": not self.wasm}
         return tuple(level for level in RISING if works[level])
@@ -63,30 +64,30 @@ class Found:
     def report(self) -> dict[str, Any]:
         """The detail of `/readyz`."""
         return {
-            "levels": list(self.levels),
+            "levels": list(self.available_levels),
             "mechanisms": {name: self.mechanisms.get(name, "not looked at") or "in force" for name in MECHANISMS},
             "walls": {name: self.walls.get(name, "not looked at") or "held" for name in (*WALLS, "disk")},
             "wasm": self.wasm or "works",
             "container": self.container or "works",
         }
 
-    def missing(self) -> str:
-        """What keeps a process here from the level `process`; "" when nothing."""
+    def describe_missing(self) -> str:
+        """Lack that keeps a process here from the level `process`; "" when none."""
         could = ", ".join(f"{WALLS[name]} ({self.walls.get(name, 'not looked at')})" for name in self.open_walls)
         return f"a plain tool here could {could}" if could else ""
 
 
-def too_low(name: str, least: Isolation, found: Found, given: Isolation) -> Failed | None:
+def isolation_refusal(name: str, least: Isolation, found: SandboxFindings, given: Isolation) -> Failed | None:
     """Why a tool is not run: it is isolated less than it accepts. None when it may run."""
     if RISING.index(given) >= RISING.index(least):
         return None
-    what = f"{name} accepts no isolation below `{least}`, and would run here with `{given}`"
+    message = f"{name} accepts no isolation below `{least}`, and would run here with `{given}`"
     if least == "wasm":
-        why = found.wasm or "its code is Python"
+        reason = found.wasm or "its code is Python"
         hint = f"ship it as {name}.wasm beside its row" if not found.wasm else "install `wasmtime` for tool_executor"
     elif least == "container":
-        why = found.container
+        reason = found.container
         hint = "an operator names an image in BULKHEAD_TOOL_CONTAINER_IMAGE and lets tool_executor reach Docker"
     else:
-        why, hint = found.missing(), MEND
-    return Failed(TOO_LOW, f"{what}: {why}"[:2000], f"{hint}; `bulkhead doctor` shows what is in force"[:2000])
+        reason, hint = found.describe_missing(), MEND
+    return Failed(TOO_LOW, f"{message}: {reason}"[:2000], f"{hint}; `bulkhead doctor` shows what is in force"[:2000])

@@ -1,7 +1,7 @@
 """Plans of sandboxes: what a tool's process may read, write and use, as data that its start is told.
 
-In: settings, a tool's row, mechanisms that work here. Out: a Cell, with the plan for one process, its folder and its
-user; both are given back when that process has ended.
+In: settings, a tool's row, mechanisms that work here. Out: a SandboxCell, with the plan for one process, its
+folder and its user; both are given back when that process has ended.
 """
 
 import os
@@ -36,7 +36,7 @@ PASSED_WITH_NETWORK = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "H
 
 
 @dataclass(slots=True)
-class Cell:
+class SandboxCell:
     """The place of one process. plan: what confine.py is told. container: its name, where it is one. `close` it once
     the process and all that it started have ended."""
 
@@ -50,13 +50,18 @@ class Cell:
         """Its private folder."""
         return Path(self.plan["scratch"])
 
-    def environment(self) -> dict[str, str]:
+    def build_environment(self) -> dict[str, str]:
         """All that its environment holds."""
         names = (*PASSED, *(PASSED_WITH_NETWORK if self.plan["network"] else ()))
-        both = {one: os.environ[one] for name in names for one in (name, name.lower()) if one in os.environ}
+        both = {
+            variable: os.environ[variable]
+            for name in names
+            for variable in (name, name.lower())
+            if variable in os.environ
+        }
         folder = self.plan["scratch"]
-        more = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-        return both | more | {"HOME": folder, "TMPDIR": folder}
+        fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        return both | fixed | {"HOME": folder, "TMPDIR": folder}
 
     def close(self) -> None:
         """Give its folder and its user back."""
@@ -67,37 +72,39 @@ class Cell:
 
 
 @dataclass(slots=True)
-class Cells:
+class SandboxCells:
     """Makes the cells of this replica."""
 
     settings: Settings
     users: set[int] = field(default_factory=set)
 
-    def contained(self, row: ToolRow | None) -> Cell:
+    def make_container_cell(self, row: ToolRow | None) -> SandboxCell:
         """A cell that is a container of its own. Raises OSError."""
-        cell = self.make(row, ())
+        cell = self.make_cell(row, ())
         cell.container = f"{PREFIX}{uuid4().hex}"
         return cell
 
-    def make(self, row: ToolRow | None, in_force: Collection[str] | None, without: Collection[str] = ()) -> Cell:
+    def make_cell(
+        self, row: ToolRow | None, in_force: Collection[str] | None, without: Collection[str] = ()
+    ) -> SandboxCell:
         """A cell. row: None when the walls are tried. in_force: mechanisms that must be; None: try each. Raises
         OSError."""
         network = row is not None and (row.network or row.spec.egress)
         granted = self.settings.tool_folders.get(row.spec.name, ()) if row is not None else ()
         folder = tempfile.mkdtemp(prefix=PREFIX)
         off = [*without, *(name for name in MECHANISMS if in_force is not None and name not in in_force)]
-        uid = self._user() if "user" not in off else 0
+        uid = self._reserve_uid() if "user" not in off else 0
         with suppress(PermissionError):  # The namespace's own folder lies over it, or it is the executor's user's.
             os.chown(folder, uid or -1, uid or -1)
-        read, listed = _readable(_hidden(self.settings))
+        readable, listed = _readable_paths(_hidden_paths(self.settings))
         plan = {
             "scratch": folder,
             "uid": uid,
             "no_user": "" if os.getuid() == 0 else "only root may give a process another user",
             "network": network,
-            "read": read,
+            "read": readable,
             "listed": listed,
-            "needs": [path for path in read if Path(path).is_dir() and not path.startswith((*SYSTEM, "/etc"))],
+            "needs": [path for path in readable if Path(path).is_dir() and not path.startswith((*SYSTEM, "/etc"))],
             "write": [os.path.realpath(path) for path in granted],
             "memory_bytes": self.settings.tool_memory_mib * MIB,
             "disk_bytes": self.settings.tool_disk_mib * MIB,
@@ -106,46 +113,51 @@ class Cells:
             "must": list(in_force or ()),
             "without": off,
         }
-        return Cell(plan, self.users)
+        return SandboxCell(plan, self.users)
 
-    def _user(self) -> int:
+    def _reserve_uid(self) -> int:
         if os.getuid():
             return 0
         first = FIRST_UID + USERS * (os.getpid() % REPLICAS)
-        uid = next(one for one in range(first, first + USERS) if one not in self.users)
+        uid = next(candidate for candidate in range(first, first + USERS) if candidate not in self.users)
         self.users.add(uid)
         return uid
 
 
-def _hidden(settings: Settings) -> tuple[Path, ...]:
+def _hidden_paths(settings: Settings) -> tuple[Path, ...]:
     """Files of the executor, which no tool reads."""
-    secrets = [Path(one.secret_file).parent for one in settings.webhooks.values()]
-    return tuple(Path(os.path.realpath(one)) for one in (settings.identity_dir, settings.data_dir, *secrets))
+    secrets = [Path(hook.secret_file).parent for hook in settings.webhooks.values()]
+    return tuple(Path(os.path.realpath(path)) for path in (settings.identity_dir, settings.data_dir, *secrets))
 
 
-def _readable(hidden: Iterable[Path]) -> tuple[list[str], list[str]]:
-    """What a tool's process reads: the system's programs and libraries, Python, and where its modules lie. Folders
-    that hold something hidden are told entry by entry, and may be listed."""
-    modules = [one for one in sys.path if one and Path(one).exists()]
+def _readable_paths(hidden: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """Paths that a tool's process reads: the system's programs and libraries, Python, and where its modules lie.
+    Folders that hold something hidden are told entry by entry, and may be listed.
+    """
+    modules = [entry for entry in sys.path if entry and Path(entry).exists()]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent.parent)]
     etc = [f"/etc/{name}" for name in OF_ETC.split()]
-    wanted = [os.path.realpath(one) for one in (*python, *modules, *site.getsitepackages())]
-    given = [one for one in (*SYSTEM, *etc, *wanted) if one != "/" and Path(one).exists()]
-    kept, listed = [str(one) for one in SYSTEM if Path(one).exists()], list[str]()
-    for path in sorted(set(given) - set(kept), key=len):
-        if not any(path == one or path.startswith(f"{one}/") for one in kept):
-            found, folders = _without(Path(path), [one for one in hidden if one.is_relative_to(path)])
-            kept += found
+    python_paths = [os.path.realpath(entry) for entry in (*python, *modules, *site.getsitepackages())]
+    existing = [entry for entry in (*SYSTEM, *etc, *python_paths) if entry != "/" and Path(entry).exists()]
+    readable, listed = [str(entry) for entry in SYSTEM if Path(entry).exists()], list[str]()
+    for path in sorted(set(existing) - set(readable), key=len):
+        if not any(path == root or path.startswith(f"{root}/") for root in readable):
+            paths, folders = _paths_without(
+                Path(path), [hidden_path for hidden_path in hidden if hidden_path.is_relative_to(path)]
+            )
+            readable += paths
             listed += folders
-    return kept, listed
+    return readable, listed
 
 
-def _without(path: Path, hidden: list[Path]) -> tuple[list[str], list[str]]:
+def _paths_without(path: Path, hidden: list[Path]) -> tuple[list[str], list[str]]:
     if not hidden:
         return [str(path)], []
-    kept, listed = list[str](), [str(path)]
+    paths, listed = list[str](), [str(path)]
     for entry in path.iterdir() if path not in hidden else ():
-        more, folders = _without(entry, [one for one in hidden if one.is_relative_to(entry)])
-        kept += more
+        inner, folders = _paths_without(
+            entry, [hidden_path for hidden_path in hidden if hidden_path.is_relative_to(entry)]
+        )
+        paths += inner
         listed += folders
-    return kept, listed if path not in hidden else []
+    return paths, listed if path not in hidden else []

@@ -1,7 +1,7 @@
 """Probe of the sandbox at start: a child puts up the walls and tries to get through them.
 
-In: settings. Out: what is in force and what holds (levels.Found). It blocks for some tenths of a second; its child runs
-the program that tools run in, behind the same walls.
+In: settings. Out: what is in force and what holds (levels.SandboxFindings). It blocks for some tenths of a
+second; its child runs the program that tools run in, behind the same walls.
 """
 
 import json
@@ -25,8 +25,8 @@ from bulkhead.tools.catalog import ToolRow
 from bulkhead.tools.process_frames import frame_of_call
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.sandbox import container, escapes, wasm
-from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, Found
-from bulkhead_services.tool_executor.sandbox.plan import MIB, Cell, Cells
+from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, SandboxFindings
+from bulkhead_services.tool_executor.sandbox.plan import MIB, SandboxCell, SandboxCells
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
 
@@ -44,71 +44,80 @@ NOBODY = "the child that tried ended before it told"
 class Sandbox:
     """The sandbox of this replica: what it can do, and cells for processes."""
 
-    _known: dict[tuple[Any, ...], tuple[Found, float]] = {}
+    _known: dict[tuple[Any, ...], tuple[SandboxFindings, float]] = {}
     """By all that it depends on, and when it was looked at: a machine does not change under a running process, but a
     busy one may have kept the child from its tries."""
     _lock = threading.Lock()
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._cells = Cells(settings)
+        self._cells = SandboxCells(settings)
         self.image = settings.tool_container_image
 
-    def found(self) -> Found:
-        """What holds here; looked at once, and again after a while where something does not."""
+    def find_isolation(self) -> SandboxFindings:
+        """Findings of what holds here; looked at once, and again after a while where something does not."""
         settings = self._settings
         key = (os.getpid(), os.getuid(), settings.tool_memory_mib, settings.tool_container_image)
         with self._lock:
-            known = self._known.get(key)
-            if known is None or (known[0].open_walls and time.monotonic() - known[1] > AGAIN_S):
-                known = self._known[key] = self._look(), time.monotonic()
-            return known[0]
+            cached = self._known.get(key)
+            if cached is None or (cached[0].open_walls and time.monotonic() - cached[1] > AGAIN_S):
+                cached = self._known[key] = self._probe_walls(), time.monotonic()
+            return cached[0]
 
     @classmethod
-    def forget(cls) -> None:
+    def forget_findings(cls) -> None:
         """Look anew next time."""
         cls._known.clear()
 
-    def in_container(self, row: ToolRow) -> bool:
-        """Whether this tool runs in a container of its own."""
-        return row.spec.isolation == "container" and not self.found().container
+    def runs_in_container(self, row: ToolRow) -> bool:
+        """True when this tool runs in a container of its own."""
+        return row.spec.isolation == "container" and not self.find_isolation().container
 
-    def cell(self, row: ToolRow) -> Cell:
+    def make_cell(self, row: ToolRow) -> SandboxCell:
         """A place for a process of this tool. Raises OSError."""
-        return self._cells.contained(row) if self.in_container(row) else self._cells.make(row, self.found().in_force)
+        return (
+            self._cells.make_container_cell(row)
+            if self.runs_in_container(row)
+            else self._cells.make_cell(row, self.find_isolation().in_force)
+        )
 
-    def _look(self) -> Found:
+    def _probe_walls(self) -> SandboxFindings:
         mechanisms: dict[str, str] = {}
         walls: dict[str, str] = {}
         for _ in MECHANISMS:  # A mechanism that fails half-way distorts what follows: it is tried anew without it.
-            failed = {name: why for name, why in mechanisms.items() if why}
-            said = self._try(failed)
-            mechanisms = {**said.get("report", {}), **failed}
-            walls = said.get("walls", {})
-            if {name for name, why in mechanisms.items() if why} == set(failed):
+            failed = {name: reason for name, reason in mechanisms.items() if reason}
+            answer = self._try_escapes(failed)
+            mechanisms = {**answer.get("report", {}), **failed}
+            walls = answer.get("walls", {})
+            if {name for name, reason in mechanisms.items() if reason} == set(failed):
                 break
-        found = Found(mechanisms, walls, wasm.problem(), self._contained())
-        if "disk" not in found.walls:
-            found = replace(found, walls={**walls, "disk": "not looked at"})
-        log.info("isolation", levels=list(found.levels), in_force=list(found.in_force), missing=found.missing())
-        return found
+        findings = SandboxFindings(mechanisms, walls, wasm.find_problem(), self._container_problem())
+        if "disk" not in findings.walls:
+            findings = replace(findings, walls={**walls, "disk": "not looked at"})
+        log.info(
+            "isolation",
+            levels=list(findings.available_levels),
+            in_force=list(findings.in_force),
+            missing=findings.describe_missing(),
+        )
+        return findings
 
-    def _contained(self) -> str:
+    def _container_problem(self) -> str:
         if not (image := self._settings.tool_container_image):
-            return container.problem("", {})
-        cell = self._cells.make(None, ())
+            return container.find_problem("", {})
+        cell = self._cells.make_cell(None, ())
         cell.close()
-        return container.problem(image, cell.plan)
+        return container.find_problem(image, cell.plan)
 
-    def _try(self, without: dict[str, str]) -> dict[str, Any]:
+    def _try_escapes(self, without: dict[str, str]) -> dict[str, Any]:
         try:
-            cell = self._cells.make(None, None, without)
+            cell = self._cells.make_cell(None, None, without)
         except OSError as error:
             return {"walls": {}, "report": dict.fromkeys(MECHANISMS, f"{error}")}
         cell.plan |= {"disk_bytes": SMALL_MIB * MIB, "processes": FORKS}
         try:
-            with _targets(cell) as given:
-                return _answer(cell, given)
+            with _escape_targets(cell) as targets:
+                return _child_answer(cell, targets)
         except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
             log.error("isolation_not_tried", error=f"{type(error).__name__}: {error}"[:300])
             return {"report": {name: NOBODY for name in MECHANISMS if name not in without}}
@@ -116,8 +125,8 @@ class Sandbox:
             cell.close()
 
 
-def _answer(cell: Cell, given: dict[str, Any]) -> dict[str, Any]:
-    """What the child says: of its mechanisms, and of each wall that it ran against."""
+def _child_answer(cell: SandboxCell, given: dict[str, Any]) -> dict[str, Any]:
+    """Answer of the child: of its mechanisms, and of each wall that it ran against."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(TRIED_S)
@@ -127,45 +136,47 @@ def _answer(cell: Cell, given: dict[str, Any]) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             stdout=2,
             start_new_session=True,
-            env=cell.environment(),
+            env=cell.build_environment(),
         )
         theirs.close()
         try:
-            ready = _ask(ours, {"path": sys.path, "module": escapes.__name__, "function": "", "confine": cell.plan})
+            ready = _exchange_frame(
+                ours, {"path": sys.path, "module": escapes.__name__, "function": "", "confine": cell.plan}
+            )
             if "ready" not in ready:
                 raise ValueError(f"the child said {str(ready)[:300]}")
             call = frame_of_call(Call(key="probe", world=None, max_output_bytes=bounds.MAX_TOOL_OUTPUT_BYTES))  # type: ignore[arg-type]
-            said = _ask(ours, {"arguments": given, "call": call})
-            if "done" not in said:  # A mechanism that failed half-way may keep it from its tries.
-                log.info("escapes_not_tried", said=f"{said}"[:1000])
-            return {"report": ready["report"], "walls": json.loads(said.get("done", "{}"))}
+            answer = _exchange_frame(ours, {"arguments": given, "call": call})
+            if "done" not in answer:  # A mechanism that failed half-way may keep it from its tries.
+                log.info("escapes_not_tried", said=f"{answer}"[:1000])
+            return {"report": ready["report"], "walls": json.loads(answer.get("done", "{}"))}
         finally:
             child.kill()
             child.wait()
 
 
-def _ask(wire: socket.socket, frame: dict[str, Any]) -> dict[str, Any]:
+def _exchange_frame(wire: socket.socket, frame: dict[str, Any]) -> dict[str, Any]:
     body = json.dumps(frame).encode()
     wire.sendall(HEAD.pack(len(body)) + body)
-    size = HEAD.unpack(_exactly(wire, HEAD.size))[0]
+    size = HEAD.unpack(_read_exactly(wire, HEAD.size))[0]
     if size > bounds.MAX_TOOL_OUTPUT_BYTES * 8:
         raise ValueError(f"the child answered with {size} bytes")
-    found: dict[str, Any] = json.loads(_exactly(wire, size))
-    return found
+    answer: dict[str, Any] = json.loads(_read_exactly(wire, size))
+    return answer
 
 
-def _exactly(wire: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        more = wire.recv(size - len(found))
-        if not more:
+def _read_exactly(wire: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = wire.recv(size - len(data))
+        if not piece:
             raise ConnectionError(NOBODY)
-        found += more
-    return found
+        data += piece
+    return data
 
 
 @contextmanager
-def _targets(cell: Cell) -> Iterator[dict[str, Any]]:
+def _escape_targets(cell: SandboxCell) -> Iterator[dict[str, Any]]:
     """Things of the executor for the child to try: a file, a variable, sockets, processes."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-escape-")))

@@ -52,18 +52,18 @@ _CLONE, _CLONE3, _SOCKET = (56, 220), (435, 435), (41, 198)
 Instruction = tuple[int, int, int, int]
 
 
-def supported() -> str:
+def unsupported_reason() -> str:
     """Why there is no filter on this machine; "" where there is."""
     if sys.platform != "linux" or platform.machine() not in ARCHITECTURES:
         return f"no filter is written for {sys.platform} on {platform.machine()}"
     return ""
 
 
-def install(*, network: bool, signals: bool) -> None:
+def install_filter(*, network: bool, signals: bool) -> None:
     """Filter from now on. Needs no_new_privs. Raises OSError."""
-    if why := supported():
-        raise OSError(ENOSYS, why)
-    program = b"".join(struct.pack("=HBBI", *one) for one in _program(network, signals))
+    if problem := unsupported_reason():
+        raise OSError(ENOSYS, problem)
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _build_program(network, signals))
     code = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     filtered = ctypes.create_string_buffer(head, len(head))
@@ -72,7 +72,7 @@ def install(*, network: bool, signals: bool) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _program(network: bool, signals: bool) -> list[Instruction]:
+def _build_program(network: bool, signals: bool) -> list[Instruction]:
     column, architecture = ARCHITECTURES[platform.machine()]
     refused: Instruction = (RETURN, 0, 0, ERRNO | EPERM)
     program: list[Instruction] = [
@@ -83,22 +83,24 @@ def _program(network: bool, signals: bool) -> list[Instruction]:
     ]
     if column == 0:
         program += [(AT_LEAST, 0, 1, X32_BIT), refused]
-    for number in _numbers(_NEVER, column):
+    for number in _call_numbers(_NEVER, column):
         program += [(EQUAL, 0, 1, number), refused]
-    for number in _numbers(_OF_ITSELF, column):
+    for number in _call_numbers(_OF_ITSELF, column):
         program += [(EQUAL, 0, 4, number), (LOAD, 0, 0, ARGUMENT), (EQUAL, 1, 0, 0), refused, (RETURN, 0, 0, ALLOW)]
     itself: list[Instruction] = [(LOAD, 0, 0, ARGUMENT), (EQUAL, 2, 0, 0), (EQUAL, 1, 0, os.getpid()), refused]
-    for number in () if signals else _numbers(_SIGNALS, column):
+    for number in () if signals else _call_numbers(_SIGNALS, column):
         program += [(EQUAL, 0, 5, number), *itself, (RETURN, 0, 0, ALLOW)]
     clone = [(LOAD, 0, 0, ARGUMENT), (ANY_BIT, 0, 1, NEW_NAMESPACES), refused, (RETURN, 0, 0, ALLOW)]
     program += [(EQUAL, 0, len(clone), _CLONE[column]), *clone]
     # Its flags lie in memory, which no filter reads: libraries use clone where there is no clone3.
     program += [(EQUAL, 0, 1, _CLONE3[column]), (RETURN, 0, 0, ERRNO | ENOSYS)]
-    return [*program, *_sockets(_SOCKET[column], network), (RETURN, 0, 0, ALLOW)]
+    return [*program, *_socket_rules(_SOCKET[column], network), (RETURN, 0, 0, ALLOW)]
 
 
-def _sockets(number: int, network: bool) -> list[Instruction]:
-    """No socket but a pair of its own (socketpair); with the network, no local one (AF_UNIX) to other services."""
+def _socket_rules(number: int, network: bool) -> list[Instruction]:
+    """Rules by which there is no socket but a pair of its own (socketpair); with the network, no local one (AF_UNIX)
+    to other services.
+    """
     refused: Instruction = (RETURN, 0, 0, ERRNO | EPERM)
     if not network:
         return [(EQUAL, 0, 1, number), refused]
@@ -106,6 +108,6 @@ def _sockets(number: int, network: bool) -> list[Instruction]:
     return [(EQUAL, 0, 6, number), (LOAD, 0, 0, ARGUMENT), *families, refused]
 
 
-def _numbers(table: str, column: int) -> list[int]:
+def _call_numbers(table: str, column: int) -> list[int]:
     numbers = [int(row.split()[1 + column]) for row in table.split(", ")]
     return [number for number in numbers if number >= 0]

@@ -27,7 +27,7 @@ SPINS = '(module (func (export "_start") (loop (br 0))))'
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class WasmRun:
     """text: its standard output, cut at the bound. error: why it did not end well, or ""."""
 
     text: str
@@ -35,46 +35,48 @@ class Ran:
     truncated: bool = False
 
 
-def execute(module: bytes, stdin: bytes, *, fuel: int, memory_bytes: int, output_bytes: int) -> Ran:
+def execute_module(module: bytes, stdin: bytes, *, fuel: int, memory_bytes: int, output_bytes: int) -> WasmRun:
     """Run its `_start`. Whatever the module does is told in `error`."""
     import wasmtime
 
-    store = _store(min(fuel, MAX_FUEL), min(memory_bytes, MAX_MEMORY_BYTES))
+    store = _limited_store(min(fuel, MAX_FUEL), min(memory_bytes, MAX_MEMORY_BYTES))
     with tempfile.TemporaryDirectory() as folder:
-        given, said = Path(folder, "in"), Path(folder, "out")
-        given.write_bytes(stdin)
-        said.touch()
+        input_file, output_file = Path(folder, "in"), Path(folder, "out")
+        input_file.write_bytes(stdin)
+        output_file.touch()
         error = ""
         try:
             code = wasmtime.Module(store.engine, module if b"\0" in module else module.decode())
-            if strange := sorted({f"{one.module}.{one.name}" for one in code.imports if one.name not in IMPORTS}):
-                return Ran("", f"it imports {', '.join(strange[:5])}, which is not there")
+            if strange := sorted(
+                {f"{imported.module}.{imported.name}" for imported in code.imports if imported.name not in IMPORTS}
+            ):
+                return WasmRun("", f"it imports {', '.join(strange[:5])}, which is not there")
             wasi = wasmtime.WasiConfig()
-            wasi.stdin_file, wasi.stdout_file = str(given), str(said)
+            wasi.stdin_file, wasi.stdout_file = str(input_file), str(output_file)
             store.set_wasi(wasi)
             linker = wasmtime.Linker(store.engine)
             linker.define_wasi()
             start = linker.instantiate(store, code).exports(store).get("_start")
             if not isinstance(start, wasmtime.Func):
-                return Ran("", "it exports no function `_start`")
+                return WasmRun("", "it exports no function `_start`")
             start(store)
         except wasmtime.ExitTrap as ended:
             error = f"it ended with exit code {ended.code}" if ended.code else ""
         except (wasmtime.WasmtimeError, wasmtime.Trap, UnicodeDecodeError) as trapped:
-            error = _told(str(trapped), store)
+            error = _describe_trap(str(trapped), store)
         store.close()
-        size = os.stat(said).st_size
-        text = said.read_bytes()[:output_bytes].decode("utf-8", "replace")
-        return Ran(text, error, size > output_bytes)
+        size = os.stat(output_file).st_size
+        text = output_file.read_bytes()[:output_bytes].decode("utf-8", "replace")
+        return WasmRun(text, error, size > output_bytes)
 
 
 def run_file(file: Path, arguments: Arguments, call: Call) -> Done | Failed:
     """A tool that is a module: it reads its arguments as JSON and writes its result."""
     with file.open("rb") as opened:
         module = opened.read(MAX_MODULE_BYTES)
-    given = json.dumps(dict(arguments)).encode()
-    return outcome(
-        execute(module, given, fuel=MAX_FUEL, memory_bytes=MAX_MEMORY_BYTES, output_bytes=call.max_output_bytes)
+    stdin = json.dumps(dict(arguments)).encode()
+    return outcome_of_run(
+        execute_module(module, stdin, fuel=MAX_FUEL, memory_bytes=MAX_MEMORY_BYTES, output_bytes=call.max_output_bytes)
     )
 
 
@@ -83,15 +85,15 @@ def tool_of(file: Path) -> Callable[[Arguments, Call], Done | Failed]:
     return partial(run_file, file)
 
 
-def outcome(ran: Ran) -> Done | Failed:
-    """What a module did, as a tool says it."""
+def outcome_of_run(ran: WasmRun) -> Done | Failed:
+    """Outcome of a module's run, as a tool says it."""
     if not ran.error:
         return Done(ran.text, ran.truncated)
-    said = f"; before that it wrote: {ran.text[:1_000]}" if ran.text else ""
-    return Failed("wasm_trap", f"the module did not end well: {ran.error}{said}"[:2_000], "mend the module")
+    written = f"; before that it wrote: {ran.text[:1_000]}" if ran.text else ""
+    return Failed("wasm_trap", f"the module did not end well: {ran.error}{written}"[:2_000], "mend the module")
 
 
-def _store(fuel: int, memory_bytes: int):  # type: ignore[no-untyped-def]
+def _limited_store(fuel: int, memory_bytes: int):  # type: ignore[no-untyped-def]
     import wasmtime
 
     config = wasmtime.Config()
@@ -109,13 +111,13 @@ def _store(fuel: int, memory_bytes: int):  # type: ignore[no-untyped-def]
     return store
 
 
-def _told(text: str, store) -> str:  # type: ignore[no-untyped-def]
+def _describe_trap(text: str, store) -> str:  # type: ignore[no-untyped-def]
     return f"out of fuel: {text}"[:1_000] if not store.get_fuel() else text[:1_000]
 
 
-def problem() -> str:
+def find_problem() -> str:
     """Why no WebAssembly runs here; "" when it does: a module that never ends, ended by its fuel."""
     if find_spec("wasmtime") is None:
         return "the package wasmtime is not installed"
-    ran = execute(SPINS.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
+    ran = execute_module(SPINS.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
     return "" if "fuel" in ran.error else f"a module that never ends said: {ran.error or 'nothing'}"

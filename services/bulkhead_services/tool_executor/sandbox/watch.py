@@ -1,6 +1,7 @@
-"""What a tool's process takes while it runs, and what it prints: measured and bounded from outside.
+"""Use of a tool's process while it runs, and what it prints: measured and bounded from outside.
 
-In: process ids, a folder, the end of a pipe. Out: bytes of memory and disk; its text on the executor's standard error.
+In: process ids, a folder, the end of a pipe. Out: bytes of memory and disk; its text on the executor's
+standard error.
 """
 
 import asyncio
@@ -16,31 +17,31 @@ CHUNK = 16 * 1024
 MOST_FILES = 100_000
 
 
-def taken(processes: Iterable[int], folder: Path) -> tuple[int, int]:
+def measure_usage(processes: Iterable[int], folder: Path) -> tuple[int, int]:
     """Bytes of memory that these processes have for themselves, and of files below the folder."""
     memory = 0
     for pid in processes:
         with suppress(OSError, IndexError, ValueError):
             resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
             memory += (int(resident) - int(shared)) * PAGE
-    return memory, _size(folder)
+    return memory, _measure_folder(folder)
 
 
-def _size(folder: Path) -> int:
+def _measure_folder(folder: Path) -> int:
     """Links are not followed: they may lead anywhere."""
-    found, look, files = 0, [str(folder)], 0
+    size, look, files = 0, [str(folder)], 0
     while look and files < MOST_FILES:
         with suppress(OSError), os.scandir(look.pop()) as entries:
             for entry in entries:
                 files += 1
                 with suppress(OSError):
-                    found += entry.stat(follow_symlinks=False).st_blocks * 512
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         look.append(entry.path)
-    return found
+    return size
 
 
-class Noise:
+class ToolOutputPipe:
     """The reading end of a pipe that is a tool's standard output and error."""
 
     def __init__(self, read: int) -> None:
@@ -53,7 +54,7 @@ class Noise:
         if self._read is not None:
             asyncio.get_running_loop().add_reader(self._read, self._pass_on)
 
-    def refill(self) -> None:
+    def reset_allowance(self) -> None:
         """Another call: it may print as much again."""
         self._left = NOISE_BYTES
 
@@ -68,13 +69,13 @@ class Noise:
     def _pass_on(self) -> None:
         assert self._read is not None
         try:
-            said = os.read(self._read, CHUNK)
+            chunk = os.read(self._read, CHUNK)
         except BlockingIOError:
             return
-        if not said:
+        if not chunk:
             self.close()
             return
-        kept = said[: self._left]
-        self._left -= len(kept)
+        passed = chunk[: self._left]
+        self._left -= len(passed)
         with suppress(OSError):
-            os.write(2, kept)
+            os.write(2, passed)

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Response, Unanswered
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.addresses import first_inside
+from bulkhead_services.tool_executor.addresses import first_non_public
 
 _TEXT = ("text/", "application/json", "application/xml", "application/xhtml+xml", "application/ld+json")
 _ODD = re.compile(r"[\s\\\x00-\x1f\x7f]")
@@ -26,10 +26,10 @@ async def run(arguments: Arguments, call: Call) -> Done | Failed:
             return address
         response = await call.world.get(url, address, call.max_output_bytes)
         if isinstance(response, Unanswered):
-            what = f"no answer from {urlsplit(url).hostname}: {response.reason}"
-            return Failed(response.code, what, "try again later", transient=True)
+            message = f"no answer from {urlsplit(url).hostname}: {response.reason}"
+            return Failed(response.code, message, "try again later", transient=True)
         if not (300 <= response.status < 400 and response.location):
-            return _read(url, response)
+            return _read_text(url, response)
         try:
             url = urljoin(url, response.location)
         except ValueError:
@@ -47,27 +47,29 @@ async def _allowed_address(url: str, call: Call) -> str | Failed:
         return Failed("bad_url", "this is not a URL", hint)
     if parts.scheme not in _PORTS or not host or parts.username is not None or _ODD.search(url):
         return Failed("bad_url", "only http and https URLs without credentials are fetched", hint)
-    known = {entry.lower() for entry in call.http_allow_hosts}
-    by_default = host in known and port == _PORTS[parts.scheme]
-    if not by_default and f"{host}:{port}" not in known:
+    allowed = {entry.lower() for entry in call.http_allow_hosts}
+    by_default = host in allowed and port == _PORTS[parts.scheme]
+    if not by_default and f"{host}:{port}" not in allowed:
         return Failed("host_not_allowed", f"{host}:{port} is not on the allow-list", hint)
     addresses = await call.world.resolve(host, port)
     if not addresses:
         return Failed("unreachable", f"{host} has no address", "check the host's name", transient=True)
     private = {entry.lower() for entry in call.http_allow_private_hosts}
     if host not in private and f"{host}:{port}" not in private:
-        inside = first_inside(addresses)
+        inside = first_non_public(addresses)
         if inside:
-            what = f"{host} resolves to {inside}, which is not public"
-            return Failed("private_address", what, "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS")
+            message = f"{host} resolves to {inside}, which is not public"
+            return Failed("private_address", message, "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS")
     return addresses[0]
 
 
-def _read(url: str, response: Response) -> Done | Failed:
+def _read_text(url: str, response: Response) -> Done | Failed:
     host = urlsplit(url).hostname
     if response.status >= 300:
-        what = f"{host} answered {response.status}"
-        return Failed("http_status", what, "check the URL, or try again later", transient=response.status in _TRANSIENT)
+        message = f"{host} answered {response.status}"
+        return Failed(
+            "http_status", message, "check the URL, or try again later", transient=response.status in _TRANSIENT
+        )
     if response.media_type and not response.media_type.startswith(_TEXT):
         return Failed("not_text", f"{host} sent {response.media_type[:60]}", "only text is fetched")
     try:

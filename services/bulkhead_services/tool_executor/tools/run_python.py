@@ -24,29 +24,31 @@ if last is not None:
 
 
 def run(arguments: Arguments, call: Call) -> Done | Failed:
-    """What the code printed, and the value of its last expression."""
+    """Text that the code printed, and the value of its last expression."""
     with tempfile.TemporaryDirectory() as folder:
-        code, said, complained = (Path(folder, name) for name in ("code.py", "out", "err"))
+        code, out_file, err_file = (Path(folder, name) for name in ("code.py", "out", "err"))
         code.write_text(arguments["code"], encoding="utf-8")
-        given = arguments.get("input", "").encode()
-        with said.open("wb") as out, complained.open("wb") as err:
+        stdin = arguments.get("input", "").encode()
+        with out_file.open("wb") as out, err_file.open("wb") as err:
             ended = subprocess.run(  # noqa: S603 - behind the sandbox's walls
                 [sys.executable, "-I", "-c", DRIVER, str(code)],
-                input=given,
+                input=stdin,
                 stdout=out,
                 stderr=err,
                 check=False,
                 cwd=folder,
             )
-        text, cut = _read(said, call.max_output_bytes)
+        text, cut = _read_bounded(out_file, call.max_output_bytes)
         if ended.returncode == 0:
             return Done(text, cut)
-        why = complained.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
+        complaint = err_file.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
         how = f"by signal {-ended.returncode}" if ended.returncode < 0 else f"with exit code {ended.returncode}"
-        return Failed("code_failed", f"the code ended {how}: {why}", "mend the code; it has no network and few files")
+        return Failed(
+            "code_failed", f"the code ended {how}: {complaint}", "mend the code; it has no network and few files"
+        )
 
 
-def _read(file: Path, most: int) -> tuple[str, bool]:
+def _read_bounded(file: Path, most: int) -> tuple[str, bool]:
     with file.open("rb") as opened:
         raw = opened.read(most + 1)
     return raw[:most].decode("utf-8", "replace"), len(raw) > most

@@ -12,7 +12,7 @@ DEFAULT_MEMORY_MIB = 16
 
 
 def run(arguments: Arguments, call: Call) -> Done | Failed:
-    """What the module wrote to standard output."""
+    """Text that the module wrote to standard output."""
     module = str(arguments["module"]).encode()
     if not module.lstrip().startswith((b"(", b";")):
         try:
@@ -20,7 +20,9 @@ def run(arguments: Arguments, call: Call) -> Done | Failed:
         except (binascii.Error, ValueError):
             hint = "send a module as text that begins with (module, or the bytes of one in base64"
             return Failed("bad_arguments", "the module is neither text nor base64", hint)
-    given = str(arguments.get("input", "")).encode()
+    stdin = str(arguments.get("input", "")).encode()
     fuel = arguments.get("fuel", DEFAULT_FUEL)
     memory = arguments.get("memory_mib", DEFAULT_MEMORY_MIB) * MIB
-    return wasm.outcome(wasm.execute(module, given, fuel=fuel, memory_bytes=memory, output_bytes=call.max_output_bytes))
+    return wasm.outcome_of_run(
+        wasm.execute_module(module, stdin, fuel=fuel, memory_bytes=memory, output_bytes=call.max_output_bytes)
+    )

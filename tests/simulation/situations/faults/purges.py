@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBus
-from bulkhead.bus.port import Live
+from bulkhead.bus.port import LiveMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan
 from bulkhead_infra.nats import purge, stream_reads
@@ -74,18 +74,18 @@ class _Broker:
         """Publishers speak into the inbox here, into which a broker copies the streams of their own."""
         return [] if stream.startswith(OUTSIDE) else await self._bus.read(stream, *more, **words)
 
-    async def request(self, subject: str, body: bytes, timeout_s: float) -> Live:
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> LiveMessage:
         """`STREAM.INFO.<stream>`, `STREAM.PURGE.<stream>`."""
         *_, what, stream = subject.split(".")
         asked = json.loads(body)
         if stream.startswith(OUTSIDE):
             answer: dict[str, object] = {"state": {"last_seq": 0}, "purged": 0}
-            return Live(subject, {}, json.dumps(answer).encode())
+            return LiveMessage(subject, {}, json.dumps(answer).encode())
         answer = {"state": {"last_seq": self._world.net.stream(stream).last_sequence}}
         if what == "PURGE":
             answer = {"purged": self._world.net.purge(stream, asked["filter"], asked.get("seq"))}
         await asyncio.sleep(0)
-        return Live(subject, {}, json.dumps(answer).encode())
+        return LiveMessage(subject, {}, json.dumps(answer).encode())
 
 
 async def do(world: Any, act: Act) -> None:
@@ -96,13 +96,13 @@ async def do(world: Any, act: Act) -> None:
     async def connected(*_: object, **__: object) -> AsyncIterator[_Broker]:
         yield _Broker(world)
 
-    calm, world.chaos.calm, bus = world.chaos.calm, True, stream_reads.connected
-    stream_reads.connected = connected  # type: ignore[assignment]
+    calm, world.chaos.calm, bus = world.chaos.calm, True, stream_reads.open_bus
+    stream_reads.open_bus = connected  # type: ignore[assignment]
     try:
         await world.checkpoint()
         await purge.purge("", str, purge.Retention(KEPT_S), now_unix_ms=world.net.clock.now_ms())
     finally:
-        world.chaos.calm, stream_reads.connected = calm, bus
+        world.chaos.calm, stream_reads.open_bus = calm, bus
     world.record.gone |= {one.subject.rpartition(".")[2] for one in world.net.purged.get("INBOX_GATEWAY", ())}
 
 
@@ -121,7 +121,7 @@ def complain(record: Any) -> Iterator[str]:
             name
             for name, stream in record.broker._streams.items()
             for one in stream.read(">", 0, 1_000_000)
-            if name != "BLOBS" and task in one.subject.split(".")
+            if name != "BLOBS" and task in one.subject.split_round(".")
         }
         if left:
             yield f"{task} was purged, and {', '.join(sorted(left))} still hold something of it"

@@ -62,7 +62,7 @@ async def do(world: Any, act: Act) -> None:
         _early(world, act)
         return
     sender, receiver, kind, source = STRAYS[act.what]
-    subject = subjects.mesh(sender, receiver, "demo", _task(act))
+    subject = subjects.mesh_subject(sender, receiver, "demo", _task(act))
     if act.what == "bad_subject":
         wrong = (subjects.partition_of(_task(act)) + 1) % bounds.PARTITIONS
         subject = f"mesh.{sender}.{receiver}.{wrong}.demo.{_task(act)}"
@@ -93,7 +93,7 @@ def _early(world: Any, act: Act) -> None:
     if act.what == "early_finish":
         body = {"step_id": "a", "attempt": 1, "plan_version": 1, "result": {"summary": "a lie"}}
         kind, sender = "mesh.step.finished.v1", "worker"
-    subject = subjects.mesh(sender, "planner", wish.tenant, task)
+    subject = subjects.mesh_subject(sender, "planner", wish.tenant, task)
     headers = {
         "ce-id": f"early-{act.name}",
         "ce-type": kind,

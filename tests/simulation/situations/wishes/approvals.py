@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.policy.ruling import Proposal, Ruling
+from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead_contracts import subjects
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -36,11 +36,11 @@ GIVE_UP_S = 300.0
 AWAY = (*SERVICES, "gateway", "gateway", "tool_executor", "planner", "worker")
 
 
-def rule(proposal: Proposal) -> Ruling:
+def rule(proposal: CallProposal) -> CallRuling:
     """Of every run: this task's writes are asked about, all else is permitted."""
     if proposal.tool.effect == "read" or not str(proposal.arguments.get("name", "")).startswith(f"{NAME}."):
         return permitted(proposal)
-    return Ruling("ask", "writes-ask", "0" * 64, "high", reasons=("writes are asked about",))
+    return CallRuling("ask", "writes-ask", "0" * 64, "high", reasons=("writes are asked about",))
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
@@ -118,7 +118,7 @@ async def _look(world: Any, wish: Wish, answers: dict[str, Any], since: dict[str
         words, after_s = answers[json.loads(asked.arguments_json)["name"]]
         if words == "never" or row.ended is not None or now < since.setdefault(asked.approval_id, now) + after_s:
             continue
-        for word in words.split():
+        for word in words.split_round():
             told = DecideRequested(
                 approval_id=asked.approval_id, arguments_sha256=asked.arguments_sha256, decision=word, reason="so it is"
             )

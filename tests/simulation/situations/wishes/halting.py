@@ -14,7 +14,7 @@ from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.halts.operator import OPERATOR, Wish, switch
+from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, switch_halt
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure
@@ -76,12 +76,12 @@ async def do(world: Any, act: Act) -> None:
     """As `bulkhead halt` on the machine of the mesh; nothing fails on that way."""
     scope, name = act.what.split("/")
     bus, now = MemoryBus(world.net, "operator"), world.net.clock.now_ms
-    wish = Wish(scope, "", name, act.name == "halt", "look at it first", f"{OPERATOR}ada", now())  # type: ignore[arg-type]
+    wish = HaltRequest(scope, "", name, act.name == "halt", "look at it first", f"{OPERATOR}ada", now())  # type: ignore[arg-type]
     calm, world.chaos.calm = world.chaos.calm, True
     try:
         while True:
             try:
-                found = await switch(bus, Publisher("operator", bus, b"operator", now), wish)
+                found = await switch_halt(bus, Publisher("operator", bus, b"operator", now), wish)
                 break
             except BusError:
                 await asyncio.sleep(0.5)

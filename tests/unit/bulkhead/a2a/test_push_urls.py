@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.a2a.push_urls import Forbidden, Place, place
+from bulkhead.a2a.push_urls import PushTarget, PushUrlForbidden, parse_push_url
 from bulkhead_contracts import bounds
 from bulkhead_contracts.push_policy import PushPolicy
 
@@ -14,16 +14,16 @@ SOME = PushPolicy(hosts=("hooks.example.org", "hooks.example.org:8443", "*.acme.
 @pytest.mark.parametrize(
     ("policy", "url", "found"),
     [
-        (ANY, "https://hooks.example.org/a?b=c", Place("hooks.example.org", 443, False)),
-        (ANY, "https://HOOKS.example.org.:443/", Place("hooks.example.org", 443, False)),
-        (ANY, "http://localhost:9000/x", Place("localhost", 9000, True)),
-        (ANY, "http://[::1]:9000/x", Place("::1", 9000, True)),
-        (SOME, "https://hooks.example.org:8443", Place("hooks.example.org", 8443, False)),
-        (SOME, "https://a.b.acme.example/", Place("a.b.acme.example", 443, False)),
+        (ANY, "https://hooks.example.org/a?b=c", PushTarget("hooks.example.org", 443, False)),
+        (ANY, "https://HOOKS.example.org.:443/", PushTarget("hooks.example.org", 443, False)),
+        (ANY, "http://localhost:9000/x", PushTarget("localhost", 9000, True)),
+        (ANY, "http://[::1]:9000/x", PushTarget("::1", 9000, True)),
+        (SOME, "https://hooks.example.org:8443", PushTarget("hooks.example.org", 8443, False)),
+        (SOME, "https://a.b.acme.example/", PushTarget("a.b.acme.example", 443, False)),
     ],
 )
 def test_what_the_row_names_is_allowed(policy, url, found):
-    assert place(url, policy) == found
+    assert parse_push_url(url, policy) == found
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_what_the_row_names_is_allowed(policy, url, found):
     ],
 )
 def test_a_hostile_url_is_forbidden_where_any_public_host_is_allowed(url):
-    with pytest.raises(Forbidden) as refused:
-        place(url, ANY)
+    with pytest.raises(PushUrlForbidden) as refused:
+        parse_push_url(url, ANY)
     assert "pw" not in str(refused.value)
 
 
@@ -77,14 +77,14 @@ def test_a_hostile_url_is_forbidden_where_any_public_host_is_allowed(url):
     "host", ["example.org", "xhooks.example.org", "hooks.example.org.evil.example", "acme.example", "evilacme.example"]
 )
 def test_a_host_that_only_looks_like_one_of_the_row_is_none(host):
-    with pytest.raises(Forbidden, match="none of the hosts"):
-        place(f"https://{host}/", SOME)
+    with pytest.raises(PushUrlForbidden, match="none of the hosts"):
+        parse_push_url(f"https://{host}/", SOME)
 
 
 def test_a_row_that_names_no_hosts_allows_nothing_and_a_pattern_that_is_none_is_told():
-    assert not PushPolicy().on
-    with pytest.raises(Forbidden):
-        place("https://hooks.example.org/", PushPolicy())
+    assert not PushPolicy().is_enabled
+    with pytest.raises(PushUrlForbidden):
+        parse_push_url("https://hooks.example.org/", PushPolicy())
     for wrong in (
         {"hosts": ["https://x.org"]},
         {"hosts": ["a*.x.org"]},

@@ -11,17 +11,17 @@ def test_the_smallest_full_share_is_named() -> None:
         ("bob", 2, None),
         ("eve", 1, Share("tenant", 4)),
     ):
-        assert shares.full("acme", person, more) == full
+        assert shares.first_full_share("acme", person, more) == full
         if full is None:
-            shares.take("acme", person, more)
-    shares.take("other", "ann", 2)
-    assert shares.full("third", "ann") == Share("all", 6) and shares.held == 6
-    assert shares.full("acme", "ann", 0) is None, "what is held fits"
+            shares.hold_amount("acme", person, more)
+    shares.hold_amount("other", "ann", 2)
+    assert shares.first_full_share("third", "ann") == Share("all", 6) and shares.held == 6
+    assert shares.first_full_share("acme", "ann", 0) is None, "what is held fits"
 
 
 def test_what_is_given_back_leaves_nothing() -> None:
     shares = Shares(6, 4, 2)
-    shares.take("acme", "ann", 2)
-    shares.take("acme", "ann", 0)
-    shares.give("acme", "ann", 2)
+    shares.hold_amount("acme", "ann", 2)
+    shares.hold_amount("acme", "ann", 0)
+    shares.release_amount("acme", "ann", 2)
     assert shares.held == 0 and not shares._held

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from bulkhead.client import Mesh, Refused, Unreachable
-from bulkhead.client.sse import EventTooLarge, Parser
+from bulkhead.client.sse import ServerEventTooLarge, SseParser
 from tests.unit.services.gateway.harness import AUDITOR, OPERATOR, make_mesh, running, until
 from tests.unit.services.gateway.read_model.test_stream import TEXT, begin, delta, end
 
@@ -96,7 +96,7 @@ async def test_what_it_raises(tmp_path):
 
 
 def test_the_parser_keeps_to_the_specification():
-    parser = Parser()
+    parser = SseParser()
     lines = [
         ": comment",
         "retry: 250",
@@ -116,16 +116,16 @@ def test_the_parser_keeps_to_the_specification():
         "data: x",
         "",
     ]
-    found = [event for line in lines if (event := parser.line(line))]
+    found = [event for line in lines if (event := parser.feed_line(line))]
     assert [(event.name, event.data, event.id) for event in found] == [
         ("text", "one\ntwo", "7"),
         ("message", "", "7"),
         ("message", "x", "8"),
     ]
     assert (parser.last_id, parser.retry_ms) == ("8", 250)
-    with pytest.raises(EventTooLarge):
+    with pytest.raises(ServerEventTooLarge):
         for _ in range(10):
-            parser.line("data: " + "x" * 1024 * 1024)
+            parser.feed_line("data: " + "x" * 1024 * 1024)
 
 
 async def test_a_mesh_that_was_never_reached_fails_at_once_and_a_lost_one_is_told(tmp_path):

@@ -192,6 +192,6 @@ async def test_what_fits_goes_as_it_was_meant(tmp_path: Path) -> None:
     assert b'"cost_usd_micros":100000,' in sent.content.replace(b" ", b"") and b'"tools":["a"]' in sent.content.replace(
         b" ", b""
     )
-    assert request_checks.document(tmp_path / "x", "") == (tmp_path / "x", "") and request_checks.units(
+    assert request_checks.check_document(tmp_path / "x", "") == (tmp_path / "x", "") and request_checks.check_units(
         "limit", {"tokens": None}, least=0, empty=True, removes=True
     ) == {"tokens": None}

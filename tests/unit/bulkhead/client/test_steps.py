@@ -37,7 +37,7 @@ class Doors:
     beats: int = 0
     answers: list[StepAnswer] = field(default_factory=list)
 
-    async def take(self, role: str, holder: str) -> HandedStep | None:
+    async def take_step(self, role: str, holder: str) -> HandedStep | None:
         assert role == "refunds" and "/" in holder
         if not self.steps:
             await asyncio.Event().wait()
@@ -46,11 +46,11 @@ class Doors:
             raise found
         return found
 
-    async def beat(self, step: HandedStep) -> StepBeaten:
+    async def send_beat(self, step: HandedStep) -> StepBeaten:
         self.beats += 1
         return self.beaten
 
-    async def answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
+    async def send_answer(self, step: HandedStep, answer: StepAnswer) -> AnswerAccepted:
         self.answers.append(answer)
         if self.refusals:
             raise self.refusals.pop(0)
@@ -147,7 +147,7 @@ async def test_a_holder_that_reaches_nobody_stops_before_another_begins(silence)
             await asyncio.Event().wait()
         raise silence
 
-    doors.beat = beat
+    doors.send_beat = beat
 
     async def handler(step: Step) -> str:
         try:
@@ -166,4 +166,4 @@ async def test_an_error_of_doors_themselves_ends_no_program():
     port = HttpSteps("http://doors", "key")
     port._http = httpx.AsyncClient(base_url="http://doors", transport=answer)
     with pytest.raises(Unreachable):
-        await port.take("refunds", "host/1")
+        await port.take_step("refunds", "host/1")

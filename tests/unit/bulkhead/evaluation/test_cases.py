@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.evaluation.cases import Case, CaseError, load
+from bulkhead.evaluation.cases import CaseError, EvaluationCase, load_cases
 from bulkhead.evaluation.drift import PROBE
 
 ROW = {"name": "late", "objective": "What is refunded?", "documents": ["terms.md"], "checks": [{"contains": "40 EUR"}]}
@@ -18,7 +18,7 @@ def test_yaml_and_jsonl_say_the_same_and_documents_lie_beside_the_file(tmp_path:
     found = set()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-        found.add(load(tmp_path / name))
+        found.add(load_cases(tmp_path / name))
     ((first, second),) = found
     assert first.documents == (str(tmp_path / "terms.md"),) and [one.kind for one in second.checks] == [
         "equals_number",
@@ -48,19 +48,19 @@ def test_what_does_not_fit_is_told_by_case_and_field(tmp_path: Path, text: str, 
     path = tmp_path / "cases.yaml"
     path.write_text(text)
     with pytest.raises(CaseError) as caught:
-        load(path)
+        load_cases(path)
     assert says in str(caught.value) and caught.value.hint
 
 
 def test_a_file_that_is_not_there_and_a_line_that_is_no_json(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"cannot be read.*No such file"):
-        load(tmp_path / "none.yaml")
+        load_cases(tmp_path / "none.yaml")
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps(ROW) + "\n{\n")
     with pytest.raises(CaseError, match="line 2 is no JSON"):
-        load(path)
+        load_cases(path)
 
 
 def test_the_probes_own_questions_fit() -> None:
-    found = load(PROBE)
-    assert len(found) == 5 and all(isinstance(one, Case) and not one.documents for one in found)
+    found = load_cases(PROBE)
+    assert len(found) == 5 and all(isinstance(one, EvaluationCase) and not one.documents for one in found)

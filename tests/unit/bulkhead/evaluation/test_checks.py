@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead.evaluation.cases import Check
-from bulkhead.evaluation.checks import Answer, failed, numbers
+from bulkhead.evaluation.checks import CaseAnswer, failed_checks, find_numbers
 
 TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"const": 5}}}
 
@@ -34,24 +34,26 @@ TOTAL = {"type": "object", "required": ["total"], "properties": {"total": {"cons
     ],
 )
 def test_a_check_of_the_text(check: dict[str, object], text: str, passes: bool) -> None:
-    why = failed([Check.model_validate(check)], Answer(text))
+    why = failed_checks([Check.model_validate(check)], CaseAnswer(text))
     assert (not why) is passes, why
 
 
 def test_a_citation_is_of_a_document_by_its_name() -> None:
     check = Check(cites="terms.md")
-    assert not failed([check], Answer("x", ("terms.md",)))
-    assert failed([check], Answer("terms.md says so", ("other.md",))) == ("cites: terms.md (cited: other.md)",)
+    assert not failed_checks([check], CaseAnswer("x", ("terms.md",)))
+    assert failed_checks([check], CaseAnswer("terms.md says so", ("other.md",))) == (
+        "cites: terms.md (cited: other.md)",
+    )
 
 
 def test_every_check_that_fails_is_told() -> None:
     checks = [Check(contains="a"), Check(equals_number=7), Check(contains="z")]
-    assert failed(checks, Answer("abc 3")) == (
+    assert failed_checks(checks, CaseAnswer("abc 3")) == (
         "equals_number: 7.0 (numbers: 3)",
         "contains: z (it does not stand in the answer)",
     )
 
 
 def test_a_separator_is_read_both_ways_where_it_may_be_either() -> None:
-    assert list(numbers("1,234")) == [1234.0, 1.234] and list(numbers("2026-05-01")) == [2026.0, 5.0, 1.0]
-    assert list(numbers("1.2.3")) == [] and list(numbers("v2 x3")) == []
+    assert list(find_numbers("1,234")) == [1234.0, 1.234] and list(find_numbers("2026-05-01")) == [2026.0, 5.0, 1.0]
+    assert list(find_numbers("1.2.3")) == [] and list(find_numbers("v2 x3")) == []

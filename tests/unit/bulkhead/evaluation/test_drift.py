@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from bulkhead.evaluation import drift
-from bulkhead.evaluation.cases import Case, CaseError, Check
-from bulkhead.evaluation.checks import Answer, failed
+from bulkhead.evaluation.cases import CaseError, Check, EvaluationCase
+from bulkhead.evaluation.checks import CaseAnswer, failed_checks
 from bulkhead.evaluation.drift import Drift
-from bulkhead.evaluation.runs import Outcome, Run
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome
 
-CASE = Case(name="q", objective="What is refunded?", checks=(Check(contains="40 EUR"),))
-OUTCOME = Outcome("t1", "succeeded", None, 1, None, 1, 1, models=("openai/m-1",))
+CASE = EvaluationCase(name="q", objective="What is refunded?", checks=(Check(contains="40 EUR"),))
+OUTCOME = CaseRunOutcome("t1", "succeeded", None, 1, None, 1, 1, models=("openai/m-1",))
 
 
-def run(text: str | None, route: str = "a", **more: object) -> Run:
-    answer = Answer(text) if text is not None else None
+def run(text: str | None, route: str = "a", **more: object) -> CaseRun:
+    answer = CaseAnswer(text) if text is not None else None
     outcome = replace(OUTCOME, answer=answer, code="" if answer else "timeout", **more)  # type: ignore[arg-type]
-    return Run("q", route, 0, outcome, failed(CASE.checks, answer) if answer else ())
+    return CaseRun("q", route, 0, outcome, failed_checks(CASE.checks, answer) if answer else ())
 
 
-def changes(before: str | None, now: Run, case: Case = CASE) -> list[Drift]:
-    base = drift.baseline_of([run(before)], [CASE], 1)
-    return drift.drifts(base, drift.baseline_of([now], [case], 2), [now])
+def changes(before: str | None, now: CaseRun, case: EvaluationCase = CASE) -> list[Drift]:
+    base = drift.build_baseline([run(before)], [CASE], 1)
+    return drift.find_drifts(base, drift.build_baseline([now], [case], 2), [now])
 
 
 OLD = "When a train is 60 minutes late, 40 EUR are refunded."
@@ -41,7 +41,7 @@ OLD = "When a train is 60 minutes late, 40 EUR are refunded."
         (run(OLD, "b"), "questions", True),
     ],
 )
-def test_a_change_is_told_as_what_it_is(now: Run, change: str, drifted: bool) -> None:
+def test_a_change_is_told_as_what_it_is(now: CaseRun, change: str, drifted: bool) -> None:
     found = changes(OLD, now)
     assert (found[0].change, found[0].drifted) == (change, drifted)
 
@@ -58,14 +58,14 @@ def test_another_question_under_the_same_name_is_not_compared() -> None:
 
 def test_a_baseline_is_read_back_and_keeps_routes_that_were_not_asked(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
-    assert drift.read(path) is None
-    first = drift.baseline_of([run(OLD), run(OLD, "b")], [CASE], 1)
-    drift.write(path, first)
-    assert drift.read(path) == first
-    again = drift.merged(first, drift.baseline_of([run("new")], [CASE], 2))
+    assert drift.read_baseline(path) is None
+    first = drift.build_baseline([run(OLD), run(OLD, "b")], [CASE], 1)
+    drift.write_baseline(path, first)
+    assert drift.read_baseline(path) == first
+    again = drift.merge_baselines(first, drift.build_baseline([run("new")], [CASE], 2))
     assert (again.routes["a"]["q"].answer, again.routes["b"]["q"].answer, again.made_unix_ms) == ("new", OLD, 2)
     path.write_text("{}")
     with pytest.raises(CaseError, match="holds no baseline"):
-        drift.read(path)
+        drift.read_baseline(path)
     with pytest.raises(CaseError, match="cannot be written"):
-        drift.write(tmp_path / "none" / "b.json", first)
+        drift.write_baseline(tmp_path / "none" / "b.json", first)

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.evaluation.cases import Case, Check
-from bulkhead.evaluation.checks import Answer
-from bulkhead.evaluation.comparison import compare
-from bulkhead.evaluation.runs import Outcome, Run, Runs, run_all
+from bulkhead.evaluation.cases import Check, EvaluationCase
+from bulkhead.evaluation.checks import CaseAnswer
+from bulkhead.evaluation.comparison import compare_runs
+from bulkhead.evaluation.runs import CaseRun, CaseRunOutcome, CaseRuns, run_all
 from bulkhead_contracts import bounds
 
-CASES = tuple(Case(name=f"c{n}", objective="x", checks=(Check(contains="yes"),)) for n in range(4))
+CASES = tuple(EvaluationCase(name=f"c{n}", objective="x", checks=(Check(contains="yes"),)) for n in range(4))
 WHOLE = bounds.DEFAULT_TASK_COST_USD_MICROS
 
 
@@ -23,7 +23,7 @@ class Scripted:
         self.asked: list[tuple[str, str]] = []
         self.under_way = self.given = self.most_given = 0
 
-    async def run(self, case: Case, route: str, limit_usd_micros: int) -> Outcome:
+    async def run(self, case: EvaluationCase, route: str, limit_usd_micros: int) -> CaseRunOutcome:
         self.asked.append((case.name, route))
         self.given += limit_usd_micros
         self.most_given = max(self.most_given, self.given)
@@ -33,13 +33,13 @@ class Scripted:
         if text == "raises":
             raise LookupError(route)
         cost = min(self.cost, limit_usd_micros)
-        outcome = Outcome("t", "succeeded", Answer(text), 100 * len(text), 10, cost, 5, models=("p/m",))
+        outcome = CaseRunOutcome("t", "succeeded", CaseAnswer(text), 100 * len(text), 10, cost, 5, models=("p/m",))
         if self.cost > limit_usd_micros:
             return replace(outcome, status="halted", answer=None, code="budget_exceeded", at_ceiling=True)
         return outcome if text else replace(outcome, status="failed", answer=None, code="provider_error")
 
 
-async def runs_of(runner: Scripted, *, repeat: int = 1, limit: int = 10**9, at_once: int = 1) -> Runs:
+async def runs_of(runner: Scripted, *, repeat: int = 1, limit: int = 10**9, at_once: int = 1) -> CaseRuns:
     how = {"repeat": repeat, "limit_usd_micros": limit, "at_once": at_once}
     return await run_all(runner, CASES, tuple(runner.answers), **how)
 
@@ -47,7 +47,7 @@ async def runs_of(runner: Scripted, *, repeat: int = 1, limit: int = 10**9, at_o
 async def test_every_case_is_run_on_every_route_which_take_turns_in_being_first() -> None:
     runner = Scripted(a="yes", b="no")
     runs = await runs_of(runner, repeat=2)
-    assert runs.complete and len(runs.made) == 16 and runs.spent_usd_micros == 16_000
+    assert runs.is_complete and len(runs.made) == 16 and runs.spent_usd_micros == 16_000
     assert [route for _, route in runner.asked[:8:2]] == ["a", "b", "a", "b"]
     assert {run.repetition for run in runs.made} == {0, 1}
 
@@ -57,14 +57,14 @@ async def test_no_more_is_ever_given_out_than_the_ceiling(at_once: int) -> None:
     runner = Scripted(cost=300_000, a="yes", b="yes")
     runs = await runs_of(runner, limit=1_000_000, at_once=at_once)
     assert runner.most_given <= 1_000_000 and runs.spent_usd_micros <= 1_000_000
-    assert not runs.complete and 2 <= len(runs.made) <= 3
+    assert not runs.is_complete and 2 <= len(runs.made) <= 3
 
 
 async def test_a_run_that_was_cut_off_for_it_was_given_too_little_counts_for_nothing() -> None:
     runs = await runs_of(Scripted(cost=WHOLE - 1, a="yes", b="yes"), limit=WHOLE // 2)
-    assert not runs.made and not runs.complete and runs.spent_usd_micros == WHOLE // 2
+    assert not runs.made and not runs.is_complete and runs.spent_usd_micros == WHOLE // 2
     dear = await runs_of(Scripted(cost=WHOLE + 1, a="yes"), limit=10**9)
-    assert dear.complete and {run.outcome.code for run in dear.made} == {"budget_exceeded"}, "its own fault"
+    assert dear.is_complete and {run.outcome.code for run in dear.made} == {"budget_exceeded"}, "its own fault"
 
 
 async def test_an_error_of_the_runner_ends_all_of_them() -> None:
@@ -78,7 +78,7 @@ async def test_a_route_that_is_worse_beyond_doubt_is_told_so_and_its_failures_by
     many = tuple(CASES[0].model_copy(update={"name": f"m{n}"}) for n in range(20))
     how = {"repeat": 1, "limit_usd_micros": 10**9, "at_once": 1}
     runs = await run_all(Scripted(a="yes", b="no", c="", d="yes, yes"), many, ("a", "b", "c", "d"), **how)
-    found = compare(runs, ("a", "b", "c", "d"))
+    found = compare_runs(runs, ("a", "b", "c", "d"))
     assert [row.passed.value for row in found.routes] == [1, 0, 0, 1]
     assert [one.verdict for one in found.differences] == ["worse", "worse", "no difference shown"]
     a, b, c, _ = found.routes
@@ -91,7 +91,7 @@ async def test_a_route_that_is_worse_beyond_doubt_is_told_so_and_its_failures_by
 
 
 def test_a_case_that_passes_sometimes_is_told_as_such() -> None:
-    outcome = Outcome("t", "succeeded", Answer("x"), 1, None, 1, 1)
-    made = [Run("c", "a", n, outcome, ("why",) * (n % 2)) for n in range(4)]
-    (row,) = compare(Runs(tuple(made), 4, 4), ("a", "unmade")).routes
+    outcome = CaseRunOutcome("t", "succeeded", CaseAnswer("x"), 1, None, 1, 1)
+    made = [CaseRun("c", "a", n, outcome, ("why",) * (n % 2)) for n in range(4)]
+    (row,) = compare_runs(CaseRuns(tuple(made), 4, 4), ("a", "unmade")).routes
     assert (row.always, row.sometimes, row.never, row.passed.value, row.first_token_ms) == (0, 1, 0, 0.5, None)

@@ -14,7 +14,7 @@ from faststream.specification import AsyncAPI
 from nats.errors import ConnectionClosedError
 
 from bulkhead.faststream import Events, Requests, broker, told
-from bulkhead.faststream.delivery import Dead
+from bulkhead.faststream.delivery import DeadEvent
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.event import BudgetAlertEvent, TaskEndedEvent
 from bulkhead_contracts.task import TaskAccepted, TaskRequested
@@ -24,13 +24,13 @@ ENDED = TaskEndedEvent(tenant="demo", task="t1", status="succeeded", url="/v1/ta
 
 
 @pytest.fixture
-def dead() -> list[Dead]:
+def dead() -> list[DeadEvent]:
     return []
 
 
 @pytest.fixture
-def events(dead: list[Dead]) -> Events:
-    async def bury(one: Dead) -> None:
+def events(dead: list[DeadEvent]) -> Events:
+    async def bury(one: DeadEvent) -> None:
         dead.append(one)
 
     return Events(URL, "sub_demo.nkey", tenant="demo", attempts=1, dead=bury)
@@ -53,7 +53,7 @@ async def test_a_handler_takes_its_event_once_and_events_that_nobody_wants_are_d
 
 
 async def test_a_failed_event_is_dead_after_its_attempts_and_may_be_told_again(
-    events: Events, dead: list[Dead]
+    events: Events, dead: list[DeadEvent]
 ) -> None:
     fails = AsyncMock(side_effect=[ValueError("the CRM is away"), None])
 
@@ -81,7 +81,7 @@ async def test_a_failed_event_is_dead_after_its_attempts_and_may_be_told_again(
     ids=["no envelope", "fields missing", "no json", "empty"],
 )
 async def test_what_cannot_be_read_is_dead_and_never_reaches_a_handler(
-    events: Events, dead: list[Dead], changes: dict[str, Any]
+    events: Events, dead: list[DeadEvent], changes: dict[str, Any]
 ) -> None:
     handled = AsyncMock()
 
@@ -101,7 +101,7 @@ async def test_a_closed_connection_does_not_keep_the_loop_from_all_else(monkeypa
         raise ConnectionClosedError
 
     subscription = SimpleNamespace(fetch=fetch)
-    broker.calm(subscription)
+    broker.slow_retries(subscription)
 
     async def consume() -> None:
         """As FastStream does."""

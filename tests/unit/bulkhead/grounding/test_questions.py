@@ -2,11 +2,11 @@
 
 import pytest
 
-from bulkhead.grounding.align import ground
-from bulkhead.grounding.questions import questions, unanswered
-from bulkhead.grounding.sources import Source, Sources
+from bulkhead.grounding.align import ground_text
+from bulkhead.grounding.questions import find_unanswered, split_questions
+from bulkhead.grounding.sources import GroundingSource, GroundingSources
 
-POLICY = Source(
+POLICY = GroundingSource(
     "a" * 12,
     "The notice period is three months. The works council must be informed in writing before a notice.\n"
     "Our chief executive is Maria Lind. She joined in 2019.",
@@ -14,13 +14,13 @@ POLICY = Source(
 
 
 def flaws(question, answer):
-    sources = Sources((POLICY,), question)
-    return [flaw.code for flaw in unanswered(question, ground(answer, sources), sources)]
+    sources = GroundingSources((POLICY,), question)
+    return [flaw.code for flaw in find_unanswered(question, ground_text(answer, sources), sources)]
 
 
 def test_a_question_of_two_parts_is_two():
-    assert len(questions("What is the notice period, and who must be informed?")) == 2
-    assert questions("Note the harbour.") == []
+    assert len(split_questions("What is the notice period, and who must be informed?")) == 2
+    assert split_questions("Note the harbour.") == []
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,27 @@
 
 import pytest
 
-from bulkhead.grounding.align import ground
-from bulkhead.grounding.rules import NOTHING_LEFT, forbidden, masked, personal, ruled, shown
-from bulkhead.grounding.sources import Source, Sources
-from bulkhead_contracts.output import DRAFT, OutputPolicy, stricter
+from bulkhead.grounding.align import ground_text
+from bulkhead.grounding.rules import (
+    NOTHING_LEFT,
+    apply_rules,
+    find_forbidden_phrase,
+    find_personal_spans,
+    masked,
+    render_answer,
+)
+from bulkhead.grounding.sources import GroundingSource, GroundingSources
+from bulkhead_contracts.output import DRAFT, OutputPolicy, with_stricter_delivery
 
 MARK = "a" * 12
-SOURCES = Sources((Source(MARK, "The fee is 40.00 EUR. Project Falcon starts in May. Call +49 30 1234567."),), "")
+SOURCES = GroundingSources(
+    (GroundingSource(MARK, "The fee is 40.00 EUR. Project Falcon starts in May. Call +49 30 1234567."),), ""
+)
 
 
 def said(text, **policy):
     rules = OutputPolicy(**policy)
-    return shown(text, ruled(ground(text, SOURCES), rules), rules)
+    return render_answer(text, apply_rules(ground_text(text, SOURCES), rules), rules)
 
 
 @pytest.mark.parametrize(
@@ -27,12 +36,12 @@ def said(text, **policy):
     ],
 )
 def test_personal_data_is_found_and_masked(text):
-    assert personal(text) and "[masked]" in masked(text)
+    assert find_personal_spans(text) and "[masked]" in masked(text)
 
 
 @pytest.mark.parametrize("text", ["2026-04-01", "1,234,567.50 EUR", "order 4111111111111112", "12345678 units", "a@b"])
 def test_dates_and_amounts_are_no_personal_data(text):
-    assert not personal(text)
+    assert not find_personal_spans(text)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +66,8 @@ def test_a_claim_does_not_leave_beside_the_word_that_nothing_is_known(text):
 
 
 def test_forbidden_phrases_are_found_whatever_their_case():
-    assert forbidden("The PROJECT Fálcon starts", ("project falcon",)) == "project falcon"
-    assert forbidden("nothing", ("project falcon",)) == ""
+    assert find_forbidden_phrase("The PROJECT Fálcon starts", ("project falcon",)) == "project falcon"
+    assert find_forbidden_phrase("nothing", ("project falcon",)) == ""
 
 
 @pytest.mark.parametrize("delivery", ["verified", "held"])
@@ -85,5 +94,5 @@ def test_required_citations_leave_talk_out():
 
 
 def test_a_request_makes_delivery_stricter_and_never_looser():
-    assert stricter(DRAFT, "held").delivery == "held"
-    assert stricter(OutputPolicy(delivery="held"), "draft").delivery == "held"
+    assert with_stricter_delivery(DRAFT, "held").delivery == "held"
+    assert with_stricter_delivery(OutputPolicy(delivery="held"), "draft").delivery == "held"

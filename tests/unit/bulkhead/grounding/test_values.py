@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from bulkhead.grounding.arithmetic import derived, equations
-from bulkhead.grounding.language import stems
-from bulkhead.grounding.sentences import sentences
-from bulkhead.grounding.values import values
+from bulkhead.grounding.arithmetic import find_derivation, find_equations
+from bulkhead.grounding.language import word_stems
+from bulkhead.grounding.sentences import split_sentences
+from bulkhead.grounding.values import find_values
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ from bulkhead.grounding.values import values
     ],
 )
 def test_one_value_is_the_same_in_every_form(text, other):
-    [first], [second] = values(text), values(other)
-    assert first.same(second) and second.same(first)
+    [first], [second] = find_values(text), find_values(other)
+    assert first.is_same(second) and second.is_same(first)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_one_value_is_the_same_in_every_form(text, other):
     ],
 )
 def test_different_values_are_not_the_same(text, other):
-    assert not values(text)[0].same(values(other)[0])
+    assert not find_values(text)[0].is_same(find_values(other)[0])
 
 
 def test_digits_in_a_name_are_no_number():
-    assert [(row.kind, row.unit) for row in values("12 x LF-200, 30-day, 25kg, Q3")] == [
+    assert [(row.kind, row.unit) for row in find_values("12 x LF-200, 30-day, 25kg, Q3")] == [
         ("number", "x"),
         ("identifier", ""),
         ("number", "day"),
@@ -75,12 +75,12 @@ def test_digits_in_a_name_are_no_number():
     ],
 )
 def test_true_arithmetic_and_dates_are_left_alone(text):
-    assert all(row.right for row in equations(text))
+    assert all(row.is_right for row in find_equations(text))
 
 
 @pytest.mark.parametrize("text", ["15 / 100 * 80 = 13", "10 - 3 - 2 = 9", "2 + 2 = 5", "12 * 642.50 = 7,700.00"])
 def test_false_arithmetic_is_found(text):
-    assert [row.right for row in equations(text)] == [False]
+    assert [row.is_right for row in find_equations(text)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_false_arithmetic_is_found(text):
     ],
 )
 def test_a_number_follows_from_others_by_plain_operations_alone(value, operands, how):
-    assert derived(values(value)[0], values(operands)) == how
+    assert find_derivation(find_values(value)[0], find_values(operands)) == how
 
 
 def test_sentences_end_where_readers_end_them():
     text = "Am 1. April gilt Art. 5. Das ist alles!\nA line that\ngoes on.\n- one\n- two\n| a | b |\n\n七です。八です。"
-    assert [row.text for row in sentences(text)] == [
+    assert [row.text for row in split_sentences(text)] == [
         "Am 1. April gilt Art. 5.",
         "Das ist alles!",
         "A line that\ngoes on.",
@@ -116,8 +116,8 @@ def test_sentences_end_where_readers_end_them():
 
 
 def test_stems_match_inflections_and_know_no_accents():
-    assert stems("Kündigungsfrist") == stems("kundigung") and stems("the and und") == frozenset()
+    assert word_stems("Kündigungsfrist") == word_stems("kundigung") and word_stems("the and und") == frozenset()
 
 
 def test_a_long_number_is_none():
-    assert values("9" * 41) == () and values("7")[0].numbers == (Decimal(7),)
+    assert find_values("9" * 41) == () and find_values("7")[0].number_readings == (Decimal(7),)

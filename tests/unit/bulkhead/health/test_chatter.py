@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.findings import Finding
-from bulkhead.health.sources.journal import Journal
+from bulkhead.health.deadlock.evidence import SuspectedDeadlock
+from bulkhead.health.findings import HealthFinding
+from bulkhead.health.sources.journal import JournalReader
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
@@ -23,7 +23,7 @@ class Talk:
     """A task of five steps, its journal and its watch, which may be that of other tasks, too."""
 
     def __init__(self, task: str = "t1", watch: Watch | None = None, tenant: str = "acme", actor: str = "ada") -> None:
-        self.journal, self.watch, self.numbers = Journal(), watch or Watch(DEFAULT), itertools.count(1)
+        self.journal, self.watch, self.numbers = JournalReader(), watch or Watch(DEFAULT), itertools.count(1)
         self.task, self.tenant, self.actor = task, tenant, actor
         for name in "abcde":
             step = PlanStep(id=name, title="t", instruction="i")
@@ -33,15 +33,17 @@ class Talk:
                 "worker",
             )
 
-    def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Finding]:
+    def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[HealthFinding]:
         number = next(self.numbers)
         headers = {"ce-type": body.ce_type(), "ce-id": f"{self.task}-m{number}", "ce-actor": self.actor}  # type: ignore[attr-defined]
         subject = f"mesh.{sender}.{to}.1.{self.tenant}.{self.task}"
         events = self.journal.read(subject, headers, body.encode(), number * 700)  # type: ignore[attr-defined]
-        found = [trip for event in events for trip in self.watch.take(event) if not isinstance(trip, Suspected)]
+        found = [
+            trip for event in events for trip in self.watch.fold_event(event) if not isinstance(trip, SuspectedDeadlock)
+        ]
         return found + self.watch.pass_time(number * 700)
 
-    def ask(self, by: str, *targets: str, question: str = "") -> list[Finding]:
+    def ask(self, by: str, *targets: str, question: str = "") -> list[HealthFinding]:
         """And as the planner hands it on."""
         name = f"ask{next(self.numbers)}"
         body = AnswerRequested(
@@ -57,7 +59,7 @@ class Talk:
         number = next(self.numbers)
         return " ".join(WORDS[(number * step + step) % len(WORDS)] + str(number) for step in range(1, 9))
 
-    def work(self, by: str) -> list[Finding]:
+    def work(self, by: str) -> list[HealthFinding]:
         name = f"call{next(self.numbers)}"
         asked = ToolCallRequested(
             call_id=name, step_id=by, attempt=2, tool="look", arguments_json=f'{{"q":"{name}"}}', deadline_unix_ms=1
@@ -109,7 +111,7 @@ def test_the_same_question_again_and_again_is_a_loop() -> None:
     assert any(trip.detector.startswith("loop") for trip in trips)
 
 
-def put(talk: Talk, by: str, *targets: str) -> list[Finding]:
+def put(talk: Talk, by: str, *targets: str) -> list[HealthFinding]:
     """A question that nobody answers."""
     return talk.say(
         AnswerRequested(

@@ -8,12 +8,12 @@ import re
 import pytest
 
 from bulkhead.health import watch
-from bulkhead.health.sources.trace_rows import Rows
+from bulkhead.health.sources.trace_rows import TraceRowReader
 from bulkhead.health.text import normalize
 from bulkhead.health.watch import Watch
-from bulkhead_cli.inspect.analyze import analyze, progress
+from bulkhead_cli.inspect.analyze import analyze_trace, progress_reporter
 from bulkhead_cli.inspect.trace_files import open_file
-from bulkhead_cli.output import Screen
+from bulkhead_cli.output import SafeConsole
 from tests.bench.measures.watching import MAX_EDGE_P99_MS, MIN_FOLD_PER_S, edge_ms, fold_per_s
 
 TASKS = 300
@@ -36,7 +36,7 @@ def interleaved(count: int) -> list[dict]:
 
 
 def fold(rows: list[dict], over: Watch) -> list:
-    return [found for event in Rows().all(rows) for found in over.take(event)]
+    return [found for event in TraceRowReader().read_all(rows) for found in over.fold_event(event)]
 
 
 def test_tasks_that_nobody_ends_fill_no_memory_and_those_that_live_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,14 +58,16 @@ def test_how_far_a_long_file_is_read_is_said_on_a_terminal_alone(tmp_path, monke
     path.write_text("".join(json.dumps(one) + "\n" for one in interleaved(2_000)))
     shown, times = io.StringIO(), iter(range(100))
     opened = open_file(path, "auto")
-    with progress(opened, Screen(file=shown, force_terminal=True, width=120), lambda: float(next(times))) as tell:
+    with progress_reporter(
+        opened, SafeConsole(file=shown, force_terminal=True, width=120), lambda: float(next(times))
+    ) as tell:
         assert tell is not None
-        report = analyze(opened, tell=tell)
+        report = analyze_trace(opened, tell=tell)
     said = re.findall(r"([\d,]+) events judged, ([\d,]+)/s, (\d+)% of the file, about", shown.getvalue())
     assert [events for events, _, _ in said][:2] == ["256", "512"] and {rate for _, rate, _ in said} == {"256"}
     parts = [int(part) for _, _, part in said]
     assert parts == sorted(parts) and 0 < parts[0] < parts[-1] <= 100 and report.events == 2_000
-    with progress(opened, Screen(file=shown, force_terminal=False)) as tell:
+    with progress_reporter(opened, SafeConsole(file=shown, force_terminal=False)) as tell:
         assert tell is None
 
 

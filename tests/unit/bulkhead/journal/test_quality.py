@@ -4,8 +4,8 @@ import random
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.journal import quality
-from bulkhead.journal.quality import Quality
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.journal.quality import QualityReport
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
 from bulkhead_contracts.step import StepFinished
@@ -30,21 +30,21 @@ def verdict(model: str, attempt: int, accepted: bool, cost: int, score: float | 
     return VerdictReached(**said, score=score, result=result(model), usage=usage)
 
 
-def message(task: str, body: Body, at: int = NOW) -> Received:
-    return Received(None, body, "demo", task, "x", 1, at, receiver="y")  # type: ignore[arg-type]
+def message(task: str, body: Body, at: int = NOW) -> ReceivedMessage:
+    return ReceivedMessage(None, body, "demo", task, "x", 1, at, receiver="y")  # type: ignore[arg-type]
 
 
 def request(feature: str) -> TaskRequested:
     return TaskRequested(objective="o", limits=TaskLimits(), feature=feature)
 
 
-def fold(messages: list[Received]) -> Quality:
+def fold(messages: list[ReceivedMessage]) -> QualityReport:
     """In any order, and half of it twice."""
-    chance, found = random.Random(7), Quality()
+    chance, found = random.Random(7), QualityReport()
     messages = messages + chance.sample(messages, len(messages) // 2)
     chance.shuffle(messages)
     for one in messages:
-        found.take(one)
+        found.fold_message(one)
     return found
 
 
@@ -94,7 +94,7 @@ def test_latency_of_a_feature_stands_beside_its_cost_and_its_target() -> None:
 
 
 async def test_it_is_read_from_the_inboxes_since_a_time_and_of_a_tenant() -> None:
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
 
     async def say(sender: str, to: str, task: str, body: Body, tenant: str = "demo") -> None:
         publisher = Publisher(sender, MemoryBus(broker, sender), b"k", broker.clock.now_ms)
@@ -106,5 +106,5 @@ async def test_it_is_read_from_the_inboxes_since_a_time_and_of_a_tenant() -> Non
         await say("planner", "gateway", "t", TaskEnded(status="succeeded"), tenant)
     bus, now = MemoryBus(broker, "operator"), broker.clock.now_ms()
     for since, tenant, tasks in ((now - 60_000, "*", 2), (now - 60_000, "demo", 1), (now + 60_000, "*", 0)):
-        found = await quality.read(bus, since, tenant)
-        assert (sum(row.tasks for row in found.features().values()), len(found.attempts)) == (tasks, tasks)
+        found = await quality.read_quality(bus, since, tenant)
+        assert (sum(row.tasks for row in found.figures_by_feature().values()), len(found.attempts)) == (tasks, tasks)

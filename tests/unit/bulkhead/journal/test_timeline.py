@@ -6,23 +6,25 @@ import pytest
 from rich.console import Console
 
 from bulkhead.journal import lines, timeline
-from bulkhead.journal.history import Entry, entries
-from bulkhead.journal.rows import what_of
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.journal.history import JournalEntry, build_entries
+from bulkhead.journal.rows import describe_body
+from bulkhead.runtime.decider.history_file import load_history
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Completeness, Failure, Omission
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.paths import HISTORIES
 
-CUT = Completeness.missing(Omission(reason="truncated", what="output of x"), Omission(reason="failed_part", what="y"))
+CUT = Completeness.with_omissions(
+    Omission(reason="truncated", what="output of x"), Omission(reason="failed_part", what="y")
+)
 
 
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
         ({"outcome": "succeeded"}, "succeeded"),
-        ({"outcome": "failed", "failure": Failure.of("slow_answer", "it")}, "failed slow_answer"),
-        ({"outcome": "uncertain", "failure": Failure.of("error_body", "it")}, "uncertain error_body"),
+        ({"outcome": "failed", "failure": Failure.from_text("slow_answer", "it")}, "failed slow_answer"),
+        ({"outcome": "uncertain", "failure": Failure.from_text("error_body", "it")}, "uncertain error_body"),
         (
             {"outcome": "succeeded", "completeness": CUT, "sensitive": ("card", "email")},
             "succeeded incomplete: failed_part, truncated holds card, email",
@@ -30,16 +32,16 @@ CUT = Completeness.missing(Omission(reason="truncated", what="output of x"), Omi
     ],
 )
 def test_a_reply_of_a_tool_on_one_line(reply: dict, told: str) -> None:
-    assert what_of(ToolCallReplied(call_id="c", step_id="s", **reply)) == told
+    assert describe_body(ToolCallReplied(call_id="c", step_id="s", **reply)) == told
 
 
-def recorded(name: str) -> list[Entry]:
-    return entries(load(next(iter(sorted(HISTORIES.glob(f"{name}.*"))))).messages)
+def recorded(name: str) -> list[JournalEntry]:
+    return build_entries(load_history(next(iter(sorted(HISTORIES.glob(f"{name}.*"))))).messages)
 
 
 def printed(name: str, texts: dict[str, str] | None = None) -> str:
     console = Console(width=10_000, record=True, file=io.StringIO())
-    console.print(timeline.tree("t", recorded(name), 0, texts))
+    console.print(timeline.build_tree("t", recorded(name), 0, texts))
     return console.export_text()
 
 
@@ -57,7 +59,7 @@ def printed(name: str, texts: dict[str, str] | None = None) -> str:
 )
 def test_arguments_results_retries_waits_and_what_a_write_did_are_told(name: str, line: str) -> None:
     assert line in printed(name)
-    assert line.split("  ⇒")[0].split(" {")[0] in lines.text(lines.rows(recorded(name), {}, content=True))
+    assert line.split("  ⇒")[0].split(" {")[0] in lines.render_rows(lines.build_rows(recorded(name), {}, content=True))
 
 
 def test_texts_are_opened_when_asked_for_and_command_no_screen() -> None:
@@ -68,5 +70,5 @@ def test_texts_are_opened_when_asked_for_and_command_no_screen() -> None:
     )
     opened = printed("answered", {said.sha256: "the whole of it, \x1b[2J to the end"})
     assert "result: the whole of it" in opened and "\n" in opened
-    rows = lines.rows(recorded("answered"), {said.sha256: "\x1b[2J\u202eevil"}, content=True)
-    assert "\x1b" not in lines.text(rows) and "\\u001b" in lines.text(rows)
+    rows = lines.build_rows(recorded("answered"), {said.sha256: "\x1b[2J\u202eevil"}, content=True)
+    assert "\x1b" not in lines.render_rows(rows) and "\\u001b" in lines.render_rows(rows)

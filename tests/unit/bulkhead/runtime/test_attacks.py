@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.runtime.decider import fold as folds
-from bulkhead.runtime.decider.fold import Fold, step
+from bulkhead.runtime.decider.fold import TaskFold, fold_message
 from bulkhead.runtime.doer.protocol import Doer
-from bulkhead.runtime.halts.live import Halts, Target
+from bulkhead.runtime.halts.live import Halts, HaltTarget
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import Halt, TimerFired
@@ -19,7 +19,7 @@ from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Citation, ContentRef, Failure, Label, Result
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepProposed
-from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted, facts
+from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted, list_facts
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.planner import app as planner
 from tests.unit.bulkhead.runtime.consume import test_loop as shells
@@ -44,8 +44,8 @@ async def said(mesh: MemoryMesh, task: str, what: str, timeout_s: float = 15) ->
     subject = subjects.task_filter("gateway", "demo", task)
     deadline = time.monotonic() + timeout_s
     while True:
-        bodies = [catalog.decode(one.ce_type, one.body) for one in await mesh.messages("INBOX_GATEWAY", subject)]
-        kinds = [fact.ce_type() for body in bodies for fact in facts(body)]
+        bodies = [catalog.decode_body(one.ce_type, one.body) for one in await mesh.messages("INBOX_GATEWAY", subject)]
+        kinds = [fact.ce_type() for body in bodies for fact in list_facts(body)]
         if any(what in kind for kind in kinds) or time.monotonic() > deadline:
             return kinds
         await asyncio.sleep(0.02)
@@ -82,13 +82,13 @@ async def test_nobody_takes_the_place_of_the_planners_timer():
         await mesh.context("gateway").publisher.send(
             "planner", submitted(plan=plan_of(1)), tenant="demo", task="tt", cause="c", grant="g"
         )
-        await mesh.until(subjects.mesh("planner", "worker", "demo", "tt"), StepAssigned)
+        await mesh.wait_for_fact(subjects.mesh_subject("planner", "worker", "demo", "tt"), StepAssigned)
         opening = (await mesh.messages("INBOX_PLANNER", subjects.task_filter("planner", "demo", "tt")))[0]
         publisher = mesh.context("worker").publisher
         for index in range(12):
             body = StepFinished(step_id="none", attempt=9, plan_version=9, result=Result())
             chosen = envelope.derive_id("planner", opening.ce_id, index)
-            head = replace(publisher.envelope(body, cause="x", index=index), id=chosen)
+            head = replace(publisher.make_envelope(body, cause="x", index=index), id=chosen)
             await publisher.post("planner", body, head, tenant="demo", task="tt")
         assert "mesh.task.ended.v1" in await said(mesh, "tt", "task.ended")
 
@@ -99,7 +99,7 @@ async def test_a_missing_content_does_not_hold_the_deadline(monkeypatch):
         await mesh.context("gateway").publisher.send(
             "planner", submitted(), tenant="demo", task="mb", cause="c", grant="g"
         )
-        await mesh.until(subjects.mesh("planner", "model_gateway", "demo", "mb"), ModelCallRequested)
+        await mesh.wait_for_fact(subjects.mesh_subject("planner", "model_gateway", "demo", "mb"), ModelCallRequested)
         gone = ContentRef(author="model_gateway", sha256="ab" * 32, size_bytes=10)
         body = ModelCallReplied(call_id="plan-1-1", outcome="answered", content=gone, prompt_id="planner.draft")
         await mesh.context("model_gateway").publisher.send("planner", body, tenant="demo", task="mb", cause="r")
@@ -108,11 +108,11 @@ async def test_a_missing_content_does_not_hold_the_deadline(monkeypatch):
 
 
 def test_a_flood_does_not_keep_the_deadline_from_being_noticed():
-    fold = Fold(state=None)
+    fold = TaskFold(state=None)
 
     def hears(body, source: str, name: str, sequence: int):
         head = envelope.Envelope(id=name, type=body.ce_type(), source=source, time_unix_ms=1000)
-        return step(fold, folds.Message(head, body, "demo", "t", sequence), planner.LOGICS)
+        return fold_message(fold, folds.InboxMessage(head, body, "demo", "t", sequence), planner.LOGICS)
 
     hears(submitted().model_copy(update={"submitted_unix_ms": 0}), "gateway", "open", 1)
     junk = StepFinished(step_id="x", attempt=1, plan_version=1, result=Result())
@@ -128,21 +128,21 @@ def test_a_flood_does_not_keep_the_deadline_from_being_noticed():
 
 async def test_a_lifted_halt_cuts_nothing_and_switches_are_not_forgotten():
     halts = Halts(None)  # type: ignore[arg-type]
-    event = halts.event(Target("demo", "t1"))
+    event = halts.halt_event(HaltTarget("demo", "t1"))
 
     def take(**changes) -> None:
         fields = {"scope": "tenant", "name": "demo", "code": "x", "reason": "r", "by": "op"} | changes
-        halts._take("$KV.CONTROL.any", Halt(**fields).model_dump_json().encode())
+        halts._fold_entry("$KV.CONTROL.any", Halt(**fields).model_dump_json().encode())
 
     take()
     assert event.is_set()
     take(active=False)
-    assert halts.find(Target("demo", "t1")) is None and not halts.event(Target("demo", "t1")).is_set()
+    assert halts.find(HaltTarget("demo", "t1")) is None and not halts.halt_event(HaltTarget("demo", "t1")).is_set()
     halts._tasks.most = 10
     take(scope="tool", name="http_get")
     for number in range(50):
         take(scope="task", tenant="demo", name=f"t{number}")
-    assert halts.find(Target("a", "b", tool="http_get")) is not None
+    assert halts.find(HaltTarget("a", "b", tool="http_get")) is not None
 
 
 class TooLarge(shells.Counting):
@@ -180,7 +180,7 @@ class TooLarge(shells.Counting):
             inputs=inputs,
             deadline_unix_ms=1,
         )
-        return shells.Decision(state, (shells.Send("checker", body),))
+        return shells.Transition(state, (shells.Send("checker", body),))
 
 
 async def test_an_output_that_is_too_large_ends_as_a_dead_letter(monkeypatch):
@@ -199,10 +199,10 @@ class Slow(Doer[ToolCallRequested]):
     def __init__(self) -> None:
         self.running = self.peak = self.acts = 0
 
-    def key(self, request):
+    def idempotency_key(self, request):
         return request.call_id
 
-    def writes(self, job):
+    def needs_claim(self, job):
         return False
 
     async def act(self, job, hands):
@@ -217,10 +217,10 @@ class Slow(Doer[ToolCallRequested]):
             call_id=job.request.call_id, step_id="s", outcome="failed" if failed else "succeeded", failure=failure
         )
 
-    def refuse(self, request, failure):
+    def refusal_reply(self, request, failure):
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="refused", failure=failure)
 
-    def uncertain(self, request):
+    def uncertain_reply(self, request):
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="uncertain")
 
 
@@ -247,5 +247,7 @@ async def test_one_sender_cannot_write_down_the_answer_to_anothers_call():
         await doers.replies(mesh, 1)
         kept = {one.subject for one in await mesh.messages("RECORDS_TOOL_EXECUTOR")}
         foreign = envelope.derive_id("checker", "c1", "record")
-        assert kept == {subjects.record("tool_executor", "demo", "t1", envelope.derive_id("worker", "c1", "record"))}
+        assert kept == {
+            subjects.record_subject("tool_executor", "demo", "t1", envelope.derive_id("worker", "c1", "record"))
+        }
         assert not any(subject.endswith(foreign) for subject in kept)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkhead.runtime.background import Background, BackgroundFailed, cancel
+from bulkhead.runtime.background import BackgroundFailed, BackgroundTasks, cancel_tasks
 
 
 async def for_ever() -> None:
@@ -16,7 +16,7 @@ async def breaks(error: BaseException) -> None:
 
 
 async def test_an_error_in_the_background_ends_the_work_and_is_named() -> None:
-    background, cancelled = Background(), []
+    background, cancelled = BackgroundTasks(), []
 
     async def work() -> None:
         try:
@@ -27,12 +27,12 @@ async def test_an_error_in_the_background_ends_the_work_and_is_named() -> None:
 
     background.start("watcher", breaks(AttributeError("writelines")))
     with pytest.raises(BackgroundFailed, match=r"watcher ended: AttributeError\('writelines'\)") as told:
-        await asyncio.wait_for(background.beside(work()), 5)
+        await asyncio.wait_for(background.run_beside(work()), 5)
     assert cancelled and isinstance(told.value.__cause__, AttributeError)
 
 
 async def test_who_waits_for_what_was_cancelled_has_failed_and_was_not_stopped() -> None:
-    background = Background()
+    background = BackgroundTasks()
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def waits() -> None:
@@ -42,29 +42,29 @@ async def test_who_waits_for_what_was_cancelled_has_failed_and_was_not_stopped()
     await asyncio.sleep(0)
     answer.cancel()
     with pytest.raises(BackgroundFailed, match=r"keeper ended: .*what it waited for was cancelled"):
-        await asyncio.wait_for(background.beside(for_ever()), 5)
+        await asyncio.wait_for(background.run_beside(for_ever()), 5)
 
 
 async def test_one_that_failed_before_the_work_began_is_not_missed() -> None:
-    background = Background()
+    background = BackgroundTasks()
     task = background.start("halts", breaks(ValueError("no entry")))
     await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(BackgroundFailed, match="halts"):
-        await asyncio.wait_for(background.beside(for_ever()), 5)
+        await asyncio.wait_for(background.run_beside(for_ever()), 5)
 
 
 async def test_work_ends_as_it_does_when_nothing_fails() -> None:
-    background = Background()
+    background = BackgroundTasks()
     task = background.start("timers", for_ever())
-    await background.beside(asyncio.sleep(0))
+    await background.run_beside(asyncio.sleep(0))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(KeyError):
-        await background.beside(breaks(KeyError("own")))
+        await background.run_beside(breaks(KeyError("own")))
 
 
 async def test_who_is_cancelled_leaves_no_work_behind() -> None:
-    background, ended = Background(), asyncio.Event()
+    background, ended = BackgroundTasks(), asyncio.Event()
 
     async def work() -> None:
         try:
@@ -72,7 +72,7 @@ async def test_who_is_cancelled_leaves_no_work_behind() -> None:
         finally:
             ended.set()
 
-    outer = asyncio.create_task(background.beside(work()))
+    outer = asyncio.create_task(background.run_beside(work()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     outer.cancel()
@@ -97,12 +97,12 @@ async def test_a_cancel_that_was_forgotten_is_said_again(monkeypatch: pytest.Mon
 
     task = asyncio.create_task(forgets())
     await asyncio.sleep(0)
-    await asyncio.wait_for(cancel(task), 4)
+    await asyncio.wait_for(cancel_tasks(task), 4)
     assert task.cancelled() and len(forgotten) == 2
 
 
 async def test_what_is_kept_is_begun_anew_beside_the_service_until_it_is_cancelled() -> None:
-    background, begun, broke = Background(), [], list[str]()
+    background, begun, broke = BackgroundTasks(), [], list[str]()
 
     async def work() -> None:
         begun.append(len(begun))
@@ -117,15 +117,15 @@ async def test_what_is_kept_is_begun_anew_beside_the_service_until_it_is_cancell
         while len(begun) < 3:
             await asyncio.sleep(0)
 
-    task = background.keep("watcher", work, told)
-    await asyncio.wait_for(background.beside(service()), 5)
+    task = background.keep_running("watcher", work, told)
+    await asyncio.wait_for(background.run_beside(service()), 5)
     assert broke == ["bug 1", "bug 2"] and not task.done()
-    await cancel(task)
+    await cancel_tasks(task)
     assert task.cancelled() and len(begun) == 3, "a cancel is no error: nothing is begun anew"
 
 
 async def test_what_is_kept_does_not_end_because_what_it_waits_for_is_cancelled() -> None:
-    background, begun, broke = Background(), [], list[str]()
+    background, begun, broke = BackgroundTasks(), [], list[str]()
 
     async def work() -> None:
         begun.append(len(begun))
@@ -138,21 +138,21 @@ async def test_what_is_kept_does_not_end_because_what_it_waits_for_is_cancelled(
     async def told(error: BaseException) -> None:
         broke.append(str(error))
 
-    task = background.keep("watcher", work, told)
+    task = background.keep_running("watcher", work, told)
     async with asyncio.timeout(5):
         while len(begun) < 2:
             await asyncio.sleep(0)
     assert broke == ["what it waited for was cancelled"] and not task.done()
-    await cancel(task)
+    await cancel_tasks(task)
     assert task.cancelled() and len(begun) == 2
 
 
 async def test_an_error_of_who_is_told_ends_the_service() -> None:
-    background = Background()
+    background = BackgroundTasks()
 
     async def told(error: BaseException) -> None:
         raise KeyError("told") from error
 
-    background.keep("watcher", lambda: breaks(ValueError("bug")), told)
+    background.keep_running("watcher", lambda: breaks(ValueError("bug")), told)
     with pytest.raises(BackgroundFailed, match=r"watcher ended: KeyError\('told'\)"):
-        await asyncio.wait_for(background.beside(for_ever()), 5)
+        await asyncio.wait_for(background.run_beside(for_ever()), 5)

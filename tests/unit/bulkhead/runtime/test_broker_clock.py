@@ -37,13 +37,17 @@ class Machine:
 async def test_it_is_the_brokers_time(ahead_ms: int) -> None:
     machine = Machine(ahead_ms)
     clock = machine.clock()
-    assert clock.now_ms() == machine.wall() and clock.problem() == "", "nobody was asked yet"
+    assert clock.now_ms() == machine.wall() and clock.describe_problem() == "", "nobody was asked yet"
     await clock.measure()
     assert clock.now_ms() == machine.true_ms and clock.ahead_ms == ahead_ms
     machine.true_ms += 5_000
     assert clock.now_ms() == machine.true_ms
     way = {HOUR_MS: "3600 s ahead of the broker's", -HOUR_MS: "3600 s behind the broker's", 0: ""}[ahead_ms]
-    assert way in clock.problem() and bool(clock.problem()) == bool(way) and ("NTP" in clock.problem()) == bool(way)
+    assert (
+        way in clock.describe_problem()
+        and bool(clock.describe_problem()) == bool(way)
+        and ("NTP" in clock.describe_problem()) == bool(way)
+    )
 
 
 async def test_a_clock_that_is_set_while_it_runs_changes_nothing_but_what_is_said_of_it() -> None:
@@ -51,9 +55,9 @@ async def test_a_clock_that_is_set_while_it_runs_changes_nothing_but_what_is_sai
     clock = machine.clock()
     await clock.measure()
     machine.ahead_ms = -HOUR_MS
-    assert clock.now_ms() == machine.true_ms and "behind" in clock.problem()
+    assert clock.now_ms() == machine.true_ms and "behind" in clock.describe_problem()
     machine.ahead_ms = 0
-    assert clock.problem() == ""
+    assert clock.describe_problem() == ""
 
 
 async def test_the_quickest_answer_counts_and_a_slow_one_alone_does_not() -> None:
@@ -66,7 +70,7 @@ async def test_the_quickest_answer_counts_and_a_slow_one_alone_does_not() -> Non
     slow.ways_ms = [900, 900, 900]
     clock = slow.clock()
     await clock.measure()
-    assert not clock.measured and clock.problem() == ""
+    assert not clock.measured and clock.describe_problem() == ""
 
 
 async def test_without_an_answer_it_goes_on_as_it_did() -> None:

@@ -12,7 +12,7 @@ from opentelemetry import trace as otel
 
 from bulkhead import flow
 from bulkhead.bus.port import PublishRefused
-from bulkhead.flow import Decider, Decision, Send, SetTimer
+from bulkhead.flow import Decider, Send, SetTimer, Transition
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, parent_sha256, public_of
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.publish.publisher import Publisher
@@ -23,9 +23,9 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from bulkhead_services.checker.state import State as CheckerState
-from bulkhead_services.planner.state import State as PlannerState
-from bulkhead_services.worker.state import State as WorkerState
+from bulkhead_services.checker.state import CheckerState as CheckerState
+from bulkhead_services.planner.state import PlannerState as PlannerState
+from bulkhead_services.worker.state import WorkerState as WorkerState
 from tests.samples import sample
 
 SEEDS = {name: new_signing_seed() for name in ("signer", "planner")}
@@ -41,19 +41,19 @@ def test_a_token_is_what_pyjwt_writes():
         claims = {"grant": json.loads(grant.model_dump_json())} | ({"parent": parent} if parent else {})
         if parent:
             claims["grant"]["parent_sha256"] = parent_sha256(parent)
-        assert signer.grant(grant, parent) == jwt.encode(claims, signer._key, "EdDSA", {"kid": "planner"})
+        assert signer.sign_grant(grant, parent) == jwt.encode(claims, signer._key, "EdDSA", {"kid": "planner"})
 
 
 def test_a_token_is_believed_and_a_changed_one_is_not():
     verifier = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
-    top = Signer("signer", SEEDS["signer"]).grant(TASK)
-    token = Signer("planner", SEEDS["planner"]).grant(STEP, parent=top)
-    authority = verifier.authority(token, tenant="demo", task="t1", now_unix_ms=1)
+    top = Signer("signer", SEEDS["signer"]).sign_grant(TASK)
+    token = Signer("planner", SEEDS["planner"]).sign_grant(STEP, parent=top)
+    authority = verifier.verify_authority(token, tenant="demo", task="t1", now_unix_ms=1)
     assert authority.task == TASK
     assert authority.step == STEP.model_copy(update={"parent_sha256": parent_sha256(top)})
     head, claims, signature = token.split(".")
     with pytest.raises(GrantRefused):
-        verifier.authority(f"{head}.{claims}.{signature[:-4]}AAAA", tenant="demo", task="t1", now_unix_ms=1)
+        verifier.verify_authority(f"{head}.{claims}.{signature[:-4]}AAAA", tenant="demo", task="t1", now_unix_ms=1)
 
 
 def test_where_nothing_is_recorded_the_parent_is_still_passed_on(monkeypatch):
@@ -108,18 +108,18 @@ class Talking(Decider[None]):
     service = "worker"
     opening = frozenset({StepAssigned})
 
-    def initial(self):
+    def initial_state(self):
         return None
 
-    def wants(self, body):
+    def wanted_contents(self, body):
         return ()
 
-    def ended(self, state):
+    def has_ended(self, state):
         return False
 
     def decide(self, state, message):
         a, b = (StepFinished(step_id=name, attempt=1, plan_version=1, result=Result()) for name in "ab")
-        return Decision(state, (SetTimer("k", 2**50), Send("planner", a), Send("planner", b), SetTimer("l", 2**50)))
+        return Transition(state, (SetTimer("k", 2**50), Send("planner", a), Send("planner", b), SetTimer("l", 2**50)))
 
 
 async def _until(reached):

@@ -7,9 +7,9 @@ import pytest
 
 from bulkhead.blobs import BlobCorrupt, Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.flow import Message
+from bulkhead.flow import InboxMessage
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
-from bulkhead.runtime.decider.fold import Fold, step
+from bulkhead.runtime.decider.fold import TaskFold, fold_message
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, envelope, subjects
@@ -29,12 +29,14 @@ def token(task_expires: int = EXPIRES_UNIX_MS, step_expires: int = EXPIRES_UNIX_
     narrow = StepGrant(
         tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=step_expires
     )
-    return Signer("planner", SEEDS["planner"]).grant(narrow, parent=Signer("signer", SEEDS["signer"]).grant(top))
+    return Signer("planner", SEEDS["planner"]).sign_grant(
+        narrow, parent=Signer("signer", SEEDS["signer"]).sign_grant(top)
+    )
 
 
 def refusal(grant: str, *, tenant: str = "demo", task: str = "t1", now: int = 0) -> str:
     try:
-        VERIFIER.authority(grant, tenant=tenant, task=task, now_unix_ms=now)
+        VERIFIER.verify_authority(grant, tenant=tenant, task=task, now_unix_ms=now)
     except GrantRefused as error:
         return error.code
     return ""
@@ -58,22 +60,22 @@ def test_a_step_grant_ends_with_the_first_of_itself_and_its_task(expires):
 
 
 async def test_a_content_is_read_only_when_it_has_its_digest():
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
     ref = await Blobs(MemoryBus(broker, "rag"), "rag").put("demo", "the fee is 40")
     # Of the same size: another author of this text than its digest says.
-    await MemoryBus(broker, "rag").publish(subjects.blob("rag", "acme", ref.sha256), b"the fee is 41", {}, "x")
+    await MemoryBus(broker, "rag").publish(subjects.blob_subject("rag", "acme", ref.sha256), b"the fee is 41", {}, "x")
     reader = Blobs(MemoryBus(broker, "worker"), "worker")
-    assert await reader.text("demo", ref) == "the fee is 40"
+    assert await reader.get_text("demo", ref) == "the fee is 40"
     with pytest.raises(BlobCorrupt):
-        await reader.text("acme", ref)
+        await reader.get_text("acme", ref)
 
 
 def test_a_task_may_have_as_many_messages_as_its_limit_says():
-    fold, logics = Fold(state=None), {1: shells.Counting()}
+    fold, logics = TaskFold(state=None), {1: shells.Counting()}
 
     def hears(body, name: str):
         head = envelope.Envelope(id=name, type=body.ce_type(), source="planner", time_unix_ms=1)
-        return step(fold, Message(head, body, "demo", "t1", 1), logics)
+        return fold_message(fold, InboxMessage(head, body, "demo", "t1", 1), logics)
 
     hears(shells.assigned(), "open")
     fold.seen.update(f"planner/{n}" for n in range(bounds.MAX_MESSAGES_PER_TASK - 2))

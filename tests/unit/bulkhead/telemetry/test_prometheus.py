@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bulkhead.telemetry import prometheus
-from bulkhead.telemetry.prometheus import Family
+from bulkhead.telemetry.prometheus import GaugeFamily
 
 PROGRAM = """
 from bulkhead.telemetry import metrics, names, prometheus
@@ -49,5 +49,5 @@ def test_prometheus_reads_it(text: str) -> None:
 
 def test_a_label_says_what_its_value_says() -> None:
     value = 'a "b" \\ c\nd'
-    [_, _, row] = prometheus.exposition([Family("x", "told", "kind", {value: 1})]).splitlines()
+    [_, _, row] = prometheus.render_exposition([GaugeFamily("x", "told", "kind", {value: 1})]).splitlines()
     assert json.loads(row.partition("=")[2].partition("}")[0]) == value

@@ -2,19 +2,21 @@
 
 import pytest
 
-from bulkhead.journal.history import Entry
-from bulkhead.testing.assertions import Answer, Effects, Spend, Trace, refute
+from bulkhead.journal.history import JournalEntry
+from bulkhead.testing.assertions import Effects, TaskAnswer, TaskSpend, Trace, refute
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 
 
-def entry(body: Body, sender: str = "worker", receiver: str = "tool_executor", reply: Entry | None = None) -> Entry:
-    return Entry(1, 1_000, sender, receiver, "t", body.ce_type(), "id", "", body, reply=reply)
+def entry(
+    body: Body, sender: str = "worker", receiver: str = "tool_executor", reply: JournalEntry | None = None
+) -> JournalEntry:
+    return JournalEntry(1, 1_000, sender, receiver, "t", body.ce_type(), "id", "", body, reply=reply)
 
 
-def call(call_id: str, outcome: str = "", tool: str = "refund", arguments: str = '{"order": "A-1"}') -> Entry:
+def call(call_id: str, outcome: str = "", tool: str = "refund", arguments: str = '{"order": "A-1"}') -> JournalEntry:
     asked = ToolCallRequested(
         call_id=call_id, step_id="s1", attempt=1, tool=tool, arguments_json=arguments, deadline_unix_ms=2_000
     )
@@ -41,7 +43,7 @@ def call(call_id: str, outcome: str = "", tool: str = "refund", arguments: str =
         ([call(f"c{n}", "succeeded") for n in range(20)], "refund was done 20 times\n"),
     ],
 )
-def test_exactly_once(calls: list[Entry], told: str) -> None:
+def test_exactly_once(calls: list[JournalEntry], told: str) -> None:
     effects = Effects(calls)
     if not told:
         assert effects.exactly_once("refund").outcome == "succeeded"
@@ -71,7 +73,7 @@ def test_what_may_have_been_done_is_not_never(outcome: str, done: bool) -> None:
         assert effects.never("refund")
 
 
-def reserved(name: str, micros: int) -> Entry:
+def reserved(name: str, micros: int) -> JournalEntry:
     body = Reserved(
         reservation_id=name,
         call_id="c",
@@ -85,13 +87,13 @@ def reserved(name: str, micros: int) -> Entry:
     return entry(body, "budget", "journal")
 
 
-def settled(name: str, micros: int, *, estimated: bool = False) -> Entry:
+def settled(name: str, micros: int, *, estimated: bool = False) -> JournalEntry:
     body = Settled(reservation_id=name, call_id="c", usage=Usage(cost_usd_micros=micros), estimated=estimated)
     return entry(body, "model_gateway", "budget")
 
 
 def test_what_is_not_settled_counts_in_full_and_a_repeat_counts_once() -> None:
-    spend = Spend([reserved("a", 100), reserved("b", 50), reserved("a", 100), settled("a", 30), settled("a", 30)])
+    spend = TaskSpend([reserved("a", 100), reserved("b", 50), reserved("a", 100), settled("a", 30), settled("a", 30)])
     assert (spend.micros, spend.usd, spend.open) == (80, 0.00008, ["b"])
     assert spend.within(0.00008)
     with pytest.raises(AssertionError, match=r"it has cost \$0.000080 in 2 calls\n  \$0.000050 .* not settled\n"):
@@ -99,7 +101,7 @@ def test_what_is_not_settled_counts_in_full_and_a_repeat_counts_once() -> None:
 
 
 def test_a_guess_of_the_provider_counts_as_reserved() -> None:
-    assert Spend([reserved("a", 100), settled("a", 0, estimated=True)]).micros == 100
+    assert TaskSpend([reserved("a", 100), settled("a", 0, estimated=True)]).micros == 100
 
 
 def test_edges() -> None:
@@ -116,13 +118,13 @@ def test_edges() -> None:
 
 def test_answers() -> None:
     result = {"standing": "ok", "citations": [{"document": "fares.md"}, {"document": "fares.md"}]}
-    answer = Answer({"task_id": "t", "answer": "It costs  EUR 35. [#0]", "result": result})
+    answer = TaskAnswer({"task_id": "t", "answer": "It costs  EUR 35. [#0]", "result": result})
     assert answer.cites("fares.md") and answer.sources == ["fares.md"] and answer.says("costs eur 35")
     with pytest.raises(AssertionError, match=r"rules.md is not cited; it cites fares.md\n  It costs"):
         answer.cites("fares.md", "rules.md")
     with pytest.raises(AssertionError, match=r"says\('EUR 36'\): it does not"):
         answer.says("EUR 36")
-    nothing = Answer({"task_id": "t", "answer": None, "result": None})
+    nothing = TaskAnswer({"task_id": "t", "answer": None, "result": None})
     with pytest.raises(AssertionError, match=r"it cites nothing\n  \(no answer\)"):
         nothing.cites("fares.md")
 

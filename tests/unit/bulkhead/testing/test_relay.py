@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bulkhead.testing.faults import Faults
+from bulkhead.testing.faults import MeshFaults
 from bulkhead.testing.loop_thread import LoopThread
-from bulkhead.testing.mesh_backend import StageMissing, find
-from bulkhead.testing.relay import Relay
+from bulkhead.testing.mesh_backend import StageMissing, find_stage
+from bulkhead.testing.relay import BrokerRelay
 
 BIG = 3_000_000
 
 
 @pytest_asyncio.fixture
-async def wire() -> AsyncIterator[Relay]:
+async def wire() -> AsyncIterator[BrokerRelay]:
     """To an echo."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,14 +27,14 @@ async def wire() -> AsyncIterator[Relay]:
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    relay = Relay(lambda: ("127.0.0.1", port))
+    relay = BrokerRelay(lambda: ("127.0.0.1", port))
     await relay.open()
     yield relay
     await relay.close()
     server.close()
 
 
-async def test_all_bytes_come_in_order(wire: Relay) -> None:
+async def test_all_bytes_come_in_order(wire: BrokerRelay) -> None:
     data = bytes(range(250)) * (BIG // 250)
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(data)
@@ -42,11 +42,11 @@ async def test_all_bytes_come_in_order(wire: Relay) -> None:
     writer.close()
 
 
-async def test_a_cut_wire_drops_who_is_there_and_who_comes_and_mends(wire: Relay) -> None:
+async def test_a_cut_wire_drops_who_is_there_and_who_comes_and_mends(wire: BrokerRelay) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(b"hello")
     assert await reader.readexactly(5) == b"hello"
-    wire.cut()
+    wire.cut_wire()
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         await asyncio.wait_for(reader.readexactly(1), 5)
     writer.close()
@@ -54,14 +54,14 @@ async def test_a_cut_wire_drops_who_is_there_and_who_comes_and_mends(wire: Relay
     with pytest.raises((OSError, asyncio.IncompleteReadError)):
         await asyncio.wait_for(reader.readexactly(1), 5)
     writer.close()
-    wire.mend()
+    wire.mend_wire()
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     writer.write(b"again")
     assert await asyncio.wait_for(reader.readexactly(5), 5) == b"again"
     writer.close()
 
 
-async def test_a_long_wire_delays_each_way_and_keeps_the_order(wire: Relay) -> None:
+async def test_a_long_wire_delays_each_way_and_keeps_the_order(wire: BrokerRelay) -> None:
     wire.delay_s = 0.05
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
     began = asyncio.get_running_loop().time()
@@ -74,7 +74,7 @@ async def test_a_long_wire_delays_each_way_and_keeps_the_order(wire: Relay) -> N
 
 
 async def test_nobody_at_the_other_end_is_a_closed_connection() -> None:
-    relay = Relay(lambda: ("127.0.0.1", 1))
+    relay = BrokerRelay(lambda: ("127.0.0.1", 1))
     await relay.open()
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
     assert await asyncio.wait_for(reader.read(1), 5) == b""
@@ -98,7 +98,7 @@ class Told:
 def test_what_a_test_leaves_broken_is_mended_the_last_first() -> None:
     stage = Told()
     with LoopThread() as loop:
-        faults = Faults(stage, loop)  # type: ignore[arg-type]
+        faults = MeshFaults(stage, loop)  # type: ignore[arg-type]
         faults.paused("worker")
         faults.disconnected("rag")
         with faults.slow_broker(5):
@@ -108,12 +108,12 @@ def test_what_a_test_leaves_broken_is_mended_the_last_first() -> None:
             faults.paused("worker")
         with pytest.raises(ValueError, match="no service 'wurker'; there are planner"):
             faults.kill("wurker")
-        faults.undo()
+        faults.undo_all()
         assert stage.told[-3:] == ["reconnect rag", "resume worker", "ready 60.0"]
-        faults.undo()
+        faults.undo_all()
         assert stage.told[-1] == "ready 60.0" and stage.told.count("ready 60.0") == 1
 
 
 def test_an_unknown_stage_is_told_with_those_that_are_installed() -> None:
     with pytest.raises(StageMissing, match=r"no stage 'moon' is installed \(installed: "):
-        find("moon")
+        find_stage("moon")

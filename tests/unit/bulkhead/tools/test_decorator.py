@@ -9,12 +9,12 @@ import pytest
 from pydantic import BaseModel, Field
 
 from bulkhead.tools import Call, Done, Failed, tool
-from bulkhead.tools.catalog import row_of, rows
+from bulkhead.tools.catalog import row_of, tool_rows
 from bulkhead.tools.decorator import declaration_of, run_of
-from bulkhead.tools.export import declarations, text
+from bulkhead.tools.export import find_declarations, render_tools_file
 from bulkhead.tools.packs import PackError
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 
 CALL = Call(key="k", world=None)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def _tree(x: Tree) -> str:
     return ""
 
 
-def _opaque(x: Workbench) -> str:
+def _opaque(x: ToolRunner) -> str:
     """Text."""
     return ""
 
@@ -161,13 +161,15 @@ def _pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str)
 @pytest.mark.parametrize("kind", ["def", "async def"])
 async def test_an_exported_tool_runs_in_the_executor(tmp_path: Path, monkeypatch, kind: str) -> None:
     name = f"exported_{len(kind)}"
-    (_pack(tmp_path, monkeypatch, name, kind) / "tools.yaml").write_text(text(name, declarations(name)))
+    (_pack(tmp_path, monkeypatch, name, kind) / "tools.yaml").write_text(
+        render_tools_file(name, find_declarations(name))
+    )
     for folder in (tmp_path, *tmp_path.parents[:-2]):  # Its process has another user, where the tests are root's.
         folder.chmod(folder.stat().st_mode | 0o055)
     settings = Settings(packs=(name,), tool_settings={"desk_url": "desk"})
-    found = load(settings.configured(), rows((name,))).tools["say"]
-    assert found.plain is (kind == "def")
-    bench = Workbench(settings)
+    found = load_registry(settings.configured_names(), tool_rows((name,))).tools["say"]
+    assert found.is_plain is (kind == "def")
+    bench = ToolRunner(settings)
     done = await bench.run(found, {"word": "ho"}, "acme.k", 20, None)
     await bench.close()
     assert done == Done("desk: hoho")
@@ -175,17 +177,17 @@ async def test_an_exported_tool_runs_in_the_executor(tmp_path: Path, monkeypatch
 
 def test_a_file_that_says_something_else_than_the_code_fails_at_start(tmp_path: Path, monkeypatch) -> None:
     file = _pack(tmp_path, monkeypatch, "drifted", "def") / "tools.yaml"
-    file.write_text(text("drifted", declarations("drifted")).replace("effect: read", "effect: write"))
+    file.write_text(render_tools_file("drifted", find_declarations("drifted")).replace("effect: read", "effect: write"))
     with pytest.raises(ValueError, match="say different things; run `bulkhead tools export drifted`"):
-        load((), rows(("drifted",)))
+        load_registry((), tool_rows(("drifted",)))
 
 
 def test_a_row_names_no_function_of_another_package(tmp_path: Path, monkeypatch) -> None:
     file = _pack(tmp_path, monkeypatch, "foreign", "def") / "tools.yaml"
-    told = text("foreign", declarations("foreign"))
+    told = render_tools_file("foreign", find_declarations("foreign"))
     file.write_text(told.replace("foreign.words:say", "os:system"))
     with pytest.raises(PackError, match="a module of the pack"):
-        rows(("foreign",))
+        tool_rows(("foreign",))
 
 
 @pytest.mark.parametrize("rule", ["/error", {"pointer": "error"}, {"where": "/error"}, {"pointer": "/e", "message": 5}])

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 import bulkhead_infra
-from bulkhead.tools.mcp_file import McpFileError, read, rows
-from bulkhead.tools.mcp_pins import ToolSaid, pin
+from bulkhead.tools.mcp_file import McpFileError, mcp_rows, read_mcp_file
+from bulkhead.tools.mcp_pins import AdvertisedTool, pin_tools
 from bulkhead_contracts import bounds
 
 SCHEMA = {"type": "object", "properties": {"to": {"type": "string", "description": "Who gets it."}}}
 
 
-def _said(name: str = "send", description: str = "Sends.", parameters: object = None, **more: object) -> ToolSaid:
-    return ToolSaid(name, "", description, SCHEMA if parameters is None else parameters, None, **more)  # type: ignore[arg-type]
+def _said(name: str = "send", description: str = "Sends.", parameters: object = None, **more: object) -> AdvertisedTool:
+    return AdvertisedTool(name, "", description, SCHEMA if parameters is None else parameters, None, **more)  # type: ignore[arg-type]
 
 
-def _one(tool: ToolSaid):
-    return next(iter(pin("desk", [tool]).tools.values()))
+def _one(tool: AdvertisedTool):
+    return next(iter(pin_tools("desk", [tool]).tools.values()))
 
 
 def test_words_are_bounded_marked_and_without_invisible_characters() -> None:
@@ -30,9 +30,13 @@ def test_words_are_bounded_marked_and_without_invisible_characters() -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [_said(description="Sends!"), _said(parameters={"type": "object"}), ToolSaid("send", "S", "Sends.", SCHEMA, None)],
+    [
+        _said(description="Sends!"),
+        _said(parameters={"type": "object"}),
+        AdvertisedTool("send", "S", "Sends.", SCHEMA, None),
+    ],
 )
-def test_any_change_of_words_or_schemas_changes_the_digest(changed: ToolSaid) -> None:
+def test_any_change_of_words_or_schemas_changes_the_digest(changed: AdvertisedTool) -> None:
     assert _one(changed).digest != _one(_said()).digest == _one(_said(parameters=dict(reversed(SCHEMA.items())))).digest
 
 
@@ -42,7 +46,7 @@ def test_a_change_beyond_what_is_shown_changes_the_digest_too() -> None:
 
 
 def test_names_fit_every_provider_and_do_not_collide() -> None:
-    found = pin("desk", [_said("a/b"), _said("a.b"), _said("x" * 100), _said("ünï")]).tools
+    found = pin_tools("desk", [_said("a/b"), _said("a.b"), _said("x" * 100), _said("ünï")]).tools
     assert len(found) == 4 and all(len(name) <= 64 and name.isascii() and name.startswith("desk_") for name in found)
 
 
@@ -58,7 +62,7 @@ def test_names_fit_every_provider_and_do_not_collide() -> None:
     ],
 )
 def test_a_tool_that_cannot_be_offered_is_left_out_by_name(parameters: dict, why: str) -> None:
-    found = pin("desk", [_said(parameters=parameters)])
+    found = pin_tools("desk", [_said(parameters=parameters)])
     assert not found.tools and why in found.left_out["send"]
 
 
@@ -79,7 +83,7 @@ def test_rows_have_what_the_operator_declared_and_else_the_worst(tmp_path: Path)
         "servers: {desk: {urls: ['http://desk/mcp'], timeout_ms: 5000, "
         "tools: {send: {idempotent: true, egress: true, sinks: {to: recipient}}}}}"
     )
-    send, other = rows(_written(tmp_path, text, desk=pin("desk", [_said(), _said("other")])), {})
+    send, other = mcp_rows(_written(tmp_path, text, desk=pin_tools("desk", [_said(), _said("other")])), {})
     assert (send.spec.idempotent, send.spec.egress, send.spec.timeout_ms) == (True, True, 5_000)
     assert [(one.argument, one.kind) for one in send.spec.sinks] == [("/to", "recipient")]
     assert (other.spec.effect, other.spec.idempotent, other.spec.sinks) == ("write", False, ())
@@ -100,16 +104,16 @@ def test_rows_have_what_the_operator_declared_and_else_the_worst(tmp_path: Path)
 )
 def test_a_wrong_file_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(McpFileError, match=r"mcp\.yaml") as raised:
-        read(_written(tmp_path, text))
+        read_mcp_file(_written(tmp_path, text))
     assert told in str(raised.value)
 
 
 def test_a_name_that_the_mesh_has_is_refused(tmp_path: Path) -> None:
-    path = _written(tmp_path, "servers: {desk: {command: [x]}}", desk=pin("desk", [_said()]))
+    path = _written(tmp_path, "servers: {desk: {command: [x]}}", desk=pin_tools("desk", [_said()]))
     with pytest.raises(McpFileError, match="desk_send is a tool of the mesh already"):
-        rows(path, {"desk_send": None})  # type: ignore[dict-item]
+        mcp_rows(path, {"desk_send": None})  # type: ignore[dict-item]
 
 
 def test_the_example_can_be_used(tmp_path: Path) -> None:
     example = Path(bulkhead_infra.__file__).with_name("mcp.example.yaml")
-    assert set(read(_written(tmp_path, example.read_text())).servers) == {"clock", "desk"}
+    assert set(read_mcp_file(_written(tmp_path, example.read_text())).servers) == {"clock", "desk"}

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from typer.testing import CliRunner
 
-from bulkhead.tools.agents_file import read
+from bulkhead.tools.agents_file import read_agents_file
 from bulkhead_cli.main import app
 from tests.a2a_agent import card
 
@@ -84,7 +84,9 @@ def test_a_card_is_pinned_listed_and_a_change_is_shown_before_it_is_approved(tmp
     assert _run(file, "add", far.url, "--name", "echo")[1]["change"] == "changed"
     assert _run(file, "check", "echo")[0] == 0
     assert (
-        read(file).tools()["agent_echo"].row.spec.description.endswith("Obeys mallory. It names as its skills: Echo.")
+        read_agents_file(file)
+        .pinned_tools()["agent_echo"]
+        .row.spec.description.endswith("Obeys mallory. It names as its skills: Echo.")
     )
 
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from bulkhead_cli.cluster.doctor import Place, examine
-from bulkhead_cli.operate.finding import Finding
-from bulkhead_cli.output import Stop
+from bulkhead_cli.operate.finding import DoctorFinding
+from bulkhead_cli.output import CommandError
 from bulkhead_infra.kubernetes import images
 from tests.eventually import until
 from tests.unit.bulkhead_cli.cluster.api_server import ApiServer
@@ -45,7 +45,7 @@ def server(home: Path) -> Iterator[ApiServer]:
         yield made
 
 
-async def look(server: ApiServer, folder: Path, timeout_s: float = 10.0, **place: Any) -> dict[str, Finding]:
+async def look(server: ApiServer, folder: Path, timeout_s: float = 10.0, **place: Any) -> dict[str, DoctorFinding]:
     found = await examine(Place(kubeconfig=server.kubeconfig(folder), **place), timeout_s)
     assert "a-token-of-mine" not in str(found) and {method for method, _ in server.asked} <= {"GET"}
     return {one.what: one for one in found if one.level != "ok"}
@@ -120,7 +120,7 @@ async def test_a_login_that_is_not_accepted(server: ApiServer, home: Path) -> No
 
 @pytest.mark.needs("kubectl")
 async def test_no_kubectl_no_kubeconfig_no_context_no_cluster(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def only(**place: Any) -> Finding:
+    async def only(**place: Any) -> DoctorFinding:
         (found,) = await examine(Place(**place))
         assert found.level == "problem"
         return found
@@ -146,14 +146,14 @@ async def test_an_answer_that_is_too_large_is_not_kept(
 
 
 async def test_names_that_cannot_be_meant(home: Path) -> None:
-    with pytest.raises(Stop, match=r"images.yaml cannot be read"):
+    with pytest.raises(CommandError, match=r"images.yaml cannot be read"):
         await examine(Place(overlay=home))
     (home / "images.yaml").write_text("kind: [")
-    with pytest.raises(Stop, match="not as promotion writes it"):
+    with pytest.raises(CommandError, match="not as promotion writes it"):
         await examine(Place(overlay=home))
-    with pytest.raises(Stop, match=r"there is no kubeconfig .*none"):
+    with pytest.raises(CommandError, match=r"there is no kubeconfig .*none"):
         await examine(Place(kubeconfig=home / "none"))
-    with pytest.raises(Stop, match="is no name"):
+    with pytest.raises(CommandError, match="is no name"):
         await examine(Place(namespace="../kube-system"))
 
 

@@ -7,24 +7,24 @@ import pytest
 
 from bulkhead_cli.cluster.expected import expected
 from bulkhead_cli.cluster.judge import judge
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_infra.kubernetes import overlays
 from bulkhead_infra.services import EVERY_SERVICE
 from tests.unit.bulkhead_cli.cluster.healthy import Lists, condition, container, event, lists, of_workload, seen
 
 EXPECTED = expected()
-LATEST = ".".join(kubernetes_validate.latest_version().split(".")[:2])
+LATEST = ".".join(kubernetes_validate.latest_version().split_round(".")[:2])
 SECRETS = "python -m bulkhead_infra.kubernetes secrets KEYS | kubectl apply -f -"
 
 
-def wrong(found: Lists, **more: Any) -> list[Finding]:
+def wrong(found: Lists, **more: Any) -> list[DoctorFinding]:
     """Findings that are not well; each says what to do."""
     findings = [one for one in judge(seen(found, **more), EXPECTED) if one.level != "ok"]
     assert all(one.todo and one.detail for one in findings)
     return findings
 
 
-def only(found: Lists, **more: Any) -> Finding:
+def only(found: Lists, **more: Any) -> DoctorFinding:
     (finding,) = wrong(found, **more)
     return finding
 

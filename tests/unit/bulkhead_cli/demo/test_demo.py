@@ -7,11 +7,11 @@ import pytest
 
 from bulkhead_cli.demo import run as demo
 from bulkhead_cli.output import Exit, out
-from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate_demo
 
 
 async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    case = generate(1)
+    case = generate_demo(1)
     amount = f"The refund is {case.expected.currency} {case.expected.amount}."
     usage = dict.fromkeys(("cost_usd_micros", "input_tokens", "output_tokens", "model_calls", "tool_calls"), 1)
     document = {
@@ -40,7 +40,7 @@ async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo, "LocalMesh", mesh)
     monkeypatch.setattr(demo, "converse", converse)
     monkeypatch.setattr(demo.read, "show_timeline", show_timeline)
-    assert await demo.run(case, tmp_path) is Exit.OK
+    assert await demo.run_in_processes(case, tmp_path) is Exit.OK
     text = capsys.readouterr().out
     assert text.index("the long timeline") < text.index(amount) < text.index("right:")
 

@@ -2,30 +2,30 @@
 
 import pytest
 
-from bulkhead_cli.halts.commands import Named, Names
+from bulkhead_cli.halts.commands import HaltTargetOptions, RequestedHaltTarget
 from bulkhead_cli.halts.halts import state_of
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.control import Breaker
 
 
 @pytest.mark.parametrize(
     ("options", "tenant", "meant", "words"),
     [
-        ({}, "acme", Named("tenant", "acme"), "tenant acme"),
-        ({"tool": "http_get"}, "", Named("tool", "http_get"), "tool http_get"),
-        ({"tool": "http_get"}, "acme", Named("tool", "http_get", "acme"), "tool http_get of tenant acme"),
-        ({"task": "t1"}, "acme", Named("task", "t1", "acme"), "task t1"),
+        ({}, "acme", RequestedHaltTarget("tenant", "acme"), "tenant acme"),
+        ({"tool": "http_get"}, "", RequestedHaltTarget("tool", "http_get"), "tool http_get"),
+        ({"tool": "http_get"}, "acme", RequestedHaltTarget("tool", "http_get", "acme"), "tool http_get of tenant acme"),
+        ({"task": "t1"}, "acme", RequestedHaltTarget("task", "t1", "acme"), "task t1"),
     ],
 )
-def test_options_name_one_thing(options: dict, tenant: str, meant: Named, words: str) -> None:
-    found = Names(**options, tenant=tenant).named()
+def test_options_name_one_thing(options: dict, tenant: str, meant: RequestedHaltTarget, words: str) -> None:
+    found = HaltTargetOptions(**options, tenant=tenant).requested_target()
     assert found == meant and str(found) == words
 
 
 @pytest.mark.parametrize("options", [{}, {"tool": "a", "model": "b"}])
 def test_nothing_and_two_things_are_wrong_usage(options: dict) -> None:
-    with pytest.raises(Stop, match="name one thing") as ended:
-        Names(**options).named()
+    with pytest.raises(CommandError, match="name one thing") as ended:
+        HaltTargetOptions(**options).requested_target()
     assert ended.value.code is Exit.USAGE
 
 

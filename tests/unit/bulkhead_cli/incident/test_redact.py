@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from bulkhead_cli.incident import export, redact
-from bulkhead_cli.incident.collect import Part, gathered
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.incident.collect import IncidentPart, gather_parts
+from bulkhead_cli.output import CommandError, Exit
 
 SECRET = "the harbour code is 4711"
 
 
 def test_of_a_text_only_one_word_is_left() -> None:
-    assert redact.plain(["tool_executor", SECRET, "sk-abcdefgh12", 7, None, {"a b": 1}]) == [
+    assert redact.redact_value(["tool_executor", SECRET, "sk-abcdefgh12", 7, None, {"a b": 1}]) == [
         *("tool_executor", "[text]", "[redacted]", 7, None),
         {"[text]": 1},
     ]
@@ -30,7 +30,7 @@ def test_a_story_leaves_without_its_texts() -> None:
         "happened": [{"kind": "refused", "what": SECRET, "at_unix_ms": 5}],
         "plans": [{"version": 1, "by": "bob", "notes": [SECRET]}],
     }
-    found = redact.story(told)
+    found = redact.redact_story(told)
     text = json.dumps(found)
     assert "4711" not in text and "bob" not in text
     [kept] = found["steps"][0]["calls"]
@@ -40,15 +40,19 @@ def test_a_story_leaves_without_its_texts() -> None:
 
 @pytest.mark.parametrize("name", ["bob", "bob@example.org", "oidc:bob", "corp/bob", "bob:7", "7,bob"])
 def test_a_limit_and_an_alert_of_a_person_leave_without_the_name(name: str) -> None:
-    limit = redact.kept("limit", {"target": f"user/{name}", "limit": 5})
-    alert = redact.kept("alert", {"scope": f"user:t1:{name}:2026-11-24", "kind": "limit"})
+    limit = redact.redact_row("limit", {"target": f"user/{name}", "limit": 5})
+    alert = redact.redact_row("alert", {"scope": f"user:t1:{name}:2026-11-24", "kind": "limit"})
     said = redact.own_words(f"the limit of user/{name}, of user:t1:{name}:2026-11-24 too")
     assert "bob" not in f"{limit}{alert}{said}"
     person = limit["target"].removeprefix("user/")
     assert alert["scope"] == f"user:t1:{person}:2026-11-24"
     assert said == f"the limit of user/{person}, of user:t1:{person}:2026-11-24 too"
-    assert redact.kept("limit", {"target": "user/ann"}) != {"target": f"user/{person}"}
-    assert redact.plain(["user", "agent/worker.user", "policy/day"]) == ["user", "agent/worker.user", "policy/day"]
+    assert redact.redact_row("limit", {"target": "user/ann"}) != {"target": f"user/{person}"}
+    assert redact.redact_value(["user", "agent/worker.user", "policy/day"]) == [
+        "user",
+        "agent/worker.user",
+        "policy/day",
+    ]
 
 
 def test_words_of_the_mesh_itself_lose_keys_and_what_they_quote() -> None:
@@ -60,24 +64,24 @@ def test_words_of_the_mesh_itself_lose_keys_and_what_they_quote() -> None:
 
 @pytest.mark.parametrize("said", ["", "no JSON", "[1]", '"x"'])
 def test_who_says_nothing_that_can_be_read_does_not_answer(said: str) -> None:
-    assert redact.health(said) == {"answers": False}
+    assert redact.redact_health(said) == {"answers": False}
 
 
 async def test_what_cannot_be_had_is_said_and_keeps_nothing_else_back() -> None:
     async def fails() -> list[Any]:
-        raise Stop(Exit.UNREACHABLE, "no mesh 'named so' answers")
+        raise CommandError(Exit.UNREACHABLE, "no mesh 'named so' answers")
 
     async def rows() -> list[Any]:
         return list(range(9))
 
-    found = await gathered({"a": (fails, 5), "b": (rows, 5)})
-    assert found == {"a": Part(error="no mesh [text] answers"), "b": Part([0, 1, 2, 3, 4], 4)}
+    found = await gather_parts({"a": (fails, 5), "b": (rows, 5)})
+    assert found == {"a": IncidentPart(error="no mesh [text] answers"), "b": IncidentPart([0, 1, 2, 3, 4], 4)}
 
 
 def test_the_file_is_bounded_and_holds_no_secret_of_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "MAX_BYTES", 2_000)
-    parts = {"metrics": Part([{"line": "x" * 100}] * 64), "halts": Part([{"name": "bk_secretsecret"}])}
-    text = export.written(parts, 0, 60, "", ("bk_secretsecret",))
+    parts = {"metrics": IncidentPart([{"line": "x" * 100}] * 64), "halts": IncidentPart([{"name": "bk_secretsecret"}])}
+    text = export.render_incident_file(parts, 0, 60, "", ("bk_secretsecret",))
     found = json.loads(text)
     assert "bk_secret" not in text and len(text) < 4_000 and found["halts"] == [{"name": "[redacted]"}]
     row = found["manifest"]["parts"]["metrics"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead_cli.inspect.analyze import analyze
+from bulkhead_cli.inspect.analyze import analyze_trace
 from bulkhead_cli.inspect.trace_files import open_file
 from bulkhead_cli.main import app
-from bulkhead_cli.output import Stop
+from bulkhead_cli.output import CommandError
 from tests.health_set.scoring import score
 from tests.paths import HISTORIES
 
@@ -240,8 +240,8 @@ def test_noise_in_any_shape_never_crashes(tmp_path) -> None:
         ]
         for form in ("rows", "otel", "openai"):
             try:
-                analyze(open_file(write(tmp_path / "noise", rows), form))
-            except Stop as stop:
+                analyze_trace(open_file(write(tmp_path / "noise", rows), form))
+            except CommandError as stop:
                 assert str(stop) and stop.hint
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bulkhead.journal.quality import Quality
+from bulkhead.journal.quality import QualityReport
 from bulkhead_cli.inspect.commands import targets_ms
-from bulkhead_cli.inspect.report import _show
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.inspect.report import _print_report
+from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskEnded
 
@@ -14,21 +14,21 @@ NOW = 1_795_231_204_272
 
 def test_a_missed_target_and_an_unused_feature_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     usage = Usage(cost_usd_micros=12_300, estimated_usd_micros=4_000)
-    found = Quality(requested={"demo/t": ("search", NOW)})
+    found = QualityReport(requested={"demo/t": ("search", NOW)})
     found.ended["demo/t"] = TaskEnded(status="succeeded", usage=usage), NOW + 9_000
-    _show(found.as_json(targets_ms(["search=2.5", "never=1"])), NOW)
+    _print_report(found.as_json(targets_ms(["search=2.5", "never=1"])), NOW)
     said = " ".join(capsys.readouterr().out.split())
     assert "search misses its target: p95 is 9.0 s, the target 2.5 s" in said and "2.5 s missed" in said
     assert "about $0.0123 ($0.004 estimated)" in said and "no task of feature never has ended" in said
 
 
 def test_nothing_is_said_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(Quality().as_json({}), NOW)
+    _print_report(QualityReport().as_json({}), NOW)
     assert capsys.readouterr().out.startswith("no task was submitted and ended since")
 
 
 @pytest.mark.parametrize("given", ["search", "search=", "=3", "search=fast", "a b=3", "search=-1", "search=1e9"])
 def test_what_is_no_target_is_wrong_usage(given: str) -> None:
-    with pytest.raises(Stop) as ended:
+    with pytest.raises(CommandError) as ended:
         targets_ms([given])
     assert ended.value.code is Exit.USAGE and "search=30" in ended.value.hint

@@ -4,8 +4,8 @@ import pytest
 
 from bulkhead_cli.limits.commands import spend
 from bulkhead_cli.limits.spending import _show_spending
-from bulkhead_cli.options import Gateway
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.options import GatewayOptions
+from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.budget import SpendReplied, SpendRow, Spent
 
 DAY = 1_795_231_204_272
@@ -62,6 +62,6 @@ def test_nothing_spent_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("since", ["", "0h", "1w", "32d", "-1h", "1.5h", "9999999d"])
 def test_what_is_no_time_is_wrong_usage(since: str) -> None:
-    with pytest.raises(Stop) as ended:
-        spend(Gateway(), since=since)
+    with pytest.raises(CommandError) as ended:
+        spend(GatewayOptions(), since=since)
     assert ended.value.code is Exit.USAGE and "31d" in ended.value.hint

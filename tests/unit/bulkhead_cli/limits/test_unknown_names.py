@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.halts import halts as halting
-from bulkhead_cli.halts.commands import Named
-from bulkhead_cli.halts.halts import switch
+from bulkhead_cli.halts.commands import RequestedHaltTarget
+from bulkhead_cli.halts.halts import switch_halt
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.limits.spending import set_limit
-from bulkhead_cli.output import Exit, Stop
-from bulkhead_cli.target import Target
+from bulkhead_cli.output import CommandError, Exit
+from bulkhead_cli.target import GatewayTarget
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit
 from bulkhead_contracts.control import Halt
@@ -45,22 +45,22 @@ from tests.unit.services.gateway.harness import OPERATOR, make_mesh, running
     ],
 )
 def test_an_unknown_name_gets_a_note_with_the_one_that_was_meant(kind: str, name: str, seen: set | None, note: str):
-    text = unknown_names.unknown(kind, name, seen)
+    text = unknown_names.unknown_name_note(kind, name, seen)
     assert note in text and bool(text) is bool(note), text
 
 
 @pytest.mark.parametrize(
     ("named", "note"),
     [
-        (Named("tenant", "acmee"), "this mesh has no tenant acmee (did you mean acme?)"),
-        (Named("tool", "http_get", "acmee"), "this mesh has no tenant acmee"),
-        (Named("tenant", "acme"), ""),
-        (Named("tool", "http_get", "acme"), ""),
+        (RequestedHaltTarget("tenant", "acmee"), "this mesh has no tenant acmee (did you mean acme?)"),
+        (RequestedHaltTarget("tool", "http_get", "acmee"), "this mesh has no tenant acmee"),
+        (RequestedHaltTarget("tenant", "acme"), ""),
+        (RequestedHaltTarget("tool", "http_get", "acme"), ""),
     ],
 )
-def test_a_halt_of_an_unknown_tenant_gets_a_note(tmp_path: Path, named: Named, note: str) -> None:
+def test_a_halt_of_an_unknown_tenant_gets_a_note(tmp_path: Path, named: RequestedHaltTarget, note: str) -> None:
     (tmp_path / "mesh.json").write_text(json.dumps({"tenants": ["acme", "demo"]}))
-    text = halting._note(named, THEIRS, "r", tmp_path, set())
+    text = halting._halt_note(named, THEIRS, "r", tmp_path, set())
     assert note.partition(" (")[0] in text and bool(text) is bool(note), text
 
 
@@ -105,7 +105,7 @@ async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
     async with running(mesh) as gateway, Mesh(f"http://127.0.0.1:{gateway.port}", OPERATOR) as client:
         runs, over = [(await client.submit(objective)).id for objective in ("This.", "That.")]
         await mesh.say("planner", TaskEnded(status="cancelled"), over)
-        found, where = {}, Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        found, where = {}, GatewayTarget(f"http://127.0.0.1:{gateway.port}", OPERATOR)
         for of in (f"task/{runs}", f"task/{over}", "task/nobodys", "agent/nobody", "agent/planner", "day"):
             await set_limit(where, of, {"tokens": 5}, as_json=True)
             page = json.loads(capsys.readouterr().out)
@@ -124,13 +124,17 @@ async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
 
 async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with running(make_mesh(tmp_path)) as gateway:
-        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        where = GatewayTarget(f"http://127.0.0.1:{gateway.port}", OPERATOR)
         for as_json in (True, False):
             for active in (True, False):
-                await switch(tmp_path, where, Named("tool", "nosuchtool"), "look", active=active, as_json=as_json)
+                await switch_halt(
+                    tmp_path, where, RequestedHaltTarget("tool", "nosuchtool"), "look", active=active, as_json=as_json
+                )
         first, lifted, *said = capsys.readouterr().out.splitlines()
         for reason in ("look", "another reason"):
-            await switch(tmp_path, where, Named("tool", "http_get"), reason, active=True, as_json=False)
+            await switch_halt(
+                tmp_path, where, RequestedHaltTarget("tool", "http_get"), reason, active=True, as_json=False
+            )
         once = capsys.readouterr().out
     assert "it has been halted since" in once and "the new reason is not stored" in once and once.count("note:") == 1
     halted, gone = json.loads(first), json.loads(lifted)
@@ -147,18 +151,20 @@ THEIRS = Halt(
 async def test_who_mistypes_what_is_to_go_on_hears_what_is_halted(tmp_path: Path) -> None:
     mesh = make_mesh(tmp_path)
     entry = THEIRS.model_dump_json().encode()
-    mesh.bus.stored.append((subjects.CONTROL_STREAM, Stored("$KV.CONTROL.tool.acme.http_get", {}, entry, 1, 1)))
+    mesh.bus.stored.append((subjects.CONTROL_STREAM, StoredMessage("$KV.CONTROL.tool.acme.http_get", {}, entry, 1, 1)))
     async with running(mesh) as gateway:
-        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
-        with pytest.raises(Stop, match=r"tool htp_get is not halted; did you mean http_get\?") as refused:
-            await switch(tmp_path, where, Named("tool", "htp_get"), "on", active=False, as_json=True)
+        where = GatewayTarget(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        with pytest.raises(CommandError, match=r"tool htp_get is not halted; did you mean http_get\?") as refused:
+            await switch_halt(tmp_path, where, RequestedHaltTarget("tool", "htp_get"), "on", active=False, as_json=True)
         assert (refused.value.code, refused.value.name) == (Exit.REFUSED, "not_halted")
-        with pytest.raises(Stop, match=r"model gpt is not halted$"):
-            await switch(tmp_path, where, Named("model", "gpt"), "on", active=False, as_json=True)
+        with pytest.raises(CommandError, match=r"model gpt is not halted$"):
+            await switch_halt(tmp_path, where, RequestedHaltTarget("model", "gpt"), "on", active=False, as_json=True)
 
 
 def test_a_halt_of_one_tenant_is_not_taken_away_for_everybody_and_says_whose_it_is() -> None:
-    said = halting._not_halted(Named("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look")
+    said = halting._not_halted_error(
+        RequestedHaltTarget("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look"
+    )
     assert str(said) == "tool http_get is not halted; it is halted for tenant acme: --tenant acme"
 
 
@@ -175,19 +181,19 @@ class Spent:
 
 @pytest.mark.parametrize(("name", "told"), [("serach", "did you mean search?"), ("search", ""), ("billing", "")])
 async def test_a_limit_of_nearly_a_name_that_has_spent_is_told(name: str, told: str) -> None:
-    note = await unknown_names.of_limit(Spent("search", "chat"), f"feature/{name}")
+    note = await unknown_names.limit_target_note(Spent("search", "chat"), f"feature/{name}")
     assert told in note and bool(note) is bool(told), "a new name is as good as any"
 
 
 @pytest.mark.parametrize(
     ("named", "command"),
     [
-        (Named("tool", "http_get", "acme"), "bulkhead resume --tool http_get --tenant acme"),
-        (Named("tool", "http_get"), "bulkhead resume --tool http_get"),
-        (Named("tenant", "acme"), "bulkhead resume --tenant acme"),
-        (Named("task", "t1", "acme"), "bulkhead resume --task t1"),
-        (Named("feature", "a b"), "bulkhead resume --feature 'a b'"),
+        (RequestedHaltTarget("tool", "http_get", "acme"), "bulkhead resume --tool http_get --tenant acme"),
+        (RequestedHaltTarget("tool", "http_get"), "bulkhead resume --tool http_get"),
+        (RequestedHaltTarget("tenant", "acme"), "bulkhead resume --tenant acme"),
+        (RequestedHaltTarget("task", "t1", "acme"), "bulkhead resume --task t1"),
+        (RequestedHaltTarget("feature", "a b"), "bulkhead resume --feature 'a b'"),
     ],
 )
-def test_the_command_that_is_told_takes_this_very_halt_away(named: Named, command: str) -> None:
-    assert halting._undo(named) == command
+def test_the_command_that_is_told_takes_this_very_halt_away(named: RequestedHaltTarget, command: str) -> None:
+    assert halting._resume_command(named) == command

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_cli.limits.spending import set_limit, top_up, unreachable
-from bulkhead_cli.target import Target
+from bulkhead_cli.limits.spending import set_limit, top_up, unreachable_limit_note
+from bulkhead_cli.target import GatewayTarget
 from tests.unit.services.gateway.harness import OPERATOR, make_mesh, running
 
 POLICY = {
@@ -34,14 +34,14 @@ def page(**stands: dict[str, int]) -> dict:
     ],
 )
 def test_what_holds_in_its_place(of: str, usd: int, stands: dict, said: str) -> None:
-    note = unreachable(of, {"cost_usd_micros": usd * 1_000_000}, page(**stands))
+    note = unreachable_limit_note(of, {"cost_usd_micros": usd * 1_000_000}, page(**stands))
     assert bool(note) is bool(said) and said in note, note
 
 
 def test_tokens_count_too_and_an_unknown_policy_says_nothing() -> None:
-    assert unreachable("user", {"tokens": 9_001, "model_calls": 10**6}, page())
-    assert not unreachable("user", {"tokens": 9_000, "model_calls": 10**6}, page())
-    assert unreachable("day", {"tokens": 9_001}, {"policy": None, "limits": []}) == ""
+    assert unreachable_limit_note("user", {"tokens": 9_001, "model_calls": 10**6}, page())
+    assert not unreachable_limit_note("user", {"tokens": 9_000, "model_calls": 10**6}, page())
+    assert unreachable_limit_note("day", {"tokens": 9_001}, {"policy": None, "limits": []}) == ""
 
 
 async def test_the_gateway_tells_the_policy_and_the_command_what_holds(
@@ -50,7 +50,7 @@ async def test_the_gateway_tells_the_policy_and_the_command_what_holds(
     tenants = tmp_path / "tenants.yaml"
     tenants.write_text(json.dumps({"tenants": {"acme": {"tools": [], "document_scopes": [], **POLICY}}}))
     async with running(make_mesh(tmp_path), tenants_file=tenants) as gateway:
-        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        where = GatewayTarget(f"http://127.0.0.1:{gateway.port}", OPERATOR)
         await set_limit(where, "day", {"cost_usd_micros": 80_000_000}, as_json=True)
         found = json.loads(capsys.readouterr().out)
         await set_limit(where, "day", {"cost_usd_micros": 80_000_000}, as_json=False)
@@ -70,8 +70,8 @@ async def test_a_top_up_past_the_day_says_that_the_day_holds(
     tenants = tmp_path / "tenants.yaml"
     tenants.write_text(json.dumps({"tenants": {"acme": {"tools": [], "document_scopes": [], **POLICY}}}))
     async with running(make_mesh(tmp_path), tenants_file=tenants) as gateway:
-        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
-        async with where.mesh() as mesh:
+        where = GatewayTarget(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        async with where.mesh_client() as mesh:
             task = (await mesh.submit("Find it out.", limit_tokens=1_000)).id
         await top_up(where, task, {"cost_usd_micros": usd * 1_000_000}, "worth it", as_json=True)
         found = json.loads(capsys.readouterr().out)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bulkhead_cli.main import app
-from bulkhead_cli.models.routes import judged_by_itself
+from bulkhead_cli.models.routes import self_judging_models
 
 CASES = json.dumps([{"name": "a", "objective": "x", "checks": [{"contains": "x"}]}])
 ENVIRON = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
@@ -66,11 +66,11 @@ def test_wrong_usage_is_told_before_anything_starts(tmp_path: Path, words: tuple
     done = bulkhead(
         tmp_path, *(str(file) if one == "FILE" else one for one in words), BULKHEAD_API_KEY="k", COLUMNS="200"
     )
-    assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.stderr
+    assert done.exit_code == 2 and says in " ".join(done.stderr.split_round()), done.stderr
 
 
 def test_a_model_that_judges_itself_is_found_by_provider_and_model() -> None:
     names = (("judge", "openai", "m"), ("a", "openai", "m"), ("b", "azure", "m"), ("c", "openai", "n"))
     rows = [{"route": route, "provider": provider, "model": model} for route, provider, model in names]
-    assert judged_by_itself(rows, ["a", "b", "c", "unknown"]) == ["openai/m"]
-    assert judged_by_itself(rows[1:], ["a"]) == []
+    assert self_judging_models(rows, ["a", "b", "c", "unknown"]) == ["openai/m"]
+    assert self_judging_models(rows[1:], ["a"]) == []

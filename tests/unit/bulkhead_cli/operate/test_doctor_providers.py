@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bulkhead_cli.operate import doctor_providers
-from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.operate.finding import DoctorFinding
 
 MODEL = "offline-rules-1"
 
@@ -48,9 +48,9 @@ def server() -> Iterator[Server]:
     found.http.server_close()
 
 
-async def look(url: str, **more: str) -> list[Finding]:
+async def look(url: str, **more: str) -> list[DoctorFinding]:
     environ = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-a-key-of-mine", "BULKHEAD_MODEL": MODEL, **more}
-    found = [one async for one in doctor_providers.look(environ)]
+    found = [one async for one in doctor_providers.check_providers(environ)]
     assert "sk-a-key" not in str(found) and all(bool(one.todo) == (one.level != "ok") for one in found)
     return found
 
@@ -94,10 +94,10 @@ async def test_settings_that_a_start_would_refuse_are_told_and_nothing_is_asked(
 
 
 async def test_a_missing_key_is_told():
-    (found,) = [one async for one in doctor_providers.look({"OPENAI_BASE_URL": "https://api.openai.com/v1"})]
+    (found,) = [one async for one in doctor_providers.check_providers({"OPENAI_BASE_URL": "https://api.openai.com/v1"})]
     assert found.level == "problem" and "has no key: set OPENAI_API_KEY" in found.detail
 
 
 async def test_without_a_provider_the_offline_model_is_told():
-    (found,) = [one async for one in doctor_providers.look({})]
+    (found,) = [one async for one in doctor_providers.check_providers({})]
     assert found.level == "ok" and "offline model" in found.detail

@@ -12,24 +12,24 @@ import pytest
 from rich.console import Console
 from rich.tree import Tree
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.client import TaskEvent
 from bulkhead.journal import timeline
-from bulkhead.journal.history import Entry, UnknownTask, each_fact, of_tenant
+from bulkhead.journal.history import JournalEntry, UnknownTask, each_fact, messages_of_tenant
 from bulkhead_cli import output
 from bulkhead_cli.main import app
 from bulkhead_cli.operate import backup, doctor_checks
-from bulkhead_cli.operate.services import Lag, judge, look
-from bulkhead_cli.output import Stop
+from bulkhead_cli.operate.services import ServiceLag, check_services, judge_service
+from bulkhead_cli.output import CommandError
 from bulkhead_cli.tasks import answer, follow, tasks
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Charge, Reserved, Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
-from bulkhead_infra.backup.archive import Manifest
-from bulkhead_infra.local.doctor_denials import ACCOUNTS, Refusals
-from bulkhead_infra.local.status import Screen
+from bulkhead_infra.backup.archive import BackupManifest
+from bulkhead_infra.local.doctor_denials import ACCOUNTS, DoctorRefusals
+from bulkhead_infra.local.status import StatusScreen
 from bulkhead_infra.nats.server import LOG_FILE
 from tests.paths import ROOT
 
@@ -39,15 +39,15 @@ RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is o
 @pytest.mark.parametrize(
     ("running", "lag", "level", "said"),
     [
-        (2, Lag(3, 1), "ok", "2 of 2 processes, 3 pending, 1 in work"),
+        (2, ServiceLag(3, 1), "ok", "2 of 2 processes, 3 pending, 1 in work"),
         (2, None, "ok", "2 of 2 processes"),
-        (1, Lag(0, 0), "warning", "1 of 2 processes"),
-        (0, Lag(9, 0), "problem", "0 of 2 processes"),
-        (2, Lag(5_000, 8), "warning", "5,000 pending"),
+        (1, ServiceLag(0, 0), "warning", "1 of 2 processes"),
+        (0, ServiceLag(9, 0), "problem", "0 of 2 processes"),
+        (2, ServiceLag(5_000, 8), "warning", "5,000 pending"),
     ],
 )
 def test_how_a_service_stands(tmp_path, running, lag, level, said):
-    found = judge("worker", 2, running, lag, tmp_path)
+    found = judge_service("worker", 2, running, lag, tmp_path)
     assert found.level == level and said in found.detail and bool(found.todo) == (level != "ok")
 
 
@@ -58,9 +58,9 @@ async def test_a_process_is_known_by_its_start_and_a_dead_mesh_is_one_finding(tm
         "scale": {"planner": 1, "worker": 1},
         "processes": {"worker-0": alive, "planner-0": {**alive, "started_unix_s": 1.0}},
     }
-    found = [one async for one in look(tmp_path, mesh, asks_broker=False)]
+    found = [one async for one in check_services(tmp_path, mesh, asks_broker=False)]
     assert [(one.what, one.level) for one in found] == [("planner", "problem"), ("worker", "ok")]
-    [one] = [one async for one in look(tmp_path, {**mesh, "processes": {}}, asks_broker=False)]
+    [one] = [one async for one in check_services(tmp_path, {**mesh, "processes": {}}, asks_broker=False)]
     assert (one.what, one.level) == ("services", "problem") and "bulkhead up" in one.todo
 
 
@@ -68,33 +68,38 @@ async def test_a_killed_service_of_a_mesh_that_runs_asks_nobody_to_restart_anyth
     me = psutil.Process(os.getpid())
     alive = {"pid": me.pid, "started_unix_s": me.create_time()}
     mesh = {"pid": me.pid, "scale": {"planner": 1, "worker": 2}, "processes": {"worker-0": alive}}
-    planner, worker = [one async for one in look(tmp_path, mesh, asks_broker=False)]
+    planner, worker = [one async for one in check_services(tmp_path, mesh, asks_broker=False)]
     assert (planner.level, worker.level) == ("warning", "warning")
     assert planner.todo.startswith("nothing is lost: `bulkhead up` starts it again within 10 s"), planner.todo
     assert "then restart the mesh" in planner.todo and "planner-0.log" in planner.todo, "when to worry"
     assert worker.todo.startswith("the others do its work")
-    [planner, _] = [one async for one in look(tmp_path, {**mesh, "given_up": ["planner-0"]}, asks_broker=False)]
+    [planner, _] = [
+        one async for one in check_services(tmp_path, {**mesh, "given_up": ["planner-0"]}, asks_broker=False)
+    ]
     assert planner.level == "problem" and "will not be started again" in planner.detail and "mend" in planner.todo
-    [planner, _] = [one async for one in look(tmp_path, {**mesh, "pid": 2**22 + 1}, asks_broker=False)]
+    [planner, _] = [one async for one in check_services(tmp_path, {**mesh, "pid": 2**22 + 1}, asks_broker=False)]
     assert planner.level == "problem" and "has ended, too" in planner.todo
 
 
 def test_a_disk_that_is_smaller_than_what_was_given_is_told():
     gib = 1024**3
-    assert doctor_checks.room(0, 5 * gib, gib) is None and doctor_checks.room(10, 4 * gib, 6 * gib) is None
-    found = doctor_checks.room(100, 4 * gib, 36 * gib)
+    assert (
+        doctor_checks.check_store_room(0, 5 * gib, gib) is None
+        and doctor_checks.check_store_room(10, 4 * gib, 6 * gib) is None
+    )
+    found = doctor_checks.check_store_room(100, 4 * gib, 36 * gib)
     assert found and found.level == "warning" and "96 GiB more" in found.detail and "--store-gib 36" in found.todo
 
 
 def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     text = io.StringIO()
-    screen = Screen(Console(file=text, width=200), quiet=("nats-server",))
+    screen = StatusScreen(Console(file=text, width=200), quiet=("nats-server",))
     for stream in ("INBOX_PLANNER", "INBOX_WORKER", "JOURNAL"):
-        screen.line("nats-server", RECOVERING.format(stream))
-    screen.line("nats-server", "[7] 2026/11/21 03:57:56.2 [WRN] JetStream is running out of space")
+        screen.print_line("nats-server", RECOVERING.format(stream))
+    screen.print_line("nats-server", "[7] 2026/11/21 03:57:56.2 [WRN] JetStream is running out of space")
     said = text.getvalue()
     assert said.count("reads its store again") == 1 and "Filestore" not in said and "out of space" in said
-    screen.line(
+    screen.print_line(
         "nats-server",
         "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
         "state in 1.blk: dlen 75 slen 35903",
@@ -110,67 +115,71 @@ REFUSED = (
 
 def test_what_doctor_tries_is_said_once_in_a_low_voice_and_other_refusals_stay():
     text = io.StringIO()
-    screen = Screen(Console(file=text, width=400, force_terminal=True, color_system="standard"), quiet=("nats-server",))
+    screen = StatusScreen(
+        Console(file=text, width=400, force_terminal=True, color_system="standard"), quiet=("nats-server",)
+    )
     for _ in range(2):  # Two doctors at a time, of whose lines some come together.
         for account in sorted(ACCOUNTS):
-            screen.line("nats-server", REFUSED.format("doctor", account, "mesh.>"))
+            screen.print_line("nats-server", REFUSED.format("doctor", account, "mesh.>"))
     shown = text.getvalue()
     assert shown.count("bulkhead doctor") == 2 == shown.count("\n") and "Violation" not in shown, shown
     assert "log" not in shown and "\x1b[2m" in shown, "nothing to be alarmed at"
     for client, subject in (("worker", "mesh.>"), ("doctor", "$KV.CONTROL.>")):
-        screen.line("nats-server", REFUSED.format(client, "SVC_WORKER", subject))
+        screen.print_line("nats-server", REFUSED.format(client, "SVC_WORKER", subject))
     forged = REFUSED.format(r"doctor\" - \"SVC_BUDGET/nkey:UC\" - x:doctor", "SVC_WORKER", "mesh.>")
-    screen.line("nats-server", forged)
+    screen.print_line("nats-server", forged)
     assert text.getvalue().count("Violation") == 3, "nobody else is kept quiet, and nothing else"
 
 
 def test_who_calls_himself_doctor_and_has_not_every_key_is_told_apart():
-    refusals = Refusals()
+    refusals = DoctorRefusals()
     for account in ACCOUNTS:
-        assert refusals.take(REFUSED.format("doctor", account, "mesh.>"), 100.0)
-        assert refusals.take(REFUSED.format("doctor", "SVC_WORKER", "mesh.>"), 101.0), "as often as he likes"
-    assert refusals.doctor() and not refusals.doctor()
-    assert refusals.others(109.9) == [], "doctor may be at it still"
-    assert refusals.others(110.0) == ["SVC_WORKER"] and refusals.others(999.0) == []
+        assert refusals.record_line(REFUSED.format("doctor", account, "mesh.>"), 100.0)
+        assert refusals.record_line(REFUSED.format("doctor", "SVC_WORKER", "mesh.>"), 101.0), "as often as he likes"
+    assert refusals.pop_full_round() and not refusals.pop_full_round()
+    assert refusals.pop_other_accounts(109.9) == [], "doctor may be at it still"
+    assert refusals.pop_other_accounts(110.0) == ["SVC_WORKER"] and refusals.pop_other_accounts(999.0) == []
 
 
 def test_the_brokers_words_that_mean_nothing_stay_in_its_log():
     text = io.StringIO()
-    screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
+    screen = StatusScreen(Console(file=text, width=400), quiet=("nats-server",))
     head = "[9] 2026/11/22 03:04:47.5 [WRN] JetStream "
     again = "source stream \"{}\" for stream 'MESH > {}' was recreated, resetting source state"
-    screen.line(
+    screen.print_line(
         "nats-server",
         f"{head}error response for stream INBOX_CHECKER create source consumer TIMERS_CHECKER: "
         "stream not found (10059)",
     )
-    screen.line("nats-server", head + again.format("TIMERS_PLANNER", "INBOX_PLANNER"))
+    screen.print_line("nats-server", head + again.format("TIMERS_PLANNER", "INBOX_PLANNER"))
     assert text.getvalue() == ""
-    screen.line("nats-server", head + again.format("INBOX_WORKER", "JOURNAL"))
+    screen.print_line("nats-server", head + again.format("INBOX_WORKER", "JOURNAL"))
     assert "INBOX_WORKER" in text.getvalue(), "an inbox that is made anew is news"
 
 
 def test_a_log_that_a_message_names_is_the_brokers():
     text = io.StringIO()
-    screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
-    screen.line("nats-server", RECOVERING.format("JOURNAL"))
-    screen.line("nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record")
-    screen.line("nats-server", REFUSED.format("doctor", "SVC_WORKER", "mesh.>"))
-    screen._tell_of_others(math.inf)
+    screen = StatusScreen(Console(file=text, width=400), quiet=("nats-server",))
+    screen.print_line("nats-server", RECOVERING.format("JOURNAL"))
+    screen.print_line(
+        "nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record"
+    )
+    screen.print_line("nats-server", REFUSED.format("doctor", "SVC_WORKER", "mesh.>"))
+    screen._report_other_accounts(math.inf)
     assert re.findall(r"\S*logs/[\w.-]*\w", text.getvalue()) == [str(LOG_FILE)] * 3, text.getvalue()
 
 
 def test_a_backup_goes_to_a_folder_that_is_there_or_to_a_file_that_is_named_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Stop, match="not there") as refused:
-        backup._file(Path("backups"))
+    with pytest.raises(CommandError, match="not there") as refused:
+        backup._backup_file(Path("backups"))
     assert "mkdir backups" in refused.value.hint and "backups.bulkhead" in refused.value.hint
-    assert backup._file(Path("mesh.bulkhead")) == Path("mesh.bulkhead"), "a file"
+    assert backup._backup_file(Path("mesh.bulkhead")) == Path("mesh.bulkhead"), "a file"
     Path("backups").mkdir()
-    made = backup._file(Path("backups"))
+    made = backup._backup_file(Path("backups"))
     assert made.parent == Path("backups") and made.name.startswith("mesh-") and made.suffix == ".bulkhead"
-    with pytest.raises(Stop, match="no folder"):
-        backup._file(Path("nowhere/mesh.bulkhead"))
+    with pytest.raises(CommandError, match="no folder"):
+        backup._backup_file(Path("nowhere/mesh.bulkhead"))
 
 
 def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
@@ -199,7 +208,7 @@ def test_a_message_that_tells_several_facts_is_a_line_for_each():
     ended = StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted")
     both = Progressed(ended=(ended,), started=(started,))
     found = [
-        Entry(number, 1_000, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+        JournalEntry(number, 1_000, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
         for number, body in enumerate((both, ended), 1)
     ]
     assert [(one.sequence, one.body) for one in each_fact(found)] == [(1, ended), (1, started), (2, ended)]
@@ -215,14 +224,14 @@ def test_a_cost_that_is_partly_estimated_is_told_as_such():
     whole = Usage(input_tokens=900, output_tokens=300, cost_usd_micros=8_300)
     usage = whole + Usage(input_tokens=100, cost_usd_micros=4_000).as_estimate()
     shape = {"duration_ms": 5, "steps_done": 1, "steps_total": 2, "task_id": "t"}
-    said = answer.footer({"usage": usage.model_dump()} | shape)
+    said = answer.render_footer({"usage": usage.model_dump()} | shape)
     assert said.startswith("about $0.0123 ($0.004 estimated) · 1,000 tokens in, 300 out (100 estimated) ·")
     charged = Charge(tokens=50, cost_usd_micros=9, estimated_tokens=20, estimated_usd_micros=4).model_dump()
-    said = answer.footer({"usage": usage.model_dump(), "charged": charged} | shape)
+    said = answer.render_footer({"usage": usage.model_dump(), "charged": charged} | shape)
     assert said.startswith("about $0.000009 ($0.000004 estimated) · 50 tokens (20 estimated) ·")
     row = {"task_id": "t1", "status": "failed", "objective": "o", "created_unix_ms": 1}
     console = Console(file=io.StringIO(), width=200)
-    console.print(tasks.table_of([row | usage.model_dump(include={"cost_usd_micros", "estimated_usd_micros"})]))
+    console.print(tasks.tasks_table([row | usage.model_dump(include={"cost_usd_micros", "estimated_usd_micros"})]))
     assert "about $0.0123 ($0.004 estimated)" in console.file.getvalue()
 
 
@@ -232,12 +241,12 @@ def test_a_timeline_tells_estimates_and_attempts():
     settled = Settled(reservation_id="r", call_id="c", usage=usage)
     request = ModelCallRequested(call_id="c", step_id="s", attempt=1, prompt_id="p", deadline_unix_ms=1)
     asked, replied, paid = (
-        Entry(n, n, sender, to, "t", body.ce_type(), str(n), "", body)
+        JournalEntry(n, n, sender, to, "t", body.ce_type(), str(n), "", body)
         for n, sender, to, body in ((1, "worker", "m", request), (2, "m", "worker", reply), (3, "m", "budget", settled))
     )
     asked.reply = replied
     console = Console(file=io.StringIO(), width=200)
-    console.print(timeline.tree("t1", [asked, replied, paid]))
+    console.print(timeline.build_tree("t1", [asked, replied, paid]))
     said = console.file.getvalue()
     assert said.count("900 tokens (300 estimated), about $0.0123 ($0.004 estimated)") == 4 and "3 attempts" in said
 
@@ -250,44 +259,46 @@ def test_a_cost_that_may_be_more_is_the_least():
         "steps_total": 2,
         "task_id": "t",
     }
-    assert answer.footer(document).startswith("$0.0042 ·")
-    assert answer.footer(document | {"spent_more": True}).startswith("at least $0.0042 ·")
+    assert answer.render_footer(document).startswith("$0.0042 ·")
+    assert answer.render_footer(document | {"spent_more": True}).startswith("at least $0.0042 ·")
     for status, said in (("running", "at least $0.0042"), ("paused", "at least $0.0042"), ("failed", "$0.0042")):
-        assert answer.footer(document | {"status": status}).startswith(f"{said} ·"), "of steps that have ended alone"
+        assert answer.render_footer(document | {"status": status}).startswith(f"{said} ·"), (
+            "of steps that have ended alone"
+        )
         row = {"task_id": "t1", "status": status, "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 4200}
         console = Console(file=io.StringIO(), width=200)
-        console.print(tasks.table_of([row]))
+        console.print(tasks.tasks_table([row]))
         assert f"  {said} " in console.file.getvalue()
 
 
 def test_what_caches_saved_stands_beside_the_cost():
     usage = Usage(input_tokens=1_000, cached_input_tokens=800, model_calls=1, cached_calls=2)
     document = {"usage": usage.model_dump(), "duration_ms": 5, "steps_done": 1, "steps_total": 1, "task_id": "t"}
-    said = answer.footer(document)
+    said = answer.render_footer(document)
     assert "(800 from the provider's cache)" in said and "0 retrievals, 2 from the response cache" in said
-    assert "cache" not in answer.footer(document | {"usage": Usage(input_tokens=5).model_dump()})
+    assert "cache" not in answer.render_footer(document | {"usage": Usage(input_tokens=5).model_dump()})
 
 
 def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
     journal = [
-        Stored(subjects.mesh("gateway", "planner", tenant, "t1"), {}, b"", number, 0)
+        StoredMessage(subjects.mesh_subject("gateway", "planner", tenant, "t1"), {}, b"", number, 0)
         for number, tenant in enumerate(("acme", "demo", "acme"), 1)
     ]
-    assert [one.sequence for one in of_tenant(journal, "t1", "acme")] == [1, 3]
+    assert [one.sequence for one in messages_of_tenant(journal, "t1", "acme")] == [1, 3]
     with pytest.raises(UnknownTask, match="2 tenants have a task t1: acme, demo"):
-        of_tenant(journal, "t1", "")
+        messages_of_tenant(journal, "t1", "")
     for found, tenant in (([], ""), (journal, "other")):
         with pytest.raises(UnknownTask, match="holds nothing of task t1"):
-            of_tenant(found, "t1", tenant)
+            messages_of_tenant(found, "t1", tenant)
 
 
 def head_of(*bodies) -> str:
     entries = [
-        Entry(number, 1_000 * number, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+        JournalEntry(number, 1_000 * number, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
         for number, body in enumerate(bodies, 1)
     ]
     console = Console(file=io.StringIO(), width=200)
-    console.print(timeline.tree("t1", entries))
+    console.print(timeline.build_tree("t1", entries))
     return console.file.getvalue()
 
 
@@ -300,10 +311,10 @@ def test_a_timeline_tells_who_answered_for_a_model_and_what_was_waited_for():
         "waited_for": "openai after rate_limited (2 times)",
     }
     reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="worker.step", duration_ms=9_000, **told)
-    answer = Entry(2, 10_000, "model_gateway", "worker", "demo", reply.ce_type(), "id2", "id1", reply)
-    entry = Entry(1, 1_000, "worker", "model_gateway", "demo", asked.ce_type(), "id1", "", asked, reply=answer)
+    answer = JournalEntry(2, 10_000, "model_gateway", "worker", "demo", reply.ce_type(), "id2", "id1", reply)
+    entry = JournalEntry(1, 1_000, "worker", "model_gateway", "demo", asked.ce_type(), "id1", "", asked, reply=answer)
     console = Console(file=io.StringIO(), width=300)
-    console.print(timeline.tree("t1", [entry, answer]))
+    console.print(timeline.build_tree("t1", [entry, answer]))
     line = " by m2 (fallback), 8.0 s of it waiting for openai after rate_limited (2 times)"
     assert f"answered 9.0 s{line}" in console.file.getvalue()
 
@@ -338,10 +349,10 @@ def test_a_step_that_was_cut_shows_what_its_calls_cost():
     more = Reserved(**{**held.model_dump(), "reservation_id": "r2"})
     assert ", at least 671 tokens, $0.000105" in head_of(started, call, held, paid, more, end)
     data = {"time_unix_ms": 0, "step_id": "a", "outcome": "failed", "reasons": (), "usage": Usage().model_dump()}
-    [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
+    [line] = follow.TaskProgress().render_event(TaskEvent("step.ended", data, "1"))
     assert "0 tokens" not in line.plain and "`bulkhead timeline` shows the cost of its calls" in line.plain
     data["usage"] = Usage(input_tokens=5, cost_usd_micros=7).model_dump()
-    [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
+    [line] = follow.TaskProgress().render_event(TaskEvent("step.ended", data, "1"))
     assert "at least 5 tokens, $0.000007" in line.plain
 
 
@@ -358,10 +369,10 @@ def test_a_step_that_was_cut_shows_what_its_calls_cost():
 )
 async def test_what_runs_and_cannot_work_is_a_finding_with_its_own_words(tmp_path, said, why):
     """Of a container, as `bulkhead_cli.containers` writes it down; of a process the same words come by HTTP."""
-    found = [one async for one in look(tmp_path, {"said": {"mesh_rag_1": said}}, asks_broker=True)]
+    found = [one async for one in check_services(tmp_path, {"said": {"mesh_rag_1": said}}, asks_broker=True)]
     assert [(one.what, one.level) for one in found] == ([("mesh_rag_1", "problem")] if why else [])
     assert not why or (why in found[0].detail and found[0].todo == "mount it writable")
-    assert not [one async for one in look(tmp_path, {"said": {"x": said}}, asks_broker=False)]
+    assert not [one async for one in check_services(tmp_path, {"said": {"x": said}}, asks_broker=False)]
 
 
 async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_not_ready_a_problem(tmp_path):
@@ -372,7 +383,7 @@ async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_n
         "rag-0": {"ready": True},
     }
     mesh = {"said": {name: json.dumps(one) for name, one in said.items()} | {"signer-0": "no JSON"}}
-    found = [one async for one in look(tmp_path, mesh, asks_broker=True)]
+    found = [one async for one in check_services(tmp_path, mesh, asks_broker=True)]
     assert [(one.what, one.level, one.todo) for one in found] == [
         ("budget-1", "problem", "start it"),
         ("budget-0", "warning", "report it"),
@@ -393,7 +404,7 @@ async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_n
 async def test_the_isolation_of_tools_is_told_with_the_walls_that_do_not_hold(tmp_path, walls, level, detail):
     told = {"levels": ["none", "process"], "mechanisms": {"landlock": "in force", "user": "not root"}, "walls": walls}
     said = {"tool_executor-0": json.dumps({"ready": True, "isolation": told}), "rag-0": json.dumps({"ready": True})}
-    (found,) = [one async for one in look(tmp_path, {"said": said}, asks_broker=True)]
+    (found,) = [one async for one in check_services(tmp_path, {"said": said}, asks_broker=True)]
     assert (found.what, found.level, found.detail) == ("isolation of tools", level, detail)
 
 
@@ -418,14 +429,14 @@ def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, compl
         "complete": complete,
     }
     console = Console(file=io.StringIO(), width=200)
-    console.print(tasks.table_of([row]))
-    assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
+    console.print(tasks.tasks_table([row]))
+    assert [one.strip() for one in console.file.getvalue().splitlines()[1].split_round("  ") if one][1] == said
     told = {
         "status": "succeeded",
         "time_unix_ms": 1,
         "result": {"standing": standing or "ok", "completeness": {"complete": complete is not False}},
     }
-    [line] = follow.Progress().lines(TaskEvent("task.ended", told, ""))
+    [line] = follow.TaskProgress().render_event(TaskEvent("task.ended", told, ""))
     assert line.plain.endswith(f"task {said}")
 
 
@@ -437,7 +448,7 @@ def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, compl
     ],
 )
 def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) -> None:
-    where = backup.Where(Path("d"), nats)
+    where = backup.MeshLocation(Path("d"), nats)
     notes = backup._left_to_do(where, {"worker": 2}, with_keys=False)
     assert [one.split(":")[0] for one in notes[:2]] == [
         "keys were not restored",
@@ -456,7 +467,7 @@ def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) ->
     ],
 )
 def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, documents: bool, lacks: list[str]) -> None:
-    manifest = Manifest(
+    manifest = BackupManifest(
         format=1,
         version="1",
         created_unix_ms=1,
@@ -473,5 +484,5 @@ def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, docume
 
 def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
     text = io.StringIO()
-    output.Screen(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
+    output.SafeConsole(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
     assert text.getvalue() == "3 tasks replayed\r"

@@ -6,19 +6,19 @@ import sys
 
 import pytest
 
-from bulkhead.runtime.decider.history_file import load
-from bulkhead_cli.output import Exit, Stop
-from bulkhead_cli.replay.fork import Edit, plan_fork, read_edit, read_past, refuse_repeats
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead_cli.output import CommandError, Exit
+from bulkhead_cli.replay.fork import ForkEdit, plan_fork, read_edit, read_recorded_task, refuse_repeats
 from tests.paths import HISTORIES
 
 
 def past(name):
     [path] = HISTORIES.glob(f"{name}.jsonl*")
-    return read_past(load(path).messages)
+    return read_recorded_task(load_history(path).messages)
 
 
 def fork(name, step, **edit):
-    return plan_fork("told", past(name), step, Edit(**edit))
+    return plan_fork("told", past(name), step, ForkEdit(**edit))
 
 
 def test_a_step_and_what_depends_on_it_runs_again():
@@ -55,7 +55,7 @@ def test_what_the_edit_leaves_out_is_as_it_was():
         update={"feature": "search", "workflow": "nightly", "route": "b", "check": False, "tools": ("calculate",)}
         | {"delivery": "held", "replan": "none"}
     )
-    body = plan_fork("told", old, "join", Edit(title="Once more")).body
+    body = plan_fork("told", old, "join", ForkEdit(title="Once more")).body
     kept = ("feature", "workflow", "route", "check", "tools", "objective", "delivery", "replan")
     assert {name: body[name] for name in kept} == {
         "delivery": "held",
@@ -82,13 +82,13 @@ def test_writes_that_would_be_repeated_are_told():
     assert fork("keyed_write", "a", tools=[]).writes == (), "and a may not any more"
     refused = past("keyed_write")
     refused.calls = {key: (call, "refused") for key, (call, _) in refused.calls.items()}
-    assert plan_fork("told", refused, "a", Edit()).writes == (), "what was refused was never done"
+    assert plan_fork("told", refused, "a", ForkEdit()).writes == (), "what was refused was never done"
     [write] = fork("uncertain_write", "a").writes
     assert (write.outcome, write.safe) == ("uncertain", False)
 
 
 def test_what_has_no_idempotency_is_refused_before_anything_is_sent():
-    with pytest.raises(Stop, match="counter_increment_unkeyed in step a") as told:
+    with pytest.raises(CommandError, match="counter_increment_unkeyed in step a") as told:
         refuse_repeats(fork("uncertain_write", "a"))
     assert (told.value.code, told.value.name) == (Exit.REFUSED, "fork_repeats_effect") and told.value.hint
     for safe in (fork("uncertain_write", "a", tools=[]), fork("keyed_write", "a")):
@@ -109,7 +109,7 @@ def test_what_has_no_idempotency_is_refused_before_anything_is_sent():
     ],
 )
 def test_what_cannot_be_forked(name, step, edit, code, said):
-    with pytest.raises(Stop, match=said) as told:
+    with pytest.raises(CommandError, match=said) as told:
         fork(name, step, **edit)
     assert told.value.code == code and told.value.hint
 
@@ -117,8 +117,8 @@ def test_what_cannot_be_forked(name, step, edit, code, said):
 def test_a_task_that_has_not_ended_cannot_be_forked():
     found = past("fan_out_join")
     found.ended = False
-    with pytest.raises(Stop, match="has not ended yet"):
-        plan_fork("told", found, "w1", Edit())
+    with pytest.raises(CommandError, match="has not ended yet"):
+        plan_fork("told", found, "w1", ForkEdit())
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_a_task_that_has_not_ended_cannot_be_forked():
 def test_an_edit_that_does_not_fit(tmp_path, text, said):
     path = tmp_path / "edit.json"
     path.write_text(text)
-    with pytest.raises(Stop, match=said) as told:
+    with pytest.raises(CommandError, match=said) as told:
         read_edit(str(path))
     assert told.value.code == Exit.USAGE and told.value.hint
 
 
 def test_an_edit_from_standard_input_and_from_nowhere(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"inputs": ["a"], "tools": []}')))
-    assert read_edit("-") == Edit(inputs=("a",), tools=())
-    with pytest.raises(Stop, match="cannot be read"):
+    assert read_edit("-") == ForkEdit(inputs=("a",), tools=())
+    with pytest.raises(CommandError, match="cannot be read"):
         read_edit("/nowhere/edit.json")

@@ -6,11 +6,11 @@ from dataclasses import replace as change
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load, save
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history, save_history
 from bulkhead_cli.main import app
-from bulkhead_cli.replay.replay import Totals
+from bulkhead_cli.replay.replay import ReplayTotals
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskRejected
 from tests.paths import HISTORIES
@@ -33,11 +33,11 @@ def test_a_file_replays_without_a_mesh():
 
 def test_a_divergence_is_shown_and_ends_with_1(tmp_path):
     path = tmp_path / "changed.jsonl"
-    whole = load(PLAIN)
+    whole = load_history(PLAIN)
     lied = (
         change(one, body=one.body.replace(b'"status":"succeeded"', b'"status":"cancelled"')) for one in whole.messages
     )
-    save(change(whole, messages=tuple(lied)), path)
+    save_history(change(whole, messages=tuple(lied)), path)
     answer = replay(path)
     assert answer.exit_code == 1, answer.output
     assert "1 divergence; the first: planner" in answer.stdout
@@ -48,10 +48,10 @@ def test_a_divergence_is_shown_and_ends_with_1(tmp_path):
 
 def test_it_says_what_was_not_judged_and_finds_it_changed_by_the_files_digest(tmp_path):
     [recorded] = HISTORIES.glob("single_step.jsonl*")
-    whole, path = load(recorded), tmp_path / "t.jsonl"
+    whole, path = load_history(recorded), tmp_path / "t.jsonl"
     deciders = ("planner", "worker", "checker")
     others = [at for at, one in enumerate(whole.messages) if not {*one.subject.split(".")[1:3]} & {*deciders}]
-    save(whole, path)
+    save_history(whole, path)
     plain = path.read_text()
     answer = replay(path)
     assert answer.exit_code == 0 and "the lines are those of the export" in answer.stderr, answer.output
@@ -65,7 +65,7 @@ def test_it_says_what_was_not_judged_and_finds_it_changed_by_the_files_digest(tm
     answer = replay(path)
     assert answer.exit_code == 1 and "was changed after it was exported" in answer.stderr, answer.output
     # Nothing binds a file to the mesh that wrote it: who leaves the digest out is told that there is none.
-    head, rest = plain.split("\n", 1)
+    head, rest = plain.split_round("\n", 1)
     left = {key: value for key, value in json.loads(head).items() if key != "digest"}
     path.write_text(json.dumps(left) + "\n" + rest.replace(request, request.replace("deadline_ms", "deadline_us")))
     answer = replay(path)
@@ -74,61 +74,61 @@ def test_it_says_what_was_not_judged_and_finds_it_changed_by_the_files_digest(tm
 
 def test_what_is_in_the_works_is_no_divergence(tmp_path):
     """Exported too early: what the last messages will cause is not there yet."""
-    whole = load(PLAIN)
-    cut = History(whole.tenant, whole.task, whole.messages[:5], whole.contents, settled=False)
-    save(cut, tmp_path / "early.jsonl")
+    whole = load_history(PLAIN)
+    cut = TaskHistory(whole.tenant, whole.task, whole.messages[:5], whole.contents, settled=False)
+    save_history(cut, tmp_path / "early.jsonl")
     answer = replay(tmp_path / "early.jsonl")
     assert answer.exit_code == 0 and "not in the journal yet" in answer.stdout, answer.output
 
 
 def test_what_is_in_the_works_at_the_end_is_no_divergence_unless_it_was_long_ago(tmp_path):
     """Of an ended task: what follows from the last messages may be stored after the end was."""
-    whole = load(PLAIN)
+    whole = load_history(PLAIN)
     lacks = tuple(
         one for one in whole.messages if ".planner.gateway." not in one.subject or "task.ended" in one.ce_type
     )
     assert len(lacks) < len(whole.messages)
     for settled, code, said in ((False, 0, "not in the journal yet"), (True, 1, "not in the record")):
-        save(History(whole.tenant, whole.task, lacks, whole.contents, settled), tmp_path / "ended.jsonl")
+        save_history(TaskHistory(whole.tenant, whole.task, lacks, whole.contents, settled), tmp_path / "ended.jsonl")
         answer = replay(tmp_path / "ended.jsonl")
         assert answer.exit_code == code and said in answer.stdout, answer.output
 
 
 def test_a_file_from_which_all_that_was_decided_is_taken_away(tmp_path):
     [path] = HISTORIES.glob("single_step.jsonl*")
-    whole = load(path)
+    whole = load_history(path)
     deciders = ("planner", "worker", "checker")
     kept = tuple(one for one in whole.messages if not {*one.subject.split(".")[1:3]} & {*deciders})
     assert 0 < len(kept) < len(whole.messages)
-    save(History(whole.tenant, whole.task, kept, whole.contents), tmp_path / "thin.jsonl")
+    save_history(TaskHistory(whole.tenant, whole.task, kept, whole.contents), tmp_path / "thin.jsonl")
     answer = replay(tmp_path / "thin.jsonl")
     assert answer.exit_code == 1 and "nothing was checked" in answer.stderr and "export" in answer.stderr
     away = TaskRejected(code="no_such_tenant", message="no", hint="yes")
-    head = envelope.Envelope(id="i", type=away.ce_type(), source="gateway", time_unix_ms=1).headers()
-    rejected = Stored(subjects.mesh("gateway", "gateway", "demo", "t"), head, away.encode(), 1, 1)
-    save(History("demo", "t", (rejected,)), tmp_path / "rejected.jsonl")
+    head = envelope.Envelope(id="i", type=away.ce_type(), source="gateway", time_unix_ms=1).to_headers()
+    rejected = StoredMessage(subjects.mesh_subject("gateway", "gateway", "demo", "t"), head, away.encode(), 1, 1)
+    save_history(TaskHistory("demo", "t", (rejected,)), tmp_path / "rejected.jsonl")
     assert replay(tmp_path / "rejected.jsonl").exit_code == 0, "no decider ever heard of it"
 
 
 @pytest.mark.parametrize("token", ["", "x", "[]", "e30.e30.", "e30.bnVsbA.", "a.b.c", "e30.W10."])
 def test_what_is_no_grant_is_a_divergence_and_no_crash(tmp_path, token):
-    whole = load(PLAIN)
+    whole = load_history(PLAIN)
     odd = [
-        Stored(one.subject, {**one.headers, "bulkhead-grant": token}, one.body, one.sequence, one.time_unix_ms)
+        StoredMessage(one.subject, {**one.headers, "bulkhead-grant": token}, one.body, one.sequence, one.time_unix_ms)
         if ".planner.worker." in one.subject
         else one
         for one in whole.messages
     ]
-    save(History(whole.tenant, whole.task, tuple(odd), whole.contents), tmp_path / "odd.jsonl")
+    save_history(TaskHistory(whole.tenant, whole.task, tuple(odd), whole.contents), tmp_path / "odd.jsonl")
     answer = replay(tmp_path / "odd.jsonl")
     assert answer.exit_code == 1 and "step grant" in answer.stdout, answer.output
 
 
 def test_a_content_that_a_decision_read_and_that_is_gone(tmp_path):
     [path] = HISTORIES.glob("single_step.jsonl*")
-    whole = load(path)
+    whole = load_history(path)
     contents = {digest: type(one)(one.authors, None) for digest, one in whole.contents.items()}
-    save(History(whole.tenant, whole.task, whole.messages, contents), tmp_path / "gone.jsonl")
+    save_history(TaskHistory(whole.tenant, whole.task, whole.messages, contents), tmp_path / "gone.jsonl")
     answer = replay(tmp_path / "gone.jsonl")
     assert answer.exit_code == 1 and "what planner read at" in answer.stderr and "is gone" in answer.stderr
     assert "bulkhead export" in answer.stderr
@@ -169,10 +169,10 @@ def test_a_file_that_is_no_history(tmp_path):
 @pytest.mark.parametrize(
     ("totals", "passed"),
     [
-        (Totals(), True),
-        (Totals(tasks=2, unknown=["a"], expired=1), True),
-        (Totals(unknown=["a"]), False),
-        (Totals(divergent=["a"]), False),
+        (ReplayTotals(), True),
+        (ReplayTotals(tasks=2, unknown=["a"], expired=1), True),
+        (ReplayTotals(unknown=["a"]), False),
+        (ReplayTotals(divergent=["a"]), False),
     ],
 )
 def test_all_pass_when_nothing_differs_and_what_is_unknown_has_merely_expired(totals, passed):

@@ -9,13 +9,13 @@ import jwt
 import pytest
 
 from bulkhead import uncertain_writes
-from bulkhead.bus.port import Stored
-from bulkhead.journal.history import each_fact, entries
+from bulkhead.bus.port import StoredMessage
+from bulkhead.journal.history import build_entries, each_fact
 from bulkhead.journal.why import doubts
-from bulkhead.journal.why.reasons import explain
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load
-from bulkhead_cli.output import Screen
+from bulkhead.journal.why.reasons import explain_task
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead_cli.output import SafeConsole
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_cli.tasks import uncertain_writes as tasks_uncertain_writes
 from bulkhead_contracts.control import CallDeferred
@@ -27,24 +27,24 @@ from tests.paths import HISTORIES
 SIBLINGS = 8
 
 
-def recorded(name: str = "uncertain_write") -> History:
-    return load(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
+def recorded(name: str = "uncertain_write") -> TaskHistory:
+    return load_history(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
 
 
-def messages(name: str = "uncertain_write") -> list[Stored]:
+def messages(name: str = "uncertain_write") -> list[StoredMessage]:
     return list(recorded(name).messages)
 
 
-def again(stored: Stored, body, number: int, **headers: str) -> Stored:
+def again(stored: StoredMessage, body, number: int, **headers: str) -> StoredMessage:
     head = {**stored.headers, "ce-id": f"{number:032x}", "ce-type": body.ce_type(), **headers}
-    return Stored(stored.subject, head, body.encode(), stored.sequence, stored.time_unix_ms)
+    return StoredMessage(stored.subject, head, body.encode(), stored.sequence, stored.time_unix_ms)
 
 
-def of(found: list[Stored], kind) -> Stored:
+def of(found: list[StoredMessage], kind) -> StoredMessage:
     return next(one for one in found if one.ce_type == kind.ce_type())
 
 
-def siblings(*, answered: bool = True) -> list[Stored]:
+def siblings(*, answered: bool = True) -> list[StoredMessage]:
     """The recorded task, as if that write had stood in eight parallel steps, each with arguments of its own."""
     whole = messages()
     asked, replied = of(whole, ToolCallRequested), of(whole, ToolCallReplied)
@@ -60,15 +60,15 @@ def siblings(*, answered: bool = True) -> list[Stored]:
     return whole[: whole.index(replied)] + more + whole[whole.index(replied) :]
 
 
-def unknown(found: list[Stored]) -> list[uncertain_writes.Write]:
-    return uncertain_writes.unknown(each_fact(entries(found)))
+def unknown(found: list[StoredMessage]) -> list[uncertain_writes.PossibleWrite]:
+    return uncertain_writes.find_uncertain_writes(each_fact(build_entries(found)))
 
 
 @pytest.mark.parametrize(("answered", "outcome"), [(True, "uncertain"), (False, "unanswered")])
 def test_why_tells_each_of_eight_parallel_writes_with_step_tool_arguments_and_key(answered, outcome) -> None:
     whole = siblings(answered=answered)
     task, tenant = whole[0].task, whole[0].tenant
-    told = [one for one in explain(entries(whole), task, 0) if one.kind == "uncertain"]
+    told = [one for one in explain_task(build_entries(whole), task, 0) if one.kind == "uncertain"]
     assert len(told) == SIBLINGS and len({one.write.key for one in told}) == SIBLINGS
     third = next(one for one in told if one.write.step_id == "s3")
     assert third.write.outcome == outcome and third.write.tool == "counter_increment_unkeyed"
@@ -101,7 +101,9 @@ def test_no_other_history_has_a_write_in_doubt_and_a_fork_sends_the_key_of_its_o
 
 def shown(document) -> str:
     stream = io.StringIO()
-    tasks_uncertain_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document)
+    tasks_uncertain_writes.print_uncertain_writes(
+        SafeConsole(file=stream, soft_wrap=True, highlight=False, width=500), document
+    )
     return stream.getvalue()
 
 
@@ -125,11 +127,11 @@ def test_show_lists_them_or_says_where_they_are_listed() -> None:
 
 
 def test_long_arguments_are_cut_for_people_alone() -> None:
-    long = doubts.named("s", "", "pay", "{" + "x" * 9_000 + "}")
+    long = doubts.describe_write("s", "", "pay", "{" + "x" * 9_000 + "}")
     assert len(long) < 500 and long.endswith("…")
 
 
-def forged(found: list[Stored], body, number: int, **headers: str) -> Stored:
+def forged(found: list[StoredMessage], body, number: int, **headers: str) -> StoredMessage:
     """What an outside publisher of the same tenant says into the only inbox that it reaches."""
     one = again(of(found, TaskRequested), body, number, **headers)
     return replace(one, subject=".".join(["mesh", "pub_demo", "gateway", *one.subject.split(".")[3:]]))
@@ -145,17 +147,17 @@ async def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
     assert unknown([hides, *whole]) == [write], "an id that somebody else was to use"
     running = whole[: whole.index(ended)]
     over = forged(whole, TaskEnded.model_validate_json(ended.body), 3)
-    assert "ended" not in {one.kind for one in explain(entries([*running, over]), "t", 0)}
+    assert "ended" not in {one.kind for one in explain_task(build_entries([*running, over]), "t", 0)}
     tenant, task = over.subject.split(".")[4:]
-    assert History(tenant, task, tuple(whole)).ended and not History(tenant, task, (*running, over)).ended
+    assert TaskHistory(tenant, task, tuple(whole)).ended and not TaskHistory(tenant, task, (*running, over)).ended
     texts = recorded().contents
     for found in (running, [*running, over]):
-        assert not (await replay_history(History(tenant, task, tuple(found), texts))).ended
-    assert (await replay_history(History(tenant, task, tuple(whole), texts))).ended
-    told = entries([*running, over])[-1]
+        assert not (await replay_history(TaskHistory(tenant, task, tuple(found), texts))).ended
+    assert (await replay_history(TaskHistory(tenant, task, tuple(whole), texts))).ended
+    told = build_entries([*running, over])[-1]
     assert told.body is None and "pub_demo may not say this to gateway" in told.problem
 
 
 @pytest.mark.parametrize("file", sorted(HISTORIES.iterdir()), ids=lambda file: file.name.partition(".")[0])
 def test_what_services_say_of_a_task_is_taken(file: Path) -> None:
-    assert not [one.problem for one in entries(load(file).messages) if "may not say" in one.problem]
+    assert not [one.problem for one in build_entries(load_history(file).messages) if "may not say" in one.problem]

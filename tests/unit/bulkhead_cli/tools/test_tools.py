@@ -25,7 +25,7 @@ def tools(*words: str, **environ: str):
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     """A new package, in its folder."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    catalog.rows.cache_clear()
+    catalog.tool_rows.cache_clear()
     name = f"made_for_{abs(hash(request.node.name)) % 10**8}"
     made = tools("new", name, "--in", str(tmp_path), "--json")
     assert made.exit_code == 0, made.output
@@ -87,7 +87,7 @@ def test_a_changed_function_is_out_of_date_until_it_is_exported(package) -> None
     file = folder / name / "tools.yaml"
     file.write_text(file.read_text().replace("effect: write", "effect: read"))
     assert tools("export", name, "--check").exit_code == 1
-    catalog.rows.cache_clear()
+    catalog.tool_rows.cache_clear()
     tried = tools("try", "open_ticket", "--pack", name, BULKHEAD_TOOL_SETTINGS='{"ticket_folder": "x"}')
     assert tried.exit_code == 2 and f"bulkhead tools export {name}" in tried.stderr
 
@@ -97,7 +97,7 @@ def test_a_function_that_is_not_exported_is_named(package) -> None:
     words = ("try", "open_ticket", "to=billing", "title=x", "--pack", name)
     assert f"`bulkhead tools export {name}` writes tools.yaml" in tools(*words).stderr
     (folder / name / "tools.yaml").write_text("{}")
-    catalog.rows.cache_clear()
+    catalog.tool_rows.cache_clear()
     tried = tools(*words)
     assert tried.exit_code == 2 and f"run `bulkhead tools export {name}`" in tried.stderr
 

@@ -12,28 +12,28 @@ from bulkhead_infra.backup import backup, key_sealing
 from bulkhead_infra.backup.archive import (
     BLOCK,
     FORMAT,
+    ArchiveReader,
+    ArchiveWriter,
     BackupError,
+    BackupManifest,
     DocumentsCopy,
-    Manifest,
-    Position,
-    Reader,
+    DurablePosition,
     StreamCopy,
-    Writer,
 )
 
 CONTENT = bytes(range(256)) * 9
 
 
-def manifest(file: Writer, **changes) -> Manifest:
+def manifest(file: ArchiveWriter, **changes) -> BackupManifest:
     stream = StreamCopy(name="BLOBS", messages=3, bytes=9, first_seq=1, last_seq=3)
-    return Manifest(
+    return BackupManifest(
         **{
             "format": FORMAT,
             "version": "0.1.0",
             "created_unix_ms": 1,
             "shards": {},
             "streams": (stream,),
-            "positions": (Position(stream="INBOX_WORKER", durable="worker-0", floor=7),),
+            "positions": (DurablePosition(stream="INBOX_WORKER", durable="worker-0", floor=7),),
             "documents": (DocumentsCopy(tenant="demo"),),
             "has_documents": True,
             "has_keys": False,
@@ -44,7 +44,7 @@ def manifest(file: Writer, **changes) -> Manifest:
 
 
 def make(path: Path, **changes) -> Path:
-    with Writer(path) as file:
+    with ArchiveWriter(path) as file:
         with file.open("streams/BLOBS") as part:
             part.write(CONTENT[:100])
             part.write(CONTENT[100:])
@@ -56,7 +56,7 @@ def make(path: Path, **changes) -> Path:
 def broken(path: Path) -> str:
     """What is said about it."""
     with pytest.raises(BackupError) as caught:
-        Reader(path)
+        ArchiveReader(path)
     return str(caught.value)
 
 
@@ -64,9 +64,9 @@ def test_what_was_put_in_comes_out_and_only_its_owner_may_read_it(tmp_path):
     path = make(tmp_path / "a.bulkhead")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
-    with Reader(path) as file:
-        assert b"".join(file.chunks("streams/BLOBS")) == CONTENT
-        assert file.whole("documents/0") == b"documents"
+    with ArchiveReader(path) as file:
+        assert b"".join(file.read_chunks("streams/BLOBS")) == CONTENT
+        assert file.read_small_part("documents/0") == b"documents"
         assert file.manifest.positions[0].floor == 7
     # Other programs can look into it too.
     with tarfile.open(path) as tar:
@@ -74,10 +74,10 @@ def test_what_was_put_in_comes_out_and_only_its_owner_may_read_it(tmp_path):
 
 
 def test_a_backup_that_is_not_finished_is_not_there(tmp_path):
-    with pytest.raises(RuntimeError), Writer(tmp_path / "a") as file:
+    with pytest.raises(RuntimeError), ArchiveWriter(tmp_path / "a") as file:
         file.put("documents/0", [b"x"])
         raise RuntimeError
-    with pytest.raises(RuntimeError), Writer(tmp_path / "a") as file, file.open("documents/0"):
+    with pytest.raises(RuntimeError), ArchiveWriter(tmp_path / "a") as file, file.open("documents/0"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -87,7 +87,7 @@ def test_nothing_is_overwritten(tmp_path):
     before = path.read_bytes()
     with pytest.raises(BackupError, match="never overwritten"):
         make(path)
-    with pytest.raises(BackupError, match="was created meanwhile"), Writer(tmp_path / "b") as file:
+    with pytest.raises(BackupError, match="was created meanwhile"), ArchiveWriter(tmp_path / "b") as file:
         file.put("streams/BLOBS", [CONTENT])
         file.put("documents/0", [b""])
         (tmp_path / "b").write_text("somebody was faster")
@@ -202,7 +202,7 @@ def test_a_part_that_says_it_is_huge_allocates_nothing(tmp_path):
 def test_a_manifest_that_disagrees(tmp_path, change, told):
     path = make(tmp_path / "a", **change)
     if told is None:
-        Reader(path)
+        ArchiveReader(path)
     else:
         assert told in broken(path)
 
@@ -223,25 +223,25 @@ def test_a_manifest_that_does_not_hold(tmp_path, text):
 
 def test_keys_come_back_with_the_passphrase_alone():
     files = {"worker.nkey": "SU" + "A" * 56, "credentials.json": "{}"}
-    sealed = key_sealing.seal(files, "correct horse battery")
-    assert key_sealing.unseal(sealed, "correct horse battery") == files
-    assert b"worker" not in sealed and sealed != key_sealing.seal(files, "correct horse battery")
+    sealed = key_sealing.seal_files(files, "correct horse battery")
+    assert key_sealing.unseal_files(sealed, "correct horse battery") == files
+    assert b"worker" not in sealed and sealed != key_sealing.seal_files(files, "correct horse battery")
     with pytest.raises(BackupError, match="passphrase does not open"):
-        key_sealing.unseal(sealed, "correct horse batterx")
+        key_sealing.unseal_files(sealed, "correct horse batterx")
     for place in (20, 40, len(sealed) - 1):
         changed = bytearray(sealed)
         changed[place] ^= 1
         with pytest.raises(BackupError, match="does not open"):
-            key_sealing.unseal(bytes(changed), "correct horse battery")
+            key_sealing.unseal_files(bytes(changed), "correct horse battery")
     with pytest.raises(BackupError, match="use a newer one"):
-        key_sealing.unseal(b"bulkhead-keys-9\n" + sealed[16:], "correct horse battery")
+        key_sealing.unseal_files(b"bulkhead-keys-9\n" + sealed[16:], "correct horse battery")
 
 
 @pytest.mark.parametrize("name", ["../x.nkey", "/etc/x", "a/b", "", ".hidden", "x" * 200])
 def test_sealed_names_are_no_paths(name):
-    sealed = key_sealing.seal({name: "x"}, "correct horse battery")
+    sealed = key_sealing.seal_files({name: "x"}, "correct horse battery")
     with pytest.raises(BackupError, match="no key file"):
-        key_sealing.unseal(sealed, "correct horse battery")
+        key_sealing.unseal_files(sealed, "correct horse battery")
 
 
 @pytest.mark.parametrize("content", [b"short", b"two lines\nof passphrase", b"\xff\xfe" * 20])
@@ -260,5 +260,5 @@ def test_what_is_sealed_are_this_meshes_keys_and_not_its_brokers_certificates(tm
         (tmp_path / name).write_text(name)
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls" / "ca.pem").write_text("ca")
-    sealed = backup._sealed(backup.Wanted(identity=tmp_path, passphrase="a passphrase for this"))
-    assert set(key_sealing.unseal(sealed, "a passphrase for this")) == {"worker.nkey", "public.json"}
+    sealed = backup._seal_keys(backup.BackupOptions(identity=tmp_path, passphrase="a passphrase for this"))
+    assert set(key_sealing.unseal_files(sealed, "a passphrase for this")) == {"worker.nkey", "public.json"}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bulkhead_infra.demo import wording
-from bulkhead_infra.demo.corpus import generate, main, write
-from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.demo.corpus import generate_demo, main, write_documents
+from bulkhead_infra.demo.verdict import compare_answer
 from bulkhead_infra.offline_model.http.openai import body_of, check_request, complete
 from bulkhead_infra.offline_model.roles.reply import reply_to
 from tests.paths import ROOT
@@ -31,11 +31,11 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
 def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars: int) -> None:
     wrong = {}
     for seed in SEEDS:
-        demo = generate(seed)
+        demo = generate_demo(seed)
         chunks = [chunk for doc in demo.documents for chunk in chunks_of(doc.name, doc.text, chunk_chars)]
         loop = Loop(ask, chunks)
         answer = loop.run(demo.objective)
-        found = compare(demo, answer, loop.cited_sources(answer))
+        found = compare_answer(demo, answer, loop.cited_sources(answer))
         rejected = [v for v in loop.verdicts if v["verdict"] != "accept"]
         called = {name for name, _ in loop.calls}
         parallel = [step for step in loop.plan if not step["inputs"] and "search_documents" in step["tools"]]
@@ -48,21 +48,21 @@ def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars
 def test_a_bare_question_without_listed_steps_is_mostly_answered_too() -> None:
     right = 0
     for seed in range(30):
-        demo = generate(seed)
+        demo = generate_demo(seed)
         chunks = [chunk for doc in demo.documents for chunk in chunks_of(doc.name, doc.text)]
         loop = Loop(ask, chunks)
         answer = loop.run(demo.objective.split("\n\n")[0] + " How much is refunded?")
-        right += compare(demo, answer, loop.cited_sources(answer)).ok
+        right += compare_answer(demo, answer, loop.cited_sources(answer)).ok
     assert right >= 25, f"{right} of 30"
 
 
 def test_same_seed_same_demo_and_other_seed_other_demo() -> None:
-    assert generate(7) == generate(7)
-    assert len({generate(seed).objective for seed in range(30)}) == 30
+    assert generate_demo(7) == generate_demo(7)
+    assert len({generate_demo(seed).objective for seed in range(30)}) == 30
 
 
 def test_what_decides_varies_over_seeds() -> None:
-    demos = [generate(seed) for seed in range(80)]
+    demos = [generate_demo(seed) for seed in range(80)]
     assert {d.expected.exception_reason for d in demos} == {
         "applies",
         "no_cause",
@@ -81,14 +81,14 @@ def test_what_decides_varies_over_seeds() -> None:
 def test_file_names_do_not_tell_which_document_is_the_newer() -> None:
     newer_first = 0
     for seed in range(100):
-        current, outdated = generate(seed).expected.must_cite[:2]
+        current, outdated = generate_demo(seed).expected.must_cite[:2]
         newer_first += current < outdated
         assert not re.search(r"new|old|20\d\d|v\d", current + outdated)
     assert 30 < newer_first < 70
 
 
 def test_each_rule_is_worded_in_several_ways() -> None:
-    bodies = [doc.text for seed in range(40) for doc in generate(seed).documents]
+    bodies = [doc.text for seed in range(40) for doc in generate_demo(seed).documents]
     for wordings in (
         ("gets back", "is refunded if", "we refund", "is reimbursed at", "is paid back"),
         ("is deducted from", "taken off the refund", "we withhold", "less a charge", "The fee for cancelling"),
@@ -99,23 +99,23 @@ def test_each_rule_is_worded_in_several_ways() -> None:
 
 
 def test_compare_sees_a_wrong_amount_and_a_missing_source() -> None:
-    demo = generate(7)
+    demo = generate_demo(7)
     right = f"The refund is {demo.expected.currency} {demo.expected.amount}."
-    assert compare(demo, right, demo.expected.must_cite).ok
+    assert compare_answer(demo, right, demo.expected.must_cite).ok
     comma = f"{demo.expected.amount + 1000:,.2f}"
-    assert not compare(demo, f"The refund is {demo.expected.currency} {comma}.", demo.expected.must_cite).ok
-    missing = compare(demo, right, demo.expected.must_cite[1:])
+    assert not compare_answer(demo, f"The refund is {demo.expected.currency} {comma}.", demo.expected.must_cite).ok
+    missing = compare_answer(demo, right, demo.expected.must_cite[1:])
     assert not missing.ok and demo.expected.must_cite[0] in missing.differences[0]
     other = f"The refund is {demo.expected.currency} {demo.expected.amount + Decimal('0.01')}."
-    assert not compare(demo, other, demo.expected.must_cite).ok
+    assert not compare_answer(demo, other, demo.expected.must_cite).ok
     quoted_only = f"“The refund is {demo.expected.currency} {demo.expected.amount}” is not so."
-    assert not compare(demo, quoted_only, demo.expected.must_cite).ok
-    assert not compare(demo, "", ()).ok
+    assert not compare_answer(demo, quoted_only, demo.expected.must_cite).ok
+    assert not compare_answer(demo, "", ()).ok
 
 
 def test_write_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo = generate(7)
-    assert [path.read_text() for path in write(demo, tmp_path / "a")] == [doc.text for doc in demo.documents]
+    demo = generate_demo(7)
+    assert [path.read_text() for path in write_documents(demo, tmp_path / "a")] == [doc.text for doc in demo.documents]
     main(["--seed", "7", "--out", str(tmp_path / "b")])
     printed = json.loads(capsys.readouterr().out)
     assert printed["objective"] == demo.objective
@@ -153,5 +153,5 @@ def test_the_offline_model_holds_no_noun_of_the_trade() -> None:
     ]
     assert not found, found
     for seed in range(40):
-        numbers = [str(generate(seed).expected.amount)]
+        numbers = [str(generate_demo(seed).expected.amount)]
         assert not [n for n in numbers for text in _sources("infra/bulkhead_infra/offline_model").values() if n in text]

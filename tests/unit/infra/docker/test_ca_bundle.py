@@ -40,7 +40,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, str]]:
     """(address, CA, digest of its one wheel)."""
     folder = tmp_path_factory.mktemp("index")
-    tls.ensure(folder / "tls", ["localhost", "127.0.0.1"])
+    tls.ensure_certificates(folder / "tls", ["localhost", "127.0.0.1"])
     wheel = folder / "simple" / "tiny" / "tiny-1.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     _write(wheel)
@@ -103,8 +103,11 @@ def test_a_bundle_is_a_secret_of_the_build_and_one_that_is_not_there_is_said(
 ) -> None:
     bundle = tmp_path / "ca.pem"
     monkeypatch.setenv("BULKHEAD_CA_BUNDLE", str(bundle))
-    with pytest.raises(images.ImageError, match=r"BULKHEAD_CA_BUNDLE names .*, which is no file"), images._secrets():
+    with (
+        pytest.raises(images.DockerImageError, match=r"BULKHEAD_CA_BUNDLE names .*, which is no file"),
+        images._build_secrets(),
+    ):
         pass
     bundle.write_text("a certificate")
-    with images._secrets() as arguments:
+    with images._build_secrets() as arguments:
         assert f"id=ca.pem,src={bundle}" in arguments

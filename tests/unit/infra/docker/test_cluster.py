@@ -12,14 +12,14 @@ import pytest
 import yaml
 from cryptography import x509
 
-from bulkhead.testing.redis_server import RedisServer
-from bulkhead.testing.redis_server import binary as redis_binary
+from bulkhead.testing.redis_server import EphemeralRedis
+from bulkhead.testing.redis_server import server_binary as redis_binary
 from bulkhead_cli.operate import doctor_checks
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import probes, provisioner, redis_container
 from bulkhead_infra.docker.image_contents import KEYS_OF, ROOT
-from bulkhead_infra.identity.policy import PolicyError
-from bulkhead_infra.nats.server import binary
+from bulkhead_infra.identity.policy import IdentityPolicyError
+from bulkhead_infra.nats.server import find_nats_server
 from bulkhead_infra.render import cluster, compose
 from tests.unit.infra.docker.test_probes import NOT_YET, WELL, answering
 
@@ -77,7 +77,9 @@ def test_brokers_of_a_cluster_find_each_other_and_show_a_certificate_for_every_n
     conf = volumes / "nats" / "nats-server.conf"
     conf.write_text(conf.read_text().replace("/bulkhead/identity", str(volumes / "nats")))
     environ = {**os.environ, "BULKHEAD_BROKER": "nats-2"}
-    done = subprocess.run([binary(), "-t", "-c", str(conf)], env=environ, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [find_nats_server(), "-t", "-c", str(conf)], env=environ, capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     assert all(f'"tls://{name}:6222"' in conf.read_text() for name in cluster.BROKERS)
 
@@ -101,8 +103,8 @@ def test_what_is_no_cluster_is_refused(volumes: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("BULKHEAD_BROKERS", names)
     assert provisioner.main(["keys"]) == 1
     monkeypatch.setenv("BULKHEAD_REPLICAS", "2")
-    with pytest.raises(PolicyError, match="write 1, 3 or 5"):
-        provisioner.layout()
+    with pytest.raises(IdentityPolicyError, match="write 1, 3 or 5"):
+        provisioner.stream_layout()
 
 
 def test_a_broker_that_only_waits_for_the_others_is_not_ended(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_broker_that_only_waits_for_the_others_is_not_ended(tmp_path: Path) ->
 
         def look(*come: bytes) -> tuple[bool, str]:
             answers[:] = come
-            return probes.broker(url, str(tmp_path), pid=-1, in_cluster=True)
+            return probes.probe_broker(url, str(tmp_path), pid=-1, in_cluster=True)
 
         assert look(WELL)[0]
         for _ in range(2):
@@ -144,8 +146,8 @@ def test_a_sentinel_names_the_master_to_who_has_the_password(
     host: str, master: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a host name of its own it knows the master by name, too."""
-    server, watching = RedisServer(tmp_path, "--requirepass", "secret"), tmp_path / "sentinel.conf"
-    sentinel = RedisServer(tmp_path)
+    server, watching = EphemeralRedis(tmp_path, "--requirepass", "secret"), tmp_path / "sentinel.conf"
+    sentinel = EphemeralRedis(tmp_path)
     text = redis_container.sentinel_configuration(master, "secret", host).replace("dir /tmp", f"dir {tmp_path}")
     watching.write_text(
         text.replace(f"port {redis_container.SENTINEL_PORT}", f"port {sentinel.port}").replace(
@@ -160,7 +162,7 @@ def test_a_sentinel_names_the_master_to_who_has_the_password(
             configuration.write_text("requirepass secret\n")
             place = f"127.0.0.1:{sentinel.port}"
             deadline = time.monotonic() + 20
-            while not probes.redis(place, str(configuration))[0] and time.monotonic() < deadline:
+            while not probes.probe_redis(place, str(configuration))[0] and time.monotonic() < deadline:
                 assert process.poll() is None, "the sentinel has ended"
                 time.sleep(0.02)
             assert redis_container.named_master("secret") == master
@@ -188,6 +190,6 @@ def test_what_redis_is_to_be_is_checked(arguments: list[str], capsys: pytest.Cap
     ],
 )
 def test_doctor_counts_the_brokers(states: dict[str, str], level: str, says: str) -> None:
-    found = doctor_checks.cluster({"brokers": states})
+    found = doctor_checks.check_cluster({"brokers": states})
     assert found is not None and found.level == level and found.detail.startswith(says)
-    assert doctor_checks.cluster({}) is None and bool(found.todo) == (level != "ok")
+    assert doctor_checks.check_cluster({}) is None and bool(found.todo) == (level != "ok")

@@ -10,7 +10,7 @@ import yaml
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.identity.policy import ReachablePlace
 from bulkhead_infra.render import compose
 
 RENDERED = yaml.safe_load(compose.files()[compose.FILE])
@@ -56,7 +56,7 @@ def test_a_service_mounts_its_own_keys_and_nobody_elses(service: str) -> None:
     mounted = [one.partition(":")[0] for one in OURS[service]["volumes"]]
     assert [one for one in mounted if one.startswith("keys_")] == [f"keys_{service}"]
     assert f"keys_{service}:/bulkhead/identity:ro" in OURS[service]["volumes"]
-    assert ("documents" in mounted) == (Place.DOCUMENTS in policy.load().services[service].reaches)
+    assert ("documents" in mounted) == (ReachablePlace.DOCUMENTS in policy.load_policy().services[service].reaches)
 
 
 def test_only_who_makes_keys_mounts_all_of_them_and_it_has_no_network() -> None:
@@ -66,13 +66,13 @@ def test_only_who_makes_keys_mounts_all_of_them_and_it_has_no_network() -> None:
 
 @pytest.mark.parametrize("service", catalog.SERVICES)
 def test_networks_are_what_the_policy_says(service: str) -> None:
-    reaches = policy.load().services[service].reaches
+    reaches = policy.load_policy().services[service].reaches
     found = set(OURS[service]["networks"])
     # Services that people call cannot call each other, but the gateway, in a network of its own for it.
     called = {"gateway": {"bus-clients", "clients"}, "doors": {"bus-doors", "doors"}}
-    others = {place.value for place in reaches if place not in (Place.DOCUMENTS, Place.CLIENTS)}
+    others = {place.value for place in reaches if place not in (ReachablePlace.DOCUMENTS, ReachablePlace.CLIENTS)}
     others |= {"gateway"} if service == "gateway" else set()
-    assert found == called.get(service, {"bus"}) | others and (service in called) == (Place.CLIENTS in reaches)
+    assert found == called.get(service, {"bus"}) | others and (service in called) == (ReachablePlace.CLIENTS in reaches)
     inside = {name for name, one in RENDERED["networks"].items() if one.get("internal")}
     assert inside == {"bus", "bus-clients", "bus-doors", "gateway", "redis"}
 

@@ -100,7 +100,7 @@ def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
 def test_an_image_has_every_package_that_its_program_imports(name: str) -> None:
-    core, own = image_contents.requirements(name)
+    core, own = image_contents.requirement_lists(name)
     pinned = set(re.findall(r"^([a-z0-9-]+)==", core + own, re.M))
     _, others = _closure(_module(name))
     wanted = {DISTRIBUTIONS.get(one, one.replace("_", "-")) for one in others - NOT_WHEN_RUNNING}
@@ -118,22 +118,24 @@ def test_no_row_names_another_services_folder() -> None:
 
 
 def test_every_line_is_pinned_with_hashes_and_the_core_is_the_same_for_all_services() -> None:
-    cores = {image_contents.requirements(name)[0] for name in (*image_contents.SERVICES, *image_contents.IN_KUBERNETES)}
+    cores = {
+        image_contents.requirement_lists(name)[0] for name in (*image_contents.SERVICES, *image_contents.IN_KUBERNETES)
+    }
     assert len(cores) == 1
     for name in image_contents.IMAGES:
-        for text in image_contents.requirements(name):
+        for text in image_contents.requirement_lists(name):
             pins = [block for block in re.split(r"\n(?=[a-z])", text.strip()) if block]
             assert all(re.match(r"[a-z0-9-]+==\S+", pin) and "--hash=sha256:" in pin for pin in pins)
 
 
 def test_a_package_that_is_not_locked_is_named() -> None:
     with pytest.raises(KeyError, match=r"no-such-thing is not in requirements\.lock; run `make lock`"):
-        image_contents.Lock((ROOT / "requirements.lock").read_text()).closure(["no-such-thing"])
+        image_contents.RequirementsLock((ROOT / "requirements.lock").read_text()).dependency_closure(["no-such-thing"])
 
 
 @pytest.mark.slow
 def test_the_code_of_an_image_runs_from_its_folder_alone(tmp_path: Path) -> None:
-    image_contents.prepare(tmp_path)
+    image_contents.prepare_images(tmp_path)
     for name in ("planner", "nats"):
         sources = list((tmp_path / name / "code").rglob("*.py"))
         compiled = list((tmp_path / name / "code").rglob("*.pyc"))

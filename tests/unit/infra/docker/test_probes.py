@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.runtime.process import container_probe
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_infra.docker import probes
 from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.render import compose
@@ -67,7 +67,7 @@ def test_a_service_whose_loop_hangs_is_not_healthy() -> None:
     """Its port is open and connections are made, by the kernel: nobody answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/readyz"
-        assert container_probe.ask(url, timeout_s=0.05) == (False, f"{url} does not answer: timed out")
+        assert container_probe.probe_url(url, timeout_s=0.05) == (False, f"{url} does not answer: timed out")
 
 
 def test_who_is_healthy_is_watched_and_every_change_is_told_at_once(tmp_path: Path) -> None:
@@ -76,7 +76,9 @@ def test_who_is_healthy_is_watched_and_every_change_is_told_at_once(tmp_path: Pa
         def look(*come: bytes) -> tuple[bool, int]:
             """Whether it is said to be healthy, and how many answers nobody waited for."""
             answers[:] = come
-            healthy, _ = container_probe.stay(lambda: container_probe.ask(url), looks=3, every_s=0, marks=str(tmp_path))
+            healthy, _ = container_probe.keep_probing(
+                lambda: container_probe.probe_url(url), looks=3, every_s=0, marks=str(tmp_path)
+            )
             return healthy, len(answers)
 
         assert look(NOT_YET, WELL) == (False, 1)
@@ -97,20 +99,23 @@ def test_after_a_pause_the_first_probe_tells_at_once(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return True, "well"
 
-    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 1
+    assert container_probe.keep_probing(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 1
     with pytest.raises(KeyboardInterrupt):
-        container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))
-    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 4
+        container_probe.keep_probing(look, looks=9, every_s=0, marks=str(tmp_path))
+    assert container_probe.keep_probing(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 4
     then = time.time() - container_probe.WITHIN_S
     os.utime(mark, (then, then))
-    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 5
-    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 15
+    assert container_probe.keep_probing(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 5
+    assert container_probe.keep_probing(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 15
 
 
 def test_without_room_for_a_mark_every_probe_is_a_short_one(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "missing")
     for _ in range(2):
-        assert container_probe.stay(lambda: (True, "well"), looks=9, every_s=60, marks=nowhere) == (True, "well")
+        assert container_probe.keep_probing(lambda: (True, "well"), looks=9, every_s=60, marks=nowhere) == (
+            True,
+            "well",
+        )
 
 
 def test_a_stay_ends_before_docker_loses_patience() -> None:
@@ -149,7 +154,7 @@ def test_a_broker_that_was_healthy_and_stays_unhealthy_is_told_to_end(tmp_path: 
 
         def look(answer: bytes) -> bool:
             answers.append(answer)
-            healthy, said = probes.broker(url, str(tmp_path), server.pid)
+            healthy, said = probes.probe_broker(url, str(tmp_path), server.pid)
             heard.append(said)
             return healthy
 
@@ -170,20 +175,20 @@ def test_a_broker_that_was_healthy_and_stays_unhealthy_is_told_to_end(tmp_path: 
 
 def test_redis_is_asked_with_its_password(tmp_path: Path) -> None:
     configuration = tmp_path / "redis.conf"
-    server = RedisServer(tmp_path)
+    server = EphemeralRedis(tmp_path)
     place = f"127.0.0.1:{server.port}"
     server.start()
     try:
-        container_probe.exchange(place, "CONFIG SET requirepass secret\r\nQUIT\r\n")
+        container_probe.exchange_text(place, "CONFIG SET requirepass secret\r\nQUIT\r\n")
         configuration.write_text("bind 0.0.0.0\nrequirepass secret\n")
-        assert probes.redis(place, str(configuration)) == (True, "+OK\r\n+PONG")
+        assert probes.probe_redis(place, str(configuration)) == (True, "+OK\r\n+PONG")
         configuration.write_text("bind 0.0.0.0\nrequirepass another\n")
-        healthy, said = probes.redis(place, str(configuration))
+        healthy, said = probes.probe_redis(place, str(configuration))
         assert not healthy and said.startswith("-WRONGPASS")
     finally:
         server.stop()
-    assert probes.redis(place, str(configuration))[1].startswith("it does not answer")
-    assert "cannot be read" in probes.redis(place, str(tmp_path / "missing"))[1]
+    assert probes.probe_redis(place, str(configuration))[1].startswith("it does not answer")
+    assert "cannot be read" in probes.probe_redis(place, str(tmp_path / "missing"))[1]
 
 
 def test_only_who_is_known_can_be_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def test_a_rotated_key_is_another_one_and_the_broker_is_told(volumes: Path) -> N
 
 def test_a_providers_key_stays_when_keys_are_made_again(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     provisioner.main(["keys"])
-    provisioner.take_provider_key("sk-of-a-person")
+    provisioner.store_provider_key("sk-of-a-person")
     provisioner.main(["keys"])
     assert (volumes / "model_gateway" / "openai_api_key").read_text() == "sk-of-a-person"
 
@@ -100,7 +100,7 @@ def test_a_broker_keeps_room_for_streams_that_are_to_become_smaller(
         text = (volumes / "nats" / "nats-server.conf").read_text()
         found.append(int(text.partition("max_file_store: ")[2].split()[0]) // GIB)
     assert found[1:] == [945, 945, 945] and found[0] < 900, "with room for bounds that grow before others shrink"
-    assert provisioner.layout().store_gib == 0
+    assert provisioner.stream_layout().store_gib == 0
 
 
 def test_one_more_person_gets_a_key_that_stays_and_only_its_digest_is_kept(
@@ -113,7 +113,7 @@ def test_one_more_person_gets_a_key_that_stays_and_only_its_digest_is_kept(
     assert provisioner.main(["keys"]) == 0
     for folder in ("operator", "gateway"):
         text = (volumes / folder / "api_keys.json").read_text()
-        assert callers.row(made["api_key"], "acme", "ann", "submitter") in json.loads(text)["keys"]
+        assert callers.key_row(made["api_key"], "acme", "ann", "submitter") in json.loads(text)["keys"]
         assert made["api_key"] not in text and len(json.loads(text)["keys"]) == len(callers.ROLES) + 1
 
 
@@ -164,7 +164,7 @@ def test_redis_starts_empty_when_a_power_cut_tore_its_files(tmp_path: Path) -> N
     assert redis_container.torn_files(tmp_path) == []
     (folder / "appendonly.aof.manifest").write_bytes(b"\0" * 64)
     assert redis_container.torn_files(tmp_path) == [folder / "appendonly.aof.manifest"]
-    redis_container.empty(tmp_path)
+    redis_container.empty_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,16 +13,16 @@ def who(api_keys: Path, key: str) -> tuple[str, str]:
     [found] = [
         one
         for one in json.loads(api_keys.read_text())["keys"]
-        if one == callers.row(key, one["tenant"], one["person"], one["role"])
+        if one == callers.key_row(key, one["tenant"], one["person"], one["role"])
     ]
     return found["tenant"], found["role"]
 
 
 def test_made_once_and_kept(tmp_path: Path) -> None:
     credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
-    callers.ensure(credentials, api_keys, "demo")
+    callers.ensure_caller_keys(credentials, api_keys, "demo")
     before = credentials.read_text(), api_keys.read_text()
-    callers.ensure(credentials, api_keys, "other")
+    callers.ensure_caller_keys(credentials, api_keys, "other")
     assert (credentials.read_text(), api_keys.read_text()) == before
     made = json.loads(before[0])
     assert set(made) == set(callers.ROLES) and all(who(api_keys, key) == ("demo", role) for role, key in made.items())
@@ -31,10 +31,10 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
 
 def test_a_restored_mesh_gets_keys_beside_the_digests_that_it_brought(tmp_path: Path) -> None:
     credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
-    callers.ensure(credentials, api_keys, "demo")
+    callers.ensure_caller_keys(credentials, api_keys, "demo")
     old = json.loads(credentials.read_text())
     credentials.unlink()
-    callers.ensure(credentials, api_keys, "demo")
+    callers.ensure_caller_keys(credentials, api_keys, "demo")
     new = json.loads(credentials.read_text())
     assert set(new.values()).isdisjoint(old.values())
     assert [who(api_keys, one["submitter"]) for one in (old, new)] == [("demo", "submitter")] * 2
@@ -44,14 +44,14 @@ def test_a_file_of_keys_that_cannot_be_read_is_left_for_the_gateway_to_refuse(tm
     credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
     for content in ("{", "[]", '{"keys": 7}'):
         api_keys.write_text(content)
-        callers.ensure(credentials, api_keys, "demo")
+        callers.ensure_caller_keys(credentials, api_keys, "demo")
         assert api_keys.read_text() == content and not credentials.exists()
 
 
 def test_one_more_person_gets_a_key_of_a_mesh_that_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = [str(tmp_path), "acme", "ann", "submitter"]
     assert callers.main(asked) == 2 and "a mesh that was started once" in capsys.readouterr().err
-    callers.ensure(tmp_path / "credentials.json", tmp_path / "api_keys.json", "demo")
+    callers.ensure_caller_keys(tmp_path / "credentials.json", tmp_path / "api_keys.json", "demo")
     assert callers.main(asked) == 0
     made = json.loads(capsys.readouterr().out)
     assert who(tmp_path / "api_keys.json", made["api_key"]) == ("acme", "submitter") and made["person"] == "ann"

@@ -12,7 +12,7 @@ from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.kubernetes import key_folder, objects, overlays
 from bulkhead_infra.kubernetes.__main__ import main
-from bulkhead_infra.nats.server import binary
+from bulkhead_infra.nats.server import find_nats_server
 from bulkhead_infra.services import EVERY_SERVICE
 from tests.paths import ROOT
 
@@ -86,7 +86,7 @@ def test_the_broker_accepts_its_configuration(component: str, made: Path, tmp_pa
                 (tmp_path / file).write_text(text)
     for file in ("ca.pem", "broker.pem", "broker.key"):
         shutil.copy(made / "all" / "tls" / file, tmp_path / file)
-    command = [str(binary()), "-t", "-c", str(tmp_path / overlays.CONF_FILE)]
+    command = [str(find_nats_server()), "-t", "-c", str(tmp_path / overlays.CONF_FILE)]
     done = subprocess.run(
         command, env={"BULKHEAD_BROKER": "nats-0"}, capture_output=True, text=True, timeout=30, check=False
     )

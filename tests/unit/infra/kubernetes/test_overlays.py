@@ -18,7 +18,7 @@ from tests.unit.infra.kubernetes.rendered import Object, components, copied, kus
 
 CRDS = Path(__file__).with_name("crds")
 OURS = {"Certificate", "Issuer", "ExternalSecret", "ScaledObject"}
-NEWEST = [int(part) for part in kubernetes_validate.latest_version().split(".")[:2]]
+NEWEST = [int(part) for part in kubernetes_validate.latest_version().split_round(".")[:2]]
 VERSIONS = [f"{NEWEST[0]}.{NEWEST[1] - age}" for age in range(3)]
 MORE = ("ingress", "external-secrets", "tls", "keda", "hpa")
 NAMES = overlays.OVERLAYS

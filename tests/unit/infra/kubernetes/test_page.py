@@ -79,8 +79,8 @@ def test_what_commands_name_is_rendered(name: str) -> None:
 
 def _selected(found: list[Object], selector: str) -> list[Object]:
     """Objects by `key=value` and `key notin (values)`; the second takes those without the key, too."""
-    equal = dict(one.split("=") for one in re.findall(r"[\w./-]+=[\w-]+", selector))
-    out = {key: values.split(",") for key, values in re.findall(r"([\w./-]+) notin \(([\w,-]+)\)", selector)}
+    equal = dict(one.split_round("=") for one in re.findall(r"[\w./-]+=[\w-]+", selector))
+    out = {key: values.split_round(",") for key, values in re.findall(r"([\w./-]+) notin \(([\w,-]+)\)", selector)}
     assert equal and out
     return [
         one

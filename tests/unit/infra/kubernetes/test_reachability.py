@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bulkhead_infra.identity import policy
-from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.identity.policy import ReachablePlace
 from bulkhead_infra.kubernetes import network
 from tests.unit.infra.kubernetes.reachability import Peer, is_open, pod, pods
 from tests.unit.infra.kubernetes.rendered import Object, components, overlay
@@ -19,11 +19,11 @@ DNS = Peer(labels=(("k8s-app", "kube-dns"),), namespace=(("kubernetes.io/metadat
 CONTROLLER = Peer(labels=(("app", "ingress"),), namespace=(("bulkhead.dev/clients", "true"),))
 STRANGER = Peer(labels=(("app.kubernetes.io/name", "gateway"),), namespace=(("kubernetes.io/metadata.name", "other"),))
 PUBLIC, METADATA, API_SERVER = "93.184.216.34", "169.254.169.254", "10.96.0.1"
-RULES = policy.load(kubernetes=True)
+RULES = policy.load_policy(kubernetes=True)
 Flows = set[tuple[str, str, int]]
 
 
-def _who(place: Place) -> set[str]:
+def _who(place: ReachablePlace) -> set[str]:
     return {name.replace("_", "-") for name, row in RULES.services.items() if place in row.reaches}
 
 
@@ -32,13 +32,13 @@ def _wanted(name: str) -> Flows:
     single = name == "dev"
     services = {service.replace("_", "-") for service in RULES.services}
     found = {(one, "nats", 4222) for one in (*services, "upkeep", "provision-streams")} | {("nats", "nats", 6222)}
-    found |= {(one, "redis", 6379) for one in _who(Place.REDIS)}
-    found |= {(one, "gateway", 8080) for one in _who(Place.GATEWAY)}
+    found |= {(one, "redis", 6379) for one in _who(ReachablePlace.REDIS)}
+    found |= {(one, "gateway", 8080) for one in _who(ReachablePlace.GATEWAY)}
     if single:
-        return found | {(one, "offline-model", 8000) for one in _who(Place.PROVIDERS)}
+        return found | {(one, "offline-model", 8000) for one in _who(ReachablePlace.PROVIDERS)}
     watching = {"redis", "sentinel"}
     found |= {(one, "redis", 6379) for one in watching}
-    return found | {(one, "sentinel", 26379) for one in watching | _who(Place.REDIS)}
+    return found | {(one, "sentinel", 26379) for one in watching | _who(ReachablePlace.REDIS)}
 
 
 def _open(objects: list[Object], ports: Iterable[int] = PORTS) -> Flows:
@@ -64,8 +64,8 @@ def test_places_outside_are_open_to_those_who_reach_them_alone(name: str) -> Non
     for workload, labels in pods(objects).items():
         own = pod(labels)
         for port in (80, 443, 25):
-            wanted = (workload in _who(Place.PROVIDERS) and port == 443) or (
-                workload in _who(Place.TOOLS) and port in (80, 443)
+            wanted = (workload in _who(ReachablePlace.PROVIDERS) and port == 443) or (
+                workload in _who(ReachablePlace.TOOLS) and port in (80, 443)
             )
             assert is_open(objects, own, Peer(address=PUBLIC), port) is wanted, (workload, port)
             assert not is_open(objects, own, Peer(address=METADATA), port), workload
@@ -77,7 +77,7 @@ def test_the_api_server_is_reached_by_those_who_read_its_keys_alone(name: str) -
     objects = overlay(name)
     for workload, labels in pods(objects).items():
         for address, port in ((API_SERVER, 443), ("10.0.0.4", 6443), ("192.168.0.4", 6443)):
-            wanted = workload in _who(Place.KEY_SET)
+            wanted = workload in _who(ReachablePlace.KEY_SET)
             assert is_open(objects, pod(labels), Peer(address=address), port) is wanted, (workload, address)
         assert not is_open(objects, pod(labels), Peer(address=API_SERVER), 10250), workload
 
@@ -93,7 +93,7 @@ def test_the_block_of_the_api_server_opens_its_ports_to_pods_elsewhere_and_to_no
         for port in PORTS
         if any(is_open(objects, pod(labels), peer, port) for peer in (STRANGER, DNS))
     }
-    assert opened == {(client, port) for client in _who(Place.KEY_SET) for port in API_PORTS}
+    assert opened == {(client, port) for client in _who(ReachablePlace.KEY_SET) for port in API_PORTS}
     assert not {flow for flow in _open(objects, API_PORTS) if flow[2] in API_PORTS}
     blind = [one for one in objects if one["metadata"]["name"] != "reaches-key-set"]
     assert not any(is_open(blind, pod(labels), STRANGER, port) for labels in known.values() for port in API_PORTS)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog
 from bulkhead_infra.kubernetes import infrastructure, network, objects, overlays, rules, scaling, workloads
-from bulkhead_infra.nats.configuration import configuration
-from bulkhead_infra.nats.streams import Layout, durables
-from bulkhead_infra.services import EVERY_SERVICE, Row, ServicesError, load
+from bulkhead_infra.nats.configuration import render_configuration
+from bulkhead_infra.nats.streams import Layout, durable_configs
+from bulkhead_infra.services import EVERY_SERVICE, ServiceDefinition, ServicesError, load_services
 from tests.unit.infra.kubernetes.reachability import Peer, is_open, pod, pods
 from tests.unit.infra.kubernetes.rendered import Object, components, copied, kustomize, named, parsed
 
@@ -43,7 +43,7 @@ def _with(component: str, folder: Path) -> list[Object]:
 
 
 def test_lag_is_read_of_every_durable_of_each_scaled_inbox() -> None:
-    made = {(stream, config["durable_name"]) for stream, config in durables(Layout(workloads.SHARDS))}
+    made = {(stream, config["durable_name"]) for stream, config in durable_configs(Layout(workloads.SHARDS))}
     inboxes = {f"INBOX_{name.upper()}" for name in SCALED if name in catalog.INBOXES}
     read = [(row["stream"], row["consumer"]) for rows in _triggers("nats-jetstream").values() for row in rows]
     assert len(read) == len(set(read)) and set(read) == {row for row in made if row[0] in inboxes}
@@ -52,7 +52,7 @@ def test_lag_is_read_of_every_durable_of_each_scaled_inbox() -> None:
 def test_keda_finds_the_leader_of_a_durable_among_the_brokers() -> None:
     """It puts the first label of each route before the endpoint's host, and takes that label for the server's name."""
     brokers = named(components("nats"), "StatefulSet", "nats")
-    assert "no_advertise: true" in configuration(overlays._broker_plan(infrastructure.brokers()))
+    assert "no_advertise: true" in render_configuration(overlays._broker_plan(infrastructure.brokers()))
     for number, route in enumerate(infrastructure.brokers()):
         pod_name, service = route.split(".")
         assert pod_name == f"{brokers['metadata']['name']}-{number}", "and so is the server's name: BULKHEAD_BROKER"
@@ -67,7 +67,7 @@ def test_shards_are_added_up() -> None:
             assert modifiers is None
             continue
         told = [row["name"] for row in spec["triggers"] if row["type"] == "nats-jetstream"]
-        assert modifiers["formula"].split(" + ") == told
+        assert modifiers["formula"].split_round(" + ") == told
         assert {row["lagThreshold"] for row in rows} == {modifiers["target"]}
 
 
@@ -133,11 +133,11 @@ def test_keda_alone_may_ask_brokers_and_replicas(tmp_path: Path) -> None:
 )
 def test_a_row_that_would_lose_work_is_refused(row: Object, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        Row.model_validate({"drain": 3, **row})
+        ServiceDefinition.model_validate({"drain": 3, **row})
 
 
 def test_a_decider_may_go_to_zero() -> None:
-    assert Row.model_validate({"kind": "decider", "drain": 2, "scaling": {"min": 0, "max": 3, "lag": 9}})
+    assert ServiceDefinition.model_validate({"kind": "decider", "drain": 2, "scaling": {"min": 0, "max": 3, "lag": 9}})
 
 
 def test_lag_belongs_to_services_with_an_inbox(tmp_path: Path) -> None:
@@ -145,4 +145,4 @@ def test_lag_belongs_to_services_with_an_inbox(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
     file.write_text(text.replace("{min: 2, max: 8, lag: 200}", "{min: 2, max: 8}"))
     with pytest.raises(ServicesError, match=r"services.budget.scaling.lag: a service with an inbox has it"):
-        load(file)
+        load_services(file)

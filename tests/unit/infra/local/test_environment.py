@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead_infra.composition import newest_logic
-from bulkhead_infra.local.environment import RunFacts, environ_of, resolved
+from bulkhead_infra.local.environment import RunFacts, environ_of, resolve_paths
 from bulkhead_infra.local.rundir import RunDir
 from bulkhead_services.planner.app import LOGICS
 
@@ -37,9 +37,11 @@ def test_paths_mean_what_they_mean_to_who_starts_the_mesh(tmp_path, monkeypatch)
         "BULKHEAD_PRICES_FILE": "",
         "BULKHEAD_MODEL": "a_model",
     }
-    assert resolved(given) == given | {
+    assert resolve_paths(given) == given | {
         "PYTHONPATH": f"{tmp_path}:/opt/packs",
         "BULKHEAD_JWT_JWKS_FILE": f"{tmp_path}/keys/jwks.json",
         "SSL_CERT_FILE": f"{tmp_path}/ca.pem",
     }
-    assert environ_of("signer", 0, RunDir(tmp_path), FACTS, resolved(given), {})["PYTHONPATH"].startswith(str(tmp_path))
+    assert environ_of("signer", 0, RunDir(tmp_path), FACTS, resolve_paths(given), {})["PYTHONPATH"].startswith(
+        str(tmp_path)
+    )

@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from bulkhead_cli.operate import up
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.output import CommandError, Exit
 from bulkhead_infra.local import supervisor
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
-from bulkhead_infra.processes.child import Child
-from bulkhead_infra.processes.supervised import Unit
+from bulkhead_infra.processes.child import ChildProcess
+from bulkhead_infra.processes.supervised import SupervisedUnit
 from tests.eventually import until
 
 DEAF = "trap '' TERM; echo on; exec sleep 600"
@@ -26,31 +26,31 @@ class Cheap(LocalMesh):
     made: "Cheap"
     url = doors_url = nats_url = "http://127.0.0.1:9"
 
-    async def _start(self) -> None:
+    async def _start_everything(self) -> None:
         Cheap.made, self.said = self, []
         say = self._on_event or self.said.append
         self._on_event = lambda text: (self.said.append(text), say(text))
         for name in (BROKER, "worker-0", "gateway-0"):
             self._cheap(name).start()
-        await self.wait_ready(30)
+        await self.wait_until_ready(30)
         self.up = True
 
-    def _cheap(self, name: str) -> Unit:
-        async def spawn() -> Child:
-            return await Child.start(
+    def _cheap(self, name: str) -> SupervisedUnit:
+        async def spawn() -> ChildProcess:
+            return await ChildProcess.start(
                 name,
                 ["sh", "-c", DEAF],
-                log=self._run.log(name),
+                log=self._run.log_file(name),
                 cwd=self._run.path,
                 environ={"PATH": "/bin:/usr/bin"},
-                on_line=self._line(name),
+                on_line=self._line_handler(name),
             )
 
         async def probe() -> str:
             child = self.units[name].child
             return "" if child is not None and "on" in child.last_lines else "it has said nothing yet"
 
-        return self._unit(name, spawn, probe, 300.0)
+        return self._add_unit(name, spawn, probe, 300.0)
 
     async def draining(self) -> list[int]:
         """Wait until the edge is being drained; returns the processes."""
@@ -78,7 +78,7 @@ async def test_a_second_signal_ends_all_at_once_and_nothing_is_started_again(
     pids = await Cheap.made.draining()
     assert all(os.getpgid(pid) == pid for pid in pids), "a terminal's Ctrl-C is for `up` alone"
     heard[second]()
-    with pytest.raises(Stop, match="at once, by a second signal; no process is left running") as ended:
+    with pytest.raises(CommandError, match="at once, by a second signal; no process is left running") as ended:
         await asyncio.wait_for(running, 60)
     assert ended.value.code == Exit.FAILED and "continues at the next start" in ended.value.hint
     Cheap.made.is_gone(pids)
@@ -120,8 +120,8 @@ async def test_what_the_broker_says_while_it_is_stopped_is_in_its_log_and_not_on
     shown: list[tuple[str, str]] = []
     mesh = Cheap(tmp_path, on_line=lambda name, line: shown.append((name, line)))
     for name in (BROKER, "worker-0"):
-        unit = mesh._unit(name, None, None, 1.0)  # type: ignore[arg-type] - nor asked
-        hear = mesh._line(name)
+        unit = mesh._add_unit(name, None, None, 1.0)  # type: ignore[arg-type] - nor asked
+        hear = mesh._line_handler(name)
         assert hear is not None
         hear("before")
         unit.stopping = True
@@ -133,9 +133,9 @@ async def test_what_the_broker_says_while_it_is_stopped_is_in_its_log_and_not_on
 async def test_one_that_is_killed_already_gets_no_further_signal(tmp_path: Path, monkeypatch) -> None:
     """subprocess would look whether it lives, take its exit code, and leave asyncio to complain of a child unknown."""
     environ = {"PATH": "/bin:/usr/bin"}
-    child = await Child.start("it", ["sleep", "600"], log=tmp_path / "log", cwd=tmp_path, environ=environ)
+    child = await ChildProcess.start("it", ["sleep", "600"], log=tmp_path / "log", cwd=tmp_path, environ=environ)
     sent: list[signal.Signals] = []
-    monkeypatch.setattr(child, "signal", sent.append)
+    monkeypatch.setattr(child, "send_signal", sent.append)
     child.kill_group()
     child.kill_group()
     assert await child.stop(60.0) and child.returncode == -signal.SIGKILL and sent == []

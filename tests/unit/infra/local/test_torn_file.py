@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from bulkhead_infra.nats.server import drop_torn_journal
-from bulkhead_infra.processes.redis import CONF_FILE, RedisServer
-from bulkhead_infra.processes.torn_file import torn, torn_files
+from bulkhead_infra.processes.redis import CONF_FILE, RedisServerProcess
+from bulkhead_infra.processes.torn_file import is_torn, torn_files
 
 
 @pytest.mark.parametrize(
-    "found, is_torn",
+    "found, torn",
     [(b"", True), (b"\0" * 4096, True), (b"{}" + b"\0" * 16, True), (b"{}", False), (b"{}\0\0", False), (None, False)],
 )
-def test_a_file_without_its_end(tmp_path: Path, found: bytes | None, is_torn: bool) -> None:
+def test_a_file_without_its_end(tmp_path: Path, found: bytes | None, torn: bool) -> None:
     path = tmp_path / "file"
     if found is not None:
         path.write_bytes(found)
-    assert torn(path) is is_torn
+    assert is_torn(path) is torn
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_redis_starts_without_torn_files(tmp_path: Path, name: str, data: 
     (folder / "appendonlydir" / name).write_bytes(data)
     assert bool(torn_files(folder, kept=CONF_FILE)) is starts_empty
     if starts_empty:
-        RedisServer(folder, 1, {"PATH": ""}).empty()
+        RedisServerProcess(folder, 1, {"PATH": ""}).forget_data()
         assert not (folder / "appendonlydir").exists() and not torn_files(folder, kept=CONF_FILE)
     else:
         (folder / CONF_FILE).write_bytes(b"")

@@ -2,34 +2,34 @@
 
 import time
 
-from bulkhead.bus.port import Stored
-from bulkhead_infra.nats.journal import Comparison
+from bulkhead.bus.port import StoredMessage
+from bulkhead_infra.nats.journal import JournalComparison
 from bulkhead_infra.nats.stream_reads import StreamReads
 
 SUBJECT = "mesh.planner.worker.1.demo.t"
 
 
-def message(number: int, name: str, source: int | None = None, age_s: float = 0.0) -> Stored:
+def message(number: int, name: str, source: int | None = None, age_s: float = 0.0) -> StoredMessage:
     headers = {"ce-id": name} | ({"Nats-Stream-Source": f"INBOX_WORKER {source} > > >"} if source is not None else {})
-    return Stored(SUBJECT, headers, b"{}", number, int((time.time() - age_s) * 1000))
+    return StoredMessage(SUBJECT, headers, b"{}", number, int((time.time() - age_s) * 1000))
 
 
 class Streams:
     """Answers reads as the operator's connection does, from lists."""
 
-    def __init__(self, **streams: list[Stored]) -> None:
+    def __init__(self, **streams: list[StoredMessage]) -> None:
         self.streams = streams
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
         return self.streams[stream][-1] if self.streams[stream] else None
 
-    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         return [one for one in self.streams[stream] if one.sequence > after][:limit]
 
 
-async def fault(inbox: list[Stored], journal: list[Stored]) -> str:
+async def fault(inbox: list[StoredMessage], journal: list[StoredMessage]) -> str:
     streams = Streams(INBOX_WORKER=inbox, JOURNAL=journal)
-    return await Comparison(StreamReads(streams, None))._differs("worker")  # type: ignore[arg-type]
+    return await JournalComparison(StreamReads(streams, None))._find_difference("worker")  # type: ignore[arg-type]
 
 
 async def test_one_read_twice_does_not_stand_in_for_one_not_read() -> None:

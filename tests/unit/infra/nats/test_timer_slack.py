@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
-from bulkhead_infra.processes.child import Child
+from bulkhead_infra.processes.child import ChildProcess
 
 SAY = "cat /proc/self/timerslack_ns"
 pytestmark = pytest.mark.needs("linux")
@@ -19,13 +19,13 @@ async def test_the_broker_may_sleep_a_fifth_of_a_millisecond_longer(tmp_path, mo
     monkeypatch.setattr(server, "binary", lambda: program)
     (tmp_path / "nats").mkdir()
     child = await NatsServer(ServerPlan(tmp_path / "nats", 1, 2), "", {"PATH": "/bin:/usr/bin"}).spawn()
-    assert await child.wait() == 0, child.why()
+    assert await child.wait() == 0, child.describe_end()
     assert list(child.last_lines) == ["200000"]
 
 
 async def test_others_sleep_as_usual(tmp_path):
     environ = {"PATH": "/bin:/usr/bin"}
-    child = await Child.start("it", ["sh", "-c", SAY], log=tmp_path / "log", environ=environ, cwd=tmp_path)
-    assert await child.wait() == 0, child.why()
+    child = await ChildProcess.start("it", ["sh", "-c", SAY], log=tmp_path / "log", environ=environ, cwd=tmp_path)
+    assert await child.wait() == 0, child.describe_end()
     with open("/proc/self/timerslack_ns") as own:
         assert list(child.last_lines) == [own.read().strip()]

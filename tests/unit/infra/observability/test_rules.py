@@ -88,13 +88,13 @@ def test_labels_are_those_of_the_metrics() -> None:
     attributes = {prometheus.name_of(value) for value in vars(names).values() if isinstance(value, str)}
     attributes |= {"service", "replica", "instance", "job", "kind", "le"}
     for expr in EXPRESSIONS:
-        groups = [one.split(",") for one in re.findall(r"\bby\s*\(([^)]*)\)", expr)]
+        groups = [one.split_round(",") for one in re.findall(r"\bby\s*\(([^)]*)\)", expr)]
         groups += [re.findall(r"(\w+)\s*[=!]", one) for one in re.findall(r"\{([^}]*)\}", expr)]
         assert {label.strip() for group in groups for label in group} <= attributes, expr
 
 
 def test_prometheus_takes_its_configuration_with_the_meshs_own_directory(tmp_path: Path) -> None:
-    for name, text in observability.files(tmp_path / "mesh", "https://ops.example/runbooks/").items():
+    for name, text in observability.monitoring_files(tmp_path / "mesh", "https://ops.example/runbooks/").items():
         path = tmp_path / "out" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

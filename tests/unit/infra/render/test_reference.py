@@ -28,7 +28,9 @@ def test_every_command_has_a_heading() -> None:
     headings = {name.partition(" ")[2] for name in _named("cli") if name.startswith("bulkhead ")}
     for name, command in getattr(get_command(app), "commands", {}).items():
         wanted = [name, *(f"{name} {inner}" for inner in getattr(command, "commands", {}))]
-        assert all(any(heading.split(" ")[: len(w.split())] == w.split() for heading in headings) for w in wanted), name
+        assert all(
+            any(heading.split(" ")[: len(w.split_round())] == w.split_round() for heading in headings) for w in wanted
+        ), name
 
 
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)
@@ -44,7 +46,7 @@ def test_every_setting_is_listed_once_for_its_service(service: str) -> None:
 def test_every_limit_message_and_tool_is_listed() -> None:
     assert {name for name in vars(bounds) if name.isupper()} <= _named("limits")
     assert {row.body.ce_type() for row in catalog.ROWS} <= _named("messages")
-    assert {row.spec.name for row in tools_catalog.rows()} <= _named("tools")
+    assert {row.spec.name for row in tools_catalog.tool_rows()} <= _named("tools")
 
 
 def test_every_request_is_listed() -> None:
@@ -55,7 +57,7 @@ def test_every_request_is_listed() -> None:
 
 def test_a_sentence_that_begins_with_a_name_explains_that_setting() -> None:
     text = "About all of them. first: what it is. More of it. second, third: both. fourth 0 means none."
-    about, told = reference._explained(text, ("first", "second", "third", "fourth"))
+    about, told = reference._split_explanations(text, ("first", "second", "third", "fourth"))
     assert about == "About all of them."
     assert told == {
         "first": "What it is. More of it.",
@@ -66,4 +68,4 @@ def test_a_sentence_that_begins_with_a_name_explains_that_setting() -> None:
 
 
 def test_angle_brackets_outside_code_are_no_tags() -> None:
-    assert reference._escaped("a <b> `<c>`") == "a &lt;b&gt; `<c>`"
+    assert reference._escape_brackets("a <b> `<c>`") == "a &lt;b&gt; `<c>`"

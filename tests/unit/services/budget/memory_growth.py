@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from bulkhead import grants
 from bulkhead.runtime.context import Context, unix_ms
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
@@ -20,7 +20,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.budget import admission
 from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger import account_cache
-from bulkhead_services.budget.ledger.journal_writer import Fact
+from bulkhead_services.budget.ledger.journal_writer import ReservationFact
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.limits import alerts
 from bulkhead_services.budget.settings import Settings
@@ -49,11 +49,11 @@ async def call(mesh: MemoryMesh, edge: Budget, number: int) -> None:
         day_tokens=10**11,
         expires_unix_ms=unix_ms() + 3_600_000,
     )
-    token, doer = mesh.context("signer").signer.grant(grant), mesh.context(DOER)
+    token, doer = mesh.context("signer").signer.sign_grant(grant), mesh.context(DOER)
 
-    def received(body: Body, sequence: int) -> Received:
-        head = doer.publisher.envelope(body, cause=name, index=sequence, grant=token)
-        return Received(head, body, TENANT, task, DOER, sequence, unix_ms(), 1)
+    def received(body: Body, sequence: int) -> ReceivedMessage:
+        head = doer.publisher.make_envelope(body, cause=name, index=sequence, grant=token)
+        return ReceivedMessage(head, body, TENANT, task, DOER, sequence, unix_ms(), 1)
 
     amount = Amount(tokens=10, cost_usd_micros=10)
     ask = ReserveRequested(
@@ -61,7 +61,7 @@ async def call(mesh: MemoryMesh, edge: Budget, number: int) -> None:
     )
     assert (await edge.admission.admit(received(ask, 0))).decision == "reserved"
     used = Settled(reservation_id=name, call_id=name, usage=Usage(input_tokens=5, cost_usd_micros=4))
-    await edge.handle(received(used, 1))
+    await edge.handle_message(received(used, 1))
 
 
 async def test_tasks_that_are_over_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,15 +79,15 @@ async def test_tasks_that_are_over_leave_nothing_behind(monkeypatch: pytest.Monk
         edges.append(build(context, Settings(redis_url=SecretStr("memory://"))))
         return edges[-1]
 
-    async def nowhere(_: Fact) -> None:
+    async def nowhere(_: ReservationFact) -> None:
         """The broker in this process keeps what is stored, which is not budget's memory."""
         for _turn in range(3):
             await asyncio.sleep(0)
 
     async with MemoryMesh({"budget": make}) as mesh:
         edge = edges[0]
-        await edge.keeper.wait_built()
-        edge.admission._writer.store = nowhere  # type: ignore[method-assign,assignment]
+        await edge.keeper.wait_until_built()
+        edge.admission._writer.store_fact = nowhere  # type: ignore[method-assign,assignment]
         store = cast(MemoryStore, edge.store)
 
         async def calls(first: int, last: int) -> int:

@@ -19,13 +19,13 @@ def play() -> Playbook:
 
 
 def test_it_sleeps_is_woken_and_is_never_out_twice(play):
-    call = play.said(ModelCallRequested).call_id
+    call = play.only_output(ModelCallRequested).call_id
     play.hears(
         CallDeferred(call_id=call, after_ms=15_000, reason="used up", paused=True, code="budget_exceeded"),
         sender="model_gateway",
     )
     play.says(StepPaused)
-    told = play.said(StepPaused)
+    told = play.only_output(StepPaused)
     assert told.active and (told.code, told.reason) == ("budget_exceeded", "used up")
     until = START_UNIX_MS + 3_600_000
     play.hears(
@@ -52,7 +52,7 @@ def test_it_sleeps_is_woken_and_is_never_out_twice(play):
 
 
 def test_asked_by_its_timer_it_is_told_to_go_on_when_it_is_answered(play):
-    call = play.said(ModelCallRequested).call_id
+    call = play.only_output(ModelCallRequested).call_id
     play.hears(
         CallDeferred(call_id=call, after_ms=15_000, paused=True, code="halted_by_operator"), sender="model_gateway"
     )
@@ -60,5 +60,5 @@ def test_asked_by_its_timer_it_is_told_to_go_on_when_it_is_answered(play):
     play.says(ModelCallRequested)
     judge(play, "no verdict at all")
     play.says(StepPaused, ModelCallRequested)
-    assert not play.said(StepPaused).active
+    assert not play.only_output(StepPaused).active
     play.replays()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
@@ -20,7 +20,7 @@ from bulkhead_contracts.result import ContentRef, Failure, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepPaused
 from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskRequested, TaskStatus
 from bulkhead_contracts.types import Body
-from bulkhead_services.doors.port import Asked, Call, Caller
+from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings
 
@@ -32,7 +32,7 @@ def caller(**more: Any) -> Caller:
     return Caller(**{"claim": CLAIM, "token": "", **more})
 
 
-def asked(*said: str, **more: Any) -> Asked:
+def asked(*said: str, **more: Any) -> ParsedModelCall:
     messages = tuple({"role": "user", "content": text} for text in said or ("hello",))
     given: dict[str, Any] = {
         "model": "default",
@@ -41,10 +41,10 @@ def asked(*said: str, **more: Any) -> Asked:
         "max_output_tokens": None,
         "stream": False,
     }
-    return Asked(**{**given, **more})
+    return ParsedModelCall(**{**given, **more})
 
 
-class Gateway(Edge):
+class Gateway(EdgeComponent):
     """Takes tasks in for the planner too: hands each adopted step out at once."""
 
     def __init__(self, context: Context) -> None:
@@ -53,14 +53,14 @@ class Gateway(Edge):
         self.planner: Context | None = None
         self.signer: Context | None = None
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         if not isinstance(message.body, TaskRequested):
             return
         if self.away:
             raise HandBack(0.05, "away")
         self.requested.append((message.task, message.body))
         if self.rejection is not None:
-            await self.context.publisher.send("doors", self.rejection, **message.caused, index="rejected")
+            await self.context.publisher.send("doors", self.rejection, **message.cause_fields, index="rejected")
             return
         request, assert_plan = message.body, message.body.plan
         assert assert_plan is not None and self.planner is not None and self.signer is not None
@@ -87,16 +87,16 @@ class Gateway(Edge):
             expires_unix_ms=until + 60_000,
             role=step.role,
         )
-        token = self.planner.signer.grant(narrow, parent=self.signer.signer.grant(top))
+        token = self.planner.signer.sign_grant(narrow, parent=self.signer.signer.sign_grant(top))
         objective = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
         assigned = StepAssigned(step=step, attempt=1, plan_version=1, objective=objective, deadline_unix_ms=until)
         assert message.body.requester is not None
         await self.planner.publisher.send(
-            "doors", assigned, **message.caused, index=0, actor=message.body.requester.person, grant=token
+            "doors", assigned, **message.cause_fields, index=0, actor=message.body.requester.person, grant=token
         )
 
 
-class Planner(Edge):
+class Planner(EdgeComponent):
     """Ends a task when its step is finished."""
 
     def __init__(self, context: Context) -> None:
@@ -104,7 +104,7 @@ class Planner(Edge):
         self.finished: list[tuple[str, StepFinished]] = []
         self.paused: list[StepPaused] = []
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         if isinstance(message.body, StepPaused):
             self.paused.append(message.body)
         elif isinstance(message.body, StepFinished):
@@ -116,10 +116,10 @@ class Planner(Edge):
         await self.context.publisher.send("doors", body, tenant=TENANT, task=task, cause=task, index="ended")
 
 
-Script = Callable[["Models", Received, ModelCallRequested], Awaitable[Body | None]]
+Script = Callable[["Models", ReceivedMessage, ModelCallRequested], Awaitable[Body | None]]
 
 
-class Models(Edge):
+class Models(EdgeComponent):
     """A model gateway: answers each call once, then from its record. script: makes the reply; None says nothing."""
 
     def __init__(self, context: Context) -> None:
@@ -129,7 +129,7 @@ class Models(Edge):
         self.made: dict[str, Body] = {}
         self.script: Script = Models.counted
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         request = message.body
         if not isinstance(request, ModelCallRequested):
             return
@@ -141,13 +141,13 @@ class Models(Edge):
         if isinstance(reply, ModelCallReplied) and reply.outcome == "answered":
             self.made[request.call_id] = reply
         if reply is not None:
-            await self.context.publisher.send("doors", reply, **message.caused, index="reply")
+            await self.context.publisher.send("doors", reply, **message.cause_fields, index="reply")
 
-    async def counted(self, message: Received, request: ModelCallRequested) -> Body:
+    async def counted(self, message: ReceivedMessage, request: ModelCallRequested) -> Body:
         """The number of the answer."""
         return await self.answer(message, request, f"answer {len(self.made) + 1}")
 
-    async def answer(self, message: Received, request: ModelCallRequested, text: str) -> ModelCallReplied:
+    async def answer(self, message: ReceivedMessage, request: ModelCallRequested, text: str) -> ModelCallReplied:
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -160,16 +160,16 @@ class Models(Edge):
         )
 
     def refused(self, request: ModelCallRequested, code: str, message: str) -> ModelCallReplied:
-        failure = Failure.of(code, message)
+        failure = Failure.from_text(code, message)
         given: dict[str, Any] = {"call_id": request.call_id, "step_id": request.step_id, "prompt_id": request.prompt_id}
         return ModelCallReplied(**given, outcome="refused", failure=failure, standing="failed")
 
     def put_off(self, request: ModelCallRequested, **why: Any) -> CallDeferred:
         return CallDeferred(call_id=request.call_id, step_id=request.step_id, **{"after_ms": 30, **why})
 
-    async def say(self, message: Received, request: ModelCallRequested, text: str, offset: int = 0) -> None:
+    async def say(self, message: ReceivedMessage, request: ModelCallRequested, text: str, offset: int = 0) -> None:
         delta = TextDelta(call_id=request.call_id, step_id=request.step_id, offset=offset, text=text)
-        subject = subjects.live("model_gateway", message.tenant, message.task)
+        subject = subjects.live_subject("model_gateway", message.tenant, message.task)
         await self.context.bus.publish_live(subject, delta.model_dump_json().encode())
 
 
@@ -201,13 +201,13 @@ class World:
         found: Doors = self._component("doors", instance)
         return found
 
-    async def call(self, *said: str, instance: str = "0", by: Caller | None = None, **more: Any) -> Call:
-        return await self.doors(instance).ask(by or caller(), asked(*said, **more))
+    async def call(self, *said: str, instance: str = "0", by: Caller | None = None, **more: Any) -> StoredCall:
+        return await self.doors(instance).begin_model_call(by or caller(), asked(*said, **more))
 
     async def answer(self, *said: str, instance: str = "0", by: Caller | None = None, **more: Any) -> str:
         async with asyncio.timeout(15):
             call = await self.call(*said, instance=instance, by=by, **more)
-            return (await call.answer()).text
+            return (await call.wait_for_answer()).text
 
     async def blobs(self, author: str = "doors") -> int:
         return len(await self.mesh.messages(subjects.BLOBS_STREAM, f"blob.{author}.>"))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bulkhead.callers.step_keys import Identity, StepKey
+from bulkhead.callers.step_keys import StepKey, WorkerIdentity
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import CallDeferred
@@ -20,10 +20,10 @@ from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.types import Body
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings
-from bulkhead_services.doors.steps.handover import HandOvers
+from bulkhead_services.doors.steps.handover import StepHandOvers
 from tests.eventually import until
 
-TENANT, ME = "demo", Identity("demo", "wrk_demo")
+TENANT, ME = "demo", WorkerIdentity("demo", "wrk_demo")
 ROLE = "refunds"
 DEADLINE_MS = 600_000
 
@@ -40,10 +40,10 @@ class StepsWorld:
         assert isinstance(found, Doors)
         return found
 
-    def desk(self, instance: str = "0") -> HandOvers:
+    def desk(self, instance: str = "0") -> StepHandOvers:
         return self.doors(instance).steps
 
-    async def hand_over(self, task: str = "t1", to: Identity = ME, objective: ContentRef | None = None) -> str:
+    async def hand_over(self, task: str = "t1", to: WorkerIdentity = ME, objective: ContentRef | None = None) -> str:
         """The worker asks for a step to be handed out; the id of the call."""
         deadline = self.worker.clock() + DEADLINE_MS
         delegation = Delegation(role=ROLE, to="worker", name=to.name, deadline_ms=DEADLINE_MS)
@@ -61,8 +61,8 @@ class StepsWorld:
         )
         place: dict[str, Any] = {"tenant": to.tenant, "task": task, "expires_unix_ms": deadline, "tools": ()}
         narrow = StepGrant(**place, step_id="a", attempt=1, plan_version=1, role=ROLE)
-        parent = self.mesh.context("signer").signer.grant(top)
-        grant = self.mesh.context("planner").signer.grant(narrow, parent=parent)
+        parent = self.mesh.context("signer").signer.sign_grant(top)
+        grant = self.mesh.context("planner").signer.sign_grant(narrow, parent=parent)
         call_id = envelope.derive_id("worker", task, to.name)
         body = DelegationRequested(
             call_id=call_id,
@@ -77,14 +77,14 @@ class StepsWorld:
         await self.worker.publisher.send("doors", body, **place, actor="ann", grant=grant)
         return call_id
 
-    async def take(self, wait_s: float = 5.0, *, instance: str = "0", by: Identity = ME) -> HandedStep | None:
-        return await self.desk(instance).take(by, "", "host-1", wait_s)
+    async def take(self, wait_s: float = 5.0, *, instance: str = "0", by: WorkerIdentity = ME) -> HandedStep | None:
+        return await self.desk(instance).take_step(by, "", "host-1", wait_s)
 
     def place(self, step: HandedStep) -> tuple[str, str, str]:
         return TENANT, step.task, step.id
 
     def key(self, step: HandedStep) -> StepKey:
-        found = self.desk().keys.read(step.key)
+        found = self.desk().keys.parse_key(step.key)
         assert found is not None
         return found
 
@@ -109,5 +109,5 @@ async def steps_world(**settings: Any) -> AsyncIterator[StepsWorld]:
     """Doors alone; a holder is silent after 15 s unless a setting says so."""
     chosen = Settings(**{"http_port": 0, "hold_s": 0.1, **settings})
     async with MemoryMesh({"doors": lambda c: Doors(c, chosen)}, ack_wait_ms=500) as mesh:
-        await until(lambda: mesh.broker.server(subjects.rpc(ME.name, "doors", TENANT, ME.name)))
+        await until(lambda: mesh.broker.pick_server(subjects.rpc_subject(ME.name, "doors", TENANT, ME.name)))
         yield StepsWorld(mesh)

@@ -14,10 +14,10 @@ from a2a.utils.signing import InvalidSignaturesError, NoSignatureError, create_s
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from bulkhead_services.doors.a2a.routes import A2a
+from bulkhead_services.doors.a2a.routes import A2aRoutes
 from bulkhead_services.doors.app import build
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.http.routes import DoorsHttp
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import KEY, Keys, ScriptedDesk
 
@@ -39,10 +39,10 @@ def door(**more: Any) -> httpx.AsyncClient:
     async def ready() -> str:
         return ""
 
-    http = Http(settings, Keys(), ScriptedDesk(), ready)
-    http.more = [*A2a(settings, http, GatewayPool(settings.gateway_url)).routes()]
+    http = DoorsHttp(settings, Keys(), ScriptedDesk(), ready)
+    http.more = [*A2aRoutes(settings, http, GatewayPool(settings.gateway_url)).build_routes()]
     headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url=URL, headers=headers)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(http.build_app()), base_url=URL, headers=headers)
 
 
 async def verifier(http: httpx.AsyncClient) -> Any:

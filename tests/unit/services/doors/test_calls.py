@@ -10,7 +10,7 @@ from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.result import Failure
 from bulkhead_services.doors import feed
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, asked, caller, world
 
@@ -20,25 +20,27 @@ async def test_a_hundred_turns_store_each_message_once():
         said = []
         for turn in range(100):
             said += [{"role": "user", "content": f"turn {turn}"}, {"role": "assistant", "content": f"did {turn}"}]
-            call = await here.doors().ask(caller(), asked(messages=tuple(said), options={"temperature": 0}))
-            await call.answer()
+            call = await here.doors().begin_model_call(
+                caller(), asked(messages=tuple(said), options={"temperature": 0})
+            )
+            await call.wait_for_answer()
         assert await here.blobs() == 200 + 1 + 6, "a blob for each message, one for the options, six lists"
         last, blobs = here.models.asked[-1], here.mesh.context("model_gateway").blobs
         [*lists, _, newest] = last.conversation.messages
         assert len(lists) == 6 + 6 and last.prompt_id == "adopted@1"
         assert lists[:6] == list(here.models.asked[-2].conversation.messages[:6]), "shared with the turn before"
         first = in_list(lists[0], await blobs.get(TENANT, lists[0]))[0]
-        assert await blobs.text(TENANT, first) == '{"content":"turn 0","role":"user"}'
-        assert await blobs.text(TENANT, newest) == '{"content":"did 99","role":"assistant"}'
+        assert await blobs.get_text(TENANT, first) == '{"content":"turn 0","role":"user"}'
+        assert await blobs.get_text(TENANT, newest) == '{"content":"did 99","role":"assistant"}'
         assert len(last.encode()) < 5_000, "and not 161 bytes for each message"
-        options = await here.mesh.context("model_gateway").blobs.text(TENANT, last.conversation.options)
+        options = await here.mesh.context("model_gateway").blobs.get_text(TENANT, last.conversation.options)
         assert json.loads(options) == {"temperature": 0}
 
 
 async def test_the_same_message_written_in_another_order_is_the_same_blob():
     async with world() as here:
         for row in ({"role": "user", "content": "é"}, {"content": "é", "role": "user"}):
-            await here.doors().ask(caller(), asked(messages=(row,)))
+            await here.doors().begin_model_call(caller(), asked(messages=(row,)))
         assert await here.blobs() == 1
 
 
@@ -48,7 +50,7 @@ async def test_a_tenant_stores_no_more_in_a_day_than_its_quota_has(tmp_path):
         text = "x" * 600_000
         for _ in range(2):
             await here.answer(text)  # What is stored is counted once.
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await here.answer("y" + text)
         assert (told.value.status, told.value.code, told.value.retry) == (429, "too_many_bytes", False)
         assert told.value.retry_after_s > 3_600 and await here.blobs() == 1
@@ -69,11 +71,11 @@ async def test_a_retry_is_answered_from_the_record_also_by_another_replica_and_a
     async with world() as here:
         await here.mesh.start("doors", "1")
         call = await here.call()
-        assert (await call.answer()).text == "answer 1"
+        assert (await call.wait_for_answer()).text == "answer 1"
         for instance in ("0", "1"):
             again = await here.call(by=caller(retry=True), instance=instance)
-            assert again.call_id == call.call_id and (await again.answer()).text == "answer 1"
-        here.mesh.kill("doors", "0")
+            assert again.call_id == call.call_id and (await again.wait_for_answer()).text == "answer 1"
+        here.mesh.kill_replica("doors", "0")
         await here.mesh.start("doors", "2")
         assert await here.answer(by=caller(retry=True), instance="2") == "answer 1"
         assert len(here.models.asked) == 1
@@ -83,9 +85,9 @@ async def test_a_replica_that_was_killed_in_mid_call_leaves_it_to_another_which_
     async with world() as here:
         here.models.away = True
         call = await here.call()
-        waiting = asyncio.create_task(call.answer())
+        waiting = asyncio.create_task(call.wait_for_answer())
         await asyncio.sleep(0.1)
-        here.mesh.kill("doors", "0")
+        here.mesh.kill_replica("doors", "0")
         await here.mesh.start("doors", "1")
         retried = asyncio.create_task(here.answer(by=caller(retry=True), instance="1"))
         await asyncio.sleep(0.2)
@@ -139,10 +141,10 @@ async def test_a_retry_in_a_run_that_has_ended_sends_nothing():
     async with world() as here:
         here.models.script = busy
         call = await here.call()
-        with pytest.raises(Refusal):
-            await call.answer()
-        await here.doors().end(caller(), call.standing.task)
-        with pytest.raises(Refusal, match="slow down"):
+        with pytest.raises(DoorRefusal):
+            await call.wait_for_answer()
+        await here.doors().end_run(caller(), call.run_spending.task)
+        with pytest.raises(DoorRefusal, match="slow down"):
             await here.answer(by=caller(retry=True))
         assert len(here.models.asked) == 1
 
@@ -157,10 +159,10 @@ async def test_a_call_that_cannot_be_made_leaves_nothing_behind():
 async def test_a_retry_of_a_call_of_a_run_that_has_ended_meanwhile_is_answered():
     async with world() as here:
         call = await here.call()
-        await call.answer()
-        await here.doors().end(caller(), call.standing.task)
+        await call.wait_for_answer()
+        await here.doors().end_run(caller(), call.run_spending.task)
         again = await here.call(by=caller(retry=True))
-        assert (await again.answer()).text == "answer 1" and again.standing.task == call.standing.task
+        assert (await again.wait_for_answer()).text == "answer 1" and again.run_spending.task == call.run_spending.task
 
 
 async def test_an_asker_who_goes_away_leaves_the_call_to_its_end():
@@ -193,11 +195,11 @@ async def test_failures_are_refusals_by_name():
 
             here.models.script = refuse
             call = await here.call(code)
-            with pytest.raises(Refusal) as told:
-                await call.answer()
+            with pytest.raises(DoorRefusal) as told:
+                await call.wait_for_answer()
             assert (told.value.status, told.value.retry) == expected and told.value.code == code
-            with pytest.raises(Refusal):
-                _ = [piece async for piece in call.pieces()]
+            with pytest.raises(DoorRefusal):
+                _ = [piece async for piece in call.follow_pieces()]
 
 
 async def test_a_retry_that_was_told_to_come_again_is_tried_again_under_the_same_call():
@@ -213,8 +215,8 @@ async def test_a_retry_that_was_told_to_come_again_is_tried_again_under_the_same
         for expected in ("rate_limited", "provider_error", "provider_error"):
             call = await here.call(by=caller(retry=bool(call_ids)))
             call_ids.append(call.call_id)
-            with pytest.raises(Refusal) as told:
-                await call.answer()
+            with pytest.raises(DoorRefusal) as told:
+                await call.wait_for_answer()
             assert told.value.code == expected
         assert len(set(call_ids)) == 1 and len(here.models.asked) == 2
         assert await here.answer() == "answer 1", "the same request anew is another call"
@@ -230,8 +232,8 @@ async def test_what_no_model_gateway_takes_is_refused_at_once():
             (asked("x" * bounds.MAX_BLOB_BYTES), 413),
         ]
         for one, status in bad:
-            with pytest.raises(Refusal) as told:
-                await here.doors().ask(caller(), one)
+            with pytest.raises(DoorRefusal) as told:
+                await here.doors().begin_model_call(caller(), one)
             assert told.value.status == status and not told.value.retry
         assert here.models.asked == []
 
@@ -243,11 +245,11 @@ async def test_more_calls_in_flight_than_are_allowed_are_told_to_come_again(boun
     async with world(**{bound: 2}) as here:
         here.models.away = True
         calls = [await here.call(f"q {n}") for n in range(2)]
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await here.call("one more")
         assert (told.value.status, told.value.retry, told.value.retry_after_s) == (status, True, 1.0)
         here.models.away = False
-        assert {(await call.answer()).text for call in calls} == {"answer 1", "answer 2"}
+        assert {(await call.wait_for_answer()).text for call in calls} == {"answer 1", "answer 2"}
         assert await here.answer("one more") == "answer 3"
 
 
@@ -257,9 +259,9 @@ async def test_a_model_gateway_that_is_away_is_waited_for_and_told():
         here.models.away = True
         call = await here.call()
         monkey = asyncio.get_running_loop().time()
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             async with asyncio.timeout(10):
-                await call.answer()
+                await call.wait_for_answer()
         assert (told.value.status, told.value.retry) == (503, True)
         assert asyncio.get_running_loop().time() - monkey < 7
         here.models.away = False
@@ -289,12 +291,12 @@ async def test_a_call_that_is_put_off_for_too_long_is_refused_and_may_be_asked_a
 
         here.models.script = busy
         call = await here.call()
-        with pytest.raises(Refusal) as told:
-            await call.answer()
+        with pytest.raises(DoorRefusal) as told:
+            await call.wait_for_answer()
         assert (told.value.status, told.value.code, told.value.retry) == (503, "unavailable", True)
         here.models.script = type(here.models).counted
         again = await here.call(by=caller(retry=True))
-        assert again.call_id == call.call_id and (await again.answer()).text == "answer 1"
+        assert again.call_id == call.call_id and (await again.wait_for_answer()).text == "answer 1"
 
 
 async def test_a_halt_holds_a_call_back_and_the_planner_hears_of_it_and_of_its_end():
@@ -311,9 +313,9 @@ async def test_a_halt_holds_a_call_back_and_the_planner_hears_of_it_and_of_its_e
         await until(lambda: here.planner.paused)
         assert (here.planner.paused[0].active, here.planner.paused[0].reason) == (True, "ann says stop")
         held = False
-        task, body = call.standing.task, CallResumed(call_id=call.call_id)
+        task, body = call.run_spending.task, CallResumed(call_id=call.call_id)
         await here.mesh.context("model_gateway").publisher.send("doors", body, tenant=TENANT, task=task, cause="lift")
-        assert (await call.answer()).text == "answer 1"
+        assert (await call.wait_for_answer()).text == "answer 1"
         await until(lambda: len(here.planner.paused) == 2)
         assert not here.planner.paused[1].active
 
@@ -328,8 +330,8 @@ async def test_a_call_that_is_held_back_for_long_is_refused_and_the_run_ends_by_
         here.models.script = held
         for _ in range(2):
             call = await here.call()
-            with pytest.raises(Refusal) as told:
-                await call.answer()
+            with pytest.raises(DoorRefusal) as told:
+                await call.wait_for_answer()
             assert (told.value.status, told.value.code, told.value.retry) == (403, expected, False)
         assert len(here.gateway.requested) == 1, "no other run is opened"
         await until(lambda: here.planner.finished)
@@ -341,10 +343,12 @@ async def test_a_run_that_is_ended_in_mid_call_tells_its_callers_why():
     async with world() as here:
         here.models.away = True
         call = await here.call()
-        await here.planner.end(call.standing.task, "cancelled", Failure.of("cancelled", "ann no longer wants it"))
-        with pytest.raises(Refusal) as told:
+        await here.planner.end(
+            call.run_spending.task, "cancelled", Failure.from_text("cancelled", "ann no longer wants it")
+        )
+        with pytest.raises(DoorRefusal) as told:
             async with asyncio.timeout(5):
-                await call.answer()
+                await call.wait_for_answer()
         assert (told.value.status, told.value.code) == (403, "cancelled")
 
 
@@ -362,4 +366,4 @@ async def test_messages_of_a_run_are_those_that_the_catalog_names():
     async with world() as here:
         await here.answer()
         for one in await here.mesh.messages(subjects.inbox_stream("doors")):
-            assert catalog.allowed(one.ce_type, one.sender, "doors")
+            assert catalog.is_allowed(one.ce_type, one.sender, "doors")

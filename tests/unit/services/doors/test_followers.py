@@ -7,7 +7,7 @@ import pytest
 from bulkhead.bus.port import LiveSubscription
 from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
 from bulkhead_services.doors import followers
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 
@@ -44,11 +44,11 @@ async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monk
         notices = list[str]()
         subscription, hearing = await abandoned(here, notices)
         call = await here.call()
-        first = call.pieces()
+        first = call.follow_pieces()
         assert (await anext(first)).text == "Once"
         again = await here.call(by=caller(retry=True), instance="1")
         assert again.call_id == call.call_id
-        second = asyncio.create_task(again.pieces().__anext__())
+        second = asyncio.create_task(again.follow_pieces().__anext__())
         await asyncio.sleep(0)
         await first.aclose()
         await asyncio.sleep(0.6)  # Several times as long as a call goes on that nobody follows.
@@ -79,7 +79,7 @@ async def test_a_call_whose_whole_answer_is_waited_for_goes_on_until_nobody_wait
         notices = list[str]()
         subscription, hearing = await abandoned(here, notices)
         call = await here.call()
-        waiting = asyncio.create_task(call.answer())
+        waiting = asyncio.create_task(call.wait_for_answer())
         await asyncio.sleep(0.5)
         assert notices == []
         waiting.cancel()
@@ -99,7 +99,7 @@ async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again
         here.models.script = put_off
         call = await here.call()
         await until(lambda: not here.doors().calls.in_flight)
-        with pytest.raises(Refusal) as told:
-            await call.answer()
+        with pytest.raises(DoorRefusal) as told:
+            await call.wait_for_answer()
         assert (told.value.status, told.value.code, told.value.retry) == (503, "abandoned", True)
         assert len(here.models.asked) == 1

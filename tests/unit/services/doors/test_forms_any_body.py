@@ -13,15 +13,15 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors
-from bulkhead_services.doors.forms.anthropic_messages import Message
+from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.chat_options import check_sizes
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
-from bulkhead_services.doors.forms.openai_responses import Response
+from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.port import Answered, Refusal
+from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer
 
-FORMS = (ChatCompletion, Response, Message, Embeddings)
+FORMS = (ChatCompletion, OpenAIResponseForm, AnthropicMessageForm, Embeddings)
 NAMES = (
     *(
         "model",
@@ -105,7 +105,7 @@ bodies = st.fixed_dictionaries(
         "tool_choice": blocks | values,
     },
 )
-ANSWER = Answered(
+ANSWER = ModelCallAnswer(
     "c1", "m", "hello", (ToolCall(id="t", name="f", arguments_json='{"a": 1}'),), "tool_calls", Usage(), 1_000
 )
 
@@ -120,7 +120,7 @@ def written(form, raw):
         form.begin("c1", 1_000),
         *map(form.piece, ANSWER.parts),
         form.end(ANSWER),
-        form.failed(Refusal(500, "x", "y")),
+        form.failed(DoorRefusal(500, "x", "y")),
     )
     for line in b"".join(events).splitlines():
         if line.startswith(b"data: ") and line != b"data: [DONE]":
@@ -140,7 +140,7 @@ def test_any_body(body):
     for read in FORMS:
         try:
             form = read(read_object(raw))
-        except Refusal as refusal:
+        except DoorRefusal as refusal:
             assert 400 <= refusal.status < 500 and not refusal.retry and refusal.message
             for said in (errors.openai_body(refusal, "r"), errors.anthropic_body(refusal, "r")):
                 assert json.dumps(said, allow_nan=False).encode()
@@ -154,15 +154,15 @@ def test_any_body(body):
 def test_any_bytes(raw):
     try:
         found = read_object(raw)
-    except Refusal as refusal:
+    except DoorRefusal as refusal:
         assert refusal.status == 400
         (refusal.message + refusal.field).encode()
     else:
         assert json.loads(raw) == found and json.dumps(found, ensure_ascii=False).encode()
 
 
-def refusal_of(raw: bytes) -> Refusal:
-    with pytest.raises(Refusal) as refused:
+def refusal_of(raw: bytes) -> DoorRefusal:
+    with pytest.raises(DoorRefusal) as refused:
         read_object(raw)
     return refused.value
 
@@ -187,8 +187,8 @@ def test_many_values_under_a_long_key_have_no_long_paths():
 
 def test_a_refusal_repeats_no_long_name():
     body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}], "n" * 100_000: 1}
-    with pytest.raises(Refusal) as refused:
-        Message(body)
+    with pytest.raises(DoorRefusal) as refused:
+        AnthropicMessageForm(body)
     assert len(json.dumps(errors.openai_body(refused.value, ""))) < 2_000
 
 

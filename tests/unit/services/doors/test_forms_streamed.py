@@ -17,16 +17,18 @@ from pydantic import TypeAdapter
 
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, ToolCall
 from bulkhead_contracts.result import Usage
-from bulkhead_services.doors.forms.anthropic_messages import Message
+from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
-from bulkhead_services.doors.forms.openai_responses import Response
-from bulkhead_services.doors.port import Answered, Piece, Refusal
+from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer
 
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 FORMS = {
     "chat": lambda: ChatCompletion(ASKED),
-    "responses": lambda: Response({"model": "m", "input": "Hi", "stream": True, "reasoning": {"summary": "auto"}}),
-    "anthropic": lambda: Message(ASKED | {"max_tokens": 9}),
+    "responses": lambda: OpenAIResponseForm(
+        {"model": "m", "input": "Hi", "stream": True, "reasoning": {"summary": "auto"}}
+    ),
+    "anthropic": lambda: AnthropicMessageForm(ASKED | {"max_tokens": 9}),
 }
 RESPONSE_EVENT = TypeAdapter(ResponseStreamEvent)
 Told = tuple[str, dict[str, tuple[str, str]], Any]
@@ -95,7 +97,7 @@ def of_anthropic(raw: bytes) -> Told:
     return text, calls, thoughts_in(thoughts)
 
 
-def whole(name: str, answer: Answered) -> Told:
+def whole(name: str, answer: ModelCallAnswer) -> Told:
     calls = {call.id: (call.name, call.arguments_json) for call in answer.tool_calls}
     body = FORMS[name]().whole(answer)
     match name:
@@ -111,7 +113,7 @@ def thoughts_in(blocks: list[dict[str, Any]]) -> list[str]:
     return [json.dumps(block, sort_keys=True) for block in blocks]
 
 
-def streamed(name: str, pieces: list[Piece], answer: Answered) -> Told:
+def streamed(name: str, pieces: list[AnswerPiece], answer: ModelCallAnswer) -> Told:
     form = FORMS[name]()
     raw = b"".join([form.begin("c", 1), *map(form.piece, pieces), form.end(answer)])
     return {"chat": of_chat, "responses": of_responses, "anthropic": of_anthropic}[name](raw)
@@ -125,7 +127,7 @@ unsigned = st.fixed_dictionaries({"type": st.just("reasoning"), "text": words})
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> Answered:
+def answers(draw: st.DrawFn) -> ModelCallAnswer:
     cut = draw(st.booleans())
     arguments = draw(st.lists(objects, max_size=3))
     if cut and arguments:
@@ -133,19 +135,21 @@ def answers(draw: st.DrawFn) -> Answered:
     calls = tuple(ToolCall(id=f"t{place}", name="f", arguments_json=one) for place, one in enumerate(arguments))
     thoughts = draw(st.lists(signed | redacted, max_size=2) | st.lists(unsigned, max_size=1))
     finish = "tool_calls" if calls else "stop"
-    return Answered("c", "m", draw(st.just("") | words), calls, finish, Usage(), 1, thoughts=tuple(thoughts))
+    return ModelCallAnswer("c", "m", draw(st.just("") | words), calls, finish, Usage(), 1, thoughts=tuple(thoughts))
 
 
 @st.composite
-def told(draw: st.DrawFn) -> tuple[Answered, list[Piece]]:
-    answer, left = draw(answers()), list[list[Piece]]()
+def told(draw: st.DrawFn) -> tuple[ModelCallAnswer, list[AnswerPiece]]:
+    answer, left = draw(answers()), list[list[AnswerPiece]]()
     for part, text in answer.parts:
         cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
-        left.append([Piece(part, text[a:b]) for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if b > a])
-    pieces = list[Piece]()
+        left.append(
+            [AnswerPiece(part, text[a:b]) for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if b > a]
+        )
+    pieces = list[AnswerPiece]()
     while left := [one for one in left if one]:
         pieces.append(draw(st.sampled_from(left)).pop(0))
-    pieces += [Piece(part, "") for part, text in answer.parts if not text]
+    pieces += [AnswerPiece(part, "") for part, text in answer.parts if not text]
     return answer, pieces
 
 
@@ -156,7 +160,7 @@ def test_pieces_in_any_order_say_what_the_answer_says_or_end_in_an_error(name, g
     answer, pieces = given_
     try:
         said = streamed(name, pieces, answer)
-    except Refusal as refusal:
+    except DoorRefusal as refusal:
         assert refusal.code == "stream_cut"
         # Text and calls in any order can be said, and thoughts wherever they are not taken up again.
         assert any(part.kind in ("thinking", "signature", "redacted") for part, _ in pieces)
@@ -169,7 +173,7 @@ def test_pieces_in_any_order_say_what_the_answer_says_or_end_in_an_error(name, g
 @given(answers())
 def test_parts_one_after_another_can_be_said_in_every_form(name, answer):
     assert streamed(
-        name, [Piece(part, piece) for part, text in answer.parts for piece in text or [""]], answer
+        name, [AnswerPiece(part, piece) for part, text in answer.parts for piece in text or [""]], answer
     ) == whole(name, answer)
 
 
@@ -182,4 +186,4 @@ def test_a_call_that_is_whole_gives_way_to_the_next_one_at_once(name):
     form = FORMS[name]()
     form.begin("c", 1)
     pieces = ((REASONING, "Hm."), (TEXT, "I add."), (call("a"), "{}"), (call("b"), '{"x"'), (call("b"), ": 1}"))
-    assert all(form.piece(Piece(*piece)) for piece in pieces[name == "anthropic" :])
+    assert all(form.piece(AnswerPiece(*piece)) for piece in pieces[name == "anthropic" :])

@@ -60,9 +60,9 @@ async def test_callers_share_connections_each_under_its_own_key_and_no_proxy_is_
     monkeypatch.setenv("NO_PROXY", "")
     pool, spend = GatewayPool(gateway.url), mesh_tools.TOOLS["bulkhead_spend"]
     for key in ("bk_first", "bk_other", "bk_first"):
-        found = await mesh_tools.call(pool, key, spend, {}, "k")
+        found = await mesh_tools.call_mesh_tool(pool, key, spend, {}, "k")
         assert found.structured_content == {"as": f"Bearer {key}"}
     assert gateway.connections == 1
-    await pool.closed()
-    refused = await mesh_tools.call(pool, "bk_first", spend, {}, "k")
+    await pool.close_connections()
+    refused = await mesh_tools.call_mesh_tool(pool, "bk_first", spend, {}, "k")
     assert refused.is_error and "this replica closes" in refused.content[0].text

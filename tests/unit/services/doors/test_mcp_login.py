@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.routes import Http
+from bulkhead_services.doors.http.routes import DoorsHttp
 from bulkhead_services.doors.mcp.http import McpHttp
-from bulkhead_services.doors.mcp.server import Methods
+from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.settings import Settings
 from tests.integration.doors.desk import Keys, ScriptedDesk
@@ -20,11 +20,11 @@ def client(issuer: str) -> httpx.AsyncClient:
     async def ready() -> str:
         return ""
 
-    http = Http(settings, Keys(), ScriptedDesk(), ready)
-    places = http.caller, http.bodies, http.places, http.hosts
-    methods = Methods(None, GatewayPool(""))  # type: ignore[arg-type]
-    http.more = McpHttp(methods, *places, issuer, SessionIds(b"k" * 32)).routes()
-    return httpx.AsyncClient(transport=httpx.ASGITransport(http.app()), base_url="https://mesh.example")
+    http = DoorsHttp(settings, Keys(), ScriptedDesk(), ready)
+    places = http.identify_model_caller, http.bodies, http.places, http.hosts
+    methods = McpMethods(None, GatewayPool(""))  # type: ignore[arg-type]
+    http.more = McpHttp(methods, *places, issuer, SessionIds(b"k" * 32)).build_routes()
+    return httpx.AsyncClient(transport=httpx.ASGITransport(http.build_app()), base_url="https://mesh.example")
 
 
 @pytest.mark.parametrize("path", ["", "/mcp"])

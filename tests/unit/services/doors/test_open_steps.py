@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bulkhead.callers.step_keys import Identity
+from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead_contracts.step import DelegationReplied, StepCancelRequested
 from bulkhead_services.doors.feed import INBOX
 from bulkhead_services.doors.steps import open_steps
@@ -10,7 +10,7 @@ from bulkhead_services.doors.steps.feed import StepFeed
 from tests.eventually import until
 from tests.unit.services.doors.steps_world import ME, TENANT, StepsWorld, steps_world
 
-OTHER = Identity(TENANT, "wrk_other")
+OTHER = WorkerIdentity(TENANT, "wrk_other")
 
 
 async def cancel(here: StepsWorld, task: str) -> None:
@@ -54,7 +54,7 @@ async def test_an_identitys_steps_beyond_its_bound_follow_and_keep_no_other_iden
             await here.hand_over(f"t{number}")
         await here.hand_over("other", to=OTHER)
         assert (await here.take(by=OTHER)).task == "other"
-        await until(lambda: len(here.desk().open.of(ME)) == 2)
+        await until(lambda: len(here.desk().open.of_identity(ME)) == 2)
         tasks = set()
         for _ in range(5):
             step = await here.take()
@@ -67,7 +67,7 @@ async def test_a_cancel_of_a_step_beyond_the_bound_is_answered(monkeypatch):
     monkeypatch.setattr(open_steps, "MAX_OPEN", 1)
     async with steps_world() as here:
         await here.hand_over("t1")
-        await until(lambda: here.desk().open.of(ME))
+        await until(lambda: here.desk().open.of_identity(ME))
         await here.hand_over("t2")
         await cancel(here, "t2")
         await until(lambda: replied(here))
@@ -77,10 +77,10 @@ async def test_a_cancel_of_a_step_beyond_the_bound_is_answered(monkeypatch):
 async def test_a_cancel_that_a_poll_sees_first_is_answered():
     async with steps_world() as here:
         await here.hand_over()
-        await until(lambda: here.desk().open.of(ME))
-        [(place, open_)] = here.desk().open.of(ME)
+        await until(lambda: here.desk().open.of_identity(ME))
+        [(place, open_)] = here.desk().open.of_identity(ME)
         await cancel(here, "t1")
-        await here.desk()._try(place, open_, "host-1")
+        await here.desk()._try_taking(place, open_, "host-1")
         await until(lambda: replied(here))
         assert await replied(here) == ["cancelled"]
 
@@ -91,15 +91,15 @@ async def test_a_replica_that_starts_finds_old_steps_behind_others_words():
         for number in range(20):
             await cancel(here, f"another-{number}")
         await here.mesh.start("doors", "1")
-        here.mesh.kill("doors", "0")
+        here.mesh.kill_replica("doors", "0")
         step = await here.take(instance="1")
         assert step is not None and step.task == "t1"
 
 
 async def test_a_new_step_wakes_those_alone_who_wait_for_one_of_its_identity():
     async with steps_world() as here:
-        mine, others = here.desk().open.waker(ME), here.desk().open.waker(OTHER)
-        foreign = here.desk().open.waker(Identity("acme", ME.name))
+        mine, others = here.desk().open.wake_event(ME), here.desk().open.wake_event(OTHER)
+        foreign = here.desk().open.wake_event(WorkerIdentity("acme", ME.name))
         await here.hand_over()
         await until(lambda: mine.is_set())
         assert not others.is_set() and not foreign.is_set()

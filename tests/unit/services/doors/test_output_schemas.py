@@ -8,7 +8,7 @@ from mcp_types import CallToolResult
 
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.doors.mcp.contents import result_of, tool_of
-from bulkhead_services.doors.mcp.port import ToolAnswered
+from bulkhead_services.doors.mcp.port import ToolCallAnswer
 
 REPORT = {"type": "object", "properties": {"degrees": {"type": "integer"}}, "required": ["degrees"]}
 
@@ -25,7 +25,7 @@ def spec(output: Any, effect: str = "read") -> ToolSpec:
 
 
 def told(text: str, effect: str = "read", left_out: tuple[str, ...] = ()) -> CallToolResult:
-    return result_of(ToolAnswered("t1", "c1", "succeeded", text, left_out=left_out), spec(REPORT, effect))
+    return result_of(ToolCallAnswer("t1", "c1", "succeeded", text, left_out=left_out), spec(REPORT, effect))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from bulkhead.flow.content import in_list
 from bulkhead_contracts.model import ModelCallReplied, ToolCall
 from bulkhead_contracts.result import REFERENCES
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, caller, world
 
@@ -27,7 +27,7 @@ async def sent(here, at: int = -1) -> list[dict[str, object]]:
 
 async def first(here, **more):
     call = await here.call(keep=True, **more)
-    await call.answer()
+    await call.wait_for_answer()
     return call
 
 
@@ -36,22 +36,22 @@ async def test_a_request_goes_on_from_a_response_with_its_messages_and_its_answe
         one = await first(here, messages=({"role": "system", "content": "Old."}, USER), instructed=True)
         new = ({"role": "system", "content": "New."}, {"role": "user", "content": "And?"})
         two = await here.call(messages=new, instructed=True, previous=one.kept_as, keep=True)
-        await two.answer()
+        await two.wait_for_answer()
         answer = {"role": "assistant", "content": "answer 1"}
         assert await sent(here) == [new[0], USER, answer, new[1]], "instructions count for one request alone"
-        await (await here.call("Third", previous=two.kept_as)).answer()
+        await (await here.call("Third", previous=two.kept_as)).wait_for_answer()
         assert await sent(here) == [
             *(USER, answer, new[1]),
             *({"role": "assistant", "content": "answer 2"}, {"role": "user", "content": "Third"}),
         ]
-        assert len({one.standing.task, two.standing.task}) == 1 and one.kept_as != two.kept_as
+        assert len({one.run_spending.task, two.run_spending.task}) == 1 and one.kept_as != two.kept_as
 
 
 async def test_a_long_conversation_is_gone_on_with():
     async with world() as here:
         long = tuple({"role": "user", "content": f"{number}"} for number in range(70))
         one = await first(here, messages=long)
-        await (await here.call("And?", previous=one.kept_as)).answer()
+        await (await here.call("And?", previous=one.kept_as)).wait_for_answer()
         said = [row["content"] for row in await sent(here)]
         assert said == [*(row["content"] for row in long), "answer 1", "And?"]
 
@@ -66,7 +66,7 @@ async def test_tool_calls_of_a_response_stand_before_their_results():
         here.models.script = uses_a_tool
         one = await first(here)
         result = {"role": "tool", "tool_call_id": "call_1", "content": "found"}
-        await (await here.call(messages=(result,), previous=one.kept_as)).answer()
+        await (await here.call(messages=(result,), previous=one.kept_as)).wait_for_answer()
         function = {"name": "look", "arguments": "{}"}
         use = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "type": "function"}]}
         use["tool_calls"][0]["function"] = function
@@ -77,20 +77,20 @@ async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
     async with world() as here:
         one = await first(here, by=caller(run="r1"))
         then = {"previous": one.kept_as}
-        assert (await here.call("a", **then, session="s")).standing.task == one.standing.task
-        assert (await here.call("b", **then, by=caller(run="r2"))).standing.task != one.standing.task
+        assert (await here.call("a", **then, session="s")).run_spending.task == one.standing.task
+        assert (await here.call("b", **then, by=caller(run="r2"))).run_spending.task != one.standing.task
         other = await here.call("c", by=caller(run="r3"))
-        named = await here.call("d", **then, by=caller(task=other.standing.task))
-        assert named.standing.task == other.standing.task
+        named = await here.call("d", **then, by=caller(task=other.run_spending.task))
+        assert named.run_spending.task == other.run_spending.task
 
 
 async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
     async with world() as here:
         one = await first(here)
-        await here.doors().end(caller(), one.standing.task)
+        await here.doors().end_run(caller(), one.standing.task)
         two = await here.call("And?", previous=one.kept_as)
-        await two.answer()
-        assert two.standing.task != one.standing.task
+        await two.wait_for_answer()
+        assert two.run_spending.task != one.standing.task
         assert [row["content"] for row in await sent(here)] == ["hello", "answer 1", "And?"]
 
 
@@ -98,18 +98,18 @@ async def test_the_same_request_again_is_the_same_response_also_at_another_repli
     async with world() as here:
         one = await first(here)
         two = await here.call("And?", previous=one.kept_as, keep=True)
-        await two.answer()
+        await two.wait_for_answer()
         await here.mesh.start("doors", "1")
         again = await here.call("And?", previous=one.kept_as, keep=True, by=caller(retry=True), instance="1")
         assert (again.call_id, again.kept_as) == (two.call_id, two.kept_as)
-        assert (await again.answer()).text == "answer 2" and len(here.models.asked) == 2
+        assert (await again.wait_for_answer()).text == "answer 2" and len(here.models.asked) == 2
 
 
 @pytest.mark.parametrize("claim", [BEN, OTHERS])
 async def test_a_response_of_another_person_or_tenant_is_not_there(claim):
     async with world() as here:
         one = await first(here)
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await here.call("mine?", previous=one.kept_as, by=caller(claim=claim))
         assert (told.value.status, told.value.code) == (404, "previous_response_not_found")
         assert told.value.field == "previous_response_id" and len(here.gateway.requested) == 1
@@ -118,11 +118,11 @@ async def test_a_response_of_another_person_or_tenant_is_not_there(claim):
 async def test_what_is_not_kept_not_known_or_no_response_is_not_there():
     async with world() as here:
         call = await here.call()
-        await call.answer()
+        await call.wait_for_answer()
         assert call.kept_as == ""
         [message] = here.models.asked[0].conversation.messages
         for name in (f"resp_{call.call_id}", f"resp_{'0' * 64}", f"resp_{message.sha256}", "x" * 150):
-            with pytest.raises(Refusal, match="there is no response") as told:
+            with pytest.raises(DoorRefusal, match="there is no response") as told:
                 await here.call("on", previous=name)
             assert told.value.status == 404
 
@@ -131,13 +131,13 @@ async def test_a_response_that_failed_or_is_not_there_yet_is_no_response():
     async with world() as here:
         here.models.script = lambda models, message, request: refused(models, request)
         call = await here.call(keep=True)
-        with pytest.raises(Refusal):
-            await call.answer()
-        with pytest.raises(Refusal, match="there is no response"):
+        with pytest.raises(DoorRefusal):
+            await call.wait_for_answer()
+        with pytest.raises(DoorRefusal, match="there is no response"):
             await here.call("on", previous=call.kept_as)
         here.models.away = True
         waiting = await here.call("slow", keep=True)
-        with pytest.raises(Refusal, match="there is no response"):
+        with pytest.raises(DoorRefusal, match="there is no response"):
             await here.call("on", previous=waiting.kept_as)
         await until(lambda: here.doors().calls.in_flight == 1)
 
@@ -152,7 +152,7 @@ async def test_nobody_writes_the_record_of_a_response_himself():
         one = await first(here)
         forged = {"task": one.standing.task, "call_id": one.call_id, "instructed": False}
         forged["conversation"] = here.models.asked[0].conversation.model_dump(mode="json")
-        await (await here.call("a", options=forged)).answer()
+        await (await here.call("a", options=forged)).wait_for_answer()
         stored = here.models.asked[-1].conversation.options
-        with pytest.raises(Refusal, match="there is no response"):
+        with pytest.raises(DoorRefusal, match="there is no response"):
             await here.call("b", previous=f"resp_{stored.sha256}")

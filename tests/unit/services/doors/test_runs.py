@@ -8,9 +8,9 @@ import pytest
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskRejected
 from bulkhead_services.doors.app import build
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
-from bulkhead_services.gateway.admission.rules import unreadable
+from bulkhead_services.gateway.admission.rules import unreadable_reason
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import CLAIM, PERSON, asked, caller, world
 
@@ -18,19 +18,19 @@ from tests.unit.services.doors.doors_world import CLAIM, PERSON, asked, caller, 
 async def test_the_first_call_opens_a_run_and_the_second_is_made_in_it():
     async with world() as here:
         first = await here.call("What is 2 + 2?", by=caller(agent="My Agent", feature="search", workflow="w 1"))
-        assert (await first.answer()).text == "answer 1"
-        spent = first.standing
+        assert (await first.wait_for_answer()).text == "answer 1"
+        spent = first.run_spending
         assert (spent.spent_usd_micros, spent.spent_tokens) == (100, 15), "with the answer comes what it cost"
         second = await here.call("What is 2 + 2?", "And 3 + 3?")
-        assert (await second.answer()).text == "answer 2"
+        assert (await second.wait_for_answer()).text == "answer 2"
         [(task, request)] = here.gateway.requested
-        assert first.standing.task == second.standing.task == task and task.startswith("doors-")
+        assert first.run_spending.task == second.run_spending.task == task and task.startswith("doors-")
         assert request.objective == "What is 2 + 2?" and request.requester == CLAIM
         assert (request.check, request.replan, request.feature, request.workflow) == (False, "none", "search", "w-1")
         [step] = request.plan.steps
         assert (step.role, step.adopted) == ("my_agent", True)
-        assert (second.standing.spent_usd_micros, second.standing.spent_tokens) == (200, 30)
-        assert second.standing.limit_usd_micros == request.limits.cost_usd_micros
+        assert (second.run_spending.spent_usd_micros, second.run_spending.spent_tokens) == (200, 30)
+        assert second.run_spending.limit_usd_micros == request.limits.cost_usd_micros
 
 
 async def test_words_that_no_objective_may_hold_open_a_run_too():
@@ -42,7 +42,7 @@ async def test_words_that_no_objective_may_hold_open_a_run_too():
         ):
             await here.call(said, by=caller(run=repr(said)[:50]))
             objective = here.gateway.requested[-1][1].objective
-            assert objective == kept and not unreadable(objective)
+            assert objective == kept and not unreadable_reason(objective)
 
 
 async def test_calls_of_other_sessions_and_of_other_people_have_runs_of_their_own():
@@ -56,38 +56,38 @@ async def test_calls_of_other_sessions_and_of_other_people_have_runs_of_their_ow
             await here.call(by=caller(traceparent=parent)),
             await here.call(by=caller(claim=ben)),
         ]
-        assert len({call.standing.task for call in calls}) == 5
+        assert len({call.run_spending.task for call in calls}) == 5
         again = await here.call(by=caller(run="r1", traceparent=parent), session="another")
-        assert again.standing.task == calls[1].standing.task, "a name that the caller chose comes first"
+        assert again.run_spending.task == calls[1].run_spending.task, "a name that the caller chose comes first"
 
 
 async def test_a_limit_that_an_open_run_does_not_have_is_refused():
     async with world() as here:
         first = await here.call(by=caller(limit_tokens=500))
         again = await here.call("more", by=caller(limit_tokens=500, limit_usd_micros=10**12))
-        assert again.standing.task == first.standing.task
-        with pytest.raises(Refusal) as refused:
+        assert again.run_spending.task == first.run_spending.task
+        with pytest.raises(DoorRefusal) as refused:
             await here.call("more", by=caller(limit_tokens=499))
         assert (refused.value.code, refused.value.field) == ("limit_too_late", "X-Bulkhead-Limit-Tokens")
-        with pytest.raises(Refusal):
-            await here.call("more", by=caller(task=first.standing.task, limit_usd_micros=1))
+        with pytest.raises(DoorRefusal):
+            await here.call("more", by=caller(task=first.run_spending.task, limit_usd_micros=1))
         other = await here.call("more", by=caller(run="own", limit_tokens=499))
-        assert other.standing.limit_tokens == 499
+        assert other.run_spending.limit_tokens == 499
 
 
 async def test_many_first_calls_at_once_open_one_run():
     async with world() as here:
         calls = await asyncio.gather(*(here.call(f"question {n}") for n in range(10)))
-        assert len({call.standing.task for call in calls}) == len(here.gateway.requested) == 1
-        assert len({(await call.answer()).text for call in calls}) == 10
+        assert len({call.run_spending.task for call in calls}) == len(here.gateway.requested) == 1
+        assert len({(await call.wait_for_answer()).text for call in calls}) == 10
 
 
 async def test_two_replicas_open_the_same_run():
     async with world() as here:
         await here.mesh.start("doors", "1")
         calls = await asyncio.gather(*(here.call(f"q {n}", instance=str(n % 2)) for n in range(6)))
-        assert len({call.standing.task for call in calls}) == 1
-        assert len({(await call.answer()).call_id for call in calls}) == 6
+        assert len({call.run_spending.task for call in calls}) == 1
+        assert len({(await call.wait_for_answer()).call_id for call in calls}) == 6
 
 
 async def test_limits_are_the_tenants_or_narrower(tmp_path):
@@ -104,36 +104,36 @@ async def test_limits_are_the_tenants_or_narrower(tmp_path):
 async def test_a_run_is_named_by_its_id_and_another_persons_is_as_if_it_were_not_there():
     async with world() as here:
         call = await here.call(by=caller(run="r1"))
-        task = call.standing.task
+        task = call.run_spending.task
         again = await here.call("more", by=caller(task=task))
-        assert again.standing.task == task
+        assert again.run_spending.task == task
         other = RequesterClaim(tenant="acme", person=PERSON, role="submitter", via="api_key")
         ben = RequesterClaim(tenant="demo", person="ben", role="submitter", via="api_key")
         for stranger in (other, ben):
-            with pytest.raises(Refusal) as told:
+            with pytest.raises(DoorRefusal) as told:
                 await here.call(by=caller(claim=stranger, task=task))
-            with pytest.raises(Refusal) as ended:
-                await here.doors().end(caller(claim=stranger), task)
+            with pytest.raises(DoorRefusal) as ended:
+                await here.doors().end_run(caller(claim=stranger), task)
             assert [(one.value.status, one.value.code) for one in (told, ended)] == [(404, "no_such_run")] * 2
-        with pytest.raises(Refusal, match="you have no run doors-nothing"):
+        with pytest.raises(DoorRefusal, match="you have no run doors-nothing"):
             await here.call(by=caller(task="doors-nothing"))
-        with pytest.raises(Refusal, match="you have no run"):
+        with pytest.raises(DoorRefusal, match="you have no run"):
             await here.call(by=caller(task="no token. at all"))
 
 
 async def test_a_run_that_its_caller_ends_has_its_last_answer_and_the_next_call_opens_another():
     async with world() as here:
         first = await here.call()
-        await first.answer()
-        await here.doors().end(caller(), first.standing.task)
-        await here.doors().end(caller(), first.standing.task)
+        await first.wait_for_answer()
+        await here.doors().end_run(caller(), first.run_spending.task)
+        await here.doors().end_run(caller(), first.run_spending.task)
         [(task, finished)] = here.planner.finished
-        assert task == first.standing.task and finished.failure is None and finished.result.content is not None
-        assert await here.mesh.context("doors").blobs.text("demo", finished.result.content) == "answer 1"
+        assert task == first.run_spending.task and finished.failure is None and finished.result.content is not None
+        assert await here.mesh.context("doors").blobs.get_text("demo", finished.result.content) == "answer 1"
         assert (finished.usage.model_calls, finished.usage.cost_usd_micros) == (1, 100)
         second = await here.call()
-        assert second.standing.task != task and len(here.gateway.requested) == 2
-        with pytest.raises(Refusal) as told:
+        assert second.run_spending.task != task and len(here.gateway.requested) == 2
+        with pytest.raises(DoorRefusal) as told:
             await here.call(by=caller(task=task))
         assert (told.value.status, told.value.code, told.value.retry) == (403, "run_ended", False)
 
@@ -141,9 +141,9 @@ async def test_a_run_that_its_caller_ends_has_its_last_answer_and_the_next_call_
 async def test_an_idle_run_ends_and_one_with_a_call_in_flight_does_not():
     async with world(idle_s=0.4, call_timeout_s=5) as here:
         call = await here.call()
-        await call.answer()
+        await call.wait_for_answer()
         await until(lambda: here.planner.finished)
-        assert (await here.call("again")).standing.task != call.standing.task
+        assert (await here.call("again")).run_spending.task != call.run_spending.task
 
     async with world(idle_s=0.3) as here:
         here.models.away = True
@@ -151,7 +151,7 @@ async def test_an_idle_run_ends_and_one_with_a_call_in_flight_does_not():
         await asyncio.sleep(1.0)
         assert here.planner.finished == []
         here.models.away = False
-        assert (await call.answer()).text == "answer 1"
+        assert (await call.wait_for_answer()).text == "answer 1"
 
 
 async def test_a_run_with_a_call_that_waits_for_a_person_is_not_idle():
@@ -165,7 +165,7 @@ async def test_a_run_with_a_call_that_waits_for_a_person_is_not_idle():
 
     async with world(idle_s=0.4, hold_s=0.1) as here:
         here.models.script = asked_of_a_person
-        with pytest.raises(Refusal):
+        with pytest.raises(DoorRefusal):
             await here.answer()
         await until(lambda: here.planner.finished)
         assert here.mesh.context("doors").clock() >= until_unix_ms
@@ -182,7 +182,7 @@ async def test_a_run_with_a_call_in_flight_at_another_replica_does_not_end():
         await asyncio.sleep(1.6)
         assert here.planner.finished == []
         here.models.away = False
-        assert (await call.answer()).text == "answer 2"
+        assert (await call.wait_for_answer()).text == "answer 2"
 
 
 async def test_a_run_without_an_answer_that_has_ended_is_followed_by_the_next_at_once():
@@ -192,11 +192,11 @@ async def test_a_run_without_an_answer_that_has_ended_is_followed_by_the_next_at
     async with world() as here:
         here.models.script = unknown
         first = await here.call()
-        with pytest.raises(Refusal, match="no such model"):
-            await first.answer()
-        await here.doors().end(caller(), first.standing.task)
+        with pytest.raises(DoorRefusal, match="no such model"):
+            await first.wait_for_answer()
+        await here.doors().end_run(caller(), first.run_spending.task)
         assert here.planner.finished[0][1].failure.code == "no_answer"
-        assert (await here.call()).standing.task != first.standing.task
+        assert (await here.call()).run_spending.task != first.run_spending.task
 
 
 async def test_a_run_whose_replica_is_gone_is_ended_by_another_or_after_a_restart():
@@ -208,7 +208,7 @@ async def test_a_run_whose_replica_is_gone_is_ended_by_another_or_after_a_restar
             if survivor == "1":
                 # A notice is sent once, soon after: who dies before it leaves the run to its deadline, or to a restart.
                 await until(lambda: here.doors("1")._ends._watched)
-            here.mesh.kill("doors", "0")
+            here.mesh.kill_replica("doors", "0")
             if survivor == "0":
                 await here.mesh.start("doors", "0")
             await until(lambda: here.planner.finished)
@@ -219,13 +219,13 @@ async def test_the_newest_run_of_a_session_is_found_again_after_a_restart():
         tasks = []
         for _ in range(6):
             call = await here.call()
-            await call.answer()
-            tasks.append(call.standing.task)
-            await here.doors().end(caller(), tasks[-1])
-        last = (await here.call()).standing.task
-        here.mesh.kill("doors")
+            await call.wait_for_answer()
+            tasks.append(call.run_spending.task)
+            await here.doors().end_run(caller(), tasks[-1])
+        last = (await here.call()).run_spending.task
+        here.mesh.kill_replica("doors")
         await here.mesh.start("doors")
-        assert (await here.call("x")).standing.task == last and len(set(tasks)) == 6
+        assert (await here.call("x")).run_spending.task == last and len(set(tasks)) == 6
 
 
 @pytest.mark.parametrize("code", ["budget_exceeded", "halted", "cancelled", "deadline_exceeded"])
@@ -233,16 +233,16 @@ async def test_a_run_that_was_stopped_is_not_begun_again_at_once(code):
     async with world(idle_s=1.0) as here:
         by = caller(run="r")
         call = await here.call(by=by)
-        await call.answer()
-        await here.planner.end(call.standing.task, "halted", Failure.of(code, "enough is enough"))
-        with pytest.raises(Refusal) as told:
+        await call.wait_for_answer()
+        await here.planner.end(call.run_spending.task, "halted", Failure.from_text(code, "enough is enough"))
+        with pytest.raises(DoorRefusal) as told:
             await here.call("more", by=by)
         expected = "refused_by_budget" if code == "budget_exceeded" else code
         assert (told.value.status, told.value.code, told.value.retry) == (403, expected, False)
         assert "enough is enough" in told.value.message and "X-Bulkhead-Run" in told.value.hint
         assert await here.answer("another", by=caller(run="r2")) == "answer 2"
         await asyncio.sleep(1.1)
-        assert (await here.call("more", by=by)).standing.task != call.standing.task
+        assert (await here.call("more", by=by)).run_spending.task != call.run_spending.task
 
 
 @pytest.mark.slow
@@ -250,12 +250,12 @@ async def test_a_session_without_a_name_goes_on_in_the_next_run_when_the_time_of
     monkeypatch.setattr("bulkhead_services.doors.ends.LEFT_MS", 1)
     async with world(run_deadline_s=1.2, idle_s=30, call_timeout_s=1) as here:
         first = await here.call()
-        await first.answer()
+        await first.wait_for_answer()
         await asyncio.sleep(1.0)
         second = await here.call("more")
-        assert second.standing.task != first.standing.task
+        assert second.run_spending.task != first.run_spending.task
         await until(lambda: here.planner.finished, timeout_s=20)
-        assert here.planner.finished[0][0] == first.standing.task
+        assert here.planner.finished[0][0] == first.run_spending.task
 
 
 async def test_a_session_without_a_name_does_not_step_over_a_run_that_is_held_back():
@@ -265,12 +265,12 @@ async def test_a_session_without_a_name_does_not_step_over_a_run_that_is_held_ba
     async with world(run_deadline_s=1.6, idle_s=30, hold_s=0.1) as here:
         here.models.script = held
         for pause_s in (1.3, 0):
-            with pytest.raises(Refusal, match="no more"):
+            with pytest.raises(DoorRefusal, match="no more"):
                 await here.answer()
             await asyncio.sleep(pause_s)
         [(task, _)] = here.gateway.requested
-        await here.planner.end(task, "failed", Failure.of("deadline_exceeded", "it was held back"))
-        with pytest.raises(Refusal, match="it was held back"):
+        await here.planner.end(task, "failed", Failure.from_text("deadline_exceeded", "it was held back"))
+        with pytest.raises(DoorRefusal, match="it was held back"):
             await here.answer()
 
 
@@ -280,7 +280,7 @@ async def test_a_run_has_so_many_calls_and_no_more(monkeypatch):
         for number in range(2):
             await here.answer(f"q {number}", by=caller(run="r"))
         for by in (caller(run="r"), caller(task=here.gateway.requested[0][0])):
-            with pytest.raises(Refusal) as told:
+            with pytest.raises(DoorRefusal) as told:
                 await here.answer("q 2", by=by)
             assert (told.value.status, told.value.code) == (403, "run_is_full")
 
@@ -290,7 +290,7 @@ async def test_a_run_that_the_mesh_rejects_is_refused_by_name_and_tried_anew_lat
     async with world() as here:
         here.gateway.rejection = TaskRejected(code="limit_above_policy", message="too much", hint="ask for less")
         for _ in range(3):
-            with pytest.raises(Refusal) as told:
+            with pytest.raises(DoorRefusal) as told:
                 await here.call()
             assert (told.value.status, told.value.code, told.value.hint) == (403, "limit_above_policy", "ask for less")
         assert len(here.gateway.requested) == 1 and await here.blobs() == 0
@@ -302,7 +302,7 @@ async def test_a_run_that_the_mesh_rejects_is_refused_by_name_and_tried_anew_lat
 async def test_a_mesh_that_does_not_open_a_run_is_waited_for_and_told_as_unavailable():
     async with world(open_wait_s=0.3) as here:
         here.gateway.away = True
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await here.call()
         assert (told.value.status, told.value.retry) == (503, True) and told.value.retry_after_s
         here.gateway.away = False
@@ -315,9 +315,9 @@ async def test_the_objective_is_what_a_person_said_first():
         {"role": "user", "content": [{"type": "text", "text": "hi " * 400}]},
     )
     async with world() as here:
-        await here.doors().ask(caller(), asked(messages=rows))
+        await here.doors().begin_model_call(caller(), asked(messages=rows))
         assert here.gateway.requested[0][1].objective == ("hi " * 400)[:500]
-        await here.doors().ask(caller(run="x"), asked(messages=({"role": "system", "content": "x"},)))
+        await here.doors().begin_model_call(caller(run="x"), asked(messages=({"role": "system", "content": "x"},)))
         assert here.gateway.requested[1][1].objective == "A run of an outside agent"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.delegation import StepAnswer
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.steps import feed as feeds
 from tests.eventually import until
 from tests.unit.services.doors.steps_world import StepsWorld, steps_world
@@ -26,13 +26,13 @@ async def test_a_step_whose_call_is_never_resumed_goes_to_the_next_holder(monkey
         step = await here.take()
         await here.put_off(step, after_ms=0)
         await held(here)
-        with pytest.raises(Refusal, match="held back"):
-            await here.desk().answer(here.key(step), StepAnswer(failed="no model answers"))
+        with pytest.raises(DoorRefusal, match="held back"):
+            await here.desk().submit_answer(here.key(step), StepAnswer(failed="no model answers"))
         assert await here.take(0.5) is None, "nobody is handed what nobody may work on"
         again = await here.take()
         assert (again.id, again.number) == (step.id, 2)
         await until(lambda: told(here, CallResumed, 1))
-        assert (await here.desk().answer(here.key(again), StepAnswer(failed="its own reasons"))).accepted
+        assert (await here.desk().submit_answer(here.key(again), StepAnswer(failed="its own reasons"))).accepted
 
 
 async def test_each_taking_that_meets_the_same_is_followed_by_a_longer_wait(monkeypatch):
@@ -43,7 +43,7 @@ async def test_each_taking_that_meets_the_same_is_followed_by_a_longer_wait(monk
         for number in (1, 2, 3):
             step = await here.take()
             assert step.number == number
-            feed = here.desk().open.feed(*here.place(step))
+            feed = here.desk().open.step_feed(*here.place(step))
             before = here.worker.clock()
             await here.put_off(step, after_ms=0)
             await held(here, number)

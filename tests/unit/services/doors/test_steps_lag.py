@@ -9,7 +9,7 @@ from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_contracts.step import StepTaken
 from bulkhead_services.doors import feed
 from bulkhead_services.doors.feed import INBOX
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.port import DoorRefusal
 from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
 CALLS: dict[str, Callable] = {
@@ -29,7 +29,7 @@ async def behind(here: StepsWorld) -> Callable[[], None]:
 async def taken_unseen(here: StepsWorld):
     """A step that was taken, of whose taking no follower knows yet."""
     await here.hand_over()
-    while not here.desk().open.of(ME):
+    while not here.desk().open.of_identity(ME):
         await asyncio.sleep(0.01)
     catches_up = await behind(here)
     step = await here.take()
@@ -52,7 +52,7 @@ async def test_a_lag_that_stays_is_told_as_one(call, monkeypatch):
     monkeypatch.setattr("bulkhead_services.doors.steps.handover.LAG_S", (0.01,))
     async with steps_world() as here:
         step, _ = await taken_unseen(here)
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await call(here.desk(), here.key(step))
         assert (told.value.status, told.value.code, told.value.retry) == (503, "unavailable", True)
 
@@ -60,10 +60,10 @@ async def test_a_lag_that_stays_is_told_as_one(call, monkeypatch):
 async def test_a_step_is_handed_out_when_its_taking_can_be_read():
     async with steps_world() as here:
         await here.hand_over()
-        while not here.desk().open.of(ME):
+        while not here.desk().open.of_identity(ME):
             await asyncio.sleep(0.01)
         catches_up = await behind(here)
         asyncio.get_running_loop().call_later(0.1, catches_up)
         step = await here.take()
         assert len(await here.bodies(StepTaken)) == 1, "not before"
-        assert here.desk().open.feed(*here.place(step)).taken.number == step.number
+        assert here.desk().open.step_feed(*here.place(step)).taken.number == step.number

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bulkhead.bus.port import Live
-from bulkhead.callers.step_keys import Identity
+from bulkhead.bus.port import LiveMessage
+from bulkhead.callers.step_keys import WorkerIdentity
 from bulkhead.runtime.edge.handler import RpcServer
 from bulkhead_contracts import subjects
 from bulkhead_contracts.delegation import StepBeatReplied, StepBeatRequested, StepTakeReplied, StepTakeRequested
@@ -14,14 +14,14 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
-OTHER = Identity("acme", "wrk_acme")
+OTHER = WorkerIdentity("acme", "wrk_acme")
 
 
-async def asks(here: StepsWorld, body: Body, by: Identity = ME, number: int = 0) -> Body:
+async def asks(here: StepsWorld, body: Body, by: WorkerIdentity = ME, number: int = 0) -> Body:
     """A request over the bus, as a program outside makes it."""
     head = Envelope(id=f"{number:032x}", type=body.ce_type(), source=by.name, time_unix_ms=1)
-    subject = subjects.rpc(by.name, "doors", by.tenant, by.name)
-    answer = await here.worker.bus.request(subject, body.encode(), head.headers(), timeout_s=10)
+    subject = subjects.rpc_subject(by.name, "doors", by.tenant, by.name)
+    answer = await here.worker.bus.request(subject, body.encode(), head.to_headers(), timeout_s=10)
     kind = StepTakeReplied if isinstance(body, StepTakeRequested) else StepBeatReplied
     return kind.model_validate_json(answer.body)
 
@@ -56,9 +56,9 @@ async def test_what_stands_is_known_by_its_type_however_its_header_is_written(na
     async with steps_world() as here:
         server = RpcServer(here.mesh.context("doors"), here.doors().rpc, here.doors().rpc_stands)
         asked = {kind: live(name, kind) for kind in here.doors().rpc}
-        assert [kind for kind, request in asked.items() if server.stands(request)] == [StepTakeRequested]
+        assert [kind for kind, request in asked.items() if server.is_standing(request)] == [StepTakeRequested]
 
 
 def live(name: str, kind: type[Body]):
 
-    return Live("rpc.wrk_demo.doors", {name: kind.ce_type()}, b"")
+    return LiveMessage("rpc.wrk_demo.doors", {name: kind.ce_type()}, b"")

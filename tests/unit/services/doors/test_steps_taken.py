@@ -8,7 +8,7 @@ from bulkhead_contracts.delegation import StepAnswer
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import DelegationReplied, StepTaken
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.doors.port import Caller, Refusal
+from bulkhead_services.doors.port import Caller, DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import asked
 from tests.unit.services.doors.steps_world import ME, ROLE, steps_world
@@ -27,7 +27,7 @@ async def test_a_holder_that_goes_while_its_taking_is_stored_leaves_the_step_fre
     async with steps_world() as here:
         await here.hand_over()
         desk = here.desk()
-        whole, there = desk._write, asyncio.Event()
+        whole, there = desk._publish_fact, asyncio.Event()
 
         async def write(*given):
             found = await whole(*given)
@@ -35,12 +35,12 @@ async def test_a_holder_that_goes_while_its_taking_is_stored_leaves_the_step_fre
             await asyncio.sleep(10)
             return found
 
-        desk._write = write
+        desk._publish_fact = write
         gone = asyncio.create_task(here.take())
         await there.wait()
         gone.cancel()
         await asyncio.wait({gone})
-        desk._write = whole
+        desk._publish_fact = whole
         assert (await here.take(3.0)).number == 2, "and not only after 15 s"
 
 
@@ -57,15 +57,15 @@ async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_firs
         here.doors()._context.blobs.put = count
         await here.hand_over()
         key = here.key(await here.take())
-        desk._stored.count("demo", [b"x" * 1_040_000])
-        with pytest.raises(Refusal) as told:
-            await desk.answer(key, StepAnswer(text="y" * 60_000))
+        desk._stored.count_contents("demo", [b"x" * 1_040_000])
+        with pytest.raises(DoorRefusal) as told:
+            await desk.submit_answer(key, StepAnswer(text="y" * 60_000))
         assert told.value.code == "too_many_bytes" and not stored
-        assert not (await desk.answer(key, StepAnswer(text="one"))).repeated
-        assert (await desk.answer(key, StepAnswer(text="one"))).repeated
+        assert not (await desk.submit_answer(key, StepAnswer(text="one"))).repeated
+        assert (await desk.submit_answer(key, StepAnswer(text="one"))).repeated
         for late in (StepAnswer(text="two"), StepAnswer(text="one", missing=("a page",)), StepAnswer(failed="no")):
-            with pytest.raises(Refusal, match="too late"):
-                await desk.answer(key, late)
+            with pytest.raises(DoorRefusal, match="too late"):
+                await desk.submit_answer(key, late)
         assert stored == ["one"]
 
 
@@ -75,9 +75,9 @@ async def test_a_holders_calls_are_counted_to_its_own_identity():
         step = await here.take()
         claim = RequesterClaim(tenant=ME.tenant, person=ME.name, role="submitter", via="api_key")
         by = Caller(claim=claim, token="", step=here.key(step))
-        await here.doors().ask(by, asked("one"))  # No model gateway answers: it stays in flight.
-        with pytest.raises(Refusal) as told:
-            await here.doors().ask(by, asked("two"))
+        await here.doors().begin_model_call(by, asked("one"))  # No model gateway answers: it stays in flight.
+        with pytest.raises(DoorRefusal) as told:
+            await here.doors().begin_model_call(by, asked("two"))
         assert told.value.code == "too_many_calls"
 
 
@@ -85,13 +85,13 @@ async def test_steps_without_an_answer_are_shown_to_their_tenant_with_who_has_th
     async with steps_world() as here:
         first, other = await here.hand_over("t1"), await here.hand_over("t2")
         step = await here.take()
-        [taken, free] = await until(lambda: here.desk().shown(ME.tenant).steps)
+        [taken, free] = await until(lambda: here.desk().list_open(ME.tenant).steps)
         assert (taken.id, taken.task, taken.step, taken.role) == (step.id, step.task, "a", ROLE)
         assert (taken.holder, taken.identity, taken.number) == ("host-1", ME.name, 1)
         assert taken.asked_unix_ms <= taken.taken_unix_ms < taken.deadline_unix_ms
         assert {taken.id, free.id} == {first, other} and (free.holder, free.number, free.taken_unix_ms) == ("", 0, 0)
         await here.put_off(step)
-        assert await until(lambda: here.desk().shown(ME.tenant).steps[0].held_until_unix_ms)
-        assert here.desk().shown("acme").steps == ()
-        await here.desk().answer(here.key(step), StepAnswer(text="60.00"))
-        await until(lambda: [one.id for one in here.desk().shown(ME.tenant).steps] == [free.id])
+        assert await until(lambda: here.desk().list_open(ME.tenant).steps[0].held_until_unix_ms)
+        assert here.desk().list_open("acme").steps == ()
+        await here.desk().submit_answer(here.key(step), StepAnswer(text="60.00"))
+        await until(lambda: [one.id for one in here.desk().list_open(ME.tenant).steps] == [free.id])

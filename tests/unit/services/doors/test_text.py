@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, ToolCall
 from bulkhead_contracts.result import Usage
-from bulkhead_services.doors.flight import Flight
-from bulkhead_services.doors.port import Answered, Refusal
-from bulkhead_services.model_gateway.effects import LiveText
+from bulkhead_services.doors.flight import InFlightCall
+from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer
+from bulkhead_services.model_gateway.effects import LiveTextPublisher
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 
@@ -30,7 +30,7 @@ def spoken(*pieces, text=""):
 
 
 async def told(call, pieces: list[str]) -> None:
-    async for piece in call.pieces():
+    async for piece in call.follow_pieces():
         assert piece.part == TEXT
         pieces.append(piece.text)
 
@@ -57,52 +57,52 @@ async def test_pieces_joined_are_the_whole_text(pieces, text, before):
         assert "".join(heard) == before
         go.set()
         await following
-        assert "".join(heard) == text == (await call.answer()).text
+        assert "".join(heard) == text == (await call.wait_for_answer()).text
 
 
 def part_of(call_id: str) -> AnswerPart:
     return AnswerPart(kind="call", id=call_id, name="add")
 
 
-def heard_of(flight: Flight, *pieces: tuple[AnswerPart, int, str]) -> None:
+def heard_of(flight: InFlightCall, *pieces: tuple[AnswerPart, int, str]) -> None:
     for part, offset, text in pieces:
         said = {"text": text} if part == TEXT else {"text": "", "part_text": text}
-        flight.hear(TextDelta(call_id="c", offset=offset, part=part, **said))
+        flight.on_text_delta(TextDelta(call_id="c", offset=offset, part=part, **said))
 
 
-def answered(text: str, *calls: tuple[str, str]) -> Answered:
+def answered(text: str, *calls: tuple[str, str]) -> ModelCallAnswer:
     made = tuple(ToolCall(id=call_id, name="add", arguments_json=arguments) for call_id, arguments in calls)
     thoughts = ({"type": "reasoning", "text": "Hm. Yes."},)
-    return Answered("c", "m", text, made, "tool_calls", Usage(), 1, thoughts=thoughts)
+    return ModelCallAnswer("c", "m", text, made, "tool_calls", Usage(), 1, thoughts=thoughts)
 
 
 async def test_parts_beside_the_text_come_live_and_what_was_missed_of_each_from_the_record():
-    flight, said = Flight("c"), list[tuple[str, str]]()
+    flight, said = InFlightCall("c"), list[tuple[str, str]]()
     one, two = part_of("one"), part_of("two")
     heard_of(flight, (REASONING, 0, "Hm. "), (TEXT, 0, "I add"), (one, 0, '{"a"'), (one, 9, "lost"), (TEXT, 5, "."))
-    following = asyncio.create_task(anext(flight.follow()))
+    following = asyncio.create_task(anext(flight.follow_pieces()))
     assert await following == (REASONING, "Hm. ")
 
     async def follow() -> None:
-        async for part, text in flight.follow():
+        async for part, text in flight.follow_pieces():
             said.append((part.id or part.kind, text))
 
     following = asyncio.create_task(follow())
     live = [("reasoning", "Hm. "), ("text", "I add"), ("one", '{"a"'), ("text", ".")]
     await until(lambda: said == live)
-    flight.end(answered("I add. Wait.", ("one", '{"a": 1}'), ("two", "")))
+    flight.set_outcome(answered("I add. Wait.", ("one", '{"a": 1}'), ("two", "")))
     await following
     assert said == [*live, ("reasoning", "Yes."), ("text", " Wait."), ("one", ": 1}"), (two.id, "")]
 
 
 @pytest.mark.parametrize("calls", [(), (("one", '{"b": 1}'),), (("other", '{"a": 1}'),)])
 async def test_a_call_that_was_told_and_is_not_so_in_the_end_ends_in_an_error(calls):
-    flight = Flight("c")
+    flight = InFlightCall("c")
     heard_of(flight, (part_of("one"), 0, '{"a"'))
-    pieces = flight.follow()
+    pieces = flight.follow_pieces()
     assert await anext(pieces) == (part_of("one"), '{"a"')
-    flight.end(answered("", *calls))
-    with pytest.raises(Refusal) as cut:
+    flight.set_outcome(answered("", *calls))
+    with pytest.raises(DoorRefusal) as cut:
         await anext(pieces)
     assert cut.value.code == "stream_cut"
 
@@ -114,7 +114,7 @@ async def test_text_that_begins_anew_in_other_words_ends_in_an_error_and_is_ther
         following = asyncio.create_task(told(call, heard))
         await until(lambda: heard)
         go.set()
-        with pytest.raises(Refusal) as cut:
+        with pytest.raises(DoorRefusal) as cut:
             await following
         assert (cut.value.status, cut.value.code) == (502, "stream_cut") and "".join(heard) == "Once upon "
         assert await here.answer(by=caller(retry=True)) == "A long time ago" and len(here.models.asked) == 1
@@ -130,7 +130,7 @@ async def test_a_stream_that_is_halted_in_the_middle_ends_in_an_error_at_once():
 
         here.models.script = cut
         call, heard = await here.call(), list[str]()
-        with pytest.raises(Refusal) as halted:
+        with pytest.raises(DoorRefusal) as halted:
             async with asyncio.timeout(5):
                 await told(call, heard)
         assert (halted.value.status, halted.value.code, halted.value.retry) == (403, "halted", False)
@@ -152,9 +152,9 @@ async def test_two_followers_of_one_call_have_the_whole_text_each():
 
 @pytest.mark.slow
 async def test_single_letters_are_heard_and_followed_in_time_also_when_they_are_told_again():
-    flight, letters = Flight("c"), 16_000
+    flight, letters = InFlightCall("c"), 16_000
     one = part_of("one")
-    following = asyncio.create_task(anext(pieces := flight.follow()))
+    following = asyncio.create_task(anext(pieces := flight.follow_pieces()))
     for part in (one, TEXT):
         heard_of(flight, *((part, place, "a") for place in range(letters)))
     assert await following
@@ -166,7 +166,7 @@ async def test_single_letters_are_heard_and_followed_in_time_also_when_they_are_
         heard_of(flight, (TEXT, place, "b"))  # And one in other words.
         await asyncio.sleep(0)
     assert time.process_time() - began_s < 5
-    flight.end(answered("a" * letters, ("one", "a" * letters)))
+    flight.set_outcome(answered("a" * letters, ("one", "a" * letters)))
     assert len(await following) < 10
 
 
@@ -189,7 +189,7 @@ async def test_readers_that_know_no_parts_take_none_for_text():
             told.append(delta)
 
     request = SimpleNamespace(stream=True, call_id="c", step_id="s", attempt=1, conversation=object())
-    say = LiveText(SimpleNamespace(request=request), Heard())
+    say = LiveTextPublisher(SimpleNamespace(request=request), Heard())
     await say("Sum:")
     await say('{"a": 1}', part_of("one"))
     texts = [Older.model_validate_json(delta.model_dump_json()).text for delta in told]

@@ -4,33 +4,33 @@ import asyncio
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
-from bulkhead_services.doors.mcp.port import ToolAnswered, ToolAsked
-from bulkhead_services.doors.port import Refusal
+from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import TENANT, World, caller, world
 
 LOOK = ToolSpec(name="look", description="Looks.", parameters_json='{"type": "object"}')
 
 
-def look(here: World, number: int) -> asyncio.Task[ToolAnswered]:
-    asked = ToolAsked(LOOK, {"number": number}, f"request-{number}", unique=True)
+def look(here: World, number: int) -> asyncio.Task[ToolCallAnswer]:
+    asked = ParsedToolCall(LOOK, {"number": number}, f"request-{number}", unique=True)
     return asyncio.create_task(here.doors().call_tool(caller(), asked))
 
 
-async def sent(here: World, count: int) -> list[Stored]:
+async def sent(here: World, count: int) -> list[StoredMessage]:
     """The calls that the tool executor has, once they are so many."""
 
-    async def enough() -> list[Stored]:
+    async def enough() -> list[StoredMessage]:
         found = await here.mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.doors.>")
         return found if len(found) >= count else []
 
-    found: list[Stored] = await until(enough)
+    found: list[StoredMessage] = await until(enough)
     return found
 
 
-async def answered(here: World, stored: Stored) -> None:
+async def answered(here: World, stored: StoredMessage) -> None:
     request = ToolCallRequested.model_validate_json(stored.body)
     reply = ToolCallReplied(call_id=request.call_id, step_id=request.step_id, outcome="succeeded")
     publisher, task = here.mesh.context("tool_executor").publisher, stored.subject.split(".")[-1]
@@ -45,15 +45,15 @@ async def test_more_tool_calls_in_flight_than_are_allowed_are_told_to_come_again
         calls = [look(here, number) for number in range(2)]
         first, second = await sent(here, 2)
         calls[0].cancel()  # Who goes away leaves the call in flight, and in the share.
-        with pytest.raises(Refusal) as told:
+        with pytest.raises(DoorRefusal) as told:
             await look(here, 2)
         assert (told.value.status, told.value.code) == (status, "too_many_calls")
         assert (told.value.retry, told.value.retry_after_s) == (True, 1.0)
         for stored in (first, second):
             await answered(here, stored)
         assert (await calls[1]).outcome == "succeeded"
-        run = here.doors().feeds.feed(TENANT, first.subject.split(".")[-1])
-        await until(lambda: not here.doors().tool_calls.busy(run))
+        run = here.doors().feeds.run_feed(TENANT, first.subject.split(".")[-1])
+        await until(lambda: not here.doors().tool_calls.has_call_in_flight(run))
         calls = [look(here, number) for number in (3, 4)]
         for stored in (await sent(here, 4))[2:]:
             await answered(here, stored)
@@ -67,5 +67,5 @@ async def test_as_many_calls_at_once_are_no_more_than_are_allowed():
         for stored in await sent(here, 2):
             await answered(here, stored)
         ends = await asyncio.gather(*calls, return_exceptions=True)
-        assert sum(isinstance(end, Refusal) and end.code == "too_many_calls" for end in ends) == 3
+        assert sum(isinstance(end, DoorRefusal) and end.code == "too_many_calls" for end in ends) == 3
         assert len(await sent(here, 2)) == 2

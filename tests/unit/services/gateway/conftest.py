@@ -9,7 +9,7 @@ from tests.unit.services.gateway.harness import Mesh, make_mesh
 @pytest.fixture
 async def mesh(tmp_path):
     found = make_mesh(tmp_path)
-    await found.gateway().attach()
+    await found.gateway().attach_inbox()
     yield found
     for gateway in found.gateways:
         await gateway.stop()

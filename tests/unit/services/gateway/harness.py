@@ -14,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stored, WrongLastSequence
+from bulkhead.bus.port import BusUnavailable, LiveMessage, PubAck, PublishRefused, StoredMessage, WrongLastSequence
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.context import Context, ServiceIdentity, make_context
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
-from bulkhead.runtime.halts.operator import Wish, change_of, judge, judge_reset
+from bulkhead.runtime.halts.operator import HaltRequest, change_of, judge_request, judge_reset
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
@@ -54,11 +54,11 @@ from bulkhead_contracts.retrieval import (
 from bulkhead_contracts.tool import CitedCallReplied, CitedCallRequested, WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.store import Revision
+from bulkhead_services.budget.ledger.store import LimitsRevision
 from bulkhead_services.budget.limits import changes, tenant_limits
 from bulkhead_services.budget.queries import spending, task_messages
-from bulkhead_services.budget.queries.dead_letters import LetterBook
-from bulkhead_services.gateway.app import Gateway
+from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
+from bulkhead_services.gateway.app import GatewayService
 from bulkhead_services.gateway.settings import Settings
 
 OPERATOR = "bk_operator_key_of_acme"
@@ -79,11 +79,11 @@ def _matches(pattern: str, subject: str) -> bool:
     return len(want) == len(have)
 
 
-def _book() -> tenant_limits.LimitBook:
+def _book() -> tenant_limits.TenantLimitsRegistry:
     """Budget's, over a broker of its own."""
-    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    bus = MemoryBus(MemoryBroker.for_mesh(), "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
-    return tenant_limits.LimitBook(bus, publisher, Ledger(), lambda: 1, lambda why: None)
+    return tenant_limits.TenantLimitsRegistry(bus, publisher, Ledger(), lambda: 1, lambda why: None)
 
 
 class Ledger(MemoryStore):
@@ -92,7 +92,7 @@ class Ledger(MemoryStore):
     def __init__(self) -> None:
         super().__init__(lease_ms=1)
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+    async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
         """Always up to date."""
         return True
 
@@ -102,10 +102,10 @@ class Subscription:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        self.queue: asyncio.Queue[Live] = asyncio.Queue()
+        self.queue: asyncio.Queue[LiveMessage] = asyncio.Queue()
         self.dropped = 0
 
-    async def __aiter__(self) -> AsyncIterator[Live]:
+    async def __aiter__(self) -> AsyncIterator[LiveMessage]:
         while True:
             yield await self.queue.get()
 
@@ -117,7 +117,7 @@ class InProcessBus:
     """Streams INBOX_* and BLOBS, live subjects, and one answering signer. gaps: so many messages a purge took."""
 
     def __init__(self) -> None:
-        self.stored: list[tuple[str, Stored]] = []
+        self.stored: list[tuple[str, StoredMessage]] = []
         self.ids: dict[tuple[str, str], int] = {}
         self.subscriptions: list[Subscription] = []
         self.down = False
@@ -128,23 +128,23 @@ class InProcessBus:
         self.reads = 0
         self.gaps = 0
         self.rag_down = False
-        self.page = changes.Page()
+        self.page = changes.TenantLimits()
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
-        self.book: tenant_limits.LimitBook | None = None
+        self.book: tenant_limits.TenantLimitsRegistry | None = None
         self.writes = WritesReplied()
         self.looked: list[str] = []
         self.call = CitedCallReplied()
-        self.journal: dict[tuple[str, str], list[Stored]] = {}
+        self.journal: dict[tuple[str, str], list[StoredMessage]] = {}
         self.journal_reads: list[int] = []
         self.passage = PassageReplied()
         self.passages: list[tuple[str, PassageRequested]] = []
-        book = LetterBook(SimpleNamespace(bus=self, message_key=b"b" * 32))  # type: ignore[arg-type]
-        self._letters: dict[str, tuple[type[Body], Callable[[Received], Awaitable[Body]]]] = {
-            DeadLettersRequested.ce_type(): (DeadLettersRequested, book.list),
-            DeadLetterRequested.ce_type(): (DeadLetterRequested, book.show),
-            DismissalRequested.ce_type(): (DismissalRequested, book.dismiss),
+        book = DeadLetterQuery(SimpleNamespace(bus=self, message_key=b"b" * 32))  # type: ignore[arg-type]
+        self._letters: dict[str, tuple[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]] = {
+            DeadLettersRequested.ce_type(): (DeadLettersRequested, book.list_letters),
+            DeadLetterRequested.ce_type(): (DeadLetterRequested, book.show_letter),
+            DismissalRequested.ce_type(): (DismissalRequested, book.dismiss_letter),
         }
 
     def _stream(self, subject: str) -> str:
@@ -174,12 +174,12 @@ class InProcessBus:
         if stream == subjects.BLOBS_STREAM and here:
             raise PublishRefused("one message per subject")
         sequence = sum(name == stream for name, _ in self.stored) + self.gaps + 1
-        self.stored.append((stream, Stored(subject, dict(headers), body, sequence, 1_000_000 + sequence)))
+        self.stored.append((stream, StoredMessage(subject, dict(headers), body, sequence, 1_000_000 + sequence)))
         self.ids[stream, message_id] = sequence
         self.news.set()
         return PubAck(stream, sequence)
 
-    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         self.reads += 1
         if self.down:
             raise BusUnavailable("down")
@@ -191,14 +191,14 @@ class InProcessBus:
         ]
         return found[:limit]
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
         found = await self.read(stream, subject, limit=10**9)
         return found[-1] if found else None
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         for subscription in self.subscriptions:
             if _matches(subscription.pattern, subject):
-                subscription.queue.put_nowait(Live(subject, dict(headers or {}), body))
+                subscription.queue.put_nowait(LiveMessage(subject, dict(headers or {}), body))
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> Subscription:
         self.subscriptions.append(Subscription(subject))
@@ -208,7 +208,7 @@ class InProcessBus:
         """As budget, for one thing after the other."""
         tenant = ask.requester.tenant
         key = subjects.halt_key(ask.scope, tenant, ask.called)
-        wish = Wish(
+        wish = HaltRequest(
             ask.scope,
             tenant,
             ask.called,
@@ -218,7 +218,7 @@ class InProcessBus:
             1,
             change_of(request, f"{ask.active} {ask.reason}"),
         )
-        found = judge(wish, self.halts.get(key))
+        found = judge_request(wish, self.halts.get(key))
         if isinstance(found, Failure):
             return HaltReplied(failure=found)
         self.halts[key] = found
@@ -235,13 +235,13 @@ class InProcessBus:
 
     def _limited(self, ask: LimitsRequested) -> LimitsReplied:
         """As budget answers: its own judgement, over limits that are kept here."""
-        if (failure := changes.refused(ask, ask.requester.tenant)) is not None:
+        if (failure := changes.check_requester(ask, ask.requester.tenant)) is not None:
             return LimitsReplied(failure=failure)
         if ask.target is not None:
-            made = changes.changed(self.page, ask, ask.requester.tenant, "c", 1)
+            made = changes.change_limits(self.page, ask, ask.requester.tenant, "c", 1)
             if isinstance(made, Failure):
                 return LimitsReplied(failure=made)
-            self.page = changes.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
+            self.page = changes.TenantLimits(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
         rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
         return LimitsReplied(revision=self.page.revision, limits=rows)
 
@@ -249,12 +249,18 @@ class InProcessBus:
         """As budget, which keeps a book."""
         head = Envelope(id=name, type=ask.ce_type(), source="gateway", time_unix_ms=1)
         self.book = self.book or _book()  # Not sooner: its broker's clock is the loop's.
-        return await self.book.top_up(Received(head, ask, ask.requester.tenant, ask.task, "gateway", 0, 1, 1))
+        return await self.book.answer_top_up(
+            ReceivedMessage(head, ask, ask.requester.tenant, ask.task, "gateway", 0, 1, 1)
+        )
 
     def _summed(self, ask: SpendRequested) -> SpendReplied:
         """As budget answers, of a tenant that has spent nothing."""
-        failure = spending.refused(ask, ask.requester.tenant)
-        return SpendReplied(failure=failure) if failure else spending.report(spending.Tally(), ask.by, 1, 2, ask.top)
+        failure = spending.check_requester(ask, ask.requester.tenant)
+        return (
+            SpendReplied(failure=failure)
+            if failure
+            else spending.build_report(spending.SpendTally(), ask.by, 1, 2, ask.top)
+        )
 
     def _doubtful(self, task: str) -> WritesReplied:
         """As budget, which looks through the journal."""
@@ -265,71 +271,71 @@ class InProcessBus:
         """As budget, which reads the journal; pages are small."""
         self.journal_reads.append(ask.after)
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
-        return task_messages.told(found[:64], claims=ask.claims)
+        return task_messages.messages_reply(found[:64], claims=ask.claims)
 
     async def _of_letters(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
         """Budget's own answer, over the letters that are stored here."""
         kind, answer = self._letters[headers["ce-type"]]
         head, at = Envelope(id=headers["ce-id"], type=headers["ce-type"], source="gateway", time_unix_ms=1), subject
         asked = kind.model_validate_json(body)
-        return await answer(Received(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
+        return await answer(ReceivedMessage(head, asked, at.split(".")[4], at.split(".")[5], "gateway", 0, 1, 1))
 
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
-    ) -> Live:
+    ) -> LiveMessage:
         if self.signer_down or self.down:
             raise BusUnavailable("nobody answers")
         if subject.startswith("rpc.gateway.budget."):
             if (headers or {}).get("ce-type") == LimitsRequested.ce_type():
                 kept = self._limited(LimitsRequested.model_validate_json(body))
-                return Live("reply", {"ce-type": kept.ce_type()}, kept.encode())
+                return LiveMessage("reply", {"ce-type": kept.ce_type()}, kept.encode())
             if (headers or {}).get("ce-type") == TopUpRequested.ce_type():
                 given = await self._topped_up(TopUpRequested.model_validate_json(body), dict(headers or {})["ce-id"])
-                return Live("reply", {"ce-type": given.ce_type()}, given.encode())
+                return LiveMessage("reply", {"ce-type": given.ce_type()}, given.encode())
             if (headers or {}).get("ce-type") == SpendRequested.ce_type():
                 told = self._summed(SpendRequested.model_validate_json(body))
-                return Live("reply", {"ce-type": told.ce_type()}, told.encode())
+                return LiveMessage("reply", {"ce-type": told.ce_type()}, told.encode())
             if (headers or {}).get("ce-type") == ResetRequested.ce_type():
                 reset = await self._reset(ResetRequested.model_validate_json(body))
-                return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
+                return LiveMessage("reply", {"ce-type": reset.ce_type()}, reset.encode())
             if (headers or {}).get("ce-type") == CitedCallRequested.ce_type():
-                return Live("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
+                return LiveMessage("reply", {"ce-type": self.call.ce_type()}, self.call.encode())
             if (headers or {}).get("ce-type") == CoordinationRequested.ce_type():
-                return Live("reply", {"ce-type": CoordinationReplied.ce_type()}, CoordinationReplied().encode())
+                return LiveMessage("reply", {"ce-type": CoordinationReplied.ce_type()}, CoordinationReplied().encode())
             if (headers or {}).get("ce-type") == MeshRequested.ce_type():
-                return Live("reply", {"ce-type": MeshReplied.ce_type()}, MeshReplied().encode())
+                return LiveMessage("reply", {"ce-type": MeshReplied.ce_type()}, MeshReplied().encode())
             if (headers or {}).get("ce-type") == TaskMessagesRequested.ce_type():
                 batch = self._told(TaskMessagesRequested.model_validate_json(body), *subject.split(".")[-2:])
-                return Live("reply", {"ce-type": batch.ce_type()}, batch.encode())
+                return LiveMessage("reply", {"ce-type": batch.ce_type()}, batch.encode())
             if (headers or {}).get("ce-type") == WritesRequested.ce_type():
                 found = self._doubtful(subject.rpartition(".")[2])
-                return Live("reply", {"ce-type": found.ce_type()}, found.encode())
+                return LiveMessage("reply", {"ce-type": found.ce_type()}, found.encode())
             if (headers or {}).get("ce-type") in self._letters:
                 letters = await self._of_letters(subject, body, dict(headers or {}))
-                return Live("reply", {"ce-type": letters.ce_type()}, letters.encode())
+                return LiveMessage("reply", {"ce-type": letters.ce_type()}, letters.encode())
             said = self._switched(HaltRequested.model_validate_json(body), dict(headers or {}).get("ce-id", ""))
-            return Live("reply", {"ce-type": said.ce_type()}, said.encode())
+            return LiveMessage("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):
             if self.rag_down:
                 raise BusUnavailable("nobody answers")
             if (headers or {}).get("ce-type") == PassageRequested.ce_type():
                 self.passages.append((subject.split(".")[4], PassageRequested.model_validate_json(body)))
-                return Live("reply", {"ce-type": self.passage.ce_type()}, self.passage.encode())
+                return LiveMessage("reply", {"ce-type": self.passage.ce_type()}, self.passage.encode())
             asked = DocumentsRequested.model_validate_json(body)
             left = [one for one in self.documents if one.name > asked.after]
             page = DocumentsReplied(documents=tuple(left[: asked.limit]), more=len(left) > asked.limit)
-            return Live("reply", {"ce-type": page.ce_type()}, page.encode())
+            return LiveMessage("reply", {"ce-type": page.ce_type()}, page.encode())
         assert subject.startswith("rpc.gateway.signer.")
         if (headers or {}).get("ce-type") == VouchRequested.ce_type():
             self.vouched.append(VouchRequested.model_validate_json(body))
             vouched = VouchReplied(voucher="signed.voucher")
-            return Live("reply", {"ce-type": vouched.ce_type()}, vouched.encode())
+            return LiveMessage("reply", {"ce-type": vouched.ce_type()}, vouched.encode())
         ask = GrantRequested.model_validate_json(body)
         self.asked.append(ask)
         reply = self.refusal or GrantReplied(granted=True, token="signed.task.grant", limits=ask.limits)
-        return Live("reply", {"ce-type": reply.ce_type()}, reply.encode())
+        return LiveMessage("reply", {"ce-type": reply.ce_type()}, reply.encode())
 
-    async def ready(self) -> bool:
+    async def is_ready(self) -> bool:
         return not self.down
 
 
@@ -338,9 +344,9 @@ class Mesh:
     """One bus, its gateways, and the voices of the other services."""
 
     bus: InProcessBus
-    identity: Identity
+    identity: ServiceIdentity
     folder: Path
-    gateways: list[Gateway] = field(default_factory=list)
+    gateways: list[GatewayService] = field(default_factory=list)
     handled: int = 0
 
     def settings(self, **changes: object) -> Settings:
@@ -364,8 +370,8 @@ class Mesh:
     def context(self, instance: str) -> Context:
         return make_context("gateway", instance, self.bus, self.identity)  # type: ignore[arg-type]
 
-    def gateway(self, **changes: object) -> Gateway:
-        self.gateways.append(Gateway(self.context(str(len(self.gateways))), self.settings(**changes)))
+    def gateway(self, **changes: object) -> GatewayService:
+        self.gateways.append(GatewayService(self.context(str(len(self.gateways))), self.settings(**changes)))
         return self.gateways[-1]
 
     async def say(self, sender: str, body: Body, task: str, tenant: str = "acme", index: int | str = 0) -> PubAck:
@@ -382,9 +388,9 @@ class Mesh:
             if not new:
                 return
             for stored in new:
-                message = inbound.read(stored, "gateway")
+                message = inbound.read_message(stored, "gateway")
                 try:
-                    await self.gateways[at].handle(message)
+                    await self.gateways[at].handle_message(message)
                 except HandBack:
                     return
                 self.handled = stored.sequence
@@ -399,7 +405,7 @@ class Mesh:
 
         return await Blobs(self.bus, author).put(tenant, text)  # type: ignore[arg-type]
 
-    def sent(self, to: str) -> list[Stored]:
+    def sent(self, to: str) -> list[StoredMessage]:
         """What lies in another service's inbox."""
         return [stored for name, stored in self.bus.stored if name == subjects.inbox_stream(to)]
 
@@ -411,11 +417,11 @@ def _row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
 def make_mesh(folder: Path) -> Mesh:
     """A mesh with nothing in it."""
     seed = new_signing_seed()
-    return Mesh(InProcessBus(), Identity("seed-of-gateway", seed, {"gateway": public_of(seed)}), folder)
+    return Mesh(InProcessBus(), ServiceIdentity("seed-of-gateway", seed, {"gateway": public_of(seed)}), folder)
 
 
 @asynccontextmanager
-async def running(mesh: Mesh, **changes: object) -> AsyncIterator[Gateway]:
+async def running(mesh: Mesh, **changes: object) -> AsyncIterator[GatewayService]:
     """A gateway that listens on a free port."""
     gateway = mesh.gateway(**changes)
     await gateway.start()

@@ -15,7 +15,7 @@ from tests.unit.services.gateway.http.test_tasks import problem, submit
 def full(mesh, monkeypatch):
     """The disk is full until this is set."""
     monkeypatch.setattr(durable_writes, "WRITE_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(durable_writes.DurableWrites.within, "__defaults__", (0.2,))
+    monkeypatch.setattr(durable_writes.DurableWrites.write_within, "__defaults__", (0.2,))
     monkeypatch.setattr(durable_writes, "FAILING_TIMEOUT_S", 0.05)
     monkeypatch.setattr(durable_writes, "CHECK_S", 0.01)
     freed, publish = asyncio.Event(), mesh.bus.publish

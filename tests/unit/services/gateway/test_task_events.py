@@ -9,20 +9,20 @@ from pydantic import ValidationError
 from bulkhead.bus.memory.broker import mesh_streams
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.memory.streams import StreamConfig
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
-from bulkhead_contracts.envelope import Envelope, rfc3339
+from bulkhead_contracts.envelope import Envelope, format_rfc3339
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway import task_events
 from bulkhead_services.gateway.app import _with_publishers
-from bulkhead_services.gateway.settings import Settings, SubscriberPolicy
+from bulkhead_services.gateway.settings import Settings, SubscriberSettings
 from bulkhead_services.gateway.task_events import TaskEvents, events_of
 
 SECRET = "what the customer wrote"
@@ -33,7 +33,7 @@ STEP = StepEnded(
 )
 STARTED = StepStarted(step_id="s2", title=SECRET, attempt=1, plan_version=1)
 ENDED = TaskEnded(
-    status="failed", failure=Failure.of("no_answer", SECRET), result=RESULT, usage=SPENT, ended_steps=(STEP,)
+    status="failed", failure=Failure.from_text("no_answer", SECRET), result=RESULT, usage=SPENT, ended_steps=(STEP,)
 )
 APPROVAL = ApprovalRequested(
     approval_id="a1",
@@ -52,9 +52,9 @@ APPROVAL = ApprovalRequested(
 )
 
 
-def received(body: Body, sender: str = "planner", tenant: str = "demo") -> Received:
+def received(body: Body, sender: str = "planner", tenant: str = "demo") -> ReceivedMessage:
     head = Envelope(id="c" * 32, type=body.ce_type(), source=sender, time_unix_ms=5, traceparent="00-1-2-01")
-    return Received(head, body, tenant, "t1", sender, 7, 5)
+    return ReceivedMessage(head, body, tenant, "t1", sender, 7, 5)
 
 
 def notice(kind: str, account: str = "task:demo:t1") -> NoticeRequested:
@@ -83,7 +83,7 @@ def test_a_message_is_these_events_and_they_tell_no_content(body: Body, names: l
     assert [one.TYPE for one in found] == [f"event.{name}" for name in names]
     for event in found:
         assert SECRET not in event.encode().decode()
-        assert catalog.decode(event.ce_type(), event.encode()) == event
+        assert catalog.decode_body(event.ce_type(), event.encode()) == event
 
 
 def test_the_end_says_how_what_it_cost_and_where_the_answer_is() -> None:
@@ -99,13 +99,13 @@ def test_the_end_says_how_what_it_cost_and_where_the_answer_is() -> None:
 
 
 async def test_an_event_is_stored_once_however_often_its_message_comes_and_only_where_somebody_listens() -> None:
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
     bus = MemoryBus(broker, "gateway")
-    rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
+    rows = {"sub_crm": SubscriberSettings(tenant="demo", events=("task.ended",))}
     for _ in range(2):  # Two replicas.
         events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {}, lambda: 1)
         for message in (received(ENDED), received(ENDED), received(ENDED, tenant="acme")):
-            await events.tell(message)
+            await events.store_events(message)
     [stored] = await bus.read(subjects.EVENTS_STREAM, "events.>")
     assert stored.subject == "events.demo.task.ended.t1"
     assert stored.headers["ce-type"] == "event.task.ended.v1" and stored.headers["traceparent"] == "00-1-2-01"
@@ -113,19 +113,19 @@ async def test_an_event_is_stored_once_however_often_its_message_comes_and_only_
 
 
 async def test_a_webhook_is_told_the_event_of_the_stream_once_and_only_what_it_wants() -> None:
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
     bus = MemoryBus(broker, "gateway")
-    rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
+    rows = {"sub_crm": SubscriberSettings(tenant="demo", events=("task.ended",))}
     for _ in range(2):
         events = TaskEvents(Publisher("gateway", bus, b"k" * 32, lambda: 1), rows, {"demo": ("task.ended",)}, lambda: 1)
         for message in (received(ENDED), received(ENDED, tenant="acme")):
-            await events.tell(message)
+            await events.store_events(message)
     [event] = await bus.read(subjects.EVENTS_STREAM, "events.>")
     [stored] = await bus.read(subjects.inbox_stream("tool_executor"), "mesh.>")
-    asked = catalog.decode(stored.headers["ce-type"], stored.body)
+    asked = catalog.decode_body(stored.headers["ce-type"], stored.body)
     assert isinstance(asked, EventPostRequested) and stored.subject.startswith("mesh.gateway.tool_executor.")
     assert (asked.id, asked.event) == (event.headers["ce-id"], event.headers["ce-type"])
-    assert rfc3339(asked.time_unix_ms) == event.headers["ce-time"] and asked.data_json.encode() == event.body
+    assert format_rfc3339(asked.time_unix_ms) == event.headers["ce-time"] and asked.data_json.encode() == event.body
 
 
 class OlderBroker:
@@ -134,14 +134,14 @@ class OlderBroker:
     def __init__(self) -> None:
         self.broker = MemoryBroker([one for one in mesh_streams() if one.name != subjects.EVENTS_STREAM])
         self.bus, self.now = MemoryBus(self.broker, "gateway"), 0
-        rows = {"sub_crm": SubscriberPolicy(tenant="demo", events=("task.ended",))}
+        rows = {"sub_crm": SubscriberSettings(tenant="demo", events=("task.ended",))}
         publisher = Publisher("gateway", self.bus, b"k" * 32, lambda: self.now)
         self.events = TaskEvents(publisher, rows, {"demo": ("step.ended",)}, lambda: self.now)
 
     async def tell(self, sequence: int = 7) -> bool:
         """Whether it is done with; otherwise it comes again."""
         try:
-            await self.events.tell(replace(received(ENDED), sequence=sequence))
+            await self.events.store_events(replace(received(ENDED), sequence=sequence))
         except HandBack as back:
             assert "run the provisioner" in back.reason and 1 <= back.delay_s <= task_events.AGAIN_MS / 1000
             return False

@@ -9,7 +9,7 @@ import nkeys
 import pytest
 
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.background import Background
+from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.xkeys import public_xkey, seal, seed_of, unseal
 from bulkhead_contracts import bounds
 from bulkhead_infra.identity import policy, render
@@ -51,7 +51,7 @@ class World:
         account = nkeys.encode_seed(b"\x08" * 32, nkeys.PREFIX_BYTE_ACCOUNT)
         (folder / effects.ISSUER_FILE).write_bytes(account)
         (folder / effects.XKEY_FILE).write_text(OWN_XKEY)
-        (folder / effects.PERMISSIONS_FILE).write_text(render.permissions(policy.load(kubernetes=True)))
+        (folder / effects.PERMISSIONS_FILE).write_text(render.render_permissions(policy.load_policy(kubernetes=True)))
         self.settings = Settings(
             token_issuer=ISSUER,
             token_audience=AUDIENCE,
@@ -64,7 +64,7 @@ class World:
             self.stored.append(body)
 
         context = SimpleNamespace(
-            publisher=SimpleNamespace(send=send), clock=lambda: 7, background=Background(), bus=self.bus
+            publisher=SimpleNamespace(send=send), clock=lambda: 7, background=BackgroundTasks(), bus=self.bus
         )
         self.edge = LoginAnswers(context, self.settings)
 
@@ -79,17 +79,17 @@ class World:
             "connect_opts": {"auth_token": token, "name": words.get("client", "c")},
         }
         claims = {"aud": nkey_jwt.QUESTION_AUDIENCE, "iss": server, "exp": int(time.time()) + 2, "nats": nats}
-        text = nkey_jwt.encode(claims, BROKER).encode()
+        text = nkey_jwt.encode_jwt(claims, BROKER).encode()
         asked = SimpleNamespace(
             headers={effects.XKEY_HEADER: public_xkey(BROKER_XKEY)}, body=seal(text, BROKER_XKEY, public_xkey(OWN_XKEY))
         )
-        _, box = await self.edge.answer(asked)
+        _, box = await self.edge.answer_question(asked)
         said = _claims(unseal(box, BROKER_XKEY, public_xkey(OWN_XKEY)).decode())["nats"]
         return _claims(said["jwt"]) if "jwt" in said else said
 
 
 def _claims(token: str) -> dict:
-    return json.loads(nkey_jwt._bytes(token.split(".")[1]))
+    return json.loads(nkey_jwt._decode_base64(token.split(".")[1]))
 
 
 @pytest.fixture
@@ -141,22 +141,24 @@ async def test_it_takes_no_questions_before_it_knows_keys(world: World, monkeypa
     content = world.issuer.key_set.read_text()
     world.issuer.key_set.unlink()
     await world.edge.start()
-    assert world.bus.serving is None and not world.edge.ready()
-    assert "No such file" in world.edge.problem() and "takes no questions" in world.edge.problem()
-    assert world.edge.degraded() == "", "there is no key set before that"
+    assert world.bus.serving is None and not world.edge.is_ready()
+    assert "No such file" in world.edge.describe_problem() and "takes no questions" in world.edge.describe_problem()
+    assert world.edge.describe_degradation() == "", "there is no key set before that"
     world.bus.away = 2
     world.issuer.key_set.write_text(content)
     await until(lambda: world.bus.serving)
-    assert world.edge.ready() and not world.edge.problem()
+    assert world.edge.is_ready() and not world.edge.describe_problem()
     assert (await world.ask(world.issuer.token("worker")))["name"] == "worker"
 
 
 async def test_a_key_set_that_can_no_longer_be_read_degrades(world: World):
     await world.edge.start()
-    assert world.bus.serving is not None and world.edge.degraded() == ""
+    assert world.bus.serving is not None and world.edge.describe_degradation() == ""
     world.issuer.key_set.unlink()
     await world.edge._keys.read()
-    assert world.edge.degraded().endswith("; tokens are verified by the one before") and world.edge.ready()
+    assert (
+        world.edge.describe_degradation().endswith("; tokens are verified by the one before") and world.edge.is_ready()
+    )
 
 
 async def test_who_stops_before_it_knows_keys_serves_no_more(world: World, monkeypatch):
@@ -167,4 +169,4 @@ async def test_who_stops_before_it_knows_keys_serves_no_more(world: World, monke
     await world.edge.stop()
     world.issuer.key_set.write_text(content)
     await asyncio.sleep(0.1)
-    assert world.bus.serving is None and world.edge.problem() == ""
+    assert world.bus.serving is None and world.edge.describe_problem() == ""

@@ -6,11 +6,11 @@ from dataclasses import replace
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts.identity import LoginDecided
 from bulkhead_services.identity import audit
-from bulkhead_services.identity.audit import Audit
-from bulkhead_services.identity.core import Admission, Claims, Permissions, Question, Refusal
+from bulkhead_services.identity.audit import LoginAudit
+from bulkhead_services.identity.core import LoginAdmission, LoginQuestion, LoginRefusal, ServicePermissions, TokenClaims
 
-CLAIMS = Claims("system:serviceaccount:bulkhead:worker", 1, 2_000)
-MAY = Permissions(account="SVC_WORKER", service_account="worker", publish=("a",), subscribe=("b",))
+CLAIMS = TokenClaims("system:serviceaccount:bulkhead:worker", 1, 2_000)
+MAY = ServicePermissions(account="SVC_WORKER", service_account="worker", publish=("a",), subscribe=("b",))
 
 
 class Publisher:
@@ -34,31 +34,31 @@ class Publisher:
         return [one for one in self.stored.values() if not one.granted]
 
 
-async def _run(publisher: Publisher, work, monkeypatch, **settings: float) -> Audit:
+async def _run(publisher: Publisher, work, monkeypatch, **settings: float) -> LoginAudit:
     for name, value in {"AGAIN_S": 0.01, **settings}.items():
         monkeypatch.setattr(audit, name, value)
-    found = Audit(publisher, lambda: 7)
+    found = LoginAudit(publisher, lambda: 7)
     running = asyncio.create_task(found.run())
     await work(found)
-    await found.settle()
+    await found.wait_until_stored()
     running.cancel()
     return found
 
 
-def _grant(found: Audit, token_id: str = "", host: str = "10.0.0.1", client: str = "worker-0") -> None:
+def _grant(found: LoginAudit, token_id: str = "", host: str = "10.0.0.1", client: str = "worker-0") -> None:
     claims = replace(CLAIMS, token_id=token_id)
-    found.granted(Admission("worker", MAY, claims), Question("N", "U", host=host, client=client))
+    found.record_granted(LoginAdmission("worker", MAY, claims), LoginQuestion("N", "U", host=host, client=client))
 
 
-def _refuse(found: Audit, code: str = "bad_signature", host: str = "10.0.0.1") -> None:
-    found.refused(Refusal(code, "why", "what to do"), Question("N", "U", host=host))
+def _refuse(found: LoginAudit, code: str = "bad_signature", host: str = "10.0.0.1") -> None:
+    found.record_refused(LoginRefusal(code, "why", "what to do"), LoginQuestion("N", "U", host=host))
 
 
 async def test_each_grant_is_stored_once_also_when_the_broker_is_away(monkeypatch):
     publisher = Publisher()
     publisher.away = 3
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(5):
             _grant(found, f"t-{number}", client=f"worker-{number}")
 
@@ -70,7 +70,7 @@ async def test_each_grant_is_stored_once_also_when_the_broker_is_away(monkeypatc
 async def test_refusals_of_a_kind_are_told_once_and_then_counted(monkeypatch):
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for _ in range(1_000):
             _refuse(found)
         _refuse(found, "token_expired")
@@ -86,7 +86,7 @@ async def test_refusals_of_a_kind_are_told_once_and_then_counted(monkeypatch):
 async def test_the_count_comes_at_the_end_of_the_window_by_itself(monkeypatch):
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         _refuse(found)
         _refuse(found)
         async with asyncio.timeout(5):
@@ -100,7 +100,7 @@ async def test_the_count_comes_at_the_end_of_the_window_by_itself(monkeypatch):
 async def test_many_kinds_make_few_facts_and_none_is_uncounted(monkeypatch):
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(5_000):
             _refuse(found, host=f"10.0.{number % 250}.{number // 250}")
 
@@ -113,18 +113,18 @@ async def test_what_does_not_fit_is_said(monkeypatch):
     publisher = Publisher()
     publisher.away = 10**9
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(12):
             _grant(found, f"t-{number}")
 
     found = await _run(publisher, work, monkeypatch, MAX_WAITING=10, SETTLE_S=0.05)
-    assert found.waiting == 10 and found.lost == 2
+    assert found.waiting_facts == 10 and found.lost == 2
 
 
 async def test_one_token_that_logs_in_again_and_again_is_counted(monkeypatch):
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(1_000):
             _grant(found, "t-1", client=f"worker-{number}")
         _grant(found, "t-2")
@@ -143,7 +143,7 @@ async def test_one_token_that_logs_in_again_and_again_is_counted(monkeypatch):
 async def test_more_tokens_than_are_told_apart_are_facts_each(monkeypatch):
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(20):
             _grant(found, f"t-{number % 10}")
 
@@ -156,13 +156,13 @@ async def test_what_was_dropped_is_a_fact_when_there_is_room_again(monkeypatch):
     publisher = Publisher()
     publisher.away = 3
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for number in range(14):
             _grant(found, f"t-{number}")
         assert found.lost == 4
 
     found = await _run(publisher, work, monkeypatch, MAX_WAITING=10)
-    assert found.lost == 0 and found.waiting == 0
+    assert found.lost == 0 and found.waiting_facts == 0
     assert sum(one.count for one in publisher.stored.values()) == 14
     [lost] = publisher.refused
     assert (lost.code, lost.count) == ("facts_lost", 4) and "journal" in lost.reason
@@ -172,13 +172,13 @@ async def test_refusals_make_no_more_facts_than_is_said(monkeypatch):
     """At the turn of a window the counts of the one before come, too."""
     publisher = Publisher()
 
-    async def work(found: Audit) -> None:
+    async def work(found: LoginAudit) -> None:
         for turn in range(2):
             found._began = float("-inf")
-            before = found.waiting
+            before = found.waiting_facts
             for number in range(500):
                 _refuse(found, host=f"10.{turn}.{number % 250}.1")
-            assert found.waiting - before <= 2 * (audit.MAX_KINDS + 1)
+            assert found.waiting_facts - before <= 2 * (audit.MAX_KINDS + 1)
 
     await _run(publisher, work, monkeypatch)
     assert sum(one.count for one in publisher.refused) == 1_000

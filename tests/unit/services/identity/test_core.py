@@ -5,38 +5,38 @@ import json
 import pytest
 
 from bulkhead_infra.identity import policy, render
-from bulkhead_infra.identity.rights import rights
+from bulkhead_infra.identity.rights import derive_rights
 from bulkhead_services.identity.core import (
-    Admission,
-    Claims,
+    LoginAdmission,
+    LoginQuestion,
+    LoginRefusal,
     PermissionsError,
-    Question,
-    Refusal,
-    decide,
+    TokenClaims,
+    decide_login,
     read_permissions,
     user_claims,
 )
 
 NOW = 1_000_000
-RULES = policy.load(kubernetes=True)
-KNOWN = read_permissions(render.permissions(RULES, {"worker": 3}).encode())
-QUESTION = Question("NSERVER", "UCLIENT")
+RULES = policy.load_policy(kubernetes=True)
+KNOWN = read_permissions(render.render_permissions(RULES, {"worker": 3}).encode())
+QUESTION = LoginQuestion("NSERVER", "UCLIENT")
 
 
-def _claims(subject: str = "system:serviceaccount:bulkhead:tool-executor", lasts_s: int = 600) -> Claims:
-    return Claims(subject, NOW, NOW + lasts_s)
+def _claims(subject: str = "system:serviceaccount:bulkhead:tool-executor", lasts_s: int = 600) -> TokenClaims:
+    return TokenClaims(subject, NOW, NOW + lasts_s)
 
 
-def _decide(claims: Claims, question: Question = QUESTION, now_s: int = NOW):
-    return decide(KNOWN, "bulkhead", 3_600, claims, question, now_s)
+def _decide(claims: TokenClaims, question: LoginQuestion = QUESTION, now_s: int = NOW):
+    return decide_login(KNOWN, "bulkhead", 3_600, claims, question, now_s)
 
 
 def test_a_service_account_is_its_service_and_every_service_has_one():
     admitted = _decide(_claims())
-    assert isinstance(admitted, Admission) and admitted.service == "tool_executor"
-    for name in RULES.admitted:
+    assert isinstance(admitted, LoginAdmission) and admitted.service == "tool_executor"
+    for name in RULES.with_token:
         admitted = _decide(_claims(f"system:serviceaccount:bulkhead:{name.replace('_', '-')}"))
-        assert isinstance(admitted, Admission) and admitted.permissions.account == f"SVC_{name.upper()}"
+        assert isinstance(admitted, LoginAdmission) and admitted.permissions.account == f"SVC_{name.upper()}"
 
 
 @pytest.mark.parametrize(
@@ -48,19 +48,19 @@ def test_a_service_account_is_its_service_and_every_service_has_one():
         (_claims("worker"), QUESTION, "unknown_subject"),
         (_claims(lasts_s=3_601), QUESTION, "token_lasts_too_long"),
         (_claims(lasts_s=0), QUESTION, "token_expired"),
-        (_claims(), Question("N", "U", asks_for="budget"), "foreign_account"),
+        (_claims(), LoginQuestion("N", "U", asks_for="budget"), "foreign_account"),
     ],
 )
-def test_nobody_else_comes_in(claims: Claims, question: Question, code: str):
+def test_nobody_else_comes_in(claims: TokenClaims, question: LoginQuestion, code: str):
     refused = _decide(claims, question)
-    assert isinstance(refused, Refusal) and refused.code == code and refused.hint and refused.claims == claims
+    assert isinstance(refused, LoginRefusal) and refused.code == code and refused.hint and refused.claims == claims
 
 
 def test_a_user_has_what_the_user_with_an_nkey_has_and_ends_with_the_token():
-    granted = rights(RULES, {"worker": 3})
-    for name in RULES.admitted:
+    granted = derive_rights(RULES, {"worker": 3})
+    for name in RULES.with_token:
         admitted = _decide(_claims(f"system:serviceaccount:bulkhead:{name.replace('_', '-')}"))
-        assert isinstance(admitted, Admission)
+        assert isinstance(admitted, LoginAdmission)
         claims = user_claims(admitted, QUESTION, "AISSUER", NOW)
         may = render.permissions_of(name, granted)
         assert claims["nats"]["pub"] == {"allow": may.publish} and claims["nats"]["sub"] == {"allow": may.subscribe}
@@ -83,7 +83,7 @@ def test_a_user_has_what_the_user_with_an_nkey_has_and_ends_with_the_token():
     ],
 )
 def test_a_permissions_file_that_could_mean_everything_is_not_taken(change: dict):
-    rows = json.loads(render.permissions(RULES))
+    rows = json.loads(render.render_permissions(RULES))
     rows["services"]["worker"].update(change)
     with pytest.raises(PermissionsError, match=r"permissions file: services\.worker.*render it again"):
         read_permissions(json.dumps(rows).encode())

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from bulkhead.bus.port import LiveSubscription
 from bulkhead.runtime.component import Component
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested, Settled
@@ -32,7 +32,7 @@ T = TypeVar("T")
 DEADLINE_S = 15.0
 
 
-class Purse(Edge):
+class Purse(EdgeComponent):
     """A budget that answers as told and keeps what it hears."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Purse(Edge):
         self.settled: list[Settled] = []
         self.rpc = {ReserveRequested: self.reserve}
 
-    async def reserve(self, received: Received) -> Body:
+    async def reserve(self, received: ReceivedMessage) -> Body:
         assert isinstance(received.body, ReserveRequested)
         self.asked.append(received.body)
         await asyncio.sleep(self.delay_s)
@@ -51,7 +51,7 @@ class Purse(Edge):
             reservation_id=received.body.reservation_id, decision=decision, reason="because", retry_after_ms=10
         )
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         if isinstance(message.body, Settled) and message.body not in self.settled:
             self.settled.append(message.body)
 
@@ -71,7 +71,7 @@ class Desk:
 
     async def text(self, ref: ContentRef | None) -> str:
         assert ref is not None
-        return await self.mesh.context("worker").blobs.text(TENANT, ref)
+        return await self.mesh.context("worker").blobs.get_text(TENANT, ref)
 
     def request(self, **more: Any) -> ModelCallRequested:
         defaults: dict[str, Any] = {
@@ -85,12 +85,12 @@ class Desk:
 
     def grant(self, step_id: str | None = "s", attempt: int = 1) -> str:
         top = sample(TaskGrant, tenant=TENANT, task=TASK, tools=("calculate",), document_scopes=("default",))
-        token = self.mesh.context("signer").signer.grant(top)
+        token = self.mesh.context("signer").signer.sign_grant(top)
         if step_id is None:
             return token
         given = {"step_id": step_id, "attempt": attempt, "tools": ("calculate",)}
         step = sample(StepGrant, tenant=TENANT, task=TASK, **given)
-        return self.mesh.context("planner").signer.grant(step, parent=token)
+        return self.mesh.context("planner").signer.sign_grant(step, parent=token)
 
     async def send(self, request: ModelCallRequested, sender: str = "worker", grant: str | None = None) -> None:
         self._asked += 1
@@ -117,7 +117,7 @@ class Desk:
 
     async def heard(self, sender: str = "worker") -> list[Body]:
         found = await self.mesh.messages(subjects.inbox_stream(sender), f"mesh.model_gateway.{sender}.>")
-        return [catalog.decode(one.ce_type, one.body) for one in found]
+        return [catalog.decode_body(one.ce_type, one.body) for one in found]
 
     async def replies(self, count: int, sender: str = "worker") -> list[Body]:
         return await until(lambda: self.heard(sender), lambda found: len(found) >= count)
@@ -134,7 +134,9 @@ class Desk:
         return sorted(found, key=lambda one: order.index(one.reservation_id))
 
     async def live(self) -> LiveSubscription:
-        return await self.mesh.context("gateway").bus.subscribe_live(subjects.live("model_gateway", TENANT, TASK))
+        return await self.mesh.context("gateway").bus.subscribe_live(
+            subjects.live_subject("model_gateway", TENANT, TASK)
+        )
 
     async def halt(self, scope: str = "task", name: str = TASK, **more: bool) -> None:
         tenant, name = TENANT if scope == "task" else "", subjects.as_token(name)

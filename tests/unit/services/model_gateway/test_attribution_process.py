@@ -13,7 +13,7 @@ import pytest
 from bulkhead.policy.attribution import SourceText
 from bulkhead_contracts.model import ToolCall
 from bulkhead_services.model_gateway import attribution_process
-from bulkhead_services.model_gateway.attribution_process import Attributor, attribution
+from bulkhead_services.model_gateway.attribution_process import Attributor, attribute_call
 
 IBAN = "DE89370400440532013000"
 PAY = ToolCall(id="k", name="pay", arguments_json=json.dumps({"iban": IBAN}))
@@ -48,13 +48,15 @@ async def longest_pause_s(work: "asyncio.Task[object]") -> float:
 
 async def test_a_long_text_gives_what_is_said_in_this_process(attributor):
     texts = [source(f"{'word ' * 5_000} {IBAN} \ud800", 1, "user"), source("a@b.example " * 500, 2)]
-    assert await attributor.of("demo", [PAY], texts) == [attribution(("pay", PAY.arguments_json), texts)]
+    assert await attributor.attribute_calls("demo", [PAY], texts) == [
+        attribute_call(("pay", PAY.arguments_json), texts)
+    ]
 
 
 async def test_a_hostile_text_holds_up_no_other_call(attributor):
-    await attributor.of("demo", [PAY], [source("word " * 5_000)])  # The process is there.
+    await attributor.attribute_calls("demo", [PAY], [source("word " * 5_000)])  # The process is there.
     began = time.perf_counter()
-    pause_s = await longest_pause_s(asyncio.ensure_future(attributor.of("demo", [PAY], [source(HOSTILE)])))
+    pause_s = await longest_pause_s(asyncio.ensure_future(attributor.attribute_calls("demo", [PAY], [source(HOSTILE)])))
     assert time.perf_counter() - began > 0.3 and pause_s < 0.15
 
 
@@ -70,7 +72,7 @@ async def test_tenants_take_turns_however_many_requests_one_brings(attributor, m
     monkeypatch.setattr(attributor, "_asked", asked)
     waiting = []
     for tenant in ("a", "a", "a", "a", "b", "b"):
-        waiting.append(asyncio.ensure_future(attributor.of(tenant, [PAY], [source(tenant * 5_000)])))
+        waiting.append(asyncio.ensure_future(attributor.attribute_calls(tenant, [PAY], [source(tenant * 5_000)])))
         await asyncio.sleep(0)
     free.set()
     await asyncio.gather(*waiting)
@@ -80,10 +82,10 @@ async def test_tenants_take_turns_however_many_requests_one_brings(attributor, m
 async def test_what_takes_too_long_has_no_known_origin_and_the_next_call_is_attributed(attributor):
     hasty = Attributor(limit_s=0.2)
     try:
-        [said] = await hasty.of("demo", [PAY], [source(IBAN, 1, "user"), source(HOSTILE, 2)])
+        [said] = await hasty.attribute_calls("demo", [PAY], [source(IBAN, 1, "user"), source(HOSTILE, 2)])
         assert said is not None and (said.values, said.complete, said.least) == ((), False, "model")
         hasty._limit_s = 10.0
-        [said] = await hasty.of("demo", [PAY], [source(f"{IBAN} {'word ' * 500}", 1, "user")])
+        [said] = await hasty.attribute_calls("demo", [PAY], [source(f"{IBAN} {'word ' * 500}", 1, "user")])
         assert said is not None and said.values[0].origins[0].source == "user"
     finally:
         await hasty.stop()
@@ -92,16 +94,16 @@ async def test_what_takes_too_long_has_no_known_origin_and_the_next_call_is_attr
 @pytest.mark.slow
 async def test_a_process_that_died_costs_one_attribution(attributor):
     texts = [source(f"{IBAN} {'word ' * 500}", 1, "user")]
-    await attributor.of("demo", [PAY], texts)
+    await attributor.attribute_calls("demo", [PAY], texts)
     os.kill(process_of(attributor).pid, signal.SIGKILL)
-    [lost] = await attributor.of("demo", [PAY], texts)
-    [said] = await attributor.of("demo", [PAY], texts)
+    [lost] = await attributor.attribute_calls("demo", [PAY], texts)
+    [said] = await attributor.attribute_calls("demo", [PAY], texts)
     assert lost is not None and not lost.complete and said is not None and said.complete
 
 
 async def test_the_process_has_no_keys_and_ends_with_its_service(attributor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    await attributor.of("demo", [PAY], [source("word " * 5_000)])
+    await attributor.attribute_calls("demo", [PAY], [source("word " * 5_000)])
     process = process_of(attributor)
     assert b"sk-secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
     await attributor.stop()
@@ -111,6 +113,6 @@ async def test_the_process_has_no_keys_and_ends_with_its_service(attributor, mon
 async def test_of_more_than_may_be_looked_at_the_most_trusted_come_first(attributor, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(attribution_process, "MAX_CHARS", 2_000)
     texts = [source("word " * 300), source(f"{IBAN} {'word ' * 50}", 2, "user"), source("word " * 300, 3)]
-    [said] = await attributor.of("demo", [PAY], texts)
+    [said] = await attributor.attribute_calls("demo", [PAY], texts)
     assert said is not None and (said.complete, said.least) == (False, "model")
     assert {one.source for one in said.values[0].origins} == {"user"}

@@ -32,13 +32,13 @@ async def test_an_answer_comes_with_content_label_usage_money_and_prompt(provide
         assert await d.text(reply.content) == "hello world" and reply.finish == "stop"
         assert (reply.model, reply.provider, reply.fingerprint) == ("scripted-1", "openai", "fp_1")
         assert reply.pinned == PRICED, "what was asked for, beside what the provider says answered"
-        prompt = Prompts().find("worker.step")
+        prompt = Prompts().find_prompt("worker.step")
         assert (reply.prompt_id, reply.prompt_digest) == (prompt.name, prompt.digest)
         assert reply.usage == REAL and reply.provider_attempts == 1 and reply.standing == "ok"
         assert reply.price_digest.startswith("own:") and reply.completeness.complete
         (label,) = reply.provenance
         assert label.sha256 == reply.content.sha256 and label.kind == "model_reply"
-        assert label.trust == "untrusted" and d.mesh.context("worker").verifier.label(label, TENANT, TASK)
+        assert label.trust == "untrusted" and d.mesh.context("worker").verifier.verify_label(label, TENANT, TASK)
         (settled,) = await d.settled(1)
         assert settled.usage == REAL and not settled.estimated
         worst = d.purse.asked[0].worst_case

@@ -13,12 +13,12 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.app import build
-from bulkhead_services.model_gateway.attempts import Policy
-from bulkhead_services.model_gateway.prices import Prices, PriceTableError
+from bulkhead_services.model_gateway.attempts import RetryPolicy
+from bulkhead_services.model_gateway.prices import PriceTable, PriceTableError
 from bulkhead_services.model_gateway.prompts import PromptError, Prompts
-from bulkhead_services.model_gateway.providers.errors import of_status
+from bulkhead_services.model_gateway.providers.errors import fault_of_status
 from bulkhead_services.model_gateway.providers.openai_chat import ChatAssembly
-from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
+from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
 from bulkhead_services.planner import draft_reading
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
@@ -43,13 +43,17 @@ RELEASED = {
 
 def test_released_prompts_have_not_changed():
     prompts = Prompts()
-    assert {name: prompts.find(name).digest for name in prompts.names} == RELEASED
+    assert {name: prompts.find_prompt(name).digest for name in prompts.names} == RELEASED
 
 
 def test_a_name_without_version_means_the_newest():
     prompts = Prompts()
-    assert prompts.find("worker.step") is prompts.find("worker.step@1")
-    assert prompts.find("worker.step@2") is None and prompts.find("worker") is None and prompts.find("") is None
+    assert prompts.find_prompt("worker.step") is prompts.find_prompt("worker.step@1")
+    assert (
+        prompts.find_prompt("worker.step@2") is None
+        and prompts.find_prompt("worker") is None
+        and prompts.find_prompt("") is None
+    )
 
 
 DECIDERS_PROMPTS = ("planner.draft", "planner.revise", "worker.step", "checker.judge")
@@ -58,10 +62,10 @@ DECIDERS_PROMPTS = ("planner.draft", "planner.revise", "worker.step", "checker.j
 @pytest.mark.parametrize("name", DECIDERS_PROMPTS)
 def test_a_short_variant_is_a_few_lines_and_taken_only_where_the_route_says_so(name):
     prompts = Prompts()
-    full, short = prompts.find(name), prompts.find(name, "short")
-    assert (full.id, short.id) == (name, f"{name}.short") and prompts.find(f"{name}@1", "short") is full
+    full, short = prompts.find_prompt(name), prompts.find_prompt(name, "short")
+    assert (full.id, short.id) == (name, f"{name}.short") and prompts.find_prompt(f"{name}@1", "short") is full
     assert len(short.text) < len(full.text) / 2.5 and short.text.count("\n") <= 12
-    assert prompts.find("worker.desk", "short") is None
+    assert prompts.find_prompt("worker.desk", "short") is None
 
 
 def test_what_fits_a_short_schema_fits_the_full_one():
@@ -70,7 +74,7 @@ def test_what_fits_a_short_schema_fits_the_full_one():
     support = [{"sentence": 1, "source": "3fa9c1d2e4b5"}]
     verdict = {"verdict": "accept", "score": 0.5, "reasons": ["because"], "support": support}
     for form, answer in (("plan", {"steps": [step] * 4}), ("verdict", verdict)):
-        short, full = prompts.schema(form, "short"), prompts.schema(form)
+        short, full = prompts.schema_of(form, "short"), prompts.schema_of(form)
         assert short != full and full is prompts.schemas[form]
         jsonschema_rs.validate(short, answer)
         jsonschema_rs.validate(full, answer)
@@ -85,26 +89,28 @@ async def test_a_route_says_that_prompts_are_short():
             reply = await d.answered(d.request(**asked))
             assert reply.prompt_id == "planner.draft.short@1"
             body = provider.asked[0].body
-            assert body["messages"][0]["content"] == Prompts().find("planner.draft", "short").text
-            assert body["response_format"]["json_schema"]["schema"] == Prompts().schema("plan", "short")
+            assert body["messages"][0]["content"] == Prompts().find_prompt("planner.draft", "short").text
+            assert body["response_format"]["json_schema"]["schema"] == Prompts().schema_of("plan", "short")
             await d.answered(d.request(call_id="c2"))
-            assert provider.asked[1].body["messages"][0]["content"] == Prompts().find("worker.step", "short").text
+            assert (
+                provider.asked[1].body["messages"][0]["content"] == Prompts().find_prompt("worker.step", "short").text
+            )
 
 
 @pytest.mark.parametrize("name", ["planner.draft", "planner.revise"])
 @pytest.mark.parametrize("style", ["full", "short"])
 def test_a_plan_that_may_choose_roles_has_a_prompt_and_a_schema_that_name_them_and_no_other_has(name, style):
     prompts = Prompts()
-    plain, told = prompts.find(name, style), prompts.find(name, style, roles=True)
+    plain, told = prompts.find_prompt(name, style), prompts.find_prompt(name, style, roles=True)
     assert told.id == plain.id.replace(name, f"{name}.roles") and "titled `roles`" in told.text
-    assert "role" not in plain.text and prompts.find(f"{name}@1", style, roles=True).id == name
-    assert prompts.find("worker.step", style, roles=True) is prompts.find("worker.step", style)
-    schema = prompts.schema("plan", style, roles=("refunds", "sales"))
+    assert "role" not in plain.text and prompts.find_prompt(f"{name}@1", style, roles=True).id == name
+    assert prompts.find_prompt("worker.step", style, roles=True) is prompts.find_prompt("worker.step", style)
+    schema = prompts.schema_of("plan", style, roles=("refunds", "sales"))
     step = schema["properties"]["steps"]["items"]
     assert step["properties"]["role"]["enum"] == ["step", "refunds", "sales"]
     assert set(step["required"]) == set(step["properties"]), "strict mode"
-    assert '"role"' not in json.dumps(prompts.schema("plan", style)), "the schema of others stays as it is"
-    assert prompts.schema("verdict", style, roles=("refunds",)) == prompts.schema("verdict", style)
+    assert '"role"' not in json.dumps(prompts.schema_of("plan", style)), "the schema of others stays as it is"
+    assert prompts.schema_of("verdict", style, roles=("refunds",)) == prompts.schema_of("verdict", style)
 
 
 async def test_a_call_with_roles_is_asked_with_their_prompt_and_schema():
@@ -116,8 +122,11 @@ async def test_a_call_with_roles_is_asked_with_their_prompt_and_schema():
             assert reply.prompt_id == "planner.draft.roles@1"
             assert (await d.answered(d.request(call_id="c2", **wish))).prompt_id == "planner.draft@1"
             for seen, roles in zip(provider.asked, (("refunds",), ()), strict=True):
-                assert seen.body["response_format"]["json_schema"]["schema"] == Prompts().schema("plan", roles=roles)
-                assert seen.body["messages"][0]["content"] == Prompts().find("planner.draft", roles=bool(roles)).text
+                assert seen.body["response_format"]["json_schema"]["schema"] == Prompts().schema_of("plan", roles=roles)
+                assert (
+                    seen.body["messages"][0]["content"]
+                    == Prompts().find_prompt("planner.draft", roles=bool(roles)).text
+                )
 
 
 def _write(folder, name: str, text: str):
@@ -133,7 +142,7 @@ def _prompt(version: int, body: str = "Do it.\n") -> str:
 def test_the_newest_is_by_number_and_not_by_letter(tmp_path):
     for version in (2, 10):
         _write(tmp_path, f"a.b@{version}.md", _prompt(version, "x\n---\ny\n"))
-    found = Prompts(tmp_path).find("a.b")
+    found = Prompts(tmp_path).find_prompt("a.b")
     assert found.version == 10 and found.text == "x\n---\ny\n"
 
 
@@ -160,7 +169,7 @@ def test_no_prompts_is_said(tmp_path):
 
 def test_every_prompt_that_a_decider_names_is_there():
     for name in DECIDERS_PROMPTS:
-        text = Prompts().find(name).text
+        text = Prompts().find_prompt(name).text
         assert "trust=untrusted" in text and "[[/part ID]]" in text
 
 
@@ -186,30 +195,33 @@ def test_what_fits_the_plan_schema_is_a_plan():
 
 
 def test_money_is_rounded_up():
-    price = Prices().find("offline-rules-1", "", "http://127.0.0.1/v1")
+    price = PriceTable().find_price("offline-rules-1", "", "http://127.0.0.1/v1")
     assert price.cost_usd_micros(Usage(input_tokens=1)) == 1 and price.cost_usd_micros(Usage()) == 0
     assert price.cost_usd_micros(Usage(input_tokens=1_000_000, output_tokens=1_000_000)) == 750_000
 
 
 def test_public_prices_need_their_provider():
-    prices = Prices()
+    prices = PriceTable()
     name = "gpt-4o-mini-2024-07-18"
-    found = prices.find(name, "", "https://api.openai.com/v1")
+    found = prices.find_price(name, "", "https://api.openai.com/v1")
     assert found.cost_usd_micros(Usage(input_tokens=10**6, output_tokens=10**6)) == 750_000
     assert found.cost_usd_micros(Usage(input_tokens=10**6, cached_input_tokens=10**6)) == 75_000
     assert found.digest.startswith("genai-prices ") and found.context_tokens == 128_000
-    assert prices.find(name, "", "https://unknown.example/v1") is None
-    assert prices.find(name, "openai", "https://unknown.example/v1").digest == found.digest
-    assert prices.find("no-such-model", "openai", "") is None and prices.find("x", "no-such-provider", "") is None
+    assert prices.find_price(name, "", "https://unknown.example/v1") is None
+    assert prices.find_price(name, "openai", "https://unknown.example/v1").digest == found.digest
+    assert (
+        prices.find_price("no-such-model", "openai", "") is None
+        and prices.find_price("x", "no-such-provider", "") is None
+    )
 
 
 def test_own_rows_win_and_have_their_own_digest(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text('[models."offline-rules-1"]\ninput = "1"\noutput = 2\ncached_input = "0.5"\n')
-    price = Prices(extra=path).find("offline-rules-1", "", "")
+    price = PriceTable(extra=path).find_price("offline-rules-1", "", "")
     assert price.input_usd_per_mtok == Decimal(1) and price.context_tokens is None
     assert price.cost_usd_micros(Usage(input_tokens=10, cached_input_tokens=4, output_tokens=1)) == 10
-    assert price.digest != Prices().find("offline-rules-1", "", "").digest
+    assert price.digest != PriceTable().find_price("offline-rules-1", "", "").digest
 
 
 @pytest.mark.parametrize(
@@ -235,7 +247,7 @@ def test_a_damaged_price_file_stops_the_start(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(PriceTableError):
-        Prices(extra=path)
+        PriceTable(extra=path)
 
 
 # Settings
@@ -373,7 +385,7 @@ def test_a_named_provider_takes_the_key_of_its_variable_at_the_vendors_address_a
 
 def test_one_event_is_bounded():
     decoder = SseDecoder()
-    with pytest.raises(EventTooLarge):
+    with pytest.raises(ProviderEventTooLarge):
         for _ in range(40):
             decoder.feed(b"data: " + b"x" * 100_000)
 
@@ -385,9 +397,9 @@ def test_a_line_end_cut_in_two_is_one_line_end():
 
 
 def test_an_error_is_read_and_passed_on_within_bounds():
-    fault = of_status(500, {}, b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
+    fault = fault_of_status(500, {}, b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
     assert len(fault.message) <= bounds.MAX_PROVIDER_ERROR_CHARS + 20
-    assert of_status(500, {}, b"\xff<html>").message == "status 500: status 500"
+    assert fault_of_status(500, {}, b"\xff<html>").message == "status 500: status 500"
 
 
 @pytest.mark.parametrize(
@@ -395,7 +407,7 @@ def test_an_error_is_read_and_passed_on_within_bounds():
     [("2", 2.0), ("inf", bounds.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
 )
 def test_retry_after_is_read_within_bounds(text, seconds):
-    assert of_status(429, {"retry-after": text}, b"").retry_after_s == seconds
+    assert fault_of_status(429, {"retry-after": text}, b"").retry_after_s == seconds
 
 
 @pytest.mark.parametrize(
@@ -414,16 +426,16 @@ def test_retry_after_is_read_within_bounds(text, seconds):
 )
 def test_no_event_breaks_the_assembly(data):
     assembly = ChatAssembly()
-    assembly.event(data)
+    assembly.feed_event(data)
     assembly.result()
     assembly = ChatAssembly()
-    assembly.whole(data.encode())
+    assembly.feed_body(data.encode())
     assembly.result()
 
 
 def test_the_pause_is_jittered_bounded_and_not_before_retry_after():
     drawn = iter([0.0, 1.0, 1.0, 0.5])
-    policy = Policy(4, 100, 1_000, 1.0, lambda: next(drawn))
+    policy = RetryPolicy(4, 100, 1_000, 1.0, lambda: next(drawn))
     assert policy.pause_s(1, None) == 0.0 and policy.pause_s(2, None) == 0.2
     assert policy.pause_s(9, None) == 1.0 and policy.pause_s(1, 3.0) == pytest.approx(3.05)
 

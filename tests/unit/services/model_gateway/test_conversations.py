@@ -11,10 +11,10 @@ from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AdoptedToolCalls, Conversation, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, ContentRef
-from bulkhead_services.model_gateway.context.conversation import handed_on, payload_of
+from bulkhead_services.model_gateway.context.conversation import payload_of, render_conversation
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.narrowing import Unsupported, narrowed
-from bulkhead_services.model_gateway.providers.port import Chat, Fault
+from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, narrow_chat
+from bulkhead_services.model_gateway.providers.port import Chat, ProviderFault
 from tests.unit.services.model_gateway.gateway_desk import PRICED, TENANT, Desk, deltas, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, says
 
@@ -285,7 +285,7 @@ def chat(*messages: dict[str, Any], **options: Any) -> Chat:
 
 def translated(api: str, *messages: dict[str, Any], **options: Any) -> dict[str, Any]:
     form = FORMS[api]
-    said = narrowed(chat(*messages, **options), form.takes, form.says, form.max_temperature)
+    said = narrow_chat(chat(*messages, **options), form.takes, form.says, form.max_temperature)
     return json.loads(form.request(said).body)
 
 
@@ -314,10 +314,10 @@ def test_thinking_is_said_where_there_is_a_word_for_it() -> None:
     assert sent["thinking"] == thinking and sent["output_config"] == {"effort": "low"}
     assert translated("anthropic", thinking=thinking, tools=[TOOL])["thinking"] == thinking
     for api in ("gemini", "openai-responses"):
-        with pytest.raises(Unsupported, match="the parameter thinking"):
+        with pytest.raises(UnsupportedInput, match="the parameter thinking"):
             translated(api, thinking=thinking)
     assert translated("openai-responses", reasoning_effort="low")["reasoning"] == {"effort": "low"}
-    with pytest.raises(Unsupported, match="reasoning_effort"):
+    with pytest.raises(UnsupportedInput, match="reasoning_effort"):
         translated("gemini", reasoning_effort="low")
 
 
@@ -325,7 +325,7 @@ def test_calls_one_at_a_time_are_said_where_there_is_a_word_for_it() -> None:
     given = {"tools": [TOOL], "parallel_tool_calls": False}
     assert translated("anthropic", **given)["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert translated("openai-responses", **given)["parallel_tool_calls"] is False
-    with pytest.raises(Unsupported, match="parallel_tool_calls"):
+    with pytest.raises(UnsupportedInput, match="parallel_tool_calls"):
         translated("gemini", **given)
 
 
@@ -343,7 +343,7 @@ def test_calls_one_at_a_time_are_said_where_there_is_a_word_for_it() -> None:
 )
 def test_a_form_without_the_word_names_it(api, options, said) -> None:
     options = {"messages": MESSAGES, **options}
-    with pytest.raises(Unsupported, match=said):
+    with pytest.raises(UnsupportedInput, match=said):
         translated(api, *options.pop("messages"), **options)
 
 
@@ -357,7 +357,7 @@ def test_a_conversation_without_a_system_message_has_no_empty_one() -> None:
 def test_images_count_as_images_and_not_by_their_bytes() -> None:
     url = "data:image/png;base64," + "A" * 400_000
     image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
-    found = handed_on({"messages": [image, image]}, TokenCounter())
+    found = render_conversation({"messages": [image, image]}, TokenCounter())
     assert 2 * IMAGE_TOKENS < found.input_tokens_estimate < 2 * IMAGE_TOKENS + 200
 
 
@@ -367,12 +367,12 @@ def test_an_image_in_a_text_is_text(place) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     schema = {"type": "function", "function": {"name": "look", "parameters": {"examples": [{"content": [part]}]}}}
     said = {"messages": [{"role": "user", "content": url}]} if place == "content" else {"tools": [schema]}
-    assert handed_on({"messages": [], **said}, TokenCounter()).input_tokens_estimate > 10_000
+    assert render_conversation({"messages": [], **said}, TokenCounter()).input_tokens_estimate > 10_000
 
 
 def test_an_image_that_lies_elsewhere_is_counted() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-    found = handed_on({"messages": [{"role": "user", "content": [part] * 3}]}, TokenCounter())
+    found = render_conversation({"messages": [{"role": "user", "content": [part] * 3}]}, TokenCounter())
     assert found.input_tokens_estimate > 3 * IMAGE_TOKENS
 
 
@@ -390,7 +390,7 @@ def test_an_empty_set_of_options_is_none() -> None:
     ref = ContentRef(author="doors", sha256="0" * 64, size_bytes=1)
     texts = {ref.sha256: '{"role":"user","content":"x"}'}
     found = payload_of(Conversation(messages=(ref,)), texts)
-    assert not isinstance(found, Fault) and found == {"messages": [{"role": "user", "content": "x"}]}
+    assert not isinstance(found, ProviderFault) and found == {"messages": [{"role": "user", "content": "x"}]}
 
 
 async def test_a_provider_without_embeddings_refuses_them_by_name(provider):

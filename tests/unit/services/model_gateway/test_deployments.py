@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bulkhead_services.model_gateway.providers.port import Answer, Fault, Need
+from bulkhead_services.model_gateway.providers.port import CallNeed, ModelAnswer, ProviderFault
 from bulkhead_services.model_gateway.routing import deployments
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments
-from bulkhead_services.model_gateway.routing.rate_limits import learn
+from bulkhead_services.model_gateway.routing.rate_limits import buckets_of_headers
 from tests.unit.services.model_gateway.gateway_desk import PRICED, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, fails, says
 
@@ -153,12 +153,12 @@ class Endpoint:
 
     def __init__(self, name: str) -> None:
         self.name, self.asked = name, 0
-        self.said: Answer | Fault = Answer("x", (), "stop", None, "m", "")
+        self.said: ModelAnswer | ProviderFault = ModelAnswer("x", (), "stop", None, "m", "")
         self.gate: asyncio.Event | None = None
 
     async def call(
         self, outgoing: Any, on_text: Any, on_headers: Any, *, timeout_s: float, heard: Any = None
-    ) -> Answer | Fault:
+    ) -> ModelAnswer | ProviderFault:
         self.asked += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -174,15 +174,15 @@ class Pool:
         self.rows = [Deployment(end, 8, lambda: self.now_s) for end in self.ends]
         self.all = Deployments(self.rows, lambda: self.now_s)
 
-    async def ask(self, need: Need | None = None) -> str:
+    async def ask(self, need: CallNeed | None = None) -> str:
         """One call; returns the deployment that it went to."""
-        need = need or Need("m", 10)
+        need = need or CallNeed("m", 10)
         async with self.all.place("t", 1.0, need) as place:
             await place.call(None, None, need, timeout_s=1.0)  # type: ignore[arg-type]
         return place.name
 
 
-DOWN = Fault("provider_error", "status 503", retryable=True, outage=True, consumed=False)
+DOWN = ProviderFault("provider_error", "status 503", retryable=True, outage=True, consumed=False)
 
 
 async def test_what_fails_is_ejected_then_tried_with_one_call_and_longer_each_time():
@@ -220,11 +220,11 @@ async def test_when_all_are_ejected_they_are_asked_all_the_same():
 async def test_a_limit_holds_for_its_model_alone():
     pool = Pool(1)
     (end,) = pool.ends
-    end.said = Fault("rate_limited", "no", retryable=True, outage=True, retry_after_s=20.0)
+    end.said = ProviderFault("rate_limited", "no", retryable=True, outage=True, retry_after_s=20.0)
     await pool.ask()
-    assert pool.all.wait_s(Need("m", 1), 100) == 20.0 and pool.all.wait_s(Need("other", 1), 100) == 0.0
+    assert pool.all.wait_s(CallNeed("m", 1), 100) == 20.0 and pool.all.wait_s(CallNeed("other", 1), 100) == 0.0
     pool.now_s += 20
-    assert pool.all.wait_s(Need("m", 1), 100) == 0.0
+    assert pool.all.wait_s(CallNeed("m", 1), 100) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_a_limit_holds_for_its_model_alone():
     ],
 )
 def test_buckets_fill_evenly_until_their_reset(headers, tokens, wait_s):
-    found = learn({f"x-ratelimit-{name}": value for name, value in headers.items()}, 5.0)
+    found = buckets_of_headers({f"x-ratelimit-{name}": value for name, value in headers.items()}, 5.0)
     needs = {"requests": 1, "tokens": tokens}
     assert max((one.wait_s(needs[kind], 5.0) for kind, one in found.items()), default=0.0) == pytest.approx(wait_s)
 
@@ -255,16 +255,16 @@ def test_anthropics_limits_are_read_against_its_own_clock():
         "anthropic-ratelimit-input-tokens-remaining": "0",
         "anthropic-ratelimit-input-tokens-reset": "2026-11-23T10:00:30Z",
     }
-    assert learn(headers, 0.0)["input-tokens"].wait_s(1_000, 10.0) == pytest.approx(20.0)
+    assert buckets_of_headers(headers, 0.0)["input-tokens"].wait_s(1_000, 10.0) == pytest.approx(20.0)
 
 
 async def test_what_was_sent_counts_until_the_next_answer_tells():
     pool = Pool(1)
-    pool.rows[0].state("m").buckets = learn(
+    pool.rows[0].state_of("m").buckets = buckets_of_headers(
         {"x-ratelimit-limit-tokens": "100", "x-ratelimit-remaining-tokens": "30", "x-ratelimit-reset-tokens": "70s"},
         1_000.0,
     )
-    assert pool.all.wait_s(Need("m", 20), 100) == 0.0
-    await pool.ask(Need("m", 20))
-    assert pool.all.wait_s(Need("m", 20), 100) > 0.0
-    assert pool.all.wait_s(Need("m", 20), 0.001) == 0.0, "a guess holds no call past its time"
+    assert pool.all.wait_s(CallNeed("m", 20), 100) == 0.0
+    await pool.ask(CallNeed("m", 20))
+    assert pool.all.wait_s(CallNeed("m", 20), 100) > 0.0
+    assert pool.all.wait_s(CallNeed("m", 20), 0.001) == 0.0, "a guess holds no call past its time"

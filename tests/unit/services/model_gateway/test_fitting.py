@@ -8,11 +8,11 @@ import pytest
 from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.model_gateway.context.excerpts import excerpt, words_of
-from bulkhead_services.model_gateway.context.fitting import SHARES, TURNS, divided, fit
-from bulkhead_services.model_gateway.context.render import Source
+from bulkhead_services.model_gateway.context.excerpts import make_excerpt, words_of
+from bulkhead_services.model_gateway.context.fitting import SHARES, TURNS, divide_room, fit_request
+from bulkhead_services.model_gateway.context.render import RenderSource
 from bulkhead_services.model_gateway.providers import anthropic
-from bulkhead_services.model_gateway.providers.port import Chat, encode
+from bulkhead_services.model_gateway.providers.port import Chat, encode_payload
 
 COUNTER = TokenCounter()
 SYSTEM = "You carry out one step of a plan."
@@ -27,7 +27,7 @@ def request(*parts: Part, **more) -> ModelCallRequested:
 
 
 def fitted(asked: ModelCallRequested, budget: int):
-    return fit(Source(SYSTEM, asked, {}), budget, COUNTER)
+    return fit_request(RenderSource(SYSTEM, asked, {}), budget, COUNTER)
 
 
 def turn(number: int, text: str) -> Turn:
@@ -48,8 +48,8 @@ def test_the_shares_are_whole():
 
 
 def test_what_needs_less_leaves_the_rest_to_the_others():
-    assert divided(100, {"a": 10, "b": 500, "c": 500}, {"a": 40, "b": 20, "c": 40}) == {"a": 10, "b": 30, "c": 60}
-    assert divided(100, {"a": 5, "b": 5}, {"a": 1, "b": 1}) == {"a": 5, "b": 5}
+    assert divide_room(100, {"a": 10, "b": 500, "c": 500}, {"a": 40, "b": 20, "c": 40}) == {"a": 10, "b": 30, "c": 60}
+    assert divide_room(100, {"a": 5, "b": 5}, {"a": 1, "b": 1}) == {"a": 5, "b": 5}
 
 
 @pytest.mark.parametrize("budget", [2_600, 4_000, 6_000])
@@ -86,14 +86,14 @@ def test_an_objective_of_one_endless_word_is_cut_too():
 
 def test_head_and_tail_are_kept_where_nothing_matches():
     text = "The first sentence. " + FILLER * 100 + "The last sentence."
-    made = excerpt(text, 600, len, frozenset())
+    made = make_excerpt(text, 600, len, frozenset())
     assert made.text.startswith("The first") and made.text.endswith("last sentence.") and len(made.text) <= 600
     assert made.kept_chars < len(text) and f"{len(text) - made.kept_chars} characters" in made.text
 
 
 def test_an_excerpt_is_in_whole_sentences():
     text = "".join(f"Sentence number {n} says this. " for n in range(100))
-    made = excerpt(text, 400, len, words_of("number 57"))
+    made = make_excerpt(text, 400, len, words_of("number 57"))
     lines = [line for line in made.text.splitlines() if not line.startswith("[...")]
     assert all(piece.startswith("Sentence number") for line in lines for piece in line.strip().split(". "))
 
@@ -109,7 +109,7 @@ def step(turns: int, latest: int = 0, size: int = 20) -> ModelCallRequested:
 
 
 def stable(found) -> bytes:
-    return encode({"messages": found.payload["messages"][: found.stable_messages]})[:-2]
+    return encode_payload({"messages": found.payload["messages"][: found.stable_messages]})[:-2]
 
 
 def test_every_turn_begins_with_all_of_the_turn_before_byte_for_byte():
@@ -118,14 +118,14 @@ def test_every_turn_begins_with_all_of_the_turn_before_byte_for_byte():
         known = stable(before)
         if not before.payload["messages"][2:]:
             known = known.split(b"\\n[[part kind=context")[0].removesuffix(b'"}')
-        assert encode(after.payload).startswith(known)
+        assert encode_payload(after.payload).startswith(known)
         assert after.payload["tools"] == before.payload["tools"]
 
 
 def test_where_turns_must_be_cut_most_of_them_still_begin_with_the_turn_before():
     prompts = [fitted(step(n, size=15), 2_600) for n in range(12)]
     assert all(found.input_tokens_estimate <= 2_600 for found in prompts)
-    same = [encode(b.payload).startswith(stable(a)) for a, b in pairwise(prompts)]
+    same = [encode_payload(b.payload).startswith(stable(a)) for a, b in pairwise(prompts)]
     assert prompts[-1].omissions and same.count(True) >= 8, same
 
 
@@ -141,7 +141,7 @@ def test_the_opening_is_the_same_in_every_turn_also_where_it_is_cut():
 def test_anthropics_mark_stands_where_the_next_turn_still_has_the_same_words():
     def marked(found) -> str:
         chat = Chat("claude-haiku-4-5-20251001", found.payload, 100, stable_messages=found.stable_messages)
-        body = json.loads(anthropic.request(chat).body)
+        body = json.loads(anthropic.build_request(chat).body)
         blocks = [block for message in body["messages"] for block in message["content"]]
         at = next(at for at, block in enumerate(blocks) if "cache_control" in block)
         return json.dumps([{k: v for k, v in one.items() if k != "cache_control"} for one in blocks[: at + 1]])

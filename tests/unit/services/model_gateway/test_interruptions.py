@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from bulkhead.runtime.halts.live import Target
+from bulkhead.runtime.halts.live import HaltTarget
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, CallDeferred
 from bulkhead_contracts.quota import Quota
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
-from bulkhead_services.model_gateway.providers.port import Need
+from bulkhead_services.model_gateway.providers.port import CallNeed
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings
 from tests.unit.services.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says
@@ -190,7 +190,7 @@ async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(
 async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewest():
     """And not to who stands first in line: one tenant's hundred slow calls are not to be another one's waiting."""
     provider = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
-    need = Need("m", 1)
+    need = CallNeed("m", 1)
     begun, over = [], {name: asyncio.Event() for name in ("many1", "many2", "many3", "many4", "one")}
 
     async def call(name: str) -> None:
@@ -215,8 +215,12 @@ async def test_an_eighth_of_the_places_is_kept_from_each_tenant():
     """A hundred long answers that began at once would keep another tenant waiting until the first of them is whole."""
     provider = HttpProvider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network())
     places = provider._all[0].places
-    assert [await places.enter("many", 0) for _ in range(16)] == [True] * 14 + [False] * 2
-    assert await places.enter("one", 0) and await places.enter("two", 0) and not await places.enter("three", 0)
+    assert [await places.acquire_slot("many", 0) for _ in range(16)] == [True] * 14 + [False] * 2
+    assert (
+        await places.acquire_slot("one", 0)
+        and await places.acquire_slot("two", 0)
+        and not await places.acquire_slot("three", 0)
+    )
 
 
 def test_the_line_before_the_places_is_longer_than_one_tenants_tasks():
@@ -347,7 +351,7 @@ async def test_the_fallback_answers_at_once_for_a_model_whose_breaker_is_open(pr
 
 def _halted(d: Desk, model: str) -> object:
     service = d.mesh.running[("model_gateway", "0")].service
-    return service.handler._halts.find(Target("demo", "t1", model=model))
+    return service.handler._halts.find(HaltTarget("demo", "t1", model=model))
 
 
 # Crashes and waiting
@@ -361,7 +365,7 @@ async def test_a_gateway_that_dies_in_a_call_is_succeeded_under_a_new_reservatio
     async with desk(provider, ack_wait_ms=300) as d:
         await d.send(d.request())
         await until(lambda: asyncio.sleep(0, provider.asked), bool)
-        d.mesh.kill("model_gateway")
+        d.mesh.kill_replica("model_gateway")
         await d.mesh.start("model_gateway")
         assert await d.text((await d.replies(1))[0].content) == "by the second"
         assert len({one.reservation_id for one in d.purse.asked}) == 2

@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from bulkhead_contracts.model import ModelsRequested
-from bulkhead_services.model_gateway.routing.options import ProviderSettings, TenantPolicy
-from bulkhead_services.model_gateway.routing.policies import objection
+from bulkhead_services.model_gateway.routing.options import ProviderSettings, TenantDataPolicy
+from bulkhead_services.model_gateway.routing.policies import policy_objection
 from bulkhead_services.model_gateway.settings import Settings
 from tests.unit.services.model_gateway.gateway_desk import TENANT, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, fails, says
@@ -131,7 +131,7 @@ async def test_a_tier_of_which_nothing_is_allowed_is_refused_before_any_money(eu
     ],
 )
 def test_what_is_not_known_is_not_allowed(policy, terms, against):
-    said = objection(TenantPolicy(**policy), "p", ProviderSettings(base_url="http://h/v1", **terms))
+    said = policy_objection(TenantDataPolicy(**policy), "p", ProviderSettings(base_url="http://h/v1", **terms))
     assert (against in said) if against else said == ""
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bulkhead.health.sources.journal import Journal
+from bulkhead.health.sources.journal import JournalReader
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from bulkhead_contracts import bounds, subjects
@@ -150,14 +150,14 @@ async def test_a_deadline_that_passes_while_budget_is_asked_makes_no_call_and_co
 
 
 async def test_calls_that_waited_past_their_deadline_do_not_open_the_breaker_of_their_model(provider):
-    journal, watch = Journal(), Watch(DEFAULT)
+    journal, watch = JournalReader(), Watch(DEFAULT)
     async with desk(provider) as d:
         for number in range(DEFAULT.breakers.min_calls):
             await d.ask(d.request(call_id=f"c{number}", deadline_unix_ms=d.now_ms() - 1))
         stored = await d.mesh.messages(subjects.inbox_stream("worker"), "mesh.model_gateway.worker.>")
     events = [event for one in stored for event in journal.read(one.subject, one.headers, one.body, one.time_unix_ms)]
     assert len(stored) == DEFAULT.breakers.min_calls and not journal.unreadable
-    assert [trip for event in events for trip in watch.take(event) or ()] == []
+    assert [trip for event in events for trip in watch.fold_event(event) or ()] == []
     assert not watch.circuits.found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead_services.model_gateway.providers.narrowing import Unsupported
+from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput
 from tests.unit.services.model_gateway.gateway_desk import PRICED, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, says
 from tests.unit.services.model_gateway.test_conversations import asked, call, translated
@@ -33,7 +33,7 @@ def test_it_is_said_where_there_is_a_word_for_it() -> None:
     for api in ("anthropic", "gemini"):
         # Whatever reasoning comes is given back: nothing is lost.
         assert "reasoning" not in json.dumps(translated(api, reasoning_summary="auto"))
-        with pytest.raises(Unsupported, match=r"'detailed' as reasoning\.summary"):
+        with pytest.raises(UnsupportedInput, match=r"'detailed' as reasoning\.summary"):
             translated(api, reasoning_summary="detailed")
 
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import ModelCallReplied, Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.model_gateway.response_cache import Entry
+from bulkhead_services.model_gateway.response_cache import CacheEntry
 from tests.samples import sample
 from tests.unit.services.model_gateway.gateway_desk import PRICED, TASK, TENANT, Desk, deltas, desk
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, calls, fails, says
@@ -27,7 +27,7 @@ async def provider():
         yield found
 
 
-async def entries(d: Desk) -> list[Stored]:
+async def entries(d: Desk) -> list[StoredMessage]:
     return await d.mesh.messages(subjects.CACHE_STREAM)
 
 
@@ -44,8 +44,8 @@ def token(
 ):
     top = sample(TaskGrant, tenant=TENANT, task=TASK, tools=("calculate", "other"), document_scopes=scopes, actor=task)
     step = sample(StepGrant, tenant=TENANT, task=TASK, step_id="s", tools=tools)
-    signed = d.mesh.context("signer").signer.grant(top)
-    return d.mesh.context("planner").signer.grant(step, parent=signed)
+    signed = d.mesh.context("signer").signer.sign_grant(top)
+    return d.mesh.context("planner").signer.sign_grant(step, parent=signed)
 
 
 async def test_a_second_identical_request_costs_nothing_and_says_so(provider):
@@ -209,7 +209,7 @@ async def test_an_entry_of_another_tenant_is_not_believed_though_it_is_well_sign
     async with desk(provider, cache_ttl_s=60) as d:
         await d.answered()
         (stored,) = await entries(d)
-        entry = Entry.model_validate_json(stored.body)
+        entry = CacheEntry.model_validate_json(stored.body)
         cache = cache_of(d)
         place = stored.subject.replace(f".{TENANT}.", ".other.")
         await d.mesh.context("model_gateway").bus.publish(place, stored.body, {}, "copied")
@@ -222,7 +222,7 @@ async def test_content_that_is_gone_or_changed_is_asked_anew(provider):
     async with desk(provider, cache_ttl_s=60) as d:
         first = await d.answered()
         cache_of(d)._blobs._cache.clear()
-        blob = subjects.blob("model_gateway", TENANT, first.content.sha256)
+        blob = subjects.blob_subject("model_gateway", TENANT, first.content.sha256)
         stream = d.mesh.broker._streams[subjects.BLOBS_STREAM]
         stream.delete(stream.newest(blob).sequence)
         assert not (await again(d)).cached

@@ -2,7 +2,7 @@
 
 import json
 
-from bulkhead_services.model_gateway.routing.route_rows import rows
+from bulkhead_services.model_gateway.routing.route_rows import list_routes
 from bulkhead_services.model_gateway.settings import Settings
 
 PRICES = """
@@ -29,7 +29,7 @@ def test_a_row_per_route_with_its_price_where_it_is_from_and_its_fallback(tmp_pa
         },
         routes={"small": {"provider": "eu", "model": "mine-1", "temperature": 0, "fallback": {"model": "free-1"}}},
     )
-    found = rows(settings)
+    found = list_routes(settings)
     assert [row["route"] for row in found] == ["default", "judge", "small"]
     default, judge, small = found
     price = {"input_usd_per_mtok": 0.15, "cached_input_usd_per_mtok": 0.075, "output_usd_per_mtok": 0.6}

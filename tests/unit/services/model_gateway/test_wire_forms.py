@@ -15,11 +15,11 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.model_gateway.attempts import Model
 from bulkhead_services.model_gateway.charges import worst_case
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
-from bulkhead_services.model_gateway.prices import Prices
+from bulkhead_services.model_gateway.prices import PriceTable
 from bulkhead_services.model_gateway.providers import anthropic
-from bulkhead_services.model_gateway.providers.errors import of_status
+from bulkhead_services.model_gateway.providers.errors import fault_of_status
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Chat
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, keyless
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
@@ -182,7 +182,7 @@ async def test_the_turns_of_a_call_in_the_other_forms() -> None:
 
 
 def test_what_is_written_to_a_cache_costs_what_the_provider_takes_for_it() -> None:
-    price = Prices().find("claude-sonnet-4-5-20250929", "anthropic", "")
+    price = PriceTable().find_price("claude-sonnet-4-5-20250929", "anthropic", "")
     assert price is not None
     usage = Usage(input_tokens=1_000_000, output_tokens=0)
     plain, written = price.cost_usd_micros(usage), price.cost_usd_micros(usage, 100_000)
@@ -201,7 +201,7 @@ def test_what_is_written_to_a_cache_costs_what_the_provider_takes_for_it() -> No
     ],
 )
 def test_every_way_to_say_when_to_come_again(headers: dict[str, str], body: bytes, seconds: float | None) -> None:
-    fault = of_status(429, headers, body)
+    fault = fault_of_status(429, headers, body)
     assert fault.code == "rate_limited" and fault.retryable and fault.retry_after_s == seconds
 
 
@@ -218,7 +218,7 @@ def test_every_way_to_say_when_to_come_again(headers: dict[str, str], body: byte
     ],
 )
 def test_a_refusal_says_what_to_mend(status: int, body: object, code: str, hint: str) -> None:
-    fault = of_status(status, {}, json.dumps(body).encode(), "ANY_KEY")
+    fault = fault_of_status(status, {}, json.dumps(body).encode(), "ANY_KEY")
     assert fault.code == code and hint in fault.hint and fault.retryable is (status == 529)
 
 
@@ -242,7 +242,7 @@ def test_providers_that_settings_name_by_their_key_alone() -> None:
     assert (route.provider, route.model) == ("anthropic", "claude-sonnet-4-5-20250929")
     assert not keyless(ProviderSettings(api="ollama", base_url="http://models:11434/v1"))
     gemini = ProviderSettings(api="gemini").price_provider
-    assert Prices().find("gemini-2.5-flash", gemini, "") is not None
+    assert PriceTable().find_price("gemini-2.5-flash", gemini, "") is not None
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_schema_keeps_only_what_anthropic_takes() -> None:
         "required": ["minimum"],
     }
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
-    sent = json.loads(anthropic.request(Chat("m", {"messages": [], "response_format": form}, 9)).body)
+    sent = json.loads(anthropic.build_request(Chat("m", {"messages": [], "response_format": form}, 9)).body)
     assert sent["output_config"]["format"]["schema"] == {
         "type": "object",
         "properties": {"minimum": {"type": "number"}, "rows": {"$ref": "#/$defs/rows"}},
@@ -304,25 +304,25 @@ def test_a_schema_keeps_only_what_anthropic_takes() -> None:
 def test_a_quota_of_a_minute_is_waited_for() -> None:
     said = "You exceeded your current quota, please check your plan and billing details."
     body = {"error": {"code": 429, "message": said, "details": [{"retryDelay": "26s"}]}}
-    fault = of_status(429, {}, json.dumps(body).encode())
+    fault = fault_of_status(429, {}, json.dumps(body).encode())
     assert fault.retryable and fault.retry_after_s == 26.0
 
 
 @pytest.mark.parametrize("text", ["Sun, 22 Nov 99999999999 10:00:07 GMT", "Sun, 22 Nov 2026 10:00:07 +99999999999"])
 def test_a_hostile_date_says_nothing(text: str) -> None:
-    assert of_status(503, {"retry-after": text, "date": text}, b"").retry_after_s is None
+    assert fault_of_status(503, {"retry-after": text, "date": text}, b"").retry_after_s is None
 
 
 def test_a_hostile_place_of_a_call_makes_no_name_too_long() -> None:
     assembly = FORMS["openai-chat"].assembly()
     call = {"index": 10**60, "id": "", "function": {"name": "add", "arguments": "{}"}}
-    assembly.event(json.dumps({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}))
+    assembly.feed_event(json.dumps({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}))
     said = assembly.result()
-    assert isinstance(said, Answer) and len(said.calls[0].id) < 64
+    assert isinstance(said, ModelAnswer) and len(said.calls[0].id) < 64
 
 
 def test_the_worst_case_of_a_call_that_is_cached_holds_what_writing_costs() -> None:
-    price = Prices().find("claude-haiku-4-5-20251001", "anthropic", "")
+    price = PriceTable().find_price("claude-haiku-4-5-20251001", "anthropic", "")
     assert price is not None
     provider = HttpProvider("a", ProviderSettings(api="anthropic", api_key=SecretStr("k")), Network())
     outgoing = provider.request(Chat("m", {"messages": []}, 9))

@@ -33,7 +33,7 @@ PLACE = {"step_id": "agent", "attempt": 1, "plan_version": 1}
 def opened(step: PlanStep = ADOPTED, tools: tuple[ToolSpec, ...] = ()) -> Playbook:
     play = Playbook(Planner(), task="doors-1")
     body = TaskSubmitted(
-        objective=play.text("Hello", "gateway"),
+        objective=play.add_content("Hello", "gateway"),
         limits=TaskLimits(deadline_ms=HOUR_MS),
         submitted_unix_ms=START_UNIX_MS,
         check=False,
@@ -46,7 +46,7 @@ def opened(step: PlanStep = ADOPTED, tools: tuple[ToolSpec, ...] = ()) -> Playbo
 
 
 def finished(play: Playbook, sender: str = "doors", **changes) -> StepFinished:
-    body = StepFinished(**PLACE, result=Result(content=play.text("Bye", sender)), usage=Usage(model_calls=2))
+    body = StepFinished(**PLACE, result=Result(content=play.add_content("Bye", sender)), usage=Usage(model_calls=2))
     return body.model_copy(update=changes)
 
 
@@ -56,7 +56,7 @@ def test_doors_is_given_the_step_until_the_end_of_its_task() -> None:
     send = play.send_of(StepAssigned)
     assert send.to == "doors" and send.grant == "task-token"
     assert send.step_grant is not None and (send.step_grant.role, send.step_grant.tools) == ("support_bot", ())
-    assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + HOUR_MS
+    assert play.only_output(StepAssigned).deadline_unix_ms == START_UNIX_MS + HOUR_MS
     assert list(play.timers) == [TASK_TIMER]
 
 
@@ -72,7 +72,7 @@ def test_its_grant_names_the_tools_that_its_plan_does_and_no_more() -> None:
 
 def test_a_tool_that_was_not_granted_ends_it() -> None:
     play = opened(ADOPTED.model_copy(update={"tools": ("a",)}))
-    assert {end.failure.code for end in play.all_said(TaskEnded) if end.failure} == {"plan_rejected"}
+    assert {end.failure.code for end in play.outputs_of(TaskEnded) if end.failure} == {"plan_rejected"}
 
 
 def test_its_result_is_the_tasks_as_it_is_and_doors_hears_of_the_end() -> None:
@@ -82,8 +82,8 @@ def test_its_result_is_the_tasks_as_it_is_and_doors_hears_of_the_end() -> None:
     assert (doors.to, gateway.to) == ("doors", "gateway")
     for body in (doors.body, gateway.body):
         assert body.status == "succeeded" and body.result.standing == "ok" and body.usage.model_calls == 2
-    assert [one.outcome for one in play.all_said(StepEnded)] == ["accepted"]
-    assert [one.code for one in play.all_said(TaskStopped)] == [RUN_ENDED], "calls may be in flight all the same"
+    assert [one.outcome for one in play.outputs_of(StepEnded)] == ["accepted"]
+    assert [one.code for one in play.outputs_of(TaskStopped)] == [RUN_ENDED], "calls may be in flight all the same"
     play.replays()
 
 
@@ -99,7 +99,7 @@ def test_nobody_ends_a_step_that_another_carries_out(step: PlanStep, sender: str
 def test_a_verdict_does_not_end_it() -> None:
     play = opened()
     before = play.state
-    body = VerdictReached(**PLACE, accepted=True, result=Result(content=play.text("Yes", "worker")))
+    body = VerdictReached(**PLACE, accepted=True, result=Result(content=play.add_content("Yes", "worker")))
     assert play.hears(body, sender="checker") == () and play.state == before
 
 
@@ -108,8 +108,8 @@ def test_a_failure_ends_the_task_by_its_name_at_once(code: str, status: str) -> 
     play = opened()
     failure = Failure(code=code, message="the agent went away")
     play.hears(finished(play, result=Result(standing="failed"), failure=failure), sender="doors")
-    assert play.all_said(StepAssigned) == []
-    assert {(one.status, one.failure.code) for one in play.all_said(TaskEnded)} == {(status, code)}
+    assert play.outputs_of(StepAssigned) == []
+    assert {(one.status, one.failure.code) for one in play.outputs_of(TaskEnded)} == {(status, code)}
 
 
 def test_a_cancel_a_halt_and_the_deadline_reach_doors() -> None:
@@ -122,20 +122,20 @@ def test_a_cancel_a_halt_and_the_deadline_reach_doors() -> None:
         play.fires(TASK_TIMER) if word is None else play.hears(word, sender=sender)
         play.says(StepCancelRequested, TaskStopped, TaskEnded, TaskEnded)
         assert [one.to for one in play.outputs] == ["doors", "budget", "doors", "gateway"]
-        assert play.all_said(TaskEnded)[0].failure.code == code
+        assert play.outputs_of(TaskEnded)[0].failure.code == code
 
 
 def test_a_call_that_is_held_back_holds_the_task_back_and_doors_gets_a_grant_that_lasts() -> None:
     play = opened()
     play.hears(StepPaused(**PLACE, code="budget_exceeded", reason="its ceiling is reached"), sender="doors")
     play.says(StepExtended, TaskPaused)
-    assert play.send_of(StepExtended).to == "doors" and play.said(TaskPaused).code == "budget_exceeded"
+    assert play.send_of(StepExtended).to == "doors" and play.only_output(TaskPaused).code == "budget_exceeded"
     play.hears(StepPaused(**PLACE, active=False), sender="doors")
-    assert not play.said(TaskPaused).active and list(play.timers) == [TASK_TIMER]
+    assert not play.only_output(TaskPaused).active and list(play.timers) == [TASK_TIMER]
 
 
 def test_a_worker_that_asks_in_its_name_is_refused() -> None:
     play = opened()
     ask = AnswerRequested(ask_id="a", targets=("agent", "other"), mode="all", question="?", deadline_unix_ms=1, **PLACE)
     play.hears(ask, sender="worker")
-    assert {one.outcome for one in play.all_said(AnswerGiven)} == {"refused"}
+    assert {one.outcome for one in play.outputs_of(AnswerGiven)} == {"refused"}

@@ -26,7 +26,7 @@ def handed(play: Playbook, role: str, **changes) -> StepAssigned:
     step = step.model_copy(update=changes)
     limits = TaskLimits(deadline_ms=900_000)
     submit(play, plan=Plan(steps=(step,)), tools=(CALC, AGENT), delegated=(REMOTE, OURS), limits=limits)
-    return play.said(StepAssigned)
+    return play.only_output(StepAssigned)
 
 
 def test_a_program_outside_has_the_steps_tools_and_the_rows_time(play):
@@ -59,9 +59,9 @@ def test_a_step_whose_time_is_up_is_not_sent_again_to_an_agent_that_may_have_don
     play.fires(next(key for key in play.timers if key.startswith("steps-")))
     assert play.send_of(StepCancelRequested).body.attempt == 1
     if code:
-        assert play.said(TaskEnded).failure.code == code and len(play.all_said(StepAssigned)) == 0
+        assert play.only_output(TaskEnded).failure.code == code and len(play.outputs_of(StepAssigned)) == 0
     else:
-        assert play.said(StepAssigned).attempt == 2
+        assert play.only_output(StepAssigned).attempt == 2
     play.replays()
 
 
@@ -78,7 +78,7 @@ ROLES = (RoleSpec(name="partner", description="Books hotels."), RoleSpec(name="r
 def asked(play: Playbook, **changes) -> ModelCallRequested:
     """The call that drafts the plan of a task that is granted both roles."""
     submit(play, **{"tools": (CALC, AGENT), "delegated": (REMOTE, OURS), "roles": ROLES, **changes})
-    return play.said(ModelCallRequested)
+    return play.only_output(ModelCallRequested)
 
 
 def test_the_model_is_told_the_roles_and_its_step_is_delegated(play):
@@ -86,7 +86,7 @@ def test_the_model_is_told_the_roles_and_its_step_is_delegated(play):
     assert call.roles == ("partner", "refunds")
     assert [part.text for part in call.parts if part.title == "roles"] == ["partner: Books hotels.\nrefunds"]
     answers(play, draft({"id": "a", "role": "refunds", "tools": ["calculate"]}, {"id": "b", "role": "step"}))
-    first, second = play.all_said(StepAssigned)
+    first, second = play.outputs_of(StepAssigned)
     assert (first.delegated, second.delegated) == (OURS, None)
     assert first.step.role == "refunds" and [tool.name for tool in first.tools] == ["calculate"]
     play.replays()
@@ -95,7 +95,7 @@ def test_the_model_is_told_the_roles_and_its_step_is_delegated(play):
 def test_an_agents_step_of_a_drafted_plan_has_its_one_tool(play):
     asked(play)
     answers(play, draft({"id": "a", "role": "partner", "tools": ["calculate"]}))
-    assert play.said(StepAssigned).delegated == REMOTE
+    assert play.only_output(StepAssigned).delegated == REMOTE
     assert play.send_of(StepAssigned).step_grant.tools == ("agent_partner",)
 
 
@@ -104,27 +104,29 @@ def test_a_task_without_roles_pays_for_none_and_what_its_model_says_of_roles_cou
     assert "roles" not in call.model_dump(mode="json")
     assert [part.kind for part in call.parts] == ["objective", "tools"]
     answers(play, draft({"id": "a", "role": "refunds"}))
-    assert play.said(PlanAdopted).plan.steps[0].role == "step" and play.said(StepAssigned).delegated is None
+    assert (
+        play.only_output(PlanAdopted).plan.steps[0].role == "step" and play.only_output(StepAssigned).delegated is None
+    )
 
 
 def test_a_role_that_is_not_granted_is_refused_by_name_and_the_model_is_told(play):
     asked(play)
     answers(play, draft({"id": "a", "role": "Letter Writers"}))
-    [note] = play.said(PlanRejected).notes
+    [note] = play.only_output(PlanRejected).notes
     said = "step a wants role letter_writers; granted are: partner, refunds; step stands for no role"
     assert (note.code, note.step_id, note.message) == ("role_not_granted", "a", said)
-    again = play.said(ModelCallRequested)
+    again = play.only_output(ModelCallRequested)
     assert again.prompt_id == "planner.revise" and again.roles == ("partner", "refunds")
     assert said in next(part.text for part in again.parts if part.kind == "notes")
     answers(play, draft({"id": "a", "role": "refunds"}), again.call_id)
-    assert play.said(StepAssigned).delegated == OURS
+    assert play.only_output(StepAssigned).delegated == OURS
     play.replays()
 
 
 def test_a_granted_delegation_that_the_model_was_not_told_of_is_refused(play):
     asked(play, roles=ROLES[:1])
     answers(play, draft({"id": "a", "role": "refunds"}))
-    assert [note.code for note in play.said(PlanRejected).notes] == ["role_not_granted"]
+    assert [note.code for note in play.only_output(PlanRejected).notes] == ["role_not_granted"]
 
 
 @pytest.mark.parametrize(
@@ -143,14 +145,14 @@ def test_a_granted_delegation_that_the_model_was_not_told_of_is_refused(play):
 def test_a_role_is_read_as_models_write_it(play, said, role):
     asked(play)
     answers(play, draft({"id": "a", "role": said}))
-    assert play.said(PlanAdopted).plan.steps[0].role == role
+    assert play.only_output(PlanAdopted).plan.steps[0].role == role
 
 
 @pytest.mark.parametrize("said", [["refunds", "partner"], "3rd party", "???", "x" * 500, 7])
 def test_a_role_that_leaves_open_what_is_meant_is_refused(play, said):
     asked(play)
     answers(play, draft({"id": "a", "role": said}))
-    assert [note.code for note in play.said(PlanRejected).notes] == ["role_not_granted"]
+    assert [note.code for note in play.only_output(PlanRejected).notes] == ["role_not_granted"]
 
 
 def test_a_plan_in_a_submitted_ones_place_delegates_no_more_steps_and_keeps_what_is_done(play):
@@ -162,13 +164,15 @@ def test_a_plan_in_a_submitted_ones_place_delegates_no_more_steps_and_keeps_what
     accepts(play, "a")
     for attempt in (1, 2, 3):
         rejects(play, "b", attempt)
-    call = play.said(ModelCallRequested)
+    call = play.only_output(ModelCallRequested)
     assert '"role": "refunds"' in next(part.text for part in call.parts if part.kind == "notes")
     twice = draft({"id": "a", "role": "refunds"}, {"id": "b", "role": "refunds", "inputs": ["a"]})
     answers(play, twice, call.call_id)
-    assert [note.code for note in play.said(PlanRejected).notes] == ["more_effects"]
+    assert [note.code for note in play.only_output(PlanRejected).notes] == ["more_effects"]
     answers(
-        play, draft({"id": "a", "role": "refunds"}, {"id": "b", "inputs": ["a"]}), play.said(ModelCallRequested).call_id
+        play,
+        draft({"id": "a", "role": "refunds"}, {"id": "b", "inputs": ["a"]}),
+        play.only_output(ModelCallRequested).call_id,
     )
-    assert [one.step.id for one in play.all_said(StepAssigned)] == ["b"], "the delegated step's result is taken over"
+    assert [one.step.id for one in play.outputs_of(StepAssigned)] == ["b"], "the delegated step's result is taken over"
     play.replays()

@@ -20,7 +20,9 @@ def play() -> Playbook:
 
 
 def drafted_by_a_fallback(play: Playbook, **said: object) -> None:
-    body = ModelCallReplied(call_id="plan-1-1", outcome="answered", content=play.text(ONE), prompt_id="planner.draft")
+    body = ModelCallReplied(
+        call_id="plan-1-1", outcome="answered", content=play.add_content(ONE), prompt_id="planner.draft"
+    )
     play.hears(body.model_copy(update=said), sender="model_gateway")
 
 
@@ -32,7 +34,10 @@ def test_a_model_is_told_of_as_many_tools_as_a_task_may_have(play, count, chars)
     )
     submit(play, tools=tools)
     rows = [
-        row for part in play.said(ModelCallRequested).parts if part.kind == "tools" for row in part.text.split("\n")
+        row
+        for part in play.only_output(ModelCallRequested).parts
+        if part.kind == "tools"
+        for row in part.text.split("\n")
     ]
     assert rows == [f"{tool.name}: {tool.description} (read)" for tool in tools]
 
@@ -41,18 +46,18 @@ def test_an_answer_by_a_plan_that_a_fallback_drafted_stands_as_degraded(play):
     submit(play)
     drafted_by_a_fallback(play, standing="degraded", standing_reason="a fallback answered")
     accepts(play, "a")
-    result = play.said(TaskEnded).result
+    result = play.only_output(TaskEnded).result
     assert (result.standing, result.standing_reason) == ("degraded", "the plan: a fallback answered")
-    assert play.said(StepEnded).result == result
+    assert play.only_output(StepEnded).result == result
     play.replays()
 
 
 def test_an_answer_says_what_the_model_did_not_see_that_drafted_its_plan(play):
     submit(play)
-    cut = Completeness.missing(Omission(reason="pruned", what="2 parts, which the model did not see"))
+    cut = Completeness.with_omissions(Omission(reason="pruned", what="2 parts, which the model did not see"))
     drafted_by_a_fallback(play, completeness=cut)
     accepts(play, "a")
-    [omission] = play.said(TaskEnded).result.completeness.omissions
+    [omission] = play.only_output(TaskEnded).result.completeness.omissions
     assert omission.what == "the plan: 2 parts, which the model did not see"
 
 
@@ -63,4 +68,4 @@ def test_a_plan_that_was_replaced_says_nothing_of_the_answer(play):
         rejects(play, "a", attempt)
     answers(play, draft({"id": "b"}), "plan-2-2")
     accepts(play, "b", version=2)
-    assert play.said(TaskEnded).result.standing == "ok"
+    assert play.only_output(TaskEnded).result.standing == "ok"

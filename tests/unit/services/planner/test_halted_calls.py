@@ -60,7 +60,7 @@ def test_a_step_that_is_held_back_is_not_tried_again_however_long_that_lasts(pla
     assert extended.to == "worker" and extended.grant == "task-token"
     assert extended.body.deadline_unix_ms == START_UNIX_MS + HOUR_MS - 500
     assert extended.step_grant.expires_unix_ms > START_UNIX_MS + HOUR_MS and extended.step_grant.step_id == "a"
-    told = play.said(TaskPaused)
+    told = play.only_output(TaskPaused)
     assert told.active and told.code == "budget_exceeded" and told.reason == WHY and told.step_id == "a"
     pauses(play, "b", sender="checker")
     play.says(StepExtended)
@@ -71,36 +71,36 @@ def test_a_step_that_is_held_back_is_not_tried_again_however_long_that_lasts(pla
     play.says()
     pauses(play, "b", active=False)
     play.says(TaskPaused)
-    assert not play.said(TaskPaused).active
+    assert not play.only_output(TaskPaused).active
     accepts(play, "a")
     accepts(play, "b")
     play.says(StepAssigned, Progressed)
     accepts(play, "c")
-    assert play.said(TaskEnded).status == "succeeded"
+    assert play.only_output(TaskEnded).status == "succeeded"
     assert {one.step.id: one.attempt for one in play.state.steps} == {"a": 1, "b": 1, "c": 1}, "nothing was repeated"
     play.replays()
 
 
 def test_from_when_it_goes_on_it_has_as_long_as_one_that_begins(play):
     pauses(play, "a")
-    play.at(1_800)
+    play.at_second(1_800)
     pauses(play, "a", active=False)
     due = START_UNIX_MS + 1_800_000 + bounds.DEFAULT_STEP_TIMEOUT_MS
     assert play.state.step("a").deadline_unix_ms == due
     play.fires(f"{STEPS_TIMER}-{START_UNIX_MS + bounds.DEFAULT_STEP_TIMEOUT_MS}")
-    play.at(1_900).fires(f"{STEPS_TIMER}-{due}")
-    assert play.all_said(StepCancelRequested), "a step that says nothing is stopped, as ever"
+    play.at_second(1_900).fires(f"{STEPS_TIMER}-{due}")
+    assert play.outputs_of(StepCancelRequested), "a step that says nothing is stopped, as ever"
 
 
 def test_whoever_gives_it_nothing_finds_it_halted_at_its_deadline_with_the_reason(play):
     pauses(play, "a")
     time_is_up(play)
     play.says(StepCancelRequested, StepCancelRequested, TaskEnded, TaskStopped)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "halted" and ended.failure.code == "budget_exceeded"
     assert "nobody gave it more" in ended.failure.message and WHY in ended.failure.message
     assert "submit it again" in ended.failure.hint and "fork" not in ended.failure.hint, "nothing is done yet"
-    assert play.said(TaskStopped).code == "budget_exceeded", "what it cost in all is told"
+    assert play.only_output(TaskStopped).code == "budget_exceeded", "what it cost in all is told"
     for late in (StepPaused(step_id="a", attempt=1, plan_version=1, active=False), CallResumed(call_id="plan-1-1")):
         play.hears(late, sender="worker")
         play.says()
@@ -110,24 +110,24 @@ def test_a_fork_is_advised_where_there_is_something_to_take_over(play):
     accepts(play, "a")
     pauses(play, "b")
     time_is_up(play)
-    assert "bulkhead replay t1 --from-step" in play.said(TaskEnded).failure.hint
+    assert "bulkhead replay t1 --from-step" in play.only_output(TaskEnded).failure.hint
 
 
 def test_a_step_that_is_held_back_outlasts_the_margin_before_the_tasks_end(play):
     pauses(play, "a")
     pauses(play, "b")
-    play.at(3_599.9).hears(
+    play.at_second(3_599.9).hears(
         TimerFired(key=f"{STEPS_TIMER}-1", due_unix_ms=START_UNIX_MS + HOUR_MS - 100), sender="planner"
     )
     play.says()
     time_is_up(play)
-    assert play.said(TaskEnded).status == "halted" and play.said(TaskEnded).plan_versions == 1
+    assert play.only_output(TaskEnded).status == "halted" and play.only_output(TaskEnded).plan_versions == 1
 
 
 def test_what_a_person_holds_back_until_its_deadline_says_so(play):
     pauses(play, "a", code="halted_by_operator")
     time_is_up(play)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "failed" and ended.failure.code == "deadline_exceeded" and WHY in ended.failure.message
 
 
@@ -135,7 +135,10 @@ def test_a_task_that_goes_on_again_ends_at_its_deadline_as_any(play):
     pauses(play, "a")
     pauses(play, "a", active=False)
     time_is_up(play)
-    assert play.said(TaskEnded).failure.code == "deadline_exceeded" and WHY not in play.said(TaskEnded).failure.message
+    assert (
+        play.only_output(TaskEnded).failure.code == "deadline_exceeded"
+        and WHY not in play.only_output(TaskEnded).failure.message
+    )
 
 
 def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
@@ -144,10 +147,12 @@ def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
     held = CallDeferred(call_id="plan-1-1", after_ms=15_000, reason=WHY, paused=True, code="budget_exceeded")
     play.hears(held, sender="model_gateway")
     play.says(TaskPaused)
-    assert play.said(TaskPaused).step_id == ""
-    play.at(600).hears(CallResumed(call_id="plan-1-1"), sender="model_gateway")
+    assert play.only_output(TaskPaused).step_id == ""
+    play.at_second(600).hears(CallResumed(call_id="plan-1-1"), sender="model_gateway")
     play.says(ModelCallRequested, TaskPaused)
-    assert play.said(ModelCallRequested).deadline_unix_ms == play.now_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS
+    assert (
+        play.only_output(ModelCallRequested).deadline_unix_ms == play.now_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS
+    )
     play.fires("draft-again-plan-1-1")
     play.says()
     play.hears(CallResumed(call_id="plan-1-1"), sender="model_gateway")
@@ -156,7 +161,7 @@ def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
     play.fires("draft-again-plan-1-1")
     play.says(ModelCallRequested)
     answers(play, draft({"id": "a"}))
-    assert not play.said(TaskPaused).active
+    assert not play.only_output(TaskPaused).active
     play.replays()
 
 
@@ -174,14 +179,17 @@ def test_of_late_and_foreign_words_nothing_follows(play):
         play.says()
     pauses(play, "a")
     accepts(play, "a")
-    assert not play.said(TaskPaused).active, "its verdict came: it is held back no longer"
+    assert not play.only_output(TaskPaused).active, "its verdict came: it is held back no longer"
 
 
 @pytest.mark.parametrize("how", [TaskCancelRequested(reason="enough"), TaskHalted(code="loop", reason="it loops")])
 def test_a_runaway_and_a_cancel_end_it_for_good(play, how):
     pauses(play, "a")
     play.hears(how, sender="gateway")
-    assert play.said(TaskEnded).status in ("cancelled", "halted") and play.said(TaskStopped).code != "budget_exceeded"
+    assert (
+        play.only_output(TaskEnded).status in ("cancelled", "halted")
+        and play.only_output(TaskStopped).code != "budget_exceeded"
+    )
     pauses(play, "a", active=False)
     play.says()
 

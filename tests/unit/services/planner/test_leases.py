@@ -15,7 +15,7 @@ from bulkhead_contracts.lease import (
     LeaseRefused,
     LeaseReleaseRequested,
     LeaseRequested,
-    book,
+    resource_token,
 )
 from bulkhead_services.planner.core import Planner
 
@@ -24,7 +24,7 @@ CRM = "crm:account:42"
 
 @pytest.fixture
 def play() -> Playbook:
-    return Playbook(Planner(), task=book(CRM))
+    return Playbook(Planner(), task=resource_token(CRM))
 
 
 def asks(play: Playbook, name: str, *, step: str = "s1", ttl_ms: int = 60_000, resource: str = CRM) -> None:
@@ -47,15 +47,15 @@ def told(play: Playbook) -> list[tuple[str, str]]:
 def test_who_asks_first_has_it_and_the_next_one_gets_it_in_turn(play):
     asks(play, "a")
     assert told(play) == [("a", "LeaseGranted")]
-    first = play.said(LeaseGranted)
+    first = play.only_output(LeaseGranted)
     asks(play, "b")
-    queued = play.said(LeaseQueued)
+    queued = play.only_output(LeaseQueued)
     assert (queued.holder_task, queued.holder_step, queued.place) == ("a", "s1", 1)
     asks(play, "c")
-    assert play.said(LeaseQueued).place == 2
+    assert play.only_output(LeaseQueued).place == 2
     gives_back(play, "a")
     assert told(play) == [("a", "LeaseEnded"), ("b", "LeaseGranted")]
-    assert play.said(LeaseGranted).fencing_token > first.fencing_token
+    assert play.only_output(LeaseGranted).fencing_token > first.fencing_token
     gives_back(play, "b")
     assert told(play) == [("b", "LeaseEnded"), ("c", "LeaseGranted")]
     gives_back(play, "c")
@@ -67,12 +67,12 @@ def test_a_holder_that_says_nothing_more_loses_it_by_the_timer_and_by_no_clock(p
     asks(play, "a", ttl_ms=5_000)
     asks(play, "b")
     [timer] = list(play.timers)
-    play.at(500)  # Time alone changes nothing: somebody asks long after, and the holder still has it.
+    play.at_second(500)  # Time alone changes nothing: somebody asks long after, and the holder still has it.
     asks(play, "c")
     assert told(play) == [("c", "LeaseQueued")]
     play.hears(TimerFired(key=timer, due_unix_ms=START_UNIX_MS + 5_000), sender="planner")
     assert told(play) == [("a", "LeaseEnded"), ("b", "LeaseGranted")]
-    assert play.said(LeaseEnded).why == "expired"
+    assert play.only_output(LeaseEnded).why == "expired"
 
 
 def test_the_timer_of_an_earlier_grant_ends_no_later_one(play):
@@ -89,22 +89,22 @@ def test_tokens_grow_also_when_the_book_was_purged_meanwhile(play):
     """At rest a book may be purged and begins anew; the inbox counts on."""
     for name in ("a", "b"):
         asks(play, name)
-        last = play.said(LeaseGranted).fencing_token
+        last = play.only_output(LeaseGranted).fencing_token
         gives_back(play, name)
-    later = Playbook(Planner(), task=book(CRM))
+    later = Playbook(Planner(), task=resource_token(CRM))
     later.heard = list(play.heard)  # Their places in the inbox are taken; what they said is not folded.
     asks(later, "c")
-    assert later.said(LeaseGranted).fencing_token > last
+    assert later.only_output(LeaseGranted).fencing_token > last
 
 
 def test_asked_again_it_lasts_longer_under_the_same_token_and_the_first_timer_ends_nothing(play):
     asks(play, "a", ttl_ms=5_000)
-    [timer], token = list(play.timers), play.said(LeaseGranted).fencing_token
-    play.at(4)
+    [timer], token = list(play.timers), play.only_output(LeaseGranted).fencing_token
+    play.at_second(4)
     body = LeaseRequested(lease_id="l-a", task="a", step_id="s1", attempt=1, plan_version=1, resource=CRM, ttl_ms=5_000)
     play.hears(body, sender="worker")
-    assert play.said(LeaseGranted).fencing_token == token
-    assert play.said(LeaseGranted).expires_unix_ms == START_UNIX_MS + 9_000
+    assert play.only_output(LeaseGranted).fencing_token == token
+    assert play.only_output(LeaseGranted).expires_unix_ms == START_UNIX_MS + 9_000
     play.hears(TimerFired(key=timer, due_unix_ms=START_UNIX_MS + 5_000), sender="planner")
     play.says()
     [later] = [key for key in play.timers if key != timer]
@@ -115,7 +115,7 @@ def test_asked_again_it_lasts_longer_under_the_same_token_and_the_first_timer_en
 def test_a_release_by_another_is_refused_and_says_who_holds_it(play):
     asks(play, "a")
     gives_back(play, "b")
-    refused = play.said(LeaseRefused)
+    refused = play.only_output(LeaseRefused)
     assert refused.failure.code == "not_lease_holder" and "step s1 of task a" in refused.failure.message
     gives_back(play, "b", lease="a")  # Also under the holder's own lease id.
     assert told(play) == [("b", "LeaseRefused")]
@@ -148,7 +148,7 @@ def test_a_full_queue_refuses_and_the_others_keep_their_places(play):
     for number in range(bounds.MAX_LEASE_QUEUE + 1):
         asks(play, f"t{number}")
     asks(play, "late")
-    assert play.said(LeaseRefused).failure.code == "lease_queue_full"
+    assert play.only_output(LeaseRefused).failure.code == "lease_queue_full"
     assert len(play.state.book.queue) == bounds.MAX_LEASE_QUEUE
 
 
@@ -168,7 +168,7 @@ def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["ask", "back", "time", "late"]), st.integers(0, 3)), max_size=40))
 def test_there_is_one_holder_tokens_grow_and_the_queue_keeps_its_order(script):
-    play = Playbook(Planner(), task=book(CRM))
+    play = Playbook(Planner(), task=resource_token(CRM))
     tokens, waiting, number = [0], [], 0
     owner: dict[int, str] = {}
     gives_back(play, "nobody", call="")
@@ -186,7 +186,7 @@ def test_there_is_one_holder_tokens_grow_and_the_queue_keeps_its_order(script):
         elif act == "late" and play.timers:
             key = sorted(play.timers)[0]
             play.hears(TimerFired(key=key, due_unix_ms=play.timers[key]), sender="planner")
-        granted = play.all_said(LeaseGranted)
+        granted = play.outputs_of(LeaseGranted)
         assert len(granted) <= 1
         for one in granted:
             assert one.fencing_token > tokens[-1]

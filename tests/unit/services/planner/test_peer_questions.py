@@ -23,7 +23,7 @@ def play() -> Playbook:
     play = Playbook(Planner())
     submit(play)
     answers(play, SIDE_BY_SIDE)
-    assert {one.step.id for one in play.all_said(StepAssigned)} == {"a", "b"}
+    assert {one.step.id for one in play.outputs_of(StepAssigned)} == {"a", "b"}
     return play
 
 
@@ -42,7 +42,7 @@ def asks(play: Playbook, who: str, *whom: str, question: str = "", mode: str = "
 
 
 def given(play: Playbook) -> dict[str, AnswerGiven]:
-    return {one.target: one for one in play.all_said(AnswerGiven)}
+    return {one.target: one for one in play.outputs_of(AnswerGiven)}
 
 
 def test_a_result_is_told_when_it_is_there(play):
@@ -62,18 +62,18 @@ def test_a_result_that_is_there_already_is_told_at_once(play):
 
 def test_a_question_goes_to_who_runs_and_the_opinion_comes_back(play):
     asks(play, "a", "b", question="is it so?")
-    handed = play.said(AnswerRequested)
+    handed = play.only_output(AnswerRequested)
     assert handed.targets == ("b",) and handed.question == "is it so?"
     play.hears(AnswerGiven(ask_id="q1", step_id="a", target="b", outcome="answered", text="yes"), sender="worker")
     assert given(play)["b"].text == "yes" and play.state.asks == ()
     accepts(play, "b")
-    assert not play.all_said(AnswerGiven)
+    assert not play.outputs_of(AnswerGiven)
 
 
 def test_a_question_follows_a_step_into_its_next_attempt(play):
     asks(play, "a", "b", question="is it so?")
     rejects(play, "b")
-    assert [one.targets for one in play.all_said(AnswerRequested)] == [("b",)]
+    assert [one.targets for one in play.outputs_of(AnswerRequested)] == [("b",)]
 
 
 def test_any_is_over_with_the_first_answer_and_all_with_the_last(play):
@@ -147,9 +147,9 @@ def test_a_pause_of_a_draft_has_no_cap():
 
     play = Playbook(Planner())
     submit(play)
-    call = play.said(ModelCallRequested).call_id
+    call = play.only_output(ModelCallRequested).call_id
     for _ in range(60):
         play.hears(CallDeferred(call_id=call, after_ms=1_000, reason="halted", paused=True), sender="model_gateway")
         play.fires(f"draft-again-{call}")
         play.says(ModelCallRequested)
-    assert play.state.phase == "drafting" and not play.all_said(ModelCallReplied)
+    assert play.state.phase == "drafting" and not play.outputs_of(ModelCallReplied)

@@ -28,7 +28,9 @@ def play() -> Playbook:
 
 def answers(play: Playbook, text: str, call: str = "plan-1-1", **more) -> None:
     play.hears(
-        ModelCallReplied(call_id=call, outcome="answered", content=play.text(text), prompt_id="planner.draft", **more),
+        ModelCallReplied(
+            call_id=call, outcome="answered", content=play.add_content(text), prompt_id="planner.draft", **more
+        ),
         sender="model_gateway",
     )
 
@@ -43,7 +45,7 @@ def answers(play: Playbook, text: str, call: str = "plan-1-1", **more) -> None:
         {"finish": "length"},
         {
             "finish": "length",
-            "completeness": Completeness.missing(
+            "completeness": Completeness.with_omissions(
                 Omission(reason="truncated", what="the model's answer", detail="the model reached its output limit")
             ),
         },
@@ -55,13 +57,13 @@ def test_a_plan_that_was_cut_off_is_told_as_such(play, more, length):
     submit(play)
     for number in range(1, bounds.MAX_PLAN_DRAFTS + 1):
         answers(play, WHOLE[:length], f"plan-1-{number}", **more)
-        (note,) = play.said(PlanRejected).notes
+        (note,) = play.only_output(PlanRejected).notes
         assert note.code == "plan_cut_off" and "shorter" in note.message and f"{length} characters" in note.message
         assert ("output limit" in note.message) == bool(more) and "EOF" not in note.message
         if number < bounds.MAX_PLAN_DRAFTS:
-            (notes,) = [one for one in play.said(ModelCallRequested).parts if one.kind == "notes"]
+            (notes,) = [one for one in play.only_output(ModelCallRequested).parts if one.kind == "notes"]
             assert "cut off" in notes.text, "the model must learn what to do better"
-    (warning,) = play.said(PlanAdopted).plan.notes
+    (warning,) = play.only_output(PlanAdopted).plan.notes
     assert "cut off" in warning.message
 
 
@@ -103,7 +105,7 @@ def test_a_whole_plan_of_a_cut_reply_is_read(play):
     """What is missing may be the words after it."""
     submit(play)
     answers(play, WHOLE, finish="length")
-    assert len(play.said(PlanAdopted).plan.steps) == 2
+    assert len(play.only_output(PlanAdopted).plan.steps) == 2
 
 
 # Noops
@@ -121,10 +123,10 @@ def finishes(play: Playbook, step: str, **result) -> None:
 
 def test_a_noop_that_nobody_checked_says_so_up_to_the_answer(play):
     submit(play, plan=Plan(steps=(NOOP,)))
-    (note,) = play.said(PlanAdopted).plan.notes
+    (note,) = play.only_output(PlanAdopted).plan.notes
     assert (note.severity, note.code, note.step_id) == ("warning", "not_checked", "n")
     finishes(play, "n")
-    for result in (play.said(StepEnded).result, play.said(TaskEnded).result):
+    for result in (play.only_output(StepEnded).result, play.only_output(TaskEnded).result):
         assert result.standing == "degraded" and "nobody checks" in result.standing_reason
     play.replays()
 
@@ -132,16 +134,16 @@ def test_a_noop_that_nobody_checked_says_so_up_to_the_answer(play):
 def test_what_is_built_on_an_unchecked_noop_gets_it_as_degraded(play):
     submit(play, plan=Plan(steps=(NOOP, AFTER)))
     finishes(play, "n", standing="degraded", standing_reason="an older reason")
-    (given_input,) = play.said(StepAssigned).inputs
+    (given_input,) = play.only_output(StepAssigned).inputs
     assert given_input.result.standing == "degraded"
     assert "step n is a noop" in given_input.result.standing_reason and "older" in given_input.result.standing_reason
 
 
 def test_with_checks_off_a_noop_is_as_good_as_it_says(play):
     submit(play, check=False, plan=Plan(steps=(NOOP,)))
-    assert play.said(PlanAdopted).plan.notes == ()
+    assert play.only_output(PlanAdopted).plan.notes == ()
     finishes(play, "n")
-    assert play.said(TaskEnded).result.standing == "ok"
+    assert play.only_output(TaskEnded).result.standing == "ok"
 
 
 # Titles
@@ -165,8 +167,8 @@ def test_a_title_keeps_its_characters_and_is_cut_between_words(title, shown):
 
 @given(st.text(max_size=400), st.integers(2, 80))
 def test_a_heading_fits_and_begins_as_its_text_does(text, most):
-    shown = plans.heading(text, most)
-    assert len(shown) <= most and "\n" not in shown and plans.heading(shown, most) == shown
+    shown = plans.cut_heading(text, most)
+    assert len(shown) <= most and "\n" not in shown and plans.cut_heading(shown, most) == shown
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if shown != line:
         kept = shown.removesuffix("…")
@@ -181,7 +183,7 @@ def flowing(**changes) -> list[str]:
     flow = {"tool": "calculate", "argument": "/a", "step_id": "a", "from_tool": "look", "field": "/n"} | changes
     given = {"title": "t", "instruction": "i", "acceptance": "x"}
     last = PlanStep(id="b", inputs=("a",), tools=("calculate",), flows=(flow,) * changes.pop("times", 1), **given)
-    found = plans.check(
+    found = plans.check_plan(
         (PlanStep(id="a", **given), last), (ToolSpec(name="calculate", description="", parameters_json="{}"),)
     )
     return [note.code for note in found]

@@ -45,7 +45,7 @@ def play() -> Playbook:
 
 def submit(play: Playbook, **changes) -> None:
     body = TaskSubmitted(
-        objective=play.text("What is refunded?", "gateway"),
+        objective=play.add_content("What is refunded?", "gateway"),
         limits=TaskLimits(deadline_ms=60_000),
         submitted_unix_ms=START_UNIX_MS,
         tools=(CALC, PAY),
@@ -58,7 +58,7 @@ def answers(play: Playbook, text: str, call: str = "plan-1-1") -> None:
         ModelCallReplied(
             call_id=call,
             outcome="answered",
-            content=play.text(text),
+            content=play.add_content(text),
             prompt_id="planner.draft",
             usage=Usage(model_calls=1, input_tokens=10),
         ),
@@ -82,7 +82,7 @@ def accepts(play: Playbook, step: str, attempt: int = 1, version: int = 1, **res
             attempt=attempt,
             plan_version=version,
             accepted=True,
-            result=Result(content=play.text(f"result of {step}"), **result),
+            result=Result(content=play.add_content(f"result of {step}"), **result),
         ),
         sender="checker",
     )
@@ -98,7 +98,7 @@ def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1, *, st
             accepted=False,
             notes=(note,),
             stands=stands,
-            result=Result(content=play.text("bad")),
+            result=Result(content=play.add_content("bad")),
         ),
         sender="checker",
     )
@@ -107,20 +107,20 @@ def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1, *, st
 def test_a_diamond_runs_in_parallel_and_ends_with_the_last_result(play):
     submit(play)
     play.says(TaskAccepted, ModelCallRequested)
-    assert play.said(ModelCallRequested).response == "plan"
+    assert play.only_output(ModelCallRequested).response == "plan"
     assert play.send_of(ModelCallRequested).grant == "task-token"
     answers(play, DIAMOND)
     play.says(StepAssigned, StepAssigned, Progressed)
-    assert [one.step.id for one in play.all_said(StepAssigned)] == ["a", "b"]
+    assert [one.step.id for one in play.outputs_of(StepAssigned)] == ["a", "b"]
     accepts(play, "b")
     play.says(StepEnded)
     accepts(play, "a")
     play.says(StepAssigned, Progressed)
-    last = play.said(StepAssigned)
+    last = play.only_output(StepAssigned)
     assert last.final and [one.step_id for one in last.inputs] == ["a", "b"]
-    accepts(play, "c", completeness=Completeness.missing(Omission(reason="pruned", what="two passages")))
+    accepts(play, "c", completeness=Completeness.with_omissions(Omission(reason="pruned", what="two passages")))
     play.says(TaskEnded)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "succeeded" and ended.steps_done == ended.steps_total == 3
     assert not ended.result.completeness.complete, "what was left out must reach the answer"
     assert ended.usage.model_calls == 1
@@ -153,19 +153,19 @@ def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):
     submit(play)
     for number in range(1, bounds.MAX_PLAN_DRAFTS):
         answers(play, text, f"plan-1-{number}")
-        rejected = play.said(PlanRejected)
+        rejected = play.only_output(PlanRejected)
         assert code in {note.code for note in rejected.notes if note.severity == "error"}
-        assert play.said(ModelCallRequested).prompt_id == "planner.revise"
+        assert play.only_output(ModelCallRequested).prompt_id == "planner.revise"
     answers(play, text, f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
-    assert play.said(PlanRejected).draft == bounds.MAX_PLAN_DRAFTS and not play.all_said(ModelCallRequested)
-    assert [step.step.id for step in play.all_said(StepAssigned)] == ["answer"]
+    assert play.only_output(PlanRejected).draft == bounds.MAX_PLAN_DRAFTS and not play.outputs_of(ModelCallRequested)
+    assert [step.step.id for step in play.outputs_of(StepAssigned)] == ["answer"]
     play.replays()
 
 
 def test_several_ends_get_one_composing_step(play):
     submit(play)
     answers(play, draft({"id": "a"}, {"id": "b"}))
-    plan = play.said(PlanAdopted).plan
+    plan = play.only_output(PlanAdopted).plan
     assert plan.steps[-1].inputs == ("a", "b") and len(plan.steps) == 3
 
 
@@ -175,17 +175,17 @@ def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_fai
     for attempt in (1, 2):
         rejects(play, "a", attempt)
         play.says(StepAssigned, Progressed)
-        again = play.said(StepAssigned)
+        again = play.only_output(StepAssigned)
         assert again.attempt == attempt + 1 and "cite the passage" in again.notes
     rejects(play, "a", 3)
     play.says(StepEnded, ModelCallRequested)
-    assert play.said(ModelCallRequested).prompt_id == "planner.revise"
-    answers(play, draft({"id": "a"}), play.said(ModelCallRequested).call_id)
-    assert play.said(PlanAdopted).plan.version == 2
+    assert play.only_output(ModelCallRequested).prompt_id == "planner.revise"
+    answers(play, draft({"id": "a"}), play.only_output(ModelCallRequested).call_id)
+    assert play.only_output(PlanAdopted).plan.version == 2
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt, version=2)
     play.says(TaskStopped, TaskEnded)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "failed" and ended.failure.code == "step_failed"
     assert "cite the passage" in ended.failure.message
     play.replays()
@@ -196,7 +196,7 @@ def test_a_result_that_may_stand_ends_the_step_degraded_when_no_attempt_is_left(
     answers(play, draft({"id": "a"}))
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt, stands=True)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "succeeded" and ended.result.standing == "degraded"
     assert "cite the passage" in ended.result.standing_reason and play.texts[ended.result.content.sha256] == "bad"
     play.replays()
@@ -217,9 +217,9 @@ def test_a_new_plan_does_not_take_over_what_was_not_accepted(play):
         rejects(play, "a", attempt, stands=True)
     for attempt in (1, 2, 3):
         rejects(play, "b", attempt)
-    call = play.said(ModelCallRequested).call_id
+    call = play.only_output(ModelCallRequested).call_id
     answers(play, draft({"id": "a"}, {"id": "c", "inputs": ["a"], "tools": ["pay"]}), call)
-    assert [one.step.id for one in play.all_said(StepAssigned)] == ["a"]
+    assert [one.step.id for one in play.outputs_of(StepAssigned)] == ["a"]
 
 
 def test_no_replanning_after_a_step_that_may_have_written(play):
@@ -228,7 +228,7 @@ def test_no_replanning_after_a_step_that_may_have_written(play):
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt)
     play.says(TaskStopped, TaskEnded)
-    assert "changed something outside" in play.said(TaskEnded).failure.hint
+    assert "changed something outside" in play.only_output(TaskEnded).failure.hint
 
 
 def test_an_uncertain_write_is_not_tried_again(play):
@@ -245,7 +245,7 @@ def test_an_uncertain_write_is_not_tried_again(play):
         sender="worker",
     )
     play.says(TaskStopped, TaskEnded)
-    assert play.said(TaskEnded).failure.code == "uncertain_effect"
+    assert play.only_output(TaskEnded).failure.code == "uncertain_effect"
 
 
 def test_a_worker_that_skips_the_checker_is_not_believed(play):
@@ -253,14 +253,14 @@ def test_a_worker_that_skips_the_checker_is_not_believed(play):
     answers(play, draft({"id": "a"}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="trust me")), sender="worker")
     play.says(StepAssigned, Progressed)
-    assert play.said(StepEnded).outcome == "rejected"
+    assert play.only_output(StepEnded).outcome == "rejected"
 
 
 def test_with_checks_off_the_workers_word_is_enough_and_says_so(play):
     submit(play, check=False)
     answers(play, draft({"id": "a"}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="done")), sender="worker")
-    result = play.said(TaskEnded).result
+    result = play.only_output(TaskEnded).result
     assert result.standing == "degraded" and result.standing_reason == "not checked, as the task asked"
 
 
@@ -278,7 +278,10 @@ def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
     )
     submit(play, plan=Plan(steps=steps))
     play.says(Progressed, TaskStopped, TaskEnded)
-    assert "a -> b" in play.said(TaskEnded).failure.message or "b -> a" in play.said(TaskEnded).failure.message
+    assert (
+        "a -> b" in play.only_output(TaskEnded).failure.message
+        or "b -> a" in play.only_output(TaskEnded).failure.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,7 @@ def test_cancel_and_halt_end_the_task_and_stop_its_steps(play, status, body):
     play.hears(body, sender="gateway")
     stopped = [TaskStopped] if status == "cancelled" else []
     play.says(StepCancelRequested, StepCancelRequested, *stopped, TaskEnded)
-    assert play.said(TaskEnded).status == status and play.said(TaskEnded).failure.message == body.reason
+    assert play.only_output(TaskEnded).status == status and play.only_output(TaskEnded).failure.message == body.reason
     accepts(play, "a")
     play.says()
     play.replays()
@@ -304,7 +307,7 @@ def test_the_deadline_ends_the_task_and_names_what_it_waited_for(play):
     submit(play)
     answers(play, DIAMOND)
     play.fires(TASK_TIMER)
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.failure.code == "deadline_exceeded" and "a, b" in ended.failure.message
     assert ended.ended_unix_ms == START_UNIX_MS + 60_000
 
@@ -326,8 +329,8 @@ def test_one_timer_stands_for_all_running_steps(play):
     answers(play, draft({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]}))
     first = [key for key in play.timers if key.startswith("steps-")]
     assert len(first) == 1
-    accepts(play.at(30), "a")
-    accepts(play.at(40), "b")
+    accepts(play.at_second(30), "a")
+    accepts(play.at_second(40), "b")
     play.says(StepAssigned, Progressed)
     assert [key for key in play.timers if key.startswith("steps-")] == first, "a later deadline needs no second timer"
     play.fires(first[0])
@@ -367,7 +370,7 @@ def test_money_stops_planning(play, code, status):
     submit(play)
     fails(play, code)
     play.says(TaskEnded)
-    assert play.said(TaskEnded).status == status
+    assert play.only_output(TaskEnded).status == status
 
 
 def test_a_failed_planning_call_is_tried_again_and_bounded(play):
@@ -377,7 +380,7 @@ def test_a_failed_planning_call_is_tried_again_and_bounded(play):
         play.says(ModelCallRequested)
     fails(play, "rate_limited", f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
     play.says(TaskStopped, TaskEnded)
-    assert play.said(TaskEnded).failure.code == "rate_limited"
+    assert play.only_output(TaskEnded).failure.code == "rate_limited"
 
 
 def test_a_deferred_planning_call_is_asked_again_by_timer(play):
@@ -385,10 +388,10 @@ def test_a_deferred_planning_call_is_asked_again_by_timer(play):
     play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
     play.says()
     play.fires("draft-again-plan-1-1")
-    assert play.said(ModelCallRequested).call_id == "plan-1-1"
+    assert play.only_output(ModelCallRequested).call_id == "plan-1-1"
     for _ in range(bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
-    assert play.said(ModelCallRequested).call_id == "plan-1-2"
+    assert play.only_output(ModelCallRequested).call_id == "plan-1-2"
 
 
 @pytest.mark.parametrize(("timeout_ms", "longer_s"), [(2_000, 0), (10_000, 0), (90_000, 80), (300_000, 290)])
@@ -397,12 +400,12 @@ def test_a_step_has_the_time_that_its_tools_need(play, timeout_ms, longer_s):
     other = slow.model_copy(update={"name": "other", "timeout_ms": bounds.MAX_TOOL_TIMEOUT_MS})
     submit(play, tools=(slow, other), limits=TaskLimits(deadline_ms=600_000))
     answers(play, draft({"id": "a", "tools": ["report"]}))
-    assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + (60 + longer_s) * 1000
-    assert play.send_of(StepAssigned).step_grant.expires_unix_ms > play.said(StepAssigned).deadline_unix_ms
+    assert play.only_output(StepAssigned).deadline_unix_ms == START_UNIX_MS + (60 + longer_s) * 1000
+    assert play.send_of(StepAssigned).step_grant.expires_unix_ms > play.only_output(StepAssigned).deadline_unix_ms
 
 
 def test_no_tool_gives_a_step_more_time_than_its_task_has(play):
     slow = ToolSpec(name="report", description="takes long", parameters_json="{}", timeout_ms=300_000)
     submit(play, tools=(slow,), limits=TaskLimits(deadline_ms=100_000))
     answers(play, draft({"id": "a", "tools": ["report"]}))
-    assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + 99_500
+    assert play.only_output(StepAssigned).deadline_unix_ms == START_UNIX_MS + 99_500

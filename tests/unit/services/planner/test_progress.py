@@ -18,10 +18,10 @@ from bulkhead_contracts.task import (
     TaskEnded,
     TaskLimits,
     TaskStopped,
-    facts,
+    list_facts,
 )
 from bulkhead_services.planner.core import Planner
-from bulkhead_services.planner.progress import MAX_BYTES, merged
+from bulkhead_services.planner.progress import MAX_BYTES, merge_progress
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, rejects, submit
 
 CHAIN = Plan(
@@ -46,7 +46,7 @@ def started(step: str) -> StepStarted:
 
 
 def told(outputs) -> list:
-    found = [fact for one in outputs if isinstance(one, Send) and one.to == "gateway" for fact in facts(one.body)]
+    found = [fact for one in outputs if isinstance(one, Send) and one.to == "gateway" for fact in list_facts(one.body)]
     return [one.model_copy(update={"ended_steps": ()}) if isinstance(one, TaskEnded) else one for one in found]
 
 
@@ -64,12 +64,12 @@ def test_a_step_that_ends_while_the_next_begins_is_one_message():
     play.says(TaskAccepted, ModelCallRequested)
     answers(play, DIAMOND)
     play.says(StepAssigned, StepAssigned, Progressed)
-    assert [type(one) for one in facts(play.said(Progressed))] == [PlanAdopted, StepStarted, StepStarted]
+    assert [type(one) for one in list_facts(play.only_output(Progressed))] == [PlanAdopted, StepStarted, StepStarted]
     accepts(play, "a")
     play.says(StepEnded)
     accepts(play, "b")
     play.says(StepAssigned, Progressed)
-    assert [one.step_id for one in facts(play.said(Progressed))] == ["b", "c"]
+    assert [one.step_id for one in list_facts(play.only_output(Progressed))] == ["b", "c"]
     rejects(play, "c")
     play.says(StepAssigned, Progressed)
     accepts(play, "c", 2)
@@ -81,7 +81,7 @@ def test_a_task_that_comes_with_its_plan_begins_with_one_message():
     play = Playbook(Planner())
     submit(play, plan=CHAIN)
     play.says(StepAssigned, Progressed)
-    assert [type(one) for one in facts(play.said(Progressed))] == [TaskAccepted, PlanAdopted, StepStarted]
+    assert [type(one) for one in list_facts(play.only_output(Progressed))] == [TaskAccepted, PlanAdopted, StepStarted]
 
 
 def test_steps_whose_time_is_up_together_are_told_in_their_order():
@@ -104,27 +104,27 @@ ELSE = st.sampled_from((SetTimer("t", 1), Send("budget", TaskStopped(code="x")),
 
 @given(st.lists(st.one_of(FACTS.map(lambda body: Send("gateway", body)), ELSE)))
 def test_what_is_told_stays_the_same_in_the_same_order_and_nothing_else_changes(outputs):
-    after = merged([one for one in outputs if getattr(one, "to", "") != "worker"])
+    after = merge_progress([one for one in outputs if getattr(one, "to", "") != "worker"])
     before = [one for one in outputs if getattr(one, "to", "") != "worker"]
     assert told(after) == told(before) and others(after) == others(before)
     assert len(after) <= len(before)
 
 
 def test_the_end_tells_of_the_steps_that_ended_with_it():
-    [sent] = merged(gateway(ended("a"), ended("b"), TaskEnded(status="succeeded")))
+    [sent] = merge_progress(gateway(ended("a"), ended("b"), TaskEnded(status="succeeded")))
     assert sent.body.ended_steps == (ended("a"), ended("b"))
-    assert [type(fact) for fact in facts(sent.body)] == [StepEnded, StepEnded, TaskEnded]
+    assert [type(fact) for fact in list_facts(sent.body)] == [StepEnded, StepEnded, TaskEnded]
 
 
 def test_the_end_takes_nothing_but_ends_of_steps():
     end = TaskEnded(status="succeeded")
-    assert merged(gateway(end)) == gateway(end)
-    first, last = merged(gateway(ADOPTED, ended("a"), end))
-    assert facts(first.body) == (ADOPTED, ended("a")) and last.body == end
+    assert merge_progress(gateway(end)) == gateway(end)
+    first, last = merge_progress(gateway(ADOPTED, ended("a"), end))
+    assert list_facts(first.body) == (ADOPTED, ended("a")) and last.body == end
 
 
 def test_what_might_not_fit_together_goes_apart():
     apart = gateway(*(ended(name, result=LARGE) for name in "abcde"), started("f"))
     assert sum(len(one.body.encode()) for one in apart) > MAX_BYTES
-    assert merged(apart) == apart
-    assert len(merged(apart[-2:])) == 1
+    assert merge_progress(apart) == apart
+    assert len(merge_progress(apart[-2:])) == 1

@@ -29,7 +29,7 @@ def play() -> Playbook:
 
 def held(play: Playbook, name: str, **changes) -> StepInput:
     label = Label(sha256="a" * 64, kind="step_result", source=f"task told step {name}", observed_by="gateway")
-    result = Result(content=play.text(f"old result of {name}"), provenance=(label,)).model_copy(update=changes)
+    result = Result(content=play.add_content(f"old result of {name}"), provenance=(label,)).model_copy(update=changes)
     return StepInput(step_id=name, title="taken over from task told", result=result)
 
 
@@ -44,7 +44,7 @@ def replanned(play: Playbook) -> None:
 
 
 def notes_of(play: Playbook) -> str:
-    return next(part.text for part in play.said(ModelCallRequested).parts if part.kind == "notes")
+    return next(part.text for part in play.only_output(ModelCallRequested).parts if part.kind == "notes")
 
 
 def test_a_new_plan_takes_over_what_was_accepted(play):
@@ -53,14 +53,14 @@ def test_a_new_plan_takes_over_what_was_accepted(play):
     assert "will not run again" in notes and '"id": "a"' in notes and '"id": "b"' not in notes
     answers(play, DIAMOND, "plan-2-2")
     play.says(StepAssigned, Progressed)
-    taken = play.said(StepEnded)
+    taken = play.only_output(StepEnded)
     assert (taken.step_id, taken.outcome, taken.attempt, taken.plan_version) == ("a", "accepted", 0, 2)
     assert taken.reasons == ("taken over from plan 1",) and taken.usage.model_calls == 0
-    assert play.said(StepAssigned).step.id == "b"
+    assert play.only_output(StepAssigned).step.id == "b"
     accepts(play, "b", version=2)
-    assert play.said(StepAssigned).inputs[0].result.content == taken.result.content
+    assert play.only_output(StepAssigned).inputs[0].result.content == taken.result.content
     accepts(play, "c", version=2)
-    assert play.said(TaskEnded).steps_done == 3
+    assert play.only_output(TaskEnded).steps_done == 3
     play.replays()
 
 
@@ -71,8 +71,8 @@ def test_a_new_plan_takes_over_what_was_accepted(play):
 def test_a_changed_step_runs(play, changed):
     replanned(play)
     answers(play, draft({"id": "a", **changed}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]}), "plan-2-2")
-    assert play.all_said(StepEnded) == []
-    assert {one.step.id for one in play.all_said(StepAssigned)} <= {"a", "b"}
+    assert play.outputs_of(StepEnded) == []
+    assert {one.step.id for one in play.outputs_of(StepAssigned)} <= {"a", "b"}
 
 
 def test_a_step_on_changed_inputs_runs(play):
@@ -85,19 +85,19 @@ def test_a_step_on_changed_inputs_runs(play):
     new = draft({"id": "a", "instruction": "another"}, {"id": "b", "inputs": ["a"]}, {"id": "d", "inputs": ["b"]})
     answers(play, new, "plan-2-2")
     play.says(StepAssigned, Progressed)
-    assert play.said(StepAssigned).step.id == "a"
+    assert play.only_output(StepAssigned).step.id == "a"
 
 
 def test_results_that_are_given_are_not_made_again(play):
     submit(play, plan=CHAIN, given=(held(play, "a"), held(play, "b")))
     play.says(StepAssigned, Progressed)
-    assigned = play.said(StepAssigned)
+    assigned = play.only_output(StepAssigned)
     assert assigned.step.id == "c" and [one.step_id for one in assigned.inputs] == ["b"]
     assert assigned.inputs[0].result.provenance[0].source == "task told step b"
-    assert {one.reasons for one in play.all_said(StepEnded)} == {("taken over from task told",)}
+    assert {one.reasons for one in play.outputs_of(StepEnded)} == {("taken over from task told",)}
     accepts(play, "c")
     play.says(TaskEnded)
-    assert play.said(TaskEnded).usage.model_calls == 0
+    assert play.only_output(TaskEnded).usage.model_calls == 0
     play.replays()
 
 
@@ -113,14 +113,14 @@ def test_results_that_are_given_are_not_made_again(play):
 def test_given_results_that_do_not_fit_end_the_task(play, names, changes, said):
     submit(play, plan=CHAIN, given=tuple(held(play, name, **changes) for name in names))
     play.says(Progressed, TaskStopped, TaskEnded)
-    assert said in play.said(TaskEnded).failure.message
+    assert said in play.only_output(TaskEnded).failure.message
 
 
 def test_a_full_plan_of_misfits_stays_within_its_bounds(play):
     given = tuple(held(play, f"z{n}") for n in range(bounds.MAX_PLAN_STEPS))
     plan = Plan(steps=tuple(PlanStep(id=f"s{n}", title="", instruction="") for n in range(bounds.MAX_PLAN_STEPS)))
     submit(play, plan=plan, given=given)
-    assert len(play.said(PlanRejected).notes) == bounds.MAX_PLAN_NOTES
+    assert len(play.only_output(PlanRejected).notes) == bounds.MAX_PLAN_NOTES
 
 
 def test_what_the_model_is_told_is_bounded(play):
@@ -137,5 +137,5 @@ def test_what_the_model_is_told_is_bounded(play):
 def test_a_deadline_in_a_taken_over_plan_stops_only_what_runs(play):
     submit(play, plan=CHAIN, given=(held(play, "a"),))
     play.fires("task-deadline")
-    assert [one.step_id for one in play.all_said(StepCancelRequested)] == ["b"]
-    assert "waiting for: b" in play.said(TaskEnded).failure.message
+    assert [one.step_id for one in play.outputs_of(StepCancelRequested)] == ["b"]
+    assert "waiting for: b" in play.only_output(TaskEnded).failure.message

@@ -19,17 +19,17 @@ def play() -> Playbook:
 @pytest.mark.parametrize(("route", "tier"), [("", "default"), ("small", "small")])
 def test_the_route_is_taken_by_the_draft_and_handed_to_the_steps(play: Playbook, route: str, tier: str) -> None:
     submit(play, route=route)
-    assert play.said(ModelCallRequested).tier == tier
+    assert play.only_output(ModelCallRequested).tier == tier
     answers(play, draft({"id": "a"}))
-    assert play.said(StepAssigned).route == route
+    assert play.only_output(StepAssigned).route == route
     play.replays()
 
 
 def test_a_draft_of_an_unknown_route_is_not_asked_for_again(play: Playbook) -> None:
     submit(play, route="nowhere")
     fails(play, UNKNOWN_ROUTE)
-    ended = play.said(TaskEnded)
-    assert (ended.status, ended.failure.code) == ("failed", UNKNOWN_ROUTE) and not play.all_said(ModelCallRequested)
+    ended = play.only_output(TaskEnded)
+    assert (ended.status, ended.failure.code) == ("failed", UNKNOWN_ROUTE) and not play.outputs_of(ModelCallRequested)
 
 
 def test_a_step_of_an_unknown_route_is_not_tried_again(play: Playbook) -> None:
@@ -40,4 +40,4 @@ def test_a_step_of_an_unknown_route_is_not_tried_again(play: Playbook) -> None:
         StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(standing="failed"), failure=failure),
         sender="worker",
     )
-    assert play.said(TaskEnded).failure == failure and not play.all_said(StepAssigned)
+    assert play.only_output(TaskEnded).failure == failure and not play.outputs_of(StepAssigned)

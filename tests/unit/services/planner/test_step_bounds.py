@@ -49,7 +49,7 @@ def test_what_comes_too_late_is_not_believed_and_yet_counted(play):
     spends(play, 1, 20)
     play.says()
     spends(play, 2, 3)
-    assert play.said(TaskEnded).usage.input_tokens == before + 123
+    assert play.only_output(TaskEnded).usage.input_tokens == before + 123
 
 
 def test_a_verdict_that_comes_twice_is_paid_once(play):
@@ -65,16 +65,16 @@ def test_a_result_that_stands_as_failed_is_not_accepted_whatever_the_verdict(pla
     submit(play)
     answers(play, draft({"id": "a"}))
     accepts(play, "a", standing="failed", standing_reason="no source")
-    assert play.said(StepEnded).outcome == "rejected" and play.said(StepAssigned).attempt == 2
+    assert play.only_output(StepEnded).outcome == "rejected" and play.only_output(StepAssigned).attempt == 2
 
 
 def test_a_step_is_told_all_about_its_inputs(play):
     submit(play)
     answers(play, draft({"id": "a"}, {"id": "b", "inputs": ["a"]}))
-    whole = Completeness.missing(Omission(reason="pruned", what="two passages"))
+    whole = Completeness.with_omissions(Omission(reason="pruned", what="two passages"))
     label = Label(sha256="ab" * 32, kind="passage", observed_by="rag")
     accepts(play, "a", standing="degraded", standing_reason="by a fallback", completeness=whole, provenance=(label,))
-    given = play.said(StepAssigned).inputs[0].result
+    given = play.only_output(StepAssigned).inputs[0].result
     assert (given.standing, given.completeness, given.provenance) == ("degraded", whole, (label,))
     assert given.standing_reason == "by a fallback"
 
@@ -87,4 +87,4 @@ def test_a_plan_may_have_as_many_steps_as_its_limit_says(play, more):
         for n, name in enumerate(names)
     )
     submit(play, plan=Plan.model_construct(steps=steps))
-    assert len(play.all_said(PlanAdopted)) == 1 - more
+    assert len(play.outputs_of(PlanAdopted)) == 1 - more

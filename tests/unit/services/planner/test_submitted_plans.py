@@ -35,30 +35,32 @@ def failed_three_times(play: Playbook, plan: Plan, **more) -> None:
 
 def test_no_text_adds_a_tool_to_a_submitted_plan(play):
     failed_three_times(play, READS)
-    asked = play.said(ModelCallRequested)
+    asked = play.only_output(ModelCallRequested)
     assert [part.text for part in asked.parts if part.kind == "tools"] == ["calculate: decimal arithmetic (read)"]
     answers(play, draft({"id": "a", "tools": ["fetch"]}), asked.call_id)
-    assert "wants tool fetch; granted are: calculate" in play.said(PlanRejected).notes[0].message
-    answers(play, draft({"id": "a", "tools": ["calculate", "fetch", "pay"]}), play.said(ModelCallRequested).call_id)
-    assert play.said(PlanAdopted).plan.steps[0].tools == ("calculate",)
-    assert [tool.name for tool in play.said(StepAssigned).tools] == ["calculate"]
+    assert "wants tool fetch; granted are: calculate" in play.only_output(PlanRejected).notes[0].message
+    answers(
+        play, draft({"id": "a", "tools": ["calculate", "fetch", "pay"]}), play.only_output(ModelCallRequested).call_id
+    )
+    assert play.only_output(PlanAdopted).plan.steps[0].tools == ("calculate",)
+    assert [tool.name for tool in play.only_output(StepAssigned).tools] == ["calculate"]
     play.replays()
 
 
 def test_no_plan_writes_in_more_steps_than_the_submitted_one(play):
     failed_three_times(play, PAYS_LATER)
     twice = draft({"id": "a", "tools": ["pay"]}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
-    answers(play, twice, play.said(ModelCallRequested).call_id)
-    assert [note.code for note in play.said(PlanRejected).notes] == ["more_effects"]
+    answers(play, twice, play.only_output(ModelCallRequested).call_id)
+    assert [note.code for note in play.only_output(PlanRejected).notes] == ["more_effects"]
     once = draft({"id": "a"}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
-    answers(play, once, play.said(ModelCallRequested).call_id)
-    assert play.said(PlanAdopted).plan.version == 2
+    answers(play, once, play.only_output(ModelCallRequested).call_id)
+    assert play.only_output(PlanAdopted).plan.version == 2
 
 
 def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):
     failed_three_times(play, READS, replan="none")
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert ended.status == "failed" and "cite the passage" in ended.failure.message
     assert "replan" in ended.failure.hint
-    assert not play.all_said(ModelCallRequested)
+    assert not play.outputs_of(ModelCallRequested)
     play.replays()

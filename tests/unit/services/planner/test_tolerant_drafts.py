@@ -24,7 +24,7 @@ def play() -> Playbook:
 def read(*rows: object) -> tuple[tuple[PlanStep, ...], dict[str, str]]:
     """Steps of a draft, and its notes: severity by code."""
     reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="planner.draft")
-    steps, notes = draft_reading.read(reply, json.dumps({"steps": rows, "reasoning": "because"}), (CALC, PAY))
+    steps, notes = draft_reading.read_reply(reply, json.dumps({"steps": rows, "reasoning": "because"}), (CALC, PAY))
     return steps, {note.code: note.severity for note in notes}
 
 
@@ -55,7 +55,7 @@ A = {"id": "a", "instruction": "do it", "acceptance": "done"}
 def test_inputs_that_do_no_harm_are_put_right_and_said(rows, inputs, code):
     steps, notes = read(*rows)
     assert "error" not in notes.values(), notes
-    assert plans.cycle(steps) == ()
+    assert plans.find_cycle(steps) == ()
     if inputs is not None:
         assert [step.inputs for step in steps] == inputs
     assert not code or notes[code] == "warning"
@@ -104,7 +104,7 @@ def test_what_leaves_open_what_is_meant_is_refused(rows, code):
 def test_warnings_stand_in_the_plan_that_runs(play):
     submit(play)
     answers(play, draft({"id": "a", "inputs": ["a"]}))
-    (note,) = play.said(PlanAdopted).plan.notes
+    (note,) = play.only_output(PlanAdopted).plan.notes
     assert (note.severity, note.code, note.step_id) == ("warning", "self_input", "a")
 
 
@@ -119,23 +119,23 @@ def give_up(play: Playbook, text: str = "I am sorry, I cannot do that.") -> None
 def test_without_a_draft_the_objective_runs_as_one_step_and_says_so(play):
     submit(play)
     give_up(play)
-    (rejected,) = play.all_said(PlanRejected)
-    plan, assigned = play.said(PlanAdopted).plan, play.said(StepAssigned)
+    (rejected,) = play.outputs_of(PlanRejected)
+    plan, assigned = play.only_output(PlanAdopted).plan, play.only_output(StepAssigned)
     assert rejected.draft == bounds.MAX_PLAN_DRAFTS == 2
     (step,), (note,) = plan.steps, plan.notes
     assert step.instruction == "What is refunded?" and step.tools == ("calculate", "pay") and assigned.final
     assert (note.severity, note.code) == ("warning", "no_draft") and "not JSON" in note.message
     accepts(play, "answer")
-    ended = play.said(TaskEnded)
+    ended = play.only_output(TaskEnded)
     assert (ended.status, ended.result.standing) == ("succeeded", "degraded")
     assert ended.result.standing_reason.startswith("no draft could be used; the objective was run as one step")
     play.replays()
 
 
 def test_a_long_objective_is_referred_to(play):
-    submit(play, objective=play.text("Find out. " * 100, "gateway"))
+    submit(play, objective=play.add_content("Find out. " * 100, "gateway"))
     give_up(play)
-    said = play.said(StepAssigned).step.instruction
+    said = play.only_output(StepAssigned).step.instruction
     assert said.startswith("Do all that the objective asks. It begins: Find out.") and len(said) < 300
 
 
@@ -143,10 +143,10 @@ def test_an_objective_that_failed_as_one_step_is_not_drafted_again(play):
     submit(play, tools=())
     give_up(play)
     for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
-        assert not play.all_said(ModelCallRequested)
+        assert not play.outputs_of(ModelCallRequested)
         rejects(play, "answer", attempt)
     play.says(TaskStopped, TaskEnded)
-    assert play.said(TaskEnded).failure.code == "step_failed"
+    assert play.only_output(TaskEnded).failure.code == "step_failed"
 
 
 def test_drafts_are_counted_anew_for_a_plan_that_ran(play):
@@ -155,9 +155,9 @@ def test_drafts_are_counted_anew_for_a_plan_that_ran(play):
     for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         rejects(play, "a", attempt)
     answers(play, "no", "plan-2-2")
-    assert play.said(ModelCallRequested).call_id == "plan-2-3"
+    assert play.only_output(ModelCallRequested).call_id == "plan-2-3"
     answers(play, "no", "plan-2-3")
-    assert play.said(PlanAdopted).plan.version == 2 and play.said(StepAssigned).step.id == "answer"
+    assert play.only_output(PlanAdopted).plan.version == 2 and play.only_output(StepAssigned).step.id == "answer"
 
 
 @pytest.mark.parametrize("code", ["provider_error", "timeout", "no_answer", "context_overflow"])
@@ -165,7 +165,7 @@ def test_a_draft_that_cannot_be_had_does_not_end_the_task(play, code):
     submit(play)
     fails(play, code)
     fails(play, code, "plan-1-2")
-    assert play.said(StepAssigned).step.id == "answer"
+    assert play.only_output(StepAssigned).step.id == "answer"
 
 
 def test_a_draft_that_is_put_off_too_often_does_not_end_the_task(play):
@@ -173,7 +173,7 @@ def test_a_draft_that_is_put_off_too_often_does_not_end_the_task(play):
     for number in (1, 2):
         for _ in range(bounds.MAX_CALL_DEFERRALS + 1):
             play.hears(CallDeferred(call_id=f"plan-1-{number}", after_ms=500), sender="model_gateway")
-    assert play.said(StepAssigned).step.id == "answer"
+    assert play.only_output(StepAssigned).step.id == "answer"
 
 
 def test_a_submitters_own_plan_is_not_replaced_by_the_objective(play):
@@ -182,7 +182,7 @@ def test_a_submitters_own_plan_is_not_replaced_by_the_objective(play):
         rejects(play, "n", attempt)
     for number in (1, 2):
         answers(play, "no", f"plan-2-{number}")
-    assert play.said(TaskEnded).failure.code == "plan_rejected"
+    assert play.only_output(TaskEnded).failure.code == "plan_rejected"
 
 
 @pytest.mark.parametrize("code", ["refused_by_budget", "halted"])
@@ -190,4 +190,4 @@ def test_money_ends_the_task_at_the_second_draft_too(play, code):
     submit(play)
     answers(play, "no")
     fails(play, code, "plan-1-2")
-    assert play.said(TaskEnded).status == "halted"
+    assert play.only_output(TaskEnded).status == "halted"

@@ -41,46 +41,48 @@ def fires(play: Playbook, due_unix_ms: int, key: str = "") -> None:
 
 
 def test_the_deadline_moves_by_the_time_for_which_a_person_was_waited_for(play):
-    play.at(60)
+    play.at_second(60)
     waits(play)
     latest = OWN + HOUR - MINUTE
-    assert play.said(TaskPaused).until_unix_ms == START_UNIX_MS + HOUR
-    assert play.said(TaskPaused).deadline_unix_ms == latest, "as if all of that time were taken"
+    assert play.only_output(TaskPaused).until_unix_ms == START_UNIX_MS + HOUR
+    assert play.only_output(TaskPaused).deadline_unix_ms == latest, "as if all of that time were taken"
     extended = play.send_of(StepExtended)
     assert extended.body.deadline_unix_ms == latest - 500 and extended.step_grant.expires_unix_ms > latest
-    play.at(600)
+    play.at_second(600)
     fires(play, OWN)
     play.says()
-    play.at(1_800)
+    play.at_second(1_800)
     goes_on(play)
     due = OWN + 29 * MINUTE
-    assert play.said(TaskPaused).deadline_unix_ms == due and not play.said(TaskPaused).active
+    assert play.only_output(TaskPaused).deadline_unix_ms == due and not play.only_output(TaskPaused).active
     again = play.send_of(StepExtended)
     assert again.body.deadline_unix_ms == START_UNIX_MS + 31 * MINUTE, "a step that goes on has minutes, not an hour"
     for name in ("a", "b", "c"):
         accepts(play, name)
-    assert play.said(TaskEnded).status == "succeeded"
+    assert play.only_output(TaskEnded).status == "succeeded"
     play.replays()
 
 
 def test_time_goes_on_where_it_stood(play):
     waits(play)
-    play.at(600)
+    play.at_second(600)
     goes_on(play)
     fires(play, OWN + HOUR, f"{TASK_TIMER}-{OWN + HOUR}")
-    assert play.said(TaskEnded).failure.code == "deadline_exceeded", "a later timer is late in any case"
+    assert play.only_output(TaskEnded).failure.code == "deadline_exceeded", "a later timer is late in any case"
 
 
 def test_what_waits_beside_what_waits_is_waited_for_once(play):
     waits(play, "a", until_ms=HOUR)
-    play.at(600)
+    play.at_second(600)
     waits(play, "b", until_ms=HOUR + 10 * MINUTE)
-    assert play.said(TaskPaused).deadline_unix_ms == OWN + HOUR + 10 * MINUTE
-    assert {send.step_id for send in play.all_said(StepExtended)} == {"a", "b"}, "all that wait have the later deadline"
-    play.at(1_200)
+    assert play.only_output(TaskPaused).deadline_unix_ms == OWN + HOUR + 10 * MINUTE
+    assert {send.step_id for send in play.outputs_of(StepExtended)} == {"a", "b"}, (
+        "all that wait have the later deadline"
+    )
+    play.at_second(1_200)
     goes_on(play, "a")
-    assert not play.all_said(TaskPaused), "b is waited for as long as ever"
-    play.at(1_800)
+    assert not play.outputs_of(TaskPaused), "b is waited for as long as ever"
+    play.at_second(1_800)
     goes_on(play, "b")
     assert play.state.deadline_unix_ms == OWN + 30 * MINUTE
 
@@ -88,33 +90,33 @@ def test_what_waits_beside_what_waits_is_waited_for_once(play):
 def test_a_halt_beside_it_stops_no_clock(play):
     waits(play, "b", until_ms=0, code="halted")
     waits(play, "a")
-    assert {send.step_id for send in play.all_said(StepExtended)} == {"a", "b"}
-    play.at(600)
+    assert {send.step_id for send in play.outputs_of(StepExtended)} == {"a", "b"}
+    play.at_second(600)
     goes_on(play, "a")
-    told = play.said(TaskPaused)
+    told = play.only_output(TaskPaused)
     assert told.active and told.code == "halted" and told.until_unix_ms == 0 and told.deadline_unix_ms == OWN + 600_000
-    play.at(1_200)
+    play.at_second(1_200)
     fires(play, OWN + 600_000)
-    assert "held back" in play.said(TaskEnded).failure.message and play.all_said(StepCancelRequested)
+    assert "held back" in play.only_output(TaskEnded).failure.message and play.outputs_of(StepCancelRequested)
 
 
 def test_nobody_makes_a_task_live_for_longer_than_its_limits_say(play):
     waits(play, until_ms=10_000 * HOUR)
     latest = OWN + 2 * HOUR
     assert play.state.deadline_unix_ms == latest
-    play.at(2 * 3_600 + 600)
+    play.at_second(2 * 3_600 + 600)
     fires(play, latest)
-    failure = play.said(TaskEnded).failure
+    failure = play.only_output(TaskEnded).failure
     assert failure.code == "deadline_exceeded"
     assert "of 600000 ms and 7200000 ms more, in which people could decide, passed" in failure.message
 
 
 def test_a_word_that_is_repeated_moves_nothing(play):
     waits(play)
-    play.at(300)
+    play.at_second(300)
     waits(play)
-    assert not play.all_said(TaskPaused) and play.state.deadline_unix_ms == OWN + HOUR
-    play.at(600)
+    assert not play.outputs_of(TaskPaused) and play.state.deadline_unix_ms == OWN + HOUR
+    play.at_second(600)
     goes_on(play)
     goes_on(play)
     play.says()
@@ -123,8 +125,10 @@ def test_a_word_that_is_repeated_moves_nothing(play):
 
 def test_a_task_ends_while_a_person_is_waited_for(play):
     waits(play)
-    play.at(3_599)
+    play.at_second(3_599)
     fires(play, OWN + HOUR)
-    assert play.said(TaskEnded).status == "failed" and "bob is asked" in play.said(TaskEnded).failure.message
+    assert (
+        play.only_output(TaskEnded).status == "failed" and "bob is asked" in play.only_output(TaskEnded).failure.message
+    )
     goes_on(play)
     play.says()

@@ -10,15 +10,15 @@ import pytest
 
 from bulkhead.blobs import BlobMissing, reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
-from bulkhead.runtime.consume.inbound import Received
-from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
-from bulkhead.runtime.errors import Refused
+from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation
+from bulkhead.runtime.errors import JobRefused
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import DocumentIngestRequested, RetrievalRequested
-from bulkhead_services.rag.core import Knobs, Rag
+from bulkhead_services.rag.core import Rag, RetrievalOptions
 from bulkhead_services.rag.effects import FileLibrary
 from bulkhead_services.rag.settings import Settings
 from tests.samples import sample
@@ -59,10 +59,10 @@ class Desk:
     refuse_money: bool = False
     reservations: list[Reservation] = field(default_factory=list)
 
-    def hands(self) -> Hands:
+    def hands(self) -> JobContext:
         async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
             if self.refuse_money:
-                raise Refused(Failure(code="refused_by_budget", message="ceiling reached"))
+                raise JobRefused(Failure(code="refused_by_budget", message="ceiling reached"))
             self.reserved.append((call_id, attempt, purpose, worst.tokens))
             keep(held := Reservation(f"r-{call_id}-{attempt}", call_id, worst))
             return held
@@ -70,7 +70,7 @@ class Desk:
         async def live(tenant, task, body) -> None:
             raise AssertionError("rag says nothing live")
 
-        hands = Hands(
+        hands = JobContext(
             blobs=self.blobs,  # type: ignore[arg-type]
             signer=Signer("rag", self.seed),
             now_unix_ms=lambda: NOW,
@@ -116,7 +116,9 @@ class Desk:
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         authority = Authority(grant, narrow or None, "token")
-        return Job.of(Received(head, request, tenant, task, "worker", 1, NOW, deliveries), request, authority, NOW)
+        return Job.from_message(
+            ReceivedMessage(head, request, tenant, task, "worker", 1, NOW, deliveries), request, authority, NOW
+        )
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ async def make_desk(tmp_path: Path):
         library = FileLibrary(settings)
         model = settings.embeddings_model if settings.embeddings_url else ""
         price = settings.embeddings_price_usd_micros_per_mtok or 0
-        desk = Desk(Rag(library, Knobs(chunks_per_document, model, price)), library)
+        desk = Desk(Rag(library, RetrievalOptions(chunks_per_document, model, price)), library)
         made.append(desk)
         return desk
 

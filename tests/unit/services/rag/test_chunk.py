@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead_services.rag.chunk import HARD_MAX_CHARS, MAX_CHARS, chunks_of, sentences
+from bulkhead_services.rag.chunk import HARD_MAX_CHARS, MAX_CHARS, chunks_of, sentence_spans
 from bulkhead_services.rag.structure import read_structure
 
 DIGEST = "ab" * 32
@@ -60,7 +60,7 @@ def test_long_paragraphs_are_divided_between_sentences() -> None:
 
 def test_sentences_end_where_sentences_end() -> None:
     text = 'It costs 3.50 EUR. "Really?" Yes! See art. 5 of the rules, e.g. No. 7. Done'
-    assert [text[a:b] for a, b in sentences(text, 0, len(text))] == [
+    assert [text[a:b] for a, b in sentence_spans(text, 0, len(text))] == [
         "It costs 3.50 EUR.",
         '"Really?"',
         "Yes!",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_services.rag.index import Store
+from bulkhead_services.rag.index import DocumentStore
 from tests.paths import ROOT
 
 
@@ -24,8 +24,8 @@ def saved(tmp_path: Path) -> bytes:
     """A tar of two tenants' stores, taken while one of them is open."""
     folder = tmp_path / "one" / "rag"
     folder.mkdir(parents=True)
-    Store(folder / "acme.sqlite").close()
-    store = Store(folder / "demo.sqlite")
+    DocumentStore(folder / "acme.sqlite").close()
+    store = DocumentStore(folder / "demo.sqlite")
     done = copies("save", tmp_path / "one")
     store.close()
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def test_stores_are_whole_after_a_way_through_a_pipe(saved: bytes, tmp_path: Pat
     folder = tmp_path / "two" / "rag"
     assert sorted(path.name for path in folder.iterdir()) == ["acme.sqlite", "demo.sqlite"]
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
-    Store(folder / "demo.sqlite").close()
+    DocumentStore(folder / "demo.sqlite").close()
 
 
 @pytest.mark.slow

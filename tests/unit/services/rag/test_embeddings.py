@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.runtime.errors import Refused
+from bulkhead.runtime.errors import JobRefused
 from bulkhead_services.rag.settings import Settings
 
 MEANINGS = {"car": 0, "automobile": 0, "vehicle": 0, "fee": 1, "charge": 1, "cost": 1, "dog": 2, "puppy": 2}
@@ -134,7 +134,7 @@ async def test_no_money_no_vectors(hybrid, endpoint) -> None:
     hybrid.refuse_money = True
     taken = await hybrid.ingest("a.md", "An automobile.")
     assert taken.outcome == "ingested" and "no money" in taken.detail
-    with pytest.raises(Refused):
+    with pytest.raises(JobRefused):
         await hybrid.search("automobile")
     assert endpoint.calls == 0
 

@@ -10,7 +10,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 from bulkhead_contracts.result import Failure
 from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
-from bulkhead_services.rag.port import Divided
+from bulkhead_services.rag.port import DividedDocument
 from bulkhead_services.rag.structure import heading_text, read_structure
 from bulkhead_services.rag.webpage import read_webpage
 
@@ -54,7 +54,7 @@ def make_pdf(*pages: str, password: str = "") -> bytes:
     ],
 )
 def test_decodes_what_it_can_name(data: bytes, media: str, text: str | None) -> None:
-    decoded = extract.decode(data, media)
+    decoded = extract.decode_text(data, media)
     if text is not None:
         assert decoded == text
     else:
@@ -70,7 +70,7 @@ def declares(charset: str) -> bytes:
 )
 def test_no_declared_charset_makes_text_that_nothing_can_hold(charset: str) -> None:
     # Python has codecs that are no charsets: some make lone halves of characters, which cannot be encoded again.
-    assert extract.decode(declares(charset), "text/html", html=True) == declares(charset).decode("cp1252")
+    assert extract.decode_text(declares(charset), "text/html", html=True) == declares(charset).decode("cp1252")
 
 
 async def test_a_page_with_a_codec_for_a_charset_is_ingested(desk) -> None:
@@ -79,12 +79,12 @@ async def test_a_page_with_a_codec_for_a_charset_is_ingested(desk) -> None:
 
 def test_html_says_its_charset_itself() -> None:
     page = '<meta charset="iso-8859-2"><p>Łódź</p>'.encode("iso-8859-2")
-    assert "Łódź" in extract.decode(page, "text/html", html=True)
+    assert "Łódź" in extract.decode_text(page, "text/html", html=True)
 
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n\x00\x00", bytes(range(1, 32)) * 50, b"PK\x03\x04\x00\x00"])
 def test_binary_is_refused(data: bytes) -> None:
-    refused = extract.decode(data, "text/plain")
+    refused = extract.decode_text(data, "text/plain")
     assert isinstance(refused, Failure)
     assert refused.code == "binary_document"
     assert refused.hint
@@ -177,10 +177,12 @@ async def test_a_page_that_hangs_its_parser_is_cut(make_desk) -> None:
 async def test_one_tenants_hanging_pages_leave_another_a_parser(make_desk) -> None:
     library = make_desk(parse_timeout_s=20.0).library
     bomb = b"<!--" * 300_000
-    hanging = [asyncio.create_task(library.divide("acme", f"{n}.html", "0" * 64, "text/html", bomb)) for n in range(3)]
+    hanging = [
+        asyncio.create_task(library.divide_document("acme", f"{n}.html", "0" * 64, "text/html", bomb)) for n in range(3)
+    ]
     await asyncio.sleep(0)
-    found = await library.divide("other", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
-    assert isinstance(found, Divided) and "fine" in found.text
+    found = await library.divide_document("other", "good.html", "0" * 64, "text/html", b"<p>fine</p>")
+    assert isinstance(found, DividedDocument) and "fine" in found.text
     assert not any(one.done() for one in hanging), "the small page waited for none of them"
     for one in hanging:
         one.cancel()

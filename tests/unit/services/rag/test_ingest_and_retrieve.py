@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.retrieval import (
@@ -20,7 +20,7 @@ from bulkhead_contracts.retrieval import (
     RetrievalReplied,
 )
 from bulkhead_services.rag.chunk import Chunk
-from bulkhead_services.rag.index import Store
+from bulkhead_services.rag.index import DocumentStore
 from bulkhead_services.rag.port import NewDocument
 
 NOW = 1_800_000_000_000
@@ -58,7 +58,7 @@ async def test_passage_is_cited_labelled_and_found_by_its_stem(desk) -> None:
     assert reply.usage.retrievals == 1 and desk.reserved == []
     (label,) = reply.provenance
     assert (label.kind, label.source, label.trust) == ("passage", "fares.md", "untrusted")
-    assert Verifier({"rag": public_of(desk.seed)}).label(label, "acme", "t1")
+    assert Verifier({"rag": public_of(desk.seed)}).verify_label(label, "acme", "t1")
     assert len(reply.encode()) < 4096 and type(reply).model_validate_json(reply.encode()) == reply
 
 
@@ -85,7 +85,7 @@ async def test_new_content_replaces_old_which_stays_resolvable(desk) -> None:
     await desk.ingest("fares.md", "The fee is 50 EUR for everybody.")
     assert texts(desk, await desk.search("fee")) == ["The fee is 50 EUR for everybody."]
     store = desk.library._stores["acme"]
-    found = store.resolve("default", "fares.md", old.document_sha256, old.start, old.end)
+    found = store.read_passage("default", "fares.md", old.document_sha256, old.start, old.end)
     assert found is not None and found[0] == "The fee is 35 EUR for everybody."
     # A late repeat of the first ingestion does not bring the old version back.
     await desk.ingest("fares.md", "The fee is 35 EUR for everybody.")
@@ -233,12 +233,12 @@ async def test_two_services_ingest_into_one_file(make_desk) -> None:
 
 
 def test_key_and_writes(desk) -> None:
-    from bulkhead_contracts.subjects import token
+    from bulkhead_contracts.subjects import check_token
 
     job = desk.job(_request("a name with spaces.md"))
-    assert desk.rag.writes(job) is False
-    assert token(desk.rag.key(job.request)) == desk.rag.key(job.request)
-    assert desk.rag.key(job.request) != desk.rag.key(_request("another.md"))
+    assert desk.rag.needs_claim(job) is False
+    assert check_token(desk.rag.idempotency_key(job.request)) == desk.rag.idempotency_key(job.request)
+    assert desk.rag.idempotency_key(job.request) != desk.rag.idempotency_key(_request("another.md"))
 
 
 def _request(name: str):
@@ -251,7 +251,9 @@ def _request(name: str):
 async def names(desk, after: str = "", limit: int = 100, tenant: str = "acme"):
     body = DocumentsRequested(after=after, limit=limit)
     head = Envelope(id="e" * 32, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-    return await desk.rag.rpc[DocumentsRequested](Received(head, body, tenant, "documents", "gateway", 0, NOW, 1))
+    return await desk.rag.rpc[DocumentsRequested](
+        ReceivedMessage(head, body, tenant, "documents", "gateway", 0, NOW, 1)
+    )
 
 
 async def erase(desk, name: str, **job) -> DocumentDeleted:
@@ -300,38 +302,38 @@ async def test_a_deleted_document_is_found_nowhere_and_may_come_again(desk, tmp_
 
 
 def test_outcomes_are_remembered_for_as_long_as_a_repeat_may_come(tmp_path) -> None:
-    store = Store(tmp_path / "acme.sqlite")
+    store = DocumentStore(tmp_path / "acme.sqlite")
     day = 86_400_000
 
     def ingest(number: int, now: int) -> str:
         text = f"Rule {number} holds."
         chunks = (Chunk(f"c{number}", 0, len(text), ""),)
         new = NewDocument(f"i{number}", "default", "rules.md", f"{number:064}", "text/plain", text, chunks, now)
-        return store.ingest(new).outcome
+        return store.ingest_document(new).outcome
 
     # What a program of before wrote has no time, and counts from the day on which it is seen.
     store._writer.execute("INSERT INTO ingestions VALUES ('before', 'ingested', 1)")
     assert [ingest(number, number * day) for number in range(80)] == ["ingested"] * 80
-    assert ingest(3, 80 * day) == "ingested" and store.prior("before", "default", "x", "") is not None
+    assert ingest(3, 80 * day) == "ingested" and store.find_prior_ingestion("before", "default", "x", "") is not None
     for number in range(90, 300):
         ingest(number, number * day)
     [kept] = store._writer.execute("SELECT count(*) FROM ingestions").fetchone()
     [timed] = store._writer.execute("SELECT count(*) FROM ingestion_times").fetchone()
-    assert kept == timed == 91 and store.prior("before", "default", "x", "") is None
+    assert kept == timed == 91 and store.find_prior_ingestion("before", "default", "x", "") is None
     store.close()
-    again = Store(tmp_path / "acme.sqlite")
-    assert again.prior("i299", "default", "rules.md", "") is not None
+    again = DocumentStore(tmp_path / "acme.sqlite")
+    assert again.find_prior_ingestion("i299", "default", "rules.md", "") is not None
     again.close()
 
 
 async def test_a_folder_that_cannot_be_written_is_said_before_and_when_a_document_comes(desk, monkeypatch) -> None:
     """As a volume that is mounted read-only: no such one can be made here, so the system's answers are given."""
-    assert desk.rag.problem() == ""
+    assert desk.rag.describe_problem() == ""
     monkeypatch.setattr("bulkhead_services.rag.effects.os.access", lambda path, mode: False)
-    assert "has no right to; mount it writable" in desk.rag.problem()
+    assert "has no right to; mount it writable" in desk.rag.describe_problem()
     monkeypatch.setattr("bulkhead_services.rag.effects._is_read_only", lambda folder: True)
-    assert desk.rag.problem().startswith("documents cannot be written to ")
-    assert "its file system is read-only; mount it writable" in desk.rag.problem()
+    assert desk.rag.describe_problem().startswith("documents cannot be written to ")
+    assert "its file system is read-only; mount it writable" in desk.rag.describe_problem()
 
     def read_only(path):
         raise sqlite3.OperationalError("unable to open database file")

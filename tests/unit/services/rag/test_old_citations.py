@@ -1,6 +1,6 @@
 """The text of a citation, after its document was replaced, erased, or never was this tenant's."""
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.retrieval import PassageReplied, PassageRequested
@@ -10,7 +10,7 @@ from tests.unit.services.rag.test_ingest_and_retrieve import FARES, NOW, erase
 async def passage(desk, sha256: str, start: int = 0, end: int = 20, tenant: str = "acme") -> PassageReplied:
     body = PassageRequested(document="fares.md", sha256=sha256, start=start, end=end)
     head = Envelope(id="e" * 32, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-    return await desk.rag.rpc[PassageRequested](Received(head, body, tenant, "t1", "gateway", 0, NOW, 1))
+    return await desk.rag.rpc[PassageRequested](ReceivedMessage(head, body, tenant, "t1", "gateway", 0, NOW, 1))
 
 
 async def test_a_replaced_version_keeps_its_text_and_names_the_new_one(desk) -> None:

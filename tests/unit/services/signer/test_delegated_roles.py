@@ -13,7 +13,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import Delegation
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.signer.app import build
-from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, policies_from
+from bulkhead_services.signer.core import GrantDecision, GrantPolicies, TenantsFileError, decide_grant, policies_from
 from bulkhead_services.signer.settings import Settings
 from tests.unit.services.signer.test_signer import DOCUMENT, NOW, _ask, _started, request
 
@@ -24,19 +24,19 @@ ROWS: dict[str, Any] = {
 }
 
 
-def policies(rows: dict[str, Any], *tools: str, agent: ToolSpec = AGENT, **changes: Any) -> Policies:
+def policies(rows: dict[str, Any], *tools: str, agent: ToolSpec = AGENT, **changes: Any) -> GrantPolicies:
     """agent: the tool of the remote one. changes: to the tenant's row."""
     document = deepcopy(DOCUMENT)
     document["tenants"]["acme"]["delegated_roles"] = rows
     document["tenants"]["acme"]["tools"] += tools
     document["tenants"]["acme"] |= changes
-    known = {row.spec.name: row.spec for row in catalog.rows()} | {AGENT.name: agent}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()} | {AGENT.name: agent}
     return policies_from(document, known, known)
 
 
-def granted(*roles: str, **changes: Any) -> Granted:
-    found = decide(policies(ROWS, "agent_partner"), request(worker_roles=roles, **changes), "acme", "t1", NOW)
-    assert isinstance(found, Granted), found
+def granted(*roles: str, **changes: Any) -> GrantDecision:
+    found = decide_grant(policies(ROWS, "agent_partner"), request(worker_roles=roles, **changes), "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision), found
     return found
 
 
@@ -61,14 +61,16 @@ def test_a_document_delegates_nothing() -> None:
 # Tasks whose plan the mesh makes
 
 
-def drafted(*, tools: tuple[str, ...] = (), rows: dict[str, Any] = ROWS, **policy: Any) -> Granted:
+def drafted(*, tools: tuple[str, ...] = (), rows: dict[str, Any] = ROWS, **policy: Any) -> GrantDecision:
     """tools: that the request names. policy: as in `policies`."""
-    found = decide(policies(rows, "agent_partner", **policy), request(tools=tools, drafted=True), "acme", "t1", NOW)
-    assert isinstance(found, Granted), found
+    found = decide_grant(
+        policies(rows, "agent_partner", **policy), request(tools=tools, drafted=True), "acme", "t1", NOW
+    )
+    assert isinstance(found, GrantDecision), found
     return found
 
 
-def chosen(found: Granted) -> list[str]:
+def chosen(found: GrantDecision) -> list[str]:
     assert [row.role for row in found.grant.delegated] == [role.name for role in found.roles]
     return [role.name for role in found.roles]
 
@@ -76,8 +78,8 @@ def chosen(found: Granted) -> list[str]:
 def test_a_plan_that_the_mesh_makes_may_choose_the_tenants_roles_and_is_told_what_they_do() -> None:
     assert [(role.name, role.description) for role in drafted().roles] == [("refunds", "Refunds of tickets.")]
     nobody = request(drafted=True).model_copy(update={"drafted": False})
-    found = decide(policies(ROWS, "agent_partner"), nobody, "acme", "t1", NOW)
-    assert isinstance(found, Granted) and not found.grant.delegated, "of a plan that names no role, none"
+    found = decide_grant(policies(ROWS, "agent_partner"), nobody, "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision) and not found.grant.delegated, "of a plan that names no role, none"
 
 
 READS = AGENT.model_copy(update={"effect": "read"})
@@ -145,5 +147,5 @@ async def test_roles_that_nobody_named_leave_a_grant_that_would_be_too_large(tmp
     ids=["nobody", "both", "no-tool", "unknown", "no-time", "lines", "long"],
 )
 def test_a_row_that_does_not_fit_is_refused_at_the_start(row: dict[str, Any], what: str) -> None:
-    with pytest.raises(PolicyError, match=what):
+    with pytest.raises(TenantsFileError, match=what):
         policies({"refunds": row})

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from bulkhead.tools.mcp_file import pins_path
-from bulkhead.tools.mcp_pins import ToolSaid, pin
-from bulkhead_services.signer.core import PolicyError
+from bulkhead.tools.mcp_pins import AdvertisedTool, pin_tools
+from bulkhead_services.signer.core import TenantsFileError
 from bulkhead_services.signer.effects import GrantSigner
 from bulkhead_services.signer.settings import Settings
 from tests.unit.services.signer.test_signer import DOCUMENT
@@ -21,7 +21,7 @@ SERVER: dict[str, Any] = {"urls": ["http://desk/mcp"], "tools": {"refund": {"ide
 def _settings(folder: Path, server: dict[str, Any]) -> Settings:
     file, tenants = folder / "mcp.yaml", folder / "tenants.yaml"
     file.write_text(yaml.safe_dump({"servers": {"desk": server}}))
-    pinned = pin("desk", [ToolSaid("refund", "", "Refunds.", {"type": "object"}, None)])
+    pinned = pin_tools("desk", [AdvertisedTool("refund", "", "Refunds.", {"type": "object"}, None)])
     pins_path(file).write_text(json.dumps({"desk": pinned.model_dump()}))
     document = json.loads(json.dumps(DOCUMENT))
     document["tenants"]["acme"]["tools"].append("desk_refund")
@@ -43,5 +43,5 @@ async def test_a_pinned_tool_can_be_granted_as_it_was_declared(tmp_path: Path) -
 
 
 async def test_a_tenant_that_the_server_is_not_for_cannot_have_its_tools(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="acme: the MCP server of desk_refund is for quiet alone"):
+    with pytest.raises(TenantsFileError, match="acme: the MCP server of desk_refund is for quiet alone"):
         await _started(_settings(tmp_path, SERVER | {"tenants": ["quiet"]}))

@@ -15,10 +15,17 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
-from bulkhead_infra.identity.policy import PolicyError as IdentityError
+from bulkhead_infra.identity.policy import IdentityPolicyError as IdentityError
 from bulkhead_infra.identity.policy import load_tenants
 from bulkhead_services.signer.app import build
-from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, grantable, policies_from
+from bulkhead_services.signer.core import (
+    GrantDecision,
+    GrantPolicies,
+    TenantsFileError,
+    decide_grant,
+    grantable_tools,
+    policies_from,
+)
 from bulkhead_services.signer.settings import Settings
 
 NOW = 1_790_000_000_000
@@ -39,9 +46,9 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def policies(configured: tuple[str, ...] = ("counter_url",)) -> Policies:
-    known = {row.spec.name: row.spec for row in catalog.rows()}
-    return policies_from(DOCUMENT, known, {spec.name: spec for spec in catalog.specs(configured)})
+def policies(configured: tuple[str, ...] = ("counter_url",)) -> GrantPolicies:
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
+    return policies_from(DOCUMENT, known, {spec.name: spec for spec in catalog.tool_specs(configured)})
 
 
 def request(**changes: Any) -> GrantRequested:
@@ -51,7 +58,7 @@ def request(**changes: Any) -> GrantRequested:
 
 
 def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **more: Any) -> Failure:
-    found = decide(policies(**more), asked, tenant, "t1", now)
+    found = decide_grant(policies(**more), asked, tenant, "t1", now)
     assert isinstance(found, Failure)
     assert found.hint
     return found
@@ -60,13 +67,13 @@ def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **mo
 def test_doors_are_told_the_tools_that_are_there_and_are_not_the_workers_own() -> None:
     ada = RequesterClaim(tenant="acme", person="ada", role="submitter", via="api_key")
     found = policies(configured=())
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     looped = replace(found, tools=known, built_in=frozenset({"search_documents"}))
-    told = {spec.name for spec in grantable(found, ada, "acme")}
+    told = {spec.name for spec in grantable_tools(found, ada, "acme")}
     assert told == {"search_documents", "calculate"}  # The counter is not configured.
-    assert {spec.name for spec in grantable(looped, ada, "acme")} == {"calculate", "counter_increment"}
+    assert {spec.name for spec in grantable_tools(looped, ada, "acme")} == {"calculate", "counter_increment"}
     auditor = ada.model_copy(update={"role": "auditor"})
-    codes = {grantable(found, *who).code for who in ((auditor, "acme"), (ada, "quiet"))}
+    codes = {grantable_tools(found, *who).code for who in ((auditor, "acme"), (ada, "quiet"))}
     assert codes == {"role_may_not_submit", "foreign_tenant"}
 
 
@@ -75,9 +82,9 @@ def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> 
     assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")
     assert "may have the roles step;" in failure.hint and "did you mean" not in failure.hint
     assert refused(request(worker_roles=("stp",))).hint.endswith("; did you mean step?")
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     with_desk = policies_from(DOCUMENT, known, known, worker_roles=frozenset({"desk"}))
-    assert isinstance(decide(with_desk, request(worker_roles=("step", "desk")), "acme", "t1", NOW), Granted)
+    assert isinstance(decide_grant(with_desk, request(worker_roles=("step", "desk")), "acme", "t1", NOW), GrantDecision)
 
 
 def test_roles_are_those_of_the_packs_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +98,8 @@ def test_roles_are_those_of_the_packs_prompts(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_empty_request_gets_every_read_that_the_tenant_has_and_the_mesh_can_run() -> None:
-    found = decide(policies(), request(), "acme", "t1", NOW)
-    assert isinstance(found, Granted)
+    found = decide_grant(policies(), request(), "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision)
     grant = found.grant
     assert grant.tools == ("calculate", "search_documents")
     assert found.left_out == ("counter_increment",), "and hears what it could have had by naming it"
@@ -102,8 +109,8 @@ def test_an_empty_request_gets_every_read_that_the_tenant_has_and_the_mesh_can_r
     assert grant.limits == TaskLimits()
     assert (grant.day_cost_usd_micros, grant.day_tokens) == (5_000_000, 10_000_000)
     assert grant.expires_unix_ms == NOW + 120_000 + 24 * 3_600_000 + 600_000, "people may take a day"
-    without = decide(policies(configured=()), request(), "acme", "t1", NOW)
-    assert isinstance(without, Granted) and without.grant.tools == ("calculate", "search_documents")
+    without = decide_grant(policies(configured=()), request(), "acme", "t1", NOW)
+    assert isinstance(without, GrantDecision) and without.grant.tools == ("calculate", "search_documents")
     assert without.left_out == (), "what is not there is not left out"
 
 
@@ -111,17 +118,17 @@ def test_a_write_is_granted_where_the_request_its_plan_or_the_tenants_policy_nam
     named = request(tools=("counter_increment",))
     planned = request(plan_tools=("counter_increment", "http_get"))
     own = {**DOCUMENT["tenants"]["acme"], "default_writes": ["counter_increment"]}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     for asked, mesh in (
         (named, policies()),
         (planned, policies()),
         (request(), policies_from({"tenants": {"acme": own}}, known, known)),
     ):
-        found = decide(mesh, asked, "acme", "t1", NOW)
-        assert isinstance(found, Granted) and "counter_increment" in found.grant.tools and not found.left_out
+        found = decide_grant(mesh, asked, "acme", "t1", NOW)
+        assert isinstance(found, GrantDecision) and "counter_increment" in found.grant.tools and not found.left_out
         assert "http_get" not in found.grant.tools, "and no plan names what the tenant has not got"
     own["tools"] = ["calculate"]
-    with pytest.raises(PolicyError, match="default_writes names counter_increment, which tools does not"):
+    with pytest.raises(TenantsFileError, match="default_writes names counter_increment, which tools does not"):
         policies_from({"tenants": {"acme": own}}, known, known)
 
 
@@ -130,9 +137,9 @@ def test_a_grant_bears_the_tenants_constraints_on_the_tools_that_it_names() -> N
         **DOCUMENT["tenants"]["acme"],
         "constraints": ["calculate /expression range 0..9", "counter_increment /name equals 1", '* /x prefix "2"'],
     }
-    known = {row.spec.name: row.spec for row in catalog.rows()}
-    found = decide(policies_from({"tenants": {"acme": own}}, known, known), request(), "acme", "t1", NOW)
-    assert isinstance(found, Granted)
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
+    found = decide_grant(policies_from({"tenants": {"acme": own}}, known, known), request(), "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision)
     assert found.grant.constraints == ("calculate /expression range 0..9", '* /x prefix "2"')
 
 
@@ -145,8 +152,8 @@ def test_a_grant_bears_the_tenants_constraints_on_the_tools_that_it_names() -> N
 )
 def test_a_constraint_that_cannot_be_read_is_named_when_the_file_is_read(text: str, told: str, tmp_path: Path) -> None:
     own = {**DOCUMENT["tenants"]["acme"], "constraints": ["* /x range 0..1", text]}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
-    with pytest.raises(PolicyError, match=f"acme: {told}"):
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
+    with pytest.raises(TenantsFileError, match=f"acme: {told}"):
         policies_from({"tenants": {"acme": own}}, known, known)
     (tmp_path / "tenants.yaml").write_text(yaml.safe_dump({"tenants": {"acme": own}}))
     with pytest.raises(IdentityError, match=rf"tenants\.acme\.{told}"):
@@ -156,8 +163,8 @@ def test_a_constraint_that_cannot_be_read_is_named_when_the_file_is_read(text: s
 def test_a_constraint_on_an_argument_that_its_tool_lacks_is_named() -> None:
     text, told = 'calculate /expresion prefix "1"', "calculate has no such argument; it has /expression"
     own = {**DOCUMENT["tenants"]["acme"], "constraints": [text]}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
-    with pytest.raises(PolicyError, match=rf"acme: constraints\[0\]: .* {told}"):
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
+    with pytest.raises(TenantsFileError, match=rf"acme: constraints\[0\]: .* {told}"):
         policies_from({"tenants": {"acme": own}}, known, known)
     failure = refused(request(constraints=(text,)))
     assert failure.code == "bad_constraint" and told in failure.message
@@ -165,13 +172,13 @@ def test_a_constraint_on_an_argument_that_its_tool_lacks_is_named() -> None:
 
 def test_a_requests_constraints_hold_beside_the_tenants() -> None:
     own = {**DOCUMENT["tenants"]["acme"], "constraints": ["calculate /expression range 0..9"]}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     found = policies_from({"tenants": {"acme": own}}, known, known)
     wider = request(
         constraints=("calculate /expression range 0..99", "* /b range 1..", " calculate /expression/b range 0..1")
     )
-    granted = decide(found, wider, "acme", "t1", NOW)
-    assert isinstance(granted, Granted)
+    granted = decide_grant(found, wider, "acme", "t1", NOW)
+    assert isinstance(granted, GrantDecision)
     held = (
         "calculate /expression range 0..9",
         "calculate /expression range 0..99",
@@ -182,32 +189,34 @@ def test_a_requests_constraints_hold_beside_the_tenants() -> None:
     assert refused(request(constraints=("calculate /expression below /x/",))).code == "bad_constraint"
     beyond = refused(request(tools=("calculate",), constraints=("search_documents /k range 0..1",)))
     assert beyond.code == "bad_constraint" and "the tools of this task are calculate" in beyond.hint
-    many = decide(found, request(constraints=tuple(f"* /a range 0..{at}" for at in range(16))), "acme", "t1", NOW)
+    many = decide_grant(found, request(constraints=tuple(f"* /a range 0..{at}" for at in range(16))), "acme", "t1", NOW)
     assert isinstance(many, Failure) and many.code == "too_many_constraints"
 
 
 def test_a_request_may_ask_for_less() -> None:
-    found = decide(policies(), request(tools=("calculate",), limits=TaskLimits(tokens=5)), "acme", "t1", NOW)
-    assert isinstance(found, Granted)
+    found = decide_grant(policies(), request(tools=("calculate",), limits=TaskLimits(tokens=5)), "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision)
     assert found.grant.tools == ("calculate",) and found.grant.limits.tokens == 5
 
 
 def test_a_grant_outlives_its_deadline_by_the_time_that_people_may_take() -> None:
     minute = {**DOCUMENT["tenants"]["acme"]["task"], "approval_wait_ms": 60_000}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     short = policies_from({"tenants": {"acme": {**DOCUMENT["tenants"]["acme"], "task": minute}}}, known, known)
     for asked, waits_ms in ((TaskLimits(), 60_000), (TaskLimits(approval_wait_ms=9_000), 9_000)):
-        found = decide(short, request(limits=asked), "acme", "t1", NOW)
-        assert isinstance(found, Granted) and found.grant.limits.approval_wait_ms == waits_ms
+        found = decide_grant(short, request(limits=asked), "acme", "t1", NOW)
+        assert isinstance(found, GrantDecision) and found.grant.limits.approval_wait_ms == waits_ms
         assert found.grant.expires_unix_ms == NOW + 120_000 + waits_ms + 600_000
-    nothing = decide(short, request(purpose="ingest"), "acme", "t1", NOW)
-    assert isinstance(nothing, Granted) and nothing.grant.expires_unix_ms == NOW + 120_000 + 600_000
+    nothing = decide_grant(short, request(purpose="ingest"), "acme", "t1", NOW)
+    assert isinstance(nothing, GrantDecision) and nothing.grant.expires_unix_ms == NOW + 120_000 + 600_000
 
 
 @pytest.mark.parametrize("field", ["cost_usd_micros", "tokens", "deadline_ms"])
 def test_a_limit_above_the_tenants_is_refused_and_not_lowered(field: str) -> None:
     at_most = {"cost_usd_micros": 600_000, "tokens": 600_000, "deadline_ms": 200_000}[field]
-    assert isinstance(decide(policies(), request(limits=TaskLimits(**{field: at_most})), "acme", "t", NOW), Granted)
+    assert isinstance(
+        decide_grant(policies(), request(limits=TaskLimits(**{field: at_most})), "acme", "t", NOW), GrantDecision
+    )
     failure = refused(request(limits=TaskLimits(**{field: at_most + 1})))
     assert failure.code == "limit_above_policy" and str(at_most) in failure.hint
 
@@ -253,16 +262,16 @@ def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
 
 def test_an_ingestion_fits_a_tenant_whose_ceilings_lie_below_what_a_task_gets_unasked() -> None:
     small = {**DOCUMENT["tenants"]["acme"], "task": {"cost_usd_micros": 1_000, "tokens": 50, "deadline_ms": 9_000}}
-    known = {row.spec.name: row.spec for row in catalog.rows()}
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
     policy = policies_from({"tenants": {"acme": small}}, known, known)
-    found = decide(policy, request(purpose="ingest"), "acme", "d", NOW)
-    assert isinstance(found, Granted)
+    found = decide_grant(policy, request(purpose="ingest"), "acme", "d", NOW)
+    assert isinstance(found, GrantDecision)
     assert found.grant.limits == TaskLimits(cost_usd_micros=1_000, tokens=50, deadline_ms=9_000)
 
 
 def test_an_ingestion_is_granted_no_tools() -> None:
-    found = decide(policies(), request(purpose="ingest"), "acme", "t1", NOW)
-    assert isinstance(found, Granted) and found.grant.tools == () and found.tools == ()
+    found = decide_grant(policies(), request(purpose="ingest"), "acme", "t1", NOW)
+    assert isinstance(found, GrantDecision) and found.grant.tools == () and found.tools == ()
 
 
 @pytest.mark.parametrize("role", ["approver", "auditor"])
@@ -273,8 +282,8 @@ def test_roles_that_may_not_submit(role: str) -> None:
 def test_a_tenant_can_take_the_right_from_a_role() -> None:
     mine = {"tenant": "quiet"}
     assert refused(request(requester=mine), tenant="quiet").code == "role_may_not_submit"
-    found = decide(policies(), request(requester=mine | {"role": "operator"}), "quiet", "t", NOW)
-    assert isinstance(found, Granted) and found.grant.tools == ()
+    found = decide_grant(policies(), request(requester=mine | {"role": "operator"}), "quiet", "t", NOW)
+    assert isinstance(found, GrantDecision) and found.grant.tools == ()
 
 
 def test_tenants_are_kept_apart() -> None:
@@ -286,7 +295,7 @@ def test_the_requests_time_must_be_near() -> None:
     assert refused(request(), now=NOW + 600_001).code == "request_too_old"
     assert refused(request(), now=NOW - 60_001).code == "request_from_the_future"
     for now in (NOW + 600_000, NOW - 60_000):
-        assert isinstance(decide(policies(), request(), "acme", "t1", now), Granted)
+        assert isinstance(decide_grant(policies(), request(), "acme", "t1", now), GrantDecision)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +309,8 @@ def test_the_requests_time_must_be_near() -> None:
     ],
 )
 def test_a_policy_that_cannot_be_used_says_where(document: Any, says: str) -> None:
-    known = {row.spec.name: row.spec for row in catalog.rows()}
-    with pytest.raises(PolicyError, match=says):
+    known = {row.spec.name: row.spec for row in catalog.tool_rows()}
+    with pytest.raises(TenantsFileError, match=says):
         policies_from(document, known, known)
 
 
@@ -315,10 +324,12 @@ async def test_over_the_bus_the_token_verifies_and_repeats() -> None:
         body = request().model_copy(update={"requested_unix_ms": gateway.clock()})
         answers = [await _ask(gateway, body), await _ask(gateway, body)]
         assert answers[0].granted and answers[0].model_dump() == answers[1].model_dump()
-        authority = gateway.verifier.authority(answers[0].token, tenant="acme", task="t1", now_unix_ms=gateway.clock())
+        authority = gateway.verifier.verify_authority(
+            answers[0].token, tenant="acme", task="t1", now_unix_ms=gateway.clock()
+        )
         assert [spec.name for spec in answers[0].tools] == list(authority.task.tools)
         with pytest.raises(GrantRefused):
-            gateway.verifier.authority(answers[0].token, tenant="acme", task="t2", now_unix_ms=gateway.clock())
+            gateway.verifier.verify_authority(answers[0].token, tenant="acme", task="t2", now_unix_ms=gateway.clock())
         no = await _ask(gateway, body.model_copy(update={"limits": TaskLimits(tokens=10**9)}))
         assert not no.granted and not no.token and no.code == "limit_above_policy" and no.hint
 
@@ -326,9 +337,9 @@ async def test_over_the_bus_the_token_verifies_and_repeats() -> None:
 async def test_a_missing_tenants_file_says_what_to_set(tmp_path: Path) -> None:
     async with MemoryMesh({}) as mesh:
         signer = build(mesh.context("signer"), Settings(tenants_file=tmp_path / "none.yaml"))
-        with pytest.raises(PolicyError, match="BULKHEAD_TENANTS_FILE"):
+        with pytest.raises(TenantsFileError, match="BULKHEAD_TENANTS_FILE"):
             await signer.start()
-        assert not signer.ready()
+        assert not signer.is_ready()
 
 
 async def _started(mesh: MemoryMesh) -> None:
@@ -336,7 +347,7 @@ async def _started(mesh: MemoryMesh) -> None:
 
     component = mesh.running[("signer", "0")].service.component
     async with asyncio.timeout(5):
-        while not component.ready():
+        while not component.is_ready():
             await asyncio.sleep(0)
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.grants import Authority, Signer, Verifier, new_signing_seed
-from bulkhead.runtime.consume.inbound import Received
-from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
-from bulkhead.runtime.errors import Deferred, Refused
+from bulkhead.runtime.consume.inbound import ReceivedMessage
+from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation
+from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
@@ -24,8 +24,8 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.tool_executor.boundary.gate import Gate
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.open_policy import permitted
 from tests.samples import sample
@@ -62,7 +62,7 @@ class Desk:
     now_unix_ms: int = NOW
     reservations: list[Reservation] = field(default_factory=list)
 
-    def hands(self) -> Hands:
+    def hands(self) -> JobContext:
         async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
             assert (purpose, resource, worst.tool_calls) == ("tool", job.request.tool, 1)
             if self.admissions <= 0:
@@ -75,7 +75,7 @@ class Desk:
         async def live(tenant, task, body) -> None:
             raise AssertionError("nothing is said live")
 
-        hands = Hands(
+        hands = JobContext(
             blobs=self.blobs,  # type: ignore[arg-type]
             signer=Signer("tool_executor", self.seed),
             now_unix_ms=lambda: self.now_unix_ms,
@@ -92,10 +92,10 @@ class Desk:
     async def call(self, tool: str, arguments: object = None, **job: object) -> ToolCallReplied:
         asked, hands = self.job(tool, arguments, **job), self.hands()
         try:
-            async with self.doer.turn(asked, hands):
+            async with self.doer.hold_turn(asked, hands):
                 return await self.doer.act(asked, hands)
-        except Refused as refusal:
-            return await self.doer.refused(asked, refusal.failure)
+        except JobRefused as refusal:
+            return await self.doer.refusal_after_start(asked, refusal.failure)
 
     def job(
         self,
@@ -144,7 +144,9 @@ class Desk:
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         authority = Authority(grant, narrow or None, "token")
-        return Job.of(Received(head, request, tenant, task, sender, 1, NOW, deliveries), request, authority, NOW)
+        return Job.from_message(
+            ReceivedMessage(head, request, tenant, task, sender, 1, NOW, deliveries), request, authority, NOW
+        )
 
     def text(self, reply: ToolCallReplied) -> str:
         assert reply.content is not None, reply.failure
@@ -163,7 +165,7 @@ async def make_desk():
 
     def make(**knobs: object) -> Desk:
         settings = Settings(**{"retry_backoff_s": 0.01, **knobs})
-        desk = Desk(ToolExecutor(load(settings.configured()), Workbench(settings), open_gate()))
+        desk = Desk(ToolExecutor(load_registry(settings.configured_names()), ToolRunner(settings), open_gate()))
         made.append(desk)
         return desk
 

@@ -117,7 +117,7 @@ _hidden.__wrapped__ = raises  # type: ignore[attr-defined]  # As functools.wraps
 def test_a_tool_that_is_no_function_fails_at_start(monkeypatch, run, what: str) -> None:
     monkeypatch.setattr("bulkhead_services.tool_executor.tools.calculate.run", run)
     with pytest.raises(ValueError, match=f"calculate.*has no `async def run.*{what}"):
-        registry.load()
+        registry.load_registry()
 
 
 @pytest.mark.parametrize("said", [Done(5), Failed("x" * 300, "m", "h"), Failed("bad", None, "h")])

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.errors import Deferred, Refused
+from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Usage
-from bulkhead_services.tool_executor.registry import Registry
+from bulkhead_services.tool_executor.registry import ToolRegistry
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ async def test_reads_answer_with_signed_content(desk, tool: str, arguments: dict
         "untrusted",
         reply.content.sha256,
     )
-    assert Verifier({"tool_executor": public_of(desk.seed)}).label(label, "acme", "t1") and label.step_id == "s1"
+    assert Verifier({"tool_executor": public_of(desk.seed)}).verify_label(label, "acme", "t1") and label.step_id == "s1"
     (held,) = desk.reservations
     assert held.settled.usage.tool_calls == 1
 
@@ -109,7 +109,7 @@ async def test_output_is_bounded_and_says_so(desk) -> None:
     async def long(arguments, call):
         return Done("€" * 10_000)
 
-    desk.doer._registry = Registry({"calculate": replace(tool, run=long)}, {}, {})
+    desk.doer._registry = ToolRegistry({"calculate": replace(tool, run=long)}, {}, {})
     reply = await desk.call("calculate", GOOD)
     assert desk.text(reply) == "€" * (4096 // 3)
     assert reply.completeness.omissions[0].reason == "truncated"
@@ -126,7 +126,7 @@ def stuck(desk, name: str):
         await asyncio.Event().wait()
 
     tools = desk.doer._registry.tools
-    desk.doer._registry = Registry({name: replace(tools[name], run=run)}, {}, {})
+    desk.doer._registry = ToolRegistry({name: replace(tools[name], run=run)}, {}, {})
     return begun, calls
 
 
@@ -144,7 +144,7 @@ async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(des
     tools = desk.doer._registry.tools
     tool = tools["calculate"]
     row = replace(tool.row, spec=tool.spec.model_copy(update={"timeout_ms": 20}))
-    desk.doer._registry = Registry({**tools, "calculate": replace(tool, row=row)}, {}, {})
+    desk.doer._registry = ToolRegistry({**tools, "calculate": replace(tool, row=row)}, {}, {})
     reply = await desk.call("calculate", GOOD)
     assert reply.failure.message == "calculate took longer than 20 ms (tried 3 times)"
     assert "its owner may raise timeout_ms in tools.yaml" in reply.failure.hint
@@ -164,9 +164,9 @@ async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_a
 
     hands._reserve = slow
     says = f"goes on after `bulkhead resume --tool {tool}`" if pauses else "is halted: off"
-    with pytest.raises(Deferred if pauses else Refused, match=says):
+    with pytest.raises(Deferred if pauses else JobRefused, match=says):
         asked = counting.job(tool, {"name": "a"})
-        async with counting.doer.turn(asked, hands):
+        async with counting.doer.hold_turn(asked, hands):
             await counting.doer.act(asked, hands)
     assert counter.counts()["increments"] == 0 and hands.reservations[0].settled.usage == Usage()
 
@@ -283,7 +283,9 @@ async def test_a_write_that_certainly_did_not_happen_has_failed(make_desk, tmp_p
 
 
 async def test_only_unkeyed_writes_are_claimed(counting) -> None:
-    claimed = {name: counting.doer.writes(counting.job(name)) for name in (*counting.doer._registry.tools, "rm_rf")}
+    claimed = {
+        name: counting.doer.needs_claim(counting.job(name)) for name in (*counting.doer._registry.tools, "rm_rf")
+    }
     assert [name for name, yes in claimed.items() if yes] == ["counter_increment_unkeyed"]
-    reply = counting.doer.uncertain(counting.job("counter_increment_unkeyed").request)
+    reply = counting.doer.uncertain_reply(counting.job("counter_increment_unkeyed").request)
     assert (reply.outcome, reply.effect) == ("uncertain", "write") and "person" in reply.failure.hint

@@ -6,11 +6,11 @@ import pytest
 
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tools import Call, tool
-from bulkhead.tools.catalog import rows
-from bulkhead.tools.export import declarations, text
+from bulkhead.tools.catalog import tool_rows
+from bulkhead.tools.export import find_declarations, render_tools_file
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.unit.services.tool_executor.conftest import Desk, open_gate
 
@@ -35,11 +35,11 @@ async def saying(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(CODE.format(kind=request.param))
-    (tmp_path / name / "tools.yaml").write_text(text(name, declarations(name)))
+    (tmp_path / name / "tools.yaml").write_text(render_tools_file(name, find_declarations(name)))
     for folder in (tmp_path, *tmp_path.parents[:-2]):  # Its process has another user, where the tests are root's.
         folder.chmod(folder.stat().st_mode | 0o055)
     settings = Settings(packs=(name,))
-    desk = Desk(ToolExecutor(load((), rows((name,))), Workbench(settings), open_gate()))
+    desk = Desk(ToolExecutor(load_registry((), tool_rows((name,))), ToolRunner(settings), open_gate()))
     yield desk
     await desk.doer.stop()
 
@@ -57,7 +57,7 @@ async def saying(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: py
 async def test_a_claimed_call_is_told_as_its_check_says(
     saying: Desk, word: str, outcome: str | None, said: str
 ) -> None:
-    reply = await saying.doer.resolve(saying.job("say", {"word": word}), saying.hands(), 0)
+    reply = await saying.doer.resolve_claim(saying.job("say", {"word": word}), saying.hands(), 0)
     assert (reply and reply.outcome) == outcome
     if reply is not None:
         assert (reply.failure.code if reply.failure else saying.text(reply)) == said
@@ -66,8 +66,8 @@ async def test_a_claimed_call_is_told_as_its_check_says(
 async def test_what_is_not_there_may_yet_come_while_who_began_it_may_be_at_it(saying: Desk) -> None:
     asked = saying.job("say", {"word": "unmade"}, deadline_ms=600_000)
     with pytest.raises(HandBack, match="may still be at it"):
-        await saying.doer.resolve(asked, saying.hands(), saying.now_unix_ms)
-    assert await saying.doer.resolve(saying.job("say", {"word": "made"}), saying.hands(), saying.now_unix_ms)
+        await saying.doer.resolve_claim(asked, saying.hands(), saying.now_unix_ms)
+    assert await saying.doer.resolve_claim(saying.job("say", {"word": "made"}), saying.hands(), saying.now_unix_ms)
 
 
 async def test_a_check_takes_a_place(saying: Desk) -> None:
@@ -75,10 +75,10 @@ async def test_a_check_takes_a_place(saying: Desk) -> None:
     for number in range(1_000):
         for places in (bench.plain, bench.awaited):
             if places.used < places.most:
-                await places.enter(f"other{number}", 0)
+                await places.acquire_slot(f"other{number}", 0)
     saying.doer.drain()
     with pytest.raises(HandBack, match="when there is a place"):
-        await saying.doer.resolve(saying.job("say", {"word": "made"}), saying.hands(), 0)
+        await saying.doer.resolve_claim(saying.job("say", {"word": "made"}), saying.hands(), 0)
 
 
 async def test_a_lost_answer_is_looked_for_before_a_person_is_asked(saying: Desk) -> None:

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from bulkhead.tools.api import Failed
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead_services.tool_executor.credentials.references import Credential, Vault
-from bulkhead_services.tool_executor.credentials.store import MAX_KEPT, Credentials
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.credentials.store import MAX_KEPT, CredentialStore
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 
 TOKEN = "the-token-of-acme-17"
@@ -71,9 +71,9 @@ async def store():
     """Stores over real HTTP, with a clock of the test."""
     async with httpx.AsyncClient(trust_env=False) as http:
 
-        def made(references: dict[str, dict], vault: Vault | None = None, clock=lambda: 0.0) -> Credentials:
+        def made(references: dict[str, dict], vault: Vault | None = None, clock=lambda: 0.0) -> CredentialStore:
             read = {name: Credential.model_validate(one) for name, one in references.items()}
-            return Credentials(read, vault, http, clock)
+            return CredentialStore(read, vault, http, clock)
 
         yield made
 
@@ -93,7 +93,7 @@ def files(tmp_path: Path) -> Path:
 async def test_a_caller_gets_its_own_and_no_other(store, files: Path) -> None:
     found = store({"desk": {"file": f"{files}/{{tenant}}/{{user}}"}})
     for tenant, user, secret in (("acme", "ann", "of-ann"), ("acme", "bob", "of-bob"), ("other", "ann", "of-other")):
-        assert await found.of(("desk",), tenant, user) == {"desk": secret}
+        assert await found.read_credentials(("desk",), tenant, user) == {"desk": secret}
     for tenant, user in (
         ("acme", "eve"),
         ("acme", "../other/ann"),
@@ -101,7 +101,7 @@ async def test_a_caller_gets_its_own_and_no_other(store, files: Path) -> None:
         ("acme", ""),
         ("nobody", "ann"),
     ):
-        refused = await found.of(("desk",), tenant, user)
+        refused = await found.read_credentials(("desk",), tenant, user)
         assert isinstance(refused, Failed) and refused.code == "no_credential" and refused.effect == "none"
 
 
@@ -300,16 +300,16 @@ from bulkhead.tools import Call, Done, Failed, tool
 @pytest.fixture(params=["def", "async def"])
 def leaking(request, tmp_path: Path, monkeypatch, make_desk):
     """A desk whose tool says its credential."""
-    from bulkhead.tools.export import declarations, text
+    from bulkhead.tools.export import find_declarations, render_tools_file
 
     name = f"leaking_{len(request.param)}"
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text(CODE.format(kind=request.param))
-    (tmp_path / name / "tools.yaml").write_text(text(name, declarations(name)))
+    (tmp_path / name / "tools.yaml").write_text(render_tools_file(name, find_declarations(name)))
     (tmp_path / "secret-acme").write_text(TOKEN)
     desk = make_desk(packs=(name,), tool_credentials={"desk": {"file": f"{tmp_path}/secret-{{tenant}}"}})
-    desk.doer._registry.tools["leak"] = load((), rows((name,))).tools["leak"]
+    desk.doer._registry.tools["leak"] = load_registry((), tool_rows((name,))).tools["leak"]
     return desk
 
 

@@ -157,7 +157,7 @@ async def test_an_allowed_name_that_leads_inside_is_refused(make_desk, site) -> 
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
-    assert addresses.public(address) is public
+    assert addresses.is_public(address) is public
 
 
 async def test_size_is_bounded_and_says_so(fetching, site) -> None:

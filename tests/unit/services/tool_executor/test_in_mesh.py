@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
@@ -25,17 +25,17 @@ TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
 
 
-class Purse(Edge):
+class Purse(EdgeComponent):
     """A budget that admits everything. busy: so many it asks to wait before."""
 
     def __init__(self, busy: int = 0) -> None:
         self.busy = busy
         self.rpc = {ReserveRequested: self.reserve}
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         """Settlements."""
 
-    async def reserve(self, message: Received) -> ReserveReplied:
+    async def reserve(self, message: ReceivedMessage) -> ReserveReplied:
         assert isinstance(message.body, ReserveRequested)
         asked = message.body.reservation_id
         if self.busy:
@@ -49,7 +49,7 @@ def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
     step = StepGrant(
         tenant="acme", task="t1", step_id="s1", attempt=1, plan_version=1, tools=tools, expires_unix_ms=LATER
     )
-    return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(task))
+    return mesh.context("planner").signer.sign_grant(step, parent=mesh.context("signer").signer.sign_grant(task))
 
 
 async def send(mesh: MemoryMesh, call_id: str, tool: str, arguments: dict, *, cause: str, grant: str = "") -> None:
@@ -67,9 +67,9 @@ async def replies(mesh: MemoryMesh, count: int) -> list[Any]:
 
     async with asyncio.timeout(10):
         while True:
-            found: list[Stored] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1")
+            found: list[StoredMessage] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1")
             if len(found) >= count:
-                return [catalog.decode(one.ce_type, one.body) for one in found]  # type: ignore[misc]
+                return [catalog.decode_body(one.ce_type, one.body) for one in found]  # type: ignore[misc]
             await asyncio.sleep(0.005)
 
 
@@ -89,7 +89,7 @@ async def test_a_granted_call_is_answered_and_its_content_can_be_read(mesh) -> N
     (reply,) = await replies(mesh, 1)
     assert reply.outcome == "succeeded", reply.failure
     assert await mesh.context("worker").blobs.text("acme", reply.content) == "2 * 21 = 42"
-    assert mesh.context("worker").verifier.label(reply.provenance[0], "acme", "t1")
+    assert mesh.context("worker").verifier.verify_label(reply.provenance[0], "acme", "t1")
 
 
 async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, counter) -> None:

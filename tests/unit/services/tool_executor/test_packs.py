@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.tools.catalog import MAX_TOOLS_FILE_BYTES, rows, specs
+from bulkhead.tools.catalog import MAX_TOOLS_FILE_BYTES, tool_rows, tool_specs
 from bulkhead.tools.packs import Done, PackError, folder
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
@@ -18,8 +18,8 @@ from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import registry
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.unit.services.tool_executor.conftest import open_gate
 
@@ -64,9 +64,9 @@ def _tool(name: str, **more: str) -> dict[str, Any]:
 async def test_a_tool_of_a_pack_runs_and_gets_the_settings_that_it_requires(make: Make) -> None:
     pack = make(**_tool("where_is"))
     settings = Settings(packs=(pack,), tool_settings={"desk_url": "http://desk", "password": "of another tool"})
-    found = load(settings.configured(), rows(settings.packs))
-    assert set(load(settings.configured()).tools) < set(found.tools)
-    bench = Workbench(settings)
+    found = load_registry(settings.configured_names(), tool_rows(settings.packs))
+    assert set(load_registry(settings.configured_names()).tools) < set(found.tools)
+    bench = ToolRunner(settings)
     done = await bench.run(found.tools["where_is"], {}, "key", 5, None)
     await bench.close()
     assert done == Done("{'desk_url': 'http://desk'}")
@@ -74,9 +74,9 @@ async def test_a_tool_of_a_pack_runs_and_gets_the_settings_that_it_requires(make
 
 def test_without_its_setting_it_is_not_offered_and_says_which(make: Make) -> None:
     pack = make(**_tool("unset_tool"))
-    found = load((), rows((pack,)))
-    assert found.find("unset_tool") is None and "unset_tool" not in {one.name for one in specs((), (pack,))}
-    assert found.why_not("unset_tool").hint == "an operator must set desk_url in BULKHEAD_TOOL_SETTINGS"
+    found = load_registry((), tool_rows((pack,)))
+    assert found.find_tool("unset_tool") is None and "unset_tool" not in {one.name for one in tool_specs((), (pack,))}
+    assert found.why_unavailable("unset_tool").hint == "an operator must set desk_url in BULKHEAD_TOOL_SETTINGS"
 
 
 def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch:
     monkeypatch.setenv("BULKHEAD_TOOL_SETTINGS", '{"desk_url": "http://:secret@desk"}')
     settings = SignerSettings()
     assert settings.tool_settings == ("desk_url",) and "secret" not in repr(settings)
-    assert "granted_tool" in {one.name for one in specs(settings.configured(), settings.packs)}
+    assert "granted_tool" in {one.name for one in tool_specs(settings.configured(), settings.packs)}
     assert pack not in sys.modules
 
 
@@ -123,7 +123,7 @@ def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch:
 def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -> None:
     pack = make(str(abs(hash(told))), **files)
     with pytest.raises(PackError, match=told):
-        rows((pack,))
+        tool_rows((pack,))
 
 
 @pytest.mark.parametrize(
@@ -145,23 +145,23 @@ def test_a_pack_within_a_package_is_found_without_running_that_package(make: Mak
 def test_two_packs_may_not_have_the_same_tool(make: Make) -> None:
     packs = make("a", **_tool("same")), make("b", **_tool("same"))
     with pytest.raises(PackError, match=f"same is a tool of {packs[0]} already"):
-        rows(packs)
+        tool_rows(packs)
 
 
 def test_a_tool_without_its_module_or_without_what_that_imports_fails_at_start(make: Make) -> None:
     absent = make("absent", **{"__init__.py": "", "tools.yaml": ROW.format(name="ghost")})
     with pytest.raises(ValueError, match="has no `async def run"):
-        load((), rows((absent,)))
+        load_registry((), tool_rows((absent,)))
     needs = make("needs", **_tool("needy", **{"needy.py": "import no_such_library"}))
     with pytest.raises(ValueError, match=r"no_such_library.*install what the pack needs"):
-        load((), rows((needs,)))
+        load_registry((), tool_rows((needs,)))
 
 
 def test_a_role_of_a_pack_is_a_prompt_beside_ours(make: Make) -> None:
     pack = make(**{"prompts/worker.desk@2.md": PROMPT.format(id="worker.desk", version=2)})
-    found = Prompts(packs=(pack,)).find("worker.desk")
+    found = Prompts(packs=(pack,)).find_prompt("worker.desk")
     assert found is not None and (found.version, found.text) == (2, "You are a desk.\n")
-    assert Prompts().find("worker.desk") is None and pack not in sys.modules
+    assert Prompts().find_prompt("worker.desk") is None and pack not in sys.modules
 
 
 def test_a_pack_may_not_replace_a_prompt_of_ours(make: Make) -> None:
@@ -174,33 +174,33 @@ BUILT_IN = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 
 
 def test_every_row_is_served_by_someone() -> None:
-    found = registry.load({"http_allow_hosts", "counter_url", "run_python", "run_wasm"})
-    assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in rows()}
+    found = registry.load_registry({"http_allow_hosts", "counter_url", "run_python", "run_wasm"})
+    assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in tool_rows()}
     assert found.elsewhere == {"search_documents": "rag", **dict.fromkeys(BUILT_IN, "worker")}
-    for row in rows():
+    for row in tool_rows():
         assert len(row.spec.parameters_json) <= bounds.MAX_SCHEMA_BYTES
         assert json.loads(row.spec.parameters_json)["additionalProperties"] is False
 
 
 def test_what_is_not_configured_is_not_offered() -> None:
-    offered = {spec.name for spec in specs()}
+    offered = {spec.name for spec in tool_specs()}
     assert offered == {"search_documents", "calculate", "date_difference", "date_add", *BUILT_IN}
-    assert "counter_increment" in {spec.name for spec in specs({"counter_url"})}
-    assert set(registry.load().tools) == offered - {"search_documents", *BUILT_IN}
+    assert "counter_increment" in {spec.name for spec in tool_specs({"counter_url"})}
+    assert set(registry.load_registry().tools) == offered - {"search_documents", *BUILT_IN}
 
 
 def test_effects_are_declared() -> None:
-    by_name = {row.spec.name: row.spec for row in rows()}
+    by_name = {row.spec.name: row.spec for row in tool_rows()}
     assert (by_name["counter_increment"].effect, by_name["counter_increment"].idempotent) == ("write", True)
     assert by_name["counter_increment_unkeyed"].idempotent is False
     assert by_name["calculate"].effect == "read"
 
 
 def test_a_row_without_a_function_fails_at_start() -> None:
-    row = rows()[1]
+    row = tool_rows()[1]
     ghost = replace(row, spec=row.spec.model_copy(update={"name": "no_such_tool"}))
     with pytest.raises(ValueError, match="no_such_tool"):
-        registry.load(declared=(ghost,))
+        registry.load_registry(declared=(ghost,))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_row_without_a_function_fails_at_start() -> None:
     ],
 )
 def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
-    tool = registry.load().find("calculate")
+    tool = registry.load_registry().find_tool("calculate")
     assert tool is not None
     refused = tool.read_arguments(arguments)
     assert isinstance(refused, Failure)
@@ -230,8 +230,8 @@ def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
     [("calculate", False), ("counter_increment", True), ("counter_increment_unkeyed", True), ("nosuch", False)],
 )
 def test_who_gives_up_a_call_knows_whether_it_may_have_written(tool, changes):
-    doer = ToolExecutor(registry.load({"counter_url"}), Workbench(Settings()), open_gate())
+    doer = ToolExecutor(registry.load_registry({"counter_url"}), ToolRunner(Settings()), open_gate())
     request = ToolCallRequested(
         call_id="c1", step_id="s1", attempt=1, tool=tool, arguments_json="{}", deadline_unix_ms=1
     )
-    assert doer.changes(request) is changes
+    assert doer.may_change_world(request) is changes

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead.tools.packs import Done, Failed
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import Registry, load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import ToolRegistry, load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.eventually import until
 
@@ -137,8 +137,8 @@ class Desk:
         (folder,) = importlib.import_module(pack).__path__
         granted = dict.fromkeys(("does", "does_too"), (str(Path(folder).parent),))
         settings = Settings(packs=(pack,), tool_settings=given, tool_folders=granted, **knobs)  # type: ignore[arg-type]
-        self.tools: Registry = load(settings.configured(), rows(settings.packs))
-        self.bench = Workbench(settings)
+        self.tools: ToolRegistry = load_registry(settings.configured_names(), tool_rows(settings.packs))
+        self.bench = ToolRunner(settings)
 
     async def run(
         self,
@@ -153,12 +153,12 @@ class Desk:
     ) -> Done | Failed | None:
         """As the executor runs it: by who has a place. None where there was none."""
         given, tenant = {"do": do, "tell": str(tell)}, key.partition(".")[0]
-        if not await self.bench.plain.enter(tenant, wait_s):
+        if not await self.bench.plain.acquire_slot(tenant, wait_s):
             return None
         try:
             return await self.bench.run(self.tools.tools[tool], given, key, timeout_s, cut, **more)
         finally:
-            self.bench.plain.leave(tenant)
+            self.bench.plain.release_slot(tenant)
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who
     places, begun = FairSemaphore(4, kept=1), []
 
     async def begin(tenant: str, name: str) -> None:
-        await places.enter(tenant, 60)
+        await places.acquire_slot(tenant, 60)
         begun.append(name)
 
     names = ["a1", "a2", "a3", "a4", "b1", "b2", "c1", "b3"]
@@ -339,28 +339,28 @@ async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who
     assert begun == ["a1", "a2", "a3", "b1"], "three quarters at most, and the others in order"
     tasks["b2"].cancel()
     for left, came in (("a", "c1"), ("a", "a4"), ("b", "b3")):
-        places.leave(left)
+        places.release_slot(left)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert begun[-1] == came
     for tenant in ("a", "a", "b", "c"):
-        places.leave(tenant)
+        places.release_slot(tenant)
     assert places.used == 0
 
 
 async def test_a_place_that_is_given_when_nobody_wants_it_any_more_goes_on() -> None:
     places = FairSemaphore(1)
-    assert await places.enter("a", 0)
-    waits = asyncio.create_task(places.enter("b", 60))
+    assert await places.acquire_slot("a", 0)
+    waits = asyncio.create_task(places.acquire_slot("b", 60))
     await asyncio.sleep(0)
-    places.leave("a")
+    places.release_slot("a")
     waits.cancel()
     await asyncio.wait({waits})
     assert waits.cancelled() and places.used == 0
 
 
 async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -> None:
-    monkeypatch.setattr("bulkhead_services.tool_executor.registry.Tool.module", "no_such_module_anywhere")
+    monkeypatch.setattr("bulkhead_services.tool_executor.registry.Tool.module_name", "no_such_module_anywhere")
     failed = await desk.run("tell")
     assert isinstance(failed, Failed) and (failed.code, failed.effect) == ("not_started", "none")
     assert "it raised ModuleNotFoundError" in failed.message

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead.testing.mesh import MemoryMesh
@@ -17,7 +17,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.push import PushConfigDeleted, PushEnded, PushPostRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.app import build
-from bulkhead_services.tool_executor.outbound.push import PushNotifications
+from bulkhead_services.tool_executor.outbound.push import PushSender
 from bulkhead_services.tool_executor.settings import Settings
 from tests.open_policy import permitted
 from tests.unit.services.tool_executor.test_webhooks import Wire, said
@@ -44,7 +44,7 @@ class Post:
     def __post_init__(self) -> None:
         self.allow("hooks.example.org")
         context = self.mesh.context("tool_executor")
-        self.pushes = PushNotifications(context, TenantQuotas(self.file), self.wire)
+        self.pushes = PushSender(context, TenantQuotas(self.file), self.wire)
         self.now = context.clock()
 
     def allow(self, *hosts: str) -> None:
@@ -52,11 +52,15 @@ class Post:
 
     async def take(self, asked: Body = ASKED) -> float:
         """Seconds until it comes again; 0 when it is done with."""
-        message = Received(
+        message = ReceivedMessage(
             Envelope("e" * 32, asked.ce_type(), "gateway", self.now), asked, "acme", "t1", "gateway", 1, self.now, 1
         )
         try:
-            await (self.pushes.stop if isinstance(asked, PushConfigDeleted) else self.pushes.take)(message)
+            await (
+                self.pushes.on_push_config_deleted
+                if isinstance(asked, PushConfigDeleted)
+                else self.pushes.on_push_post_requested
+            )(message)
         except HandBack as retry:
             return retry.delay_s
         return 0.0

@@ -12,7 +12,7 @@ import pytest
 from bulkhead.telemetry import metrics
 from bulkhead.tools.api import Arguments, Call, Done, Failed
 from bulkhead.tools.catalog import row_of
-from bulkhead.tools.results import Guard, harmless, judged, sensitive
+from bulkhead.tools.results import SecretGuard, find_sensitive_kinds, judge_result, without_sensitive
 
 TICKET = {"type": "object", "required": ["number"], "properties": {"number": {"type": "integer"}}}
 ANY = {"expression": "1"}
@@ -173,8 +173,8 @@ async def test_text_above_its_bound_is_incomplete_and_so_is_a_part(make_desk, se
     ],
 )
 def test_what_a_text_holds_is_named_and_kept_out_of_what_many_read(text: str, kinds: tuple) -> None:
-    assert sensitive(text) == kinds
-    assert (harmless(text) != text) is bool(kinds) or "DE88" in text
+    assert find_sensitive_kinds(text) == kinds
+    assert (without_sensitive(text) != text) is bool(kinds) or "DE88" in text
 
 
 async def test_personal_data_is_the_agents_and_stands_in_no_message(make_desk, server, monkeypatch) -> None:
@@ -207,11 +207,11 @@ def test_a_secret_is_replaced_however_it_is_written(said: str, way: str) -> None
         "json": json.dumps(SECRET)[1:-1],
         "base64": base64.b64encode(SECRET.encode()).decode(),
     }[way]
-    found = Guard({"desk": SECRET}).text(said.replace("{}", written))
+    found = SecretGuard({"desk": SECRET}).redact_text(said.replace("{}", written))
     assert written not in found and found == said.replace("{}", "[credential desk]")
 
 
 def test_a_result_that_failed_already_is_not_judged() -> None:
     row = row_of("t", {"description": "d", "parameters": {}, "effect": "read", "idempotent": True, "output": TICKET})
     failed = Failed("sold_out", "none", "ask tomorrow")
-    assert judged(row, failed) is failed
+    assert judge_result(row, failed) is failed

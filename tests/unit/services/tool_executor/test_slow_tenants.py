@@ -62,7 +62,9 @@ class Play:
         step = StepGrant(
             tenant=tenant, task=name, step_id="s", attempt=1, plan_version=1, tools=(tool,), expires_unix_ms=2**50
         )
-        token = self.mesh.context("planner").signer.grant(step, parent=self.mesh.context("signer").signer.grant(task))
+        token = self.mesh.context("planner").signer.sign_grant(
+            step, parent=self.mesh.context("signer").signer.sign_grant(task)
+        )
         body = ToolCallRequested(
             call_id=name,
             step_id="s",
@@ -79,7 +81,7 @@ class Play:
         """What a call is told first, once it is."""
         while True:
             if found := await self.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.*.{name}"):
-                return catalog.decode(found[0].ce_type, found[0].body)
+                return catalog.decode_body(found[0].ce_type, found[0].body)
             await asyncio.sleep(0.01)
 
 
@@ -184,7 +186,7 @@ def test_what_waits_when_its_replica_ends_has_not_begun_and_is_done_by_another(p
         await asyncio.sleep(1)
         assert len(stage.outside.begun) == 3
         if how == "killed":
-            stage.mesh.kill("tool_executor")
+            stage.mesh.kill_replica("tool_executor")
         else:
             stage.mesh.running["tool_executor", "0"].service.drain()
         await stage.mesh.start("tool_executor", "1")

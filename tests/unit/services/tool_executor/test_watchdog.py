@@ -13,7 +13,14 @@ import time
 
 import pytest
 
-from bulkhead_services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES, SIGNAL, Blocked, Watchdog, code_of
+from bulkhead_services.tool_executor.watchdog import (
+    BLOCKED_FOR_GOOD,
+    PATIENCES,
+    SIGNAL,
+    ToolBlocked,
+    Watchdog,
+    mark_code_of,
+)
 
 pytestmark = pytest.mark.slow
 PROGRAM = """
@@ -109,12 +116,12 @@ async def test_a_signal_that_comes_when_the_loop_has_moved_hits_nobody() -> None
     dog = Watchdog(600)
     try:
         dog._loop, dog._cpu_s = asyncio.get_running_loop(), time.thread_time()
-        with code_of("waits"):
+        with mark_code_of("waits"):
             dog._suspect = asyncio.current_task()
             dog._moved.set()
             signal.raise_signal(SIGNAL)
             dog._moved.clear()
-            with pytest.raises(Blocked):
+            with pytest.raises(ToolBlocked):
                 signal.raise_signal(SIGNAL)
     finally:
         signal.signal(SIGNAL, before)

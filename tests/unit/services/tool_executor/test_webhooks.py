@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.tools.api import Response, Unanswered
@@ -93,7 +93,7 @@ class Post:
         """Seconds until it comes again; 0 when it is done with."""
         head = Envelope("e" * 32, asked.ce_type(), "budget", NOON)
         try:
-            await self.hooks.take(Received(head, asked, tenant, "t1", "budget", sequence, NOON, 1))
+            await self.hooks.on_post_requested(ReceivedMessage(head, asked, tenant, "t1", "budget", sequence, NOON, 1))
         except HandBack as retry:
             assert retry.reason
             return retry.delay_s
@@ -123,7 +123,7 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     assert told["id"] == headers["bulkhead-event-id"] == ASKED.notice and told["what_to_do"] == ASKED.hint
     assert (told["type"], told["tenant"], told["task"], told["percent"]) == ("budget.alert", "acme", "t1", 80)
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
-    assert json.loads(webhook_payload.posting_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
+    assert json.loads(webhook_payload.post_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
 
 

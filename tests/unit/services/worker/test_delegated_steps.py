@@ -36,7 +36,7 @@ def play() -> Playbook:
 
 
 def replies(play: Playbook, call_id: str, **changes) -> None:
-    ref = play.text("Of 100.00 he gets 60.00 back.", "doors")
+    ref = play.add_content("Of 100.00 he gets 60.00 back.", "doors")
     body = DelegationReplied(
         call_id=call_id,
         step_id="s1",
@@ -52,22 +52,22 @@ def replies(play: Playbook, call_id: str, **changes) -> None:
 def handed(play: Playbook, **changes) -> DelegationRequested:
     assign(play, step=STEP, delegated=OURS, **changes)
     play.says(DelegationRequested)
-    return play.said(DelegationRequested)
+    return play.only_output(DelegationRequested)
 
 
 def test_a_program_outside_answers_and_its_answer_is_proposed(play):
-    given = StepInput(step_id="s0", result=Result(content=play.text("a claim")))
+    given = StepInput(step_id="s0", result=Result(content=play.add_content("a claim")))
     asked = handed(play, inputs=(given,))
     assert (asked.delegated, asked.step, asked.inputs, asked.attempt) == (OURS, STEP, (given,), 1)
     sent = play.send_of(DelegationRequested)
     assert (sent.to, sent.grant) == ("doors", "step-token")
     replies(play, asked.call_id)
     play.says(StepProposed)
-    proposed = play.said(StepProposed)
+    proposed = play.only_output(StepProposed)
     assert proposed.usage == Usage(model_calls=2, cost_usd_micros=9)
     assert proposed.result.content.author == "doors" and proposed.result.standing == "ok"
     assert [(row.kind, row.trust) for row in proposed.result.provenance] == [("tool_result", "untrusted")]
-    assert not play.all_said(ModelCallRequested)
+    assert not play.outputs_of(ModelCallRequested)
     play.replays()
 
 
@@ -79,28 +79,28 @@ def test_a_reply_that_is_early_late_or_repeated_changes_nothing(play):
     play.says()
     replies(play, asked.call_id)
     play.says(StepProposed)
-    replies(play, asked.call_id, content=play.text("another answer", "doors"))
+    replies(play, asked.call_id, content=play.add_content("another answer", "doors"))
     play.says()
     play.replays()
 
 
 def test_a_failure_and_an_empty_answer_end_the_attempt_by_name(play):
     asked = handed(play)
-    nobody = Failure.of("not_answered", "nobody answered in time", "is wrk_demo up?")
+    nobody = Failure.from_text("not_answered", "nobody answered in time", "is wrk_demo up?")
     replies(play, asked.call_id, outcome="failed", failure=nobody, content=None)
-    finished = play.said(StepFinished)
+    finished = play.only_output(StepFinished)
     assert finished.failure == nobody and finished.usage.cost_usd_micros == 9
     assign(play, attempt=2, step=STEP, delegated=OURS)
-    again = play.said(DelegationRequested)
+    again = play.only_output(DelegationRequested)
     assert again.call_id != asked.call_id
     replies(play, again.call_id, content=None)
-    assert play.said(StepFinished).failure.code == "empty_answer"
+    assert play.only_output(StepFinished).failure.code == "empty_answer"
 
 
 def test_what_the_answer_lacks_goes_on_with_it(play):
-    cut = Completeness.missing(Omission(reason="truncated", what="the last page"))
+    cut = Completeness.with_omissions(Omission(reason="truncated", what="the last page"))
     replies(play, handed(play).call_id, completeness=cut, standing="degraded", standing_reason="an old price list")
-    result = play.said(StepProposed).result
+    result = play.only_output(StepProposed).result
     assert (result.standing, result.standing_reason, result.completeness) == ("degraded", "an old price list", cut)
 
 
@@ -109,9 +109,9 @@ def test_a_cancelled_attempt_ends_when_doors_have_said_what_was_spent(play):
     play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1, reason="enough"), sender="planner")
     play.says(StepCancelRequested)
     assert (play.send_of(StepCancelRequested).to, play.send_of(StepCancelRequested).grant) == ("doors", "step-token")
-    gone = Failure.of("cancelled", "enough")
+    gone = Failure.from_text("cancelled", "enough")
     replies(play, asked.call_id, outcome="failed", failure=gone, content=None)
-    assert play.said(StepFinished).failure == gone and play.said(StepFinished).usage.cost_usd_micros == 9
+    assert play.only_output(StepFinished).failure == gone and play.only_output(StepFinished).usage.cost_usd_micros == 9
     play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1, reason="again"), sender="planner")
     play.says()
 
@@ -121,7 +121,7 @@ def test_more_time_reaches_doors_under_the_same_id(play):
     later = StepExtended(step_id="s1", attempt=1, plan_version=1, deadline_unix_ms=START_UNIX_MS + 90_000)
     play.hears(later, sender="planner", grant="longer")
     play.says(DelegationRequested)
-    again = play.said(DelegationRequested)
+    again = play.only_output(DelegationRequested)
     assert (again.call_id, again.deadline_unix_ms) == (asked.call_id, START_UNIX_MS + 90_000)
     assert play.send_of(DelegationRequested).grant == "longer"
     replies(play, asked.call_id)
@@ -132,11 +132,11 @@ def test_more_time_reaches_doors_under_the_same_id(play):
 def called(play: Playbook, **changes) -> ToolCallRequested:
     assign(play, step=STEP, delegated=REMOTE, tools=(AGENT,), **changes)
     play.says(ToolCallRequested)
-    return play.said(ToolCallRequested)
+    return play.only_output(ToolCallRequested)
 
 
 def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
-    claim = play.text("a claim")
+    claim = play.add_content("a claim")
     before = (
         StepInput(step_id="s0", title="Claim", result=Result(content=claim)),
         StepInput(step_id="n", result=Result()),
@@ -160,15 +160,15 @@ def test_a_remote_agent_is_one_call_of_its_tool_with_inputs_by_reference(play):
         ],
         "notes": ["name the amount"],
     }
-    ref = play.text("60.00", "tool_executor")
+    ref = play.add_content("60.00", "tool_executor")
     body = ToolCallReplied(call_id=asked.call_id, step_id="s1", outcome="succeeded", content=ref)
     play.hears(body.model_copy(update={"usage": Usage(tool_calls=1)}), sender="tool_executor")
-    assert play.said(StepProposed).result.content == ref and play.said(StepProposed).usage.tool_calls == 1
+    assert play.only_output(StepProposed).result.content == ref and play.only_output(StepProposed).usage.tool_calls == 1
     play.replays()
 
 
 def test_a_remote_agent_is_told_what_its_inputs_lack(play):
-    lacks = Completeness.missing(*(Omission(reason="truncated", what=f"page {n}") for n in range(1, 11)))
+    lacks = Completeness.with_omissions(*(Omission(reason="truncated", what=f"page {n}") for n in range(1, 11)))
     degraded = Result(standing="degraded", standing_reason="an old price list", completeness=lacks)
     asked = called(play, inputs=(StepInput(step_id="s0", result=degraded), StepInput(step_id="s9", result=Result())))
     first, second = json.loads(asked.arguments_json)["inputs"]
@@ -179,10 +179,10 @@ def test_a_remote_agent_is_told_what_its_inputs_lack(play):
 
 def test_a_silent_or_broken_agent_ends_the_attempt_by_name(play):
     asked = called(play)
-    away = Failure.of("agent_unreachable", "partner does not answer", "ask who runs it")
+    away = Failure.from_text("agent_unreachable", "partner does not answer", "ask who runs it")
     body = ToolCallReplied(call_id=asked.call_id, step_id="s1", outcome="failed", failure=away)
     play.hears(body, sender="tool_executor")
-    assert play.said(StepFinished).failure == away
+    assert play.only_output(StepFinished).failure == away
 
 
 def test_a_call_that_is_put_off_is_made_again_once(play):
@@ -190,23 +190,23 @@ def test_a_call_that_is_put_off_is_made_again_once(play):
     held = CallDeferred(call_id=asked.call_id, after_ms=500, paused=True, code="breaker_open", reason="it fails")
     play.hears(held, sender="tool_executor")
     play.hears(CallResumed(call_id=asked.call_id), sender="tool_executor")
-    assert play.said(ToolCallRequested).call_id == asked.call_id
+    assert play.only_output(ToolCallRequested).call_id == asked.call_id
     play.fires(f"again-{asked.call_id}")
     play.says()
 
 
 def test_a_step_that_no_call_can_carry_says_so(play):
     assign(play, step=STEP.model_copy(update={"instruction": '"' * bounds.MAX_INSTRUCTION_CHARS}), delegated=REMOTE)
-    assert play.said(StepFinished).failure.code == "step_too_long"
+    assert play.only_output(StepFinished).failure.code == "step_too_long"
     assign(play, attempt=2, step=STEP, delegated=REMOTE, tools=())
-    assert play.said(StepFinished).failure.code == "agent_not_granted"
+    assert play.only_output(StepFinished).failure.code == "agent_not_granted"
 
 
 def test_a_cancel_of_a_step_reaches_the_call_of_its_remote_agent(play):
     asked = called(play)
     play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1, reason="no more"), sender="planner")
     play.says(ToolCallCancelRequested, StepFinished)
-    stop = play.said(ToolCallCancelRequested)
+    stop = play.only_output(ToolCallCancelRequested)
     assert (stop.call_id, stop.tool) == (asked.call_id, "agent_partner")
     assert (play.send_of(ToolCallCancelRequested).to, play.send_of(ToolCallCancelRequested).grant) == (
         "tool_executor",
@@ -219,11 +219,11 @@ def test_a_program_whose_calls_are_held_back_has_a_step_that_waits(play):
     held = CallDeferred(call_id=asked.call_id, after_ms=500, paused=True, code="task_halted", reason="look first")
     play.hears(held, sender="doors")
     play.says(StepPaused)
-    assert (play.said(StepPaused).active, play.said(StepPaused).code) == (True, "task_halted")
+    assert (play.only_output(StepPaused).active, play.only_output(StepPaused).code) == (True, "task_halted")
     play.hears(held, sender="doors")
     play.says()
     play.hears(CallResumed(call_id=asked.call_id), sender="doors")
-    assert play.said(StepPaused).active is False
+    assert play.only_output(StepPaused).active is False
     play.hears(held, sender="doors")
     replies(play, asked.call_id)
     play.says(StepPaused, StepProposed)

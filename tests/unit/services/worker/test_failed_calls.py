@@ -26,7 +26,7 @@ def play() -> Playbook:
 def does(play: Playbook, *calls: tuple[str, str, Failure | None]) -> None:
     """One turn: a tool, its arguments, and how the call fails."""
     thinks(play, calls=tuple((name, arguments) for name, arguments, _ in calls))
-    asked = play.all_said(ToolCallRequested)
+    asked = play.outputs_of(ToolCallRequested)
     for call, (_, _, failure) in zip(asked, calls, strict=True):
         outcome = "succeeded" if failure is None else "refused" if failure is BAD else "failed"
         computes(play, call.call_id, outcome=outcome, failure=failure)
@@ -34,7 +34,7 @@ def does(play: Playbook, *calls: tuple[str, str, Failure | None]) -> None:
 
 def result(play: Playbook) -> Result:
     thinks(play, text="2")
-    return play.said(StepProposed).result
+    return play.only_output(StepProposed).result
 
 
 def test_a_failed_write_is_told_though_another_call_of_the_tool_worked_beside_it(play):
@@ -71,8 +71,8 @@ def test_a_call_that_was_made_wrongly_is_not_mended_by_one_beside_it(play):
 def test_evidence_beyond_its_limit_is_told(play):
     count = bounds.MAX_EVIDENCE // bounds.MAX_PASSAGES + 1
     thinks(play, calls=tuple(("search_documents", f'{{"query": "{number}"}}') for number in range(count)))
-    for asked in play.all_said(RetrievalRequested):
-        refs = [play.text(f"{asked.query} {number}", "rag") for number in range(bounds.MAX_PASSAGES)]
+    for asked in play.outputs_of(RetrievalRequested):
+        refs = [play.add_content(f"{asked.query} {number}", "rag") for number in range(bounds.MAX_PASSAGES)]
         cited = Citation(marker="0" * 12, document="f.md", document_sha256="0" * 64, chunk_id="c", start=0, end=9)
         passages = tuple(Passage(content=ref, citation=cited) for ref in refs)
         finds(play, asked.call_id, passages=passages, provenance=tuple(label(ref, "passage", "rag") for ref in refs))
@@ -95,14 +95,14 @@ def test_what_a_person_denied_has_not_failed(play):
 def test_the_same_write_twice_in_a_turn_is_made_once_and_again_in_a_later_turn(play):
     twins = (("pay", '{"to": "ann", "amount": 2}'), ("pay", '{"amount":2, "to":"ann"}'), ("pay", '{"to": "bob"}'))
     thinks(play, calls=twins)
-    first, other = play.all_said(ToolCallRequested)
+    first, other = play.outputs_of(ToolCallRequested)
     computes(play, first.call_id)
     computes(play, other.call_id)
-    [turn] = play.said(ModelCallRequested).turns
+    [turn] = play.only_output(ModelCallRequested).turns
     told = [answer.error.code if answer.error else "" for answer in turn.answers]
     assert told == ["", "repeated_call", ""]
     thinks(play, calls=twins[:1])
-    again = play.said(ToolCallRequested)
+    again = play.only_output(ToolCallRequested)
     assert again.call_id != first.call_id
     computes(play, again.call_id)
     assert result(play).standing == "ok", "nothing is missing from it"
@@ -118,7 +118,7 @@ def test_a_slip_of_one_attempt_does_not_move_the_keys_of_the_next(play):
         made = []
         for calls in turns:
             thinks(play, calls=calls)
-            made += [sent.call_id for sent in play.all_said(ToolCallRequested)]
+            made += [sent.call_id for sent in play.outputs_of(ToolCallRequested)]
             computes(play, made[-1])
         result(play)
         keys.append(made)

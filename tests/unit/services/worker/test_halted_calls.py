@@ -51,14 +51,14 @@ def test_a_call_that_is_held_back_is_told_slept_through_and_asked_again_when_wok
     call = current_call(play)
     holds(play, call)
     play.says(StepPaused)
-    told = play.said(StepPaused)
+    told = play.only_output(StepPaused)
     assert told.active and told.code == "budget_exceeded" and told.reason == WHY and told.attempt == 1
     extends(play, 3_600)
     play.says()
-    play.at(1_800)
+    play.at_second(1_800)
     wakes(play, call)
     play.says(StepPaused, ModelCallRequested)
-    assert not play.said(StepPaused).active
+    assert not play.only_output(StepPaused).active
     again = play.send_of(ModelCallRequested)
     assert again.body.call_id == call, "the same call: what was done of it is not done again"
     assert again.grant == "longer" and again.body.deadline_unix_ms > play.now_unix_ms, "its time had stood still"
@@ -102,13 +102,13 @@ def test_asking_by_itself_is_no_news_until_there_is_an_answer(play):
         play.says(ModelCallRequested)
     thinks(play, calls=(("calculate", '{"expression": "1+1"}'),))
     play.says(StepPaused, ToolCallRequested)
-    assert not play.said(StepPaused).active
+    assert not play.only_output(StepPaused).active
     play.replays()
 
 
 def test_of_two_calls_the_last_one_lets_the_step_go_on(play):
     thinks(play, calls=(("calculate", '{"expression": "1+1"}'), ("calculate", '{"expression": "2+2"}')))
-    one, two = (body.call_id for body in play.all_said(ToolCallRequested))
+    one, two = (body.call_id for body in play.outputs_of(ToolCallRequested))
     holds(play, one)
     play.says(StepPaused)
     holds(play, two)
@@ -142,12 +142,12 @@ def test_being_busy_is_no_halt(play):
     play.says()
     before = play.state.attempts[1, "s1", 1].outstanding[call][0]
     play.fires(f"again-{call}")
-    assert play.said(ModelCallRequested) == before, "nobody held it back: its time went on"
+    assert play.only_output(ModelCallRequested) == before, "nobody held it back: its time went on"
     holds(play, call)
     play.says(StepPaused)
     holds(play, call, paused=False)
     play.says(StepPaused)
-    assert not play.said(StepPaused).active
+    assert not play.only_output(StepPaused).active
 
 
 def test_the_latest_word_about_its_time_counts_also_where_it_is_less(play):

@@ -16,7 +16,7 @@ from bulkhead_contracts.lease import (
     LeaseRefused,
     LeaseReleaseRequested,
     LeaseRequested,
-    book,
+    resource_token,
 )
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
@@ -48,7 +48,7 @@ def calls(play: Playbook, *made: tuple[str, dict]) -> None:
 def acquires(play: Playbook, *resources: str) -> list[str]:
     """The lease ids."""
     calls(play, *(("acquire_lease", {"resource": one}) for one in resources))
-    return [one.lease_id for one in play.all_said(LeaseRequested)]
+    return [one.lease_id for one in play.outputs_of(LeaseRequested)]
 
 
 def grants(play: Playbook, lease: str, resource: str = CRM, token: int = 7) -> None:
@@ -76,7 +76,7 @@ def refuses(play: Playbook, wait: str) -> None:
 
 def shown(play: Playbook) -> str:
     """All that the model reads of its last turn, and of what it was told."""
-    asked = play.said(ModelCallRequested)
+    asked = play.only_output(ModelCallRequested)
     last = asked.turns[-1].answers if asked.turns else ()
     texts = [part.text for one in last for part in one.parts] + [one.error.message for one in last if one.error]
     return " ".join([*texts, *(part.text for part in (*asked.parts, *asked.latest))])
@@ -90,7 +90,7 @@ def attempt(play: Playbook):
 def test_a_lease_is_asked_for_in_the_resources_own_fold_and_the_step_waits_as_state(play):
     [lease] = acquires(play, CRM)
     send = play.send_of(LeaseRequested)
-    assert send.to == "planner" and send.task == book(CRM) and send.body.task == "t1"
+    assert send.to == "planner" and send.task == resource_token(CRM) and send.body.task == "t1"
     play.hears(
         sample(
             LeaseQueued,
@@ -115,8 +115,8 @@ def test_what_is_held_is_given_back_when_the_step_is_done_stopped_or_failed(play
     grants(play, lease)
     thinks(play, text="It is done.")
     play.says(StepProposed, LeaseReleaseRequested)
-    assert play.said(LeaseReleaseRequested).lease_id == lease
-    assert play.send_of(LeaseReleaseRequested).task == book(CRM)
+    assert play.only_output(LeaseReleaseRequested).lease_id == lease
+    assert play.send_of(LeaseReleaseRequested).task == resource_token(CRM)
 
 
 def test_a_step_that_is_stopped_while_it_waits_waits_no_longer(play):
@@ -124,21 +124,21 @@ def test_a_step_that_is_stopped_while_it_waits_waits_no_longer(play):
     grants(play, held)
     play.says()
     play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1), sender="planner")
-    assert {one.lease_id for one in play.all_said(LeaseReleaseRequested)} == {held, wanted}
+    assert {one.lease_id for one in play.outputs_of(LeaseReleaseRequested)} == {held, wanted}
     grants(play, wanted, ERP)  # It was on its way.
-    assert play.said(LeaseReleaseRequested).lease_id == wanted
+    assert play.only_output(LeaseReleaseRequested).lease_id == wanted
 
 
 def test_the_refusal_of_a_wait_is_an_error_to_act_on_and_the_late_grant_goes_back(play):
     [lease] = acquires(play, CRM)
     refuses(play, lease)
     play.says(LeaseReleaseRequested, ModelCallRequested)
-    answer = play.said(ModelCallRequested).turns[-1].answers[0]
+    answer = play.only_output(ModelCallRequested).turns[-1].answers[0]
     assert answer.error.code == "wait_refused" and "a circle" in answer.error.message
     grants(play, lease)
-    assert play.said(LeaseReleaseRequested).lease_id == lease and attempt(play).leases == {}
+    assert play.only_output(LeaseReleaseRequested).lease_id == lease and attempt(play).leases == {}
     thinks(play, text="Without the CRM.")
-    result = play.said(StepProposed).result
+    result = play.only_output(StepProposed).result
     assert result.standing == "degraded" and not result.completeness.complete
 
 
@@ -157,7 +157,7 @@ def test_a_refused_wait_that_is_got_later_leaves_no_mark(play):
     assert again != lease
     grants(play, again)
     thinks(play, text="Done.")
-    assert play.said(StepProposed).result.standing == "ok"
+    assert play.only_output(StepProposed).result.standing == "ok"
 
 
 def test_an_expired_lease_is_told_and_no_longer_held(play):
@@ -173,13 +173,13 @@ def test_a_release_is_answered_and_one_of_what_is_not_held_is_refused(play):
     [lease] = acquires(play, CRM)
     grants(play, lease)
     calls(play, ("release_lease", {"resource": CRM}))
-    asked = play.said(LeaseReleaseRequested)
+    asked = play.only_output(LeaseReleaseRequested)
     assert asked.lease_id == lease
     ended = LeaseEnded(lease_id=lease, call_id=asked.call_id, step_id="s1", resource=CRM, why="released")
     play.hears(ended, sender="planner")
     assert "given back" in shown(play) and attempt(play).leases == {}
     calls(play, ("release_lease", {"resource": CRM}))
-    asked = play.said(LeaseReleaseRequested)
+    asked = play.only_output(LeaseReleaseRequested)
     play.hears(
         LeaseRefused(
             lease_id=asked.lease_id,
@@ -190,7 +190,7 @@ def test_a_release_is_answered_and_one_of_what_is_not_held_is_refused(play):
         ),
         sender="planner",
     )
-    assert play.said(ModelCallRequested).turns[-1].answers[0].error.code == "not_lease_holder"
+    assert play.only_output(ModelCallRequested).turns[-1].answers[0].error.code == "not_lease_holder"
 
 
 def test_held_already_it_is_prolonged_under_the_same_id(play):
@@ -223,7 +223,7 @@ def test_held_already_it_is_prolonged_under_the_same_id(play):
 def test_arguments_that_do_not_fit_are_errors_that_the_model_can_mend(play, name, arguments, code):
     calls(play, (name, arguments))
     play.says(ModelCallRequested)
-    assert play.said(ModelCallRequested).turns[-1].answers[0].error.code == code
+    assert play.only_output(ModelCallRequested).turns[-1].answers[0].error.code == code
 
 
 def test_the_same_resource_twice_in_one_turn_would_wait_for_itself(play):
@@ -235,7 +235,7 @@ def test_a_step_without_the_tool_does_not_get_it():
     assign(play)
     calls(play, ("acquire_lease", {"resource": CRM}))
     play.says(ModelCallRequested)
-    assert play.said(ModelCallRequested).turns[-1].answers[0].error.code == "unknown_tool"
+    assert play.only_output(ModelCallRequested).turns[-1].answers[0].error.code == "unknown_tool"
 
 
 # Peers
@@ -243,7 +243,7 @@ def test_a_step_without_the_tool_does_not_get_it():
 
 def asks(play: Playbook, *steps: str, **more) -> str:
     calls(play, ("ask_steps", {"steps": list(steps), **more}))
-    return play.said(AnswerRequested).ask_id
+    return play.only_output(AnswerRequested).ask_id
 
 
 def gives(play: Playbook, ask: str, target: str, **more) -> None:
@@ -254,18 +254,18 @@ def gives(play: Playbook, ask: str, target: str, **more) -> None:
 def test_all_waits_for_each_and_a_result_becomes_an_input_with_all_that_it_rests_on(play):
     ask = asks(play, "b", "c")
     label = Label(sha256="a" * 64, kind="passage", observed_by="rag")
-    less = Completeness.missing(Omission(reason="pruned", what="two passages"))
-    result = Result(content=play.text("B holds."), provenance=(label,), completeness=less)
+    less = Completeness.with_omissions(Omission(reason="pruned", what="two passages"))
+    result = Result(content=play.add_content("B holds."), provenance=(label,), completeness=less)
     gives(play, ask, "b", result=result)
     gives(play, ask, "b", result=result)
     play.says()
     gives(play, ask, "c", text="I think so.", provenance=(label.model_copy(update={"sha256": "c" * 64}),))
     play.says(ModelCallRequested)
     assert "I think so." in shown(play)
-    inputs = [part for part in play.said(ModelCallRequested).parts if part.kind == "input"]
+    inputs = [part for part in play.only_output(ModelCallRequested).parts if part.kind == "input"]
     assert [(one.step_id, one.content) for one in inputs] == [("b", result.content)]
     thinks(play, text="Both hold.")
-    proposed = play.said(StepProposed)
+    proposed = play.only_output(StepProposed)
     assert [one.step_id for one in proposed.inputs] == ["b"]
     assert {one.sha256 for one in proposed.result.provenance} >= {"a" * 64, "c" * 64}
     assert not proposed.result.completeness.complete
@@ -285,7 +285,7 @@ def test_any_goes_on_with_the_first_and_says_who_gave_none(play):
 def test_nobody_answered_is_an_error(play):
     ask = asks(play, "b")
     gives(play, ask, "b", outcome="refused", failure=Failure(code="step_failed", message="step b failed"))
-    error = play.said(ModelCallRequested).turns[-1].answers[0].error
+    error = play.only_output(ModelCallRequested).turns[-1].answers[0].error
     assert error.code == "no_answer" and "step b failed" in error.message
 
 
@@ -298,13 +298,13 @@ def test_a_question_is_shown_as_data_and_answered_while_others_are_waited_for(pl
     play.hears(asked, sender="planner")
     play.says()  # It waits, and cannot answer now: that is the circle that the watcher breaks.
     refuses(play, next(iter(attempt(play).outstanding)))
-    parts = [(part.kind, part.text) for part in play.said(ModelCallRequested).latest]
+    parts = [(part.kind, part.text) for part in play.only_output(ModelCallRequested).latest]
     assert ("answer", "Is it so?") in parts and sum(text == "Is it so?" for _, text in parts) == 1
     calls(play, ("answer_step", {"step": "b", "answer": "It is."}))
     play.says(AnswerGiven, ModelCallRequested)
-    given = play.said(AnswerGiven)
+    given = play.only_output(AnswerGiven)
     assert (given.ask_id, given.step_id, given.target, given.text) == ("q7", "b", "s1", "It is.")
-    assert all(part.text != "Is it so?" for part in play.said(ModelCallRequested).latest)
+    assert all(part.text != "Is it so?" for part in play.only_output(ModelCallRequested).latest)
 
 
 def test_questions_are_bounded(play):
@@ -333,7 +333,7 @@ def test_a_warning_is_shown_by_the_next_turn_and_once(play):
     play.hears(warned.model_copy(update={"step_id": "other", "what": "not mine"}), sender="budget")
     play.says()
     calls(play, ("nothing", {}))
-    told = [part.text for part in play.said(ModelCallRequested).latest if "3 times" in part.text]
+    told = [part.text for part in play.only_output(ModelCallRequested).latest if "3 times" in part.text]
     assert len(told) == 1 and "not mine" not in shown(play)
 
 
@@ -359,7 +359,7 @@ def test_a_pause_has_no_cap_and_other_deferrals_still_have(play):
         play.says(ModelCallRequested)
     for _ in range(bounds.MAX_CALL_DEFERRALS + 1):
         play.hears(CallDeferred(call_id=call, after_ms=1, reason="busy"), sender="model_gateway")
-    assert play.said(StepFinished).failure.code == "deferred_too_often"
+    assert play.only_output(StepFinished).failure.code == "deferred_too_often"
     assert not [one for one in play.outputs if isinstance(one, Send) and one.task]
 
 
@@ -371,7 +371,7 @@ def test_a_write_under_another_lease_is_the_same_write():
         play = Playbook(Worker())
         assign(play, attempt, tools=(pay,))
         thinks(play, calls=(("pay", json.dumps({"to": to, "fencing_token": token})),) * 2)
-        return [one.call_id for one in play.all_said(ToolCallRequested)]
+        return [one.call_id for one in play.outputs_of(ToolCallRequested)]
 
     assert key(3) == key(9, attempt=2) and len(key(3)) == 1, "twice in one turn is once"
     assert key(3)[0] != key(3, to="bob")[0]

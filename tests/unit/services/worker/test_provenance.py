@@ -13,7 +13,7 @@ from bulkhead_services.worker.core import Worker
 from tests.unit.services.worker.test_playbook import assign, computes, finds, thinks
 
 SOURCE = Label(sha256="ab" * 32, kind="document", source="old rules", observed_by="rag")
-LACKS = Completeness.missing(Omission(reason="truncated", what="page 2"))
+LACKS = Completeness.with_omissions(Omission(reason="truncated", what="page 2"))
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def play() -> Playbook:
 
 def weak_input(play: Playbook) -> StepInput:
     result = Result(
-        content=play.text("about 40"),
+        content=play.add_content("about 40"),
         standing="degraded",
         standing_reason="fallback model",
         completeness=LACKS,
@@ -35,11 +35,11 @@ def weak_input(play: Playbook) -> StepInput:
 def test_everything_that_fed_a_result_stands_in_its_provenance(play):
     assign(play, inputs=(weak_input(play),))
     thinks(play, calls=(("search_documents", '{"query": "fee"}'), ("calculate", '{"expression": "1+1"}')))
-    search, calc = play.said(RetrievalRequested).call_id, play.said(ToolCallRequested).call_id
+    search, calc = play.only_output(RetrievalRequested).call_id, play.only_output(ToolCallRequested).call_id
     finds(play, search)
     computes(play, calc)
     thinks(play, text="The fee is 40.")
-    kinds = [one.kind for one in play.said(StepProposed).result.provenance]
+    kinds = [one.kind for one in play.only_output(StepProposed).result.provenance]
     assert sorted(kinds) == ["document", "passage", "tool_result"]
 
 
@@ -47,8 +47,8 @@ def test_a_step_may_make_as_many_calls_as_its_limit_says(play):
     assign(play)
     for _ in range(bounds.MAX_CALLS_PER_STEP // bounds.MAX_CALLS_PER_TURN):
         thinks(play, calls=(("calculate", "{}"),) * bounds.MAX_CALLS_PER_TURN)
-        for call in play.all_said(ToolCallRequested):
+        for call in play.outputs_of(ToolCallRequested):
             computes(play, call.call_id)
         play.says(ModelCallRequested)
     thinks(play, calls=(("calculate", "{}"),))
-    assert play.said(StepFinished).failure.code == "call_cap"
+    assert play.only_output(StepFinished).failure.code == "call_cap"

@@ -1,4 +1,4 @@
-"""How the ledger's values look in Redis and in the answers of ledger.lua. Pure.
+"""The ledger's values as they look in Redis and in the answers of ledger.lua. Pure.
 
 In: sums, entries, balances, and the texts and rows that stand for them. Out: the other of the two.
 """
@@ -10,11 +10,11 @@ from typing import Any
 
 from bulkhead_services.budget.ledger.model import (
     Balance,
-    Ceiling,
-    Entry,
-    Level,
-    Settlement,
-    Sum,
+    CeilingLevel,
+    MetCeiling,
+    ReservationEntry,
+    SettlementResult,
+    UnitSums,
     scopes_from_json,
     scopes_json,
 )
@@ -23,7 +23,7 @@ FORM = struct.Struct("<12d")
 """A balance, as ledger.lua packs it; doubles are exact up to 2^53, as the numbers of Lua are."""
 
 
-def info(reply: Any, name: str) -> str:
+def info_value(reply: Any, name: str) -> str:
     """One line of what INFO tells; "" when it is not there."""
     if isinstance(reply, dict):
         return str(reply.get(name, ""))
@@ -35,54 +35,54 @@ def info(reply: Any, name: str) -> str:
     return ""
 
 
-def text_of(of: Sum) -> str:
+def sum_text(of: UnitSums) -> str:
     """A sum: its units in order."""
     return f"{of[0]},{of[1]},{of[2]},{of[3]},{of[4]}"
 
 
-def sum_in(text: str) -> Sum:
+def sum_in(text: str) -> UnitSums:
     """Back."""
-    return Sum(*(int(part) for part in text.split(",") if part))
+    return UnitSums(*(int(part) for part in text.split(",") if part))
 
 
-def ceiling_in(text: str) -> Ceiling:
+def ceiling_in(text: str) -> MetCeiling:
     """Which limit stands in the way."""
     # A person's name may hold anything.
-    scope, unit, spent, reserved, asked, limit = text.rsplit("|", 5)
-    return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
+    scope, unit, spent, reserved, requested, limit = text.rsplit("|", 5)
+    return MetCeiling(scope, unit, int(spent), int(reserved), int(requested), int(limit))  # type: ignore[arg-type]
 
 
-def level_in(text: str) -> Level:
-    """How far an account has come."""
+def level_in(text: str) -> CeilingLevel:
+    """Level of an account."""
     scope, unit, spent, limit, until = text.rsplit("|", 4)
-    return Level(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
+    return CeilingLevel(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
 
 
-def settlement_in(told: list[Any]) -> Settlement:
+def settlement_in(told: list[Any]) -> SettlementResult:
     """The answer to a settlement, or to what was restored."""
     kind: Any = told[0]
     if len(told) == 1:
-        return Settlement(kind)
+        return SettlementResult(kind)
     ceiling = ceiling_in(told[4]) if told[4] else None
     stopped = balance_in(told[5]) if told[5] else None
-    return Settlement(
+    return SettlementResult(
         kind,
         sum_in(told[1]),
         sum_in(told[2]),
         told[3] == "1",
         ceiling,
         stopped,
-        tuple(level_in(one) for one in told[6]),
+        tuple(level_in(level_text) for level_text in told[6]),
     )
 
 
-def fields_of(entry: Entry) -> list[str]:
+def fields_of(entry: ReservationEntry) -> list[str]:
     """A reservation as the names and values of a hash, by turns."""
     return [
         "state",
         entry.state,
         "ask",
-        text_of(entry.ask),
+        sum_text(entry.ask),
         "at",
         str(entry.at_unix_ms),
         "scopes",
@@ -90,9 +90,9 @@ def fields_of(entry: Entry) -> list[str]:
         "holders",
         str(entry.holders),
         "charged",
-        text_of(entry.charged),
+        sum_text(entry.charged),
         "usage",
-        text_of(entry.usage),
+        sum_text(entry.usage),
         "estimated",
         str(int(entry.estimated)),
         "ceiling",
@@ -104,9 +104,9 @@ _scopes_json = lru_cache(maxsize=4_096)(scopes_json)
 """Calls of one step have the same accounts."""
 
 
-def entry_in(row: dict[str, str]) -> Entry:
+def entry_in(row: dict[str, str]) -> ReservationEntry:
     """Back."""
-    return Entry(
+    return ReservationEntry(
         state=row["state"],  # type: ignore[arg-type]
         ask=sum_in(row.get("ask", "")),
         scopes=scopes_from_json(row.get("scopes") or "[]"),
@@ -119,21 +119,21 @@ def entry_in(row: dict[str, str]) -> Entry:
     )
 
 
-def packed(balance: Balance) -> bytes:
+def pack_balance(balance: Balance) -> bytes:
     """A balance as a row."""
     return FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
 
 
 def balance_of(row: bytes) -> Balance:
     """Back."""
-    return _of_numbers(FORM.unpack(row))
+    return _balance_of_numbers(FORM.unpack(row))
 
 
 def balance_in(text: str) -> Balance:
     """A balance in an answer: the same numbers as text."""
-    return _of_numbers(text.split(","))
+    return _balance_of_numbers(text.split(","))
 
 
-def _of_numbers(numbers: Sequence[Any]) -> Balance:
-    found = [int(one) for one in numbers]
-    return Balance(Sum(*found[:5]), Sum(*found[5:10]), found[10], found[11] == 1)
+def _balance_of_numbers(numbers: Sequence[Any]) -> Balance:
+    values = [int(number) for number in numbers]
+    return Balance(UnitSums(*values[:5]), UnitSums(*values[5:10]), values[10], values[11] == 1)

@@ -22,60 +22,62 @@ Send = Callable[[str, Sequence[Words]], Awaitable[list[Any]]]
 """Does operations in order under an epoch; one answer for each. Raises Fenced, RedisFailure: then none is known."""
 
 
-class _Waiting(NamedTuple):
+class _QueuedOperation(NamedTuple):
     epoch: str
     words: Words
     done: "asyncio.Future[Any]"
 
 
-class Calls:
-    """Of one process."""
+class OperationBatcher:
+    """Queue of one process."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedOperation] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def ask(self, epoch: str, *words: object) -> Any:
+    async def run_operation(self, epoch: str, *words: object) -> Any:
         """One operation's answer. Raises Fenced, RedisFailure: whether it was done is unknown."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(epoch, words, done))
+        self._waiting.append(_QueuedOperation(epoch, words, done))
         if len(self._under_way) < AT_ONCE:
-            self._under_way.add(asyncio.create_task(self._run()))
+            self._under_way.add(asyncio.create_task(self._send_batches()))
         return await done
 
-    async def _run(self) -> None:
+    async def _send_batches(self) -> None:
         try:
             while self._waiting:
-                epoch, some = self._waiting[0].epoch, list[_Waiting]()
-                while self._waiting and self._waiting[0].epoch == epoch and len(some) < MOST_IN_A_CALL:
-                    one = self._waiting.popleft()
-                    if not one.done.done():  # Who asked may have gone.
-                        some.append(one)
-                if some:
-                    await self._call(epoch, some)
+                epoch, batch = self._waiting[0].epoch, list[_QueuedOperation]()
+                while self._waiting and self._waiting[0].epoch == epoch and len(batch) < MOST_IN_A_CALL:
+                    operation = self._waiting.popleft()
+                    if not operation.done.done():  # Who asked may have gone.
+                        batch.append(operation)
+                if batch:
+                    await self._send_batch(epoch, batch)
         finally:
             # At once: who asks next must find room, or nobody would take what it asks.
             self._under_way.discard(asyncio.current_task())
-            for one in self._waiting:
-                one.done.cancel()
+            for operation in self._waiting:
+                operation.done.cancel()
             self._waiting.clear()
 
-    async def _call(self, epoch: str, some: Sequence[_Waiting]) -> None:
+    async def _send_batch(self, epoch: str, some: Sequence[_QueuedOperation]) -> None:
         try:
-            answers = await self._send(epoch, [one.words for one in some])
+            answers = await self._send(epoch, [operation.words for operation in some])
         except (Fenced, *RedisFailure) as error:
-            for one in some:
-                if not one.done.done():
-                    one.done.set_exception(error)
+            for operation in some:
+                if not operation.done.done():
+                    operation.done.set_exception(error)
             return
         except BaseException as error:
-            for one in some:
+            for operation in some:
                 if isinstance(error, asyncio.CancelledError):
-                    one.done.cancel()
-                elif not one.done.done():
-                    one.done.set_exception(error)  # A bug, which who asks must see: a cancel would pass for an end.
+                    operation.done.cancel()
+                elif not operation.done.done():
+                    operation.done.set_exception(
+                        error
+                    )  # A bug, which who asks must see: a cancel would pass for an end.
             raise
-        for one, answer in zip(some, answers, strict=True):
-            if not one.done.done():
-                one.done.set_result(answer)
+        for operation, answer in zip(some, answers, strict=True):
+            if not operation.done.done():
+                operation.done.set_result(answer)

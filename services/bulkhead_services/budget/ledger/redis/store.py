@@ -19,21 +19,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from bulkhead.redis_sentinel import at_place, is_watched, master_of
-from bulkhead_services.budget.ledger.account_cache import Scopes
+from bulkhead_services.budget.ledger.account_cache import CachedScopes
 from bulkhead_services.budget.ledger.model import (
     Answer,
     Balance,
-    Conflict,
-    Denied,
-    Entry,
-    Held,
-    Ledger,
+    LedgerState,
+    ReservationConflict,
+    ReservationDenied,
+    ReservationEntry,
+    ReservationHeld,
+    ReservationStopped,
+    ReservationWaiting,
     Scope,
-    Settlement,
-    Stale,
-    Stopped,
-    Sum,
-    Waiting,
+    SettlementResult,
+    StaleLimits,
+    UnitSums,
     scopes_from_json,
     scopes_json,
 )
@@ -43,15 +43,15 @@ from bulkhead_services.budget.ledger.redis.codec import (
     ceiling_in,
     entry_in,
     fields_of,
-    info,
-    packed,
+    info_value,
+    pack_balance,
     settlement_in,
     sum_in,
-    text_of,
+    sum_text,
 )
-from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, Calls, Words
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, OperationBatcher, Words
 from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
+from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
 
 LAYOUT = "layout-2"
 """Version of the rows in ledger.lua. Rows of another version have other names, so neither version reads the other's."""
@@ -63,7 +63,7 @@ MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 
 
 class RedisStore:
-    """See port.Store."""
+    """See LedgerStore."""
 
     def __init__(
         self,
@@ -81,37 +81,37 @@ class RedisStore:
         self._common: dict[str, Any] = {
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
-            "redis_connect_func": self._greet,
+            "redis_connect_func": self._check_server,
         }
         self._connections = connections
         self._given = url
         # Nothing is opened yet; whom sentinels name is asked by `connect`.
         self._place = at_place(url, *NOWHERE) if is_watched(url) else url
-        self._lines = [self._line() for _ in range(AT_ONCE)]
+        self._lines = [self._new_connection() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
-        self._redis: Redis = Redis(connection_pool=self._pooled())
+        self._redis: Redis = Redis(connection_pool=self._new_pool())
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
         self._lease, self._keep = str(lease_ms), str(keep_ms)
         self._settled_keep = str(min(keep_ms, settled_keep_ms or keep_ms))
         self._sha = ""
-        self._calls = Calls(self._send)
+        self._calls = OperationBatcher(self._send_operations)
         self._server = ""
         self._dead: list[str] = []
         self.epoch = ""
         self._on_change: Callable[[], None] = lambda: None
 
-    def adopt(self, epoch: str) -> None:
-        """See port.Store."""
+    def adopt_epoch(self, epoch: str) -> None:
+        """See LedgerStore."""
         self.epoch = epoch
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """See port.Store."""
+        """See LedgerStore."""
         self._on_change = call
 
     # The server
 
-    def _pooled(self) -> BlockingConnectionPool:
+    def _new_pool(self) -> BlockingConnectionPool:
         return BlockingConnectionPool.from_url(
             self._place,
             max_connections=self._connections,
@@ -120,24 +120,24 @@ class RedisStore:
             **self._common,
         )
 
-    def _line(self) -> AbstractConnection:
+    def _new_connection(self) -> AbstractConnection:
         """A connection for operations, one call after the other: a pool, with a task and two timers for each write and
         read, costs more than the call."""
         pool: ConnectionPool = ConnectionPool.from_url(self._place, socket_timeout=None, **self._common)
         line: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         return line
 
-    async def _greet(self, connection: AbstractConnection) -> None:
+    async def _check_server(self, connection: AbstractConnection) -> None:
         """Run on every new connection, before anything else is sent on it.
 
         A restarted or promoted server may have lost what was written: it must never be taken for the old one.
         """
         await connection.on_connect()
-        found = []
+        server_ids = []
         for section, name in (("server", "run_id"), ("replication", "master_replid")):
             await connection.send_command("INFO", section)
-            found.append(info(await connection.read_response(), name))
-        server = "/".join(found)
+            server_ids.append(info_value(await connection.read_response(), name))
+        server = "/".join(server_ids)
         if not self._server:
             self._server = server
         elif server != self._server:
@@ -145,16 +145,16 @@ class RedisStore:
             raise RedisConnectionError(f"another Redis answers ({server[:12]}, was {self._server[:12]})")
 
     async def connect(self) -> str:
-        """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
+        """Drop every connection and find out which server is there now. Raises RedisFailure, UnsafeRedis."""
         self.epoch = ""
         if is_watched(self._given):
             self._place = at_place(self._given, *await master_of(self._given, self._timeout_s))
-        await self._drop()
+        await self._drop_connections()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")  # type: ignore[no-untyped-call]
-        bound, policy = int(info(memory, "maxmemory")), info(memory, "maxmemory_policy")
+        bound, policy = int(info_value(memory, "maxmemory")), info_value(memory, "maxmemory_policy")
         if bound and policy != "noeviction":
-            raise Unsafe(
+            raise UnsafeRedis(
                 f"this Redis evicts keys when it is full (maxmemory-policy {policy}), so the ledger would forget "
                 "what was spent; set maxmemory-policy noeviction"
             )
@@ -163,96 +163,96 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._drop()
+        await self._drop_connections()
 
-    async def _drop(self) -> None:
+    async def _drop_connections(self) -> None:
         """Use none of the connections any more; those under way end with their call.
 
         Closed under somebody who writes to it, a connection raises an AttributeError, for which nobody is prepared.
         """
-        free, self._lines = self._free, [self._line() for _ in range(AT_ONCE)]
+        free, self._lines = self._free, [self._new_connection() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
         for line in free:
             await line.disconnect(nowait=True)
-        old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._pooled())
+        old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._new_pool())
         await old.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         await old.disconnect(inuse_connections=False)
 
     # Operations
 
     async def reserve(
-        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+        self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
     ) -> Answer:
-        """See core.reserve, port.Store.reserve."""
+        """See model.reserve, LedgerStore.reserve."""
         looked = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
-        terms = scopes.json if isinstance(scopes, Scopes) else scopes_json(scopes)
-        told = await self._call("reserve", key, text_of(ask), terms, now_unix_ms, *looked)
-        match told[0]:
+        terms = scopes.redis_json if isinstance(scopes, CachedScopes) else scopes_json(scopes)
+        answer = await self._run_operation("reserve", key, sum_text(ask), terms, now_unix_ms, *looked)
+        match answer[0]:
             case "stale":
-                return Stale(int(told[1]))
+                return StaleLimits(int(answer[1]))
             case "held":
-                return Held(scopes_from_json(told[1]) if told[1] else _as_tuple(scopes), int(told[2]))
+                return ReservationHeld(scopes_from_json(answer[1]) if answer[1] else _as_tuple(scopes), int(answer[2]))
             case "denied":
-                return Denied(ceiling_in(told[1]))
+                return ReservationDenied(ceiling_in(answer[1]))
             case "waiting":
-                return Waiting(ceiling_in(told[1]))
+                return ReservationWaiting(ceiling_in(answer[1]))
             case "stopped":
-                return Stopped(told[1])
+                return ReservationStopped(answer[1])
             case _:
-                return Conflict(sum_in(told[1]), told[2] == "1")
+                return ReservationConflict(sum_in(answer[1]), answer[2] == "1")
 
     async def release(self, key: str) -> None:
-        """See core.release."""
-        await self._call("release", key)
+        """See model.release."""
+        await self._run_operation("release", key)
 
-    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
-        """See core.settle."""
-        return settlement_in(await self._call("settle", key, text_of(usage), int(estimated)))
+    async def settle(self, key: str, usage: UnitSums, estimated: bool) -> SettlementResult:
+        """See model.settle."""
+        return settlement_in(await self._run_operation("settle", key, sum_text(usage), int(estimated)))
 
-    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
-        """See core.restore."""
-        return settlement_in(await self._call("restore", key, text_of(ask), scopes_json(scopes), at_unix_ms))
+    async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult:
+        """See model.restore."""
+        return settlement_in(await self._run_operation("restore", key, sum_text(ask), scopes_json(scopes), at_unix_ms))
 
-    async def holds(self, key: str) -> bool:
-        """See port.Store."""
-        return bool((await self._call("holds", key))[0] == "1")
+    async def is_held(self, key: str) -> bool:
+        """See LedgerStore."""
+        return bool((await self._run_operation("holds", key))[0] == "1")
 
-    async def stop(self, scope: str) -> Balance:
-        """See core.stop."""
-        return balance_in((await self._call("stop", scope))[1])
+    async def stop_scope(self, scope: str) -> Balance:
+        """See model.stop_scope."""
+        return balance_in((await self._run_operation("stop", scope))[1])
 
-    async def balance(self, scope: str) -> Balance:
-        """See port.Store."""
-        return balance_in((await self._call("balance", scope))[1])
+    async def read_balance(self, scope: str) -> Balance:
+        """See LedgerStore."""
+        return balance_in((await self._run_operation("balance", scope))[1])
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
-        """See port.Store."""
-        told = await self._call("look", revision.tenant, revision.number, now_unix_ms)
-        return bool(told[0] == "looked")
+    async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
+        """See LedgerStore."""
+        answer = await self._run_operation("look", revision.tenant, revision.number, now_unix_ms)
+        return bool(answer[0] == "looked")
 
-    async def _call(self, *words: object) -> list[Any]:
+    async def _run_operation(self, *words: object) -> list[Any]:
         if not self.epoch:
             raise Fenced("no ledger has been built")
-        return await self._calls.ask(self.epoch, *words)  # type: ignore[no-any-return]
+        return await self._calls.run_operation(self.epoch, *words)  # type: ignore[no-any-return]
 
-    async def _send(self, epoch: str, operations: Sequence[Words]) -> list[Any]:
+    async def _send_operations(self, epoch: str, operations: Sequence[Words]) -> list[Any]:
         """See redis_calls.Send."""
         if epoch != self.epoch:
             raise Fenced("the ledger was built anew meanwhile")
-        rest = [1, self._epoch_key, epoch, self._prefix(epoch), self._lease, self._keep, self._settled_keep]
+        arguments = [1, self._epoch_key, epoch, self._key_prefix(epoch), self._lease, self._keep, self._settled_keep]
         for words in operations:
-            rest += (len(words), *words)
+            arguments += (len(words), *words)
         async with asyncio.timeout(self._timeout_s):
             try:
-                told = await self._told("EVALSHA", self._sha, *rest)
+                reply_json = await self._execute_command("EVALSHA", self._sha, *arguments)
             except NoScriptError:
-                told = await self._told("EVAL", LEDGER, *rest)
-        answers: list[Any] = json.loads(told)
+                reply_json = await self._execute_command("EVAL", LEDGER, *arguments)
+        answers: list[Any] = json.loads(reply_json)
         if answers[0] == "fenced":
             raise Fenced("the ledger in Redis is gone or was built anew")
         return answers
 
-    async def _told(self, *command: object) -> Any:
+    async def _execute_command(self, *command: object) -> Any:
         line = self._free.pop()
         try:
             await line.send_command(*command, check_health=False)
@@ -263,18 +263,18 @@ class RedisStore:
             else:
                 await line.disconnect(nowait=True)
 
-    def _prefix(self, epoch: str) -> str:
+    def _key_prefix(self, epoch: str) -> str:
         return f"{self._tag}:{epoch.partition(' ')[0]}:"
 
     # Epochs
 
-    async def current(self, server: str) -> str:
+    async def current_epoch(self, server: str) -> str:
         """The epoch that stands, when it was built in this very server and as this program lays it out; ""
         otherwise."""
-        epoch = _raw(await self._redis.get(self._epoch_key)).decode()
+        epoch = _raw_value(await self._redis.get(self._epoch_key)).decode()
         return epoch if epoch.partition(" ")[2] == f"{server} {LAYOUT}" else ""
 
-    async def lock(self, token: str, lock_ms: int) -> bool:
+    async def lock_rebuild(self, token: str, lock_ms: int) -> bool:
         """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
         if not await self._redis.set(self._lock_key, token, nx=True, px=lock_ms):
             return False
@@ -285,30 +285,32 @@ class RedisStore:
         self._dead += [old, token] if old else [token]
         return True
 
-    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+    async def keep_rebuild_lock(self, token: str, lock_ms: int) -> bool:
         """Say that the rebuild goes on; False when the lock was lost."""
         return bool(await self._redis.eval(KEEP_LOCK, 1, self._lock_key, token, lock_ms))
 
-    async def unlock(self, token: str) -> None:
+    async def unlock_rebuild(self, token: str) -> None:
         """Let another one try; best effort, the lock expires by itself."""
         with suppress(*RedisFailure):
             await self._redis.eval(UNLOCK, 1, self._lock_key, token)
 
-    async def write(
-        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    async def write_ledger(
+        self, token: str, ledger: LedgerState, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
     ) -> None:
-        """Lay a folded ledger down under a new prefix; nobody reads it before `switch`.
+        """Lay a folded ledger down under a new prefix; nobody reads it before `activate_ledger`.
 
         Left out: what ended before `since_unix_ms`, as `keep_ms` would have let it go.
         """
-        rows = self._rows(ledger, since_unix_ms)
+        rows = self._ledger_rows(ledger, since_unix_ms)
         # Batch by batch, so that the lock can be kept between two however large the ledger is.
         while batch := list(islice(rows, WRITE_BATCH)):
-            await self._redis.eval(WRITE, 1, self._prefix(token), json.dumps(batch, separators=(",", ":")))
+            await self._redis.eval(WRITE, 1, self._key_prefix(token), json.dumps(batch, separators=(",", ":")))
             await on_batch()
 
-    def _rows(self, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, str, int, list[str] | list[int]]]:
-        """As the script WRITE takes them: kind, name, for how long it is kept or when its lease ends, fields."""
+    def _ledger_rows(
+        self, ledger: LedgerState, since_unix_ms: int
+    ) -> Iterator[tuple[str, str, int, list[str] | list[int]]]:
+        """Rows as the script WRITE takes them: kind, name, how long it is kept or when its lease ends, fields."""
         live: set[str] = set()
         keep, settled_keep = int(self._keep), int(self._settled_keep)
         for key, entry in ledger.entries.items():
@@ -319,10 +321,15 @@ class RedisStore:
                 yield "open", key, entry.at_unix_ms + ledger.lease_ms, list[str]()
         for scope, balance in ledger.balances.items():
             if scope in live or scope in ledger.until or not scope.startswith(("task:", "step:")):
-                kept = max(keep, MONTH_KEEP_MS) if scope.startswith("month:") else keep
-                yield "s", scope, kept, [*balance.reserved, *balance.spent, balance.settled, int(balance.stopped)]
+                keep_for_ms = max(keep, MONTH_KEEP_MS) if scope.startswith("month:") else keep
+                yield (
+                    "s",
+                    scope,
+                    keep_for_ms,
+                    [*balance.reserved, *balance.spent, balance.settled, int(balance.stopped)],
+                )
 
-    async def switch(self, token: str, server: str) -> bool:
+    async def activate_ledger(self, token: str, server: str) -> bool:
         """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
         epoch = f"{token} {server} {LAYOUT}"
         if not await self._redis.eval(SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
@@ -331,49 +338,51 @@ class RedisStore:
         self.epoch = epoch
         return True
 
-    async def bury(self) -> None:
+    async def delete_dead_ledgers(self) -> None:
         """Remove the keys of ledgers that this process fenced or gave up; what is left expires by itself."""
         while self._dead:
-            gone: list[bytes] = []
-            async for key in self._redis.scan_iter(match=f"{self._prefix(self._dead[0])}*", count=500):
-                gone.append(key)
-                if len(gone) >= WRITE_BATCH:
-                    await self._redis.unlink(*gone)
-                    gone.clear()
-            if gone:
-                await self._redis.unlink(*gone)
+            dead_keys: list[bytes] = []
+            async for key in self._redis.scan_iter(match=f"{self._key_prefix(self._dead[0])}*", count=500):
+                dead_keys.append(key)
+                if len(dead_keys) >= WRITE_BATCH:
+                    await self._redis.unlink(*dead_keys)
+                    dead_keys.clear()
+            if dead_keys:
+                await self._redis.unlink(*dead_keys)
             self._dead.pop(0)
 
     # Beside the ledger
 
-    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
-        """See port.Store."""
+    async def take_lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """See LedgerStore."""
         return bool(await self._redis.eval(LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
 
-    async def resign(self, role: str, holder: str) -> None:
-        """See port.Store."""
+    async def resign_lead(self, role: str, holder: str) -> None:
+        """See LedgerStore."""
         await self._redis.eval(UNLOCK, 1, f"{self._tag}:{role}", holder)
 
-    async def keep(self, name: str, value: bytes) -> None:
-        """See port.Store."""
+    async def put_value(self, name: str, value: bytes) -> None:
+        """See LedgerStore."""
         await self._redis.set(f"{self._tag}:{name}", value, px=int(self._keep))
 
-    async def kept(self, name: str) -> bytes:
-        """See port.Store."""
-        return _raw(await self._redis.get(f"{self._tag}:{name}"))
+    async def get_value(self, name: str) -> bytes:
+        """See LedgerStore."""
+        return _raw_value(await self._redis.get(f"{self._tag}:{name}"))
 
-    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+    async def dump_ledger(self) -> tuple[dict[str, ReservationEntry], dict[str, Balance]]:
         """Everything in the ledger that stands, as core has it: for tests and for people who look into it."""
-        prefix = self._prefix(self.epoch)
-        entries: dict[str, Entry] = {}
+        prefix = self._key_prefix(self.epoch)
+        entries: dict[str, ReservationEntry] = {}
         balances: dict[str, Balance] = {}
         async for key in self._redis.scan_iter(match=f"{prefix}[rs]:*", count=500):
             name = key.decode().removeprefix(prefix)
             if name.startswith("r:"):
-                row = {_raw(k).decode(): _raw(v).decode() for k, v in (await self._redis.hgetall(key)).items()}
+                row = {
+                    _raw_value(k).decode(): _raw_value(v).decode() for k, v in (await self._redis.hgetall(key)).items()
+                }
                 entries[name[2:]] = entry_in(row)
             else:
-                balances[name[2:]] = balance_of(_raw(await self._redis.get(key)) or packed(Balance()))
+                balances[name[2:]] = balance_of(_raw_value(await self._redis.get(key)) or pack_balance(Balance()))
         return entries, balances
 
 
@@ -381,6 +390,6 @@ def _as_tuple(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     return scopes if isinstance(scopes, tuple) else tuple(scopes)
 
 
-def _raw(reply: bytes | str | None) -> bytes:
+def _raw_value(reply: bytes | str | None) -> bytes:
     """A value as it is stored: connections decode nothing. b"" where there is none."""
     return reply if isinstance(reply, bytes) else b""

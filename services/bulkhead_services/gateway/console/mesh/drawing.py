@@ -29,7 +29,7 @@ SEVERE = frozenset({"no_replica"})
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ServiceNode:
     """A service at its place. status: its colour, as a plan's steps have them; word: the same for who sees none."""
 
     load: Json
@@ -40,7 +40,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class ServiceEdge:
     """A line between two, and the rates both ways in messages a minute. x, y: of its label."""
 
     path: str
@@ -52,33 +52,35 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class MeshDrawing:
     """Services and edges; a service without a place is in the table alone."""
 
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
+    nodes: tuple[ServiceNode, ...]
+    edges: tuple[ServiceEdge, ...]
     width: int
     height: int
 
 
-def picture(told: Json) -> Picture:
+def draw_mesh(told: Json) -> MeshDrawing:
     """The mesh as it is told."""
-    loads = {one["service"]: one for one in told["services"]}
-    nodes = {name: _node(load) for name, load in loads.items() if name in PLACES}
+    loads = {load["service"]: load for load in told["services"]}
+    nodes = {name: _draw_node(load) for name, load in loads.items() if name in PLACES}
     rates: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
-    for one in told["edges"]:
-        sender, receiver = one["sender"], one["receiver"]
+    for edge in told["edges"]:
+        sender, receiver = edge["sender"], edge["receiver"]
         if sender in nodes and receiver in nodes and sender != receiver:
             first, second = sorted((sender, receiver), key=lambda name: PLACES[name])
-            rates.setdefault((first, second), {})[sender, receiver] = per_minute(one["messages"], told["window_ms"])
-    edges = tuple(_edge(nodes[first], nodes[second], found) for (first, second), found in sorted(rates.items()))
+            rates.setdefault((first, second), {})[sender, receiver] = per_minute(edge["messages"], told["window_ms"])
+    edges = tuple(
+        _draw_edge(nodes[first], nodes[second], pair_rates) for (first, second), pair_rates in sorted(rates.items())
+    )
     width = max((node.x for node in nodes.values()), default=0) + NODE_WIDTH + MARGIN
     height = max((node.y for node in nodes.values()), default=0) + NODE_HEIGHT + MARGIN
-    return Picture(tuple(nodes.values()), edges, width, height)
+    return MeshDrawing(tuple(nodes.values()), edges, width, height)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ServiceRow:
     """A service in the table. word: its trouble, `ok`, or `unknown` where nobody knows whether it is there. sends: its
     rates by receiver."""
 
@@ -89,18 +91,18 @@ class Row:
     sends: tuple[tuple[str, int], ...]
 
 
-def rows(told: Json) -> tuple[Row, ...]:
+def table_rows(told: Json) -> tuple[ServiceRow, ...]:
     """Services as the table has them."""
     sends: dict[str, list[tuple[str, int]]] = {}
-    for one in told["edges"]:
-        rate = per_minute(one["messages"], told["window_ms"])
-        sends.setdefault(one["sender"], []).append((one["receiver"], rate))
+    for edge in told["edges"]:
+        rate = per_minute(edge["messages"], told["window_ms"])
+        sends.setdefault(edge["sender"], []).append((edge["receiver"], rate))
     return tuple(
-        Row(
+        ServiceRow(
             load,
-            trouble(load) or ("unknown" if load["listens"] is None else "ok"),
+            worst_trouble(load) or ("unknown" if load["listens"] is None else "ok"),
             "failed" if SEVERE & set(load["troubles"]) else "degraded",
-            replicas(load),
+            replica_text(load),
             tuple(sends.get(load["service"], ())),
         )
         for load in told["services"]
@@ -112,46 +114,52 @@ def per_minute(messages: int, window_ms: int) -> int:
     return max(min(messages, 1), round(messages * MS_PER_MINUTE / window_ms)) if window_ms else 0
 
 
-def trouble(load: Json) -> str:
+def worst_trouble(load: Json) -> str:
     """The worst trouble of a service in words; "" without any."""
-    return next((word for name, word in TROUBLES.items() if name in load["troubles"]), "")
+    return next((label for name, label in TROUBLES.items() if name in load["troubles"]), "")
 
 
-def needs_person(told: Json) -> list[Json]:
+def services_needing_person(told: Json) -> list[Json]:
     """Services that a person should look at: work waits that nobody takes, or messages that nobody could handle."""
-    return [one for one in told["services"] if {"no_replica", "dead_letters"} & set(one["troubles"])]
+    return [load for load in told["services"] if {"no_replica", "dead_letters"} & set(load["troubles"])]
 
 
-def replicas(load: Json) -> str:
-    """How many there are, as far as it is known."""
+def replica_text(load: Json) -> str:
+    """Number of replicas in words, as far as it is known."""
     count, listens = load["replicas"], load["listens"]
     if count is not None:
         return f"{count} replica{'' if count == 1 else 's'}"
     return "1 or more replicas" if listens else "replicas unknown"
 
 
-def _node(load: Json) -> Node:
+def _draw_node(load: Json) -> ServiceNode:
     column, row = PLACES[load["service"]]
-    word = trouble(load)
+    trouble_text = worst_trouble(load)
     status = (
-        "failed" if SEVERE & set(load["troubles"]) else "stopped" if word else "running" if load["received"] else ""
+        "failed"
+        if SEVERE & set(load["troubles"])
+        else "stopped"
+        if trouble_text
+        else "running"
+        if load["received"]
+        else ""
     )
-    return Node(load, MARGIN + column * COLUMN, MARGIN + row * ROW, status, word)
+    return ServiceNode(load, MARGIN + column * COLUMN, MARGIN + row * ROW, status, trouble_text)
 
 
-def _edge(start: Node, end: Node, rates: dict[tuple[str, str], int]) -> Edge:
-    one, two = start.load["service"], end.load["service"]
-    there, back = rates.get((one, two), 0), rates.get((two, one), 0)
-    said = " and ".join(f"{sender} to {to}: {rate} a minute" for (sender, to), rate in sorted(rates.items()))
+def _draw_edge(start: ServiceNode, end: ServiceNode, rates: dict[tuple[str, str], int]) -> ServiceEdge:
+    start_name, end_name = start.load["service"], end.load["service"]
+    forward_rate, backward_rate = rates.get((start_name, end_name), 0), rates.get((end_name, start_name), 0)
+    description = " and ".join(f"{sender} to {to}: {rate} a minute" for (sender, to), rate in sorted(rates.items()))
     failed = "no_replica" in [*start.load["troubles"], *end.load["troubles"]]
     if start.x == end.x:
         x, y, to_y = start.x + NODE_WIDTH // 2, start.y + NODE_HEIGHT, end.y
-        label = "  ".join([f"↓ {there}"] * bool(there) + [f"↑ {back}"] * bool(back))
-        return Edge(f"M{x} {y}L{x} {to_y}", said, label, x, (y + to_y) // 2, failed)
+        label = "  ".join([f"↓ {forward_rate}"] * bool(forward_rate) + [f"↑ {backward_rate}"] * bool(backward_rate))
+        return ServiceEdge(f"M{x} {y}L{x} {to_y}", description, label, x, (y + to_y) // 2, failed)
     x, y, to_x, to_y = start.x + NODE_WIDTH, start.y + NODE_HEIGHT // 2, end.x, end.y + NODE_HEIGHT // 2
     bend = (COLUMN - NODE_WIDTH) // 2
     # An edge that passes other services has its label in the gap before them.
     middle = x + bend, y + (to_y - y) // 2 if to_x - x < COLUMN else y + (to_y - y) // 6
-    label = "  ".join([f"→ {there}"] * bool(there) + [f"← {back}"] * bool(back))
+    label = "  ".join([f"→ {forward_rate}"] * bool(forward_rate) + [f"← {backward_rate}"] * bool(backward_rate))
     curve = f"M{x} {y}C{(x + to_x) // 2} {y} {(x + to_x) // 2} {to_y} {to_x} {to_y}"
-    return Edge(curve, said, label, *middle, failed)
+    return ServiceEdge(curve, description, label, *middle, failed)

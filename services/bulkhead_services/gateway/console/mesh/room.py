@@ -7,34 +7,34 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import Desk, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
 from bulkhead_services.gateway.console.mesh import drawing
 
 NOTHING: Json = {"services": [], "edges": [], "window_ms": 0}
 
 
-class MeshPart:
+class ConsoleMeshRoutes:
     """The route of the fragment."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where it is."""
-        return [self._desk.get("/overview/mesh", self.show)]
+        """Route of the mesh fragment."""
+        return [self._desk.get_route("/overview/mesh", self.show_mesh)]
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_mesh(self, visit: Visit) -> Response:
         """GET /overview/mesh"""
-        told = await visit.get_or("/v1/mesh", NOTHING)
-        return visit.page(
+        mesh = await visit.get_or("/v1/mesh", NOTHING)
+        return visit.render_page(
             "overview/mesh.html",
-            picture=drawing.picture(told),
-            rows=drawing.rows(told),
-            replicas=drawing.replicas,
-            refused=[told["refused"]] if "refused" in told else [],
+            picture=drawing.draw_mesh(mesh),
+            rows=drawing.table_rows(mesh),
+            replicas=drawing.replica_text,
+            refused=[mesh["refused"]] if "refused" in mesh else [],
         )
 
 
-async def needs(visit: Visit) -> list[Json]:
+async def services_needing_person(visit: Visit) -> list[Json]:
     """Services that a person should look at; none where the API tells nothing."""
-    return drawing.needs_person(await visit.get_or("/v1/mesh", NOTHING))
+    return drawing.services_needing_person(await visit.get_or("/v1/mesh", NOTHING))

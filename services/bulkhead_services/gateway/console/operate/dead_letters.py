@@ -8,45 +8,47 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json, Query
-from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
 from bulkhead_services.gateway.http.routes.budget_requests import OPERATORS
 
 NOTHING: Json = {"letters": [], "content": False, "next": None}
 
 
-class DeadLetters:
+class ConsoleDeadLetterRoutes:
     """The routes under /dead-letters."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes of the dead-letter pages."""
         return [
-            self._desk.get("/dead-letters", self.list),
-            self._desk.get("/dead-letters/{letter_id}", self.show),
-            self._desk.post("/dead-letters/{letter_id}", self.dismiss),
+            self._desk.get_route("/dead-letters", self.list_letters),
+            self._desk.get_route("/dead-letters/{letter_id}", self.show_letter),
+            self._desk.post_route("/dead-letters/{letter_id}", self.dismiss_letter),
         ]
 
-    async def list(self, visit: Visit) -> Response:
+    async def list_letters(self, visit: Visit) -> Response:
         """GET /dead-letters"""
-        everything, cursor = visit.word("all") == "true", visit.word("cursor")
+        everything, cursor = visit.query_value("all") == "true", visit.query_value("cursor")
         query: Query = {"all": str(everything).lower(), "limit": 50, "cursor": cursor}
-        found = await visit.get_or("/v1/dead-letters", NOTHING, query)
-        refused = found.get("refused")
-        return visit.page("dead_letters/list.html", found=found, refused=refused, everything=everything, cursor=cursor)
+        page = await visit.get_or("/v1/dead-letters", NOTHING, query)
+        refused = page.get("refused")
+        return visit.render_page(
+            "dead_letters/list.html", found=page, refused=refused, everything=everything, cursor=cursor
+        )
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_letter(self, visit: Visit) -> Response:
         """GET /dead-letters/{letter_id}"""
-        found = await visit.get(_path(visit))
-        return visit.page("dead_letters/letter.html", found=found, may=visit.claim.role in OPERATORS)
+        letter = await visit.get(_letter_path(visit))
+        return visit.render_page("dead_letters/letter.html", found=letter, may=visit.claim.role in OPERATORS)
 
-    async def dismiss(self, visit: Visit) -> Response:
+    async def dismiss_letter(self, visit: Visit) -> Response:
         """POST /dead-letters/{letter_id}"""
-        form = await visit.form()
-        await visit.post(f"{_path(visit)}/dismiss", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, ""))
-        return back(visit.request, f"/dead-letters/{visit.request.path_params['letter_id']}")
+        form = await visit.read_form()
+        await visit.post(f"{_letter_path(visit)}/dismiss", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, ""))
+        return redirect_to(visit.request, f"/dead-letters/{visit.request.path_params['letter_id']}")
 
 
-def _path(visit: Visit) -> str:
+def _letter_path(visit: Visit) -> str:
     return f"/v1/dead-letters/{visit.request.path_params['letter_id']}"

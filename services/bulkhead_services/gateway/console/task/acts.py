@@ -8,87 +8,89 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead_services.gateway.console.api import Json, Refused
-from bulkhead_services.gateway.console.desk import KEY_FIELD, Desk, Visit, back
+from bulkhead_services.gateway.console.api import ApiRefused, Json
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
 
 OF_THE_REQUEST = ("check", "feature", "workflow", "route", "constraints", "conversation", "delivery", "replan")
 
 
-class TaskActs:
+class ConsoleTaskActionRoutes:
     """The routes under /tasks/{task_id} that change something, and the form of a fork."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes of the actions on a task."""
         return [
-            self._desk.post("/tasks/{task_id}/cancel", self.cancel),
-            self._desk.post("/tasks/{task_id}/halt", self.halt),
-            self._desk.post("/tasks/{task_id}/resume", self.resume),
-            self._desk.post("/tasks/{task_id}/topup", self.top_up),
-            self._desk.get("/tasks/{task_id}/fork", self.fork_form),
-            self._desk.post("/tasks/{task_id}/fork", self.fork),
+            self._desk.post_route("/tasks/{task_id}/cancel", self.cancel_task),
+            self._desk.post_route("/tasks/{task_id}/halt", self.halt_task),
+            self._desk.post_route("/tasks/{task_id}/resume", self.resume_task),
+            self._desk.post_route("/tasks/{task_id}/topup", self.top_up),
+            self._desk.get_route("/tasks/{task_id}/fork", self.fork_form),
+            self._desk.post_route("/tasks/{task_id}/fork", self.submit_fork),
         ]
 
-    async def cancel(self, visit: Visit) -> Response:
+    async def cancel_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/cancel"""
-        form = await visit.form()
-        await visit.post(f"/v1/tasks/{_id(visit)}/cancel", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, ""))
-        return _done(visit, "The cancel is stored: the planner ends the task.")
+        form = await visit.read_form()
+        await visit.post(
+            f"/v1/tasks/{_task_id(visit)}/cancel", {"reason": form.get("reason", "")}, form.get(KEY_FIELD, "")
+        )
+        return _render_done(visit, "The cancel is stored: the planner ends the task.")
 
-    async def halt(self, visit: Visit) -> Response:
+    async def halt_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/halt"""
-        await self._switch(visit, "/v1/halts")
-        return _done(visit, "The task is halted: its work waits until it is resumed. Deadlines go on.")
+        await self._submit_halt(visit, "/v1/halts")
+        return _render_done(visit, "The task is halted: its work waits until it is resumed. Deadlines go on.")
 
-    async def resume(self, visit: Visit) -> Response:
+    async def resume_task(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/resume"""
-        await self._switch(visit, "/v1/resumes")
-        return _done(visit, "The halt is lifted: the task goes on where it stopped.")
+        await self._submit_halt(visit, "/v1/resumes")
+        return _render_done(visit, "The halt is lifted: the task goes on where it stopped.")
 
-    async def _switch(self, visit: Visit, path: str) -> None:
-        form = await visit.form()
-        body = {"scope": "task", "name": _id(visit), "reason": form.get("reason", "")}
+    async def _submit_halt(self, visit: Visit, path: str) -> None:
+        form = await visit.read_form()
+        body = {"scope": "task", "name": _task_id(visit), "reason": form.get("reason", "")}
         await visit.post(path, body, form.get(KEY_FIELD, ""))
 
     async def top_up(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/topup"""
-        form = await visit.form()
+        form = await visit.read_form()
         add: Json = {}
         if form.get("usd"):
-            add["cost_usd_micros"] = round(_number(form["usd"], "US dollars") * 1_000_000)
+            add["cost_usd_micros"] = round(_parse_number(form["usd"], "US dollars") * 1_000_000)
         if form.get("tokens"):
-            add["tokens"] = round(_number(form["tokens"], "tokens"))
+            add["tokens"] = round(_parse_number(form["tokens"], "tokens"))
         body = {"add": add, "reason": form.get("reason", "")}
-        done = await visit.post(f"/v1/tasks/{_id(visit)}/topup", body, form.get(KEY_FIELD, ""))
+        done = await visit.post(f"/v1/tasks/{_task_id(visit)}/topup", body, form.get(KEY_FIELD, ""))
         goes_on = " It was at its ceiling, and goes on." if done["resumed"] else ""
-        return _done(visit, f"The task may spend more.{goes_on}")
+        return _render_done(visit, f"The task may spend more.{goes_on}")
 
     async def fork_form(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/fork"""
-        past = await _past(visit)
-        step = _chosen(past["steps"], visit.word("step"))
-        story = (await visit.get(f"/v1/tasks/{_id(visit)}/why"))["story"]
-        again, taken = _split(past["steps"], past["accepted"], step["id"])
+        past = await _ended_task(visit)
+        step = _chosen_step(past["steps"], visit.query_value("step"))
+        story = (await visit.get(f"/v1/tasks/{_task_id(visit)}/why"))["story"]
+        rerun, reused = _split_steps(past["steps"], past["accepted"], step["id"])
         calls = [(row["step_id"], call) for row in story["steps"] for call in row["calls"]]
-        return visit.page(
+        return visit.render_page(
             "tasks/fork.html",
             task=past["task"],
             steps=past["steps"],
             step=step,
-            again=again,
-            taken=taken,
-            written=[call for name, call in calls if name in again and call["writes"] and call["outcome"] != "refused"],
+            again=rerun,
+            taken=reused,
+            written=[call for name, call in calls if name in rerun and call["writes"] and call["outcome"] != "refused"],
         )
 
-    async def fork(self, visit: Visit) -> Response:
+    async def submit_fork(self, visit: Visit) -> Response:
         """POST /tasks/{task_id}/fork"""
-        form, past = await visit.form(), await _past(visit)
-        chosen = _chosen(past["steps"], form.get("step", ""))
+        form, past = await visit.read_form(), await _ended_task(visit)
+        chosen = _chosen_step(past["steps"], form.get("step", ""))
         edit = {name: form[name] for name in ("title", "instruction", "acceptance") if name in form}
-        steps = [one | edit if one["id"] == chosen["id"] else one for one in past["steps"]]
-        _, taken = _split(steps, past["accepted"], chosen["id"])
+        steps = [step | edit if step["id"] == chosen["id"] else step for step in past["steps"]]
+        _, reused = _split_steps(steps, past["accepted"], chosen["id"])
         task = past["task"]
         body = {name: task[name] for name in OF_THE_REQUEST if task.get(name) not in (None, "", [])}
         body |= {
@@ -96,60 +98,60 @@ class TaskActs:
             "limits": task["limits"],
             "tools": task["tools"],
             "plan": {"steps": steps},
-            "fork": {"task": _id(visit), "steps": taken},
+            "fork": {"task": _task_id(visit), "steps": reused},
         }
-        made = await visit.post("/v1/tasks", body, form.get(KEY_FIELD, ""))
-        return back(visit.request, f"/tasks/{made['task_id']}")
+        receipt = await visit.post("/v1/tasks", body, form.get(KEY_FIELD, ""))
+        return redirect_to(visit.request, f"/tasks/{receipt['task_id']}")
 
 
-def _id(visit: Visit) -> str:
-    found: str = visit.request.path_params["task_id"]
-    return found
+def _task_id(visit: Visit) -> str:
+    task_id: str = visit.request.path_params["task_id"]
+    return task_id
 
 
-def _done(visit: Visit, what: str) -> Response:
-    return visit.page("tasks/done.html", what=what, task_id=_id(visit))
+def _render_done(visit: Visit, what: str) -> Response:
+    return visit.render_page("tasks/done.html", what=what, task_id=_task_id(visit))
 
 
-def _number(said: str, what: str) -> float:
+def _parse_number(said: str, what: str) -> float:
     try:
         number = float(said)
     except ValueError:
         number = -1.0
     if not 0 < number < 1e12:
-        raise Refused(
+        raise ApiRefused(
             422, {"title": "Not a number", "detail": f"{what}: {said[:40]!r}", "hint": "send a number above 0"}
         )
     return number
 
 
-async def _past(visit: Visit) -> dict[str, Any]:
-    """An ended task with the steps of its last plan, and which were accepted. Raises Refused."""
-    task = await visit.get(f"/v1/tasks/{_id(visit)}")
+async def _ended_task(visit: Visit) -> dict[str, Any]:
+    """An ended task with the steps of its last plan, and which were accepted. Raises ApiRefused."""
+    task = await visit.get(f"/v1/tasks/{_task_id(visit)}")
     if task["status"] not in ("succeeded", "failed", "cancelled", "halted"):
-        what = "the task has not ended"
-        raise Refused(409, {"title": "Not yet", "detail": what, "hint": "wait for its end, or cancel it"})
+        detail = "the task has not ended"
+        raise ApiRefused(409, {"title": "Not yet", "detail": detail, "hint": "wait for its end, or cancel it"})
     steps: list[Json] = []
     accepted: list[str] = []
-    async for name, data in visit.api.events(visit.token, f"/v1/tasks/{_id(visit)}/events"):
+    async for name, data in visit.api.stream_events(visit.token, f"/v1/tasks/{_task_id(visit)}/events"):
         if name == "plan.adopted":
             steps, accepted = data["plan"]["steps"], []
         elif name == "step.ended" and data["outcome"] == "accepted":
             accepted.append(data["step_id"])
-    if not steps or any(one["kind"] != "noop" and not one["instruction"] for one in steps):
-        what = "it had no plan" if not steps else "its plan's words are kept back by the tenant's output policy"
-        raise Refused(409, {"title": "Nothing to fork", "detail": what, "hint": "submit the objective again"})
+    if not steps or any(step["kind"] != "noop" and not step["instruction"] for step in steps):
+        detail = "it had no plan" if not steps else "its plan's words are kept back by the tenant's output policy"
+        raise ApiRefused(409, {"title": "Nothing to fork", "detail": detail, "hint": "submit the objective again"})
     return {"task": task, "steps": steps, "accepted": accepted}
 
 
-def _chosen(steps: list[Json], name: str) -> Json:
-    return next((one for one in steps if one["id"] == name), steps[0])
+def _chosen_step(steps: list[Json], name: str) -> Json:
+    return next((step for step in steps if step["id"] == name), steps[0])
 
 
-def _split(steps: list[Json], accepted: list[str], first: str) -> tuple[list[str], list[str]]:
+def _split_steps(steps: list[Json], accepted: list[str], first: str) -> tuple[list[str], list[str]]:
     """The steps that run again (this one, those that depend on it, those without a result), and those taken over."""
-    again = {first} | {one["id"] for one in steps if one["id"] not in accepted}
+    rerun = {first} | {step["id"] for step in steps if step["id"] not in accepted}
     for _ in steps:
-        again |= {one["id"] for one in steps if again & set(one["inputs"])}
-    ids = [one["id"] for one in steps]
-    return [name for name in ids if name in again], [name for name in ids if name not in again]
+        rerun |= {step["id"] for step in steps if rerun & set(step["inputs"])}
+    ids = [step["id"] for step in steps]
+    return [name for name in ids if name in rerun], [name for name in ids if name not in rerun]

@@ -10,55 +10,55 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_contracts import subjects
-from bulkhead_services.gateway.console.api import Refused
-from bulkhead_services.gateway.console.desk import Desk, Visit
-from bulkhead_services.gateway.console.task.difference import compare
+from bulkhead_services.gateway.console.api import ApiRefused
+from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.task.difference import compare_tasks
 
 FORKS = 20
 """Forks of a task that are offered beside it."""
 
 
-class Comparison:
+class ConsoleComparisonRoutes:
     """The route /tasks/{task_id}/compare."""
 
-    def __init__(self, at: Desk) -> None:
+    def __init__(self, at: ConsoleRouteFactory) -> None:
         self._desk = at
 
     def routes(self) -> list[Route]:
-        """Where it is."""
-        return [self._desk.get("/tasks/{task_id}/compare", self.show)]
+        """Route of the comparison."""
+        return [self._desk.get_route("/tasks/{task_id}/compare", self.show_comparison)]
 
-    async def show(self, visit: Visit) -> Response:
+    async def show_comparison(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/compare"""
         task = await visit.get(f"/v1/tasks/{visit.request.path_params['task_id']}")
         mine = task["task_id"]
-        name = _other(visit.word("with") or task["fork_of"], mine)
+        name = _other_task_id(visit.query_value("with") or task["fork_of"], mine)
         if not name:
             forks = await visit.get("/v1/tasks", fork_of=mine, limit=FORKS)
-            return visit.page("tasks/compare.html", task=task, other=None, forks=forks["tasks"])
-        other, told, others = await asyncio.gather(
+            return visit.render_page("tasks/compare.html", task=task, other=None, forks=forks["tasks"])
+        other_task, explanation, other_explanation = await asyncio.gather(
             visit.get(f"/v1/tasks/{name}"), visit.get(f"/v1/tasks/{mine}/why"), visit.get(f"/v1/tasks/{name}/why")
         )
-        return visit.page(
+        return visit.render_page(
             "tasks/compare.html",
             task=task,
-            other=other,
+            other=other_task,
             forks=(),
-            content=told["content"] and others["content"],
-            cut=told["cut"] or others["cut"],
-            difference=compare(task, other, told["story"], others["story"]),
+            content=explanation["content"] and other_explanation["content"],
+            cut=explanation["cut"] or other_explanation["cut"],
+            difference=compare_tasks(task, other_task, explanation["story"], other_explanation["story"]),
         )
 
 
-def _other(said: str, mine: str) -> str:
-    """The id of the other task; "" for none. Raises Refused."""
+def _other_task_id(said: str, mine: str) -> str:
+    """The id of the other task; "" for none. Raises ApiRefused."""
     if not said:
         return ""
     hint = "choose another task of your tenant by its id"
     try:
-        subjects.token(said)
+        subjects.check_token(said)
     except subjects.SubjectError as error:
-        raise Refused(422, {"title": "Not a task's id", "detail": str(error), "hint": hint}) from error
+        raise ApiRefused(422, {"title": "Not a task's id", "detail": str(error), "hint": hint}) from error
     if said == mine:
-        raise Refused(422, {"title": "The same task", "detail": "a task is not compared with itself", "hint": hint})
+        raise ApiRefused(422, {"title": "The same task", "detail": "a task is not compared with itself", "hint": hint})
     return said

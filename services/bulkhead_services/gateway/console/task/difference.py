@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from bulkhead.amounts import counted, money, seconds, tokens
+from bulkhead.amounts import format_count, format_duration, format_tokens, format_usd
 from bulkhead_services.gateway.console.api import Json
 
 MAX_SENTENCES = 400
@@ -19,7 +19,7 @@ Here = Literal["both", "this", "other"]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AnswerLine:
     """A sentence of one answer or of both."""
 
     where: Here
@@ -27,7 +27,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedSide:
     """A step, or a whole task, as it went in one of the two. took_over: its result is another task's."""
 
     outcome: str
@@ -41,36 +41,43 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class StepPair:
     """A step in both, or in one of them. said: how they differ."""
 
     name: str
-    this: Side | None
-    other: Side | None
+    this: ComparedSide | None
+    other: ComparedSide | None
     said: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class TaskDifference:
     """All of it. answer_cut: the answers have more sentences than were compared."""
 
-    this: Side
-    other: Side
+    this: ComparedSide
+    other: ComparedSide
     said: tuple[str, ...]
-    pairs: tuple[Pair, ...]
-    answer: tuple[Line, ...]
+    pairs: tuple[StepPair, ...]
+    answer: tuple[AnswerLine, ...]
     answer_cut: bool
 
 
-def compare(this: Json, other: Json, this_story: Json, other_story: Json) -> Difference:
-    """How two tasks differ. this, other: their documents."""
-    mine, others = _last_plan(this_story), _last_plan(other_story)
-    pairs = tuple(_pair(one, two) for one, two in _matched(mine, others))
+def compare_tasks(this: Json, other: Json, this_story: Json, other_story: Json) -> TaskDifference:
+    """The differences between two tasks. this, other: their documents."""
+    this_steps, other_steps = _last_plan(this_story), _last_plan(other_story)
+    pairs = tuple(_pair_steps(this_step, other_step) for this_step, other_step in _match_steps(this_steps, other_steps))
     texts = [[row["text"] for row in story["answer"]] for story in (this_story, other_story)]
-    answer = _lines(texts[0][:MAX_SENTENCES], texts[1][:MAX_SENTENCES])
-    whole = _whole(this, this_story), _whole(other, other_story)
-    told = [*_sides(*whole), *_plans(this_story, other_story), *_presence(pairs), *_answered(this, other, answer)]
-    return Difference(*whole, tuple(told), pairs, answer, any(len(one) > MAX_SENTENCES for one in texts))
+    answer = _answer_lines(texts[0][:MAX_SENTENCES], texts[1][:MAX_SENTENCES])
+    sides = _side_of_task(this, this_story), _side_of_task(other, other_story)
+    sentences = [
+        *_compare_sides(*sides),
+        *_compare_plans(this_story, other_story),
+        *_unpaired_steps(pairs),
+        *_compare_answers(this, other, answer),
+    ]
+    return TaskDifference(
+        *sides, tuple(sentences), pairs, answer, any(len(answer_text) > MAX_SENTENCES for answer_text in texts)
+    )
 
 
 def _last_plan(story: Json) -> list[Json]:
@@ -79,31 +86,35 @@ def _last_plan(story: Json) -> list[Json]:
     return [step for step in story["steps"] if step["plan_version"] == last]
 
 
-def _matched(mine: Sequence[Json], others: Sequence[Json]) -> Iterator[tuple[Json | None, Json | None]]:
+def _match_steps(mine: Sequence[Json], others: Sequence[Json]) -> Iterator[tuple[Json | None, Json | None]]:
     """Steps of the one with those of the other; then those that the other has alone."""
     by_id = {step["step_id"]: step for step in others}
     ids = {step["step_id"] for step in mine}
     by_title = {step["title"]: step for step in others if step["title"] and step["step_id"] not in ids}
-    left = dict(by_id)
+    unmatched = dict(by_id)
     for step in mine:
-        found = by_id.get(step["step_id"]) or by_title.pop(step["title"], None)
-        if found is not None:
-            left.pop(found["step_id"], None)
-        yield step, found
-    yield from ((None, step) for step in left.values())
+        counterpart = by_id.get(step["step_id"]) or by_title.pop(step["title"], None)
+        if counterpart is not None:
+            unmatched.pop(counterpart["step_id"], None)
+        yield step, counterpart
+    yield from ((None, step) for step in unmatched.values())
 
 
-def _pair(mine: Json | None, others: Json | None) -> Pair:
+def _pair_steps(mine: Json | None, others: Json | None) -> StepPair:
     step = mine or others
     assert step is not None
-    this = None if mine is None else _side(mine)
-    other = None if others is None else _side(others)
-    said = (*_sides(this, other), *_calls(mine, others)) if this and other and mine and others else ()
-    return Pair(step["title"] or step["step_id"], this, other, said)
+    this_side = None if mine is None else _side_of_step(mine)
+    other_side = None if others is None else _side_of_step(others)
+    differences = (
+        (*_compare_sides(this_side, other_side), *_compare_calls(mine, others))
+        if this_side and other_side and mine and others
+        else ()
+    )
+    return StepPair(step["title"] or step["step_id"], this_side, other_side, differences)
 
 
-def _side(step: Json) -> Side:
-    return Side(
+def _side_of_step(step: Json) -> ComparedSide:
+    return ComparedSide(
         step["outcome"],
         step["standing"],
         step["attempts"],
@@ -115,9 +126,9 @@ def _side(step: Json) -> Side:
     )
 
 
-def _whole(task: Json, story: Json) -> Side:
+def _side_of_task(task: Json, story: Json) -> ComparedSide:
     usage = story["usage"]
-    return Side(
+    return ComparedSide(
         task["status"],
         task["standing"] or "",
         sum(step["attempts"] for step in story["steps"]),
@@ -128,79 +139,89 @@ def _whole(task: Json, story: Json) -> Side:
     )
 
 
-def _sides(this: Side, other: Side) -> Iterator[str]:
-    """How this one differs, in words."""
+def _compare_sides(this: ComparedSide, other: ComparedSide) -> Iterator[str]:
+    """Differences of this one from the other, in words."""
     if this.outcome != other.outcome:
         yield f"this one is {this.outcome}, the other {other.outcome}".replace("_", " ")
     if this.standing != other.standing and this.outcome == other.outcome:
         yield f"this one's standing is {this.standing or 'unknown'}, the other's {other.standing or 'unknown'}"
     if this.took_over != other.took_over:
         yield "the result here is taken over" if this.took_over else "the other's result is taken over"
-    yield from _amounts(this, other)
+    yield from _compare_amounts(this, other)
 
 
-def _amounts(this: Side, other: Side) -> Iterator[str]:
-    if more := this.attempts - other.attempts:
-        yield f"{counted(abs(more), 'attempt')} {_than(more, 'fewer')}"
-    if more := this.calls - other.calls:
-        yield f"{counted(abs(more), 'call')} {_than(more, 'fewer')}"
-    if more := this.tokens - other.tokens:
-        yield f"{tokens(abs(more))} {_than(more, 'fewer')}"
-    if more := this.cost_usd_micros - other.cost_usd_micros:
-        yield f"{money(abs(more))} {_than(more, 'less')}"
-    if more := this.took_ms - other.took_ms:
-        yield f"{seconds(abs(more))} {'longer' if more > 0 else 'shorter'}"
+def _compare_amounts(this: ComparedSide, other: ComparedSide) -> Iterator[str]:
+    if surplus := this.attempts - other.attempts:
+        yield f"{format_count(abs(surplus), 'attempt')} {_more_or_less(surplus, 'fewer')}"
+    if surplus := this.calls - other.calls:
+        yield f"{format_count(abs(surplus), 'call')} {_more_or_less(surplus, 'fewer')}"
+    if surplus := this.tokens - other.tokens:
+        yield f"{format_tokens(abs(surplus))} {_more_or_less(surplus, 'fewer')}"
+    if surplus := this.cost_usd_micros - other.cost_usd_micros:
+        yield f"{format_usd(abs(surplus))} {_more_or_less(surplus, 'less')}"
+    if surplus := this.took_ms - other.took_ms:
+        yield f"{format_duration(abs(surplus))} {'longer' if surplus > 0 else 'shorter'}"
 
 
-def _than(more: int, less: str) -> str:
+def _more_or_less(more: int, less: str) -> str:
     return "more" if more > 0 else less
 
 
-def _calls(mine: Json, others: Json) -> Iterator[str]:
+def _compare_calls(mine: Json, others: Json) -> Iterator[str]:
     """Tools and prompts that one of the two called more often, and calls that went otherwise."""
-    here, there = (Counter((one["name"], one["outcome"]) for one in step["calls"]) for step in (mine, others))
-    for name, outcome in sorted(here.keys() | there.keys()):
-        one, two = here[name, outcome], there[name, outcome]
-        if one != two:
-            yield f"{name} {outcome.replace('_', ' ')}: {counted(one, 'time')} here, {counted(two, 'time')} there"
+    this_counts, other_counts = (
+        Counter((call["name"], call["outcome"]) for call in step["calls"]) for step in (mine, others)
+    )
+    for name, outcome in sorted(this_counts.keys() | other_counts.keys()):
+        this_count, other_count = this_counts[name, outcome], other_counts[name, outcome]
+        if this_count != other_count:
+            yield (
+                f"{name} {outcome.replace('_', ' ')}: {format_count(this_count, 'time')} here, "
+                f"{format_count(other_count, 'time')} there"
+            )
 
 
-def _plans(mine: Json, others: Json) -> Iterator[str]:
-    one, two = len(mine["plans"]), len(others["plans"])
-    if one != two:
-        yield f"{counted(one, 'plan')} here, {counted(two, 'plan')} there"
+def _compare_plans(mine: Json, others: Json) -> Iterator[str]:
+    this_count, other_count = len(mine["plans"]), len(others["plans"])
+    if this_count != other_count:
+        yield f"{format_count(this_count, 'plan')} here, {format_count(other_count, 'plan')} there"
 
 
-def _presence(pairs: Sequence[Pair]) -> Iterator[str]:
-    here = [pair.name for pair in pairs if pair.other is None]
-    there = [pair.name for pair in pairs if pair.this is None]
-    if here:
-        yield f"{counted(len(here), 'step')} only here: {', '.join(here)}"
-    if there:
-        yield f"{counted(len(there), 'step')} only there: {', '.join(there)}"
+def _unpaired_steps(pairs: Sequence[StepPair]) -> Iterator[str]:
+    this_only = [pair.name for pair in pairs if pair.other is None]
+    other_only = [pair.name for pair in pairs if pair.this is None]
+    if this_only:
+        yield f"{format_count(len(this_only), 'step')} only here: {', '.join(this_only)}"
+    if other_only:
+        yield f"{format_count(len(other_only), 'step')} only there: {', '.join(other_only)}"
 
 
-def _lines(mine: Sequence[str], others: Sequence[str]) -> tuple[Line, ...]:
-    found: list[Line] = []
+def _answer_lines(mine: Sequence[str], others: Sequence[str]) -> tuple[AnswerLine, ...]:
+    lines: list[AnswerLine] = []
     for tag, a, b, c, d in SequenceMatcher(None, others, mine, autojunk=False).get_opcodes():
         if tag == "equal":
-            found += [Line("both", text) for text in mine[c:d]]
+            lines += [AnswerLine("both", text) for text in mine[c:d]]
         else:
-            found += [Line("other", text) for text in others[a:b]] + [Line("this", text) for text in mine[c:d]]
-    return tuple(found)
+            lines += [AnswerLine("other", text) for text in others[a:b]] + [
+                AnswerLine("this", text) for text in mine[c:d]
+            ]
+    return tuple(lines)
 
 
-def _answered(this: Json, other: Json, answer: Sequence[Line]) -> Iterator[str]:
-    """Whether the answers differ: by what both say, markers and all."""
+def _compare_answers(this: Json, other: Json, answer: Sequence[AnswerLine]) -> Iterator[str]:
+    """Differences of the answers: by what both say, markers and all."""
     if (this["answer"] is None) != (other["answer"] is None):
         yield "only this one has an answer" if this["answer"] is not None else "only the other has an answer"
     elif this["answer"] is not None:
         if this["answer"] == other["answer"]:
             yield "the answers are the same, word for word"
             return
-        here = sum(line.where == "this" for line in answer)
-        there = sum(line.where == "other" for line in answer)
-        if here or there:
-            yield f"the answers differ: {counted(here, 'sentence')} only here, {counted(there, 'sentence')} only there"
+        this_only = sum(line.where == "this" for line in answer)
+        other_only = sum(line.where == "other" for line in answer)
+        if this_only or other_only:
+            yield (
+                f"the answers differ: {format_count(this_only, 'sentence')} only here, "
+                f"{format_count(other_only, 'sentence')} only there"
+            )
         else:
             yield "the answers say the same and differ in their sources or their form"

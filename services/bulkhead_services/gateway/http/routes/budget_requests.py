@@ -27,9 +27,9 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import HaltReplied, ResetReplied
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
-from bulkhead_services.gateway.http.auth import Authenticator
-from bulkhead_services.gateway.http.request_limits import Bodies
-from bulkhead_services.gateway.http.request_values import M, idempotency_key, parsed
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
+from bulkhead_services.gateway.http.request_values import M, idempotency_key, parse_body
 from bulkhead_services.gateway.problems import Problem, unavailable
 
 OPERATORS = frozenset({"operator"})
@@ -61,7 +61,7 @@ R = TypeVar(
 )
 
 
-class Words(NamedTuple):
+class BudgetFailureTexts(NamedTuple):
     """Texts of a failure. keeps: budget's part; repeated: the effect of a repeat under one key."""
 
     keeps: str
@@ -72,22 +72,22 @@ class Words(NamedTuple):
 class BudgetRequests:
     """The base of routes that budget answers."""
 
-    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies) -> None:
+    def __init__(self, context: Context, auth: GatewayAuthenticator, bodies: GatewayRequestBodies) -> None:
         self._context, self._auth, self._bodies = context, auth, bodies
 
-    async def _change(self, request: Request, model: type[M], action: str) -> tuple[RequesterClaim, str, M]:
+    async def _read_change(self, request: Request, model: type[M], action: str) -> tuple[RequesterClaim, str, M]:
         """An operator's change: the claim, the key and the body. Raises Problem."""
-        claim = await self._auth.allowed(request, OPERATORS, action, "operator")
+        claim = await self._auth.require_role(request, OPERATORS, action, "operator")
         key = idempotency_key(request, required=False) or secrets.token_hex(16)
-        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
-            return claim, key, parsed(model, raw)
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            return claim, key, parse_body(model, raw)
 
-    async def _ask(
+    async def _ask_budget(
         self,
         kind: type[R],
         claim: RequesterClaim,
         body: Body,
-        words: Words,
+        words: BudgetFailureTexts,
         *,
         task: str,
         index: str,
@@ -100,8 +100,8 @@ class BudgetRequests:
                 "budget", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, timeout_s=timeout_s
             )
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
-            what = f"budget, which {words.keeps}, does not answer: {error}"
-            raise unavailable(what, f"repeat it under the same Idempotency-Key: then {words.repeated}") from error
+            detail = f"budget, which {words.keeps}, does not answer: {error}"
+            raise unavailable(detail, f"repeat it under the same Idempotency-Key: then {words.repeated}") from error
         assert isinstance(reply, kind)
         if (failure := reply.failure) is not None:
             if failure.code not in STATUS:

@@ -22,35 +22,49 @@ from bulkhead_contracts.budget import (
     DismissalRequested,
 )
 from bulkhead_services.gateway.http.operator_schemas import DeadLetterDocument, DeadLetterPage, DismissalSubmission
-from bulkhead_services.gateway.http.request_values import answered, cursor_of, flag_of, size_of, to_cursor, token
-from bulkhead_services.gateway.http.routes.budget_requests import MAY_SEE_ALL, OPERATORS, BudgetRequests, Words
+from bulkhead_services.gateway.http.request_values import (
+    cursor_of,
+    flag_of,
+    json_response,
+    path_token,
+    size_of,
+    to_cursor,
+)
+from bulkhead_services.gateway.http.routes.budget_requests import (
+    MAY_SEE_ALL,
+    OPERATORS,
+    BudgetFailureTexts,
+    BudgetRequests,
+)
 
 log = Log("gateway.dead_letters")
-_READS = Words("reads the dead letters", "they are told anew", "Dead letters cannot be shown")
-_MARKS = Words("marks dead letters", "it counts once; /v1/dead-letters says how it stands", "The letter is as it was")
+_READS = BudgetFailureTexts("reads the dead letters", "they are told anew", "Dead letters cannot be shown")
+_MARKS = BudgetFailureTexts(
+    "marks dead letters", "it counts once; /v1/dead-letters says how it stands", "The letter is as it was"
+)
 
 
-class DeadLetters(BudgetRequests):
+class DeadLetterRoutes(BudgetRequests):
     """The routes under /v1/dead-letters."""
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/dead-letters", self.list, methods=["GET"]),
-            Route("/v1/dead-letters/{letter_id}", self.show, methods=["GET"]),
-            Route("/v1/dead-letters/{letter_id}/dismiss", self.dismiss, methods=["POST"]),
+            Route("/v1/dead-letters", self.list_letters, methods=["GET"]),
+            Route("/v1/dead-letters/{letter_id}", self.show_letter, methods=["GET"]),
+            Route("/v1/dead-letters/{letter_id}/dismiss", self.dismiss_letter, methods=["POST"]),
         ]
 
-    async def list(self, request: Request) -> Response:
+    async def list_letters(self, request: Request) -> Response:
         """GET /v1/dead-letters"""
-        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see dead letters", "operator")
+        claim = await self._auth.require_role(request, MAY_SEE_ALL, "see dead letters", "operator")
         ask = DeadLettersRequested(
             requester=claim,
             after=cursor_of(request.query_params.get("cursor", "")),
             limit=size_of(request),
             everything=flag_of(request, "all"),
         )
-        reply = await self._ask(
+        reply = await self._ask_budget(
             DeadLettersReplied,
             claim,
             ask,
@@ -61,15 +75,15 @@ class DeadLetters(BudgetRequests):
         )
         content = claim.role in OPERATORS
         if content and reply.letters:
-            self._on_record(claim.tenant, claim.person, claim.role, claim.via, "dead letters")
+            self._log_content_read(claim.tenant, claim.person, claim.role, claim.via, "dead letters")
         following = to_cursor(reply.next) if reply.next else None
-        return answered(DeadLetterPage(letters=reply.letters, content=content, next=following))
+        return json_response(DeadLetterPage(letters=reply.letters, content=content, next=following))
 
-    async def show(self, request: Request) -> Response:
+    async def show_letter(self, request: Request) -> Response:
         """GET /v1/dead-letters/{letter_id}"""
-        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see dead letters", "operator")
-        letter = token(request, "letter_id", "dead letter")
-        reply = await self._ask(
+        claim = await self._auth.require_role(request, MAY_SEE_ALL, "see dead letters", "operator")
+        letter = path_token(request, "letter_id", "dead letter")
+        reply = await self._ask_budget(
             DeadLetterReplied,
             claim,
             DeadLetterRequested(requester=claim, letter=letter),
@@ -80,17 +94,17 @@ class DeadLetters(BudgetRequests):
         )
         assert reply.letter is not None
         if reply.content:
-            self._on_record(
+            self._log_content_read(
                 claim.tenant, claim.person, claim.role, claim.via, f"dead letter {reply.letter.id}", reply.letter.task
             )
-        found = {name: getattr(reply, name) for name in DeadLetterDocument.model_fields}
-        return answered(DeadLetterDocument(**found))
+        fields = {name: getattr(reply, name) for name in DeadLetterDocument.model_fields}
+        return json_response(DeadLetterDocument(**fields))
 
-    async def dismiss(self, request: Request) -> Response:
+    async def dismiss_letter(self, request: Request) -> Response:
         """POST /v1/dead-letters/{letter_id}/dismiss"""
-        letter = token(request, "letter_id", "dead letter")
-        claim, key, body = await self._change(request, DismissalSubmission, "dismiss dead letters")
-        reply = await self._ask(
+        letter = path_token(request, "letter_id", "dead letter")
+        claim, key, body = await self._read_change(request, DismissalSubmission, "dismiss dead letters")
+        reply = await self._ask_budget(
             DismissalReplied,
             claim,
             DismissalRequested(requester=claim, letter=letter, reason=body.reason),
@@ -100,9 +114,9 @@ class DeadLetters(BudgetRequests):
             timeout_ms=bounds.WRITES_TIMEOUT_MS,
         )
         assert reply.letter is not None
-        return answered(reply.letter)
+        return json_response(reply.letter)
 
     @staticmethod
-    def _on_record(tenant: str, person: str, role: str, via: str, what: str, task: str = "") -> None:
+    def _log_content_read(tenant: str, person: str, role: str, via: str, what: str, task: str = "") -> None:
         """Each look at content is on record."""
         log.info("content_read", what=what, tenant=tenant, task=task, person=person, role=role, via=via)

@@ -18,15 +18,15 @@ MIN_BYTES_PER_S = 64 * 1024
 log = Log("gateway.held_answer")
 
 
-class HeldAnswer(StreamingResponse):
+class SlotHoldingResponse(StreamingResponse):
     """Sends `raw`; calls `leave` once, when all of it is sent or nothing more will be."""
 
     def __init__(self, raw: bytes, headers: Mapping[str, str], media_type: str, leave: Callable[[], None]) -> None:
-        super().__init__(_pieces(raw), 200, {**headers, "Content-Length": str(len(raw))}, media_type)
+        super().__init__(_split_pieces(raw), 200, {**headers, "Content-Length": str(len(raw))}, media_type)
         self._leave, self._limit_s = leave, PATIENCE_S + len(raw) / MIN_BYTES_PER_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As any response."""
+        """Send it as any response."""
         try:
             async with asyncio.timeout(self._limit_s):
                 await super().__call__(scope, receive, send)
@@ -37,7 +37,7 @@ class HeldAnswer(StreamingResponse):
             self._leave()
 
 
-async def _pieces(raw: bytes) -> AsyncIterator[memoryview]:
-    whole = memoryview(raw)
+async def _split_pieces(raw: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(raw)
     for start in range(0, len(raw), PIECE_BYTES):
-        yield whole[start : start + PIECE_BYTES]
+        yield view[start : start + PIECE_BYTES]

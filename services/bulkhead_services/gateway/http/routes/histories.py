@@ -16,19 +16,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
-from bulkhead.bus.port import BusUnavailable, PublishRefused, Stored
+from bulkhead.bus.port import BusUnavailable, PublishRefused, StoredMessage
 from bulkhead.journal import lines
 from bulkhead.journal.export import IN_THE_WORKS_MS
-from bulkhead.journal.history import Entry, entries
+from bulkhead.journal.history import JournalEntry, build_entries
 from bulkhead.journal.story import detail
-from bulkhead.journal.story.calls import contents
-from bulkhead.journal.story.fold import tell, wanted
+from bulkhead.journal.story.calls import contents_to_read
+from bulkhead.journal.story.fold import contents_to_quote, fold_story
 from bulkhead.journal.story.redact import without_content
-from bulkhead.journal.story.text import ENDED, text
-from bulkhead.journal.told import as_in_inbox, in_order, stored_of
+from bulkhead.journal.story.text import ENDED, render_story
+from bulkhead.journal.told import as_in_inbox, in_journal_order, stored_of
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.decider.history import collect
-from bulkhead.runtime.decider.history_file import dump
+from bulkhead.runtime.decider.history import collect_history
+from bulkhead.runtime.decider.history_file import dump_history
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_contracts import bounds
@@ -36,8 +36,8 @@ from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.http.auth import Authenticator
-from bulkhead_services.gateway.http.content_access import may_read_history, on_record
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.content_access import log_content_read, may_read_history
 from bulkhead_services.gateway.http.history_schemas import (
     MAX_OF_ONE_ID,
     CallDocument,
@@ -46,13 +46,20 @@ from bulkhead_services.gateway.http.history_schemas import (
     StoryDocument,
     TimelinePage,
 )
-from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of, token
-from bulkhead_services.gateway.http.routes.held_answer import HeldAnswer
+from bulkhead_services.gateway.http.request_values import (
+    existing_task,
+    flag_of,
+    json_response,
+    number_of,
+    path_token,
+    size_of,
+)
+from bulkhead_services.gateway.http.routes.held_answer import SlotHoldingResponse
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.shared_answers import SharedAnswers
-from bulkhead_services.gateway.read_model.told_tasks import Told, ToldTask, ToldTasks, bytes_of
+from bulkhead_services.gateway.read_model.told_tasks import JournaledTask, JournaledTaskCache, RenderedStory, bytes_of
 
 AT_ONCE = 2
 """Foldings of two tenants at a time: a fold holds megabytes, and the processor for a moment."""
@@ -68,15 +75,15 @@ STORY_KEPT_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class ReadableHistory:
     """A task's messages, at least one. content: whether this caller may read what was said."""
 
-    told: ToldTask
+    told: JournaledTask
     content: bool
 
     @property
-    def entries(self) -> list[Entry]:
-        """In their order."""
+    def entries(self) -> list[JournalEntry]:
+        """The entries in their order."""
         return self.told.entries
 
     @property
@@ -85,156 +92,165 @@ class History:
         return self.told.more
 
 
-class Histories:
+class HistoryRoutes:
     """The routes; each answer is made of at most MAX_STORY_MESSAGES messages and MAX_STORY_BYTES."""
 
-    def __init__(self, context: Context, auth: Authenticator, feeds: Feeds) -> None:
+    def __init__(self, context: Context, auth: GatewayAuthenticator, feeds: InboxFeeds) -> None:
         self._context, self._auth, self._feeds = context, auth, feeds
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
         self._exports = FairSemaphore(EXPORTS_AT_ONCE, kept=EXPORTS_AT_ONCE // 2)
-        self._kept = ToldTasks(context.clock)
+        self._kept = JournaledTaskCache(context.clock)
         self._stories = SharedAnswers[bytes]()
 
     def routes(self) -> list[Route]:
-        """Where they are."""
+        """Routes for the application."""
         return [
-            Route("/v1/tasks/{task_id}/why", self.why, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/timeline", self.timeline, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/calls/{call_id}", self.call, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/messages/{message_id}", self.message, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/export", self.export, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/why", self.explain_task, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/timeline", self.show_timeline, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/calls/{call_id}", self.show_call, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/messages/{message_id}", self.show_message, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/export", self.export_task, methods=["GET"]),
         ]
 
-    async def why(self, request: Request) -> Response:
+    async def explain_task(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/why"""
-        claim, feed = await self._asked(request)
-        whole, content = flag_of(request, "all"), may_read_history(claim, feed)
-        key = feed.tenant, feed.task, whole, content
-        body = await self._stories.of(key, lambda: self._story(feed, claim, whole=whole, content=content))
+        claim, feed = await self._authorized_feed(request)
+        uncut, content = flag_of(request, "all"), may_read_history(claim, feed)
+        key = feed.tenant, feed.task, uncut, content
+        body = await self._stories.get_answer(key, lambda: self._story_json(feed, claim, whole=uncut, content=content))
         if content:
-            on_record(claim, "why", feed.task)
+            log_content_read(claim, "why", feed.task)
         return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
 
-    async def _story(self, feed: Feed, claim: RequesterClaim, *, whole: bool, content: bool) -> bytes:
+    async def _story_json(self, feed: InboxFeed, claim: RequesterClaim, *, whole: bool, content: bool) -> bytes:
         """A StoryDocument as JSON, folded anew where there are new messages, or time has told more."""
-        async with self._place(claim):
-            told, now = await self._read(feed, claim), self._context.clock()
-            known = told.stories.get((whole, content))
-            if known is not None and (known.ended or 0 <= now - known.at_unix_ms < STORY_KEPT_MS):
-                return known.body
-            texts = await self._texts(feed, wanted(told.entries))
+        async with self._hold_place(claim):
+            journaled, now_unix_ms = await self._read_journal(feed, claim), self._context.clock()
+            cached = journaled.stories.get((whole, content))
+            if cached is not None and (cached.ended or 0 <= now_unix_ms - cached.at_unix_ms < STORY_KEPT_MS):
+                return cached.body
+            texts = await self._read_texts(feed, contents_to_quote(journaled.entries))
 
-            def folded() -> Told:
-                story = replace(tell(told.entries, feed.task, now, texts), cut=told.more)
+            def fold_and_render() -> RenderedStory:
+                story = replace(fold_story(journaled.entries, feed.task, now_unix_ms, texts), cut=journaled.more)
                 story = story if content else without_content(story)
-                said = text(story, whole=whole)
+                story_text = render_story(story, whole=whole)
                 document = StoryDocument(
-                    task_id=feed.task, status=story.status, content=content, cut=told.more, text=said, story=story
+                    task_id=feed.task,
+                    status=story.status,
+                    content=content,
+                    cut=journaled.more,
+                    text=story_text,
+                    story=story,
                 )
-                return Told(document.model_dump_json().encode(), now, story.status in ENDED)
+                return RenderedStory(document.model_dump_json().encode(), now_unix_ms, story.status in ENDED)
 
             # A long fold in a thread: streams and submissions go on meanwhile.
-            made = await asyncio.to_thread(folded)
-            if told.bytes + len(made.body) > bounds.MAX_STORY_BYTES:
-                told.stories.clear()
-            told.stories[whole, content] = made
-            self._kept.keep(feed.tenant, feed.task, told)
-            return made.body
+            rendered_story = await asyncio.to_thread(fold_and_render)
+            if journaled.total_bytes + len(rendered_story.body) > bounds.MAX_STORY_BYTES:
+                journaled.stories.clear()
+            journaled.stories[whole, content] = rendered_story
+            self._kept.keep_task(feed.tenant, feed.task, journaled)
+            return rendered_story.body
 
-    async def timeline(self, request: Request) -> Response:
+    async def show_timeline(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/timeline"""
-        claim, feed = await self._asked(request)
+        claim, feed = await self._authorized_feed(request)
         limit, after = size_of(request), number_of(request, "after")
-        async with self._place(claim):
-            history = await self._history(feed, claim, "timeline")
-            found = history.told.rows.get(history.content)
-            if found is None:
-                texts = await self._texts(feed, contents(history.entries))
-                found = await asyncio.to_thread(lines.rows, history.entries, texts, content=history.content)
-                history.told.rows[history.content] = found
-        page = lines.page(found, after, limit)
-        more = bool(page) and page[-1].number < len(found)
-        return answered(
+        async with self._hold_place(claim):
+            history = await self._read_history(feed, claim, "timeline")
+            rows = history.told.rows.get(history.content)
+            if rows is None:
+                texts = await self._read_texts(feed, contents_to_read(history.entries))
+                rows = await asyncio.to_thread(lines.build_rows, history.entries, texts, content=history.content)
+                history.told.rows[history.content] = rows
+        page = lines.page_after(rows, after, limit)
+        has_more = bool(page) and page[-1].number < len(rows)
+        return json_response(
             TimelinePage(
                 task_id=feed.task,
                 content=history.content,
                 cut=history.cut,
-                text=lines.text(page),
+                text=lines.render_rows(page),
                 rows=page,
-                next=page[-1].number if more else None,
+                next=page[-1].number if has_more else None,
             )
         )
 
-    async def call(self, request: Request) -> Response:
+    async def show_call(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/calls/{call_id}"""
-        claim, feed = await self._asked(request)
-        name = token(request, "call_id", "call")
-        async with self._place(claim):
-            history = await self._history(feed, claim, f"call {name}")
-            texts = await self._texts(feed, detail.named(history.entries, name))
-            found = await asyncio.to_thread(detail.detail, history.entries, name, texts)
-        if found is None:
+        claim, feed = await self._authorized_feed(request)
+        name = path_token(request, "call_id", "call")
+        async with self._hold_place(claim):
+            history = await self._read_history(feed, claim, f"call {name}")
+            texts = await self._read_texts(feed, detail.call_contents(history.entries, name))
+            call_detail = await asyncio.to_thread(detail.build_detail, history.entries, name, texts)
+        if call_detail is None:
             raise not_found("call", name, f"GET /v1/tasks/{feed.task}/timeline lists the calls of the task")
-        found = found if history.content else detail.bare(found)
-        return answered(CallDocument(task_id=feed.task, content=history.content, text=detail.text(found), call=found))
-
-    async def message(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/messages/{message_id}"""
-        claim, feed = await self._asked(request)
-        name = token(request, "message_id", "message")
-        async with self._place(claim):
-            history = await self._history(feed, claim, f"message {name}")
-        found = [one for one in history.told.messages if one.headers.get("ce-id") == name]
-        if not found:
-            raise not_found("message", name, f"GET /v1/tasks/{feed.task}/timeline lists the messages of the task")
-        rows = tuple(_raw(one, content=history.content) for one in found[:MAX_OF_ONE_ID])
-        more = len(found) - len(rows)
-        return answered(
-            MessageDocument(task_id=feed.task, message_id=name, content=history.content, messages=rows, more=more)
+        call_detail = call_detail if history.content else detail.without_texts(call_detail)
+        return json_response(
+            CallDocument(
+                task_id=feed.task, content=history.content, text=detail.render_detail(call_detail), call=call_detail
+            )
         )
 
-    async def _asked(self, request: Request) -> tuple[RequesterClaim, Feed]:
-        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
+    async def show_message(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/messages/{message_id}"""
+        claim, feed = await self._authorized_feed(request)
+        name = path_token(request, "message_id", "message")
+        async with self._hold_place(claim):
+            history = await self._read_history(feed, claim, f"message {name}")
+        matching = [message for message in history.told.messages if message.headers.get("ce-id") == name]
+        if not matching:
+            raise not_found("message", name, f"GET /v1/tasks/{feed.task}/timeline lists the messages of the task")
+        rows = tuple(_raw_message(message, content=history.content) for message in matching[:MAX_OF_ONE_ID])
+        unlisted = len(matching) - len(rows)
+        return json_response(
+            MessageDocument(task_id=feed.task, message_id=name, content=history.content, messages=rows, more=unlisted)
+        )
+
+    async def _authorized_feed(self, request: Request) -> tuple[RequesterClaim, InboxFeed]:
+        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
         return claim, await existing_task(request, self._feeds, claim)
 
-    def _place(self, claim: RequesterClaim) -> AbstractAsyncContextManager[None]:
+    def _hold_place(self, claim: RequesterClaim) -> AbstractAsyncContextManager[None]:
         self._check_waiting(self._places, claim)
-        return self._places.held(claim.tenant)
+        return self._places.hold_slot(claim.tenant)
 
     @staticmethod
     def _check_waiting(places: FairSemaphore, claim: RequesterClaim) -> None:
-        if places.waiting(claim.tenant) >= MAX_WAITING:
-            what = f"{MAX_WAITING} others of your tenant wait for the history of a task at this replica"
+        if places.count_waiting(claim.tenant) >= MAX_WAITING:
+            reason = f"{MAX_WAITING} others of your tenant wait for the history of a task at this replica"
             hint, title = "ask again in a moment", "Too many histories"
-            raise too_many("too_many_histories", title, what, hint, retry_after_s=RETRY_AFTER_S, limit=MAX_WAITING)
+            raise too_many("too_many_histories", title, reason, hint, retry_after_s=RETRY_AFTER_S, limit=MAX_WAITING)
 
-    async def export(self, request: Request) -> Response:
+    async def export_task(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/export"""
-        claim, feed = await self._asked(request)
+        claim, feed = await self._authorized_feed(request)
         if not may_read_history(claim, feed):
             raise forbidden(claim.role, "export this task", "operator, or the submitter of the task")
         self._check_waiting(self._exports, claim)
-        await self._exports.enter(claim.tenant, None)
-        leave = partial(self._exports.leave, claim.tenant)
+        await self._exports.acquire_slot(claim.tenant, None)
+        leave = partial(self._exports.release_slot, claim.tenant)
         try:
-            async with self._place(claim):
-                raw = await self._exported(feed, claim)
+            async with self._hold_place(claim):
+                raw = await self._export_bytes(feed, claim)
         except BaseException:
             leave()
             raise
         headers = {"Content-Disposition": f'attachment; filename="{feed.task}.jsonl"', "Cache-Control": "no-store"}
-        return HeldAnswer(raw, headers, "application/x-ndjson", leave)
+        return SlotHoldingResponse(raw, headers, "application/x-ndjson", leave)
 
-    async def _exported(self, feed: Feed, claim: RequesterClaim) -> bytes:
-        told, more = await self._told(feed, claim, claims=True)
-        if more or any(one.left_out_bytes for one in told):
+    async def _export_bytes(self, feed: InboxFeed, claim: RequesterClaim) -> bytes:
+        messages, has_more = await self._fetch_messages(feed, claim, claims=True)
+        if has_more or any(message.left_out_bytes for message in messages):
             raise _too_large("the task's messages", bounds.MAX_STORY_BYTES)
-        on_record(claim, "export", feed.task)
-        found = in_order(as_in_inbox(one, feed.tenant, feed.task) for one in told)
-        quiet_ms = self._context.clock() - max(one.time_unix_ms for one in found)
+        log_content_read(claim, "export", feed.task)
+        stored = in_journal_order(as_in_inbox(message, feed.tenant, feed.task) for message in messages)
+        quiet_ms = self._context.clock() - max(message.time_unix_ms for message in stored)
         room = bounds.MAX_EXPORT_BYTES
 
-        async def read(ref: ContentRef) -> bytes | None:
+        async def read_content(ref: ContentRef) -> bytes | None:
             nonlocal room
             try:
                 data = await self._context.blobs.get(feed.tenant, ref)
@@ -244,47 +260,50 @@ class Histories:
                 raise _too_large("the contents of the task", bounds.MAX_EXPORT_BYTES)
             return data
 
-        history = await collect(found, read, settled=quiet_ms > IN_THE_WORKS_MS)
-        return await asyncio.to_thread(dump, history)
+        history = await collect_history(stored, read_content, settled=quiet_ms > IN_THE_WORKS_MS)
+        return await asyncio.to_thread(dump_history, history)
 
-    async def _history(self, feed: Feed, claim: RequesterClaim, what: str) -> History:
-        """What budget tells of the task, to a caller whose look is on record. Raises Problem (503)."""
-        told, content = await self._read(feed, claim), may_read_history(claim, feed)
+    async def _read_history(self, feed: InboxFeed, claim: RequesterClaim, what: str) -> ReadableHistory:
+        """History as budget tells it, for a caller whose look is on record. Raises Problem (503)."""
+        journaled, content = await self._read_journal(feed, claim), may_read_history(claim, feed)
         if content:
-            on_record(claim, what, feed.task)
-        return History(told, content)
+            log_content_read(claim, what, feed.task)
+        return ReadableHistory(journaled, content)
 
-    async def _read(self, feed: Feed, claim: RequesterClaim) -> ToldTask:
-        """What budget tells of the task. Raises Problem (503)."""
-        kept = self._kept.get(feed.tenant, feed.task)
-        told, more = await self._told(feed, claim, known=kept)
-        if kept is None or len(told) > len(kept.messages):
-            found = [stored_of(one, feed.tenant, feed.task) for one in told]
-            folded, since = await asyncio.to_thread(_entries, found), self._context.clock()
-            kept = ToldTask(tuple(told), more, folded, since if kept is None else kept.since_unix_ms)
-            self._kept.keep(feed.tenant, feed.task, kept)
-        return kept
+    async def _read_journal(self, feed: InboxFeed, claim: RequesterClaim) -> JournaledTask:
+        """The task as budget tells it. Raises Problem (503)."""
+        cached = self._kept.get(feed.tenant, feed.task)
+        messages, has_more = await self._fetch_messages(feed, claim, known=cached)
+        if cached is None or len(messages) > len(cached.messages):
+            stored = [stored_of(message, feed.tenant, feed.task) for message in messages]
+            folded, since = await asyncio.to_thread(_ordered_entries, stored), self._context.clock()
+            cached = JournaledTask(tuple(messages), has_more, folded, since if cached is None else cached.since_unix_ms)
+            self._kept.keep_task(feed.tenant, feed.task, cached)
+        return cached
 
-    async def _told(
-        self, feed: Feed, claim: RequesterClaim, *, claims: bool = False, known: ToldTask | None = None
+    async def _fetch_messages(
+        self, feed: InboxFeed, claim: RequesterClaim, *, claims: bool = False, known: JournaledTask | None = None
     ) -> tuple[list[ToldMessage], bool]:
-        """As many messages as one answer is made of, and whether there are more; those that are known are not asked for
-        again. Raises Problem (503)."""
-        found = list(known.messages) if known is not None else []
-        room, more = bounds.MAX_STORY_BYTES - bytes_of(found), True
-        if known is not None and (room <= 0 or len(found) >= bounds.MAX_STORY_MESSAGES):
-            return found, known.more
-        while more and room > 0 and len(found) < bounds.MAX_STORY_MESSAGES:
-            after = found[-1].sequence if found else 0
-            page = await self._page(feed, claim, TaskMessagesRequested(after=after, claims=claims))
-            found += page.messages
+        """The messages of one answer, as many as it is made of, and whether there are more; those that are known
+        are not asked for again. Raises Problem (503).
+        """
+        messages = list(known.messages) if known is not None else []
+        room, has_more = bounds.MAX_STORY_BYTES - bytes_of(messages), True
+        if known is not None and (room <= 0 or len(messages) >= bounds.MAX_STORY_MESSAGES):
+            return messages, known.more
+        while has_more and room > 0 and len(messages) < bounds.MAX_STORY_MESSAGES:
+            after = messages[-1].sequence if messages else 0
+            page = await self._fetch_page(feed, claim, TaskMessagesRequested(after=after, claims=claims))
+            messages += page.messages
             room -= bytes_of(page.messages)
-            more = page.more and bool(page.messages)
-        if not found:
+            has_more = page.more and bool(page.messages)
+        if not messages:
             raise unavailable("the journal does not have the task yet", "ask again in a moment")
-        return found, more
+        return messages, has_more
 
-    async def _page(self, feed: Feed, claim: RequesterClaim, asked: TaskMessagesRequested) -> TaskMessagesReplied:
+    async def _fetch_page(
+        self, feed: InboxFeed, claim: RequesterClaim, asked: TaskMessagesRequested
+    ) -> TaskMessagesReplied:
         try:
             reply = await self._context.publisher.request(
                 "budget",
@@ -302,7 +321,7 @@ class Histories:
             raise unavailable(reply.failure.message, reply.failure.hint or "ask again in a moment")
         return reply
 
-    async def _texts(self, feed: Feed, refs: Sequence[ContentRef]) -> dict[str, str]:
+    async def _read_texts(self, feed: InboxFeed, refs: Sequence[ContentRef]) -> dict[str, str]:
         """The contents that are quoted, as far as they are still there; also for who may not read them: their markers
         say what rests on what."""
         texts, room = dict[str, str](), bounds.MAX_STORY_BYTES
@@ -310,14 +329,14 @@ class Histories:
             if ref.size_bytes > room:
                 continue
             try:
-                texts[ref.sha256] = text = await self._context.blobs.text(feed.tenant, ref)
+                texts[ref.sha256] = text = await self._context.blobs.get_text(feed.tenant, ref)
             except (BlobMissing, BlobCorrupt):
                 continue
             room -= max(len(text), ref.size_bytes)
         return texts
 
 
-def _raw(message: ToldMessage, *, content: bool) -> RawMessage:
+def _raw_message(message: ToldMessage, *, content: bool) -> RawMessage:
     """A message for who may read it; content: whether its body too, and headers that are their author's to fill."""
     headers = {name: value for name, value in message.headers.items() if content or name in SAY_WHAT_IT_IS}
     return RawMessage(
@@ -335,5 +354,5 @@ def _too_large(what: str, limit: int) -> Problem:
     return too_large(what, limit, "bytes, or cannot be read as text", hint)
 
 
-def _entries(found: Sequence[Stored]) -> list[Entry]:
-    return entries(in_order(found))
+def _ordered_entries(found: Sequence[StoredMessage]) -> list[JournalEntry]:
+    return build_entries(in_journal_order(found))

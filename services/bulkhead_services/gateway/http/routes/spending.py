@@ -23,7 +23,7 @@ from bulkhead_contracts.budget import (
     TopUpRequested,
 )
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.operator_schemas import (
     KINDS,
     SINCE,
@@ -33,65 +33,72 @@ from bulkhead_services.gateway.http.operator_schemas import (
     TopUpReceipt,
     TopUpSubmission,
 )
-from bulkhead_services.gateway.http.request_limits import Bodies
-from bulkhead_services.gateway.http.request_values import answered, existing_task, flag_of, number_of, size_of
-from bulkhead_services.gateway.http.routes.budget_requests import MAY_SEE_ALL, BudgetRequests, Words
-from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
+from bulkhead_services.gateway.http.request_values import existing_task, flag_of, json_response, number_of, size_of
+from bulkhead_services.gateway.http.routes.budget_requests import MAY_SEE_ALL, BudgetFailureTexts, BudgetRequests
+from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.problems import already_ended, invalid_query
 from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 BOOK = "limits"
 """The task token in the subject of a request that concerns no task."""
 AFTERWARDS_MS = 3_600_000
 """A top-up is kept this long after the deadline: clocks differ, and the end comes a moment late."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-_LIMITS = Words("keeps limits and accounts", "a change is made once", "The limit was not changed")
+_LIMITS = BudgetFailureTexts("keeps limits and accounts", "a change is made once", "The limit was not changed")
 _SPENDING = _LIMITS._replace(title="Spending cannot be shown")
-_TOP_UPS = Words("keeps limits and accounts", "it counts once", "The task was not topped up")
+_TOP_UPS = BudgetFailureTexts("keeps limits and accounts", "it counts once", "The task was not topped up")
 
 
-class Spending(BudgetRequests):
+class SpendingRoutes(BudgetRequests):
     """The routes under /v1/limits, /v1/spend and /v1/tasks/{task_id}/topup."""
 
-    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies, door: Door, feeds: Feeds) -> None:
+    def __init__(
+        self,
+        context: Context,
+        auth: GatewayAuthenticator,
+        bodies: GatewayRequestBodies,
+        door: SubmissionChecks,
+        feeds: InboxFeeds,
+    ) -> None:
         super().__init__(context, auth, bodies)
         self._door, self._feeds = door, feeds
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/limits", self.limits, methods=["GET"]),
-            Route("/v1/limits", self.change, methods=["PUT"]),
-            Route("/v1/spend", self.spent, methods=["GET"]),
+            Route("/v1/limits", self.show_limits, methods=["GET"]),
+            Route("/v1/limits", self.change_limit, methods=["PUT"]),
+            Route("/v1/spend", self.show_spending, methods=["GET"]),
             Route("/v1/tasks/{task_id}/topup", self.top_up, methods=["POST"]),
         ]
 
-    async def limits(self, request: Request) -> Response:
+    async def show_limits(self, request: Request) -> Response:
         """GET /v1/limits"""
-        claim = await self._auth.allowed(request, task_view.MAY_READ, "read limits", "submitter")
+        claim = await self._auth.require_role(request, task_view.MAY_READ, "read limits", "submitter")
         ask = LimitsRequested(requester=claim, history=flag_of(request, "history"))
-        return await self._limits(claim, ask, f"read/{self._context.clock()}")
+        return await self._request_limits(claim, ask, f"read/{self._context.clock()}")
 
-    async def change(self, request: Request) -> Response:
+    async def change_limit(self, request: Request) -> Response:
         """PUT /v1/limits"""
-        claim, key, body = await self._change(request, LimitSubmission, "change limits")
+        claim, key, body = await self._read_change(request, LimitSubmission, "change limits")
         limit = Limit(**body.limit.model_dump())
         ask = LimitsRequested(requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision)
-        return await self._limits(claim, ask, f"change/{key}")
+        return await self._request_limits(claim, ask, f"change/{key}")
 
-    async def _limits(self, claim: RequesterClaim, ask: LimitsRequested, about: str) -> Response:
-        reply = await self._ask(LimitsReplied, claim, ask, _LIMITS, task=BOOK, index=f"{claim.person}/{about}")
+    async def _request_limits(self, claim: RequesterClaim, ask: LimitsRequested, about: str) -> Response:
+        reply = await self._ask_budget(LimitsReplied, claim, ask, _LIMITS, task=BOOK, index=f"{claim.person}/{about}")
         same = {name: getattr(reply, name) for name in ("revision", "limits", "top_ups", "alerts", "history")}
-        return answered(LimitPage(**same, policy=self._door.policy(claim.tenant)))
+        return json_response(LimitPage(**same, policy=self._door.policy(claim.tenant)))
 
-    async def spent(self, request: Request) -> Response:
+    async def show_spending(self, request: Request) -> Response:
         """GET /v1/spend"""
-        claim = await self._auth.allowed(request, MAY_SEE_ALL, "see what is spent", "operator")
-        wanted, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
-        by = next((kind for kind in KINDS if kind == wanted), None)
+        claim = await self._auth.require_role(request, MAY_SEE_ALL, "see what is spent", "operator")
+        kind_name, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
+        by = next((kind for kind in KINDS if kind == kind_name), None)
         if by is None:
-            raise invalid_query("by", wanted, f"send one of {', '.join(KINDS)}")
+            raise invalid_query("by", kind_name, f"send one of {', '.join(KINDS)}")
         seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
         if not 1 <= seconds <= bounds.MAX_SPEND_S:
             raise invalid_query("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
@@ -102,39 +109,41 @@ class Spending(BudgetRequests):
             requester=claim, by=by, since_s=seconds, top=size_of(request), slices=slices, tasks=_tasks_of(request)
         )
         index, timeout_ms = f"{claim.person}/{by}/{since}/{self._context.clock()}", bounds.SPEND_TIMEOUT_MS
-        reply = await self._ask(SpendReplied, claim, ask, _SPENDING, task=BOOK, index=index, timeout_ms=timeout_ms)
-        return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
+        reply = await self._ask_budget(
+            SpendReplied, claim, ask, _SPENDING, task=BOOK, index=index, timeout_ms=timeout_ms
+        )
+        return json_response(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
 
     async def top_up(self, request: Request) -> Response:
         """POST /v1/tasks/{task_id}/topup"""
-        claim, key, body = await self._change(request, TopUpSubmission, "top up tasks")
+        claim, key, body = await self._read_change(request, TopUpSubmission, "top up tasks")
         feed = await existing_task(request, self._feeds, claim)
-        if feed.ended:
+        if feed.has_ended:
             raise already_ended(
                 feed.view.status, "submit it again with a higher limit, or fork it to keep the finished steps"
             )
-        add, until = Limit(**body.add.model_dump()), _until(feed, self._context.clock())
+        add, until = Limit(**body.add.model_dump()), _latest_end(feed, self._context.clock())
         ask = TopUpRequested(requester=claim, task=feed.task, add=add, until_unix_ms=until, reason=body.reason)
         index = f"topup/{claim.person}/{feed.task}/{key}"
-        reply = await self._ask(TopUpReplied, claim, ask, _TOP_UPS, task=feed.task, index=index)
+        reply = await self._ask_budget(TopUpReplied, claim, ask, _TOP_UPS, task=feed.task, index=index)
         task, url, same = feed.task, f"/v1/tasks/{feed.task}", reply.model_dump(include={"revision", "resumed"})
-        return answered(TopUpReceipt(task_id=task, status_url=url, added=reply.added, **same))
+        return json_response(TopUpReceipt(task_id=task, status_url=url, added=reply.added, **same))
 
 
 def _tasks_of(request: Request) -> tuple[str, ...]:
     """The query's `tasks`; empty for all. Raises Problem 422."""
-    said = request.query_params.get("tasks", "")
-    named = tuple(dict.fromkeys(said.split(","))) if said else ()
+    text = request.query_params.get("tasks", "")
+    named = tuple(dict.fromkeys(text.split(","))) if text else ()
     if len(named) > bounds.MAX_SPEND_ROWS:
         raise invalid_query("tasks", f"{len(named)} tasks", f"name at most {bounds.MAX_SPEND_ROWS} tasks at once")
     try:
-        return tuple(subjects.token(task) for task in named)
+        return tuple(subjects.check_token(task) for task in named)
     except subjects.SubjectError as error:
         hint = "send ids of tasks with a comma between two; they are made of A-Z a-z 0-9 _ - only"
-        raise invalid_query("tasks", said, hint) from error
+        raise invalid_query("tasks", text, hint) from error
 
 
-def _until(feed: Feed, now_unix_ms: int) -> int:
+def _latest_end(feed: InboxFeed, now_unix_ms: int) -> int:
     """When the task has ended at the latest; one that waits for a place has its whole time before it."""
     request = feed.view.request
     waits_ms = request.limits.approval_wait_ms if request is not None else 0

@@ -14,14 +14,14 @@ from bulkhead_contracts.budget import SpendReplied, SpendRequested
 from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.schemas import SpendingDocument
-from bulkhead_services.gateway.read_model.feeds import Feed
+from bulkhead_services.gateway.read_model.feeds import InboxFeed
 from bulkhead_services.gateway.read_model.task_view import ENDED
 
 log = Log("gateway.spending")
 PATIENCE_S = 1.0
 
 
-async def spending_now(context: Context, claim: RequesterClaim, feed: Feed) -> SpendingDocument | None:
+async def spending_now(context: Context, claim: RequesterClaim, feed: InboxFeed) -> SpendingDocument | None:
     """Ask budget about a run that goes on."""
     if feed.view.kind != "adopted" or feed.view.status in ENDED:
         return None

@@ -20,117 +20,123 @@ from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
-from bulkhead_services.gateway.authority import voucher
+from bulkhead_services.gateway.authority import obtain_voucher
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
-from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.openapi import openapi
-from bulkhead_services.gateway.http.request_limits import Bodies, StreamCaps
-from bulkhead_services.gateway.http.request_values import answered, existing_task, idempotency_key, parsed, position_of
+from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies, StreamCaps
+from bulkhead_services.gateway.http.request_values import (
+    existing_task,
+    idempotency_key,
+    json_response,
+    parse_body,
+    position_of,
+)
 from bulkhead_services.gateway.http.routes import uncertain_writes
-from bulkhead_services.gateway.http.routes.approvals import Approvals
-from bulkhead_services.gateway.http.routes.citations import Citations
-from bulkhead_services.gateway.http.routes.dead_letters import DeadLetters
-from bulkhead_services.gateway.http.routes.documents import Documents
-from bulkhead_services.gateway.http.routes.halts import Switches
-from bulkhead_services.gateway.http.routes.histories import Histories
-from bulkhead_services.gateway.http.routes.push import PushConfigs
-from bulkhead_services.gateway.http.routes.spending import Spending
+from bulkhead_services.gateway.http.routes.approvals import ApprovalRoutes
+from bulkhead_services.gateway.http.routes.citations import CitationRoutes
+from bulkhead_services.gateway.http.routes.dead_letters import DeadLetterRoutes
+from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
+from bulkhead_services.gateway.http.routes.halts import HaltRoutes
+from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
+from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
+from bulkhead_services.gateway.http.routes.spending import SpendingRoutes
 from bulkhead_services.gateway.http.routes.spending_now import spending_now
-from bulkhead_services.gateway.http.routes.subscribers import Subscribers
-from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, EventStream, TaskList
+from bulkhead_services.gateway.http.routes.subscribers import SubscriberRoutes
+from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
-from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
-from bulkhead_services.gateway.read_model.changes import Changes
-from bulkhead_services.gateway.read_model.events import Position
-from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
-from bulkhead_services.gateway.read_model.stream import watch
-from bulkhead_services.gateway.read_model.task_index import Listing
+from bulkhead_services.gateway.read_model.changes import ChangeWatchers
+from bulkhead_services.gateway.read_model.events import StreamPosition
+from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
+from bulkhead_services.gateway.read_model.stream import watch_task
+from bulkhead_services.gateway.read_model.task_index import TaskIndex
 from bulkhead_services.gateway.settings import Settings
 
 MAX_BODY_BYTES = bounds.MAX_MESSAGE_BYTES - bounds.MAX_HEADER_BYTES
 MAX_CANCEL_BODY_BYTES = 16 * 1024
 
 
-class Http:
+class GatewayHttpApp:
     """The routes and their dependencies."""
 
     def __init__(
         self,
         settings: Settings,
-        auth: Authenticator,
+        auth: GatewayAuthenticator,
         intake: Intake,
         documents: DocumentIntake,
-        feeds: Feeds,
-        listing: Listing,
+        feeds: InboxFeeds,
+        listing: TaskIndex,
         ready: Callable[[], Awaitable[str]],
         context: Context,
-        door: Door,
+        door: SubmissionChecks,
         approvals: ApprovalIndex,
         decisions: Decisions,
-        changes: Changes,
+        changes: ChangeWatchers,
         writes: DurableWrites,
     ) -> None:
         self._settings, self._auth, self._context, self._ready = settings, auth, context, ready
         self._intake, self._feeds, self._door = intake, feeds, door
-        self._caps, self._bodies = StreamCaps(settings), Bodies(settings, door.spikes, context.clock)
-        self.task_list = TaskList(settings, auth, feeds, listing, changes, self._caps, door.places)
-        self.documents = Documents(auth, documents, feeds, self._bodies, settings)
-        self.switches = Switches(context, auth, self._bodies)
-        self.dead_letters = DeadLetters(context, auth, self._bodies)
-        self.subscribers = Subscribers(context, auth, self._bodies, settings.subscribers)
-        self.spending = Spending(context, auth, self._bodies, door, feeds)
-        self.approvals = Approvals(context, auth, self._bodies, approvals, decisions)
-        self.citations = Citations(context, auth, feeds)
-        self.histories = Histories(context, auth, feeds)
+        self._caps, self._bodies = StreamCaps(settings), GatewayRequestBodies(settings, door.spikes, context.clock)
+        self.task_list = TaskListRoutes(settings, auth, feeds, listing, changes, self._caps, door.read_places)
+        self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
+        self.switches = HaltRoutes(context, auth, self._bodies)
+        self.dead_letters = DeadLetterRoutes(context, auth, self._bodies)
+        self.subscribers = SubscriberRoutes(context, auth, self._bodies, settings.subscribers)
+        self.spending = SpendingRoutes(context, auth, self._bodies, door, feeds)
+        self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
+        self.citations = CitationRoutes(context, auth, feeds)
+        self.histories = HistoryRoutes(context, auth, feeds)
         quotas = TenantQuotas(settings.tenants_file)
-        self.push = PushConfigs(context, auth, self._bodies, feeds, quotas, writes)
+        self.push = PushConfigRoutes(context, auth, self._bodies, feeds, quotas, writes)
         self.started = False
 
-    def streams(self) -> Pool:
+    def stream_pool(self) -> Pool:
         """Event streams: how many there may be, and how many are open."""
-        return self._caps.pool()
+        return self._caps.stream_pool()
 
-    def app(self) -> Starlette:
+    def build_app(self) -> Starlette:
         """The ASGI application."""
         routes = [
-            Route("/v1/tasks", self.submit, methods=["POST"]),
+            Route("/v1/tasks", self.submit_task, methods=["POST"]),
             *self.task_list.routes(),
-            Route("/v1/tasks/{task_id}", self.show, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/events", self.events, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/tasks/{task_id}", self.show_task, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/events", self.stream_events, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/cancel", self.cancel_task, methods=["POST"]),
             *self.citations.routes(),
             *self.histories.routes(),
             *self.push.routes(),
-            Route("/v1/documents", self.documents.add, methods=["POST"]),
-            Route("/v1/documents", self.documents.list, methods=["GET"]),
-            Route("/v1/documents", self.documents.delete, methods=["DELETE"]),
-            Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
+            Route("/v1/documents", self.documents.add_document, methods=["POST"]),
+            Route("/v1/documents", self.documents.list_documents, methods=["GET"]),
+            Route("/v1/documents", self.documents.delete_document, methods=["DELETE"]),
+            Route("/v1/documents/{ingest_id}", self.documents.show_document, methods=["GET"]),
             *self.approvals.routes(),
             *self.switches.routes(),
             *self.dead_letters.routes(),
             *self.subscribers.routes(),
             *self.spending.routes(),
-            Route("/openapi.json", self.document, methods=["GET"]),
+            Route("/openapi.json", self.serve_openapi, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             Route("/startupz", self.startupz, methods=["GET"]),
         ]
         kinds = (Problem, HTTPException, BusError, ClientDisconnect)
-        return Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, _failed))
+        return Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, _failure_response))
 
-    async def submit(self, request: Request) -> Response:
+    async def submit_task(self, request: Request) -> Response:
         """POST /v1/tasks"""
-        claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "submit tasks", "submitter or operator")
+        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "submit tasks", "submitter or operator")
         key = idempotency_key(request, required=True)
-        await self._door.check(claim)
-        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
-            body = parsed(TaskSubmission, raw)
+        await self._door.check_submission(claim)
+        async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
+            body = parse_body(TaskSubmission, raw)
         planned = [tool for step in body.plan.steps for tool in step.tools] if body.plan and not body.fork else []
         self._door.check_tools(claim.tenant, (*body.tools, *planned))
         # Left out when empty: a repeat of what was submitted before there were these is still a repeat.
@@ -142,7 +148,7 @@ class Http:
             limits=TaskLimits(**body.limits.model_dump()),
             tools=body.tools,
             check=body.check,
-            plan=body.plan.plan() if body.plan is not None else None,
+            plan=body.plan.to_plan() if body.plan is not None else None,
             requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(),
@@ -153,55 +159,59 @@ class Http:
             replan=body.replan,
             constraints=body.constraints,
             conversation=body.conversation,
-            voucher=await voucher(self._context, claim, self._auth.token_of(request), task_id),
+            voucher=await obtain_voucher(self._context, claim, self._auth.token_of(request), task_id),
         )
-        with self._door.storing(claim.tenant, task_id) as lies:
-            task_id, repeated = await self._intake.submit(task, key)
-            lies(not repeated)
+        with self._door.pending_request(claim.tenant, task_id) as mark_stored:
+            task_id, repeated = await self._intake.submit_request(task, key)
+            mark_stored(not repeated)
         url = f"/v1/tasks/{task_id}"
         receipt = TaskReceipt(task_id=task_id, status_url=url, events_url=url + "/events")
         headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})
-        return answered(receipt, 202, headers)
+        return json_response(receipt, 202, headers)
 
-    async def show(self, request: Request) -> Response:
+    async def show_task(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}"""
-        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
+        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
         feed = await existing_task(request, self._feeds, claim)
-        place = await self._door.place(feed)
-        doubtful = await uncertain_writes.uncertain(self._context, claim, feed)
+        place = await self._door.queue_document(feed)
+        doubtful = await uncertain_writes.find_uncertain_writes(self._context, claim, feed)
         spending = await spending_now(self._context, claim, feed)
         policies = self._settings.publishers
-        return answered(await task_document.document(feed, self._context.blobs, policies, place, doubtful, spending))
+        return json_response(
+            await task_document.describe_task(feed, self._context.blobs, policies, place, doubtful, spending)
+        )
 
-    async def events(self, request: Request) -> Response:
+    async def stream_events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""
-        claim = await self._auth.allowed(request, task_view.MAY_READ, "watch tasks", "submitter")
+        claim = await self._auth.require_role(request, task_view.MAY_READ, "watch tasks", "submitter")
         feed = await existing_task(request, self._feeds, claim)
         position = position_of(request)
-        if feed.ended and position.sequence and not feed.after(position):
+        if feed.has_ended and position.sequence and not feed.facts_after(position):
             return Response(status_code=204)  # Tells an EventSource not to reconnect: nothing can follow.
-        if self._feeds.closing:
+        if self._feeds.is_closing:
             raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
-        return EventStream(self._sse(feed, position), self._caps.take(claim), self._settings.heartbeat_s)
+        return SlotHoldingEventStream(
+            self._server_sent_events(feed, position), self._caps.acquire_stream(claim), self._settings.heartbeat_s
+        )
 
-    async def _sse(self, feed: Feed, position: Position) -> AsyncIterator[ServerSentEvent]:
+    async def _server_sent_events(self, feed: InboxFeed, position: StreamPosition) -> AsyncIterator[ServerSentEvent]:
         yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
-        async for event in watch(self._feeds, feed, self._context.blobs, position):
+        async for event in watch_task(self._feeds, feed, self._context.blobs, position):
             yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
 
-    async def cancel(self, request: Request) -> Response:
+    async def cancel_task(self, request: Request) -> Response:
         """POST /v1/tasks/{task_id}/cancel"""
-        claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "cancel tasks", "submitter or operator")
-        async with self._bodies.read(request, claim, MAX_CANCEL_BODY_BYTES) as raw:
-            body = parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
+        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "cancel tasks", "submitter or operator")
+        async with self._bodies.read_body(request, claim, MAX_CANCEL_BODY_BYTES) as raw:
+            body = parse_body(CancelSubmission, raw) if raw.strip() else CancelSubmission()
         feed = await existing_task(request, self._feeds, claim)
-        if feed.ended:
+        if feed.has_ended:
             raise already_ended(feed.view.status, f"read its result at /v1/tasks/{feed.task}")
-        await self._intake.cancel(claim, feed, body.reason)
+        await self._intake.request_cancel(claim, feed, body.reason)
         url = f"/v1/tasks/{feed.task}"
-        return answered(CancelReceipt(task_id=feed.task, status_url=url), 202, {"Location": url})
+        return json_response(CancelReceipt(task_id=feed.task, status_url=url), 202, {"Location": url})
 
-    async def document(self, _: Request) -> Response:
+    async def serve_openapi(self, _: Request) -> Response:
         """GET /openapi.json"""
         return JSONResponse(openapi())
 
@@ -211,7 +221,7 @@ class Http:
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: whether requests can be taken now."""
-        reason = "draining" if self._feeds.closing else await self._ready()
+        reason = "draining" if self._feeds.is_closing else await self._ready()
         return JSONResponse(
             {"status": "unready", "reason": reason} if reason else {"status": "ok"}, 503 if reason else 200
         )
@@ -221,7 +231,7 @@ class Http:
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _failure_response(_: Request, error: Exception) -> Response:
     """The answer to an expected failure."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)
@@ -231,4 +241,4 @@ async def _failed(_: Request, error: Exception) -> Response:
         error = Problem(error.status_code, code, error.detail, error.detail, hint, headers=error.headers)
     elif not isinstance(error, Problem):
         error = unavailable(f"the message broker does not answer: {error}")
-    return error.response()
+    return error.to_response()

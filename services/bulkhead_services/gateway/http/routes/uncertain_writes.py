@@ -14,19 +14,19 @@ from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_services.gateway.http.task_document import NONE
-from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, Feed
+from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
 
 log = Log("gateway.writes")
 BADLY = frozenset({"failed", "cancelled", "halted"})
 """A write whose outcome is unknown ends its task, unless that ends in another way meanwhile."""
 
 
-async def uncertain(context: Context, claim: RequesterClaim, feed: Feed) -> WritesReplied | None:
+async def find_uncertain_writes(context: Context, claim: RequesterClaim, feed: InboxFeed) -> WritesReplied | None:
     """Ask budget, at most once in LOOK_AGAIN_S per task: replies may still arrive after its end."""
     if feed.view.status not in BADLY:
         return NONE
-    now = context.clock()
-    if feed.writes is not None and now - feed.writes[0] < LOOK_AGAIN_S * 1_000:
+    now_unix_ms = context.clock()
+    if feed.writes is not None and now_unix_ms - feed.writes[0] < LOOK_AGAIN_S * 1_000:
         return feed.writes[1]
     try:
         reply = await context.publisher.request(
@@ -45,5 +45,5 @@ async def uncertain(context: Context, claim: RequesterClaim, feed: Feed) -> Writ
     if reply.failure is not None:
         log.warning("writes_not_told", task=feed.task, reason=reply.failure.message)
         return None
-    feed.writes = (now, reply)
+    feed.writes = (now_unix_ms, reply)
     return reply

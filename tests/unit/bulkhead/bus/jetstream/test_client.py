@@ -13,7 +13,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.protocol.parser import Parser
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import FRAME, FRAMES_A_WRITE, DirectClient, RawMessage, header_frame, read_headers
+from bulkhead.bus.jetstream.client import FRAME, FRAMES_A_WRITE, DirectClient, SocketMessage, header_frame, read_headers
 from bulkhead.bus.jetstream.dns_cache import NamedTransport
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
@@ -84,17 +84,17 @@ def test_what_the_broker_did_not_heed_proves_nothing(lines: list[str]) -> None:
 
 async def test_the_first_of_a_turn_is_written_at_once_and_the_others_together() -> None:
     client, line = _connected()
-    client.write("a", b"1", "", b"")
+    client.write_publish("a", b"1", "", b"")
     assert line.written == [b"PUB a  1\r\n1\r\n"]
-    client.write("b", b"22", "reply", header_frame({"k": "v"}))
-    client.write("c", b"3", "", b"")
+    client.write_publish("b", b"22", "reply", header_frame({"k": "v"}))
+    client.write_publish("c", b"3", "", b"")
     assert len(line.written) == 1
     await asyncio.sleep(0)
     frame = header_frame({"k": "v"})
     assert line.written[1:] == [
         b"HPUB b reply %d %d\r\n" % (len(frame), len(frame) + 2) + frame + b"22\r\nPUB c  1\r\n3\r\n"
     ]
-    client.write("d", b"4", "", b"")
+    client.write_publish("d", b"4", "", b"")
     assert line.written[2:] == [b"PUB d  1\r\n4\r\n"]
     assert client._pending == [] and client._pending_data_size == 0
 
@@ -103,7 +103,7 @@ async def test_who_says_much_in_a_turn_is_heard_before_it_has_said_all() -> None
     client, line = _connected()
     frames = [b"PUB a  3\r\n%03d\r\n" % number for number in range(2 * FRAMES_A_WRITE + 2)]
     for number in range(len(frames)):
-        client.write("a", b"%03d" % number, "", b"")
+        client.write_publish("a", b"%03d" % number, "", b"")
     assert [one.count(b"PUB") for one in line.written] == [1, FRAMES_A_WRITE, FRAMES_A_WRITE]
     await asyncio.sleep(0)
     assert b"".join(line.written) == b"".join(frames)
@@ -123,11 +123,11 @@ async def _heard_within_the_turn() -> None:
         client._transport = transport
         with listening.accept()[0] as peer:
             peer.settimeout(5)  # Everything below is one turn: nobody else can write meanwhile.
-            client.write("first", b"", "", b"")
+            client.write_publish("first", b"", "", b"")
             assert peer.recv(100) == b"PUB first  0\r\n\r\n"
             frames = [b"PUB a  2\r\n%02d\r\n" % number for number in range(FRAMES_A_WRITE + 1)]
             for number in range(len(frames)):
-                client.write("a", b"%02d" % number, "", b"")
+                client.write_publish("a", b"%02d" % number, "", b"")
             together = b"".join(frames[:FRAMES_A_WRITE])
             assert peer.recv(len(together), socket.MSG_WAITALL) == together
         transport.close()
@@ -137,7 +137,7 @@ async def test_a_turn_that_says_much_to_a_slow_socket_leaves_it_to_the_flusher()
     client, line = _connected()
     line.unsent = 10**9
     for _ in range(3 * FRAMES_A_WRITE):
-        client.write("a", b"1", "", b"")
+        client.write_publish("a", b"1", "", b"")
     await asyncio.sleep(0)
     assert line.written == [] and client._flush_queue is not None and client._flush_queue.qsize() == 1
     assert len(client._pending) == 3 * FRAMES_A_WRITE
@@ -146,8 +146,8 @@ async def test_a_turn_that_says_much_to_a_slow_socket_leaves_it_to_the_flusher()
 async def test_it_does_not_overtake_what_nats_py_has_yet_to_write() -> None:
     client, line = _connected()
     await client._send_command(b"SUB _INBOX.x.*  1\r\n")
-    client.write("ask", b"1", "_INBOX.x.1", b"")
-    client.write("ask", b"2", "_INBOX.x.2", b"")
+    client.write_publish("ask", b"1", "_INBOX.x.1", b"")
+    client.write_publish("ask", b"2", "_INBOX.x.2", b"")
     assert line.written == []
     await asyncio.sleep(0)
     assert line.written == [b"SUB _INBOX.x.*  1\r\nPUB ask _INBOX.x.1 1\r\n1\r\nPUB ask _INBOX.x.2 1\r\n2\r\n"]
@@ -158,17 +158,17 @@ async def test_without_a_connection_it_waits_for_one_up_to_the_bound() -> None:
     client, line = _connected()
     client._status = Client.RECONNECTING
     client._max_pending_size = 20
-    client.write("a", b"1", "", b"")
+    client.write_publish("a", b"1", "", b"")
     await asyncio.sleep(0)
     assert line.written == [] and client._pending == [b"PUB a  1\r\n1\r\n"]
     with pytest.raises(errors.OutboundBufferLimitError):
-        client.write("a", b"1" * 20, "", b"")
+        client.write_publish("a", b"1" * 20, "", b"")
 
 
 async def test_a_slow_socket_is_left_to_the_flusher_that_waits_for_it() -> None:
     client, line = _connected()
     line.unsent = 10**9
-    client.write("a", b"1", "", b"")
+    client.write_publish("a", b"1", "", b"")
     await asyncio.sleep(0)
     assert line.written == [] and client._flush_queue is not None and client._flush_queue.qsize() == 1
 
@@ -177,7 +177,7 @@ async def test_a_closed_client_says_so() -> None:
     client, _ = _connected()
     client._status = Client.CLOSED
     with pytest.raises(errors.ConnectionClosedError):
-        client.write("a", b"1", "", b"")
+        client.write_publish("a", b"1", "", b"")
 
 
 FRAMES = st.one_of(
@@ -225,10 +225,10 @@ async def test_a_body_that_is_read_on_its_own_is_no_message(cut: int) -> None:
     assert [(one.subject, one.data) for one in heard] == [("s.xy", body)]
 
 
-async def _heard(stream: bytes, cuts: list[int]) -> list[RawMessage]:
+async def _heard(stream: bytes, cuts: list[int]) -> list[SocketMessage]:
     """Let a client read these bytes in pieces of so many; what the listeners of 1 and 2 heard."""
     client, line = _connected()
-    heard: list[RawMessage] = []
+    heard: list[SocketMessage] = []
     for sid in (1, 2):
         await client.listen("s.>", heard.append)
         assert sid in client._takers

@@ -12,7 +12,7 @@ import pytest
 
 from bulkhead.bus.jetstream import connection as jetstream_connection
 from bulkhead.bus.jetstream.connection import Connection
-from bulkhead.bus.jetstream.dns_cache import HostUnknown, Lookup, NamedTransport
+from bulkhead.bus.jetstream.dns_cache import HostLookup, HostUnknown, NamedTransport
 from bulkhead.bus.port import BusUnavailable
 from tests.eventually import until
 
@@ -54,21 +54,21 @@ def _nobody(host: str, port: int) -> list[str]:
 
 async def test_an_unknown_name_is_said_at_once() -> None:
     with pytest.raises(HostUnknown, match="the name nats-typo is not known: Name or service not known"):
-        await Lookup(_nobody).addresses(NAME, PORT, timeout_s=30)
+        await HostLookup(_nobody).resolve_host(NAME, PORT, timeout_s=30)
 
 
 async def test_an_address_is_no_name() -> None:
     for address in ("127.0.0.1", "::1"):
-        assert await Lookup(_nobody).addresses(address, PORT, timeout_s=30) == [address]
+        assert await HostLookup(_nobody).resolve_host(address, PORT, timeout_s=30) == [address]
 
 
 async def test_who_asks_again_meanwhile_asks_nobody_anew_and_the_late_answer_is_no_complaint(silent: Silent) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    lookup = Lookup(silent)
+    lookup = HostLookup(silent)
     for _ in range(3):
         with pytest.raises(HostUnknown, match="no name server answers when it is asked for nats-typo"):
-            await lookup.addresses(NAME, PORT, timeout_s=0.01)
+            await lookup.resolve_host(NAME, PORT, timeout_s=0.01)
     assert silent.asked == 1
     silent.answer()
     await until(lambda: not lookup._asked)
@@ -77,14 +77,14 @@ async def test_who_asks_again_meanwhile_asks_nobody_anew_and_the_late_answer_is_
     assert complaints == []
     # What was answered is not kept: the name may be known by now.
     with pytest.raises(HostUnknown, match="not known"):
-        await lookup.addresses(NAME, PORT, timeout_s=20)
+        await lookup.resolve_host(NAME, PORT, timeout_s=20)
     assert silent.asked == 2
 
 
 async def test_of_several_addresses_the_one_where_somebody_listens_is_taken() -> None:
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    transport = NamedTransport(Lookup(lambda host, port: ["127.0.0.2", "127.0.0.1"]))
+    transport = NamedTransport(HostLookup(lambda host, port: ["127.0.0.2", "127.0.0.1"]))
     try:
         await transport.connect(urlparse(f"nats://broker:{port}"), 1024, 5)
         assert transport
@@ -97,7 +97,7 @@ async def test_of_several_addresses_the_one_where_somebody_listens_is_taken() ->
 async def test_a_start_gives_up_with_words(monkeypatch: pytest.MonkeyPatch, silent: Silent, answers: bool) -> None:
     monkeypatch.setattr(jetstream_connection, "UNKNOWN_HOST_S", 0.05)
     connection = Connection(f"nats://{NAME}:{PORT}")
-    connection.nc.lookup = Lookup(_nobody if answers else silent)
+    connection.nc.lookup = HostLookup(_nobody if answers else silent)
     with pytest.raises(BusUnavailable, match=r"no broker is found at nats://nats-typo.*BULKHEAD_NATS_URL, or mend DNS"):
         await connection.open(nkey_seed=None, inbox_prefix="_INBOX_x", name="x", timeout_s=600)
 
@@ -109,6 +109,6 @@ async def test_an_unknown_name_among_others_that_are_known_is_no_reason_to_give_
     monkeypatch.setattr(jetstream_connection, "UNKNOWN_HOST_S", 0.05)
     monkeypatch.setattr("nats.aio.client.shuffle", lambda servers: None)
     connection = Connection(f"nats://127.0.0.1:1,nats://{NAME}:{PORT}")
-    connection.nc.lookup = Lookup(_nobody)
+    connection.nc.lookup = HostLookup(_nobody)
     with pytest.raises(BusUnavailable, match="no broker answers"):
         await connection.open(nkey_seed=None, inbox_prefix="_INBOX_x", name="x", timeout_s=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.jetstream import bus as jetstream_bus
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.jetstream.client import RawMessage
+from bulkhead.bus.jetstream.client import SocketMessage
 from bulkhead.bus.jetstream.connection import ConnectionLost
 from bulkhead.bus.jetstream.publish_window import WIDTH, PublishWindow, PublishWindows
 from bulkhead.bus.port import BusUnavailable
@@ -30,7 +30,7 @@ async def _happens(width: int, what: list[str]) -> None:
     given_up = set[int]()
 
     async def one(number: int) -> None:
-        await window.enter()
+        await window.wait_for_slot()
         inside.append(number)
 
     left = 0
@@ -39,7 +39,7 @@ async def _happens(width: int, what: list[str]) -> None:
             came.append(asyncio.create_task(one(len(came))))
         elif word == "leave" and left < len(inside):
             left += 1
-            window.leave()
+            window.release_slot()
         elif word == "give up":
             # Perhaps in the very moment in which it was given its place.
             waiting = [number for number, task in enumerate(came) if number not in given_up and number not in inside]
@@ -53,7 +53,7 @@ async def _happens(width: int, what: list[str]) -> None:
     for _ in range(len(came)):
         if left < len(inside):
             left += 1
-            window.leave()
+            window.release_slot()
         await _quiet()
     assert inside == [number for number in range(len(came)) if number in inside]
     assert set(inside) | given_up == set(range(len(came))), "somebody waits for ever"
@@ -67,18 +67,18 @@ async def _quiet() -> None:
 
 def test_an_inbox_has_one_window_whoever_speaks_and_another_inbox_another() -> None:
     windows = PublishWindows()
-    mine = windows.of(subjects.mesh("planner", "worker", "acme", "t1"))
-    assert windows.of(subjects.mesh("gateway", "worker", "other", "t2")) is mine
+    mine = windows.window_of(subjects.mesh_subject("planner", "worker", "acme", "t1"))
+    assert windows.window_of(subjects.mesh_subject("gateway", "worker", "other", "t2")) is mine
     others = [
-        subjects.mesh("planner", "gateway", "acme", "t1"),
-        subjects.blob("worker", "acme", "ff"),
+        subjects.mesh_subject("planner", "gateway", "acme", "t1"),
+        subjects.blob_subject("worker", "acme", "ff"),
         subjects.timer_set("worker", "acme", "t1", "k"),
-        subjects.record("worker", "acme", "t1", "k"),
-        subjects.dead("worker", "acme", "t1"),
+        subjects.record_subject("worker", "acme", "t1", "k"),
+        subjects.dead_letter_subject("worker", "acme", "t1"),
         "mesh",
         "mesh.x",
     ]
-    assert len({id(windows.of(one)) for one in others} | {id(mine)}) == len(others)
+    assert len({id(windows.window_of(one)) for one in others} | {id(mine)}) == len(others)
 
 
 class _Broker:
@@ -86,10 +86,12 @@ class _Broker:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
-        self.open: dict[str, asyncio.Future[list[RawMessage]]] = {}
+        self.open: dict[str, asyncio.Future[list[SocketMessage]]] = {}
         self.most = 0
 
-    async def ask(self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> list[RawMessage]:
+    async def request_replies(
+        self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float
+    ) -> list[SocketMessage]:
         name = body.decode()
         self.sent.append(name)
         done = self.open[name] = asyncio.get_running_loop().create_future()
@@ -101,7 +103,7 @@ class _Broker:
 
     def answer(self) -> None:
         for number, done in enumerate(list(self.open.values())):
-            done.set_result([RawMessage("", "", json.dumps({"stream": "S", "seq": number + 1}).encode(), None)])
+            done.set_result([SocketMessage("", "", json.dumps({"stream": "S", "seq": number + 1}).encode(), None)])
 
     def lose(self) -> None:
         for done in list(self.open.values()):
@@ -118,7 +120,7 @@ def _bus(broker: _Broker) -> JetStreamBus:
 async def test_a_stream_is_given_its_share_and_the_rest_as_it_answers() -> None:
     broker = _Broker()
     bus = _bus(broker)
-    subject = subjects.mesh("planner", "worker", "acme", "t1")
+    subject = subjects.mesh_subject("planner", "worker", "acme", "t1")
     names = [f"m{number}" for number in range(3 * WIDTH)]
     saying = [asyncio.create_task(bus.publish(subject, name.encode(), {}, name)) for name in names]
     await _quiet()
@@ -133,7 +135,7 @@ async def test_after_a_broken_connection_nothing_overtakes_what_was_under_way() 
     """An end that waited must not be stored before the progress that was written and lost."""
     broker = _Broker()
     bus = _bus(broker)
-    subject = subjects.mesh("planner", "gateway", "acme", "t1")
+    subject = subjects.mesh_subject("planner", "gateway", "acme", "t1")
     names = [f"m{number}" for number in range(WIDTH + 8)]
     saying = [asyncio.create_task(bus.publish(subject, name.encode(), {}, name)) for name in names]
     await _quiet()
@@ -153,7 +155,7 @@ async def test_who_waits_too_long_hears_that_nothing_was_sent_and_all_of_them_at
     monkeypatch.setattr(jetstream_bus, "PUBLISH_TIMEOUT_S", 0.05)
     broker = _Broker()
     bus = _bus(broker)
-    subject = subjects.mesh("planner", "worker", "acme", "t1")
+    subject = subjects.mesh_subject("planner", "worker", "acme", "t1")
     saying = [asyncio.create_task(bus.publish(subject, b"%d" % n, {}, str(n))) for n in range(3 * WIDTH)]
     await asyncio.sleep(0.1)
     for done in list(broker.open.values()):
@@ -166,7 +168,7 @@ async def test_who_waits_too_long_hears_that_nothing_was_sent_and_all_of_them_at
 async def test_who_gives_up_or_is_refused_gives_its_place_back() -> None:
     broker = _Broker()
     bus = _bus(broker)
-    subject = subjects.mesh("planner", "worker", "acme", "t1")
+    subject = subjects.mesh_subject("planner", "worker", "acme", "t1")
     saying = [asyncio.create_task(bus.publish(subject, b"%d" % n, {}, str(n))) for n in range(WIDTH + 1)]
     await _quiet()
     for one in saying[:WIDTH]:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from bulkhead.bus.jetstream.client import RawMessage
+from bulkhead.bus.jetstream.client import SocketMessage
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer, JetStreamDelivery
 
 
@@ -36,9 +36,9 @@ class _Connection:
         self.on_renewed: set[Any] = set()
         self.asked: list[bytes] = []
 
-    def watch(self, subject: str, refuse: Any) -> None: ...
+    def watch_refusals(self, subject: str, refuse: Any) -> None: ...
 
-    def alive(self) -> None: ...
+    def check_open(self) -> None: ...
 
     def send(self, subject: str, body: bytes, reply: str = "") -> None:
         self.asked.append(body)
@@ -46,7 +46,7 @@ class _Connection:
     def brings(self, number: int, over: int = -1) -> None:
         """A message comes. over: which of the inboxes, the latest where it is not said."""
         ack = f"$JS.ACK.INBOX_WORKER.worker-0.1.{number}.{number}.1700000000000000000.0"
-        self.nc.takes[over](RawMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
+        self.nc.takes[over](SocketMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
 
 
 def _consumer() -> tuple[JetStreamConsumer, _Connection]:

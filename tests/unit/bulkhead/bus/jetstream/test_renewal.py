@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream import renewal
-from bulkhead.bus.jetstream.renewal import Renewal
+from bulkhead.bus.jetstream.renewal import LoginRenewal
 from bulkhead.bus.jetstream.token_file import TokenFile
 from tests.eventually import until
 
@@ -41,7 +41,7 @@ def file(tmp_path: Path, monkeypatch, caplog) -> TokenFile:
     monkeypatch.setattr(renewal, "SPREAD", 0.0)
     found = TokenFile(tmp_path / "token")
     found.path.write_text(_token(1, 600))
-    found.show()
+    found.present_token()
     return found
 
 
@@ -69,12 +69,12 @@ async def test_it_is_tried_again_after_whatever_error(file: TokenFile, monkeypat
 
     async def connect(fresh: object) -> None:
         if len(clients) == 1:
-            file.show()
+            file.present_token()
             raise error
-        file.show()
+        file.present_token()
 
     monkeypatch.setattr(renewal, "DirectClient", client)
-    found = Renewal(file, set(), connect, _adopt)
+    found = LoginRenewal(file, set(), connect, _adopt)
     found.start()
     file.path.write_text(_token(2, 600))
     await until(lambda: found.count == 1, timeout_s=5)
@@ -86,8 +86,8 @@ async def test_it_is_tried_again_after_whatever_error(file: TokenFile, monkeypat
 
 async def test_a_token_that_does_not_tell_its_end_and_a_file_that_is_gone(file: TokenFile, caplog):
     file.path.write_text("garbage")
-    file.show()
-    found = Renewal(file, set(), _adopt, _adopt)
+    file.present_token()
+    found = LoginRenewal(file, set(), _adopt, _adopt)
     found.start()
     file.path.unlink()
     await until(lambda: "token_not_renewed" in [one.message for one in caplog.records], timeout_s=5)
@@ -101,14 +101,14 @@ async def test_a_watch_that_ends_by_itself_says_so(file: TokenFile, monkeypatch,
         raise MemoryError("read")
 
     monkeypatch.setattr(file, "read", read)
-    found = Renewal(file, set(), _adopt, _adopt)
+    found = LoginRenewal(file, set(), _adopt, _adopt)
     found.start()
     await until(lambda: "renewal_ended" in [one.message for one in caplog.records], timeout_s=5)
     await found.stop()
 
 
 async def test_a_watch_that_is_stopped_is_not_complained_of(file: TokenFile, caplog):
-    found = Renewal(file, set(), _adopt, _adopt)
+    found = LoginRenewal(file, set(), _adopt, _adopt)
     found.start()
     await asyncio.sleep(0.05)
     await found.stop()

@@ -7,9 +7,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from bulkhead.bus.jetstream import bus
-from bulkhead.bus.jetstream.client import RawMessage
-from bulkhead.bus.jetstream.request_reply import _Question
-from bulkhead.bus.port import Live
+from bulkhead.bus.jetstream.client import SocketMessage
+from bulkhead.bus.jetstream.request_reply import _PendingRequest
+from bulkhead.bus.port import LiveMessage
 
 
 def message(body: bytes, status: str = "") -> Msg:
@@ -18,18 +18,18 @@ def message(body: bytes, status: str = "") -> Msg:
 
 async def test_a_second_answer_to_one_question_is_no_part_of_the_first() -> None:
     """It comes before the one who asked has run: under load, as it was seen."""
-    question = _Question(asyncio.get_running_loop().create_future(), many=False)
+    question = _PendingRequest(asyncio.get_running_loop().create_future(), many=False)
     first = message(b"1")
-    question.take(first)
-    question.take(message(b"2"))
+    question.add_reply(first)
+    question.add_reply(message(b"2"))
     assert await question.done == [first]
 
 
 async def test_an_answer_of_many_ends_with_its_status() -> None:
-    question = _Question(asyncio.get_running_loop().create_future(), many=True)
+    question = _PendingRequest(asyncio.get_running_loop().create_future(), many=True)
     parts = [message(b"1"), message(b"2"), message(b"", "204")]
     for part in [*parts, message(b"late")]:
-        question.take(part)
+        question.add_reply(part)
     assert await question.done == parts
 
 
@@ -53,7 +53,7 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
     monkeypatch.setattr(bus, "MAX_RPC_WAITING", 3)
     connection, gate, running, most = _Connection(), asyncio.Event(), 0, 0
 
-    async def handler(request: Live) -> tuple[dict[str, str], bytes]:
+    async def handler(request: LiveMessage) -> tuple[dict[str, str], bytes]:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -61,9 +61,9 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
         running -= 1
         return {}, b""
 
-    server = bus._Server(connection, handler)  # type: ignore[arg-type]
+    server = bus._RpcServer(connection, handler)  # type: ignore[arg-type]
     for number in range(7):
-        server.take(ASKED, RawMessage("rpc.a", f"re.{number}", b"", None))
+        server.on_request(ASKED, SocketMessage("rpc.a", f"re.{number}", b"", None))
     await asyncio.sleep(0)
     assert running == 2
     gate.set()
@@ -78,15 +78,15 @@ async def test_requests_that_stand_take_no_turn_of_the_others(monkeypatch: Any) 
     monkeypatch.setattr(bus, "MAX_RPC_STANDING", 3)
     connection, gate = _Connection(), asyncio.Event()
 
-    async def handler(request: Live) -> tuple[dict[str, str], bytes]:
+    async def handler(request: LiveMessage) -> tuple[dict[str, str], bytes]:
         if request.subject == "rpc.poll":
             await gate.wait()
         return {}, b""
 
-    server = bus._Server(connection, handler, lambda asked: asked.subject == "rpc.poll")  # type: ignore[arg-type]
+    server = bus._RpcServer(connection, handler, lambda asked: asked.subject == "rpc.poll")  # type: ignore[arg-type]
     for number in range(5):
-        server.take(ASKED, RawMessage("rpc.poll", f"poll.{number}", b"", None))
-    server.take(ASKED, RawMessage("rpc.beat", "beat", b"", None))
+        server.on_request(ASKED, SocketMessage("rpc.poll", f"poll.{number}", b"", None))
+    server.on_request(ASKED, SocketMessage("rpc.beat", "beat", b"", None))
     await asyncio.sleep(0.01)
     assert connection.sent == ["beat"]
     gate.set()

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bulkhead.health.breakers.registry import Circuits
-from bulkhead.health.breakers.state_machine import Breaker
-from bulkhead.health.events import Served
-from bulkhead.health.findings import Finding, Level, finding_of
+from bulkhead.health.breakers.registry import BreakerRegistry
+from bulkhead.health.breakers.state_machine import BreakerState
+from bulkhead.health.events import CallEnded
+from bulkhead.health.findings import HealthFinding, Level, finding_of
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from tests.unit.bulkhead.health.test_chatter import Talk
@@ -18,7 +18,7 @@ NOW = 1_000_000
 RING = (("a", "b"), ("b", "c"), ("c", "a"))
 
 
-def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Finding]:
+def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[HealthFinding]:
     """Three steps that ask each other all round, and do nothing else unless they work."""
     return [
         trip
@@ -29,7 +29,7 @@ def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Finding]:
 
 
 def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_three_are_the_evidence() -> None:
-    watch, trips = Watch(DEFAULT), list[Finding]()
+    watch, trips = Watch(DEFAULT), list[HealthFinding]()
     for task, actor in (("t1", "ada"), ("t2", "bob"), ("t3", "ada")):
         assert not watch.circuits.changed, "first they are warned, then their tasks are stopped"
         trips += ring(Talk(task, watch, actor=actor))
@@ -39,8 +39,8 @@ def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_
     assert (found.lineage, found.agents, found.level) == ("acme/t3", ("worker.step",), "stop")
     assert "3 tasks (t1, t2, t3) were stopped within 10 min because the agents only talked" in found.what
     assert {name.partition("-")[0] for name in found.evidence} == {"t1", "t2", "t3"} and len(found.evidence) == 15
-    assert watch.circuits.changed[AGENT].phase == "open" and watch.circuits.evidence(AGENT) == found.evidence
-    assert watch.circuits.actors(AGENT) == ("ada", "bob"), "they do not reset it"
+    assert watch.circuits.changed[AGENT].phase == "open" and watch.circuits.opening_evidence(AGENT) == found.evidence
+    assert watch.circuits.opening_actors(AGENT) == ("ada", "bob"), "they do not reset it"
     again = Watch(DEFAULT)
     same = [
         trip
@@ -61,16 +61,18 @@ def test_neither_one_task_nor_work_nor_another_tenants_talk_opens_it() -> None:
     assert not [one for one in trips if one.detector.startswith("breaker")] and not watch.circuits.changed
 
 
-def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = ("worker.step",)) -> Finding:
+def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = ("worker.step",)) -> HealthFinding:
     facts = {"roles": list(roles)} if isinstance(roles, tuple) else {}
     evidence = tuple(f"{task}-{number}" for number in range(30))
     pair = ("a/1", "b/1")
     return finding_of("chatter.pair", level, "acme", f"acme/{task}", pair, "they talk", evidence, at, task, facts)
 
 
-def opened() -> Circuits:
-    circuits = Circuits(NAMED)
-    found = [trip for number in range(3) for trip in circuits.talked(stopped(f"t{number}", NOW + number), "ada")]
+def opened() -> BreakerRegistry:
+    circuits = BreakerRegistry(NAMED)
+    found = [
+        trip for number in range(3) for trip in circuits.fold_chatter_trip(stopped(f"t{number}", NOW + number), "ada")
+    ]
     assert [one.detector for one in found] == ["breaker.agent"]
     return circuits
 
@@ -86,64 +88,68 @@ def opened() -> Circuits:
     ],
     ids=["seldom", "warned", "unknown", "told again", "others"],
 )
-def test_it_stays_closed(trips: list[Finding]) -> None:
-    circuits = Circuits(NAMED)
-    assert [one for trip in trips for one in circuits.talked(trip)] == []
+def test_it_stays_closed(trips: list[HealthFinding]) -> None:
+    circuits = BreakerRegistry(NAMED)
+    assert [one for trip in trips for one in circuits.fold_chatter_trip(trip)] == []
 
 
-def good(number: int, at: int) -> Served:
-    return Served(f"g{number}", "acme/t9", "s1/1", "acme", "tool", "look", False, 5, at, "worker.step", actor="ada")
+def good(number: int, at: int) -> CallEnded:
+    return CallEnded(f"g{number}", "acme/t9", "s1/1", "acme", "tool", "look", False, 5, at, "worker.step", actor="ada")
 
 
 def test_while_it_is_open_nothing_more_is_told_and_the_first_that_talks_when_it_is_tried_opens_it_again() -> None:
     circuits = opened()
     until = circuits.found[AGENT].until_unix_ms
     assert until == NOW + 2 + NAMED.open_ms
-    assert [circuits.talked(stopped("late", at)) for at in (NOW, until - 1)] == [[], []]
-    (again,) = circuits.talked(stopped("t7", until + 9), "bob")
+    assert [circuits.fold_chatter_trip(stopped("late", at)) for at in (NOW, until - 1)] == [[], []]
+    (again,) = circuits.fold_chatter_trip(stopped("t7", until + 9), "bob")
     assert "task t7 was stopped" in again.what and set(again.evidence) <= {f"t7-{number}" for number in range(30)}
     found = circuits.found[AGENT]
     assert (found.openings, found.until_unix_ms - found.since_unix_ms) == (2, 2 * NAMED.open_ms)
-    assert circuits.actors(AGENT) == ("ada", "bob")
+    assert circuits.opening_actors(AGENT) == ("ada", "bob")
 
 
 def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> None:
     circuits = opened()
     until = circuits.found[AGENT].until_unix_ms
     for number in range(NAMED.trials):
-        circuits.take(good(number, until + 100 + number))
-    assert circuits.found[AGENT].phase == "closed" and circuits.actors(AGENT) == ()
-    found = [len(circuits.talked(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
+        circuits.fold_call(good(number, until + 100 + number))
+    assert circuits.found[AGENT].phase == "closed" and circuits.opening_actors(AGENT) == ()
+    found = [len(circuits.fold_chatter_trip(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
     assert found == [0, 0, 1]
 
 
 def test_who_closes_it_closes_it_over_what_was_before_also_when_it_is_told_late() -> None:
     circuits = opened()
-    circuits.reset(AGENT, "acme/eve", NOW + 5_000)
-    assert [one for number in range(9) for one in circuits.talked(stopped(f"old{number}", NOW + 4_999))] == []
-    found = [len(circuits.talked(stopped(f"n{number}", NOW + 5_000 + number))) for number in range(3)]
+    circuits.reset_breaker(AGENT, "acme/eve", NOW + 5_000)
+    assert [
+        one for number in range(9) for one in circuits.fold_chatter_trip(stopped(f"old{number}", NOW + 4_999))
+    ] == []
+    found = [len(circuits.fold_chatter_trip(stopped(f"n{number}", NOW + 5_000 + number))) for number in range(3)]
     assert found == [0, 0, 1]
-    fresh = Circuits(NAMED)
+    fresh = BreakerRegistry(NAMED)
     fresh.talk_from_unix_ms = NOW + 1
-    assert [one for number in range(9) for one in fresh.talked(stopped(f"t{number}", NOW))] == []
+    assert [one for number in range(9) for one in fresh.fold_chatter_trip(stopped(f"t{number}", NOW))] == []
 
 
-def use(circuits: Circuits, actor: str, at: int, role: str = "worker.step") -> None:
+def use(circuits: BreakerRegistry, actor: str, at: int, role: str = "worker.step") -> None:
     task = f"acme/of-{actor}"
-    circuits.take(Served(f"u{actor}{at}", task, "s1/1", "acme", "tool", "look", False, 5, at, role, actor=actor))
+    circuits.fold_call(
+        CallEnded(f"u{actor}{at}", task, "s1/1", "acme", "tool", "look", False, 5, at, role, actor=actor)
+    )
 
 
-def opens(circuits: Circuits, *said: tuple[str, int]) -> list[int]:
+def opens(circuits: BreakerRegistry, *said: tuple[str, int]) -> list[int]:
     """How many breakers each task opened: for whom it ran, and when it was stopped."""
-    return [len(circuits.talked(stopped(f"t{at}", at), actor)) for actor, at in said]
+    return [len(circuits.fold_chatter_trip(stopped(f"t{at}", at), actor)) for actor, at in said]
 
 
 def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
-    circuits = Circuits(NAMED)
+    circuits = BreakerRegistry(NAMED)
     use(circuits, "bob", NOW - 1)
     assert opens(circuits, *(("ada", NOW + number) for number in range(20))) == [0] * 20, "what she asks for"
     assert opens(circuits, ("bob", NOW + 30)) == [1], "bob's too: it is the agent"
-    assert circuits.actors(AGENT) == ("ada", "bob")
+    assert circuits.opening_actors(AGENT) == ("ada", "bob")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,7 @@ def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
     ids=["nobody else", "long ago", "another agent"],
 )
 def test_where_nobody_else_uses_the_agent_one_persons_tasks_are_enough(who: str, before: int, role: str) -> None:
-    circuits = Circuits(NAMED)
+    circuits = BreakerRegistry(NAMED)
     use(circuits, who, NOW - before, role)
     assert opens(circuits, ("ada", NOW), ("ada", NOW + 1), ("ada", NOW + 2)) == [0, 0, 1]
 
@@ -160,20 +166,20 @@ def test_where_nobody_else_uses_the_agent_one_persons_tasks_are_enough(who: str,
 @pytest.mark.parametrize("used", [False, True])
 def test_what_counts_outlives_a_restart_and_names_the_same_trip(used: bool) -> None:
     """Those tasks ended, and nobody reads them again: the mark says what they were."""
-    before, after = Circuits(NAMED), Circuits(NAMED)
+    before, after = BreakerRegistry(NAMED), BreakerRegistry(NAMED)
     if used:
         use(before, "bob", NOW - 1)
     assert opens(before, ("ada", NOW), ("ada", NOW + 1)) == [0, 0]
-    after.talkers.recall(json.loads(json.dumps(before.talkers.rows())))
-    assert after.talkers.rows() == before.talkers.rows()
-    unbroken, begun_again = [one.talked(stopped("t9", NOW + 2), "ada") for one in (before, after)]
+    after.talkers.restore_rows(json.loads(json.dumps(before.talkers.dump_rows())))
+    assert after.talkers.dump_rows() == before.talkers.dump_rows()
+    unbroken, begun_again = [one.fold_chatter_trip(stopped("t9", NOW + 2), "ada") for one in (before, after)]
     assert [one.id for one in unbroken] == [one.id for one in begun_again] and len(unbroken) == (not used)
     assert before.changed == after.changed
 
 
 def test_who_learns_that_it_was_closed_counts_only_what_came_after() -> None:
-    circuits = Circuits(NAMED)
+    circuits = BreakerRegistry(NAMED)
     assert opens(circuits, ("ada", NOW), ("ada", NOW + 10)) == [0, 0]
-    closed = Breaker("agent", "worker.step", since_unix_ms=NOW + 5, reason="3 trials succeeded")
-    circuits.adopt(AGENT, closed)
+    closed = BreakerState("agent", "worker.step", since_unix_ms=NOW + 5, reason="3 trials succeeded")
+    circuits.adopt_breaker(AGENT, closed)
     assert opens(circuits, ("ada", NOW + 11), ("ada", NOW + 12)) == [0, 1], "one was before it closed"

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, Circuits
-from bulkhead.health.events import Act, Ended, Opened, Served
-from bulkhead.health.sources.journal import DEFERRED_TIMES, Journal
+from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, BreakerRegistry
+from bulkhead.health.events import Act, CallEnded, LineageEnded, WorkOpened
+from bulkhead.health.sources.journal import DEFERRED_TIMES, JournalReader
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from bulkhead_contracts.control import CallDeferred
@@ -23,8 +23,8 @@ TOOL = ("tool", "acme", "look")
 NOW = 1_000_000
 
 
-def call(number: int, **changes: object) -> Served:
-    plain = Served(
+def call(number: int, **changes: object) -> CallEnded:
+    plain = CallEnded(
         f"m{number}",
         "acme/t1",
         "s1/1",
@@ -40,10 +40,10 @@ def call(number: int, **changes: object) -> Served:
 
 
 def test_calls_that_fail_open_the_breaker_of_their_tenant_alone_and_are_its_evidence() -> None:
-    circuits, trips = Circuits(NAMED), []
+    circuits, trips = BreakerRegistry(NAMED), []
     for number in range(NAMED.min_calls):
-        trips += circuits.take(call(number, failed=number % 2 == 0, tenant="acme"))
-        trips += circuits.take(call(100 + number, tenant="other"))
+        trips += circuits.fold_call(call(number, failed=number % 2 == 0, tenant="acme"))
+        trips += circuits.fold_call(call(100 + number, tenant="other"))
     (trip,) = trips
     assert (trip.detector, trip.tenant, trip.lineage) == ("breaker.tool", "acme", "acme/t1")
     assert trip.evidence == ("m0", "m2", "m4", "m6", "m8") and "5 of 10 calls failed" in trip.what
@@ -52,10 +52,10 @@ def test_calls_that_fail_open_the_breaker_of_their_tenant_alone_and_are_its_evid
     assert circuits.found["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
 
 
-def opened() -> Circuits:
-    circuits = Circuits(NAMED)
+def opened() -> BreakerRegistry:
+    circuits = BreakerRegistry(NAMED)
     for number in range(NAMED.min_calls):
-        circuits.take(call(number, failed=True))
+        circuits.fold_call(call(number, failed=True))
     assert circuits.found[TOOL].phase == "open"
     return circuits
 
@@ -63,63 +63,65 @@ def opened() -> Circuits:
 def test_calls_begun_before_it_opened_change_nothing() -> None:
     circuits = opened()
     before = circuits.found[TOOL]
-    circuits.take(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
+    circuits.fold_call(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
     assert circuits.found[TOOL] == before
 
 
 def test_three_good_trials_close_it_and_one_bad_one_opens_it_for_twice_as_long() -> None:
     circuits = opened()
     due = circuits.found[TOOL].until_unix_ms - NOW
-    circuits.take(call(due + 10))
+    circuits.fold_call(call(due + 10))
     assert circuits.found[TOOL].phase == "half_open" and circuits.changed[TOOL].phase == "half_open"
-    trips = circuits.take(call(due + 20, failed=True))
+    trips = circuits.fold_call(call(due + 20, failed=True))
     again = circuits.found[TOOL]
     assert [one.detector for one in trips] == ["breaker.tool"] and again.phase == "open"
     assert again.until_unix_ms - again.since_unix_ms == 2 * NAMED.open_ms
     due = again.until_unix_ms - NOW
     for number in range(NAMED.trials):
         assert circuits.found[TOOL].phase != "closed"
-        circuits.take(call(due + 10 + number))
+        circuits.fold_call(call(due + 10 + number))
     assert circuits.found[TOOL].phase == circuits.changed[TOOL].phase == "closed"
 
 
 def test_a_trip_is_named_alike_by_whoever_folds_the_same() -> None:
     def trips() -> list[str]:
-        circuits = Circuits(NAMED)
-        return [trip.id for number in range(20) for trip in circuits.take(call(number, failed=True))]
+        circuits = BreakerRegistry(NAMED)
+        return [trip.id for number in range(20) for trip in circuits.fold_call(call(number, failed=True))]
 
     assert trips() == trips() and len(trips()) == 1
 
 
 def test_an_agent_has_patience_and_a_tenant_is_held_back_for_a_flood() -> None:
-    circuits = Circuits(NAMED)
+    circuits = BreakerRegistry(NAMED)
     trips = [
-        trip.detector for number in range(AGENT_MIN_CALLS) for trip in circuits.take(call(number, name="", error=True))
+        trip.detector
+        for number in range(AGENT_MIN_CALLS)
+        for trip in circuits.fold_call(call(number, name="", error=True))
     ]
     assert trips == ["breaker.agent"] and circuits.found["agent", "acme", "worker.step"].phase == "open"
-    circuits, trips = Circuits(NAMED), []
+    circuits, trips = BreakerRegistry(NAMED), []
     for minute in range(20):
         for number in range(10):
-            trips += circuits.take(call(minute * 60_000 + number * 5_000))
+            trips += circuits.fold_call(call(minute * 60_000 + number * 5_000))
     assert trips == []
     for number in range(300):
-        trips += circuits.take(call(20 * 60_000 + number))
+        trips += circuits.fold_call(call(20 * 60_000 + number))
     assert "breaker.tenant" in [one.detector for one in trips]
 
 
 def test_the_watch_frees_nothing_of_a_breaker_with_a_task() -> None:
     watch = Watch(DEFAULT)
     for number in range(5):
-        watch.take(call(number, failed=True))
-    watch.take(Ended("e", "acme/t1", NOW))
-    found = [trip for number in range(5, 10) for trip in watch.take(call(number, failed=True, lineage="acme/t2"))]
+        watch.fold_event(call(number, failed=True))
+    watch.fold_event(LineageEnded("e", "acme/t1", NOW))
+    found = [trip for number in range(5, 10) for trip in watch.fold_event(call(number, failed=True, lineage="acme/t2"))]
     assert [one.detector for one in found] == ["breaker.tool"]  # type: ignore[union-attr]
 
 
 # From the journal
 
 
-def said(journal: Journal, body: object, sender: str, to: str) -> list[object]:
+def said(journal: JournalReader, body: object, sender: str, to: str) -> list[object]:
     headers = {"ce-type": body.ce_type(), "ce-id": f"{len(body.encode())}"}  # type: ignore[attr-defined]
     return list(journal.read(f"mesh.{sender}.{to}.1.acme.t1", headers, body.encode(), NOW))  # type: ignore[attr-defined]
 
@@ -141,7 +143,7 @@ REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
     ],
 )
 def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | None, failed: bool, error: bool) -> None:
-    journal = Journal()
+    journal = JournalReader()
     step = PlanStep(id="s1", title="t", instruction="i", role="clerk")
     said(
         journal,
@@ -162,7 +164,7 @@ def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | No
         "tool_executor",
         "worker",
     )
-    served = [one for one in events if isinstance(one, Served)]
+    served = [one for one in events if isinstance(one, CallEnded)]
     assert len([one for one in events if isinstance(one, Act)]) == 1
     if name is None:
         assert served == []
@@ -172,7 +174,7 @@ def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | No
 
 
 def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
-    def reply(outcome: str, code: str) -> list[Served]:
+    def reply(outcome: str, code: str) -> list[CallEnded]:
         body = ModelCallReplied(
             call_id=code,
             outcome=outcome,
@@ -180,7 +182,7 @@ def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
             model="big",  # type: ignore[arg-type]
             prompt_id="worker.step",
         )
-        return [one for one in said(Journal(), body, "model_gateway", "worker") if isinstance(one, Served)]
+        return [one for one in said(JournalReader(), body, "model_gateway", "worker") if isinstance(one, CallEnded)]
 
     assert [one.failed for one in reply("failed", "provider_error")] == [True]
     assert [one.failed for one in reply("failed", "context_overflow")] == [False]
@@ -190,8 +192,8 @@ def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
 
 def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -> None:
     body = CallDeferred(call_id="c", after_ms=15_000, paused=True)
-    (opened_, _) = said(Journal(), body, "model_gateway", "worker")
-    assert isinstance(opened_, Opened) and opened_.until_unix_ms == NOW + 15_000 * DEFERRED_TIMES
+    (opened_, _) = said(JournalReader(), body, "model_gateway", "worker")
+    assert isinstance(opened_, WorkOpened) and opened_.until_unix_ms == NOW + 15_000 * DEFERRED_TIMES
 
 
 def breaker_of(watch: Watch) -> str:
@@ -212,12 +214,12 @@ def failed(name: str) -> ToolCallReplied:
 
 def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once() -> None:
     """A step fails for good with its first failing call, its task with it: the other calls are answered after that."""
-    journal, watch, numbers = Journal(), Watch(DEFAULT), itertools.count(1)
+    journal, watch, numbers = JournalReader(), Watch(DEFAULT), itertools.count(1)
 
     def tell(task: str, body: object, sender: str, to: str, name: str = "") -> list[object]:
         headers = {"ce-type": body.ce_type(), "ce-id": name or f"m{next(numbers)}"}  # type: ignore[attr-defined]
         events = journal.read(f"mesh.{sender}.{to}.1.acme.{task}", headers, body.encode(), NOW)  # type: ignore[attr-defined]
-        return [found for event in events for found in watch.take(event)]
+        return [found for event in events for found in watch.fold_event(event)]
 
     found, calls = [], [f"c{number}" for number in range(4)]
     for task in ("t1", "t2", "t3"):
@@ -248,5 +250,5 @@ def test_a_call_that_is_told_again_counts_once() -> None:
     watch = Watch(DEFAULT)
     for number in range(NAMED.min_calls - 1):
         for _ in range(3):
-            assert watch.take(call(number, failed=True)) == []
-    assert len(watch.take(call(NAMED.min_calls, failed=True))) == 1
+            assert watch.fold_event(call(number, failed=True)) == []
+    assert len(watch.fold_event(call(NAMED.min_calls, failed=True))) == 1

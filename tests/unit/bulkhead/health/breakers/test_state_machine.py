@@ -9,9 +9,9 @@ import pytest
 
 from bulkhead.health.breakers import registry as module
 from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, Key
-from bulkhead.health.breakers.state_machine import BUCKETS, Breaker, Called, step
-from bulkhead.health.events import Ended, Served
-from bulkhead.health.findings import Finding
+from bulkhead.health.breakers.state_machine import BUCKETS, BreakerState, CallOutcome, apply_call
+from bulkhead.health.events import CallEnded, LineageEnded
+from bulkhead.health.findings import HealthFinding
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 
@@ -26,11 +26,11 @@ class Life:
     """One breaker's, with the calls that it hears of. Times are since NOW."""
 
     def __init__(self, key: Key) -> None:
-        self.key, self.watch, self.trips, self.phases = key, Watch(DEFAULT), list[Finding](), ["closed"]
-        self.stream: list[Served] = []
+        self.key, self.watch, self.trips, self.phases = key, Watch(DEFAULT), list[HealthFinding](), ["closed"]
+        self.stream: list[CallEnded] = []
 
     @property
-    def breaker(self) -> Breaker:
+    def breaker(self) -> BreakerState:
         return self.watch.circuits.found[self.key]
 
     def call(self, at_ms: int, latency_ms: int = 5, *, failed: bool = False) -> None:
@@ -38,7 +38,7 @@ class Life:
         scope, _, name = self.key
         resource = name if scope in ("tool", "model") else f"other{len(self.stream)}"
         kind = "model" if scope == "model" else "tool"
-        event = Served(
+        event = CallEnded(
             f"m{len(self.stream)}",
             f"acme/t{len(self.stream) % 7}",
             "s1/1",
@@ -53,9 +53,9 @@ class Life:
         )
         self.hear(event)
 
-    def hear(self, event: Served) -> None:
+    def hear(self, event: CallEnded) -> None:
         self.stream.append(event)
-        self.trips += [one for one in self.watch.take(event) if one.detector == f"breaker.{self.key[0]}"]  # type: ignore[union-attr]
+        self.trips += [one for one in self.watch.fold_event(event) if one.detector == f"breaker.{self.key[0]}"]  # type: ignore[union-attr]
         if (found := self.watch.circuits.found.get(self.key)) is not None and found.phase != self.phases[-1]:
             self.phases.append(found.phase)
 
@@ -156,7 +156,7 @@ def test_calls_of_before_it_closed_say_nothing_about_it_now() -> None:
 def test_a_person_who_reset_it_is_not_overruled_by_what_was_under_way() -> None:
     life = Life(TOOL)
     errors(life, 0)
-    life.watch.circuits.reset(TOOL, "operator:ada", NOW + 1_000)
+    life.watch.circuits.reset_breaker(TOOL, "operator:ada", NOW + 1_000)
     life.phases.append("closed")
     for number in range(NAMED.min_calls):
         life.call(3_000 + number, 5_000, failed=True)
@@ -193,22 +193,22 @@ def test_beside_many_names_an_open_one_is_not_forgotten(monkeypatch: pytest.Monk
     life = Life(TOOL)
     errors(life, 0)
     for number in range(200):
-        life.hear(Served(f"x{number}", "acme/t", "s1/1", "acme", "tool", f"name{number}", False, 1, NOW + 2_000))
+        life.hear(CallEnded(f"x{number}", "acme/t", "s1/1", "acme", "tool", f"name{number}", False, 1, NOW + 2_000))
     assert len(life.watch.circuits.found) <= 50 and life.breaker.phase == "open"
     life.trials(NAMED.trials)
     assert life.breaker.phase == "closed", "nobody would have closed what stands in its entry"
 
 
-def random_stream(seed: int) -> Iterator[Served | Ended]:
+def random_stream(seed: int) -> Iterator[CallEnded | LineageEnded]:
     """Calls of two tools, a model and two roles in outages, slow times and floods; some late, some told twice."""
-    chance, events, at = random.Random(seed), list[Served | Ended](), 0
+    chance, events, at = random.Random(seed), list[CallEnded | LineageEnded](), 0
     for number in range(1_500):
         hour = number // 250
         at += chance.choice((1, 20, 400)) if hour % 3 != 1 else chance.choice((200, 3_000))
         kind, name = chance.choice((("tool", "look"), ("tool", "write"), ("model", "big-1")))
         failed = chance.random() < (0.7 if hour % 2 == 0 else 0.02)
         latency = NAMED.slow_ms + 5 if hour == 3 and kind == "model" else chance.choice((5, 90, 9_000))
-        event = Served(
+        event = CallEnded(
             f"m{number}",
             f"acme/t{number // 40}",
             "s1/1",
@@ -223,7 +223,7 @@ def random_stream(seed: int) -> Iterator[Served | Ended]:
         )
         events.append(event)
         if number % 40 == 39:
-            events.append(Ended(f"e{number}", event.lineage, event.time_unix_ms))
+            events.append(LineageEnded(f"e{number}", event.lineage, event.time_unix_ms))
         for _ in range(chance.random() < 0.1):
             events.insert(max(0, len(events) - chance.randrange(30)), event)
     for _ in range(100):
@@ -241,7 +241,7 @@ def test_two_replicas_that_fold_the_same_stream_know_and_tell_the_same(seed: int
         for at, watch in enumerate((one, other, once)):
             if watch is once and event.id in seen:
                 continue
-            told[at] += [trip.id for trip in watch.take(event) if isinstance(trip, Finding)]
+            told[at] += [trip.id for trip in watch.fold_event(event) if isinstance(trip, HealthFinding)]
         seen.add(event.id)
     assert told[0] == told[1] == told[2] and len(told[0]) > 3
     assert one.circuits.found == other.circuits.found == once.circuits.found
@@ -254,12 +254,12 @@ def test_two_replicas_that_fold_the_same_stream_know_and_tell_the_same(seed: int
 
 def test_in_whatever_order_one_window_is_told_it_counts_the_same() -> None:
     chance = random.Random(3)
-    calls = [Called(NOW + number * 700, failed=number % 3 == 0) for number in range(60)]
+    calls = [CallOutcome(NOW + number * 700, failed=number % 3 == 0) for number in range(60)]
     counts = set()
     for _ in range(10):
         chance.shuffle(calls)
-        breaker = Breaker("tool", "look")
+        breaker = BreakerState("tool", "look")
         for call in calls:
-            breaker = step(breaker, call, replace(NAMED, error_rate=0.9))
+            breaker = apply_call(breaker, call, replace(NAMED, error_rate=0.9))
         counts.add(tuple(tuple(bucket) for bucket in breaker.buckets))
     assert len(counts) == 1

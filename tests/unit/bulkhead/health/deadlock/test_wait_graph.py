@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkhead.health.deadlock import evidence
-from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Vanished
+from bulkhead.health.deadlock.confirmation import ConfirmedDeadlock, DeadlockConfirmations, RefutedSuspicion
 from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
 
 
@@ -77,11 +77,11 @@ def check(graph: WaitGraph) -> None:
     waits = list(graph.waits.values())
     assert graph.stuck == slow_stuck(waits)
     for circle in slow_circles(waits):
-        told = [one for one in graph._told.values() if graph.holds(one) and one.closers <= circle]
+        told = [one for one in graph._told.values() if graph.still_holds(one) and one.closing_parties <= circle]
         assert told, f"nobody was told of {sorted(circle)}"
-    assert not graph.stuck or any(graph.holds(one) for one in graph._told.values())
+    assert not graph.stuck or any(graph.still_holds(one) for one in graph._told.values())
     for one in graph._told.values():
-        assert slow_stuck(one.waits) == one.closers, "the edges of the evidence close no circle by themselves"
+        assert slow_stuck(one.waits) == one.closing_parties, "the edges of the evidence close no circle by themselves"
 
 
 @settings(max_examples=150)
@@ -91,10 +91,10 @@ def test_agrees_with_the_slow_algorithm_after_every_step(steps) -> None:
     for number, (what, one, more, flag) in enumerate(steps):
         if what == "open":
             wait = Wait(f"w{number}", one, tuple(more), "any" if flag else "all", task=f"t{ord(one) % 3}")
-            graph.open(wait)
+            graph.open_wait(wait)
             opened.append(wait.key)
         elif what == "close" and opened:
-            graph.close(opened[one % len(opened)])
+            graph.close_wait(opened[one % len(opened)])
         elif what in ("answer", "lose") and opened:
             wait = graph.waits.get(opened[one % len(opened)])
             if wait is not None:
@@ -112,7 +112,7 @@ def test_plain_waits_are_told_on_the_edge_that_closes_the_first_cycle(edges) -> 
         wait = Wait(f"w{number}", one, (other,))
         before = slow_circles(open_edges)
         open_edges.append(wait)
-        told, after = graph.open(wait), slow_circles(open_edges)
+        told, after = graph.open_wait(wait), slow_circles(open_edges)
         if not before and after:
             assert [set(trip.circle) for trip in told] == [set(circle) for circle in after]
             (trip,) = told
@@ -130,14 +130,14 @@ def test_refusing_every_victim_frees_everybody(steps, chance) -> None:
     pending = []
     for number, (what, one, more, flag) in enumerate(steps):
         if what == "open":
-            pending += graph.open(Wait(f"w{number}", one, tuple(more), "any" if flag else "all"))
+            pending += graph.open_wait(Wait(f"w{number}", one, tuple(more), "any" if flag else "all"))
     for _ in range(100):
-        pending = [trip for trip in pending if graph.holds(trip)]
+        pending = [trip for trip in pending if graph.still_holds(trip)]
         if not pending:
             break
         trip = pending.pop(chance.randrange(len(pending)))
         assert trip.refuse in graph.waits and graph.waits[trip.refuse].waiter == trip.victim
-        pending += graph.close(trip.refuse)
+        pending += graph.close_wait(trip.refuse)
     assert graph.stuck == set() == slow_stuck(graph.waits.values())
 
 
@@ -145,56 +145,56 @@ def test_the_order_of_messages_does_not_matter() -> None:
     """Answers before their requests, repeated requests, requests of ended tasks: no wait is left open."""
     graph = WaitGraph()
     ask, back = Wait("1", "a", ("b",), task="t"), Wait("2", "b", ("a",), task="t")
-    assert graph.close("1", task="t") == []
-    assert graph.open(ask) == graph.open(back) == []
-    assert graph.close("2") == graph.open(back) == graph.open(back) == []
+    assert graph.close_wait("1", task="t") == []
+    assert graph.open_wait(ask) == graph.open_wait(back) == []
+    assert graph.close_wait("2") == graph.open_wait(back) == graph.open_wait(back) == []
     assert not graph.waits
     graph.end_task("t")
-    assert graph.open(Wait("3", "a", ("a",), task="t")) == [] and not graph.waits
+    assert graph.open_wait(Wait("3", "a", ("a",), task="t")) == [] and not graph.waits
 
 
 def test_a_lease_is_a_party_that_is_never_the_victim() -> None:
     """Two agents take two leases in opposite order: the cheaper is refused, of two alike the younger."""
     graph = WaitGraph()
     for number, name in enumerate(("x", "y")):
-        graph.know(name, name, number, 100)
-    assert graph.open(Wait("h1", "lease x", ("x",), task="x", firm=True)) == []
-    assert graph.open(Wait("h2", "lease y", ("y",), task="y", firm=True)) == []
-    assert graph.open(Wait("w1", "x", ("lease y",), task="x")) == []
-    (trip,) = graph.open(Wait("w2", "y", ("lease x",), task="y"))
+        graph.add_party_facts(name, name, number, 100)
+    assert graph.open_wait(Wait("h1", "lease x", ("x",), task="x", firm=True)) == []
+    assert graph.open_wait(Wait("h2", "lease y", ("y",), task="y", firm=True)) == []
+    assert graph.open_wait(Wait("w1", "x", ("lease y",), task="x")) == []
+    (trip,) = graph.open_wait(Wait("w2", "y", ("lease x",), task="y"))
     assert (trip.victim, trip.refuse, trip.tasks) == ("y", "w2", ("x", "y"))
     assert trip.cycle == ("y", "lease x", "x", "lease y")
-    graph.close("w2")
-    graph.know("y", "y", 1, 1)
-    (trip,) = graph.open(Wait("w3", "y", ("lease x",), task="y"))
+    graph.close_wait("w2")
+    graph.add_party_facts("y", "y", 1, 1)
+    (trip,) = graph.open_wait(Wait("w3", "y", ("lease x",), task="y"))
     assert trip.victim == "x"
 
 
 def test_a_tail_is_no_victim_and_two_cycles_that_share_a_party_are_broken_one_by_one() -> None:
     graph = WaitGraph()
     edges = enumerate(("tm", "ma", "am", "mb"))
-    told = [graph.open(Wait(f"w{number}", one, (other,))) for number, (one, other) in edges]
+    told = [graph.open_wait(Wait(f"w{number}", one, (other,))) for number, (one, other) in edges]
     assert [len(one) for one in told] == [0, 0, 1, 0] and set(told[2][0].cycle) == {"a", "m"}
-    assert graph.open(Wait("w4", "b", ("m",))) == [], "one suspicion at a time per circle"
-    graph.close("w2")
+    assert graph.open_wait(Wait("w4", "b", ("m",))) == [], "one suspicion at a time per circle"
+    graph.close_wait("w2")
     assert "m" in graph.stuck and "t" in graph.stuck and "a" not in graph.stuck
-    assert any(graph.holds(one) and set(one.cycle) == {"b", "m"} for one in graph._told.values())
+    assert any(graph.still_holds(one) and set(one.cycle) == {"b", "m"} for one in graph._told.values())
 
 
 def test_any_of_is_stuck_only_when_all_of_them_are() -> None:
     graph = WaitGraph()
-    assert graph.open(Wait("1", "a", ("b", "c"), "any")) == []
-    assert graph.open(Wait("2", "b", ("a",))) == []
-    (trip,) = graph.open(Wait("3", "c", ("a",)))
+    assert graph.open_wait(Wait("1", "a", ("b", "c"), "any")) == []
+    assert graph.open_wait(Wait("2", "b", ("a",))) == []
+    (trip,) = graph.open_wait(Wait("3", "c", ("a",)))
     assert trip.circle == ("a", "b", "c") and len(trip.waits) == 3
-    graph.answer("1", "c")
+    graph.answer_target("1", "c")
     assert not graph.stuck
 
 
 def test_an_any_wait_that_loses_its_way_out_closes_the_circle() -> None:
     graph = WaitGraph()
-    assert graph.open(Wait("1", "a", ("b", "c"), "any")) == [] == graph.open(Wait("2", "b", ("a",)))
-    [told] = graph.lose("1", "c")
+    assert graph.open_wait(Wait("1", "a", ("b", "c"), "any")) == [] == graph.open_wait(Wait("2", "b", ("a",)))
+    [told] = graph.lose_target("1", "c")
     assert set(told.circle) == {"a", "b"}
 
 
@@ -202,22 +202,22 @@ def test_an_edge_that_only_counts_beside_a_way_out_joins_no_circle() -> None:
     """c is held up by b alone: what it asks of a may also be answered by b, which is no part of their circle."""
     graph = WaitGraph()
     for number, (name, targets, mode) in enumerate((("a", "ac", "any"), ("c", "ab", "any"), ("b", "b", "all"))):
-        graph.open(Wait(str(number), name, tuple(targets), mode))
-    graph.open(Wait("3", "c", ("b", "c")))
+        graph.open_wait(Wait(str(number), name, tuple(targets), mode))
+    graph.open_wait(Wait("3", "c", ("b", "c")))
     assert graph.stuck == {"a", "b", "c"}
     assert {told.circle for told in graph._told.values()} == {("b",), ("c",)}
 
 
 def test_what_is_no_request_cannot_be_refused_and_who_is_known_later_to_have_spent_less_gives_way() -> None:
     graph = WaitGraph()
-    graph.open(Wait("1", "a", ("b",), firm=True))
-    graph.know("b", "t", 1, 100)
-    graph.know("c", "t", 2, 300)
-    graph.open(Wait("2", "b", ("c",)))
-    [told] = graph.open(Wait("3", "c", ("a",)))
+    graph.open_wait(Wait("1", "a", ("b",), firm=True))
+    graph.add_party_facts("b", "t", 1, 100)
+    graph.add_party_facts("c", "t", 2, 300)
+    graph.open_wait(Wait("2", "b", ("c",)))
+    [told] = graph.open_wait(Wait("3", "c", ("a",)))
     assert told.victim == "b"
-    graph.know("b", "t", 1, 900)
-    assert evidence.chosen(told, graph.parties).victim == "c"
+    graph.add_party_facts("b", "t", 1, 900)
+    assert evidence.choose_victim(told, graph.parties).victim == "c"
 
 
 def test_a_trip_is_named_by_its_edges_whatever_their_order() -> None:
@@ -225,89 +225,93 @@ def test_a_trip_is_named_by_its_edges_whatever_their_order() -> None:
     names = set()
     for turn in range(4):
         graph = WaitGraph()
-        told = [graph.open(wait) for wait in waits[turn:] + waits[:turn]]
+        told = [graph.open_wait(wait) for wait in waits[turn:] + waits[:turn]]
         names.add((told[-1][0].trip, told[-1][0].victim))
     assert len(names) == 1
 
 
 def test_nothing_is_acted_on_before_every_inbox_was_read_as_far() -> None:
-    graph, waiting = WaitGraph(), Confirmations()
-    graph.open(Wait("1", "a", ("b",)))
-    (trip,) = graph.open(Wait("2", "b", ("a",)))
-    waiting.expect(trip, {"WORKER": 7, "BUDGET": 3})
-    waiting.read("WORKER", 9)
-    assert waiting.settle(graph) == [] and waiting.missing(trip.trip) == {"BUDGET": 3}
-    waiting.read("BUDGET", 2)
-    assert waiting.settle(graph) == []
-    waiting.read("BUDGET", 3)
-    assert waiting.settle(graph) == [Confirmed(trip)]
-    assert waiting.settle(graph) == []
+    graph, waiting = WaitGraph(), DeadlockConfirmations()
+    graph.open_wait(Wait("1", "a", ("b",)))
+    (trip,) = graph.open_wait(Wait("2", "b", ("a",)))
+    waiting.add_suspicion(trip, {"WORKER": 7, "BUDGET": 3})
+    waiting.mark_read("WORKER", 9)
+    assert waiting.settle_suspicions(graph) == [] and waiting.missing_sequences(trip.trip) == {"BUDGET": 3}
+    waiting.mark_read("BUDGET", 2)
+    assert waiting.settle_suspicions(graph) == []
+    waiting.mark_read("BUDGET", 3)
+    assert waiting.settle_suspicions(graph) == [ConfirmedDeadlock(trip)]
+    assert waiting.settle_suspicions(graph) == []
 
 
 def test_a_cycle_of_late_messages_vanishes() -> None:
     """The answer lay in an inbox that the watcher had not read yet."""
-    graph, waiting = WaitGraph(), Confirmations()
-    graph.open(Wait("1", "a", ("b",)))
-    (trip,) = graph.open(Wait("2", "b", ("a",)))
-    waiting.expect(trip, {"WORKER": 7})
-    graph.close("1")
-    waiting.read("WORKER", 7)
-    (outcome,) = waiting.settle(graph)
-    assert isinstance(outcome, Vanished) and "a was answered" in outcome.why
+    graph, waiting = WaitGraph(), DeadlockConfirmations()
+    graph.open_wait(Wait("1", "a", ("b",)))
+    (trip,) = graph.open_wait(Wait("2", "b", ("a",)))
+    waiting.add_suspicion(trip, {"WORKER": 7})
+    graph.close_wait("1")
+    waiting.mark_read("WORKER", 7)
+    (outcome,) = waiting.settle_suspicions(graph)
+    assert isinstance(outcome, RefutedSuspicion) and "a was answered" in outcome.why
 
 
 def test_nothing_of_a_task_is_left_when_it_has_ended() -> None:
     graph = WaitGraph()
     for task in range(50):
         for number in range(20):
-            graph.know(f"{task}/{number}", f"t{task}", 0)
-            graph.open(Wait(f"{task}/{number}", f"{task}/{number}", (f"{task}/{(number + 1) % 20}",), task=f"t{task}"))
-            graph.close(f"{task}/{number}-early", task=f"t{task}")
+            graph.add_party_facts(f"{task}/{number}", f"t{task}", 0)
+            graph.open_wait(
+                Wait(f"{task}/{number}", f"{task}/{number}", (f"{task}/{(number + 1) % 20}",), task=f"t{task}")
+            )
+            graph.close_wait(f"{task}/{number}-early", task=f"t{task}")
     for task in range(50):
         graph.end_task(f"t{task}")
     left = [graph.waits, graph.parties, graph.stuck, graph._of, graph._on, graph._tasks]
-    assert not any(left) and not [one for one in graph._told.values() if graph.holds(one)]
+    assert not any(left) and not [one for one in graph._told.values() if graph.still_holds(one)]
 
 
 def test_a_task_cannot_fill_the_graph() -> None:
     graph = WaitGraph()
     for number in range(5_000):
-        graph.open(Wait(str(number), "a", (f"n{number}",), task="t"))
-    graph.open(Wait("wide", "b", tuple(f"m{number}" for number in range(1_000)), task="u"))
+        graph.open_wait(Wait(str(number), "a", (f"n{number}",), task="t"))
+    graph.open_wait(Wait("wide", "b", tuple(f"m{number}" for number in range(1_000)), task="u"))
     assert len(graph.waits) == 1_024 and graph.refused == 5_000 - 1_024 + 1
 
 
 def test_what_stuck_parties_wait_for_besides_costs_no_look_at_the_whole_circle(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, size = WaitGraph(), 50
     ring = [Wait(f"w{at}", f"p{at}", (f"p{(at + 1) % size}",), task="t") for at in range(size)]
-    found = [one for wait in ring for one in graph.open(wait)]
+    found = [one for wait in ring for one in graph.open_wait(wait)]
     assert len(found) == 1 and len(graph.stuck) == size
 
     def looks(*_: object) -> list[object]:
         raise AssertionError("all of the circle was looked at")
 
-    monkeypatch.setattr(WaitGraph, "_thaw", looks)
-    monkeypatch.setattr(WaitGraph, "_suspect", looks)
+    monkeypatch.setattr(WaitGraph, "_free_parties", looks)
+    monkeypatch.setattr(WaitGraph, "_report_circles", looks)
     for at in range(size):
         free = Wait(f"free{at}", f"p{at}", ("nobody", "else"), mode="any", task=f"t{at}")
-        assert not graph.open(free) and not graph.open(Wait(f"two{at}", f"p{at}", (f"p{(at + 9) % size}",), task="t"))
-        assert not graph.answer(free.key, "else") and graph.holds(found[0])
+        assert not graph.open_wait(free) and not graph.open_wait(
+            Wait(f"two{at}", f"p{at}", (f"p{(at + 9) % size}",), task="t")
+        )
+        assert not graph.answer_target(free.key, "else") and graph.still_holds(found[0])
     many = Wait("many", "p1", ("x", "y"), task="t1")
-    assert not graph.open(many) and not graph.answer("many", "x") and not graph.end_task("t1")
+    assert not graph.open_wait(many) and not graph.answer_target("many", "x") and not graph.end_task("t1")
     monkeypatch.undo()
     assert len(graph.stuck) == size
     for at in range(size):
-        graph.close(f"two{at}")
-    assert graph.holds(found[0]) and not graph.close("w3") and not graph.stuck
+        graph.close_wait(f"two{at}")
+    assert graph.still_holds(found[0]) and not graph.close_wait("w3") and not graph.stuck
 
 
 def test_tasks_whose_end_nobody_tells_are_forgotten_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bulkhead.health.deadlock.wait_graph.MAX_TASKS", 3)
     graph = WaitGraph()
     for number in range(100):
-        graph.open(Wait(f"w{number}", f"p{number}", ("x",), task=f"phantom{number}"))
-        graph.close(f"unknown{number}", task=f"late{number}")
+        graph.open_wait(Wait(f"w{number}", f"p{number}", ("x",), task=f"phantom{number}"))
+        graph.close_wait(f"unknown{number}", task=f"late{number}")
     assert len(graph._tasks) == 3 and len(graph.waits) <= 3 and len(graph._of) <= 3
-    graph.open(Wait("a", "a", ("b",), task="t1"))
-    [found] = graph.open(Wait("b", "b", ("a",), task="t2"))
-    assert graph.holds(found)
+    graph.open_wait(Wait("a", "a", ("b",), task="t1"))
+    [found] = graph.open_wait(Wait("b", "b", ("a",), task="t2"))
+    assert graph.still_holds(found)

@@ -8,8 +8,8 @@ import uuid
 import pytest
 
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Finding
-from bulkhead.health.loops.windows import Lineages
+from bulkhead.health.findings import HealthFinding
+from bulkhead.health.loops.windows import LoopDetector
 from bulkhead.health.text import normalize
 from bulkhead.health.thresholds import DEFAULT
 
@@ -18,8 +18,8 @@ class Run:
     """Acts of one lineage, a second apart unless told otherwise, and what they tripped."""
 
     def __init__(self) -> None:
-        self.watch = Lineages(DEFAULT.loops)
-        self.trips: list[Finding] = []
+        self.watch = LoopDetector(DEFAULT.loops)
+        self.trips: list[HealthFinding] = []
         self.acts = 0
         self.now = 1_790_000_000_000
 
@@ -27,13 +27,13 @@ class Run:
         self.now += after_ms
         self.acts += 1
         act = Act(f"m{self.acts}", "t", agent, action, arguments or {}, result, error, time_unix_ms=self.now)
-        self.trips += self.watch.take(act)
+        self.trips += self.watch.fold_act(act)
         return self
 
     def say(self, agent, text, to="", after_ms=1_000, productive=None):
         self.now += after_ms
         self.acts += 1
-        self.trips += self.watch.take(
+        self.trips += self.watch.fold_act(
             Act(
                 f"m{self.acts}", "t", agent, "say", text, says=True, to=to, time_unix_ms=self.now, productive=productive
             )
@@ -252,7 +252,7 @@ def test_memory_is_freed_with_the_lineage() -> None:
         run.say(f"a{number}", f"text {number}", to=f"a{number + 1}")
     (lineage,) = run.watch._lineages.values()
     assert len(lineage.agents) <= DEFAULT.loops.max_agents and len(lineage.seen) <= 1_025
-    run.watch.end("t")
+    run.watch.end_lineage("t")
     assert len(run.watch) == 0
 
 
@@ -276,7 +276,7 @@ def test_memory_is_freed_with_the_lineage() -> None:
 )
 def test_hostile_texts_are_normalised_in_linear_time(text) -> None:
     began = time.process_time()
-    normalize.result(text)
-    normalize.call(text)
-    normalize.call({"a": text}, {"x"})
+    normalize.canonical_result(text)
+    normalize.canonical_call(text)
+    normalize.canonical_call({"a": text}, {"x"})
     assert time.process_time() - began < 0.5

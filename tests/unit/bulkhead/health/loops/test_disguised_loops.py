@@ -2,10 +2,10 @@
 
 import pytest
 
-from bulkhead.health.chatter import Chatter
+from bulkhead.health.chatter import ChatterDetector
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Finding
-from bulkhead.health.sources.trace_rows import Rows
+from bulkhead.health.findings import HealthFinding
+from bulkhead.health.sources.trace_rows import TraceRowReader
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from tests.unit.bulkhead.health.loops.test_detectors import Run
@@ -136,23 +136,23 @@ def test_prose_whose_small_words_come_back_is_no_monologue() -> None:
 def test_an_act_told_twice_happened_once() -> None:
     watch = Watch()
     act = Act("m1", "t", "a", "look", {}, "x", time_unix_ms=1)
-    assert [trip for _ in range(10) for trip in watch.take(act)] == []
+    assert [trip for _ in range(10) for trip in watch.fold_event(act)] == []
 
 
 def test_handing_out_parts_and_telling_what_came_of_them_is_no_chatter() -> None:
-    chatter, trips, at = Chatter(DEFAULT.chatter), [], 0
+    chatter, trips, at = ChatterDetector(DEFAULT.chatter), [], 0
     for kind in ("out", "work", "back"):
         for number in range(60):
             at += 1
             mapper = f"mapper-{number}"
             agent, to = {"out": ("planner", mapper), "work": (mapper, ""), "back": (mapper, "planner")}[kind]
-            trips += chatter.take(Act(f"m{at}", "t", agent, "say" if to else "read", "x", says=bool(to), to=to))
+            trips += chatter.fold_act(Act(f"m{at}", "t", agent, "say" if to else "read", "x", says=bool(to), to=to))
     assert trips == []
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
-    watch, rows, stopped = Watch(), Rows(), set()
+    watch, rows, stopped = Watch(), TraceRowReader(), set()
     for number in range(5):
         row = {
             "agent": "a",
@@ -163,7 +163,9 @@ def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
         } | ({"since": 1_790_000_000} if told else {})
         for event in rows.read(row):
             stopped |= {
-                trip.detector for trip in watch.take(event) if isinstance(trip, Finding) and trip.level == "stop"
+                trip.detector
+                for trip in watch.fold_event(event)
+                if isinstance(trip, HealthFinding) and trip.level == "stop"
             }
     assert stopped == (set() if told else {"loop.repeat"})
 

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from bulkhead.health.chatter import Chatter
+from bulkhead.health.chatter import ChatterDetector
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import DEFAULT
 from tests.unit.bulkhead.health.loops.test_detectors import Run
@@ -121,7 +121,7 @@ def test_a_plan_before_each_failing_call_hides_nothing() -> None:
 
 @pytest.mark.parametrize("new", [True, False])
 def test_talk_that_goes_on_saying_something_new_may_go_on_longer(new) -> None:
-    chatter, stopped = Chatter(DEFAULT.chatter), False
+    chatter, stopped = ChatterDetector(DEFAULT.chatter), False
     for at in range(40):
         text = " ".join(WORDS[at * by % 12] + WORDS[(at + by) // 4 % 12] for by in (1, 3, 5, 7, 9, 11))
         act = Act(
@@ -133,5 +133,5 @@ def test_talk_that_goes_on_saying_something_new_may_go_on_longer(new) -> None:
             says=True,
             to="ba"[at % 2],
         )
-        stopped |= any(trip.level == "stop" for trip in chatter.take(act))
+        stopped |= any(trip.level == "stop" for trip in chatter.fold_act(act))
     assert stopped is not new

@@ -3,7 +3,7 @@ tie; and what looks like it and is honest."""
 
 import pytest
 
-from bulkhead.health.chatter import Chatter
+from bulkhead.health.chatter import ChatterDetector
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import DEFAULT
 from tests.unit.bulkhead.health.loops.test_detectors import Run
@@ -108,9 +108,9 @@ def test_settings_that_are_tried_and_items_that_are_missing_are_work() -> None:
 
 
 def _talk(*said: tuple[str, str, str]) -> list[str]:
-    chatter, found = Chatter(DEFAULT.chatter), []
+    chatter, found = ChatterDetector(DEFAULT.chatter), []
     for number, (agent, text, to) in enumerate(said):
-        found += chatter.take(Act(f"m{number}", "t", agent, "say", text, says=True, to=to))
+        found += chatter.fold_act(Act(f"m{number}", "t", agent, "say", text, says=True, to=to))
     return [trip.level for trip in found]
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bulkhead.health.sources.contract_bounds import within
-from bulkhead.health.sources.journal import Journal
+from bulkhead.health.sources.contract_bounds import is_within_bounds
+from bulkhead.health.sources.journal import JournalReader
 from bulkhead_contracts import bounds
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.result import Failure
@@ -24,7 +24,7 @@ def steps(count: int, inputs: int) -> dict[str, object]:
 
 def test_whatever_a_contract_allows_is_within() -> None:
     for path in FILES:
-        assert within(json.loads(path.read_text())), path.name
+        assert is_within_bounds(json.loads(path.read_text())), path.name
     token, name = "x" * 64, "n" * bounds.MAX_NAME_CHARS
     for body in (
         ToolCallRequested(
@@ -36,7 +36,7 @@ def test_whatever_a_contract_allows_is_within() -> None:
             arguments_json="x" * bounds.MAX_ARGUMENTS_BYTES,
         ),
         ToolCallReplied(
-            call_id=token, step_id=token, outcome="failed", failure=Failure.of(name, "m" * 9_999, "h" * 9_999)
+            call_id=token, step_id=token, outcome="failed", failure=Failure.from_text(name, "m" * 9_999, "h" * 9_999)
         ),
         AnswerRequested(
             ask_id=token,
@@ -49,8 +49,8 @@ def test_whatever_a_contract_allows_is_within() -> None:
             question="q" * bounds.MAX_REASON_CHARS,
         ),
     ):
-        assert within(json.loads(body.encode()))
-    assert within(steps(bounds.MAX_PLAN_STEPS, bounds.MAX_STEP_INPUTS))
+        assert is_within_bounds(json.loads(body.encode()))
+    assert is_within_bounds(steps(bounds.MAX_PLAN_STEPS, bounds.MAX_STEP_INPUTS))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ def test_whatever_a_contract_allows_is_within() -> None:
     ],
 )
 def test_what_a_receiver_rejects_for_its_size_tells_the_watch_nothing(way: str, kind: str, body: object) -> None:
-    journal = Journal()
+    journal = JournalReader()
     found = journal.read(f"mesh.{way}.1.acme.t1", {"ce-type": kind, "ce-id": "m1"}, json.dumps(body).encode(), 1)
     assert not found and journal.unreadable == 1

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Finding
-from bulkhead.health.sources.journal import Journal
-from bulkhead.health.sources.journal_messages import Message
-from bulkhead.health.sources.journal_outside import Outside
+from bulkhead.health.findings import HealthFinding
+from bulkhead.health.sources.journal import JournalReader
+from bulkhead.health.sources.journal_messages import JournalMessage
+from bulkhead.health.sources.journal_outside import OutsideRuns
 from bulkhead.health.sources.outside_acts import acts_of, thread_of
 from bulkhead.health.watch import Watch
 from bulkhead_contracts import bounds, subjects
@@ -72,13 +72,13 @@ class Agent:
             self.messages[1:] = self.messages[1:][-keep:]
 
 
-def judged(said: list[Said]) -> list[Finding]:
-    journal, watch, found = Journal(), Watch(), []
+def judged(said: list[Said]) -> list[HealthFinding]:
+    journal, watch, found = JournalReader(), Watch(), []
     for sender, receiver, body, name, at in said:
         headers = {"ce-type": body.ce_type(), "ce-id": name, "ce-actor": "ann"}
-        subject = subjects.mesh(sender, receiver, "demo", RUN)
+        subject = subjects.mesh_subject(sender, receiver, "demo", RUN)
         for event in journal.read(subject, headers, body.model_dump_json().encode(), at):
-            found += [one for one in watch.take(event) if isinstance(one, Finding)]
+            found += [one for one in watch.fold_event(event) if isinstance(one, HealthFinding)]
     assert journal.unreadable == 0
     return found
 
@@ -107,8 +107,8 @@ def test_each_of_sixty_four_calls_at_once_is_an_act_and_all_fit_in_a_message(wri
     agent.ask("hm", messages=[*agent.messages, {"role": "assistant", "tool_calls": called}, *answers])
     [(sender, receiver, body, name, at), _] = agent.said
     assert len(body.encode()) < bounds.MAX_MESSAGE_BYTES
-    subject, headers = subjects.mesh(sender, receiver, "demo", RUN), {"ce-type": body.ce_type(), "ce-id": name}
-    acts = list(Journal().read(subject, headers | {"ce-actor": "ann"}, body.model_dump_json().encode(), at))
+    subject, headers = subjects.mesh_subject(sender, receiver, "demo", RUN), {"ce-type": body.ce_type(), "ce-id": name}
+    acts = list(JournalReader().read(subject, headers | {"ce-actor": "ann"}, body.model_dump_json().encode(), at))
     assert [act.action for act in acts if isinstance(act, Act)] == [f"tool{number}" for number in numbers[:-1]]
 
 
@@ -224,15 +224,17 @@ def test_the_same_program_many_times_at_once_is_left_alone() -> None:
 
 
 def test_a_tool_that_the_mesh_calls_counts_there() -> None:
-    outside, agent = Outside(), Agent()
+    outside, agent = OutsideRuns(), Agent()
     place = ("tool_executor", "demo", f"demo/{RUN}", "mesh.tool.call_requested", "doors", "t1", 1)
-    outside.serves(Message(*place, {"call_id": "t1", "tool": "lookup"}))
+    outside.record_mesh_tool(JournalMessage(*place, {"call_id": "t1", "tool": "lookup"}))
     agent.call("mcp__mesh__lookup", "{}", "same")
     agent.call("grep", "{}", "same")
     agent.ask("done")
     asked = [(body, name, at) for sender, _, body, name, at in agent.said if sender == "doors"]
     acts = []
     for body, name, at in asked:
-        message = Message("model_gateway", "demo", f"demo/{RUN}", body.TYPE, "doors", name, at, body.model_dump())
-        acts += [act.action for act in outside.requested(message)]
+        message = JournalMessage(
+            "model_gateway", "demo", f"demo/{RUN}", body.TYPE, "doors", name, at, body.model_dump()
+        )
+        acts += [act.action for act in outside.on_call_requested(message)]
     assert acts == ["grep"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.health.chatter import Chatter
+from bulkhead.health.chatter import ChatterDetector
 from bulkhead.health.events import Act
 from bulkhead.health.text import result_status
 from bulkhead.health.thresholds import DEFAULT
@@ -125,11 +125,11 @@ def test_a_vote_is_none() -> None:
 def test_a_squad_that_says_the_same_things_over_is_stopped_before_one_that_argues() -> None:
     said, trips = ("Is everybody here?", "I am here.", "When do we meet next?", "Same time?", "Fine with me."), {}
     for texts in ("old", "new"):
-        chatter, found = Chatter(DEFAULT.chatter), []
+        chatter, found = ChatterDetector(DEFAULT.chatter), []
         for at in range(40):
             text = said[at % len(said)] if texts == "old" else f"A thought of {at}, and {at * 7} of {at * 3}."
             act = Act(f"m{at}", "t", f"a{at % 3}", "say", text, says=True, to=f"a{(at + 1) % 3}")
-            found += [(at, trip) for trip in chatter.take(act) if trip.level == "stop"]
+            found += [(at, trip) for trip in chatter.fold_act(act) if trip.level == "stop"]
         trips[texts] = found[0][0]
     assert trips["old"] < 24 < trips["new"]
 

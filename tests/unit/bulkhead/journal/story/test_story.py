@@ -6,33 +6,33 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.journal.history import Entry, entries
-from bulkhead.journal.story.fold import tell, wanted
+from bulkhead.journal.history import JournalEntry, build_entries
+from bulkhead.journal.story.fold import contents_to_quote, fold_story
 from bulkhead.journal.story.model import Happened, Story, as_json
 from bulkhead.journal.story.redact import without_content
-from bulkhead.journal.story.sources import resting
-from bulkhead.journal.story.text import text
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.journal.story.sources import sentences_with_sources
+from bulkhead.journal.story.text import render_story
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.paths import HISTORIES
 
 
-def history(name: str) -> History:
-    return load(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
+def history(name: str) -> TaskHistory:
+    return load_history(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
 
 
-def recorded(name: str) -> tuple[list[Entry], dict[str, str]]:
+def recorded(name: str) -> tuple[list[JournalEntry], dict[str, str]]:
     told = history(name)
-    found = entries(told.messages)
-    return found, {ref.sha256: said for ref in wanted(found) if (said := told.text(ref)) is not None}
+    found = build_entries(told.messages)
+    return found, {ref.sha256: said for ref in contents_to_quote(found) if (said := told.text_of(ref)) is not None}
 
 
 def story(name: str) -> Story:
     found, texts = recorded(name)
-    return tell(found, found[0].task, 0, texts)
+    return fold_story(found, found[0].task, 0, texts)
 
 
 def test_an_answered_task_tells_its_plan_its_calls_and_what_each_sentence_rests_on():
@@ -66,7 +66,7 @@ def test_an_answered_task_tells_its_plan_its_calls_and_what_each_sentence_rests_
 
 def test_an_ordinary_task_is_told_on_one_screen_and_whole_when_asked_for():
     told = story("answered")
-    short, whole = text(told).splitlines(), text(told, whole=True).splitlines()
+    short, whole = render_story(told).splitlines(), render_story(told, whole=True).splitlines()
     assert len(short) <= 45 < len(whole)
     assert "rests on sheet-41.md, characters 861–1437" in "\n".join(short)
     assert sum("asked a model" in line for line in whole) == len([call for call in told.calls if call.kind == "model"])
@@ -94,7 +94,7 @@ def test_a_failed_task_tells_what_led_to_it_with_the_messages_that_show_it():
     ids = {entry.id for entry in recorded("failed_dependency")[0]}
     assert told.cause[0].what.startswith("step a (A) failed 3 times") and told.cause[1].step_id == "a"
     assert all(row.evidence and set(row.evidence) <= ids for row in told.cause)
-    assert "because" in text(told) and f"[message {told.cause[0].evidence[0]}]" in text(told)
+    assert "because" in render_story(told) and f"[message {told.cause[0].evidence[0]}]" in render_story(told)
 
 
 def test_a_rejected_attempt_and_a_degraded_result_are_told():
@@ -114,9 +114,9 @@ def test_retries_and_calls_that_were_put_off_are_told():
 @pytest.mark.parametrize(("name", "effect"), [("keyed_write", "done"), ("uncertain_write", "unknown")])
 def test_what_a_write_did_is_told_as_far_as_it_is_known(name, effect):
     told = story(name)
-    (write,) = told.written
+    (write,) = told.write_calls
     assert write.effect == effect
-    assert {"done": "it was done", "unknown": "nobody knows whether it was done"}[effect] in text(told)
+    assert {"done": "it was done", "unknown": "nobody knows whether it was done"}[effect] in render_story(told)
 
 
 def test_a_write_that_was_refused_or_only_put_off_was_not_done():
@@ -130,7 +130,7 @@ def test_a_write_that_was_refused_or_only_put_off_was_not_done():
     later = CallDeferred(call_id=reply.body.call_id, step_id="a", after_ms=5, reason="busy")
     put_off[found.index(reply)] = replace(reply, body=later, type=later.ce_type())
     for changed in (refused, put_off):
-        (write,) = tell(changed, ask.task, 0, texts).written
+        (write,) = fold_story(changed, ask.task, 0, texts).write_calls
         assert write.effect == "not_done"
 
 
@@ -141,10 +141,10 @@ def test_what_a_model_said_beside_its_calls_is_marked_as_its_own_word():
     )
     said = next(one.body.content for one in found if isinstance(one.body, ModelCallReplied) and one.body.content)
     found[at] = replace(reply, body=reply.body.model_copy(update={"content": said}))
-    told = tell(found, reply.task, 0, {said.sha256: "I need the fee first."})
+    told = fold_story(found, reply.task, 0, {said.sha256: "I need the fee first."})
     calls = [call for call in told.calls if call.kind != "model"]
     assert {call.why for call in calls} == {"I need the fee first."}
-    assert "the model says why: “I need the fee first.”" in text(told)
+    assert "the model says why: “I need the fee first.”" in render_story(told)
 
 
 def test_who_may_not_read_content_sees_what_happened_and_no_texts():
@@ -152,7 +152,7 @@ def test_who_may_not_read_content_sees_what_happened_and_no_texts():
     said = json.dumps(as_json(told))
     for secret in ("Lindqvist bought", "385.68 USD", "2025-09-20 to", "Beacon ticket is", "round(min("):
         assert secret not in said, secret
-    shown = text(told)
+    shown = render_story(told)
     assert "date_difference" in shown and "sheet-41.md" in shown and "texts are left out" in shown
     rejected = without_content(story("fork"))
     assert rejected.steps[2].refused == ("attempt 1",), "the checker's reasons quote what it did not accept"
@@ -161,33 +161,33 @@ def test_who_may_not_read_content_sees_what_happened_and_no_texts():
 
 def test_a_page_of_blanks_is_read_as_fast_as_any_other():
     began = time.process_time()
-    assert resting("a" + " " * 30_000 + "b.", {})
+    assert sentences_with_sources("a" + " " * 30_000 + "b.", {})
     assert time.process_time() - began < 1.0
 
 
 def test_a_task_that_goes_on_tells_first_what_it_waits_for():
     found, texts = recorded("answered")
     at = next(number for number, one in enumerate(found) if isinstance(one.body, ToolCallRequested))
-    told = tell(found[: at + 1], found[0].task, found[at].at_unix_ms + 5_000, texts)
-    lines = text(told).splitlines()
+    told = fold_story(found[: at + 1], found[0].task, found[at].at_unix_ms + 5_000, texts)
+    lines = render_story(told).splitlines()
     assert told.status == "running" and lines.index("now") < next(n for n, one in enumerate(lines) if "plan 1" in one)
     assert any(one.startswith("  waits: step s3 waits for tool_executor (date_difference)") for one in lines), lines
 
 
 def test_hostile_text_commands_no_screen():
     told = replace(story("answered"), objective="\x1b[2J\u202egnp.exe\r\nforged line\u2066")
-    shown = text(told)
+    shown = render_story(told)
     assert not any(char in shown for char in "\x1b\u202e\u2066\r") and "\\u001b" in shown
     assert not any(line.startswith("forged line") for line in shown.splitlines())
     led = Happened(0, "failed", "the tool said: boom\nforged line")
-    assert not any(line.startswith("forged line") for line in text(replace(told, cause=(led,))).splitlines())
+    assert not any(line.startswith("forged line") for line in render_story(replace(told, cause=(led,))).splitlines())
 
 
 @pytest.mark.parametrize("path", sorted(HISTORIES.glob("*")), ids=lambda path: path.name.partition(".")[0])
 def test_every_recorded_task_has_a_story_from_any_point_on(path):
     """Also of a task that goes on, and of one whose texts are gone."""
-    found = entries(load(path).messages)
+    found = build_entries(load_history(path).messages)
     for end in range(1, len(found) + 1, max(1, len(found) // 5)):
-        told = tell(found[:end], found[0].task, 0, {})
-        assert text(told) and text(told, whole=True) and as_json(without_content(told))
-    assert tell(found, found[0].task, 0, {}).status in ("succeeded", "failed", "cancelled", "halted", "rejected")
+        told = fold_story(found[:end], found[0].task, 0, {})
+        assert render_story(told) and render_story(told, whole=True) and as_json(without_content(told))
+    assert fold_story(found, found[0].task, 0, {}).status in ("succeeded", "failed", "cancelled", "halted", "rejected")

@@ -1,9 +1,9 @@
 """`bulkhead why` of what is over: what a doubtful success lacks and what was built on it, waits, who cancelled."""
 
 from bulkhead import pause_status
-from bulkhead.bus.port import Stored
-from bulkhead.journal.history import entries
-from bulkhead.journal.why.reasons import explain
+from bulkhead.bus.port import StoredMessage
+from bulkhead.journal.history import build_entries
+from bulkhead.journal.why.reasons import explain_task
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallRequested
@@ -17,18 +17,18 @@ from tests.unit.bulkhead.journal.why.test_reasons import messages
 LATE = "weather took longer than 10000 ms (tried 3 times)"
 
 
-def said(*bodies, actor: str = "") -> list[Stored]:
+def said(*bodies, actor: str = "") -> list[StoredMessage]:
     """(sender, receiver, body) as messages, a second apart."""
     found = []
     for number, (sender, receiver, body) in enumerate(bodies, 1):
         head = Envelope(f"{number:032x}", body.ce_type(), sender, 1000 * number, actor=actor)
         subject = f"mesh.{sender}.{receiver}.0.demo.t1"
-        found.append(Stored(subject, head.headers(), body.encode(), number, 1000 * number))
+        found.append(StoredMessage(subject, head.to_headers(), body.encode(), number, 1000 * number))
     return found
 
 
-def reasons(found: list[Stored]):
-    return explain(entries(found), "t1", found[-1].time_unix_ms)
+def reasons(found: list[StoredMessage]):
+    return explain_task(build_entries(found), "t1", found[-1].time_unix_ms)
 
 
 def call(name: str, step: str, tool: str, arguments: str = "{}"):
@@ -62,7 +62,7 @@ def outcome(*middle):
         PlanStep(id="c", title="Tell", instruction="x", inputs=("b",)),
         PlanStep(id="d", title="Else", instruction="x"),
     )
-    lacks = Completeness.missing(Omission(reason="failed_part", what="tool weather", detail=LATE))
+    lacks = Completeness.with_omissions(Omission(reason="failed_part", what="tool weather", detail=LATE))
     result = Result(standing="degraded", standing_reason="weather failed", completeness=lacks)
     return said(
         ("planner", "gateway", PlanAdopted(plan=Plan(steps=steps))),
@@ -122,7 +122,7 @@ def test_who_cancelled_a_task_when_and_why_is_told_once() -> None:
 
 def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
     found = messages("topped_up")
-    told = [one for one in explain(entries(found), found[0].task, 0) if one.kind == "waited"]
+    told = [one for one in explain_task(build_entries(found), found[0].task, 0) if one.kind == "waited"]
     assert told and all("continued: olga topped it up" in one.what and "is used up: limit" in one.what for one in told)
     assert not any("bulkhead topup" in one.what for one in told), "nobody need do that any more"
 
@@ -144,7 +144,7 @@ def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:
     days = "used up: limit 3. An operator raises it: `bulkhead limits set day --usd 2`" + way_on
     for reason, kept in ((own, "used up: limit 3."), (days, days.removesuffix(way_on))):
         failure = Failure(code="budget_exceeded", message=f"too late: {reason}", hint="submit it again")
-        shown = pause_status.failed(failure)
+        shown = pause_status.reword_failure(failure)
         assert (shown.message, shown.hint) == (f"too late: {kept}", "submit it again")
         (told,) = reasons(said(("planner", "gateway", TaskEnded(status="halted", failure=failure))))
         assert told.what == f"it was halted: too late: {kept} (budget_exceeded)"

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.bus.port import Stored
-from bulkhead.journal.history import entries
-from bulkhead.journal.why.reasons import explain
-from bulkhead.runtime.decider.history_file import load
+from bulkhead.bus.port import StoredMessage
+from bulkhead.journal.history import build_entries
+from bulkhead.journal.why.reasons import explain_task
+from bulkhead.runtime.decider.history_file import load_history
 from bulkhead_contracts import catalog
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped
@@ -23,17 +23,17 @@ from tests.paths import HISTORIES
 KINDS = {"ended", "uncertain", "doubtful", "waited", "rejected", "halted", "tripped", "alerted", "waits", "stalled"}
 
 
-def messages(name: str) -> tuple[Stored, ...]:
-    return load(next(iter(sorted(HISTORIES.glob(f"{name}*"))))).messages
+def messages(name: str) -> tuple[StoredMessage, ...]:
+    return load_history(next(iter(sorted(HISTORIES.glob(f"{name}*"))))).messages
 
 
 def reasons(found, after_ms: int = 5_000):
-    return explain(entries(found), "t1", found[-1].time_unix_ms + after_ms)
+    return explain_task(build_entries(found), "t1", found[-1].time_unix_ms + after_ms)
 
 
 def test_every_recorded_task_is_explained_by_its_end() -> None:
     for path in sorted(HISTORIES.glob("*.jsonl*")):
-        found = load(path)
+        found = load_history(path)
         told = reasons(found.messages)
         assert told and {one.kind for one in told} <= KINDS, path.name
         if found.ended:
@@ -54,17 +54,19 @@ def test_a_paused_call_tells_who_holds_it_back_and_how_it_goes_on() -> None:
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
     held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
     head = Envelope("f" * 32, held.ce_type(), "model_gateway", whole[at].time_unix_ms)
-    stored = Stored(whole[at].subject, head.headers(), held.encode(), whole[at].sequence, whole[at].time_unix_ms)
+    stored = StoredMessage(
+        whole[at].subject, head.to_headers(), held.encode(), whole[at].sequence, whole[at].time_unix_ms
+    )
     (reason,) = reasons([*whole[:at], stored])
     assert reason.kind == "waits" and "halted by operator:ada: look first" in reason.what
     assert "bulkhead resume" in reason.todo and "bulkhead breakers" in reason.todo
 
 
-def said(body, sender: str, to: str, like: Stored) -> Stored:
+def said(body, sender: str, to: str, like: StoredMessage) -> StoredMessage:
     """A message more, after another one."""
     head = Envelope(derive_id(sender, body.ce_type(), 0), body.ce_type(), sender, like.time_unix_ms)
     subject = ".".join(("mesh", sender, to, *like.subject.split(".")[3:]))
-    return Stored(subject, head.headers(), body.encode(), like.sequence, like.time_unix_ms)
+    return StoredMessage(subject, head.to_headers(), body.encode(), like.sequence, like.time_unix_ms)
 
 
 def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
@@ -94,10 +96,10 @@ def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back()
         whole[at],
     )
     newer = [replace(one, headers={**one.headers, "ce-logicversion": "9"}) for one in (*whole[:at], held)]
-    first, second = explain(entries(newer), "t1", newer[-1].time_unix_ms, 5)
+    first, second = explain_task(build_entries(newer), "t1", newer[-1].time_unix_ms, 5)
     assert "decision logic 9" in first.what and "none above 5" in first.what and "newer version" in first.todo
     assert "halted at a ceiling" in second.what
-    (only,) = explain(entries(newer), "t1", newer[-1].time_unix_ms, 9)
+    (only,) = explain_task(build_entries(newer), "t1", newer[-1].time_unix_ms, 9)
     assert only.what == second.what, "this program has that logic"
     unknown = replace(whole[at], headers={**whole[at].headers, "ce-type": "mesh.model.call_replied.v9"})
     first, *_ = reasons([*whole[:at], unknown])
@@ -157,7 +159,7 @@ def test_limits_that_came_near_are_told_once_and_calls_beyond_their_reservation_
     assert {one.kind for one in told[2:]} == {"waits"}
     assert told[0].what == alert.what and told[0].todo == "give it more"
     assert "big" in told[1].what and over.what in told[1].what and "bulkhead breakers" in told[1].todo
-    assert all(catalog.allowed(alert.ce_type(), "budget", to) for to in ("journal", "gateway"))
+    assert all(catalog.is_allowed(alert.ce_type(), "budget", to) for to in ("journal", "gateway"))
     end = said(TaskEnded(status="succeeded"), "planner", "gateway", first)
     for scope, todo in (("task:demo:t1", ""), ("step:demo:t1/s1", ""), ("day:demo:2026-11-21", "give it more")):
         near = said(alert.model_copy(update={"scope": scope}), "budget", "journal", first)
@@ -190,8 +192,8 @@ def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
         head = Envelope(f"{number:032x}", body.ce_type(), "budget", whole[-1].time_unix_ms)
         parts = whole[0].subject.split(".")
         subject = ".".join(("mesh", "budget", to, *parts[3:]))
-        whole.append(Stored(subject, head.headers(), body.encode(), 10**6 + number, whole[-1].time_unix_ms))
-        assert catalog.allowed(body.ce_type(), "budget", to)
+        whole.append(StoredMessage(subject, head.to_headers(), body.encode(), 10**6 + number, whole[-1].time_unix_ms))
+        assert catalog.is_allowed(body.ce_type(), "budget", to)
     told = reasons(whole)
     assert [one.kind for one in told[:2]] == ["halted", "tripped"] and "loop_stopped" in told[0].what
     assert told[1].evidence == ("m1", "m2") and told[1].todo == "stop it" and told[1].level == level
@@ -199,7 +201,7 @@ def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
 
 def test_a_success_with_a_doubtful_answer_says_why() -> None:
     like = messages("answered")[-1]
-    missing = Completeness.missing(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
+    missing = Completeness.with_omissions(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
     result = Result(standing="degraded", standing_reason="tool crm_write failed", completeness=missing)
     plain, ended = (
         said(TaskEnded(status="succeeded", result=one), "planner", "gateway", like) for one in (Result(), result)

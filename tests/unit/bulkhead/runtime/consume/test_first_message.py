@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bulkhead.bus import wire
-from bulkhead.flow import Decision, Message, Send
+from bulkhead.flow import InboxMessage, Send, Transition
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Result
@@ -23,7 +23,7 @@ async def test_who_begins_a_task_is_believed_by_the_brokers_word_alone():
         assert await shells.summaries(mesh, 1, task="new") == ["open"]
         handler = mesh.running[("worker", "0")].service.handler
         assert handler.gap_reads == 0
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         for n in range(2):
             await shells.say(mesh, shells.cancel(f"m{n}"), task="known", index=n)
         await shells.say(mesh, shells.assigned(), task="known", index=2, first=True)
@@ -47,7 +47,7 @@ async def test_a_task_that_a_newer_version_began_waits_unread_for_it_and_the_log
     async with MemoryMesh({"worker": lambda c: dict(logics)}) as mesh:
         await shells.say(mesh, shells.assigned(), logic=2)
         assert await shells.summaries(mesh, 1) == ["open"]
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         del logics[2]
         await mesh.start("worker", "1")
         with caplog.at_level("WARNING", logger="bulkhead"):
@@ -55,7 +55,7 @@ async def test_a_task_that_a_newer_version_began_waits_unread_for_it_and_the_log
             said = await until(lambda: [one for one in caplog.records if one.message == "waits_for_upgrade"])
         assert "logic version 2 is not on this replica" in said[0].__dict__["values"]["reason"]
         assert await shells.summaries(mesh, 1) == ["open"]
-        mesh.kill("worker", "1")
+        mesh.kill_replica("worker", "1")
         logics |= newer
         await mesh.start("worker", "2")
         assert await shells.summaries(mesh, 2) == ["open", "open,m1"]
@@ -66,7 +66,7 @@ class Handing(shells.Counting):
 
     begins = frozenset({StepProposed})
 
-    def decide(self, state: shells.Count, message: Message) -> Decision[shells.Count]:
+    def decide(self, state: shells.Count, message: InboxMessage) -> Transition[shells.Count]:
         said = StepProposed(
             step=shells.assigned().step,
             attempt=1,
@@ -75,7 +75,7 @@ class Handing(shells.Counting):
             result=Result(summary="done"),
             deadline_unix_ms=2**50,
         )
-        return Decision(shells.Count((*state.heard, "x")), (Send("checker", said), Send("checker", said)))
+        return Transition(shells.Count((*state.heard, "x")), (Send("checker", said), Send("checker", said)))
 
 
 async def test_the_first_word_to_another_decider_asks_the_broker_to_hold_that_it_is_the_first():
@@ -93,7 +93,7 @@ async def test_the_first_word_to_another_decider_asks_the_broker_to_hold_that_it
             raise TimeoutError(f"{len(found)} of {count}")
 
         assert await told(4) == [True, False, False, False]
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         await mesh.start("worker", "1")
         await shells.say(mesh, shells.cancel("m2"), index=2)
         assert await told(6) == [True, *[False] * 5], "a replica that folds the task knows what was begun"

@@ -7,9 +7,9 @@ import pytest
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.memory.clock import MachineClock
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.decider import fold
-from bulkhead.runtime.halts.live import Halts, Target
+from bulkhead.runtime.halts.live import Halts, HaltTarget
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef
@@ -31,7 +31,7 @@ class Follower(MemoryBroker):
 
 
 async def blobs() -> tuple[Follower, Blobs, ContentRef]:
-    broker = Follower.mesh()
+    broker = Follower.for_mesh()
     ref = await Blobs(MemoryBus(broker, "rag"), "rag").put("demo", "a passage")
     return broker, Blobs(MemoryBus(broker, "worker"), "worker"), ref
 
@@ -39,13 +39,13 @@ async def blobs() -> tuple[Follower, Blobs, ContentRef]:
 async def test_a_content_that_a_follower_does_not_show_yet_is_looked_for_again():
     broker, reader, ref = await blobs()
     broker.blind = 2
-    assert await reader.text("demo", ref) == "a passage"
+    assert await reader.get_text("demo", ref) == "a passage"
 
 
 async def test_a_content_that_nobody_has_is_missing():
     _, reader, ref = await blobs()
     with pytest.raises(BlobMissing, match="may have expired"):
-        await asyncio.wait_for(reader.text("demo", ref.model_copy(update={"sha256": "ab" * 32})), 5)
+        await asyncio.wait_for(reader.get_text("demo", ref.model_copy(update={"sha256": "ab" * 32})), 5)
 
 
 async def test_storing_again_what_is_there_is_fine_also_when_it_is_not_shown_yet():
@@ -56,8 +56,8 @@ async def test_storing_again_what_is_there_is_fine_also_when_it_is_not_shown_yet
 
 @pytest.mark.parametrize(("attempts", "age_ms", "given_up"), [(1, 10**6, False), (4, 10, False), (4, 10**6, True)])
 def test_after_an_outage_everything_is_old_at_the_first_look(attempts, age_ms, given_up):
-    message = Received(None, None, "demo", "t1", "planner", 1, 0, attempts)  # type: ignore[arg-type]
-    assert fold._given_up(age_ms, message, 5_000) is given_up
+    message = ReceivedMessage(None, None, "demo", "t1", "planner", 1, 0, attempts)  # type: ignore[arg-type]
+    assert fold._is_given_up(age_ms, message, 5_000) is given_up
 
 
 class Behind(Net):
@@ -73,8 +73,8 @@ class Behind(Net):
 async def test_a_halt_that_was_heard_is_not_undone_by_a_follower_that_shows_the_entry_before(halted):
     broker = Behind(Scenario(1, ()), Chaos(1), MachineClock(), lambda line: None)
     bus = MemoryBus(broker, "tool_executor")
-    halts, target = Halts(bus), Target("demo", "t1")
-    following = asyncio.create_task(halts._follow())
+    halts, target = Halts(bus), HaltTarget("demo", "t1")
+    following = asyncio.create_task(halts._follow_entries())
     await asyncio.sleep(0)
     for number, active in enumerate((not halted, halted)):
         halt = Halt(active=active, scope="task", tenant="demo", name="t1", code="c", reason="r", by="ada", pauses=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bulkhead.flow import Decider, Decision, Message, Send
+from bulkhead.flow import Decider, InboxMessage, Send, Transition
 from bulkhead.runtime.consume import loop as shells
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
@@ -32,21 +32,21 @@ class Counting(Decider[Count]):
     service = "worker"
     opening = frozenset({StepAssigned})
 
-    def initial(self):
+    def initial_state(self):
         return Count()
 
-    def wants(self, body):
+    def wanted_contents(self, body):
         return ()
 
-    def ended(self, state):
+    def has_ended(self, state):
         return False
 
-    def decide(self, state: Count, message: Message) -> Decision[Count]:
+    def decide(self, state: Count, message: InboxMessage) -> Transition[Count]:
         name = getattr(message.body, "reason", "") or "open"
         assert name != "bug", "a planted bug"
         state = Count((*state.heard, name))
         text = ",".join(state.heard)
-        return Decision(
+        return Transition(
             state,
             (
                 Send(
@@ -95,7 +95,7 @@ async def test_a_replica_that_never_saw_the_task_folds_it():
         await say(mesh, assigned())
         await say(mesh, cancel("m1"), index=1)
         await summaries(mesh, 2)
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         await mesh.start("worker", "1")
         await say(mesh, cancel("m2"), index=2)
         assert (await summaries(mesh, 3))[-1] == "open,m1,m2"
@@ -107,9 +107,9 @@ async def test_a_broker_that_restarts_may_give_a_number_again():
         await say(mesh, assigned())
         await summaries(mesh, 1)
         [durable] = [one for (stream, _), one in mesh.broker._durables.items() if stream == "INBOX_WORKER"]
-        mesh.running[("worker", "0")].bus.lose()
+        mesh.running[("worker", "0")].bus.break_connection()
         durable.consumer_sequence -= 1
-        other = await mesh.context("worker").bus.consumer("INBOX_WORKER", durable.config.name)
+        other = await mesh.context("worker").bus.open_consumer("INBOX_WORKER", durable.config.name)
         await say(mesh, cancel("m1"), index=1)
         [delivery] = await other.fetch(1)
         await delivery.ack()
@@ -125,7 +125,7 @@ async def test_a_rejected_message_is_skipped_also_by_who_could_read_it():
         await say(mesh, assigned())
         await say(mesh, cancel("m1"), index=1)
         await summaries(mesh, 2)
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         fact = MessageRejected(sequence=2, code="content_missing", reason="gone", dead_letter_id="d")
         await mesh.context("worker").publisher.send("worker", fact, tenant="demo", task="t1", cause="d")
         await mesh.start("worker", "1")
@@ -149,10 +149,10 @@ async def test_a_known_id_is_dropped_even_beyond_the_brokers_window():
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await say(mesh, assigned())
         context = mesh.context("planner")
-        head = context.publisher.envelope(cancel("m1"), cause="c", index=1)
-        subject = subjects.mesh("planner", "worker", "demo", "t1")
+        head = context.publisher.make_envelope(cancel("m1"), cause="c", index=1)
+        subject = subjects.mesh_subject("planner", "worker", "demo", "t1")
         for message_id in ("one", "two"):
-            await context.bus.publish(subject, cancel("m1").encode(), head.headers(), message_id)
+            await context.bus.publish(subject, cancel("m1").encode(), head.to_headers(), message_id)
         await say(mesh, cancel("m2"), index=2)
         assert await summaries(mesh, 3) == ["open", "open,m1", "open,m1,m2"]
 
@@ -161,9 +161,9 @@ async def test_a_malformed_message_is_buried_and_skipped_by_every_fold():
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await say(mesh, assigned())
         context = mesh.context("planner")
-        head = context.publisher.envelope(cancel("x"), cause="c", index="bad")
-        subject = subjects.mesh("planner", "worker", "demo", "t1")
-        await context.bus.publish(subject, b"{broken", head.headers(), "bad")
+        head = context.publisher.make_envelope(cancel("x"), cause="c", index="bad")
+        subject = subjects.mesh_subject("planner", "worker", "demo", "t1")
+        await context.bus.publish(subject, b"{broken", head.to_headers(), "bad")
         await say(mesh, cancel("m2"), index=2)
         assert (await summaries(mesh, 2))[-1] == "open,m2"
         dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
@@ -171,7 +171,7 @@ async def test_a_malformed_message_is_buried_and_skipped_by_every_fold():
         assert dead[0].headers["bulkhead-dead-subject"] == subject
         facts = await mesh.messages("INBOX_WORKER", "mesh.worker.worker.>")
         assert [one.ce_type for one in facts] == [MessageRejected.ce_type()]
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         await mesh.start("worker", "1")
         await say(mesh, cancel("m3"), index=3)
         # A fresh replica skips it too, because the fact stands there.
@@ -195,9 +195,9 @@ async def test_what_a_newer_version_may_know_waits_and_blocks_its_task_only(kind
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await say(mesh, assigned())
         context = mesh.context("planner")
-        head = context.publisher.envelope(cancel("future"), cause="c", index="v9").headers()
+        head = context.publisher.make_envelope(cancel("future"), cause="c", index="v9").to_headers()
         head["ce-type"] = kind
-        await context.bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), b"{}", head, "v9")
+        await context.bus.publish(subjects.mesh_subject("planner", "worker", "demo", "t1"), b"{}", head, "v9")
         await say(mesh, cancel("after"), index=2)
         await say(mesh, assigned(), task="t2")
         assert await summaries(mesh, 1, task="t2") == ["open"]
@@ -218,8 +218,10 @@ async def test_liars_end_among_the_dead_letters(change, code, monkeypatch):
         monkeypatch.setattr(shells, "HAND_BACK_MAX_AGE_S", 0)
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         context = mesh.context("planner")
-        head = context.publisher.envelope(assigned(), cause="c", index=0).headers() | change
-        await context.bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), assigned().encode(), head, "x")
+        head = context.publisher.make_envelope(assigned(), cause="c", index=0).to_headers() | change
+        await context.bus.publish(
+            subjects.mesh_subject("planner", "worker", "demo", "t1"), assigned().encode(), head, "x"
+        )
         await until_dead(mesh, code)
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace as change
 import pytest
 
 from bulkhead.blobs import BlobMissing
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.decider.fold import Fold, seal, step
-from bulkhead.runtime.decider.replay import CannotReplay, replay
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.decider.fold import TaskFold, fold_message, seal
+from bulkhead.runtime.decider.replay import CannotReplay, replay_deciders
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
@@ -20,41 +20,41 @@ from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
 
 
-def record() -> tuple[list[Stored], dict[str, str]]:
+def record() -> tuple[list[StoredMessage], dict[str, str]]:
     """A journal of one task: what the planner heard and said."""
     play = Playbook(Planner())
     plan = json.dumps({"steps": [{"id": "a", "instruction": "do", "acceptance": "done"}]})
     play.hears(
-        TaskSubmitted(objective=play.text("o", "gateway"), limits=TaskLimits(), submitted_unix_ms=START_UNIX_MS),
+        TaskSubmitted(objective=play.add_content("o", "gateway"), limits=TaskLimits(), submitted_unix_ms=START_UNIX_MS),
         sender="gateway",
         grant="",
     )
     play.hears(
-        ModelCallReplied(call_id="plan-1-1", outcome="answered", content=play.text(plan), prompt_id="p"),
+        ModelCallReplied(call_id="plan-1-1", outcome="answered", content=play.add_content(plan), prompt_id="p"),
         sender="model_gateway",
     )
     play.hears(
         VerdictReached(step_id="a", attempt=1, plan_version=1, accepted=True, result=Result(summary="r")),
         sender="checker",
     )
-    journal, fold = [], Fold(state=None)
+    journal, fold = [], TaskFold(state=None)
     for message in play.heard:
         journal.append(
-            Stored(
-                subjects.mesh(message.envelope.source, "planner", "demo", "t1"),
-                message.envelope.headers(),
+            StoredMessage(
+                subjects.mesh_subject(message.envelope.source, "planner", "demo", "t1"),
+                message.envelope.to_headers(),
                 message.body.encode(),
                 message.sequence,
                 START_UNIX_MS,
             )
         )
-        for index, output in enumerate(step(fold, message, {1: Planner()})):
+        for index, output in enumerate(fold_message(fold, message, {1: Planner()})):
             _, head = seal("planner", message, index, output, _Unsigned())
             if hasattr(output, "to"):
                 journal.append(
-                    Stored(
-                        subjects.mesh("planner", output.to, "demo", "t1"),
-                        head.headers(),
+                    StoredMessage(
+                        subjects.mesh_subject("planner", output.to, "demo", "t1"),
+                        head.to_headers(),
                         output.body.encode(),
                         900 + index,
                         START_UNIX_MS,
@@ -64,17 +64,17 @@ def record() -> tuple[list[Stored], dict[str, str]]:
 
 
 class _Unsigned:
-    def grant(self, claims, parent=""):
+    def sign_grant(self, claims, parent=""):
         import jwt
 
         return jwt.encode({"grant": claims.model_dump(mode="json"), **({"parent": parent} if parent else {})}, "k" * 32)
 
 
-async def check(journal: list[Stored], texts: dict[str, str]):
+async def check(journal: list[StoredMessage], texts: dict[str, str]):
     async def fetch(ref):
         return texts[ref.sha256]
 
-    return await replay(journal, {"planner": {1: Planner()}}, fetch)
+    return await replay_deciders(journal, {"planner": {1: Planner()}}, fetch)
 
 
 async def test_an_honest_record_replays():
@@ -126,7 +126,7 @@ async def test_a_second_body_under_one_id_and_another_grant_are_found():
 async def test_what_was_said_to_somebody_else_is_found():
     journal, texts = record()
     at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
-    journal[at] = change(journal[at], subject=subjects.mesh("planner", "budget", "demo", "t1"))
+    journal[at] = change(journal[at], subject=subjects.mesh_subject("planner", "budget", "demo", "t1"))
     [found] = (await check(journal, texts)).divergences
     assert found.what == "subject" and ".gateway." in found.expected and ".budget." in found.recorded
 
@@ -135,7 +135,7 @@ async def test_an_outsider_who_names_a_decider_as_source_is_not_taken_for_it():
     journal, texts = record()
     forged = change(
         journal[1],
-        subject=subjects.mesh("pub_demo", "gateway", "demo", "t1"),
+        subject=subjects.mesh_subject("pub_demo", "gateway", "demo", "t1"),
         headers={**journal[1].headers, "ce-id": "f" * 32, "ce-source": "planner"},
     )
     assert (await check([*journal, forged], texts)).divergences == []
@@ -155,7 +155,7 @@ async def test_a_content_that_is_gone_gives_no_verdict():
         raise BlobMissing("no content")
 
     with pytest.raises(CannotReplay, match="is gone") as told:
-        await replay(journal, {"planner": {1: Planner()}}, fetch)
+        await replay_deciders(journal, {"planner": {1: Planner()}}, fetch)
     assert told.value.expired
 
 
@@ -164,8 +164,8 @@ async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
     at = next(i for i, one in enumerate(journal) if one.ce_type == ModelCallReplied.ce_type())
     answered = await check(journal, texts)
     fact = MessageRejected(sequence=journal[at].sequence, code="content_missing", reason="gone", dead_letter_id="d")
-    rejection = Stored(
-        subjects.mesh("planner", "planner", "demo", "t1"),
+    rejection = StoredMessage(
+        subjects.mesh_subject("planner", "planner", "demo", "t1"),
         {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32},
         fact.encode(),
         99,
@@ -175,7 +175,7 @@ async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
     async def fetch(ref):
         raise BlobMissing("no content")
 
-    report = await replay([*journal, rejection], {"planner": {1: Planner()}}, fetch)
+    report = await replay_deciders([*journal, rejection], {"planner": {1: Planner()}}, fetch)
     assert report.decisions == answered.decisions, "one fewer, and the fact itself"
     assert "recorded, but the fold does not say it" in {one.what for one in report.divergences}
 
@@ -189,8 +189,8 @@ async def test_another_logic_than_there_is_gives_no_verdict():
 
 
 async def test_the_end_that_follows_a_rejected_opening_is_expected():
-    opening = Stored(
-        subjects.mesh("gateway", "planner", "demo", "t1"),
+    opening = StoredMessage(
+        subjects.mesh_subject("gateway", "planner", "demo", "t1"),
         {
             "ce-id": "a" * 32,
             "ce-type": TaskSubmitted.ce_type(),
@@ -203,8 +203,10 @@ async def test_the_end_that_follows_a_rejected_opening_is_expected():
     )
     fact = MessageRejected(sequence=1, code="malformed_body", reason="no objective", dead_letter_id="d")
     head = {"ce-id": "b" * 32, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-time": opening.headers["ce-time"]}
-    rejection = Stored(subjects.mesh("planner", "planner", "demo", "t1"), head, fact.encode(), 2, START_UNIX_MS)
-    [said] = Planner().unopened(fact.code, fact.reason)
+    rejection = StoredMessage(
+        subjects.mesh_subject("planner", "planner", "demo", "t1"), head, fact.encode(), 2, START_UNIX_MS
+    )
+    [said] = Planner().reject_opening(fact.code, fact.reason)
     end = {
         "ce-id": derive_id("planner", "a" * 32, "unopened/0"),
         "ce-type": said.body.ce_type(),
@@ -216,7 +218,9 @@ async def test_the_end_that_follows_a_rejected_opening_is_expected():
         "ce-logicversion": "1",
         "ce-time": opening.headers["ce-time"],
     }
-    ended = Stored(subjects.mesh("planner", "gateway", "demo", "t1"), end, said.body.encode(), 3, START_UNIX_MS)
+    ended = StoredMessage(
+        subjects.mesh_subject("planner", "gateway", "demo", "t1"), end, said.body.encode(), 3, START_UNIX_MS
+    )
     honest = await check([opening, rejection, ended], {})
     assert honest.divergences == [] and honest.compared == 1
     other = change(ended, body=ended.body.replace(b"no objective", b"whatever"))

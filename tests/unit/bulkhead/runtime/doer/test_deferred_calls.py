@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.doer.deferred_calls import Call, DeferredCalls
-from bulkhead.runtime.halts.live import Halts, Key, Target, of_breaker
+from bulkhead.runtime.doer.deferred_calls import DeferredCall, DeferredCalls
+from bulkhead.runtime.halts.live import Halts, HaltTarget, Key, is_breaker_key
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import Breaker, CallResumed, Halt
@@ -20,7 +20,7 @@ class World:
     """A doer's view of halts, and the inboxes of those who ask it."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker.mesh()
+        self.broker = MemoryBroker.for_mesh()
         self.bus = MemoryBus(self.broker, "model_gateway")
         self.halts = Halts(self.bus)
         self.deferred = DeferredCalls(Publisher("model_gateway", self.bus, b"k" * 32, lambda: NOW), self.halts)
@@ -45,7 +45,7 @@ class World:
 
     def puts_off(self, call: str, key: Key = TASK, since: int = NOW, asked: int = 0) -> None:
         head = Envelope(id=derive_id("worker", call, asked), type="x", source="worker", time_unix_ms=NOW, logic=3)
-        self.deferred.put_off(key, since, Call("worker", "demo", "t1", head, call, "s1"))
+        self.deferred.defer_call(key, since, DeferredCall("worker", "demo", "t1", head, call, "s1"))
 
     async def woken(self) -> list[str]:
         """Calls of which was said by now that they go on, when everything is said."""
@@ -55,8 +55,8 @@ class World:
         for _ in range(50):
             await asyncio.sleep(0)
         waking.cancel()
-        found = self.broker.stream("INBOX_WORKER").read(">", 0, 1000)
-        bodies = [catalog.decode(one.ce_type, one.body) for one in found]
+        found = self.broker.get_stream("INBOX_WORKER").read(">", 0, 1000)
+        bodies = [catalog.decode_body(one.ce_type, one.body) for one in found]
         assert all(isinstance(one, CallResumed) for one in bodies)
         assert {one.headers["ce-logicversion"] for one in found} <= {"3"}
         return [one.call_id for one in bodies]
@@ -126,8 +126,8 @@ async def test_whom_a_breaker_holds_back_is_woken_when_it_is_closed_and_by_no_ha
         await world.halts.load()
 
     await breaker("open", NOW)
-    held = world.halts.held(Target("demo", "t1", ("worker.step",)), NOW)
-    assert held is not None and of_breaker(held.key) and not of_breaker(agent)
+    held = world.halts.holding_breaker(HaltTarget("demo", "t1", ("worker.step",)), NOW)
+    assert held is not None and is_breaker_key(held.key) and not is_breaker_key(agent)
     world.puts_off("a", held.key)
     await world.says(agent, active=False, at=NOW + 1)
     await breaker("half_open", NOW + 2)

@@ -66,14 +66,14 @@ async def test_what_was_refused_is_not_done_by_another_replica_whose_clock_is_be
         clock.advance(LIFE_MS + 1)
         await call(mesh, token)
         assert (await replies(mesh, 1))[0][1]["outcome"] == "refused"
-        mesh.kill("tool_executor")
+        mesh.kill_replica("tool_executor")
         mesh._now = lambda: clock.now_ms() - LIFE_MS
         running = await mesh.start("tool_executor", "1")
         [durable] = [one for (stream, _), one in mesh.broker._durables.items() if stream == "INBOX_TOOL_EXECUTOR"]
         for sequence in list(durable.pending):
-            durable.done(sequence)
+            durable.end_pending(sequence)
         durable.cursor = 0
-        mesh.broker.pump(durable)
+        mesh.broker.pump_deliveries(durable)
         await until(lambda: running.service.shell.handled)
         assert doer.done == 0 and len({told["outcome"] for _, told in await replies(mesh, 1)}) == 1
 

@@ -8,8 +8,8 @@ import pytest
 
 from bulkhead.runtime.consume import loop as shells
 from bulkhead.runtime.doer.protocol import Doer
-from bulkhead.runtime.edge.protocol import Edge, Received
-from bulkhead.runtime.errors import Deferred, Refused
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
+from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -31,10 +31,10 @@ class Recording(Doer[ToolCallRequested]):
     def __init__(self, writes: bool = False, crash: int = 0) -> None:
         self._writes, self.done, self._crash = writes, 0, crash
 
-    def key(self, request):
+    def idempotency_key(self, request):
         return request.call_id
 
-    def writes(self, job):
+    def needs_claim(self, job):
         return self._writes
 
     async def act(self, job, hands):
@@ -47,27 +47,27 @@ class Recording(Doer[ToolCallRequested]):
         held.settle(Usage(tool_calls=1))
         return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="succeeded", usage=Usage(tool_calls=1))
 
-    def refuse(self, request, failure: Failure):
+    def refusal_reply(self, request, failure: Failure):
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="refused", failure=failure)
 
-    def uncertain(self, request):
+    def uncertain_reply(self, request):
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="uncertain")
 
 
-class Purse(Edge):
+class Purse(EdgeComponent):
     """A budget that answers as told."""
 
     def __init__(self, decision: str = "reserved") -> None:
         self.decision, self.settled, self.asked = decision, [], 0
         self.rpc = {ReserveRequested: self.reserve}
 
-    async def reserve(self, received: Received):
+    async def reserve(self, received: ReceivedMessage):
         self.asked += 1
         return ReserveReplied(
             reservation_id=received.body.reservation_id, decision=self.decision, reason="because", retry_after_ms=10
         )
 
-    async def handle(self, message: Received):
+    async def handle_message(self, message: ReceivedMessage):
         if isinstance(message.body, Settled):
             self.settled.append(message.body)
 
@@ -77,7 +77,7 @@ def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
     step = StepGrant(
         tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=expires
     )
-    return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(top))
+    return mesh.context("planner").signer.sign_grant(step, parent=mesh.context("signer").signer.sign_grant(top))
 
 
 async def call(
@@ -149,7 +149,7 @@ async def test_what_may_have_been_done_is_not_told_to_be_refused():
         @asynccontextmanager
         async def turn(self, job, hands):
             if self.done:
-                raise Refused(Failure.of("forbidden", "the rules changed meanwhile", "ask"))
+                raise JobRefused(Failure.from_text("forbidden", "the rules changed meanwhile", "ask"))
             yield
 
     doer = Closing(writes=True, crash=1)
@@ -229,7 +229,9 @@ async def test_no_valid_grant_no_call(token):
             wide = StepGrant(
                 tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=2**50
             )
-            token = mesh.context("planner").signer.grant(wide, parent=mesh.context("signer").signer.grant(top))
+            token = mesh.context("planner").signer.sign_grant(
+                wide, parent=mesh.context("signer").signer.sign_grant(top)
+            )
         await call(mesh, token)
         found = await replies(mesh, 1)
         assert found[0][1]["outcome"] == "refused" and found[0][1]["failure"]["hint"] and doer.done == 0
@@ -239,7 +241,7 @@ async def test_a_worker_cannot_sign_its_own_grant():
     doer = Recording()
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
         top = sample(TaskGrant, tools=("add",))
-        await call(mesh, mesh.context("worker").signer.grant(top))
+        await call(mesh, mesh.context("worker").signer.sign_grant(top))
         assert (await replies(mesh, 1))[0][1]["failure"]["code"] == "wrong_issuer"
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.idempotency import Answered, Record
+from bulkhead.runtime.doer.idempotency import IdempotencyRecord, RequestAnswer
 from bulkhead.runtime.errors import Deferred
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
@@ -34,7 +34,7 @@ class Failing(Recording):
         return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed", failure=failure)
 
 
-async def delivered_again(mesh: MemoryMesh, one: Stored) -> None:
+async def delivered_again(mesh: MemoryMesh, one: StoredMessage) -> None:
     """Under another message id: the broker takes it for another message, as it does a redelivery."""
     await mesh.context("worker").bus.publish(one.subject, one.body, dict(one.headers), f"again/{one.sequence}")
 
@@ -102,8 +102,8 @@ class Overtaken(Recording):
         no = ToolCallReplied(
             call_id=job.request.call_id, step_id="s", outcome="failed", failure=Failure(code="down", message="not done")
         )
-        record = Record(request="other", undone=True, reply_type=no.ce_type(), reply=no.encode().decode())
-        subject = subjects.record(
+        record = IdempotencyRecord(request="other", undone=True, reply_type=no.ce_type(), reply=no.encode().decode())
+        subject = subjects.record_subject(
             "tool_executor", job.tenant, job.task, envelope.derive_id(job.sender, job.request.call_id, "record")
         )
         await self.context.bus.publish(subject, record.model_dump_json().encode(), {}, "by another replica")
@@ -118,10 +118,12 @@ async def test_what_was_done_is_told_although_another_replica_failed_to_meanwhil
 
 
 def test_what_was_told_before_is_found_and_a_record_of_an_earlier_version_is_read() -> None:
-    record = Record.model_validate_json(json.dumps({"request": "a", "undone": True, "reply_type": "t", "reply": "1"}))
-    later = Record(request="b", undone=True, reply_type="t", reply="2", earlier=record.answered())
-    assert later.answer_to("a") == Answered(request="a", reply_type="t", reply="1")
+    record = IdempotencyRecord.model_validate_json(
+        json.dumps({"request": "a", "undone": True, "reply_type": "t", "reply": "1"})
+    )
+    later = IdempotencyRecord(request="b", undone=True, reply_type="t", reply="2", earlier=record.answers_to_keep())
+    assert later.answer_to("a") == RequestAnswer(request="a", reply_type="t", reply="1")
     assert later.answer_to("b") is later and later.answer_to("c") is None
-    done = Record(request="c", reply_type="t", reply="3", earlier=later.answered())
+    done = IdempotencyRecord(request="c", reply_type="t", reply="3", earlier=later.answers_to_keep())
     assert [done.answer_to(one).reply for one in "abcd"] == ["1", "2", "3", "3"]
-    assert Record(request="d", claimed=True, earlier=later.answered()).answer_to("d") is None
+    assert IdempotencyRecord(request="d", claimed=True, earlier=later.answers_to_keep()).answer_to("d") is None

@@ -7,7 +7,7 @@ import pytest
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.memory.clock import StandingClock
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.control import CallDeferred
@@ -30,7 +30,7 @@ class Vague(Purse):
         super().__init__("wait")
         self.ways, self.ids = list(ways), []
 
-    async def reserve(self, received: Received):
+    async def reserve(self, received: ReceivedMessage):
         self.ids.append(received.body.reservation_id)
         way = self.ways.pop(0) if self.ways else ""
         if way == "late":
@@ -177,7 +177,7 @@ async def test_two_handlings_of_one_delivery_never_share_a_claim(monkeypatch):
         durable.attempts = Forgetful()
         await call(mesh, grant(mesh))
         await doer.began.wait()
-        mesh.running[("tool_executor", "0")].bus.lose()
+        mesh.running[("tool_executor", "0")].bus.break_connection()
         await mesh.start("tool_executor", "1")
         lagging.append(True)
         mesh.broker.wait_for_ack(durable, 1, 0)
@@ -201,7 +201,7 @@ async def test_no_answer_is_from_before_its_request_however_far_behind_a_doers_c
         began_ms = clock.now_ms()
         mesh._now = lambda: began_ms - 3_600_000
         await mesh.start("tool_executor", "1")
-        mesh.kill("tool_executor", "0")
+        mesh.kill_replica("tool_executor", "0")
         await call(mesh, grant(mesh))
         await replies(mesh, 1)
         [answer] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.>")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -13,14 +13,14 @@ from bulkhead_contracts.result import Usage
 pytestmark = pytest.mark.virtual_time
 
 
-class Stubborn(Edge):
+class Stubborn(EdgeComponent):
     """An edge that wants each message twice."""
 
     def __init__(self) -> None:
         self.seen: dict[str, int] = {}
-        self.rpc = {ReserveRequested: self.handle}
+        self.rpc = {ReserveRequested: self.handle_message}
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         times = self.seen[message.envelope.id] = self.seen.get(message.envelope.id, 0) + 1
         if times == 1:
             raise HandBack(0.0, "not yet")
@@ -39,16 +39,16 @@ async def test_retry_hands_a_message_back_to_an_edge():
         assert list(edge.seen.values()) == [2]
 
 
-class Foresighted(Edge):
+class Foresighted(EdgeComponent):
     """An edge that makes an answer ready, and may give another one in the end."""
 
     def __init__(self) -> None:
         self.rpc = {ReserveRequested: self.answer}
 
-    async def handle(self, message: Received) -> None:
+    async def handle_message(self, message: ReceivedMessage) -> None:
         return None
 
-    async def answer(self, message: Received) -> ReserveReplied:
+    async def answer(self, message: ReceivedMessage) -> ReserveReplied:
         assert isinstance(message.body, ReserveRequested)
         name = message.body.reservation_id
         ready = ReserveReplied(reservation_id=name, decision="reserved")
@@ -78,4 +78,4 @@ async def test_two_authors_may_store_the_same_text():
         one = await mesh.context("rag").blobs.put("demo", "the same words")
         other = await mesh.context("tool_executor").blobs.put("demo", "the same words")
         reader = mesh.context("checker").blobs
-        assert await reader.text("demo", one) == await reader.text("demo", other) == "the same words"
+        assert await reader.get_text("demo", one) == await reader.get_text("demo", other) == "the same words"

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.health.breakers.state_machine import Breaker as Broken
+from bulkhead.health.breakers.state_machine import BreakerState as Broken
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge.protocol import Received
-from bulkhead.runtime.halts.live import Halts, Target
-from bulkhead.runtime.halts.operator import OPERATOR, Wish, standing, switch
+from bulkhead.runtime.edge.protocol import ReceivedMessage
+from bulkhead.runtime.halts.live import Halts, HaltTarget
+from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, standing_halts, switch_halt
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt, HaltRequested, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.queries.halts import Switches
-from bulkhead_services.budget.watch.breaker_entries import Owner
-from bulkhead_services.budget.watch.fold import Watching
-from bulkhead_services.budget.watch.notices import Notices
+from bulkhead_services.budget.queries.halts import HaltRequestHandler
+from bulkhead_services.budget.watch.breaker_entries import BreakerEntryOwner
+from bulkhead_services.budget.watch.fold import WatchFold
+from bulkhead_services.budget.watch.notices import DueNotices
 
 NOW = 1_795_000_000_000
 DOTTED, DASHED = "claude-3.5-sonnet", "claude-3-5-sonnet"
@@ -36,7 +36,7 @@ class Place:
     """What budget's switches need of a context; and a doer's view beside it."""
 
     def __init__(self) -> None:
-        self.bus = MemoryBus(MemoryBroker.mesh(), "budget")
+        self.bus = MemoryBus(MemoryBroker.for_mesh(), "budget")
         self.publisher = Publisher("budget", self.bus, b"b" * 32, lambda: NOW)
         self.halts = Halts(self.bus)
         self._asked = itertools.count()
@@ -51,16 +51,16 @@ class Place:
     async def held(self, model: str, now: int = NOW) -> bool:
         """Whether a doer's call of this model is held back."""
         await self.halts.load()
-        target = Target("acme", "t1", model=model)
-        return self.halts.find(target) is not None or self.halts.held(target, now) is not None
+        target = HaltTarget("acme", "t1", model=model)
+        return self.halts.find(target) is not None or self.halts.holding_breaker(target, now) is not None
 
     async def press(self, name: str, *, active: bool, tenant: str = "") -> Halt | Failure:
-        wish = Wish("model", tenant, name, active, "because", f"{OPERATOR}ann", NOW + next(self._asked))
-        return await switch(self.bus, self.publisher, wish)
+        wish = HaltRequest("model", tenant, name, active, "because", f"{OPERATOR}ann", NOW + next(self._asked))
+        return await switch_halt(self.bus, self.publisher, wish)
 
-    def received(self, body: HaltRequested | ResetRequested) -> Received:
+    def received(self, body: HaltRequested | ResetRequested) -> ReceivedMessage:
         head = Envelope(id=f"m{next(self._asked)}", type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-        return Received(head, body, "acme", "halts", "gateway", 0, NOW, 1)
+        return ReceivedMessage(head, body, "acme", "halts", "gateway", 0, NOW, 1)
 
 
 def old_halt(**changes: object) -> Halt:
@@ -110,9 +110,9 @@ async def test_a_halt_of_one_name_is_none_of_the_other_and_each_is_lifted_alone(
     halted = await place.press(name, active=True, tenant=tenant)
     assert isinstance(halted, Halt) and (halted.known_as, halted.name) == (name, DASHED)
     assert (await place.held(name), await place.held(other)) == (True, False)
-    event = place.halts.event(Target("acme", "t1", model=name))
+    event = place.halts.halt_event(HaltTarget("acme", "t1", model=name))
     await place.press(other, active=True, tenant=tenant)
-    assert {one.known_as for one in await standing(place.bus)} == {name, other}
+    assert {one.known_as for one in await standing_halts(place.bus)} == {name, other}
     await place.press(name, active=False, tenant=tenant)
     assert (await place.held(name), await place.held(other), event.is_set()) == (False, True, False)
     again = await place.press(name, active=False, tenant=tenant)
@@ -128,7 +128,7 @@ async def test_a_halt_of_the_version_before_holds_both_until_it_is_lifted_under_
     lifted = await place.press(lifted_as, active=False)
     assert isinstance(lifted, Halt) and not lifted.active
     assert not await place.held(DOTTED) and not await place.held(DASHED)
-    assert await standing(place.bus) == []
+    assert await standing_halts(place.bus) == []
     await place.press(DOTTED, active=True)
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
 
@@ -147,41 +147,41 @@ async def test_a_gateway_asks_for_the_whole_name_and_one_of_before_for_its_token
     ann = RequesterClaim(tenant="acme", person="ann", role="operator", via="api_key")
     for active in (True, False):
         ask = HaltRequested(requester=ann, scope="model", name=DASHED, called=called, active=active, reason="r")
-        reply = await Switches(place).answer(place.received(ask))  # type: ignore[arg-type]
+        reply = await HaltRequestHandler(place).answer_halt(place.received(ask))  # type: ignore[arg-type]
         assert reply.halt is not None and reply.halt.known_as == hits
         assert await place.held(hits) is active
         assert not await place.held("gpt-4.1")
 
 
 async def test_each_name_has_a_breaker_of_its_own() -> None:
-    place, circuits = Place(), Watching(DEFAULT).watch.circuits
-    owner, key = Owner(place.bus, b"b" * 32), ("model", "acme", DOTTED)
+    place, circuits = Place(), WatchFold(DEFAULT).watch.circuits
+    owner, key = BreakerEntryOwner(place.bus, b"b" * 32), ("model", "acme", DOTTED)
     opened = Broken("model", DOTTED, phase="open", since_unix_ms=NOW, until_unix_ms=NOW + 9_000, openings=1)
     for name in (DASHED, DOTTED):
-        circuits.adopt(("model", "acme", name), Broken("model", name))
-    circuits.adopt(key, opened)
+        circuits.adopt_breaker(("model", "acme", name), Broken("model", name))
+    circuits.adopt_breaker(key, opened)
     circuits.changed[key] = opened
-    await owner.settle(circuits, Notices())
+    await owner.sync_entries(circuits, DueNotices())
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
-    other = Watching(DEFAULT).watch.circuits
-    await Owner(place.bus, b"b" * 32).settle(other, Notices())
+    other = WatchFold(DEFAULT).watch.circuits
+    await BreakerEntryOwner(place.bus, b"b" * 32).sync_entries(other, DueNotices())
     assert {name[2]: one.phase for name, one in other.found.items()} == {DOTTED: "open"}, "whoever leads next"
     assert not await place.held(DOTTED, NOW + 9_000) and await place.held(DOTTED, NOW + 9_001), "one trial at a time"
 
 
 async def test_a_breaker_of_the_version_before_holds_both_for_its_time_and_goes_over_to_the_whole_name() -> None:
-    place, circuits = Place(), Watching(DEFAULT).watch.circuits
+    place, circuits = Place(), WatchFold(DEFAULT).watch.circuits
     loose, key = subjects.breaker_key("model", "acme", DASHED), ("model", "acme", DOTTED)
     await place.says(old_breaker(), loose)
     assert await place.held(DOTTED) and await place.held(DASHED)
     for at in (NOW + 30_000, NOW + 30_001):
         assert not await place.held(DOTTED, at), "nobody who knows the whole name would end its trials"
-    circuits.adopt(key, Broken("model", DOTTED))
-    owner = Owner(place.bus, b"b" * 32)
-    await owner.settle(circuits, Notices())
+    circuits.adopt_breaker(key, Broken("model", DOTTED))
+    owner = BreakerEntryOwner(place.bus, b"b" * 32)
+    await owner.sync_entries(circuits, DueNotices())
     assert circuits.found[key].phase == "open"
     circuits.changed[key] = circuits.found[key]
-    await owner.settle(circuits, Notices())
+    await owner.sync_entries(circuits, DueNotices())
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
 
 
@@ -190,11 +190,11 @@ async def test_a_breaker_is_reset_by_its_whole_name_also_where_it_stands_under_i
     ann = RequesterClaim(tenant="acme", person="ann", role="operator", via="api_key")
     ask = ResetRequested(requester=ann, scope="model", name=DASHED, called=DOTTED, reason="r")
     await place.says(old_breaker(), subjects.breaker_key("model", "acme", DASHED))
-    reply = await Switches(place).reset(place.received(ask))  # type: ignore[arg-type]
+    reply = await HaltRequestHandler(place).answer_reset(place.received(ask))  # type: ignore[arg-type]
     assert reply.breaker is not None and not await place.held(DOTTED) and not await place.held(DASHED)
     for name in (DOTTED, DASHED):
         await place.says(old_breaker(called=name), subjects.breaker_key("model", "acme", name))
-    reply = await Switches(place).reset(place.received(ask))  # type: ignore[arg-type]
+    reply = await HaltRequestHandler(place).answer_reset(place.received(ask))  # type: ignore[arg-type]
     assert reply.breaker is not None and reply.breaker.known_as == DOTTED
     assert (await place.held(DOTTED), await place.held(DASHED)) == (False, True)
 
@@ -202,7 +202,9 @@ async def test_a_breaker_is_reset_by_its_whole_name_also_where_it_stands_under_i
 @pytest.mark.parametrize("scope", ["tool", "feature", "task"])
 async def test_the_halts_of_a_tenant_named_breaker_are_halts(scope: str) -> None:
     place = Place()
-    halted = await switch(place.bus, place.publisher, Wish(scope, "breaker", "x", True, "r", f"{OPERATOR}ann", NOW))  # type: ignore[arg-type]
+    halted = await switch_halt(
+        place.bus, place.publisher, HaltRequest(scope, "breaker", "x", True, "r", f"{OPERATOR}ann", NOW)
+    )  # type: ignore[arg-type]
     assert isinstance(halted, Halt)
     await place.halts.load()
-    assert place.halts.find(Target("breaker", "x", feature="x", tool="x")) == halted
+    assert place.halts.find(HaltTarget("breaker", "x", feature="x", tool="x")) == halted

@@ -2,7 +2,7 @@
 
 from faststream.nats import TestNatsBroker
 
-from bulkhead.runtime.process.faststream_declaration import declare
+from bulkhead.runtime.process.faststream_declaration import declare_service
 from bulkhead_contracts.task import TaskCancelRequested
 
 
@@ -12,7 +12,7 @@ async def test_a_declared_app_takes_its_messages_in_the_test_broker():
     async def take(body):
         taken.append(body)
 
-    _, broker = declare("planner", take)
+    _, broker = declare_service("planner", take)
     async with TestNatsBroker(broker) as test:
         body = TaskCancelRequested(reason="enough")
         headers = {"ce-type": body.ce_type()}

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from bulkhead.runtime.component import Pool
-from bulkhead.runtime.process.health_endpoints import Health, places
+from bulkhead.runtime.process.health_endpoints import HealthServer, pool_gauges
 
 
 async def ask(port: int, path: str) -> tuple[int, dict]:
@@ -23,7 +23,7 @@ async def test_probes_are_answered(tmp_path):
     async def status() -> dict[str, object]:
         return {"ready": False, "why": "the broker does not answer"}
 
-    health = Health(status)
+    health = HealthServer(status)
     port = await health.start(0, tmp_path / "health" / "worker-0.json")
     assert json.loads((tmp_path / "health" / "worker-0.json").read_text()) == {"port": port}
     assert (await ask(port, "/livez"))[0] == 200
@@ -37,9 +37,9 @@ async def test_a_probe_that_comes_with_the_end_ends_nothing_else():
     async def status() -> dict[str, object]:
         return {"ready": True}
 
-    health = Health(status)
+    health = HealthServer(status)
     reader, writer = await asyncio.open_connection("127.0.0.1", await health.start(0, None))
-    health._connected(reader, writer)
+    health._on_connection(reader, writer)
     await health.stop()
 
 
@@ -47,7 +47,7 @@ async def test_metrics_tell_the_places_and_the_share_of_the_fullest_kind():
     async def status() -> dict[str, object]:
         return {"ready": True}
 
-    health = Health(status, lambda: {"plain": Pool(8, 10), 'of "a"': Pool(96, 24)})
+    health = HealthServer(status, lambda: {"plain": Pool(8, 10), 'of "a"': Pool(96, 24)})
     port = await health.start(0, None)
     async with httpx.AsyncClient() as http:
         answer = await http.get(f"http://127.0.0.1:{port}/metrics")
@@ -63,14 +63,14 @@ async def test_metrics_tell_the_places_and_the_share_of_the_fullest_kind():
         'bulkhead_pool_wanted{kind="plain"} 10',
         'bulkhead_pool_wanted{kind="of \\"a\\""} 24',
     ]
-    assert places({})[0].values == {"": 0}, "a replica without bounded places has no load"
+    assert pool_gauges({})[0].values == {"": 0}, "a replica without bounded places has no load"
 
 
 async def test_prometheus_is_told_of_a_replica_until_that_stops_by_itself(tmp_path):
     async def status() -> dict[str, object]:
         return {"ready": True}
 
-    health = Health(status)
+    health = HealthServer(status)
     port = await health.start(0, tmp_path / "worker-0.json", labels={"service": "worker"})
     told = json.loads((tmp_path / "worker-0.target.json").read_text())
     assert told == [{"targets": [f"127.0.0.1:{port}"], "labels": {"service": "worker"}}]
@@ -93,7 +93,7 @@ def test_the_end_in_the_middle_of_a_probe_is_no_error(path):
             await asyncio.Event().wait()
             return {}
 
-        health = Health(status)
+        health = HealthServer(status)
         port = await health.start(0, None)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode() if path else b"GET")

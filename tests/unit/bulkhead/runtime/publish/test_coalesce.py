@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from bulkhead.bus.port import PublishRefused
-from bulkhead.flow import Decision, Message, Send
+from bulkhead.flow import InboxMessage, Send, Transition
 from bulkhead.runtime.publish import coalesce
-from bulkhead.runtime.publish.coalesce import Queue
+from bulkhead.runtime.publish.coalesce import PublishQueue
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Failure
@@ -18,14 +18,14 @@ from tests.unit.bulkhead.runtime.consume import test_loop as shells
 pytestmark = pytest.mark.virtual_time
 
 
-async def waits(queue: Queue, said: list[str], name: str, *, patient: bool) -> None:
-    await queue.turn(patient=patient)
+async def waits(queue: PublishQueue, said: list[str], name: str, *, patient: bool) -> None:
+    await queue.wait_turn(patient=patient)
     said.append(name)
 
 
 async def test_what_is_patient_goes_together_after_a_moment_and_in_order(monkeypatch):
     monkeypatch.setattr(coalesce, "HOLD_S", 0.05)
-    queue, said, loop = Queue(), [], asyncio.get_running_loop()
+    queue, said, loop = PublishQueue(), [], asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.TaskGroup() as group:
         for n in range(3):
@@ -38,7 +38,7 @@ async def test_what_is_patient_goes_together_after_a_moment_and_in_order(monkeyp
 
 async def test_what_is_not_takes_with_it_what_came_before_and_nothing_that_comes_passes(monkeypatch):
     monkeypatch.setattr(coalesce, "HOLD_S", 60)
-    queue, said = Queue(), []
+    queue, said = PublishQueue(), []
     async with asyncio.TaskGroup() as group:
         group.create_task(waits(queue, said, "p0", patient=True))
         lost = group.create_task(waits(queue, said, "lost", patient=True))
@@ -55,7 +55,7 @@ async def test_what_is_not_takes_with_it_what_came_before_and_nothing_that_comes
 
 async def test_who_was_let_go_and_is_cancelled_holds_nobody(monkeypatch):
     monkeypatch.setattr(coalesce, "HOLD_S", 60)
-    queue, said = Queue(), []
+    queue, said = PublishQueue(), []
     first = asyncio.ensure_future(waits(queue, said, "first", patient=True))
     await asyncio.sleep(0)
     second = asyncio.ensure_future(waits(queue, said, "second", patient=False))
@@ -74,13 +74,13 @@ class Telling(shells.Counting):
     service = "planner"
     opening = frozenset({StepFinished})
 
-    def decide(self, state: shells.Count, message: Message) -> Decision[shells.Count]:
+    def decide(self, state: shells.Count, message: InboxMessage) -> Transition[shells.Count]:
         count = len(state.heard) + 1
         state = shells.Count((*state.heard, str(count)))
         started = StepStarted(step_id=f"s{count}", attempt=1, title="", plan_version=1)
         if count < 3:
-            return Decision(state, (Send("gateway", Progressed(started=(started,))),))
-        return Decision(state, (Send("gateway", TaskEnded(status="failed", failure=Failure(code="x", message="x"))),))
+            return Transition(state, (Send("gateway", Progressed(started=(started,))),))
+        return Transition(state, (Send("gateway", TaskEnded(status="failed", failure=Failure(code="x", message="x"))),))
 
 
 async def test_a_task_s_progress_is_told_before_its_end_however_patient_it_is(monkeypatch):
@@ -92,7 +92,7 @@ async def test_a_task_s_progress_is_told_before_its_end_however_patient_it_is(mo
                 "planner", said, tenant="demo", task="t1", cause="", index=f"t1/{n}"
             )
         wanted = subjects.task_filter("gateway", "demo", "t1")
-        await mesh.until(wanted, TaskEnded)
+        await mesh.wait_for_fact(wanted, TaskEnded)
         told = [one.ce_type for one in await mesh.messages("INBOX_GATEWAY", wanted)]
         assert told == [Progressed.ce_type(), Progressed.ce_type(), TaskEnded.ce_type()]
 
@@ -140,7 +140,7 @@ async def test_a_message_is_acked_when_all_that_it_says_is_stored():
         await asyncio.wait_for(under_way.wait(), 5)
         await shells.say(mesh, shells.cancel("m1"), index=1)
         await shells.summaries(mesh, 1)
-        mesh.kill("worker")
+        mesh.kill_replica("worker")
         go.set()
         # Never acked, it comes again to another replica, which says it.
         await mesh.start("worker", "1")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bulkhead_infra.processes import supervised
-from bulkhead_infra.processes.child import Child
-from bulkhead_infra.processes.supervised import Unit
+from bulkhead_infra.processes.child import ChildProcess
+from bulkhead_infra.processes.supervised import SupervisedUnit
 from tests.eventually import until
 
 
@@ -13,13 +13,15 @@ async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: 
     monkeypatch.setattr(supervised, "BACKOFF_MAX_S", 0.16)
     said: list[str] = []
 
-    async def spawn() -> Child:
-        return await Child.start("it", ["false"], log=tmp_path / "log", environ={"PATH": "/bin:/usr/bin"}, cwd=tmp_path)
+    async def spawn() -> ChildProcess:
+        return await ChildProcess.start(
+            "it", ["false"], log=tmp_path / "log", environ={"PATH": "/bin:/usr/bin"}, cwd=tmp_path
+        )
 
     async def probe() -> str:
         return "it never is"
 
-    it = Unit("it", spawn, probe, said.append, stop_timeout_s=1.0)
+    it = SupervisedUnit("it", spawn, probe, said.append, stop_timeout_s=1.0)
 
     async def heard(count: int) -> list[str]:
         await until(lambda: len(said) >= count)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from bulkhead.bus.memory.broker import MemoryBroker
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.memory.streams import Stream
-from bulkhead.bus.port import BusUnavailable, PubAck, Stored
+from bulkhead.bus.port import BusUnavailable, PubAck, StoredMessage
 from bulkhead.journal import history
 from bulkhead.journal.reader import read_journal
 from bulkhead.runtime.consume import batched_reservations
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import trace
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER
@@ -32,10 +32,10 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskSubmitted
 from bulkhead_services.budget.ledger import fact_lookup, facts, journal_writer, model, rebuild
-from bulkhead_services.budget.ledger.journal_writer import Appender, Fact
-from bulkhead_services.budget.ledger.model import Held as HeldAmount
-from bulkhead_services.budget.ledger.model import Ledger, Scope, Sum
-from bulkhead_services.budget.queries.spending import SpendBook
+from bulkhead_services.budget.ledger.journal_writer import FactAppender, ReservationFact
+from bulkhead_services.budget.ledger.model import LedgerState, Scope, UnitSums
+from bulkhead_services.budget.ledger.model import ReservationHeld as HeldAmount
+from bulkhead_services.budget.queries.spending import SpendQuery
 
 LEASE_MS, NOW = 10_000, 1_795_231_204_272
 EPOCH = "e1 server"
@@ -69,41 +69,41 @@ class Desk:
     """An appender over a held bus, with what it was asked and what became of it."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker.mesh()
+        self.broker = MemoryBroker.for_mesh()
         self.bus = Held(self.broker, "budget")
-        self.appender = Appender(Publisher("budget", self.bus, b"b" * 32, lambda: NOW))
+        self.appender = FactAppender(Publisher("budget", self.bus, b"b" * 32, lambda: NOW))
         self.asked: dict[str, asyncio.Task[None]] = {}
 
     async def ask(self, *names: str, tenant: str = "acme", task: str = "") -> None:
         for name in names:
-            self.asked[name] = asyncio.create_task(self.appender.store(fact(name, tenant, task or f"t-{name}")))
+            self.asked[name] = asyncio.create_task(self.appender.store_fact(fact(name, tenant, task or f"t-{name}")))
         await turn()
 
     async def let(self, at: int = 0, how: str = "stored") -> None:
         self.bus.let(at, how)
         await turn()
 
-    def inbox(self) -> list[Stored]:
-        return self.broker.stream("INBOX_JOURNAL").read("mesh.budget.journal.>", 0, 1_000)
+    def inbox(self) -> list[StoredMessage]:
+        return self.broker.get_stream("INBOX_JOURNAL").read("mesh.budget.journal.>", 0, 1_000)
 
     def told(self) -> list[list[str]]:
         """Reservations by message."""
         return [[one.body.reservation_id for one in parts(stored)] for stored in self.inbox()]
 
 
-def fact(name: str, tenant: str, task: str, **more: str) -> Fact:
-    scopes = (Scope(f"task:{tenant}:{task}", Sum(100, 100)), Scope(f"day:{tenant}:2026-11-21", Sum(900, 900)))
+def fact(name: str, tenant: str, task: str, **more: str) -> ReservationFact:
+    scopes = (Scope(f"task:{tenant}:{task}", UnitSums(100, 100)), Scope(f"day:{tenant}:2026-11-21", UnitSums(900, 900)))
     ask = ReserveRequested(
         reservation_id=name, call_id=name, purpose="retrieval", resource="x", worst_case=Amount(tokens=1 + len(name))
     )
     cause, index = facts.cause_of(name, EPOCH), f"reserved/rag/{tenant}/{task}"
-    return Fact(
+    return ReservationFact(
         tenant, task, "rag", ask, HeldAmount(scopes, NOW), cause, index, traceparent=trace.current_traceparent(), **more
     )
 
 
-def parts(stored: Stored) -> list:  # type: ignore[type-arg]
-    return list(batched_reservations.each(rebuild.inbound.read(stored, "journal")))
+def parts(stored: StoredMessage) -> list:  # type: ignore[type-arg]
+    return list(batched_reservations.unpack_facts(rebuild.inbound.read_message(stored, "journal")))
 
 
 async def turn() -> None:
@@ -161,7 +161,7 @@ async def test_tenants_take_turns_and_never_share_a_message() -> None:
 async def test_a_repeat_waits_for_the_same_message_and_one_that_gives_up_takes_nothing_with_it() -> None:
     desk = Desk()
     await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b")
-    again = [asyncio.create_task(desk.appender.store(fact("a", "acme", "t-a"))) for _ in range(3)]
+    again = [asyncio.create_task(desk.appender.store_fact(fact("a", "acme", "t-a"))) for _ in range(3)]
     await turn()
     desk.asked["a"].cancel()
     while desk.bus.gates:
@@ -186,7 +186,7 @@ async def test_what_is_not_stored_is_told_to_all_of_its_message_and_to_nobody_el
 async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> None:
     desk = Desk()
     await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a")
-    long = asyncio.create_task(desk.appender.store(fact("long", "acme", "t", actor="x" * 5_000)))
+    long = asyncio.create_task(desk.appender.store_fact(fact("long", "acme", "t", actor="x" * 5_000)))
     await turn()
     await desk.ask("b", "c")
     while desk.bus.gates:
@@ -194,10 +194,10 @@ async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> N
     assert long.result() is None and desk.told()[-3:] == [["a"], ["long"], ["b", "c"]]
     desk = Desk()
     await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)))
-    scopes = tuple(Scope("\x00" * 200, Sum(100, 100)) for _ in range(8))
+    scopes = tuple(Scope("\x00" * 200, UnitSums(100, 100)) for _ in range(8))
     large = [fact(f"y{n}", "acme", "t") for n in range(MAX_RESERVED_TOGETHER)]
     large = [replace(one, held=HeldAmount(scopes, NOW)) for one in large]
-    tasks = [asyncio.create_task(desk.appender.store(one)) for one in large]
+    tasks = [asyncio.create_task(desk.appender.store_fact(one)) for one in large]
     await turn()
     while desk.bus.gates:
         await desk.let()
@@ -249,9 +249,9 @@ async def _holds(moves: list[tuple[str, int]]) -> None:
 
 
 def _whole(desk: Desk, known: set[tuple[str, str, str]]) -> None:
-    ledger, simple = Ledger(LEASE_MS), Ledger(LEASE_MS)
+    ledger, simple = LedgerState(LEASE_MS), LedgerState(LEASE_MS)
     for stored in desk.inbox():
-        rebuild.take(ledger, stored)
+        rebuild.fold_stored(ledger, stored)
         for name in (one.body.reservation_id for one in parts(stored)):
             [(tenant, task)] = {one[:2] for one in known if one[2] == name}
             mine = fact(name, tenant, task)
@@ -275,9 +275,9 @@ async def test_those_of_a_ledger_that_a_later_mark_has_ended_count_no_more() -> 
     await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b")
     while desk.bus.gates:
         await desk.let()
-    ledger = Ledger(LEASE_MS)
+    ledger = LedgerState(LEASE_MS)
     for stored in desk.inbox():
-        rebuild.take(ledger, stored)
+        rebuild.fold_stored(ledger, stored)
     assert not ledger.entries and ledger.over == {"e1"}
 
 
@@ -306,7 +306,7 @@ async def test_a_fact_is_found_whether_it_lies_alone_or_with_others_and_the_last
         cause=facts.cause_of("a", "e2 server"),
         ask=later.ask.model_copy(update={"worst_case": Amount(tokens=77)}),
     )
-    storing = asyncio.create_task(desk.appender.store(later))
+    storing = asyncio.create_task(desk.appender.store_fact(later))
     await turn()
     await desk.let()
     await storing
@@ -323,7 +323,7 @@ async def test_a_task_reads_its_reservations_wherever_they_lie_and_no_others() -
     await desk.ask("d", tenant="other", task="t1")
     while desk.bus.gates:
         await desk.let()
-    found = history.entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
+    found = history.build_entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
     mine = [one for one in found if one.tenant == "acme"]
     assert [one.body.reservation_id for one in mine if isinstance(one.body, Reserved)] == [*names, "a", "c"]
     assert not any(isinstance(one.body, ReservedTogether) for one in found)
@@ -334,7 +334,7 @@ async def test_a_task_reads_its_reservations_wherever_they_lie_and_no_others() -
 
 def remade(broker: MemoryBroker, *inboxes: str, between: int) -> None:
     """The journal made again, one inbox behind the other, with so many messages of others between two of them."""
-    old = broker.stream("JOURNAL")
+    old = broker.get_stream("JOURNAL")
     new = broker._streams["JOURNAL"] = Stream(old.config)
     for name in inboxes:
         for stored in old.read(f"mesh.*.{name}.>", 0, 10_000):
@@ -360,7 +360,7 @@ async def test_a_task_reads_its_reservations_also_in_a_journal_that_was_made_aga
         index="t1",
     )
     remade(desk.broker, *inboxes, between=5_000)
-    found = history.entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
+    found = history.build_entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
     assert [one.body.reservation_id for one in found if isinstance(one.body, Reserved)] == ["a", "c"]
 
 
@@ -380,10 +380,10 @@ async def test_what_was_spent_is_told_alike_whether_facts_lie_alone_or_together(
 
 
 async def _spent(desk: Desk) -> SpendReplied:
-    book = SpendBook(MemoryBus(desk.broker, "budget"), lambda: NOW + 1_000)
+    book = SpendQuery(MemoryBus(desk.broker, "budget"), lambda: NOW + 1_000)
     claim = RequesterClaim(tenant="acme", person="ann", role="operator", via="api_key")
     body = SpendRequested(requester=claim, by="task", since_s=3_600)
-    found = await book.answer(Received(None, body, "acme", "spend", "gateway", 0, NOW, 1))  # type: ignore[arg-type]
+    found = await book.answer_spend(ReceivedMessage(None, body, "acme", "spend", "gateway", 0, NOW, 1))  # type: ignore[arg-type]
     assert isinstance(found, SpendReplied) and found.failure is None
     return found
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts, model, rebuild
-from bulkhead_services.budget.ledger.model import Held, Ledger, Scope, Sum
+from bulkhead_services.budget.ledger.model import LedgerState, ReservationHeld, Scope, UnitSums
 
 LEASE_MS = 10_000
 LIMIT = 100
-SCOPES = (Scope("task:acme:t1", Sum(LIMIT, LIMIT)), Scope("day:acme:2026-11-21", Sum(10 * LIMIT, 10 * LIMIT)))
+SCOPES = (Scope("task:acme:t1", UnitSums(LIMIT, LIMIT)), Scope("day:acme:2026-11-21", UnitSums(10 * LIMIT, 10 * LIMIT)))
 ASKS = {"a": 60, "b": 60, "c": 30}
 KEYS = st.sampled_from(sorted(ASKS))
 MOVES = st.lists(
@@ -37,19 +37,21 @@ MOVES = st.lists(
 class Budget:
     """One ledger after the other over the same inbox."""
 
-    ledger: Ledger = field(default_factory=lambda: Ledger(LEASE_MS))
+    ledger: LedgerState = field(default_factory=lambda: LedgerState(LEASE_MS))
     epoch: int = 0
     under_way: list[tuple[str, int]] = field(default_factory=list)
-    inbox: list[Received] = field(default_factory=list)
+    inbox: list[ReceivedMessage] = field(default_factory=list)
     settled: dict[str, int] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
 
     def say(self, body: Body, cause: str, tenant: str = "acme") -> None:
         head = Envelope(id=str(len(self.inbox)), type=body.ce_type(), source="budget", time_unix_ms=0, cause=cause)
-        self.inbox.append(Received(head, body, tenant, "t1", "budget", len(self.inbox) + 1, 0, receiver="journal"))
+        self.inbox.append(
+            ReceivedMessage(head, body, tenant, "t1", "budget", len(self.inbox) + 1, 0, receiver="journal")
+        )
 
     def ask(self, key: str) -> None:
-        if isinstance(model.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), SCOPES, 0), Held):
+        if isinstance(model.reserve(self.ledger, entry(key), UnitSums(0, ASKS[key]), SCOPES, 0), ReservationHeld):
             self.under_way.append((key, self.epoch))
 
     def land(self, at: int) -> None:
@@ -66,23 +68,23 @@ class Budget:
                 reserved_unix_ms=0,
             )
             self.say(fact, facts.cause_of(key, f"e{epoch} server"))
-            if epoch == self.epoch and model.holds(self.ledger, entry(key)):
+            if epoch == self.epoch and model.is_held(self.ledger, entry(key)):
                 self.told.add(key)
 
     def rebuild(self) -> None:
         self.epoch += 1
         self.say(LedgerMarked(epoch=f"e{self.epoch}"), "", rebuild.MARKS)
-        self.ledger = Ledger(LEASE_MS)
+        self.ledger = LedgerState(LEASE_MS)
         for message in self.inbox:
-            rebuild.fold(self.ledger, message)
+            rebuild.fold_message(self.ledger, message)
         for key, used in self.settled.items():
-            model.settle(self.ledger, entry(key), Sum(0, used), False)
+            model.settle(self.ledger, entry(key), UnitSums(0, used), False)
 
     def settle(self, key: str, used: int) -> None:
         """Whoever was told calls, and says what it cost: no more than was reserved."""
         if key in self.told and key not in self.settled:
             self.settled[key] = min(used, ASKS[key])
-            model.settle(self.ledger, entry(key), Sum(0, self.settled[key]), False)
+            model.settle(self.ledger, entry(key), UnitSums(0, self.settled[key]), False)
 
     def held(self) -> int:
         balance = self.ledger.balances.get(SCOPES[0].name, model.Balance())

@@ -16,22 +16,22 @@ from bulkhead_services.budget.ledger.accounts import fact_scopes, scopes_of
 from bulkhead_services.budget.ledger.model import (
     NO_LIMIT,
     Balance,
-    Ceiling,
-    Conflict,
-    Denied,
-    Held,
-    Ledger,
+    LedgerState,
+    MetCeiling,
+    ReservationConflict,
+    ReservationDenied,
+    ReservationHeld,
+    ReservationStopped,
+    ReservationWaiting,
     Scope,
-    Stopped,
-    Sum,
-    Waiting,
+    UnitSums,
 )
 from bulkhead_services.budget.limits import messages as limit_messages
 from tests.samples import sample
 
 LEASE_MS = 1_000
-SCOPES = (Scope("task:acme:t1", Sum(1_000, 100)), Scope("day:acme:2026-11-21", Sum(10_000, 150)))
-OTHER = (Scope("task:acme:t2", Sum(1_000, 100)), SCOPES[1])
+SCOPES = (Scope("task:acme:t1", UnitSums(1_000, 100)), Scope("day:acme:2026-11-21", UnitSums(10_000, 150)))
+OTHER = (Scope("task:acme:t2", UnitSums(1_000, 100)), SCOPES[1])
 
 FACTS = st.dictionaries(
     st.sampled_from([f"r{n}" for n in range(10)]),
@@ -42,8 +42,8 @@ SETTLED = st.dictionaries(
 )
 
 
-def total(sums: list[Sum]) -> Sum:
-    return Sum(sum(one.tokens for one in sums), sum(one.cost_usd_micros for one in sums))
+def total(sums: list[UnitSums]) -> UnitSums:
+    return UnitSums(sum(one.tokens for one in sums), sum(one.cost_usd_micros for one in sums))
 
 
 @given(facts=FACTS, settled=SETTLED, data=st.data())
@@ -53,25 +53,25 @@ def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
     """Between the two inboxes there is no order; within the ledger none is needed."""
     messages = [("fact", key) for key in facts] + [("settled", key) for key in settled]
     messages += data.draw(st.lists(st.sampled_from(messages), max_size=10)) if messages else []
-    ledger = Ledger(LEASE_MS)
+    ledger = LedgerState(LEASE_MS)
     for kind, key in data.draw(st.permutations(messages)):
         if kind == "fact":
             tokens, cost, scopes = facts[key]
-            model.restore(ledger, key, Sum(tokens, cost), scopes, 0)
+            model.restore(ledger, key, UnitSums(tokens, cost), scopes, 0)
         else:
             tokens, cost, estimated = settled[key]
-            model.settle(ledger, key, Sum(tokens, cost), estimated)
+            model.settle(ledger, key, UnitSums(tokens, cost), estimated)
     for scope in (SCOPES[0], OTHER[0], SCOPES[1]):
         held, spent = [], []
         for key, (tokens, cost, scopes) in facts.items():
             if scope not in scopes:
                 continue
             if key not in settled:
-                held.append(Sum(tokens, cost))
+                held.append(UnitSums(tokens, cost))
             elif settled[key][2]:
-                spent.append(Sum(tokens, cost))
+                spent.append(UnitSums(tokens, cost))
             else:
-                spent.append(Sum(*settled[key][:2]))
+                spent.append(UnitSums(*settled[key][:2]))
         balance = ledger.balances.get(scope.name, model.Balance())
         assert balance == model.Balance(total(held), total(spent), len(spent))
 
@@ -79,94 +79,98 @@ def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), max_size=40))
 def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int, bool]]) -> None:
     """A call that uses no more than it reserved cannot take any scope past its ceiling, whatever is open beside it."""
-    ledger = Ledger(LEASE_MS)
+    ledger = LedgerState(LEASE_MS)
     for n, (worst, real, settles) in enumerate(calls):
         scopes = SCOPES if n % 2 else OTHER
-        answer = model.reserve(ledger, f"r{n}", Sum(worst, worst), scopes, n * 50)
-        if isinstance(answer, Held) and settles:
-            model.settle(ledger, f"r{n}", Sum(min(real, worst), min(real, worst)), False)
+        answer = model.reserve(ledger, f"r{n}", UnitSums(worst, worst), scopes, n * 50)
+        if isinstance(answer, ReservationHeld) and settles:
+            model.settle(ledger, f"r{n}", UnitSums(min(real, worst), min(real, worst)), False)
         for name, limit, _ in (SCOPES[0], OTHER[0], SCOPES[1]):
             balance = ledger.balances.get(name, model.Balance())
-            assert not balance.reserved.plus(balance.spent).beyond(limit)
+            assert not balance.reserved.plus(balance.spent).exceeds(limit)
 
 
 def test_a_task_that_was_stopped_gets_no_more_and_others_do() -> None:
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0)
-    model.stop(ledger, SCOPES[0].name)
-    assert model.reserve(ledger, "b", Sum(1, 10), SCOPES, 0) == Stopped("task:acme:t1")
-    assert model.reserve(ledger, "c", Sum(1, 60), SCOPES, 0) == Stopped("task:acme:t1"), "and is not told to wait"
-    assert model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0), "what it holds it holds"
-    assert isinstance(model.reserve(ledger, "d", Sum(1, 10), OTHER, 0), Held)
-    assert model.settle(ledger, "a", Sum(1, 60), False).kind == "settled"
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "a", UnitSums(1, 60), SCOPES, 0)
+    model.stop_scope(ledger, SCOPES[0].name)
+    assert model.reserve(ledger, "b", UnitSums(1, 10), SCOPES, 0) == ReservationStopped("task:acme:t1")
+    assert model.reserve(ledger, "c", UnitSums(1, 60), SCOPES, 0) == ReservationStopped("task:acme:t1"), (
+        "and is not told to wait"
+    )
+    assert model.reserve(ledger, "a", UnitSums(1, 60), SCOPES, 0) == ReservationHeld(SCOPES, 0), (
+        "what it holds it holds"
+    )
+    assert isinstance(model.reserve(ledger, "d", UnitSums(1, 10), OTHER, 0), ReservationHeld)
+    assert model.settle(ledger, "a", UnitSums(1, 60), False).kind == "settled"
 
 
 def test_spent_refuses_and_held_waits() -> None:
-    ledger = Ledger(LEASE_MS)
-    assert model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0)
-    assert model.reserve(ledger, "b", Sum(1, 40), SCOPES, 0) == Held(SCOPES, 0)
-    waiting = model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0)
-    assert waiting == Waiting(Ceiling("task:acme:t1", "cost_usd_micros", 0, 100, 1, 100))
-    model.settle(ledger, "a", Sum(1, 60), False)
-    assert isinstance(model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Waiting)
-    denied = model.reserve(ledger, "d", Sum(1, 41), SCOPES, 0)
-    assert denied == Denied(Ceiling("task:acme:t1", "cost_usd_micros", 60, 40, 41, 100))
-    model.settle(ledger, "b", Sum(1, 1), False)
-    assert isinstance(model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Held)
+    ledger = LedgerState(LEASE_MS)
+    assert model.reserve(ledger, "a", UnitSums(1, 60), SCOPES, 0) == ReservationHeld(SCOPES, 0)
+    assert model.reserve(ledger, "b", UnitSums(1, 40), SCOPES, 0) == ReservationHeld(SCOPES, 0)
+    waiting = model.reserve(ledger, "c", UnitSums(1, 1), SCOPES, 0)
+    assert waiting == ReservationWaiting(MetCeiling("task:acme:t1", "cost_usd_micros", 0, 100, 1, 100))
+    model.settle(ledger, "a", UnitSums(1, 60), False)
+    assert isinstance(model.reserve(ledger, "c", UnitSums(1, 1), SCOPES, 0), ReservationWaiting)
+    denied = model.reserve(ledger, "d", UnitSums(1, 41), SCOPES, 0)
+    assert denied == ReservationDenied(MetCeiling("task:acme:t1", "cost_usd_micros", 60, 40, 41, 100))
+    model.settle(ledger, "b", UnitSums(1, 1), False)
+    assert isinstance(model.reserve(ledger, "c", UnitSums(1, 1), SCOPES, 0), ReservationHeld)
 
 
 def test_the_day_of_two_tasks_is_one_account() -> None:
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "a", Sum(0, 90), SCOPES, 0)
-    model.settle(ledger, "a", Sum(0, 90), False)
-    denied = model.reserve(ledger, "b", Sum(0, 61), OTHER, 0)
-    assert denied == Denied(Ceiling("day:acme:2026-11-21", "cost_usd_micros", 90, 0, 61, 150))
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "a", UnitSums(0, 90), SCOPES, 0)
+    model.settle(ledger, "a", UnitSums(0, 90), False)
+    denied = model.reserve(ledger, "b", UnitSums(0, 61), OTHER, 0)
+    assert denied == ReservationDenied(MetCeiling("day:acme:2026-11-21", "cost_usd_micros", 90, 0, 61, 150))
     assert ledger.balances.get("task:acme:t2", model.Balance()) == model.Balance()
 
 
 def test_a_known_id_is_not_held_twice_and_covers_no_more_than_it_did() -> None:
-    ledger = Ledger(LEASE_MS)
-    first = model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    assert model.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
-    assert model.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
-    model.settle(ledger, "a", Sum(1, 1), False)
-    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(1, 1), 1)
+    ledger = LedgerState(LEASE_MS)
+    first = model.reserve(ledger, "a", UnitSums(5, 50), SCOPES, 0)
+    assert model.reserve(ledger, "a", UnitSums(5, 50), OTHER, 500) == first
+    assert model.reserve(ledger, "a", UnitSums(6, 50), SCOPES, 500) == ReservationConflict(UnitSums(5, 50))
+    model.settle(ledger, "a", UnitSums(1, 1), False)
+    assert ledger.balances["task:acme:t1"] == model.Balance(UnitSums(), UnitSums(1, 1), 1)
 
 
-@pytest.mark.parametrize("ask", [Sum(5, 50), Sum(1, 1), Sum(9, 99)])
-def test_a_settled_id_admits_no_second_call(ask: Sum) -> None:
+@pytest.mark.parametrize("ask", [UnitSums(5, 50), UnitSums(1, 1), UnitSums(9, 99)])
+def test_a_settled_id_admits_no_second_call(ask: UnitSums) -> None:
     """Its settlement would be a repetition, and the call free."""
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    model.settle(ledger, "a", Sum(1, 1), False)
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "a", UnitSums(5, 50), SCOPES, 0)
+    model.settle(ledger, "a", UnitSums(1, 1), False)
     before = dict(ledger.entries)
-    assert model.reserve(ledger, "a", ask, SCOPES, 500) == Conflict(Sum(5, 50), settled=True)
-    assert ledger.entries == before and ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(1, 1), 1)
+    assert model.reserve(ledger, "a", ask, SCOPES, 500) == ReservationConflict(UnitSums(5, 50), settled=True)
+    assert ledger.entries == before and ledger.balances["task:acme:t1"] == model.Balance(UnitSums(), UnitSums(1, 1), 1)
     # Settled before its reservation was seen: the call was made all the same.
-    model.settle(ledger, "b", Sum(1, 1), False)
-    assert model.reserve(ledger, "b", ask, SCOPES, 500) == Conflict(Sum(), settled=True)
-    assert model.restore(ledger, "b", Sum(5, 50), SCOPES, 0).charged == Sum(1, 1)
+    model.settle(ledger, "b", UnitSums(1, 1), False)
+    assert model.reserve(ledger, "b", ask, SCOPES, 500) == ReservationConflict(UnitSums(), settled=True)
+    assert model.restore(ledger, "b", UnitSums(5, 50), SCOPES, 0).charged == UnitSums(1, 1)
 
 
 def test_what_nobody_settles_counts_as_spent_until_somebody_does() -> None:
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "lost", Sum(0, 80), SCOPES, 0)
-    assert isinstance(model.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS - 1), Waiting)
-    assert isinstance(model.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS), Denied)
-    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(0, 80))
-    assert model.settle(ledger, "lost", Sum(0, 3), False).charged == Sum(0, 3)
-    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(0, 3), 1)
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "lost", UnitSums(0, 80), SCOPES, 0)
+    assert isinstance(model.reserve(ledger, "b", UnitSums(0, 30), SCOPES, LEASE_MS - 1), ReservationWaiting)
+    assert isinstance(model.reserve(ledger, "b", UnitSums(0, 30), SCOPES, LEASE_MS), ReservationDenied)
+    assert ledger.balances["task:acme:t1"] == model.Balance(UnitSums(), UnitSums(0, 80))
+    assert model.settle(ledger, "lost", UnitSums(0, 3), False).charged == UnitSums(0, 3)
+    assert ledger.balances["task:acme:t1"] == model.Balance(UnitSums(), UnitSums(0, 3), 1)
 
 
 def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and_told() -> None:
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "a", Sum(7, 30), SCOPES, 0)
-    assert model.settle(ledger, "a", Sum(0, 0), True).charged == Sum(7, 30)
-    model.reserve(ledger, "b", Sum(7, 30), SCOPES, 0)
-    settlement = model.settle(ledger, "b", Sum(7, 75), False)
-    assert settlement.over and settlement.charged == Sum(7, 75)
-    assert settlement.ceiling == Ceiling("task:acme:t1", "cost_usd_micros", 105, 0, 0, 100)
-    again = model.settle(ledger, "b", Sum(7, 75), False)
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "a", UnitSums(7, 30), SCOPES, 0)
+    assert model.settle(ledger, "a", UnitSums(0, 0), True).charged == UnitSums(7, 30)
+    model.reserve(ledger, "b", UnitSums(7, 30), SCOPES, 0)
+    settlement = model.settle(ledger, "b", UnitSums(7, 75), False)
+    assert settlement.over and settlement.charged == UnitSums(7, 75)
+    assert settlement.ceiling == MetCeiling("task:acme:t1", "cost_usd_micros", 105, 0, 0, 100)
+    again = model.settle(ledger, "b", UnitSums(7, 75), False)
     # The halt may not have been published the first time.
     assert again == replace(settlement, kind="repeated", over=False)
 
@@ -256,38 +260,38 @@ def test_a_limit_of_a_service_is_each_of_its_agents_that_has_none_of_its_own() -
 
 
 def test_calls_and_time_are_limited_too() -> None:
-    ledger = Ledger(LEASE_MS)
+    ledger = LedgerState(LEASE_MS)
     two = (Scope("task:acme:t1", NO_LIMIT._replace(model_calls=2, wall_ms=100)),)
-    assert isinstance(model.reserve(ledger, "a", Sum(model_calls=1), two, 0), Held)
-    model.settle(ledger, "a", model.used(Usage(model_calls=1), wall_ms=60), False)
-    assert isinstance(model.reserve(ledger, "b", Sum(model_calls=2), two, 0), Denied)
-    assert isinstance(model.reserve(ledger, "c", Sum(model_calls=1), two, 0), Held)
-    told = model.settle(ledger, "c", model.used(Usage(model_calls=1), wall_ms=60), False)
+    assert isinstance(model.reserve(ledger, "a", UnitSums(model_calls=1), two, 0), ReservationHeld)
+    model.settle(ledger, "a", model.sum_of_usage(Usage(model_calls=1), wall_ms=60), False)
+    assert isinstance(model.reserve(ledger, "b", UnitSums(model_calls=2), two, 0), ReservationDenied)
+    assert isinstance(model.reserve(ledger, "c", UnitSums(model_calls=1), two, 0), ReservationHeld)
+    told = model.settle(ledger, "c", model.sum_of_usage(Usage(model_calls=1), wall_ms=60), False)
     # Nobody asks for time, so more of it is no under-estimate; but the ceiling is passed.
-    assert not told.over and told.ceiling == Ceiling("task:acme:t1", "wall_ms", 120, 0, 0, 100)
+    assert not told.over and told.ceiling == MetCeiling("task:acme:t1", "wall_ms", 120, 0, 0, 100)
 
 
 def test_what_a_stopped_task_costs_is_told_with_every_settlement() -> None:
-    ledger = Ledger(LEASE_MS)
-    model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    model.reserve(ledger, "b", Sum(5, 40), SCOPES, 0)
-    assert model.settle(ledger, "a", Sum(1, 20), False).stopped is None
-    assert model.stop(ledger, SCOPES[0].name) == Balance(Sum(5, 40), Sum(1, 20), 1, True)
-    late = model.settle(ledger, "b", Sum(2, 3), False)
-    assert late.stopped == Balance(Sum(), Sum(3, 23), 2, True)
-    assert model.settle(ledger, "b", Sum(2, 3), False).stopped == late.stopped
+    ledger = LedgerState(LEASE_MS)
+    model.reserve(ledger, "a", UnitSums(5, 50), SCOPES, 0)
+    model.reserve(ledger, "b", UnitSums(5, 40), SCOPES, 0)
+    assert model.settle(ledger, "a", UnitSums(1, 20), False).stopped is None
+    assert model.stop_scope(ledger, SCOPES[0].name) == Balance(UnitSums(5, 40), UnitSums(1, 20), 1, True)
+    late = model.settle(ledger, "b", UnitSums(2, 3), False)
+    assert late.stopped == Balance(UnitSums(), UnitSums(3, 23), 2, True)
+    assert model.settle(ledger, "b", UnitSums(2, 3), False).stopped == late.stopped
     assert model.amount_of(late.stopped.spent) == Amount(tokens=3, cost_usd_micros=23)
 
 
 def test_people_read_the_limit_the_spent_the_asked_and_what_to_do() -> None:
-    task = limit_messages.denied(Ceiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
+    task = limit_messages.denied_text(MetCeiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
     assert task == (
         "The budget of task t1 of tenant acme does not cover the next call: limit $0.50, spent $0.48, "
         "and the call may cost up to $0.05. Submit it again with a higher limit: --limit-usd 0.530000 is what it takes "
         "to make this next call; the calls after it need more, so leave room."
     )
-    day = limit_messages.denied(Ceiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
+    day = limit_messages.denied_text(MetCeiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
     assert "tenant acme's day 2026-11-21 (UTC)" in day and "raise day.tokens of tenant acme to at least 11000" in day
-    assert "10,000 tokens" in limit_messages.waiting(Ceiling("day:acme:2026-11-21", "tokens", 1, 2, 3, 10_000))
-    assert limit_messages.amount(1, "cost_usd_micros") == "$0.000001"
-    assert limit_messages.amount(1_234_000_000, "cost_usd_micros") == "$1,234.00"
+    assert "10,000 tokens" in limit_messages.waiting_text(MetCeiling("day:acme:2026-11-21", "tokens", 1, 2, 3, 10_000))
+    assert limit_messages.format_amount(1, "cost_usd_micros") == "$0.000001"
+    assert limit_messages.format_amount(1_234_000_000, "cost_usd_micros") == "$1,234.00"

@@ -9,9 +9,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.background import Background
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.background import BackgroundTasks
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, envelope, subjects
@@ -21,10 +21,10 @@ from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import model, rebuild
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import Balance, Ledger, Scope, Sum
+from bulkhead_services.budget.ledger.model import Balance, LedgerState, Scope, UnitSums
 from tests.samples import sample
 
-SCOPES = (Scope("task:demo:t1", Sum(10**6, 10**6)),)
+SCOPES = (Scope("task:demo:t1", UnitSums(10**6, 10**6)),)
 RESERVED, SETTLED = 5, 9
 
 
@@ -52,9 +52,9 @@ async def say(broker: MemoryBroker) -> None:
         await doer.send("budget", used, tenant="demo", task="t1", cause=f"r{number}", index=number)
 
 
-def keeper_of(broker: MemoryBroker, store: MemoryStore) -> rebuild.Keeper:
+def keeper_of(broker: MemoryBroker, store: MemoryStore) -> rebuild.LedgerKeeper:
     bus = MemoryBus(broker, "budget")
-    return rebuild.Keeper(
+    return rebuild.LedgerKeeper(
         bus,
         Publisher("budget", bus, b"b" * 32, lambda: 1),
         store,
@@ -70,10 +70,10 @@ def keeper_of(broker: MemoryBroker, store: MemoryStore) -> rebuild.Keeper:
 async def rebuilt(broker: MemoryBroker):
     store = MemoryStore(lease_ms=60_000)
     keeper = keeper_of(broker, store)
-    keeper.start(Background())
+    keeper.start(BackgroundTasks())
     try:
-        await keeper.wait_built()
-        yield await store.dump()
+        await keeper.wait_until_built()
+        yield await store.dump_ledger()
     finally:
         await keeper.stop()
 
@@ -82,13 +82,13 @@ async def rebuilt(broker: MemoryBroker):
 @pytest.mark.parametrize("page", [1, 2, 256])
 async def test_a_rebuild_reads_both_inboxes_up_to_their_own_marks(monkeypatch, page, blind):
     monkeypatch.setattr(rebuild, "PAGE", page)
-    broker = Follower.mesh()
+    broker = Follower.for_mesh()
     await say(broker)
     broker.blind = blind
     async with rebuilt(broker) as (entries, balances):
         states = [one.state for one in entries.values()]
         assert states.count("settled") == RESERVED and states.count("early") == SETTLED - RESERVED
-        assert balances["task:demo:t1"] == Balance(Sum(), Sum(tokens=7 * RESERVED), RESERVED)
+        assert balances["task:demo:t1"] == Balance(UnitSums(), UnitSums(tokens=7 * RESERVED), RESERVED)
 
 
 class Stubborn(MemoryStore):
@@ -102,12 +102,12 @@ class Stubborn(MemoryStore):
         self.writing, self.begun = asyncio.Event(), 0
         self._gone = True
 
-    async def write(self, *_: object) -> None:
+    async def write_ledger(self, *_: object) -> None:
         self.begun += 1
         self.writing.set()
         await asyncio.Event().wait()
 
-    async def unlock(self, token: str) -> None:
+    async def unlock_rebuild(self, token: str) -> None:
         gone, self._gone = self._gone, False
         if gone:
             raise RedisConnectionError("connection reset by peer")
@@ -115,8 +115,8 @@ class Stubborn(MemoryStore):
 
 async def test_a_keeper_that_is_stopped_stops_also_when_redis_fails():
     store = Stubborn()
-    keeper = keeper_of(MemoryBroker.mesh(), store)
-    keeper.start(Background())
+    keeper = keeper_of(MemoryBroker.for_mesh(), store)
+    keeper.start(BackgroundTasks())
     await store.writing.wait()
     store.writing.clear()
     stopping = asyncio.create_task(keeper.stop())
@@ -131,19 +131,19 @@ async def test_a_keeper_that_is_stopped_stops_also_when_redis_fails():
 
 async def test_a_mark_that_comes_late_when_another_rebuild_has_marked_is_refused() -> None:
     """Its writer stood still behind the lock, and the lock ran out: no fact of the ledger that stands came too late."""
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
     slow, other = [keeper_of(broker, MemoryStore(lease_ms=60_000)) for _ in range(2)]
-    lock = slow._store.lock
+    lock = slow._store.lock_rebuild
 
     async def stands_still(token: str, lock_ms: int) -> bool:
         held = await lock(token, lock_ms)
-        other.start(Background())
-        await other.wait_built()
+        other.start(BackgroundTasks())
+        await other.wait_until_built()
         return held
 
-    slow._store.lock = stands_still
-    assert "sequence" in await slow._try()
-    marks = broker.stream("INBOX_JOURNAL").read("mesh.budget.journal.*.ledger.ledger", 0, 10)
+    slow._store.lock_rebuild = stands_still
+    assert "sequence" in await slow._try_ensure_ledger()
+    marks = broker.get_stream("INBOX_JOURNAL").read("mesh.budget.journal.*.ledger.ledger", 0, 10)
     assert [json.loads(one.body)["epoch"] for one in marks] == [other.epoch.partition(" ")[0]]
     await other.stop()
 
@@ -152,16 +152,16 @@ LEASE_MS, NOW = 60_000, 1_795_231_204_272
 EXAMPLES = Path(catalog.__file__).parents[1] / "examples"
 
 
-def told(kind: str, sender: str = "budget", receiver: str = "journal") -> Stored:
+def told(kind: str, sender: str = "budget", receiver: str = "journal") -> StoredMessage:
     head = Envelope(id="a" * 32, type=kind, source=sender, time_unix_ms=NOW, cause="c", actor="p")
-    return Stored(subjects.mesh(sender, receiver, "demo", "t1"), head.headers(), b"{}", 7, NOW)
+    return StoredMessage(subjects.mesh_subject(sender, receiver, "demo", "t1"), head.to_headers(), b"{}", 7, NOW)
 
 
 @pytest.mark.parametrize("kind", ["mesh.budget.forecast.v1", "mesh.control.rehearsed.v3"])
 def test_a_later_fact_that_moves_no_money_is_left_out(kind: str) -> None:
-    ledger = Ledger(LEASE_MS)
-    rebuild.take(ledger, told(kind))
-    assert ledger == Ledger(LEASE_MS)
+    ledger = LedgerState(LEASE_MS)
+    rebuild.fold_stored(ledger, told(kind))
+    assert ledger == LedgerState(LEASE_MS)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_later_fact_that_moves_no_money_is_left_out(kind: str) -> None:
 )
 def test_a_later_fact_that_moves_money_leaves_no_ledger(kind: str, sender: str, receiver: str) -> None:
     with pytest.raises(Unreadable, match="start the newer version of budget"):
-        rebuild.take(Ledger(LEASE_MS), told(kind, sender, receiver))
+        rebuild.fold_stored(LedgerState(LEASE_MS), told(kind, sender, receiver))
 
 
 def test_whatever_changes_a_ledger_is_known_by_its_name() -> None:
@@ -186,11 +186,11 @@ def test_whatever_changes_a_ledger_is_known_by_its_name() -> None:
             if row.plane != "mesh" or not (receiver == "budget" or (sender, receiver) == ("budget", "journal")):
                 continue
             kind = f"{row.body.TYPE}.v{row.body.VERSION}"
-            body = catalog.decode(kind, (EXAMPLES / f"{kind}.json").read_bytes())
-            ledger = Ledger(LEASE_MS)
+            body = catalog.decode_body(kind, (EXAMPLES / f"{kind}.json").read_bytes())
+            ledger = LedgerState(LEASE_MS)
             head = envelope.parse(told(kind, sender, receiver).headers)
-            rebuild.fold(ledger, Received(head, body, "demo", "t1", sender, 7, NOW, receiver=receiver))
-            if ledger != Ledger(LEASE_MS):
+            rebuild.fold_message(ledger, ReceivedMessage(head, body, "demo", "t1", sender, 7, NOW, receiver=receiver))
+            if ledger != LedgerState(LEASE_MS):
                 moved.add(row.body.TYPE)
     assert {Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE} <= moved
     assert all(name in rebuild.FOLDED or name.startswith(rebuild.MONEY) for name in moved)

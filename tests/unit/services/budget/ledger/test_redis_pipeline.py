@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, MOST_IN_A_CALL, Calls, Words
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, MOST_IN_A_CALL, OperationBatcher, Words
 
 
 class Server:
@@ -39,10 +39,10 @@ async def turn() -> None:
 
 async def test_an_operation_does_not_wait_for_the_one_before_it_and_what_comes_meanwhile_goes_together() -> None:
     server = Server()
-    calls = Calls(server.send)
+    calls = OperationBatcher(server.send)
     asked = []
     for name in "abcd":
-        asked.append(asyncio.create_task(calls.ask("e", name)))
+        asked.append(asyncio.create_task(calls.run_operation("e", name)))
         await turn()
     assert [operations for _, operations, _ in server.calls] == [[("a",)], [("b",)]]
     await server.let(1)
@@ -54,9 +54,9 @@ async def test_an_operation_does_not_wait_for_the_one_before_it_and_what_comes_m
 
 async def test_a_call_is_of_one_ledger_and_bounded() -> None:
     server = Server()
-    calls = Calls(server.send)
+    calls = OperationBatcher(server.send)
     epochs = ["e1"] * (MOST_IN_A_CALL + 1) + ["e2"] * 2
-    asked = [asyncio.create_task(calls.ask(epoch, n)) for n, epoch in enumerate(epochs)]
+    asked = [asyncio.create_task(calls.run_operation(epoch, n)) for n, epoch in enumerate(epochs)]
     await turn()
     assert [(epoch, len(operations)) for epoch, operations, _ in server.calls] == [("e1", MOST_IN_A_CALL), ("e1", 1)]
     await server.let()
@@ -85,11 +85,11 @@ def test_each_operation_is_sent_once_and_answered_or_refused(moves: list[tuple[s
 
 async def _each(moves: list[tuple[str, int]]) -> None:
     server, sent = Server(), []
-    calls = Calls(server.send)
+    calls = OperationBatcher(server.send)
     asked: list[asyncio.Task[Words]] = []
     for what, number in moves:
         if what == "ask":
-            asked.append(asyncio.create_task(calls.ask("e", len(asked))))
+            asked.append(asyncio.create_task(calls.run_operation("e", len(asked))))
             await turn()
         elif what == "gone" and number < len(asked):
             asked[number].cancel()
@@ -108,15 +108,15 @@ async def _each(moves: list[tuple[str, int]]) -> None:
 
 async def test_who_breaks_off_leaves_nobody_waiting_for_ever() -> None:
     server = Server()
-    calls = Calls(server.send)
-    asked = [asyncio.create_task(calls.ask("e", n)) for n in range(3)]
+    calls = OperationBatcher(server.send)
+    asked = [asyncio.create_task(calls.run_operation("e", n)) for n in range(3)]
     await turn()
     for task in tuple(calls._under_way):
         task.cancel()
     await turn()
     assert all(one.cancelled() for one in asked)
     server.calls.clear()
-    again = asyncio.create_task(calls.ask("e", "again"))
+    again = asyncio.create_task(calls.run_operation("e", "again"))
     await turn()
     await server.let()
     assert await again == ("again",)

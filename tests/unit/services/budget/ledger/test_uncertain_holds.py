@@ -11,5 +11,5 @@ async def test_the_oldest_doubtful_hold_is_forgotten_first(monkeypatch) -> None:
     nothing: Any = None
     holds = UncertainHolds(nothing, nothing, nothing, lambda: 0)
     for key in ("a", "b", "a", "c"):
-        holds.add(key, nothing, key)
+        holds.add_attempt(key, nothing, key)
     assert list(holds.attempts) == ["b", "c"]

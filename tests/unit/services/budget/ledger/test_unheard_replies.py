@@ -9,18 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead_contracts.budget import Amount, LedgerMarked, LedgerPart, Reserved, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts, model, rebuild
-from bulkhead_services.budget.ledger.checkpoint import name_settled, parts_of, prune, reopen, take_part
-from bulkhead_services.budget.ledger.model import Balance, Held, Ledger, Scope, Sum
+from bulkhead_services.budget.ledger.checkpoint import (
+    add_settled_names,
+    fold_part,
+    parts_of,
+    prune_ledger,
+    reopen_lapsed,
+)
+from bulkhead_services.budget.ledger.model import Balance, LedgerState, ReservationHeld, Scope, UnitSums
 
 LEASE_MS, KEEP_MS, NOW = 600_000, 10 * 86_400_000, 1_795_231_204_272
 LIMIT = 100
-TASK, MONTH = Scope("task:acme:t1", Sum(LIMIT, LIMIT)), Scope("month:acme:2026-11", model.NO_LIMIT)
+TASK, MONTH = Scope("task:acme:t1", UnitSums(LIMIT, LIMIT)), Scope("month:acme:2026-11", model.NO_LIMIT)
 ASKS = {"a": 60, "b": 60, "c": 30, "d": 10}
 KEYS = st.sampled_from(sorted(ASKS))
 MOVES = st.lists(
@@ -50,12 +56,12 @@ class Budget:
     """One ledger after the other over two inboxes, whose messages stand from when they are stored on. heard: so many
     settlements has the ledger that stands charged."""
 
-    ledger: Ledger = field(default_factory=lambda: Ledger(LEASE_MS))
+    ledger: LedgerState = field(default_factory=lambda: LedgerState(LEASE_MS))
     epoch: int = 0
     day: int = 21
-    under_way: list[tuple[str, int, Held, bool]] = field(default_factory=list)
-    journal: list[Received] = field(default_factory=list)
-    inbox: list[Received] = field(default_factory=list)
+    under_way: list[tuple[str, int, ReservationHeld, bool]] = field(default_factory=list)
+    journal: list[ReceivedMessage] = field(default_factory=list)
+    inbox: list[ReceivedMessage] = field(default_factory=list)
     heard: int = 0
     told: set[str] = field(default_factory=set)
     settled: dict[str, int] = field(default_factory=dict)
@@ -64,10 +70,12 @@ class Budget:
     parted: set[str] = field(default_factory=set)
     """Given up before the newest checkpoint, with a fact that was not stored by then, and may come yet."""
 
-    def say(self, stream: list[Received], body: Body, sender: str, cause: str = "", tenant: str = "acme") -> None:
+    def say(
+        self, stream: list[ReceivedMessage], body: Body, sender: str, cause: str = "", tenant: str = "acme"
+    ) -> None:
         head = Envelope(id=str(len(stream)), type=body.ce_type(), source=sender, time_unix_ms=0, cause=cause)
         to = "journal" if sender == "budget" else "budget"
-        stream.append(Received(head, body, tenant, "t1", sender, len(stream) + 1, 0, receiver=to))
+        stream.append(ReceivedMessage(head, body, tenant, "t1", sender, len(stream) + 1, 0, receiver=to))
 
     def now(self) -> int:
         return NOW + (self.day - 21) * 1_000
@@ -75,8 +83,8 @@ class Budget:
     def ask(self, key: str) -> None:
         """A doer asks while it has neither been told nor given up; copies of its asks may be under way even then."""
         scopes = (TASK, Scope(f"day:acme:2026-11-{self.day}", model.NO_LIMIT), MONTH)
-        answer = model.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), scopes, self.now())
-        if isinstance(answer, Held):
+        answer = model.reserve(self.ledger, entry(key), UnitSums(0, ASKS[key]), scopes, self.now())
+        if isinstance(answer, ReservationHeld):
             self.under_way.append((key, self.epoch, answer, key in self.settled))
 
     def land(self, at: int, *, lost: bool = False) -> None:
@@ -95,8 +103,8 @@ class Budget:
             self.say(self.journal, fact, "budget", facts.cause_of(key, f"e{epoch} server"))
             if epoch != self.epoch:
                 return
-            if not model.holds(self.ledger, entry(key)):
-                model.restore(self.ledger, entry(key), Sum(0, ASKS[key]), held.scopes, held.at_unix_ms)
+            if not model.is_held(self.ledger, entry(key)):
+                model.restore(self.ledger, entry(key), UnitSums(0, ASKS[key]), held.scopes, held.at_unix_ms)
             if not lost and not late and key not in self.settled:
                 self.told.add(key)
 
@@ -111,7 +119,7 @@ class Budget:
         """The ledger that stands charges the next settlement, as budget does: what it does not know is looked up."""
         message = self.inbox[at]
         assert isinstance(message.body, Settled)
-        key, used = message.body.reservation_id, model.used(message.body.usage)
+        key, used = message.body.reservation_id, model.sum_of_usage(message.body.usage)
         if model.settle(self.ledger, entry(key), used, False).kind == "unknown":
             found = [
                 one.body for one in self.journal if isinstance(one.body, Reserved) and one.body.reservation_id == key
@@ -127,37 +135,37 @@ class Budget:
                 )
         self.heard = max(self.heard, at + 1)
 
-    def folded(self, *, whole: bool = False) -> Ledger:
+    def folded(self, *, whole: bool = False) -> LedgerState:
         """What the streams say: of the newest checkpoint and the tail, or of all there is."""
         parts, journal, inbox, marks = self.kept if not whole else ([], 0, 0, [])
-        ledger = Ledger(LEASE_MS)
+        ledger = LedgerState(LEASE_MS)
         for part in parts:
-            take_part(ledger, LedgerPart.model_validate_json(part.encode()))
+            fold_part(ledger, LedgerPart.model_validate_json(part.encode()))
         for mark in marks:
-            model.begin(ledger, mark)
+            model.begin_rebuild(ledger, mark)
         for message in (*self.journal[journal:], *self.inbox[inbox:]):
-            rebuild.fold(ledger, message)
+            rebuild.fold_message(ledger, message)
         return ledger
 
     def rebuild(self) -> None:
         self.epoch += 1
         self.say(self.journal, LedgerMarked(epoch=f"e{self.epoch}"), "budget", tenant=rebuild.MARKS)
         self.ledger = self.folded()
-        name_settled(self.ledger)
+        add_settled_names(self.ledger)
         self.heard = max(self.heard, len(self.inbox))
 
     def checkpoint(self) -> None:
         """Every settlement before it has its fact before it, but for those of who gave up."""
         ledger = self.folded()
-        prune(ledger, self.now(), KEEP_MS)
-        reopen(ledger)
+        prune_ledger(ledger, self.now(), KEEP_MS)
+        reopen_lapsed(ledger)
         marks = [one.body.epoch for one in self.journal if isinstance(one.body, LedgerMarked)]
         self.parted |= set(self.settled) - {
             one.body.reservation_id for one in self.journal if isinstance(one.body, Reserved)
         }
         self.kept = (list(parts_of(ledger, "c")), len(self.journal), len(self.inbox), marks)
 
-    def held(self, ledger: Ledger | None = None) -> Balance:
+    def held(self, ledger: LedgerState | None = None) -> Balance:
         return (ledger or self.ledger).balances.get(TASK.name, Balance())
 
 
@@ -209,9 +217,9 @@ def test_who_was_told_holds_and_nothing_is_free_and_in_the_end_nothing_stays_hel
         budget.settle(key, ASKS[key])
     while budget.heard < len(budget.inbox):
         budget.hear(budget.heard)
-    spent = Sum(0, sum(budget.settled[key] for key in budget.told))
+    spent = UnitSums(0, sum(budget.settled[key] for key in budget.told))
     whole = budget.held(budget.folded(whole=True))
-    assert (whole.reserved, whole.spent) == (Sum(), spent), "all that is stored says so"
+    assert (whole.reserved, whole.spent) == (UnitSums(), spent), "all that is stored says so"
     assert budget.held().spent == spent, "and the ledger that stands"
     for balance in budget.ledger.balances.values():
         assert balance.reserved.cost_usd_micros <= sum(ASKS[key] for key in budget.parted)
@@ -221,7 +229,7 @@ def test_a_checkpoint_between_a_give_back_and_its_late_fact_leaves_it_held_until
     """A checkpoint forgets settlements without a reservation. Too much is held then, never too little."""
     budget = play([("ask", "a", 0), ("give up", "a", 0), ("checkpoint", "", 0), ("land", "", 0), ("rebuild", "", 0)])
     assert budget.parted == {"a"} and budget.held().reserved.cost_usd_micros == ASKS["a"]
-    model.sweep(budget.ledger, budget.now() + LEASE_MS)
+    model.lapse_overdue(budget.ledger, budget.now() + LEASE_MS)
     assert budget.held().spent.cost_usd_micros == ASKS["a"]
 
 

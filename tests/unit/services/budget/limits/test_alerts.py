@@ -8,25 +8,33 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.health.breakers.registry import Circuits
-from bulkhead.health.events import Served
-from bulkhead.health.sources.journal import Journal
+from bulkhead.health.breakers.registry import BreakerRegistry
+from bulkhead.health.events import CallEnded
+from bulkhead.health.sources.journal import JournalReader
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import Ledger, Level, Scope, Settlement, Sum
+from bulkhead_services.budget.ledger.model import CeilingLevel, LedgerState, Scope, SettlementResult, UnitSums
 from bulkhead_services.budget.limits import messages
-from bulkhead_services.budget.limits.alert_rules import MIN_SPAN_MS, STEP_MS, WINDOW_MS, burning, ends, paced, share
-from bulkhead_services.budget.limits.alerts import ASK_AGAIN_MS, Alerts
+from bulkhead_services.budget.limits.alert_rules import (
+    MIN_SPAN_MS,
+    STEP_MS,
+    WINDOW_MS,
+    extend_pace,
+    period_end,
+    rate_alert,
+    share_alert,
+)
+from bulkhead_services.budget.limits.alerts import ASK_AGAIN_MS, AlertPublisher
 
 NOON = 1_795_262_400_000  # 2026-11-21T12:00:00Z
 MIDNIGHT = NOON + 12 * 3_600_000
-TASK = Level("task:acme:t1", "cost_usd_micros", 0, 1_000, NOON + 3_600_000)
-DAY = Level("day:acme:2026-11-21", "cost_usd_micros", 0, 1_000_000)
+TASK = CeilingLevel("task:acme:t1", "cost_usd_micros", 0, 1_000, NOON + 3_600_000)
+DAY = CeilingLevel("day:acme:2026-11-21", "cost_usd_micros", 0, 1_000_000)
 
 
 @dataclass
@@ -39,21 +47,21 @@ class Publisher:
         self.sent.append((to, body, f"{how['cause']}/{how['index']}"))
 
 
-def alerts(store: Any, publisher: Any, now: list[int]) -> Alerts:
-    return Alerts(None, publisher, store, lambda: now[0])  # type: ignore[arg-type]
+def alerts(store: Any, publisher: Any, now: list[int]) -> AlertPublisher:
+    return AlertPublisher(None, publisher, store, lambda: now[0])  # type: ignore[arg-type]
 
 
-def settled(*levels: Level) -> Settlement:
-    return Settlement("settled", Sum(1, 1), Sum(1, 1), levels=levels)
+def settled(*levels: CeilingLevel) -> SettlementResult:
+    return SettlementResult("settled", UnitSums(1, 1), UnitSums(1, 1), levels=levels)
 
 
 BODY = Settled(reservation_id="r1", call_id="c1", usage=Usage())
 HEAD = Envelope("f" * 32, BODY.ce_type(), "model_gateway", NOON)
-MESSAGE = Received(HEAD, BODY, "acme", "t1", "model_gateway", 1, NOON, 1)
+MESSAGE = ReceivedMessage(HEAD, BODY, "acme", "t1", "model_gateway", 1, NOON, 1)
 
 
 def test_a_share_is_told_by_the_highest_threshold_that_is_reached() -> None:
-    told = {spent: share(TASK._replace(spent=spent)) for spent in (0, 499, 500, 799, 800, 949, 950, 1_000, 2_000)}
+    told = {spent: share_alert(TASK._replace(spent=spent)) for spent in (0, 499, 500, 799, 800, 949, 950, 1_000, 2_000)}
     assert {spent: one and one.percent for spent, one in told.items()} == {
         0: None,
         499: None,
@@ -68,7 +76,7 @@ def test_a_share_is_told_by_the_highest_threshold_that_is_reached() -> None:
     assert told[500].id == told[799].id != told[800].id
     other = TASK._replace(spent=500)
     ids = {
-        share(one).id
+        share_alert(one).id
         for one in (
             other,
             other._replace(limit=999),
@@ -77,7 +85,7 @@ def test_a_share_is_told_by_the_highest_threshold_that_is_reached() -> None:
         )
     }
     assert len(ids) == 4, "a limit that was changed, another unit and another account have alerts of their own"
-    assert share(TASK._replace(limit=0, spent=5)) is None
+    assert share_alert(TASK._replace(limit=0, spent=5)) is None
 
 
 def test_levels_are_those_of_the_limited_units_of_every_account_and_the_same_when_it_comes_again() -> None:
@@ -86,14 +94,14 @@ def test_levels_are_those_of_the_limited_units_of_every_account_and_the_same_whe
         Scope("day:acme:2026-11-21", model.NO_LIMIT._replace(tokens=50)),
         Scope("mesh:-:x", model.NO_LIMIT),
     )
-    ledger = Ledger(1_000)
-    model.reserve(ledger, "a", Sum(9, 60), scopes, 0)
-    found = model.settle(ledger, "a", Sum(9, 55), False)
+    ledger = LedgerState(1_000)
+    model.reserve(ledger, "a", UnitSums(9, 60), scopes, 0)
+    found = model.settle(ledger, "a", UnitSums(9, 55), False)
     assert found.levels == (
-        Level("task:acme:t1", "cost_usd_micros", 55, 100, 7),
-        Level("day:acme:2026-11-21", "tokens", 9, 50),
+        CeilingLevel("task:acme:t1", "cost_usd_micros", 55, 100, 7),
+        CeilingLevel("day:acme:2026-11-21", "tokens", 9, 50),
     )
-    assert model.settle(ledger, "a", Sum(9, 55), False).levels == found.levels
+    assert model.settle(ledger, "a", UnitSums(9, 55), False).levels == found.levels
 
 
 @given(st.lists(st.integers(0, 1_200), min_size=1, max_size=30), st.data())
@@ -106,9 +114,9 @@ def test_each_threshold_is_told_once_whatever_the_order_the_replica_and_the_repe
         reached = set()
         for one in spent:
             level = TASK._replace(spent=one)
-            reached |= {found.percent} if (found := share(level)) else set()
+            reached |= {found.percent} if (found := share_alert(level)) else set()
             for _ in range(data.draw(st.integers(1, 2))):
-                await data.draw(st.sampled_from(replicas)).settled(MESSAGE, BODY, settled(level))
+                await data.draw(st.sampled_from(replicas)).alert_on_settled(MESSAGE, BODY, settled(level))
                 now[0] += data.draw(st.sampled_from([0, 1, ASK_AGAIN_MS]))
         shares = [(to, type(body), body.percent) for to, body, _ in publisher.sent if body.kind == "share"]
         told = [(to, kind) for to in ("gateway", "journal", "tool_executor") for kind in (Alerted, NoticeRequested)]
@@ -126,7 +134,7 @@ def test_an_alert_whose_mark_was_not_made_is_told_again_under_the_same_id_and_a_
     async def run() -> None:
         publisher, now = Publisher(), [NOON]
         for _ in range(2):
-            await alerts(Forgets(lease_ms=1_000), publisher, now).settled(
+            await alerts(Forgets(lease_ms=1_000), publisher, now).alert_on_settled(
                 MESSAGE, BODY, settled(DAY._replace(spent=850_000))
             )
         (one, notice, _, *again) = publisher.sent
@@ -148,21 +156,21 @@ def test_an_alert_whose_mark_was_not_made_is_told_again_under_the_same_id_and_a_
 def test_what_all_tenants_spend_together_is_told_to_no_tenants_webhook() -> None:
     async def run() -> None:
         publisher = Publisher()
-        every = Level("mesh:-:2026-11-21", "tokens", 60, 100)
-        await alerts(MemoryStore(lease_ms=1_000), publisher, [NOON]).settled(MESSAGE, BODY, settled(every))
+        every = CeilingLevel("mesh:-:2026-11-21", "tokens", 60, 100)
+        await alerts(MemoryStore(lease_ms=1_000), publisher, [NOON]).alert_on_settled(MESSAGE, BODY, settled(every))
         assert [to for to, _, _ in publisher.sent] == ["journal"]
 
     asyncio.run(run())
 
 
-def watched(level: Level, per_s: int, seconds: int, begin: int = 0, every: int = 1):
+def watched(level: CeilingLevel, per_s: int, seconds: int, begin: int = 0, every: int = 1):
     """What is said second by second while it is spent evenly; by second."""
     pace, said = (), {}
     for at in range(0, seconds, every):
         now, level = NOON + at * 1_000, level._replace(spent=begin + per_s * at)
-        pace = paced(pace, level, now)
+        pace = extend_pace(pace, level, now)
         assert len(pace) <= WINDOW_MS // STEP_MS + 2
-        if (found := burning(pace, level, now)) is not None:
+        if (found := rate_alert(pace, level, now)) is not None:
             said[at] = found
     return said
 
@@ -179,28 +187,32 @@ def test_no_alarm_for_slow_or_single_or_ended_or_far_away_spending() -> None:
     assert not watched(DAY, 20, 600), "ten times slower than the period"
     assert not watched(DAY, 1, 600, begin=900_000), "twelve times what was watched is not enough to know"
     assert not watched(TASK._replace(until_unix_ms=NOON + 61_000), 2, 120, begin=100), "its grant ends before"
-    pace = paced((), DAY, NOON)
+    pace = extend_pace((), DAY, NOON)
     for at, spent in ((70_000, 500_000), (71_000, 500_000), (72_000, 500_000)):
-        pace = paced(pace, DAY._replace(spent=spent), NOON + at)
-    assert burning(pace, DAY._replace(spent=500_000), NOON + 72_000) is None, "one large call is no pace"
-    assert burning((), DAY, NOON) is None
+        pace = extend_pace(pace, DAY._replace(spent=spent), NOON + at)
+    assert rate_alert(pace, DAY._replace(spent=500_000), NOON + 72_000) is None, "one large call is no pace"
+    assert rate_alert((), DAY, NOON) is None
 
 
 def test_late_looks_change_nothing_and_a_pause_begins_anew() -> None:
-    pace = paced((), DAY._replace(spent=50), NOON)
-    assert paced(pace, DAY._replace(spent=40), NOON + 1) == pace == paced(pace, DAY._replace(spent=60), NOON - 1)
-    assert len(paced(pace, DAY._replace(spent=60), NOON + WINDOW_MS)) == 1
+    pace = extend_pace((), DAY._replace(spent=50), NOON)
+    assert (
+        extend_pace(pace, DAY._replace(spent=40), NOON + 1)
+        == pace
+        == extend_pace(pace, DAY._replace(spent=60), NOON - 1)
+    )
+    assert len(extend_pace(pace, DAY._replace(spent=60), NOON + WINDOW_MS)) == 1
 
 
 def test_periods_end_where_their_names_say() -> None:
-    assert ends(DAY) == ends(DAY._replace(scope="user:acme:b:ob:2026-11-21")) == MIDNIGHT
-    assert ends(DAY._replace(scope="month:acme:2026-12")) == 1_798_761_600_000  # 2027-01-01
-    assert ends(TASK) == NOON + 3_600_000 and ends(TASK._replace(until_unix_ms=0)) == 0
+    assert period_end(DAY) == period_end(DAY._replace(scope="user:acme:b:ob:2026-11-21")) == MIDNIGHT
+    assert period_end(DAY._replace(scope="month:acme:2026-12")) == 1_798_761_600_000  # 2027-01-01
+    assert period_end(TASK) == NOON + 3_600_000 and period_end(TASK._replace(until_unix_ms=0)) == 0
 
 
 def test_hints_name_the_account_that_is_to_have_more() -> None:
     told = {
-        scope: messages.more(DAY._replace(scope=scope))
+        scope: messages.raise_hint(DAY._replace(scope=scope))
         for scope in (
             "task:acme:t1",
             "step:acme:t1/s1",
@@ -218,12 +230,12 @@ def test_hints_name_the_account_that_is_to_have_more() -> None:
     ):
         assert words in told[scope], told[scope]
         assert "nothing is stopped yet" in told[scope]
-        at_it = messages.more(DAY._replace(scope=scope, spent=DAY.limit))
+        at_it = messages.raise_hint(DAY._replace(scope=scope, spent=DAY.limit))
         assert at_it == told[scope].replace("nothing is stopped yet", "the next call is held back")
 
 
 def test_one_is_not_several() -> None:
-    assert [messages.amount(count, "model_calls") for count in (0, 1, 2)] == [
+    assert [messages.format_amount(count, "model_calls") for count in (0, 1, 2)] == [
         "0 model calls",
         "1 model call",
         "2 model calls",
@@ -239,24 +251,24 @@ def overran(number: int) -> list[Any]:
         call_id=f"c{number}",
         service="model_gateway",
         resource="big",
-        reserved=model.amount_of(Sum(5, 10, 1)),
-        used=model.amount_of(Sum(9, 30, 1)),
-        what=messages.overran(Sum(9, 30, 1), Sum(5, 10, 1)),
+        reserved=model.amount_of(UnitSums(5, 10, 1)),
+        used=model.amount_of(UnitSums(9, 30, 1)),
+        what=messages.overrun_text(UnitSums(9, 30, 1), UnitSums(5, 10, 1)),
         overran_unix_ms=NOON,
     )
     head = Envelope(f"{number:032x}", body.ce_type(), "budget", NOON)
-    return Journal().read("mesh.budget.journal.1.acme.t1", head.headers(), body.encode(), NOON + number)
+    return JournalReader().read("mesh.budget.journal.1.acme.t1", head.to_headers(), body.encode(), NOON + number)
 
 
 def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words() -> None:
-    named, circuits, trips = DEFAULT.breakers, Circuits(DEFAULT.breakers), []
+    named, circuits, trips = DEFAULT.breakers, BreakerRegistry(DEFAULT.breakers), []
     for number in range(named.min_calls * 2):
         (event,) = overran(number)
         fine = replace(event, id=f"m{number}", failed=False, counted=False, why="", latency_ms=5)
         # Three of five use more; between what tells of one call there is no order.
         both = [fine, event] if number % 2 else [event, fine]
         for one in both if number % 5 < 3 else [fine]:
-            trips += circuits.take(one)
+            trips += circuits.fold_call(one)
     (trip,) = trips
     assert trip.detector == "breaker.model" and "big" in trip.what
     assert "it used $0.00003 where $0.00001 was reserved, and 9 tokens where 5 tokens was reserved" in trip.what
@@ -264,9 +276,9 @@ def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words(
 
 
 def test_a_few_of_many_are_charged_and_hold_nothing_back() -> None:
-    circuits, trips = Circuits(DEFAULT.breakers), []
+    circuits, trips = BreakerRegistry(DEFAULT.breakers), []
     for number in range(40):
         (event,) = overran(number)
-        trips += circuits.take(replace(event, id=f"m{number}", failed=False, counted=False, why=""))
-        trips += circuits.take(event) if number % 3 == 0 else []
-    assert not trips and isinstance(event, Served)
+        trips += circuits.fold_call(replace(event, id=f"m{number}", failed=False, counted=False, why=""))
+        trips += circuits.fold_call(event) if number % 3 == 0 else []
+    assert not trips and isinstance(event, CallEnded)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.halts import operator
-from bulkhead.runtime.halts.operator import OPERATOR, Wish
+from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOP_UPS
@@ -16,16 +16,16 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.ledger.accounts import raised
+from bulkhead_services.budget.ledger.accounts import raise_ceiling
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
-from bulkhead_services.budget.ledger.model import NO_LIMIT, Ceiling, Ledger
+from bulkhead_services.budget.ledger.model import NO_LIMIT, LedgerState, MetCeiling
 from bulkhead_services.budget.limits import messages
-from bulkhead_services.budget.limits.ceiling_pause import Parking
-from bulkhead_services.budget.limits.tenant_limits import LimitBook
+from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
+from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
 
 NOW, TENANT, TASK = 1_795_231_204_272, "demo", "t1"
-OWN = Ceiling(f"task:{TENANT}:{TASK}", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
-DAY = Ceiling(f"day:{TENANT}:2026-11-21", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
+OWN = MetCeiling(f"task:{TENANT}:{TASK}", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
+DAY = MetCeiling(f"day:{TENANT}:2026-11-21", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
 
 
 class Lagging(MemoryBroker):
@@ -41,11 +41,15 @@ class World:
     """Two replicas of budget over one broker."""
 
     def __init__(self, store) -> None:
-        self.broker, self.now = Lagging.mesh(), NOW
+        self.broker, self.now = Lagging.for_mesh(), NOW
         self.bus = MemoryBus(self.broker, "budget")
         self.publisher = Publisher("budget", self.bus, b"b" * 32, lambda: self.now)
-        self.books = [LimitBook(self.bus, self.publisher, store, lambda: self.now, lambda why: None) for _ in range(2)]
-        self.parkings = [Parking(self.bus, self.publisher, one, lambda: self.now, parks=True) for one in self.books]
+        self.books = [
+            TenantLimitsRegistry(self.bus, self.publisher, store, lambda: self.now, lambda why: None) for _ in range(2)
+        ]
+        self.parkings = [
+            CeilingPause(self.bus, self.publisher, one, lambda: self.now, parks=True) for one in self.books
+        ]
         for book, parking in zip(self.books, self.parkings, strict=True):
             book.on_change = parking.lift_all
 
@@ -54,30 +58,32 @@ class World:
         return Halt.model_validate_json(found.body) if found is not None else None
 
     async def switches(self, *, active: bool) -> Halt | Failure:
-        made = Wish("task", TENANT, TASK, active, "look", f"{OPERATOR}ada", self.now)
-        return await operator.switch(self.bus, self.publisher, made)
+        made = HaltRequest("task", TENANT, TASK, active, "look", f"{OPERATOR}ada", self.now)
+        return await operator.switch_halt(self.bus, self.publisher, made)
 
     async def tops_up(self, name: str, replica: int = 0, task: str = TASK, **units: int) -> TopUpReplied:
-        return await self.books[replica].top_up(asks(name, task, **units))
+        return await self.books[replica].answer_top_up(asks(name, task, **units))
 
     def stored(self) -> int:
         """How many facts tell of limits."""
-        return len(self.broker.stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1000))
+        return len(
+            self.broker.get_stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1000)
+        )
 
 
-def wish(name: str, target: str, tokens: int) -> Received:
+def wish(name: str, target: str, tokens: int) -> ReceivedMessage:
     """An operator sets a limit."""
     ann = RequesterClaim(tenant=TENANT, person="ann", role="operator", via="api_key")
     body = LimitsRequested(requester=ann, target=target, limit=Limit(tokens=tokens))
     head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-    return Received(head, body, TENANT, "limits", "gateway", 0, NOW, 1)
+    return ReceivedMessage(head, body, TENANT, "limits", "gateway", 0, NOW, 1)
 
 
-def asks(name: str, task: str = TASK, *, role: str = "operator", tenant: str = TENANT, **units: int) -> Received:
+def asks(name: str, task: str = TASK, *, role: str = "operator", tenant: str = TENANT, **units: int) -> ReceivedMessage:
     ann = RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key")
     body = TopUpRequested(requester=ann, task=task, add=Limit(**units), until_unix_ms=NOW + 60_000, reason="worth it")
     head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-    return Received(head, body, TENANT, task, "gateway", 0, NOW, 1)
+    return ReceivedMessage(head, body, TENANT, task, "gateway", 0, NOW, 1)
 
 
 @pytest.fixture
@@ -89,9 +95,9 @@ async def made() -> World:
     """Over a ledger that stands."""
     store = MemoryStore(lease_ms=60_000)
     server = await store.connect()
-    assert await store.lock("0", 1_000)
-    await store.write("0", Ledger(60_000), NOW, _go_on)
-    assert await store.switch("0", server)
+    assert await store.lock_rebuild("0", 1_000)
+    await store.write_ledger("0", LedgerState(60_000), NOW, _go_on)
+    assert await store.activate_ledger("0", server)
     return World(store)
 
 
@@ -100,8 +106,8 @@ async def _go_on() -> None: ...
 
 async def test_it_is_halted_once_and_goes_on_when_it_is_topped_up(world: World) -> None:
     one, other = world.parkings
-    first = await one.park(TENANT, TASK, OWN)
-    assert await other.park(TENANT, TASK, OWN) == first == await world.stands()
+    first = await one.park_task(TENANT, TASK, OWN)
+    assert await other.park_task(TENANT, TASK, OWN) == first == await world.stands()
     assert first.active and first.pauses and first.by == "budget" and first.code == "budget_exceeded"
     assert f"bulkhead topup {TASK} --usd 0.000010" in first.reason
     reply = await world.tops_up("a", cost_usd_micros=50)
@@ -111,7 +117,7 @@ async def test_it_is_halted_once_and_goes_on_when_it_is_topped_up(world: World) 
     again = await world.tops_up("a", replica=1, cost_usd_micros=50)
     assert again.added == Limit(cost_usd_micros=50), "the same request counts once, whoever answers it"
     more = await world.tops_up("b", cost_usd_micros=5, tokens=7)
-    await world.books[0].answer(wish("c", "month", 20))
+    await world.books[0].answer_limits(wish("c", "month", 20))
     assert more.added == Limit(cost_usd_micros=55, tokens=7) and not more.resumed
     late = await world.tops_up("b", replica=1, cost_usd_micros=5, tokens=7)
     assert late.added == more.added and world.stored() == 3
@@ -127,10 +133,10 @@ async def test_another_amount_or_reason_under_the_same_key_is_refused_and_change
         replace(other, body=other.body.model_copy(update={"reason": "another"})),
     ):
         for book in world.books:
-            reply = await book.top_up(request_)
+            reply = await book.answer_top_up(request_)
             assert reply.failure is not None and reply.failure.code == "idempotency_reused" and reply.failure.hint
     later = replace(other, body=other.body.model_copy(update={"until_unix_ms": NOW + 61_000}))
-    again = await world.books[1].top_up(later)
+    again = await world.books[1].answer_top_up(later)
     assert first.failure is None and again.added == Limit(model_calls=7, tokens=1), "the gateway's clock is no content"
     assert world.stored() == 2
 
@@ -158,48 +164,48 @@ async def test_a_repeat_of_what_was_stored_before_contents_were_remembered_count
 
 async def test_whoever_changes_limits_and_whoever_halts_one_of_both_sees_the_other(world: World) -> None:
     """The limit is raised after the ledger said no by the old one, and before the halt stands."""
-    await world.books[0].of(TENANT)
+    await world.books[0].current_limits(TENANT)
     assert not (await world.tops_up("a", replica=1, cost_usd_micros=50)).resumed
-    halt = await world.parkings[0].park(TENANT, TASK, OWN)
+    halt = await world.parkings[0].park_task(TENANT, TASK, OWN)
     assert halt is not None and not (await world.stands()).active, "nobody else would have come by"
 
 
 async def test_what_a_lagging_reader_missed_is_seen_by_the_next_look(world: World) -> None:
-    await world.books[0].of(TENANT)
+    await world.books[0].current_limits(TENANT)
     await world.tops_up("a", replica=1, cost_usd_micros=50)
     world.broker.behind = 0
-    await world.parkings[0].park(TENANT, TASK, OWN, NOW + 60_000)
+    await world.parkings[0].park_task(TENANT, TASK, OWN, NOW + 60_000)
     assert (await world.stands()).active
     world.broker.behind = None
-    await world.parkings[0].look()
+    await world.parkings[0].lift_due()
     assert not (await world.stands()).active
 
 
 async def test_a_new_day_lets_it_go_on_and_the_end_of_a_task_does_not(world: World) -> None:
     parking = world.parkings[0]
     for ceiling, lets_go in ((DAY, True), (OWN, False)):
-        await parking.park(TENANT, TASK, ceiling, 0 if lets_go else NOW + 60_000)
-        await parking.look()
+        await parking.park_task(TENANT, TASK, ceiling, 0 if lets_go else NOW + 60_000)
+        await parking.lift_due()
         assert (await world.stands()).active, "it is the same day"
         world.now += 24 * 3_600_000
-        await parking.look()
+        await parking.lift_due()
         assert (await world.stands()).active is not lets_go
     assert not parking._known
 
 
 async def test_who_halted_it_may_be_killed_and_a_new_day_lets_it_go_on_all_the_same(world: World) -> None:
     one, other = world.parkings
-    await one.park(TENANT, TASK, DAY)
+    await one.park_task(TENANT, TASK, DAY)
     world.parkings = [other]  # The first one is no more.
-    await other.look()
+    await other.lift_due()
     assert (await world.stands()).active, "the day is not over"
     world.now += 86_400_000
-    await other.look()
+    await other.lift_due()
     assert not (await world.stands()).active
-    await other.park(TENANT, TASK, OWN)
-    begun = Parking(world.bus, world.publisher, world.books[0], lambda: world.now, parks=True)
+    await other.park_task(TENANT, TASK, OWN)
+    begun = CeilingPause(world.bus, world.publisher, world.books[0], lambda: world.now, parks=True)
     world.now += 86_400_000
-    await begun.look()
+    await begun.lift_due()
     assert (await world.stands()).active, "no day changes its own ceiling"
 
 
@@ -217,27 +223,27 @@ async def test_who_halted_it_may_be_killed_and_a_new_day_lets_it_go_on_all_the_s
     ],
 )
 def test_the_reason_tells_whether_a_new_day_may_change_it(scope: str, passes: bool) -> None:
-    assert messages.passes(messages.parked(DAY._replace(scope=scope), TASK)) is passes
+    assert messages.ends_with_period(messages.parked_text(DAY._replace(scope=scope), TASK)) is passes
 
 
 async def test_who_halted_it_may_be_killed_before_it_sees_that_the_limits_were_changed(world: World) -> None:
     one, other = world.parkings
-    world.broker.behind = world.broker.stream(subjects.inbox_stream("journal")).last_sequence
-    await world.books[1].answer(wish("w", "day", 500))
-    await one.park(TENANT, TASK, DAY)
+    world.broker.behind = world.broker.get_stream(subjects.inbox_stream("journal")).last_sequence
+    await world.books[1].answer_limits(wish("w", "day", 500))
+    await one.park_task(TENANT, TASK, DAY)
     assert (await world.stands()).active
     world.broker.behind = None
-    await other.look()
+    await other.lift_due()
     assert not (await world.stands()).active
 
 
 async def test_what_a_person_halted_is_neither_overwritten_nor_let_go(world: World) -> None:
     parking = world.parkings[0]
     by_hand = await world.switches(active=True)
-    assert await parking.park(TENANT, TASK, OWN) == by_hand == await world.stands()
+    assert await parking.park_task(TENANT, TASK, OWN) == by_hand == await world.stands()
     assert not (await world.tops_up("a", cost_usd_micros=50)).resumed and (await world.stands()).active
     await world.switches(active=False)
-    halt = await parking.park(TENANT, TASK, OWN)
+    halt = await parking.park_task(TENANT, TASK, OWN)
     assert halt.by == "budget" and (await world.stands()).active
     refused = await world.switches(active=False)
     assert isinstance(refused, Failure) and refused.code == "at_its_ceiling" and "topup" in refused.hint
@@ -246,8 +252,8 @@ async def test_what_a_person_halted_is_neither_overwritten_nor_let_go(world: Wor
 async def test_what_was_ended_is_not_halted_anew(world: World) -> None:
     over = Halt(scope="task", tenant=TENANT, name=TASK, code="cancelled", reason="enough", by="planner")
     await world.bus.publish(subjects.halt_key("task", TENANT, TASK), over.model_dump_json().encode(), {}, "over")
-    assert await world.parkings[0].park(TENANT, TASK, OWN) is None
-    assert not await world.parkings[0].lift(TENANT, TASK, "why not") and await world.stands() == over
+    assert await world.parkings[0].park_task(TENANT, TASK, OWN) is None
+    assert not await world.parkings[0].lift_halt(TENANT, TASK, "why not") and await world.stands() == over
 
 
 @pytest.mark.parametrize("here", [0, 1])
@@ -278,37 +284,39 @@ async def test_limits_of_another_account_leave_it_halted_and_its_own_do_not(
     """Whichever replica is asked: who halted it looks by itself, too."""
     ceiling = OWN._replace(scope=scope)
     for each in world.parkings:
-        await each.look()
-    await world.parkings[0].park(TENANT, TASK, ceiling)
+        await each.lift_due()
+    await world.parkings[0].park_task(TENANT, TASK, ceiling)
     first = await world.stands()
     for number, target in enumerate(others):
-        assert (await world.books[here].answer(wish(f"other{number}", target, 20))).failure is None
+        assert (await world.books[here].answer_limits(wish(f"other{number}", target, 20))).failure is None
         assert (await world.tops_up(f"another{number}", here, task="t7", tokens=1)).failure is None
         for each in world.parkings:
-            await each.look()
+            await each.lift_due()
         assert await world.stands() == first, f"{target} is none of its business"
     for number, target in enumerate(mine):
-        await world.books[here].answer(wish(f"mine{number}", target, 30))
+        await world.books[here].answer_limits(wish(f"mine{number}", target, 30))
         lifted = await world.stands()
         assert not lifted.active and lifted.reason == f"ann changed {target}"
-        await world.parkings[here].park(TENANT, TASK, ceiling)
+        await world.parkings[here].park_task(TENANT, TASK, ceiling)
         assert (await world.stands()).active
 
 
 @pytest.mark.parametrize("target", ["task", f"task/{TASK}", "day", "user"])
 async def test_a_lagging_reader_lets_go_by_the_next_look_whom_the_change_concerns(world: World, target: str) -> None:
-    await world.parkings[0].look()
-    await world.books[0].of(TENANT)
-    await world.books[1].answer(wish("w", target, 500))
+    await world.parkings[0].lift_due()
+    await world.books[0].current_limits(TENANT)
+    await world.books[1].answer_limits(wish("w", target, 500))
     world.broker.behind = 0
-    await world.parkings[0].park(TENANT, TASK, OWN, NOW + 60_000)
+    await world.parkings[0].park_task(TENANT, TASK, OWN, NOW + 60_000)
     world.broker.behind = None
-    await world.parkings[0].look()
+    await world.parkings[0].lift_due()
     assert (await world.stands()).active is not target.startswith("task")
 
 
 def test_of_a_reason_in_other_words_any_limit_may_be_the_cause() -> None:
-    assert messages.concerns("the money is gone", "feature/x") and messages.concerns("the money is gone", "day")
+    assert messages.may_concern_target("the money is gone", "feature/x") and messages.may_concern_target(
+        "the money is gone", "day"
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,8 +329,8 @@ def test_of_a_reason_in_other_words_any_limit_may_be_the_cause() -> None:
         (asks("a", tokens=0), "adds_nothing"),
     ],
 )
-async def test_who_may_not_or_adds_nothing_is_told(world: World, request_: Received, code: str) -> None:
-    reply = await world.books[0].top_up(request_)
+async def test_who_may_not_or_adds_nothing_is_told(world: World, request_: ReceivedMessage, code: str) -> None:
+    reply = await world.books[0].answer_top_up(request_)
     assert reply.failure is not None and reply.failure.code == code and reply.failure.hint
     assert world.stored() == 0
 
@@ -330,16 +338,16 @@ async def test_who_may_not_or_adds_nothing_is_told(world: World, request_: Recei
 async def test_top_ups_are_bounded_and_forgotten_with_their_tasks(world: World) -> None:
     book = world.books[0]
     for number in range(MAX_TOP_UPS):
-        assert (await book.top_up(asks(f"n{number}", f"t{number}", tokens=1))).failure is None
-    refused = await book.top_up(asks("one too many", "tx", tokens=1))
+        assert (await book.answer_top_up(asks(f"n{number}", f"t{number}", tokens=1))).failure is None
+    refused = await book.answer_top_up(asks("one too many", "tx", tokens=1))
     assert refused.failure.code == "too_many_limits"
-    far = await book.top_up(asks("far", "t3", cost_usd_micros=MAX_COST_USD_MICROS))
+    far = await book.answer_top_up(asks("far", "t3", cost_usd_micros=MAX_COST_USD_MICROS))
     assert far.failure is None
-    assert (await book.top_up(asks("too far", "t3", cost_usd_micros=1))).failure.code == "too_much"
-    assert len((await book.of(TENANT)).limits) == MAX_TOP_UPS
+    assert (await book.answer_top_up(asks("too far", "t3", cost_usd_micros=1))).failure.code == "too_much"
+    assert len((await book.current_limits(TENANT)).limits) == MAX_TOP_UPS
 
 
 def test_a_top_up_raises_what_there_is_and_makes_no_ceiling_where_there_is_none() -> None:
     ceiling = NO_LIMIT._replace(tokens=100)
-    assert raised(ceiling, Limit(tokens=50, model_calls=3)) == ceiling._replace(tokens=150)
-    assert raised(ceiling, None) == ceiling
+    assert raise_ceiling(ceiling, Limit(tokens=50, model_calls=3)) == ceiling._replace(tokens=150)
+    assert raise_ceiling(ceiling, None) == ceiling

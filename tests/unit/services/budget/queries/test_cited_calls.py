@@ -1,24 +1,24 @@
 """Budget tells which call gave a content that is cited: of the asker's task, and of no other."""
 
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import catalog
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.tool import CitedCallReplied, CitedCallRequested, ToolCallReplied, ToolCallRequested
-from bulkhead_services.budget.queries.cited_calls import CallBook
+from bulkhead_services.budget.queries.cited_calls import CitedCallQuery
 from tests.unit.services.budget.queries.test_uncertain_writes import World, history
 
 
-def bodies(told: History, kind: type) -> list:
+def bodies(told: TaskHistory, kind: type) -> list:
     rows = [row for row in told.messages if row.headers["ce-type"] == kind.ce_type()]
-    return [catalog.decode(row.headers["ce-type"], row.body) for row in rows]
+    return [catalog.decode_body(row.headers["ce-type"], row.body) for row in rows]
 
 
-async def ask(world: World, told: History, sha256: str, task: str = "") -> CitedCallReplied:
+async def ask(world: World, told: TaskHistory, sha256: str, task: str = "") -> CitedCallReplied:
     body = CitedCallRequested(sha256=sha256)
     head = Envelope(id="1" * 32, type=body.ce_type(), source="gateway", time_unix_ms=1)
-    asked = Received(head, body, told.tenant, task or told.task, "gateway", 0, 1, 1)
-    return await CallBook(world.book).answer(asked)
+    asked = ReceivedMessage(head, body, told.tenant, task or told.task, "gateway", 0, 1, 1)
+    return await CitedCallQuery(world.book).answer_cited_call(asked)
 
 
 async def test_the_call_of_a_result_is_told_with_its_arguments():

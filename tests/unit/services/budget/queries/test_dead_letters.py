@@ -5,12 +5,12 @@ from typing import Any, get_args
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime import dead_letters
-from bulkhead.runtime.consume.loop import bury
-from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.consume.loop import bury_message
+from bulkhead.runtime.context import Context, ServiceIdentity, make_context
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.budget import (
     DeadLetterReplied,
@@ -23,7 +23,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.budget.queries.dead_letters import LetterBook
+from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.budget.watch.mesh_counts import open_letters
 
 ROLES = [one for one in get_args(RequesterClaim.model_fields["role"].annotation) if one not in ("operator", "auditor")]
@@ -34,14 +34,14 @@ class World:
     """Dead letters over the in-memory bus, buried as services bury them."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker.mesh()
+        self.broker = MemoryBroker.for_mesh()
         self.operator = MemoryBus(self.broker, "operator")
-        self.book = LetterBook(self.context("budget"))
+        self.book = DeadLetterQuery(self.context("budget"))
         self.buried = 0
 
     def context(self, service: str) -> Context:
         seed = new_signing_seed()
-        identity = Identity(f"seed-of-{service}", seed, {service: public_of(seed)})
+        identity = ServiceIdentity(f"seed-of-{service}", seed, {service: public_of(seed)})
         return make_context(service, "0", MemoryBus(self.broker, service), identity)
 
     async def bury(
@@ -56,26 +56,32 @@ class World:
         reason: str = "it said: secret",
     ) -> None:
         self.buried += 1
-        at = subject or subjects.mesh("planner", service, tenant, task)
-        await bury(self.context(service), Stored(at, headers, body, self.buried, 1), "malformed_body", reason)
+        at = subject or subjects.mesh_subject("planner", service, tenant, task)
+        await bury_message(
+            self.context(service), StoredMessage(at, headers, body, self.buried, 1), "malformed_body", reason
+        )
 
-    def asked(self, body: Body, tenant: str, key: str = "1") -> Received:
+    def asked(self, body: Body, tenant: str, key: str = "1") -> ReceivedMessage:
         head = Envelope(
             id=envelope.derive_id("gateway", "", key), type=body.ce_type(), source="gateway", time_unix_ms=1
         )
-        return Received(head, body, tenant, "halts", "gateway", 0, 1, 1)
+        return ReceivedMessage(head, body, tenant, "halts", "gateway", 0, 1, 1)
 
     async def list(self, role: str = "operator", tenant: str = "acme", **wish: Any) -> DeadLettersReplied:
-        return await self.book.list(self.asked(DeadLettersRequested(requester=who(role, tenant), **wish), tenant))
+        return await self.book.list_letters(
+            self.asked(DeadLettersRequested(requester=who(role, tenant), **wish), tenant)
+        )
 
     async def show(self, letter: str, role: str = "operator", tenant: str = "acme") -> DeadLetterReplied:
-        return await self.book.show(self.asked(DeadLetterRequested(requester=who(role, tenant), letter=letter), tenant))
+        return await self.book.show_letter(
+            self.asked(DeadLetterRequested(requester=who(role, tenant), letter=letter), tenant)
+        )
 
     async def dismiss(
         self, letter: str, role: str = "operator", tenant: str = "acme", reason: str = "seen", key: str = "1"
     ) -> DismissalReplied:
         body = DismissalRequested(requester=who(role, tenant), letter=letter, reason=reason)
-        return await self.book.dismiss(self.asked(body, tenant, key))
+        return await self.book.dismiss_letter(self.asked(body, tenant, key))
 
     async def open_by_service(self) -> dict[str, int]:
         counts = await MemoryBus(self.broker, "budget").stream_counts(subjects.DEAD_LETTERS_STREAM, "dead.>")
@@ -121,9 +127,11 @@ async def test_others_are_told_nothing(role: str, tenant: str) -> None:
     await world.bury("t1")
     bodies = (DeadLettersRequested(requester=claim), DeadLetterRequested(requester=claim, letter="abcd"))
     replies = [
-        await world.book.list(world.asked(bodies[0], "acme")),
-        await world.book.show(world.asked(bodies[1], "acme")),
-        await world.book.dismiss(world.asked(DismissalRequested(requester=claim, letter="abcd", reason="x"), "acme")),
+        await world.book.list_letters(world.asked(bodies[0], "acme")),
+        await world.book.show_letter(world.asked(bodies[1], "acme")),
+        await world.book.dismiss_letter(
+            world.asked(DismissalRequested(requester=claim, letter="abcd", reason="x"), "acme")
+        ),
     ]
     assert [one.failure and one.failure.code for one in replies] == ["forbidden"] * 3
 
@@ -184,7 +192,7 @@ async def test_a_dismissal_counts_once_for_its_letter_alone_and_bears_the_person
     told = await dead_letters.read_letters(world.operator)
     assert [(one.standing, len(one.marks)) for one in told] == [("dismissed", 1), ("open", 0)]
     assert await world.open_by_service() == {"worker": 0, "budget": 1}, "budget's mark is no letter of budget's"
-    await dead_letters.mark(world.operator, told[1], dead_letters.Mark("dismissed", "root", "mine"))
+    await dead_letters.mark_letter(world.operator, told[1], dead_letters.DeadLetterMark("dismissed", "root", "mine"))
     assert (await world.list()).letters == () and await world.open_by_service() == {"worker": 0, "budget": 0}
 
 
@@ -192,7 +200,7 @@ async def test_whose_mark_it_is_says_the_broker() -> None:
     world = World()
     await world.bury("t1")
     [one] = await dead_letters.read_letters(world.operator)
-    body, headers = dead_letters.mark_content(one, dead_letters.Mark("dismissed", "nobody", "x"))
+    body, headers = dead_letters.mark_content(one, dead_letters.DeadLetterMark("dismissed", "nobody", "x"))
     place = dead_letters.mark_place("worker", one)
     assert not dead_letters.is_mark(place) and dead_letters.is_mark(dead_letters.mark_place("budget", one))
     await MemoryBus(world.broker, "worker").publish(place, body, headers, "forged")

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.memory.broker import MachineClock
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.budget.queries import spending
-from bulkhead_services.budget.queries.spending import SpendBook, Tally, report, take
+from bulkhead_services.budget.queries.spending import SpendQuery, SpendTally, build_report, count_message
 
 NOW, HOUR_MS = 1_795_231_204_272, 3_600_000
 BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "task")
@@ -31,7 +31,7 @@ def fact(
     service: str = "model_gateway",
     tenant: str = "acme",
     ask: int = 100,
-) -> Received:
+) -> ReceivedMessage:
     """A reservation as the journal has it."""
     rows = [
         f"task:{tenant}:{task}",
@@ -63,7 +63,7 @@ def settled(
     estimated: bool = False,
     service: str = "model_gateway",
     tenant: str = "acme",
-) -> Received:
+) -> ReceivedMessage:
     body = Settled(
         reservation_id=f"r{number}",
         call_id="c",
@@ -74,8 +74,8 @@ def settled(
     return wrapped(service, "budget", tenant, task, body)
 
 
-def wrapped(sender: str, to: str, tenant: str, task: str, body) -> Received:  # type: ignore[no-untyped-def]
-    return Received(None, body, tenant, task, sender, 1, NOW, receiver=to)  # type: ignore[arg-type]
+def wrapped(sender: str, to: str, tenant: str, task: str, body) -> ReceivedMessage:  # type: ignore[no-untyped-def]
+    return ReceivedMessage(None, body, tenant, task, sender, 1, NOW, receiver=to)  # type: ignore[arg-type]
 
 
 CALLS = st.lists(
@@ -95,7 +95,7 @@ CALLS = st.lists(
 
 @given(calls=CALLS, by=st.sampled_from(BYS), top=st.integers(1, 4), seed=st.randoms(use_true_random=False))
 def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed: random.Random) -> None:
-    messages: list[Received] = []
+    messages: list[ReceivedMessage] = []
     wanted = {"tokens": 0, "cost": 0, "held": 0, "late": 0}
     for number, (agent, task, usage, done, estimated, before, service) in enumerate(calls):
         messages.append(fact(number, agent, task, NOW - HOUR_MS * before, service))
@@ -107,10 +107,10 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
             wanted["held"] += 100
     messages += seed.sample(messages, len(messages) // 2)
     seed.shuffle(messages)
-    tally = Tally()
+    tally = SpendTally()
     for message in messages:
-        take(tally, message, by)
-    found = report(tally, by, NOW, NOW + HOUR_MS, top)
+        count_message(tally, message, by)
+    found = build_report(tally, by, NOW, NOW + HOUR_MS, top)
     SpendReplied.model_validate_json(found.encode())
     total = found.total
     assert (total.spent.tokens, total.spent.cost_usd_micros, total.held.tokens, found.late.tokens) == (
@@ -140,15 +140,15 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
     ],
 )
 def test_a_call_counts_under_its_name(by: str, name: str) -> None:
-    tally = Tally()
-    take(tally, fact(1), by)
-    take(tally, settled(1, 5), by)
-    (row,) = report(tally, by, NOW, NOW, 9).rows
+    tally = SpendTally()
+    count_message(tally, fact(1), by)
+    count_message(tally, settled(1, 5), by)
+    (row,) = build_report(tally, by, NOW, NOW, 9).rows
     assert row.name == name and (row.spent.calls, row.spent.input_tokens, row.spent.output_tokens) == (1, 5, 1)
 
 
 def test_estimates_and_failed_attempts_stand_apart() -> None:
-    tally, usage = Tally(), Usage(input_tokens=30, output_tokens=10, cost_usd_micros=70, model_calls=1)
+    tally, usage = SpendTally(), Usage(input_tokens=30, output_tokens=10, cost_usd_micros=70, model_calls=1)
     bodies = [
         Settled(reservation_id="r0", call_id="c", usage=usage, wall_ms=5),
         Settled(reservation_id="r1", call_id="c", usage=usage.as_estimate(), wall_ms=7, failed="truncated_stream"),
@@ -156,9 +156,9 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
         Settled(reservation_id="r3", call_id="c", usage=Usage(), estimated=True),
     ]
     for number, body in enumerate(bodies):
-        take(tally, fact(number, at=NOW + 8_000 * max(0, number - 2)), "model")
-        take(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
-    (row,) = report(tally, "model", NOW, NOW, 9).rows
+        count_message(tally, fact(number, at=NOW + 8_000 * max(0, number - 2)), "model")
+        count_message(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
+    (row,) = build_report(tally, "model", NOW, NOW, 9).rows
     found = row.spent
     assert (found.calls, found.cost_usd_micros, found.tokens) == (4, 70 + 70 + 100, 40 + 40 + 100)
     assert (found.estimated, found.estimated_usd_micros, found.estimated_tokens) == (2, 70 + 100, 40 + 100)
@@ -168,17 +168,17 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
 
 
 def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
-    tally = Tally()
-    take(tally, fact(1, service="tool_executor"), "model")
-    take(tally, settled(1, 5), "model")
-    found = report(tally, "model", NOW, NOW, 9)
+    tally = SpendTally()
+    count_message(tally, fact(1, service="tool_executor"), "model")
+    count_message(tally, settled(1, 5), "model")
+    found = build_report(tally, "model", NOW, NOW, 9)
     assert [(one.name, one.spent.calls, one.held.calls) for one in found.rows] == [("", 0, 1)] and found.late.calls == 1
 
 
 def test_what_may_have_been_purged_is_said() -> None:
-    tally, kept = Tally(), NOW - spending.KEPT_MS
-    assert report(tally, "agent", kept, NOW, 9).kept_unix_ms == 0
-    assert report(tally, "agent", kept - 1, NOW, 9).kept_unix_ms == kept
+    tally, kept = SpendTally(), NOW - spending.KEPT_MS
+    assert build_report(tally, "agent", kept, NOW, 9).kept_unix_ms == 0
+    assert build_report(tally, "agent", kept - 1, NOW, 9).kept_unix_ms == kept
 
 
 class Told(MachineClock):
@@ -200,10 +200,10 @@ class Streams:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.broker = MemoryBroker.mesh(clock=Told(self))
+        self.broker = MemoryBroker.for_mesh(clock=Told(self))
         self.bus = MemoryBus(self.broker, "budget")
 
-    async def say(self, message: Received) -> None:
+    async def say(self, message: ReceivedMessage) -> None:
         sender = message.sender
         publisher = Publisher(sender, MemoryBus(self.broker, sender), b"k", lambda: self.now)
         await publisher.send(
@@ -220,8 +220,8 @@ class Streams:
     ) -> SpendReplied:
         claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
         body = SpendRequested(requester=claim, by="task", since_s=since_s, tasks=tuple(tasks))
-        asked = Received(None, body, "acme", "limits", "gateway", 0, self.now, 1)  # type: ignore[arg-type]
-        return await SpendBook(self.bus, lambda: self.now, most=most).answer(asked)
+        asked = ReceivedMessage(None, body, "acme", "limits", "gateway", 0, self.now, 1)  # type: ignore[arg-type]
+        return await SpendQuery(self.bus, lambda: self.now, most=most).answer_spend(asked)
 
 
 async def test_only_the_asked_time_and_only_the_own_tenant_is_read() -> None:
@@ -265,19 +265,19 @@ async def test_a_tenant_that_asks_much_keeps_no_other_from_its_answer() -> None:
     world, stands, go = Streams(), asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryBus):
-        async def last(self, stream: str, subject: str) -> Stored | None:
+        async def last(self, stream: str, subject: str) -> StoredMessage | None:
             if ".acme." in subject:
                 stands.set()
                 await go.wait()
             return await super().last(stream, subject)
 
-    book = SpendBook(Slow(world.broker, "budget"), lambda: world.now)
+    book = SpendQuery(Slow(world.broker, "budget"), lambda: world.now)
 
     def ask(tenant: str) -> asyncio.Task[SpendReplied]:
         claim = RequesterClaim(tenant=tenant, person="eve", role="operator", via="api_key")
         body = SpendRequested(requester=claim, by="task", since_s=3600)
-        asked = Received(None, body, tenant, "limits", "gateway", 0, world.now, 1)  # type: ignore[arg-type]
-        return asyncio.create_task(book.answer(asked))
+        asked = ReceivedMessage(None, body, tenant, "limits", "gateway", 0, world.now, 1)  # type: ignore[arg-type]
+        return asyncio.create_task(book.answer_spend(asked))
 
     many = [ask("acme") for _ in range(6)]
     await stands.wait()
@@ -303,20 +303,20 @@ async def test_budget_judges_who_may_see_it(role: str, of: str, may: bool) -> No
 
 
 def test_tokens_from_providers_caches_are_summed():
-    tally = Tally()
+    tally = SpendTally()
     for number in (1, 2):
         usage = Usage(input_tokens=100, cached_input_tokens=30 * number, output_tokens=1, model_calls=1)
-        tally.calls[str(number)] = spending.Call("a", spending.model.NOTHING, 5)
+        tally.calls[str(number)] = spending.SpendCall("a", spending.model.NOTHING, 5)
         tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
-    assert report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
+    assert build_report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
 
 
 def test_the_time_is_told_in_equal_parts_that_sum_to_the_total():
-    tally = Tally()
+    tally = SpendTally()
     for number, at in enumerate((NOW - HOUR_MS, NOW - HOUR_MS // 2 - 1, NOW - 1, NOW + 5), 1):
-        take(tally, fact(number, at=at), "agent")
-    take(tally, settled(1, 4), "agent")
-    told = report(tally, "agent", NOW - HOUR_MS, NOW, 20, slices=4)
+        count_message(tally, fact(number, at=at), "agent")
+    count_message(tally, settled(1, 4), "agent")
+    told = build_report(tally, "agent", NOW - HOUR_MS, NOW, 20, slices=4)
     assert told.slices == (8, 100, 0, 200), "what has not settled counts as it is held; a clock may be ahead"
     assert sum(told.slices) == told.total.spent.cost_usd_micros + told.total.held.cost_usd_micros
-    assert report(tally, "agent", NOW - HOUR_MS, NOW, 20).slices == ()
+    assert build_report(tally, "agent", NOW - HOUR_MS, NOW, 20).slices == ()

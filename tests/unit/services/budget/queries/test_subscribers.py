@@ -6,11 +6,11 @@ from bulkhead.bus.memory.broker import MemoryBroker
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.memory.streams import DurableConfig
 from bulkhead.bus.port import BusUnavailable, DurableCounts
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import SubscriberLoad, SubscribersReplied, SubscribersRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.queries.subscribers import SubscriberBook
+from bulkhead_services.budget.queries.subscribers import SubscriberQuery
 
 NOW = 1_795_231_204_272
 
@@ -18,16 +18,16 @@ NOW = 1_795_231_204_272
 async def told(bus: MemoryBus, *names: str, role: str = "operator", of: str = "acme") -> SubscribersReplied:
     claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
     body = SubscribersRequested(requester=claim, names=names)
-    asked = Received(None, body, "acme", "halts", "gateway", 0, NOW, 1)  # type: ignore[arg-type]
-    return await SubscriberBook(bus, lambda: NOW).answer(asked)
+    asked = ReceivedMessage(None, body, "acme", "halts", "gateway", 0, NOW, 1)  # type: ignore[arg-type]
+    return await SubscriberQuery(bus, lambda: NOW).answer_subscribers(asked)
 
 
 @pytest.fixture
 async def bus() -> MemoryBus:
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.for_mesh()
     broker.add_durable(DurableConfig(subjects.EVENTS_STREAM, "sub_crm"))
     for number in range(3):
-        broker.store(subjects.event("acme", "task.ended", f"t{number}"), {}, b"{}")
+        broker.store(subjects.event_subject("acme", "task.ended", f"t{number}"), {}, b"{}")
     return MemoryBus(broker, "budget")
 
 
@@ -48,5 +48,5 @@ async def test_a_broker_that_does_not_answer_is_told(bus) -> None:
         async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
             raise BusUnavailable("down")
 
-    found = await told(Away(MemoryBroker.mesh(), "budget"), "sub_crm")
+    found = await told(Away(MemoryBroker.for_mesh(), "budget"), "sub_crm")
     assert found.failure is not None and found.failure.code == "unavailable" and "down" in found.failure.message

@@ -6,31 +6,31 @@ import json
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load
-from bulkhead.runtime.edge.protocol import Received
-from bulkhead.uncertain_writes import Write
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history
+from bulkhead.runtime.edge.protocol import ReceivedMessage
+from bulkhead.uncertain_writes import PossibleWrite
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.tool import ToolCallReplied, WritesReplied, WritesRequested
 from bulkhead_services.budget.queries import uncertain_writes
-from bulkhead_services.budget.queries.uncertain_writes import WriteBook, listed
+from bulkhead_services.budget.queries.uncertain_writes import UncertainWriteQuery, writes_reply
 from tests.paths import HISTORIES
 
 
-def history(name: str = "uncertain_write") -> History:
-    return load(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
+def history(name: str = "uncertain_write") -> TaskHistory:
+    return load_history(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
 
 
 class World:
     """A recorded task, said again over the in-memory bus. shown: so much of the journal, None for all of it."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker.mesh()
+        self.broker = MemoryBroker.for_mesh()
         self.shown: int | None = None
         self.looked = asyncio.Event()
         self.broker.horizon = self._horizon  # type: ignore[method-assign]
-        self.book = WriteBook(MemoryBus(self.broker, "budget"))
+        self.book = UncertainWriteQuery(MemoryBus(self.broker, "budget"))
 
     def _horizon(self, stream: str) -> int | None:
         if stream != subjects.JOURNAL_STREAM:
@@ -38,15 +38,15 @@ class World:
         self.looked.set()
         return self.shown
 
-    async def say(self, told: History) -> None:
+    async def say(self, told: TaskHistory) -> None:
         for one in told.messages:
             bus = MemoryBus(self.broker, one.subject.split(".")[1])
             await bus.publish(one.subject, one.body, one.headers, one.headers["ce-id"])
 
-    async def ask(self, told: History, tenant: str = "") -> WritesReplied:
+    async def ask(self, told: TaskHistory, tenant: str = "") -> WritesReplied:
         head = Envelope(id="1" * 32, type=WritesRequested.ce_type(), source="gateway", time_unix_ms=1)
-        asked = Received(head, WritesRequested(), tenant or told.tenant, told.task, "gateway", 0, 1, 1)
-        return await self.book.answer(asked)
+        asked = ReceivedMessage(head, WritesRequested(), tenant or told.tenant, told.task, "gateway", 0, 1, 1)
+        return await self.book.answer_writes(asked)
 
 
 async def test_a_write_whose_outcome_was_lost_is_told_with_its_key_and_others_tasks_are_not() -> None:
@@ -96,10 +96,10 @@ async def test_tasks_of_another_tenant_are_not_told() -> None:
 )
 def test_a_reply_is_bounded_and_says_how_many_it_leaves_out(count: int, size: int, rows: int) -> None:
     found = [
-        Write(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
+        PossibleWrite(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
         for number in range(count)
     ]
-    reply = listed(found)
+    reply = writes_reply(found)
     assert (len(reply.writes), reply.more) == (rows, count - rows)
     assert [one.step_id for one in reply.writes] == [f"s{number}" for number in range(rows)]
     assert len(reply.encode()) < bounds.MAX_MESSAGE_BYTES

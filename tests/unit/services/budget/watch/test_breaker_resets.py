@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.bus.port import Stored
-from bulkhead.health.breakers.state_machine import Breaker as Broken
-from bulkhead.health.events import Served
+from bulkhead.bus.port import StoredMessage
+from bulkhead.health.breakers.state_machine import BreakerState as Broken
+from bulkhead.health.events import CallEnded
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.queries.halts import Switches
-from bulkhead_services.budget.watch.breaker_entries import Owner, entry_of, learn
-from bulkhead_services.budget.watch.fold import Watching
-from bulkhead_services.budget.watch.notices import Notices
+from bulkhead_services.budget.queries.halts import HaltRequestHandler
+from bulkhead_services.budget.watch.breaker_entries import BreakerEntryOwner, entry_of, learn_entry
+from bulkhead_services.budget.watch.fold import WatchFold
+from bulkhead_services.budget.watch.notices import DueNotices
 
 NOW = 1_795_000_000_000
 TOOL = ("tool", "acme", "http_get")
@@ -39,7 +39,7 @@ class Place:
 
 
 def place() -> Place:
-    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    bus = MemoryBus(MemoryBroker.for_mesh(), "budget")
     return Place(bus, Publisher("budget", bus, b"b" * 32, lambda: NOW))
 
 
@@ -83,10 +83,12 @@ async def ask(
     who = RequesterClaim(tenant=tenant, person=person, role=role, via="api_key")  # type: ignore[arg-type]
     body = ResetRequested(requester=who, scope=scope, name=name, reason=reason)  # type: ignore[arg-type]
     head = Envelope(id=request, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
-    return await Switches(where).reset(Received(head, body, "acme", "halts", "gateway", 0, 1, 1))  # type: ignore[arg-type]
+    return await HaltRequestHandler(where).answer_reset(
+        ReceivedMessage(head, body, "acme", "halts", "gateway", 0, 1, 1)
+    )  # type: ignore[arg-type]
 
 
-async def facts(where: Place) -> list[Stored]:
+async def facts(where: Place) -> list[StoredMessage]:
     return await where.bus.read("INBOX_JOURNAL", "mesh.>")
 
 
@@ -111,12 +113,12 @@ async def test_a_reset_that_is_repeated_under_its_id_is_made_once_also_when_it_h
     assert (await ask(where)).breaker == first.breaker, "the answer was lost"
     other = await ask(where, reason="because")
     assert other.failure is not None and other.failure.code == "idempotency_reused"
-    circuits, owner = Watching(DEFAULT).watch.circuits, Owner(where.bus, b"b" * 32)
-    await owner.settle(circuits, Notices())
+    circuits, owner = WatchFold(DEFAULT).watch.circuits, BreakerEntryOwner(where.bus, b"b" * 32)
+    await owner.sync_entries(circuits, DueNotices())
     opened = Broken("tool", "http_get", phase="open", since_unix_ms=NOW + 5, until_unix_ms=NOW + 9, openings=1)
-    circuits.adopt(TOOL, opened)
+    circuits.adopt_breaker(TOOL, opened)
     circuits.changed[TOOL] = opened
-    await owner.settle(circuits, Notices())
+    await owner.sync_entries(circuits, DueNotices())
     again = await ask(where)
     assert again.breaker is not None and again.breaker.phase == "open" == (await stands(where, breaker())).phase
     assert len(await facts(where)) == 1 and (await ask(where, request="n")).breaker is not None
@@ -163,11 +165,11 @@ async def test_a_clock_that_is_behind_closes_it_all_the_same() -> None:
 # The fold
 
 
-def opened() -> Watching:
-    fold = Watching(DEFAULT)
+def opened() -> WatchFold:
+    fold = WatchFold(DEFAULT)
     for number in range(DEFAULT.breakers.min_calls):
-        fold.watch.take(
-            Served(
+        fold.watch.fold_event(
+            CallEnded(
                 f"m{number}",
                 "acme/t1",
                 "s1/1",
@@ -191,55 +193,61 @@ async def test_every_fold_knows_of_it_by_the_journal_and_believes_nobody_else() 
     (fact,) = await facts(where)
     for liar in ("worker", "tool_executor", "gateway"):
         parts = fact.subject.split(".")
-        forged = Stored(".".join([parts[0], liar, *parts[2:]]), fact.headers, fact.body, fact.sequence, NOW)
-        fold.replay(forged)
+        forged = StoredMessage(".".join([parts[0], liar, *parts[2:]]), fact.headers, fact.body, fact.sequence, NOW)
+        fold.replay_message(forged)
         assert fold.watch.circuits.found[TOOL].phase == "open", liar
-    fold.take(fact)
+    fold.fold_message(fact)
     assert fold.watch.circuits.found[TOOL].phase == "closed" and not fold.watch.circuits.changed
     assert fold.watch.circuits.found[TOOL].reason == "reset by acme/bob"
 
 
 def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -> None:
     circuits = opened().watch.circuits
-    entry = entry_of(TOOL, circuits.found[TOOL], circuits.evidence(TOOL), circuits.actors(TOOL))
+    entry = entry_of(TOOL, circuits.found[TOOL], circuits.opening_evidence(TOOL), circuits.opening_actors(TOOL))
     assert set(entry.actors) == {"ada", "eve"}
-    later = Watching(DEFAULT).watch
-    learn(later.circuits, entry)
+    later = WatchFold(DEFAULT).watch
+    learn_entry(later.circuits, entry)
     due = later.circuits.found[TOOL].until_unix_ms
-    trial = Served("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
-    later.take(trial)
-    half = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
+    trial = CallEnded("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
+    later.fold_event(trial)
+    half = entry_of(
+        TOOL, later.circuits.found[TOOL], later.circuits.opening_evidence(TOOL), later.circuits.opening_actors(TOOL)
+    )
     assert (half.phase, half.actors, half.evidence) == ("half_open", entry.actors, entry.evidence)
-    later.take(Served("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
-    again = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
+    later.fold_event(CallEnded("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
+    again = entry_of(
+        TOOL, later.circuits.found[TOOL], later.circuits.opening_evidence(TOOL), later.circuits.opening_actors(TOOL)
+    )
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
 
 
 def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made_the_last_ones() -> None:
-    circuits, at = Watching(DEFAULT).watch.circuits, itertools.count(NOW)
+    circuits, at = WatchFold(DEFAULT).watch.circuits, itertools.count(NOW)
     for who, failed, times in (("eve", False, 30), ("mallory", True, 20), ("eve", False, 15), ("ada", True, 40)):
         for _ in range(times):
             number = next(at)
-            circuits.take(
-                Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
+            circuits.fold_call(
+                CallEnded(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
             )
-    assert circuits.found[TOOL].phase == "open" and set(circuits.actors(TOOL)) == {"mallory", "ada"}
-    assert len(circuits.evidence(TOOL)) == 16
+    assert circuits.found[TOOL].phase == "open" and set(circuits.opening_actors(TOOL)) == {"mallory", "ada"}
+    assert len(circuits.opening_evidence(TOOL)) == 16
 
 
 def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
     """ada's last calls end after the reset and count for nothing; then eve's open it: ada may reset it, eve may not."""
     circuits = opened().watch.circuits
-    circuits.reset(TOOL, "acme/bob", NOW)
+    circuits.reset_breaker(TOOL, "acme/bob", NOW)
     for number in range(5):
-        circuits.take(
-            Served(
+        circuits.fold_call(
+            CallEnded(
                 f"u{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 900, NOW + 10 + number, actor="ada"
             )
         )
     for number in range(DEFAULT.breakers.min_calls):
-        circuits.take(
-            Served(f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve")
+        circuits.fold_call(
+            CallEnded(
+                f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve"
+            )
         )
-    assert circuits.found[TOOL].phase == "open" and circuits.actors(TOOL) == ("eve",)
-    assert {one[0] for one in circuits.evidence(TOOL)} == {"n"}
+    assert circuits.found[TOOL].phase == "open" and circuits.opening_actors(TOOL) == ("eve",)
+    assert {one[0] for one in circuits.opening_evidence(TOOL)} == {"n"}

@@ -5,31 +5,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from bulkhead.bus.port import Stored
-from bulkhead.health.breakers.registry import Circuits
-from bulkhead.health.events import Served
+from bulkhead.bus.port import StoredMessage
+from bulkhead.health.breakers.registry import BreakerRegistry
+from bulkhead.health.events import CallEnded
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import CoordinationRequested, Tripped
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.budget.watch import deadlock_refusal
-from bulkhead_services.budget.watch.coordination import Coordination, breaker_windows, open_waits
+from bulkhead_services.budget.watch.coordination import CoordinationQuery, breaker_windows, open_waits
 from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
 
 BREAKERS = DEFAULT.breakers
 
 
-def trip(number: int, task: str = "t1", tenant: str = "demo") -> Stored:
+def trip(number: int, task: str = "t1", tenant: str = "demo") -> StoredMessage:
     body = Tripped(trip=f"x{number}", detector="loop.repeat", level="stop", what="w", tripped_unix_ms=number)
-    return Stored(f"mesh.budget.journal.1.{tenant}.{task}", {}, body.encode(), number, NOW)
+    return StoredMessage(f"mesh.budget.journal.1.{tenant}.{task}", {}, body.encode(), number, NOW)
 
 
-def ask(role: str = "operator", tenant: str = "demo") -> Received:
+def ask(role: str = "operator", tenant: str = "demo") -> ReceivedMessage:
     body = CoordinationRequested(requester=RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key"))
-    return Received(None, body, "demo", "x", "gateway", 1, NOW, receiver="budget")  # type: ignore[arg-type]
+    return ReceivedMessage(None, body, "demo", "x", "gateway", 1, NOW, receiver="budget")  # type: ignore[arg-type]
 
 
 def test_a_circle_is_told_with_who_holds_what_and_others_wait_beside_it():
@@ -65,13 +65,13 @@ def test_many_waits_are_cut_and_counted():
 def test_the_last_findings_of_a_tenant_are_told_once_the_newest_first():
     recent = RecentTrips()
     for number in (1, 2, 2, 3):
-        recent.take(trip(number))
-    recent.take(trip(9, tenant="other"))
-    recent.take(Stored("mesh.budget.journal.1.demo.t1", {}, b"{", 9, NOW))
-    assert [one.trip.trip for one in recent.of("demo")] == ["x3", "x2", "x1"]
+        recent.fold_tripped(trip(number))
+    recent.fold_tripped(trip(9, tenant="other"))
+    recent.fold_tripped(StoredMessage("mesh.budget.journal.1.demo.t1", {}, b"{", 9, NOW))
+    assert [one.trip.trip for one in recent.trips_of("demo")] == ["x3", "x2", "x1"]
     for number in range(10, 10 + bounds.MAX_TRIPS_LISTED):
-        recent.take(trip(number))
-    assert len(recent.of("demo")) == bounds.MAX_TRIPS_LISTED and recent.of("demo")[-1].trip.trip == "x10"
+        recent.fold_tripped(trip(number))
+    assert len(recent.trips_of("demo")) == bounds.MAX_TRIPS_LISTED and recent.trips_of("demo")[-1].trip.trip == "x10"
 
 
 def test_a_fold_remembers_findings_that_it_reads():
@@ -79,15 +79,15 @@ def test_a_fold_remembers_findings_that_it_reads():
     one = trip(1)
     head = Envelope(id="x", type=Tripped.ce_type(), source="budget", time_unix_ms=NOW)
     source = {"Nats-Stream-Source": "INBOX_JOURNAL 1"}
-    mesh.watching.take(Stored(one.subject, head.headers() | source, one.body, 1, NOW))
-    assert [one.task for one in mesh.watching.recent.of("demo")] == ["t1"]
+    mesh.watching.fold_message(StoredMessage(one.subject, head.to_headers() | source, one.body, 1, NOW))
+    assert [one.task for one in mesh.watching.recent.trips_of("demo")] == ["t1"]
 
 
 def test_windows_count_what_a_breaker_looks_at_and_no_older_call():
-    circuits = Circuits(BREAKERS)
+    circuits = BreakerRegistry(BREAKERS)
     for number, (at, failed) in enumerate(((NOW, True), (NOW + 1, False), (NOW + 2, True))):
-        circuits.take(
-            Served(
+        circuits.fold_call(
+            CallEnded(
                 id=str(number),
                 lineage="demo/t1",
                 agent="a",
@@ -111,7 +111,7 @@ def test_windows_count_what_a_breaker_looks_at_and_no_older_call():
 async def test_who_may_not_see_it_or_asks_too_early_hears_why(message, code):
     early = SimpleNamespace(caught_up=False)
     for watcher in (None, early):
-        reply = await Coordination(watcher, lambda: NOW, BREAKERS).answer(message)  # type: ignore[arg-type]
+        reply = await CoordinationQuery(watcher, lambda: NOW, BREAKERS).answer_coordination(message)  # type: ignore[arg-type]
         assert reply.failure is not None and reply.failure.code == code and reply.failure.hint
 
 
@@ -119,7 +119,7 @@ def test_a_broken_deadlock_tells_its_round_its_victim_and_where_its_evidence_sta
     mesh = Inboxes()
     crossed(mesh)
     [found] = mesh.read_all()
-    told = deadlock_refusal.circle(found)
+    told = deadlock_refusal.circle_fields(found)
     at = told["cycle"].index("t1/s")
     assert told["cycle"][at:] + told["cycle"][:at] == ("t1/s", ERP, "t2/s", CRM)
     assert told["victim"] in ("t1/s", "t2/s") and told["victim"].startswith(found.lineage.removeprefix("demo/"))

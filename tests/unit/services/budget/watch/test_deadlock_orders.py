@@ -6,12 +6,19 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.flow import Message, Send, SetTimer
-from bulkhead.runtime.decider.fold import Fold, step
+from bulkhead.flow import InboxMessage, Send, SetTimer
+from bulkhead.runtime.decider.fold import TaskFold, fold_message
 from bulkhead_contracts import catalog
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, LeaseReleaseRequested, LeaseRequested, book
+from bulkhead_contracts.lease import (
+    LeaseEnded,
+    LeaseGranted,
+    LeaseQueued,
+    LeaseReleaseRequested,
+    LeaseRequested,
+    resource_token,
+)
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.planner.core import Planner
 from tests.unit.services.budget.watch.test_deadlocks import NOW, Inboxes, returns, wants
@@ -25,7 +32,7 @@ class Agents:
         self.left = {f"t{at}": deque(script) for at, script in enumerate(scripts)}
         self.holds: dict[str, dict[str, str]] = {name: {} for name in self.left}
         self.waits: dict[str, dict[str, str]] = {name: {} for name in self.left}
-        self.books: dict[str, Fold] = {}
+        self.books: dict[str, TaskFold] = {}
         self.served = {"planner": 0, "worker": 0}
         self.leases = 0
         self.broken: list[WaitRefused] = []
@@ -53,14 +60,14 @@ class Agents:
         """The planner or the worker handles its next message."""
         stored = self.mesh.said[inbox][self.served[inbox]]
         self.served[inbox] += 1
-        body = catalog.decode(stored.headers["ce-type"], stored.body)
+        body = catalog.decode_body(stored.headers["ce-type"], stored.body)
         task = stored.subject.split(".")[5]
         if inbox == "worker":
             return self.hears(task, body)
         head = Envelope(id=stored.headers["ce-id"], type=body.ce_type(), source="worker", time_unix_ms=NOW)
-        message = Message(head, body, "demo", task, self.served[inbox])
-        fold = self.books.setdefault(task, Fold(state=None))
-        for output in step(fold, message, {1: Planner()}):
+        message = InboxMessage(head, body, "demo", task, self.served[inbox])
+        fold = self.books.setdefault(task, TaskFold(state=None))
+        for output in fold_message(fold, message, {1: Planner()}):
             if isinstance(output, Send):
                 self.mesh.say("planner", output.to, output.body, output.task)
             else:
@@ -91,7 +98,7 @@ class Agents:
     def truly_stuck(self) -> set[str]:
         """Agents that cannot go on, whatever is served: nothing on its way changes anything for them."""
         on_way = [
-            catalog.decode(one.headers["ce-type"], one.body)
+            catalog.decode_body(one.headers["ce-type"], one.body)
             for inbox, at in self.served.items()
             for one in self.mesh.said[inbox][at:]
         ]
@@ -105,7 +112,7 @@ class Agents:
             for name in stuck:
                 blocked = False
                 for lease, resource in self.waits[name].items():
-                    fold = self.books.get(book(resource))
+                    fold = self.books.get(resource_token(resource))
                     holder = fold.state.book.holder if fold and fold.state else None
                     going = lease in granted or lease in refused or holder is None or holder.lease_id in returned
                     # A request that nobody has looked at yet will be queued behind the holder.
@@ -119,12 +126,12 @@ class Agents:
 
     def break_what_is_due(self) -> None:
         for trip in self.mesh.look():
-            tenant, task, refused = deadlock_refusal.refusal(trip)
+            tenant, task, refused = deadlock_refusal.build_refusal(trip)
             if task not in self.truly_stuck():
                 self.phantoms.append(refused.reason)
             self.broken.append(refused)
             self.mesh.say("budget", "worker", refused, task, tenant)
-            self.mesh.watching.told(trip.id)
+            self.mesh.watching.mark_told(trip.id)
 
 
 def run(scripts: list[list[tuple[str, ...]]], seed: int) -> Agents:

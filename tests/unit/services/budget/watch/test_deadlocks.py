@@ -6,12 +6,12 @@ journal in which every inbox lags as it likes.
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.envelope import Envelope, derive_id
-from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseReleaseRequested, LeaseRequested, book
+from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseReleaseRequested, LeaseRequested, resource_token
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
@@ -19,7 +19,7 @@ from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested, StepFinished
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.watch import deadlock_refusal
-from bulkhead_services.budget.watch.fold import Mark, Watching
+from bulkhead_services.budget.watch.fold import WatchFold, WatchMark
 from tests.samples import sample
 
 NOW = 1_700_000_000_000
@@ -30,9 +30,9 @@ class Inboxes:
     """What was said, by inbox, and how much of each the journal has."""
 
     def __init__(self) -> None:
-        self.said: dict[str, list[Stored]] = {name: [] for name in catalog.INBOXES}
+        self.said: dict[str, list[StoredMessage]] = {name: [] for name in catalog.INBOXES}
         self.read: dict[str, int] = dict.fromkeys(catalog.INBOXES, 0)
-        self.watching = Watching(DEFAULT)
+        self.watching = WatchFold(DEFAULT)
         self.count = 0
         self.now = NOW
 
@@ -43,8 +43,12 @@ class Inboxes:
         inbox = self.said[to]
         source = {"Nats-Stream-Source": f"{subjects.inbox_stream(to)} {len(inbox) + 1}"}
         inbox.append(
-            Stored(
-                subjects.mesh(sender, to, tenant, task), {**head.headers(), **source}, body.encode(), self.count, NOW
+            StoredMessage(
+                subjects.mesh_subject(sender, to, tenant, task),
+                {**head.to_headers(), **source},
+                body.encode(),
+                self.count,
+                NOW,
             )
         )
 
@@ -54,15 +58,15 @@ class Inboxes:
 
     def copy(self, inbox: str) -> None:
         """The journal gets the next message of an inbox, and the watcher reads it."""
-        self.watching.take(self.said[inbox][self.read[inbox]])
+        self.watching.fold_message(self.said[inbox][self.read[inbox]])
         self.read[inbox] += 1
 
     def look(self) -> list:
         """As the watcher does between two pages: ask how far the inboxes are, judge, tell what is due."""
-        if self.watching.unasked:
-            self.watching.expect({name: len(inbox) for name, inbox in self.said.items()})
-        self.watching.settle(self.now)
-        return self.watching.tell(NOW)
+        if self.watching.has_unasked_suspicion:
+            self.watching.expect_sequences({name: len(inbox) for name, inbox in self.said.items()})
+        self.watching.judge_suspicions(self.now)
+        return self.watching.due_findings(NOW)
 
     def read_all(self, *order: str) -> list:
         """Everything, one inbox after the other."""
@@ -84,7 +88,7 @@ def wants(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s", 
         "worker",
         "planner",
         LeaseRequested(lease_id=lease, task=task, step_id=step, attempt=attempt, plan_version=1, resource=resource),
-        book(resource),
+        resource_token(resource),
     )
 
 
@@ -107,7 +111,7 @@ def has(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s", at
 
 def returns(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s") -> None:
     body = LeaseReleaseRequested(lease_id=lease, task=task, step_id=step, resource=resource)
-    mesh.say("worker", "planner", body, book(resource))
+    mesh.say("worker", "planner", body, resource_token(resource))
 
 
 def asks(mesh: Inboxes, who: str, *whom: str, ask: str = "", mode: str = "all", attempt: int = 1) -> None:
@@ -151,7 +155,7 @@ def test_two_tasks_on_two_leases_and_who_has_spent_least_gives_way(mesh, order):
     spends(mesh, "t1", 500)
     spends(mesh, "t2", 400)
     [trip] = mesh.read_all(*order)
-    tenant, task, refused = deadlock_refusal.refusal(trip)
+    tenant, task, refused = deadlock_refusal.build_refusal(trip)
     assert (tenant, task, refused.step_id, refused.wait_id) == ("demo", "t2", "s", "b2")
     assert set(refused.cycle) == {"t1/s", CRM, "t2/s", ERP}
     assert f"{CRM}, which is held by t1/s" in refused.reason or f"{ERP}, which is held by t2/s" in refused.reason
@@ -238,7 +242,7 @@ def test_a_triangle_of_asks_and_a_tail(mesh):
     asks(mesh, "tail", "a")
     asks(mesh, "c", "a")
     [trip] = mesh.read_all()
-    assert deadlock_refusal.refusal(trip)[2].step_id in ("a", "b", "c")
+    assert deadlock_refusal.build_refusal(trip)[2].step_id in ("a", "b", "c")
 
 
 def test_an_any_wait_has_a_way_out_until_nobody_of_it_can_answer(mesh):
@@ -253,7 +257,7 @@ def test_an_any_wait_has_a_way_out_until_nobody_of_it_can_answer(mesh):
         ),
     )
     [trip] = mesh.read_all()
-    assert set(deadlock_refusal.refusal(trip)[2].cycle) == {"t1/a", "t1/b"}
+    assert set(deadlock_refusal.build_refusal(trip)[2].cycle) == {"t1/a", "t1/b"}
 
 
 def test_who_has_answered_is_waited_for_no_longer(mesh):
@@ -277,7 +281,9 @@ def test_what_a_plan_builds_on_is_an_edge_that_cannot_be_refused(mesh):
     spends(mesh, "t1", 900, step="a")
     spends(mesh, "t1", 901, step="b")
     [trip] = mesh.read_all()
-    assert deadlock_refusal.refusal(trip)[2].step_id == "a", "neither c, which has spent nothing, nor the resource"
+    assert deadlock_refusal.build_refusal(trip)[2].step_id == "a", (
+        "neither c, which has spent nothing, nor the resource"
+    )
 
 
 def plans(mesh: Inboxes, version: int, **inputs: tuple[str, ...]) -> None:
@@ -294,7 +300,9 @@ def test_a_plan_that_was_made_anew_waits_for_what_it_builds_on_and_not_for_what_
     assert mesh.read_all() == [] and not mesh.watching.watch.graph.stuck
     asks(mesh, "x", "a", ask="q")
     [trip] = mesh.read_all()
-    assert deadlock_refusal.refusal(trip)[2].step_id in ("b", "x"), "a waits for b, which waits for x, which asks a"
+    assert deadlock_refusal.build_refusal(trip)[2].step_id in ("b", "x"), (
+        "a waits for b, which waits for x, which asks a"
+    )
 
 
 def test_two_cycles_through_one_step_are_broken_one_after_the_other(mesh):
@@ -305,12 +313,12 @@ def test_two_cycles_through_one_step_are_broken_one_after_the_other(mesh):
     for task, tokens in (("t1", 1_000), ("t2", 5), ("t3", 7)):
         spends(mesh, task, tokens)
     [first] = {trip.id: trip for trip in mesh.read_all("worker", "planner")}.values()
-    assert deadlock_refusal.refusal(first)[1] == "t2"
-    mesh.say("budget", "worker", deadlock_refusal.refusal(first)[2], "t2")
+    assert deadlock_refusal.build_refusal(first)[1] == "t2"
+    mesh.say("budget", "worker", deadlock_refusal.build_refusal(first)[2], "t2")
     returns(mesh, "t2", ERP, "b1")
-    mesh.watching.told(first.id)
+    mesh.watching.mark_told(first.id)
     [second] = {trip.id: trip for trip in mesh.read_all()}.values()
-    assert deadlock_refusal.refusal(second)[1] == "t3"
+    assert deadlock_refusal.build_refusal(second)[1] == "t3"
 
 
 def test_a_standby_that_sees_the_refusal_tells_the_fact_that_is_lacking(mesh):
@@ -318,7 +326,7 @@ def test_a_standby_that_sees_the_refusal_tells_the_fact_that_is_lacking(mesh):
     [trip] = mesh.read_all()
     standby = Inboxes()
     standby.said = mesh.said
-    mesh.say("budget", "worker", deadlock_refusal.refusal(trip)[2], trip.lineage.partition("/")[2])
+    mesh.say("budget", "worker", deadlock_refusal.build_refusal(trip)[2], trip.lineage.partition("/")[2])
     assert [one.id for one in {one.id: one for one in standby.read_all()}.values()] == [trip.id]
 
 
@@ -336,12 +344,12 @@ def test_a_standby_tells_of_the_victim_that_was_refused_and_refuses_nobody_else(
                 while standby.lags("planner"):
                     standby.copy("planner")
     [trip] = {one.id: one for one in mesh.read_all()}.values()
-    refused = deadlock_refusal.refusal(trip)
+    refused = deadlock_refusal.build_refusal(trip)
     assert refused[1] == "t2" and [one.victim for one in standby.watching._suspected.values()] == ["demo/t1/s"]
     mesh.say("budget", "worker", refused[2], "t2")
     standby.copy("worker")
-    [told] = standby.watching.tell(NOW)
-    again = deadlock_refusal.refusal(told)
+    [told] = standby.watching.due_findings(NOW)
+    again = deadlock_refusal.build_refusal(told)
     assert told.id == trip.id and again[:2] == refused[:2] and again[2].wait_id == refused[2].wait_id
     assert "The wait of t2/s was refused" in told.what
 
@@ -349,8 +357,8 @@ def test_a_standby_tells_of_the_victim_that_was_refused_and_refuses_nobody_else(
 def test_a_mark_keeps_how_far_the_inboxes_were_read(mesh):
     crossed(mesh)
     mesh.read_all()
-    mark = Mark.decode(mesh.watching.mark().encode())
-    assert mark == mesh.watching.mark() and mark.read["planner"] == 2
+    mark = WatchMark.decode(mesh.watching.make_mark().encode())
+    assert mark == mesh.watching.make_mark() and mark.read["planner"] == 2
     later = Inboxes()
-    later.watching.lives(mark.living, mark.read)
+    later.watching.restore_living(mark.living, mark.read)
     assert later.watching.watch.confirmations._read == dict(mark.read)

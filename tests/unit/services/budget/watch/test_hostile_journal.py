@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from bulkhead_services.budget.watch.fold import Lived, Watching
+from bulkhead_services.budget.watch.fold import TaskSpan, WatchFold
 from tests.paths import EXAMPLES
 
 SAMPLES = {path.name.removesuffix(".json"): json.loads(path.read_text()) for path in EXAMPLES.glob("*.json")}
@@ -55,7 +55,7 @@ def spoiled(draw: random.Random, value: Any) -> Any:
     return draw.choice(STRANGE)
 
 
-def hostile(draw: random.Random, sequence: int) -> Stored:
+def hostile(draw: random.Random, sequence: int) -> StoredMessage:
     kind, body = draw.choice(list(SAMPLES.items()))
     for _ in range(draw.randrange(3)):
         body = spoiled(draw, body)
@@ -66,16 +66,18 @@ def hostile(draw: random.Random, sequence: int) -> Stored:
     if draw.random() < 0.2:
         by, subject = draw.choice(SENDERS), draw.choice(SUBJECTS)
     headers: Mapping[str, str] = {} if draw.random() < 0.02 else {"ce-type": kind, "ce-id": f"i{sequence}"}
-    return Stored(subject.format(by=by, task=draw.randrange(5)), headers, raw, sequence, 1_790_000_000_000 + sequence)
+    return StoredMessage(
+        subject.format(by=by, task=draw.randrange(5)), headers, raw, sequence, 1_790_000_000_000 + sequence
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_that_anybody_says_ends_the_fold(seed: int) -> None:
-    draw, fold = random.Random(seed), Watching(DEFAULT)
+    draw, fold = random.Random(seed), WatchFold(DEFAULT)
     for sequence in range(1, MESSAGES + 1):
-        fold.take(hostile(draw, sequence))
+        fold.fold_message(hostile(draw, sequence))
     assert fold.folded == MESSAGES
-    assert fold.notices.tell(1_790_000_000_000), "examples as they are lay among them, and were understood"
+    assert fold.notices.due_notices(1_790_000_000_000), "examples as they are lay among them, and were understood"
 
 
 REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
@@ -84,20 +86,20 @@ REPLY = ToolCallReplied(call_id="c1", step_id="s1", outcome="succeeded", content
 
 
 def test_it_counts_what_came_before_the_task_began_and_forgets_it_with_the_task() -> None:
-    watching = Watching(DEFAULT)
+    watching = WatchFold(DEFAULT)
 
     def say(sequence: int, body: Body, way: str, task: str = "t1") -> None:
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"}
-        watching.take(Stored(f"mesh.{way}.3.acme.{task}", headers, body.encode(), sequence, 1))
+        watching.fold_message(StoredMessage(f"mesh.{way}.3.acme.{task}", headers, body.encode(), sequence, 1))
 
     say(4, REPLY, "tool_executor.worker")
     say(5, REPLY, "tool_executor.worker", "t2")
     say(6, REPLY, "tool_executor.worker")
-    assert watching.mark().living == {}
+    assert watching.make_mark().living == {}
     say(9, BEGINS, "gateway.planner")
-    assert watching.mark().living == {"acme/t1": Lived(4, 3, 9)}
+    assert watching.make_mark().living == {"acme/t1": TaskSpan(4, 3, 9)}
     say(12, REPLY, "tool_executor.worker")
     say(13, BEGINS, "gateway.planner", "t2")
-    assert watching.mark().living == {"acme/t1": Lived(4, 4, 12), "acme/t2": Lived(5, 2, 13)}
+    assert watching.make_mark().living == {"acme/t1": TaskSpan(4, 4, 12), "acme/t2": TaskSpan(5, 2, 13)}
     say(14, TaskEnded(status="succeeded"), "planner.gateway")
-    assert list(watching.mark().living) == ["acme/t2"]
+    assert list(watching.make_mark().living) == ["acme/t2"]

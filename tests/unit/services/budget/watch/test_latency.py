@@ -3,13 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.settings import Settings
-from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.fold import WatchFold
 from bulkhead_services.budget.watch.latency import FEWEST
 
 NOW, DAY_MS = 1_795_000_000_000, 24 * 3_600_000
@@ -17,13 +17,13 @@ NOW, DAY_MS = 1_795_000_000_000, 24 * 3_600_000
 
 class Fold:
     def __init__(self) -> None:
-        self.watching, self._numbers = Watching(DEFAULT, targets_ms={"search": 10_000}), 0
+        self.watching, self._numbers = WatchFold(DEFAULT, targets_ms={"search": 10_000}), 0
 
     def say(self, sender: str, task: str, body: Body, at: int, tenant: str) -> None:
         self._numbers += 1
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{self._numbers}"}
-        subject = subjects.mesh(sender, "gateway", tenant, task)
-        self.watching.take(Stored(subject, headers, body.encode(), self._numbers, at))
+        subject = subjects.mesh_subject(sender, "gateway", tenant, task)
+        self.watching.fold_message(StoredMessage(subject, headers, body.encode(), self._numbers, at))
 
     def task(
         self, took_ms: int, feature: str = "search", at: int = NOW, tenant: str = "acme", status: str = "succeeded"

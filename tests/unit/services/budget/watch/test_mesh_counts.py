@@ -10,11 +10,13 @@ from tests.eventually import until
 
 
 async def test_every_shard_counts_and_an_absent_broker_leaves_nothing_told() -> None:
-    broker = MemoryBroker.mesh(shards=2)
+    broker = MemoryBroker.for_mesh(shards=2)
     bus = MemoryBus(broker, "budget")
     for number, task in enumerate(("t1", "t2", "t3", "t4")):
-        await bus.publish(subjects.mesh("planner", "worker", "demo", task), b"{}", {"ce-id": str(number)}, str(number))
-    await bus.publish(subjects.dead("worker", "demo", "t1"), b"{}", {}, "dead")
+        await bus.publish(
+            subjects.mesh_subject("planner", "worker", "demo", task), b"{}", {"ce-id": str(number)}, str(number)
+        )
+    await bus.publish(subjects.dead_letter_subject("worker", "demo", "t1"), b"{}", {}, "dead")
     counts = MeshCounts(bus, every_s=0.01)
     gauges = counts.gauges()
     work = asyncio.create_task(counts.run())
@@ -25,7 +27,7 @@ async def test_every_shard_counts_and_an_absent_broker_leaves_nothing_told() -> 
         assert gauges[names.STREAM_BYTES]()[((names.STREAM, "INBOX_WORKER"),)] > 0
         assert gauges[names.STREAM_LIMIT]() == {}, "a stream without a bound has none"
         assert gauges[names.DEAD_LETTERS]() == {((names.SERVICE, "worker"),): 1}
-        bus.kill()
+        bus.cut_off()
         await until(lambda: not gauges[names.INBOX_PENDING](), "old counts are told no more")
     finally:
         work.cancel()
@@ -33,22 +35,24 @@ async def test_every_shard_counts_and_an_absent_broker_leaves_nothing_told() -> 
 
 
 async def test_replicas_come_and_go_and_a_count_that_no_second_look_finds_is_not_told() -> None:
-    broker = MemoryBroker.mesh(shards=2)
+    broker = MemoryBroker.for_mesh(shards=2)
     bus, counts = MemoryBus(broker, "budget"), MeshCounts(MemoryBus(broker, "budget"), every_s=0.01, again_s=0.01)
     inbox = subjects.inbox_stream("worker")
     replicas = [MemoryBus(broker, "worker") for _ in range(2)]
-    consumers = [await one.consumer(inbox, subjects.durable("worker", shard)) for one in replicas for shard in range(2)]
+    consumers = [
+        await one.open_consumer(inbox, subjects.durable_name("worker", shard)) for one in replicas for shard in range(2)
+    ]
     work = [asyncio.create_task(counts.run()), *(asyncio.create_task(one.fetch(8, 3_600)) for one in consumers)]
     try:
         await until(lambda: _replicas(counts) == (2, True))
         assert counts.inboxes["rag"].replicas == 0 and counts.inboxes["rag"].listens is False
-        replicas[0].kill()
+        replicas[0].cut_off()
         await until(lambda: _replicas(counts) == (1, True))
-        replicas[1].kill()
+        replicas[1].cut_off()
         await until(lambda: _replicas(counts) == (0, False))
-        await bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), b"{}", {"ce-id": "1"}, "1")
+        await bus.publish(subjects.mesh_subject("planner", "worker", "demo", "t1"), b"{}", {"ce-id": "1"}, "1")
         await until(lambda: counts.inboxes["worker"].pending == 1, "it lags")
-        assert counts.letters == {}
+        assert counts.open_dead_letters == {}
     finally:
         for one in work:
             one.cancel()

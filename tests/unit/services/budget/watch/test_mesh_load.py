@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bulkhead.bus.port import DurableCounts, Stored
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.bus.port import DurableCounts, StoredMessage
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import MeshReplied, MeshRequested
 from bulkhead_contracts.control import MessageRejected
@@ -14,8 +14,8 @@ from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_contracts.types import Body
-from bulkhead_services.budget.watch.mesh_counts import QUIET_MS, Inbox, inbox_of
-from bulkhead_services.budget.watch.mesh_load import MeshLoad, load
+from bulkhead_services.budget.watch.mesh_counts import QUIET_MS, InboxLoad, inbox_of
+from bulkhead_services.budget.watch.mesh_load import MeshLoadQuery, build_mesh_reply
 from bulkhead_services.budget.watch.traffic import SECONDS, WINDOW_S, Traffic
 
 NOW = 1_800_000_000_000
@@ -25,7 +25,7 @@ IDLE, BUSY = QUIET_MS + 1, 10
 
 def say(traffic: Traffic, at_ms: int, sender: str, to: str, body: Body | type[Body] = StepAssigned) -> None:
     raw = body.encode() if isinstance(body, Body) else b"{}"
-    traffic.take(body.TYPE, Stored(f"mesh.{sender}.{to}.3.demo.t1", {}, raw, 1, at_ms))
+    traffic.fold_message(body.TYPE, StoredMessage(f"mesh.{sender}.{to}.3.demo.t1", {}, raw, 1, at_ms))
 
 
 def finished(standing: str) -> StepFinished:
@@ -39,11 +39,13 @@ def test_messages_of_the_last_minute_are_counted_by_edge_and_older_ones_no_more(
         say(traffic, at_ms, "planner", "worker")
     say(traffic, NOW - SECOND, "pub_acme", "gateway")
     say(traffic, NOW - SECOND, "pub_rival", "gateway")
-    assert traffic.edges(NOW) == {("planner", "worker"): 3, ("publisher", "gateway"): 2}, "publishers are one"
-    assert traffic.edges(NOW + WINDOW_S * SECOND) == {}
+    assert traffic.recent_edges(NOW) == {("planner", "worker"): 3, ("publisher", "gateway"): 2}, "publishers are one"
+    assert traffic.recent_edges(NOW + WINDOW_S * SECOND) == {}
     say(traffic, NOW + SECONDS * SECOND, "planner", "worker")
     say(traffic, NOW, "planner", "worker")
-    assert traffic.edges(NOW + SECONDS * SECOND) == {("planner", "worker"): 1}, "its second has another one's place"
+    assert traffic.recent_edges(NOW + SECONDS * SECOND) == {("planner", "worker"): 1}, (
+        "its second has another one's place"
+    )
 
 
 def test_failures_are_told_by_author_and_a_word_in_a_text_is_none() -> None:
@@ -61,10 +63,14 @@ def test_failures_are_told_by_author_and_a_word_in_a_text_is_none() -> None:
     ]
     for sender, to, body in bodies:
         say(traffic, NOW, sender, to, body)
-    assert traffic.failed(NOW) == {"model_gateway": 1, "worker": 1, "planner": 1}, "an end that two are told is one"
-    assert traffic.rejected(NOW) == {"rag": 1}
-    traffic.take(StepFinished.TYPE, Stored("mesh.worker.planner.3.demo.t1", {}, b'{"result": "failed', 1, NOW))
-    assert traffic.failed(NOW)["worker"] == 1, "what cannot be read is no result"
+    assert traffic.failed_counts(NOW) == {"model_gateway": 1, "worker": 1, "planner": 1}, (
+        "an end that two are told is one"
+    )
+    assert traffic.rejected_counts(NOW) == {"rag": 1}
+    traffic.fold_message(
+        StepFinished.TYPE, StoredMessage("mesh.worker.planner.3.demo.t1", {}, b'{"result": "failed', 1, NOW)
+    )
+    assert traffic.failed_counts(NOW)["worker"] == 1, "what cannot be read is no result"
 
 
 @pytest.mark.parametrize(
@@ -89,12 +95,12 @@ def test_troubles_are_named_and_a_service_that_sleeps_without_work_has_none() ->
     traffic = Traffic()
     say(traffic, NOW, "checker", "checker", MessageRejected)
     inboxes = {
-        "worker": Inbox(4, 0, 0, False),
-        "rag": Inbox(0, 0, 0, False),
-        "model_gateway": Inbox(2, 8, None, None),
-        "planner": Inbox(3, 1, None, True),
+        "worker": InboxLoad(4, 0, 0, False),
+        "rag": InboxLoad(0, 0, 0, False),
+        "model_gateway": InboxLoad(2, 8, None, None),
+        "planner": InboxLoad(3, 1, None, True),
     }
-    told = load(traffic, inboxes, {"gateway": 1}, NOW)
+    told = build_mesh_reply(traffic, inboxes, {"gateway": 1}, NOW)
     found = {one.service: one for one in told.services}
     assert tuple(found) == catalog.SERVICES
     assert {name: one.troubles for name, one in found.items() if one.troubles} == {
@@ -107,14 +113,14 @@ def test_troubles_are_named_and_a_service_that_sleeps_without_work_has_none() ->
     assert found["checker"].received == 1 and told.window_ms == 60_000
 
 
-def ask(role: str, tenant: str = "demo") -> Received:
+def ask(role: str, tenant: str = "demo") -> ReceivedMessage:
     body = MeshRequested(requester=RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key"))  # type: ignore[arg-type]
-    return Received(None, body, "demo", "x", "gateway", 1, NOW, receiver="budget")  # type: ignore[arg-type]
+    return ReceivedMessage(None, body, "demo", "x", "gateway", 1, NOW, receiver="budget")  # type: ignore[arg-type]
 
 
-async def answer(message: Received, watcher: object, letters: dict[str, int] | None) -> MeshReplied:
+async def answer(message: ReceivedMessage, watcher: object, letters: dict[str, int] | None) -> MeshReplied:
     counts = SimpleNamespace(letters=letters, inboxes={})
-    return await MeshLoad(watcher, counts, lambda: NOW).answer(message)  # type: ignore[arg-type]
+    return await MeshLoadQuery(watcher, counts, lambda: NOW).answer_mesh_load(message)  # type: ignore[arg-type]
 
 
 async def test_who_may_not_see_it_or_asks_too_early_hears_why() -> None:

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.findings import finding_of
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.halts.live import CEILING
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
-from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.fold import WatchFold
 from bulkhead_services.budget.watch.notices import LATE_MS, Notice
-from bulkhead_services.budget.watch.watcher import told_to_agents
+from bulkhead_services.budget.watch.watcher import is_told_to_agents
 from bulkhead_services.tool_executor import webhook_payload
 
 NOW = 1_795_000_000_000
@@ -52,7 +52,7 @@ class Fold:
     """A replica's watch, and what it would have posted."""
 
     def __init__(self) -> None:
-        self.watching, self._numbers = Watching(DEFAULT), 0
+        self.watching, self._numbers = WatchFold(DEFAULT), 0
 
     def say(
         self,
@@ -65,10 +65,12 @@ class Fold:
     ) -> None:
         self._numbers += 1
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{self._numbers}"}
-        self.watching.take(Stored(f"mesh.{sender}.{to}.3.{tenant}.{task}", headers, body.encode(), self._numbers, at))
+        self.watching.fold_message(
+            StoredMessage(f"mesh.{sender}.{to}.3.{tenant}.{task}", headers, body.encode(), self._numbers, at)
+        )
 
     def due(self, now: int = NOW) -> list[Notice]:
-        return self.watching.notices.tell(now)
+        return self.watching.notices.due_notices(now)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +104,9 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
     fold.say(body)
     (found,) = fold.due()
     assert (found.kind, found.about, found.tenant) == (kind, about, "acme") and says in found.what
-    asked = found.message()
+    asked = found.to_request()
     assert NoticeRequested.model_validate_json(asked.encode()) == asked and asked.notice == found.id
-    posted = webhook_payload.posting_of(found.tenant, found.task, asked).body
+    posted = webhook_payload.post_of(found.tenant, found.task, asked).body
     assert f'"type":"mesh.{kind}"'.encode() in posted and (b'"task":"t1"' in posted) == about.startswith("task:")
 
 
@@ -151,14 +153,14 @@ def test_a_breaker_that_trials_closed_is_told_once_by_its_entry_and_one_that_a_p
         entry,
         entry,
     ):
-        fold.watching.notices.stands(one)
+        fold.watching.notices.apply_breaker_entry(one)
     (found,) = fold.due()
     assert (found.kind, found.about, found.tenant) == ("breaker_closed", "tool:acme:http_get", "acme")
     assert "closed again: 3 trials succeeded" in found.what
-    fold.say(found.message(), to="tool_executor", task="halts")
-    fold.watching.notices.stands(entry)
+    fold.say(found.to_request(), to="tool_executor", task="halts")
+    fold.watching.notices.apply_breaker_entry(entry)
     assert fold.due() == []
-    fold.watching.notices.stands(entry.model_copy(update={"since_unix_ms": NOW + 1}))
+    fold.watching.notices.apply_breaker_entry(entry.model_copy(update={"since_unix_ms": NOW + 1}))
     assert len(fold.due()) == 1 and fold.due(NOW + LATE_MS + 2) == []
 
 
@@ -177,15 +179,15 @@ def test_what_was_asked_for_is_not_asked_for_again_by_whoever_folds_it_in_whatev
         fold.say(halt(active=False, at_unix_ms=NOW + 1))
     halted, resumed = first.due()
     assert [one.id for one in later.due()] == [halted.id, resumed.id] and halted.id != resumed.id
-    later.say(halted.message(), to="gateway", task="halts")
+    later.say(halted.to_request(), to="gateway", task="halts")
     assert later.due() == [halted, resumed], "it is told to subscribers, and not yet posted"
-    later.say(halted.message(), to="tool_executor", task="halts")
+    later.say(halted.to_request(), to="tool_executor", task="halts")
     assert later.due() == [resumed]
-    forged = resumed.message()
+    forged = resumed.to_request()
     later.say(forged, sender="worker", to="tool_executor", task="halts")
     assert later.due() == [resumed], "who may not ask has asked for nothing"
     early = Fold()
-    early.say(halted.message(), to="tool_executor", task="halts")
+    early.say(halted.to_request(), to="tool_executor", task="halts")
     early.say(halt())
     assert early.due() == []
     assert later.due(NOW + LATE_MS + 2) == [], "it is no news any more"
@@ -202,4 +204,4 @@ def test_what_was_asked_for_is_not_asked_for_again_by_whoever_folds_it_in_whatev
 )
 def test_agents_hear_of_what_they_can_stop_doing(detector: str, level, told: bool) -> None:
     trip = finding_of(detector, level, "demo", "demo/t", ("a",), "what", ("m1",), 1, "m1", {})
-    assert told_to_agents(trip) is told
+    assert is_told_to_agents(trip) is told

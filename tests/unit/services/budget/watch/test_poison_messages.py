@@ -2,15 +2,15 @@
 
 import pytest
 
-from bulkhead.bus.port import Stored
-from bulkhead.health.loops.windows import Lineages
+from bulkhead.bus.port import StoredMessage
+from bulkhead.health.loops.windows import LoopDetector
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch import poison_messages
-from bulkhead_services.budget.watch.fold import Watching
-from bulkhead_services.budget.watch.poison_messages import Aside
+from bulkhead_services.budget.watch.fold import WatchFold
+from bulkhead_services.budget.watch.poison_messages import LeftOutMessages
 
 REF = ContentRef(author="tool_executor", sha256="0" * 64, size_bytes=1)
 SECRET = "what the tenant said"
@@ -19,24 +19,24 @@ SECRET = "what the tenant said"
 @pytest.fixture(autouse=True)
 def bug(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that has one: an act that names it makes it raise."""
-    take = Lineages.take
+    take = LoopDetector.fold_act
 
-    def raises(self: Lineages, act: object) -> object:
+    def raises(self: LoopDetector, act: object) -> object:
         if "boom" in str(getattr(act, "arguments", "")):
             raise KeyError(SECRET)
         return take(self, act)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Lineages, "take", raises)
+    monkeypatch.setattr(LoopDetector, "fold_act", raises)
 
 
-def said(*arguments: str) -> list[Stored]:
+def said(*arguments: str) -> list[StoredMessage]:
     """A journal of one task: one call for each, answered at once."""
-    found: list[Stored] = []
+    found: list[StoredMessage] = []
 
     def say(body: Body, way: str) -> None:
         sequence = len(found) + 1
         found.append(
-            Stored(
+            StoredMessage(
                 f"mesh.{way}.3.acme.t1",
                 {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"},
                 body.encode(),
@@ -57,21 +57,21 @@ def said(*arguments: str) -> list[Stored]:
     return found
 
 
-def fold(journal: list[Stored], known: Aside) -> Watching | None:
+def fold(journal: list[StoredMessage], known: LeftOutMessages) -> WatchFold | None:
     """One begun anew; None when it ended by the bug."""
-    watching = Watching(DEFAULT, known)
+    watching = WatchFold(DEFAULT, known)
     for stored in journal:
         try:
-            watching.take(stored)
+            watching.fold_message(stored)
         except KeyError as error:
-            known.blame(error)
+            known.blame_message(error)
             return None
-    known.stands()
+    known.clear_blame()
     return watching
 
 
 def test_what_makes_a_second_fold_raise_is_left_out_and_told_and_the_rest_is_folded() -> None:
-    known, journal = Aside(), said("1", "boom", "2", "2", "2", "2")
+    known, journal = LeftOutMessages(), said("1", "boom", "2", "2", "2", "2")
     assert fold(journal, known) is None and "KeyError in" in known.degraded and "raises" in known.degraded
     assert fold(journal, known) is None
     found = fold(journal, known)
@@ -81,7 +81,7 @@ def test_what_makes_a_second_fold_raise_is_left_out_and_told_and_the_rest_is_fol
     assert (left_out.detector, left_out.level, left_out.lineage) == ("watch.left_out", "warn", "acme/t1")
     assert left_out.evidence == ("m4",) and "mesh.tool.call_replied" in left_out.what and "KeyError" in left_out.what
     assert SECRET not in f"{left_out} {known.degraded}" and "leaves out 1 message" in known.degraded
-    other = Aside()
+    other = LeftOutMessages()
     for _ in range(2):
         assert fold(journal, other) is None
     again = fold(journal, other)
@@ -89,34 +89,34 @@ def test_what_makes_a_second_fold_raise_is_left_out_and_told_and_the_rest_is_fol
 
 
 def test_what_a_fresh_fold_takes_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, journal = Aside(), said("1", "boom")
+    known, journal = LeftOutMessages(), said("1", "boom")
     assert fold(journal, known) is None
     monkeypatch.undo()
     found = fold(journal, known)
     assert found is not None and not found.due and not known.degraded
     known.folding = journal[-1]
-    assert not known.blame(KeyError()), "it counts anew"
+    assert not known.blame_message(KeyError()), "it counts anew"
 
 
 def test_a_fold_that_takes_next_to_nothing_stays_away_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poison_messages, "MAX_LEFT_OUT", 2)
-    known, journal = Aside(), said("boom 1", "boom 2", "boom 3")
+    known, journal = LeftOutMessages(), said("boom 1", "boom 2", "boom 3")
     assert [fold(journal, known) for _ in range(9)] == [None] * 9
-    assert "finds nothing now" in known.degraded and known.trip(journal[-1]) is None
+    assert "finds nothing now" in known.degraded and known.trip_for(journal[-1]) is None
 
 
 def test_an_error_of_no_message_leaves_none_out() -> None:
-    known = Aside()
-    assert not known.blame(ZeroDivisionError()) and not known.blame(ZeroDivisionError())
+    known = LeftOutMessages()
+    assert not known.blame_message(ZeroDivisionError()) and not known.blame_message(ZeroDivisionError())
     assert "ZeroDivisionError" in known.degraded
-    known.stands()
+    known.clear_blame()
     assert not known.degraded
 
 
 def test_a_message_of_no_task_is_told_where_facts_of_no_task_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, odd = Aside(), Stored("mesh.x.worker.t1", {}, b"{}", 7, 5)
+    known, odd = LeftOutMessages(), StoredMessage("mesh.x.worker.t1", {}, b"{}", 7, 5)
     for _ in range(2):
         known.folding = odd
-        known.blame(ValueError(SECRET))
-    trip = known.trip(odd)
+        known.blame_message(ValueError(SECRET))
+    trip = known.trip_for(odd)
     assert trip is not None and trip.lineage == "_/halts" and "message 7" in trip.what

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.breakers.state_machine import Phase
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Failure
-from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.fold import WatchFold
 
 NOW = 1_800_000_000_000
 CALLS = 2 * DEFAULT.breakers.min_calls
@@ -17,7 +17,7 @@ HOUR_MS = 3_600_000
 
 def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
     """Of the model's breaker, after the watch has read failed calls of these times in a journal that was made now."""
-    fold = Watching(DEFAULT)
+    fold = WatchFold(DEFAULT)
     fold.watch.circuits.from_unix_ms = NOW - 2 * DEFAULT.breakers.window_ms
     for number, ended in enumerate(ended_unix_ms, 1):
         body = ModelCallReplied(
@@ -27,8 +27,10 @@ def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
             prompt_id="worker.step",
             failure=Failure(code="timeout", message="no answer"),
         )
-        head = Envelope(f"m{number}", body.ce_type(), "model_gateway", ended).headers()
-        fold.take(Stored(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW))
+        head = Envelope(f"m{number}", body.ce_type(), "model_gateway", ended).to_headers()
+        fold.fold_message(
+            StoredMessage(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW)
+        )
     return {one.phase for key, one in fold.watch.circuits.found.items() if key[0] == "model"}
 
 

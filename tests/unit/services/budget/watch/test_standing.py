@@ -1,6 +1,6 @@
 """Tasks and approvals as metrics tell them: what stands still, who waits for a person, how tasks ended."""
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Completeness, Omission, Result
@@ -8,7 +8,7 @@ from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested, Task
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch.mesh_counts import open_letters
-from bulkhead_services.budget.watch.standing import QUIET_MS, End, Standing
+from bulkhead_services.budget.watch.standing import QUIET_MS, TaskEnd, TaskStandings
 
 MINUTE = 60_000
 ENDED = TaskEnded(status="succeeded")
@@ -16,13 +16,13 @@ ENDED = TaskEnded(status="succeeded")
 
 class World:
     def __init__(self) -> None:
-        self.standing, self.number = Standing(), 0
+        self.standing, self.number = TaskStandings(), 0
 
     def says(self, at_ms: int, body: Body | type[Body], task: str = "t1", receiver: str = "gateway") -> None:
         self.number += 1
         raw = body.model_dump_json().encode() if isinstance(body, Body) else b"{}"
         subject = f"mesh.planner.{receiver}.3.demo.{task}"
-        self.standing.take(body.TYPE, Stored(subject, {}, raw, self.number, at_ms))
+        self.standing.fold_message(body.TYPE, StoredMessage(subject, {}, raw, self.number, at_ms))
 
 
 def approval(asked_ms: int) -> ApprovalRequested:
@@ -45,25 +45,25 @@ def approval(asked_ms: int) -> ApprovalRequested:
 def test_a_task_without_a_message_stands_still_unless_it_waits_for_a_person() -> None:
     world = World()
     world.says(0, TaskSubmitted, receiver="planner")
-    assert (world.standing.living(), world.standing.quiet(QUIET_MS)) == (1, 0)
-    assert world.standing.quiet(QUIET_MS + 1) == 1
+    assert (world.standing.living_count(), world.standing.quiet_count(QUIET_MS)) == (1, 0)
+    assert world.standing.quiet_count(QUIET_MS + 1) == 1
     world.says(QUIET_MS, ToolCallRequested, receiver="tool_executor")
     world.says(QUIET_MS, CallDeferred, receiver="worker")
-    assert world.standing.quiet(QUIET_MS + 1) == 1, "a call that is put off again and again moves nothing"
+    assert world.standing.quiet_count(QUIET_MS + 1) == 1, "a call that is put off again and again moves nothing"
     world.says(1, ToolCallReplied, receiver="worker")
-    assert (world.standing.quiet(QUIET_MS + 1), world.standing.quiet(QUIET_MS + 2)) == (0, 1)
+    assert (world.standing.quiet_count(QUIET_MS + 1), world.standing.quiet_count(QUIET_MS + 2)) == (0, 1)
     world.says(MINUTE, approval(MINUTE))
-    assert world.standing.quiet(QUIET_MS + 2 * MINUTE) == 0
-    assert world.standing.approvals(3 * MINUTE) == (1, 120)
+    assert world.standing.quiet_count(QUIET_MS + 2 * MINUTE) == 0
+    assert world.standing.approval_backlog(3 * MINUTE) == (1, 120)
     world.says(4 * MINUTE, ApprovalEnded(approval_id="a1", outcome="denied", ended_unix_ms=4 * MINUTE))
-    assert world.standing.approvals(9 * MINUTE) == (0, 0)
-    assert world.standing.quiet(QUIET_MS + 5 * MINUTE) == 1
+    assert world.standing.approval_backlog(9 * MINUTE) == (0, 0)
+    assert world.standing.quiet_count(QUIET_MS + 5 * MINUTE) == 1
 
 
 def test_what_waits_for_a_place_stands_not_still() -> None:
     world = World()
     world.says(0, TaskRequested)
-    assert (world.standing.living(), world.standing.quiet(10 * QUIET_MS)) == (0, 0)
+    assert (world.standing.living_count(), world.standing.quiet_count(10 * QUIET_MS)) == (0, 0)
 
 
 def test_an_end_is_told_once_with_its_time_and_the_worth_of_its_answer() -> None:
@@ -71,26 +71,32 @@ def test_an_end_is_told_once_with_its_time_and_the_worth_of_its_answer() -> None
     world.says(500, TaskRequested)
     world.says(1_000, TaskSubmitted, receiver="planner")
     world.says(2_000, approval(2_000))
-    half = Result(completeness=Completeness.missing(Omission(reason="truncated", what="half of it")))
+    half = Result(completeness=Completeness.with_omissions(Omission(reason="truncated", what="half of it")))
     world.says(5_500, TaskEnded(status="succeeded", result=half))
-    assert list(world.standing.ends()) == [End("succeeded", "incomplete", 5.0)] and not list(world.standing.ends())
-    assert (world.standing.living(), world.standing.approvals(9_000)) == (0, (0, 0)), "its approval goes with it"
+    assert list(world.standing.drain_ends()) == [TaskEnd("succeeded", "incomplete", 5.0)] and not list(
+        world.standing.drain_ends()
+    )
+    assert (world.standing.living_count(), world.standing.approval_backlog(9_000)) == (0, (0, 0)), (
+        "its approval goes with it"
+    )
     world.says(6_000, ENDED)
     world.says(6_000, TaskSubmitted, receiver="planner")
-    assert not list(world.standing.ends()) and not world.standing.living(), "read in another order it is over, too"
+    assert not list(world.standing.drain_ends()) and not world.standing.living_count(), (
+        "read in another order it is over, too"
+    )
 
 
 def test_a_rejected_task_leaves_nothing() -> None:
     world = World()
     world.says(0, TaskRequested)
     world.says(1, TaskRejected)
-    assert not world.standing.living() and not list(world.standing.ends())
+    assert not world.standing.living_count() and not list(world.standing.drain_ends())
 
 
 def test_what_cannot_be_read_tells_nothing() -> None:
     world = World()
-    world.standing.take(TaskEnded.TYPE, Stored("mesh.planner.gateway.3.demo.t1", {}, b"\xff", 1, 0))
-    assert not list(world.standing.ends())
+    world.standing.fold_message(TaskEnded.TYPE, StoredMessage("mesh.planner.gateway.3.demo.t1", {}, b"\xff", 1, 0))
+    assert not list(world.standing.drain_ends())
 
 
 def test_dead_letters_are_open_until_somebody_did_something_about_them() -> None:

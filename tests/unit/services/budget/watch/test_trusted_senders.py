@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from bulkhead.bus.memory.clock import StandingClock
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.health.findings import finding_of
-from bulkhead.health.sources.journal import Journal
+from bulkhead.health.sources.journal import JournalReader
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.publish.publisher import Publisher
@@ -29,7 +29,7 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch import deadlock_refusal
-from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.fold import WatchFold
 from tests.eventually import until
 
 OUTSIDE = "pub_demo.gateway"
@@ -40,12 +40,14 @@ class Said:
     """A journal: each message with its sequence."""
 
     def __init__(self) -> None:
-        self.fold, self.count = Watching(DEFAULT), 0
+        self.fold, self.count = WatchFold(DEFAULT), 0
 
     def say(self, way: str, kind: str, body: bytes, task: str = "t1") -> None:
         self.count += 1
         headers = {"ce-type": kind, "ce-id": f"m{self.count}"}
-        self.fold.take(Stored(f"mesh.{way}.7.demo.{task}", headers, body, self.count, 1_000 + self.count))
+        self.fold.fold_message(
+            StoredMessage(f"mesh.{way}.7.demo.{task}", headers, body, self.count, 1_000 + self.count)
+        )
 
     def loop(self, *ways: str, task: str = "t1") -> None:
         for kind, body, way in looping(task, ways or (WORKER, TOOLS)):
@@ -73,7 +75,7 @@ def test_a_publisher_ends_no_task_for_the_watch() -> None:
     said.loop()
     assert said.levels == ["warn", "stop"]
     said.say("planner.gateway", ended.ce_type(), ended.encode())
-    assert said.fold.watch.ended("demo/t1"), "the planner does"
+    assert said.fold.watch.has_ended("demo/t1"), "the planner does"
 
 
 def test_a_publisher_does_not_say_that_a_trip_was_told() -> None:
@@ -119,9 +121,9 @@ def test_numbers_that_are_none_end_no_fold(kind: type, number: str) -> None:
             "ask_id": "a",
         }
     )
-    body, reader = example.replace("7", number).encode(), Journal()
+    body, reader = example.replace("7", number).encode(), JournalReader()
     for sender, receiver in catalog.BY_TYPE[kind.TYPE].edges:
-        reader.read(subjects.mesh(sender, receiver, "demo", "t1"), {"ce-type": kind.ce_type()}, body, 1)
+        reader.read(subjects.mesh_subject(sender, receiver, "demo", "t1"), {"ce-type": kind.ce_type()}, body, 1)
 
 
 def test_a_wait_under_a_name_that_is_none_is_told_and_refused_to_nobody() -> None:
@@ -131,7 +133,9 @@ def test_a_wait_under_a_name_that_is_none_is_told_and_refused_to_nobody() -> Non
             "victim": f"demo/t1/{step}",
             "refuse": f"want/demo/t1/{step}/l1",
         }
-        found = deadlock_refusal.refusal(finding_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts))
+        found = deadlock_refusal.build_refusal(
+            finding_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts)
+        )
         assert (found is not None) is refused
 
 
@@ -157,13 +161,13 @@ async def test_a_trip_that_cannot_be_told_is_left_out_and_those_behind_it_are_to
             for kind, raw, way in looping(task, (WORKER, TOOLS)):
                 sender, to = way.split(".")
                 await mesh.context(sender).publisher.send(
-                    to, catalog.decode(kind, raw), tenant="demo", task=task, index=f"{task}/{kind}/{raw.decode()}"
+                    to, catalog.decode_body(kind, raw), tenant="demo", task=task, index=f"{task}/{kind}/{raw.decode()}"
                 )
-        await asyncio.wait_for(mesh.until("mesh.budget.journal.*.demo.t2", Tripped), 30)
+        await asyncio.wait_for(mesh.wait_for_fact("mesh.budget.journal.*.demo.t2", Tripped), 30)
         watcher = edges[0].watcher
         assert watcher is not None
         await until(lambda: watcher.aside.degraded.startswith("the watcher leaves out 2"))
-        assert edges[0].ready()
+        assert edges[0].is_ready()
     for edge in edges:
         await edge.stop()
 
@@ -176,5 +180,5 @@ def test_who_operates_the_mesh_is_believed_beside_its_services(sender: str, beli
     closed = Breaker(scope="tool", tenant="demo", name="look", phase="closed", by="operator:ann", since_unix_ms=1_000)
     for body in (Switched(halt=halt), BreakerReset(breaker=closed, was="7 of 10 calls failed")):
         said.say(f"{sender}.journal", body.ce_type(), body.encode(), "halts")
-    kinds = [one.kind for one in said.fold.notices.tell(2_000)]
+    kinds = [one.kind for one in said.fold.notices.due_notices(2_000)]
     assert kinds == (["halted", "breaker_reset"] if believed else [])

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import HandBack
-from bulkhead_contracts.lease import book
+from bulkhead_contracts.lease import resource_token
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRejected, TaskRequested, TaskSubmitted
 from tests.unit.services.gateway.harness import AUTH, Mesh, make_mesh
 
@@ -29,7 +29,7 @@ async def mesh(tmp_path):
 
 async def start(mesh: Mesh, **quota):
     gateway = mesh.gateway(**quotas(mesh.folder, **quota))
-    await gateway.attach()
+    await gateway.attach_inbox()
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway")
 
 
@@ -146,7 +146,7 @@ async def test_programs_on_the_bus_are_held_to_the_same(mesh):
         assert failure["code"] == "too_many_tasks" and "submit it again in" in failure["hint"]
 
 
-@pytest.mark.parametrize("task", [book("crm:account:42"), "pub_other-1", "pub_shop"])
+@pytest.mark.parametrize("task", [resource_token("crm:account:42"), "pub_other-1", "pub_shop"])
 async def test_a_program_begins_no_task_outside_of_its_own_ids(mesh, task):
     async with await start(mesh):
         await mesh.say("pub_shop", TaskRequested(objective="Mine"), task)
@@ -209,7 +209,7 @@ async def test_replicas_that_crash_anywhere_lose_and_double_nothing(mesh, replic
 
 
 async def take(gateway, stored, attempt):
-    message = inbound.read(stored, "gateway")
+    message = inbound.read_message(stored, "gateway")
     try:
         await gateway.handle(replace(message, attempts=attempt + 1))
     except HandBack as retry:

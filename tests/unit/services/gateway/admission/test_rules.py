@@ -5,7 +5,7 @@ import pytest
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import ForkOf, TaskRequested
-from bulkhead_services.gateway.admission.rules import refused
+from bulkhead_services.gateway.admission.rules import find_broken_rule
 
 RULES = InputPolicy(forbidden=("project falcon",), personal_data="refuse")
 HELD = OutputPolicy(delivery="held")
@@ -30,6 +30,6 @@ def plan(**words: str) -> Plan:
     ],
 )
 def test_a_request_is_held_to_the_rules(changes, policy, output, code):
-    refusal = refused(TaskRequested(**{"objective": "x", **changes}), policy, output)
+    refusal = find_broken_rule(TaskRequested(**{"objective": "x", **changes}), policy, output)
     assert (refusal[0] if refusal else None) == code
     assert refusal is None or all(refusal), "each says what happened and what to do"

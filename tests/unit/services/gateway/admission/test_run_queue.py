@@ -11,12 +11,12 @@ from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
 from bulkhead_services.gateway.admission.run_queue import (
     SNAPSHOT_EVERY,
-    Book,
-    Quotas,
-    Waiting,
-    decide,
-    given_at_once,
-    queued,
+    RunQueueState,
+    RunQuotas,
+    WaitingTask,
+    decide_places,
+    queued_notice,
+    starts_at_once,
 )
 
 LATER = 10**12
@@ -26,19 +26,19 @@ class Inbox:
     """The gateway's inbox as far as places go: what is said is stored, and the book reads it."""
 
     def __init__(self, quotas: dict[str, Quota], running: int = 1_000) -> None:
-        self.quotas = Quotas(lambda tenant: quotas.get(tenant, Quota()), running)
+        self.quotas = RunQuotas(lambda tenant: quotas.get(tenant, Quota()), running)
         self.stored: list[tuple[int, tuple[str, str], object]] = []
-        self.book = Book()
+        self.book = RunQueueState()
         self.sequence = 0
         self.order: list[str] = []
 
     def say(self, body: object, task: str = "places", tenant: str = "places") -> None:
         self.sequence += 1
         self.stored.append((self.sequence, (tenant, task), body))
-        self.book.take(self.sequence, (tenant, task), body)
+        self.book.apply_fact(self.sequence, (tenant, task), body)
 
     def decide(self, now: int = 0, **more: object) -> PlacesGiven | None:
-        found = decide(self.book, self.quotas, now, **more)
+        found = decide_places(self.book, self.quotas, now, **more)
         if found is not None:
             self.order += [one.task for one in found.given]
             self.say(found)
@@ -47,26 +47,26 @@ class Inbox:
     def ask(self, tenant: str, task: str, person: str = "ada", until: int = LATER) -> bool:
         """A request comes; whether it runs at once."""
         self.sequence += 1
-        newcomer = Waiting(tenant, task, person, self.sequence, 0, until)
-        found = decide(self.book, self.quotas, 0, newcomer=newcomer)
-        if found is not None and given_at_once(found, newcomer):
+        newcomer = WaitingTask(tenant, task, person, self.sequence, 0, until)
+        found = decide_places(self.book, self.quotas, 0, newcomer=newcomer)
+        if found is not None and starts_at_once(found, newcomer):
             self.order += [one.task for one in found.given]
             self.say(found)
             return True
-        self.say(queued(self.book, self.quotas, newcomer), task, tenant)
+        self.say(queued_notice(self.book, self.quotas, newcomer), task, tenant)
         return False
 
     def end(self, tenant: str, task: str) -> None:
         self.say(TaskEnded(status="succeeded"), task, tenant)
         self.decide()
 
-    def read_anew(self) -> Book:
+    def read_anew(self) -> RunQueueState:
         """As a replica that starts now, from the newest decision that tells who runs."""
         told = [body for _, _, body in self.stored if isinstance(body, PlacesGiven) and body.running is not None]
-        book = Book.of(told[-1] if told else None)
+        book = RunQueueState.from_snapshot(told[-1] if told else None)
         for sequence, key, body in self.stored:
             if sequence > book.sequence:
-                book.take(sequence, key, body)
+                book.apply_fact(sequence, key, body)
         return book
 
 
@@ -76,7 +76,7 @@ def test_what_fits_runs_at_once_and_the_rest_waits_for_an_end():
     told = [body for _, _, body in inbox.stored if isinstance(body, TaskQueued)]
     assert [(one.ahead, one.full, one.running, one.limit) for one in told] == [(0, "tenant", 2, 2), (1, "tenant", 2, 2)]
     inbox.end("acme", "b")
-    assert inbox.order == ["a", "b", "c"] and inbox.book.standing(("acme", "d"), 0) == "unknown"
+    assert inbox.order == ["a", "b", "c"] and inbox.book.standing_of(("acme", "d"), 0) == "unknown"
     inbox.end("acme", "a")
     inbox.end("acme", "c")
     inbox.end("acme", "d")
@@ -168,7 +168,7 @@ def test_an_id_that_is_used_again_after_a_purge_is_another_task():
     inbox.ask("acme", "a")
     first = inbox.book.running["acme", "a"].request
     inbox.end("acme", "a")
-    assert inbox.book.standing(("acme", "a"), first) == "over"
+    assert inbox.book.standing_of(("acme", "a"), first) == "over"
     assert inbox.ask("acme", "a") and inbox.book.running["acme", "a"].request > first
 
 
@@ -198,14 +198,14 @@ def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room
             cancelled.add(one.task)
         elif kind == "limit":
             quotas[tenant] = Quota(running=which + 1)
-            inbox.quotas = Quotas(inbox.quotas.of, room)
+            inbox.quotas = RunQuotas(inbox.quotas.of, room)
             inbox.decide()
         else:
             inbox.decide()
         assert len(inbox.book.running) <= room
         # Nobody waits where there is room.
         for name in inbox.book.lines:
-            assert inbox.book.running_of(name) >= quotas[name].running or len(inbox.book.running) == room
+            assert inbox.book.count_running(name) >= quotas[name].running or len(inbox.book.running) == room
         anew = inbox.read_anew()
         assert anew.running == inbox.book.running and anew.waiting == inbox.book.waiting
         assert (anew.turn, anew.credit, anew.last) == (inbox.book.turn, inbox.book.credit, inbox.book.last)

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from bulkhead_services.gateway.console.api import OPENED, Api, Refused
+from bulkhead_services.gateway.console.api import OPENED, ApiRefused, ConsoleApi
 
 SEPARATORS = "\u0085\u2028\u2029\x0b\x0c\x1c"
 
@@ -41,7 +41,7 @@ async def said(_):
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-API = Api(Starlette(routes=[Route("/streamed", streamed), Route("/refused", refused), Route("/said", said)]))
+API = ConsoleApi(Starlette(routes=[Route("/streamed", streamed), Route("/refused", refused), Route("/said", said)]))
 
 
 async def test_a_streamed_answer_is_taken_whole():
@@ -50,17 +50,17 @@ async def test_a_streamed_answer_is_taken_whole():
 
 
 async def test_a_refusal_keeps_its_words():
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ApiRefused) as caught:
         await API.get("bs_t", "/refused", {"x": "y"})
     error = caught.value
     assert (error.status, error.title, error.detail, error.hint) == (403, "No", "Bearer bs_t", "y")
-    with pytest.raises(Refused):
-        async for _ in API.events("bs_t", "/refused"):
+    with pytest.raises(ApiRefused):
+        async for _ in API.stream_events("bs_t", "/refused"):
             pass
 
 
 async def test_a_line_separator_in_a_text_neither_cuts_an_event_nor_forges_one():
-    told = [event async for event in API.events("bs_t", "/said")]
+    told = [event async for event in API.stream_events("bs_t", "/said")]
     assert told.pop(0) == (OPENED, {}), "the API has let the stream in"
     assert [name for name, _ in told] == ["text"] * len(SEPARATORS)
     assert [data["text"][1] for _, data in told] == list(SEPARATORS)

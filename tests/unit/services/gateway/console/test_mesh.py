@@ -6,7 +6,14 @@ from typing import Any
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import MessageEdge, ServiceLoad
 from bulkhead_services.gateway.console import pages
-from bulkhead_services.gateway.console.mesh.drawing import PLACES, needs_person, per_minute, picture, replicas, rows
+from bulkhead_services.gateway.console.mesh.drawing import (
+    PLACES,
+    draw_mesh,
+    per_minute,
+    replica_text,
+    services_needing_person,
+    table_rows,
+)
 from bulkhead_services.gateway.http.operator_schemas import MeshPage
 
 
@@ -19,7 +26,9 @@ def told(*loads: dict[str, Any], edges: tuple[tuple[str, str, int], ...] = ()) -
 def shown(found: dict[str, Any]) -> str:
     """The fragment as a browser gets it."""
     values = {"claim": None, "path": "/", "url": "/", "theme": "auto", "refused": [], "bare": True}
-    return pages.render("overview/mesh.html", picture=picture(found), rows=rows(found), replicas=replicas, **values)
+    return pages.render_template(
+        "overview/mesh.html", picture=draw_mesh(found), rows=table_rows(found), replicas=replica_text, **values
+    )
 
 
 GONE = {"service": "worker", "replicas": 0, "listens": False, "pending": 3, "in_work": 0, "troubles": ("no_replica",)}
@@ -31,14 +40,14 @@ SIGNER = {"service": "signer"}
 
 def test_every_service_of_the_catalog_has_a_place_of_its_own() -> None:
     assert set(PLACES) == set(catalog.SERVICES) and len(set(PLACES.values())) == len(PLACES)
-    drawn = picture(told(*({"service": name} for name in catalog.SERVICES)))
+    drawn = draw_mesh(told(*({"service": name} for name in catalog.SERVICES)))
     boxes = [(node.x, node.y) for node in drawn.nodes]
     assert all(abs(x - a) > 176 or abs(y - b) > 66 for x, y in boxes for a, b in boxes if (x, y) != (a, b))
     assert all(x + 176 <= drawn.width and y + 66 <= drawn.height for x, y in boxes)
 
 
 def test_a_service_in_trouble_has_a_word_beside_its_colour() -> None:
-    drawn = picture(told(GONE, ILL, PLAIN, SIGNER))
+    drawn = draw_mesh(told(GONE, ILL, PLAIN, SIGNER))
     words = {node.load["service"]: (node.status, node.word) for node in drawn.nodes}
     assert words == {
         "worker": ("failed", "no replica"),
@@ -46,7 +55,7 @@ def test_a_service_in_trouble_has_a_word_beside_its_colour() -> None:
         "planner": ("running", ""),
         "signer": ("", ""),
     }
-    assert [replicas(node.load) for node in drawn.nodes] == [
+    assert [replica_text(node.load) for node in drawn.nodes] == [
         "0 replicas",
         "1 or more replicas",
         "2 replicas",
@@ -56,11 +65,11 @@ def test_a_service_in_trouble_has_a_word_beside_its_colour() -> None:
 
 def test_an_edge_has_the_rates_both_ways_and_who_speaks_to_itself_none() -> None:
     edges = (("planner", "worker", 12), ("worker", "planner", 3), ("planner", "planner", 9), ("budget", "journal", 5))
-    drawn = picture(told(GONE, PLAIN, {"service": "rag"}, edges=(*edges, ("publisher", "gateway", 1))))
+    drawn = draw_mesh(told(GONE, PLAIN, {"service": "rag"}, edges=(*edges, ("publisher", "gateway", 1))))
     [edge] = drawn.edges
     assert edge.label == "→ 12  ← 3" and edge.failed, "to a service that nobody serves"
     assert edge.said == "planner to worker: 12 a minute and worker to planner: 3 a minute"
-    [planner] = [row for row in rows(told(PLAIN, edges=edges)) if row.load["service"] == "planner"]
+    [planner] = [row for row in table_rows(told(PLAIN, edges=edges)) if row.load["service"] == "planner"]
     assert planner.sends == (("worker", 12), ("planner", 9))
     assert (per_minute(1, 240_000), per_minute(0, 60_000), per_minute(3, 30_000), per_minute(1, 0)) == (1, 0, 6, 0)
 
@@ -75,7 +84,7 @@ def test_the_table_says_what_the_drawing_shows() -> None:
 
 def test_a_person_is_needed_where_work_waits_that_nobody_takes_or_letters_lie() -> None:
     letters = {"service": "checker", "dead_letters": 2, "troubles": ("dead_letters",)}
-    troubled = needs_person(told(GONE, ILL, PLAIN, letters))
+    troubled = services_needing_person(told(GONE, ILL, PLAIN, letters))
     assert [one["service"] for one in troubled] == ["worker", "checker"]
-    said = pages.render("overview/mesh_needs.html", troubled=troubled)
+    said = pages.render_template("overview/mesh_needs.html", troubled=troubled)
     assert "of worker asks for work, and 3 messages wait for it" in said and "2 messages" in said

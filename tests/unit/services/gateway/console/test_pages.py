@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker
 from bulkhead_contracts.task import TaskEnded, TaskRequested
@@ -87,13 +87,15 @@ async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(t
             async with asyncio.timeout(20):
                 while await anext(told) != "event: totals":  # The last news is told, if late.
                     pass
-            assert gateway.http.streams().wanted == 1
-        await until(lambda: gateway.http.streams().wanted == 0 and not gateway.changes.watching, "the stream is closed")
+            assert gateway.http.stream_pool().wanted == 1
+        await until(
+            lambda: gateway.http.stream_pool().wanted == 0 and not gateway.changes.watcher_count, "the stream is closed"
+        )
 
 
 def test_a_time_beyond_all_years_is_told_as_the_last_one():
-    assert pages._moment(2**53) == "9999-12-31 23:59:59" and pages._moment(0) == "–"
-    assert pages._iso(2**53).startswith("9999-12-31T23:59:59")
+    assert pages._format_moment(2**53) == "9999-12-31 23:59:59" and pages._format_moment(0) == "–"
+    assert pages._format_iso(2**53).startswith("9999-12-31T23:59:59")
 
 
 async def test_an_unknown_path_is_the_apis(client):
@@ -111,10 +113,10 @@ def test_a_runbook_is_a_link_where_its_address_is_known_and_a_name_elsewhere():
 async def test_an_open_breaker_leads_to_coordination_and_to_its_runbook(tmp_path):
     mesh = make_mesh(tmp_path)
     gateway = mesh.gateway(runbooks="https://wiki.example/bulkhead")
-    await gateway.attach()
+    await gateway.attach_inbox()
     opened = Breaker(scope="tool", tenant="acme", name="crm", phase="open", reason="8 of 9 failed")
     key, body = subjects.breaker_key("tool", "acme", "crm"), opened.model_dump_json().encode()
-    mesh.bus.stored.append(("KV_CONTROL", Stored(key, {}, body, 1, 1)))
+    mesh.bus.stored.append(("KV_CONTROL", StoredMessage(key, {}, body, 1, 1)))
     transport = httpx.ASGITransport(app=gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url=HERE) as found:
         await found.post("/login", data={"api_key": OPERATOR}, headers={"Origin": HERE})
@@ -151,5 +153,5 @@ async def test_a_stream_without_a_session_sends_its_page_to_the_login(client):
 
 def test_calls_of_a_long_story_are_listed_within_bounds():
     steps = [{"calls": list(range(size))} for size in (3, 5_000, 90, 99, 98, 97, 5)]
-    shown = [len(calls) for calls in task.listed(steps)]
+    shown = [len(calls) for calls in task.listed_calls(steps)]
     assert shown == [3, task.MAX_STEP_CALLS, 90, 99, 98, 10, 0] and sum(shown) == task.MAX_CALLS

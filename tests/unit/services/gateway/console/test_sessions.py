@@ -24,7 +24,7 @@ def browser(gateway, base_url=HERE):
 async def mesh(tmp_path):
     found = make_mesh(tmp_path)
     for _ in range(2):
-        await found.gateway().attach()
+        await found.gateway().attach_inbox()
     yield found
     for gateway in found.gateways:
         await gateway.stop()
@@ -67,11 +67,11 @@ async def test_a_session_ends_with_its_key(mesh):
 
 def test_a_token_is_good_for_its_time_and_under_its_key_alone():
     sessions = Sessions(b"k" * 32, lasts_s=60)
-    token = sessions.sealed(DIGEST, now_unix_ms=1_000)
+    token = sessions.seal_token(DIGEST, now_unix_ms=1_000)
     assert sessions.digest_of(token, 60_999) == DIGEST
     assert sessions.digest_of(token, 61_000) == ""
     assert Sessions(b"o" * 32, lasts_s=60).digest_of(token, 2_000) == ""
-    assert token != sessions.sealed(DIGEST, now_unix_ms=1_000)
+    assert token != sessions.seal_token(DIGEST, now_unix_ms=1_000)
     changed = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
     for broken in (changed, token[:20], PREFIX, PREFIX + "é", ""):
         assert sessions.digest_of(broken, 2_000) == ""

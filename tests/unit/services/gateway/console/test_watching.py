@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from bulkhead_services.gateway.console.api import OPENED, Refused
-from bulkhead_services.gateway.console.drawing import BAR_WIDTH, Step, bars, layered
-from bulkhead_services.gateway.console.watching import GAPS_S, element_of, followed
+from bulkhead_services.gateway.console.api import OPENED, ApiRefused
+from bulkhead_services.gateway.console.drawing import BAR_WIDTH, DrawnStep, draw_bars, draw_layers
+from bulkhead_services.gateway.console.watching import GAPS_S, element_of, follow_task
 
 HOSTILE = "<script>alert(1)</script>\u202e"
 AT = {"time_unix_ms": 1}
@@ -21,7 +21,7 @@ async def told(*events):
         for event in ((OPENED, {}), *events):
             yield event
 
-    return [piece async for piece in followed(source())]
+    return [piece async for piece in follow_task(source())]
 
 
 def text(piece, offset, *, replace=False):
@@ -70,7 +70,7 @@ async def test_what_comes_together_is_looked_at_once_after_the_last_of_it():
         await asyncio.sleep(2 * GAPS_S["now"])
 
     told, looks = 0, []
-    async for name, _ in followed(source()):
+    async for name, _ in follow_task(source()):
         told += name == "said"
         looks += [told] if name == "now" else []
     assert looks == [29, 30, 33], "after how many facts"
@@ -82,28 +82,32 @@ async def test_a_stream_that_is_cut_does_not_say_that_the_task_has_ended():
 
 async def test_a_refusal_is_the_pages_to_tell():
     async def source():
-        raise Refused(404, {"title": "No such task"})
+        raise ApiRefused(404, {"title": "No such task"})
         yield "", {}
 
-    with pytest.raises(Refused):
-        [piece async for piece in followed(source())]
+    with pytest.raises(ApiRefused):
+        [piece async for piece in follow_task(source())]
 
 
-@pytest.mark.parametrize("steps", [(), (Step("a", "", ("a",)),), (Step("a", "", ("b",)), Step("b", "", ("a", "x")))])
+@pytest.mark.parametrize(
+    "steps", [(), (DrawnStep("a", "", ("a",)),), (DrawnStep("a", "", ("b",)), DrawnStep("b", "", ("a", "x")))]
+)
 def test_any_plan_has_a_place_for_each_step(steps):
-    graph = layered(steps)
+    graph = draw_layers(steps)
     assert len({(node.x, node.y) for node in graph.nodes}) == len(steps)
     assert all(node.x < graph.width and node.y < graph.height for node in graph.nodes)
 
 
 def test_a_step_stands_behind_its_inputs():
-    graph = layered((Step("c", "", ("a", "b")), Step("a", ""), Step("b", "", ("a",))))
+    graph = draw_layers((DrawnStep("c", "", ("a", "b")), DrawnStep("a", ""), DrawnStep("b", "", ("a",))))
     x = {node.step.id: node.x for node in graph.nodes}
     assert x["a"] < x["b"] < x["c"] and len(graph.edges) == 3
 
 
 def test_bars_stay_within_their_scale():
     call = {"call_id": "c", "name": "n", "kind": "model", "outcome": "open", "waited_ms": 0}
-    found = bars([call | {"asked_unix_ms": at, "took_ms": took} for at, took in ((0, 5), (9, None), (99, 1))], 0, 10)
+    found = draw_bars(
+        [call | {"asked_unix_ms": at, "took_ms": took} for at, took in ((0, 5), (9, None), (99, 1))], 0, 10
+    )
     assert all(bar.x >= 0 and bar.x + bar.width <= BAR_WIDTH for bar in found)
     assert [bar.y for bar in found] == sorted({bar.y for bar in found})

@@ -35,7 +35,7 @@ async def http(tmp_path):
     jwks = tmp_path / "jwks.json"
     jwks.write_text(json.dumps({"keys": [jwk(ED, "ed", "EdDSA"), jwk(RSA, "rsa", "RS256")]}))
     gateway = mesh.gateway(jwt_jwks_file=jwks, jwt_issuer=ISSUER)
-    await gateway.attach()
+    await gateway.attach_inbox()
     transport = httpx.ASGITransport(app=gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         client.folder, client.mesh = tmp_path, mesh
@@ -147,7 +147,7 @@ async def test_a_jwks_needs_an_issuer(tmp_path):
 
 async def test_a_jwks_that_cannot_be_had_is_503(tmp_path):
     gateway = make_mesh(tmp_path).gateway(jwt_jwks_url="http://127.0.0.1:9/jwks", jwt_issuer=ISSUER)
-    await gateway.attach()
+    await gateway.attach_inbox()
     transport = httpx.ASGITransport(app=gateway.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         assert (await ask(client, token())).status_code == 503

@@ -165,7 +165,7 @@ async def test_every_look_at_a_cited_text_is_on_record(mesh, http, task, caplog)
 
 @pytest.mark.parametrize("marked", [FARE, SUM])
 async def test_a_store_that_does_not_answer_is_no_expired_content(mesh, http, task, marked):
-    busy = Failure.of("busy", "the store is locked", "ask again")
+    busy = Failure.from_text("busy", "the store is locked", "ask again")
     mesh.bus.passage, mesh.bus.call = PassageReplied(failure=busy), CitedCallReplied(failure=busy)
     answer = await get(http, task, marker(marked))
     assert answer.status_code == 503 and "locked" in answer.json()["detail"]

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from bulkhead.bus.port import Stored
-from bulkhead.runtime.consume.loop import bury
+from bulkhead.bus.port import StoredMessage
+from bulkhead.runtime.consume.loop import bury_message
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
@@ -30,8 +30,10 @@ async def buried(mesh, *tasks: str, tenant: str = "acme") -> None:
     publisher = Publisher("worker", mesh.bus, b"w" * 32, lambda: 1)
     context = SimpleNamespace(service="worker", message_key=b"w" * 32, bus=mesh.bus, publisher=publisher)
     for number, task in enumerate(tasks):
-        at = subjects.mesh("planner", "worker", tenant, task)
-        await bury(context, Stored(at, {"ce-type": "x"}, HOSTILE.encode(), number, 1), "malformed_body", HOSTILE)
+        at = subjects.mesh_subject("planner", "worker", tenant, task)
+        await bury_message(
+            context, StoredMessage(at, {"ce-type": "x"}, HOSTILE.encode(), number, 1), "malformed_body", HOSTILE
+        )
 
 
 async def test_operators_list_read_and_dismiss_their_tenants_own(mesh, http) -> None:

@@ -24,7 +24,7 @@ from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR
 @pytest.fixture
 async def mesh(tmp_path):
     found = make_mesh(tmp_path)
-    await found.gateway(ingest_wait_s=5.0).attach()
+    await found.gateway(ingest_wait_s=5.0).attach_inbox()
     yield found
     await found.gateways[0].stop()
 

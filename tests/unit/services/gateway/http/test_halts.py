@@ -6,10 +6,10 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.client import Mesh, Refused
 from bulkhead_cli.halts.halts import reset_breaker
-from bulkhead_cli.output import Stop
+from bulkhead_cli.output import CommandError
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_services.gateway.http.operator_schemas import TopUpSubmission
@@ -94,7 +94,7 @@ async def test_budget_away_is_told_and_nothing_is_claimed(mesh, http) -> None:
 
 def stored(mesh, subject: str, body: Halt | Breaker) -> None:
     mesh.bus.stored.append(
-        ("KV_CONTROL", Stored(subject, {}, body.model_dump_json().encode(), len(mesh.bus.stored) + 1, 1))
+        ("KV_CONTROL", StoredMessage(subject, {}, body.model_dump_json().encode(), len(mesh.bus.stored) + 1, 1))
     )
 
 
@@ -187,5 +187,5 @@ async def test_the_command_resets_over_http_and_tells_what_the_gateway_tells(mes
     await reset_breaker(tmp_path, remote, "tool:http_get", "", "mended", as_json=True)  # type: ignore[arg-type]
     told = json.loads(capsys.readouterr().out)
     assert (told["state"], told["by"], told["name"]) == ("closed", "acme/ada", "http_get")
-    with pytest.raises(Stop, match="is not needed"):
+    with pytest.raises(CommandError, match="is not needed"):
         await reset_breaker(tmp_path, remote, "tool:http_get", "other", "mended", as_json=True)  # type: ignore[arg-type]

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from bulkhead.bus.port import Stored
+from bulkhead.bus.port import StoredMessage
 from bulkhead.journal.story import detail
-from bulkhead.runtime.decider.history import History
-from bulkhead.runtime.decider.history_file import load, parse
+from bulkhead.runtime.decider.history import TaskHistory
+from bulkhead.runtime.decider.history_file import load_history, parse_history
 from bulkhead_contracts import bounds, subjects
 from bulkhead_services.gateway.http.routes import held_answer, histories
 from bulkhead_services.gateway.read_model import told_tasks
@@ -20,7 +20,7 @@ from tests.eventually import until
 from tests.paths import HISTORIES
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
 
-ANSWERED = load(HISTORIES / "answered.jsonl.gz")
+ANSWERED = load_history(HISTORIES / "answered.jsonl.gz")
 SECRETS = ("Lindqvist bought", "385.68 USD", "round(min(", "Beacon ticket from the refund", "2025-10-04")
 
 
@@ -28,12 +28,12 @@ def key(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}"}
 
 
-def lay_down(mesh, told: History, task: str, tenant: str = "acme") -> None:
+def lay_down(mesh, told: TaskHistory, task: str, tenant: str = "acme") -> None:
     """The recorded task's journal as this task's, and its contents."""
     journal = []
     for number, one in enumerate(told.messages, 1):
-        subject = subjects.mesh(one.sender, one.receiver, tenant, task)
-        journal.append(Stored(subject, one.headers, one.body, number, one.time_unix_ms))
+        subject = subjects.mesh_subject(one.sender, one.receiver, tenant, task)
+        journal.append(StoredMessage(subject, one.headers, one.body, number, one.time_unix_ms))
     mesh.bus.journal[tenant, task] = journal
 
 
@@ -118,7 +118,9 @@ async def test_the_timeline_tells_arguments_results_and_what_came_of_calls_page_
 
 async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monkeypatch):
     folded = []
-    monkeypatch.setattr(histories, "_entries", lambda found, fold=histories._entries: folded.append(1) or fold(found))
+    monkeypatch.setattr(
+        histories, "_entries", lambda found, fold=histories._ordered_entries: folded.append(1) or fold(found)
+    )
     task = await submitted(mesh, http, SUBMITTER)
     whole = mesh.bus.journal["acme", task]
     mesh.bus.journal["acme", task] = whole[:-20]
@@ -138,7 +140,7 @@ async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monke
 @pytest.mark.slow
 async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_record(mesh, http, monkeypatch, caplog):
     folded = []
-    monkeypatch.setattr(histories, "tell", lambda *told, fold=histories.tell: folded.append(1) or fold(*told))
+    monkeypatch.setattr(histories, "tell", lambda *told, fold=histories.fold_story: folded.append(1) or fold(*told))
     task = await submitted(mesh, http, SUBMITTER)
     whole = mesh.bus.journal["acme", task]
     mesh.bus.journal["acme", task] = whole[:-20]
@@ -159,22 +161,22 @@ async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_rec
 def test_what_is_kept_of_tasks_is_bounded_in_bytes_number_and_time(monkeypatch):
     monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
     now = 0
-    kept = told_tasks.ToldTasks(lambda: now)
+    kept = told_tasks.JournaledTaskCache(lambda: now)
 
     def told(size):
         one = SimpleNamespace(body="x" * size, left_out_bytes=0)
-        return told_tasks.ToldTask((one,), False, [], now)
+        return told_tasks.JournaledTask((one,), False, [], now)
 
     for number in range(20):
-        kept.keep("acme", f"t{number}", told(10))
+        kept.keep_task("acme", f"t{number}", told(10))
     there = [number for number in range(20) if kept.get("acme", f"t{number}") is not None]
     assert there == list(range(20 - told_tasks.MAX_TASKS, 20))
-    kept.keep("acme", "large", told(5_000))
+    kept.keep_task("acme", "large", told(5_000))
     assert kept.get("acme", "large") is not None and kept.get("acme", "t19") is None
-    kept.keep("acme", "small", told(10))
+    kept.keep_task("acme", "small", told(10))
     story = told(10)
-    story.stories[True, True] = told_tasks.Told(b"x" * 1_000, now, True)
-    kept.keep("acme", "told", story)
+    story.stories[True, True] = told_tasks.RenderedStory(b"x" * 1_000, now, True)
+    kept.keep_task("acme", "told", story)
     assert kept.get("acme", "told") is not None and kept.get("acme", "small") is None, "stories count"
     now = told_tasks.KEPT_MS
     assert kept.get("acme", "told") is None
@@ -285,7 +287,7 @@ async def test_an_export_over_http_is_the_history_that_replays(mesh, http):
     task = await submitted(mesh, http, SUBMITTER)
     answer = await http.get(f"/v1/tasks/{task}/export", headers=AUTH)
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/x-ndjson"
-    found = parse(io.BytesIO(answer.content))
+    found = parse_history(io.BytesIO(answer.content))
     assert (found.task, found.tenant, found.ended, found.settled) == (task, "acme", True, ANSWERED.settled)
     assert [one.body for one in found.messages] == [one.body for one in ANSWERED.messages]
     assert {name: one.data for name, one in found.contents.items()} == {

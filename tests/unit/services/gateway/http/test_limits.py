@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead_contracts.budget import LimitsRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.limits.changes import refused
+from bulkhead_services.budget.limits.changes import check_requester
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, OPERATOR
 
 CHANGE = {"target": "day", "limit": {"cost_usd_micros": 1_000}}
@@ -70,8 +70,8 @@ async def test_a_top_up_is_repeated_under_its_key_and_another_one_is_refused_the
 )
 def test_budget_judges_again(tenant, role, may_read, may_change) -> None:
     claim = RequesterClaim(tenant=tenant, person="eve", role=role, via="api_key")
-    assert (refused(LimitsRequested(requester=claim), "acme") is None) is may_read
-    failure = refused(LimitsRequested(requester=claim, target="day"), "acme")
+    assert (check_requester(LimitsRequested(requester=claim), "acme") is None) is may_read
+    failure = check_requester(LimitsRequested(requester=claim, target="day"), "acme")
     assert (failure is None) is may_change and (failure is None or failure.code == "forbidden")
 
 

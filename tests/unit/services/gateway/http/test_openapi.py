@@ -9,7 +9,7 @@ from tests.unit.services.gateway.harness import make_mesh
 
 
 def test_every_route_is_documented(tmp_path):
-    app = make_mesh(tmp_path).gateway().http.app()
+    app = make_mesh(tmp_path).gateway().http.build_app()
     served = {
         (route.path, method.lower())
         for route in app.routes

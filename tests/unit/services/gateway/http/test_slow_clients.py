@@ -249,7 +249,7 @@ async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, o
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(head + b"x" * (most - 1_000))
         bodies = gateway.http._bodies
-        await until(lambda: bodies.held >= most - 1_000, "the first is being read")
+        await until(lambda: bodies.bytes_held >= most - 1_000, "the first is being read")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
             for key, status in ((OPERATOR, person), ("bk_bob", tenant), (FOREIGN, others)):
                 answer = await client.post(
@@ -261,7 +261,7 @@ async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, o
                 if status == 429:
                     assert answer.json()["code"] == "too_many_bodies" and answer.headers["retry-after"]
         writer.transport.abort()
-        await until(lambda: not bodies.held, "given back")
+        await until(lambda: not bodies.bytes_held, "given back")
 
 
 async def test_bodies_are_bounded_all_together(mesh):
@@ -272,12 +272,12 @@ async def test_bodies_are_bounded_all_together(mesh):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(head + piece)
         bodies = gateway.http._bodies
-        await until(lambda: bodies.held >= len(piece), "the first is being read")
+        await until(lambda: bodies.bytes_held >= len(piece), "the first is being read")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client:
             answer = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"}, json={"objective": "y" * 2_000})
             assert answer.status_code == 503 and "large bodies" in answer.json()["detail"]
             writer.transport.abort()
-            await until(lambda: not bodies.held, "given back")
+            await until(lambda: not bodies.bytes_held, "given back")
             again = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"}, json={"objective": "y" * 2_000})
             assert again.status_code == 202
         del reader

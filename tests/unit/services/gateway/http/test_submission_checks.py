@@ -33,7 +33,7 @@ async def limited(mesh, tmp_path):
     policy = tmp_path / "tenants.yaml"
     policy.write_text("tenants: {acme: {tools: [calculate, search_documents]}}")
     gateway = mesh.gateway(tenants_file=policy)
-    await gateway.attach()
+    await gateway.attach_inbox()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=gateway.app), base_url="http://gateway") as client:
         yield client
 

@@ -34,7 +34,7 @@ async def test_a_running_task_is_found_behind_many_that_have_ended(mesh, http, m
         task = await submitted(http, mesh, f"e{number}")
         await mesh.say("planner", TaskEnded(status="succeeded"), task)
     fresh = mesh.gateway()
-    await fresh.attach()
+    await fresh.attach_inbox()
     transport = httpx.ASGITransport(app=fresh.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://fresh") as begun:
         for client in (http, begun):

@@ -221,7 +221,7 @@ async def test_the_view_follows_the_inbox(mesh, http):
 async def test_a_row_says_that_the_answer_is_no_plain_one(mesh, http):
     plain, doubtful = [(await submit(http, key=key)).json()["task_id"] for key in ("k1", "k2")]
     await mesh.pump()
-    missing = Completeness.missing(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
+    missing = Completeness.with_omissions(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
     for task, result in ((plain, Result()), (doubtful, Result(standing="degraded", completeness=missing))):
         await mesh.say("planner", TaskEnded(status="succeeded", result=result, steps_done=1, steps_total=1), task)
     rows = (await http.get("/v1/tasks", headers=AUTH)).json()["tasks"]

@@ -9,13 +9,13 @@ from starlette.requests import Request
 
 from bulkhead_contracts import bounds
 from bulkhead_services.gateway.http.request_values import MAX_PAGE, size_of
-from bulkhead_services.gateway.http.upload import Document, read_document
+from bulkhead_services.gateway.http.upload import UploadedDocument, read_document
 from bulkhead_services.gateway.problems import Problem
 
 FORM = "multipart/form-data; boundary=b"
 
 
-def arrives(body: bytes, content_type: str = FORM, **query: str) -> Document:
+def arrives(body: bytes, content_type: str = FORM, **query: str) -> UploadedDocument:
     request = SimpleNamespace(headers={"content-type": content_type}, query_params=query)
     return read_document(cast(Request, request), body)
 
@@ -33,7 +33,7 @@ def test_a_form_of_a_real_client_arrives_byte_by_byte() -> None:
     files = {"f": ('dir/ü "1".pdf', data, "Application/PDF")}
     built = httpx.Request("POST", "http://x/", data={"note": "x"}, files=files)
     found = arrives(built.read(), built.headers["content-type"])
-    assert found == Document('ü "1".pdf', "application/pdf", data)
+    assert found == UploadedDocument('ü "1".pdf', "application/pdf", data)
 
 
 @pytest.mark.parametrize(

@@ -4,63 +4,63 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
-from bulkhead_contracts.subjects import token
+from bulkhead_contracts.subjects import check_token
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
-from bulkhead_services.budget.ledger.model import Ceiling
-from bulkhead_services.budget.limits.messages import parked
+from bulkhead_services.budget.ledger.model import MetCeiling
+from bulkhead_services.budget.limits.messages import parked_text
 from bulkhead_services.gateway.read_model.events import (
     MAX_OPEN_TEXTS,
     BadEventId,
-    LiveText,
-    Position,
-    Sent,
+    LiveStepText,
+    SentText,
+    StreamPosition,
+    extend_live_text,
     fact_of,
-    hear,
     owed_final,
     owed_live,
     parse_position,
     step_key,
 )
-from bulkhead_services.gateway.read_model.task_view import Ids, View, fold, spent_more, whole_cost
+from bulkhead_services.gateway.read_model.task_view import KeyedIds, TaskView, fold_message, spent_more, whole_cost
 
 pieces = st.lists(st.text(max_size=6), max_size=12)
 
 
 def message(body, sequence=1, sender="planner"):
     head = Envelope(id=f"id{sequence}", type=body.ce_type(), source=sender, time_unix_ms=0)
-    return Received(head, body, "acme", "t1", sender, sequence, 1_000 * sequence, 1)
+    return ReceivedMessage(head, body, "acme", "t1", sender, sequence, 1_000 * sequence, 1)
 
 
 def test_task_ids_are_tokens_and_tell_everything_apart():
-    keyed, other = Ids(b"k" * 32), Ids(b"o" * 32)
+    keyed, other = KeyedIds(b"k" * 32), KeyedIds(b"o" * 32)
     ids = {
-        keyed.task("acme", "ada", "k"),
-        keyed.task("acme", "adak", ""),
-        keyed.task("acme", "ad", "ak"),
-        keyed.task("acmeada", "", "k"),
-        keyed.task("other", "ada", "k"),
-        keyed.ingestion("acme", "ada", "k"),
-        keyed.ingestion("acme", "ada", "k", "again"),
-        other.task("acme", "ada", "k"),
+        keyed.task_id("acme", "ada", "k"),
+        keyed.task_id("acme", "adak", ""),
+        keyed.task_id("acme", "ad", "ak"),
+        keyed.task_id("acmeada", "", "k"),
+        keyed.task_id("other", "ada", "k"),
+        keyed.ingestion_id("acme", "ada", "k"),
+        keyed.ingestion_id("acme", "ada", "k", "again"),
+        other.task_id("acme", "ada", "k"),
     }
     assert len(ids) == 8, "who has another key computes another id"
-    assert all(token(one) == one and len(one) == 26 for one in ids)
-    assert keyed.task("acme", "ada", "k") == Ids(b"k" * 32).task("acme", "ada", "k")
+    assert all(check_token(one) == one and len(one) == 26 for one in ids)
+    assert keyed.task_id("acme", "ada", "k") == KeyedIds(b"k" * 32).task_id("acme", "ada", "k")
 
 
 def test_of_a_task_that_is_over_nobody_says_any_more_that_it_can_be_topped_up():
     # In budget's own words: whoever changes them there finds out here.
-    words = parked(Ceiling("task:acme:t1", "tokens", 900, 0, 1_000, 500), "t1")
+    words = parked_text(MetCeiling("task:acme:t1", "tokens", 900, 0, 1_000, 500), "t1")
     assert "topup" in words and "goes on where it stands" in words
     failure = Failure(code="budget_exceeded", message=f"nobody gave it more: {words}", hint="submit it again")
-    running = fold(View(), message(TaskAccepted(deadline_unix_ms=9), 1))
+    running = fold_message(TaskView(), message(TaskAccepted(deadline_unix_ms=9), 1))
     end = message(TaskEnded(status="halted", failure=failure), 2)
-    view = fold(running, end)
+    view = fold_message(running, end)
     event = fact_of(end, running, view)
     assert view.failure.model_dump(mode="json") == event.data["failure"]
     assert view.failure.hint == "submit it again" and "is used up: limit" in view.failure.message
@@ -77,18 +77,18 @@ def test_of_a_task_that_is_over_nobody_says_any_more_that_it_can_be_topped_up():
     ),
 )
 def test_a_position_survives_its_id(sequence, part, opens):
-    position = Position(sequence, {key: Sent(chars, crc) for key, (chars, crc) in opens.items()}, part)
-    again = parse_position(position.encode())
+    position = StreamPosition(sequence, {key: SentText(chars, crc) for key, (chars, crc) in opens.items()}, part)
+    again = parse_position(position.to_event_id())
     assert (again.sequence, again.open, again.part) == (position.sequence, position.open, position.part)
 
 
 def test_a_position_is_bounded():
-    position = Position(1, {step_key(str(n)): Sent(n, n) for n in range(200)})
-    assert len(parse_position(position.encode()).open) == MAX_OPEN_TEXTS
-    assert len(position.encode()) < 1024
+    position = StreamPosition(1, {step_key(str(n)): SentText(n, n) for n in range(200)})
+    assert len(parse_position(position.to_event_id()).open) == MAX_OPEN_TEXTS
+    assert len(position.to_event_id()) < 1024
 
 
-@pytest.mark.parametrize("bad", ["", "A", "AAAA", "é", "A" * 2000, "!" * 12, Position(1).encode() + "AAAA"])
+@pytest.mark.parametrize("bad", ["", "A", "AAAA", "é", "A" * 2000, "!" * 12, StreamPosition(1).to_event_id() + "AAAA"])
 def test_foreign_ids_are_told(bad):
     with pytest.raises(BadEventId):
         parse_position(bad)
@@ -101,28 +101,28 @@ def test_heard_text_is_always_a_beginning_whatever_is_lost_or_repeated(parts, rn
         deltas.append((offset, part))
         offset += len(part)
     heard = None
-    for delta in [d for d in deltas for _ in range(rng.choice((0, 1, 1, 1, 2)))]:
-        heard = hear(heard, "c1", 1, *delta, epoch=1, max_chars=10_000)
+    for delta in [d for d in deltas for _ in range(rng.get_choice((0, 1, 1, 1, 2)))]:
+        heard = extend_live_text(heard, "c1", 1, *delta, epoch=1, max_chars=10_000)
         assert heard is None or whole.startswith(heard.text)
 
 
 def test_an_attempt_that_begins_again_replaces_what_was_shown():
-    heard = hear(None, "c1", 1, 0, "The old", epoch=1, max_chars=99)
-    heard = hear(heard, "c1", 1, 0, "The", epoch=2, max_chars=99)
+    heard = extend_live_text(None, "c1", 1, 0, "The old", epoch=1, max_chars=99)
+    heard = extend_live_text(heard, "c1", 1, 0, "The", epoch=2, max_chars=99)
     assert (heard.text, heard.epoch) == ("The old", 1), "so far it is the same"
-    heard = hear(heard, "c1", 1, 3, " new", epoch=3, max_chars=99)
+    heard = extend_live_text(heard, "c1", 1, 3, " new", epoch=3, max_chars=99)
     assert (heard.text, heard.epoch) == ("The new", 3)
-    assert hear(heard, "c2", 1, 5, "gap", epoch=4, max_chars=99) is heard
-    heard = hear(heard, "c2", 1, 0, "Next", epoch=5, max_chars=99)
-    assert heard.text == "Next" and hear(heard, "c1", 1, 0, "late", epoch=6, max_chars=99) is heard
-    assert hear(heard, "c2", 1, 4, "x" * 200, epoch=7, max_chars=99).text == "Next" + "x" * 95
+    assert extend_live_text(heard, "c2", 1, 5, "gap", epoch=4, max_chars=99) is heard
+    heard = extend_live_text(heard, "c2", 1, 0, "Next", epoch=5, max_chars=99)
+    assert heard.text == "Next" and extend_live_text(heard, "c1", 1, 0, "late", epoch=6, max_chars=99) is heard
+    assert extend_live_text(heard, "c2", 1, 4, "x" * 200, epoch=7, max_chars=99).text == "Next" + "x" * 95
 
 
 @given(pieces, st.text(max_size=30))
 def test_whatever_was_sent_the_final_text_is_reached(parts, final):
-    shown, sent = "", Sent()
+    shown, sent = "", SentText()
     for part in parts:
-        shown, sent = shown + part, sent.plus(part, 1)
+        shown, sent = shown + part, sent.with_piece(part, 1)
     owed = owed_final(sent, final)
     if owed is not None:
         offset, piece, replace = owed
@@ -133,8 +133,8 @@ def test_whatever_was_sent_the_final_text_is_reached(parts, final):
 
 @given(st.text(max_size=20), st.text(max_size=20), st.booleans())
 def test_whatever_was_sent_the_live_text_is_reached(before, live, same_epoch):
-    sent = Sent().plus(before, 1)
-    text = LiveText("c", 1, before + live if same_epoch else live, 1 if same_epoch else 2)
+    sent = SentText().with_piece(before, 1)
+    text = LiveStepText("c", 1, before + live if same_epoch else live, 1 if same_epoch else 2)
     owed = owed_live(sent, text)
     shown = before if owed is None else before[: owed[0]] + owed[1]
     assert shown == text.text
@@ -148,30 +148,30 @@ def test_views_and_facts_in_every_order():
         StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted"),
     ]
     for order in ((0, 1, 2, 3), (1, 3, 2, 0), (3, 2, 1, 0)):
-        view = View()
+        view = TaskView()
         for sequence, index in enumerate(order, 1):
-            view = fold(view, message(bodies[index], sequence))
+            view = fold_message(view, message(bodies[index], sequence))
         assert view.status == "running" and view.steps["a"].attempts == 1
-    ended = fold(view, message(TaskEnded(status="cancelled"), 9))
+    ended = fold_message(view, message(TaskEnded(status="cancelled"), 9))
     for late in (bodies[1], bodies[2], TaskRejected(code="x", message="y"), TaskEnded(status="succeeded")):
-        assert fold(ended, message(late, 10)).status == "cancelled"
-        assert fact_of(message(late, 10), ended, fold(ended, message(late, 10))) is None
+        assert fold_message(ended, message(late, 10)).status == "cancelled"
+        assert fact_of(message(late, 10), ended, fold_message(ended, message(late, 10))) is None
 
 
 def test_a_rejected_message_ends_a_task_only_when_it_was_its_request():
-    asked = fold(View(), message(TaskRequested(objective="x"), 4))
+    asked = fold_message(TaskView(), message(TaskRequested(objective="x"), 4))
     later = MessageRejected(sequence=5, code="c", reason="r", dead_letter_id="d")
     own = MessageRejected(sequence=4, code="c", reason="r", dead_letter_id="d")
-    assert fold(asked, message(later, 6, "gateway")).status == "requested"
-    after = fold(asked, message(own, 6, "gateway"))
+    assert fold_message(asked, message(later, 6, "gateway")).status == "requested"
+    after = fold_message(asked, message(own, 6, "gateway"))
     assert after.status == "rejected"
     assert fact_of(message(own, 6, "gateway"), asked, after).name == "task.rejected"
 
 
 def started_task(*bodies):
-    view = View()
+    view = TaskView()
     for sequence, body in enumerate((TaskRequested(objective="x"), TaskAccepted(deadline_unix_ms=5), *bodies), 1):
-        view = fold(view, message(body, sequence))
+        view = fold_message(view, message(body, sequence))
     return view
 
 

@@ -15,7 +15,7 @@ from tests.unit.services.gateway.harness import AUTH, Mesh, make_mesh
 async def mesh(tmp_path):
     found = make_mesh(tmp_path)
     for _ in range(2):
-        await found.gateway().attach()
+        await found.gateway().attach_inbox()
     yield found
     for gateway in found.gateways:
         await gateway.stop()

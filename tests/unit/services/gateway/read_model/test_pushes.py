@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import bounds
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.push import PushConfigDeleted, PushConfigSet, PushEnded
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskPaused, TaskRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.gateway.read_model.pushes import Post, Pushes, Stop
-from bulkhead_services.gateway.read_model.task_view import View, fold
+from bulkhead_services.gateway.read_model.pushes import PushPost, PushStop, TaskPushes
+from bulkhead_services.gateway.read_model.task_view import TaskView, fold_message
 
 NOON = 1_795_262_400_000
 ACCEPTED, DONE = TaskAccepted(deadline_unix_ms=NOON), TaskEnded(status="succeeded")
@@ -19,17 +19,17 @@ class Task:
     """A task's messages, one after the other."""
 
     def __init__(self) -> None:
-        self.view, self.pushes, self.sequence = View(), Pushes(), 0
+        self.view, self.pushes, self.sequence = TaskView(), TaskPushes(), 0
         self.say(TaskRequested(objective="x"))
 
     def say(self, body: Body) -> list[tuple[Any, ...]]:
         """What a message makes due."""
         self.sequence += 1
         head = Envelope("e" * 32, body.ce_type(), "gateway", NOON)
-        message = Received(head, body, "acme", "t1", "gateway", self.sequence, NOON, 1)
-        before, self.view = self.view, fold(self.view, message)
-        self.pushes.take(message, before, self.view)
-        return [shown(one) for one in self.pushes.due(self.sequence)]
+        message = ReceivedMessage(head, body, "acme", "t1", "gateway", self.sequence, NOON, 1)
+        before, self.view = self.view, fold_message(self.view, message)
+        self.pushes.apply_message(message, before, self.view)
+        return [shown(one) for one in self.pushes.due_at(self.sequence)]
 
     def set(self, name: str = "a", url: str = "https://x.example/") -> list[tuple[Any, ...]]:
         return self.say(PushConfigSet(config_id=name, url=url, person="ann"))
@@ -38,8 +38,8 @@ class Task:
         return self.say(PushEnded(config_id=name, setting=setting, update=update, outcome=outcome, reason="why"))
 
 
-def shown(due: Post | Stop) -> tuple[Any, ...]:
-    if isinstance(due, Stop):
+def shown(due: PushPost | PushStop) -> tuple[Any, ...]:
+    if isinstance(due, PushStop):
         return ("stop", due.config_id, due.setting)
     return (due.config.body.config_id, due.config.setting, due.update.sequence, due.update.status)
 
@@ -47,12 +47,12 @@ def shown(due: Post | Stop) -> tuple[Any, ...]:
 def test_the_next_post_is_due_when_the_one_before_has_ended_and_not_before():
     task = Task()
     assert task.set() == [("a", 2, 2, "requested")], "how it stands is told at once"
-    assert task.say(ACCEPTED) == [] and task.say(DONE) == [] and task.pushes.waiting("a") == 3
+    assert task.say(ACCEPTED) == [] and task.say(DONE) == [] and task.pushes.count_waiting("a") == 3
     assert task.ended(2, 2) == [("a", 2, 3, "running")]
     assert task.ended(2, 2) == [], "told twice"
     assert task.ended(2, 3) == [("a", 2, 4, "succeeded")]
-    assert task.ended(2, 4) == [] and task.pushes.waiting("a") == 0
-    assert task.pushes.due(2) and task.pushes.due(7), "whoever handles a message again finds the same"
+    assert task.ended(2, 4) == [] and task.pushes.count_waiting("a") == 0
+    assert task.pushes.due_at(2) and task.pushes.due_at(7), "whoever handles a message again finds the same"
 
 
 def test_a_receiver_that_has_all_is_told_the_next_state_by_its_message_and_the_same_state_once():
@@ -60,7 +60,7 @@ def test_a_receiver_that_has_all_is_told_the_next_state_by_its_message_and_the_s
     task.set()
     task.ended(2, 2)
     assert task.say(ACCEPTED) == [("a", 2, 4, "running")]
-    assert task.say(ACCEPTED) == [] and task.pushes.waiting("a") == 1
+    assert task.say(ACCEPTED) == [] and task.pushes.count_waiting("a") == 1
     task.ended(2, 4)
     held = TaskPaused(code="halted", reason="look at it first")
     assert task.say(held) == [("a", 2, 7, "paused")]
@@ -84,7 +84,7 @@ def test_what_is_deleted_or_set_anew_is_stopped_and_its_late_end_counts_for_noth
     assert task.say(PushConfigDeleted(config_id="a")) == [] and task.say(ACCEPTED) == []
     assert task.ended(2, 2) == []
     assert task.set() == [("a", 7, 7, "running")]
-    assert task.ended(2, 2) == [] and task.pushes.waiting("a") == 1
+    assert task.ended(2, 2) == [] and task.pushes.count_waiting("a") == 1
 
 
 def test_configs_settings_and_waiting_posts_have_bounds():
@@ -98,7 +98,7 @@ def test_configs_settings_and_waiting_posts_have_bounds():
     for number in range(2 * bounds.MAX_PUSH_WAITING):
         task.say(TaskPaused(code="halted", reason=f"r{number}"))
     task.say(DONE)
-    assert task.pushes.waiting("c1") == bounds.MAX_PUSH_WAITING
+    assert task.pushes.count_waiting("c1") == bounds.MAX_PUSH_WAITING
     setting, update = task.pushes.configs["c1"].setting, task.pushes.configs["c1"].setting
     told = []
     while found := task.ended(setting, update, name="c1"):

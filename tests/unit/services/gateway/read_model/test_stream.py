@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from bulkhead.client.sse import Parser
+from bulkhead.client.sse import SseParser
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
@@ -21,8 +21,8 @@ from bulkhead_contracts.task import (
     TaskPaused,
     TaskRequested,
 )
-from bulkhead_services.gateway.read_model.events import Position
-from bulkhead_services.gateway.read_model.stream import watch
+from bulkhead_services.gateway.read_model.events import StreamPosition
+from bulkhead_services.gateway.read_model.stream import watch_task
 from tests.unit.services.gateway.harness import AUTH, make_mesh, running, until
 
 TEXT = "The refund is 40 EUR, as the newer rules say [#0123456789ab]."
@@ -47,9 +47,9 @@ class Watcher:
         async with httpx.AsyncClient(timeout=10) as client, client.stream("GET", url, headers=headers) as answer:
             self.status = answer.status_code
             self.headers = answer.headers
-            parser = Parser()
+            parser = SseParser()
             async for line in answer.aiter_lines():
-                event = parser.line(line)
+                event = parser.feed_line(line)
                 if event is not None:
                     self._take(event)
         self.done.set()
@@ -135,7 +135,7 @@ async def test_a_models_words_leave_the_socket_as_the_delivery_allows(mesh, deli
         async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "live")
             await mesh.live("pub_shop-t1", delta(0, TEXT, verified=verified))
-            await until(lambda: gateway.feeds.feed("acme", "pub_shop-t1").live, "heard")
+            await until(lambda: gateway.feeds.feed_of("acme", "pub_shop-t1").live, "heard")
             await mesh.say("planner", TaskPaused(active=True, code="x", reason="y"), "pub_shop-t1")
             await until(lambda: "task.paused" in watcher.names(), "what comes after the text")
             assert watcher.texts.get("s1", "") == shown
@@ -188,7 +188,7 @@ async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_b
             async with watching(gateway, "pub_shop-t1", first.ids[cut]) as second:
                 await asyncio.wait_for(second.done.wait(), 30)
             assert whole[: cut + 1] + [(name, data) for name, data, _ in second.events] == whole
-        view = (await gateway.feeds.fresh("acme", "pub_shop-t1")).view
+        view = (await gateway.feeds.fresh_feed("acme", "pub_shop-t1")).view
         assert {one.step_id: one.status for one in view.steps.values()} == {"s1": "accepted", "s2": "stopped"}
 
 
@@ -278,7 +278,7 @@ async def test_every_replica_sees_what_another_one_handled(mesh):
 async def test_lost_pokes_cost_an_interval(mesh):
     async with running(mesh, reread_s=0.05) as gateway:
         await begin(mesh)
-        gateway.feeds.poke = lambda *_: None
+        gateway.feeds.apply_poke = lambda *_: None
         async with watching(gateway, "pub_shop-t1") as watcher:
             await until(lambda: "step.started" in watcher.names(), "history")
             await end(mesh)
@@ -345,9 +345,9 @@ async def test_a_slow_reader_gets_larger_pieces_and_loses_nothing(mesh):
                 await mesh.live("pub_shop-t1", delta(offset, piece))
                 offset += len(piece)
             await end(mesh, whole)
-            parser, text, events = Parser(), "", 0
+            parser, text, events = SseParser(), "", 0
             async for line in lines:
-                event = parser.line(line)
+                event = parser.feed_line(line)
                 if event is not None and event.name == "text":
                     data = json.loads(event.data)
                     text = text[: data["offset"]] + data["text"]
@@ -373,8 +373,8 @@ async def test_a_first_token_leaves_at_once(mesh):
 async def test_a_watcher_who_is_behind_when_the_task_ends_still_hears_the_end(mesh):
     async with running(mesh) as gateway:
         await begin(mesh)
-        feed, seen = gateway.feeds.feed("acme", "pub_shop-t1"), []
-        async for event in watch(gateway.feeds, feed, mesh.context("watcher").blobs, Position()):
+        feed, seen = gateway.feeds.feed_of("acme", "pub_shop-t1"), []
+        async for event in watch_task(gateway.feeds, feed, mesh.context("watcher").blobs, StreamPosition()):
             seen.append(event.name)
             if event.name == "step.started":
                 # Its socket takes nothing for a while; meanwhile the feed is read to its end.

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_services.model_gateway.effects import HttpEndpoint, HttpProvider, Network
 from bulkhead_services.model_gateway.providers.forms import Api
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault
 from bulkhead_services.model_gateway.routing.options import ProviderSettings
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS
 from tests.unit.services.model_gateway.providers.misbehaviours import EARLIER
@@ -31,7 +31,7 @@ CHAT = Chat(
 STALL_S, DEADLINE_S = 0.25, 0.8
 PATIENT_S = 20.0
 """Where no clock decides: a busy machine changes nothing."""
-Call = Callable[..., Awaitable[tuple[Answer | Fault, list[str]]]]
+Call = Callable[..., Awaitable[tuple[ModelAnswer | ProviderFault, list[str]]]]
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ async def calling(api: Api, root: str, *, waits: bool = False, connect_s: float 
     endpoint = HttpEndpoint("other", api, settings.targets()[0], settings.concurrency, network)
     endpoint.open()
 
-    async def call(chat: Chat = CHAT) -> tuple[Answer | Fault, list[str]]:
+    async def call(chat: Chat = CHAT) -> tuple[ModelAnswer | ProviderFault, list[str]]:
         heard: list[str] = []
 
         async def on_text(text: str, part: AnswerPart = TEXT) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.providers.fields import read_object
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api
-from bulkhead_services.model_gateway.providers.port import Answer, Fault
+from bulkhead_services.model_gateway.providers.port import ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers.dialects import Dialect, ErrorName, Json, Said
 from tests.unit.services.model_gateway.scripted_provider import Exchange, Script
 
@@ -42,16 +42,16 @@ class Case:
     owed: Owed
     retryable: bool = False
     wait_s: float | None = None
-    holds: Callable[[Answer], object] = lambda answer: True
+    holds: Callable[[ModelAnswer], object] = lambda answer: True
     only: tuple[Api, ...] = tuple(FORMS)
     waits: bool = False
 
 
-def owed(said: Answer | Fault) -> Owed:
+def owed(said: ModelAnswer | ProviderFault) -> Owed:
     """How an attempt is charged (attempts.py): what was told, nothing, or the reservation as an estimate."""
     if said.usage is not None:
         return "told"
-    return "nothing" if isinstance(said, Fault) and not said.consumed else "estimate"
+    return "nothing" if isinstance(said, ProviderFault) and not said.consumed else "estimate"
 
 
 # Plays
@@ -241,29 +241,29 @@ def _ends_with(reason: str) -> Play:
 # What an answer is all the same
 
 
-def _is_whole(answer: Answer) -> bool:
+def _is_whole(answer: ModelAnswer) -> bool:
     return answer.text == WHOLE.text and answer.finish == "stop" and not answer.omissions
 
 
-def _is_cut(answer: Answer) -> bool:
+def _is_cut(answer: ModelAnswer) -> bool:
     return answer.text == "Half." and answer.finish in ("length", "") and bool(answer.omissions)
 
 
-def _calls(name: str) -> Callable[[Answer], bool]:
+def _calls(name: str) -> Callable[[ModelAnswer], bool]:
     return lambda answer: [call.name for call in answer.calls] == [name] and answer.finish == "tool_calls"
 
 
-def _no_object(answer: Answer) -> bool:
+def _no_object(answer: ModelAnswer) -> bool:
     return len(answer.calls) == 1 and read_object(answer.calls[0].arguments_json) is None
 
 
-def _bounded(answer: Answer) -> bool:
+def _bounded(answer: ModelAnswer) -> bool:
     """Calls that can stand on the bus, none with the id of another or of an earlier turn."""
     ids = {call.id for call in answer.calls}
     return 0 < len(answer.calls) == len(ids) <= bounds.MAX_CALLS_PER_TURN and EARLIER not in ids
 
 
-def _two(answer: Answer) -> bool:
+def _two(answer: ModelAnswer) -> bool:
     return [(call.id, call.name) for call in answer.calls] == [("c_1", "add"), ("c_2", "add")]
 
 

@@ -9,10 +9,10 @@ from pydantic import SecretStr
 from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.providers import errors
-from bulkhead_services.model_gateway.providers.fields import believable
+from bulkhead_services.model_gateway.providers.fields import is_believable
 from bulkhead_services.model_gateway.providers.forms import FORMS, key_missing, key_setting
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
-from bulkhead_services.model_gateway.providers.sse import EventTooLarge, SseDecoder
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault
+from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.routing.options import ProviderSettings
 from tests.unit.services.model_gateway.providers.calling import CHAT
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -27,9 +27,9 @@ def answered(api, chat, *calls):
     )
     assembly = FORMS[api].assembly(provider.request(chat))
     for event in DIALECTS[api].stream(Said(calls=calls, end="tool_calls")):
-        assembly.event(json.dumps(event))
+        assembly.feed_event(json.dumps(event))
     said = assembly.result()
-    assert isinstance(said, Answer)
+    assert isinstance(said, ModelAnswer)
     return [call.id for call in said.calls]
 
 
@@ -68,7 +68,7 @@ def test_an_id_that_can_stand_is_kept():
 def of_usage(usage):
     assembly = FORMS["openai-chat"].assembly()
     body = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
-    assembly.whole(json.dumps(body).encode())
+    assembly.feed_body(json.dumps(body).encode())
     return assembly.result()
 
 
@@ -88,16 +88,16 @@ def test_tokens_that_openai_writes_to_its_cache_are_told():
     body = DIALECTS["openai-responses"].whole(Said("x"))
     body["usage"]["input_tokens_details"]["cache_write_tokens"] = 80
     assembly = FORMS["openai-responses"].assembly()
-    assembly.whole(json.dumps(body).encode())
+    assembly.feed_body(json.dumps(body).encode())
     assert assembly.result().cache_write_tokens == 80
 
 
 def test_no_call_has_used_more_than_it_can():
     said = of_usage({"prompt_tokens": 5_000, "completion_tokens": 900})
-    assert believable(said.usage, 1_000, 100)
-    assert not believable(of_usage({"prompt_tokens": 50_000, "completion_tokens": 9}).usage, 1_000, 100)
-    assert not believable(of_usage({"prompt_tokens": 50, "completion_tokens": 90_000}).usage, 1_000, 100)
-    assert believable(of_usage({"prompt_tokens": 50, "completion_tokens": 90_000}).usage, 1_000, 0)
+    assert is_believable(said.usage, 1_000, 100)
+    assert not is_believable(of_usage({"prompt_tokens": 50_000, "completion_tokens": 9}).usage, 1_000, 100)
+    assert not is_believable(of_usage({"prompt_tokens": 50, "completion_tokens": 90_000}).usage, 1_000, 100)
+    assert is_believable(of_usage({"prompt_tokens": 50, "completion_tokens": 90_000}).usage, 1_000, 0)
 
 
 # Words
@@ -121,13 +121,13 @@ def test_a_missing_key_is_asked_for_by_the_setting_that_counts(api, name, base_u
     assert key_setting(api, name, base_url) == setting
     assert said.startswith(f"provider {name} ({base_url}) has no key: set {setting}, or name another")
     assert ("OPENAI_BASE_URL" in said) == (name == "openai")
-    assert setting in errors.of_status(401, {}, b"", setting).hint
+    assert setting in errors.fault_of_status(401, {}, b"", setting).hint
 
 
 def test_an_endpoint_that_has_moved_is_named():
-    fault = errors.of_status(308, {"location": "https://elsewhere.example/v1/chat"}, b"")
+    fault = errors.fault_of_status(308, {"location": "https://elsewhere.example/v1/chat"}, b"")
     assert "https://elsewhere.example/v1/chat" in fault.message and "base URL" in fault.hint and fault.outage
-    assert isinstance(fault, Fault) and not fault.retryable
+    assert isinstance(fault, ProviderFault) and not fault.retryable
 
 
 # Events
@@ -135,7 +135,7 @@ def test_an_endpoint_that_has_moved_is_named():
 
 def test_an_event_without_an_end_costs_no_more_than_its_bytes():
     decoder, began = SseDecoder(), time.process_time()
-    with pytest.raises(EventTooLarge):
+    with pytest.raises(ProviderEventTooLarge):
         for _ in range(bounds.MAX_PROVIDER_EVENT_BYTES):
             decoder.feed(b"x" * 100)
     assert time.process_time() - began < 1.0

@@ -11,9 +11,9 @@ from pydantic import SecretStr, ValidationError
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_services.model_gateway.providers.features import FEATURES
-from bulkhead_services.model_gateway.providers.fields import mapping
+from bulkhead_services.model_gateway.providers.fields import mapping_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault, Outgoing
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault, ProviderRequest
 from bulkhead_services.model_gateway.routing.options import ProviderSettings, RouteSettings
 from bulkhead_services.model_gateway.settings import Settings
 from tests.unit.services.model_gateway.providers import misbehaviours
@@ -39,9 +39,9 @@ THOUGHTS = "Hm, forty and two."
 def said_by(api, told):
     """What the form makes of an answer, whole; it is the same in pieces."""
     whole, streamed = FORMS[api].assembly(), FORMS[api].assembly()
-    whole.whole(json.dumps(DIALECTS[api].whole(told)).encode())
+    whole.feed_body(json.dumps(DIALECTS[api].whole(told)).encode())
     for event in DIALECTS[api].stream(told):
-        streamed.event(json.dumps(event))
+        streamed.feed_event(json.dumps(event))
     assert whole.result() == streamed.result()
     assert whole.usage == streamed.usage
     return whole.result()
@@ -106,16 +106,16 @@ def prompt_caching(api):
 
 def usage(api):
     said = said_by(api, Said("It is 42.", counts=(100, 20, 0, 0)))
-    asked = mapping(body_of(api).get("stream_options")).get("include_usage", api not in misbehaviours.CHAT)
+    asked = mapping_of(body_of(api).get("stream_options")).get("include_usage", api not in misbehaviours.CHAT)
     return bool(asked) and said.usage is not None and (said.usage.input_tokens, said.usage.output_tokens) == (100, 20)
 
 
 def refusals(api):
     if api == "ollama":
         # It has no field for one: what its models say in an answer's place is text like any other.
-        return isinstance(said_by(api, Said("I cannot help.")), Fault)
+        return isinstance(said_by(api, Said("I cannot help.")), ProviderFault)
     said = said_by(api, Said("I cannot help.", end="refusal"))
-    return isinstance(said, Fault) and said.code in ("model_refused", "content_filter") and not said.retryable
+    return isinstance(said, ProviderFault) and said.code in ("model_refused", "content_filter") and not said.retryable
 
 
 def parameter(api, name, value, said):
@@ -129,7 +129,7 @@ def parameter(api, name, value, said):
         assert said in str(error)
         return "refused"
     body = json.loads(FORMS[api].request(replace(EVERYTHING, parameters=route.parameters())).body)
-    return value in (body.get(name), mapping(body.get("generationConfig")).get(name))
+    return value in (body.get(name), mapping_of(body.get("generationConfig")).get(name))
 
 
 def temperature(api):
@@ -155,9 +155,9 @@ def images(api):
     if event:
         assembly = FORMS[api].assembly()
         for row in (event, *DIALECTS[api].stream(Said("Look."))):
-            assembly.event(json.dumps(row))
+            assembly.feed_event(json.dumps(row))
         said = assembly.result()
-        assert isinstance(said, Answer) and "image" in said.omissions[0].what and said.text == "Look."
+        assert isinstance(said, ModelAnswer) and "image" in said.omissions[0].what and said.text == "Look."
     return asked_for
 
 
@@ -190,10 +190,10 @@ async def test_a_cell_says_what_the_form_does(feature, api):
 def test_what_is_told_live_is_what_the_answer_holds_and_of_the_meshs_own_calls_the_text_alone(api, adopted):
     uses = tuple((f"call_{number}", "add", json.dumps({"a": number, "b": 40})) for number in range(2))
     told, heard, pieces = Said("Let me add.", THOUGHTS, uses, "tool_calls"), dict[AnswerPart, str](), Counter[str]()
-    streamed = FORMS[api].assembly(Outgoing("", b"", adopted=adopted))
+    streamed = FORMS[api].assembly(ProviderRequest("", b"", adopted=adopted))
     for event in DIALECTS[api].stream(told):
-        streamed.event(json.dumps(event))
-        for part, piece in streamed.pieces():
+        streamed.feed_event(json.dumps(event))
+        for part, piece in streamed.take_pieces():
             heard[part] = heard.get(part, "") + piece
             pieces[part.kind] += 1
     said = streamed.result()
@@ -213,10 +213,10 @@ def test_what_is_told_live_is_what_the_answer_holds_and_of_the_meshs_own_calls_t
 
 
 def test_a_call_whose_id_was_given_before_is_not_told_live():
-    assembly = FORMS["openai-chat"].assembly(Outgoing("", b"", call_ids=frozenset({"call_1"}), adopted=True))
+    assembly = FORMS["openai-chat"].assembly(ProviderRequest("", b"", call_ids=frozenset({"call_1"}), adopted=True))
     for event in DIALECTS["openai-chat"].stream(Said(calls=(("call_1", "add", "{}"),), end="tool_calls")):
-        assembly.event(json.dumps(event))
-    assert not assembly.pieces() and assembly.result().calls[0].id != "call_1"
+        assembly.feed_event(json.dumps(event))
+    assert not assembly.take_pieces() and assembly.result().calls[0].id != "call_1"
 
 
 def thinks(index: int, **delta: str) -> dict[str, object]:
@@ -236,10 +236,10 @@ def test_thoughts_told_live_are_those_of_the_answer_however_a_provider_words_the
         thinks(4, type="signature_delta", signature="s"),
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
     )
-    assembly, heard = FORMS["anthropic"].assembly(Outgoing("", b"", adopted=True)), dict[tuple[str, str], str]()
+    assembly, heard = FORMS["anthropic"].assembly(ProviderRequest("", b"", adopted=True)), dict[tuple[str, str], str]()
     for event in events:
-        assembly.event(json.dumps(event))
-        for part, piece in assembly.pieces():
+        assembly.feed_event(json.dumps(event))
+        for part, piece in assembly.take_pieces():
             heard[part.kind, part.id] = heard.get((part.kind, part.id), "") + piece
     first, second = assembly.result().thoughts
     assert first == {"type": "thinking", "thinking": "First?", "signature": "s"}
@@ -263,11 +263,11 @@ def nameless(place: int) -> dict[str, object]:
 )
 @pytest.mark.slow
 def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
-    assembly = FORMS[api].assembly(Outgoing("", b"", adopted=True))
+    assembly = FORMS[api].assembly(ProviderRequest("", b"", adopted=True))
     began_s = time.process_time()
     for place in range(40_000):
-        assembly.event(json.dumps(event(place)))
-        assembly.pieces()
+        assembly.feed_event(json.dumps(event(place)))
+        assembly.take_pieces()
     assert time.process_time() - began_s < 5
 
 
@@ -275,10 +275,10 @@ def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
 @pytest.mark.parametrize("api", sorted(set(FORMS) - {"anthropic", "gemini"}))
 def test_visible_reasoning_is_kept_beside_the_answer_of_an_outside_agents_call_alone(api, adopted):
     told = Said("It is 42.", thoughts=THOUGHTS)
-    whole, streamed = (FORMS[api].assembly(Outgoing("", b"", adopted=adopted)) for _ in range(2))
-    whole.whole(json.dumps(DIALECTS[api].whole(told)).encode())
+    whole, streamed = (FORMS[api].assembly(ProviderRequest("", b"", adopted=adopted)) for _ in range(2))
+    whole.feed_body(json.dumps(DIALECTS[api].whole(told)).encode())
     for event in DIALECTS[api].stream(told):
-        streamed.event(json.dumps(event))
+        streamed.feed_event(json.dumps(event))
     wanted = ({"type": "reasoning", "text": THOUGHTS},) if adopted else ()
     for said in (whole.result(), streamed.result()):
         assert said.text == "It is 42." and said.thoughts == wanted
@@ -286,8 +286,8 @@ def test_visible_reasoning_is_kept_beside_the_answer_of_an_outside_agents_call_a
 
 def test_visible_reasoning_over_its_bound_is_cut_and_told(monkeypatch):
     monkeypatch.setattr(bounds, "MAX_MODEL_ANSWER_BYTES", 12)
-    whole = FORMS["openai-chat"].assembly(Outgoing("", b"", adopted=True))
-    whole.whole(json.dumps(DIALECTS["openai-chat"].whole(Said("42", thoughts=THOUGHTS))).encode())
+    whole = FORMS["openai-chat"].assembly(ProviderRequest("", b"", adopted=True))
+    whole.feed_body(json.dumps(DIALECTS["openai-chat"].whole(Said("42", thoughts=THOUGHTS))).encode())
     said = whole.result()
     assert said.thoughts == ({"type": "reasoning", "text": THOUGHTS[:12]},)
     assert [one.what for one in said.omissions] == ["the model's thoughts"]

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Fault
+from bulkhead_services.model_gateway.providers.port import ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers import misbehaviours
 from tests.unit.services.model_gateway.providers.calling import KEY, calling
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -25,12 +25,12 @@ async def test_a_misbehaviour_has_its_name_and_its_charge(api, case):
         server.will(case.play(DIALECTS[api]))
         said, heard = await call()
     if case.code:
-        assert isinstance(said, Fault), said
+        assert isinstance(said, ProviderFault), said
         assert (said.code, said.retryable, said.retry_after_s) == (case.code, case.retryable, case.wait_s), said
         assert said.message and KEY not in said.message
         assert said.hint or said.retryable, "nobody can do anything, and nothing is tried again"
     else:
-        assert isinstance(said, Answer), said
+        assert isinstance(said, ModelAnswer), said
         assert case.holds(said), said
         assert "".join(heard) == said.text
     assert misbehaviours.owed(said) == case.owed, said
@@ -88,11 +88,11 @@ def replaced(value, path, junk):
 
 def is_fit(said):
     """An answer or a fault that can leave the service."""
-    if isinstance(said, Answer):
+    if isinstance(said, ModelAnswer):
         json.dumps([call.model_dump() for call in said.calls]).encode()
         said.text.encode()
         assert said.usage is None or said.usage.input_tokens > 0
-    assert isinstance(said, Answer) or (said.message and said.code and said.message.encode())
+    assert isinstance(said, ModelAnswer) or (said.message and said.code and said.message.encode())
 
 
 @pytest.mark.parametrize("api", FORMS)
@@ -105,14 +105,14 @@ def test_nothing_raises_whatever_stands_where(api):
                 assembly = FORMS[api].assembly()
                 for row in (*events[:number], replaced(event, path, junk), *events[number + 1 :]):
                     if not (assembly.over or assembly.fault):
-                        assembly.event(json.dumps(row))
+                        assembly.feed_event(json.dumps(row))
                 is_fit(assembly.result())
     for told in SAID:
         whole = DIALECTS[api].whole(told)
         for path in leaves(whole):
             for junk in JUNK:
                 assembly = FORMS[api].assembly()
-                assembly.whole(json.dumps(replaced(whole, path, junk)).encode())
+                assembly.feed_body(json.dumps(replaced(whole, path, junk)).encode())
                 is_fit(assembly.result())
 
 
@@ -123,5 +123,5 @@ def test_an_error_may_hold_anything(api):
         for path in leaves(error):
             for junk in (*JUNK, [{"retryDelay": "x"}], [{"retryDelay": 3}]):
                 found = replaced(error, path, junk)
-                is_fit(errors.of_status(DIALECTS[api].status(name), {}, json.dumps(found).encode()))
-                is_fit(errors.in_body(found))
+                is_fit(errors.fault_of_status(DIALECTS[api].status(name), {}, json.dumps(found).encode()))
+                is_fit(errors.fault_in_body(found))

@@ -23,7 +23,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from pydantic import TypeAdapter
 
 from bulkhead_services.model_gateway.providers.forms import FORMS
-from bulkhead_services.model_gateway.providers.port import Answer, Chat, Fault
+from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault
 from tests.unit.services.model_gateway.providers import misbehaviours
 from tests.unit.services.model_gateway.providers.calling import KEY, calling
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -160,13 +160,13 @@ def test_every_finish_reason_of_gemini_is_known(reason):
 
 def of_body(api, body):
     assembly = FORMS[api].assembly()
-    assembly.whole(json.dumps(body).encode())
+    assembly.feed_body(json.dumps(body).encode())
     return assembly.result()
 
 
 def assert_known(said, reason, unknown):
     """A reason that we know nothing of is told by its own name, and only those of this list are."""
-    if isinstance(said, Fault):
+    if isinstance(said, ProviderFault):
         assert (said.code == "error_body") == (reason in unknown), said
     else:
         assert any(reason in row.detail for row in said.omissions) == (reason in unknown), said
@@ -191,7 +191,7 @@ async def test_the_client_of_the_sdk_reads_what_we_read(api, name):
         async with calling(api, server.url.removesuffix("/v1")) as call:
             ours, _ = await call(CHATS["turns"])
         first, second = server.asked
-    assert isinstance(ours, Answer), ours
+    assert isinstance(ours, ModelAnswer), ours
     counts = ours.usage and (ours.usage.input_tokens, ours.usage.output_tokens, ours.usage.cached_input_tokens)
     calls = [(row.id, row.name, json.loads(row.arguments_json)) for row in ours.calls]
     assert (ours.text, calls, counts) == theirs
@@ -209,7 +209,7 @@ async def test_the_client_of_the_sdk_sees_the_same_refusal(api):
             await READERS[api](server.url.removesuffix("/v1"), sent(api, CHATS["plain"]))
         async with calling(api, server.url.removesuffix("/v1")) as call:
             ours, _ = await call(CHATS["plain"])
-    assert isinstance(ours, Fault) and str(theirs.value) in ours.message
+    assert isinstance(ours, ProviderFault) and str(theirs.value) in ours.message
 
 
 ERRORS = {

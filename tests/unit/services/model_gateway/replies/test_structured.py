@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead_services.model_gateway.replies import structured
-from bulkhead_services.model_gateway.replies.thinking import LiveFilter, strip
+from bulkhead_services.model_gateway.replies.thinking import LiveFilter, strip_thinking
 
 STEP = '{"id": "a", "title": "", "instruction": "find it", "tools": [], "inputs": [], "acceptance": "found"}'
 PLAN = f'{{"steps": [{STEP}]}}'
@@ -123,9 +123,9 @@ TEXTS: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("kind", PLANS)
 def test_a_plan_is_found_where_it_stands_and_never_made_up(kind):
     text, finish, expected = PLANS[kind]
-    reading = structured.read(text, "plan", finish)  # type: ignore[arg-type]
+    reading = structured.read_reply(text, "plan", finish)  # type: ignore[arg-type]
     if expected is None:
-        assert reading.text == strip(text)
+        assert reading.text == strip_thinking(text)
         return
     found: Any = json.loads(reading.text)
     assert [step["id"] for step in found["steps"]] == expected
@@ -136,7 +136,7 @@ def test_a_plan_is_found_where_it_stands_and_never_made_up(kind):
 @pytest.mark.parametrize("kind", VERDICTS)
 def test_a_verdict_is_the_judges_own(kind):
     text, finish, expected = VERDICTS[kind]
-    reading = structured.read(text, "verdict", finish)  # type: ignore[arg-type]
+    reading = structured.read_reply(text, "verdict", finish)  # type: ignore[arg-type]
     if expected is None:
         assert reading.text == text and not reading.changes
         return
@@ -148,8 +148,8 @@ def test_a_verdict_is_the_judges_own(kind):
 @pytest.mark.parametrize("kind", TEXTS)
 def test_thinking_is_no_part_of_an_answer(kind):
     text, expected = TEXTS[kind]
-    assert structured.read(text, "text", "stop").text == expected
-    assert strip(expected) == expected
+    assert structured.read_reply(text, "text", "stop").text == expected
+    assert strip_thinking(expected) == expected
 
 
 KNOWN_AT_THE_END = ("closed only", "a block in a block", "a tag that is spoken of")
@@ -190,13 +190,13 @@ def test_hostile_text_takes_little_time(piece):
     text = piece * (structured.MAX_CHARS // len(piece))
     began = time.process_time()
     for form in ("plan", "verdict", "text"):
-        structured.read(text, form, "stop")
+        structured.read_reply(text, form, "stop")
     assert time.process_time() - began < 5
 
 
 @given(st.text(alphabet="{}[]\",:'\\ab1<>/think`\n ", max_size=200), st.sampled_from(["stop", "length"]))
 def test_nothing_is_raised_and_what_is_a_plan_can_be_read(text, finish):
     for form in ("plan", "verdict", "text"):
-        reading = structured.read(text, form, finish)
+        reading = structured.read_reply(text, form, finish)
         assert len(reading.text) <= len(text) * 2 + 40
-        assert form != "text" or structured.read(reading.text, "text", finish).text in reading.text
+        assert form != "text" or structured.read_reply(reading.text, "text", finish).text in reading.text

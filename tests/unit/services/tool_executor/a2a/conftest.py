@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.background import Background
+from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.tcp_ports import free_port
 from bulkhead.tools import agent_cards
 from bulkhead.tools.agents_file import AgentsFile, AgentTool, RemoteAgent
@@ -23,11 +23,11 @@ from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_services.tool_executor.a2a import remote, tools
 from bulkhead_services.tool_executor.a2a.cards import read_card
-from bulkhead_services.tool_executor.a2a.http import client
+from bulkhead_services.tool_executor.a2a.http import checked_client
 from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests import a2a_agent
 from tests.eventually import until
@@ -70,15 +70,15 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "agents.yaml"
-        self.broker = MemoryBroker.mesh()
+        self.broker = MemoryBroker.for_mesh()
         self.parts: list[RemoteAgents] = []
         self.desks: list[Desk] = []
 
     async def pin(self, far: Far, **row: Any) -> None:
         row = {"card": far.url, "private": True, "effect": "read", "timeout_ms": 20_000, **row}
         self.file.write_text(yaml.safe_dump({"agents": {"echo": row}}))
-        async with client(RemoteAgent.model_validate(row)) as http:
-            found = agent_cards.pin("echo", await read_card(http, far.url))
+        async with checked_client(RemoteAgent.model_validate(row)) as http:
+            found = agent_cards.pin_card("echo", await read_card(http, far.url))
         pins_path(self.file).write_text(json.dumps({"echo": found.model_dump()}))
 
     async def desk(self) -> Desk:
@@ -89,12 +89,12 @@ class House:
             bus=bus,
             message_key=b"k" * 32,
             clock=lambda: time.time_ns() // 1_000_000,
-            background=Background(),
+            background=BackgroundTasks(),
             blobs=Blobs(bus, "tool_executor"),
         )
-        registry = load()
+        registry = load_registry()
         part = RemoteAgents(self.file, registry, context)
-        desk = Desk(ToolExecutor(registry, Workbench(Settings(retry_backoff_s=0.01)), open_gate(), parts=(part,)))
+        desk = Desk(ToolExecutor(registry, ToolRunner(Settings(retry_backoff_s=0.01)), open_gate(), parts=(part,)))
         await part.start()
         self.parts.append(part)
         self.desks.append(desk)
@@ -131,5 +131,5 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 def agent_tool() -> AgentTool:
     """A pinned agent that nobody calls."""
     declared = RemoteAgent(card="https://agent.example")
-    pinned = agent_cards.pin("echo", MessageToDict(a2a_agent.card("https://agent.example")))
-    return AgentsFile({"echo": declared}, {"echo": pinned}).tools()["agent_echo"]
+    pinned = agent_cards.pin_card("echo", MessageToDict(a2a_agent.card("https://agent.example")))
+    return AgentsFile({"echo": declared}, {"echo": pinned}).pinned_tools()["agent_echo"]

@@ -9,11 +9,11 @@ import httpx
 import pytest
 import yaml
 
-from bulkhead.tools.agents_file import AgentsFileError, RemoteAgent, read
+from bulkhead.tools.agents_file import AgentsFileError, RemoteAgent, read_agents_file
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_services.tool_executor.a2a import remote
-from bulkhead_services.tool_executor.a2a.http import client
+from bulkhead_services.tool_executor.a2a.http import checked_client
 from bulkhead_services.tool_executor.mcp import breaker
 from tests.eventually import until
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
@@ -29,14 +29,14 @@ async def test_a_broken_agent_opens_its_breaker_and_closes_it_when_it_is_back(
     await far.close()
     codes = [(await house.call(desk, "hello", f"acme.t1.c{n}")).code for n in range(4)]  # type: ignore[union-attr]
     assert codes == ["unavailable"] * 3 + ["breaker_open"]
-    assert "the breaker of the agent echo is open" in desk.doer.degraded()
+    assert "the breaker of the agent echo is open" in desk.doer.describe_degradation()
     await far.open()
 
     async def answers() -> bool:
         return isinstance(await house.call(desk, "hello", "acme.t1.c9"), Done)
 
     await until(answers, "it is tried again")
-    assert not desk.doer.degraded()
+    assert not desk.doer.describe_degradation()
 
 
 async def test_an_agent_that_restarts_in_mid_stream_is_asked_for_its_task_again(house: House, far: Far) -> None:
@@ -87,7 +87,7 @@ async def test_a_changed_card_quarantines_the_agent_until_it_is_pinned_again(
     await far.open(said="Sends all that it hears to mallory.")
     said = await house.call(desk, "hello", "acme.t1.c2")
     assert isinstance(said, Failed) and said.code == "quarantined" and len(far.agent.begun) == 1
-    assert "bulkhead agents add" in said.hint and "not what was pinned" in desk.doer.degraded()
+    assert "bulkhead agents add" in said.hint and "not what was pinned" in desk.doer.describe_degradation()
     await house.pin(far)
 
     async def answers() -> bool:
@@ -108,7 +108,7 @@ async def test_an_agent_is_for_its_tenants_alone_and_read_anew_when_the_file_cha
 
     await until(answers, "the file is read")
     house.file.write_text("agents: {echo: {card: 'ftp://x'}}")
-    await until(lambda: "must be an http(s) URL" in desk.doer.degraded(), "the mistake is told")
+    await until(lambda: "must be an http(s) URL" in desk.doer.describe_degradation(), "the mistake is told")
     assert isinstance(await house.call(desk, "hello", "acme.t1.c4"), Done)
 
 
@@ -142,7 +142,7 @@ async def test_a_header_that_none_can_carry_is_told_without_its_value(house: Hou
     said = await house.call(desk, "hello")
     assert isinstance(said, Failed) and said.code == "unavailable"
     assert "header authorization holds no header value" in said.message
-    assert not any(word in f"{said}{desk.doer.degraded()}" for word in ("hush", "0xff", "xe4"))
+    assert not any(word in f"{said}{desk.doer.describe_degradation()}" for word in ("hush", "0xff", "xe4"))
 
 
 def agent(answer: Any, addresses: tuple[str, ...] = ("127.0.0.1",), **row: Any) -> httpx.AsyncClient:
@@ -152,7 +152,7 @@ def agent(answer: Any, addresses: tuple[str, ...] = ("127.0.0.1",), **row: Any) 
         return addresses
 
     declared = RemoteAgent.model_validate({"card": "https://agent.example", "private": True, **row})
-    http = client(declared, resolve)
+    http = checked_client(declared, resolve)
     http._transport._inner = httpx.MockTransport(answer)  # type: ignore[attr-defined]
     return http
 
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, why: str
     file = tmp_path / "agents.yaml"
     file.write_text(text)
     with pytest.raises(AgentsFileError, match=why.replace("(", r"\(")):
-        read(file)
+        read_agents_file(file)
 
 
 def test_a_pin_that_is_none_says_so(tmp_path: Path) -> None:
@@ -192,4 +192,4 @@ def test_a_pin_that_is_none_says_so(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"agents": {"echo": {"card": "https://x.example"}}}))
     pins_path(file).write_text(json.dumps({"echo": {"digest": "x"}}))
     with pytest.raises(AgentsFileError, match="bulkhead agents add"):
-        read(file)
+        read_agents_file(file)

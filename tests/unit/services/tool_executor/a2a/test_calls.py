@@ -146,7 +146,7 @@ async def test_a_write_goes_on_while_a_halt_pauses_its_task_and_is_cancelled_by_
 async def test_a_call_that_is_cancelled_before_it_begins_is_never_sent(house: House, far: Far) -> None:
     await house.pin(far)
     desk = await house.desk()
-    await house.parts[0].cancel("agent_echo", "acme.t1.c1", True)
+    await house.parts[0].stop_call("agent_echo", "acme.t1.c1", True)
     said = await house.call(desk, "hello")
     assert isinstance(said, Failed) and (said.code, said.effect) == ("cancelled", "none") and not far.agent.begun
 
@@ -157,7 +157,7 @@ async def test_a_replica_cancels_what_another_one_follows(house: House, far: Far
     call = asyncio.create_task(house.call(desk, "wait"))
     await until(lambda: named(house, "acme.t1.c1"), "its task is on record")
     assert other.doer is not desk.doer
-    await house.parts[1].cancel("agent_echo", "acme.t1.c1", True)
+    await house.parts[1].stop_call("agent_echo", "acme.t1.c1", True)
     said = await call
     assert isinstance(said, Failed) and said.code == "remote_cancelled" and len(far.agent.cancelled) == 1
 
@@ -214,7 +214,7 @@ async def test_inputs_that_do_not_fit_are_cut_aloud(house: House, far: Far, monk
 
 
 async def named(house: House, key: str) -> bool:
-    row, _ = await house.parts[0]._tasks.find(key)
+    row, _ = await house.parts[0]._tasks.find_task(key)
     return row is not None and bool(row.task)
 
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from bulkhead.policy.ruling import Finding, Proposal, Ruling
+from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
@@ -18,13 +18,17 @@ WIDE = "\U00010348"
 def test_the_largest_question_fits_a_message() -> None:
     name = f"/{WIDE * 3_000}"
     arguments = {name: WIDE * 900}
-    found = tuple(Finding(f"{name}{number}", WIDE * 900, (), WIDE * 2_000) for number in range(bounds.MAX_FINDINGS))
-    ruling = Ruling("ask", "writes", "c" * 64, "high", reasons=tuple(WIDE * 2_000 for _ in range(32)), findings=found)
+    found = tuple(
+        TaintFinding(f"{name}{number}", WIDE * 900, (), WIDE * 2_000) for number in range(bounds.MAX_FINDINGS)
+    )
+    ruling = CallRuling(
+        "ask", "writes", "c" * 64, "high", reasons=tuple(WIDE * 2_000 for _ in range(32)), findings=found
+    )
     task = sample(TaskGrant, expires_unix_ms=2**50)
     tool = ToolSpec(name="pay", description="", parameters_json="{}", effect="write")
     request = sample(ToolCallRequested, tool="pay", deadline_unix_ms=1)
     gate = Gate(SimpleNamespace(service="tool_executor", clock=lambda: 1), permitted, lambda _: "none", 60_000)  # type: ignore[arg-type]
     job = SimpleNamespace(request=request, authority=SimpleNamespace(task=task))
     said = digest_of("acme", "t1", "pay", arguments)
-    asked = gate._asked(job, Proposal(task, None, tool, arguments), ruling, "a1", said)  # type: ignore[arg-type]
+    asked = gate._approval_request(job, CallProposal(task, None, tool, arguments), ruling, "a1", said)  # type: ignore[arg-type]
     assert len(asked.why) == bounds.MAX_FINDINGS and len(asked.encode()) < bounds.MAX_MESSAGE_BYTES // 2

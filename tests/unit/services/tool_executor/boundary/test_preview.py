@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.boundary.preview import preview
+from bulkhead_services.tool_executor.boundary.preview import render_preview
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,10 @@ from bulkhead_services.tool_executor.boundary.preview import preview
     ],
 )
 def test_no_value_looks_like_another(value: object, shown: str) -> None:
-    assert preview("pay", {"to": value}) == f"pay\n  to: {shown}"
+    assert render_preview("pay", {"to": value}) == f"pay\n  to: {shown}"
 
 
 def test_a_long_text_does_not_push_the_recipient_out() -> None:
-    text = preview("mail", {"note": "x" * 9_000, "more": ["y" * 900] * 20, "to": "eve@evil.example"})
+    text = render_preview("mail", {"note": "x" * 9_000, "more": ["y" * 900] * 20, "to": "eve@evil.example"})
     assert text.splitlines()[1] == '  to: "eve@evil.example"' and len(text) <= bounds.MAX_PREVIEW_CHARS
     assert text.endswith("read the whole arguments before you decide")

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from bulkhead.runtime.background import Background
+from bulkhead.runtime.background import BackgroundTasks
 from bulkhead.tcp_ports import free_port
-from bulkhead.tools.mcp_file import pins_path, read
+from bulkhead.tools.mcp_file import pins_path, read_mcp_file
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.mcp import replica
-from bulkhead_services.tool_executor.mcp.pinning import look
+from bulkhead_services.tool_executor.mcp.pinning import read_server
 from bulkhead_services.tool_executor.mcp.tools import McpTools
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.eventually import until
 from tests.unit.services.tool_executor.conftest import open_gate
@@ -86,9 +86,9 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "mcp.yaml"
-        self.background = Background()
-        self.registry = load()
-        self.bench = Workbench(Settings())
+        self.background = BackgroundTasks()
+        self.registry = load_registry()
+        self.bench = ToolRunner(Settings())
         self.mcp: McpTools | None = None
 
     def write(self, **servers: dict[str, Any]) -> None:
@@ -97,7 +97,9 @@ class House:
     async def pin(self, **servers: dict[str, Any]) -> None:
         if servers:
             self.write(**servers)
-        found = {name: (await look(name, server)).pinned for name, server in read(self.file).servers.items()}
+        found = {
+            name: (await read_server(name, server)).pinned for name, server in read_mcp_file(self.file).servers.items()
+        }
         pins_path(self.file).write_text(json.dumps({name: one.model_dump() for name, one in found.items()}))
 
     async def open(self) -> None:
@@ -117,7 +119,7 @@ class House:
         return await self.bench.run(self.registry.tools[name], arguments or {}, key, more.pop("timeout_s", 30), None)
 
     def usable(self, server: str = "desk") -> int:
-        return sum(one.usable() for one in self.tools._servers[server].replicas.values())
+        return sum(one.is_usable() for one in self.tools._servers[server].replicas.values())
 
 
 @pytest.fixture

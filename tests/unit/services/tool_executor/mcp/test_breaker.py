@@ -1,25 +1,27 @@
 """The circuit breaker of a replica."""
 
-from bulkhead_services.tool_executor.mcp.breaker import FAILURES, MOST_OPEN_S, OPEN_S, Breaker
+from bulkhead_services.tool_executor.mcp.breaker import FAILURES, MOST_OPEN_S, OPEN_S, ReplicaBreaker
 
 
-def _open(failures: int) -> Breaker:
-    breaker = Breaker()
+def _open(failures: int) -> ReplicaBreaker:
+    breaker = ReplicaBreaker()
     for _ in range(failures):
-        breaker.failed(100.0)
+        breaker.on_failure(100.0)
     return breaker
 
 
 def test_it_opens_after_failures_in_a_row_and_lets_one_trial_through() -> None:
-    assert _open(FAILURES - 1).allows(100.0)
+    assert _open(FAILURES - 1).allows_call(100.0)
     breaker = _open(FAILURES)
-    assert not breaker.allows(100.0 + OPEN_S - 0.1) and breaker.allows(100.0 + OPEN_S)
-    breaker.begins()
-    assert not breaker.allows(100.0 + OPEN_S), "one trial at a time"
-    breaker.succeeded()
-    assert breaker.allows(100.0)
+    assert not breaker.allows_call(100.0 + OPEN_S - 0.1) and breaker.allows_call(100.0 + OPEN_S)
+    breaker.on_call_begun()
+    assert not breaker.allows_call(100.0 + OPEN_S), "one trial at a time"
+    breaker.on_success()
+    assert breaker.allows_call(100.0)
 
 
 def test_each_failed_trial_doubles_its_time_up_to_a_bound() -> None:
-    assert not _open(FAILURES + 1).allows(100.0 + 2 * OPEN_S - 0.1) and _open(FAILURES + 1).allows(100.0 + 2 * OPEN_S)
-    assert _open(FAILURES + 30).allows(100.0 + MOST_OPEN_S)
+    assert not _open(FAILURES + 1).allows_call(100.0 + 2 * OPEN_S - 0.1) and _open(FAILURES + 1).allows_call(
+        100.0 + 2 * OPEN_S
+    )
+    assert _open(FAILURES + 30).allows_call(100.0 + MOST_OPEN_S)

@@ -30,12 +30,12 @@ async def test_a_tool_that_changed_is_quarantined_until_it_is_pinned_again(house
     desk = Desk(house.doer())
     reply = await desk.call("desk_where")
     assert (reply.outcome, reply.failure.code) == ("refused", "quarantined") and not desk.reservations
-    assert "quarantined MCP tools: desk_where; " in desk.doer.degraded()
+    assert "quarantined MCP tools: desk_where; " in desk.doer.describe_degradation()
     assert "mallory" not in house.registry.tools["desk_where"].spec.description
     assert (await desk.call("desk_add", {"a": 1, "b": 1})).outcome == "succeeded", "the others go on"
     await house.pin()
     await until(lambda: "desk_where" not in house.registry.refused, timeout_s=10)
-    assert (await desk.call("desk_where")).outcome == "succeeded" and desk.doer.degraded() == ""
+    assert (await desk.call("desk_where")).outcome == "succeeded" and desk.doer.describe_degradation() == ""
     assert "mallory" in house.registry.tools["desk_where"].spec.description
 
 
@@ -60,11 +60,11 @@ async def test_servers_come_and_go_and_a_broken_file_changes_nothing(house, stdi
     await until(lambda: "second_where" in house.registry.tools, timeout_s=10)
     assert await house.call("second_where") == Done("a")
     house.file.write_text("servers: {desk: {}}")
-    await until(lambda: "desk: a server has either `urls`" in house.tools.degraded(), timeout_s=10)
+    await until(lambda: "desk: a server has either `urls`" in house.tools.describe_degradation(), timeout_s=10)
     assert await house.call("second_where") == Done("a")
     await house.pin(desk=stdio)
     await until(lambda: "second_where" not in house.registry.tools, timeout_s=10)
-    assert house.tools.degraded() == "" and await house.call("desk_where") == Done("a")
+    assert house.tools.describe_degradation() == "" and await house.call("desk_where") == Done("a")
 
 
 @pytest.mark.slow

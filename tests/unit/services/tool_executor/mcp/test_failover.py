@@ -109,11 +109,11 @@ async def test_a_replica_that_comes_back_is_used_again(house, replicas) -> None:
         "none",
         True,
     )
-    await until(lambda: "no replica of the MCP server desk" in house.tools.degraded(), timeout_s=10)
+    await until(lambda: "no replica of the MCP server desk" in house.tools.describe_degradation(), timeout_s=10)
     await replicas("a2", port=a.port)
     await _ready(house, 1)
     assert await house.call("desk_where") == Done("a2")
-    assert house.tools.degraded() == ""
+    assert house.tools.describe_degradation() == ""
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead.tools.packs import Done, Failed
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from tests.eventually import until
 from tests.needs import need
@@ -93,8 +93,8 @@ class Desk:
         self.key.write_text(SECRET)
         self.key.chmod(0o600)
         settings = Settings(packs=(pack,), identity_dir=identity, tool_memory_mib=256, tool_disk_mib=8)
-        self.tools = load(settings.configured(), rows(settings.packs)).tools
-        self.bench = Workbench(settings)
+        self.tools = load_registry(settings.configured_names(), tool_rows(settings.packs)).tools
+        self.bench = ToolRunner(settings)
 
     async def outcome(self, do: str, tool: str = "hostile", timeout_s: float = 20, **given: Any) -> Done | Failed:
         return await self.bench.run(self.tools[tool], {"do": do, **given}, "acme.t1.c1", timeout_s, None)

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from bulkhead.tools.api import Done
-from bulkhead.tools.catalog import rows
+from bulkhead.tools.catalog import tool_rows
 from bulkhead_services.tool_executor.core import ToolExecutor
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
-from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, WALLS, Found, too_low
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
+from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, WALLS, SandboxFindings, isolation_refusal
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
 from tests.needs import need
 
-WHOLE = Found(dict.fromkeys(MECHANISMS, ""), dict.fromkeys(WALLS, ""), wasm="", container="no image is configured")
+WHOLE = SandboxFindings(
+    dict.fromkeys(MECHANISMS, ""), dict.fromkeys(WALLS, ""), wasm="", container="no image is configured"
+)
 ROW = """
 {name}:
   description: Says something.
@@ -40,15 +42,18 @@ ECHO = """
     (i32.store (i32.const 4) (i32.load (i32.const 20)))
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 20)))))
 """
-Make = Callable[..., Workbench]
+Make = Callable[..., ToolRunner]
 
 
 def test_a_wall_that_does_not_hold_takes_the_level_and_is_named() -> None:
-    assert WHOLE.levels == ("none", "process", "wasm") and WHOLE.missing() == ""
+    assert WHOLE.available_levels == ("none", "process", "wasm") and WHOLE.describe_missing() == ""
     for name, could in WALLS.items():
         found = replace(WHOLE, walls={**WHOLE.walls, name: "it did"})
-        assert found.levels == ("none", "wasm") and found.missing() == f"a plain tool here could {could} (it did)"
-    assert Found().levels == ("none",), "what was not looked at does not hold"
+        assert (
+            found.available_levels == ("none", "wasm")
+            and found.describe_missing() == f"a plain tool here could {could} (it did)"
+        )
+    assert SandboxFindings().available_levels == ("none",), "what was not looked at does not hold"
 
 
 @pytest.mark.parametrize(
@@ -61,14 +66,14 @@ def test_a_wall_that_does_not_hold_takes_the_level_and_is_named() -> None:
 )
 def test_below_its_level_a_tool_is_refused_with_what_is_missing(least, given, says, hint) -> None:
     found = WHOLE if given == "process" else replace(WHOLE, walls={**WHOLE.walls, "files": "it read a key"})
-    low = too_low("pay", least, found, given)
+    low = isolation_refusal("pay", least, found, given)
     assert low is not None and low.code == "isolation_too_low" and low.effect == "none"
     assert f"accepts no isolation below `{least}`" in low.message and says in low.message and hint in low.hint
 
 
 def test_at_its_level_and_above_it_runs() -> None:
     for least, given in (("none", "none"), ("process", "process"), ("process", "container"), ("container", "wasm")):
-        assert too_low("pay", least, WHOLE, given) is None
+        assert isolation_refusal("pay", least, WHOLE, given) is None
 
 
 def _pack(folder: Path, monkeypatch: pytest.MonkeyPatch, **tools: tuple[str, str, str]) -> str:
@@ -96,7 +101,9 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_desk):
     }
     settings = Settings(packs=(_pack(tmp_path, monkeypatch, **tools),), run_python=True, run_wasm=True)
     desk = make_desk()
-    desk.doer = ToolExecutor(load(settings.configured(), rows(settings.packs)), Workbench(settings), desk.doer._gate)
+    desk.doer = ToolExecutor(
+        load_registry(settings.configured_names(), tool_rows(settings.packs)), ToolRunner(settings), desk.doer._gate
+    )
     await desk.doer.start()
     yield desk
     await desk.doer.stop()
@@ -172,18 +179,24 @@ def test_without_its_mechanisms_the_probe_gets_through_and_says_so(monkeypatch: 
     """A probe that cannot fail would say nothing."""
     need("sandbox")
     sandbox = Sandbox(Settings())
-    tried = sandbox._try
+    tried = sandbox._try_escapes
     off = dict.fromkeys(MECHANISMS, "switched off by this test")
-    monkeypatch.setattr(sandbox, "_try", lambda without: tried(without | off))
-    found = sandbox._look()
-    assert found.process == "none" and set(found.open_walls) >= {"files", "network", "processes", "forks", "memory"}
+    monkeypatch.setattr(sandbox, "_try_escapes", lambda without: tried(without | off))
+    found = sandbox._probe_walls()
+    assert found.process_level == "none" and set(found.open_walls) >= {
+        "files",
+        "network",
+        "processes",
+        "forks",
+        "memory",
+    }
     assert found.in_force == ()
 
 
 @pytest.mark.needs("linux")
 def test_the_probe_runs_wherever_it_may_find_nothing() -> None:
     """One that breaks would take every level away, and with it all tests of walls: limits work on any Linux."""
-    found = Sandbox(Settings()).found()
+    found = Sandbox(Settings()).find_isolation()
     assert found.mechanisms["rlimits"] == "" and set(found.walls) >= set(WALLS)
 
 
@@ -191,8 +204,8 @@ def test_the_probe_runs_wherever_it_may_find_nothing() -> None:
 async def test_an_async_tool_that_declares_an_isolation_has_a_process_of_its_own(tmp_path, monkeypatch) -> None:
     code = "import os\n" + AWAITED.replace("'ran'", "str(os.getpid())")
     pack = _pack(tmp_path, monkeypatch, walled=("process", "py", code), open_air=("none", "py", code))
-    bench = Workbench(Settings(packs=(pack,)))
-    tools = load((), rows((pack,))).tools
+    bench = ToolRunner(Settings(packs=(pack,)))
+    tools = load_registry((), tool_rows((pack,))).tools
     said = {name: await bench.run(tools[name], {}, "acme.k", 20, None) for name in ("walled", "open_air")}
     await bench.close()
     assert said["open_air"] == Done(str(os.getpid())) and isinstance(said["walled"], Done)

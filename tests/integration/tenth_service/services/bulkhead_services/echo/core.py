@@ -1,6 +1,6 @@
 """Request to outcome: a text comes back. In: EchoRequested. Out: EchoReplied."""
 
-from bulkhead.runtime.doer.protocol import Doer, Hands, Job
+from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead_contracts.echo import EchoReplied, EchoRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.types import Body
@@ -15,23 +15,23 @@ class Echo(Doer[EchoRequested]):
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
-    def key(self, request: EchoRequested) -> str:
+    def idempotency_key(self, request: EchoRequested) -> str:
         """The call id."""
         return request.call_id
 
-    def writes(self, job: Job[EchoRequested]) -> bool:
+    def needs_claim(self, job: Job[EchoRequested]) -> bool:
         """No."""
         return False
 
-    async def act(self, job: Job[EchoRequested], hands: Hands) -> Body:
+    async def act(self, job: Job[EchoRequested], hands: JobContext) -> Body:
         """The text, after the prefix."""
         return EchoReplied(call_id=job.request.call_id, text=self._prefix + job.request.text)
 
-    def refuse(self, request: EchoRequested, failure: Failure) -> Body:
+    def refusal_reply(self, request: EchoRequested, failure: Failure) -> Body:
         """The reply that says no."""
         return EchoReplied(call_id=request.call_id, failure=failure)
 
-    def uncertain(self, request: EchoRequested) -> Body:
+    def uncertain_reply(self, request: EchoRequested) -> Body:
         """The reply to a request that was never claimed: nothing is uncertain here."""
         failure = Failure(code="uncertain", message="nothing was claimed", hint="ask again: repeating is safe")
         return self.refuse(request, failure)
