@@ -8,45 +8,33 @@ from pathlib import Path
 
 from bulkhead_infra.kubernetes import key_folder
 from bulkhead_infra.kubernetes.objects import CLUSTER_CA
-from bulkhead_infra.stages.manifests import overlay, pods
-from bulkhead_infra.stages.manifests.contents import Maps
-from bulkhead_infra.stages.manifests.fields import Object
+from bulkhead_infra.kubernetes.rules import WORKLOADS
 from tests.contract.containers.image_contract import breaches, fitted
-from tests.needs import need
+from tests.contract.containers.pods import Object, read_pods
+from tests.unit.infra.kubernetes.rendered import overlay
 
 Change = Callable[[list[Object]], None]
 
 
 @functools.cache
-def _objects(name: str) -> list[Object]:
+def _secrets(name: str) -> list[Object]:
     with tempfile.TemporaryDirectory() as folder:
         key_folder.ensure(Path(folder), name)
         made = list(key_folder.secrets(Path(folder)))
-    ca = {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}
-    return [*overlay.manifests(name), *made, ca]
-
-
-def objects(name: str) -> list[Object]:
-    """Fresh objects, which a test may change. Skips where kubectl is too old."""
-    need("kubectl")
-    return copy.deepcopy(_objects(name))
+    return [*made, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}]
 
 
 def broken(name: str, folder: Path, change: Change = lambda found: None) -> list[str]:
-    """Breaches of the contract in an overlay, after a change of its objects."""
-    found = objects(name)
+    """Breaches of the contract in an overlay, after a change of its objects. Skips where kubectl is too old."""
+    found = [*overlay(name), *copy.deepcopy(_secrets(name))]
     change(found)
-    return breaches(fitted(pods.read(found), Maps(found), folder))
-
-
-def workload(found: list[Object], name: str) -> Object:
-    """The workload of this name."""
-    return next(one for one in found if one["kind"] in pods.WORKLOADS and one["metadata"]["name"].startswith(name))
+    return breaches(fitted(read_pods(found), folder))
 
 
 def spec(found: list[Object], name: str) -> Object:
-    """The content of its pods."""
-    content: Object = workload(found, name)["spec"]["template"]["spec"]
+    """The content of the pods of the workload whose name begins so."""
+    workload = next(one for one in found if one["kind"] in WORKLOADS and one["metadata"]["name"].startswith(name))
+    content: Object = workload["spec"]["template"]["spec"]
     return content
 
 
