@@ -1,24 +1,24 @@
-"""images.yaml of an overlay: which image stands behind each name, by digest. Promotion writes it; a render does not.
+"""Images of an overlay by digest: images.sha256, which `infra/release/images.sh` writes, and images.yaml, rendered from it.
 
-In: {name below `bulkhead/`: reference with a digest}. Out: kustomize's transformers as text. What has no digest gets a
-placeholder that every rule refuses. The Job that makes streams bears the digest of its image in its name, because the
+In: a line `SHA256  HOST/PREFIX/NAME:VERSION` for each image. Out: kustomize's transformers as text. What has no digest
+gets a placeholder that every rule refuses. The Job that makes streams bears the digest of its image in its name, because the
 template of a Job can never be changed.
 """
 
 import re
 from collections.abc import Mapping
 
-import yaml
-
 from bulkhead_infra.docker.image_contents import INFRASTRUCTURE
 from bulkhead_infra.kubernetes import objects
 from bulkhead_infra.kubernetes.objects import IMAGES, Object
 from bulkhead_infra.services import EVERY_SERVICE, SERVICES
 
+LIST_FILE = "images.sha256"
 PLACEHOLDER = "sha256:" + "0" * 64
 REFERENCE = re.compile(r"(?P<name>[a-z0-9][a-z0-9./:_-]*[a-z0-9])@(?P<digest>sha256:[0-9a-f]{64})")
 JOB, JOB_IMAGE = "provision-streams", "provisioner"
 SHOWN = 8
+LINE = re.compile(r"(?P<hex>[0-9a-f]{64})  (?P<place>\S+/(?P<name>[a-z0-9-]+)):[^\s/:]+")
 
 
 class ImageError(ValueError):
@@ -36,7 +36,7 @@ def images_text(references: Mapping[str, str]) -> str:
         raise ImageError(f"{unknown[0]} is no image of the manifests; there are {', '.join(names())}")
     found = {name: _split(name, references[name]) if name in references else _none(name) for name in names()}
     rows = [_transformer(name, place, digest) for name, (place, digest) in found.items()]
-    return objects.text(*rows, _job_name(found[JOB_IMAGE][1]), comment="Written by promotion: images by digest.")
+    return objects.text(*rows, _job_name(found[JOB_IMAGE][1]), comment="Images by digest, from images.sha256.")
 
 
 def _none(name: str) -> tuple[str, str]:
@@ -70,14 +70,11 @@ def _job_name(digest: str) -> Object:
 
 
 def references(text: str) -> dict[str, str]:
-    """The references that an images.yaml has; placeholders are none. Raises ImageError for what is no such file."""
+    """References by name, of a list. Raises ImageError for a line that lists no image."""
     found = {}
-    try:
-        for row in filter(None, yaml.safe_load_all(text)):
-            if row["kind"] == "ImageTagTransformer":
-                tag = row["imageTag"]
-                if tag["digest"] != PLACEHOLDER:
-                    found[tag["name"].removeprefix(f"{IMAGES}/")] = f"{tag['newName']}@{tag['digest']}"
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ImageError(f"images.yaml is not as promotion writes it ({error}); restore it") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise ImageError(f"line {number} of {LIST_FILE} is not as a release has it: restore it from git")
+        found[match["name"]] = f"{match['place']}@sha256:{match['hex']}"
     return found

@@ -246,7 +246,7 @@ def _patch(kind: str, name: str, spec: Object) -> Object:
 
 def _promoted(folder: Path) -> dict[str, str]:
     """Three brokers, two Redis, cert-manager, and the images that promotion has put there."""
-    path = folder / IMAGES_FILE
+    path = folder / images.LIST_FILE
     known = images.references(path.read_text()) if path.is_file() else {}
     parts = ("nats", "redis", "sentinel", "tls")
     top = objects.kustomization(

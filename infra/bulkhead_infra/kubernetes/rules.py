@@ -68,7 +68,7 @@ def _by_digest(found: Manifests) -> Found:
     for workload, _, container in found.containers:
         image = container["image"]
         if not BY_DIGEST.fullmatch(image):
-            yield workload, f"image {image} has no digest: promote one (images.yaml)"
+            yield workload, f"image {image} has no digest: promote one (images.sha256)"
         elif image.endswith(images.PLACEHOLDER):
             yield workload, f"image {image} is a placeholder: nothing was promoted to this overlay yet"
 
