@@ -127,9 +127,7 @@ NEEDS: dict[str, Need] = {
         lambda: bool(os.environ.get("BULKHEAD_REFERENCE_MCP")),
         "a folder of public MCP and A2A programs, as .github/workflows/nightly.yml makes it, in BULKHEAD_REFERENCE_MCP",
     ),
-    "registry": Need(
-        lambda: _installed("docker-registry", "skopeo", "openssl"), "apt-get install docker-registry skopeo openssl"
-    ),
+    "registry": Need(lambda: _installed("docker-registry", "skopeo"), "apt-get install docker-registry skopeo"),
     "sandbox": Need(can_confine, "a kernel with Landlock or namespaces, and seccomp (`bulkhead doctor`)"),
 }
 """By the name that a test gives."""

@@ -17,7 +17,7 @@ from bulkhead_cli.output import Exit, Stop
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The mesh that is meant. overlay: folder whose images.yaml says what was promoted."""
+    """The mesh that is meant. overlay: folder whose images.sha256 says what was promoted."""
 
     context: str = ""
     namespace: str = "bulkhead"
@@ -41,13 +41,13 @@ async def examine(place: Place, timeout_s: float = REQUEST_TIMEOUT_S) -> list[Fi
 
 
 def _promoted(overlay: Path) -> dict[str, str]:
-    from bulkhead_infra.kubernetes import images, overlays
+    from bulkhead_infra.kubernetes import images
 
-    path = overlay / overlays.IMAGES_FILE
+    path = overlay / images.LIST_FILE
     try:
         return images.references(path.read_text())
     except OSError as error:
-        todo = "name the folder of an overlay with images.yaml: infra/kubernetes/overlays/production"
+        todo = "name the folder of an overlay that a release was promoted to: infra/kubernetes/overlays/production"
         raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}", todo) from error
     except images.ImageError as error:
         raise Stop(Exit.USAGE, f"{path}: {error}") from error

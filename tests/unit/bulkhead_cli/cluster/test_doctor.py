@@ -146,10 +146,10 @@ async def test_an_answer_that_is_too_large_is_not_kept(
 
 
 async def test_names_that_cannot_be_meant(home: Path) -> None:
-    with pytest.raises(Stop, match=r"images.yaml cannot be read"):
+    with pytest.raises(Stop, match=r"images.sha256 cannot be read"):
         await examine(Place(overlay=home))
-    (home / "images.yaml").write_text("kind: [")
-    with pytest.raises(Stop, match="not as promotion writes it"):
+    (home / "images.sha256").write_text("kind: [")
+    with pytest.raises(Stop, match="not as a release has it"):
         await examine(Place(overlay=home))
     with pytest.raises(Stop, match=r"there is no kubeconfig .*none"):
         await examine(Place(kubeconfig=home / "none"))
@@ -161,8 +161,7 @@ async def test_names_that_cannot_be_meant(home: Path) -> None:
 def test_the_command_prints_findings_and_ends_with_one_for_a_problem(server: ApiServer, home: Path) -> None:
     overlay = home / "overlay"
     overlay.mkdir()
-    digest = "registry.example.org/mesh/worker@sha256:" + "cd" * 32
-    (overlay / "images.yaml").write_text(images.images_text({"worker": digest}))
+    (overlay / images.LIST_FILE).write_text(f"{'cd' * 32}  registry.example.org/mesh/worker:v1\n")
     options = ["--kubeconfig", str(server.kubeconfig(home)), "--context", "here", "--overlay", str(overlay)]
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""images.yaml: what promotion writes, and what it refuses."""
+"""Images of an overlay: what is rendered of the list of a release, and what is refused."""
 
 import pytest
 import yaml
@@ -10,10 +10,9 @@ DIGEST = "sha256:" + "a" * 64
 GIVEN = {"worker": f"registry.example.org:5000/mesh/worker@{DIGEST}"}
 
 
-def test_what_is_written_is_read_again() -> None:
-    text = images_text(GIVEN)
-    assert references(text) == GIVEN
-    assert images_text(references(text)) == text
+def test_a_list_gives_references_by_digest() -> None:
+    assert references(f"{'a' * 64}  registry.example.org:5000/mesh/worker:v1.2.0\n") == GIVEN
+    assert references("") == {}
 
 
 def test_an_image_without_a_reference_is_a_placeholder() -> None:
@@ -36,6 +35,9 @@ def test_what_names_no_image_by_its_digest_is_refused(given: dict[str, str], sai
         images_text(given)
 
 
-def test_a_file_that_promotion_did_not_write_is_refused() -> None:
+@pytest.mark.parametrize(
+    "line", ["kind: ImageTagTransformer", f"{DIGEST}  registry.example.org/worker:v1", f"{'a' * 64}  worker:v1"]
+)
+def test_a_list_that_is_of_no_release_is_refused(line: str) -> None:
     with pytest.raises(ImageError, match="restore it"):
-        references("kind: ImageTagTransformer\n")
+        references(line)
