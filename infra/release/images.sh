@@ -10,7 +10,7 @@ infra/release/images.sh COMMAND ARGUMENTS
   push VERSION DIR               push them to BULKHEAD_REGISTRY (HOST/PREFIX) and write the LIST, DIR/images.sha256
   test LIST                      pull the images by digest and run tests/e2e/containers on them
   verify LIST                    check its attestation by the workflow `release`, and the tags of its version
-  promote LIST ENVIRONMENT       staging; or production, with what staging has: tag the digests, write the overlay's list
+  promote LIST ENVIRONMENT       staging; or production, with what staging has: tag the digests, write its list
   rollback LIST ENVIRONMENT      the same with a release that the environment had before
 
 A LIST is a release: a line `SHA256  HOST/PREFIX/NAME:VERSION` for each image. Registries are reached with the login of
@@ -20,7 +20,7 @@ END
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-overlays=$root/infra/kubernetes/overlays
+environments=$root/infra/chart/images
 python=${PYTHON:-$root/.venv/bin/python}
 
 fail() { # CODE REASON REMEDY
@@ -107,8 +107,8 @@ verify() { # LIST
     done <"$1"
     echo "$version is tested and attested:"
     cat "$1"
-    for list in "$overlays"/*/images.sha256; do
-        [ ! -f "$list" ] || echo "$(basename "$(dirname "$list")") has $(sed -n '1s/.*://p' "$list")"
+    for list in "$environments"/*.sha256; do
+        [ ! -f "$list" ] || echo "$(basename "$list" .sha256) has $(sed -n '1s/.*://p' "$list")"
     done
 }
 
@@ -117,21 +117,21 @@ deploy() { # LIST ENVIRONMENT
     while read -r hex place; do
         skopeo copy --quiet --all --preserve-digests "docker://${place%:*}@sha256:$hex" "docker://${place%:*}:$2"
     done <"$1"
-    cp "$1" "$overlays/$2/images.sha256.part"
-    mv "$overlays/$2/images.sha256.part" "$overlays/$2/images.sha256"
-    echo "$2 has $(sed -n '1s/.*://p' "$1"); \`make render\`, commit and apply its overlay" >&2
+    cp "$1" "$environments/$2.sha256.part"
+    mv "$environments/$2.sha256.part" "$environments/$2.sha256"
+    echo "$2 has $(sed -n '1s/.*://p' "$1"); \`make render\`, commit, and upgrade the chart" >&2
 }
 
 promote() { # LIST ENVIRONMENT
     verify "$1"
-    if [ "$2" = production ] && ! cmp -s "$1" "$overlays/staging/images.sha256"; then
+    if [ "$2" = production ] && ! cmp -s "$1" "$environments/staging.sha256"; then
         fail 4 "staging has another release" "promote this one to staging first"
     fi
     deploy "$1" "$2"
 }
 
 rollback() { # LIST ENVIRONMENT
-    local commit list=infra/kubernetes/overlays/$2/images.sha256
+    local commit list=infra/chart/images/$2.sha256
     verify "$1"
     for commit in $(git -C "$root" log --format=%H -- "$list"); do
         if git -C "$root" show "$commit:$list" 2>/dev/null | cmp -s - "$1"; then

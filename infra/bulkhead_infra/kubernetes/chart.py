@@ -1,9 +1,11 @@
 """Facts of the Helm chart: what follows from the rows of services, policy and catalog.
 
-In: services.yaml, policy.yaml, tenants.yaml, tool policies and the tree. Out: {path: text}: the chart's `files/`, and
-`values.yaml` with the facts of each service below its mark. Above the mark, and in the templates, a person writes.
+In: services.yaml, policy.yaml, tenants.yaml, tool policies and the tree. Out: {path: text}: the chart's `files/`,
+`values.yaml` with the facts of each service below its mark, and a values file with the images of each environment. Above
+the mark, and in the templates, a person writes.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, assert_never
@@ -26,6 +28,10 @@ RENDERED_FOLDER = f"{CHART}/files"
 POLICY_FOLDER = Path(policy.HERE).parent / "policy"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 TOKEN_FILE, CLUSTER = "/var/run/secrets/bulkhead/bus/token", "/var/run/secrets/bulkhead/cluster"
+IMAGES_FOLDER = "infra/chart/images"
+"""NAME.sha256, the list of the release that an environment has, as `infra/release/images.sh` writes it; and NAME.yaml."""
+ENVIRONMENTS = ("staging", "production")
+LINE = re.compile(r"(?P<hex>[0-9a-f]{64})  (?P<registry>\S+)/(?P<name>[a-z0-9-]+):[^\s/:]+")
 NKEYS_FILE = "nkeys.conf"
 LOGIN_VARIABLES = ("LOGIN_ISSUER", "LOGIN_XKEY")
 BROKERS = 3
@@ -44,6 +50,10 @@ OPTIONAL: Mapping[str, str] = {"BULKHEAD_PUBLISHERS_FILE": "publishers_file"}
 Facts = dict[str, Any]
 
 
+class ImageListError(ValueError):
+    """A list of images that is of no release; the message says where and what to do."""
+
+
 def files(root: Path) -> dict[str, str]:
     """Texts by path. root: the tree, whose hand-written part of values.yaml stays."""
     rules = policy.load(kubernetes=True)
@@ -57,9 +67,28 @@ def files(root: Path) -> dict[str, str]:
         f"three-brokers/{CONF_FILE}": broker_configuration(BROKERS),
         **{f"policy/{path.name}": path.read_text() for path in sorted(POLICY_FOLDER.glob("*.cedar"))},
     }
-    return {VALUES: own + MARK + yaml.safe_dump({"services": facts}, sort_keys=False, width=118)} | {
-        f"{RENDERED_FOLDER}/{file}": text for file, text in rendered.items()
-    }
+    values = {VALUES: own + MARK + yaml.safe_dump({"services": facts}, sort_keys=False, width=118)}
+    for name in ENVIRONMENTS:
+        images = root / IMAGES_FOLDER / f"{name}.sha256"
+        values[f"{IMAGES_FOLDER}/{name}.yaml"] = image_values(images.read_text() if images.is_file() else "")
+    return values | {f"{RENDERED_FOLDER}/{file}": text for file, text in rendered.items()}
+
+
+def image_values(images: str) -> str:
+    """A values file with the images of a release by digest. images: a line `SHA256  HOST/PREFIX/NAME:VERSION` for each.
+    Raises ImageListError."""
+    matches = [LINE.fullmatch(line) for line in images.splitlines()]
+    rows = [match for match in matches if match]
+    registries = sorted({match["registry"] for match in rows})
+    if len(rows) < len(matches) or len(registries) > 1:
+        number = next((number for number, match in enumerate(matches, 1) if not match), len(matches))
+        raise ImageListError(
+            f"line {number} of a list in {IMAGES_FOLDER} is of no release, or of another registry than the lines before: "
+            "restore the file from git"
+        )
+    image: Facts = {"digests": {match["name"]: f"sha256:{match['hex']}" for match in rows}}
+    head = "# Rendered by `make render` from the list of images that the environment has.\n"
+    return head + yaml.safe_dump({"image": {"registry": registry for registry in registries} | image}, sort_keys=False)
 
 
 def kube_name(service: str) -> str:
