@@ -106,7 +106,9 @@ NEEDS: dict[str, Need] = {
     "docker": Need(can_run_containers, "a Docker daemon, and apt-get install docker-compose"),
     "faketime": Need(lambda: bool(glob.glob(FAKETIME)), "apt-get install libfaketime"),
     "hanging-parser": Need(can_hang_html_parser, "a Python whose html.parser can be made to hang"),
-    "helm": Need(lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"),
+    "helm": Need(
+        lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"
+    ),
     "linux": Need(lambda: sys.platform == "linux", "Linux"),
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),
     "namespaces": Need(can_cut_networks, "root and apt-get install iproute2 iptables"),

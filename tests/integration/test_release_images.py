@@ -15,14 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_infra.kubernetes import images
+from bulkhead_infra.kubernetes import chart
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.needs("registry")
 SCRIPT = "infra/release/images.sh"
-OVERLAYS = Path("infra/kubernetes/overlays")
+IMAGES = Path(chart.IMAGES_FOLDER)
 REPOSITORY = "example/bulkhead"
 NAMES = ("planner", "tool-executor")
 REFUSED = 4
@@ -65,16 +66,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Checkout:
-    """A repository with the script and the overlays, and a prefix of its own in the registry."""
+    """A repository with the script and the lists of the environments, and a prefix of its own in the registry."""
 
     def __init__(self, folder: Path, registry: str) -> None:
         self.folder, self.prefix = folder, f"{registry}/{folder.name.replace('_', '-').lower()}"
         programs, insecure = folder / "programs", folder / ".config/containers/registries.conf"
-        for path in (
-            programs,
-            folder / "infra/release",
-            *(folder / OVERLAYS / name for name in ("staging", "production")),
-        ):
+        for path in (programs, folder / "infra/release", folder / IMAGES):
             path.mkdir(parents=True)
         (folder / SCRIPT).write_bytes((ROOT / SCRIPT).read_bytes())
         (programs / "gh").write_text(GH)
@@ -121,12 +118,19 @@ class Checkout:
             attested.write(f"{content} {CRITERIA.format(version=version)}\n")
 
     def deployed(self, environment: str) -> bytes:
-        """The list that the overlay has, once the tags of the environment name what it says."""
-        content = (self.folder / OVERLAYS / environment / "images.sha256").read_bytes()
-        for name, reference in images.references(content.decode()).items():
-            tagged = self.digest(f"{self.prefix}/{name}:{environment}")
-            assert reference == f"{self.prefix}/{name}@{tagged}"
+        """The list that the environment has, once the tags of the environment name what it says."""
+        content = (self.folder / IMAGES / f"{environment}.sha256").read_bytes()
+        assert self.image_values(content) == {
+            name: self.digest(f"{self.prefix}/{name}:{environment}") for name in NAMES
+        }
         return content
+
+    def image_values(self, content: bytes) -> dict[str, str]:
+        """Digests by name, as the chart gets them."""
+        image = yaml.safe_load(chart.image_values(content.decode()))["image"]
+        assert image["registry"] == self.prefix
+        digests: dict[str, str] = image["digests"]
+        return digests
 
     def commit(self) -> None:
         self.run("git", "add", "infra")
@@ -186,10 +190,8 @@ def test_a_release_is_promoted_by_digest_and_rolled_back(checkout: Checkout) -> 
 
 
 def test_a_list_names_what_lies_in_the_registry(checkout: Checkout) -> None:
-    listed = images.references(checkout.read(checkout.push("v1.0.0")).decode())
-    assert listed == {
-        name: f"{checkout.prefix}/{name}@{checkout.digest(f'{checkout.prefix}/{name}:v1.0.0')}" for name in NAMES
-    }
+    digests = checkout.image_values(checkout.read(checkout.push("v1.0.0")))
+    assert digests == {name: checkout.digest(f"{checkout.prefix}/{name}:v1.0.0") for name in NAMES}
 
 
 def test_a_version_is_pushed_once_but_one_that_was_cut_off_again(checkout: Checkout) -> None:
@@ -211,7 +213,7 @@ def test_what_is_not_attested_is_refused_and_changes_nothing(checkout: Checkout)
     assert "not attested" in checkout.refusal("promote", release, "staging")
     (checkout.folder / release).write_bytes(content.partition(b"\n")[2])
     assert "not attested" in checkout.refusal("promote", release, "staging")
-    assert list(checkout.folder.glob(f"{OVERLAYS}/*/*")) == []
+    assert list((checkout.folder / IMAGES).iterdir()) == []
     checkout.run("skopeo", "inspect", "--raw", f"docker://{checkout.prefix}/planner:staging", code=1)
 
 

@@ -1,8 +1,8 @@
 """Facts of the Helm chart: what follows from the rows of services, policy and catalog.
 
 In: services.yaml, policy.yaml, tenants.yaml, tool policies and the tree. Out: {path: text}: the chart's `files/`,
-`values.yaml` with the facts of each service below its mark, and a values file with the images of each environment. Above
-the mark, and in the templates, a person writes.
+`values.yaml` with the facts of each service below its mark, and values with the images of each environment. Above the
+mark, and in the templates, a person writes.
 """
 
 import re
@@ -22,14 +22,14 @@ from bulkhead_infra.services import EVERY_SERVICE, GATEWAY_URL, Row, Setting
 
 CHART = "infra/chart/bulkhead"
 VALUES = f"{CHART}/values.yaml"
-MARK = "# Rendered by `make render` from here on: facts of each service. Do not edit; a values file of yours may change them.\n"
+MARK = "# Rendered by `make render` from here on: facts of each service, which values of yours may change.\n"
 RENDERED_FOLDER = f"{CHART}/files"
 """A folder in which nothing else lies."""
 POLICY_FOLDER = Path(policy.HERE).parent / "policy"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 TOKEN_FILE, CLUSTER = "/var/run/secrets/bulkhead/bus/token", "/var/run/secrets/bulkhead/cluster"
 IMAGES_FOLDER = "infra/chart/images"
-"""NAME.sha256, the list of the release that an environment has, as `infra/release/images.sh` writes it; and NAME.yaml."""
+"""NAME.sha256, the list of an environment's release, as `infra/release/images.sh` writes it; and NAME.yaml."""
 ENVIRONMENTS = ("staging", "production")
 LINE = re.compile(r"(?P<hex>[0-9a-f]{64})  (?P<registry>\S+)/(?P<name>[a-z0-9-]+):[^\s/:]+")
 NKEYS_FILE = "nkeys.conf"
@@ -83,12 +83,13 @@ def image_values(images: str) -> str:
     if len(rows) < len(matches) or len(registries) > 1:
         number = next((number for number, match in enumerate(matches, 1) if not match), len(matches))
         raise ImageListError(
-            f"line {number} of a list in {IMAGES_FOLDER} is of no release, or of another registry than the lines before: "
-            "restore the file from git"
+            f"line {number} of a list in {IMAGES_FOLDER} is of no release, or of another registry than the lines "
+            "before: restore the file from git"
         )
-    image: Facts = {"digests": {match["name"]: f"sha256:{match['hex']}" for match in rows}}
+    image: Facts = {"registry": registries[0]} if rows else {}
+    image["digests"] = {match["name"]: f"sha256:{match['hex']}" for match in rows}
     head = "# Rendered by `make render` from the list of images that the environment has.\n"
-    return head + yaml.safe_dump({"image": {"registry": registry for registry in registries} | image}, sort_keys=False)
+    return head + yaml.safe_dump({"image": image}, sort_keys=False)
 
 
 def kube_name(service: str) -> str:

@@ -1,6 +1,6 @@
-"""Pods as an overlay and its Secrets describe them: what each container gets. Nothing is started.
+"""Pods as the chart and its Secrets describe them: what each container gets. Nothing is started.
 
-In: objects as `kubectl kustomize` prints them, Secrets among them. Out: a `Pod` per replica, with variables, files,
+In: objects as Helm renders them, Secrets among them. Out: a `Pod` per replica, with variables, files,
 ports, probes and the names under which others find it. A reference that leads nowhere is a ManifestError.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bulkhead_infra.kubernetes.rules import PROBES, WORKLOADS
+from tests.unit.infra.kubernetes.rules import PROBES, WORKLOADS
 
 Object = dict[str, Any]
 REFERENCE = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")

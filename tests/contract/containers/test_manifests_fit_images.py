@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_infra.kubernetes.overlays import OVERLAYS
-from tests.contract.containers.overlays import broken, container, spec
+from tests.contract.containers.installations import broken, container, spec
 from tests.contract.containers.pods import ManifestError, Object
+from tests.unit.infra.kubernetes.rendered import INSTALLATIONS
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", INSTALLATIONS)
 @pytest.mark.slow
 def test_every_container_fits_its_image(name: str, tmp_path: Path) -> None:
     assert broken(name, tmp_path) == []

@@ -1,4 +1,4 @@
-"""Redis and its sentinels as the manifests of staging have them: names last, addresses change with each pod."""
+"""Redis and its sentinels as the chart has them: names last, addresses change with each pod."""
 
 import inspect
 import re
@@ -12,12 +12,12 @@ from bulkhead_infra.docker.provisioner import redis_password
 from bulkhead_infra.docker.redis_container import WATCHED
 from bulkhead_infra.docker.stack import docker
 from bulkhead_infra.kubernetes import key_folder
-from bulkhead_infra.kubernetes.infrastructure import REDIS_SERVERS, SENTINELS
 from tests.contract.containers.pods import Pod, read_pods
 from tests.e2e.containers.field import TAG
-from tests.unit.infra.kubernetes.rendered import overlay
+from tests.unit.infra.kubernetes.rendered import installation
 
 WITHIN_S = 90.0
+REDIS_SERVERS, SENTINELS = ("redis-0.redis", "redis-1.redis"), 3
 OWNERS, SECRET = ("redis", "sentinel"), "bulkhead-redis"
 CONFINED = ("--restart", "on-failure", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
 
@@ -109,8 +109,8 @@ class Pods:
 
 @pytest.fixture
 def pods(built: Mapping[str, str], tmp_path: Path) -> Iterator[Pods]:
-    rendered = [one for one in overlay("staging") if one["metadata"]["name"] in OWNERS]
-    key_folder.ensure(tmp_path / "keys", "staging")
+    rendered = [one for one in installation("staging") if one["metadata"]["name"] in OWNERS]
+    key_folder.ensure(tmp_path / "keys")
     made = [one for one in key_folder.secrets(tmp_path / "keys") if one["metadata"]["name"] == SECRET]
     begun = Pods(read_pods([*rendered, *made]), tmp_path, redis_password(tmp_path / "keys"), built["redis"])
     try:

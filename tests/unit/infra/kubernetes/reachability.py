@@ -25,7 +25,9 @@ class Peer:
 
 def pods(objects: list[Object]) -> dict[str, Labels]:
     """Labels of each workload's pods, by the workload's name label."""
-    templates = [each["spec"]["template"]["metadata"]["labels"] for each in objects if "template" in each.get("spec", {})]
+    templates = [
+        each["spec"]["template"]["metadata"]["labels"] for each in objects if "template" in each.get("spec", {})
+    ]
     return {labels["app.kubernetes.io/name"]: labels for labels in templates}
 
 

@@ -3,7 +3,6 @@
 import copy
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,21 +22,23 @@ DIGESTS = {kube_name(name): f"sha256:{number:064x}" for number, name in enumerat
 def example(name: str) -> Object:
     """Values of an example; of staging and production with images, as promotion gives them."""
     values: Object = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    return values if name == "dev" else values | {"image": {"registry": "registry.example.org/mesh", "digests": DIGESTS}}
+    return (
+        values if name == "dev" else values | {"image": {"registry": "registry.example.org/mesh", "digests": DIGESTS}}
+    )
 
 
-def render_chart(values: Mapping[str, Any], *, namespace: str = NAMESPACE, chart: Path = ROOT / CHART) -> list[Object]:
+def render_chart(values: Mapping[str, Any], *, namespace: str = NAMESPACE) -> list[Object]:
     """All objects. Raises HelmError for values that the chart refuses; skips where Helm's engine is not installed."""
-    texts = render_texts(values, namespace=namespace, chart=chart)
+    texts = render_texts(values, namespace=namespace)
     documents = [parse_objects(text) for path, text in sorted(texts.items()) if path.endswith(".yaml")]
     return [document for of_file in documents for document in of_file]
 
 
-def render_texts(values: Mapping[str, Any], *, namespace: str = NAMESPACE, chart: Path = ROOT / CHART) -> dict[str, str]:
+def render_texts(values: Mapping[str, Any], *, namespace: str = NAMESPACE) -> dict[str, str]:
     need("helm")
     import helm_python
 
-    with helm_python.Chart.load(chart) as loaded:
+    with helm_python.Chart.load(ROOT / CHART) as loaded:
         loaded.validate_schema(dict(values))
         texts: dict[str, str] = loaded.render(dict(values), name="mesh", namespace=namespace)
     return texts

@@ -138,7 +138,9 @@ def _drained(found: Installation) -> Breaches:
     for workload, pod in found.pods:
         labels = workload["spec"]["template"]["metadata"]["labels"]
         service = labels["app.kubernetes.io/component"] != "infrastructure"
-        [stop_s] = {row.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for row in pod["containers"]}
+        [stop_s] = {
+            row.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for row in pod["containers"]
+        }
         if pod.get("terminationGracePeriodSeconds", 30) <= DRAIN_S + stop_s:
             yield workload, "it is killed while it drains"
         if service and not stop_s and any(selector.items() <= labels.items() for selector in behind):
@@ -149,7 +151,9 @@ def _references(found: Installation) -> Breaches:
     maps = found.names("ConfigMap") | {CLUSTER_CA}
     for workload, pod in found.pods:
         volumes = pod.get("volumes", ())
-        claims = {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}
+        claims = {
+            volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume
+        }
         sources = [source for volume in volumes for source in (volume, *volume.get("projected", {}).get("sources", ()))]
         referred = {source["configMap"]["name"] for source in sources if "configMap" in source}
         for row in pod["containers"]:

@@ -19,7 +19,14 @@ from bulkhead_services.identity.settings import Settings
 from tests.needs import need
 from tests.paths import ROOT
 from tests.unit.infra.kubernetes.rendered import (
-    DIGESTS, INSTALLATIONS, Object, example, installation, named, render_chart, render_texts,
+    DIGESTS,
+    INSTALLATIONS,
+    Object,
+    example,
+    installation,
+    named,
+    render_chart,
+    render_texts,
 )  # fmt: skip
 from tests.unit.infra.kubernetes.rules import Installation
 
@@ -79,20 +86,47 @@ def test_the_page_names_the_versions_that_were_tried() -> None:
     assert f"Kubernetes {VERSIONS[-1]} to {VERSIONS[0]}" in (ROOT / "docs/how-to/kubernetes.md").read_text()
 
 
-def test_a_quota_needs_what_the_page_says() -> None:
+@pytest.mark.parametrize("name", ["dev", "production"])
+def test_a_quota_needs_what_the_page_says(name: str) -> None:
     page = (ROOT / "docs/how-to/kubernetes.md").read_text()
-    for name in ("dev", "production"):
-        row = next(line for line in page.splitlines() if f"`{name}`" in line and line.count("|") == 5)
-        pods, cpu, memory = (float(re.sub(r"[^\d.]", "", cell)) for cell in row.split("|")[2:5])
-        sums = [0.0, 0.0, 0.0]
-        for workload, container, _ in Installation(installation(name, autoscaling="hpa")).containers:
-            least = EVERY_SERVICE.get(workload["metadata"]["name"].replace("-", "_"))
-            count = workload["spec"].get("replicas", least.scaling.min if least and least.scaling else 1)
-            requests = container["resources"]["requests"]
-            parts = (1, int(requests["cpu"].rstrip("m")) / 1000, int(requests["memory"].rstrip("Mi")) / 1024)
-            sums = [total + count * part for total, part in zip(sums, parts, strict=True)]
-        for figure, total in zip((pods, cpu, memory), sums, strict=True):
-            assert total <= figure + 1e-9 and figure - total < 0.1, (name, sums)
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+    figures = [float(re.sub(r"[^\d.]", "", cell)) for cell in row.split("|")[2:5]]
+    sums = [0.0, 0.0, 0.0]
+    objects = render_chart(example(name) | {"autoscaling": {"by": ""}})
+    for workload, container, _ in Installation(objects).containers:
+        requests = container["resources"]["requests"]
+        parts = (1, int(requests["cpu"].rstrip("m")) / 1000, int(requests["memory"].rstrip("Mi")) / 1024)
+        count = workload["spec"].get("replicas", 1)
+        sums = [total + count * part for total, part in zip(sums, parts, strict=True)]
+    for figure, total in zip(figures, sums, strict=True):
+        assert total <= figure + 1e-9 and figure - total < 0.1, sums
+
+
+def _chosen(selector: str, objects: list[Object]) -> set[tuple[str, str]]:
+    """Kinds and names by `key=value` and `key in|notin (values)`; the last takes those without the key, too."""
+    chosen = set()
+    for each in objects:
+        labels = each["metadata"].get("labels", {})
+        equal = all(labels.get(key) == value for key, value in re.findall(r"([\w./-]+)=([\w-]+)", selector))
+        sets = re.findall(r"([\w./-]+) (in|notin) \(([\w,-]+)\)", selector)
+        if equal and all((labels.get(key) in values.split(",")) == (word == "in") for key, word, values in sets):
+            chosen.add((each["kind"], each["metadata"]["name"]))
+    return chosen
+
+
+def test_the_pages_selectors_choose_what_comes_first() -> None:
+    page = (ROOT / "docs/how-to/kubernetes.md").read_text()
+    rights, restored = re.findall(r"-l '([^']+)'", page)
+    objects = installation("production")
+    assert {("Deployment", "identity"), ("Deployment", "signer"), ("ServiceAccount", "signer")} < _chosen(
+        rights, objects
+    )
+    brokers = _chosen(restored, objects)
+    assert {("StatefulSet", "nats"), ("Service", "redis"), ("ConfigMap", "bulkhead-broker")} < brokers
+    assert {("NetworkPolicy", "default-deny"), ("PriorityClass", "bulkhead-critical")} < brokers
+    assert not [name for kind, name in brokers if kind in ("Deployment", "Job") or name.startswith(("upkeep", "rag"))]
+    components = {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in objects}
+    assert components == {row.kind for row in EVERY_SERVICE.values()} | {"infrastructure"}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +168,9 @@ def test_tokens_are_what_the_identity_service_lets_in() -> None:
     assert cluster["BULKHEAD_TOKEN_NAMESPACE"] == "mesh"
     showing = set()
     for _, pod in Installation(objects).pods:
-        for source in (source for volume in pod["volumes"] for source in volume.get("projected", {}).get("sources", ())):
+        for source in (
+            source for volume in pod["volumes"] for source in volume.get("projected", {}).get("sources", ())
+        ):
             token = source.get("serviceAccountToken", {})
             if token.get("audience") == settings.token_audience and token["expirationSeconds"] <= settings.token_max_s:
                 showing.add(pod["serviceAccountName"])

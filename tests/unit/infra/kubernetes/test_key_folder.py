@@ -64,8 +64,7 @@ def test_cert_manager_makes_the_certificate_in_our_place(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("redis", "address"),
-    [("single", "redis://:{}@redis:6379/0"), ("", "redis+sentinel://:{}@sentinel:26379/mesh")],
+    ("redis", "address"), [("single", "redis://:{}@redis:6379/0"), ("", "redis+sentinel://:{}@sentinel:26379/mesh")]
 )
 def test_budget_is_told_where_redis_is(redis: str, address: str, tmp_path: Path) -> None:
     key_folder.ensure(tmp_path, redis)

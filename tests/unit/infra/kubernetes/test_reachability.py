@@ -51,7 +51,10 @@ def _open(objects: list[Object], ports: Iterable[int] = PORTS) -> Flows:
 
 def _called(objects: list[Object], caller: Peer) -> set[tuple[str, int]]:
     return {
-        (name, port) for name, row in pods(objects).items() for port in PORTS if is_open(objects, caller, pod(row), port)
+        (name, port)
+        for name, row in pods(objects).items()
+        for port in PORTS
+        if is_open(objects, caller, pod(row), port)
     }
 
 

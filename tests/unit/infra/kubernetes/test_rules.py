@@ -61,7 +61,10 @@ CASES: dict[str, tuple[str, Change]] = {
     "a machine's folder": ("no-host", lambda f: _pod(f)["volumes"].append({"name": "a", "hostPath": {"path": "/"}})),
     "a machine's port": ("no-host", lambda f: _row(f)["ports"][0].update(hostPort=80)),
     "a token of the API server": ("no-api-token", lambda f: _pod(f).pop("automountServiceAccountToken")),
-    "its account's": ("no-api-token", lambda f: named(f, "ServiceAccount", "worker").pop("automountServiceAccountToken")),
+    "its account's": (
+        "no-api-token",
+        lambda f: named(f, "ServiceAccount", "worker").pop("automountServiceAccountToken"),
+    ),
     "a token for anybody": ("no-api-token", lambda f: _token(f).pop("audience")),
     "a token for a day": ("no-api-token", lambda f: _token(f).update(expirationSeconds=86_400)),
     "a token without a role": ("no-api-token", _remove("ClusterRoleBinding", "bulkhead-identity")),

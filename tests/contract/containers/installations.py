@@ -1,4 +1,4 @@
-"""Overlays with Secrets of keys that were made for them, once per run."""
+"""Examples of the chart with Secrets of keys that were made for them, once per run."""
 
 import copy
 import functools
@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bulkhead_infra.kubernetes import key_folder
-from bulkhead_infra.kubernetes.objects import CLUSTER_CA
-from bulkhead_infra.kubernetes.rules import WORKLOADS
 from tests.contract.containers.image_contract import breaches, fitted
 from tests.contract.containers.pods import Object, read_pods
-from tests.unit.infra.kubernetes.rendered import overlay
+from tests.unit.infra.kubernetes.rendered import installation
+from tests.unit.infra.kubernetes.rules import CLUSTER_CA, WORKLOADS
 
 Change = Callable[[list[Object]], None]
 
@@ -19,14 +18,14 @@ Change = Callable[[list[Object]], None]
 @functools.cache
 def _secrets(name: str) -> list[Object]:
     with tempfile.TemporaryDirectory() as folder:
-        key_folder.ensure(Path(folder), name)
+        key_folder.ensure(Path(folder), "single" if name == "dev" else "")
         made = list(key_folder.secrets(Path(folder)))
     return [*made, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}]
 
 
 def broken(name: str, folder: Path, change: Change = lambda found: None) -> list[str]:
-    """Breaches of the contract in an overlay, after a change of its objects. Skips where kubectl is too old."""
-    found = [*overlay(name), *copy.deepcopy(_secrets(name))]
+    """Breaches of the contract in an example, after a change of its objects. Skips where Helm is not installed."""
+    found = [*installation(name), *copy.deepcopy(_secrets(name))]
     change(found)
     return breaches(fitted(read_pods(found), folder))
 
