@@ -51,7 +51,7 @@ for name in sys.argv[2:] or IMAGES:
 END
     for pins in "$folder"/*.pins; do
         name=$(basename "$pins" .pins)
-        "$python" -m cyclonedx_py requirements --pyproject "$root/pyproject.toml" -o "${pins%.pins}.cdx.json" "$pins"
+        "$python" -W ignore -m cyclonedx_py requirements --pyproject "$root/pyproject.toml" -o "${pins%.pins}.cdx.json" "$pins"
         docker save --output "${pins%.pins}.tar" "bulkhead/$name:$version"
         rm "$pins"
     done

