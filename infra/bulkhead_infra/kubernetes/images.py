@@ -1,8 +1,8 @@
 """Images of an overlay by digest: images.sha256, which `infra/release/images.sh` writes, and images.yaml, rendered from it.
 
 In: a line `SHA256  HOST/PREFIX/NAME:VERSION` for each image. Out: kustomize's transformers as text. What has no digest
-gets a placeholder that every rule refuses. The Job that makes streams bears the digest of its image in its name, because the
-template of a Job can never be changed.
+gets a placeholder that every rule refuses. The Job that makes streams bears the digest of its image in its name,
+because the template of a Job can never be changed.
 """
 
 import re
