@@ -82,7 +82,8 @@ def test_every_action_is_a_commit_that_was_looked_up(file: Path) -> None:
     assert used and all(PINNED.get(action) == version for action, version in used)
     for name, job in _read(file)["jobs"].items():
         # A job that waited for its reviewer commits to what the branch has then.
-        wanted = {"persist-credentials": False} | ({"ref": "${{ github.ref }}"} if _commits(file.stem, name) else {})
+        wanted: dict[str, object] = {"persist-credentials": False}
+        wanted |= {"ref": "${{ github.ref }}"} if _commits(file.stem, name) else {}
         # A rollback looks for what the environment had.
         wanted |= {"fetch-depth": 0} if name == "rollback" else {}
         checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]

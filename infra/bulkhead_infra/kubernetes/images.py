@@ -1,4 +1,4 @@
-"""Images of an overlay by digest: images.sha256, which `infra/release/images.sh` writes, and images.yaml, rendered from it.
+"""Images of an overlay by digest: images.sha256, as `infra/release/images.sh` writes it, and images.yaml, made of it.
 
 In: a line `SHA256  HOST/PREFIX/NAME:VERSION` for each image. Out: kustomize's transformers as text. What has no digest
 gets a placeholder that every rule refuses. The Job that makes streams bears the digest of its image in its name,
