@@ -109,6 +109,7 @@ NEEDS: dict[str, Need] = {
     "helm": Need(
         lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"
     ),
+    "kubectl": Need(lambda: _installed("kubectl"), "kubectl 1.27 or newer"),
     "linux": Need(lambda: sys.platform == "linux", "Linux"),
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),
     "namespaces": Need(can_cut_networks, "root and apt-get install iproute2 iptables"),

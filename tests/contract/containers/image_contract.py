@@ -1,7 +1,7 @@
 """The contract between a container in the manifests and its image: user, port, command, environment, files, probes.
 
-In: pods with the files of their volumes; the Dockerfile and the code that the image has. Out: one line per breach, under
-the name of the check that found it.
+In: pods with the files of their volumes; the Dockerfile and the code that the image has. Out: one line per breach,
+under the name of the check that found it.
 """
 
 import contextlib
