@@ -82,7 +82,7 @@ REFUSED = waiting("CreateContainerConfigError", 'configmap "tenants" not found')
 STUCK = now("Progressing", "False", "ProgressDeadlineExceeded")
 KEDA = {"metadata": {"name": "worker"}, "status": now("Ready", "False")}
 TABLE: list[tuple[str, str, list[tuple[str, dict[str, Any]]]]] = [
-    ("worker", "OOMKilled.*raise its memory", [(STATUS, waiting(CRASH) | OOM)]),
+    ("worker", "OOMKilled.*raise `memory`", [(STATUS, waiting(CRASH) | OOM)]),
     ("worker", "settings that cannot work.*correct", [(STATUS, waiting(CRASH, exitCode=2))]),
     ("worker", f"{CRASH} after 4 restarts.*logs {FIRST} --previous", [(STATUS, waiting(CRASH, exitCode=1))]),
     ("worker", "ImagePullBackOff: 403.*login", [(STATUS, waiting("ImagePullBackOff", "403"))]),
@@ -95,10 +95,14 @@ TABLE: list[tuple[str, str, list[tuple[str, dict[str, Any]]]]] = [
     ("worker", "1 of 2 replicas are available", [(WORKER, {"availableReplicas": 1})]),
     ("worker", "refuses its pods: exceeded", [(WORKER, {"availableReplicas": 0}), ("events", QUOTA)]),
     ("worker", "does not come to an end.*rollout undo", [(WORKER, {"availableReplicas": 1, **STUCK})]),
-    ("worker", f"{FIRST}: other images.*apply", [(POD, {"spec": {"containers": [{"image": "worker:old"}]}})]),
+    (
+        "worker",
+        f"{FIRST}: other images.*upgrade the chart",
+        [(POD, {"spec": {"containers": [{"image": "worker:old"}]}})],
+    ),
     ("worker", "stands for 2 images.*by digest", [(STATUS, {"imageID": "x@sha256:2222"})]),
     ('secret "keys"', "worker.*KEYS", [(STATUS, waiting("ContainerCreating")), PENDING, ("events", MOUNT)]),
-    ('configmap "tenants"', "does not exist.*apply", [(STATUS, REFUSED), PENDING]),
+    ('configmap "tenants"', "does not exist.*upgrade the chart", [(STATUS, REFUSED), PENDING]),
     ("certificate nats", "not ready: no issuer.*cert-manager", [(CERT, now("Ready", "False", "", "no issuer"))]),
     ("certificate nats", "it ends on 2026-11-20", [(CERT, {"notAfter": "2026-11-20T12:00:00Z"})]),
     (SCALING, "cannot scale: no target.*hpa worker", [(SCALER, now("AbleToScale", "False", "", "no target"))]),
