@@ -179,6 +179,9 @@ class Dock:
             )
             return box
 
+        return await self._start_box(image, make)
+
+    async def _start_box(self, image: str, make: Callable[[], DockerContainer]) -> Box:
         def start() -> Any:
             box = make()
             try:

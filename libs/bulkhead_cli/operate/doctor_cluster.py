@@ -39,7 +39,7 @@ OPTIONAL = ("scaledobjects", "certificates")
 """A cluster without KEDA or cert-manager does not know them."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 MISSING = re.compile(r'((?:secret|configmap) "[a-z0-9.-]+") not found')
-SECRETS = "python -m bulkhead_infra.kubernetes secrets KEYS | kubectl apply -f -; or wait for cert-manager"
+SECRETS = "python -m bulkhead_infra.kubernetes secrets KEYS | kubectl -n NAMESPACE apply -f -; or wait for cert-manager"
 REMEDIES = {
     r"not installed": "install kubectl 1.27 or newer; nothing else is needed here",
     r"logged in|getting credentials|Unauthorized": "log in again: the login of this context is not accepted",
@@ -84,7 +84,7 @@ async def examine(namespace: str, context: str = "", timeout_s: int = TIMEOUT_S)
 
 
 async def _read_list(path: str, context: str, timeout_s: int) -> list[Object]:
-    """At most MAX_ITEMS items. Raises KubectlFailed."""
+    """Items of a list, at most MAX_ITEMS. Raises KubectlFailed."""
     words = ["get", "--raw", f"{path}?limit={MAX_ITEMS}", f"--request-timeout={timeout_s}s"]
     words += [f"--context={context}"] if context else []
     null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
@@ -303,7 +303,7 @@ def _moment(value: Any, *path: str) -> datetime:
 
 
 def _event_texts(lists: Lists, name: str, reason: str) -> Iterator[str]:
-    """Of an object, or of what it made: a ReplicaSet has the name of its Deployment with a digest."""
+    """Texts of events of an object or of what it made: a ReplicaSet has its Deployment's name with a digest."""
     for row in lists.get("events", ()):
         owner = _text(row, "involvedObject", "name")
         if _text(row, "reason") == reason and name in (owner, owner.rpartition("-")[0]):

@@ -23,21 +23,21 @@ def _secrets(name: str) -> list[Object]:
     return [*made, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}]
 
 
-def broken(name: str, folder: Path, change: Change = lambda found: None) -> list[str]:
+def broken(name: str, folder: Path, change: Change = lambda objects: None) -> list[str]:
     """Breaches of the contract in an example, after a change of its objects. Skips where Helm is not installed."""
-    found = [*installation(name), *copy.deepcopy(_secrets(name))]
-    change(found)
-    return breaches(fitted(read_pods(found), folder))
+    objects = [*installation(name), *copy.deepcopy(_secrets(name))]
+    change(objects)
+    return breaches(fitted(read_pods(objects), folder))
 
 
-def spec(found: list[Object], name: str) -> Object:
+def spec(objects: list[Object], name: str) -> Object:
     """The content of the pods of the workload whose name begins so."""
-    workload = next(one for one in found if one["kind"] in WORKLOADS and one["metadata"]["name"].startswith(name))
+    workload = next(item for item in objects if item["kind"] in WORKLOADS and item["metadata"]["name"].startswith(name))
     content: Object = workload["spec"]["template"]["spec"]
     return content
 
 
-def container(found: list[Object], name: str) -> Object:
+def container(objects: list[Object], name: str) -> Object:
     """Its one container."""
-    content: Object = spec(found, name)["containers"][0]
+    content: Object = spec(objects, name)["containers"][0]
     return content

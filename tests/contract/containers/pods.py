@@ -64,7 +64,7 @@ class Pod:
 
 def read_pods(objects: Sequence[Object]) -> list[Pod]:
     """All pods. Raises ManifestError."""
-    contents = {(one["kind"], one["metadata"]["name"]): _content(one) for one in objects}
+    contents = {(entry["kind"], entry["metadata"]["name"]): _content(entry) for entry in objects}
     pods = []
     for workload in objects:
         if workload["kind"] in WORKLOADS:
@@ -76,9 +76,9 @@ def read_pods(objects: Sequence[Object]) -> list[Pod]:
 Contents = Mapping[tuple[str, str], Mapping[str, bytes]]
 
 
-def _content(one: Object) -> dict[str, bytes]:
-    encoded = one.get("data" if one["kind"] == "Secret" else "binaryData") or {}
-    plain = one.get("stringData" if one["kind"] == "Secret" else "data") or {}
+def _content(entry: Object) -> dict[str, bytes]:
+    encoded = entry.get("data" if entry["kind"] == "Secret" else "binaryData") or {}
+    plain = entry.get("stringData" if entry["kind"] == "Secret" else "data") or {}
     decoded = {key: base64.b64decode(value) for key, value in encoded.items()}
     return decoded | {key: str(value).encode() for key, value in plain.items()}
 
@@ -87,17 +87,17 @@ def _pod(workload: Object, name: str, objects: Sequence[Object], contents: Conte
     template = workload["spec"]["template"]
     spec, labels = template["spec"], template["metadata"]["labels"]
     rows = [*spec.get("initContainers", ()), *spec["containers"]]
-    volumes = {one["name"]: one for one in spec.get("volumes", ())}
-    volumes |= {one["metadata"]["name"]: {} for one in workload["spec"].get("volumeClaimTemplates", ())}
+    volumes = {entry["name"]: entry for entry in spec.get("volumes", ())}
+    volumes |= {entry["metadata"]["name"]: {} for entry in workload["spec"].get("volumeClaimTemplates", ())}
     containers = [_container(name, row, spec, volumes, contents) for row in rows]
     services = [
-        one for one in objects if one["kind"] == "Service" and one["spec"]["selector"].items() <= labels.items()
+        entry for entry in objects if entry["kind"] == "Service" and entry["spec"]["selector"].items() <= labels.items()
     ]
     for service in services:
         for port in service["spec"].get("ports", ()):
             if containers[-1].port(port.get("targetPort", port["port"])) != port["port"]:
                 raise ManifestError(f"Service {service['metadata']['name']}: port {port['port']} leads to another")
-    names = [one["metadata"]["name"] for one in services]
+    names = [entry["metadata"]["name"] for entry in services]
     governing = workload["spec"].get("serviceName")
     if governing and governing not in names:
         raise ManifestError(f"{name}: no Service {governing} chooses its pods")
@@ -109,16 +109,16 @@ def _pod(workload: Object, name: str, objects: Sequence[Object], contents: Conte
 def _container(pod: str, row: Object, spec: Object, volumes: Mapping[str, Object], contents: Contents) -> Container:
     facts = {"metadata.name": pod, "spec.serviceAccountName": spec["serviceAccountName"]}
     environment = _environment(pod, row, facts, contents)
-    if lost := [one["name"] for one in row["volumeMounts"] if one["name"] not in volumes]:
+    if lost := [entry["name"] for entry in row["volumeMounts"] if entry["name"] not in volumes]:
         raise ManifestError(f"{pod}: container {row['name']} mounts the volume {lost[0]}, which the pod does not have")
 
     def expand(words: list[str] | None) -> list[str] | None:
         return words and [REFERENCE.sub(lambda match: environment.get(match[1], match[0]), word) for word in words]
 
     mounts = []
-    for one in row["volumeMounts"]:
-        files = _files(pod, volumes[one["name"]], contents)
-        mounts.append(Mount(one["mountPath"], bool(one.get("readOnly") or files), files))
+    for entry in row["volumeMounts"]:
+        files = _files(pod, volumes[entry["name"]], contents)
+        mounts.append(Mount(entry["mountPath"], bool(entry.get("readOnly") or files), files))
     return Container(
         name=row["name"],
         image=row["image"],
@@ -127,13 +127,13 @@ def _container(pod: str, row: Object, spec: Object, volumes: Mapping[str, Object
         environment=environment,
         user="{runAsUser}:{runAsGroup}".format(**spec["securityContext"]),
         mounts=mounts,
-        ports={one["name"]: one["containerPort"] for one in row.get("ports", ())},
+        ports={entry["name"]: entry["containerPort"] for entry in row.get("ports", ())},
         probes={kind: row[kind] for kind in PROBES if kind in row},
     )
 
 
 def _environment(pod: str, row: Object, facts: Mapping[str, str], contents: Contents) -> dict[str, str]:
-    """Later ones win, a container's own over those of whole maps."""
+    """Variables by name; later ones win, a container's own over those of whole maps."""
     environment: dict[str, str] = {}
     for source in row.get("envFrom", ()):
         [(kind, reference)] = source.items()
@@ -162,7 +162,7 @@ def _files(pod: str, volume: Object, contents: Contents) -> dict[str, bytes]:
             name = row.get("secretName") or row["name"]
             content = _referred(pod, SOURCES[kind], name, contents)
             items = row.get("items") or [{"key": key, "path": key} for key in content]
-            files |= {one["path"]: _key(pod, name, one["key"], content) for one in items}
+            files |= {entry["path"]: _key(pod, name, entry["key"], content) for entry in items}
     return files
 
 

@@ -26,7 +26,7 @@ class Pods:
     """Two servers and three sentinels. A new pod has another address, as that of the one before is kept taken."""
 
     def __init__(self, pods: list[Pod], folder: Path, password: str, image: str) -> None:
-        self._pods, self._folder = {one.name: one for one in pods}, folder
+        self._pods, self._folder = {pod.name: pod for pod in pods}, folder
         self._password, self._image, self._network = password, image, f"bulkhead-{TAG}-by-name"
         docker("network", "create", self._network)
         for name in self._pods:
@@ -109,9 +109,9 @@ class Pods:
 
 @pytest.fixture
 def pods(built: Mapping[str, str], tmp_path: Path) -> Iterator[Pods]:
-    rendered = [one for one in installation("staging") if one["metadata"]["name"] in OWNERS]
+    rendered = [manifest for manifest in installation("staging") if manifest["metadata"]["name"] in OWNERS]
     key_folder.ensure(tmp_path / "keys")
-    made = [one for one in key_folder.secrets(tmp_path / "keys") if one["metadata"]["name"] == SECRET]
+    made = [secret for secret in key_folder.secrets(tmp_path / "keys") if secret["metadata"]["name"] == SECRET]
     begun = Pods(read_pods([*rendered, *made]), tmp_path, redis_password(tmp_path / "keys"), built["redis"])
     try:
         yield begun

@@ -127,8 +127,8 @@ def test_what_holds_is_told_in_five_lines() -> None:
 
 def test_names_of_another_form_are_in_no_command_and_texts_stay_on_their_line() -> None:
     crash = (STATUS, waiting(CRASH, exitCode=1) | {"lastState": {"terminated": {"reason": "\n\x1b[2J" + "x" * 9999}}})
-    told = str(judge_lists(changed(("pods 0 metadata", {"name": "$(reboot)"}), crash), KUBECTL, NOW))
-    assert "$(reboot)" not in told and "\\x1b" not in told and "\\n" not in told and len(told) < 2000
+    text = str(judge_lists(changed(("pods 0 metadata", {"name": "$(reboot)"}), crash), KUBECTL, NOW))
+    assert "$(reboot)" not in text and "\\x1b" not in text and "\\n" not in text and len(text) < 2000
 
 
 class ApiServer(ThreadingHTTPServer):
