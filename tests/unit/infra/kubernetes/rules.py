@@ -54,14 +54,14 @@ class Installation:
 Breaches = Iterator[tuple[Object, str]]
 
 
-def _by_digest(found: Installation) -> Breaches:
-    for workload, row, _ in found.containers:
+def _by_digest(installation: Installation) -> Breaches:
+    for workload, row, _ in installation.containers:
         if not IMAGE.fullmatch(row["image"]):
             yield workload, f"image {row['image']} has no digest"
 
 
-def _confined(found: Installation) -> Breaches:
-    for workload, row, context in found.containers:
+def _confined(installation: Installation) -> Breaches:
+    for workload, row, context in installation.containers:
         if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):
             yield workload, f"{row['name']} may run as root"
         if wrong := [key for key, value in CONTAINED.items() if context.get(key) is not value]:
@@ -72,8 +72,8 @@ def _confined(found: Installation) -> Breaches:
             yield workload, f"{row['name']} may call the whole kernel"
 
 
-def _no_host(found: Installation) -> Breaches:
-    for workload, pod in found.pods:
+def _no_host(installation: Installation) -> Breaches:
+    for workload, pod in installation.pods:
         opened = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
         opened += ["hostPath" for volume in pod.get("volumes", ()) if "hostPath" in volume]
         opened += ["hostPort" for row in pod["containers"] for port in row.get("ports", ()) if "hostPort" in port]
@@ -81,13 +81,13 @@ def _no_host(found: Installation) -> Breaches:
             yield workload, f"{opened} opens the machine"
 
 
-def _no_api_token(found: Installation) -> Breaches:
-    bindings = found.of_kind("RoleBinding", "ClusterRoleBinding")
+def _no_api_token(installation: Installation) -> Breaches:
+    bindings = installation.of_kind("RoleBinding", "ClusterRoleBinding")
     bound = {subject["name"] for binding in bindings for subject in binding["subjects"]}
-    for owner, spec in [*((each, each) for each in found.of_kind("ServiceAccount")), *found.pods]:
+    for owner, spec in [*((each, each) for each in installation.of_kind("ServiceAccount")), *installation.pods]:
         if spec.get("automountServiceAccountToken") is not False:
             yield owner, "automounts a token of the API server"
-    for workload, pod in found.pods:
+    for workload, pod in installation.pods:
         for volume in pod.get("volumes", ()):
             for source in volume.get("projected", {}).get("sources", ()):
                 # One for the API server is for those alone who are bound to a role there.
@@ -97,45 +97,45 @@ def _no_api_token(found: Installation) -> Breaches:
                     yield workload, f"the token in {volume['name']} is good for too much"
 
 
-def _own_account(found: Installation) -> Breaches:
-    names = [pod.get("serviceAccountName", "default") for _, pod in found.pods]
-    for (workload, _), name in zip(found.pods, names, strict=True):
-        if name not in found.names("ServiceAccount") or names.count(name) > 1:
+def _own_account(installation: Installation) -> Breaches:
+    names = [pod.get("serviceAccountName", "default") for _, pod in installation.pods]
+    for (workload, _), name in zip(installation.pods, names, strict=True):
+        if name not in installation.names("ServiceAccount") or names.count(name) > 1:
             yield workload, f"service account {name} is not its own"
 
 
-def _probed(found: Installation) -> Breaches:
-    for workload, row, _ in found.containers:
+def _probed(installation: Installation) -> Breaches:
+    for workload, row, _ in installation.containers:
         if row["name"] not in UNPROBED and (missing := [name for name in PROBES if name not in row]):
             yield workload, f"{row['name']} has no {missing}"
 
 
-def _sized(found: Installation) -> Breaches:
-    for workload, row, _ in found.containers:
+def _sized(installation: Installation) -> Breaches:
+    for workload, row, _ in installation.containers:
         sizes = {f"{kind}.{what}" for kind, given in row.get("resources", {}).items() for what in given}
         if missing := set(SIZES) - sizes:
             yield workload, f"{row['name']} lacks {missing}"
 
 
-def _disrupted_one_by_one(found: Installation) -> Breaches:
-    budgets = [each["spec"]["selector"]["matchLabels"] for each in found.of_kind("PodDisruptionBudget")]
-    for workload in found.of_kind("Deployment", "StatefulSet"):
+def _disrupted_one_by_one(installation: Installation) -> Breaches:
+    budgets = [each["spec"]["selector"]["matchLabels"] for each in installation.of_kind("PodDisruptionBudget")]
+    for workload in installation.of_kind("Deployment", "StatefulSet"):
         labels = workload["spec"]["template"]["metadata"]["labels"].items()
         if not any(budget.items() <= labels for budget in budgets):
             yield workload, "no PodDisruptionBudget selects it"
 
 
-def _placed(found: Installation) -> Breaches:
-    for workload, pod in found.pods:
-        if pod.get("priorityClassName") not in found.names("PriorityClass"):
+def _placed(installation: Installation) -> Breaches:
+    for workload, pod in installation.pods:
+        if pod.get("priorityClassName") not in installation.names("PriorityClass"):
             yield workload, f"priority class {pod.get('priorityClassName')} is not there"
         if workload["kind"] != "Job" and len(pod.get("topologySpreadConstraints", ())) < 2:
             yield workload, "all replicas may lie on one machine"
 
 
-def _drained(found: Installation) -> Breaches:
-    behind = [each["spec"]["selector"] for each in found.of_kind("Service") if "clusterIP" not in each["spec"]]
-    for workload, pod in found.pods:
+def _drained(installation: Installation) -> Breaches:
+    behind = [each["spec"]["selector"] for each in installation.of_kind("Service") if "clusterIP" not in each["spec"]]
+    for workload, pod in installation.pods:
         labels = workload["spec"]["template"]["metadata"]["labels"]
         service = labels["app.kubernetes.io/component"] != "infrastructure"
         [stop_s] = {
@@ -147,9 +147,9 @@ def _drained(found: Installation) -> Breaches:
             yield workload, "it stops while it is called"
 
 
-def _references(found: Installation) -> Breaches:
-    maps = found.names("ConfigMap") | {CLUSTER_CA}
-    for workload, pod in found.pods:
+def _references(installation: Installation) -> Breaches:
+    maps = installation.names("ConfigMap") | {CLUSTER_CA}
+    for workload, pod in installation.pods:
         volumes = pod.get("volumes", ())
         claims = {
             volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume
@@ -160,18 +160,18 @@ def _references(found: Installation) -> Breaches:
             variables = [variable.get("valueFrom", {}) for variable in row.get("env", ())]
             referred |= {source["configMapRef"]["name"] for source in row.get("envFrom", ())}
             referred |= {each["configMapKeyRef"]["name"] for each in variables if "configMapKeyRef" in each}
-        if lost := (claims - found.names("PersistentVolumeClaim")) | (referred - maps):
+        if lost := (claims - installation.names("PersistentVolumeClaim")) | (referred - maps):
             yield workload, f"{lost} is not there"
 
 
-def _no_secrets(found: Installation) -> Breaches:
-    for each in found.of_kind("Secret", "Role", "ClusterRole"):
+def _no_secrets(installation: Installation) -> Breaches:
+    for each in installation.of_kind("Secret", "Role", "ClusterRole"):
         yield each, "a Secret comes from outside, and no pod has a role of ours"
 
 
-def _walled(found: Installation) -> Breaches:
+def _walled(installation: Installation) -> Breaches:
     closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    if not any(each["spec"] == closed for each in found.of_kind("NetworkPolicy")):
+    if not any(each["spec"] == closed for each in installation.of_kind("NetworkPolicy")):
         yield {"kind": "NetworkPolicy", "metadata": {"name": "default-deny"}}, "it is not there"
 
 
@@ -184,9 +184,9 @@ RULES: Mapping[str, Callable[[Installation], Breaches]] = {
 
 def breaches(objects: Sequence[Object]) -> list[str]:
     """`RULE: KIND NAME: PROBLEM` of each breach."""
-    found = Installation(objects)
+    installation = Installation(objects)
     return [
         f"{name}: {where['kind']} {where['metadata']['name']}: {problem}"
         for name, rule in RULES.items()
-        for where, problem in rule(found)
+        for where, problem in rule(installation)
     ]

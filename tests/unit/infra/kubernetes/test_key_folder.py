@@ -43,23 +43,23 @@ def test_keys_of_one_mesh_are_not_for_another(made: Path) -> None:
 
 
 def test_each_secret_has_its_owners_files_and_nobody_else_has_them(made: Path) -> None:
-    found = {one["metadata"]["name"]: one["stringData"] for one in key_folder.secrets(made)}
+    contents = {secret["metadata"]["name"]: secret["stringData"] for secret in key_folder.secrets(made)}
     owners = {f"bulkhead-{chart.kube_name(owner)}" for owner in key_folder.SECRET_OWNERS}
-    assert set(found) == owners | {key_folder.TLS_SECRET}
+    assert set(contents) == owners | {key_folder.TLS_SECRET}
     for service in EVERY_SERVICE:
         own = f"bulkhead-{chart.kube_name(service)}"
         # Services show tokens; the one that lets them in has an nkey, and the keys that it lets them in by.
         more = {"identity.nkey", "identity.issuer", "identity.xkey"} if service == "identity" else set()
         private = {f"{service}.sign", *more}
-        assert {*private, "public.json"} <= set(found[own]) and f"{service}.nkey" not in set(found[own]) - more
+        assert {*private, "public.json"} <= set(contents[own]) and f"{service}.nkey" not in set(contents[own]) - more
         for text in ((made / "all" / file).read_text() for file in private):
-            assert [name for name, files in found.items() if text in files.values()] == [own]
-    text = str(found)
+            assert [name for name, files in contents.items() if text in files.values()] == [own]
+    text = str(contents)
     assert (made / "all" / "tls" / "ca.key").read_text() not in text and "credentials" not in text
 
 
 def test_cert_manager_makes_the_certificate_in_our_place(made: Path) -> None:
-    names = {one["metadata"]["name"] for one in key_folder.secrets(made, certificate=False)}
+    names = {secret["metadata"]["name"] for secret in key_folder.secrets(made, certificate=False)}
     assert key_folder.TLS_SECRET not in names and len(names) == len(key_folder.SECRET_OWNERS)
 
 
