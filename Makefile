@@ -10,7 +10,7 @@ DATA ?= .bulkhead
 # Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate planted security promote-dry-run bench live lock clean
+.PHONY: help setup demo compose-demo up check test test-all test-rest test-nightly compose-test quick coverage render docs screenshots simulate planted security bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -73,7 +73,7 @@ coverage: setup ## Measure what the tests of `make quick` cover, against the flo
 	@$(BIN)/python -m tests.coverage_table $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
-	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py promote_dry_run.py redis_by_name.py restoring.py whole_overlays.py" tests/e2e/containers $(ARGS)
+	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py redis_by_name.py restoring.py" tests/e2e/containers $(ARGS)
 
 screenshots: setup ## Take the pictures of the console in docs/images anew, of a mesh that runs (needs Chromium)
 	@$(BIN)/python -m tests.e2e.console.screenshots
@@ -94,10 +94,6 @@ planted: setup ## Plant each known mistake in a copy of the tree and see which s
 
 security: setup ## Play attacks and honest tasks against the policy; print what succeeds (ARGS=--json)
 	@$(BIN)/python -m tests.security $(ARGS)
-
-# Build, test, sign, promote, refuse and roll back on a registry of this machine (ARGS=--json)
-promote-dry-run: setup
-	@$(BIN)/python -m bulkhead_infra.promotion.dry_run $(ARGS)
 
 bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2

@@ -1,12 +1,11 @@
 """What some tests need of the machine beyond Python, and how to get it.
 
-In: a name, by `@pytest.mark.needs("chromium")` or by `need("kubectl")` in a fixture. Out: a skip whose reason begins
+In: a name, by `@pytest.mark.needs("chromium")` or by `need("helm")` in a fixture. Out: a skip whose reason begins
 with `needs NAME`; tests/conftest.py counts these in the last line of a run. Any other skip fails a strict run.
 """
 
 import functools
 import glob
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from importlib.util import find_spec
 
 import pytest
 
@@ -84,17 +84,6 @@ def can_run_containers() -> bool:
     return True
 
 
-def can_render_overlays() -> bool:
-    """Whether kubectl has Kustomize 5, which components need (kubectl 1.27)."""
-    if not shutil.which("kubectl"):
-        return False
-    command = ["kubectl", "version", "--client", "--output=json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        return False
-    return int(str(json.loads(done.stdout).get("kustomizeVersion", "v0")).lstrip("v").split(".")[0]) >= 5
-
-
 def can_hang_html_parser() -> bool:
     """Whether unclosed comments keep this Python's parser busy, as they did before its releases of 2025: half a second
     for these, where a mended one takes less than a thousandth."""
@@ -117,7 +106,10 @@ NEEDS: dict[str, Need] = {
     "docker": Need(can_run_containers, "a Docker daemon, and apt-get install docker-compose"),
     "faketime": Need(lambda: bool(glob.glob(FAKETIME)), "apt-get install libfaketime"),
     "hanging-parser": Need(can_hang_html_parser, "a Python whose html.parser can be made to hang"),
-    "kubectl": Need(can_render_overlays, "kubectl 1.27 or newer"),
+    "helm": Need(
+        lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"
+    ),
+    "kubectl": Need(lambda: _installed("kubectl"), "kubectl 1.27 or newer"),
     "linux": Need(lambda: sys.platform == "linux", "Linux"),
     "loop-mounts": Need(can_mount_images, "root, loop devices and apt-get install e2fsprogs"),
     "namespaces": Need(can_cut_networks, "root and apt-get install iproute2 iptables"),
@@ -127,9 +119,7 @@ NEEDS: dict[str, Need] = {
         lambda: bool(os.environ.get("BULKHEAD_REFERENCE_MCP")),
         "a folder of public MCP and A2A programs, as .github/workflows/nightly.yml makes it, in BULKHEAD_REFERENCE_MCP",
     ),
-    "registry": Need(
-        lambda: _installed("docker-registry", "skopeo", "openssl"), "apt-get install docker-registry skopeo openssl"
-    ),
+    "registry": Need(lambda: _installed("docker-registry", "skopeo"), "apt-get install docker-registry skopeo"),
     "sandbox": Need(can_confine, "a kernel with Landlock or namespaces, and seccomp (`bulkhead doctor`)"),
 }
 """By the name that a test gives."""

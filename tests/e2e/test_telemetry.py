@@ -112,7 +112,7 @@ def _one_trace(collector: Collector, demo: Demo, task: Task, prompts: bool) -> N
         assert edge in edges, edge
     by_name = defaultdict(list)
     for span in spans:
-        by_name[span["name"].split_round()[0]].append(span)
+        by_name[span["name"].split()[0]].append(span)
     assert all(span["gen_ai.usage.input_tokens"] > 0 for span in by_name["chat"]) and by_name["execute_tool"]
     said = [span for span in spans if "gen_ai.input.messages" in span]
     assert bool(said) is prompts

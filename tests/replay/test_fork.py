@@ -154,7 +154,7 @@ async def test_a_follower_that_lags_behind_the_end_refuses_nothing(on, monkeypat
         past.ended = past.ended and len(looks) > 2
         return past
 
-    monkeypatch.setattr(forks, "_past", lagging)
+    monkeypatch.setattr(forks, "_read_earlier_task", lagging)
     new = await fork(on, old, "a", "b")
     assert new["status"] == "succeeded" and len(looks) >= 3
 
@@ -181,7 +181,7 @@ async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypa
         past.ended = past.ended and bool(ends)
         return past
 
-    monkeypatch.setattr(forks, "_past", not_ended)
+    monkeypatch.setattr(forks, "_read_earlier_task", not_ended)
     new = await fork(on, old, "a", "b")
     assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_not_ended")
     ends.append(old)
@@ -324,7 +324,7 @@ async def test_a_line_of_forks_is_bounded(on, monkeypatch):
 async def test_a_fork_that_no_message_can_carry_is_refused(on, monkeypatch):
     assert forks.too_large(bounds.MAX_MESSAGE_BYTES) is None
     old = await chain(on)
-    monkeypatch.setattr(forks, "stream_bounds", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
+    monkeypatch.setattr(forks, "bounds", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
     new = await fork(on, old, "a", "b")
     assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_too_large")
     assert "1000 fit" in new["failure"]["message"] and "fewer steps" in new["failure"]["hint"]

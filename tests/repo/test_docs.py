@@ -27,7 +27,7 @@ SAID = re.findall(r"^\| (`.+`) \|", TROUBLES, re.M)
 def _commands(text: str) -> set[str]:
     """Calls of `bulkhead` or a module in code blocks and inline code; a line may go on after a backslash."""
     blocks = re.findall(r"^```(?:console|sh)?\n(.*?)^```", text, re.M | re.S)
-    lines = [line.split_round(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [inline.replace("\n", " ") for inline in re.findall(r"`((?:bulkhead|python -m) [^`]+)`", text)]
     calls = (re.sub(r"^(?:[A-Z_]+=(?:'[^']*'|\S*) +)*(?:\.venv/bin/)?", "", line) for line in lines)
     return {call for call in calls if call.startswith(("bulkhead ", "python -m ")) and not call.endswith(" COMMAND")}

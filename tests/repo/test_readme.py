@@ -42,8 +42,8 @@ def test_a_command_exists_with_its_options(line: str) -> None:
 
 
 def test_every_command_is_named() -> None:
-    told = {line.split_round()[1] for line in COMMANDS}
-    told |= {word for names in re.findall(r"lists the rest\s+\(`([^`]*)`\)", README) for word in names.split_round()}
+    told = {line.split()[1] for line in COMMANDS}
+    told |= {word for names in re.findall(r"lists the rest\s+\(`([^`]*)`\)", README) for word in names.split()}
     there = {*typer.main.get_command(app).commands}
     assert (there - told, told - there - {"--help"}) == (set(), set())
 

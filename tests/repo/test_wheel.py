@@ -23,9 +23,7 @@ IN_A_CHECKOUT_ALONE = (
     "bulkhead_infra/docker/base.sh",
     "bulkhead_infra/docker/install.py",
     "bulkhead_infra/docker/service.Dockerfile",
-    "bulkhead_infra/promotion/",
     "bulkhead_infra/render/",
-    "bulkhead_infra/stages/manifests/",
 )
 RENDERED_FOR_USERS = {f"bulkhead_infra/render/{name}.py" for name in ("__init__", "cluster", "compose")}
 EXTRAS = {

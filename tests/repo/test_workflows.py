@@ -3,6 +3,7 @@
 Every night runs schedules of its own; a tag that is not the version, or has no section in the changelog, is no release.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -17,7 +18,6 @@ from typing import Any
 import pytest
 import yaml
 
-from bulkhead_infra.promotion.__main__ import parser
 from tests.paths import ROOT
 from tests.simulation.__main__ import KNOWN_SEEDS
 
@@ -34,25 +34,31 @@ PINNED = {
 }
 """Commits that were looked up in the repositories of these actions, each with its tag."""
 READ, PULL, PUSH = {"contents": "read"}, {"packages": "read"}, {"packages": "write"}
+ATTEST, VERIFY = {"id-token": "write", "attestations": "write"}, {"attestations": "read"}
 RIGHTS = {
     ("release", "build"): READ | PUSH,
     ("release", "test"): READ | PULL,
-    ("release", "sign"): READ | PUSH,
-    ("release", "publish"): READ | {"id-token": "write", "attestations": "write"},
+    ("release", "sign"): READ | ATTEST,
+    ("release", "publish"): READ | ATTEST,
     ("release", "announce"): {"contents": "write"},
-    ("promote", "examine"): READ | PULL,
-    ("promote", "promote"): {"contents": "write"} | PUSH,
-    ("rollback", "examine"): READ | PULL,
-    ("rollback", "rollback"): {"contents": "write"} | PUSH,
+    ("promote", "examine"): READ | PULL | VERIFY,
+    ("promote", "promote"): {"contents": "write"} | PUSH | VERIFY,
+    ("rollback", "examine"): READ | PULL | VERIFY,
+    ("rollback", "rollback"): {"contents": "write"} | PUSH | VERIFY,
 }
-"""Rights of jobs that have more than reading the code; one alone has an identity of GitHub's (id-token)."""
-PROMOTION = ".venv/bin/python -m bulkhead_infra.promotion "
+"""Rights of jobs that have more than reading the code; two have an identity of GitHub's (id-token)."""
+SCRIPT = "infra/release/images.sh "
 
 
 def _read(file: Path) -> dict[str, Any]:
     found = yaml.safe_load(file.read_text())
     assert isinstance(found, dict)
     return found
+
+
+def _commits(workflow: str, job: str) -> bool:
+    """Whether a job commits to the branch: a job that changes an environment is named for its workflow."""
+    return job == workflow and job in ("promote", "rollback")
 
 
 NIGHTLY = _read(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]["simulate"]
@@ -65,9 +71,9 @@ def test_a_workflow_has_the_rights_that_it_needs_and_ends(file: Path) -> None:
     for name, job in found["jobs"].items():
         assert {**found["permissions"], **job.get("permissions", {})} == RIGHTS.get((file.stem, name), READ)
         assert job["timeout-minutes"] <= 90 and job["runs-on"] == "ubuntu-24.04"
-        # A secret or an identity is given where reviewers stand before it, a secret to the step that needs it.
-        authority = "secrets." in str(job) or "id-token" in job.get("permissions", {})
-        assert authority == ("environment" in job) and "secrets." not in str(job.get("env"))
+        # An identity, and what changes an environment, is given where reviewers stand before it; there are no secrets.
+        authority = "id-token" in job.get("permissions", {}) or _commits(file.stem, name)
+        assert authority == ("environment" in job) and "secrets." not in str(job)
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=NAMES)
@@ -76,8 +82,10 @@ def test_every_action_is_a_commit_that_was_looked_up(file: Path) -> None:
     assert used and all(PINNED.get(action) == version for action, version in used)
     for name, job in _read(file)["jobs"].items():
         # A job that waited for its reviewer commits to what the branch has then.
-        writes = file.stem in ("promote", "rollback") and RIGHTS.get((file.stem, name), READ)["contents"] == "write"
-        wanted = {"persist-credentials": False} | ({"ref": "${{ github.ref }}"} if writes else {})
+        wanted: dict[str, object] = {"persist-credentials": False}
+        wanted |= {"ref": "${{ github.ref }}"} if _commits(file.stem, name) else {}
+        # A rollback looks for what the environment had.
+        wanted |= {"fetch-depth": 0} if name == "rollback" else {}
         checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
         assert all(step["with"] == wanted for step in checkouts)
 
@@ -88,47 +96,45 @@ def test_promotions_and_rollbacks_of_all_environments_wait_for_each_other() -> N
     assert [_read(WORKFLOW[name])["concurrency"] for name in ("promote", "rollback")] == [wanted, wanted]
 
 
-def test_the_digest_that_was_reviewed_is_the_one_that_is_promoted(tmp_path: Path) -> None:
-    """A version may name another release by the time the reviewer has agreed."""
-    jobs, digest = _read(WORKFLOW["promote"])["jobs"], f"sha256:{'1f' * 32}"
-    assert jobs["promote"]["env"]["RELEASE"] == "${{ needs.examine.outputs.release }}"
-    assert jobs["examine"]["outputs"] == {"release": "${{ steps.examine.outputs.release }}"}
-    (script,) = [step["run"] for step in jobs["examine"]["steps"] if step.get("id") == "examine"]
-    program = tmp_path / ".venv/bin/python"
-    program.parent.mkdir(parents=True)
-    told = f"release v1 {digest} (14 images) in build: every check holds\ne2e PASSED on sha256:{'0' * 64}"
-    environ = {
-        **os.environ,
-        "GITHUB_OUTPUT": "output",
-        "GITHUB_STEP_SUMMARY": "summary",
-        "RELEASE": "v1",
-        "STAGE": "build",
+def test_the_list_that_was_reviewed_is_the_one_that_is_promoted() -> None:
+    """A version may have another list by the time the reviewer has agreed."""
+    for name in ("promote", "rollback"):
+        jobs = _read(WORKFLOW[name])["jobs"]
+        (given,) = [step for step in jobs["examine"]["steps"] if "upload-artifact@" in step.get("uses", "")]
+        (taken,) = [step for step in jobs[name]["steps"] if "download-artifact@" in step.get("uses", "")]
+        assert given["with"] == {"name": "examined", "path": "images.sha256"}
+        assert taken["with"] == {"name": "examined"} and jobs[name]["needs"] == "examine"
+        assert "release download" not in str(jobs[name])
+
+
+def test_workflows_call_the_script_of_images_and_build_in_one_place() -> None:
+    calls = {}
+    for name in WORKFLOW:
+        scripts = [step.get("run", "") for job in _read(WORKFLOW[name])["jobs"].values() for step in job["steps"]]
+        calls[name] = [shlex.split(text.partition(" | ")[0])[1:] for text in scripts if text.startswith(SCRIPT)]
+    assert {name: [row[0] for row in rows] for name, rows in calls.items() if rows} == {
+        "release": ["build", "push", "test"],
+        "promote": ["verify", "promote"],
+        "rollback": ["verify", "rollback"],
     }
-    for code in (0, 4):
-        program.write_text(f"#!/bin/sh\necho '{told}'\nexit {code}\n")
-        program.chmod(0o755)
-        done = subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environ, timeout=60)
-        # What was refused has no digest: the job ends before.
-        assert bool(done.returncode) == bool(code)
-        assert (tmp_path / "output").read_text() == f"release={digest}\n"
-    assert digest in (tmp_path / "summary").read_text()
 
 
-def _calls(file: Path) -> list[list[str]]:
-    """Calls of promotion, as its parser gets them."""
-    scripts = [step.get("run", "") for job in _read(file)["jobs"].values() for step in job["steps"]]
-    lines = [line.partition(" | ")[0] for script in scripts for line in script.splitlines() if PROMOTION in line]
-    text = [line.replace("$ENVIRONMENT", "staging").replace("$STAGE", "build") for line in lines]
-    return [shlex.split(line.removeprefix(PROMOTION)) for line in text]
+def test_what_is_attested_was_tested_and_no_code_of_the_release_stands_beside_the_identity() -> None:
+    jobs = _read(WORKFLOW["release"])["jobs"]
+    assert jobs["sign"]["needs"] == "test" and jobs["test"]["needs"] == "build"
+    assert "checkout@" not in str(jobs["sign"])
 
 
-def test_workflows_call_promotion_as_it_is_and_build_in_one_place() -> None:
-    calls = {file.stem: _calls(file) for file in WORKFLOWS}
-    for row in itertools.chain(*calls.values()):
-        parser().parse_args(row)
-    assert [row[0] for row in calls["release"]] == ["build", "test", "attest", "sign", "verify"]
-    assert [row[0] for row in calls["promote"]] == ["verify", "status", "promote"]
-    assert [row[0] for row in calls["rollback"]] == ["status", "rollback"]
+def test_one_statement_names_the_list_its_images_and_their_materials(tmp_path: Path) -> None:
+    (step,) = [step for step in _read(WORKFLOW["release"])["jobs"]["sign"]["steps"] if "run" in step]
+    (tmp_path / "release").mkdir()
+    listed = f"{'1f' * 32}  registry.example.org/bulkhead/worker:v1\n"
+    (tmp_path / "release/images.sha256").write_text(listed)
+    (tmp_path / "release/worker.cdx.json").write_text("{}")
+    subprocess.run(["bash", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path, check=True, timeout=60)
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in (listed, "{}")]
+    wanted = f"{listed}{digests[0]}  images.sha256\n{digests[1]}  worker.cdx.json\n"
+    assert (tmp_path / "subjects.sha256").read_text() == wanted
 
 
 LINTERS = {
@@ -175,7 +181,7 @@ def test_hooks_before_a_commit_call_programs_of_the_venv() -> None:
     (local,) = HOOKS
     assert local["repo"] == "local" and {hook["language"] for hook in local["hooks"]} == {"system"}
     for hook in local["hooks"]:
-        program = hook["entry"].split_round()[0]
+        program = hook["entry"].split()[0]
         assert program.startswith(".venv/bin/") and (BIN / Path(program).name).exists()
 
 
@@ -236,7 +242,7 @@ def test_what_is_no_release_is_refused_before_anything_is_built(
 def test_the_changelog_is_newest_first_and_has_this_version() -> None:
     headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert headings[0] == ("Unreleased", "") and headings[1][0] == PROJECT["version"]
-    numbers = [tuple(map(int, version.split_round("."))) for version, _ in headings[1:]]
+    numbers = [tuple(map(int, version.split("."))) for version, _ in headings[1:]]
     assert numbers == sorted(numbers, reverse=True) and all(date for _, date in headings[1:])
 
 

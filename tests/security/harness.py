@@ -113,7 +113,7 @@ def _moves(rows: Iterable[Sequence[Any]]) -> tuple[Move, ...]:
 def _flows(row: Mapping[str, Any]) -> tuple[Flow, ...]:
     found = []
     for text in row.get("flows", ()):
-        tool, argument, _, source, pointer = text.split_round()
+        tool, argument, _, source, pointer = text.split()
         found.append(Flow(tool=tool, argument=argument, step_id=STEP, from_tool=source, field=pointer))
     return tuple(found)
 

@@ -78,7 +78,7 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> int:
     if asked.seed is not None:
         return tell_one(Schedule(asked.seed, tasks=asked.tasks), asked)
     try:
-        seeds = [seed for part in asked.seeds.split_round(",") for seed in _range(part)] if asked.seeds else KNOWN_SEEDS
+        seeds = [seed for part in asked.seeds.split(",") for seed in _range(part)] if asked.seeds else KNOWN_SEEDS
     except ValueError:
         parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000, or several: 1-60,150")
     return run_many(seeds, asked)

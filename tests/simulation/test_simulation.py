@@ -174,7 +174,7 @@ REACHED = {
         and len(said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1
     ),
     "restarts": lambda run: (
-        {line.split_round()[2].rpartition("-")[0] for line in run.story if " RESTART " in line}
+        {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line}
         >= {"budget", "model_gateway"}
     ),
     "outages": lambda run: (
@@ -186,7 +186,7 @@ REACHED = {
         abs(clock_ms(one.headers) - one.time_unix_ms) > 10_000 for one in run.stored("INBOX_WORKER")
     ),
     "hurry": lambda run: (
-        [line.split_round()[1] for line in run.story if " halt tenant/demo" in line]
+        [line.split()[1] for line in run.story if " halt tenant/demo" in line]
         and any(" topped up " in line for line in run.story)
         and said(run, "INBOX_GATEWAY", "mesh.task.paused")
     ),

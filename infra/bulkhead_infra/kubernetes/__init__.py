@@ -1,1 +1,1 @@
-"""Manifests for Kubernetes, rendered from the rows of services, policy and catalog."""
+"""The Helm chart's rendered parts, and keys of a mesh in Kubernetes."""

@@ -1,8 +1,7 @@
-"""`python -m bulkhead_infra.kubernetes COMMAND`: keys and Secrets of a mesh in Kubernetes, and rules for its manifests.
+"""`python -m bulkhead_infra.kubernetes COMMAND`: keys and Secrets of a mesh in Kubernetes.
 
 keys DIR      make keys, certificate and passwords in a folder of your own, once; a second time changes nothing
-secrets DIR   print them as Secrets, for `kubectl apply -f -`
-check FILE    hold manifests, as `kubectl kustomize` prints them (`-` for standard input), against our rules
+secrets DIR   print them as Secrets, for `kubectl -n NAMESPACE apply -f -`
 Exit codes: 0; 1 with what is wrong and what to do; 2 for wrong arguments.
 """
 
@@ -16,38 +15,24 @@ import yaml
 
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import IdentityPolicyError
-from bulkhead_infra.kubernetes import key_folder, objects, overlays, rules
+from bulkhead_infra.kubernetes import key_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        match asked.command:
-            case "keys":
-                overlay = key_folder.ensure(asked.folder, asked.overlay)
-                print(json.dumps({"keys": str(asked.folder), "overlay": overlay, "owners": overlays.SECRET_OWNERS}))
-                return 0
-            case "secrets":
-                found = key_folder.secrets(asked.folder, certificate=not asked.cert_manager)
-                print(objects.documents(*found), end="")
-                return 0
-            case _:
-                return _check(asked.file, promoted=not asked.unpromoted, as_json=asked.json)
-    except (KeyFileError, IdentityPolicyError, yaml.YAMLError) as error:
-        print(f"{asked.command}: {error}", file=sys.stderr)
+        if options.command == "keys":
+            redis = key_folder.ensure(options.folder, options.redis)
+            print(json.dumps({"keys": str(options.folder), "redis": redis, "owners": key_folder.SECRET_OWNERS}))
+        else:
+            secrets = key_folder.secrets(options.folder, certificate=not options.cert_manager)
+            print(yaml.safe_dump_all(secrets, sort_keys=False), end="")
+        return 0
+    except (KeyFileError, IdentityPolicyError) as error:
+        print(f"{options.command}: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"{asked.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{options.command}: {error.filename}: {error.strerror}", file=sys.stderr)
     return 1
-
-
-def _check(file: str, *, promoted: bool, as_json: bool) -> int:
-    text = sys.stdin.read() if file == "-" else Path(file).read_text()
-    found = rules.broken([one for one in yaml.safe_load_all(text) if one], promoted=promoted)
-    if as_json:
-        print(json.dumps([{"rule": one.rule, "object": one.object, "problem": one.problem} for one in found]))
-    else:
-        print("\n".join(map(str, found)) or "no rule is broken")
-    return 1 if found else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,15 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="Make keys, certificate and passwords.")
     keys.add_argument("folder", metavar="DIR", type=Path, help="A folder of your own: whoever reads it is the mesh.")
     keys.add_argument(
-        "--overlay", default="", choices=("", *overlays.OVERLAYS), metavar="NAME", help="For dev, staging, production."
+        "--redis",
+        default="",
+        choices=tuple(key_folder.REDIS_ADDRESSES),
+        help="The chart's Redis: with sentinels (`redis.sentinel: true`, the default) or a single one.",
     )
     secrets = commands.add_parser("secrets", help="Print the Secrets.")
     secrets.add_argument("folder", metavar="DIR", type=Path, help="The folder of `keys`.")
     secrets.add_argument("--cert-manager", action="store_true", help="Leave out the certificate that it makes.")
-    check = commands.add_parser("check", help="Hold manifests against the rules.")
-    check.add_argument("file", metavar="FILE", help="As `kubectl kustomize` prints them; `-` reads standard input.")
-    check.add_argument("--unpromoted", action="store_true", help="Let tags and placeholders pass, as in dev.")
-    check.add_argument("--json", action="store_true")
     return parser
 
 

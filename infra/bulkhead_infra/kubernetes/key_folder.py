@@ -8,95 +8,100 @@ Everything may be done again and then changes nothing.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bulkhead_infra.docker.provisioner import ALL, BROKER_NAMES, files_of, redis_configuration, redis_password
 from bulkhead_infra.identity import keys, policy, tls
 from bulkhead_infra.identity.keys import KeyFileError
-from bulkhead_infra.kubernetes import infrastructure, network, objects, overlays
-from bulkhead_infra.kubernetes.objects import Object
+from bulkhead_infra.kubernetes import chart
 from bulkhead_infra.services import EVERY_SERVICE
 
-OVERLAY_FILE = "overlay"
+REDIS_ADDRESSES = {
+    "sentinel": f"redis+sentinel://:{{}}@sentinel:{chart.SENTINEL}/mesh",
+    "single": f"redis://:{{}}@redis:{chart.REDIS}/0",
+}
+"""Places of Redis by the chart's `redis.sentinel`, with `{}` for the password."""
+REDIS_FILE = "redis.kind"
+PROVISIONER = "provisioner"
+SECRET_OWNERS = (*EVERY_SERVICE, "nats", "redis", PROVISIONER, "upkeep")
+"""Owners of a Secret in the cluster."""
+TLS_SECRET = "bulkhead-nats-tls"  # noqa: S105 - a name
 VARIABLE = re.compile(r"\$((?:NKEY|LOGIN)_\w+)")
 
 
-def ensure(root: Path, overlay: str = "") -> str:
-    """Make what is missing. overlay: for which one, of the first time; it is remembered, and returned. Raises
+def ensure(root: Path, redis: str = "") -> str:
+    """Make what is missing. redis: a key of REDIS_ADDRESSES, of the first time; it is remembered, and returned. Raises
     KeyFileError."""
     rules, master = policy.load_policy(kubernetes=True), root / ALL
     keys.ensure_keys(master, rules)
-    overlay = _overlay(master / OVERLAY_FILE, overlay)
-    tls.ensure_certificates(master / "tls", (*infrastructure.brokers(), *BROKER_NAMES))
+    redis = _remembered_redis(master / REDIS_FILE, redis)
+    tls.ensure_certificates(master / "tls", (*chart.broker_names(), *BROKER_NAMES))
     # Beside the keys, where `bulkhead backup --identity` looks for it; a person may put cert-manager's there.
     keys.write_new(master / tls.CA_FILE, (master / "tls" / tls.CA_FILE).read_text())
-    single = overlay == "dev"
-    address = f"redis:{network.REDIS}/0" if single else f"sentinel:{network.SENTINEL}/mesh"
-    place = f"{'redis' if single else 'redis+sentinel'}://:{{}}@{address}"
     (root / "operator").mkdir(mode=0o700, exist_ok=True)
     for service in EVERY_SERVICE:
-        more = files_of(service, rules, root, place)
+        more = files_of(service, rules, root, REDIS_ADDRESSES[redis])
         if service == policy.IDENTITY:
             more |= {file: (master / file).read_text() for file in (keys.ISSUER_FILE, keys.XKEY_FILE)}
         keys.hand_over(master, service, root / service, more, nkey=service in rules.with_nkey)
     for owner, identities in (
         ("operator", (policy.OPERATOR,)),
-        (infrastructure.PROVISIONER, (policy.PROVISIONER,)),
+        (PROVISIONER, (policy.PROVISIONER,)),
         ("upkeep", (policy.OPERATOR, policy.PROVISIONER)),
     ):
         for identity in identities:
-            _write(root / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
-    _write(root / "nats" / overlays.NKEYS_FILE, _public_nkeys(master, rules))
-    _write(root / "redis" / "redis.conf", redis_configuration(redis_password(root)))
-    return overlay
+            _write_private(root / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
+    _write_private(root / "nats" / chart.NKEYS_FILE, _public_nkeys(master, rules))
+    _write_private(root / "redis" / "redis.conf", redis_configuration(redis_password(root)))
+    return redis
 
 
-def secrets(root: Path, *, certificate: bool = True) -> Iterator[Object]:
+def secrets(root: Path, *, certificate: bool = True) -> Iterator[dict[str, Any]]:
     """The Secrets of a mesh. certificate: that of the brokers too, when no cert-manager makes it. Raises
     KeyFileError."""
     if not (root / ALL).is_dir():
         raise KeyFileError(
             f"{root} holds no keys: make them first, with `python -m bulkhead_infra.kubernetes keys {root}`"
         )
-    for owner in overlays.SECRET_OWNERS:
+    for owner in SECRET_OWNERS:
         files = {path.name: path.read_text() for path in sorted((root / owner).iterdir()) if path.name[0] != "."}
-        yield _secret(f"bulkhead-{objects.name_of(owner)}", files)
+        yield _secret(f"bulkhead-{chart.kube_name(owner)}", files)
     if certificate:
         names = {"ca.crt": tls.CA_FILE, "tls.crt": tls.BROKER_FILE, "tls.key": tls.BROKER_KEY_FILE}
         files = {key: (root / ALL / "tls" / file).read_text() for key, file in names.items()}
-        yield _secret(objects.TLS_SECRET, files) | {"type": "kubernetes.io/tls"}
+        yield _secret(TLS_SECRET, files) | {"type": "kubernetes.io/tls"}
 
 
-def _overlay(path: Path, overlay: str) -> str:
+def _remembered_redis(path: Path, redis: str) -> str:
     before = path.read_text().strip() if path.exists() else ""
-    if overlay and overlay not in overlays.OVERLAYS:
-        raise KeyFileError(f"no overlay {overlay}; there are {', '.join(overlays.OVERLAYS)}")
-    if before and overlay and before != overlay:
+    if before and redis and before != redis:
         raise KeyFileError(
-            f"these keys were made for the overlay {before}: two meshes must not share any; name another folder for "
-            f"{overlay}, or leave it out"
+            f"these keys were made for a mesh with `--redis {before}`: two meshes must not share any; name another "
+            f"folder for `--redis {redis}`, or leave it out"
         )
-    keys.write_new(path, before or overlay or overlays.OVERLAYS[-1])
+    keys.write_new(path, before or redis or next(iter(REDIS_ADDRESSES)))
     return path.read_text().strip()
 
 
 def _public_nkeys(master: Path, rules: policy.IdentityPolicy) -> str:
     """The variables of the accounts, and no other: the broker refuses what it does not use."""
-    wanted = sorted(set(VARIABLE.findall(overlays.accounts_text(rules))))
-    known = {f"NKEY_{name.upper()}": key for name, key in keys.public_nkeys(master, rules).items()}
-    known |= dict(zip(overlays.LOGIN_VARIABLES, keys.login_keys(master), strict=True))
-    return "".join(f"{name}: {known[name]}\n" for name in wanted)
+    wanted = sorted(set(VARIABLE.findall(chart.accounts_text(rules))))
+    values = {f"NKEY_{name.upper()}": key for name, key in keys.public_nkeys(master, rules).items()}
+    values |= dict(zip(chart.LOGIN_VARIABLES, keys.login_keys(master), strict=True))
+    return "".join(f"{name}: {values[name]}\n" for name in wanted)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys.replace_file(path, text)
 
 
-def _secret(name: str, files: dict[str, str]) -> Object:
+def _secret(name: str, files: dict[str, str]) -> dict[str, Any]:
+    """Without a namespace: `kubectl apply` has it."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": name, "namespace": objects.NAMESPACE, "labels": dict(objects.PART)},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "bulkhead"}},
         "type": "Opaque",
         "stringData": files,
     }

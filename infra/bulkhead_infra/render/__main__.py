@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bulkhead_infra.kubernetes import overlays
+from bulkhead_infra.kubernetes import chart
 from bulkhead_infra.observability import dashboards
 from bulkhead_infra.render import (
     agreement,
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def generated_files() -> dict[Path, str]:
     """Every generated file with its text."""
     from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference, dashboards)]
-    from_tree = [part.files(ROOT) for part in (packaging, readmes, overlays)]
+    from_tree = [part.files(ROOT) for part in (packaging, readmes, chart)]
     return {ROOT / name: text for files in (*from_code, *from_tree) for name, text in files.items()}
 
 
@@ -61,7 +61,7 @@ def _write_files(*, check: bool) -> int:
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     folders = {path.parent for path in files if path.parent.name == "schemas"}
     stray = [path for folder in folders if folder.is_dir() for path in folder.glob("*.json") if path not in files]
-    rendered = (path for part in overlays.RENDERED for path in (ROOT / part).rglob("*") if path.is_file())
+    rendered = (path for path in (ROOT / chart.RENDERED_FOLDER).rglob("*") if path.is_file())
     stray += [path for path in rendered if path not in files]
     for path in (*stale, *stray):
         print(f"{'differs' if check else 'written'}: {path.relative_to(ROOT)}", file=sys.stderr)

@@ -98,33 +98,6 @@ class Box:
         pieces, _ = await _call(lambda: self._container.get_archive(path))
         return b"".join(pieces)
 
-    async def put(self, path: str, archive: bytes) -> None:
-        """Unpack an archive there, with the owners and modes that it has. Raises DockError."""
-        await _call(lambda: self._container.put_archive(path, archive))
-
-    async def start(self) -> None:
-        """Start it again, after it ended. Raises DockError."""
-        await _call(self._container.start)
-
-    async def stop(self, timeout_s: int) -> None:
-        """SIGTERM, and SIGKILL after so long. Raises DockError."""
-        await _call(lambda: self._container.stop(timeout=timeout_s))
-
-    async def remove(self) -> None:
-        """It is gone, with what it wrote. Raises DockError."""
-        await _call(lambda: self._container.remove(force=True))
-
-    async def facts(self) -> dict[str, Any]:
-        """What `docker inspect` says of it now. Raises DockError."""
-        await _call(self._container.reload)
-        found: dict[str, Any] = self._container.attrs
-        return found
-
-    @property
-    def id(self) -> str:
-        """Docker's name for it."""
-        return str(self._container.id)
-
 
 class Dock:
     """A network and what is in it, under one name."""
@@ -206,37 +179,9 @@ class Dock:
             )
             return box
 
-        return await self._started(image, make)
+        return await self._start_box(image, make)
 
-    async def start_with(
-        self,
-        name: str,
-        image: str,
-        volumes: Mapping[str, str],
-        *,
-        aliases: Sequence[str] = (),
-        command: Sequence[str] | None = None,
-        environment: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Box:
-        """A container with these options of Docker's own and no other, of an image that is here. volumes: names of
-        volumes, to `path[:mode]`. Raises DockError, ImageMissing."""
-
-        def make() -> DockerContainer:
-            assert self._network is not None
-            self._network._docker.client.images.get(image)
-            box = DockerContainer(image, name=f"{self.name}-{name}").with_envs(**(environment or {}))
-            box.with_command(list(command) if command is not None else None)  # type: ignore[arg-type]
-            for source, where in volumes.items():
-                path, _, mode = where.partition(":")
-                box.with_volume_mapping(source, path, mode or "rw")
-            if "network_mode" not in options:
-                box.with_network(self._network).with_network_aliases(*aliases)
-            return box.with_kwargs(labels={LABEL: self.name}, healthcheck=NO_HEALTHCHECK, **options)
-
-        return await self._started(image, make)
-
-    async def _started(self, image: str, make: Callable[[], DockerContainer]) -> Box:
+    async def _start_box(self, image: str, make: Callable[[], DockerContainer]) -> Box:
         def start() -> Any:
             box = make()
             try:
@@ -251,29 +196,17 @@ class Dock:
         except ImageMissing as error:
             raise ImageMissing(f"there is no image {image}: {HOW}") from error
 
-    async def volume(self, name: str, options: Mapping[str, str] | None = None) -> str:
-        """A volume of this dock; options: of Docker's local driver. Returns its whole name. Raises DockError."""
+    async def _volume(self, name: str, size_mib: int) -> str:
         whole = f"{self.name}-{name}"
         if name not in self._volumes:
             assert self._network is not None
-            client, labels = self._network._docker.client, {LABEL: self.name}
+            client = self._network._docker.client
+            options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size_mib}m,uid={USER},gid={USER},mode=0700"}
+            driver_opts, labels = options if size_mib else None, {LABEL: self.name}
             self._volumes[name] = await _call(
-                lambda: client.volumes.create(whole, driver_opts=dict(options or {}), labels=labels)
+                lambda: client.volumes.create(whole, driver_opts=driver_opts, labels=labels)
             )
         return whole
-
-    async def states(self) -> dict[str, str]:
-        """{id: created, running, exited ...} of its containers, by one question. Raises DockError."""
-        assert self._network is not None
-        client, label = self._network._docker.client, f"{LABEL}={self.name}"
-        rows = await _call(lambda: client.api.containers(all=True, filters={"label": label}))
-        return {row["Id"]: row["State"] for row in rows}
-
-    @property
-    def network_name(self) -> str:
-        """Docker's name for the network."""
-        assert self._network is not None
-        return str(self._network.name)
 
     async def run(self, image: str, command: Sequence[str], timeout_s: int, *, keep: bool = False, **more: Any) -> Box:
         """To its end. Raises DockError with what it said. keep: it stays, to be read."""
@@ -297,10 +230,6 @@ class Dock:
         if self._network is not None:
             network, self._network = self._network, None
             await _gone(network.remove)
-
-    async def _volume(self, name: str, size_mib: int) -> str:
-        options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={size_mib}m,uid={USER},gid={USER},mode=0700"}
-        return await self.volume(name, options if size_mib else None)
 
 
 class ImageMissing(DockError):

@@ -90,7 +90,7 @@ class Constraint:
                 return _is_below(leaf, self.value)
             case _:
                 is_own = leaf == tenant or leaf.startswith((f"{tenant}/", f"{tenant}:"))
-                return is_own and not {".", ".."}.intersection(re2.split_round(r"[/\\\\:]", leaf))
+                return is_own and not {".", ".."}.intersection(re2.split(r"[/\\\\:]", leaf))
 
 
 def _parse_value(test: str, text: str | None) -> Any:

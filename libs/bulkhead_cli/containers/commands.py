@@ -208,7 +208,7 @@ def _broker_states(project: str) -> dict[str, str]:
         for container in containers.values()
         for line in container["Config"]["Env"]
         if line.startswith(BROKERS)
-        for part in line.partition("=")[2].split_round(",")
+        for part in line.partition("=")[2].split(",")
     }
     return {
         name: str(containers[name]["State"]["Status"]) if name in containers else "gone"

@@ -132,11 +132,9 @@ def doctor(
     at: BrokerOptions,
     redis: commands.DoctorRedis = "",
     otlp: commands.Otlp = "",
-    kubernetes: commands.OnKubernetes = False,
+    cluster: commands.OnCluster = False,
     kube_context: commands.Context = "",
     namespace: commands.Namespace = "bulkhead",
-    kubeconfig: commands.Kubeconfig = None,
-    overlay: commands.Overlay = None,
 ) -> Work:
     """Check everything that a mesh depends on.
 
@@ -145,17 +143,13 @@ def doctor(
     trace endpoint, and services that fall behind.
     Every finding comes with a remedy. Nothing is changed. The exit code is 1 when there is a problem.
 
-    With --kubernetes: workloads, pods, images, references, quotas, Pod Security, nodes, claims, disruption budgets,
-    Services, NetworkPolicies, autoscalers, metrics and certificates of a namespace. No value of a Secret is read.
+    With --cluster: pods, replicas, images, Secrets that pods wait for, certificates and autoscalers of a namespace.
+    No Secret is read.
     """
     from bulkhead_cli.inspect.read import show_cluster, show_doctor
 
-    if kubernetes:
-        from bulkhead_cli.cluster.doctor import Place
-
-        return show_cluster(Place(kube_context, namespace, kubeconfig, overlay), as_json=at.as_json)
-    if kube_context or kubeconfig or overlay:
-        raise CommandError(
-            Exit.USAGE, "--context, --kubeconfig and --overlay belong to --kubernetes", "add --kubernetes"
-        )
+    if cluster:
+        return show_cluster(namespace, kube_context, as_json=at.as_json)
+    if kube_context:
+        raise CommandError(Exit.USAGE, "--context belongs to --cluster", "add --cluster")
     return show_doctor(at.data, redis, otlp, as_json=at.as_json)

@@ -5,19 +5,15 @@ In: the data directory. Out: text or JSON on standard output, and an exit code.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bulkhead.journal import history, timeline
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.calls import contents_to_read
 from bulkhead_cli.inspect.texts import read_texts
-from bulkhead_cli.operate import doctor
+from bulkhead_cli.operate import doctor, doctor_cluster
 from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.output import Exit, err, out, print_json, print_whole
 from bulkhead_cli.target import operator_bus
-
-if TYPE_CHECKING:
-    from bulkhead_cli.cluster.doctor import Place
 
 MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
 
@@ -54,11 +50,9 @@ async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json
     return _exit_of_findings(findings, as_json=as_json)
 
 
-async def show_cluster(place: "Place", *, as_json: bool) -> Exit:
+async def show_cluster(namespace: str, context: str, *, as_json: bool) -> Exit:
     """The same for a mesh in a cluster. Raises CommandError."""
-    from bulkhead_cli.cluster.doctor import examine
-
-    findings = await examine(place)
+    findings = await doctor_cluster.examine_cluster(namespace, context)
     for finding in findings if not as_json else ():
         _print_finding(finding)
     return _exit_of_findings(findings, as_json=as_json)

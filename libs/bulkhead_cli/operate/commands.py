@@ -139,36 +139,20 @@ Otlp = Annotated[
     ),
 ]
 
-OnKubernetes = Annotated[
+OnCluster = Annotated[
     bool,
     typer.Option(
-        "--kubernetes",
+        "--cluster",
         help="Look at a mesh in Kubernetes through kubectl, which only reads, instead of the one in --data.",
     ),
 ]
 Context = Annotated[
     str,
     typer.Option(
-        "--context",
-        metavar="NAME",
-        help="With --kubernetes: context of the kubeconfig.",
-        show_default="the current one",
+        "--context", metavar="NAME", help="With --cluster: context of the kubeconfig.", show_default="the current one"
     ),
 ]
-Namespace = Annotated[
-    str, typer.Option("--namespace", metavar="NAME", help="With --kubernetes: namespace of the mesh.")
-]
-Kubeconfig = Annotated[
-    Path | None, typer.Option("--kubeconfig", metavar="FILE", help="With --kubernetes: instead of KUBECONFIG.")
-]
-Overlay = Annotated[
-    Path | None,
-    typer.Option(
-        "--overlay",
-        metavar="DIR",
-        help="With --kubernetes: folder of an overlay; images that run are compared with those promoted to it.",
-    ),
-]
+Namespace = Annotated[str, typer.Option("--namespace", metavar="NAME", help="With --cluster: namespace of the mesh.")]
 
 render_app = CommandGroup(no_args_is_help=True)
 

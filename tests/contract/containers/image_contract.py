@@ -1,7 +1,7 @@
 """The contract between a container in the manifests and its image: user, port, command, environment, files, probes.
 
-In: pods of an overlay as the stage reads them, with the files of their volumes; the Dockerfile and the code that the
-image has. Out: one line per breach, under the name of the check that found it.
+In: pods with the files of their volumes; the Dockerfile and the code that the image has. Out: one line per breach,
+under the name of the check that found it.
 """
 
 import contextlib
@@ -26,10 +26,7 @@ from bulkhead_infra.docker.image_contents import IMAGES, ROOT
 from bulkhead_infra.nats.configuration import WHO
 from bulkhead_infra.offline_model.settings import parse_settings
 from bulkhead_infra.services import EVERY_SERVICE
-from bulkhead_infra.stages.manifests import contents
-from bulkhead_infra.stages.manifests.contents import File, Maps
-from bulkhead_infra.stages.manifests.kubelet import local_image
-from bulkhead_infra.stages.manifests.pods import Container, Pod, Probe
+from tests.contract.containers.pods import Container, Object, Pod
 
 PREFIX = "BULKHEAD_"
 LOCAL = ("127.0.0.1", "localhost")
@@ -57,21 +54,21 @@ KEYS_READ: Mapping[str, tuple[str, ...]] = {
 HTTP_PATHS: Mapping[str, frozenset[str]] = {"nats": frozenset({"/healthz"}), "offline_model": frozenset({"/livez"})}
 NAMED = re.compile(r"""["'](BULKHEAD_[A-Z_]+)["']""")
 PATH_IN_CONF = re.compile(r'(?:_file: |include )"([^"]+)"')
+ADDRESS = re.compile(r"\w+://(?:[^@/\s]*@)?([a-z0-9-]+(?:\.[a-z0-9-]+)?):(\d+)")
+"""An address of a Service or of a pod behind it, in a variable or a file."""
 PORT_IN_CONF = re.compile(r'(?:listen|http): "([0-9.]+):(\d+)"')
 
 
 @dataclass(frozen=True)
 class Image:
-    """What the Dockerfile gives an image, by the name of its row."""
+    """What the Dockerfile gives an image, by the name of its row; test_images.py asks Docker for the same."""
 
     name: str
     user: str
     environment: Mapping[str, str]
 
     @classmethod
-    def of(cls, container: Container) -> "Image":
-        wanted = local_image(container.image).rpartition("/")[2].rpartition(":")[0]
-        name = wanted.replace("-", "_")
+    def named(cls, name: str) -> "Image":
         text = (ROOT / images.DOCKERFILE).read_text().replace("\\\n", " ")
         user = re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1]
         pairs = re.findall(r"(\w+)=(\S+)", " ".join(re.findall(r"^ENV (.*)$", text, re.MULTILINE)))
@@ -85,7 +82,6 @@ class Fitted:
     pod: Pod
     container: Container
     image: Image
-    files: Mapping[str, Mapping[str, File]]
     disk: Path
 
     @property
@@ -96,12 +92,9 @@ class Fitted:
         """A path of the container on this machine."""
         return self.disk / str(path).lstrip("/")
 
-    def file(self, path: str | Path) -> File | None:
-        """A file that the kubelet writes there."""
-        for mount in self.container.mounts:
-            if Path(path).is_relative_to(mount.path):
-                return self.files.get(mount.volume, {}).get(str(Path(path).relative_to(mount.path)))
-        return None
+    def has_file(self, path: str | Path) -> bool:
+        """Whether the manifests put a file there."""
+        return any(Path(path) == Path(mount.path, name) for mount in self.container.mounts for name in mount.files)
 
     @cached_property
     def settings(self) -> ServiceSettings:
@@ -116,23 +109,19 @@ class Fitted:
             return settings_of(self.image.name)()
 
 
-def fitted(pods: list[Pod], maps: Maps, folder: Path) -> list[Fitted]:
+def fitted(pods: list[Pod], folder: Path) -> list[Fitted]:
     """Containers with the files of their volumes. folder: these are written there."""
     found = []
     for pod in pods:
-        files = {
-            name: contents.files(pod.name, row, maps, lambda audience, seconds: "token", pod.container.user)
-            for name, row in pod.volumes.items()
-            if contents.is_written(row)
-        }
-        for container in (*pod.before, *pod.containers):
+        for container in pod.containers:
             disk = folder / pod.name / container.name
             for mount in container.mounts:
-                place = disk / mount.path.lstrip("/")
-                place.mkdir(parents=True, exist_ok=True)
-                for name, file in files.get(mount.volume, {}).items():
-                    (place / name).write_bytes(file.content)
-            found.append(Fitted(pod, container, Image.of(container), files, disk))
+                for name, content in mount.files.items():
+                    place = disk / mount.path.lstrip("/") / name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(content)
+            image = re.split("[@:]", container.image.rpartition("/")[2])[0].replace("-", "_")
+            found.append(Fitted(pod, container, Image.named(image), disk))
     return found
 
 
@@ -140,9 +129,8 @@ Found = Iterator[str]
 
 
 def _user(one: Fitted) -> Found:
-    mine = f"{one.container.user}:{one.container.group}"
-    if mine != one.image.user:
-        yield f"runs as {mine}, and the folders of its image belong to {one.image.user}"
+    if one.container.user != one.image.user:
+        yield f"runs as {one.container.user}, and the folders of its image belong to {one.image.user}"
 
 
 def _command(one: Fitted) -> Found:
@@ -185,14 +173,14 @@ def _listens(one: Fitted) -> dict[str, tuple[str, int]]:
                 name: (host, int(port))
                 for name, (host, port) in zip(("nats", "monitor", "routes"), places, strict=False)
             }
-        case "redis" if one.container.args == ("sentinel",):
+        case "redis" if one.container.args == ["sentinel"]:
             return {"sentinel": (EVERYWHERE, redis_container.SENTINEL_PORT)}
         case "redis":
             text = one.here(redis_container.CONFIGURATION).read_text()
             [host], [port] = re.findall(r"^bind (\S+)$", text, re.M), re.findall(r"^port (\d+)$", text, re.M)
             return {"redis": (host, int(port))}
         case "offline_model":
-            given = parse_settings(one.container.args)
+            given = parse_settings(one.container.args or [])
             return {"http": (given.host, given.port)}
         case "provisioner":
             return {}
@@ -261,12 +249,12 @@ def _missing(one: Fitted) -> Found:
 def _files(one: Fitted) -> Found:
     """Files lie where the code reads them, and nothing is written but where it writes."""
     for path in read_at_start(one):
-        if one.file(path) is None:
+        if not one.has_file(path):
             yield f"{path} is in none of its volumes"
     for mount in one.container.mounts:
         if not mount.read_only and mount.path not in (str(DATA), "/tmp"):
             yield f"{mount.path} may be written, and no code writes there"
-    if one.image.name in {"nats", "redis", "rag"} and one.container.args != ("sentinel",) and not _writable(one, DATA):
+    if one.image.name in {"nats", "redis", "rag"} and one.container.args != ["sentinel"] and not _writable(one, DATA):
         yield f"{DATA} is no volume that it may write to, and it keeps what it has there"
 
 
@@ -279,12 +267,12 @@ def read_at_start(one: Fitted) -> list[Path]:
     match one.image.name:
         case "nats":
             conf = IDENTITY / "nats-server.conf"
-            texts = [one.here(path).read_text() for path in (conf, IDENTITY / "accounts.conf") if one.file(path)]
+            texts = [one.here(path).read_text() for path in (conf, IDENTITY / "accounts.conf") if one.has_file(path)]
             return [conf, *(IDENTITY / path for text in texts for path in PATH_IN_CONF.findall(text))]
         case "redis":
             return [redis_container.CONFIGURATION]
         case "provisioner":
-            return [IDENTITY / name for name in KEYS_READ[(one.container.args or ("",))[0]]]
+            return [IDENTITY / name for name in KEYS_READ[(one.container.args or [""])[0]]]
         case "offline_model":
             return []
     name, given = one.image.name, one.environment
@@ -306,25 +294,27 @@ def _probes(one: Fitted) -> Found:
             yield f"{kind}: {why}"
 
 
-def _unanswered(one: Fitted, probe: Probe) -> str:
+def _unanswered(one: Fitted, probe: Object) -> str:
     listens = {number: name for name, (_, number) in _listens(one).items()}
-    if probe.ask == "exec":
-        words = list(probe.command)
+    if "exec" in probe:
+        words = list(probe["exec"]["command"])
         module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
         path = f"infra/{module.replace('.', '/')}.py"
         if path not in IMAGES[one.image.name].code:
             return f"its image has no program {module or words}"
         return "" if words[words.index("-m") + 2] in probes.WHICH else f"{module} does not know {words[-1]}"
-    if probe.port not in listens:
-        return f"nobody listens on {probe.port}"
-    if probe.ask == "tcp":
+    asked = probe.get("httpGet") or probe["tcpSocket"]
+    port = one.container.port(asked["port"])
+    if port not in listens:
+        return f"nobody listens on {port}"
+    if "httpGet" not in probe:
         return ""
     known = HTTP_PATHS.get(one.image.name, health_endpoints_paths())
-    path = probe.path.partition("?")[0]
+    path = asked["path"].partition("?")[0]
     if path not in known:
         return f"nobody answers {path}; there are {', '.join(sorted(known))}"
     right = {"nats": "monitor", "offline_model": "http"}.get(one.image.name, "health")
-    return "" if listens[probe.port] == right else f"{path} is answered on the port {right}, not {listens[probe.port]}"
+    return "" if listens[port] == right else f"{path} is answered on the port {right}, not {listens[port]}"
 
 
 def health_endpoints_paths() -> frozenset[str]:
@@ -347,7 +337,20 @@ CHECKS: Mapping[str, Check] = {
 
 def breaches(found: list[Fitted]) -> list[str]:
     """All, each as `check: container: problem`."""
-    return [line for one in found for line in _of(one, BEFORE) or _of(one, CHECKS)]
+    answered = {(name, port) for one in found for name in one.pod.names for port in one.container.ports.values()}
+    return [line for one in found for line in _of(one, BEFORE) or _of(one, CHECKS)] + [
+        f"addresses: {one.container.name}: nobody answers {host}:{port}"
+        for one in found
+        for host, port in _addresses(one)
+        if (host, int(port)) not in answered
+    ]
+
+
+def _addresses(one: Fitted) -> list[tuple[str, str]]:
+    """Hosts and ports of the mesh that its variables, and the files that these name, hold."""
+    files = [one.here(path) for key, path in one.environment.items() if key.endswith(FILE_SUFFIX)]
+    texts = [*one.container.environment.values(), *(path.read_text() for path in files if path.is_file())]
+    return [place for text in texts for place in ADDRESS.findall(text) if place[0] not in LOCAL]
 
 
 def _of(one: Fitted, checks: Mapping[str, Check]) -> list[str]:

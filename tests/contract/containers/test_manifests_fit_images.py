@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_infra.kubernetes.overlays import OVERLAYS
-from bulkhead_infra.stages.manifests.fields import FieldError, Object
-from tests.contract.containers.overlays import broken, container, spec
+from tests.contract.containers.installations import broken, container, spec
+from tests.contract.containers.pods import ManifestError, Object
+from tests.unit.infra.kubernetes.rendered import INSTALLATIONS
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", INSTALLATIONS)
 @pytest.mark.slow
 def test_every_container_fits_its_image(name: str, tmp_path: Path) -> None:
     assert broken(name, tmp_path) == []
@@ -111,6 +111,14 @@ PLANTED = {
         lambda f: container(f, "redis")["readinessProbe"]["exec"].update(command=["redis-cli", "ping"]),
         "probes: redis: readinessProbe: its image has no program",
     ),
+    "address of nobody": (
+        lambda f: _settings(f, BULKHEAD_NATS_URL="tls://broker:4222"),
+        "addresses: checker: nobody answers broker:4222",
+    ),
+    "port of nobody": (
+        lambda f: _secret(f, "bulkhead-budget").update(redis_url="redis://:secret@redis:6380/0"),
+        "addresses: budget: nobody answers redis:6380",
+    ),
 }
 
 
@@ -121,22 +129,21 @@ def test_a_breach_is_found(name: str, tmp_path: Path) -> None:
     assert [one for one in found if one.startswith(words)], found
 
 
+def _service(found: list[Object], name: str) -> Object:
+    content: Object = next(o for o in found if o["kind"] == "Service" and o["metadata"]["name"] == name)["spec"]
+    return content
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            lambda f: spec(f, "worker").update(hostNetwork=True),
-            "does not know the field spec.template.spec.hostNetwork",
-        ),
-        (lambda f: spec(f, "worker").pop("automountServiceAccountToken"), "is missing, which means True"),
-        (lambda f: container(f, "worker")["securityContext"].update(privileged=True), "is True"),
-        (lambda f: f.append({"kind": "DaemonSet", "metadata": {"name": "agent"}}), "does not know this kind"),
         (lambda f: [f.remove(o) for o in list(f) if o["metadata"]["name"] == "bulkhead-rag"], "there is no Secret"),
-        (lambda f: container(f, "rag")["readinessProbe"]["httpGet"].update(port="web"), "a probe asks port web"),
-        (lambda f: spec(f, "nats")["securityContext"].pop("fsGroup"), "has no fsGroup"),
-        (lambda f: spec(f, "upkeep").update(serviceAccountName="root"), "there is no ServiceAccount root"),
+        (lambda f: container(f, "rag")["readinessProbe"]["httpGet"].update(port="web"), "port web is none"),
+        (lambda f: container(f, "nats")["volumeMounts"][0].update(name="disk"), "mounts the volume disk"),
+        (lambda f: _service(f, "gateway")["ports"][0].update(targetPort=80), "port 80 is none"),
+        (lambda f: _service(f, "nats")["selector"].update(name="other"), "no Service nats chooses its pods"),
     ],
 )
-def test_a_manifest_that_the_stage_cannot_start_is_refused(change, words: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(FieldError, match=words):
+def test_a_reference_that_leads_nowhere_is_found(change, words: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ManifestError, match=words):
         broken("dev", tmp_path, lambda objects: change(objects) and None)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from bulkhead_infra.kubernetes import objects
+from bulkhead_infra.kubernetes.chart import kube_name
 from bulkhead_infra.local.supervisor import LocalMesh
 
 ANSWER_S = 2.0
@@ -63,8 +63,8 @@ class Reader:
         wanted = {"acc": "MESH", "consumers": "true", "config": "true"}
         told = await self._http.get(f"{self._mesh.monitor_url}/jsz", params=wanted)
         loads = await asyncio.gather(*(self._loads(name) for name in services))
-        named = [objects.name_of(name) for name in services]
-        cores = {objects.name_of(name): self._cores(name) for name in services}
+        named = [kube_name(name) for name in services]
+        cores = {kube_name(name): self._cores(name) for name in services}
         return Readings(told.json(), dict(zip(named, loads, strict=True)), cores)
 
     def ready(self, service: str) -> list[str]:

@@ -18,21 +18,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bulkhead.client import Task
-from bulkhead_infra.kubernetes.objects import FOLDER
-from bulkhead_infra.kubernetes.workloads import SHARDS
+from bulkhead_infra.kubernetes.chart import SHARDS
 from bulkhead_infra.services import SERVICES
 from tests.e2e.autoscaling import hpa, picture
 from tests.e2e.autoscaling.keda import ScaledObject
 from tests.e2e.autoscaling.readings import Reader
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import TENANTS, World
-from tests.paths import ROOT
+from tests.unit.infra.kubernetes.rendered import installation
 
 COMPRESSION = 10.0
-RENDERED = ROOT / FOLDER / "components" / "keda" / "keda.yaml"
 LOW_S, HIGH_S, SETTLES_S = 10.0, 30.0, 120.0
 TENFOLD = 10
 TASK_S = 90.0
@@ -99,7 +95,7 @@ class Run:
 
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.record = Record(scenario.service, COMPRESSION)
-        rendered = [one for one in yaml.safe_load_all(RENDERED.read_text()) if one["kind"] == "ScaledObject"]
+        rendered = [one for one in installation("production", autoscaling="keda") if one["kind"] == "ScaledObject"]
         found = {one["metadata"]["name"].replace("-", "_"): ScaledObject.of(one) for one in rendered}
         self._objects = {name: one for name, one in found.items() if name in SERVICES}
         self._wanted = {name: one.autoscaler.least for name, one in self._objects.items()}

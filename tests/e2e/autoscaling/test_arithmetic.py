@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from bulkhead_infra.kubernetes import scaling
-from bulkhead_infra.services import EVERY_SERVICE
 from tests.e2e.autoscaling import hpa, keda
 from tests.e2e.autoscaling.hpa import Autoscaler, Policy, Rules
 from tests.e2e.autoscaling.keda import ScaledObject
+from tests.unit.infra.kubernetes.rendered import installation, named
 
 AT_ONCE = Rules(0, (Policy("Percent", 100, 15),))
 FREE = Rules(0, (Policy("Percent", 10_000, 15),))
@@ -41,7 +40,7 @@ def _there(value: float | None) -> float:
 
 def rendered(name: str, **spec: Any) -> ScaledObject:
     """One of ours, with other fields."""
-    found = next(one for one in scaling.keda(EVERY_SERVICE) if one["metadata"]["name"] == name)
+    found = named(installation("production", autoscaling="keda"), "ScaledObject", name)
     return ScaledObject.of({**found, "spec": found["spec"] | spec})
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bulkhead.client import Mesh, Task
 from bulkhead.client.errors import Refused, Unreachable
@@ -19,7 +19,7 @@ from bulkhead_infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
 GIVEN_TAG = os.environ.get("BULKHEAD_TEST_TAG", "")
-"""Of images of a release, which are tested as they are (bulkhead_infra.promotion)."""
+"""Of images of a release, which are tested as they are (infra/release/images.sh)."""
 TAG = GIVEN_TAG or f"test-{os.getpid()}"
 """Of the images of this run."""
 TASK_TIMEOUT_S = 150.0
@@ -28,13 +28,6 @@ STEPS = 3
 CROWD, CROWD_PLACES, CROWD_WAITING = "crowd", 3, 12
 """A tenant that may have but so many tasks running and so many waiting."""
 _numbers = itertools.count(1)
-
-
-class Counted(Protocol):
-    """A mesh whose tools reach a counter."""
-
-    @property
-    def counter(self) -> GatedCounter: ...
 
 
 class Field:
@@ -52,7 +45,7 @@ class Field:
 class Count:
     """A task of three steps, one after another, each of which counts once: lost or doubled steps show outside."""
 
-    def __init__(self, field: Counted, client: Mesh) -> None:
+    def __init__(self, field: Field, client: Mesh) -> None:
         self.field, self.client = field, client
         self.name = f"count{next(_numbers)}"
         self.task: Task | None = None
@@ -122,7 +115,7 @@ async def answers_the_demo(client: Mesh, seed: int, folder: Path) -> None:
 
 
 @asynccontextmanager
-async def load(field: Counted, client: Mesh, at_a_time: int = 2) -> AsyncIterator[list[Count]]:
+async def load(field: Field, client: Mesh, at_a_time: int = 2) -> AsyncIterator[list[Count]]:
     """Tasks go in, so many at a time, until the block ends."""
     tasks: list[Count] = []
     ending = asyncio.Event()

@@ -8,6 +8,7 @@ import pytest
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import image_contents, images
 from bulkhead_infra.docker.stack import run_docker
+from tests.contract.containers.image_contract import Image
 
 DECIDER_MAX_BYTES = 120_000_000
 INSIDE = """
@@ -65,13 +66,13 @@ def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str]
 def test_they_run_without_a_shell_as_nobody_with_a_health_check_and_labels(built: Mapping[str, str]) -> None:
     for found in json.loads(run_docker("image", "inspect", *built.values()).stdout):
         config = found["Config"]
-        assert config["User"] == "10001:10001"
         assert config["Entrypoint"][0] == "python3" and config["Healthcheck"]["Test"][0] == "CMD"
         labels = config["Labels"]
         name = labels["bulkhead.service"]
+        assert config["User"] == Image.named(name).user == "10001:10001"
         assert labels["org.opencontainers.image.licenses"] == "Apache-2.0" and name in image_contents.IMAGES
         assert labels["org.opencontainers.image.title"] == f"bulkhead {name}"
-        assert f"BULKHEAD_MODULE={image_contents.IMAGES[name].module}" in config["Env"]
+        assert {f"{key}={value}" for key, value in Image.named(name).environment.items()} <= set(config["Env"])
 
 
 def test_no_layer_tells_how_this_machine_reaches_a_package_index(built: Mapping[str, str]) -> None:

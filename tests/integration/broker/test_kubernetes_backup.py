@@ -1,4 +1,4 @@
-"""Backup and restore of a mesh in Kubernetes as its page says: from the rendered broker, with the keys of `keys`.
+"""Backup and restore of a mesh in Kubernetes as its page says: from the chart's broker, with the keys of `keys`.
 
 The broker runs on the files of its ConfigMap and Secret; 127.0.0.1 is the port-forward.
 """
@@ -21,12 +21,12 @@ from bulkhead_contracts.task import TaskRequested
 from bulkhead_infra.backup.stream_copies import open_backup_connection
 from bulkhead_infra.docker import provisioner
 from bulkhead_infra.identity import keys, policy
-from bulkhead_infra.kubernetes import key_folder, objects, overlays
+from bulkhead_infra.kubernetes import chart, key_folder
+from bulkhead_infra.nats.configuration import CONF_FILE
 from bulkhead_infra.nats.provision import ProvisionReport, provision
 from bulkhead_infra.nats.server import find_nats_server
 from tests.eventually import until
-from tests.paths import ROOT
-from tests.unit.infra.kubernetes.rendered import named, overlay
+from tests.unit.infra.kubernetes.rendered import installation, named
 
 PUBLISHER, INBOX = "pub_demo", subjects.inbox_stream("gateway")
 HEADERS = {"ce-type": TaskRequested.ce_type(), "ce-id": "1", "ce-source": PUBLISHER}
@@ -37,20 +37,19 @@ async def broker(made: Path, folder: Path) -> AsyncIterator[str]:
     """Its address, under the name that a port-forward has."""
     folder.mkdir()
     port, monitor = free_port(), free_port()
-    for file, component in ((overlays.CONF_FILE, "single-broker"), (overlays.ACCOUNTS_FILE, "nats")):
-        text = (ROOT / objects.FOLDER / "components" / component / file).read_text()
-        for before, after in ((objects.IDENTITY, folder), (objects.DATA, folder), ("4222", port), ("8222", monitor)):
+    for file, text in named(installation("dev"), "ConfigMap", "bulkhead-broker")["data"].items():
+        for before, after in ((chart.IDENTITY, folder), (chart.DATA, folder), ("4222", port), ("8222", monitor)):
             text = text.replace(str(before), str(after))
         (folder / file).write_text(text)
     for one in key_folder.secrets(made):
         if one["metadata"]["name"] == "bulkhead-nats":
             for file, text in one["stringData"].items():
                 (folder / file).write_text(text)
-        elif one["metadata"]["name"] == objects.TLS_SECRET:
+        elif one["metadata"]["name"] == key_folder.TLS_SECRET:
             for key, file in (("ca.crt", "ca.pem"), ("tls.crt", "broker.pem"), ("tls.key", "broker.key")):
                 (folder / file).write_text(one["stringData"][key])
     with (folder / "log").open("wb") as log:
-        command = (str(find_nats_server()), "-c", str(folder / overlays.CONF_FILE))
+        command = (str(find_nats_server()), "-c", str(folder / CONF_FILE))
         process = await asyncio.create_subprocess_exec(
             *command, stdout=log, stderr=log, env={"BULKHEAD_BROKER": "nats-0"}
         )
@@ -68,8 +67,8 @@ async def broker(made: Path, folder: Path) -> AsyncIterator[str]:
 
 
 def environment() -> Mapping[str, str]:
-    """Variables of the Job that makes streams, in the overlay `dev`."""
-    maps = [named(overlay("dev"), "ConfigMap", name)["data"] for name in ("bulkhead-settings-", "bulkhead-streams-")]
+    """Variables of the Job that makes streams, in the example `dev`."""
+    maps = [named(installation("dev"), "ConfigMap", f"bulkhead-{name}")["data"] for name in ("settings", "streams")]
     return {**maps[0], **maps[1]}
 
 
@@ -104,7 +103,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, file = tmp_path / "keys", tmp_path / "mesh.bulkhead"
-    key_folder.ensure(made, "dev")
+    key_folder.ensure(made, "single")
     given = ("--identity", str(made / "all"), "--callers", str(made / "operator"))
     async with broker(made, tmp_path / "one") as url:
         assert (await streams(made, url, monkeypatch)).made
@@ -123,7 +122,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
         assert report.made == [], "the Job finds what it would make"
         assert report.changed, "the Job's store is smaller: streams were changed beside their sources"
         async with open_backup_connection(url, made / "all") as looking:
-            found = await looking.stream_info(INBOX)
+            found = await looking.info(INBOX)
         assert found is not None and found["config"]["sources"][0]["opt_start_seq"] == 4, "nothing is fetched again"
         *_, again = await asyncio.to_thread(bulkhead, "backup", str(tmp_path / "again.bulkhead"), "--nats", url, *given)
     assert again["streams"] == done["streams"]

@@ -118,7 +118,7 @@ def _told(tool: str, arguments: dict[str, Any]) -> str:
     """What a tool must have said, worked out here."""
     match tool:
         case "calculate":
-            left, sign, right = arguments["expression"].split_round()
+            left, sign, right = arguments["expression"].split()
             return str(int(left) * int(right) if sign == "*" else int(left) + int(right))
         case "date_add":
             return (date.fromisoformat(arguments["date"]) + timedelta(days=arguments["days"])).isoformat()

@@ -263,7 +263,7 @@ def test_an_api_key_that_cannot_be_one_is_said(bulkhead, key):
 def test_a_limit_of_nothing_is_wrong_usage(bulkhead, amount):
     answer = bulkhead("submit", "x", "--limit-usd", amount)
     assert answer.exit_code == 2, answer.output
-    assert "with nothing no task could begin" in " ".join(answer.output.replace("│", " ").split_round())
+    assert "with nothing no task could begin" in " ".join(answer.output.replace("│", " ").split())
 
 
 def test_standard_input_that_is_no_text(bulkhead):
@@ -468,7 +468,7 @@ def test_each_command_has_a_help_of_one_line():
     long = {
         name: help_
         for name, command in typer.main.get_command(app).commands.items()
-        if len(help_ := command.help.split_round("\n\n")[0]) > 90 or not help_
+        if len(help_ := command.help.split("\n\n")[0]) > 90 or not help_
     }
     assert long == {}
 

@@ -135,7 +135,7 @@ def test_what_was_released_may_not_vanish():
 def test_a_release_adds_and_never_overwrites_what_broke(tmp_path, monkeypatch):
     (tmp_path / "contracts").mkdir()
     today = {"mesh.x.v1": OLD}
-    monkeypatch.setattr(release, "current", lambda: today)
+    monkeypatch.setattr(release, "current_schemas", lambda: today)
     assert release.record_release(tmp_path) == [] and release.read_released(tmp_path) == today
     today = {"mesh.x.v1": OLD, "mesh.x.v2": altered("properties/text")}
     assert release.record_release(tmp_path) == [] and release.read_released(tmp_path) == today

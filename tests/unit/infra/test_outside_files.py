@@ -1,7 +1,7 @@
 """How the files of remote agents and MCP servers come into containers and pods: the pages' own examples, applied."""
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
@@ -9,7 +9,8 @@ import yaml
 from bulkhead_infra.composition import settings_of
 from bulkhead_infra.render import compose
 from tests.paths import ROOT
-from tests.unit.infra.kubernetes.rendered import copied, kustomize, named, parsed
+from tests.unit.infra.kubernetes.rendered import example as installation_values
+from tests.unit.infra.kubernetes.rendered import named, render_chart
 
 SERVICES, PREFIX = ("signer", "tool_executor"), "BULKHEAD_"
 FILES = {"BULKHEAD_AGENTS_FILE", "BULKHEAD_MCP_FILE"}
@@ -34,29 +35,22 @@ def test_the_override_of_compose_gives_both_services_the_files_and_the_headers_t
     rendered = yaml.safe_load(compose.files()[compose.FILE])["services"]
     for service in SERVICES:
         assert isinstance(rendered[service]["environment"], dict)  # So that compose merges both.
-        mounts = [mount.split_round(":") for mount in given[service]["volumes"]]
+        mounts = [mount.split(":") for mount in given[service]["volumes"]]
         assert all(mode == "ro" for *_, mode in mounts) and all(at == to for at, to, _ in mounts)
         holds(service, given[service]["environment"], {to for _, to, _ in mounts})
     assert given.keys() == set(SERVICES)
     assert "headers" not in str(given["signer"]) and "headers" in str(given["tool_executor"])
 
 
-def test_the_overlay_of_kubernetes_gives_both_services_the_files_and_the_headers_to_one(tmp_path: Path) -> None:
-    folder = copied(tmp_path) / "overlays" / "own"
-    folder.mkdir()
-    given = yaml.safe_load(example("kubernetes.md"))
-    for file in given["configMapGenerator"][0]["files"]:
-        (folder / file).write_text("{}")
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../dev"], **given}))
-    objects = parsed(kustomize(folder))
-    made = named(objects, "ConfigMap", "outside-")["metadata"]["name"]
+def test_the_values_of_kubernetes_give_both_services_the_files_and_the_headers_to_one() -> None:
+    objects = render_chart(installation_values("dev") | yaml.safe_load(example("kubernetes.md")))
     for service in SERVICES:
         pod = named(objects, "Deployment", service.replace("_", "-"))["spec"]["template"]["spec"]
         [container] = pod["containers"]
         variables = {row["name"]: row["value"] for row in container["env"]}
         volumes = {row["name"]: row for row in pod["volumes"]}
         mounts = {row["name"]: row for row in container["volumeMounts"] if row["name"] in ("outside", "headers")}
-        assert volumes["outside"]["configMap"]["name"] == made
+        assert volumes["outside"] == {"name": "outside", "configMap": {"name": "outside"}}
         assert all(row["readOnly"] for row in mounts.values())
         holds(service, variables, {row["mountPath"] for row in mounts.values()})
         assert ("headers" in volumes) == (service == "tool_executor")

@@ -156,7 +156,7 @@ async def _read_events(
             error_body += message.get("body", b"")
         else:
             text += message.get("body", b"").decode()
-            *blocks, text = text.split_round("\n\n")
+            *blocks, text = text.split("\n\n")
             for block in blocks:
                 if (event := _parse_block(block)) is not None:
                     yield event

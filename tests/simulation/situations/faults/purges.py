@@ -121,7 +121,7 @@ def complain(record: Any) -> Iterator[str]:
             name
             for name, stream in record.broker._streams.items()
             for one in stream.read(">", 0, 1_000_000)
-            if name != "BLOBS" and task in one.subject.split_round(".")
+            if name != "BLOBS" and task in one.subject.split(".")
         }
         if left:
             yield f"{task} was purged, and {', '.join(sorted(left))} still hold something of it"

@@ -118,7 +118,7 @@ async def _look(world: Any, wish: Wish, answers: dict[str, Any], since: dict[str
         words, after_s = answers[json.loads(asked.arguments_json)["name"]]
         if words == "never" or row.ended is not None or now < since.setdefault(asked.approval_id, now) + after_s:
             continue
-        for word in words.split_round():
+        for word in words.split():
             told = DecideRequested(
                 approval_id=asked.approval_id, arguments_sha256=asked.arguments_sha256, decision=word, reason="so it is"
             )

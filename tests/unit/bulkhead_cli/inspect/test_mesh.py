@@ -25,7 +25,7 @@ class Told:
     """A gateway's client that answers this."""
 
     @asynccontextmanager
-    async def mesh(self):  # type: ignore[no-untyped-def]
+    async def mesh_client(self):  # type: ignore[no-untyped-def]
         async def get(path: str) -> dict[str, Any]:
             assert path == "/v1/mesh"
             return TOLD

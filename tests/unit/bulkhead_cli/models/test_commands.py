@@ -66,7 +66,7 @@ def test_wrong_usage_is_told_before_anything_starts(tmp_path: Path, words: tuple
     done = bulkhead(
         tmp_path, *(str(file) if one == "FILE" else one for one in words), BULKHEAD_API_KEY="k", COLUMNS="200"
     )
-    assert done.exit_code == 2 and says in " ".join(done.stderr.split_round()), done.stderr
+    assert done.exit_code == 2 and says in " ".join(done.stderr.split()), done.stderr
 
 
 def test_a_model_that_judges_itself_is_found_by_provider_and_model() -> None:

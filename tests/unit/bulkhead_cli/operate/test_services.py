@@ -430,7 +430,7 @@ def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, compl
     }
     console = Console(file=io.StringIO(), width=200)
     console.print(tasks.tasks_table([row]))
-    assert [one.strip() for one in console.file.getvalue().splitlines()[1].split_round("  ") if one][1] == said
+    assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
     told = {
         "status": "succeeded",
         "time_unix_ms": 1,

@@ -130,13 +130,13 @@ def test_who_comes_back_follows_the_one_that_the_sentinels_name(
 ) -> None:
     """This one is 10.0.0.1."""
     monkeypatch.setattr(redis_container, "named_master", lambda password: named)
-    monkeypatch.setattr(redis_container, "addresses", lambda host: ["10.0.0.1"])
+    monkeypatch.setattr(redis_container, "resolve_addresses", lambda host: ["10.0.0.1"])
     assert redis_container.master_for(name, "secret") == follows
 
 
 def test_in_kubernetes_the_master_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_container, "named_master", lambda password: "redis-1.redis")
-    monkeypatch.setattr(redis_container, "addresses", lambda host: ["10.0.0.1"])
+    monkeypatch.setattr(redis_container, "resolve_addresses", lambda host: ["10.0.0.1"])
     assert redis_container.master_for("redis-1.redis", "secret") == ""
     assert redis_container.master_for("redis-0.redis", "secret") == "redis-1.redis"
 
@@ -155,7 +155,7 @@ def test_a_sentinel_names_the_master_to_who_has_the_password(
         )
     )
     monkeypatch.setattr(redis_container, "SENTINEL_PORT", sentinel.port)
-    monkeypatch.setattr(redis_container, "addresses", lambda host: ["127.0.0.1"])
+    monkeypatch.setattr(redis_container, "resolve_addresses", lambda host: ["127.0.0.1"])
     with subprocess.Popen([redis_binary(), str(watching), "--sentinel"], stdout=subprocess.DEVNULL) as process:
         try:
             configuration = tmp_path / "redis.conf"

@@ -25,7 +25,9 @@ class Peer:
 
 def pods(objects: list[Object]) -> dict[str, Labels]:
     """Labels of each workload's pods, by the workload's name label."""
-    templates = [one["spec"]["template"]["metadata"]["labels"] for one in objects if "template" in one.get("spec", {})]
+    templates = [
+        each["spec"]["template"]["metadata"]["labels"] for each in objects if "template" in each.get("spec", {})
+    ]
     return {labels["app.kubernetes.io/name"]: labels for labels in templates}
 
 
@@ -35,7 +37,7 @@ def pod(labels: Labels) -> Peer:
 
 def is_open(objects: list[Object], client: Peer, server: Peer, port: int, protocol: str = "TCP") -> bool:
     """Both ends have to let it through; an end outside of the namespace has no policies here."""
-    policies = [one["spec"] for one in objects if one["kind"] == "NetworkPolicy"]
+    policies = [each["spec"] for each in objects if each["kind"] == "NetworkPolicy"]
     return all(
         _lets(policies, own, other, direction, port, protocol)
         for own, other, direction in ((client, server, "Egress"), (server, client, "Ingress"))
@@ -45,11 +47,11 @@ def is_open(objects: list[Object], client: Peer, server: Peer, port: int, protoc
 
 def _lets(policies: list[Object], own: Peer, other: Peer, direction: str, port: int, protocol: str) -> bool:
     labels = dict(own.labels)
-    selecting = [one for one in policies if direction in one["policyTypes"] and _selects(one["podSelector"], labels)]
+    selecting = [row for row in policies if direction in row["policyTypes"] and _selects(row["podSelector"], labels)]
     if not selecting:
         return True
     key, side = direction.lower(), "to" if direction == "Egress" else "from"
-    rules: Iterator[Object] = (rule for one in selecting for rule in one.get(key) or ())
+    rules: Iterator[Object] = (rule for row in selecting for rule in row.get(key) or ())
     return any(_peer(rule.get(side), other) and _port(rule.get("ports"), port, protocol) for rule in rules)
 
 
@@ -63,7 +65,7 @@ def _is(row: Object, other: Peer) -> bool:
         address = ipaddress.ip_address(other.address or POD_ADDRESS)
         block = row["ipBlock"]
         inside = address in ipaddress.ip_network(block["cidr"])
-        return inside and not any(address in ipaddress.ip_network(one) for one in block.get("except", ()))
+        return inside and not any(address in ipaddress.ip_network(inner) for inner in block.get("except", ()))
     if other.address:
         return False
     if "namespaceSelector" in row:

@@ -16,7 +16,7 @@ async def test_the_broker_may_sleep_a_fifth_of_a_millisecond_longer(tmp_path, mo
     program = tmp_path / "nats-server"
     program.write_text(f"#!/bin/sh\n{SAY}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(server, "binary", lambda: program)
+    monkeypatch.setattr(server, "find_nats_server", lambda: program)
     (tmp_path / "nats").mkdir()
     child = await NatsServer(ServerPlan(tmp_path / "nats", 1, 2), "", {"PATH": "/bin:/usr/bin"}).spawn()
     assert await child.wait() == 0, child.describe_end()

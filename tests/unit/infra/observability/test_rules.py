@@ -88,7 +88,7 @@ def test_labels_are_those_of_the_metrics() -> None:
     attributes = {prometheus.name_of(value) for value in vars(names).values() if isinstance(value, str)}
     attributes |= {"service", "replica", "instance", "job", "kind", "le"}
     for expr in EXPRESSIONS:
-        groups = [one.split_round(",") for one in re.findall(r"\bby\s*\(([^)]*)\)", expr)]
+        groups = [one.split(",") for one in re.findall(r"\bby\s*\(([^)]*)\)", expr)]
         groups += [re.findall(r"(\w+)\s*[=!]", one) for one in re.findall(r"\{([^}]*)\}", expr)]
         assert {label.strip() for group in groups for label in group} <= attributes, expr
 

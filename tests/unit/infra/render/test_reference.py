@@ -29,7 +29,7 @@ def test_every_command_has_a_heading() -> None:
     for name, command in getattr(get_command(app), "commands", {}).items():
         wanted = [name, *(f"{name} {inner}" for inner in getattr(command, "commands", {}))]
         assert all(
-            any(heading.split(" ")[: len(w.split_round())] == w.split_round() for heading in headings) for w in wanted
+            any(heading.split(" ")[: len(w.split())] == w.split() for heading in headings) for w in wanted
         ), name
 
 

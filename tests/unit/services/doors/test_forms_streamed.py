@@ -115,7 +115,7 @@ def thoughts_in(blocks: list[dict[str, Any]]) -> list[str]:
 
 def streamed(name: str, pieces: list[AnswerPiece], answer: ModelCallAnswer) -> Told:
     form = FORMS[name]()
-    raw = b"".join([form.begin("c", 1), *map(form.piece, pieces), form.end(answer)])
+    raw = b"".join([form.render_start("c", 1), *map(form.piece, pieces), form.end(answer)])
     return {"chat": of_chat, "responses": of_responses, "anthropic": of_anthropic}[name](raw)
 
 
@@ -184,6 +184,6 @@ def call(name: str) -> AnswerPart:
 @pytest.mark.parametrize("name", FORMS)
 def test_a_call_that_is_whole_gives_way_to_the_next_one_at_once(name):
     form = FORMS[name]()
-    form.begin("c", 1)
+    form.render_start("c", 1)
     pieces = ((REASONING, "Hm."), (TEXT, "I add."), (call("a"), "{}"), (call("b"), '{"x"'), (call("b"), ": 1}"))
     assert all(form.piece(AnswerPiece(*piece)) for piece in pieces[name == "anthropic" :])

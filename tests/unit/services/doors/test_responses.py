@@ -22,7 +22,7 @@ async def sent(here, at: int = -1) -> list[dict[str, object]]:
     blobs, found = here.mesh.context("model_gateway").blobs, []
     for ref in here.models.asked[at].conversation.messages:
         found += in_list(ref, await blobs.get(TENANT, ref)) if ref.media_type == REFERENCES else (ref,)
-    return [json.loads(await blobs.text(TENANT, ref)) for ref in found]
+    return [json.loads(await blobs.get_text(TENANT, ref)) for ref in found]
 
 
 async def first(here, **more):
@@ -77,7 +77,7 @@ async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
     async with world() as here:
         one = await first(here, by=caller(run="r1"))
         then = {"previous": one.kept_as}
-        assert (await here.call("a", **then, session="s")).run_spending.task == one.standing.task
+        assert (await here.call("a", **then, session="s")).run_spending.task == one.run_spending.task
         assert (await here.call("b", **then, by=caller(run="r2"))).run_spending.task != one.standing.task
         other = await here.call("c", by=caller(run="r3"))
         named = await here.call("d", **then, by=caller(task=other.run_spending.task))
@@ -87,7 +87,7 @@ async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
 async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
     async with world() as here:
         one = await first(here)
-        await here.doors().end_run(caller(), one.standing.task)
+        await here.doors().end_run(caller(), one.run_spending.task)
         two = await here.call("And?", previous=one.kept_as)
         await two.wait_for_answer()
         assert two.run_spending.task != one.standing.task
@@ -150,7 +150,7 @@ async def test_nobody_writes_the_record_of_a_response_himself():
     """Options are stored as the agent sent them, under an id that it can compute."""
     async with world() as here:
         one = await first(here)
-        forged = {"task": one.standing.task, "call_id": one.call_id, "instructed": False}
+        forged = {"task": one.run_spending.task, "call_id": one.call_id, "instructed": False}
         forged["conversation"] = here.models.asked[0].conversation.model_dump(mode="json")
         await (await here.call("a", options=forged)).wait_for_answer()
         stored = here.models.asked[-1].conversation.options

@@ -13,9 +13,9 @@ from bulkhead_services.doors.port import DoorRefusal
 from tests.unit.services.doors.steps_world import ME, StepsWorld, steps_world
 
 CALLS: dict[str, Callable] = {
-    "call": lambda desk, key: desk.held(key),
-    "beat": lambda desk, key: desk.beat(key),
-    "answer": lambda desk, key: desk.answer(key, StepAnswer(text="60.00")),
+    "call": lambda desk, key: desk.held_feed(key),
+    "record_beat": lambda desk, key: desk.record_beat(key),
+    "submit_answer": lambda desk, key: desk.submit_answer(key, StepAnswer(text="60.00")),
 }
 
 

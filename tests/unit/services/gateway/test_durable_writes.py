@@ -35,7 +35,7 @@ async def test_a_submission_is_refused_in_time_and_the_gateway_is_not_ready(mesh
     assert "not confirmed" in body["detail"] and "disk" in body["hint"] and "Idempotency-Key" in body["hint"]
     told = await http.get("/readyz")
     assert told.status_code == 503 and "stores nothing" in told.json()["reason"]
-    assert "stores nothing" in mesh.gateways[0].problem()
+    assert "stores nothing" in mesh.gateways[0].describe_problem()
     full.set()
     await until(lambda: not mesh.gateways[0].problem(), "ready again without a request")
     assert (await http.get("/readyz")).status_code == 200

@@ -155,7 +155,7 @@ async def test_a_key_set_that_can_no_longer_be_read_degrades(world: World):
     await world.edge.start()
     assert world.bus.serving is not None and world.edge.describe_degradation() == ""
     world.issuer.key_set.unlink()
-    await world.edge._keys.read()
+    await world.edge._keys.read_keys()
     assert (
         world.edge.describe_degradation().endswith("; tokens are verified by the one before") and world.edge.is_ready()
     )

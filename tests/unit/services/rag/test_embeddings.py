@@ -173,7 +173,7 @@ async def test_a_query_that_was_asked_before_is_not_embedded_again(hybrid, endpo
 
 async def test_vectors_of_an_erased_document_are_forgotten(hybrid, endpoint) -> None:
     await hybrid.ingest("a.md", "An automobile may be parked here.")
-    assert await hybrid.library.delete("acme", "default", "a.md") == 1
+    assert await hybrid.library.delete_document("acme", "default", "a.md") == 1
     before = endpoint.texts
     await hybrid.ingest("b.md", "An automobile may be parked here.", task="b")
     assert endpoint.texts > before

@@ -338,7 +338,7 @@ async def test_a_folder_that_cannot_be_written_is_said_before_and_when_a_documen
     def read_only(path):
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr("bulkhead_services.rag.effects.Store", read_only)
+    monkeypatch.setattr("bulkhead_services.rag.effects.DocumentStore", read_only)
     done = await desk.ingest("fares.md", FARES, "text/markdown")
     assert done.outcome == "rejected" and done.failure.code == "store_failed"
     assert "its file system is read-only (unable to open database file)" in done.failure.message

@@ -107,14 +107,14 @@ async def test_a_caller_gets_its_own_and_no_other(store, files: Path) -> None:
 
 async def test_a_changed_file_counts_at_the_next_call(store, files: Path) -> None:
     found = store({"desk": {"file": f"{files}/{{tenant}}/{{user}}"}})
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "of-ann"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "of-ann"}
     (files / "acme" / "ann").write_text("rotated")
     assert await found.of(("desk",), "acme", "ann") == {"desk": "rotated"}
 
 
 async def test_one_for_all_is_of_the_tenants_that_are_named(store, files: Path) -> None:
     found = store({"desk": {"file": f"{files}/acme/ann", "tenants": ["acme"]}})
-    assert await found.of(("desk",), "acme", "x") == {"desk": "of-ann"}
+    assert await found.read_credentials(("desk",), "acme", "x") == {"desk": "of-ann"}
     assert isinstance(await found.of(("desk",), "other", "x"), Failed)
     assert isinstance(await found.of(("unknown",), "acme", "x"), Failed)
 
@@ -153,7 +153,7 @@ async def test_vault_is_asked_by_its_token_and_the_answer_kept_for_its_time(stor
     server.answer = lambda path, headers, body: kv2(f"secret of {path.split('/')[-1]}")
     vault = vault_of(server, tmp_path, namespace="team", cache_s=60)
     found = store({"desk": {"vault": "secret/data/{tenant}"}}, vault, lambda: now[0])
-    many = await asyncio.gather(*(found.of(("desk",), "acme", "ann") for _ in range(20)))
+    many = await asyncio.gather(*(found.read_credentials(("desk",), "acme", "ann") for _ in range(20)))
     assert many == [{"desk": "secret of acme"}] * 20 and len(server.asked) == 1, "one request for all that wait"
     method, path, headers, _ = server.asked[0]
     assert (method, path) == ("GET", "/v1/secret/data/acme")
@@ -172,7 +172,7 @@ async def test_vault_is_asked_by_its_token_and_the_answer_kept_for_its_time(stor
 async def test_what_the_other_side_refused_is_read_anew(store, server, tmp_path: Path) -> None:
     server.answer = lambda path, headers, body: kv2(f"number {len(server.asked)}")
     found = store({"desk": {"vault": "secret/data/{tenant}"}}, vault_of(server, tmp_path))
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "number 1"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "number 1"}
     found.forget(("desk",), "acme", "ann")
     assert await found.of(("desk",), "acme", "ann") == {"desk": "number 2"}
 
@@ -182,7 +182,7 @@ async def test_what_is_kept_is_bounded(store, server, tmp_path: Path) -> None:
     found = store({"desk": {"vault": "secret/data/{tenant}/{user}"}}, vault_of(server, tmp_path))
     for number in range(MAX_KEPT + 10):
         found._kept[("desk", "acme", f"u{number}")] = ("s", 1e9)
-    await found.of(("desk",), "acme", "ann")
+    await found.read_credentials(("desk",), "acme", "ann")
     assert len(found._kept) == MAX_KEPT
 
 
@@ -202,7 +202,7 @@ async def test_what_is_kept_is_bounded(store, server, tmp_path: Path) -> None:
 )
 async def test_vault_that_gives_nothing_is_a_failure(store, server, tmp_path, answer: Answer, transient: bool) -> None:
     server.answer = lambda path, headers, body: answer
-    found = await store({"desk": {"vault": "secret/data/{tenant}"}}, vault_of(server, tmp_path)).of(
+    found = await store({"desk": {"vault": "secret/data/{tenant}"}}, vault_of(server, tmp_path)).read_credentials(
         ("desk",), "acme", "a"
     )
     assert isinstance(found, Failed) and (found.code, found.transient) == ("no_credential", transient)
@@ -225,7 +225,7 @@ async def test_a_token_is_exchanged_and_used_until_it_ends(store, server, files:
     reference = {"file": f"{files}/{{tenant}}/{{user}}", "exchange": exchange}
     server.answer = lambda path, headers, body: (200, {"access_token": f"short-{len(server.asked)}", "expires_in": 300})
     found = store({"desk": reference}, None, lambda: now[0])
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "short-1"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "short-1"}
     _, path, headers, body = server.asked[0]
     assert path == "/token" and headers["content-type"] == "application/x-www-form-urlencoded"
     assert base64.b64decode(headers["authorization"].split()[1]).decode() == "bulk%20head:cl%3Aient"
@@ -249,7 +249,7 @@ async def test_client_credentials(store, server, files: Path) -> None:
     server.answer = lambda path, headers, body: (200, {"access_token": "short", "expires_in": 10})
     exchange = {"url": f"{server.url}/token", "grant": "client_credentials", "client_id": "me"}
     found = store({"desk": {"file": f"{files}/{{tenant}}/ann", "exchange": exchange}})
-    assert await found.of(("desk",), "acme", "x") == {"desk": "short"}
+    assert await found.read_credentials(("desk",), "acme", "x") == {"desk": "short"}
     _, _, headers, body = server.asked[0]
     assert base64.b64decode(headers["authorization"].split()[1]).decode() == "me:of-ann"
     assert body == "grant_type=client_credentials"
@@ -268,7 +268,7 @@ async def test_a_refused_exchange_is_a_failure_without_the_secret(store, server,
     server.answer = lambda path, headers, body: answer
     exchange = {"url": f"{server.url}/token", "client_id": "me"}
     with caplog.at_level(logging.DEBUG):
-        found = await store({"desk": {"file": f"{files}/{{tenant}}/ann", "exchange": exchange}}).of(
+        found = await store({"desk": {"file": f"{files}/{{tenant}}/ann", "exchange": exchange}}).read_credentials(
             ("desk",), "acme", "x"
         )
     assert isinstance(found, Failed) and found.code == "no_credential"

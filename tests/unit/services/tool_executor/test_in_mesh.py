@@ -88,7 +88,7 @@ async def test_a_granted_call_is_answered_and_its_content_can_be_read(mesh) -> N
     await send(mesh, "c1", "calculate", {"expression": "2 * 21"}, cause="a")
     (reply,) = await replies(mesh, 1)
     assert reply.outcome == "succeeded", reply.failure
-    assert await mesh.context("worker").blobs.text("acme", reply.content) == "2 * 21 = 42"
+    assert await mesh.context("worker").blobs.get_text("acme", reply.content) == "2 * 21 = 42"
     assert mesh.context("worker").verifier.verify_label(reply.provenance[0], "acme", "t1")
 
 
@@ -125,7 +125,7 @@ async def test_a_token_that_names_fewer_tools_gives_fewer_tools(mesh, counter) -
 
 async def test_a_task_token_alone_gives_no_tool(mesh) -> None:
     task = sample(TaskGrant, tenant="acme", tools=TOOLS, expires_unix_ms=LATER)
-    token = mesh.context("signer").signer.grant(task)
+    token = mesh.context("signer").signer.sign_grant(task)
     await send(mesh, "c1", "calculate", {"expression": "1"}, cause="a", grant=token)
     assert (await replies(mesh, 1))[0].failure.code == "not_granted"
 
@@ -137,7 +137,7 @@ async def test_a_killed_executor_does_keyed_writes_again_and_asks_about_the_othe
     await send(mesh, "unkeyed", "counter_increment_unkeyed", {"name": "n"}, cause="b")
 
     await until(lambda: not counter.faults_left())
-    mesh.kill("tool_executor")
+    mesh.kill_replica("tool_executor")
     await mesh.start("tool_executor", "1")
     found = {reply.call_id: reply for reply in await replies(mesh, 2)}
     assert found["keyed"].outcome == "succeeded"

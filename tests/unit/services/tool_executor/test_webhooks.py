@@ -171,7 +171,7 @@ async def test_what_nobody_takes_comes_again_ever_later_under_one_id_and_ends_af
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[str] = []
-    monkeypatch.setattr(webhooks, "_count", ended.append)
+    monkeypatch.setattr(webhooks, "_count_outcome", ended.append)
     post.wire.answers = [said(500), said(302), said(404), Unanswered("ConnectError", sent=False), said(503)]
     waits = []
     while wait := await post.take():

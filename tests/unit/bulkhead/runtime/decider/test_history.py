@@ -184,7 +184,7 @@ def test_what_is_no_token_is_left_out(token):
 
 async def test_what_is_gone_is_said():
     found = await gather(stored(1, REPLY), **{REF.sha256: None})
-    assert found.contents[REF.sha256] == HistoryContent(("model_gateway",), None) and found.text(REF) is None
+    assert found.contents[REF.sha256] == HistoryContent(("model_gateway",), None) and found.text_of(REF) is None
     assert b'"gone":true' in dump_history(found)
 
 

@@ -38,7 +38,7 @@ class Recording(Doer[ToolCallRequested]):
         return self._writes
 
     async def act(self, job, hands):
-        held = await hands.reserve(
+        held = await hands.reserve_attempt(
             job, job.request.call_id, 0, purpose="tool", resource=job.request.tool, worst_case=Amount(tool_calls=1)
         )
         self.done += 1

@@ -119,7 +119,7 @@ async def test_a_changed_quota_gives_places_without_a_restart(mesh):
     async with await start(mesh, running=1) as http:
         made = await tasks(mesh, http, 3)
         quotas(mesh.folder, running=30)
-        mesh.gateways[0].admission._tenants.look()
+        mesh.gateways[0].admission._tenants.reload_if_changed()
         await mesh.gateways[0].admission.settle()
         await mesh.pump()
         assert begun(mesh) == made
@@ -170,7 +170,7 @@ async def test_of_two_replicas_that_decide_at_once_one_is_told_no(mesh):
     async with await start(mesh, running=1) as http:
         mesh.gateway(**quotas(mesh.folder, running=1))
         for gateway in mesh.gateways:
-            await gateway.admission.fresh()
+            await gateway.admission.read_current()
         made = [(await submit(http, f"k{number}")).json()["task_id"] for number in range(2)]
         requests = [stored for name, stored in mesh.bus.stored if name == "INBOX_GATEWAY"]
         for gateway, stored in zip(mesh.gateways, requests, strict=True):
@@ -211,6 +211,6 @@ async def test_replicas_that_crash_anywhere_lose_and_double_nothing(mesh, replic
 async def take(gateway, stored, attempt):
     message = inbound.read_message(stored, "gateway")
     try:
-        await gateway.handle(replace(message, attempts=attempt + 1))
+        await gateway.handle_message(replace(message, attempts=attempt + 1))
     except HandBack as retry:
         raise AssertionError(retry.reason) from retry

@@ -190,7 +190,7 @@ async def test_what_was_not_accepted_is_not_shown(mesh, http):
 async def test_a_models_arguments_are_kept_back_with_its_drafts(mesh, http, task):
     call = CitedCall(step_id="sum", attempt=1, tool="calculate", arguments_json='{"expression": "x"}', asked_unix_ms=5)
     mesh.bus.call = CitedCallReplied(call=call)
-    feed = await mesh.gateways[0].feeds.fresh("acme", task)
+    feed = await mesh.gateways[0].feeds.fresh_feed("acme", task)
     feed.view = replace(feed.view, delivery="held")
     found = (await get(http, task, marker(SUM))).json()
     assert (found["call"]["tool"], found["call"]["arguments_json"], found["text"]) == ("calculate", "", SUM)

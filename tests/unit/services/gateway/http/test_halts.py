@@ -173,7 +173,7 @@ class Remote:
     def __init__(self, mesh) -> None:
         self._app = mesh.gateways[0].app
 
-    def mesh(self) -> Mesh:
+    def mesh_client(self) -> Mesh:
         return Mesh("http://gateway", api_key=OPERATOR, transport=httpx.ASGITransport(app=self._app))
 
 

@@ -119,7 +119,7 @@ async def test_the_timeline_tells_arguments_results_and_what_came_of_calls_page_
 async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monkeypatch):
     folded = []
     monkeypatch.setattr(
-        histories, "_entries", lambda found, fold=histories._ordered_entries: folded.append(1) or fold(found)
+        histories, "_ordered_entries", lambda found, fold=histories._ordered_entries: folded.append(1) or fold(found)
     )
     task = await submitted(mesh, http, SUBMITTER)
     whole = mesh.bus.journal["acme", task]

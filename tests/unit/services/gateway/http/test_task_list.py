@@ -54,7 +54,7 @@ async def test_a_task_that_goes_on_is_found_when_the_index_has_forgotten_it(mesh
     for number in range(3):
         await mesh.say("planner", TaskEnded(status="succeeded"), await submitted(http, mesh, f"e{number}"))
     small = mesh.gateway(listed_tasks=2)
-    await small.attach()
+    await small.attach_inbox()
     transport = httpx.ASGITransport(app=small.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://small") as client:
         assert await listed(client, status="running") == (runs[::-1], None)

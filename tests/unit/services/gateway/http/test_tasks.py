@@ -365,7 +365,7 @@ async def test_another_replica_sees_the_same(mesh, http):
     task = (await submit(http)).json()["task_id"]
     await mesh.pump()
     second = mesh.gateway()
-    await second.attach()
+    await second.attach_inbox()
     transport = httpx.ASGITransport(app=second.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway2") as other:
         assert (await other.get(f"/v1/tasks/{task}", headers=AUTH)).json()["status"] == "requested"

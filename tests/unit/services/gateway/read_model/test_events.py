@@ -101,7 +101,7 @@ def test_heard_text_is_always_a_beginning_whatever_is_lost_or_repeated(parts, rn
         deltas.append((offset, part))
         offset += len(part)
     heard = None
-    for delta in [d for d in deltas for _ in range(rng.get_choice((0, 1, 1, 1, 2)))]:
+    for delta in [d for d in deltas for _ in range(rng.choice((0, 1, 1, 1, 2)))]:
         heard = extend_live_text(heard, "c1", 1, *delta, epoch=1, max_chars=10_000)
         assert heard is None or whole.startswith(heard.text)
 

@@ -132,7 +132,7 @@ async def test_an_ended_task_costs_no_read_until_it_is_time_to_look_again(mesh, 
 
 async def test_what_is_said_after_the_end_is_seen_when_its_poke_came(mesh):
     task = await lived(mesh)
-    before = mesh.gateways[0].feeds.feed("acme", task)
+    before = mesh.gateways[0].feeds.feed_of("acme", task)
     await mesh.say("planner", TaskAccepted(deadline_unix_ms=6), task, index="late")
     async with asyncio.timeout(5):
         while before.wanted <= before.sequence:
@@ -141,7 +141,7 @@ async def test_what_is_said_after_the_end_is_seen_when_its_poke_came(mesh):
 
 
 async def test_of_a_task_that_was_accepted_here_and_purged_unseen_nobody_says_that_it_comes(mesh, monkeypatch):
-    mesh.gateways[0].feeds.accepted("acme", "t-gone", 3)
+    mesh.gateways[0].feeds.note_accepted("acme", "t-gone", 3)
     async with client(mesh) as http:
         assert (await http.get("/v1/tasks/t-gone", headers=AUTH)).status_code == 503, "the broker may lag"
         monkeypatch.setattr(feeds, "FOLLOWERS_S", 0.0)

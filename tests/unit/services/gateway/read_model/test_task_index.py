@@ -34,7 +34,7 @@ async def test_a_task_under_a_bad_subject_does_not_spoil_the_list(mesh, http, su
     """An outside publisher chooses the last tokens of its subject; the broker lets any characters through."""
     await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "pub_shop-good")
     headers = {"ce-type": "mesh.task.requested.v2", "ce-id": "1", "ce-source": "pub_shop"}
-    task = subject.split_round(".")[5]
+    task = subject.split(".")[5]
     await mesh.bus.publish(subject.format(p=subjects.partition_of(task)), b'{"objective": "spoils"}', headers, "bad")
     mesh.handled += 1  # The shell buries what it cannot read.
     await mesh.say("pub_shop", TaskRequested(objective="What else?"), "pub_shop-later")

@@ -55,7 +55,7 @@ async def test_a_process_sees_nothing_of_the_executors_environment(house, stdio,
     given = {"env": {"TZ": "UTC", "DESK_KEY": {"file": str(tmp_path / "key")}}}
     await house.pin(desk=stdio | given)
     await house.open()
-    seen = dict(one.split_round("=", 1) for one in (await house.call("desk_environment")).text.split_round(" "))
+    seen = dict(one.split("=", 1) for one in (await house.call("desk_environment")).text.split(" "))
     assert set(seen) <= {"PATH", "HOME", "TMPDIR", "LANG", "LC_CTYPE", "TZ", "DESK_KEY"}
     assert (seen["TZ"], seen["DESK_KEY"]) == ("UTC", "s3cret") and seen["HOME"].startswith("/tmp/bulkhead-mcp-")
 
@@ -91,7 +91,7 @@ async def test_a_process_that_does_not_end_by_itself_is_killed_with_what_it_star
     await house.pin(desk=stdio | {"command": ["sh", "-c", stubborn, "sh", *stdio["command"]]})
     await house.open()
     assert await house.call("desk_where") == Done("a")
-    pids = [int(one) for one in told.read_text().split_round()]
+    pids = [int(one) for one in told.read_text().split()]
     await house.tools.stop()
     gone = lambda: not [one for one in pids if psutil.pid_exists(one) and psutil.Process(one).status() != "zombie"]
     await until(gone, timeout_s=10)

@@ -122,7 +122,7 @@ async def test_a_tool_below_its_level_is_not_run(made, tool: str) -> None:
     reply = await made.call(tool)
     assert (reply.outcome, reply.failure.code, reply.isolation) == ("refused", "isolation_too_low", "none")
     assert made.reservations == [], "nothing was begun"
-    assert tool in made.doer.degraded() and "walled" not in made.doer.degraded()
+    assert tool in made.doer.describe_degradation() and "walled" not in made.doer.describe_degradation()
 
 
 async def test_what_holds_is_told_to_readyz(made) -> None:
@@ -132,7 +132,7 @@ async def test_what_holds_is_told_to_readyz(made) -> None:
 
 
 async def test_an_executor_without_such_tools_tells_nothing_of_it(desk) -> None:
-    assert desk.doer.details() == {} and desk.doer.degraded() == ""
+    assert desk.doer.details() == {} and desk.doer.describe_degradation() == ""
 
 
 @pytest.mark.slow

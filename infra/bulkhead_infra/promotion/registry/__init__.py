@@ -1,1 +1,0 @@
-"""The registry: what speaks to it, how it lets somebody in, and one on this machine."""
