@@ -148,12 +148,11 @@ def _render_documents(
         body = _rule_sections(rng, rules, is_full, current)
         head = _render_head(rng, newer if current else older, newer)
         titles = (f"{airline}: cancelling a ticket", f"{airline} refunds", f"Cancellations at {airline}")
-        title = wording.pick_wording(rng, *titles)
+        title = rng.choice(titles)
         written.append(DemoDocument(name, render_document(rng, name, title, head, body)))
     written.append(DemoDocument(waiver_name, _render_waivers(rng, rules, airline, waiver_name)))
-    limits = [wording.cap_rule(rng, wording.render_money(rng, rules.currency, rules.cap))] if rules.cap else []
-    if rules.floor:
-        limits.append(wording.floor_rule(rng, wording.render_money(rng, rules.currency, rules.floor)))
+    bounds = ((wording.CAP, rules.cap), (wording.FLOOR, rules.floor))
+    limits = [form.format(amount=wording.render_money(rules.currency, amount)) for form, amount in bounds if amount]
     payout = f"Payment goes to the card that was charged, within {rng.choice((7, 10, 14))} working days."
     paying = [Section("Paying out", (*limits, payout))]
     written.append(DemoDocument(limit_name, render_document(rng, limit_name, f"{airline}: payments", [], paying)))
@@ -174,11 +173,9 @@ def _render_documents(
 
 
 def _render_head(rng: random.Random, since: date, newest: date) -> list[str]:
-    head = [wording.effective_date_line(rng, wording.render_date(rng, since))]
+    head = [wording.EFFECTIVE.format(day=wording.render_date(since))]
     if rng.random() < 0.6:
-        head.append(
-            wording.print_date_line(rng, wording.render_date(rng, newest + timedelta(days=rng.randrange(5, 90))))
-        )
+        head.append(wording.PRINTED.format(day=wording.render_date(newest + timedelta(days=rng.randrange(5, 90)))))
     rng.shuffle(head)
     return head
 
@@ -196,12 +193,12 @@ def _rule_sections(rng: random.Random, rules: FareRules, is_full: bool, current:
             uses_old_value = outdated and fare == rules.mine
             if matter == "fee":
                 fee = rules.old_fee if uses_old_value else rules.fees[fare]
-                lines.append(wording.fee_rule(rng, fare, wording.render_money(rng, rules.currency, fee)))
+                lines.append(wording.FEE.format(fare=fare, amount=wording.render_money(rules.currency, fee)))
                 continue
             rates = rules.old_rates if uses_old_value else rules.rates[fare]
             for (low, high), rate in zip(day_ranges(rules.thresholds), rates, strict=True):
-                share = wording.render_percent(rng, rate)
-                lines.append(wording.rate_rule(rng, fare, wording.render_day_range(rng, low, high), share))
+                days = wording.render_day_range(low, high)
+                lines.append(wording.RATE.format(fare=fare, days=days, share=rate))
         heading = {
             "rate": ("What is refunded", "Refunds", "How much comes back"),
             "fee": ("Cancellation fees", "What is taken off", "Deductions"),
@@ -221,44 +218,44 @@ def _render_waivers(rng: random.Random, rules: FareRules, airline: str, name: st
         is_case_cause = index == rules.cause
         effect = rules.effect if is_case_cause else rng.choice(("waived", "halved", "to", "by"))
         number = rules.effect_value if is_case_cause else Decimal(rng.choice((15, 30, 60)))
-        value = (
-            wording.render_percent(rng, int(number))
-            if effect == "by"
-            else wording.render_money(rng, rules.currency, number)
-        )
-        but = ""
-        if is_case_cause and rules.standing == "excluded_inline":
-            but = wording.exclusion_inline(rng, rules.mine)
-        elif rng.random() < 0.3:
-            but = wording.exclusion_inline(rng, other_fare)
-        lines.append(wording.waiver_rule(rng, *wording.CAUSES[index][1:], effect, value, but))
+        value = str(number) if effect == "by" else wording.render_money(rules.currency, number)
+        left_out = rules.mine if is_case_cause and rules.standing == "excluded_inline" else ""
+        left_out = left_out or (other_fare if rng.random() < 0.3 else "")
+        form, (cause, proof) = wording.WAIVER_BUT if left_out else wording.WAIVER, wording.CAUSES[index]
+        effect = wording.EFFECTS[effect].format(value=value)
+        lines.append(form.format(cause=cause, effect=effect, proof=proof, fare=left_out))
     rng.shuffle(lines)
     if rules.standing == "excluded":
-        lines.append(wording.exclusion_rule(rng, rules.mine))
+        lines.append(wording.EXCLUSION.format(fare=rules.mine))
     elif rng.random() < 0.3 and rules.standing != "excluded_inline":
-        lines.append(wording.exclusion_rule(rng, other_fare))
-    title = wording.pick_wording(rng, f"{airline}: special circumstances", f"{airline} and hardship", "Leniency")
-    return render_document(
-        rng, name, title, [], [Section(wording.pick_wording(rng, "Waivers", "Exceptions to the fee"), tuple(lines))]
-    )
+        lines.append(wording.EXCLUSION.format(fare=other_fare))
+    title = rng.choice((f"{airline}: special circumstances", f"{airline} and hardship", "Leniency"))
+    section = Section(rng.choice(("Waivers", "Exceptions to the fee")), tuple(lines))
+    return render_document(rng, name, title, [], [section])
 
 
 def _render_objective(rng: random.Random, rules: FareRules, airline: str, who: str) -> str:
     cancelled = date(2025, 3, 1) + timedelta(days=rng.randrange(0, 300))
     departing = cancelled + timedelta(days=rules.days)
     booked = cancelled - timedelta(days=rng.randrange(20, 120))
-    stated_cause, _, proof = wording.CAUSES[rules.cause]
-    reason = rng.choice(wording.IDLE_REASONS) if rules.standing == "no_cause" else stated_cause
-    evidence = wording.pick_wording(rng, f" and has sent in the {proof}", f" and enclosed the {proof}")
-    if rules.standing == "no_proof":
-        evidence = wording.pick_wording(rng, f" but has no {proof} to show", f", without sending any {proof}")
-    elif rules.standing == "no_cause":
-        evidence = ""
-    paid = f"{rules.currency} {rules.price:.2f}"
+    cause, proof = wording.CAUSES[rules.cause]
+    reason = (wording.UNPROVEN if rules.standing == "no_proof" else wording.PROVEN).format(cause=cause, proof=proof)
     extra = f", besides {rules.currency} {rng.randrange(20, 60)}.00 for a suitcase" if rng.random() < 0.4 else ""
-    dates = wording.render_date(rng, booked), wording.render_date(rng, departing), wording.render_date(rng, cancelled)
-    facts = wording.case_facts(rng, who, airline, rules.mine, dates, paid, extra, reason, evidence)
-    return f"{facts}\n\n{wording.render_tasks(rng, rules.mine, who)}"
+    facts = wording.FACTS.format(
+        who=who,
+        fare=rules.mine,
+        airline=airline,
+        booked=wording.render_date(booked),
+        paid=wording.render_money(rules.currency, rules.price),
+        extra=extra,
+        departs=wording.render_date(departing),
+        cancelled=wording.render_date(cancelled),
+        reason=rng.choice(wording.IDLE_REASONS) if rules.standing == "no_cause" else reason,
+    )
+    numbered = rng.random() < 0.5
+    tasks = [task.format(who=who, fare=rules.mine) for task in wording.TASKS.values()]
+    work = "\n".join(f"{number}. {task}" for number, task in enumerate(tasks, 1)) if numbered else " ".join(tasks)
+    return f"{facts}\n\n{work}"
 
 
 def _compute_expected(rules: FareRules, sources: dict[str, str]) -> ExpectedAnswer:

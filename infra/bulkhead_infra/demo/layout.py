@@ -61,8 +61,8 @@ def _render_html(rng: random.Random, title: str, sections: Sequence[Section]) ->
 
 
 def _suitcase_sections(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
-    fee = wording.render_money(rng, currency, Decimal(rng.randrange(30, 70)))
-    cap = wording.render_money(rng, currency, Decimal(rng.randrange(900, 1600, 50)))
+    fee = wording.render_money(currency, Decimal(rng.randrange(30, 70)))
+    cap = wording.render_money(currency, Decimal(rng.randrange(900, 1600, 50)))
     lines = (
         f"Each extra suitcase costs a fee of {fee} on {fares[0]} tickets.",
         f"A suitcase booked online at least 5 days ahead is {rng.choice((10, 15, 20))}% cheaper.",
@@ -73,7 +73,7 @@ def _suitcase_sections(rng: random.Random, currency: str, fares: tuple[str, ...]
 
 def _rebooking_sections(rng: random.Random, currency: str, fares: tuple[str, ...]) -> list[Section]:
     lines = [
-        f"Changing the date of a {fare} ticket costs {wording.render_money(rng, currency, Decimal(cost))}."
+        f"Changing the date of a {fare} ticket costs {wording.render_money(currency, Decimal(cost))}."
         for fare, cost in zip(fares, rng.sample(range(25, 95, 10), 3), strict=True)
     ]
     return [Section("New dates", (*lines, "A change is possible up to 2 days before departure."))]

@@ -87,7 +87,7 @@ def _infra_files(**rooms: str) -> tuple[str, ...]:
 BROKER = _infra_files(docker="nats_container probes", processes="torn_file", nats="store")
 NAMES = tuple(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds"))
 REDIS = _infra_files(docker="redis_container probes", processes="redis_program torn_file")
-MODEL = (*_infra_files(), "infra/bulkhead_infra/offline_model")
+MODEL = (*_infra_files(demo="wording"), "infra/bulkhead_infra/offline_model")
 PROVISIONER = (
     *_infra_files(docker="provisioner upkeep", local="journal upkeep"),
     *(f"infra/bulkhead_infra/{path}" for path in ("identity", "nats", "services.py", "services.yaml")),

@@ -40,12 +40,13 @@ def parse_parts(text: str) -> list[Part]:
     at = 0
     while opening := OPENING.search(text, at):
         named = {key: quoted or bare for key, quoted, bare in ATTRIBUTE.findall(opening.group(1))}
-        content, at = _content(text, opening.end(), named.get("id", ""))
+        content, at = _content_of(text, opening.end(), named.get("id", ""))
         parts.append(Part(named.pop("kind", "context"), named.pop("id", short_digest(content)), content, named))
     return parts
 
 
-def _content(text: str, start: int, part_id: str) -> tuple[str, int]:
+def _content_of(text: str, start: int, part_id: str) -> tuple[str, int]:
+    """The text of a part and where it ends: at the closing line whose digest fits, else at the first one."""
     closing = f"[[/part {part_id}]]"
     first = end = text.find(closing, start)
     if first < 0:
@@ -60,26 +61,19 @@ def _content(text: str, start: int, part_id: str) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """One tool call of this conversation with its result; `result` is empty while none has come."""
+    """One tool call of this conversation with its result; `id` is what an answer cites."""
 
     name: str
     arguments: Mapping[str, Any]
     result: str
-    answered: bool = True
-    part_id: str = ""
-
-    @property
-    def id(self) -> str:
-        """The id to cite: of the part that holds the result, else the digest of the message."""
-        return self.part_id or short_digest(self.result)
+    answered: bool
+    id: str
 
     @property
     def error_code(self) -> str:
         """The `code` of a structured error result, or an empty string."""
-        if not self.result.lstrip().startswith("{"):
-            return ""
         try:
-            body = json.loads(self.result)
+            body = json.loads(self.result) if self.result.lstrip().startswith("{") else None
         except ValueError:
             return ""
         error = body.get("error") if isinstance(body, dict) else None
@@ -88,7 +82,7 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A whole request, split by the role of its pieces."""
+    """A whole request, split by the role of its pieces; `loose` is the user's text when it holds no parts."""
 
     parts: tuple[Part, ...]
     tool_uses: tuple[ToolUse, ...]
@@ -100,19 +94,21 @@ class Prompt:
     def text(self, *kinds: str) -> str:
         return "\n".join(part.text for part in self.of(*kinds))
 
+    @property
+    def objective(self) -> str:
+        return self.text("objective") or self.loose or self.text("context")
+
 
 def message_text(message: Mapping[str, Any]) -> str:
     """Text of a message whose content is a string, a list of text parts, or null."""
     content = message.get("content")
-    if isinstance(content, str):
-        return content
     if isinstance(content, list):
         return "\n".join(str(item.get("text", "")) for item in content if isinstance(item, dict))
-    return ""
+    return content if isinstance(content, str) else ""
 
 
 def read_prompt(messages: Sequence[Mapping[str, Any]]) -> Prompt:
-    """The prompt of a request; `loose` is the user's text when it holds no parts (a plain chat)."""
+    """The prompt of a request."""
     parts: list[Part] = []
     loose: list[str] = []
     for message in messages:
@@ -134,13 +130,12 @@ def _tool_uses(messages: Sequence[Mapping[str, Any]]) -> Iterable[ToolUse]:
                 arguments = json.loads(function.get("arguments") or "{}")
             except ValueError:
                 arguments = {}
-            call_id = str(call.get("id"))
-            result = results.get(call_id, "")
+            result = results.get(str(call.get("id")), "")
             held = [part for part in parse_parts(result) if part.kind != "passage"]
             yield ToolUse(
                 str(function.get("name", "")),
                 arguments if isinstance(arguments, dict) else {},
                 "\n".join(part.text for part in held) or result,
-                call_id in results,
-                held[0].id if held else "",
+                str(call.get("id")) in results,
+                held[0].id if held else short_digest(result),
             )

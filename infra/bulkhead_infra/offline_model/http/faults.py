@@ -11,23 +11,23 @@ from typing import Any
 
 from bulkhead_infra.offline_model.roles.calling import Call
 from bulkhead_infra.offline_model.roles.chattering import talk
-from bulkhead_infra.offline_model.roles.reply import Reply, response_schema, role_of
+from bulkhead_infra.offline_model.roles.reply import Reply, role_of
 
 ARMED_MAX = 100
 HUGE_PLAN_STEPS = 10_000
 LONG_ANSWER_WORDS = 20_000
-
-FAULTS_OF = {
-    "wire": "429 500 503 timeout stall cut_stream error_200 malformed_json context_overflow missing_usage",
-    "plan": "bad_plan_cyclic bad_plan_huge bad_plan_no_acceptance",
-    "judge": "judge_reject",
-    "work": "invented_tool",
-    "tools": "malformed_arguments wrong_arguments runaway chatter",
-    "text": "long_answer",
+KIND_OF_FAULT = {
+    name: kind
+    for kind, names in {
+        "wire": "429 500 503 timeout stall cut_stream error_200 malformed_json context_overflow missing_usage",
+        "plan": "bad_plan_cyclic bad_plan_huge bad_plan_no_acceptance",
+        "judge": "judge_reject",
+        "work": "invented_tool long_answer",
+        "tools": "malformed_arguments wrong_arguments runaway chatter",
+    }.items()
+    for name in names.split()
 }
-"""Faults by the kind of request that they fit. Those of the wire fit any; the others change what the reply says."""
-KIND_OF_FAULT = {name: kind for kind, names in FAULTS_OF.items() for name in names.split()}
-REPLY_FAULTS = frozenset(name for name, kind in KIND_OF_FAULT.items() if kind != "wire")
+"""Kinds of requests by the faults that fit them. Those of the wire fit any; the others change what the reply says."""
 
 
 @dataclass
@@ -43,19 +43,15 @@ class Fault:
     abrupt: bool = False
     taken: int = 0
 
+    @property
+    def kind(self) -> str:
+        return KIND_OF_FAULT[self.name]
+
     def fits(self, text: str, request: Mapping[str, Any]) -> bool:
         """Whether a request is one that this fault is armed for and can be done to."""
         if self.left <= 0 or (self.match and not self.match.search(text)):
             return False
-        match KIND_OF_FAULT[self.name]:
-            case "wire":
-                return True
-            case "tools":
-                return bool(request.get("tools"))
-            case "text":
-                return role_of(request) == "work" and not response_schema(request)
-            case role:
-                return role_of(request) == role
+        return self.kind in ("wire", role_of(request)) or (self.kind == "tools" and bool(request.get("tools")))
 
 
 @dataclass
@@ -64,39 +60,27 @@ class Faults:
 
     armed: list[Fault] = field(default_factory=list)
 
-    def arm(self, given: Mapping[str, Any]) -> Fault:
-        """Arm a fault from an admin request; raises ValueError with what is wrong."""
-        name = str(given.get("fault", ""))
+    def arm(self, given: Mapping[str, Any]) -> None:
+        """Arm a fault from an admin request; raises ValueError or TypeError with what is wrong."""
+        options = dict(given)
+        name, match = str(options.pop("fault", "")), options.pop("match", "")
         if name not in KIND_OF_FAULT:
             raise ValueError(f"unknown fault {name!r}; known: {', '.join(sorted(KIND_OF_FAULT))}")
         if len(self.armed) >= ARMED_MAX:
             raise ValueError(f"more than {ARMED_MAX} faults armed")
         try:
-            fault = Fault(
-                name,
-                int(given.get("times", 1)),
-                re.compile(str(given["match"])) if given.get("match") else None,
-                int(given.get("delay_ms", 0)),
-                float(given.get("retry_after_s", 1.0)),
-                int(given.get("after_chunks", 3)),
-                bool(given.get("abrupt", False)),
-            )
+            pattern = re.compile(match) if match else None
         except re.error as wrong:
             raise ValueError(f"match is not a regular expression: {wrong}") from wrong
-        self.armed.append(fault)
-        return fault
+        self.armed.append(Fault(name, options.pop("times", 1), pattern, **options))
 
     def take(self, text: str, request: Mapping[str, Any]) -> Fault | None:
         """The fault to do to this request, counted down."""
-        for fault in self.armed:
-            if fault.fits(text, request):
-                fault.left -= 1
-                fault.taken += 1
-                return fault
-        return None
-
-    def clear(self) -> None:
-        self.armed.clear()
+        fault = next((fault for fault in self.armed if fault.fits(text, request)), None)
+        if fault:
+            fault.left -= 1
+            fault.taken += 1
+        return fault
 
     def view(self) -> list[dict[str, Any]]:
         return [
@@ -107,17 +91,21 @@ class Faults:
 
 def distort(reply: Reply, name: str, request: Mapping[str, Any]) -> Reply:
     """A reply as a reply fault makes it."""
+    tool = (
+        reply.calls[0].name
+        if reply.calls
+        else str((request.get("tools") or [{"function": {"name": ""}}])[0]["function"]["name"])
+    )
     calls: tuple[Call, ...] = ()
     match name:
         case "malformed_arguments":
-            calls = (Call(_tool_of(reply, request), '{"broken": "ar'),)
+            calls = (Call(tool, '{"broken": "ar'),)
         case "wrong_arguments":
-            calls = (Call(_tool_of(reply, request), '{"no_such_argument": [true, null]}'),)
+            calls = (Call(tool, '{"no_such_argument": [true, null]}'),)
         case "invented_tool":
             calls = (Call("summon_oracle", '{"question": "what now?"}'),)
         case "runaway":
-            again = reply.calls[0] if reply.calls else _last_call(request)
-            calls = (again or Call(_tool_of(reply, request), "{}"),)
+            calls = reply.calls[:1] or (_last_call(request) or Call(tool, "{}"),)
         case "chatter":
             calls = talk(request)
         case "long_answer":
@@ -126,23 +114,17 @@ def distort(reply: Reply, name: str, request: Mapping[str, Any]) -> Reply:
             rejected = {"verdict": "reject", "score": 0.0, "reasons": ["Rejected on demand (fault judge_reject)."]}
             return Reply(reply.role, json.dumps(json.loads(reply.content) | rejected))
         case _:
-            return Reply(reply.role, json.dumps(_bad_plan(json.loads(reply.content), name)))
+            return Reply(reply.role, json.dumps({"steps": _bad_steps(json.loads(reply.content)["steps"], name)}))
     return Reply(reply.role, "", calls)
 
 
-def _bad_plan(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = plan["steps"]
-    first = steps[0]
+def _bad_steps(steps: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    first, second = steps[0], steps[1] if len(steps) > 1 else {**steps[0], "id": "s2"}
     if name == "bad_plan_cyclic":
-        second = steps[1] if len(steps) > 1 else {**first, "id": "s2"}
-        return plan | {"steps": [{**first, "inputs": [second["id"]]}, {**second, "inputs": [first["id"]]}, *steps[2:]]}
+        return [{**first, "inputs": [second["id"]]}, {**second, "inputs": [first["id"]]}, *steps[2:]]
     if name == "bad_plan_huge":
-        return plan | {"steps": [{**first, "id": f"s{i}", "inputs": []} for i in range(1, HUGE_PLAN_STEPS + 1)]}
-    return plan | {"steps": [{**step, "acceptance": ""} for step in steps]}
-
-
-def _tool_of(reply: Reply, request: Mapping[str, Any]) -> str:
-    return reply.calls[0].name if reply.calls else str(request["tools"][0]["function"]["name"])
+        return [{**first, "id": f"s{number}", "inputs": []} for number in range(1, HUGE_PLAN_STEPS + 1)]
+    return [{**step, "acceptance": ""} for step in steps]
 
 
 def _last_call(request: Mapping[str, Any]) -> Call | None:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bulkhead_infra.offline_model import MODEL_NAME, SYSTEM_FINGERPRINT
-from bulkhead_infra.offline_model.roles.reply import Reply
+from bulkhead_infra.offline_model.roles.reply import Reply, response_schema, role_of
 
 CREATED_UNIX_S = 1_767_225_600  # 2026-01-01T00:00:00Z for every answer: time must not change the bytes
 BYTES_PER_TOKEN = 4
 ARGUMENT_PIECE_CHARS = 24
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -65,53 +66,52 @@ def prompt_tokens(request: Mapping[str, Any]) -> int:
     return count_tokens(json.dumps(counted, ensure_ascii=False, separators=(",", ":")))
 
 
-def request_digest(request: Mapping[str, Any]) -> str:
-    """sha256 of the request as canonical JSON, whether streamed or not."""
-    counted = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
-    text = json.dumps(counted, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def check_request(request: Any) -> None:
     """Refuse what OpenAI refuses, as far as this server serves it; raises `RequestRefused`."""
-    if not isinstance(request, dict):
-        raise RequestRefused(400, "The request body must be a JSON object.")
-    model = request.get("model")
-    if not isinstance(model, str) or not model:
-        raise RequestRefused(400, "you must provide a model parameter")
+
+    def demand(holds: object, message: str, code: str | None = None, param: str | None = None) -> None:
+        if not holds:
+            raise RequestRefused(400, message, code, param)
+
+    demand(isinstance(request, dict), "The request body must be a JSON object.")
+    model, messages, tools = request.get("model"), request.get("messages"), request.get("tools")
+    demand(isinstance(model, str) and model, "you must provide a model parameter")
     if model != MODEL_NAME:
         message = f"The model `{model}` does not exist or you do not have access to it."
         raise RequestRefused(404, message, "model_not_found")
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestRefused(400, "'messages' must be a non-empty array.", "invalid_value", "messages")
-    roles = ("system", "developer", "user", "assistant", "tool")
+    demand(
+        isinstance(messages, list) and messages, "'messages' must be a non-empty array.", "invalid_value", "messages"
+    )
     for index, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in roles:
-            param = f"messages[{index}].role"
-            raise RequestRefused(400, f"{param} must be one of {', '.join(roles)}.", "invalid_value", param)
+        valid = isinstance(message, dict) and message.get("role") in ROLES
+        demand(valid, f"messages[{index}].role must be one of {', '.join(ROLES)}.", "invalid_value", "messages")
     _check_tool_messages(messages)
-    if request.get("n") not in (None, 1):
-        raise RequestRefused(400, "This model serves n=1 only.", "unsupported_value", "n")
+    demand(request.get("n") in (None, 1), "This model serves n=1 only.", "unsupported_value", "n")
     for key in ("max_tokens", "max_completion_tokens"):
         value = request.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise RequestRefused(400, f"{key} must be a positive integer.", "invalid_value", key)
-    if request.get("stream_options") and not request.get("stream"):
-        raise RequestRefused(400, "'stream_options' is only allowed when 'stream' is enabled.", None, "stream_options")
-    _check_tools(request)
+        whole = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+        demand(whole, f"{key} must be a positive integer.", "invalid_value", key)
+    alone = request.get("stream_options") and not request.get("stream")
+    demand(not alone, "'stream_options' is only allowed when 'stream' is enabled.", None, "stream_options")
+    demand(tools is None or (isinstance(tools, list) and tools), "[] is too short - 'tools'", "empty_array", "tools")
+    names = [(tool.get("function") or {}).get("name") if isinstance(tool, dict) else None for tool in tools or ()]
+    for index, name in enumerate(names):
+        param = f"tools[{index}].function.name"
+        fits = isinstance(name, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
+        demand(fits, f"Invalid '{param}'.", "invalid_value", param)
+    choice = request.get("tool_choice")
+    demand(choice is None or tools, "'tool_choice' is only allowed when 'tools' are specified.", None, "tool_choice")
+    chosen = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
+    demand(chosen is None or chosen in names, "tool_choice names a function that is not in tools.", None, "tool_choice")
+    form = (request.get("response_format") or {}).get("type", "text")
+    filled = form == "text" or (response_schema(request) and role_of(request) != "work")
+    demand(filled, "This model fills the schemas of plans and verdicts only.", "unsupported_value", "response_format")
 
 
 def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
     """Every tool call has its result right after it, and every result its call, as OpenAI demands."""
     open_ids: list[str] = []
-
-    def refuse_open(param: str) -> None:
-        if open_ids:
-            text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
-            raise RequestRefused(400, f"{text} 'tool_call_id'. Missing: {', '.join(open_ids)}", None, param)
-
-    for index, message in enumerate(messages):
+    for index, message in enumerate([*messages, {"role": "user"}]):
         name = f"messages[{index}]"
         if message["role"] == "tool":
             if message.get("tool_call_id") not in open_ids:
@@ -119,32 +119,11 @@ def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
                 raise RequestRefused(400, text, None, f"{name}.role")
             open_ids.remove(message["tool_call_id"])
             continue
-        refuse_open(f"{name}.role")
+        if open_ids:
+            text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
+            raise RequestRefused(400, f"{text} 'tool_call_id'. Missing: {', '.join(open_ids)}", None, name)
         if message["role"] == "assistant":
             open_ids = [str(call.get("id")) for call in message.get("tool_calls") or ()]
-    refuse_open("messages")
-
-
-def _check_tools(request: Mapping[str, Any]) -> None:
-    tools = request.get("tools")
-    if tools is not None and (not isinstance(tools, list) or not tools):
-        raise RequestRefused(400, "[] is too short - 'tools'", "empty_array", "tools")
-    names = set()
-    for index, tool in enumerate(tools or ()):
-        name = (tool.get("function") or {}).get("name") if isinstance(tool, dict) else None
-        if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
-            param = f"tools[{index}].function.name"
-            raise RequestRefused(400, f"Invalid '{param}'.", "invalid_value", param)
-        names.add(name)
-    choice = request.get("tool_choice")
-    if choice is not None and not tools:
-        raise RequestRefused(400, "'tool_choice' is only allowed when 'tools' are specified.", None, "tool_choice")
-    if isinstance(choice, dict) and (choice.get("function") or {}).get("name") not in names:
-        raise RequestRefused(400, "tool_choice names a function that is not in tools.", None, "tool_choice")
-    form = request.get("response_format") or {}
-    if form.get("type") == "json_schema" and not isinstance((form.get("json_schema") or {}).get("schema"), dict):
-        param = "response_format.json_schema.schema"
-        raise RequestRefused(400, f"Missing required parameter: '{param}'.", "missing_required_parameter", param)
 
 
 def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Completion:
@@ -167,7 +146,9 @@ def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Com
         calls.append(replace(call, arguments=arguments))
         used += count_tokens(arguments) + count_tokens(call.name)
     cut = replace(reply, content=content, calls=tuple(calls))
-    return Completion(request_digest(request)[:24], cut, finish, prompt_tokens(request), min(used, limit))
+    counted = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
+    digest = hashlib.sha256(json.dumps(counted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return Completion(digest[:24], cut, finish, prompt_tokens(request), min(used, limit))
 
 
 def _tool_calls(done: Completion) -> list[dict[str, Any]]:
@@ -207,9 +188,9 @@ def chunks_of(done: Completion, with_usage: bool) -> Iterator[dict[str, Any]]:
     for piece in re.findall(r"\s*\S+\s*", done.reply.content) or ([done.reply.content] if done.reply.content else []):
         yield chunk({"content": piece})
     for index, call in enumerate(_tool_calls(done)):
+        arguments = call["function"]["arguments"]
         head = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
         yield chunk({"tool_calls": [head]})
-        arguments = call["function"]["arguments"]
         for start in range(0, len(arguments), ARGUMENT_PIECE_CHARS):
             piece = arguments[start : start + ARGUMENT_PIECE_CHARS]
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})

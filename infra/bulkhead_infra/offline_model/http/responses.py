@@ -6,7 +6,7 @@ Each one marks in its log entry whether the client went away before the end.
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -16,34 +16,7 @@ from bulkhead_infra.offline_model.http.faults import Fault
 from bulkhead_infra.offline_model.http.openai import Completion, chunks_of
 
 FOREVER_S = 3_600.0
-EVENT_STREAM = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client has closed its connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _unless_gone(work: Any, receive: Receive, entry: dict[str, Any]) -> None:
-    """Do `work` until it ends or the client goes away, whichever is first; the entry tells which."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            entry["client_cut"] = True
-        elif working.exception() is not None:
-            entry["client_cut"] = isinstance(working.exception(), OSError)
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-        entry["finished"] = True
+EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
 class _RawResponse(Response):
@@ -53,8 +26,26 @@ class _RawResponse(Response):
         self.status_code, self.background, self.entry = 200, None, entry
 
     async def begin(self, send: Send, headers: Mapping[str, str]) -> None:
+        self.entry["status"] = 200
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": pairs})
+
+    async def unless_gone(self, work: Coroutine[Any, Any, None], receive: Receive) -> None:
+        """Do `work` until it ends or the client goes away, whichever is first; the log entry tells which."""
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            self.entry["client_cut"] = not working.done() or isinstance(working.exception(), OSError)
+        finally:
+            working.cancel()
+            leaving.cancel()
+            await asyncio.gather(working, leaving, return_exceptions=True)
+            self.entry["finished"] = True
 
 
 class StreamResponse(_RawResponse):
@@ -64,30 +55,27 @@ class StreamResponse(_RawResponse):
         self, done: Completion, body: Mapping[str, Any], fault: Fault | None, entry: dict[str, Any], delay_ms: float
     ) -> None:
         super().__init__(entry)
-        self.done, self.fault = done, fault
-        asked = bool((body.get("stream_options") or {}).get("include_usage"))
-        self.with_usage = asked and not (fault and fault.name == "missing_usage")
-        slow = fault.delay_ms if fault and fault.name == "long_answer" and fault.delay_ms else delay_ms
-        self.delay_s = slow / 1_000
+        self.done, self.fault, self.ended = done, fault or Fault("none"), False
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.with_usage = with_usage and self.fault.name != "missing_usage"
+        slow = self.fault.name == "long_answer" and self.fault.delay_ms
+        self.delay_s = (slow or delay_ms) / 1_000
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.entry["status"] = 200
         await self.begin(send, {**EVENT_STREAM, "x-request-id": f"req_{self.done.id}"})
-        self.ended = False
-        await _unless_gone(self._send_all(send), receive, self.entry)
+        await self.unless_gone(self._send_all(send), receive)
         if self.ended:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
-        name = self.fault.name if self.fault else ""
-        after = self.fault.after_chunks if self.fault else 0
         for number, chunk in enumerate(chunks_of(self.done, self.with_usage)):
             last = bool(chunk["choices"]) and chunk["choices"][0]["finish_reason"] is not None
-            if name == "stall" and (number == after or last):
-                await asyncio.sleep(self.fault.delay_ms / 1_000 if self.fault and self.fault.delay_ms else FOREVER_S)
-            if name == "cut_stream" and (number == after or last):
+            reached = number == self.fault.after_chunks or last
+            if self.fault.name == "stall" and reached:
+                await asyncio.sleep(self.fault.delay_ms / 1_000 or FOREVER_S)
+            if self.fault.name == "cut_stream" and reached:
                 # Abrupt: the body never ends and the server drops the connection; else it ends as if whole.
-                self.ended = not (self.fault and self.fault.abrupt)
+                self.ended = not self.fault.abrupt
                 return
             chunk["x_sent_unix_ns"] = time.time_ns()
             data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
@@ -104,10 +92,10 @@ class SilentResponse(_RawResponse):
 
     def __init__(self, delay_ms: int, entry: dict[str, Any]) -> None:
         super().__init__(entry)
-        self.wait_s = delay_ms / 1_000 if delay_ms else FOREVER_S
+        self.wait_s = delay_ms / 1_000 or FOREVER_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _unless_gone(asyncio.sleep(self.wait_s), receive, self.entry)
+        await self.unless_gone(asyncio.sleep(self.wait_s), receive)
         if not self.entry["client_cut"]:
             # A promised body that never comes makes the server drop the connection rather than send a 500.
             await self.begin(send, {"content-length": "2"})
@@ -121,7 +109,6 @@ class CutResponse(_RawResponse):
         self.whole = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.entry["status"] = 200
         await self.begin(send, {"content-type": "application/json", "content-length": str(len(self.whole))})
         await send({"type": "http.response.body", "body": self.whole[: len(self.whole) // 2], "more_body": True})
         self.entry["finished"] = True

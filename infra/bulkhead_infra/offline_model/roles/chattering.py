@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead_infra.offline_model.parts import read_prompt
-from bulkhead_infra.offline_model.roles.calling import Call, call
+from bulkhead_infra.offline_model.roles.calling import Call, make_call
 
 ASK, ANSWER, NOBODY = "ask_steps", "answer_step", "nobody"
 ASKS = re.compile(r"^Step (\S+) asks this step and waits\.")
@@ -24,12 +24,16 @@ def talk(request: Mapping[str, Any]) -> tuple[Call, ...]:
     step = prompt.text("step")
     name, partner = NAME.search(step), PARTNER.search(step)
     if name is None or partner is None:
-        return (call(ASK, steps=[NOBODY]),)
+        return (make_call(ASK, steps=[NOBODY]),)
     point = 1 + sum(message["role"] == "assistant" for message in request["messages"])
-    asking = [asked[1] for part in prompt.of("context") if (asked := ASKS.match(part.text))]
-    said = [
-        call(ANSWER, step=step_id, answer=f"{name[1]} thinks of point {point} what you think.") for step_id in asking
+    asking = [match[1] for part in prompt.of("context") if (match := ASKS.match(part.text))]
+    answers = [
+        make_call(ANSWER, step=step_id, answer=f"{name[1]} thinks of point {point} what you think.")
+        for step_id in asking
     ]
     if not asking and not (BEGINS.search(step) and not prompt.tool_uses):
-        return (call(ASK, steps=[NOBODY]),)
-    return (*said, call(ASK, steps=[partner[1]], question=f"{name[1]} wonders what you think of point {point}."))
+        return (make_call(ASK, steps=[NOBODY]),)
+    return (
+        *answers,
+        make_call(ASK, steps=[partner[1]], question=f"{name[1]} wonders what you think of point {point}."),
+    )

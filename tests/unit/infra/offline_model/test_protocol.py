@@ -1,9 +1,7 @@
 """The offline model: OpenAI's protocol, determinism, each fault."""
 
 import asyncio
-import base64
 import json
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -173,7 +171,7 @@ def test_tool_calls_plain_and_streamed(server: Server) -> None:
 
 
 def test_parallel_tool_calls_and_tool_choice() -> None:
-    text = "Find what the rules say of lids.\nGiven: The jar was closed on 2025-01-01."
+    text = "When may the lid be opened? How is the jar stirred?"
     assert len(calls(tool_request(text, "search_documents"))) == 2
     assert len(calls(tool_request(text, "search_documents", parallel_tool_calls=False))) == 1
     assert calls(tool_request(text, "search_documents", tool_choice="none")) == []
@@ -203,7 +201,8 @@ def test_a_limit_cuts_the_answer(server: Server, key: str) -> None:
         ({"n": 3}, 400, "unsupported_value"),
         ({"tools": []}, 400, "empty_array"),
         ({"stream_options": {"include_usage": True}}, 400, None),
-        ({"response_format": {"type": "json_schema"}}, 400, "missing_required_parameter"),
+        ({"response_format": {"type": "json_schema"}}, 400, "unsupported_value"),
+        ({"response_format": {"type": "json_object"}}, 400, "unsupported_value"),
     ],
 )
 def test_bad_requests_get_openai_error_bodies(
@@ -230,17 +229,9 @@ def test_keys_garbage_and_admin_only_when_asked(server: Server) -> None:
     assert parse_settings(["--port", "1", "--context-tokens", "9"]).context_tokens == 9
 
 
-def test_models_embeddings_and_livez(server: Server) -> None:
+def test_models_and_livez(server: Server) -> None:
     assert [m["id"] for m in server.http.get("/v1/models").json()["data"]] == ["offline-rules-1"]
-    assert server.http.get("/v1/models/nope").status_code == 404
     assert server.http.get("/livez").json()["status"] == "ok"
-    ask_for = {"model": "offline-rules-1", "input": ["opening the lid", "open lids", "tax law"]}
-    a, b, c = (d["embedding"] for d in server.http.post("/v1/embeddings", json=ask_for).json()["data"])
-    near, far = (sum(x * y for x, y in zip(a, other, strict=True)) for other in (b, c))
-    assert near > 0.9 > 0.3 > far
-    coded = server.http.post("/v1/embeddings", json={**ask_for, "encoding_format": "base64"}).json()["data"]
-    raw = base64.b64decode(coded[0]["embedding"])
-    assert struct.unpack(f"<{len(raw) // 4}f", raw) == pytest.approx(a, abs=1e-6)
 
 
 def test_a_request_beyond_the_context_is_refused() -> None:
@@ -376,3 +367,4 @@ def test_a_fault_strikes_only_what_it_matches_and_as_often_as_told(server: Serve
     assert server.http.post("/admin/faults", json={"fault": "gremlin"}).status_code == 400
     assert server.http.post("/admin/faults", json={"fault": "500", "match": "("}).status_code == 400
     assert server.http.post("/admin/faults", content=b"[]").status_code == 400
+    assert server.http.post("/admin/faults", json={"fault": "500", "often": 2}).status_code == 400

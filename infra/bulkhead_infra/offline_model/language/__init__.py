@@ -1,1 +1,0 @@
-"""Plain English by rules: sentences, quantities, questions, findings."""
