@@ -174,8 +174,7 @@ REACHED = {
         and len(said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1
     ),
     "restarts": lambda run: (
-        {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line}
-        >= {"budget", "model_gateway"}
+        {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line} >= {"budget", "model_gateway"}
     ),
     "outages": lambda run: (
         any("/restart/" in one.what for one in run.scenario.acts)

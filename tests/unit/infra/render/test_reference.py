@@ -28,9 +28,7 @@ def test_every_command_has_a_heading() -> None:
     headings = {name.partition(" ")[2] for name in _named("cli") if name.startswith("bulkhead ")}
     for name, command in getattr(get_command(app), "commands", {}).items():
         wanted = [name, *(f"{name} {inner}" for inner in getattr(command, "commands", {}))]
-        assert all(
-            any(heading.split(" ")[: len(w.split())] == w.split() for heading in headings) for w in wanted
-        ), name
+        assert all(any(heading.split(" ")[: len(w.split())] == w.split() for heading in headings) for w in wanted), name
 
 
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)

@@ -185,7 +185,7 @@ async def test_readers_that_know_no_parts_take_none_for_text():
     told = list[TextDelta]()
 
     class Heard:
-        async def live(self, job, delta):
+        async def publish_live(self, job, delta):
             told.append(delta)
 
     request = SimpleNamespace(stream=True, call_id="c", step_id="s", attempt=1, conversation=object())

@@ -360,7 +360,9 @@ async def test_a_place_that_is_given_when_nobody_wants_it_any_more_goes_on() -> 
 
 
 async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -> None:
-    monkeypatch.setattr("bulkhead_services.tool_executor.registry.Tool.module_name", "no_such_module_anywhere")
+    monkeypatch.setattr(
+        "bulkhead_services.tool_executor.registry.RegisteredTool.module_name", "no_such_module_anywhere"
+    )
     failed = await desk.run("tell")
     assert isinstance(failed, Failed) and (failed.code, failed.effect) == ("not_started", "none")
     assert "it raised ModuleNotFoundError" in failed.message

@@ -70,7 +70,9 @@ class PutOff(Recording):
         self.tried.append(job.envelope.id)
         if len(self.tried) > 1:
             return await super().act(job, hands)
-        held = await hands.reserve_attempt(job, "c", 0, purpose="tool", resource="t", worst_case=Amount(cost_usd_micros=9))
+        held = await hands.reserve_attempt(
+            job, "c", 0, purpose="tool", resource="t", worst_case=Amount(cost_usd_micros=9)
+        )
         held.settle(Usage(cost_usd_micros=7))
         raise Deferred(1, "halted", paused=True)
 

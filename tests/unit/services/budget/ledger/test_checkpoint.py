@@ -157,7 +157,9 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     assert start.journal > 31 and len(start.ledger.entries) == 11
     taken: list[str] = []
     real = rebuild.fold_stored
-    monkeypatch.setattr(rebuild, "fold_stored", lambda ledger, stored: (taken.append(stored.subject), real(ledger, stored)))
+    monkeypatch.setattr(
+        rebuild, "fold_stored", lambda ledger, stored: (taken.append(stored.subject), real(ledger, stored))
+    )
     keeper.start(BackgroundTasks())
     await keeper.wait_until_built()
     await keeper.stop()

@@ -119,7 +119,7 @@ def ask(role: str, tenant: str = "demo") -> ReceivedMessage:
 
 
 async def answer(message: ReceivedMessage, watcher: object, letters: dict[str, int] | None) -> MeshReplied:
-    counts = SimpleNamespace(letters=letters, inboxes={})
+    counts = SimpleNamespace(open_dead_letters=letters, inboxes={})
     return await MeshLoadQuery(watcher, counts, lambda: NOW).answer_mesh_load(message)  # type: ignore[arg-type]
 
 
