@@ -20,7 +20,7 @@ from bulkhead_infra.services import KINDS, ServicesError, load_services
 from tests.paths import ROOT
 
 OVERLAY = Path(__file__).with_name("tenth_service")
-COPIED = ("contracts", "libs", "services", "infra", "tests/simulation", "tests/integration/tenth_service")
+COPIED = ("contracts", "libs", "services", "infra", "cli", "tests/simulation", "tests/integration/tenth_service")
 ROW = "  echo: {kind: doer, drain: 3}\n"
 ECHO = "services/bulkhead_services/echo"
 RIGHTS = "  echo: {uses: [inbox, records, control_read, dead_letters_write]}\n"
@@ -80,7 +80,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(tree: Path, *arguments: str) -> str:
-    path = os.pathsep.join(str(tree / part) for part in ("", "contracts", "libs", "services", "infra"))
+    path = os.pathsep.join(str(tree / part) for part in ("", "contracts", "libs", "services", "infra", "cli"))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("BULKHEAD_")}
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-ROOTS = {"contracts": "contracts", "libs": "libs", "services": "services", "infra": "infra", "tests": "."}
+ROOTS = {"contracts": "contracts", "libs": "libs", "services": "services", "infra": "infra", "cli": "cli", "tests": "."}
 """By the first folder of a file, the folder in which its package lies."""
 Graph = Mapping[str, Collection[str]]
 

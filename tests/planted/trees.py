@@ -15,7 +15,7 @@ from tests.paths import ROOT
 
 from .bugs import Bug
 
-SOURCES = (".", "contracts", "libs", "services", "infra")
+SOURCES = (".", "contracts", "libs", "services", "infra", "cli")
 """Where packages lie; the editable install names the same folders of the working tree, and must not win."""
 PACKAGES = ("bulkhead", "bulkhead_contracts", "bulkhead_services", "bulkhead_infra", "bulkhead_cli", "tests.simulation")
 _PROBE = """

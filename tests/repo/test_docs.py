@@ -49,7 +49,7 @@ def test_a_command_exists_with_its_options(line: str) -> None:
 
 def _sources() -> str:
     """All strings of the code as they are when they are said."""
-    folders = ("libs", "infra", "services", "contracts")
+    folders = ("libs", "infra", "services", "contracts", "cli")
     text = "\n".join(path.read_text() for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
     return re.sub(r'"\s*\n\s*f?"', "", text)
 
@@ -113,7 +113,7 @@ def test_every_decision_that_the_code_names_has_a_page() -> None:
     listed = set(re.findall(r"^- \[(\d{4})\]", (DOCS / "adr" / "README.md").read_text(), re.M))
     named = {
         number
-        for folder in ("libs", "infra", "services", "contracts", "tests", "docs")
+        for folder in ("libs", "infra", "services", "contracts", "cli", "tests", "docs")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".md", ".yaml")
         for number in re.findall(r"(?:ADR |adr/)(\d{4})", path.read_text())

@@ -1,4 +1,4 @@
-"""Identifiers of the product, measured: names that say nothing to a reader who has not seen the code. Bounds only fall."""
+"""Identifiers of the product, measured: names that say nothing to who has not seen the code. The bounds only fall."""
 
 import ast
 import re

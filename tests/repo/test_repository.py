@@ -15,6 +15,7 @@ TOP = {
     "examples",
     "services",
     "libs",
+    "cli",
     "contracts",
     "infra",
     "tests",

@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("contracts", "libs", "services", "infra")
+FOLDERS = ("contracts", "libs", "services", "infra", "cli")
 MODULES = {
     ".".join(path.relative_to(ROOT / folder).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in FOLDERS

@@ -14,7 +14,7 @@ from bulkhead_infra.docker.image_contents import RequirementsLock
 from tests.fresh_venv import FreshVenv, build_wheel, modules_of
 from tests.paths import ROOT
 
-FOLDERS = ("contracts", "libs", "services", "infra")
+FOLDERS = ("contracts", "libs", "services", "infra", "cli")
 PACKAGES = {"bulkhead", "bulkhead_cli", "bulkhead_contracts", "bulkhead_infra", "bulkhead_services"}
 IN_A_CHECKOUT_ALONE = (
     "bulkhead/runtime/process/faststream_declaration.py",

@@ -1,7 +1,7 @@
 """Tells what the broker refuses to `bulkhead doctor` from what it refuses to others who call themselves so.
 
 In: lines of the broker's log and the time. Out: whose doing they were. Doctor asks for everything once with the key of
-each service, to see it refused (libs/bulkhead_cli/operate/doctor_checks.py). A client's name is its own word and proves
+each service, to see it refused (cli/bulkhead_cli/operate/doctor_checks.py). A client's name is its own word and proves
 nothing; its account is the broker's word, of the key. An intruder in one service has one key; an intruder with all keys
 need not ask.
 """

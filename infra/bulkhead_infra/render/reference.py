@@ -42,7 +42,7 @@ ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;"})
 
 def files() -> dict[str, str]:
     pages = {
-        "cli": ("Command line", "libs/bulkhead_cli", _render_commands()),
+        "cli": ("Command line", "cli/bulkhead_cli", _render_commands()),
         "settings": ("Settings", "the settings.py of the service", _render_settings()),
         "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _render_limits()),
         "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _render_messages()),

@@ -135,7 +135,7 @@ def test_a_stay_ends_before_docker_loses_patience() -> None:
 def test_a_probe_imports_next_to_nothing(module: str) -> None:
     """It runs in every container all the time: what it imports was most of what an idle mesh used."""
     code = f"import sys, {module}; print(*sys.modules)"
-    path = os.pathsep.join(str(ROOT / one) for one in ("", "libs", "contracts", "services", "infra"))
+    path = os.pathsep.join(str(ROOT / one) for one in ("", "libs", "contracts", "services", "infra", "cli"))
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", code],
         capture_output=True,

@@ -45,7 +45,7 @@ ASK_TIMEOUT_S = 2.0
 REMOTE = ("backup",)
 """Commands that take a broker's address and folders where others take a data directory."""
 RESTORE, CHECK = "restore", "--check"
-"""Into containers, but for the check of a file: libs/bulkhead_cli/containers/restore.py."""
+"""Into containers, but for the check of a file: cli/bulkhead_cli/containers/restore.py."""
 
 
 def main(arguments: list[str]) -> int:
