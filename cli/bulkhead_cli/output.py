@@ -13,8 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.control import Control
 from rich.segment import ControlType, Segment
 
-from bulkhead.plain_text import CONTROLS, escape_controls
-from bulkhead.plain_text import one_line as one_line
+from bulkhead.text.plain_text import CONTROLS, escape_controls
+from bulkhead.text.plain_text import one_line as one_line
 
 if TYPE_CHECKING:
     from bulkhead.client.errors import Refused

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit
 
 if TYPE_CHECKING:

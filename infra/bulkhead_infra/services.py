@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import catalog
 from bulkhead_contracts.types import Token
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from bulkhead.bus import wire
 from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.runtime.context import Context, ServiceIdentity, make_context, unix_ms
-from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef

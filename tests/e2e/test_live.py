@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_cli.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, LiveCaseOutcome, LiveRunReport, _tenants_file
 from bulkhead_infra.demo.live_cases import list_live_cases
 from tests.paths import ROOT

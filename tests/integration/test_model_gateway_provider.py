@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from bulkhead.grounding.sentences import MARKER
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part, ToolAnswer, Turn
 from bulkhead_contracts.tool import ToolSpec

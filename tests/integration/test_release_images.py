@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.kubernetes import chart
 from tests.paths import ROOT
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead.tools.agent_cards import UnfitCard, pin_card
 from bulkhead.tools.agents_file import (
     AGENT_NAME,
@@ -25,7 +26,6 @@ from bulkhead.tools.agents_file import (
 )
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead.tools.mcp_pins import clean_line
-from bulkhead.validation_errors import find_misfits, suggest_name
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 
 FORM = "docs/how-to/agent-to-agent.md shows the form"

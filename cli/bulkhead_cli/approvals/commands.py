@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkhead import amounts
 from bulkhead.client import Mesh
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead.text import amounts
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, one_line, out, print_json

@@ -19,7 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bulkhead.amounts import format_count
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.containers.access import (
     PORTS,
     container_address,

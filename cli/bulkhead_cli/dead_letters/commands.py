@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from bulkhead import amounts
 from bulkhead.runtime import dead_letters as letters
 from bulkhead.runtime.dead_letters import DeadLetterMark, Letter
+from bulkhead.text import amounts
 from bulkhead_cli.dead_letters import remote
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import BrokerOptions, BrokerOrGatewayOptions, reason_of

@@ -24,9 +24,9 @@ import yaml
 from pydantic import ValidationError
 from rich.table import Table
 
-from bulkhead.amounts import format_cost
 from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError
+from bulkhead.text.amounts import format_cost
 from bulkhead_cli.output import err, out, print_json
 from bulkhead_contracts.model import DEFAULT_TIER
 from bulkhead_infra.demo.live_cases import LiveCase, list_live_cases

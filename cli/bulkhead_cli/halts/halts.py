@@ -12,14 +12,14 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bulkhead.amounts import format_time
 from bulkhead.bus.port import Bus
 from bulkhead.client import Refused
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.halts import operator
 from bulkhead.runtime.halts.operator import HaltRequest
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.amounts import format_time
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.halts.target_of_halt import RequestedHaltTarget
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import CommandError, Exit, out, print_json

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bulkhead.amounts import format_count, format_duration
 from bulkhead.health.deadlock.evidence import SuspectedDeadlock
 from bulkhead.health.findings import HealthFinding
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
+from bulkhead.text.amounts import format_count, format_duration
 from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, OpenedTrace, open_file
 from bulkhead_cli.options import Form
 from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, json_line, out, print_json

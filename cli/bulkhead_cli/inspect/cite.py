@@ -5,8 +5,8 @@ In: a task and a marker of it, or none for all. Out: where each comes from and w
 
 from typing import Any
 
-from bulkhead.amounts import format_count
 from bulkhead.client import Refused, Task
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json
 from bulkhead_cli.target import GatewayTarget
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead.journal import quality
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.output import Exit, out, print_json, print_whole
 from bulkhead_cli.target import operator_bus
 

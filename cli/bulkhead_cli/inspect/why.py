@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bulkhead.amounts import format_time
 from bulkhead.journal.history import build_entries, messages_of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.journal.story.fold import contents_to_quote, fold_story
@@ -17,6 +16,7 @@ from bulkhead.journal.story.model import as_json as story_as_json
 from bulkhead.journal.story.text import ENDED, render_story
 from bulkhead.journal.why.reason import Reason
 from bulkhead.runtime.context import unix_ms
+from bulkhead.text.amounts import format_time
 from bulkhead_cli.inspect.texts import read_texts
 from bulkhead_cli.output import Exit, err, one_line, out, print_json
 from bulkhead_cli.target import operator_bus

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import UNITS_MS, GatewayOptions, Options, Since, parse_dollars, reason_of, since_s
 from bulkhead_cli.output import CommandError, Exit, Work

@@ -9,8 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget

@@ -10,8 +10,8 @@ from bulkhead.bus.port import Bus, BusError
 from bulkhead.client import Mesh, MeshError
 from bulkhead.client.mesh import UNENDED
 from bulkhead.journal.reader import JournalRenumbered, facts_of, read_pages
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools import catalog as tools
-from bulkhead.validation_errors import suggest_name
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import Reserved
 

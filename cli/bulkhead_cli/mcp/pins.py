@@ -12,8 +12,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.mcp_file import McpFile, McpFileError, McpToolPin, PinnedServer, pins_path, read_mcp_file
-from bulkhead.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_count, format_duration, format_usd
 from bulkhead.client import Mesh
 from bulkhead.evaluation.cases import CaseError, EvaluationCase, load_cases
 from bulkhead.evaluation.comparison import RouteComparison, RouteFigures, compare_runs
 from bulkhead.evaluation.on_mesh import MeshRunner, UnknownRoute
 from bulkhead.evaluation.runs import CaseRun, CaseRuns, run_all
 from bulkhead.evaluation.statistics import Estimate
+from bulkhead.text.amounts import format_count, format_duration, format_usd
 from bulkhead_cli.models.routes import check_known, routes_of, self_judging_models
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget

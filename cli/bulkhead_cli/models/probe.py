@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bulkhead.amounts import format_count, format_time, format_usd
 from bulkhead.evaluation import drift
 from bulkhead.evaluation.cases import CaseError, EvaluationCase
 from bulkhead.evaluation.drift import Baseline, Drift
 from bulkhead.evaluation.on_mesh import MeshRunner
 from bulkhead.evaluation.runs import CaseRuns
+from bulkhead.text.amounts import format_count, format_time, format_usd
 from bulkhead_cli.models.compare import run_through
 from bulkhead_cli.models.routes import check_known, routes_of
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json

@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 from bulkhead_cli.target import read_json
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkhead.amounts import format_count, format_time
+from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ async def check_redis(url: str) -> DoctorFinding:
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
-    from bulkhead.redis_sentinel import master_url
+    from bulkhead_services.budget.ledger.redis.sentinel import master_url
 
     try:
         client = Redis.from_url(

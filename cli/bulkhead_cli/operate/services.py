@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from bulkhead.amounts import format_count
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime.process import container_probe
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.output import CommandError
 from bulkhead_cli.target import operator_bus, read_json

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit, out
 from bulkhead_cli.target import read_json
 from bulkhead_contracts import bounds, catalog
@@ -223,7 +223,7 @@ async def _started_mesh(
     shards: dict[str, int],
     tenants: Path | None,
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
-    from bulkhead.tcp_ports import PortInUse
+    from bulkhead.http_server.tcp_ports import PortInUse
     from bulkhead_infra.identity.keys import KeyFileError
     from bulkhead_infra.identity.policy import IdentityPolicyError
     from bulkhead_infra.local.external_services import ExternalServices

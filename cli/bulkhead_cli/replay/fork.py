@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.journal.history import build_entries, each_fact, read_one_task
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_cli import target
 from bulkhead_cli.options import BrokerOrGatewayOptions
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bulkhead.amounts import format_count
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.journal.export import IN_THE_WORKS_MS
@@ -20,6 +19,7 @@ from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.decider.history import HistoryError, NoHistory, TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, ReplayReport, replay_deciders
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json
 from bulkhead_cli.replay.export import remote_history
 from bulkhead_cli.target import GatewayTarget, operator_bus

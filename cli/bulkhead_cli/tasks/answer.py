@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.client.mesh import UNENDED
 from bulkhead.journal.why.doubts import answer_warnings
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead_infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")

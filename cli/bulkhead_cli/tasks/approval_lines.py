@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from bulkhead.amounts import format_duration, format_time
+from bulkhead.text.amounts import format_duration, format_time
 
 ID_CHARS = 12
 MAX_WHY_CHARS = 200

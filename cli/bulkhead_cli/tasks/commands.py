@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bulkhead import amounts
+from bulkhead.text import amounts
 from bulkhead_cli.options import (
     DoorsUrl,
     GatewayOptions,

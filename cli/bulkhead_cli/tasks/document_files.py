@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bulkhead.amounts import format_count
 from bulkhead.client import Mesh, Refused
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import CommandError, Exit, err, explain_refusal, print_json
 from bulkhead_contracts import bounds
 

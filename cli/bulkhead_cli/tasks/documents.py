@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_count, format_time
 from bulkhead.client.errors import Refused
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.amounts import format_count, format_time
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import GatewayOptions
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, Work, explain_refusal, out, print_json, print_whole

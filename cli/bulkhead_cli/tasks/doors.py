@@ -11,9 +11,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_cost, format_count, format_time
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
+from bulkhead.text.amounts import format_cost, format_count, format_time
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget, read_json
 from bulkhead_cli.tasks.tasks import OBJECTIVE_CHARS, STATUS_STYLE

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.client import MeshError, Task, TaskEvent
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead_cli.output import Exit, err, one_line, print_json
 from bulkhead_cli.tasks import answer, approval_lines, uncertain_writes
 

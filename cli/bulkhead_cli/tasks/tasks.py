@@ -13,9 +13,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.amounts import format_cost, format_count, format_time
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
 from bulkhead.client.mesh import UNENDED
+from bulkhead.text.amounts import format_cost, format_count, format_time
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget
 from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes

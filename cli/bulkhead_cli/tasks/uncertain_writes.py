@@ -1,6 +1,6 @@
 """Writes of a task that may or may not have been done, as people at the command line read of them.
 
-In: the task's document as the gateway gives it, or what `bulkhead.uncertain_writes` found. Out: text.
+In: the task's document as the gateway gives it, or what `bulkhead.journal.uncertain_writes` found. Out: text.
 """
 
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkhead.amounts import format_count, format_time
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
+from bulkhead.text.amounts import format_count, format_time
 from bulkhead_cli.output import one_line
 
 CODE = "uncertain_effect"

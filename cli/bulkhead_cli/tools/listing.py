@@ -9,10 +9,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.catalog import ToolRow, tool_rows
 from bulkhead.tools.export import installed_packs
 from bulkhead.tools.packs import PackError
-from bulkhead.validation_errors import suggest_name
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
 
 

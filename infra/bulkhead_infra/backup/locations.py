@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.bus.jetstream.connection import ca_beside
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.backup import backup, restore
 from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest, BackupPathError
 from bulkhead_infra.backup.backup import BackupOptions, Say

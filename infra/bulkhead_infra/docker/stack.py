@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import yaml
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import ROOT, SERVICES
 

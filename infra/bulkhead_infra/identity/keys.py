@@ -24,9 +24,9 @@ import nkeys
 from nacl.public import PrivateKey
 from nkeys import NkeysError
 
+from bulkhead.bus.xkeys import public_xkey, seed_of
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.grants.key_file import kid_of, service_of
-from bulkhead.xkeys import public_xkey, seed_of
 from bulkhead_infra.identity.policy import IDENTITY, IdentityPolicy
 
 PUBLIC_FILE, JWKS_FILE = "public.json", "jwks.json"

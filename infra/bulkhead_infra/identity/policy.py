@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.delegation import DelegatedRoles
 from bulkhead_contracts.output import InputPolicy, OutputPolicy

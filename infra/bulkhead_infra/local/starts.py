@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bulkhead.tcp_ports import PortInUse, claim_port, free_port
+from bulkhead.http_server.tcp_ports import PortInUse, claim_port, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import IdentityPolicy

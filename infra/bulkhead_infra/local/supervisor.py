@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bulkhead.tcp_ports import PortInUse, free_port
+from bulkhead.http_server.tcp_ports import PortInUse, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts

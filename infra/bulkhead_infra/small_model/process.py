@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.small_model.__main__ import CONTEXT_TOKENS, MODEL_NAME, model_file
 
 READY_S = 120.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from bulkhead.bus.port import Bus
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.mesh_backend import CannotDo, StageOptions
 from bulkhead.testing.relay import BrokerRelay
 from bulkhead_infra.composition import newest_logic, settings_of

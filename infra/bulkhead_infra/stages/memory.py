@@ -16,7 +16,7 @@ import uvicorn
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Bus
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.mesh import Build, MemoryMesh
 from bulkhead.testing.mesh_backend import CannotDo, StageOptions
 from bulkhead_infra.composition import composition_root, newest_logic

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 
 MAX_CASES = 1_000

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bulkhead.amounts import format_duration
 from bulkhead.journal.history import JournalEntry
+from bulkhead.text.amounts import format_duration
 from bulkhead_contracts.approval import ApprovalDecided, ApprovalEnded, ApprovalRequested, DecideRequested
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.step import StepExtended, StepPaused

@@ -12,8 +12,8 @@ from typing import Any
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.health.sources.journal_messages import may_speak
 from bulkhead.journal.reader import read_journal
+from bulkhead.journal.uncertain_writes import origin_of
 from bulkhead.telemetry import names
-from bulkhead.uncertain_writes import origin_of
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.task import Progressed, TaskEnded, list_facts
 from bulkhead_contracts.tool import ToolCallRequested

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bulkhead.amounts import format_usd
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
+from bulkhead.text.amounts import format_usd
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.step import StepFinished

@@ -7,7 +7,7 @@ from typing import Any
 
 from bulkhead.journal import approvals
 from bulkhead.journal.history import JournalEntry, each_fact
-from bulkhead.plain_text import cut_line
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded

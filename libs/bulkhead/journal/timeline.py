@@ -6,7 +6,6 @@ In: entries of the journal with their spans. Out: a tree for people; `rows` has 
 from rich.text import Text
 from rich.tree import Tree
 
-from bulkhead.amounts import format_cost, format_duration, format_tokens
 from bulkhead.journal import approvals
 from bulkhead.journal.history import JournalEntry, Span, each_fact
 from bulkhead.journal.lines import describe_outcome
@@ -14,8 +13,9 @@ from bulkhead.journal.rows import as_json as as_json
 from bulkhead.journal.rows import describe_body, spending_by_step, step_of
 from bulkhead.journal.story.calls import Texts, by_last_request, find_calls
 from bulkhead.journal.story.model import Call
-from bulkhead.plain_text import cut_line
 from bulkhead.telemetry import names
+from bulkhead.text.amounts import format_cost, format_duration, format_tokens
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanAdopted

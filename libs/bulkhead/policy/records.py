@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
 from bulkhead.policy.ruling import CallProposal, CallRuling
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.provenance import Flow, Isolation, Source

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 
 START_TIMEOUT_S = 10.0
 

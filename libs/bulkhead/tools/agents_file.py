@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools.catalog import ToolRow
 from bulkhead.tools.mcp_file import McpFileError, Reference, Strict, pins_path, text_of
-from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.provenance import Sink, SinkKind

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools import packs as packages
-from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Sink
 from bulkhead_contracts.tool import ToolSpec

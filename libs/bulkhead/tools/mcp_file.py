@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools.catalog import ToolRow
-from bulkhead.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Sink, SinkKind
 from bulkhead_contracts.tool import Effect, ToolSpec

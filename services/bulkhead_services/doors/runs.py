@@ -15,10 +15,10 @@ from bulkhead.bus.port import BusUnavailable, WrongLastSequence
 from bulkhead.callers.step_keys import StepKey
 from bulkhead.callers.vouchers import request_voucher
 from bulkhead.grants import GrantRefused
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.telemetry.log import Log
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import TaskLimits, TaskRequested

@@ -9,6 +9,7 @@ import asyncio
 from bulkhead.bus.port import BusError, LiveMessage, LiveSubscription
 from bulkhead.callers.authentication import CallerAuthenticator
 from bulkhead.http_server.server import HttpServer
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
@@ -17,7 +18,6 @@ from bulkhead.runtime.edge.pokes import Pokes
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.step import StepPaused

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead.token_buckets import Rate, TokenBuckets
+from bulkhead.quotas.tenant_quotas import TenantQuotas
+from bulkhead.quotas.token_buckets import Rate, TokenBuckets
 from bulkhead_services.doors.port import DoorRefusal
 
 MINUTES_PER_DAY = 24 * 60

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bulkhead.bus.port import LiveSubscription
 from bulkhead.http_server.server import HttpServer
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
@@ -18,7 +19,6 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, Look
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.task import (
     PlacesGiven,

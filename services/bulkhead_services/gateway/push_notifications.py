@@ -7,11 +7,11 @@ while a post was due. What is asked for then is given up by tool_executor, and s
 
 from collections.abc import Awaitable, Callable
 
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.budget import TaskCharged
 from bulkhead_contracts.push import PushConfigDeleted, PushConfigSet, PushEnded, PushPostRequested
 from bulkhead_contracts.task import TaskEnded, TaskRejected

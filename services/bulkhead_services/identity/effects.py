@@ -13,13 +13,13 @@ from typing import Any
 import nkeys
 
 from bulkhead.bus.port import BusUnavailable, LiveMessage
+from bulkhead.bus.xkeys import BoxNotForUs, public_xkey, seal, unseal
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Look
-from bulkhead.xkeys import BoxNotForUs, public_xkey, seal, unseal
 from bulkhead_services.identity import nkey_jwt
 from bulkhead_services.identity.audit import LoginAudit
 from bulkhead_services.identity.core import (

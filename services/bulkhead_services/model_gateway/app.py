@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import httpx
 
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.context import Context
-from bulkhead.token_estimates import TokenCounter
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import Model, RetryPolicy
 from bulkhead_services.model_gateway.attribution_process import Attributor

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation, halt_reason
 from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import metrics, names, trace
-from bulkhead.token_estimates import TokenCounter
 from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.abandoned import ABANDONED

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from bulkhead.policy.constraints import Constraint, unreadable_reason
-from bulkhead.validation_errors import find_misfits, suggest_name
+from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.delegation import DelegatedRoles

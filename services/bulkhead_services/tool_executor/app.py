@@ -9,10 +9,10 @@ import httpx
 
 from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import SideHandlers
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested

@@ -21,10 +21,10 @@ import nats
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.server import NatsServer

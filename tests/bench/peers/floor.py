@@ -16,7 +16,7 @@ from typing import Any
 
 import nats
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout, stream_configs

@@ -14,7 +14,7 @@ import pytest
 from bulkhead.bus.jetstream import connection, pull_consumer, request_reply
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from tests.contract.bus.probes import until
 from tests.contract.bus.server import NatsServer

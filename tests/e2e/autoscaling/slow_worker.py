@@ -7,7 +7,7 @@ import asyncio
 
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.decider.fold import FoldHandler
-from bulkhead.start import start_decider
+from bulkhead.runtime.process.start import start_decider
 from bulkhead_services.worker.app import LOGICS, SERVICE
 
 TAKES_S = 0.15

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from bulkhead.client import Task
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import PlanAdopted

@@ -12,7 +12,7 @@ from typing import Any, Self
 import httpx
 
 from bulkhead.client import Task
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra import observability
 from tests.e2e.fixtures.world import World
 from tests.eventually import until

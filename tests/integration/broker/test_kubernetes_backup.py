@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
 from bulkhead_infra.backup.stream_copies import open_backup_connection

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats import provision as provisioning

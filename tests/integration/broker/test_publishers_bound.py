@@ -7,7 +7,7 @@ import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import PublishRefused
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
 from bulkhead_infra.identity import keys, policy, render

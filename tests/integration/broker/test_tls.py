@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render, tls
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.redis_server import EphemeralRedis, server_binary
 from bulkhead_services.budget.ledger.model import UnitSums
 from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, UnsafeRedis

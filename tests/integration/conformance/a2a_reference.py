@@ -19,7 +19,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 from starlette.applications import Starlette
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.routes import JSON_RPC
 from tests.integration.conformance.suite import serving

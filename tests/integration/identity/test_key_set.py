@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.identity import tls
 from bulkhead_services.identity import key_set
 from bulkhead_services.identity.key_set import KeySet, KeySetUnavailable

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from nats.aio.client import Client as Nats
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_infra.identity import tls
 from bulkhead_infra.local.external_services import ExternalServices

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.tcp_ports import PortInUse, free_port
+from bulkhead.http_server.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit

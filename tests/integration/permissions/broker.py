@@ -18,7 +18,7 @@ import psutil
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
-from bulkhead.tcp_ports import free_port
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from starlette import routing
 
 from bulkhead import grants
-from bulkhead import tenant_quotas as quotas
 from bulkhead.bus.port import StoredMessage
+from bulkhead.quotas import tenant_quotas as quotas
 from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import catalog
 from bulkhead_services.budget.ledger import checkpoint

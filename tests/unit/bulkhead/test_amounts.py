@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead import amounts
+from bulkhead.text import amounts
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Free ports of this machine."""
 
-from bulkhead import tcp_ports
+from bulkhead.http_server import tcp_ports
 
 
 def test_two_who_ask_one_after_the_other_are_given_two_ports(monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.token_estimates import LEAST_FACTOR, MOST_FACTOR, TokenCounter, family_of
+from bulkhead.quotas.token_estimates import LEAST_FACTOR, MOST_FACTOR, TokenCounter, family_of
 
 SAMPLES = json.loads((Path(__file__).parent / "token_counts.json").read_text())
 """Counted with bpe-openai 0.1.4 (o200k, cl100k), anthropic-tokenizer 0.1.0 (claude2), mistral-common 1.13.1, llama.cpp

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.validation_errors import fields_at, find_misfits
+from bulkhead.text.validation_errors import fields_at, find_misfits
 from bulkhead_cli.output import CommandError
 from bulkhead_cli.replay.fork import ForkEdit, read_edit
 from bulkhead_infra.identity.policy import IdentityPolicyError, load_tenants

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.xkeys import BoxNotForUs, public_xkey, seal, seed_of, unseal
+from bulkhead.bus.xkeys import BoxNotForUs, public_xkey, seal, seed_of, unseal
 
 OURS, THEIRS = seed_of(bytes(range(32))), seed_of(bytes(range(1, 33)))
 

@@ -19,7 +19,7 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bulkhead.bus.jetstream.dns_cache import HostLookup, NamedTransport
 from bulkhead.bus.wire import HEEDED
-from bulkhead.latency import LATENCY
+from bulkhead.telemetry.latency import LATENCY
 
 
 class SocketMessage(NamedTuple):

@@ -8,7 +8,7 @@ burst of two hundred the first answer takes two hundred fsyncs, and the service 
 import asyncio
 from collections import deque
 
-from bulkhead.latency import LATENCY
+from bulkhead.telemetry.latency import LATENCY
 
 WIDTH = LATENCY.publish_window
 

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from bulkhead.amounts import format_duration
 from bulkhead.journal import approvals
 from bulkhead.journal.history import JournalEntry
+from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.story.model import Call, CallKind, Effect
 from bulkhead.journal.story.sources import source_of_passage
-from bulkhead.pause_status import when_over
-from bulkhead.plain_text import cut_line
+from bulkhead.text.amounts import format_duration
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested

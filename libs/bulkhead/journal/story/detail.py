@@ -6,13 +6,13 @@ In: the task's entries, the call's id, the contents that could be read. Out: a `
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.amounts import format_cost, format_duration, format_time, format_tokens
 from bulkhead.journal.history import JournalEntry, each_fact
 from bulkhead.journal.story.calls import Replied, Requested, find_calls
 from bulkhead.journal.story.model import Call, Source
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.journal.story.sources import cited_sources, find_sources
-from bulkhead.plain_text import escape_controls, one_line
+from bulkhead.text.amounts import format_cost, format_duration, format_time, format_tokens
+from bulkhead.text.plain_text import escape_controls, one_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.result import ContentRef, Usage

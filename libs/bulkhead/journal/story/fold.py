@@ -15,7 +15,7 @@ from bulkhead.journal.story.happenings import find_causes, find_happenings
 from bulkhead.journal.story.model import Call, PlanTold, Source, StepTold, Story
 from bulkhead.journal.story.sources import cited_sources, find_sources, sentences_with_sources
 from bulkhead.journal.why.reasons import explain_task
-from bulkhead.plain_text import cut_line
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected

@@ -5,11 +5,11 @@ In: the task's facts in journal order, its calls. Out: rows with the ids of the 
 
 from collections.abc import Iterator, Sequence
 
-from bulkhead.amounts import format_duration
 from bulkhead.journal import approvals
 from bulkhead.journal.history import JournalEntry
+from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.story.model import Call, Happened
-from bulkhead.pause_status import when_over
+from bulkhead.text.amounts import format_duration
 from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.plan import PlanRejected
 from bulkhead_contracts.task import StepEnded, TaskCancelRequested, TaskEnded, TaskPaused

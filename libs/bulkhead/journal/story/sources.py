@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from bulkhead.grounding.sentences import split_sentences
 from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.story.model import Sentence, Source
-from bulkhead.plain_text import cut_line
+from bulkhead.text.plain_text import cut_line
 from bulkhead_contracts.result import Citation, ContentRef, Result
 from bulkhead_contracts.retrieval import Passage, RetrievalReplied
 from bulkhead_contracts.step import StepAssigned, StepProposed

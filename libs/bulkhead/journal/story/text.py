@@ -5,11 +5,11 @@ In: a story. Out: lines without control characters: what models, documents and p
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from bulkhead.amounts import format_cost, format_count, format_duration, format_tokens
 from bulkhead.journal.story.calls import short_arguments
 from bulkhead.journal.story.model import Call, Happened, Source, StepTold, Story
 from bulkhead.journal.why.reason import Reason
-from bulkhead.plain_text import cut_line, escape_controls, one_line
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_tokens
+from bulkhead.text.plain_text import cut_line, escape_controls, one_line
 from bulkhead_contracts.result import Usage
 
 LINE_CHARS = 150

@@ -1,6 +1,6 @@
 """Warnings about an answer and about a write in doubt, in words that every view of a task uses.
 
-In: a task's document, or a write that `bulkhead.uncertain_writes` found. Out: lines.
+In: a task's document, or a write that `bulkhead.journal.uncertain_writes` found. Out: lines.
 """
 
 from typing import Any

@@ -5,11 +5,11 @@ In: the task's facts in journal order. Out: reasons.
 
 import re
 
-from bulkhead.amounts import format_duration, format_time
 from bulkhead.journal.history import JournalEntry
+from bulkhead.journal.pause_status import reword_failure, when_over
 from bulkhead.journal.why.doubts import MAX_SHOWN_CHARS, answer_warnings
 from bulkhead.journal.why.reason import Reason
-from bulkhead.pause_status import reword_failure, when_over
+from bulkhead.text.amounts import format_duration, format_time
 from bulkhead_contracts.approval import ApprovalEnded
 from bulkhead_contracts.control import Switched
 from bulkhead_contracts.plan import Plan, PlanAdopted

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bulkhead.uncertain_writes import PossibleWrite
+from bulkhead.journal.uncertain_writes import PossibleWrite
 
 
 @dataclass(frozen=True, slots=True)

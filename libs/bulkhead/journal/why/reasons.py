@@ -6,14 +6,14 @@ found on the way, what it waits for now and since when.
 
 from dataclasses import replace
 
-from bulkhead.amounts import format_duration, format_time
 from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.pause_status import when_over
+from bulkhead.journal.uncertain_writes import find_uncertain_writes
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
 from bulkhead.journal.why.reason import Reason
 from bulkhead.journal.why.waits import Handed, find_open_waits, handed_out_waits
-from bulkhead.pause_status import when_over
-from bulkhead.uncertain_writes import find_uncertain_writes
+from bulkhead.text.amounts import format_duration, format_time
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested

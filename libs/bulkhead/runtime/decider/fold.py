@@ -16,13 +16,13 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead.flow import Decider, InboxMessage, Output, Send, SetTimer
 from bulkhead.grants import Signer
 from bulkhead.grants.labels import verify_labels
-from bulkhead.latency import run_overlapped
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry import trace
+from bulkhead.telemetry.latency import run_overlapped
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
 from bulkhead_contracts.envelope import Envelope

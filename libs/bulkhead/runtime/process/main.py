@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from bulkhead.bus.port import Bus, BusError
-from bulkhead.latency import LATENCY
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.broker_clock import BrokerClock
@@ -27,6 +26,7 @@ from bulkhead.runtime.process.service import Service
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.telemetry import log as logs
 from bulkhead.telemetry import metrics, trace
+from bulkhead.telemetry.latency import LATENCY
 from bulkhead.telemetry.log import Log
 
 log = Log("main")

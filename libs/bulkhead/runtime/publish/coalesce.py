@@ -8,7 +8,7 @@ task's progress would delay the step that it reports (ADR 0027).
 import asyncio
 from collections import deque
 
-from bulkhead.latency import LATENCY
+from bulkhead.telemetry.latency import LATENCY
 
 HOLD_S = LATENCY.coalesce_s
 

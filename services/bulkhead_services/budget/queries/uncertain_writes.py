@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from bulkhead.bus.port import Bus, BusError, StoredMessage
+from bulkhead.journal.uncertain_writes import PossibleWrite, find_uncertain_writes, origin_of
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead.uncertain_writes import PossibleWrite, find_uncertain_writes, origin_of
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.bounds import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
 from bulkhead_contracts.result import Failure

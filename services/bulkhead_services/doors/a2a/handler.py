@@ -46,8 +46,8 @@ from bulkhead.client import Mesh
 from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
 from bulkhead.client.task import ENDED
 from bulkhead.client.task import Task as MeshTask
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.telemetry.log import Log
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.push_policy import PushPolicy
 from bulkhead_services.doors.a2a import card, messages, push, reading, tasks
 from bulkhead_services.doors.a2a.tasks import Document

@@ -12,7 +12,7 @@ from a2a.types import Message, Part, Role, SendMessageConfiguration
 from a2a.utils.errors import ContentTypeNotSupportedError, InvalidParamsError
 from google.protobuf.json_format import MessageToDict
 
-from bulkhead.plain_text import escape_controls
+from bulkhead.text.plain_text import escape_controls
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.a2a import card
 

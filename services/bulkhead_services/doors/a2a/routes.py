@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bulkhead.callers.authentication import credential_of
-from bulkhead.tenant_quotas import TenantQuotas
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
 from bulkhead_services.doors.a2a.handler import ASKING, A2aHandler, A2aRequest
 from bulkhead_services.doors.a2a.signatures import PATH as KEYS

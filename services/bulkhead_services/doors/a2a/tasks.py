@@ -21,7 +21,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
 from bulkhead.a2a import states
-from bulkhead.plain_text import escape_controls
+from bulkhead.text.plain_text import escape_controls
 
 Document = Mapping[str, Any]
 ANSWER = "answer"

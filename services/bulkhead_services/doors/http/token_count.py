@@ -5,7 +5,7 @@ In: the body of a request. Out: an estimate on the safe side, by the rates of th
 
 from typing import Any
 
-from bulkhead.token_estimates import TokenCounter, chat_tokens
+from bulkhead.quotas.token_estimates import TokenCounter, chat_tokens
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.fields import Fields
 from bulkhead_services.doors.forms.sse import to_json

@@ -7,9 +7,9 @@ is not asked.
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.callers.questions import ask_service
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts.grant import ToolsReplied, ToolsRequested
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import ToolSpec

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead.token_buckets import Rate, TokenBuckets
+from bulkhead.quotas.tenant_quotas import TenantQuotas
+from bulkhead.quotas.token_buckets import Rate, TokenBuckets
 from bulkhead_contracts.quota import Quota
 
 Stored = Literal["request", "document"]

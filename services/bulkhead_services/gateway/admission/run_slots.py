@@ -8,12 +8,12 @@ on and decides again. There is no owner, lease or lock; after a crash the messag
 import asyncio
 
 from bulkhead.bus.port import BusError, PubAck, StoredMessage, WrongLastSequence
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry.log import Log
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from bulkhead import amounts
-from bulkhead.plain_text import cut_line, escape_controls
+from bulkhead.text import amounts
+from bulkhead.text.plain_text import cut_line, escape_controls
 
 HERE = Path(__file__).parent
 MEDIA = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.amounts import format_duration, format_usd
+from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to

@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 from pydantic import BeforeValidator, Field
 
-from bulkhead.tenant_quotas import PolicyDocument
+from bulkhead.quotas.tenant_quotas import PolicyDocument
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bulkhead.validation_errors import find_misfits
+from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract

@@ -6,9 +6,9 @@ In: the submitter; a feed. Out: a Problem, or nothing; how a task waits.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from bulkhead.quotas.tenant_quotas import PolicyDocument, TenantQuotas
 from bulkhead.runtime.errors import HandBack
-from bulkhead.tenant_quotas import PolicyDocument, TenantQuotas
-from bulkhead.validation_errors import suggest_name
+from bulkhead.text.validation_errors import suggest_name
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import OpenRequests
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from bulkhead.pause_status import reword_failure
+from bulkhead.journal.pause_status import reword_failure
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.approval import DecideRequested

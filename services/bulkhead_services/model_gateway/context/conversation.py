@@ -7,7 +7,7 @@ ProviderFault that names what cannot be sent.
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, parts_of, without_images
+from bulkhead.quotas.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, parts_of, without_images
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import AdoptedToolCall, AdoptedToolCalls, Conversation, ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef

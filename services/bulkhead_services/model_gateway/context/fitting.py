@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.token_estimates import TokenCounter
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, Part
 from bulkhead_contracts.result import Omission

@@ -10,12 +10,12 @@ from typing import Any
 from bulkhead.a2a.push_urls import PushTarget, PushUrlForbidden, parse_push_url
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import WrongLastSequence
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.push import PushConfigDeleted, PushEnded, PushPostRequested
 from bulkhead_services.tool_executor.outbound import push_payload

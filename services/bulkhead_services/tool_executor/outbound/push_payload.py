@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from bulkhead.a2a.states import a2a_state
-from bulkhead.plain_text import escape_controls
+from bulkhead.text.plain_text import escape_controls
 from bulkhead_contracts.envelope import CONTENT_TYPE, format_rfc3339
 from bulkhead_contracts.push import PushPostRequested
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from bulkhead import uncertain_writes
 from bulkhead.bus.port import StoredMessage
+from bulkhead.journal import uncertain_writes
 from bulkhead.journal.history import build_entries, each_fact
 from bulkhead.journal.why import doubts
 from bulkhead.journal.why.reasons import explain_task

@@ -7,7 +7,7 @@ from a2a.types import Message, Part, TaskState
 from google.protobuf.json_format import MessageToDict
 
 from bulkhead.a2a import states
-from bulkhead.plain_text import CONTROLS
+from bulkhead.text.plain_text import CONTROLS
 from bulkhead_services.doors.a2a import messages, tasks
 from bulkhead_services.gateway.read_model.task_view import ENDED, Status
 

@@ -9,8 +9,8 @@ import nkeys
 import pytest
 
 from bulkhead.bus.port import BusUnavailable
+from bulkhead.bus.xkeys import public_xkey, seal, seed_of, unseal
 from bulkhead.runtime.background import BackgroundTasks
-from bulkhead.xkeys import public_xkey, seal, seed_of, unseal
 from bulkhead_contracts import bounds
 from bulkhead_infra.identity import policy, render
 from bulkhead_services.identity import effects, nkey_jwt

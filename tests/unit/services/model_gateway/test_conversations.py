@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.flow.content import list_of
-from bulkhead.token_estimates import IMAGE_TOKENS, TokenCounter
+from bulkhead.quotas.token_estimates import IMAGE_TOKENS, TokenCounter
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import AdoptedToolCalls, Conversation, ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, ContentRef

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from bulkhead.token_estimates import TokenCounter
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.model_gateway.context.excerpts import make_excerpt, words_of

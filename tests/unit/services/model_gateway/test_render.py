@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bulkhead.token_estimates import TokenCounter
+from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.envelope import Envelope

@@ -18,7 +18,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
-from bulkhead.redis_sentinel import at_place, is_watched, master_of
 from bulkhead_services.budget.ledger.account_cache import CachedScopes
 from bulkhead_services.budget.ledger.model import (
     Answer,
@@ -51,6 +50,7 @@ from bulkhead_services.budget.ledger.redis.codec import (
 )
 from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, OperationBatcher, Words
 from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
+from bulkhead_services.budget.ledger.redis.sentinel import at_place, is_watched, master_of
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
 
 LAYOUT = "layout-2"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from bulkhead.amounts import format_count, format_duration, format_tokens, format_usd
+from bulkhead.text.amounts import format_count, format_duration, format_tokens, format_usd
 from bulkhead_services.gateway.console.api import Json
 
 MAX_SENTENCES = 400

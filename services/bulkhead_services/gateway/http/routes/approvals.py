@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.amounts import format_count
 from bulkhead.runtime.context import Context
+from bulkhead.text.amounts import format_count
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_services.gateway.decisions import Decisions
 from bulkhead_services.gateway.http.approval_schemas import STATES, ApprovalDocument, ApprovalPage, DecisionSubmission

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from bulkhead.a2a.push_urls import PushUrlForbidden, parse_push_url
 from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds
 from bulkhead_contracts.push import CONFIG_ID, PushConfigDeleted, PushConfigSet
 from bulkhead_contracts.push_policy import PushPolicy

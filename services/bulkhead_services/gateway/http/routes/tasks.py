@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bulkhead.bus.port import BusError
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
-from bulkhead.tenant_quotas import TenantQuotas
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites

@@ -1,7 +1,7 @@
 """`bulkhead why` of what is over: what a doubtful success lacks and what was built on it, waits, who cancelled."""
 
-from bulkhead import pause_status
 from bulkhead.bus.port import StoredMessage
+from bulkhead.journal import pause_status
 from bulkhead.journal.history import build_entries
 from bulkhead.journal.why.reasons import explain_task
 from bulkhead_contracts.control import CallDeferred, CallResumed

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.journal.uncertain_writes import PossibleWrite
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.edge.protocol import ReceivedMessage
-from bulkhead.uncertain_writes import PossibleWrite
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.tool import ToolCallReplied, WritesReplied, WritesRequested

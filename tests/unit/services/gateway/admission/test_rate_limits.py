@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead import token_buckets
-from bulkhead.tenant_quotas import TenantQuotas
-from bulkhead.token_buckets import Rate, TokenBuckets
+from bulkhead.quotas import token_buckets
+from bulkhead.quotas.tenant_quotas import TenantQuotas
+from bulkhead.quotas.token_buckets import Rate, TokenBuckets
 from bulkhead_contracts.quota import Quota
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
 

@@ -15,8 +15,8 @@ from google.protobuf.json_format import MessageToDict
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.runtime.background import BackgroundTasks
-from bulkhead.tcp_ports import free_port
 from bulkhead.tools import agent_cards
 from bulkhead.tools.agents_file import AgentsFile, AgentTool, RemoteAgent
 from bulkhead.tools.api import Done, Failed

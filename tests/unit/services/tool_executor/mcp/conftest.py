@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.runtime.background import BackgroundTasks
-from bulkhead.tcp_ports import free_port
 from bulkhead.tools.mcp_file import pins_path, read_mcp_file
 from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
