@@ -189,7 +189,7 @@ async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypa
     stored = (await on.mesh.messages("INBOX_GATEWAY", subject))[0]
     found = inbound.read_message(stored, "gateway")
     again = replace(found, attempts=2)
-    await on.mesh.running["gateway", "0"].service.component.handle(again)
+    await on.mesh.running["gateway", "0"].service.component.handle_message(again)
     assert not await on.mesh.messages(
         "INBOX_PLANNER", subjects.mesh_subject("gateway", "planner", TENANT, new["task_id"])
     )

@@ -181,7 +181,7 @@ pathlib.Path('planner.nkey').write_bytes(nkeys.encode_seed(os.urandom(32), nkeys
 NEW_CA = """
 import pathlib
 from bulkhead_infra.identity import tls
-tls.ensure(pathlib.Path('other'), ['nats'])
+tls.ensure_certificates(pathlib.Path('other'), ['nats'])
 pathlib.Path('ca.pem').write_bytes(pathlib.Path('other/ca.pem').read_bytes())
 """
 

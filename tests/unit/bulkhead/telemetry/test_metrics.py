@@ -21,9 +21,9 @@ async def main():
     await doer.says(parked.TASK, active=True)
     await doer.says(parked.TENANT, active=True)
     doer.puts_off("a")
-    metrics.gauge(names.PARKED, doer.deferred.held)
-    metrics.gauge(names.HALTS, doer.halts.standing)
-    metrics.gauge(names.BREAKERS, doer.halts.open_breakers)
+    metrics.register_gauge(names.PARKED, doer.deferred.count_waiting)
+    metrics.register_gauge(names.HALTS, doer.halts.count_standing)
+    metrics.register_gauge(names.BREAKERS, doer.halts.count_open_breakers)
 
 asyncio.run(main())
 found = {}

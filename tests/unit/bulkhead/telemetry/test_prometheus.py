@@ -11,14 +11,14 @@ from bulkhead.telemetry.prometheus import GaugeFamily
 
 PROGRAM = """
 from bulkhead.telemetry import metrics, names, prometheus
-assert metrics.collected() is None
+assert metrics.collected_metrics() is None
 metrics.setup("budget", "0", "")
 metrics.spent.add(123_456_789_012, {names.UNIT: "cost_usd_micros"})
 metrics.tool_calls.add(1, {names.TOOL_NAME: 'odd"\\\\\\n', names.OUTCOME: "failed"})
 metrics.tasks_time.record(3, {names.STATUS: "failed"})
 metrics.tasks_time.record(86_401, {names.STATUS: "failed"})
-metrics.gauge(names.DAY_SHARE, lambda: {((names.ACCOUNT, "day"),): 0.25})
-print(prometheus.exposition([], metrics.collected()), end="")
+metrics.register_gauge(names.DAY_SHARE, lambda: {((names.ACCOUNT, "day"),): 0.25})
+print(prometheus.render_exposition([], metrics.collected_metrics()), end="")
 """
 
 

@@ -33,7 +33,7 @@ metrics.setup("x", "0", "")
 for one in list(vars(metrics).values()):
     if hasattr(one, "add"): one.add(1)
     if hasattr(one, "record"): one.record(1)
-print(prometheus.exposition([], metrics.collected()))
+print(prometheus.render_exposition([], metrics.collected_metrics()))
 """
 
 

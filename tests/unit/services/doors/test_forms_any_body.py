@@ -115,12 +115,12 @@ def written(form, raw):
     check_sizes(form.asked)
     json.dumps([form.asked.messages, form.asked.options], allow_nan=False).encode()
     answer = replace(ANSWER, text="[[0.5]]") if form.asked.embeds else ANSWER
-    assert json.dumps(form.whole(answer), allow_nan=False).encode()
+    assert json.dumps(form.render_answer(answer), allow_nan=False).encode()
     events = (
-        form.begin("c1", 1_000),
-        *map(form.piece, ANSWER.parts),
-        form.end(ANSWER),
-        form.failed(DoorRefusal(500, "x", "y")),
+        form.render_start("c1", 1_000),
+        *map(form.render_piece, ANSWER.parts),
+        form.render_end(ANSWER),
+        form.render_failure(DoorRefusal(500, "x", "y")),
     )
     for line in b"".join(events).splitlines():
         if line.startswith(b"data: ") and line != b"data: [DONE]":

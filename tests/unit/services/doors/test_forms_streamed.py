@@ -99,7 +99,7 @@ def of_anthropic(raw: bytes) -> Told:
 
 def whole(name: str, answer: ModelCallAnswer) -> Told:
     calls = {call.id: (call.name, call.arguments_json) for call in answer.tool_calls}
-    body = FORMS[name]().whole(answer)
+    body = FORMS[name]().render_answer(answer)
     match name:
         case "chat":
             return answer.text, calls, body["choices"][0]["message"].get("reasoning_content", "")
@@ -115,7 +115,7 @@ def thoughts_in(blocks: list[dict[str, Any]]) -> list[str]:
 
 def streamed(name: str, pieces: list[AnswerPiece], answer: ModelCallAnswer) -> Told:
     form = FORMS[name]()
-    raw = b"".join([form.render_start("c", 1), *map(form.piece, pieces), form.end(answer)])
+    raw = b"".join([form.render_start("c", 1), *map(form.render_piece, pieces), form.render_end(answer)])
     return {"chat": of_chat, "responses": of_responses, "anthropic": of_anthropic}[name](raw)
 
 
@@ -186,4 +186,4 @@ def test_a_call_that_is_whole_gives_way_to_the_next_one_at_once(name):
     form = FORMS[name]()
     form.render_start("c", 1)
     pieces = ((REASONING, "Hm."), (TEXT, "I add."), (call("a"), "{}"), (call("b"), '{"x"'), (call("b"), ": 1}"))
-    assert all(form.piece(AnswerPiece(*piece)) for piece in pieces[name == "anthropic" :])
+    assert all(form.render_piece(AnswerPiece(*piece)) for piece in pieces[name == "anthropic" :])

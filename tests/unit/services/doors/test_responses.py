@@ -78,7 +78,7 @@ async def test_it_says_which_run_a_request_belongs_to_unless_a_header_does():
         one = await first(here, by=caller(run="r1"))
         then = {"previous": one.kept_as}
         assert (await here.call("a", **then, session="s")).run_spending.task == one.run_spending.task
-        assert (await here.call("b", **then, by=caller(run="r2"))).run_spending.task != one.standing.task
+        assert (await here.call("b", **then, by=caller(run="r2"))).run_spending.task != one.run_spending.task
         other = await here.call("c", by=caller(run="r3"))
         named = await here.call("d", **then, by=caller(task=other.run_spending.task))
         assert named.run_spending.task == other.run_spending.task
@@ -90,7 +90,7 @@ async def test_a_response_of_a_run_that_is_over_goes_on_in_the_next_one():
         await here.doors().end_run(caller(), one.run_spending.task)
         two = await here.call("And?", previous=one.kept_as)
         await two.wait_for_answer()
-        assert two.run_spending.task != one.standing.task
+        assert two.run_spending.task != one.run_spending.task
         assert [row["content"] for row in await sent(here)] == ["hello", "answer 1", "And?"]
 
 

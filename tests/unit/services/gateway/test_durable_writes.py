@@ -37,7 +37,7 @@ async def test_a_submission_is_refused_in_time_and_the_gateway_is_not_ready(mesh
     assert told.status_code == 503 and "stores nothing" in told.json()["reason"]
     assert "stores nothing" in mesh.gateways[0].describe_problem()
     full.set()
-    await until(lambda: not mesh.gateways[0].problem(), "ready again without a request")
+    await until(lambda: not mesh.gateways[0].describe_problem(), "ready again without a request")
     assert (await http.get("/readyz")).status_code == 200
     first = await submit(http)
     assert first.status_code == 202 and (await submit(http)).json() == first.json()

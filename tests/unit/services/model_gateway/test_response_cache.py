@@ -214,7 +214,7 @@ async def test_an_entry_of_another_tenant_is_not_believed_though_it_is_well_sign
         place = stored.subject.replace(f".{TENANT}.", ".other.")
         await d.mesh.context("model_gateway").bus.publish(place, stored.body, {}, "copied")
         assert await cache.find_answer("other", entry.key, 60) is None
-        assert (await cache.find(TENANT, entry.key, 60)).text == "ours"
+        assert (await cache.find_answer(TENANT, entry.key, 60)).text == "ours"
 
 
 async def test_content_that_is_gone_or_changed_is_asked_anew(provider):

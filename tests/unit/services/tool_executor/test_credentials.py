@@ -109,14 +109,14 @@ async def test_a_changed_file_counts_at_the_next_call(store, files: Path) -> Non
     found = store({"desk": {"file": f"{files}/{{tenant}}/{{user}}"}})
     assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "of-ann"}
     (files / "acme" / "ann").write_text("rotated")
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "rotated"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "rotated"}
 
 
 async def test_one_for_all_is_of_the_tenants_that_are_named(store, files: Path) -> None:
     found = store({"desk": {"file": f"{files}/acme/ann", "tenants": ["acme"]}})
     assert await found.read_credentials(("desk",), "acme", "x") == {"desk": "of-ann"}
-    assert isinstance(await found.of(("desk",), "other", "x"), Failed)
-    assert isinstance(await found.of(("unknown",), "acme", "x"), Failed)
+    assert isinstance(await found.read_credentials(("desk",), "other", "x"), Failed)
+    assert isinstance(await found.read_credentials(("unknown",), "acme", "x"), Failed)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ async def test_vault_is_asked_by_its_token_and_the_answer_kept_for_its_time(stor
     method, path, headers, _ = server.asked[0]
     assert (method, path) == ("GET", "/v1/secret/data/acme")
     assert (headers["x-vault-token"], headers["x-vault-namespace"]) == ("vault-token-1", "team")
-    assert await found.of(("desk",), "other", "ann") == {"desk": "secret of other"}
+    assert await found.read_credentials(("desk",), "other", "ann") == {"desk": "secret of other"}
     # Rotation of both, without a restart.
     (tmp_path / "token").write_text("vault-token-2")
     server.answer = lambda path, headers, body: kv2("rotated")
     now[0] = 59.0
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "secret of acme"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "secret of acme"}
     now[0] = 61.0
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "rotated"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "rotated"}
     assert server.asked[-1][2]["x-vault-token"] == "vault-token-2"
 
 
@@ -173,8 +173,8 @@ async def test_what_the_other_side_refused_is_read_anew(store, server, tmp_path:
     server.answer = lambda path, headers, body: kv2(f"number {len(server.asked)}")
     found = store({"desk": {"vault": "secret/data/{tenant}"}}, vault_of(server, tmp_path))
     assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "number 1"}
-    found.forget(("desk",), "acme", "ann")
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "number 2"}
+    found.forget_cached(("desk",), "acme", "ann")
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "number 2"}
 
 
 async def test_what_is_kept_is_bounded(store, server, tmp_path: Path) -> None:
@@ -236,13 +236,13 @@ async def test_a_token_is_exchanged_and_used_until_it_ends(store, server, files:
         "audience": "desk",
         "scope": "tickets:write",
     }
-    assert await found.of(("desk",), "acme", "bob") == {"desk": "short-2"}, "another user, another token"
+    assert await found.read_credentials(("desk",), "acme", "bob") == {"desk": "short-2"}, "another user, another token"
     now[0] = 269.0
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "short-1"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "short-1"}
     now[0] = 271.0
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "short-3"}
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "short-3"}
     (files / "acme" / "ann").write_text("rotated")
-    assert await found.of(("desk",), "acme", "ann") == {"desk": "short-4"}, "the old one counts no more"
+    assert await found.read_credentials(("desk",), "acme", "ann") == {"desk": "short-4"}, "the old one counts no more"
 
 
 async def test_client_credentials(store, server, files: Path) -> None:
@@ -320,7 +320,7 @@ async def test_what_a_tool_says_of_its_credential_reaches_nobody(leaking, caplog
         reply = await leaking.call("leak", {"how": how})
     kept = b" ".join(leaking.blobs.kept.values()).decode()
     told = reply.encode().decode() + kept + caplog.text + repr([getattr(one, "values", "") for one in caplog.records])
-    printed = capfd.readouterr().err if leaking.doer._registry.tools["leak"].plain else ""
+    printed = capfd.readouterr().err if leaking.doer._registry.tools["leak"].is_plain else ""
     for secret in (TOKEN, base64.b64encode(TOKEN.encode()).decode()):
         assert secret not in told and secret not in printed
     if how == "names":

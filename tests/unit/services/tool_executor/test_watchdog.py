@@ -29,8 +29,8 @@ import uvloop
 from dataclasses import replace
 from bulkhead.tools.packs import Done
 from bulkhead.telemetry import log
-from bulkhead_services.tool_executor.effects import Workbench
-from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor import watchdog
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import SIGNAL, Watchdog
@@ -68,7 +68,7 @@ async def waits(arguments, call):
 
 async def main():
     settings = Settings()
-    bench, tool = Workbench(settings, watchdog=Watchdog(float(sys.argv[2]))), load().tools["calculate"]
+    bench, tool = ToolRunner(settings, watchdog=Watchdog(float(sys.argv[2]))), load_registry().tools["calculate"]
     beside = asyncio.create_task(bench.run(replace(tool, run=waits), {}, "k", 60, None))
     said = await bench.run(replace(tool, run=globals()[sys.argv[1]]), {}, "k", 60, None)
     other = await beside

@@ -95,7 +95,7 @@ def test_agrees_with_the_slow_algorithm_after_every_step(steps) -> None:
             opened.append(wait.key)
         elif what == "close" and opened:
             graph.close_wait(opened[one % len(opened)])
-        elif what in ("answer_target", "lose") and opened:
+        elif what in ("answer_target", "lose_target") and opened:
             wait = graph.waits.get(opened[one % len(opened)])
             if wait is not None:
                 getattr(graph, what)(wait.key, wait.targets[more % len(wait.targets)])

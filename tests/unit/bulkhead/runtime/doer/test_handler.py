@@ -134,7 +134,7 @@ async def test_a_claimed_write_without_a_record_is_uncertain_and_not_repeated():
 
 async def test_a_doer_that_finds_out_what_became_of_a_claimed_write_is_believed():
     class Finding(Recording):
-        async def resolve(self, job, hands, begun_unix_ms):
+        async def resolve_claim(self, job, hands, begun_unix_ms):
             return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="succeeded")
 
     doer = Finding(writes=True, crash=1)
@@ -147,7 +147,7 @@ async def test_a_doer_that_finds_out_what_became_of_a_claimed_write_is_believed(
 async def test_what_may_have_been_done_is_not_told_to_be_refused():
     class Closing(Recording):
         @asynccontextmanager
-        async def turn(self, job, hands):
+        async def hold_turn(self, job, hands):
             if self.done:
                 raise JobRefused(Failure.from_text("forbidden", "the rules changed meanwhile", "ask"))
             yield
@@ -193,7 +193,7 @@ async def test_a_claimed_write_with_a_bug_is_told_to_be_uncertain(hasty):
 
 async def test_a_write_that_is_not_claimed_and_has_a_bug_is_told_to_be_uncertain_too(hasty):
     class Keyed(Recording):
-        def changes(self, request):
+        def may_change_world(self, request):
             return True
 
     doer = Keyed(crash=1)
@@ -206,7 +206,7 @@ async def test_a_write_that_is_not_claimed_and_has_a_bug_is_told_to_be_uncertain
 
 async def test_a_bug_that_also_keeps_the_refusal_from_being_said_still_ends_among_the_dead_letters(hasty):
     class Worse(Recording):
-        def refuse(self, request, failure):
+        def refusal_reply(self, request, failure):
             raise KeyError("no refusal either")
 
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: Worse(crash=9)}) as mesh:

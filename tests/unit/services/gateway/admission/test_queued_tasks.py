@@ -120,7 +120,7 @@ async def test_a_changed_quota_gives_places_without_a_restart(mesh):
         made = await tasks(mesh, http, 3)
         quotas(mesh.folder, running=30)
         mesh.gateways[0].admission._tenants.reload_if_changed()
-        await mesh.gateways[0].admission.settle()
+        await mesh.gateways[0].admission.fill_free_places()
         await mesh.pump()
         assert begun(mesh) == made
 

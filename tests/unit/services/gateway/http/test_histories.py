@@ -140,7 +140,7 @@ async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monke
 @pytest.mark.slow
 async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_record(mesh, http, monkeypatch, caplog):
     folded = []
-    monkeypatch.setattr(histories, "tell", lambda *told, fold=histories.fold_story: folded.append(1) or fold(*told))
+    monkeypatch.setattr(histories, "fold_story", lambda *told, fold=histories.fold_story: folded.append(1) or fold(*told))
     task = await submitted(mesh, http, SUBMITTER)
     whole = mesh.bus.journal["acme", task]
     mesh.bus.journal["acme", task] = whole[:-20]
@@ -315,7 +315,7 @@ async def test_an_export_keeps_its_place_until_it_is_sent_and_a_slow_client_is_c
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(gateway.app(dict(scope), receive, send)) for _ in range(2)]
         await until(lambda: sent, "the first one is being sent")
-        await until(lambda: places.waiting("acme"), "the other one waits")
+        await until(lambda: places.count_waiting("acme"), "the other one waits")
         assert places.used == 1 and not any(one.done() for one in asked)
         goes_on.set()
     assert places.used == 0 and len([one for one in sent if one["type"] == "http.response.start"]) == 2
