@@ -100,4 +100,4 @@ async def test_the_message_is_to_blame_and_left_out(monkeypatch: pytest.MonkeyPa
             assert known.blame_message(error) == (at == 1)
     assert fold.folded == len(journal) - 1
     (told,) = fold.due.values()
-    assert told.detector == "watch.left_out" and "Endless in for_ever" in told.what
+    assert told.detector == "watch.left_out" and "FoldTooLong in for_ever" in told.what
