@@ -132,7 +132,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         failure = Failure.from_text("uncertain", "the call may or may not have been made", "ask again")
         return self._failed_reply(request, "failed", failure)
 
-    async def act(self, job: Job[ModelCallRequested], hands: JobContext) -> ModelCallReplied:
+    async def act(self, job: Job[ModelCallRequested], hands: JobContext, turn: object) -> ModelCallReplied:
         """Answer one call. Raises Deferred when it may not act yet."""
         request, began = job.request, hands.now_unix_ms()
         prepared = self._prepare_call(job)

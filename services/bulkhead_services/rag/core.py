@@ -125,7 +125,7 @@ class Rag(Doer[Request]):
         """False: a search changes nothing, the store knows an ingestion by its id, and what is erased stays erased."""
         return False
 
-    async def act(self, job: Job[Request], hands: JobContext) -> Body:
+    async def act(self, job: Job[Request], hands: JobContext, turn: object) -> Body:
         """See the module's docstring for the order."""
         if isinstance(job.request, RetrievalRequested):
             return await self._retrieve_passages(job, job.request, hands)

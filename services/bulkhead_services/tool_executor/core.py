@@ -88,17 +88,9 @@ class ToolRunnerPort(Protocol):
         ...
 
 
-Place = tuple[str, str, str, str]
-"""Tenant, task, sender and call id."""
-
-
 def _idempotency_key(job: Job[ToolCallRequested]) -> str:
     """The idempotency key of a call."""
     return f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}"
-
-
-def _call_identity(job: Job[ToolCallRequested]) -> Place:
-    return job.tenant, job.task, job.sender, job.request.call_id
 
 
 class ToolExecutor(Doer[ToolCallRequested]):
@@ -119,9 +111,6 @@ class ToolExecutor(Doer[ToolCallRequested]):
         """policy: what `/readyz` tells of the rules."""
         self._policy = policy
         self._registry, self._bench, self._gate, self._parts = registry, bench, gate, parts
-        self._passed: dict[Place, GatePass] = {}
-        """While a call is made. By what its record lies under, so that no two are made at once; never by the id of its
-        message, which its sender chooses."""
         self.side_handlers: SideHandlers = {
             ApprovalDecided: gate.approvals.on_approval_decided,
             **(side_handlers or {}),
@@ -191,7 +180,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
             part.drain()
 
     @asynccontextmanager
-    async def hold_turn(self, job: Job[ToolCallRequested], hands: JobContext) -> AsyncIterator[None]:
+    async def hold_turn(self, job: Job[ToolCallRequested], hands: JobContext) -> AsyncIterator[GatePass]:
         """The gate, then a place, shared fairly by tenant. Raises Refused (not granted, unfit, forbidden), Refused or
         Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
@@ -206,20 +195,17 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
             raise JobRefused(busy_failure(job.tenant, tool, places))
-        self._passed[_call_identity(job)] = passed
         try:
-            yield
+            yield passed
         finally:
             places.release_slot(job.tenant)
-            self._passed.pop(_call_identity(job), None)
 
-    async def act(self, job: Job[ToolCallRequested], hands: JobContext) -> ToolCallReplied:
+    async def act(self, job: Job[ToolCallRequested], hands: JobContext, turn: GatePass) -> ToolCallReplied:
         """See the module's docstring for the order."""
         request, started = job.request, hands.now_unix_ms()
         tool, arguments = self._check_call(job, hands, request.deadline_unix_ms)
         if (stop := hands.find_stop(job, tool=tool.spec.name, begins=True)) is not None:
             raise JobRefused(stop.to_failure())
-        passed = self._passed[_call_identity(job)]  # Never without the gate.
         tried = await self._make_attempts(job, hands, tool, arguments)
         if tried.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
             tried = replace(tried, outcome=checked, maybe_done=False)
@@ -228,9 +214,9 @@ class ToolExecutor(Doer[ToolCallRequested]):
             reply = unsuccessful_reply(request, tool, tried, spent_ms)
         else:
             reply = await successful_reply(job, hands, tool, tried, spent_ms)
-        ruled = {"rule": passed.ruling.rule, "policy_sha256": passed.ruling.policy_sha256}
+        ruled = {"rule": turn.ruling.rule, "policy_sha256": turn.ruling.policy_sha256}
         walls = {"isolation": self._bench.isolation_of(tool)}
-        return reply.model_copy(update={**ruled, **walls, "approval_id": passed.approval_id})
+        return reply.model_copy(update={**ruled, **walls, "approval_id": turn.approval_id})
 
     def _check_call(
         self, job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None = None

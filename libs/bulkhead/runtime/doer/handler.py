@@ -213,13 +213,13 @@ class DoerHandler:
             return
         try:
             # Before the claim: who dies while it waits has done nothing.
-            async with self._doer.hold_turn(job, hands):
-                await self._claim_and_act(job, subject, (record, sequence), hands)
+            async with self._doer.hold_turn(job, hands) as turn:
+                await self._claim_and_act(job, subject, (record, sequence), hands, turn)
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
             await self._record_and_answer(job, subject, (record, sequence), reply, ())
 
-    async def _claim_and_act(self, job: Job[Any], subject: str, stands: Stands, hands: JobContext) -> None:
+    async def _claim_and_act(self, job: Job[Any], subject: str, stands: Stands, hands: JobContext, turn: Any) -> None:
         """Claim it, do it, record it, answer."""
         record, sequence = stands
         earlier = record.answers_to_keep() if record is not None else ()
@@ -230,7 +230,7 @@ class DoerHandler:
             sequence = await self._put_record(subject, claim, sequence)
             crash_points.pass_point("after_claim")
         try:
-            reply = await self._doer.act(job, hands)
+            reply = await self._doer.act(job, hands, turn)
         except JobRefused as refusal:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
         except Deferred as wait:

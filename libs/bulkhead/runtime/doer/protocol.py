@@ -262,7 +262,7 @@ class Doer(Component, ABC, Generic[R]):
         """Check whether acting changes the world and is not safe to repeat: the shell claims the key first, durably."""
 
     @abstractmethod
-    async def act(self, job: Job[R], hands: JobContext) -> Body:
+    async def act(self, job: Job[R], hands: JobContext, turn: Any) -> Body:
         """Do it and return the reply. Expected failures are replies; may raise Deferred, JobRefused."""
 
     @abstractmethod
@@ -287,8 +287,8 @@ class Doer(Component, ABC, Generic[R]):
         """Check whether acting on the request may change the world, claimed or not."""
         return False
 
-    def hold_turn(self, job: Job[R], hands: JobContext) -> AbstractAsyncContextManager[None]:
-        """Context that a call holds while it is claimed and done, and waits for before. Raises JobRefused, Deferred,
-        HandBack.
+    def hold_turn(self, job: Job[R], hands: JobContext) -> AbstractAsyncContextManager[Any]:
+        """Context that a call holds while it is claimed and done, and waits for before. Its value is what `act` is
+        given as `turn`. Raises JobRefused, Deferred, HandBack.
         """
         return nullcontext()

@@ -205,7 +205,7 @@ class Slow(Doer[ToolCallRequested]):
     def needs_claim(self, job):
         return False
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         self.acts += 1
         failed = self.acts == 1
         self.running += 1

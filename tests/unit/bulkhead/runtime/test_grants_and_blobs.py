@@ -87,9 +87,9 @@ def test_a_task_may_have_as_many_messages_as_its_limit_says():
 class Slow(doers.Recording):
     """Takes many times the broker's patience."""
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         await asyncio.sleep(30)
-        return await super().act(job, hands)
+        return await super().act(job, hands, turn)
 
 
 def test_a_handler_that_takes_its_time_keeps_its_message():

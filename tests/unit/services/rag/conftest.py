@@ -89,13 +89,13 @@ class Desk:
         request = DocumentIngestRequested(name=name, media_type=media_type or "text/plain", content=content)
         task = task or "in-" + hashlib.sha256(name.encode() + raw).hexdigest()[:16]
         job = self.job(request, tenant=tenant, task=task, step=None)
-        return await self.rag.act(job, self.hands())
+        return await self.rag.act(job, self.hands(), None)
 
     async def search(self, query: str, *, k: int = 8, max_chars: int = 16_000, tenant: str = "acme", **job):
         request = RetrievalRequested(
             call_id="c1", step_id="s1", attempt=1, query=query, k=k, max_chars=max_chars, deadline_unix_ms=NOW + 1000
         )
-        return await self.rag.act(self.job(request, tenant=tenant, **job), self.hands())
+        return await self.rag.act(self.job(request, tenant=tenant, **job), self.hands(), None)
 
     def job(
         self,

@@ -185,7 +185,7 @@ async def test_no_grant_no_passage(desk, job, code: str) -> None:
 
 async def test_a_grant_without_the_scope_takes_nothing_in(desk) -> None:
     request = _request("a.md")
-    reply = await desk.rag.act(desk.job(request, task="in1", scopes=("other",), step=None), desk.hands())
+    reply = await desk.rag.act(desk.job(request, task="in1", scopes=("other",), step=None), desk.hands(), None)
     assert (reply.outcome, reply.failure.code) == ("rejected", "no_scope")
 
 
@@ -257,7 +257,7 @@ async def names(desk, after: str = "", limit: int = 100, tenant: str = "acme"):
 
 
 async def erase(desk, name: str, **job) -> DocumentDeleted:
-    return await desk.rag.act(desk.job(DocumentDeleteRequested(name=name), step=None, **job), desk.hands())
+    return await desk.rag.act(desk.job(DocumentDeleteRequested(name=name), step=None, **job), desk.hands(), None)
 
 
 async def test_who_replaces_a_document_is_told_what_stood_there(desk) -> None:

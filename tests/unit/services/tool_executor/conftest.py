@@ -92,8 +92,8 @@ class Desk:
     async def call(self, tool: str, arguments: object = None, **job: object) -> ToolCallReplied:
         asked, hands = self.job(tool, arguments, **job), self.hands()
         try:
-            async with self.doer.hold_turn(asked, hands):
-                return await self.doer.act(asked, hands)
+            async with self.doer.hold_turn(asked, hands) as turn:
+                return await self.doer.act(asked, hands, turn)
         except JobRefused as refusal:
             return await self.doer.refusal_after_start(asked, refusal.failure)
 

@@ -166,8 +166,8 @@ async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_a
     says = f"goes on after `bulkhead resume --tool {tool}`" if pauses else "is halted: off"
     with pytest.raises(Deferred if pauses else JobRefused, match=says):
         asked = counting.job(tool, {"name": "a"})
-        async with counting.doer.hold_turn(asked, hands):
-            await counting.doer.act(asked, hands)
+        async with counting.doer.hold_turn(asked, hands) as turn:
+            await counting.doer.act(asked, hands, turn)
     assert counter.counts()["increments"] == 0 and hands.reservations[0].settled.usage == Usage()
 
 

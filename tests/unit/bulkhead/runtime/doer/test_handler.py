@@ -37,7 +37,7 @@ class Recording(Doer[ToolCallRequested]):
     def needs_claim(self, job):
         return self._writes
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         held = await hands.reserve_attempt(
             job, job.request.call_id, 0, purpose="tool", resource=job.request.tool, worst_case=Amount(tool_calls=1)
         )
@@ -271,14 +271,14 @@ class Moody(Recording):
         super().__init__(writes=True)
         self.first = first
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         mood, self.first = self.first, ""
         if mood == "deferred":
             raise Deferred(10, "not now")
         if mood == "failed":
             failure = Failure(code="down", message="certainly not done")
             return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed", failure=failure)
-        return await super().act(job, hands)
+        return await super().act(job, hands, turn)
 
 
 @pytest.mark.parametrize("first", ["failed", "deferred"])

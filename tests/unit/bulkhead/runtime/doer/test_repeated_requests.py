@@ -26,10 +26,10 @@ class Failing(Recording):
         super().__init__(writes=True)
         self.tried: list[str] = []
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         self.tried.append(job.envelope.id)
         if len(self.tried) > 3:
-            return await super().act(job, hands)
+            return await super().act(job, hands, turn)
         failure = Failure(code="down", message=f"certainly not done, for the {len(self.tried)}. time")
         return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed", failure=failure)
 
@@ -66,10 +66,10 @@ class PutOff(Recording):
         super().__init__()
         self.tried: list[str] = []
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         self.tried.append(job.envelope.id)
         if len(self.tried) > 1:
-            return await super().act(job, hands)
+            return await super().act(job, hands, turn)
         held = await hands.reserve_attempt(
             job, "c", 0, purpose="tool", resource="t", worst_case=Amount(cost_usd_micros=9)
         )
@@ -100,7 +100,7 @@ class Overtaken(Recording):
         super().__init__()
         self.context = context
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         no = ToolCallReplied(
             call_id=job.request.call_id, step_id="s", outcome="failed", failure=Failure(code="down", message="not done")
         )
@@ -109,7 +109,7 @@ class Overtaken(Recording):
             "tool_executor", job.tenant, job.task, envelope.derive_id(job.sender, job.request.call_id, "record")
         )
         await self.context.bus.publish(subject, record.model_dump_json().encode(), {}, "by another replica")
-        return await super().act(job, hands)
+        return await super().act(job, hands, turn)
 
 
 async def test_what_was_done_is_told_although_another_replica_failed_to_meanwhile() -> None:

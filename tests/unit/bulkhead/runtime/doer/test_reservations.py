@@ -147,9 +147,9 @@ class Slow(Recording):
         super().__init__(writes=True)
         self.began, self.may_end = asyncio.Event(), asyncio.Event()
 
-    async def act(self, job, hands):
+    async def act(self, job, hands, turn):
         self.began.set()
-        answer = await super().act(job, hands)
+        answer = await super().act(job, hands, turn)
         await self.may_end.wait()
         return answer
 

@@ -140,7 +140,8 @@ async def test_the_next_page_reads_and_folds_what_is_new_alone(mesh, http, monke
 @pytest.mark.slow
 async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_record(mesh, http, monkeypatch, caplog):
     folded = []
-    monkeypatch.setattr(histories, "fold_story", lambda *told, fold=histories.fold_story: folded.append(1) or fold(*told))
+    fold = histories.fold_story
+    monkeypatch.setattr(histories, "fold_story", lambda *story: folded.append(1) or fold(*story))
     task = await submitted(mesh, http, SUBMITTER)
     whole = mesh.bus.journal["acme", task]
     mesh.bus.journal["acme", task] = whole[:-20]

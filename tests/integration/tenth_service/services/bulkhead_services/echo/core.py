@@ -23,7 +23,7 @@ class Echo(Doer[EchoRequested]):
         """No."""
         return False
 
-    async def act(self, job: Job[EchoRequested], hands: JobContext) -> Body:
+    async def act(self, job: Job[EchoRequested], hands: JobContext, turn: object) -> Body:
         """The text, after the prefix."""
         return EchoReplied(call_id=job.request.call_id, text=self._prefix + job.request.text)
 
