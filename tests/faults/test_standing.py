@@ -29,7 +29,7 @@ from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_wait
 from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
 
 SOURCES = Path(crash_points.__file__).parent
-PASSES = re.compile(r'crash_points\.passes\("(\w+)"\)')
+PASSES = re.compile(r'crash_points\.pass_point\("(\w+)"\)')
 MORE = [
     # The first publish of the gateway stores a request, the second passes it on with its authority.
     ("gateway", "before_publish", 2),

@@ -113,7 +113,7 @@ def test_a_service_passes_the_crash_points_of_its_table_and_no_other(folder, mon
     """One that is in no table is one at which nobody dies in tests/faults."""
     passed: dict[str, set[str]] = {}
     monkeypatch.setattr(
-        crash_points, "passes", lambda point: passed.setdefault(WHO.get("").rpartition("-")[0], set()).add(point)
+        crash_points, "pass_point", lambda point: passed.setdefault(WHO.get("").rpartition("-")[0], set()).add(point)
     )
     for seed in range(20, 32):
         assert judge(Schedule(seed, frozenset()), folder).complaints == ()

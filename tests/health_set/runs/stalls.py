@@ -128,7 +128,7 @@ def tripped(task: Task, later_ms: int) -> tuple[bool, bool]:
     """Whether a stall was told while it ran, and `later_ms` after its last event."""
     watch, early = Watch(), False
     for event in task.events:
-        early |= any(getattr(found, "detector", "") == "stall" for found in watch.take(event))
+        early |= any(getattr(found, "detector", "") == "stall" for found in watch.fold_event(event))
         early |= any(found.detector == "stall" for found in watch.pass_time(event.time_unix_ms))
     late = any(found.detector == "stall" for found in watch.pass_time(task.now_unix_ms + later_ms))
     return early, late

@@ -106,7 +106,7 @@ class People:
     async def _submit(self, wish: Wish, request: TaskRequested, number: int = 0) -> None:
         while True:
             try:
-                await self._mesh.gateway(number)._intake.submit(request, wish.name)
+                await self._mesh.gateway(number)._intake.submit_request(request, wish.name)
                 return
             except Problem as problem:
                 assert problem.body.status in (409, 503), problem
@@ -118,8 +118,8 @@ class People:
         while True:
             try:
                 component = self._mesh.gateway()
-                feed = await component.feeds.fresh(claim.tenant, task)
-                await component._intake.cancel(claim, feed, "enough")
+                feed = await component.feeds.fresh_feed(claim.tenant, task)
+                await component._intake.request_cancel(claim, feed, "enough")
                 return
             except (Problem, NoGateway):
                 pass

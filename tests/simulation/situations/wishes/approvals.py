@@ -113,7 +113,7 @@ async def do(world: Any, act: Act) -> None:
 async def _look(world: Any, wish: Wish, answers: dict[str, Any], since: dict[str, float]) -> None:
     decisions = world.gateway()._decisions
     bob = RequesterClaim(tenant=wish.tenant, person="bob", role="approver", via="api_key")
-    for row in await decisions._index.rows(wish.tenant):
+    for row in await decisions._index.list_rows(wish.tenant):
         now, asked = asyncio.get_running_loop().time(), row.request
         words, after_s = answers[json.loads(asked.arguments_json)["name"]]
         if words == "never" or row.ended is not None or now < since.setdefault(asked.approval_id, now) + after_s:
@@ -122,7 +122,7 @@ async def _look(world: Any, wish: Wish, answers: dict[str, Any], since: dict[str
             told = DecideRequested(
                 approval_id=asked.approval_id, arguments_sha256=asked.arguments_sha256, decision=word, reason="so it is"
             )
-            await decisions.decide(bob, asked.approval_id, told)
+            await decisions.send_decision(bob, asked.approval_id, told)
             world.tell(f"bob says {word} to {asked.arguments_json}")
 
 
