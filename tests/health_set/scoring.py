@@ -93,7 +93,7 @@ class Table:
 
 
 def score(runs: Iterable[Mapping[str, object]], thresholds: Thresholds = DEFAULT) -> Table:
-    """Judge every run by itself. Raises RowError for a run that does not fit the form."""
+    """Judge every run by itself. Raises TraceRowError for a run that does not fit the form."""
     table = Table()
     for run in runs:
         looping = bool(run["looping"])

@@ -122,7 +122,7 @@ def _run_restore(project: str, arguments: list[str]) -> int:
 
 
 async def run_command(project: str, command: list[str]) -> int:
-    """Raises ImageError, StackError."""
+    """Raises DockerImageError, StackError."""
     project = project or _only_project()
     brokers = await asyncio.to_thread(running_containers, project, "nats")
     if not brokers:

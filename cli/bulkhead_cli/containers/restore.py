@@ -47,7 +47,7 @@ async def restore_into_containers(
     project: str, source: Path, passphrase_file: Path | None, say: Say, *, cluster: bool = False
 ) -> RestoredContents:
     """cluster: into three brokers, whatever the backup was taken of.
-    Raises BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError."""
+    Raises BackupError, DockerImageError, KeyFileError, IdentityPolicyError, ProvisionError, StackError."""
     layout = replace(provisioner.stream_layout(), replicas=len(cluster_of.BROKERS) if cluster else 1)
     passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
     with ArchiveReader(source) as reader:

@@ -57,7 +57,7 @@ class KubectlFailed(Exception):
 
 
 async def examine_cluster(namespace: str, context: str = "", timeout_s: int = TIMEOUT_S) -> list[DoctorFinding]:
-    """All findings, problems first where there are more than MAX_FINDINGS. Raises Stop for what is no namespace."""
+    """All findings, problems first where there are more than MAX_FINDINGS. Raises CommandError for no namespace."""
     if not NAME.fullmatch(namespace) or len(namespace) > 63:
         raise CommandError(Exit.USAGE, f"--namespace {namespace[:80]!r} is no name", "write a-z, 0-9 and dashes")
     paths = [f"/{group}/namespaces/{namespace}/{kind}" for kind, group in LISTS.items()]

@@ -1,7 +1,8 @@
 """Leases: named, expiring, exclusive rights of a tenant's steps to a resource of the outside world.
 
-All requests for one resource meet in one fold of the planner's inbox, under the name `book(resource)` in the place of
-a task; so their order is that of the inbox. Answers go to the inbox of the step that asked, under its own task.
+All requests for one resource meet in one fold of the planner's inbox, under the name `resource_token(resource)` in the
+place of a task; so their order is that of the inbox. Answers go to the inbox of the step that asked, under its own
+task.
 """
 
 import hashlib

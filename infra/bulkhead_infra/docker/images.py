@@ -62,7 +62,7 @@ def unavailable_reason() -> str:
 
 @functools.cache
 def docker_client() -> str:
-    """The path of a docker client that can build with BuildKit and reaches a daemon. Raises ImageError."""
+    """The path of a docker client that can build with BuildKit and reaches a daemon. Raises DockerImageError."""
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/bin"]
     candidates = list(dict.fromkeys(path for folder in folders if (path := shutil.which("docker", path=folder))))
     if not candidates:
@@ -88,7 +88,7 @@ def _has_buildkit(path: str) -> bool:
 
 
 def base_image() -> str:
-    """BULKHEAD_BASE_IMAGE, else the one made of Debian's packages. Raises ImageError."""
+    """BULKHEAD_BASE_IMAGE, else the one made of Debian's packages. Raises DockerImageError."""
     if configured := os.environ.get("BULKHEAD_BASE_IMAGE"):
         return configured
     done = run_command([str(BASE_SCRIPT)], environ={"DOCKER": docker_client()}, timeout_s=BUILD_TIMEOUT_S)
@@ -99,14 +99,14 @@ def base_image() -> str:
 
 def ensure_images(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "", base: str = "") -> dict[str, str]:
     """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree. base: what
-    they stand on, instead of `base_image`. Raises ImageError."""
+    they stand on, instead of `base_image`. Raises DockerImageError."""
     base = base or base_image()
     with _source_tree(revision) as root, _build_secrets() as secrets:
         return {name: _build_image(name, root, base, secrets, tag, revision) for name in names}
 
 
 def weigh_images(names: Iterable[str] = ALL, tag: str = "") -> list[BuiltImage]:
-    """Sizes of images that are built. Raises ImageError."""
+    """Sizes of images that are built. Raises DockerImageError."""
     base = _image_bytes(base_image())
     sizes = {name: _image_bytes(tag_of(name, tag)) for name in names}
     return [BuiltImage(name, tag_of(name, tag), size, size - base) for name, size in sizes.items()]

@@ -148,8 +148,8 @@ def _write_broker_files(rules: policy.IdentityPolicy, brokers: tuple[str, ...]) 
 
 
 def _broker_names(master: Path, *, was_there: bool) -> tuple[str, ...]:
-    """BULKHEAD_BROKERS: names of all brokers of a cluster; () for one alone. Raises PolicyError where the mesh was made
-    with others: a broker that becomes one of a cluster, or leaves it, does not take its streams along."""
+    """BULKHEAD_BROKERS: names of all brokers of a cluster; () for one alone. Raises IdentityPolicyError where the mesh
+    was made with others: a broker that becomes one of a cluster, or leaves it, does not take its streams along."""
     names = tuple(filter(None, os.environ.get("BULKHEAD_BROKERS", "").split(",")))
     if wrong := [name for name in names if not BROKER.fullmatch(name)]:
         raise policy.IdentityPolicyError(f"BULKHEAD_BROKERS: {wrong[0]!r} is no host name")
@@ -260,7 +260,7 @@ def _largest_store_gib(folder: Path) -> int:
 
 
 def stream_layout() -> Layout:
-    """Streams and durables as the environment wants them. Raises PolicyError."""
+    """Streams and durables as the environment wants them. Raises IdentityPolicyError."""
     # No ranks where nobody says so: containers are replaced one by one, N beside an N-1 that knows no ranks.
     ranked = os.environ.get("BULKHEAD_RANKED") == "true"
     return Layout(_shard_counts(), _stream_replicas(), store_gib=_store_gib(), ranked=ranked)

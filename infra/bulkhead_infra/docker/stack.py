@@ -217,7 +217,7 @@ class Stack:
 def run_docker(
     *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
 ) -> subprocess.CompletedProcess[str]:
-    """One docker command. Raises StackError, ImageError."""
+    """One docker command. Raises StackError, DockerImageError."""
     return _run_command([images.docker_client(), *arguments], dict(os.environ), timeout_s, check)
 
 

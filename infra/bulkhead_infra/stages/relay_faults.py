@@ -1,4 +1,4 @@
-"""Faults of the way between a service and the broker, where each service has a `Relay` of its own.
+"""Faults of the way between a service and the broker, where each service has a `BrokerRelay` of its own.
 
 In: a service's name, or a delay. Out: its wire is cut, mended, or long.
 """

@@ -49,7 +49,7 @@ class GroundedSentence:
     misled: bool = False
     """Its own markers were not those that say it."""
     units: tuple[int, ...] = ()
-    """Places in `Sources.units` of what says it."""
+    """Places in `GroundingSources.units` of what says it."""
 
 
 def ground_text(text: str, sources: GroundingSources) -> tuple[GroundedSentence, ...]:

@@ -75,7 +75,7 @@ class CedarPolicy:
     """All policies of a mesh, ready to be asked. sha256: of all files."""
 
     def __init__(self, files: Mapping[str, str], tools: Iterable[ToolSpec]) -> None:
-        """files: texts by name (`default.cedar`). Raises PolicyError for the first mistake."""
+        """files: texts by name (`default.cedar`). Raises CedarPolicyError for the first mistake."""
         if f"{HOUSE}{SUFFIX}" not in files:
             raise CedarPolicyError(f"there is no {HOUSE}{SUFFIX}; it holds what is permitted in every tenant")
         try:
@@ -95,7 +95,7 @@ class CedarPolicy:
 
     @classmethod
     def load_folder(cls, folder: Path, tools: Iterable[ToolSpec]) -> "CedarPolicy":
-        """The files of a folder. Raises PolicyError."""
+        """The files of a folder. Raises CedarPolicyError."""
         files: dict[str, str] = {}
         try:
             for path in sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]:

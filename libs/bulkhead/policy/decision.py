@@ -1,8 +1,8 @@
 """The decision about a call: one pure function of a proposal and a policy.
 
-In: a Proposal. Out: a Ruling. The stages, of which the first that forbids ends it: the grants and their bounds, the
-isolation that the tool wants, the rules in Cedar, the values in sinks. What none forbids is asked about when one of the
-last two asks, and permitted otherwise.
+In: a CallProposal. Out: a CallRuling. The stages, of which the first that forbids ends it: the grants and their bounds,
+the isolation that the tool wants, the rules in Cedar, the values in sinks. What none forbids is asked about when one
+of the last two asks, and permitted otherwise.
 """
 
 from typing import get_args

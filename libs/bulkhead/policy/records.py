@@ -1,7 +1,7 @@
 """Decisions from records: a call with all that decides about it as one JSON object, without a mesh.
 
-In: a record (docs/how-to/policy.md). Out: a Proposal, and the ruling as a JSON object. Sources are taken at their word:
-a record has no signatures.
+In: a record (docs/how-to/policy.md). Out: a CallProposal, and the ruling as a JSON object. Sources are taken at their
+word: a record has no signatures.
 """
 
 import hashlib

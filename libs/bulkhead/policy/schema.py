@@ -1,7 +1,7 @@
 """The Cedar schema of the tools, and a proposed call as a Cedar request.
 
-In: ToolSpecs, a Proposal and what its sinks hold. Out: the text of a schema, against which policies are validated; the
-entities and the request that they are evaluated on. docs/how-to/policy.md names all of it for the authors of policies.
+In: ToolSpecs, a CallProposal and what its sinks hold. Out: the text of a schema, against which policies are validated;
+the entities and the request that they are evaluated on. docs/how-to/policy.md names all of it for authors of policies.
 """
 
 import json
@@ -102,7 +102,7 @@ def _cedar_type(schema: object, depth: int) -> str:
 
 
 def arguments_of(tool: ToolSpec, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as Cedar reads them: those that the schema has a type for. Raises Unfit."""
+    """The arguments as Cedar reads them: those that the schema has a type for. Raises UnfitArguments."""
     return _cedar_fields(_parse_parameters(tool.parameters_json), arguments, 0)
 
 

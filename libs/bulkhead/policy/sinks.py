@@ -1,6 +1,6 @@
 """Taint: which arguments choose where something goes, and whether what stands in them may.
 
-In: a proposal and a policy. Out: for each value in a sink that policy does not trust there, a Finding. Pure.
+In: a proposal and a policy. Out: for each value in a sink that policy does not trust there, a TaintFinding. Pure.
 """
 
 import json

@@ -6,7 +6,7 @@ What the bus raises (defined in bulkhead.bus):
   - BusUnavailable: no answer; nothing is known about the outcome
     + BusClosed: this connection is closed for good
     + ConnectionLost: the connection broke during a wait
-    + NobodyAnswers: no service received the request
+    + NoResponders: no service received the request
   - PublishRefused: the broker refused
   - WrongLastSequence: another writer was first
     + StreamWrongLastSequence: the same, with the stream that says it

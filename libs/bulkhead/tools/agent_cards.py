@@ -26,7 +26,7 @@ class UnfitCard(ValueError):
 
 
 def card_of(raw: bytes) -> dict[str, Any]:
-    """The card of a body. Raises Unfit."""
+    """The card of a body. Raises UnfitCard."""
     if len(raw) > bounds.MAX_CARD_BYTES:
         raise UnfitCard(f"its card is longer than {bounds.MAX_CARD_BYTES} bytes")
     try:
@@ -39,7 +39,7 @@ def card_of(raw: bytes) -> dict[str, Any]:
 
 
 def digest_of(card: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical form (RFC 8785) of all that the card says. Raises Unfit."""
+    """SHA-256 over the canonical form (RFC 8785) of all that the card says. Raises UnfitCard."""
     try:
         return hashlib.sha256(rfc8785.dumps({k: v for k, v in card.items() if k != SIGNATURES})).hexdigest()
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
@@ -47,7 +47,7 @@ def digest_of(card: Mapping[str, Any]) -> str:
 
 
 def pin_card(name: str, card: Mapping[str, Any]) -> CardPin:
-    """The pin of an agent. Raises Unfit."""
+    """The pin of an agent. Raises UnfitCard."""
     return CardPin(digest=digest_of(card), description=_describe_agent(name, card), card=dict(card))
 
 

@@ -41,7 +41,7 @@ class UnfitTool(ValueError):
 
 
 def digest_of(tool: AdvertisedTool) -> str:
-    """SHA-256 over the canonical form (RFC 8785) of its name, words and schemas. Raises Unfit."""
+    """SHA-256 over the canonical form (RFC 8785) of its name, words and schemas. Raises UnfitTool."""
     advertised = {
         "name": tool.name,
         "title": tool.title,
@@ -103,7 +103,7 @@ def _describe_tool(server: str, tool: AdvertisedTool) -> str:
 
 
 def fit_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of the arguments as models see it. Raises Unfit."""
+    """The schema of the arguments as models see it. Raises UnfitTool."""
     for spoken in (bounds.MAX_MCP_ARGUMENT_DESCRIPTION_CHARS, 0):
         shown_schema = _walk_schema(schema, spoken, 0)
         assert isinstance(shown_schema, dict)

@@ -140,7 +140,7 @@ class ModelAttempts:
         tried: set[str] | None = None,
         others: bool = False,
     ) -> ModelOutcome:
-        """Ask one model until it answers, cannot, or the time is over. Raises Refused, Deferred.
+        """Ask one model until it answers, cannot, or the time is over. Raises JobRefused, Deferred.
 
         speaks: asked at each piece of text, which is shown where it says so. tried: deployments that others come
         before; those that are asked are added. others: other models stand by, and a provider that is ejected is not

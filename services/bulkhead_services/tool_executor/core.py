@@ -181,8 +181,8 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     @asynccontextmanager
     async def hold_turn(self, job: Job[ToolCallRequested], hands: JobContext) -> AsyncIterator[GatePass]:
-        """The gate, then a place, shared fairly by tenant. Raises Refused (not granted, unfit, forbidden), Refused or
-        Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
+        """The gate, then a place, shared fairly by tenant. Raises JobRefused (not granted, unfit, forbidden),
+        this or Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
         tool, arguments = self._check_call(job, hands)  # Its deadline is looked at when it has waited.
         passed = await self._gate.admit_call(job, tool, arguments)
@@ -221,7 +221,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     def _check_call(
         self, job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None = None
     ) -> tuple[RegisteredTool, Arguments]:
-        """The tool of a granted call that may go on, and its arguments. Raises Refused or Deferred."""
+        """The tool of a granted call that may go on, and its arguments. Raises JobRefused or Deferred."""
         tool = self._registry.find_tool(job.request.tool)
         if tool is None:
             raise JobRefused(self._registry.why_unavailable(job.request.tool))

@@ -204,7 +204,7 @@ class JetStreamConsumer:
             raise
 
     async def _current_inbox(self, now: float) -> _PullInbox:
-        """The inbox for the next request. A fresh one every so often: see jetstream_replies."""
+        """The inbox for the next request. A fresh one every so often: see request_reply.py."""
         for old in [inbox for inbox in self._retired if inbox.quiet_after < now]:
             self._retired.remove(old)
             await self._unsubscribe_inbox(old)

@@ -57,7 +57,7 @@ def contents_to_quote(found: Sequence[JournalEntry]) -> list[ContentRef]:
 def fold_story(
     found: Sequence[JournalEntry], task: str, now_unix_ms: int, texts: Texts, newest_logic: int = 2**31
 ) -> Story:
-    """The story of one task of one tenant. found: at least one entry. newest_logic: as for `explain`."""
+    """The story of one task of one tenant. found: at least one entry. newest_logic: as for `explain_task`."""
     facts = each_fact(found)
     known_sources = find_sources(facts, texts)
     task_calls = find_calls(facts, texts)

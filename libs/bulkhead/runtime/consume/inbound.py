@@ -3,9 +3,9 @@
 In: what the broker stored. Out: `ReceivedMessage`, or `Unreadable` with the reason. The same code reads a
 live delivery and a message of a fold, so that both always agree on what can be read.
 
-A message has four forms: `bus.port.Stored` at rest, `bus.port.Delivery` while a consumer has to answer
+A message has four forms: `bus.port.StoredMessage` at rest, `bus.port.BusDelivery` while a consumer has to answer
 for it, `ReceivedMessage` once it is read (a doer's `Job` is one whose grant was verified), and the pure
-`flow.Message` of a decision.
+`flow.InboxMessage` of a decision.
 """
 
 from collections.abc import Callable, Mapping

@@ -157,7 +157,7 @@ class LedgerKeeper:
             log.info("ledger_taken", epoch=standing[:8])
             return True
         token = uuid.uuid4().hex
-        # Read before the lock is taken: see _mark.
+        # Read before the lock is taken: see _publish_marks.
         before = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS))
         # From here on a ledger that another replica builds is fresh enough.
         self._fresh = False

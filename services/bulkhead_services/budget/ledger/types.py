@@ -8,7 +8,7 @@ from bulkhead_contracts.bounds import UNLIMITED
 Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
 State = Literal["open", "lapsed", "settled", "released", "refused", "early"]
 Kind = Literal["settled", "repeated", "unknown", "ignored"]
-"""The outcome of a settlement; see Settlement."""
+"""The outcome of a settlement; see SettlementResult."""
 
 
 class UnitSums(NamedTuple):

@@ -120,7 +120,7 @@ class WatchFold:
         self.folded = 0
         self._reader = JournalReader()
         self._living: dict[str, list[int]] = {}
-        """As in Lived."""
+        """As in TaskSpan."""
         self._early: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """The first message that was read of what has not begun, and how many: the journal has inboxes one before the
         other when it catches up."""

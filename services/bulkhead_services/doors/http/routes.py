@@ -56,10 +56,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class DoorCredentialChecker(Protocol):
-    """Checks keys and tokens; `Authenticator` does."""
+    """Checks keys and tokens; `CallerAuthenticator` does."""
 
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
-        """The caller. Raises Unauthenticated, KeysUnavailable."""
+        """The caller. Raises Unauthenticated, CallerKeysUnavailable."""
         ...
 
     def token_of(self, headers: Mapping[str, str]) -> str:
@@ -156,7 +156,7 @@ class DoorsHttp:
         return AnswerStream(call, form, headers, lambda refusal: _render_refusal(request, refusal, call), release)
 
     async def identify_model_caller(self, request: Request) -> Caller:
-        """The caller, who may ask models. Raises DoorRefusal, Unauthenticated, KeysUnavailable."""
+        """The caller, who may ask models. Raises DoorRefusal, Unauthenticated, CallerKeysUnavailable."""
         caller = await self.identify_caller(request)
         if caller.claim.role not in MAY_ASK:
             message = f"the role {caller.claim.role} may not ask models"
@@ -164,7 +164,7 @@ class DoorsHttp:
         return caller
 
     async def identify_caller(self, request: Request) -> Caller:
-        """The caller, in any role. Raises DoorRefusal, Unauthenticated, KeysUnavailable."""
+        """The caller, in any role. Raises DoorRefusal, Unauthenticated, CallerKeysUnavailable."""
         check_once(request.headers.keys())
         if self._step_keys is not None and (step := step_of(request.headers, self._step_keys)) is not None:
             return holder_of(request.headers, step)

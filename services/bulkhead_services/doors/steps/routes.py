@@ -32,7 +32,7 @@ People = Callable[[Request], Awaitable[Caller]]
 
 
 class StepIdentities(Protocol):
-    """Knows the keys of programs that take steps; `Authenticator` does."""
+    """Knows the keys of programs that take steps; `CallerAuthenticator` does."""
 
     def worker(self, headers: Mapping[str, str]) -> tuple[str, str]:
         """Tenant and name. Raises Unauthenticated."""

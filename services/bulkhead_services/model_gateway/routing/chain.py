@@ -71,7 +71,7 @@ class Chain:
         self._deadline = source.request.deadline_unix_ms
 
     async def ask_models(self, route: Route, policies: TenantDataPolicies, tenant: str) -> ChainResult:
-        """Ask until one answers, or none can. Raises Refused, Deferred."""
+        """Ask until one answers, or none can. Raises JobRefused, Deferred."""
         request = self._source.request
         models = route.models_for(request.attempt)
         against = {model: policies.objection(tenant, model.provider.name, model.terms) for model in models}

@@ -55,7 +55,7 @@ async def read_card(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
 
 
 def parse_card(card: Mapping[str, Any]) -> AgentCard:
-    """The card as the SDK has it. Raises Unfit where it breaks the protocol."""
+    """The card as the SDK has it. Raises UnfitCard where it breaks the protocol."""
     try:
         return parse_agent_card(copy.deepcopy(dict(card)))  # The SDK changes what it is given.
     except (ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -63,7 +63,7 @@ def parse_card(card: Mapping[str, Any]) -> AgentCard:
 
 
 def client_of(card: Mapping[str, Any], http: httpx.AsyncClient) -> Client:
-    """A client for the agent of a card. Raises Unfit where it speaks nothing that the mesh speaks."""
+    """A client for the agent of a card. Raises UnfitCard where it speaks nothing that the mesh speaks."""
     parsed_card = parse_card(card)
     config = ClientConfig(
         httpx_client=http,
@@ -79,7 +79,7 @@ def client_of(card: Mapping[str, Any], http: httpx.AsyncClient) -> Client:
 
 
 def list_endpoints(card: Mapping[str, Any]) -> list[str]:
-    """Addresses at which a card says that it is called, for people. Raises Unfit."""
+    """Addresses at which a card says that it is called, for people. Raises UnfitCard."""
     return [
         f"{interface.url} ({interface.protocol_binding} {interface.protocol_version or '?'})"
         for interface in parse_card(card).supported_interfaces

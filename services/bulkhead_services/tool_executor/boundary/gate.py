@@ -1,7 +1,7 @@
 """The gate of every call: policy rules on it, and a call that policy asks about waits for a person.
 
-In: a call whose grant holds and whose arguments fit. Out: the ruling under which it is made; Refused or Deferred where
-it is not. Nothing was begun before.
+In: a call whose grant holds and whose arguments fit. Out: the ruling under which it is made; JobRefused or Deferred
+where it is not. Nothing was begun before.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Gate:
         self.approvals = CallApprovals(context)
 
     async def admit_call(self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments) -> GatePass:
-        """The ruling under which the call may be made now. Raises Refused, Deferred, HandBack."""
+        """The ruling under which the call may be made now. Raises JobRefused, Deferred, HandBack."""
         request = job.request
         try:
             canonical, digest = digest_of(job.tenant, job.task, tool.spec.name, arguments)
@@ -115,7 +115,7 @@ class Gate:
         approval_id: str,
         said: tuple[str, str],
     ) -> None:
-        """Return when a person granted exactly this. Raises Refused (denied, expired) or Deferred."""
+        """Return when a person granted exactly this. Raises JobRefused (denied, expired) or Deferred."""
         now_unix_ms = self._context.clock()
         standing, sequence = await self.approvals.find_record(job.tenant, job.task, approval_id)
         denied = await self.approvals.find_denial(job.tenant, job.task, said[1])
@@ -194,8 +194,8 @@ class Gate:
         return len([call_id for call_id in call_ids if call_id != job.request.call_id])
 
     async def _count_once(self, job: Job[Any], what: str, name: str, one: str, most: int) -> None:
-        """This is one of them from now on. Raises Refused when there are so many already, and HandBack when another was
-        first, so that it is ruled on anew."""
+        """This is one of them from now on. Raises JobRefused when there are so many already, and HandBack when another
+        was first, so that it is ruled on anew."""
         subject = self._count_subject(job, what, name)
         counted, sequence = await self._read_counted(subject)
         if one in counted:

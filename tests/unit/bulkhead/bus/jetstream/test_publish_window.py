@@ -82,7 +82,7 @@ def test_an_inbox_has_one_window_whoever_speaks_and_another_inbox_another() -> N
 
 
 class _Broker:
-    """Stands for the broker behind `Replies`: answers what it has when it is told to."""
+    """Stands for the broker behind `ReplyCollector`: answers what it has when it is told to."""
 
     def __init__(self) -> None:
         self.sent: list[str] = []
