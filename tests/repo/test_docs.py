@@ -1,5 +1,5 @@
-"""Pages under docs/: their links lead somewhere, their commands exist, quoted messages are said by the code, and all
-pages together stay short."""
+"""Pages under docs/: their links lead somewhere, commands, files, classes and functions that they name exist, quoted
+messages are said by the code, and all pages together stay short."""
 
 import re
 import subprocess
@@ -19,6 +19,8 @@ FOLDERS = ("contracts/", "docs/", "infra/", "libs/", "services/", "tests/")
 _LISTED = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
 TREE = [f"/{line}" for line in _LISTED.stdout.decode().splitlines() if (ROOT / line).is_file()]
 MAX_WORDS = 42_000
+FOREIGN = {"AnthropicModel", "HttpOnly", "PermissionDeniedError", "RuntimeDefault"}
+"""Names of others' code that pages quote."""
 RENDERED = "<!-- rendered by `make render`"
 TROUBLES = (DOCS / "how-to" / "troubleshooting.md").read_text()
 SAID = re.findall(r"^\| (`.+`) \|", TROUBLES, re.M)
@@ -94,6 +96,29 @@ def test_named_files_exist(page: Path) -> None:
             assert any(path == f"/{name}" or path.endswith(f"/{name}") for path in TREE), f"there is no {name}"
         elif name.startswith(FOLDERS):
             assert f"/{name}" in TREE or any(path.startswith(f"/{name.rstrip('/')}/") for path in TREE), name
+
+
+@pytest.fixture(scope="module")
+def definitions() -> set[str]:
+    """Definitions in the tree: `Class`, `Class.member`, `function()`."""
+    names = set[str]()
+    for path in (path[1:] for path in TREE if path.endswith(".py")):
+        owner = ""
+        lines = re.findall(r"^( *)(class |def |async def |)(\w+)(?=[(:\[]| =)", (ROOT / path).read_text(), re.M)
+        for indent, kind, name in lines:
+            if not indent:
+                owner = name if kind == "class " else ""
+            elif owner and len(indent) == 4:
+                names.add(f"{owner}.{name}")
+            names.add(f"{name}()" if kind.endswith("def ") else name if kind else "")
+    return names
+
+
+@pytest.mark.parametrize("page", [*ENTRANCES, *PAGES, *READMES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_classes_and_functions_exist(page: Path, definitions: set[str]) -> None:
+    """In backticks: `Class.member`, `function()`, and a class whose name has two words or more."""
+    named = set(re.findall(r"`([A-Z][a-z]\w*\.\w+|\w+\(\)|(?:[A-Z][a-z]+){2,})`", page.read_text()))
+    assert named - FOREIGN <= definitions, sorted(named - FOREIGN - definitions)
 
 
 def test_every_page_stands_in_the_navigation() -> None:

@@ -153,7 +153,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
 
 
 async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_breaks.py."""
+    """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_failure.py."""
 
     async def breaks(_: LedgerKeeper) -> None:
         raise AttributeError("writelines")

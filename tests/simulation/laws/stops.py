@@ -47,7 +47,7 @@ def _halts(record: Record) -> Iterator[str]:
     grace_s = AT_LAST_S if any(fault.kind in LATE for fault in record.chaos.fired) else AT_ONCE_S
     halted: dict[str, float] = {}
     for one in record.halts:
-        # What only pauses goes on again: situations/topups.py.
+        # What only pauses goes on again: situations/wishes/topups.py.
         if one.subject.startswith("$KV.CONTROL.task.") and body(one)["active"] and not body(one)["pauses"]:
             at_s = (one.time_unix_ms - record.scenario.start_ms) / 1000
             halted.setdefault(task_of(one.subject), at_s)

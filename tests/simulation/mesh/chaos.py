@@ -13,7 +13,7 @@ from hashlib import blake2b
 from tests.simulation.mesh.loop import WHO
 
 RATES = {
-    # What crosses the network and does not arrive, by kind of bus.memory_broker.Offer.
+    # What crosses the network and does not arrive, by kind of bulkhead.bus.memory.broker.Offer.
     "lose_publish": 0.02,
     "lose_answer": 0.03,
     "lose_message": 0.03,
