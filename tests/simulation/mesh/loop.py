@@ -231,7 +231,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """The clock of the broker and the services (bulkhead.bus.memory.clock.Clock): the loop's time, from a start in unix ms."""
+    """The clock of the broker and the services (bulkhead.bus.memory.clock.Clock): the loop's, from a start on."""
 
     def __init__(self, loop: SimulationLoop, start_ms: int) -> None:
         self._loop, self._start_ms = loop, start_ms
