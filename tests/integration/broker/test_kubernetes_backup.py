@@ -122,7 +122,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
         assert report.made == [], "the Job finds what it would make"
         assert report.changed, "the Job's store is smaller: streams were changed beside their sources"
         async with open_backup_connection(url, made / "all") as looking:
-            found = await looking.info(INBOX)
+            found = await looking.stream_info(INBOX)
         assert found is not None and found["config"]["sources"][0]["opt_start_seq"] == 4, "nothing is fetched again"
         *_, again = await asyncio.to_thread(bulkhead, "backup", str(tmp_path / "again.bulkhead"), "--nats", url, *given)
     assert again["streams"] == done["streams"]
