@@ -116,14 +116,14 @@ async def check_agents(file: Path | None, names: tuple[str, ...], *, as_json: bo
 
 
 async def _pin_current_card(name: str, row: RemoteAgent) -> tuple[CardPin, list[str]]:
-    from bulkhead_services.tool_executor.a2a.cards import CardUnreadable, client_of, list_endpoints, read_card
+    from bulkhead_services.tool_executor.a2a.cards import CardUnreadable, client_of, describe_endpoints, read_card
     from bulkhead_services.tool_executor.a2a.http import checked_client
 
     async with checked_client(row) as http:
         try:
             new_pin = pin_card(name, await read_card(http, row.card))
             client_of(new_pin.card, http)
-            return new_pin, [clean_line(endpoint, SHOWN_CHARS) for endpoint in list_endpoints(new_pin.card)]
+            return new_pin, [clean_line(endpoint, SHOWN_CHARS) for endpoint in describe_endpoints(new_pin.card)]
         except CardUnreadable as error:
             hint = "look whether it runs and can be reached from here; nothing was written"
             raise CommandError(Exit.UNREACHABLE, f"agent {name}: {error}", hint, name="unreachable_agent") from error

@@ -138,7 +138,7 @@ class ReservationAdmission:
                 )
             except GrantRefused as error:
                 log.warning("grant_refused", code=error.code, sender=message.sender, task=message.task)
-                return AdmissionRefusal("refused", messages.grant_refused(error))
+                return AdmissionRefusal("refused", messages.grant_refused_text(error))
             grants = (authority.task, authority.step) if authority.step is not None else (authority.task,)
             verified = self._grants[cache_key] = VerifiedGrant(
                 authority.task, min(grant.expires_unix_ms for grant in grants)
@@ -148,7 +148,7 @@ class ReservationAdmission:
         self._grants.move_to_end(cache_key)
         epoch = self._keeper.epoch
         if not epoch:
-            return AdmissionRefusal("wait", messages.no_ledger(self._keeper.reason))
+            return AdmissionRefusal("wait", messages.no_ledger_text(self._keeper.reason))
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         return AdmissionRequest(
             message, body, verified.grant, epoch, key, model.sum_of(body.worst_case), asked_s, now_unix_ms
@@ -159,7 +159,7 @@ class ReservationAdmission:
         message, body, now_unix_ms = request.message, request.body, request.asked_unix_ms
         try:
             for _ in range(TRIES):
-                revision, limits = await self._limits.current_limits(message.tenant)
+                revision, limits = await self._limits.last_read_limits(message.tenant)
                 scopes = self._scopes.scopes_for(
                     message.envelope.grant,
                     request.grant,
@@ -182,13 +182,13 @@ class ReservationAdmission:
                     message.envelope.grant_digest,
                     trace.current_traceparent(),
                 )
-                self._writer.run_meanwhile(self._writer.prepare_ahead, fact)
+                self._writer.schedule_if_idle(self._writer.prepare_ahead, fact)
                 answer = await self._store.reserve(request.key, request.amount, scopes, now_unix_ms, revision)
                 if not isinstance(answer, StaleLimits):
                     break
-                await self._limits.renew_limits(message.tenant, now_unix_ms)
+                await self._limits.reread_limits(message.tenant, now_unix_ms)
         except BusError as error:
-            return AdmissionRefusal("wait", messages.limits_unread(error))
+            return AdmissionRefusal("wait", messages.limits_unread_text(error))
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and the asker may end before it settles that.
             self._uncertain.add_attempt(request.key, message, body.reservation_id)
@@ -213,7 +213,7 @@ class ReservationAdmission:
             case ReservationStopped(scope):
                 return AdmissionRefusal("refused", messages.task_ended_text(request.message.task), scope, ended=True)
             case StaleLimits():
-                return AdmissionRefusal("wait", messages.limits_changed())
+                return AdmissionRefusal("wait", messages.limits_changed_text())
             case ReservationConflict(settled=True):
                 # Refusing would end the task: a doer that may not act defers, and its next try has an id of its own.
                 log.warning("reservation_settled", key=request.key)
@@ -228,14 +228,14 @@ class ReservationAdmission:
         """Store the fact before the answer; an answer counts only in the ledger that holds the money."""
         key = request.key
         attempted_before = key in self._uncertain.attempts
-        self._writer.run_meanwhile(request.message.prepare, reply)
+        self._writer.schedule_if_idle(request.message.prepare, reply)
         try:
             await self._writer.store_fact(fact)
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
             # It may be stored all the same: released now and found by the next rebuild, its money would be held twice.
             self._uncertain.add_attempt(key, request.message, request.body.reservation_id)
-            return AdmissionRefusal("wait", messages.fact_not_stored(error), doubtful=True)
+            return AdmissionRefusal("wait", messages.fact_not_stored_text(error), doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
         waited_s = asyncio.get_running_loop().time() - request.asked_s
         quick = max(waited_s, (self._clock() - request.asked_unix_ms) / 1000) < QUICK_S
@@ -245,7 +245,7 @@ class ReservationAdmission:
             # A rebuild that began meanwhile may have read the journal before this fact was in it: then this is fenced.
             # An earlier attempt of this id may have been released before the fact was there. Neither happens to a quick
             # admission: a rebuild rests longer, and an uncertain hold longer than anybody asks for one id.
-            if (attempted_before or not quick) and not await self._store.is_held(key):
+            if (attempted_before or not quick) and not await self._store.is_held_or_settled(key):
                 await self._store.restore(key, request.amount, fact.held.scopes, fact.held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._refuse_lost_ledger(error)
@@ -259,9 +259,9 @@ class ReservationAdmission:
             return AdmissionRefusal("refused", messages.beyond_limit_text(ceiling, message.task), ceiling.scope)
         reason = messages.denied_text(ceiling)
         try:
-            if self._parking.waits_at_ceiling(message.envelope):
+            if self._parking.should_park(message.envelope):
                 if await self._parking.is_ceiling_raised(body, body.agent or message.sender, grant, ceiling):
-                    return AdmissionRefusal("wait", messages.limits_raised(), ceiling.scope)
+                    return AdmissionRefusal("wait", messages.limits_raised_text(), ceiling.scope)
                 halt = await self._parking.park_task(message.tenant, message.task, ceiling, grant.expires_unix_ms)
                 if halt is not None:
                     return AdmissionRefusal("refused", halt.reason, ceiling.scope, halt=halt)
@@ -271,13 +271,13 @@ class ReservationAdmission:
         except BusError as error:
             # Asked again, it is refused again: the halt must not get lost.
             log.error("halt_not_published", task=message.task, reason=str(error))
-            return AdmissionRefusal("wait", messages.halt_not_published(error), ceiling.scope)
+            return AdmissionRefusal("wait", messages.halt_not_published_text(error), ceiling.scope)
         return AdmissionRefusal("refused", reason, ceiling.scope)
 
     def _refuse_lost_ledger(self, error: Exception) -> AdmissionRefusal:
         """The ledger did not answer as it must: it is verified or rebuilt before anything else is admitted."""
         self._keeper.mark_lost(str(error) or type(error).__name__)
-        return AdmissionRefusal("wait", messages.ledger_verified(), doubtful=True)
+        return AdmissionRefusal("wait", messages.verifying_ledger_text(), doubtful=True)
 
     def _reply_refused(self, body: ReserveRequested, refusal: AdmissionRefusal) -> ReserveReplied:
         waits, halt = refusal.decision == "wait", refusal.halt

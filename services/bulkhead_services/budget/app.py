@@ -76,27 +76,27 @@ class Budget(EdgeComponent):
         self._background = context.background
         self._tidying: list[asyncio.Task[None]] = []
         self.store = store
-        world, lease_ms, keep_ms = (bus, publisher, store, clock), settings.lease_ms, settings.keep_ms
+        common_arguments, lease_ms, keep_ms = (bus, publisher, store, clock), settings.lease_ms, settings.keep_ms
         self.keeper = LedgerKeeper(
-            *world,
+            *common_arguments,
             lease_ms=lease_ms,
             keep_ms=keep_ms,
             rebuild_at_start=settings.rebuild_at_start,
             tail_grace_s=settings.tail_grace_s,
         )
         self.checkpoints = Checkpointer(
-            *world,
-            self.keeper.fold_on,
+            *common_arguments,
+            self.keeper.fold_inboxes,
             holder=context.instance,
             lease_ms=lease_ms,
             keep_ms=keep_ms,
             every_s=settings.checkpoint_s,
-            messages=settings.checkpoint_messages,
+            min_new_messages=settings.checkpoint_messages,
         )
-        self.limits = TenantLimitsRegistry(*world, self.keeper.mark_lost)
+        self.limits = TenantLimitsRegistry(*common_arguments, self.keeper.mark_lost)
         self.parking = CeilingPause(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
-        self.limits.on_change = self.parking.lift_all
-        self.alerts, self.uncertain = AlertPublisher(*world), UncertainHolds(bus, store, self.keeper, clock)
+        self.limits.on_change = self.parking.lift_for_target
+        self.alerts, self.uncertain = AlertPublisher(*common_arguments), UncertainHolds(bus, store, self.keeper, clock)
         halts = TaskHaltPublisher(bus, publisher, store, context.message_key)
         self.admission = ReservationAdmission(
             context,
@@ -114,18 +114,18 @@ class Budget(EdgeComponent):
         self.settlement = SettlementHandler(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
         self.watcher = _build_watcher(context, settings, store, halts, self.keeper)
         self._counts = MeshCounts(bus, settings.watch_counts_s)
-        switches = HaltRequestHandler(context)
+        halt_requests = HaltRequestHandler(context)
         self.rpc: RpcTable = {
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer_limits,
             TopUpRequested: self.limits.answer_top_up,
             **_query_handlers(context, store),
             CoordinationRequested: CoordinationQuery(
-                self.watcher, clock, settings.thresholds.breakers
+                self.watcher, clock, settings.watch_thresholds.breakers
             ).answer_coordination,
             MeshRequested: MeshLoadQuery(self.watcher, self._counts, clock).answer_mesh_load,
-            HaltRequested: switches.answer_halt,
-            ResetRequested: switches.answer_reset,
+            HaltRequested: halt_requests.answer_halt,
+            ResetRequested: halt_requests.answer_reset,
         }
 
     async def handle_message(self, message: ReceivedMessage) -> None:
@@ -210,11 +210,11 @@ def _build_watcher(
         store,
         context.clock,
         halts.publish_halt,
-        lost=keeper.mark_lost,
+        mark_ledger_lost=keeper.mark_lost,
         holder=context.instance,
         interval_s=settings.watch_interval_s,
-        halts=settings.watch_halts,
-        thresholds=settings.thresholds,
+        halts_tasks=settings.watch_halts,
+        thresholds=settings.watch_thresholds,
         message_key=context.message_key,
         targets_ms=settings.latency_targets_ms,
     )

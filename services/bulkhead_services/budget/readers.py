@@ -10,9 +10,9 @@ MAY_READ = ("operator", "auditor")
 """Roles that see what all people of a tenant do."""
 
 
-def check_reader(who: RequesterClaim, tenant: str, what: str, roles: tuple[str, ...] = MAY_READ) -> Failure | None:
-    """Why this person may not; what: a verb and its object."""
+def check_reader(who: RequesterClaim, tenant: str, action: str, roles: tuple[str, ...] = MAY_READ) -> Failure | None:
+    """Why this person may not; action: a verb and its object."""
     if who.tenant == tenant and who.role in roles:
         return None
-    reason = f"the role {who.role} of tenant {who.tenant} may not {what}"
+    reason = f"the role {who.role} of tenant {who.tenant} may not {action}"
     return Failure.from_text("forbidden", reason, f"ask an {' or '.join(roles)} of that tenant")

@@ -66,7 +66,7 @@ class Settings(ServiceSettings):
         return self.redis_url.get_secret_value() == MEMORY
 
     @property
-    def thresholds(self) -> Thresholds:
+    def watch_thresholds(self) -> Thresholds:
         """Limits that the watcher judges by: as documented, but for what an operator may set."""
         breakers = replace(
             DEFAULT.breakers,

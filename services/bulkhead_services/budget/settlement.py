@@ -55,7 +55,7 @@ class SettlementHandler:
             charge = await self._store.settle(key, model.sum_of_usage(body.usage, body.wall_ms), body.estimated)
             if charge.kind == "unknown":
                 charge = await self._settle_from_journal(message, body, key)
-            await self._halt_or_tell_charge(message, body, charge)
+            await self._halt_or_publish_charge(message, body, charge)
             await self._alerts.alert_on_settled(message, body, charge)
         except (Fenced, *RedisFailure, BusError) as error:
             raise self._hand_back(error) from error
@@ -72,19 +72,19 @@ class SettlementHandler:
                     return
             await self._halts.publish_halt(halt, f"stopped/{message.envelope.id}")
             self._require_ledger()
-            await self._halts.follow_charge(message)
+            await self._halts.stop_and_publish_charge(message)
         except (Fenced, *RedisFailure, BusError) as error:
             raise self._hand_back(error) from error
 
-    async def _halt_or_tell_charge(self, message: ReceivedMessage, body: Settled, charge: Charge) -> None:
+    async def _halt_or_publish_charge(self, message: ReceivedMessage, body: Settled, charge: Charge) -> None:
         """Raises BusError, Fenced, RedisFailure."""
-        if charge.ceiling is not None and not self._parking.waits_at_ceiling(message.envelope):
+        if charge.ceiling is not None and not self._parking.should_park(message.envelope):
             await self._halts.end_task(message, charge.ceiling, messages.exceeded_text(charge.ceiling))
             return
         if charge.ceiling is not None:
             await self._park_unless_limits_changed(message, body, charge.ceiling)
         if charge.stopped is not None:
-            await self._halts.tell_charge(message, charge.stopped)
+            await self._halts.publish_charge(message, charge.stopped)
 
     async def _park_unless_limits_changed(self, message: ReceivedMessage, body: Settled, ceiling: MetCeiling) -> None:
         """Raises BusError."""

@@ -52,23 +52,23 @@ class AbandonedCalls:
 
     def event_of(self, job: Job[ModelCallRequested]) -> asyncio.Event:
         """Set once nobody follows this call."""
-        place = (job.tenant, job.task, job.request.call_id)
-        event = self._events.get(place)
+        call_key = (job.tenant, job.task, job.request.call_id)
+        event = self._events.get(call_key)
         if event is None:
-            event = self._events[place] = asyncio.Event()
+            event = self._events[call_key] = asyncio.Event()
         return event
 
     async def _hear_notices(self, subscription: LiveSubscription) -> None:
         async for live in subscription:
             self.hear_notice(live)
 
-    def hear_notice(self, live: LiveMessage) -> None:
+    def hear_notice(self, message: LiveMessage) -> None:
         """Notices of other kinds are of digits alone."""
-        parts = live.subject.split(".")
-        if len(parts) != 4 or live.body.isdigit() or not subjects.is_of_doors(parts[3]):
+        parts = message.subject.split(".")
+        if len(parts) != 4 or message.body.isdigit() or not subjects.is_of_doors(parts[3]):
             return
         try:
-            call_id = CallAbandoned.model_validate_json(live.body).call_id
+            call_id = CallAbandoned.model_validate_json(message.body).call_id
         except ValidationError:
             return
         if (event := self._events.get((parts[2], parts[3], call_id))) is not None:

@@ -38,12 +38,12 @@ def build(
     Raises ValueError when a provider that is used has no key."""
     provider_settings = settings.all_providers()
     routes = settings.all_routes()
-    used = {model_settings.provider for route in routes.values() for model_settings in route.models()}
+    provider_names = {model_settings.provider for route in routes.values() for model_settings in route.models()}
     if problems := settings.start_problems():
         raise ValueError("; ".join(problems))
     timeouts = settings.connect_timeout_s, settings.stall_timeout_s
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)
-    providers = {name: HttpProvider(name, provider_settings[name], network) for name in used}
+    providers = {name: HttpProvider(name, provider_settings[name], network) for name in provider_names}
     prices = PriceTable(settings.free_models, settings.prices_file)
     abandoned = AbandonedCalls(context.bus)
 
@@ -59,15 +59,15 @@ def build(
 
     def drain() -> None:
         for provider in providers.values():
-            provider.close()
+            provider.stop_waiting()
 
-    def model_of(wanted: ModelSettings) -> Model:
-        return _priced_model(wanted, providers, provider_settings, prices)
+    def model_of(model_settings: ModelSettings) -> Model:
+        return _priced_model(model_settings, providers, provider_settings, prices)
 
     def route_of(route: RouteSettings) -> Route:
         stand_ins = (
             tuple(model_of(model_settings) for model_settings in route.fallback),
-            tuple(model_of(one) for one in route.escalation),
+            tuple(model_of(model_settings) for model_settings in route.escalation),
         )
         # Answers of a fallback are degraded, and never given again.
         first = replace(model_of(route), cache_ttl_s=route.cache_ttl_s)
@@ -81,9 +81,9 @@ def build(
         whole_conversation=whole_conversation,
         read_contents=read_contents,
         verifier=context.verifier,
-        attributor=Attributor(apart=transport is None),
+        attributor=Attributor(own_process=transport is None),
         live_text=live_text,
-        cache=_response_cache(context, routes, used, provider_settings),
+        cache=_response_cache(context, routes, provider_names, provider_settings),
         abandoned=abandoned.event_of,
         start=start,
         stop=stop,
@@ -93,12 +93,17 @@ def build(
 
 
 def _response_cache(
-    context: Context, routes: Mapping[str, RouteSettings], used: Set[str], known: Mapping[str, ProviderSettings]
+    context: Context,
+    routes: Mapping[str, RouteSettings],
+    provider_names: Set[str],
+    provider_settings: Mapping[str, ProviderSettings],
 ) -> ResponseCache | None:
     if not any(route.cache_ttl_s for route in routes.values()):
         return None
     # A server on this machine may have another port at each start.
-    addresses = {name: "" if on_this_machine(url := known[name].base_url) else url for name in used}
+    addresses = {
+        name: "" if on_this_machine(url := provider_settings[name].base_url) else url for name in provider_names
+    }
     return ResponseCache(SERVICE, context.bus, context.blobs, context.message_key, context.clock, addresses)
 
 
@@ -109,15 +114,19 @@ def retry_policy(settings: Settings, jitter: Callable[[], float] = random.random
 
 
 def _priced_model(
-    wanted: ModelSettings,
+    model_settings: ModelSettings,
     providers: Mapping[str, HttpProvider],
-    known: Mapping[str, ProviderSettings],
+    provider_settings: Mapping[str, ProviderSettings],
     prices: PriceTable,
 ) -> Model:
-    provider = known[wanted.provider]
-    price = prices.find_price(wanted.model, provider.price_provider, provider.base_url)
-    context_tokens = wanted.context_tokens or (price.context_tokens if price else None) or UNKNOWN_CONTEXT_TOKENS
-    http_provider = providers[wanted.provider]
-    limits = context_tokens, wanted.max_output_tokens
-    parameters_and_terms = wanted.parameters(), wanted.terms_at(provider)
-    return Model(wanted.model, http_provider, price, *limits, *parameters_and_terms, TokenCounter(wanted.model))
+    provider = provider_settings[model_settings.provider]
+    price = prices.find_price(model_settings.model, provider.price_provider, provider.base_url)
+    context_tokens = (
+        model_settings.context_tokens or (price.context_tokens if price else None) or UNKNOWN_CONTEXT_TOKENS
+    )
+    http_provider = providers[model_settings.provider]
+    limits = context_tokens, model_settings.max_output_tokens
+    parameters_and_terms = model_settings.parameters(), model_settings.terms_at(provider)
+    return Model(
+        model_settings.model, http_provider, price, *limits, *parameters_and_terms, TokenCounter(model_settings.model)
+    )

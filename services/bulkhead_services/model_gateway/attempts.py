@@ -18,7 +18,7 @@ from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.abandoned import ABANDONED
 from bulkhead_services.model_gateway.charges import JobSpending, amount_of, estimate_usage, replace_cost, worst_case
 from bulkhead_services.model_gateway.context.conversation import learn_token_count, tokens_to_reserve
-from bulkhead_services.model_gateway.context.fitting import does_not_fit, fit_request
+from bulkhead_services.model_gateway.context.fitting import does_not_fit_fault, fit_request
 from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS, RenderedRequest, RenderSource
 from bulkhead_services.model_gateway.prices import Price
 from bulkhead_services.model_gateway.providers.port import (
@@ -92,10 +92,10 @@ class RetryPolicy:
     slot_wait_s: float
     jitter: Callable[[], float]
 
-    def pause_s(self, failed: int, retry_after_s: float | None) -> float:
+    def pause_s(self, failures: int, retry_after_s: float | None) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"); never before the provider's Retry-After."""
-        most: float = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** max(0, failed - 1)) / 1000
-        return (retry_after_s or 0.0) + most * self.jitter()
+        longest_s: float = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** max(0, failures - 1)) / 1000
+        return (retry_after_s or 0.0) + longest_s * self.jitter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,14 @@ class ModelAttempts:
         model: Model,
         source: RenderSource,
         until_unix_ms: int,
-        speaks: Callable[[], bool] = lambda: True,
+        may_speak: Callable[[], bool] = lambda: True,
         tried: set[str] | None = None,
-        others: bool = False,
+        has_others: bool = False,
     ) -> ModelOutcome:
         """Ask one model until it answers, cannot, or the time is over. Raises JobRefused, Deferred.
 
-        speaks: asked at each piece of text, which is shown where it says so. tried: deployments that others come
-        before; those that are asked are added. others: other models stand by, and a provider that is ejected is not
+        may_speak: asked at each piece of text, which is shown where it says so. tried: deployments that others come
+        before; those that are asked are added. has_others: other models stand by, and a provider that is ejected is not
         asked again. Cancelled, it settles what it reserved.
         """
         if model.price is None:
@@ -151,25 +151,27 @@ class ModelAttempts:
             return ModelOutcome(
                 ProviderFault("unknown_price", f"no price is known for {model.name}", hint, refused=True)
             )
-        output = min(self._job.request.max_output_tokens, model.max_output_tokens)
-        budget = model.context_tokens - output - CONTEXT_MARGIN_TOKENS
+        output_tokens = min(self._job.request.max_output_tokens, model.max_output_tokens)
+        budget = model.context_tokens - output_tokens - CONTEXT_MARGIN_TOKENS
         rendered, shrunk = fit_request(source, budget, model.counter), False
-        result: ModelAnswer | ProviderFault = does_not_fit(source, model.name, budget)
-        need, failed = CallNeed(model.name, 0, set() if tried is None else tried), 0
-        if rendered is not None and (objection := model.provider.objection(_chat_of(model, rendered, output))):
+        result: ModelAnswer | ProviderFault = does_not_fit_fault(source, model.name, budget)
+        need, failed_attempts = CallNeed(model.name, 0, set() if tried is None else tried), 0
+        if rendered is not None and (objection := model.provider.objection(_chat_of(model, rendered, output_tokens))):
             return ModelOutcome(replace(NOT_TAKEN, message=objection))
-        key = self._cache_key(model, rendered, output, source)
+        key = self._cache_key(model, rendered, output_tokens, source)
         if key and rendered and (cached := await self._cached_answer(model, key, until_unix_ms)) is not None:
             return ModelOutcome(cached, rendered.omissions)
-        while rendered is not None and failed < self._policy.attempts:
+        while rendered is not None and failed_attempts < self._policy.attempts:
             need.tokens = rendered.input_tokens_estimate
             if (limited := await self._wait_for_rate_limit(model, need, until_unix_ms)) is not None:
-                result = result if failed else limited
+                result = result if failed_attempts else limited
                 break
             attempt_result: ModelAnswer | ProviderFault | None = self._reason_to_stop(model, until_unix_ms)
             if attempt_result is None:
-                attempt_result = await self._reserve_and_call(model, rendered, output, until_unix_ms, speaks, need)
-            if attempt_result is LATE and failed:
+                attempt_result = await self._reserve_and_call(
+                    model, rendered, output_tokens, until_unix_ms, may_speak, need
+                )
+            if attempt_result is LATE and failed_attempts:
                 break  # The failure of the attempt before tells more.
             result = attempt_result
             if isinstance(result, ModelAnswer):
@@ -180,7 +182,7 @@ class ModelAttempts:
                 break
             if result.outage and not result.refused and model.provider.has_another(need):
                 continue  # A refused key or a dead address says nothing about the next one, which is asked at once.
-            failed += 1
+            failed_attempts += 1
             if result.code == "context_overflow" and not shrunk:
                 shrunk = True
                 smaller = fit_request(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK), model.counter)
@@ -188,13 +190,13 @@ class ModelAttempts:
                     break
                 rendered = smaller
                 continue
-            ejected = others and not model.provider.is_usable(model.name)
-            if not result.retryable or failed >= self._policy.attempts or ejected:
+            ejected = has_others and not model.provider.is_usable(model.name)
+            if not result.retryable or failed_attempts >= self._policy.attempts or ejected:
                 break
             left_s = self._left_s(until_unix_ms)
-            pause_s = self._policy.pause_s(failed, model.provider.wait_s(need, left_s))
+            pause_s = self._policy.pause_s(failed_attempts, model.provider.wait_s(need, left_s))
             if pause_s >= left_s:
-                result = _too_late(result)
+                result = _with_too_late_hint(result)
                 break
             await self._sleep_unless_halted(pause_s, f"{model.provider.name} after {result.code}")
         return ModelOutcome(result, rendered.omissions if rendered else ())
@@ -209,7 +211,7 @@ class ModelAttempts:
             fault = ProviderFault(
                 "rate_limited", f"{model.provider.name} refused earlier calls", outage=True, consumed=False
             )
-            return _too_late(replace(fault, retry_after_s=round(wait_s, 1)))
+            return _with_too_late_hint(replace(fault, retry_after_s=round(wait_s, 1)))
         pause_s = self._policy.pause_s(0, wait_s)
         await self._sleep_unless_halted(min(pause_s, left_s), f"the rate limit of {model.provider.name}")
         return None
@@ -217,11 +219,13 @@ class ModelAttempts:
     def _left_s(self, until_unix_ms: int) -> float:
         return (until_unix_ms - self._hands.now_unix_ms()) / 1000
 
-    def _cache_key(self, model: Model, rendered: RenderedRequest | None, output: int, source: RenderSource) -> str:
+    def _cache_key(
+        self, model: Model, rendered: RenderedRequest | None, output_tokens: int, source: RenderSource
+    ) -> str:
         """Key of the response cache; "" where it is not asked."""
         if rendered is None or rendered.adopted or self._cache is None or not model.cache_ttl_s:
             return ""
-        outgoing = model.provider.request(_chat_of(model, rendered, output))
+        outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
         return self._cache.request_key(self._job, model.provider.name, model.name, source.prompt_digest, outgoing)
 
     async def _cached_answer(self, model: Model, key: str, until_unix_ms: int) -> ModelAnswer | ProviderFault | None:
@@ -257,7 +261,7 @@ class ModelAttempts:
             return ProviderFault("halted", stop.reason, HALTED_HINT, refused=True)
         return None
 
-    async def _sleep_unless_halted(self, seconds: float, why: str) -> None:
+    async def _sleep_unless_halted(self, seconds: float, reason: str) -> None:
         """Sleep, or wake up at once when the job is halted."""
         began_s = loop_s()
         try:
@@ -265,22 +269,22 @@ class ModelAttempts:
                 await self._halt.wait()
         except TimeoutError:
             pass
-        self._count_wait(began_s, why)
+        self._count_wait(began_s, reason)
 
-    def _count_wait(self, began_s: float, why: str) -> None:
+    def _count_wait(self, began_s: float, reason: str) -> None:
         """Tell of a wait, so that nobody takes it for the model's slowness."""
         waited_ms = int((loop_s() - began_s) * 1000)
         if waited_ms >= TOLD_WAIT_MS:
             self.spent.waited_ms += waited_ms
-            self.spent.waits[why] += 1
+            self.spent.waits[reason] += 1
 
     async def _reserve_and_call(
         self,
         model: Model,
         rendered: RenderedRequest,
-        output: int,
+        output_tokens: int,
         until_unix_ms: int,
-        speaks: Callable[[], bool],
+        may_speak: Callable[[], bool],
         need: CallNeed,
     ) -> ModelAnswer | ProviderFault:
         began_s, wait_s = loop_s(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
@@ -288,10 +292,10 @@ class ModelAttempts:
             self._count_wait(began_s, f"a place at {model.provider.name}")
             if self._abandoned.is_set():
                 return ABANDONED
-            outgoing = model.provider.request(_chat_of(model, rendered, output))
+            outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
             tokens = tokens_to_reserve(model.counter, outgoing.body, adopted=rendered.adopted)
-            worst = worst_case(model.price, tokens, output, outgoing.writes_cache)
+            worst = worst_case(model.price, tokens, output_tokens, outgoing.writes_cache)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(
@@ -307,36 +311,36 @@ class ModelAttempts:
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return LATE if late else ABANDONED
-            return await self._call_provider(model, place, outgoing, reservation, worst, until_unix_ms, speaks, need)
+            return await self._call_provider(model, place, outgoing, reservation, worst, until_unix_ms, may_speak, need)
 
     async def _call_provider(
         self,
         model: Model,
         place: DeploymentPlace,
         outgoing: ProviderRequest,
-        held: Reservation,
-        worst: Usage,
+        reservation: Reservation,
+        worst_usage: Usage,
         until_unix_ms: int,
-        speaks: Callable[[], bool],
+        may_speak: Callable[[], bool],
         need: CallNeed,
     ) -> ModelAnswer | ProviderFault:
         self.spent.attempts += 1
-        live, heard = self._live(), GenerationProgress()
+        live, progress = self._live(), GenerationProgress()
 
         async def show_piece(text: str, part: AnswerPart = TEXT) -> None:
-            if speaks():
+            if may_speak():
                 await live(text, part)
 
         timeout_s = self._left_s(until_unix_ms)
-        call = asyncio.create_task(place.call(outgoing, show_piece, need, timeout_s=timeout_s, heard=heard))
+        call = asyncio.create_task(place.call(outgoing, show_piece, need, timeout_s=timeout_s, progress=progress))
         halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
         abandoned = asyncio.create_task(self._abandoned.wait())
         try:
             await asyncio.wait({call, halted, abandoned}, return_when=asyncio.FIRST_COMPLETED)
-            cut = not call.done()
+            was_cut = not call.done()
         except asyncio.CancelledError:
             # Another model spoke first.
-            self._settle_estimate(model, outgoing, held, worst, heard, "hedged")
+            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "hedged")
             raise
         finally:
             # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
@@ -344,12 +348,12 @@ class ModelAttempts:
             halted.cancel()
             abandoned.cancel()
             await asyncio.gather(call, halted, abandoned, return_exceptions=True)
-        if cut and self._abandoned.is_set():
-            self._settle_estimate(model, outgoing, held, worst, heard, "abandoned")
+        if was_cut and self._abandoned.is_set():
+            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "abandoned")
             return ABANDONED
-        if cut:
+        if was_cut:
             # Usage comes at a stream's end.
-            self._settle_estimate(model, outgoing, held, worst, heard, "halted")
+            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "halted")
             # Raises when the halt only pauses: the call is made anew when it is lifted.
             halt = self._hands.find_cutting_halt(self._job, model=model.name)
             return ProviderFault(
@@ -359,66 +363,68 @@ class ModelAttempts:
         if isinstance(result, ModelAnswer) and result.usage is not None:
             adopted = self._job.request.conversation is not None
             learn_token_count(model.counter, outgoing.body, result.usage.input_tokens, adopted=adopted)
-        self._settle_result(model, outgoing, held, result, worst, heard)
+        self._settle_result(model, outgoing, reservation, result, worst_usage, progress)
         return result
 
     def _settle_result(
         self,
         model: Model,
         outgoing: ProviderRequest,
-        held: Reservation,
-        said: ModelAnswer | ProviderFault,
-        worst: Usage,
-        heard: GenerationProgress,
+        reservation: Reservation,
+        result: ModelAnswer | ProviderFault,
+        worst_usage: Usage,
+        progress: GenerationProgress,
     ) -> None:
-        failed = said.code if isinstance(said, ProviderFault) else ""
-        if said.usage is not None:
-            self._settle_usage(model, held, said.usage, said.cache_write_tokens, failed=failed)
-        elif isinstance(said, ProviderFault) and not said.consumed:
-            self._settle_usage(model, held, Usage(), failed=failed)
+        fault_code = result.code if isinstance(result, ProviderFault) else ""
+        if result.usage is not None:
+            self._settle_usage(model, reservation, result.usage, result.cache_write_tokens, fault_code=fault_code)
+        elif isinstance(result, ProviderFault) and not result.consumed:
+            self._settle_usage(model, reservation, Usage(), fault_code=fault_code)
         else:
             # No usage was told: never zero.
-            self._settle_estimate(model, outgoing, held, worst, heard, failed)
+            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, fault_code)
 
     def _settle_estimate(
         self,
         model: Model,
         outgoing: ProviderRequest,
-        held: Reservation,
-        worst: Usage,
-        heard: GenerationProgress,
-        failed: str,
+        reservation: Reservation,
+        worst_usage: Usage,
+        progress: GenerationProgress,
+        fault_code: str,
     ) -> None:
-        usage = estimate_usage(worst, heard, asyncio.get_running_loop().time(), hidden=failed != "error_body")
-        written = usage.input_tokens if outgoing.writes_cache else 0
-        self._settle_usage(model, held, usage, written, failed=failed, estimated=True)
+        usage = estimate_usage(
+            worst_usage, progress, asyncio.get_running_loop().time(), count_hidden=fault_code != "error_body"
+        )
+        cache_write_tokens = usage.input_tokens if outgoing.writes_cache else 0
+        self._settle_usage(model, reservation, usage, cache_write_tokens, fault_code=fault_code, estimated=True)
 
     def _settle_usage(
         self,
         model: Model,
-        held: Reservation,
+        reservation: Reservation,
         usage: Usage,
         cache_write_tokens: int = 0,
         *,
-        failed: str,
+        fault_code: str,
         estimated: bool = False,
     ) -> None:
         assert model.price is not None
         usage = replace_cost(usage, model.price, cache_write_tokens)
         usage = usage.as_estimate() if estimated else usage
-        settled = held.settle(usage, failed=failed)
+        settled = reservation.settle(usage, failed=fault_code)
         self.spent.usage = self.spent.usage + usage
-        metrics.count_attempt(model.name, failed, usage.cost_usd_micros, settled.wall_ms)
+        metrics.count_attempt(model.name, fault_code, usage.cost_usd_micros, settled.wall_ms)
 
 
-def _chat_of(model: Model, rendered: RenderedRequest, output: int) -> Chat:
+def _chat_of(model: Model, rendered: RenderedRequest, output_tokens: int) -> Chat:
     # What an agent says itself stands over what its route says.
     parameters = {name: value for name, value in model.parameters.items() if name not in rendered.payload}
-    call_fields = model.name, rendered.payload, output, parameters
+    call_fields = model.name, rendered.payload, output_tokens, parameters
     return Chat(*call_fields, stable_messages=rendered.stable_messages, adopted=rendered.adopted)
 
 
-def _too_late(fault: ProviderFault) -> ProviderFault:
+def _with_too_late_hint(fault: ProviderFault) -> ProviderFault:
     """A fault after which the provider wants a longer wait than the call has time."""
     if not fault.retry_after_s:
         return fault

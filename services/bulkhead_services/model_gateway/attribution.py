@@ -17,7 +17,7 @@ from bulkhead_contracts.model import ModelCallRequested, Part, ToolCall
 from bulkhead_contracts.provenance import Source
 from bulkhead_contracts.result import ContentRef, Label, digest_of
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.render import refers_to, text_of
+from bulkhead_services.model_gateway.context.render import all_parts, text_of
 
 log = Log("model_gateway.attribution")
 OBSERVERS: Mapping[tuple[str, str], Source] = {
@@ -68,7 +68,7 @@ def _origin_of(label: Label) -> Source | None:
 
 def _shown_texts(request: ModelCallRequested, texts: Texts, labels: Labels) -> Iterator[SourceText]:
     """The texts that the model was shown."""
-    for part in refers_to(request):
+    for part in all_parts(request):
         yield from _texts_of_part(part, texts, labels)
     for turn in request.turns:
         if turn.content is not None and turn.content.sha256 in texts:

@@ -43,8 +43,9 @@ Said = tuple[str, str]
 """Name of a tool, and the JSON of its arguments."""
 
 
-def attribute_call(call: Said, sources: Sequence[SourceText], *, whole: bool = True) -> Attribution | None:
-    """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form. whole: False
+def attribute_call(call: Said, sources: Sequence[SourceText], *, is_complete: bool = True) -> Attribution | None:
+    """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form.
+    is_complete: False
     where texts are lacking."""
     tool, arguments_json = call
     sha256 = arguments_sha256(arguments_json)
@@ -56,8 +57,8 @@ def attribute_call(call: Said, sources: Sequence[SourceText], *, whole: bool = T
         tool=tool,
         arguments_sha256=sha256,
         values=values,
-        complete=complete and whole,
-        least=least_trusted_source(sources) if whole else "model",
+        complete=complete and is_complete,
+        least=least_trusted_source(sources) if is_complete else "model",
         observed_by=OBSERVER,
     )
     while call_attribution.values and len(call_attribution.model_dump_json()) > bounds.MAX_ATTRIBUTION_BYTES:
@@ -85,8 +86,8 @@ class Attributor:
     second request of one tenant is behind the first of every other.
     """
 
-    def __init__(self, *, apart: bool = True, limit_s: float = LIMIT_S) -> None:
-        self._apart, self._limit_s = apart, limit_s
+    def __init__(self, *, own_process: bool = True, limit_s: float = LIMIT_S) -> None:
+        self._apart, self._limit_s = own_process, limit_s
         self._turn = FairSemaphore(1)
         self._now, self._due = 0, dict[str, int]()
         self._process: Process | None = None
@@ -107,13 +108,13 @@ class Attributor:
         texts, is_complete = _bounded_texts(sources)
         length = sum(len(source.text) for source in texts) + sum(len(json_text) for _, json_text in named_calls)
         if not self._apart or length <= INLINE_CHARS:
-            return [attribute_call(call, texts, whole=is_complete) for call in named_calls]
+            return [attribute_call(call, texts, is_complete=is_complete) for call in named_calls]
         due = self._due[tenant] = max(self._now, self._due.get(tenant, 0)) + 1
         if await self._turn.acquire_slot(tenant, WAIT_S, None, due):
             try:
                 self._now = due
                 self._due = {name: last for name, last in self._due.items() if last > due}
-                return await self._asked(named_calls, texts, is_complete)
+                return await self._ask_process(named_calls, texts, is_complete)
             except (TimeoutError, asyncio.IncompleteReadError, OSError, ValueError) as error:
                 log.warning("attribution_given_up", tenant=tenant, chars=length, reason=type(error).__name__)
             finally:
@@ -122,9 +123,11 @@ class Attributor:
             log.warning("attribution_given_up", tenant=tenant, chars=length, reason="busy")
         return [unattributed_call(call) for call in named_calls]
 
-    async def _asked(self, said: Sequence[Said], texts: Sequence[SourceText], whole: bool) -> list[Attribution | None]:
+    async def _ask_process(
+        self, calls: Sequence[Said], texts: Sequence[SourceText], is_complete: bool
+    ) -> list[Attribution | None]:
         """The process's answer. Raises TimeoutError, OSError, ValueError, IncompleteReadError."""
-        frame = _frame_of([said, [astuple(source) for source in texts], whole])
+        frame = _frame_of([calls, [astuple(source) for source in texts], is_complete])
         try:
             process = self._process or await self._start_process()
             async with asyncio.timeout(self._limit_s):
@@ -170,17 +173,19 @@ def _frame_of(value: object) -> bytes:
     return HEAD.pack(len(body)) + body
 
 
-def main(read: BinaryIO, write: BinaryIO) -> None:
+def main(requests: BinaryIO, answers: BinaryIO) -> None:
     """Say that it is ready, then answer requests until there are no more."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    write.write(_frame_of(True))
-    write.flush()
-    while len(head := read.read(HEAD.size)) == HEAD.size:
-        body = read.read(HEAD.unpack(head)[0])
+    answers.write(_frame_of(True))
+    answers.flush()
+    while len(head := requests.read(HEAD.size)) == HEAD.size:
+        body = requests.read(HEAD.unpack(head)[0])
         calls, texts, is_complete = json.loads(body.decode("utf-8", "surrogatepass"))
         sources = [SourceText(*row) for row in texts]
-        attributions = [attribute_call((tool, arguments), sources, whole=is_complete) for tool, arguments in calls]
-        write.write(
+        attributions = [
+            attribute_call((tool, arguments), sources, is_complete=is_complete) for tool, arguments in calls
+        ]
+        answers.write(
             _frame_of(
                 [
                     call_attribution.model_dump(mode="json") if call_attribution is not None else None
@@ -188,7 +193,7 @@ def main(read: BinaryIO, write: BinaryIO) -> None:
                 ]
             )
         )
-        write.flush()
+        answers.flush()
 
 
 if __name__ == "__main__":

@@ -33,17 +33,19 @@ class JobSpending:
         return "; ".join(rows)[: bounds.MAX_SUMMARY_CHARS]
 
 
-def estimate_usage(worst: Usage, heard: GenerationProgress, now_s: float, *, hidden: bool = True) -> Usage:
+def estimate_usage(
+    worst_usage: Usage, progress: GenerationProgress, now_s: float, *, count_hidden: bool = True
+) -> Usage:
     """The use of a call whose provider told none, never more than was reserved.
 
     It errs on the dear side: the whole input counts as reserved, none of it as cached; the output that came counts at 3
-    bytes a token, where text has four and more; and, unless the provider itself said that it failed (not `hidden`), the
+    bytes a token, where text has four and more; and, unless the provider said that it failed (not `count_hidden`), the
     time before the first of it counts as reasoning that nobody sees, at HIDDEN_TOKENS_PER_S. A call of which nothing
     comes until its timeout is therefore charged as reserved.
     """
-    unseen = math.ceil(heard.silent_s(now_s) * HIDDEN_TOKENS_PER_S) if hidden else 0
-    output = min(worst.output_tokens, -(-heard.generated_bytes // BYTES_PER_TOKEN) + unseen)
-    return Usage(model_calls=1, input_tokens=worst.input_tokens, output_tokens=output)
+    hidden_tokens = math.ceil(progress.initial_silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
+    output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
+    return Usage(model_calls=1, input_tokens=worst_usage.input_tokens, output_tokens=output)
 
 
 def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
@@ -57,6 +59,10 @@ def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache
     return replace_cost(usage, price, input_tokens if writes_cache else 0)
 
 
-def amount_of(worst: Usage) -> Amount:
+def amount_of(worst_usage: Usage) -> Amount:
     """A use as it is reserved."""
-    return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)
+    return Amount(
+        tokens=worst_usage.input_tokens + worst_usage.output_tokens,
+        cost_usd_micros=worst_usage.cost_usd_micros,
+        model_calls=1,
+    )

@@ -20,8 +20,12 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Model, ModelAttempts, ModelOutcome, RetryPolicy
 from bulkhead_services.model_gateway.attribution import attribute_calls
 from bulkhead_services.model_gateway.attribution_process import Attributor
-from bulkhead_services.model_gateway.context.conversation import calls_as_content, first_unreadable, payload_of
-from bulkhead_services.model_gateway.context.render import RenderSource, missing_parts
+from bulkhead_services.model_gateway.context.conversation import (
+    encode_oversized_calls,
+    name_first_unreadable,
+    payload_of,
+)
+from bulkhead_services.model_gateway.context.render import RenderSource, missing_required_parts
 from bulkhead_services.model_gateway.prompts import Prompts, PromptVersion
 from bulkhead_services.model_gateway.providers.port import ModelAnswer, OnText, ProviderFault
 from bulkhead_services.model_gateway.replies.structured import Reading, read_reply
@@ -134,7 +138,7 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     async def act(self, job: Job[ModelCallRequested], hands: JobContext, turn: object) -> ModelCallReplied:
         """Answer one call. Raises Deferred when it may not act yet."""
-        request, began = job.request, hands.now_unix_ms()
+        request, began_unix_ms = job.request, hands.now_unix_ms()
         prepared = self._prepare_call(job)
         if isinstance(prepared, ProviderFault):
             return self._failed_reply(request, "refused", _failure_of(prepared))
@@ -151,17 +155,19 @@ class ModelGateway(Doer[ModelCallRequested]):
             job, hands, self._policy, lambda: self._live_text(job, hands), self._cache, self._abandoned(job)
         )
         try:
-            reached = await Chain(attempts, source, hands.now_unix_ms).ask_models(route, self._policies, job.tenant)
-            answer = reached.outcome.said
+            chain_result = await Chain(attempts, source, hands.now_unix_ms).ask_models(
+                route, self._policies, job.tenant
+            )
+            answer = chain_result.outcome.said
             if isinstance(answer, ProviderFault) and answer.code == BREAKER_OPEN and attempts.held is not None:
                 # No agent can go on without its model: the call waits until the breaker allows a trial.
                 raise hands.defer_for_breaker(attempts.held)
         except JobRefused as refusal:
             failure = refusal.failure
             answer = ProviderFault(failure.code, failure.message, failure.hint, consumed=False, refused=True)
-            reached = ChainResult(ModelOutcome(answer), route.primary)
-        reply = await self._build_reply(job, hands, reached, texts)
-        spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began)
+            chain_result = ChainResult(ModelOutcome(answer), route.primary)
+        reply = await self._build_reply(job, hands, chain_result, texts)
+        spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began_unix_ms)
         usage_fields = {
             "usage": spent.usage,
             "provider_attempts": spent.attempts,
@@ -215,10 +221,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         missing: frozenset[str],
     ) -> RenderSource | ProviderFault:
         """The rendering's source, or why there is none."""
-        parts = missing_parts(request, missing)
+        parts = missing_required_parts(request, missing)
         unreadable_part = f"the {parts[0].kind} part" if parts else ""
         if request.conversation is not None:
-            unreadable_part = first_unreadable(request.conversation, missing)
+            unreadable_part = name_first_unreadable(request.conversation, missing)
         if unreadable_part:
             message = f"{unreadable_part} cannot be read: its content expired or does not match its digest"
             return ProviderFault("content_missing", message, "submit the task again")
@@ -232,29 +238,36 @@ class ModelGateway(Doer[ModelCallRequested]):
         return RenderSource(prompt.text, request, texts, schema, prompt.digest, missing)
 
     async def _build_reply(
-        self, job: Job[ModelCallRequested], hands: JobContext, reached: ChainResult, texts: Mapping[str, str]
+        self, job: Job[ModelCallRequested], hands: JobContext, chain_result: ChainResult, texts: Mapping[str, str]
     ) -> ModelCallReplied:
-        request, outcome, model, degraded = job.request, reached.outcome, reached.model, reached.degraded
+        request, outcome, model, degraded = job.request, chain_result.outcome, chain_result.model, chain_result.degraded
         answer = outcome.said
-        price = model.price.digest if model.price else ""
-        source: dict[str, Any] = {"provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS], "price_digest": price}
+        price_digest = model.price.digest if model.price else ""
+        source_fields: dict[str, Any] = {
+            "provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS],
+            "price_digest": price_digest,
+        }
         if isinstance(answer, ProviderFault):
             reply = self._failed_reply(request, "refused" if answer.refused else "failed", _failure_of(answer))
             fields = {"model": model.name, "completeness": _completeness_of(outcome.omissions)}
-            return reply.model_copy(update=source | fields)
+            return reply.model_copy(update=source_fields | fields)
         adopted = request.conversation is not None
-        calls = calls_as_content(request, answer.calls)
-        if adopted and (cut := answer.cut_calls or (calls if isinstance(calls, str) else "")):
+        calls = encode_oversized_calls(request, answer.calls)
+        if adopted and (cut_reason := answer.cut_calls or (calls if isinstance(calls, str) else "")):
             # An agent would take what is left for all that the model asked for.
-            reply = self._failed_reply(request, "failed", Failure.from_text("tool_calls_too_large", cut, ASK_FOR_LESS))
-            return reply.model_copy(update={**source, "model": answer.model or model.name})
+            reply = self._failed_reply(
+                request, "failed", Failure.from_text("tool_calls_too_large", cut_reason, ASK_FOR_LESS)
+            )
+            return reply.model_copy(update={**source_fields, "model": answer.model or model.name})
         reading = Reading(answer.text) if adopted else read_reply(answer.text, request.response, answer.finish)
         if reading.changes and not reading.text.strip() and not answer.calls:
             reply = self._failed_reply(request, "failed", NOTHING_SAID)
-            return reply.model_copy(update={**source, "model": answer.model or model.name, "changes": reading.changes})
+            return reply.model_copy(
+                update={**source_fields, "model": answer.model or model.name, "changes": reading.changes}
+            )
         content, raw = await self._store_contents(job, hands, answer, reading)
         labels = (hands.signer.sign_label(_reply_label(content, model), job.tenant, job.task),) if content else ()
-        prompt_id, digest = self._prompt_of(request)
+        prompt_id, digest = self._prompt_name_and_digest(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -279,9 +292,9 @@ class ModelGateway(Doer[ModelCallRequested]):
             prompt_digest=digest,
             model=answer.model or model.name,
             pinned=model.name[: bounds.MAX_SUMMARY_CHARS],
-            chosen_as=reached.role,
+            chosen_as=chain_result.role,
             cached=answer.cached,
-            **source,
+            **source_fields,
         )
 
     def _find_prompt(self, request: ModelCallRequested) -> PromptVersion | None:
@@ -290,25 +303,25 @@ class ModelGateway(Doer[ModelCallRequested]):
         return self._prompts.find_prompt(request.prompt_id, style, roles=bool(request.roles))
 
     async def _store_contents(
-        self, job: Job[ModelCallRequested], hands: JobContext, said: ModelAnswer, reading: Reading
+        self, job: Job[ModelCallRequested], hands: JobContext, answer: ModelAnswer, reading: Reading
     ) -> tuple[ContentRef | None, ContentRef | None]:
         """Blobs of the text that goes on, and of the text as it came where that is another."""
         conversation, media_type, summary = job.request.conversation, media_type_of(job.request), None
         if conversation is not None and conversation.embeds:
             media_type, summary = EMBEDDINGS, ""
-        says = bool(reading.text if job.request.conversation is not None else reading.text.strip())
-        content = await hands.blobs.put(job.tenant, reading.text, media_type, summary=summary) if says else None
-        changed = reading.text != said.text
-        return content, await hands.blobs.put(job.tenant, said.text, "text/plain") if changed else None
+        has_text = bool(reading.text if job.request.conversation is not None else reading.text.strip())
+        content = await hands.blobs.put(job.tenant, reading.text, media_type, summary=summary) if has_text else None
+        changed = reading.text != answer.text
+        return content, await hands.blobs.put(job.tenant, answer.text, "text/plain") if changed else None
 
-    def _prompt_of(self, request: ModelCallRequested) -> tuple[str, str]:
+    def _prompt_name_and_digest(self, request: ModelCallRequested) -> tuple[str, str]:
         prompt = self._find_prompt(request)
         return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
 
     def _failed_reply(
         self, request: ModelCallRequested, outcome: Literal["refused", "failed"], failure: Failure
     ) -> ModelCallReplied:
-        prompt_id, digest = self._prompt_of(request)
+        prompt_id, digest = self._prompt_name_and_digest(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,

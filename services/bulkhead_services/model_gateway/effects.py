@@ -22,13 +22,13 @@ from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, TextDelta
 from bulkhead_contracts.result import REFERENCES, ContentRef
-from bulkhead_services.model_gateway.context.conversation import contents_of, too_large, too_many
-from bulkhead_services.model_gateway.context.render import refers_to
+from bulkhead_services.model_gateway.context.conversation import contents_of, message_count_fault, size_fault
+from bulkhead_services.model_gateway.context.render import all_parts
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import is_believable, short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
-from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_summary, narrow_chat
+from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_reasoning_summary, narrow_chat
 from bulkhead_services.model_gateway.providers.port import (
     Chat,
     GenerationProgress,
@@ -40,7 +40,7 @@ from bulkhead_services.model_gateway.providers.port import (
     is_embedding,
 )
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
-from bulkhead_services.model_gateway.replies.thinking import LiveFilter
+from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_s
 from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
 
@@ -112,20 +112,20 @@ class HttpEndpoint:
         on_headers: OnHeaders,
         *,
         timeout_s: float,
-        heard: GenerationProgress | None = None,
+        progress: GenerationProgress | None = None,
     ) -> ModelAnswer | ProviderFault:
         """Send one call; a ProviderFault when HTTP failed, or when what it brought is no answer."""
-        assembly, heard, now_s = (
+        assembly, progress, now_s = (
             self._form.assembly(outgoing),
-            heard or GenerationProgress(),
+            progress or GenerationProgress(),
             asyncio.get_running_loop().time,
         )
-        heard.began_s = now_s()
+        progress.began_s = now_s()
         begun = False
 
         async def on_chunk() -> None:
             nonlocal begun
-            heard.note_progress(assembly.generated_bytes, now_s())
+            progress.note_progress(assembly.generated_bytes, now_s())
             for part, text in assembly.take_pieces():
                 begun = True
                 await on_text(text, part)
@@ -200,12 +200,12 @@ class HttpProvider(Deployments):
         self.name, self._settings = name, settings
         targets = settings.targets()
         names = [name if len(targets) == 1 else f"{name} #{number}" for number in range(1, len(targets) + 1)]
-        size = settings.concurrency
+        concurrency = settings.concurrency
         self._endpoints = [
-            HttpEndpoint(*endpoint_fields, size, network)
+            HttpEndpoint(*endpoint_fields, concurrency, network)
             for endpoint_fields in zip(names, repeat(settings.api), targets, strict=False)
         ]
-        super().__init__([Deployment(endpoint, size, loop_s) for endpoint in self._endpoints])
+        super().__init__([Deployment(endpoint, concurrency, loop_s) for endpoint in self._endpoints])
 
     def open(self) -> None:
         """Make the clients."""
@@ -217,7 +217,7 @@ class HttpProvider(Deployments):
         for endpoint in self._endpoints:
             await endpoint.close()
 
-    def request(self, chat: Chat) -> ProviderRequest:
+    def build_request(self, chat: Chat) -> ProviderRequest:
         """One call in this provider's wire form."""
         chat = self._translatable_chat(chat)
         outgoing = FORMS[self._settings.api].request(replace(chat, limit_field=self._settings.limit_field))
@@ -237,7 +237,7 @@ class HttpProvider(Deployments):
         if not chat.adopted:
             return chat
         if form.speaks_chat:
-            check_summary(chat.payload)
+            check_reasoning_summary(chat.payload)
             return chat
         if is_embedding(chat.payload):
             raise UnsupportedInput("embeddings")
@@ -249,7 +249,7 @@ def _with_usage(fault: ProviderFault, assembly: Assembly) -> ProviderFault:
 
 
 async def _receive_response(
-    response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key: str
+    response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key_setting_name: str
 ) -> ProviderFault | None:
     if response.status_code != 200:
         body = b""
@@ -258,18 +258,19 @@ async def _receive_response(
             if len(body) >= bounds.MAX_PROVIDER_ERROR_BYTES:
                 break
         body = body[: bounds.MAX_PROVIDER_ERROR_BYTES]
-        return errors.fault_of_status(response.status_code, response.headers, body, key)
+        return errors.fault_of_status(response.status_code, response.headers, body, key_setting_name)
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
         return ProviderFault(
             "malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True
         )
-    kind = response.headers.get("content-type", "")
-    if "html" in kind:
+    content_type = response.headers.get("content-type", "")
+    if "html" in content_type:
         message = (
-            f"status 200 with a page ({short_text(kind)}) in an answer's place: something stands before the provider"
+            f"status 200 with a page ({short_text(content_type)}) in an answer's place: something stands "
+            "before the provider"
         )
         return ProviderFault("malformed_json", message, "check the provider's base URL, and the proxy", True, True)
-    if "json" not in kind:
+    if "json" not in content_type:
         return await _receive_stream(response, assembly, on_chunk)
     # Asked for a stream, some servers answer whole all the same.
     whole_body = bytearray()
@@ -331,7 +332,7 @@ class LiveTextPublisher:
         self._job, self._hands, self._verified = job, hands, verified
         self._offsets = Counter[AnswerPart]()
         # What an outside agent is shown must be the record's text, letter for letter.
-        self._shown = None if job.request.conversation is not None else LiveFilter()
+        self._shown = None if job.request.conversation is not None else LiveThinkingFilter()
 
     async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
         """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
@@ -372,7 +373,7 @@ async def whole_conversation(
     async def expand_list(ref: ContentRef) -> tuple[ContentRef, ...]:
         return in_list(ref, await hands.blobs.get(job.tenant, ref)) if ref.media_type == REFERENCES else (ref,)
 
-    if (fault := too_large(conversation)) is not None:
+    if (fault := size_fault(conversation)) is not None:
         return fault
     try:
         lists = await asyncio.gather(*map(expand_list, conversation.messages))
@@ -380,17 +381,17 @@ async def whole_conversation(
         message = f"the conversation cannot be read: {error}"
         return ProviderFault("content_missing", message, "send it in another run", consumed=False)
     refs = tuple(ref for rows in lists for ref in rows)
-    if (fault := too_many(refs)) is not None:
+    if (fault := message_count_fault(refs)) is not None:
         return fault
     expanded = conversation.model_copy(update={"messages": refs})
     body = job.request.model_copy(update={"conversation": expanded})
-    return too_large(expanded) or replace(job, body=body)
+    return size_fault(expanded) or replace(job, body=body)
 
 
 async def read_contents(job: Job[ModelCallRequested], hands: JobContext) -> tuple[dict[str, str], frozenset[str]]:
     """Texts of all contents that the request refers to, by digest, and the digests that cannot be read."""
     request = job.request
-    refs = [part.content for part in refers_to(request) if part.content] + [
+    refs = [part.content for part in all_parts(request) if part.content] + [
         turn.content for turn in request.turns if turn.content
     ]
     refs += contents_of(request.conversation) if request.conversation is not None else ()

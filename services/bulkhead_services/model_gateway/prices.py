@@ -52,13 +52,13 @@ class Price:
         """Cost of these tokens, rounded up: money is never rounded away."""
         cached = min(usage.cached_input_tokens, usage.input_tokens)
         if self.public is not None:
-            counted = PricedUsage(
+            priced_usage = PricedUsage(
                 input_tokens=usage.input_tokens,
                 cache_read_tokens=cached,
                 cache_write_tokens=min(cache_write_tokens, usage.input_tokens - cached),
                 output_tokens=usage.output_tokens,
             )
-            usd = Decimal(self.public.calc_price(counted)["total_price"])
+            usd = Decimal(self.public.calc_price(priced_usage)["total_price"])
             return _round_up(usd * _MICROS)
         # Dollars per million tokens are micro dollars per token.
         fresh = (usage.input_tokens - cached) * self.input_usd_per_mtok
@@ -95,8 +95,8 @@ class PriceTable:
         except LookupError:
             return None
         digest = hashlib.sha256(f"{calculation.provider.id}/{model}/{calculation.model_price!r}".encode()).hexdigest()
-        name, window = f"{self._source}:{digest[:32]}", calculation.model.context_window
-        return Price(model, name, window, public=calculation.model_price, source=self._source)
+        row_digest, window = f"{self._source}:{digest[:32]}", calculation.model.context_window
+        return Price(model, row_digest, window, public=calculation.model_price, source=self._source)
 
 
 def _load_prices(path: Path) -> dict[str, Price]:
@@ -139,8 +139,8 @@ def _price_of_row(name: str, row: dict[str, Any], source: str) -> Price:
     digest = hashlib.sha256(json.dumps({name: row}, sort_keys=True, default=str).encode()).hexdigest()
     filled_row = {"cached_input": row["input"], "cache_write": row["input"], **row}
     amounts = {key: Decimal(str(filled_row[key])) for key in AMOUNTS}
-    if wrong := _absurdity_of(row, amounts):
-        raise PriceTableError(f"the price of {name} cannot be right: {wrong}; mend its row in BULKHEAD_PRICES_FILE")
+    if problem := _absurdity_of(row, amounts):
+        raise PriceTableError(f"the price of {name} cannot be right: {problem}; mend its row in BULKHEAD_PRICES_FILE")
     fresh, cached, output, written = (amounts[key] for key in AMOUNTS)
     window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
     return Price(name, f"own:{digest[:32]}", window, fresh, cached, output, written, source=source, as_of=as_of)

@@ -65,12 +65,14 @@ class Prompts:
         """packs: packages whose prompts are taken too. Raises PromptError, PackError (both ValueError)."""
         self._found: dict[str, dict[int, PromptVersion]] = {}
         folders = [folder, *(packages.folder(name) / packages.PROMPTS_FOLDER for name in packs)]
-        homes: dict[str, Path] = {}
+        folder_of_prompt: dict[str, Path] = {}
         for path in (path for prompt_folder in folders for path in sorted(prompt_folder.glob("*.md"))):
             prompt = _read_prompt(path)
             # A newer version from elsewhere would be taken in place of ours, by every step that names no version.
-            if homes.setdefault(prompt.id, path.parent) != path.parent:
-                raise PromptError(f"prompt {path}: {homes[prompt.id]} has {prompt.id} already; give it another name")
+            if folder_of_prompt.setdefault(prompt.id, path.parent) != path.parent:
+                raise PromptError(
+                    f"prompt {path}: {folder_of_prompt[prompt.id]} has {prompt.id} already; give it another name"
+                )
             self._found.setdefault(prompt.id, {})[prompt.version] = prompt
         if not self._found:
             raise PromptError(f"no prompts in {folder}; the installation is not whole, install it again")
@@ -110,12 +112,12 @@ class Prompts:
         """Size of the longest prompt with its schema, as the least that a model must have room for. Variants for
         delegated roles are not counted: a mesh without such roles sends none."""
         schemas = max(len(json.dumps(schema)) for schema in self.schemas.values())
-        sent = (
+        counted_prompts = (
             prompt
             for name in self._found
             if not name.removesuffix(SHORT).endswith(ROLES) and (prompt := self.find_prompt(name))
         )
-        return max(len(prompt.text.encode()) for prompt in sent) + schemas
+        return max(len(prompt.text.encode()) for prompt in counted_prompts) + schemas
 
     @property
     def names(self) -> tuple[str, ...]:

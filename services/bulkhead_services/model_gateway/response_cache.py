@@ -65,15 +65,15 @@ class ResponseCache:
         self._key = hmac.digest(message_key, b"response cache", "sha256")
 
     def request_key(
-        self, job: Job[ModelCallRequested], provider: str, model: str, prompt: str, outgoing: ProviderRequest
+        self, job: Job[ModelCallRequested], provider: str, model: str, prompt_digest: str, outgoing: ProviderRequest
     ) -> str:
-        """The same for the same request of the same tenant, by whoever may see the same. prompt: its digest.
+        """The same for the same request of the same tenant, by whoever may see the same. prompt_digest: its digest.
 
         Another attempt is another key: it is asked because the answer before was not good enough.
         """
         body = hashlib.sha256(outgoing.body).hexdigest()
-        where = [provider, self._addresses.get(provider, ""), outgoing.path, model]
-        parts = [job.tenant, _scope_of(job.authority), job.request.attempt, where, prompt, body]
+        endpoint_parts = [provider, self._addresses.get(provider, ""), outgoing.path, model]
+        parts = [job.tenant, _scope_of(job.authority), job.request.attempt, endpoint_parts, prompt_digest, body]
         return hmac.new(self._key, json.dumps(parts).encode(), "sha256").hexdigest()
 
     async def find_answer(self, tenant: str, key: str, ttl_s: int) -> ModelAnswer | None:

@@ -29,7 +29,7 @@ from bulkhead_services.model_gateway.routing.options import (
 )
 from bulkhead_services.model_gateway.routing.policies import list_left_out, policy_objection
 
-__all__ = ["ModelSettings", "ProviderSettings", "RouteSettings", "Settings", "keyless"]
+__all__ = ["ModelSettings", "ProviderSettings", "RouteSettings", "Settings", "lacks_key"]
 
 JUDGE_TIER = "judge"
 OPENAI_MODEL = "gpt-4.1-mini-2025-04-14"
@@ -91,7 +91,7 @@ class Settings(ServiceSettings):
     provider_ca_file: Path | None = None
 
     @model_validator(mode="after")
-    def _check_reachable(self) -> Self:
+    def _check_network(self) -> Self:
         """Addresses and files of the network, before anything is built on them."""
         if problem := url_problem(self.openai_base_url, "OPENAI_BASE_URL"):
             raise ValueError(problem)
@@ -131,7 +131,7 @@ class Settings(ServiceSettings):
         from bulkhead_services.model_gateway.prompts import Prompts
 
         prices, providers = PriceTable(self.free_models, self.prices_file), self.all_providers()
-        least = Prompts(packs=self.packs).largest_bytes // BYTES_PER_TOKEN + CONTEXT_MARGIN_TOKENS
+        prompt_tokens = Prompts(packs=self.packs).largest_bytes // BYTES_PER_TOKEN + CONTEXT_MARGIN_TOKENS
         for tier, model in self._all_models():
             provider = providers[model.provider]
             for target in provider.targets():
@@ -143,7 +143,7 @@ class Settings(ServiceSettings):
                         "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
                         "model into BULKHEAD_FREE_MODELS when it costs nothing"
                     )
-                _check_context(tier, model, model.context_tokens or price.context_tokens, least)
+                _check_context(tier, model, model.context_tokens or price.context_tokens, prompt_tokens)
         return self
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class Settings(ServiceSettings):
         return [
             key_missing(providers[name].api, name, providers[name].base_url)
             for name in sorted({model.provider for _, model in self._all_models()})
-            if keyless(providers[name])
+            if lacks_key(providers[name])
         ]
 
     def _all_models(self) -> list[tuple[str, ModelSettings]]:
@@ -201,23 +201,26 @@ class Settings(ServiceSettings):
                 by_name[api] = ProviderSettings(api=api, api_key=key, concurrency=self.provider_concurrency)
         # A provider that `providers` names without a key takes the variable of its API, at the vendor's own address:
         # nobody else is sent a vendor's key.
-        vendors = {(api, FORMS[api].base_url): key for api, key in keys.items()}
-        vendors |= {(api, self.openai_base_url): self.openai_api_key for api in OPENAI_APIS}
-        return {**by_name, **{name: _with_key(provider, vendors) for name, provider in self.providers.items()}}
+        vendor_keys = {(api, FORMS[api].base_url): key for api, key in keys.items()}
+        vendor_keys |= {(api, self.openai_base_url): self.openai_api_key for api in OPENAI_APIS}
+        return {**by_name, **{name: _with_key(provider, vendor_keys) for name, provider in self.providers.items()}}
 
     def all_routes(self) -> dict[str, RouteSettings]:
         """Routes by tier; `default` always stands, and the judge has its models where it has none of its own."""
-        chosen = self.model or self._usual_model()
-        fallback = (ModelSettings(**self._fields_of_named(self.fallback_model)),) if self.fallback_model else ()
-        usual = {
+        default_model = self.model or self._usual_model()
+        fallback = (ModelSettings(**self._fields_of_model_name(self.fallback_model)),) if self.fallback_model else ()
+        default_routes = {
             tier: RouteSettings(
-                **self._fields_of_named(name), fallback=fallback, cache_ttl_s=self.cache_ttl_s, prompts=self.prompts
+                **self._fields_of_model_name(name),
+                fallback=fallback,
+                cache_ttl_s=self.cache_ttl_s,
+                prompts=self.prompts,
             )
-            for tier, name in ((DEFAULT_TIER, chosen), (JUDGE_TIER, self.judge_model or chosen))
+            for tier, name in ((DEFAULT_TIER, default_model), (JUDGE_TIER, self.judge_model or default_model))
         }
         if not self.judge_model and DEFAULT_TIER in self.routes:
-            usual[JUDGE_TIER] = self.routes[DEFAULT_TIER]
-        return {**usual, **self.routes}
+            default_routes[JUDGE_TIER] = self.routes[DEFAULT_TIER]
+        return {**default_routes, **self.routes}
 
     def _usual_model(self) -> str:
         """The model where none is named: of the provider whose key is set, of OpenAI before others."""
@@ -227,34 +230,36 @@ class Settings(ServiceSettings):
                     return f"{provider}:{model}"
         return OPENAI_MODEL
 
-    def _fields_of_named(self, name: str) -> dict[str, Any]:
+    def _fields_of_model_name(self, name: str) -> dict[str, Any]:
         """`provider:model`, or a model of the provider `openai`; models of some servers have a colon themselves."""
         provider, _, model = name.partition(":")
         if provider in DEFAULT_MODELS and provider not in self.all_providers():
             variable = FORMS[provider].key_variable
             raise ValueError(f"model {name!r} is one of provider {provider!r}, which has no key: set {variable}")
-        where = {"provider": provider, "model": model} if provider in self.all_providers() else {"model": name}
-        return {**where, "context_tokens": self.context_tokens}
+        name_fields = {"provider": provider, "model": model} if provider in self.all_providers() else {"model": name}
+        return {**name_fields, "context_tokens": self.context_tokens}
 
 
-def _with_key(provider: ProviderSettings, vendors: Mapping[tuple[Api, str], SecretStr]) -> ProviderSettings:
+def _with_key(provider: ProviderSettings, vendor_keys: Mapping[tuple[Api, str], SecretStr]) -> ProviderSettings:
     """A provider with the vendor's key, where it names none and all its addresses are the vendor's own."""
     addresses = {(provider.api, target.base_url) for target in provider.targets()}
     if provider.api_keys or provider.api_key.get_secret_value() or len(addresses) > 1:
         return provider
-    key = vendors.get(addresses.pop())
+    key = vendor_keys.get(addresses.pop())
     return provider if key is None else provider.model_copy(update={"api_key": key})
 
 
-def _check_context(tier: str, model: ModelSettings, context_tokens: int | None, least: int) -> None:
-    """Refuse a context in which the shortest call has no room. least: of its prompt alone. Raises ValueError."""
+def _check_context(tier: str, model: ModelSettings, context_tokens: int | None, prompt_tokens: int) -> None:
+    """Refuse a context without room for the shortest call. prompt_tokens: of its prompt alone. Raises ValueError."""
     output = min(model.max_output_tokens, USUAL_OUTPUT_TOKENS)
-    if context_tokens is None or context_tokens >= least + output:
+    if context_tokens is None or context_tokens >= prompt_tokens + output:
         return
-    lower = f"set its max_output_tokens to {context_tokens - least} in BULKHEAD_ROUTES, or "
+    lower_output_hint = f"set its max_output_tokens to {context_tokens - prompt_tokens} in BULKHEAD_ROUTES, or "
     raise ValueError(
-        f"model {model.model!r} of tier {tier!r} has a context of {context_tokens} tokens; a prompt takes {least} of "
-        f"them and an answer {output}: {lower if context_tokens - least >= LEAST_OUTPUT_TOKENS else ''}use a model "
+        f"model {model.model!r} of tier {tier!r} has a context of {context_tokens} tokens; a prompt "
+        f"takes {prompt_tokens} of "
+        f"them and an answer {output}: "
+        f"{lower_output_hint if context_tokens - prompt_tokens >= LEAST_OUTPUT_TOKENS else ''}use a model "
         "with a longer context (BULKHEAD_CONTEXT_TOKENS says it where the price table is wrong)"
     )
 
@@ -277,7 +282,7 @@ def _check_parameters(tier: str, model: ModelSettings, api: Api) -> None:
         )
 
 
-def keyless(provider: ProviderSettings) -> bool:
+def lacks_key(provider: ProviderSettings) -> bool:
     """True when a provider lacks a key that it needs: Ollama has none, nor needs one a server on this loopback."""
     return provider.api != "ollama" and any(
         not target.api_key.get_secret_value() and not on_this_machine(target.base_url) for target in provider.targets()

@@ -14,7 +14,7 @@ from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, Part
 from bulkhead_contracts.output import OutputPolicy
 from bulkhead_services.model_gateway.effects import LiveTextPublisher, read_contents
 from bulkhead_services.model_gateway.providers.port import OnText
-from bulkhead_services.model_gateway.replies.thinking import LiveFilter
+from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter
 
 _KINDS: dict[str, SourceKind] = {"passage": "passage", "tool_result": "tool_result", "input": "input"}
 
@@ -40,7 +40,7 @@ class VerifiedText:
         self._live = LiveTextPublisher(job, hands, verified=policy.delivery == "verified")
         self._sources: GroundingSources | None = None
         self._open, self._size, self._next = "", 0, 0
-        self._shown = LiveFilter()
+        self._shown = LiveThinkingFilter()
 
     async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
         """Take a piece of the text; what is whole by now is checked and published."""

@@ -11,7 +11,7 @@ from bulkhead_services.tool_executor.watchdog import Watchdog
 
 def _build_watched(context: Context, settings: Settings) -> ToolExecutor:
     doer = build(context, settings, watchdog=Watchdog(settings.tool_blocks_s))
-    if doer.has_plain_tools() or settings.mcp_file is not None:  # A server's process runs as the same user.
+    if doer.has_own_process_tools() or settings.mcp_file is not None:  # A server's process runs as the same user.
         hide_from_tools()
     return doer
 

@@ -40,37 +40,37 @@ def build(
 ) -> ToolExecutor:
     """The doer. `transport` stands in for the network, `rule` for the policy's files. Raises ValueError when a declared
     tool has no function, or a policy cannot be read."""
-    bench = ToolRunner(settings, transport, watchdog)
-    webhooks = Webhooks(settings, bench, context.clock)
+    runner = ToolRunner(settings, transport, watchdog)
+    webhooks = Webhooks(settings, runner, context.clock)
     declared = tool_rows(settings.packs)
     registry = load_registry(settings.configured_names(), declared)
-    cancels: SideHandlers = {}
-    parts: list[Component] = []
+    cancel_handlers: SideHandlers = {}
+    components: list[Component] = []
     offered = [row.spec for row in declared]
     # The SDKs of MCP and A2A are a second of a core to import: before the service is ready, and where they are used.
     if settings.mcp_file is not None:
         from bulkhead_services.tool_executor.mcp.tools import McpTools
 
         servers = McpTools(settings.mcp_file, registry, context.background)
-        parts.append(servers)
+        components.append(servers)
         offered += [tool.spec for tool in servers.offered_tools()]
     if settings.agents_file is not None:
         from bulkhead_services.tool_executor.a2a.tools import RemoteAgents
 
         agents = RemoteAgents(settings.agents_file, registry, context)
-        parts.append(agents)
+        components.append(agents)
         offered += [tool.spec for tool in agents.offered_tools()]
-        cancels = {ToolCallCancelRequested: agents.on_cancel_requested}
+        cancel_handlers = {ToolCallCancelRequested: agents.on_cancel_requested}
     policy_details: dict[str, object] | None = None
     if rule is None:
         policy = CedarPolicy.load_folder(settings.policy_dir, offered)
         rule = partial(decide, policy=policy)
         policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
-    gate = Gate(context, rule, bench.isolation_of, settings.approval_ttl_s * 1_000)
-    pushes = PushSender(context, TenantQuotas(settings.tenants_file), bench)
-    posted: SideHandlers = {
+    gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000)
+    pushes = PushSender(context, TenantQuotas(settings.tenants_file), runner)
+    post_handlers: SideHandlers = {
         **dict.fromkeys((EventPostRequested, NoticeRequested, ApprovalRequested), webhooks.on_post_requested),
         PushPostRequested: pushes.on_push_post_requested,
         PushConfigDeleted: pushes.on_push_config_deleted,
     }
-    return ToolExecutor(registry, bench, gate, {**posted, **cancels}, tuple(parts), policy_details)
+    return ToolExecutor(registry, runner, gate, {**post_handlers, **cancel_handlers}, tuple(components), policy_details)

@@ -88,9 +88,9 @@ class _Calculator:
     def _next_symbol(self) -> str:
         return self._tokens[self._at]
 
-    def _accept_token(self, *wanted: str) -> str:
+    def _accept_token(self, *symbols: str) -> str:
         token = self._next_symbol
-        if token not in wanted or not token:
+        if token not in symbols or not token:
             return ""
         self._at += 1
         return token
@@ -192,9 +192,9 @@ class _Calculator:
         if digits != digits.to_integral_value() or not 0 <= digits <= MAX_ROUND_DIGITS:
             raise _ExpressionRefused("bad_expression", f"round takes 0-{MAX_ROUND_DIGITS} digits")
         # Rounding that was asked for is no loss to report, so it has a context of its own.
-        apart = self._context.copy()
-        apart.prec = bounds.MAX_RESULT_DIGITS + MAX_ROUND_DIGITS
-        return value.quantize(Decimal(1).scaleb(-int(digits)), context=apart)
+        rounding_context = self._context.copy()
+        rounding_context.prec = bounds.MAX_RESULT_DIGITS + MAX_ROUND_DIGITS
+        return value.quantize(Decimal(1).scaleb(-int(digits)), context=rounding_context)
 
 
 def _render_value(value: Decimal, decimals: int, rounded: bool) -> str:

@@ -59,8 +59,8 @@ class ToolRunnerPort(Protocol):
         arguments: Arguments,
         key: str,
         timeout_s: float,
-        cut: Cut,
-        too_late: TooLate,
+        halt_event: Cut,
+        start_refusal: TooLate,
         user: str,
         check: bool = False,
     ) -> Done | Failed:
@@ -102,43 +102,43 @@ class ToolExecutor(Doer[ToolCallRequested]):
     def __init__(
         self,
         registry: ToolRegistry,
-        bench: ToolRunnerPort,
+        runner: ToolRunnerPort,
         gate: Gate,
         side_handlers: SideHandlers | None = None,
-        parts: tuple[Component, ...] = (),
-        policy: Mapping[str, object] | None = None,
+        components: tuple[Component, ...] = (),
+        policy_details: Mapping[str, object] | None = None,
     ) -> None:
-        """policy: what `/readyz` tells of the rules."""
-        self._policy = policy
-        self._registry, self._bench, self._gate, self._parts = registry, bench, gate, parts
+        """policy_details: what `/readyz` tells of the rules."""
+        self._policy = policy_details
+        self._registry, self._bench, self._gate, self._parts = registry, runner, gate, components
         self.side_handlers: SideHandlers = {
             ApprovalDecided: gate.approvals.on_approval_decided,
             **(side_handlers or {}),
         }
 
-    def has_plain_tools(self) -> bool:
+    def has_own_process_tools(self) -> bool:
         """True when any tool gets a process of its own."""
-        return any(tool.is_plain for tool in self._registry.tools.values())
+        return any(tool.runs_in_own_process for tool in self._registry.tools.values())
 
     async def start(self) -> None:
         """Try the sandbox, where a tool will need it, and start the parts that run beside the calls."""
         for part in self._parts:
             await part.start()
-        if self._has_walls():
+        if self._needs_sandbox():
             await asyncio.to_thread(self._bench.describe_isolation)
 
     def details(self) -> dict[str, object]:
         """The rules, and the isolation that this machine gives to plain tools."""
         details: dict[str, object] = {"policy": dict(self._policy)} if self._policy is not None else {}
-        return details | ({"isolation": self._bench.describe_isolation()} if self._has_walls() else {})
+        return details | ({"isolation": self._bench.describe_isolation()} if self._needs_sandbox() else {})
 
     def pools(self) -> dict[str, Pool]:
         """Places for the two kinds of tools."""
         kinds = {"plain": self._bench.plain, "awaited": self._bench.awaited}
         return {name: Pool(places.most, places.wanted) for name, places in kinds.items()}
 
-    def _has_walls(self) -> bool:
-        return any(tool.is_plain or tool.spec.isolation != "none" for tool in self._registry.tools.values())
+    def _needs_sandbox(self) -> bool:
+        return any(tool.runs_in_own_process or tool.spec.isolation != "none" for tool in self._registry.tools.values())
 
     def describe_degradation(self) -> str:
         """Tools that are refused here because nothing walls them off enough; what the parts lack."""
@@ -185,18 +185,18 @@ class ToolExecutor(Doer[ToolCallRequested]):
         this or Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
         tool, arguments = self._check_call(job, hands)  # Its deadline is looked at when it has waited.
-        passed = await self._gate.admit_call(job, tool, arguments)
-        places = self._bench.plain if tool.is_plain else self._bench.awaited
+        gate_pass = await self._gate.admit_call(job, tool, arguments)
+        places = self._bench.plain if tool.runs_in_own_process else self._bench.awaited
         left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
-        cut, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
-        if not await places.acquire_slot(job.tenant, min(left_s, PATIENCE_S), cut, since_ms):
+        halt_event, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
+        if not await places.acquire_slot(job.tenant, min(left_s, PATIENCE_S), halt_event, since_ms):
             if (stop := hands.find_stop(job, tool=request.tool)) is not None:
                 raise JobRefused(stop.to_failure())
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
             raise JobRefused(busy_failure(job.tenant, tool, places))
         try:
-            yield passed
+            yield gate_pass
         finally:
             places.release_slot(job.tenant)
 
@@ -206,17 +206,17 @@ class ToolExecutor(Doer[ToolCallRequested]):
         tool, arguments = self._check_call(job, hands, request.deadline_unix_ms)
         if (stop := hands.find_stop(job, tool=tool.spec.name, begins=True)) is not None:
             raise JobRefused(stop.to_failure())
-        tried = await self._make_attempts(job, hands, tool, arguments)
-        if tried.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
-            tried = replace(tried, outcome=checked, maybe_done=False)
+        attempts = await self._make_attempts(job, hands, tool, arguments)
+        if attempts.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
+            attempts = replace(attempts, outcome=checked, maybe_done=False)
         spent_ms = max(0, hands.now_unix_ms() - started)
-        if isinstance(tried.outcome, Failed):
-            reply = unsuccessful_reply(request, tool, tried, spent_ms)
+        if isinstance(attempts.outcome, Failed):
+            reply = unsuccessful_reply(request, tool, attempts, spent_ms)
         else:
-            reply = await successful_reply(job, hands, tool, tried, spent_ms)
-        ruled = {"rule": turn.ruling.rule, "policy_sha256": turn.ruling.policy_sha256}
-        walls = {"isolation": self._bench.isolation_of(tool)}
-        return reply.model_copy(update={**ruled, **walls, "approval_id": turn.approval_id})
+            reply = await successful_reply(job, hands, tool, attempts, spent_ms)
+        ruling_fields = {"rule": turn.ruling.rule, "policy_sha256": turn.ruling.policy_sha256}
+        isolation_field = {"isolation": self._bench.isolation_of(tool)}
+        return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": turn.approval_id})
 
     def _check_call(
         self, job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None = None
@@ -230,13 +230,15 @@ class ToolExecutor(Doer[ToolCallRequested]):
         arguments = tool.read_arguments(job.request.arguments_json)
         if isinstance(arguments, Failure):
             raise JobRefused(arguments)
-        if (theirs := sorted(tool.of_steps & arguments.keys())) and not _is_of_delegated_step(job):
-            message = f"{theirs[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
+        if (step_only := sorted(tool.of_steps & arguments.keys())) and not _is_of_delegated_step(job):
+            message = f"{step_only[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
             raise JobRefused(
                 Failure.from_text("bad_arguments", message, f"write what {tool.spec.name} is to know as text")
             )
-        if (low := self._bench.isolation_refusal(tool)) is not None:
-            raise JobRefused(Failure.from_text(low.code, low.message, low.hint))
+        if (isolation_refusal := self._bench.isolation_refusal(tool)) is not None:
+            raise JobRefused(
+                Failure.from_text(isolation_refusal.code, isolation_refusal.message, isolation_refusal.hint)
+            )
         return tool, arguments
 
     def refusal_reply(self, request: ToolCallRequested, failure: Failure) -> ToolCallReplied:
@@ -276,7 +278,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
             return None
         if arguments is None or isinstance(arguments, Failure):
             return None
-        places = self._bench.plain if tool.is_plain else self._bench.awaited
+        places = self._bench.plain if tool.runs_in_own_process else self._bench.awaited
         if not await places.acquire_slot(job.tenant, PATIENCE_S, None, job.envelope.time_unix_ms):
             raise HandBack(AGAIN_S, "whether it was made is asked when there is a place")
         try:
@@ -285,15 +287,15 @@ class ToolExecutor(Doer[ToolCallRequested]):
             places.release_slot(job.tenant)
         if checked is None:
             return None
-        tried, spent_ms = CallAttempts(checked, 0, False), max(0, hands.now_unix_ms() - started)
+        attempts, spent_ms = CallAttempts(checked, 0, False), max(0, hands.now_unix_ms() - started)
         if not isinstance(checked, Failed):
-            return await successful_reply(job, hands, tool, tried, spent_ms)
+            return await successful_reply(job, hands, tool, attempts, spent_ms)
         # Who began it may be at it still, and only cut off from the broker: what is not there may yet come.
         tries_ms = tool.spec.timeout_ms * (bounds.MAX_TOOL_RETRIES + 1)
         left_ms = min(begun_unix_ms + tries_ms, job.request.deadline_unix_ms) + LATE_MS - hands.now_unix_ms()
         if left_ms > 0:
             raise HandBack(left_ms / 1000, "who began it may still be at it")
-        return unsuccessful_reply(job.request, tool, tried, spent_ms)
+        return unsuccessful_reply(job.request, tool, attempts, spent_ms)
 
     async def _run_check(
         self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments
@@ -311,13 +313,13 @@ class ToolExecutor(Doer[ToolCallRequested]):
         self, job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, arguments: Arguments
     ) -> CallAttempts:
         writes = tool.spec.effect == "write"
-        tried = CallAttempts(
+        attempts = CallAttempts(
             Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False
         )
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0 or (attempt and hands.find_stop(job, tool=tool.spec.name, defer=False)):
-                return tried if attempt else replace(tried, maybe_done=await _may_have_begun(job, tool))
+                return attempts if attempt else replace(attempts, maybe_done=await _may_have_begun(job, tool))
             try:
                 worst_case = Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
                 reservation = await hands.reserve_attempt(
@@ -325,22 +327,22 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 )
             except NotDone:
                 if attempt:
-                    return tried
+                    return attempts
                 raise
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
             if left_ms <= 0:
                 reservation.settle(Usage())  # The admission took the rest of its time.
-                return tried if attempt else replace(tried, maybe_done=await _may_have_begun(job, tool))
+                return attempts if attempt else replace(attempts, maybe_done=await _may_have_begun(job, tool))
             # A write in flight is let finish: cutting it would only make its outcome unknown. What can be stopped where
             # it runs is stopped by a halt that ends its task.
-            cut = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
+            halt_event = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
             outcome = await self._bench.run(
                 tool,
                 arguments,
                 _idempotency_key(job),
                 min(tool.spec.timeout_ms, left_ms) / 1000,
-                cut,
-                partial(_too_late, job, hands),
+                halt_event,
+                partial(_start_refusal, job, hands),
                 job.authority.task.actor,
             )
             if tool.stop is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
@@ -350,7 +352,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
                     raise HandBack(ELSEWHERE_S, outcome.message)
                 outcome = replace(outcome, transient=False)
             reservation.settle(Usage(tool_calls=1, cost_usd_micros=price_of_call(tool, outcome)))
-            cost = tried.cost_usd_micros + price_of_call(tool, outcome)
+            cost = attempts.cost_usd_micros + price_of_call(tool, outcome)
             metrics.tool_calls.add(1, {names.TOOL_NAME: tool.spec.name, names.OUTCOME: _outcome_name(outcome)})
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
@@ -359,13 +361,13 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 outcome = replace(outcome, message=f"{outcome.message}: {by}"[:2000])
             if isinstance(outcome, Done):
                 return CallAttempts(outcome, attempt + 1, False, cost)
-            lost = writes and outcome.effect == "unknown"
-            tried = CallAttempts(outcome, attempt + 1, tried.maybe_done or lost, cost)
-            if not outcome.transient or (lost and not tool.spec.idempotent):
-                return tried
+            maybe_done = writes and outcome.effect == "unknown"
+            attempts = CallAttempts(outcome, attempt + 1, attempts.maybe_done or maybe_done, cost)
+            if not outcome.transient or (maybe_done and not tool.spec.idempotent):
+                return attempts
             if attempt < bounds.MAX_TOOL_RETRIES:
                 await self._bench.back_off(attempt)
-        return tried
+        return attempts
 
 
 def _grant_refusal(job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None) -> Failure | None:
@@ -397,7 +399,7 @@ def _is_of_delegated_step(job: Job[ToolCallRequested]) -> bool:
     return job.sender == "worker" and step is not None and step.role in roles
 
 
-def _too_late(job: Job[ToolCallRequested], hands: JobContext) -> Failed | None:
+def _start_refusal(job: Job[ToolCallRequested], hands: JobContext) -> Failed | None:
     """Why a call that was admitted must not begin any more."""
     request = job.request
     stop = hands.find_stop(

@@ -52,12 +52,12 @@ class AnswerProgress:
 
     bytes: int | None = None
 
-    def name_slow_answer(self, said: Failed) -> Failed:
+    def name_slow_answer(self, failure: Failed) -> Failed:
         """A timeout in the middle of an answer, which a slow server gave byte by byte, by its own name."""
-        if said.code != "timeout" or self.bytes is None:
-            return said
-        message = f"{said.message}: after {self.bytes} bytes the server had not sent the whole answer"
-        return replace(said, code="slow_answer", message=message)
+        if failure.code != "timeout" or self.bytes is None:
+            return failure
+        message = f"{failure.message}: after {self.bytes} bytes the server had not sent the whole answer"
+        return replace(failure, code="slow_answer", message=message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class ToolRunner:
 
     def isolation_of(self, tool: RegisteredTool) -> Isolation:
         """Isolation of a call of this tool here."""
-        if not tool.is_plain:
+        if not tool.runs_in_own_process:
             return "none"
         if tool.is_wasm:
             return "wasm" if not self.sandbox.find_isolation().wasm else "none"
@@ -138,12 +138,13 @@ class ToolRunner:
         arguments: Arguments,
         key: str,
         timeout_s: float,
-        cut: Cut,
-        too_late: TooLate = lambda: None,
+        halt_event: Cut,
+        start_refusal: TooLate = lambda: None,
         user: str = "",
         check: bool = False,
     ) -> Done | Failed:
-        """One attempt within its time; the caller holds a place. cut: ends it at once (None: let it finish). too_late:
+        """One attempt within its time; the caller holds a place. halt_event: ends it at once (None: let it finish).
+        start_refusal:
         called when its process is ready, returns why it must not begin. user: who asked, for their credentials. check:
         no attempt, but the tool's word on whether the call was made."""
         tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
@@ -164,12 +165,12 @@ class ToolRunner:
         )
         if credentials:
             timeout_s -= asyncio.get_running_loop().time() - began
-        if tool.is_plain:
-            work = partial(process_pool.call_process, arguments=arguments, given=call, check=check)
-            outcome = await self._run_in_process(tool, work, call, timeout_s, cut, too_late, guard)
+        if tool.runs_in_own_process:
+            work = partial(process_pool.call_process, arguments=arguments, call=call, check=check)
+            outcome = await self._run_in_process(tool, work, call, timeout_s, halt_event, start_refusal, guard)
         else:
             run = tool.check if check and tool.check is not None else tool.run
-            outcome = await self._run_in_loop(tool, run, arguments, call, timeout_s, cut, guard)
+            outcome = await self._run_in_loop(tool, run, arguments, call, timeout_s, halt_event, guard)
         if isinstance(outcome, Failed):
             if outcome.code == "unauthorized":
                 self._credentials.forget_cached(tool.row.credentials, tenant, user)
@@ -186,7 +187,7 @@ class ToolRunner:
         arguments: Arguments,
         call: Call,
         timeout_s: float,
-        cut: Cut,
+        halt_event: Cut,
         guard: SecretGuard,
     ) -> Done | Failed:
         with self._watchdog.watch_call() if self._watchdog is not None else nullcontext():
@@ -194,7 +195,7 @@ class ToolRunner:
             work = asyncio.get_running_loop().create_task(
                 _contain_exit(name, run, arguments, call), name=f"tool {name}"
             )
-            failure = await _wait_for_work(tool, work, timeout_s, cut)
+            failure = await _wait_for_work(tool, work, timeout_s, halt_event)
         if not isinstance(failure, Failed):
             return _outcome_of_work(tool, work, self._settings.tool_blocks_s, guard)
         if tool.stop is None:
@@ -205,11 +206,11 @@ class ToolRunner:
     async def _run_in_process(
         self,
         tool: RegisteredTool,
-        ask: Ask,
+        exchange_call: Ask,
         call: Call,
         timeout_s: float,
-        cut: Cut,
-        too_late: TooLate,
+        halt_event: Cut,
+        start_refusal: TooLate,
         guard: SecretGuard,
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
@@ -217,13 +218,13 @@ class ToolRunner:
         child = await self._processes.acquire_process(tool, call.key.partition(".")[0])
         if isinstance(child, Failed):
             return child
-        if (never := too_late()) is not None:
-            self._processes.release_process(child, kept=True)
-            return never
-        work = asyncio.ensure_future(ask(child))
+        if (refusal := start_refusal()) is not None:
+            self._processes.release_process(child, reuse=True)
+            return refusal
+        work = asyncio.ensure_future(exchange_call(child))
         reusable = False
         try:
-            failure = await _wait_for_work(tool, work, timeout_s, cut)
+            failure = await _wait_for_work(tool, work, timeout_s, halt_event)
             if isinstance(failure, Failed):
                 return failure
             answer = work.result()
@@ -232,7 +233,7 @@ class ToolRunner:
             )  # One that raised may have left anything.
             return _validated_outcome(tool, process_pool.outcome_of_answer(tool, guard.redact_frame(answer)))
         finally:
-            self._processes.release_process(child, kept=reusable)
+            self._processes.release_process(child, reuse=reusable)
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
@@ -243,7 +244,7 @@ class ToolRunner:
         return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
     async def get(
-        self, url: str, address: str, max_bytes: int, seen: AnswerProgress | None = None
+        self, url: str, address: str, max_bytes: int, progress: AnswerProgress | None = None
     ) -> Response | Unanswered:
         """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
         parts = urlsplit(url)
@@ -253,10 +254,10 @@ class ToolRunner:
             return Unanswered(str(error), sent=False)
         headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
         request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
-        return await self._send_request(request, max_bytes, seen)
+        return await self._send_request(request, max_bytes, progress)
 
     async def post_json(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], seen: AnswerProgress | None = None
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], progress: AnswerProgress | None = None
     ) -> Response | Unanswered:
         """POST to an address that the operator configured."""
         try:
@@ -265,7 +266,7 @@ class ToolRunner:
             )
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        return await self._send_request(request, MAX_ANSWER_BYTES, seen)
+        return await self._send_request(request, MAX_ANSWER_BYTES, progress)
 
     async def post_to(
         self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
@@ -283,31 +284,31 @@ class ToolRunner:
         return await self._send_request(request, max_bytes)
 
     async def _send_request(
-        self, request: httpx.Request, max_bytes: int, seen: AnswerProgress | None = None
+        self, request: httpx.Request, max_bytes: int, progress: AnswerProgress | None = None
     ) -> Response | Unanswered:
-        seen = seen or AnswerProgress()
-        seen.bytes = None
+        progress = progress or AnswerProgress()
+        progress.bytes = None
         try:
             response = await self._http.send(request, stream=True)
             try:
-                return await _read_bounded(response, max_bytes, seen)
+                return await _read_bounded(response, max_bytes, progress)
             finally:
                 await response.aclose()
         except _NOT_SENT as error:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=False)
         except httpx.HTTPError as error:
-            begun = seen.bytes is not None
-            broke = f"the answer broke off after {seen.bytes} bytes: " if begun else ""
-            seen.bytes = None
-            return Unanswered(f"{broke}{type(error).__name__}: {error}"[:200], sent=True, partial=begun)
+            answer_begun = progress.bytes is not None
+            prefix = f"the answer broke off after {progress.bytes} bytes: " if answer_begun else ""
+            progress.bytes = None
+            return Unanswered(f"{prefix}{type(error).__name__}: {error}"[:200], sent=True, partial=answer_begun)
 
 
 async def _wait_for_work(
-    tool: RegisteredTool, work: "asyncio.Future[Any]", timeout_s: float, cut: Cut
+    tool: RegisteredTool, work: "asyncio.Future[Any]", timeout_s: float, halt_event: Cut
 ) -> Failed | None:
     """Wait for the work; None when it is done, else why it was ended."""
-    cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
-    waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
+    halt_wait = asyncio.ensure_future(halt_event.wait()) if halt_event is not None else None
+    waiting: set[asyncio.Future[Any]] = {work} if halt_wait is None else {work, halt_wait}
     began = asyncio.get_running_loop().time()
     try:
         await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -321,12 +322,14 @@ async def _wait_for_work(
             return None
     finally:
         await _cancel_work(tool, waiting)
-    if cut is not None and cut.is_set():
+    if halt_event is not None and halt_event.is_set():
         message = "the task was halted while the tool ran"
         return Failed("halted", message, "an operator must lift the halt", effect="unknown")
     # The row's bound cut it, or the rest of the step's time: only in the first case a higher bound helps.
-    knob = timeout_s * 1000 >= tool.spec.timeout_ms
-    hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
+    limited_by_row = timeout_s * 1000 >= tool.spec.timeout_ms
+    hint = "try again later or ask for less" + (
+        "; its owner may raise timeout_ms in tools.yaml" if limited_by_row else ""
+    )
     message = f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms"
     return Failed("timeout", message, hint, transient=True, effect="unknown")
 
@@ -381,22 +384,22 @@ def _outcome_of_work(
     return process_pool.raised_failure(tool, type(error).__name__, where)
 
 
-def _validated_outcome(tool: RegisteredTool, said: object) -> Done | Failed:
+def _validated_outcome(tool: RegisteredTool, returned: object) -> Done | Failed:
     """The returned outcome; a failure when it is none."""
-    wrong = f"a {type(said).__name__} where Done or Failed is due"
-    if isinstance(said, Done):
-        if isinstance(said.text, str):
-            return said
-        wrong = f"Done of a {type(said.text).__name__} where a text is due"
-    elif isinstance(said, Failed):
+    problem = f"a {type(returned).__name__} where Done or Failed is due"
+    if isinstance(returned, Done):
+        if isinstance(returned.text, str):
+            return returned
+        problem = f"Done of a {type(returned.text).__name__} where a text is due"
+    elif isinstance(returned, Failed):
         try:
-            Failure.from_text(said.code, said.message, said.hint)
-            if said.effect in get_args(Effect):
-                return said
-            wrong = "Failed whose effect is neither `none` nor `unknown`"
+            Failure.from_text(returned.code, returned.message, returned.hint)
+            if returned.effect in get_args(Effect):
+                return returned
+            problem = "Failed whose effect is neither `none` nor `unknown`"
         except (ValidationError, TypeError):
-            wrong = "Failed whose code is no short name, or whose message or hint is no text"
-    return process_pool.no_outcome(tool, wrong)
+            problem = "Failed whose code is no short name, or whose message or hint is no text"
+    return process_pool.invalid_outcome_failure(tool, problem)
 
 
 def _line_of_error(error: BaseException) -> str:
@@ -404,18 +407,18 @@ def _line_of_error(error: BaseException) -> str:
     return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
 
 
-async def _read_bounded(response: httpx.Response, max_bytes: int, seen: AnswerProgress) -> Response:
+async def _read_bounded(response: httpx.Response, max_bytes: int, progress: AnswerProgress) -> Response:
     # Raw bytes: a compressed body could unfold into anything, and none was asked for.
     encoding = response.headers.get("content-encoding", "identity")
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = b""
-    seen.bytes = 0
+    progress.bytes = 0
     async for piece in response.aiter_raw():
         body += piece
-        seen.bytes = len(body)
+        progress.bytes = len(body)
         if len(body) > max_bytes:
             break
-    seen.bytes = None
+    progress.bytes = None
     return Response(
         status=response.status_code,
         media_type=media if encoding == "identity" else f"{encoding}-encoded",

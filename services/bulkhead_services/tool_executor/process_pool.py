@@ -126,7 +126,7 @@ class ToolProcess:
         """Its exit code, if it has ended; then what it has started ends, too."""
         code = self._popen.poll()
         if code is not None:
-            self._end_group()
+            self._kill_group()
         return code
 
     def reap(self) -> int:
@@ -140,7 +140,7 @@ class ToolProcess:
                 _send_signal(pid, signal.SIGKILL)
             if self.cell.container:
                 container.end_container(self.cell.container)
-        self._end_group()
+        self._kill_group()
         self._noise.close()
         if self._writer is not None:
             self._writer.close()
@@ -171,13 +171,13 @@ class ToolProcess:
         while not self.exceeded and not self.cell.container:
             await asyncio.sleep(WATCH_S)
             memory, disk = await asyncio.to_thread(measure_usage, {self.pid, *_descendants(self.pid)}, self.cell.folder)
-            for name, had, most in (("memory", memory, plan["memory_bytes"]), ("disk", disk, plan["disk_bytes"])):
-                if had > most:
-                    self.exceeded = f"{had >> 20} MiB of {name}, and may take {most >> 20}"
+            for name, used, limit in (("memory", memory, plan["memory_bytes"]), ("disk", disk, plan["disk_bytes"])):
+                if used > limit:
+                    self.exceeded = f"{used >> 20} MiB of {name}, and may take {limit >> 20}"
                     self.kill_tree()
                     return
 
-    def _end_group(self) -> None:
+    def _kill_group(self) -> None:
         if not self._swept:  # Once: later its number may be another's.
             self._swept = True
             with suppress(ProcessLookupError, PermissionError):
@@ -192,21 +192,21 @@ def _send_signal(pid: int, number: signal.Signals) -> None:
 def _descendants(pid: int) -> set[int]:
     """All descendants of a process; none where the kernel does not tell (it is not Linux)."""
     pids: set[int] = set()
-    look = [pid]
-    while look:
-        for file in Path(f"/proc/{look.pop()}/task").glob("*/children"):
+    pending = [pid]
+    while pending:
+        for file in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
             with suppress(OSError):
                 children = {int(child) for child in file.read_text().split()} - pids
                 pids |= children
-                look += children
+                pending += children
     return pids
 
 
 class ToolProcessPool:
     """The processes of this replica."""
 
-    def __init__(self, most: int, sandbox: Sandbox) -> None:
-        self._most, self._used, self._sandbox = most, 0, sandbox
+    def __init__(self, max_processes: int, sandbox: Sandbox) -> None:
+        self._most, self._used, self._sandbox = max_processes, 0, sandbox
         self._idle: list[ToolProcess] = []
         self._dying: list[ToolProcess] = []
 
@@ -221,9 +221,9 @@ class ToolProcessPool:
             if not isinstance(process, ToolProcess):
                 self._used -= 1
 
-    def release_process(self, child: ToolProcess, *, kept: bool) -> None:
-        """It is not used any more. kept: its call is over, and it waits for the next."""
-        if kept and not child.cell.container and child.poll_exit_code() is None:
+    def release_process(self, child: ToolProcess, *, reuse: bool) -> None:
+        """It is not used any more. reuse: its call is over, and it waits for the next."""
+        if reuse and not child.cell.container and child.poll_exit_code() is None:
             child.freeze_tree()
             self._idle.append(child)
         else:
@@ -263,47 +263,49 @@ class ToolProcessPool:
             if cell is not None:
                 cell.close()
             return self._unready_failure(tool, f"cannot be had: {error.strerror}", transient=True)
-        first: dict[str, Any] = {}
+        first_frame: dict[str, Any] = {}
         try:
             async with asyncio.timeout(START_S):
-                first = await child.open()
+                first_frame = await child.open()
         except TimeoutError:
             return self._unready_failure(tool, f"was not ready within {START_S:.0f} s", transient=True)
         except GONE:
             return self._unready_failure(tool, "ended before it was ready", transient=True)
         finally:
-            if not first.get("ready"):
+            if not first_frame.get("ready"):
                 self._kill_process(child)
-        if "unconfined" in first:
-            return self._unready_failure(tool, f"could not put up its walls: {first['unconfined']}", transient=True)
-        if "raised" in first:
-            log.error("tool_not_imported", tool=tool.spec.name, traceback=first["raised"]["trace"])
+        if "unconfined" in first_frame:
             return self._unready_failure(
-                tool, f"could not be imported: it raised {first['raised']['kind']}", transient=False
+                tool, f"could not put up its walls: {first_frame['unconfined']}", transient=True
+            )
+        if "raised" in first_frame:
+            log.error("tool_not_imported", tool=tool.spec.name, traceback=first_frame["raised"]["trace"])
+            return self._unready_failure(
+                tool, f"could not be imported: it raised {first_frame['raised']['kind']}", transient=False
             )
         return child
 
     @staticmethod
-    def _unready_failure(tool: RegisteredTool, why: str, *, transient: bool) -> Failed:
-        log.error("tool_process_unready", tool=tool.spec.name, why=why)
+    def _unready_failure(tool: RegisteredTool, reason: str, *, transient: bool) -> Failed:
+        log.error("tool_process_unready", tool=tool.spec.name, why=reason)
         hint = "whoever owns the tool must look at the log of tool_executor"
-        return Failed("not_started", f"the process of {tool.spec.name} {why}", hint, transient=transient)
+        return Failed("not_started", f"the process of {tool.spec.name} {reason}", hint, transient=transient)
 
     def _kill_process(self, child: ToolProcess) -> None:
         child.kill_tree()
         self._dying.append(child)
 
     def _reap_ended(self) -> None:
-        for one in [one for one in self._dying if one.poll_exit_code() is not None]:
+        for one in [child for child in self._dying if child.poll_exit_code() is not None]:
             self._dying.remove(one)
             one.cell.close()
 
 
-async def call_process(child: ToolProcess, arguments: Arguments, given: Call, *, check: bool = False) -> dict[str, Any]:
+async def call_process(child: ToolProcess, arguments: Arguments, call: Call, *, check: bool = False) -> dict[str, Any]:
     """The process's answer to a call, or whether it was made; `{"ended": how}` when it ends instead."""
     watching = asyncio.ensure_future(child.enforce_limits())
     try:
-        frame = {"arguments": dict(arguments), "call": frame_of_call(given)}
+        frame = {"arguments": dict(arguments), "call": frame_of_call(call)}
         return await child.exchange_frame(frame | ({"check": True} if check else {}))
     except GONE:
         child.kill_tree()  # A process that closed only its socket is of no use any more.
@@ -322,31 +324,31 @@ def raised_failure(tool: RegisteredTool, kind: str, where: str) -> Failed:
     return Failed(BUG, message, hint, transient=True, effect="unknown")
 
 
-def no_outcome(tool: RegisteredTool, what: str) -> Failed:
+def invalid_outcome_failure(tool: RegisteredTool, returned: str) -> Failed:
     """The failure of a tool that returned something else than an outcome."""
     hint = "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs"
-    return Failed(BUG, f"{tool.spec.name} returned {what}", hint, effect="unknown")
+    return Failed(BUG, f"{tool.spec.name} returned {returned}", hint, effect="unknown")
 
 
-def outcome_of_answer(tool: RegisteredTool, said: dict[str, Any]) -> Done | Failed:
+def outcome_of_answer(tool: RegisteredTool, answer: dict[str, Any]) -> Done | Failed:
     """The outcome in a process's answer."""
     name = tool.spec.name
-    if "done" in said:
-        return Done(said["done"], truncated=bool(said["truncated"]), missing=str(said.get("missing", "")))
-    if "failed" in said:
-        return Failed(**said["failed"])
-    if "raised" in said:
-        error = said["raised"]
+    if "done" in answer:
+        return Done(answer["done"], truncated=bool(answer["truncated"]), missing=str(answer.get("missing", "")))
+    if "failed" in answer:
+        return Failed(**answer["failed"])
+    if "raised" in answer:
+        error = answer["raised"]
         where, traceback = error["where"], error["trace"]
         log.error("tool_raised", tool=name, error=f"{error['kind']}: {error['text']}", where=where, traceback=traceback)
         return raised_failure(tool, error["kind"], error["where"])
-    if "exceeded" in said:
-        log.error("tool_exceeded", tool=name, what=said["exceeded"])
+    if "exceeded" in answer:
+        log.error("tool_exceeded", tool=name, what=answer["exceeded"])
         hint = "ask for less; an operator may raise BULKHEAD_TOOL_MEMORY_MIB or BULKHEAD_TOOL_DISK_MIB"
-        return Failed("sandbox_limit", f"{name} was ended: it took {said['exceeded']}", hint, effect="unknown")
-    if "ended" in said:
-        log.error("tool_process_ended", tool=name, how=said["ended"])
-        message = f"the process of {name} ended {said['ended']} before it answered"
+        return Failed("sandbox_limit", f"{name} was ended: it took {answer['exceeded']}", hint, effect="unknown")
+    if "ended" in answer:
+        log.error("tool_process_ended", tool=name, how=answer["ended"])
+        message = f"the process of {name} ended {answer['ended']} before it answered"
         hint = "whoever wrote the tool must look why; other calls went on"
         return Failed(BUG, message, hint, transient=True, effect="unknown")
-    return no_outcome(tool, f"a {said.get('returned', '?')} where Done or Failed is due")
+    return invalid_outcome_failure(tool, f"a {answer.get('returned', '?')} where Done or Failed is due")

@@ -55,7 +55,7 @@ class RegisteredTool:
     """Arguments that only the call of a delegated step may carry."""
 
     @property
-    def is_plain(self) -> bool:
+    def runs_in_own_process(self) -> bool:
         """True when it gets a process of its own (process_pool.py): a plain `def`, and an `async def` that declares an
         isolation; any other `async def` runs in the executor's loop, with the executor's rights.
         """
@@ -94,7 +94,7 @@ class RegisteredTool:
     def read_arguments(self, arguments_json: str) -> Arguments | Failure:
         """Arguments that fit the schema, or what is wrong with them, in words that a model can act on."""
         try:
-            arguments = json.loads(arguments_json, parse_constant=_no_constant)
+            arguments = json.loads(arguments_json, parse_constant=_reject_constant)
             # JSON can name half a character (\ud800); no request, file or store that a tool uses can hold one.
             json.dumps(arguments, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -182,16 +182,16 @@ def _function_of_row(row: ToolRow) -> Run:
     except ModuleNotFoundError as error:
         if row.pack and error.name != module:  # The tool is there; what it imports is not.
             raise ValueError(f"{module}: {error}; install what the pack needs where tool_executor runs") from error
-        raise _no_function(name, module, error) from error
+        raise _missing_function_error(name, module, error) from error
     except AttributeError as error:
-        raise _no_function(name, module, error) from error
+        raise _missing_function_error(name, module, error) from error
     if inspect.iscoroutinefunction(run):
         return run
     # A plain decorator around an `async def` hides it: its outcome would be a coroutine that is never awaited.
     hides = inspect.iscoroutinefunction(inspect.unwrap(run)) if callable(run) else False
     if not inspect.isfunction(run) or inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run) or hides:
         kind = "a plain function around an `async def`" if hides else f"a {type(run).__name__}, or yields"
-        raise _no_function(name, module, TypeError(f"its run is {kind}"))
+        raise _missing_function_error(name, module, TypeError(f"its run is {kind}"))
     return run
 
 
@@ -226,12 +226,12 @@ def _module_name(row: ToolRow) -> str:
     return f"{row.pack or f'{__package__}.tools'}.{row.spec.name}"
 
 
-def _no_function(name: str, module: str, error: Exception) -> ValueError:
+def _missing_function_error(name: str, module: str, error: Exception) -> ValueError:
     return ValueError(
         f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)` and no "
         f"`def run(arguments, call)`: {error}"
     )
 
 
-def _no_constant(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")

@@ -36,35 +36,35 @@ class CallAttempts:
 
 
 def unsuccessful_reply(
-    request: ToolCallRequested, tool: RegisteredTool, tried: CallAttempts, spent_ms: int
+    request: ToolCallRequested, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
 ) -> ToolCallReplied:
     """The reply to a call without a result."""
-    failed = tried.outcome
+    failed = attempts.outcome
     assert isinstance(failed, Failed)
     message, hint = without_sensitive(failed.message), without_sensitive(failed.hint)
-    if tried.maybe_done:
+    if attempts.maybe_done:
         metrics.writes_uncertain.add(1, {names.TOOL_NAME: tool.spec.name})
         message = f"{message}; {tool.spec.name} may have been done all the same"
         hint = "it is not repeated: a person must look whether it happened"
-    elif tried.made > 1:
-        message = f"{message} (tried {tried.made} times)"
+    elif attempts.made > 1:
+        message = f"{message} (tried {attempts.made} times)"
     return ToolCallReplied(
         call_id=request.call_id,
         step_id=request.step_id,
-        outcome="uncertain" if tried.maybe_done else "failed",
+        outcome="uncertain" if attempts.maybe_done else "failed",
         failure=Failure.from_text(failed.code, message, hint),
         standing="failed",
         effect=tool.spec.effect,
-        usage=tried.usage,
+        usage=attempts.usage,
         duration_ms=spent_ms,
     )
 
 
 async def successful_reply(
-    job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, tried: CallAttempts, spent_ms: int
+    job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
 ) -> ToolCallReplied:
     """The reply with a result, bounded; its content goes to the blobs."""
-    done = tried.outcome
+    done = attempts.outcome
     assert isinstance(done, Done)
     raw = done.text.encode("utf-8", "replace")
     bound = tool.row.max_output_bytes
@@ -100,7 +100,7 @@ async def successful_reply(
         completeness=Completeness.with_omissions(*lacks) if lacks else Completeness(),
         provenance=(hands.signer.sign_label(label, job.tenant, job.task),),
         effect=tool.spec.effect,
-        usage=tried.usage,
+        usage=attempts.usage,
         duration_ms=spent_ms,
         sensitive=sensitive_kinds,
     )
@@ -108,15 +108,15 @@ async def successful_reply(
 
 def busy_failure(tenant: str, tool: RegisteredTool, places: FairSemaphore) -> Failure:
     """Why a call found no place before its deadline."""
-    kind, knob = ("plain tools", "PROCESSES") if tool.is_plain else ("tools", "PLACES")
+    kind, setting = ("plain tools", "PROCESSES") if tool.runs_in_own_process else ("tools", "PLACES")
     share_spent = places.share < places.most and places.is_at_share(tenant)
-    which = (
+    running = (
         f"{places.share} {kind} of tenant {tenant} (its share of {places.most})"
         if share_spent
         else f"{places.most} {kind}"
     )
-    message = f"no place became free before the call's deadline: {which} are running"
-    return Failure.from_text("busy", message, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")
+    message = f"no place became free before the call's deadline: {running} are running"
+    return Failure.from_text("busy", message, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{setting}")
 
 
 def price_of_call(tool: RegisteredTool, outcome: Done | Failed) -> int:

@@ -34,33 +34,33 @@ STDIO = "-"
 """In place of a socket's number: standard input and output are it (in a container)."""
 
 
-def main(number: str, parent: str) -> None:
+def main(socket_number: str, parent: str) -> None:
     """See the module's docstring."""
     _end_with_parent(int(parent))
-    wire = _open_wire(number)
-    start = _read_frame(wire)
-    if start is None:
+    wire = _open_wire(socket_number)
+    start_frame = _read_frame(wire)
+    if start_frame is None:
         return
-    sys.path[:] = start["path"] or sys.path  # Of a container, what its image says.
+    sys.path[:] = start_frame["path"] or sys.path  # Of a container, what its image says.
     report: dict[str, str] = {}
-    if "confine" in start:
+    if "confine" in start_frame:
         from bulkhead_services.tool_executor.sandbox.confine import (
             NotConfined,
             confine_process,
         )  # Lies where the first frame says.
 
         try:
-            report = confine_process(start["confine"])
+            report = confine_process(start_frame["confine"])
         except NotConfined as error:
             return _write_frame(wire, {"unconfined": f"{error}"})
         _end_with_parent(int(parent))  # A process that changes its user forgets with whom it dies.
-    run = _run_contained(lambda: _run_of(start))
-    _write_frame(wire, {"raised": run["raised"]} if "raised" in run else {"ready": True, "report": report})
-    while "raised" not in run and (call := _read_frame(wire)) is not None:
-        _write_frame(wire, _answer_call(run["value"][bool(call.get("check"))], call))
+    loaded = _run_contained(lambda: _load_functions(start_frame))
+    _write_frame(wire, {"raised": loaded["raised"]} if "raised" in loaded else {"ready": True, "report": report})
+    while "raised" not in loaded and (call := _read_frame(wire)) is not None:
+        _write_frame(wire, _answer_call(loaded["value"][bool(call.get("check"))], call))
 
 
-def _import_function(module: str, name: str) -> tuple[Any, Any]:
+def _import_functions(module: str, name: str) -> tuple[Any, Any]:
     """Function that makes a call, and one that tells whether a call was made."""
     function = getattr(importlib.import_module(module), name or "run")
     if not name:
@@ -70,12 +70,12 @@ def _import_function(module: str, name: str) -> tuple[Any, Any]:
     return run_of(function), check_of(function)
 
 
-def _run_of(start: dict[str, Any]) -> tuple[Any, Any]:
-    if not start.get("wasm"):
-        return _import_function(start["module"], start.get("function", ""))
+def _load_functions(start_frame: dict[str, Any]) -> tuple[Any, Any]:
+    if not start_frame.get("wasm"):
+        return _import_functions(start_frame["module"], start_frame.get("function", ""))
     from bulkhead_services.tool_executor.sandbox.wasm import tool_of
 
-    return tool_of(Path(start["wasm"])), None
+    return tool_of(Path(start_frame["wasm"])), None
 
 
 def _answer_call(run: Any, frame: dict[str, Any]) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def _answer_call(run: Any, frame: dict[str, Any]) -> dict[str, Any]:
     return result if "raised" in result else frame_of(result["value"], frame["call"]["max_output_bytes"])
 
 
-def _await_result(said: Any) -> Any:
+def _await_result(result: Any) -> Any:
     """Return value of an `async def`, run in a loop of its own."""
-    if not isinstance(said, CoroutineType):
-        return said
+    if not isinstance(result, CoroutineType):
+        return result
     import asyncio  # Most tools do without, and start sooner.
 
-    return asyncio.run(said)
+    return asyncio.run(result)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def _redact_output(secrets: dict[str, str]) -> Iterator[None]:
 
     guard, before = SecretGuard(secrets), (sys.stdout, sys.stderr)
 
-    class Guarded(io.TextIOBase):
+    class RedactedOutput(io.TextIOBase):
         """Whole lines, since a secret may be printed in pieces."""
 
         def __init__(self) -> None:
@@ -116,7 +116,7 @@ def _redact_output(secrets: dict[str, str]) -> Iterator[None]:
             before[1].write("".join(f"{guard.redact_text(line)}\n" for line in lines))
             return len(text)
 
-    guarded = Guarded()
+    guarded = RedactedOutput()
     sys.stdout = sys.stderr = guarded
     try:
         yield
@@ -126,13 +126,13 @@ def _redact_output(secrets: dict[str, str]) -> Iterator[None]:
         before[1].flush()
 
 
-def _open_wire(number: str) -> io.BufferedIOBase:
+def _open_wire(socket_number: str) -> io.BufferedIOBase:
     """Stream on which frames come and go, for this process alone: a copy that the tool makes of it by fork() reads
     no call and answers none.
     """
-    if number != STDIO:
-        _keep_from_forks(int(number))
-        return socket.socket(fileno=int(number)).makefile("rwb")
+    if socket_number != STDIO:
+        _keep_from_forks(int(socket_number))
+        return socket.socket(fileno=int(socket_number)).makefile("rwb")
     read_end, write_end = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # What the tool prints must not be taken for an answer.
@@ -141,10 +141,10 @@ def _open_wire(number: str) -> io.BufferedIOBase:
     return io.BufferedRWPair(open(read_end, "rb", 0), open(write_end, "wb", 0))
 
 
-def _keep_from_forks(number: int) -> None:
-    os.set_inheritable(number, False)
+def _keep_from_forks(descriptor: int) -> None:
+    os.set_inheritable(descriptor, False)
     nothing = os.open(os.devnull, os.O_RDWR)
-    os.register_at_fork(after_in_child=lambda: os.dup2(nothing, number, inheritable=False))
+    os.register_at_fork(after_in_child=lambda: os.dup2(nothing, descriptor, inheritable=False))
 
 
 def _run_contained(work: Any) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def _run_contained(work: Any) -> dict[str, Any]:
     try:
         result = {"value": work()}
     except BaseException as error:  # Also what calls exit(): the executor tells it, and the next call finds a process.
-        where = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        place = f"{Path(where[0].filename).name}, line {where[0].lineno}" if where else ""
-        failure = {"kind": type(error).__name__, "text": f"{error}"[:500], "where": place}
+        tool_frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        error_line = f"{Path(tool_frames[0].filename).name}, line {tool_frames[0].lineno}" if tool_frames else ""
+        failure = {"kind": type(error).__name__, "text": f"{error}"[:500], "where": error_line}
         result = {"raised": failure | {"trace": traceback.format_exc()[-8_000:]}}
         code = 1
         if isinstance(error, SystemExit):

@@ -111,12 +111,12 @@ class Watchdog:
 
     def _wait_for_movement(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until the loop moves. Counted in ticks: a process that was stopped, and goes on, has blocked nothing."""
-        most, ticks = round(self.blocks_s / self._tick_s), 0
+        ticks_per_warning, ticks = round(self.blocks_s / self._tick_s), 0
         while not self._moved.wait(self._tick_s):
             ticks += 1
-            if ticks % most == 0:
+            if ticks % ticks_per_warning == 0:
                 self._suspect = asyncio.current_task(loop)
-                if ticks >= PATIENCES * most:
+                if ticks >= PATIENCES * ticks_per_warning:
                     self._end_process()
                 # To the main thread: it alone runs handlers, and a call of the system that waits there is woken by it.
                 signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
@@ -130,8 +130,8 @@ class Watchdog:
         tool = _running.get()
         if tool and self._loop is not None:
             # A signal may come when the loop has moved after all: who runs by then has held up nobody.
-            meant = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
-            if meant or time.thread_time() - self._cpu_s >= self.blocks_s / 2:
+            is_suspect = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
+            if is_suspect or time.thread_time() - self._cpu_s >= self.blocks_s / 2:
                 raise ToolBlocked(tool)
 
     def _end_process(self) -> None:

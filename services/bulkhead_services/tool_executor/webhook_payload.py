@@ -40,57 +40,60 @@ class WebhookPost:
     media_type: str = CONTENT_TYPE
 
 
-def post_of(tenant: str, task: str, asked: Body) -> WebhookPost:
+def post_of(tenant: str, task: str, request: Body) -> WebhookPost:
     """Post that a message asks for."""
-    match asked:
+    match request:
         case EventPostRequested():
-            return WebhookPost(asked.id, asked.event, _event_body(task, asked), media_type=CLOUD_EVENT)
+            return WebhookPost(request.id, request.event, _event_body(task, request), media_type=CLOUD_EVENT)
         case NoticeRequested():
-            fields = _notice_fields(tenant, task, asked)
-            halted = fields["type"] == MESH + "halted" and asked.account == f"task:{tenant}:{task}"
+            fields = _notice_fields(tenant, task, request)
+            halted = fields["type"] == MESH + "halted" and request.account == f"task:{tenant}:{task}"
             same_as = "task.halted" if halted else fields["type"]
-            return WebhookPost(asked.notice, asked.what, _encode_json(fields), same_as)
-    assert isinstance(asked, ApprovalRequested)
-    fields = {"type": APPROVAL, "id": asked.approval_id, "tenant": tenant, "task": task}
-    fields |= asked.model_dump(mode="json", exclude={"call_id"})
-    how = f"`bulkhead approvals grant {asked.approval_id}` or `deny`; over HTTP POST /v1/approvals/{asked.approval_id}"
-    summary = f"{asked.tool} waits for an approval"
-    return WebhookPost(asked.approval_id, summary, _encode_json(fields | {"what_to_do": how}), APPROVAL)
+            return WebhookPost(request.notice, request.what, _encode_json(fields), same_as)
+    assert isinstance(request, ApprovalRequested)
+    fields = {"type": APPROVAL, "id": request.approval_id, "tenant": tenant, "task": task}
+    fields |= request.model_dump(mode="json", exclude={"call_id"})
+    what_to_do = (
+        f"`bulkhead approvals grant {request.approval_id}` or `deny`; over HTTP POST "
+        f"/v1/approvals/{request.approval_id}"
+    )
+    summary = f"{request.tool} waits for an approval"
+    return WebhookPost(request.approval_id, summary, _encode_json(fields | {"what_to_do": what_to_do}), APPROVAL)
 
 
-def _event_body(task: str, asked: EventPostRequested) -> bytes:
+def _event_body(task: str, request: EventPostRequested) -> bytes:
     """CloudEvents 1.0 in its structured form, with the attributes that it has on the bus."""
-    fields = {"specversion": "1.0", "id": asked.id, "source": "gateway", "type": asked.event, "subject": task}
-    fields |= {"time": format_rfc3339(asked.time_unix_ms), "datacontenttype": CONTENT_TYPE}
-    return _encode_json(fields | {"data": json.loads(asked.data_json)})
+    fields = {"specversion": "1.0", "id": request.id, "source": "gateway", "type": request.event, "subject": task}
+    fields |= {"time": format_rfc3339(request.time_unix_ms), "datacontenttype": CONTENT_TYPE}
+    return _encode_json(fields | {"data": json.loads(request.data_json)})
 
 
-def _encode_json(told: dict[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+def _encode_json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _notice_fields(tenant: str, task: str, asked: NoticeRequested) -> dict[str, Any]:
+def _notice_fields(tenant: str, task: str, request: NoticeRequested) -> dict[str, Any]:
     """task is named when it is about that task; others tell what the tenant did."""
-    is_about_task = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
-    event = ALERT if asked.kind in ALERTS else MESH + asked.kind
+    is_about_task = request.account == f"task:{tenant}:{task}" or request.account.startswith(f"step:{tenant}:{task}/")
+    event = ALERT if request.kind in ALERTS else MESH + request.kind
     fields: dict[str, Any] = {
         "type": event,
-        "id": asked.notice,
+        "id": request.notice,
         "tenant": tenant,
         "task": task if is_about_task else "",
     }
-    fields |= {name: getattr(asked, name) for name in _SAME}
-    return fields | {"what_to_do": asked.hint, "told_unix_ms": asked.told_unix_ms}
+    fields |= {name: getattr(request, name) for name in _SAME}
+    return fields | {"what_to_do": request.hint, "told_unix_ms": request.told_unix_ms}
 
 
-def signed_headers(asked: WebhookPost, secret: bytes, now_unix_ms: int) -> dict[str, str]:
+def signed_headers(posting: WebhookPost, secret: bytes, now_unix_ms: int) -> dict[str, str]:
     """Signed at the moment of the try, so that a recorded one is old soon."""
     stamp = str(now_unix_ms // 1000)
     return {
-        "content-type": asked.media_type,
-        "bulkhead-event-id": asked.event_id,
+        "content-type": posting.media_type,
+        "bulkhead-event-id": posting.event_id,
         "bulkhead-timestamp": stamp,
-        "bulkhead-signature": f"v1={sign_body(secret, stamp, asked.body)}",
+        "bulkhead-signature": f"v1={sign_body(secret, stamp, posting.body)}",
     }
 
 

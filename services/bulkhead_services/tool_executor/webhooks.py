@@ -31,7 +31,7 @@ class Webhooks:
         self._hooks, self._events = settings.webhooks, settings.webhook_events
         self._private = {host.lower() for host in settings.webhook_private_hosts}
         self._clock = clock
-        self._deliveries = Deliveries(wire, clock, most=MAX_WAITING, most_in_all=MAX_WAITING_IN_ALL)
+        self._deliveries = Deliveries(wire, clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL)
 
     async def on_post_requested(self, message: ReceivedMessage) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""
@@ -40,35 +40,39 @@ class Webhooks:
         if hook is None or posting.same_as in self._events.get(message.tenant, ()):
             return
 
-        def put_off(wait_ms: int, reason: str) -> None:
+        def log_retry(wait_ms: int, reason: str) -> None:
             _count_outcome("again")
             log.warning(
                 "webhook_again", notice=posting.event_id, tenant=message.tenant, after_ms=wait_ms, reason=reason
             )
 
         try:
-            status = await self._deliveries.run_delivery(message, lambda: self._post_once(hook, posting), put_off)
+            status = await self._deliveries.try_delivery(message, lambda: self._post_once(hook, posting), log_retry)
         except PostRefused as refusal:
             self._give_up(message, posting, str(refusal))
         else:
             _count_outcome("delivered")
             log.info("webhook_delivered", notice=posting.event_id, tenant=message.tenant, status=status)
 
-    async def _post_once(self, hook: Webhook, asked: WebhookPost) -> int:
+    async def _post_once(self, hook: Webhook, posting: WebhookPost) -> int:
         parts = urlsplit(hook.url)
         host = (parts.hostname or "").rstrip(".").lower()
         port = parts.port or (443 if parts.scheme == "https" else 80)
         private = host in self._private or f"{host}:{port}" in self._private
         if parts.scheme != "https" and not private:
             raise PostRefused(f"{host} is not reached by https; give its https URL, or name it in {ALLOW}")
-        headers = webhook_payload.signed_headers(asked, _read_secret(hook), self._clock())
-        return await self._deliveries.post_once(hook.url, host, port, asked.body, headers, private=private, allow=ALLOW)
+        headers = webhook_payload.signed_headers(posting, _read_secret(hook), self._clock())
+        return await self._deliveries.post_once(
+            hook.url, host, port, posting.body, headers, private_allowed=private, allow_setting=ALLOW
+        )
 
     @staticmethod
-    def _give_up(message: ReceivedMessage, asked: WebhookPost, reason: str) -> None:
+    def _give_up(message: ReceivedMessage, posting: WebhookPost, reason: str) -> None:
         _count_outcome("given_up")
         tenant, task = message.tenant, message.task
-        log.error("webhook_given_up", notice=asked.event_id, tenant=tenant, task=task, what=asked.what, reason=reason)
+        log.error(
+            "webhook_given_up", notice=posting.event_id, tenant=tenant, task=task, what=posting.what, reason=reason
+        )
 
 
 def _read_secret(hook: Webhook) -> bytes:

@@ -84,10 +84,10 @@ def watcher(bus: JetStreamBus, store: MemoryStore) -> Watcher:
         store,
         unix_ms,
         halt,
-        lost=print,
+        mark_ledger_lost=print,
         holder="bench",
         interval_s=0.2,
-        halts=False,
+        halts_tasks=False,
         thresholds=DEFAULT,
         message_key=b"bench",
     )

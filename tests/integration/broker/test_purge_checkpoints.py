@@ -42,12 +42,12 @@ def maker(bus: JetStreamBus) -> Checkpointer:
         publisher,
         store,
         lambda: NOW,
-        keeper.fold_on,
+        keeper.fold_inboxes,
         holder="0",
         lease_ms=LEASE_MS,
         keep_ms=KEEP_MS,
         every_s=60.0,
-        messages=10,
+        min_new_messages=10,
     )
 
 

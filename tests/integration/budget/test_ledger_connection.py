@@ -31,7 +31,7 @@ async def test_another_process_under_the_same_address_is_never_taken_for_the_old
     server = EphemeralRedis(tmp_path_factory.mktemp("redis"))
     server.start()
     store, changes = redis_store(server.url), []
-    store.on_change(lambda: changes.append(True))
+    store.on_server_change(lambda: changes.append(True))
     try:
         await built(store)
         epoch = store.epoch

@@ -119,7 +119,7 @@ def on_model(ledger: LedgerState, op: Op, now: int) -> object:
         case "release":
             return model.release(ledger, op.key)
         case "holds":
-            return model.is_held(ledger, op.key)
+            return model.is_held_or_settled(ledger, op.key)
         case "stop":
             return model.stop_scope(ledger, f"task:acme:{op.task}")
         case _:
@@ -135,7 +135,7 @@ async def on_store(store: LedgerStore, op: Op, now: int) -> object:
         case "release":
             return await store.release(op.key)
         case "holds":
-            return await store.is_held(op.key)
+            return await store.is_held_or_settled(op.key)
         case "stop":
             return await store.stop_scope(f"task:acme:{op.task}")
         case _:
@@ -420,12 +420,12 @@ def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
         publisher,
         store,
         lambda: 1,
-        keeper.fold_on,
+        keeper.fold_inboxes,
         holder=holder,
         lease_ms=LEASE_MS,
         keep_ms=KEEP_MS,
         every_s=300.0,
-        messages=10,
+        min_new_messages=10,
     )
 
 

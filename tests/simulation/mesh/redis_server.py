@@ -69,7 +69,7 @@ class RedisView:
     def adopt_epoch(self, epoch: str) -> None:
         self.epoch = epoch
 
-    def on_change(self, call: Callable[[], None]) -> None:
+    def on_server_change(self, call: Callable[[], None]) -> None:
         self._on_change = call
 
     async def _call(self, name: str, act: Callable[[], T]) -> T:
@@ -131,8 +131,8 @@ class RedisView:
 
         return await self._call("reserve", act)
 
-    async def is_held(self, key: str) -> bool:
-        return await self._call("holds", lambda: model.is_held(self._standing(), key))
+    async def is_held_or_settled(self, key: str) -> bool:
+        return await self._call("holds", lambda: model.is_held_or_settled(self._standing(), key))
 
     async def read_balance(self, scope: str) -> Balance:
         return await self._call("balance", lambda: self._standing().balances.get(scope, Balance()))

@@ -111,19 +111,19 @@ def replace_ceiling(ceiling: UnitSums, limit: Limit | None) -> UnitSums:
     )
 
 
-def raise_ceiling(ceiling: UnitSums, by: Limit | None) -> UnitSums:
+def raise_ceiling(ceiling: UnitSums, increase: Limit | None) -> UnitSums:
     """The ceiling plus so much, if any."""
-    if by is None:
+    if increase is None:
         return ceiling
     return UnitSums(
         *(
-            most if most >= UNLIMITED else min(most + (getattr(by, unit) or 0), UNLIMITED)
+            most if most >= UNLIMITED else min(most + (getattr(increase, unit) or 0), UNLIMITED)
             for unit, most in zip(UnitSums._fields, ceiling, strict=True)
         )
     )
 
 
-def is_account_over(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
+def is_account_expired(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
     """True when nothing can be admitted to an account any more, and nothing of it is still to be told."""
     kind = name.partition(":")[0]
     if kind in ("task", "step"):

@@ -31,7 +31,7 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
-from bulkhead_services.budget.ledger.accounts import is_account_over
+from bulkhead_services.budget.ledger.accounts import is_account_expired
 from bulkhead_services.budget.ledger.model import Balance, LedgerState, ReservationEntry, UnitSums
 from bulkhead_services.budget.ledger.store import LedgerStore, RedisFailure
 
@@ -100,7 +100,7 @@ def prune_ledger(ledger: LedgerState, now_unix_ms: int, keep_ms: int) -> None:
         if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:
             del ledger.entries[key]
     for scope in list(ledger.balances):
-        if is_account_over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
+        if is_account_expired(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
             del ledger.balances[scope]
             ledger.until.pop(scope, None)
 
@@ -204,32 +204,32 @@ def reopen_lapsed(ledger: LedgerState) -> None:
 # The streams
 
 
-async def newest_checkpoint(bus: Bus, lease_ms: int, journal: int, budget: int) -> FoldedLedger:
+async def newest_checkpoint(bus: Bus, lease_ms: int, journal_end: int, budget_end: int) -> FoldedLedger:
     """The newest whole checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises
     BusError."""
     last = await bus.last(JOURNAL_INBOX, SEALS)
     if last is None:
         return FoldedLedger(LedgerState(lease_ms))
-    if (checkpoint := await _open_checkpoint(bus, last, lease_ms, journal, budget)) is not None:
+    if (checkpoint := await _open_checkpoint(bus, last, lease_ms, journal_end, budget_end)) is not None:
         return checkpoint
     # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
     for stored in reversed(await _all_seals(bus)):
         if stored.sequence < last.sequence and (
-            checkpoint := await _open_checkpoint(bus, stored, lease_ms, journal, budget)
+            checkpoint := await _open_checkpoint(bus, stored, lease_ms, journal_end, budget_end)
         ):
             return checkpoint
     return FoldedLedger(LedgerState(lease_ms))
 
 
 async def _open_checkpoint(
-    bus: Bus, stored: StoredMessage, lease_ms: int, journal: int, budget: int
+    bus: Bus, stored: StoredMessage, lease_ms: int, journal_end: int, budget_end: int
 ) -> FoldedLedger | None:
     """The checkpoint under a seal; None when it is not whole, or of other streams. Raises BusError."""
     ledger = LedgerState(lease_ms)
     try:
         seal = inbound.read_message(stored, JOURNAL).body
         assert isinstance(seal, LedgerCheckpointed), "nobody says anything else there"
-        if seal.journal_sequence > journal or seal.budget_sequence > budget:
+        if seal.journal_sequence > journal_end or seal.budget_sequence > budget_end:
             # One of the streams was made anew: what the seal counts is not what lies there now.
             log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
             return None
@@ -238,11 +238,11 @@ async def _open_checkpoint(
     except Unreadable as error:
         log.warning("checkpoint_unreadable", reason=error.reason)
         return None
-    await _begin_earlier_rebuilds(bus, ledger, seal.journal_sequence)
+    await _apply_earlier_rebuild_marks(bus, ledger, seal.journal_sequence)
     return FoldedLedger(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
 
 
-async def _begin_earlier_rebuilds(bus: Bus, ledger: LedgerState, until: int) -> None:
+async def _apply_earlier_rebuild_marks(bus: Bus, ledger: LedgerState, until: int) -> None:
     """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
     after, subject = 0, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)
     while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
@@ -250,7 +250,7 @@ async def _begin_earlier_rebuilds(bus: Bus, ledger: LedgerState, until: int) -> 
             with suppress(Unreadable):
                 body = inbound.read_message(stored, JOURNAL).body
                 if isinstance(body, LedgerMarked) and stored.sequence <= until:
-                    model.begin_rebuild(ledger, body.epoch)
+                    model.apply_rebuild_mark(ledger, body.epoch)
         after = page[-1].sequence
 
 
@@ -286,11 +286,11 @@ class Checkpointer:
         lease_ms: int,
         keep_ms: int,
         every_s: float,
-        messages: int,
+        min_new_messages: int,
     ) -> None:
         self._bus, self._publisher, self._store, self._clock, self._fold = bus, publisher, store, clock, fold
         self._holder, self._lease_ms, self._keep_ms = holder, lease_ms, keep_ms
-        self._every_s, self._messages = every_s, messages
+        self._every_s, self._messages = every_s, min_new_messages
         self.made = 0
 
     async def run(self) -> None:

@@ -16,14 +16,16 @@ CLOCKS_MS = 3_600_000
 """Greatest difference of the clocks of a doer, this service and the broker when a fact is looked up by its time."""
 
 
-async def was_settled_before(bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before: int) -> bool:
+async def was_settled_before(
+    bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before_sequence: int
+) -> bool:
     """True when a reservation's settlement lies in the inbox below a sequence: then it was charged.
     Raises BusError.
     """
     subject, after = subjects.mesh_subject(service, "budget", tenant, task), 0
     while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
         for stored in page:
-            if stored.sequence >= before:
+            if stored.sequence >= before_sequence:
                 return False
             try:
                 body = inbound.read_message(stored, "budget").body

@@ -84,12 +84,12 @@ class FactAppender:
         self._ahead = fact
         fact.build_message(self._publisher)
 
-    def run_meanwhile(self, make: Callable[..., object], *args: object) -> None:
+    def schedule_if_idle(self, prepare: Callable[..., object], *args: object) -> None:
         """Do this in the turn after the next one, when the request that the caller is about to send is on its way; not
         at all under load, when there is no pause to fill."""
         if not self._under_way:
             loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, make, *args)
+            loop.call_soon(loop.call_soon, prepare, *args)
 
     async def store_fact(self, fact: ReservationFact) -> None:
         """Return when it is stored. Raises BusError: whether it is stored is unknown."""
@@ -119,31 +119,31 @@ class FactAppender:
             self._under_way.add(task)
             task.add_done_callback(partial(self._on_write_done, batch))
 
-    async def _store_batch(self, some: Sequence[_PendingFact]) -> None:
-        if len(some) == 1:
+    async def _store_batch(self, batch: Sequence[_PendingFact]) -> None:
+        if len(batch) == 1:
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
-            await self._publisher.put_message(some[0].fact.build_message(self._publisher))
+            await self._publisher.put_message(batch[0].fact.build_message(self._publisher))
             return
-        body = ReservedTogether(rows=tuple(_reserved_row(pending) for pending in some))
+        body = ReservedTogether(rows=tuple(_reserved_row(pending) for pending in batch))
         if len(body.encode()) > MAX_MESSAGE_BYTES:
-            half = len(some) // 2
-            await self._store_batch(some[:half])
-            await self._store_batch(some[half:])
+            half = len(batch) // 2
+            await self._store_batch(batch[:half])
+            await self._store_batch(batch[half:])
             return
         await self._publisher.send(
             JOURNAL,
             body,
             tenant=batched_reservations.BOOK,
-            task=some[0].fact.tenant,
-            cause=some[0].fact.cause,
-            index=f"together/{'/'.join(pending.id for pending in some)}",
-            traceparent=some[0].fact.traceparent,
+            task=batch[0].fact.tenant,
+            cause=batch[0].fact.cause,
+            index=f"together/{'/'.join(pending.id for pending in batch)}",
+            traceparent=batch[0].fact.traceparent,
         )
 
-    def _on_write_done(self, some: Sequence[_PendingFact], task: "asyncio.Task[None]") -> None:
+    def _on_write_done(self, batch: Sequence[_PendingFact], task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
-        for pending in some:
+        for pending in batch:
             del self._wanted[pending.id]
             for done in pending.done:
                 if done.done():
@@ -157,12 +157,12 @@ class FactAppender:
         self._start_writes()
 
 
-def _first_batch(waiting: Sequence[_PendingFact], most: int) -> Sequence[_PendingFact]:
+def _first_batch(waiting: Sequence[_PendingFact], max_facts: int) -> Sequence[_PendingFact]:
     """The facts that one message takes: as much as fits, or the first alone where it does not fit into a row."""
-    for count, pending in enumerate(waiting[:most]):
+    for count, pending in enumerate(waiting[:max_facts]):
         if not _fits_row(pending.fact):
             return waiting[: max(1, count)]
-    return waiting[:most]
+    return waiting[:max_facts]
 
 
 def _fits_row(fact: ReservationFact) -> bool:
@@ -172,11 +172,11 @@ def _fits_row(fact: ReservationFact) -> bool:
     return max(map(len, (fact.cause, fact.actor, fact.grant_digest))) <= MAX_SUMMARY_CHARS
 
 
-def _reserved_row(wanted: _PendingFact) -> ReservedRow:
-    fact = wanted.fact
+def _reserved_row(pending: _PendingFact) -> ReservedRow:
+    fact = pending.fact
     reserved = facts.reserved_fact(fact.service, fact.ask, fact.held)
     return ReservedRow(
-        id=wanted.id,
+        id=pending.id,
         cause=fact.cause,
         task=fact.task,
         actor=fact.actor,

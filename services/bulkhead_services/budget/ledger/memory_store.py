@@ -60,7 +60,7 @@ class MemoryStore:
         """See LedgerStore."""
         self.epoch = epoch
 
-    def on_change(self, call: Callable[[], None]) -> None:
+    def on_server_change(self, callback: Callable[[], None]) -> None:
         """See LedgerStore. There is no other server."""
 
     async def reserve(
@@ -71,9 +71,9 @@ class MemoryStore:
         old = stale_limits(self._looks, revision, now_unix_ms)
         return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
-    async def is_held(self, key: str) -> bool:
+    async def is_held_or_settled(self, key: str) -> bool:
         """See LedgerStore."""
-        return model.is_held(self._standing_ledger(), key)
+        return model.is_held_or_settled(self._standing_ledger(), key)
 
     async def stop_scope(self, scope: str) -> Balance:
         """See model.stop_scope."""

@@ -171,7 +171,7 @@ def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, .
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("settled", "early"):
         return ReservationConflict(stored.ask, settled=True)
-    if stored is not None and stored.state in ("open", "lapsed", "released") and ask.exceeds(stored.ask):
+    if stored is not None and stored.state in ("open", "lapsed", "released") and ask.exceeds_ask(stored.ask):
         return ReservationConflict(stored.ask)
     if stored is not None and stored.state in ("open", "lapsed"):
         ledger.entries[key] = replace(stored, holders=stored.holders + 1)
@@ -235,11 +235,13 @@ def restore(
     return SettlementResult("ignored", held=ask)
 
 
-def settle(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, said_unix_ms: int = 0) -> SettlementResult:
+def settle(
+    ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
+) -> SettlementResult:
     """Charge a call, and tell how its accounts stand then. See charge_call."""
     if key in ledger.done:
         return SettlementResult("repeated")
-    kind = charge_call(ledger, key, usage, estimated, said_unix_ms)
+    kind = charge_call(ledger, key, usage, estimated, settled_unix_ms)
     if kind in ("unknown", "ignored"):
         return SettlementResult(kind)
     entry = ledger.entries[key]
@@ -255,15 +257,16 @@ def settle(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, said
     return _settled_result(ledger, entry, usage, estimated)
 
 
-def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, said_unix_ms: int = 0) -> Kind:
-    """Charge what was really used (the reservation itself when estimated), once per reservation. said_unix_ms: kept of
+def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0) -> Kind:
+    """Charge what was really used (the reservation itself when estimated), once per reservation. settled_unix_ms:
+    kept of
     what is settled before its reservation is seen."""
     if key in ledger.done:
         return "repeated"
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
         # Not charged: either its Reserved is still to be seen, or it never reserved at all.
-        ledger.entries[key] = ReservationEntry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
+        ledger.entries[key] = ReservationEntry("early", at_unix_ms=settled_unix_ms, usage=usage, estimated=estimated)
         return "unknown"
     if entry.state == "early":
         return "unknown"
@@ -275,14 +278,14 @@ def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool,
     return "settled"
 
 
-def begin_rebuild(ledger: LedgerState, epoch: str) -> None:
+def apply_rebuild_mark(ledger: LedgerState, epoch: str) -> None:
     """A rebuild has begun: all that is written under the ledger before it comes too late."""
     if ledger.mark:
         ledger.over.add(ledger.mark)
     ledger.mark = epoch
 
 
-def is_held(ledger: LedgerState, key: str) -> bool:
+def is_held_or_settled(ledger: LedgerState, key: str) -> bool:
     """True when a reservation is held, or was and is settled."""
     stored = ledger.entries.get(key)
     return stored is not None and stored.state in ("open", "lapsed", "settled")
@@ -304,12 +307,12 @@ def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
             ledger.entries[key] = replace(entry, state="lapsed")
 
 
-def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, known: ReservationEntry | None) -> None:
+def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, previous: ReservationEntry | None) -> None:
     ledger.entries[key] = entry
     ledger.until.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
     _move_balances(ledger, entry, reserved=entry.ask)
-    if known is not None and known.state == "early":
-        _charge_entry(ledger, key, entry, known.usage, known.estimated)
+    if previous is not None and previous.state == "early":
+        _charge_entry(ledger, key, entry, previous.usage, previous.estimated)
 
 
 def _charge_entry(ledger: LedgerState, key: str, entry: ReservationEntry, usage: UnitSums, estimated: bool) -> None:
@@ -332,7 +335,7 @@ def _charge_entry(ledger: LedgerState, key: str, entry: ReservationEntry, usage:
 
 
 def _settled_result(ledger: LedgerState, entry: ReservationEntry, usage: UnitSums, estimated: bool) -> SettlementResult:
-    over = not estimated and usage.exceeds(entry.ask)
+    over = not estimated and usage.exceeds_ask(entry.ask)
     return SettlementResult(
         "settled",
         entry.charged,

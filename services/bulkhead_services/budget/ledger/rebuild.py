@@ -83,7 +83,7 @@ class LedgerKeeper:
         self._task: asyncio.Task[None] | None = None
         self.rebuilds = 0
         self.reason = "the ledger is being built"
-        store.on_change(lambda: self.mark_lost("another Redis answers"))
+        store.on_server_change(lambda: self.mark_lost("another Redis answers"))
 
     def start(self, background: BackgroundTasks) -> None:
         """Begin; returns at once."""
@@ -158,14 +158,14 @@ class LedgerKeeper:
             return True
         token = uuid.uuid4().hex
         # Read before the lock is taken: see _publish_marks.
-        before = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS))
+        last_mark = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS))
         # From here on a ledger that another replica builds is fresh enough.
         self._fresh = False
         if not await self._store.lock_rebuild(token, LOCK_MS):
             return False
         alive = asyncio.create_task(self._hold_lock(token))
         try:
-            await self._rebuild_ledger(token, server, before.sequence if before is not None else 0)
+            await self._rebuild_ledger(token, server, last_mark.sequence if last_mark is not None else 0)
         except BaseException:
             # The lock ends by itself; a failure here must hide neither what went wrong nor that this is to stop.
             with suppress(*RedisFailure):
@@ -182,10 +182,11 @@ class LedgerKeeper:
             with suppress(*RedisFailure):
                 await self._store.keep_rebuild_lock(token, LOCK_MS)
 
-    async def _publish_marks(self, token: str, before: int) -> tuple[int, int]:
+    async def _publish_marks(self, token: str, last_mark_sequence: int) -> tuple[int, int]:
         """Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
 
-        before: the last mark that was there before the lock was taken. A mark that comes late, when its writer has lost
+        last_mark_sequence: the last mark that was there before the lock was taken. A mark that comes late, when its
+        writer has lost
         the lock and another rebuild has marked, is refused: facts of the ledger that stands would count as too late.
         """
         last_fact, last_settled = [
@@ -200,27 +201,27 @@ class LedgerKeeper:
                     expect_last_on_subject=expected,
                 )
             ).sequence
-            for inbox, expected in ((JOURNAL, before), ("budget", None))
+            for inbox, expected in ((JOURNAL, last_mark_sequence), ("budget", None))
         ]
         return last_fact, last_settled
 
-    async def _rebuild_ledger(self, token: str, server: str, before: int) -> None:
+    async def _rebuild_ledger(self, token: str, server: str, last_mark_sequence: int) -> None:
         started_ms = self._clock()
 
-        async def go_on() -> None:
+        async def keep_lock() -> None:
             if not await self._store.keep_rebuild_lock(token, LOCK_MS):
                 raise RebuildLockLost("another replica took over the rebuild of the ledger")
 
-        if before:
+        if last_mark_sequence:
             # Nobody was admitted before the first rebuild of all.
             await asyncio.sleep(REST_S)
-        last_fact, last_settled = await self._publish_marks(token, before)
+        last_fact, last_settled = await self._publish_marks(token, last_mark_sequence)
         start = await newest_checkpoint(self._bus, self._lease_ms, last_fact, last_settled)
-        facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
+        facts, settlements = await self.fold_inboxes(start, last_fact, last_settled, keep_lock)
         ledger, now_unix_ms = start.ledger, start.ledger.folded_unix_ms
         prune_ledger(ledger, now_unix_ms, self._keep_ms)
         add_settled_names(ledger)
-        await self._store.write_ledger(token, ledger, now_unix_ms - self._keep_ms, go_on)
+        await self._store.write_ledger(token, ledger, now_unix_ms - self._keep_ms, keep_lock)
         if not await self._store.activate_ledger(token, server):
             raise RebuildLockLost("another replica took over the rebuild of the ledger")
         self.rebuilds += 1
@@ -233,16 +234,18 @@ class LedgerKeeper:
             took_ms=self._clock() - started_ms,
         )
 
-    async def fold_on(self, start: FoldedLedger, last_fact: int, last_settled: int, go_on: GoOn) -> tuple[int, int]:
+    async def fold_inboxes(
+        self, start: FoldedLedger, last_fact: int, last_settled: int, on_page: GoOn
+    ) -> tuple[int, int]:
         """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
         ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
         return (
-            await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, go_on),
-            await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, go_on),
+            await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, on_page),
+            await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, on_page),
         )
 
     async def _fold_stream(
-        self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, go_on: GoOn
+        self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, on_page: GoOn
     ) -> int:
         """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
         count, empty = 0, 0
@@ -258,7 +261,7 @@ class LedgerKeeper:
                 await asyncio.sleep(self._tail_grace_s)
             else:
                 raise BusUnavailable(f"{stream} cannot be read up to {last}: what answers is at {after}")
-            await go_on()
+            await on_page()
         return count
 
 
@@ -297,7 +300,7 @@ def fold_message(ledger: LedgerState, message: ReceivedMessage) -> None:
 def _fold_fact(ledger: LedgerState, message: ReceivedMessage) -> None:
     body = message.body
     if isinstance(body, LedgerMarked) and (message.receiver, message.tenant) == (JOURNAL, MARKS):
-        model.begin_rebuild(ledger, body.epoch)
+        model.apply_rebuild_mark(ledger, body.epoch)
     elif isinstance(body, Reserved):
         if facts.written_under(message.envelope.cause) in ledger.over:
             # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held

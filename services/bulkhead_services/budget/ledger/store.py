@@ -63,7 +63,7 @@ class LedgerStore(Protocol):
         """Use the ledger that another replica built."""
         ...
 
-    def on_change(self, call: Callable[[], None]) -> None:
+    def on_server_change(self, callback: Callable[[], None]) -> None:
         """Have this called when another server answers."""
         ...
 
@@ -85,7 +85,7 @@ class LedgerStore(Protocol):
         """The amounts that an account holds and has spent; nothing of one that is not known."""
         ...
 
-    async def is_held(self, key: str) -> bool:
+    async def is_held_or_settled(self, key: str) -> bool:
         """True when a reservation is held, or was and is settled, in the ledger that stands now."""
         ...
 

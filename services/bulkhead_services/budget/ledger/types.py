@@ -33,9 +33,9 @@ class UnitSums(NamedTuple):
             self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3], self[4] - other[4]
         )
 
-    def exceeds(self, other: "UnitSums") -> bool:
-        """More than `other` in any unit that is asked for."""
-        return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], other[:ASKED_UNITS], strict=True))
+    def exceeds_ask(self, ask: "UnitSums") -> bool:
+        """More than `ask` in any unit that is asked for."""
+        return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], ask[:ASKED_UNITS], strict=True))
 
 
 ASKED_UNITS = 4

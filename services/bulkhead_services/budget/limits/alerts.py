@@ -53,7 +53,7 @@ class AlertPublisher:
 
     async def alert_on_settled(self, message: ReceivedMessage, body: Settled, settlement: SettlementResult) -> None:
         """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
-        if settlement.charged.exceeds(settlement.held):
+        if settlement.charged.exceeds_ask(settlement.held):
             await self._publish_overrun(message, body, settlement)
         now_unix_ms = self._clock()
         if settlement.kind == "settled":

@@ -22,7 +22,7 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_services.budget.ledger.accounts import scopes_of, targets_of
 from bulkhead_services.budget.ledger.model import CeilingLevel, MetCeiling
 from bulkhead_services.budget.limits import alert_rules, messages
-from bulkhead_services.budget.limits.tenant_limits import KnownLimits, TenantLimitsRegistry
+from bulkhead_services.budget.limits.tenant_limits import LastReadTargetLimits, TenantLimitsRegistry
 
 log = Log("budget.parking")
 
@@ -38,12 +38,12 @@ OWN = frozenset({"task", "step"})
 class ParkedTask(NamedTuple):
     """A task that this replica halted. known: the limits by which it was. ends_unix_ms: of the account's time."""
 
-    known: KnownLimits
+    known: LastReadTargetLimits
     scope: str
     ends_unix_ms: int
 
     @property
-    def ends_with_task(self) -> bool:
+    def has_task_account(self) -> bool:
         return self.scope.partition(":")[0] in OWN
 
 
@@ -60,7 +60,7 @@ class CeilingPause:
         self._looked_on = -1
         """The day on which all entries were looked at, since 1970."""
 
-    def waits_at_ceiling(self, head: Envelope) -> bool:
+    def should_park(self, head: Envelope) -> bool:
         """True when the task that this is said for waits at its ceiling."""
         return self._parks
 
@@ -70,7 +70,7 @@ class CeilingPause:
         """True when this ceiling is none any more: a known id gets its first answer, from before the limits were
         changed; the next try has another id. Raises BusError.
         """
-        limits = (await self._limits.current_limits(grant.tenant)).limits
+        limits = (await self._limits.last_read_limits(grant.tenant)).limits
         scopes = scopes_of(grant, self._clock(), step_id=body.step_id, agent=agent, limits=limits)
         return any(
             scope.name == ceiling.scope and getattr(scope.limit, ceiling.unit) > ceiling.limit for scope in scopes
@@ -78,7 +78,7 @@ class CeilingPause:
 
     async def park_task(self, tenant: str, task: str, ceiling: MetCeiling, until_unix_ms: int = 0) -> Halt | None:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
-        known_limits = self._limits.known_limits(tenant, targets_of(ceiling.scope))
+        limits_when_parked = self._limits.last_read_target_limits(tenant, targets_of(ceiling.scope))
         reason = messages.parked_text(ceiling, task)
         code, at_unix_ms = messages.CODE, self._clock()
         halt = Halt(
@@ -97,16 +97,16 @@ class CeilingPause:
         metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
         level = CeilingLevel(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
-        park = self._known[tenant, task] = ParkedTask(known_limits, ceiling.scope, alert_rules.period_end(level))
+        park = self._known[tenant, task] = ParkedTask(limits_when_parked, ceiling.scope, alert_rules.period_end(level))
         # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
         # sees the other.
-        if await self._limits.newest_revision(tenant) != known_limits.revision and self._are_limits_changed(
+        if await self._limits.newest_revision(tenant) != limits_when_parked.revision and self._are_limits_changed(
             tenant, park
         ):
             await self.lift_halt(tenant, task, "the limits were changed meanwhile")
         return halt
 
-    async def lift_halt(self, tenant: str, task: str, why: str) -> bool:
+    async def lift_halt(self, tenant: str, task: str, reason: str) -> bool:
         """Let it go on, if it is halted at a ceiling; True when it was. Raises BusError."""
         self._known.pop((tenant, task), None)
         for _ in range(TRIES):
@@ -114,26 +114,26 @@ class CeilingPause:
             if stored is None or not _is_parked(stored):
                 return False
             lifted_unix_ms = max(self._clock(), stored.at_unix_ms + 1)
-            lifted = stored.model_copy(update={"active": False, "reason": why, "at_unix_ms": lifted_unix_ms})
+            lifted = stored.model_copy(update={"active": False, "reason": reason, "at_unix_ms": lifted_unix_ms})
             if await self._store_halt(lifted, after):
                 metrics.let_go.add(1)
-                log.warning("task_let_go", tenant=tenant, task=task, why=why)
+                log.warning("task_let_go", tenant=tenant, task=task, why=reason)
                 return True
         raise BusError(f"others halt and resume task {task} at this moment")
 
-    async def lift_all(self, tenant: str, target: str, why: str) -> int:
+    async def lift_for_target(self, tenant: str, target: str, reason: str) -> int:
         """A limit of this target was changed: who may be concerned asks again. How many. Raises BusError."""
         kind, _, name = target.partition("/")
         if kind == "task" and name:
-            return int(await self.lift_halt(tenant, name, why))
+            return int(await self.lift_halt(tenant, name, reason))
         concerned = [
             halt for halt in await self._parked_halts(tenant) if messages.may_concern_target(halt.reason, target)
         ]
-        return sum([await self.lift_halt(tenant, halt.name, why) for halt in concerned])
+        return sum([await self.lift_halt(tenant, halt.name, reason) for halt in concerned])
 
     def _are_limits_changed(self, tenant: str, park: ParkedTask) -> bool:
         """True when the limits that its ceiling is made of are known to be others now."""
-        return self._limits.known_limits(tenant, targets_of(park.scope)).limits != park.known.limits
+        return self._limits.last_read_target_limits(tenant, targets_of(park.scope)).limits != park.known.limits
 
     async def lift_due(self) -> None:
         """Lift what nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
@@ -144,7 +144,7 @@ class CeilingPause:
                     newest[tenant] = await self._limits.newest_revision(tenant)
                 if newest[tenant] != park.known.revision and self._are_limits_changed(tenant, park):
                     await self.lift_halt(tenant, task, "the limits were changed")
-                elif now_unix_ms >= park.ends_unix_ms and park.ends_with_task:
+                elif now_unix_ms >= park.ends_unix_ms and park.has_task_account:
                     self._known.pop((tenant, task), None)
                 elif now_unix_ms >= park.ends_unix_ms:
                     await self.lift_halt(tenant, task, "a new period has begun")

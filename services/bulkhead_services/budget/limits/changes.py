@@ -49,10 +49,10 @@ class TenantLimits:
         return {**self.limits, **{f"{TOP_UP}/{row.task}": row.add for row in self.top_ups}}
 
 
-def is_in_force(alert: Alerted, page: TenantLimits) -> bool:
+def is_in_force(alert: Alerted, tenant_limits: TenantLimits) -> bool:
     """True when the limit that came near may still stand: others than operators limit tasks and days, too."""
     return alert.scope.partition(":")[0] in ("task", "day", "mesh") or any(
-        getattr(page.limits.get(target), alert.unit, None) == alert.limit for target in targets_of(alert.scope)
+        getattr(tenant_limits.limits.get(target), alert.unit, None) == alert.limit for target in targets_of(alert.scope)
     )
 
 
@@ -67,20 +67,20 @@ def check_requester(body: LimitsRequested, tenant: str) -> Failure | None:
     return None
 
 
-def change_limits(
-    page: TenantLimits, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int
+def build_limits_change(
+    tenant_limits: TenantLimits, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int
 ) -> LimitsChanged | Failure:
     """The fact that makes a change, or why it cannot be made. Pure."""
     assert body.target is not None
-    if _is_reused(page, change):
+    if _is_reused(tenant_limits, change):
         hint = "use a new key for another change, or repeat the first one unchanged"
         return Failure.from_text(
             "idempotency_reused", "another limit, or another value of it, was set under this key", hint
         )
-    if body.expect_revision is not None and body.expect_revision != page.revision:
-        reason = f"the limits are at revision {page.revision}, not at {body.expect_revision}"
+    if body.expect_revision is not None and body.expect_revision != tenant_limits.revision:
+        reason = f"the limits are at revision {tenant_limits.revision}, not at {body.expect_revision}"
         return Failure.from_text("changed_meanwhile", reason, "read them again and decide anew")
-    limits = dict(page.limits)
+    limits = dict(tenant_limits.limits)
     old = limits.pop(body.target, Limit())
     if body.limit != Limit():
         limits[body.target] = body.limit
@@ -89,7 +89,7 @@ def change_limits(
         return Failure.from_text("too_many_limits", f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets", hint)
     return LimitsChanged(
         tenant=tenant,
-        revision=page.revision + 1,
+        revision=tenant_limits.revision + 1,
         target=body.target,
         old=old,
         new=body.limit,
@@ -97,8 +97,8 @@ def change_limits(
         changed_unix_ms=now_unix_ms,
         change=change,
         limits=rows_of(limits),
-        top_ups=_running_top_ups(page, now_unix_ms),
-        changes=page.changes_with(change),
+        top_ups=_running_top_ups(tenant_limits, now_unix_ms),
+        changes=tenant_limits.changes_with(change),
     )
 
 
@@ -124,21 +124,21 @@ def content_digest(body: Request) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]
 
 
-def _is_reused(page: TenantLimits, change: str) -> bool:
+def _is_reused(tenant_limits: TenantLimits, change: str) -> bool:
     """True when the id of this change is known with another content."""
     request_id = change.rpartition("-")[0]
-    return bool(request_id) and any(earlier.rpartition("-")[0] == request_id for earlier in page.known_changes)
+    return bool(request_id) and any(earlier.rpartition("-")[0] == request_id for earlier in tenant_limits.known_changes)
 
 
-def add_top_up(
-    page: TenantLimits, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
+def build_top_up_change(
+    tenant_limits: TenantLimits, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
 ) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
-    if _is_reused(page, change):
+    if _is_reused(tenant_limits, change):
         reason = f"task {body.task} was topped up under this key with another amount or reason"
         hint = "use a new key for another top-up, or repeat the first one unchanged"
         return Failure.from_text("idempotency_reused", reason, hint)
-    top_ups = {top_up.task: top_up for top_up in _running_top_ups(page, now_unix_ms)}
+    top_ups = {top_up.task: top_up for top_up in _running_top_ups(tenant_limits, now_unix_ms)}
     before = top_ups.pop(body.task, TopUp(task=body.task, add=Limit()))
     added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
     try:
@@ -156,24 +156,26 @@ def add_top_up(
     )
     return LimitsChanged(
         tenant=tenant,
-        revision=page.revision + 1,
+        revision=tenant_limits.revision + 1,
         target=f"task/{body.task}",
         old=before.add,
         new=sum_,
         by=body.requester.person,
         changed_unix_ms=now_unix_ms,
         change=change,
-        limits=rows_of(page.limits),
+        limits=rows_of(tenant_limits.limits),
         topped_up=True,
         reason=body.reason,
         top_ups=tuple(top_ups.values()),
-        changes=page.changes_with(change),
+        changes=tenant_limits.changes_with(change),
     )
 
 
-def _running_top_ups(page: TenantLimits, now_unix_ms: int) -> tuple[TopUp, ...]:
+def _running_top_ups(tenant_limits: TenantLimits, now_unix_ms: int) -> tuple[TopUp, ...]:
     """Top-ups that still count: a task that has ended needs none."""
-    return tuple(top_up for top_up in page.top_ups if not top_up.until_unix_ms or top_up.until_unix_ms > now_unix_ms)
+    return tuple(
+        top_up for top_up in tenant_limits.top_ups if not top_up.until_unix_ms or top_up.until_unix_ms > now_unix_ms
+    )
 
 
 def rows_of(limits: Limits) -> tuple[TargetLimit, ...]:

@@ -121,7 +121,7 @@ def parked_text(ceiling: MetCeiling, task: str) -> str:
             "and the next call may cost "
             f"up to {format_amount(ceiling.asked, unit)}"
         )
-    return f"{_BUDGET}{_account_phrase(ceiling)}{_USED_UP}: {amounts}. {_way_on(ceiling, task)}"
+    return f"{_BUDGET}{_account_phrase(ceiling)}{_USED_UP}: {amounts}. {_resume_text(ceiling, task)}"
 
 
 def may_concern_target(reason: str, target: str) -> bool:
@@ -143,7 +143,7 @@ def ends_with_period(reason: str) -> bool:
     return _UTC in reason.partition(_USED_UP)[0]
 
 
-def _way_on(ceiling: MetCeiling, task: str) -> str:
+def _resume_text(ceiling: MetCeiling, task: str) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     until = "when it is idle, or at its deadline" if subjects.is_of_doors(task) else "at its deadline"
     where = f"it goes on where it stands; if nobody does that, it ends {until}"
@@ -244,53 +244,53 @@ def already_settled_text() -> str:
     return "This reservation is settled: its call was made and paid. Ask for another call under a new id."
 
 
-def conflict_text(asked: UnitSums, held: UnitSums) -> str:
+def conflict_text(requested: UnitSums, held: UnitSums) -> str:
     """A known reservation id with a larger amount."""
     return (
         f"This reservation id is known with {format_amount(held.cost_usd_micros, 'cost_usd_micros')} and "
-        f"{format_amount(held.tokens, 'tokens')}; {format_amount(asked.cost_usd_micros, 'cost_usd_micros')} and "
-        f"{format_amount(asked.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
+        f"{format_amount(held.tokens, 'tokens')}; {format_amount(requested.cost_usd_micros, 'cost_usd_micros')} and "
+        f"{format_amount(requested.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
     )
 
 
 # An ask that is not admitted for other reasons than money
 
 
-def grant_refused(error: Exception) -> str:
+def grant_refused_text(error: Exception) -> str:
     """A grant that does not verify."""
     return f"{error}. Nothing was halted; submit the task again for a new grant."
 
 
-def no_ledger(why: str) -> str:
+def no_ledger_text(reason: str) -> str:
     """The ledger is being built."""
-    return f"budget admits nothing now: {why}"
+    return f"budget admits nothing now: {reason}"
 
 
-def ledger_verified() -> str:
+def verifying_ledger_text() -> str:
     """The ledger did not answer as it must."""
     return "budget admits nothing now: its ledger is being verified"
 
 
-def limits_unread(error: Exception) -> str:
+def limits_unread_text(error: Exception) -> str:
     """The tenant's limits are in a stream that does not answer."""
     return f"the tenant's limits cannot be read: {error}"
 
 
-def limits_changed() -> str:
+def limits_changed_text() -> str:
     """The limits changed while the ask was judged."""
     return "the tenant's limits were changed just now"
 
 
-def limits_raised() -> str:
+def limits_raised_text() -> str:
     """A known id gets its first answer, from before the limits were raised."""
     return "the limits were raised since this was refused"
 
 
-def fact_not_stored(error: Exception) -> str:
+def fact_not_stored_text(error: Exception) -> str:
     """The journal did not take the reservation's fact."""
     return f"the journal does not take the reservation: {error}"
 
 
-def halt_not_published(error: Exception) -> str:
+def halt_not_published_text(error: Exception) -> str:
     """The task is at its ceiling, and its halt is not stored yet."""
     return f"the halt could not be published: {error}"

@@ -52,14 +52,14 @@ class TaskHaltPublisher:
             "planner", halted, **message.cause_fields, index="halted", actor=head.actor, grant_digest=head.grant_digest
         )
         await self.publish_halt(halt, f"halt/{head.id}")
-        await self.follow_charge(message)
+        await self.stop_and_publish_charge(message)
 
-    async def follow_charge(self, message: ReceivedMessage) -> None:
+    async def stop_and_publish_charge(self, message: ReceivedMessage) -> None:
         """Tell the charge of a task that was ended, now and with every later settlement. Raises BusError, Fenced,
         RedisFailure."""
-        await self.tell_charge(message, await self._store.stop_scope(task_scope(message.tenant, message.task)))
+        await self.publish_charge(message, await self._store.stop_scope(task_scope(message.tenant, message.task)))
 
-    async def tell_charge(self, message: ReceivedMessage, balance: Balance) -> None:
+    async def publish_charge(self, message: ReceivedMessage, balance: Balance) -> None:
         """Tell the gateway what all calls of the task have cost by now. Raises BusError."""
         usage = await measured_usage(self._bus, message.tenant, message.task)
         charged, actor = facts.charged_fact(balance, usage), message.envelope.actor

@@ -40,8 +40,8 @@ from bulkhead_services.budget.limits.changes import (
     MAX_ID_CHARS,
     Request,
     TenantLimits,
-    add_top_up,
-    change_limits,
+    build_limits_change,
+    build_top_up_change,
     check_requester,
     check_top_up,
     content_digest,
@@ -64,14 +64,14 @@ TRIES = 5
 """Attempts at a change while others change the same limits."""
 
 
-class KnownLimits(NamedTuple):
+class LastReadTargetLimits(NamedTuple):
     """Limits of some targets at a revision of a tenant's."""
 
     revision: int
     limits: tuple[Limit | None, ...]
 
 
-class CurrentLimits(NamedTuple):
+class LastReadLimits(NamedTuple):
     """Limits that an admission is made of."""
 
     revision: LimitsRevision
@@ -82,18 +82,29 @@ class TenantLimitsRegistry:
     """Limits of every tenant that this replica knows."""
 
     def __init__(
-        self, bus: Bus, publisher: Publisher, store: LedgerStore, clock: Callable[[], int], lost: Callable[[str], None]
+        self,
+        bus: Bus,
+        publisher: Publisher,
+        store: LedgerStore,
+        clock: Callable[[], int],
+        mark_ledger_lost: Callable[[str], None],
     ) -> None:
-        """lost: told that the ledger does not answer, so that it is verified."""
-        self._bus, self._publisher, self._store, self._clock, self._lost = bus, publisher, store, clock, lost
+        """mark_ledger_lost: told that the ledger does not answer, so that it is verified."""
+        self._bus, self._publisher, self._store, self._clock, self._lost = (
+            bus,
+            publisher,
+            store,
+            clock,
+            mark_ledger_lost,
+        )
         self._pages = BoundedDict[str, TenantLimits](MAX_KNOWN_TENANTS)
         self.on_change: Callable[[str, str, str], Awaitable[int]] | None = None
         """Called with tenant, target and why, when a change holds; tells how many tasks go on because of it."""
 
-    def known_limits(self, tenant: str, targets: tuple[str, ...]) -> KnownLimits:
+    def last_read_target_limits(self, tenant: str, targets: tuple[str, ...]) -> LastReadTargetLimits:
         """The limits of these targets as this replica knows them, None where there are none."""
         page = self._pages.get(tenant, TenantLimits())
-        return KnownLimits(page.revision, tuple(page.effective_limits.get(target) for target in targets))
+        return LastReadTargetLimits(page.revision, tuple(page.effective_limits.get(target) for target in targets))
 
     def was_changed_since(self, tenant: str, unix_ms: int) -> bool:
         """True when this replica knows of a change after that."""
@@ -103,19 +114,19 @@ class TenantLimitsRegistry:
         """The revision that stands in the journal. Raises BusError."""
         return (await self._read_limits(tenant)).revision
 
-    async def current_limits(self, tenant: str) -> CurrentLimits:
+    async def last_read_limits(self, tenant: str) -> LastReadLimits:
         """Limits as last read here; the store says whether that is still good. Raises BusError."""
         page = self._pages.get_refreshed(tenant) or await self._read_limits(tenant)
-        return CurrentLimits(LimitsRevision(tenant, page.revision), page.effective_limits)
+        return LastReadLimits(LimitsRevision(tenant, page.revision), page.effective_limits)
 
-    async def renew_limits(self, tenant: str, now_unix_ms: int) -> None:
+    async def reread_limits(self, tenant: str, now_unix_ms: int) -> None:
         """Read them again and tell the store. Raises BusError, Fenced, RedisFailure."""
         page = await self._read_limits(tenant)
         await self._store.record_limits_read(LimitsRevision(tenant, page.revision), now_unix_ms)
 
     async def _read_limits(self, tenant: str) -> TenantLimits:
         stored = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, BOOK, tenant))
-        page = TenantLimits()
+        tenant_limits = TenantLimits()
         if stored is not None:
             try:
                 body = inbound.read_message(stored, JOURNAL).body
@@ -125,12 +136,12 @@ class TenantLimitsRegistry:
                 ) from error
             assert isinstance(body, LimitsChanged), "nobody says anything else there"
             limits, changed_unix_ms = {row.target: row.limit for row in body.limits}, body.changed_unix_ms
-            page = TenantLimits(
+            tenant_limits = TenantLimits(
                 body.revision, stored.sequence, body.change, limits, body.top_ups, changed_unix_ms, body.changes
             )
         cached = self._pages.get(tenant, TenantLimits())
         # A follower that lags knows less than this replica does.
-        self._pages[tenant] = page if page.revision >= cached.revision else cached
+        self._pages[tenant] = tenant_limits if tenant_limits.revision >= cached.revision else cached
         return self._pages[tenant]
 
     # Requests
@@ -149,27 +160,32 @@ class TenantLimitsRegistry:
                 )
                 history = await self._recent_changes(message.tenant, current) if body.history else ()
                 return _limits_reply(current, alerts, history)
-            page = await self._store_change(
-                message, body, lambda page, change: change_limits(page, body, message.tenant, change, self._clock())
+            changed = await self._store_change(
+                message,
+                body,
+                lambda page, change: build_limits_change(page, body, message.tenant, change, self._clock()),
             )
-            if isinstance(page, Failure):
-                return LimitsReplied(failure=page)
+            if isinstance(changed, Failure):
+                return LimitsReplied(failure=changed)
             await self._apply_everywhere(
-                message.tenant, page, body.target, f"{body.requester.person} changed {body.target}"
+                message.tenant, changed, body.target, f"{body.requester.person} changed {body.target}"
             )
         except BusError as error:
             return LimitsReplied(failure=_journal_unavailable(error))
-        return _limits_reply(page)
+        return _limits_reply(changed)
 
-    async def _recent_changes(self, tenant: str, page: TenantLimits) -> tuple[LimitChange, ...]:
+    async def _recent_changes(self, tenant: str, tenant_limits: TenantLimits) -> tuple[LimitChange, ...]:
         """The last changes, the newest first; what only a newer budget can read is left out. Raises BusError."""
         subject, since = subjects.mesh_subject("budget", JOURNAL, BOOK, tenant), self._clock() - HISTORY_MS
-        after, changes = await last_before(self._bus, JOURNAL_INBOX, subject, since, page.sequence), list[LimitChange]()
+        after, changes = (
+            await last_before(self._bus, JOURNAL_INBOX, subject, since, tenant_limits.sequence),
+            list[LimitChange](),
+        )
         for _ in range(MAX_HISTORY_PAGES):
             stored = await self._bus.read(JOURNAL_INBOX, subject, after=after, limit=HISTORY_PAGE)
             changes = [*changes, *_limit_changes(stored)][-MAX_CHANGES_LISTED:]
-            after = stored[-1].sequence if stored else page.sequence
-            if after >= page.sequence:
+            after = stored[-1].sequence if stored else tenant_limits.sequence
+            if after >= tenant_limits.sequence:
                 break
         return tuple(reversed(changes))
 
@@ -187,23 +203,25 @@ class TenantLimitsRegistry:
         if (failure := check_top_up(body, message.tenant)) is not None:
             return TopUpReplied(failure=failure)
         try:
-            page = await self._store_change(
-                message, body, lambda page, change: add_top_up(page, body, message.tenant, change, self._clock())
+            changed = await self._store_change(
+                message,
+                body,
+                lambda page, change: build_top_up_change(page, body, message.tenant, change, self._clock()),
             )
-            if isinstance(page, Failure):
-                return TopUpReplied(failure=page)
+            if isinstance(changed, Failure):
+                return TopUpReplied(failure=changed)
             cause = f"{body.requester.person} topped it up"
-            resumed = await self._apply_everywhere(message.tenant, page, f"task/{body.task}", cause)
+            resumed = await self._apply_everywhere(message.tenant, changed, f"task/{body.task}", cause)
         except BusError as error:
             return TopUpReplied(failure=_journal_unavailable(error))
         metrics.top_ups.add(1)
-        added = next((top_up.add for top_up in page.top_ups if top_up.task == body.task), Limit())
-        return TopUpReplied(added=added, revision=page.revision, resumed=resumed > 0)
+        added = next((top_up.add for top_up in changed.top_ups if top_up.task == body.task), Limit())
+        return TopUpReplied(added=added, revision=changed.revision, resumed=resumed > 0)
 
-    async def _apply_everywhere(self, tenant: str, page: TenantLimits, target: str, why: str) -> int:
+    async def _apply_everywhere(self, tenant: str, tenant_limits: TenantLimits, target: str, reason: str) -> int:
         """It is stored: have it hold everywhere, and who waits for it go on. Raises BusError."""
-        await self._announce_revision(LimitsRevision(tenant, page.revision))
-        return await self.on_change(tenant, target, why) if self.on_change else 0
+        await self._announce_revision(LimitsRevision(tenant, tenant_limits.revision))
+        return await self.on_change(tenant, target, reason) if self.on_change else 0
 
     async def _announce_revision(self, revision: LimitsRevision) -> None:
         """The store knows it before the asker does: then it holds everywhere. It is stored in any case."""
@@ -217,17 +235,20 @@ class TenantLimitsRegistry:
                 await asyncio.sleep(TELL_AGAIN_S)
 
     async def _store_change(
-        self, message: ReceivedMessage, body: Request, make: Callable[[TenantLimits, str], LimitsChanged | Failure]
+        self,
+        message: ReceivedMessage,
+        body: Request,
+        build_fact: Callable[[TenantLimits, str], LimitsChanged | Failure],
     ) -> TenantLimits | Failure:
         """A request is known by its content beside its id, which its sender chooses."""
         change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content_digest(body)}"
         for _ in range(TRIES):
-            page = await self._read_limits(message.tenant)
-            if change in page.known_changes:
-                return page  # The answer to the first try was lost, whatever others have changed since then.
-            if message.envelope.id in page.known_changes:
-                return page  # As facts had it that did not remember contents yet.
-            fact = make(page, change)
+            tenant_limits = await self._read_limits(message.tenant)
+            if change in tenant_limits.known_changes:
+                return tenant_limits  # The answer to the first try was lost, whatever others have changed since then.
+            if message.envelope.id in tenant_limits.known_changes:
+                return tenant_limits  # As facts had it that did not remember contents yet.
+            fact = build_fact(tenant_limits, change)
             if isinstance(fact, Failure):
                 return fact
             try:
@@ -239,7 +260,7 @@ class TenantLimitsRegistry:
                     cause=message.envelope.id,
                     index=f"limits/{fact.revision}",
                     actor=fact.by,
-                    expect_last_on_subject=page.sequence,
+                    expect_last_on_subject=tenant_limits.sequence,
                 )
             except WrongLastSequence:
                 continue
@@ -259,10 +280,14 @@ def _journal_unavailable(error: BusError) -> Failure:
 
 
 def _limits_reply(
-    page: TenantLimits, alerts: tuple[Alerted, ...] = (), history: tuple[LimitChange, ...] = ()
+    tenant_limits: TenantLimits, alerts: tuple[Alerted, ...] = (), history: tuple[LimitChange, ...] = ()
 ) -> LimitsReplied:
     return LimitsReplied(
-        revision=page.revision, limits=rows_of(page.limits), top_ups=page.top_ups, alerts=alerts, history=history
+        revision=tenant_limits.revision,
+        limits=rows_of(tenant_limits.limits),
+        top_ups=tenant_limits.top_ups,
+        alerts=alerts,
+        history=history,
     )
 
 

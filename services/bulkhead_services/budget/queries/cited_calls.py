@@ -11,10 +11,10 @@ from bulkhead_contracts.tool import CitedCall, CitedCallReplied, CitedCallReques
 from bulkhead_services.budget.queries.uncertain_writes import TaskFact, TaskJournal
 
 
-def find_cited_call(told: Iterable[TaskFact], sha256: str) -> CitedCall | None:
+def find_cited_call(task_facts: Iterable[TaskFact], sha256: str) -> CitedCall | None:
     """The first call whose reply has this content."""
     requests: dict[str, TaskFact] = {}
-    for fact in told:
+    for fact in task_facts:
         body = fact.body
         if isinstance(body, ToolCallRequested):
             requests.setdefault(body.call_id, fact)

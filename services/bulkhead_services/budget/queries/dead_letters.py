@@ -53,21 +53,21 @@ HINT = "GET /v1/dead-letters lists the letters of your tenant"
 # Pure
 
 
-def row_of(one: Letter, *, content: bool) -> DeadLetter:
+def row_of(letter: Letter, *, content: bool) -> DeadLetter:
     """Row of a letter in a list."""
-    address = address_of(one.subject)
+    address = address_of(letter.subject)
     return DeadLetter(
-        id=one.id,
-        code=one.code[: bounds.MAX_SUMMARY_CHARS],
-        reason=without_keys(one.reason[:MAX_REASON_CHARS]) if content else "",
-        service=one.service[: bounds.MAX_SUMMARY_CHARS],
+        id=letter.id,
+        code=letter.code[: bounds.MAX_SUMMARY_CHARS],
+        reason=without_keys(letter.reason[:MAX_REASON_CHARS]) if content else "",
+        service=letter.service[: bounds.MAX_SUMMARY_CHARS],
         sender=address.sender,
-        type=one.headers.get("ce-type", "")[: bounds.MAX_SUMMARY_CHARS],
+        type=letter.headers.get("ce-type", "")[: bounds.MAX_SUMMARY_CHARS],
         task=address.task,
-        subject=one.subject,
-        sequence=one.sequence,
-        buried_unix_ms=one.buried_unix_ms,
-        body_bytes=len(one.body),
+        subject=letter.subject,
+        sequence=letter.sequence,
+        buried_unix_ms=letter.buried_unix_ms,
+        body_bytes=len(letter.body),
         marks=tuple(
             LetterMark(
                 what=mark.what,
@@ -75,18 +75,20 @@ def row_of(one: Letter, *, content: bool) -> DeadLetter:
                 reason=mark.reason[:MAX_REASON_CHARS],
                 at_unix_ms=mark.at_unix_ms,
             )
-            for mark in one.marks[-bounds.MAX_LETTER_MARKS :]
+            for mark in letter.marks[-bounds.MAX_LETTER_MARKS :]
         ),
     )
 
 
-def reply_with_content(one: Letter) -> DeadLetterReplied:
+def reply_with_content(letter: Letter) -> DeadLetterReplied:
     """The letter with its content, as far as there is room."""
-    [bare] = without_secrets([StoredMessage(one.subject, one.headers, one.body, one.sequence, one.buried_unix_ms)])
+    [bare] = without_secrets(
+        [StoredMessage(letter.subject, letter.headers, letter.body, letter.sequence, letter.buried_unix_ms)]
+    )
     body = without_keys(bare.body.decode("utf-8", "replace"))
     headers = _shown_headers(bare.headers)
     return DeadLetterReplied(
-        letter=row_of(one, content=True),
+        letter=row_of(letter, content=True),
         content=True,
         headers=headers,
         body=body[: bounds.MAX_LETTER_CHARS],
@@ -95,25 +97,25 @@ def reply_with_content(one: Letter) -> DeadLetterReplied:
     )
 
 
-def _shown_headers(found: Mapping[str, str]) -> dict[str, str]:
+def _shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
     clean_headers = {
         name[:MAX_HEADER_NAME_CHARS]: without_keys(value)[: bounds.MAX_LETTER_HEADER_CHARS]
-        for name, value in sorted(found.items())
+        for name, value in sorted(headers.items())
         if name != GRANT
     }
     return dict(list(clean_headers.items())[: bounds.MAX_LETTER_HEADERS])
 
 
-def judge_dismissal(one: Letter, change: str) -> Failure | bool:
+def should_dismiss(letter: Letter, change: str) -> Failure | bool:
     """True when a dismissal is to be made, False when this very request made it before; else why not."""
-    if any(mark.change == change for mark in one.marks):
+    if any(mark.change == change for mark in letter.marks):
         return False
     request_id = change.rpartition("-")[0]
-    if any(mark.change.rpartition("-")[0] == request_id for mark in one.marks if mark.change):
-        reason = f"something else was said of the letter {one.id} under this key"
+    if any(mark.change.rpartition("-")[0] == request_id for mark in letter.marks if mark.change):
+        reason = f"something else was said of the letter {letter.id} under this key"
         return Failure.from_text("idempotency_reused", reason, "use a new key, or repeat the first request unchanged")
-    if one.standing == "dismissed":
-        last = one.marks[-1]
+    if letter.standing == "dismissed":
+        last = letter.marks[-1]
         return Failure.from_text(
             "dismissed", f"the letter was dismissed by {last.by}: {last.reason}", "nothing is left to do"
         )
@@ -200,19 +202,19 @@ class DeadLetterQuery:
             return Failure.from_text("several_letters", f"{len(matches)} dead letters begin with {letter}", HINT)
         return Failure.from_text("no_such_letter", f"no dead letter of this tenant begins with {letter}", HINT)
 
-    async def _mark_dismissed(self, letter: str, tenant: str, done: DeadLetterMark) -> Letter | Failure:
+    async def _mark_dismissed(self, letter: str, tenant: str, mark: DeadLetterMark) -> Letter | Failure:
         stored = await self._find_letter(letter, tenant)
         if isinstance(stored, Failure):
             return stored
-        verdict = judge_dismissal(stored, done.change)
+        verdict = should_dismiss(stored, mark.change)
         if isinstance(verdict, Failure):
             return verdict
         if verdict:
-            place, (content, headers) = letters.mark_place(BUDGET, stored), letters.mark_content(stored, done)
+            place, (content, headers) = letters.mark_place(BUDGET, stored), letters.mark_content(stored, mark)
             # Of two at the same time the broker takes one: two marks would hide another letter of the task.
             message_id = envelope.message_id(self._key, place, f"mark-{stored.id}-{len(stored.marks)}")
             ack = await publish_persistently(lambda: self._bus.publish(place, content, headers, message_id))
-            log.warning("dead_letter_dismissed", letter=stored.id, tenant=tenant, by=done.by, duplicate=ack.duplicate)
+            log.warning("dead_letter_dismissed", letter=stored.id, tenant=tenant, by=mark.by, duplicate=ack.duplicate)
             stored = (await letters.read_marks(self._bus, tenant)).with_marks(stored)
         return stored
 

@@ -32,18 +32,18 @@ class HaltRequestHandler:
         if (refusal := check_requester(body, message.tenant)) is not None:
             return HaltReplied(failure=refusal)
         who, tenant = body.requester, message.tenant
-        called = _full_name(body)
+        full_name = _full_name(body)
         owner, by, now_unix_ms = (
             "" if body.scope == "tenant" else tenant,
             f"{tenant}/{who.person}",
             self._context.clock(),
         )
-        change, name = change_of(message.envelope.id, f"{body.active} {body.reason}"), called or body.name
-        wish = HaltRequest(
-            body.scope, owner, name, body.active, body.reason, by, now_unix_ms, change, exact=bool(called)
+        change, name = change_of(message.envelope.id, f"{body.active} {body.reason}"), full_name or body.name
+        request = HaltRequest(
+            body.scope, owner, name, body.active, body.reason, by, now_unix_ms, change, exact=bool(full_name)
         )
         try:
-            halt = await switch_halt(self._context.bus, self._context.publisher, wish)
+            halt = await switch_halt(self._context.bus, self._context.publisher, request)
         except BusError as error:
             log.error("halt_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
             halt = _broker_unavailable(error, "halts")
@@ -72,21 +72,25 @@ class HaltRequestHandler:
 
     async def _reset_breaker(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
         bus, person = self._context.bus, body.requester.person
-        called = _full_name(body) or body.name
+        full_name = _full_name(body) or body.name
         owner = "" if body.scope == "tenant" else tenant
-        breaker = await self._read_breaker(subjects.breaker_key(body.scope, owner, called))
-        if called != body.name and (breaker is None or breaker.phase == "closed"):
+        breaker = await self._read_breaker(subjects.breaker_key(body.scope, owner, full_name))
+        if full_name != body.name and (breaker is None or breaker.phase == "closed"):
             # One that a budget of the version before opened is known by its token alone.
-            loose = await self._read_breaker(subjects.breaker_key(body.scope, owner, body.name))
-            breaker = loose if loose is not None and not loose.called and loose.phase != "closed" else breaker
+            token_breaker = await self._read_breaker(subjects.breaker_key(body.scope, owner, body.name))
+            breaker = (
+                token_breaker
+                if token_breaker is not None and not token_breaker.called and token_breaker.phase != "closed"
+                else breaker
+            )
         if (closed_before := find_repeat(breaker, change)) is not None:
             return closed_before
-        failure = judge_reset(breaker, f"{body.scope}:{called}", person)
+        failure = judge_reset(breaker, f"{body.scope}:{full_name}", person)
         if failure is not None or breaker is None:
             return failure or Failure.from_text("not_open", "it is not there", "")
         publisher, now_unix_ms = self._context.publisher, self._context.clock()
         closed = await reset_breaker(bus, publisher, breaker, f"{tenant}/{person}", now_unix_ms, body.reason, change)
-        reason = f"{body.scope}:{called} has changed meanwhile"
+        reason = f"{body.scope}:{full_name} has changed meanwhile"
         return closed or Failure.from_text("busy", reason, "look at `bulkhead breakers`, then try again")
 
     async def _read_breaker(self, key: str) -> Breaker | None:

@@ -50,7 +50,7 @@ _COUNTS = tuple(unit for unit in Spent.model_fields if unit in Usage.model_field
 
 
 @dataclass(frozen=True, slots=True)
-class SpendCall:
+class CountedReservation:
     """One reservation, and the name that it counts under."""
 
     name: str
@@ -64,7 +64,7 @@ class SpendCall:
 class SpendTally:
     """Calls and settlements by their keys. The functions below change it in place."""
 
-    calls: dict[str, SpendCall] = field(default_factory=dict)
+    calls: dict[str, CountedReservation] = field(default_factory=dict)
     settled: dict[str, Settled] = field(default_factory=dict)
 
 
@@ -75,55 +75,55 @@ class TooManySpendMessages(Exception):
 # Pure
 
 
-def name_of(by: str, service: str, tenant: str, task: str, fact: Reserved) -> str:
+def name_of(grouping: str, service: str, tenant: str, task: str, fact: Reserved) -> str:
     """The name that a call counts under; "" where it has none of this kind."""
-    if by == "tenant":
+    if grouping == "tenant":
         return tenant
-    if by == "task":
+    if grouping == "task":
         return task
-    if by == "step":
+    if grouping == "step":
         return f"{task}/{fact.step_id}" if fact.step_id else ""
-    if by == "model":
+    if grouping == "model":
         return fact.resource if service == MODELS else ""
     for scope in (*fact.scopes, *fact.more_scopes):
         # agent:<tenant>:<name>:<UTC day>
         kind, _, qualified_name = scope.scope.partition(":")
-        if kind == by:
+        if kind == grouping:
             return qualified_name.partition(":")[2].rpartition(":")[0]
     return ""
 
 
-def count_message(tally: SpendTally, message: ReceivedMessage, by: str) -> None:
+def count_message(tally: SpendTally, message: ReceivedMessage, grouping: str) -> None:
     """A fact or a settlement; the first under a key counts, as in the ledger. Everything else changes nothing."""
     body = message.body
     if isinstance(body, Reserved):
         key = model.entry_key(body.service, message.tenant, message.task, body.reservation_id)
-        name = name_of(by, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
+        name = name_of(grouping, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
         call = model.entry_key(body.service, message.tenant, message.task, body.call_id)
-        tally.calls.setdefault(key, SpendCall(name, model.sum_of(body.amount), body.reserved_unix_ms, call))
+        tally.calls.setdefault(key, CountedReservation(name, model.sum_of(body.amount), body.reserved_unix_ms, call))
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         tally.settled.setdefault(key, body)
 
 
 def build_report(
-    tally: SpendTally, by: str, since_unix_ms: int, until_unix_ms: int, top: int, slices: int = 0
+    tally: SpendTally, grouping: str, since_unix_ms: int, until_unix_ms: int, top: int, slices: int = 0
 ) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late."""
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
     parts, width_ms = [0] * slices, max(1, until_unix_ms - since_unix_ms)
-    for key, call in tally.calls.items():
-        if call.at_unix_ms >= since_unix_ms:
+    for key, reservation in tally.calls.items():
+        if reservation.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
             amounts = (
-                _held_spend(call.ask)
+                _held_spend(reservation.ask)
                 if settled is None
-                else _settled_spend(settled, call.ask, retry_delays_ms.get(key, 0))
+                else _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
             )
-            (held_by_name if settled is None else spent_by_name).setdefault(call.name, []).append(amounts)
+            (held_by_name if settled is None else spent_by_name).setdefault(reservation.name, []).append(amounts)
             if slices:
-                part = (call.at_unix_ms - since_unix_ms) * slices // width_ms
+                part = (reservation.at_unix_ms - since_unix_ms) * slices // width_ms
                 parts[min(part, slices - 1)] += amounts.cost_usd_micros  # A clock that is ahead tells the last one.
     rows = [
         SpendRow(name=name, spent=_sum_spend(spent_by_name.get(name, ())), held=_sum_spend(held_by_name.get(name, ())))
@@ -137,7 +137,7 @@ def build_report(
     ]
     kept_since_ms = max(0, until_unix_ms - KEPT_MS)
     return SpendReplied(
-        by=by,  # type: ignore[arg-type]
+        by=grouping,  # type: ignore[arg-type]
         since_unix_ms=since_unix_ms,
         until_unix_ms=until_unix_ms,
         kept_unix_ms=kept_since_ms if since_unix_ms < kept_since_ms else 0,
@@ -153,13 +153,13 @@ def build_report(
 def _retry_delays_ms(tally: SpendTally) -> dict[str, int]:
     """Time from each attempt at a call to the next one: its own, and the pause that a provider wants."""
     attempts: dict[str, list[tuple[int, str]]] = {}
-    for key, call in tally.calls.items():
-        attempts.setdefault(call.call, []).append((call.at_unix_ms, key))
+    for key, reservation in tally.calls.items():
+        attempts.setdefault(reservation.call, []).append((reservation.at_unix_ms, key))
     return {key: later - earlier for rows in attempts.values() for (earlier, key), (later, _) in pairwise(sorted(rows))}
 
 
-def _settled_spend(settled: Settled, ask: model.UnitSums, again_ms: int = 0) -> Spent:
-    """again_ms: after so long the call was tried again; a halt's length is nobody's retry."""
+def _settled_spend(settled: Settled, ask: model.UnitSums, retry_delay_ms: int = 0) -> Spent:
+    """retry_delay_ms: after so long the call was tried again; a halt's length is nobody's retry."""
     usage = settled.usage
     if settled.estimated:
         estimates = {"estimated": 1, "estimated_tokens": ask.tokens, "estimated_usd_micros": ask.cost_usd_micros}
@@ -170,7 +170,7 @@ def _settled_spend(settled: Settled, ask: model.UnitSums, again_ms: int = 0) -> 
         spent = Spent(calls=1, tokens=usage.input_tokens + usage.output_tokens, estimated=int(guess), **counts)
     took = {"wall_ms": settled.wall_ms}
     if settled.failed:
-        lost_ms = max(settled.wall_ms, again_ms if settled.failed != HALTED else 0)
+        lost_ms = max(settled.wall_ms, retry_delay_ms if settled.failed != HALTED else 0)
         took |= {"failed_calls": 1, "failed_usd_micros": spent.cost_usd_micros, "failed_ms": lost_ms}
     return spent.model_copy(update=took)
 
@@ -207,9 +207,14 @@ class SpendQuery:
     """Answers a tenant's questions one after the other."""
 
     def __init__(
-        self, bus: Bus, clock: Callable[[], int], store: LedgerStore | None = None, *, most: int = MAX_SPEND_MESSAGES
+        self,
+        bus: Bus,
+        clock: Callable[[], int],
+        store: LedgerStore | None = None,
+        *,
+        max_messages: int = MAX_SPEND_MESSAGES,
     ) -> None:
-        self._bus, self._clock, self._store, self._most = bus, clock, store, most
+        self._bus, self._clock, self._store, self._most = bus, clock, store, max_messages
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer_spend(self, message: ReceivedMessage) -> SpendReplied:
@@ -260,9 +265,9 @@ class SpendQuery:
         return build_report(tally, body.by, since, until, body.top, body.slices)
 
     async def _tally_stream(
-        self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, asked: SpendRequested
+        self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, request: SpendRequested
     ) -> None:
-        tasks: Collection[str] = frozenset(asked.tasks)
+        tasks: Collection[str] = frozenset(request.tasks)
         newest = await self._bus.last(stream, subject)
         end, empty = newest.sequence if newest is not None else 0, 0
         after = await last_before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
@@ -272,7 +277,7 @@ class SpendQuery:
                 raise BusUnavailable(f"{stream} cannot be read up to {end}: what answers is at {after}")
             for message in _readable_facts(stored for stored in page if stored.sequence <= end):
                 if not tasks or message.task in tasks:
-                    count_message(tally, message, asked.by)
+                    count_message(tally, message, request.by)
             if len(tally.calls) + len(tally.settled) > self._most:
                 raise TooManySpendMessages
             after = page[-1].sequence if page else after

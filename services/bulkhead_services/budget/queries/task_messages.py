@@ -22,13 +22,15 @@ FRAME_BYTES = 512
 """Of one message in a page, beside its headers and body."""
 
 
-def messages_reply(page: Sequence[StoredMessage], *, claims: bool = False) -> TaskMessagesReplied:
+def messages_reply(page: Sequence[StoredMessage], *, keep_grants: bool = False) -> TaskMessagesReplied:
     """Messages of this page, as many as there is room for: always one at least, without its body where that is
     too large.
     """
     room, rows = MAX_TOLD_BYTES - FRAME_BYTES, list[ToldMessage]()
     for stored, bare in zip(page, without_secrets(list(page)), strict=True):
-        headers = {name: value for name, value in bare.headers.items() if name != GRANT or claims or _is_call(bare)}
+        headers = {
+            name: value for name, value in bare.headers.items() if name != GRANT or keep_grants or _is_call(bare)
+        }
         body, left_out = _decode_body(bare.body)
         size = FRAME_BYTES + len(json.dumps(headers)) + len(json.dumps(body))
         if size > room and not rows:
@@ -77,5 +79,5 @@ class TaskMessageQuery:
         return (
             TaskMessagesReplied(failure=page)
             if isinstance(page, Failure)
-            else messages_reply(page, claims=message.body.claims)
+            else messages_reply(page, keep_grants=message.body.claims)
         )

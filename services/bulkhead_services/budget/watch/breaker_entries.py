@@ -50,12 +50,14 @@ class BreakerEntryOwner:
 
     async def _write_entry(self, entry: Entry) -> bool:
         """Under the whole name; what stands under its token alone is over then, for two may not say how it stands."""
-        subject, loose = (subjects.breaker_key(entry.scope, entry.tenant, name) for name in (entry.called, entry.name))
-        if subject != loose and (old := self._loose.get(loose)) is not None:
+        subject, token_subject = (
+            subjects.breaker_key(entry.scope, entry.tenant, name) for name in (entry.called, entry.name)
+        )
+        if subject != token_subject and (old := self._loose.get(token_subject)) is not None:
             moved = old.model_copy(update={"phase": "closed", "reason": f"it stands as {entry.called}"})
-            if not await self._put_entry(loose, moved):
+            if not await self._put_entry(token_subject, moved):
                 return False
-            del self._loose[loose]
+            del self._loose[token_subject]
         return await self._put_entry(subject, entry.model_copy(update={"changes": self._changes.get(subject, ())}))
 
     async def _put_entry(self, subject: str, entry: Entry) -> bool:

@@ -69,10 +69,10 @@ def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int
 
 
 def breaker_windows(
-    circuits: BreakerRegistry, tenant: str, now_unix_ms: int, named: BreakerThresholds
+    circuits: BreakerRegistry, tenant: str, now_unix_ms: int, thresholds: BreakerThresholds
 ) -> tuple[BreakerWindow, ...]:
     """Counts of a tenant's breakers within their window, those with the most failures first."""
-    first = now_unix_ms * BUCKETS // named.window_ms - BUCKETS
+    first = now_unix_ms * BUCKETS // thresholds.window_ms - BUCKETS
     windows = []
     for (scope, owner, name), breaker in circuits.found.items():
         buckets = [bucket for bucket in breaker.buckets if bucket.number > first]
@@ -87,7 +87,7 @@ def breaker_windows(
                 calls=calls,
                 failed=failed,
                 slow=slow,
-                window_ms=named.window_ms,
+                window_ms=thresholds.window_ms,
             )
         )
     windows.sort(key=lambda one: (-one.failed, -one.calls, one.scope, one.name))

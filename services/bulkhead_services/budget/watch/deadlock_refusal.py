@@ -97,5 +97,5 @@ def cycle_in_words(cycle: Sequence[str]) -> str:
     return text
 
 
-def _as_texts(found: object) -> list[str]:
-    return [str(item) for item in found] if isinstance(found, list | tuple) else []
+def _as_texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []

@@ -31,7 +31,7 @@ from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import BreakerReset
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
-from bulkhead_services.budget.watch.latency import LatencyTargets
+from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
 from bulkhead_services.budget.watch.recent_trips import RecentTrips
@@ -107,11 +107,14 @@ class WatchFold:
     """The fold. `due`: trips to be told, the oldest first. aside: what it leaves out; it is told what is folded."""
 
     def __init__(
-        self, thresholds: Thresholds, aside: LeftOutMessages | None = None, targets_ms: Mapping[str, int] | None = None
+        self,
+        thresholds: Thresholds,
+        left_out: LeftOutMessages | None = None,
+        targets_ms: Mapping[str, int] | None = None,
     ) -> None:
         """targets_ms: see LatencyTargets."""
-        self._aside = aside or LeftOutMessages()
-        self._latency = LatencyTargets(targets_ms or {})
+        self._aside = left_out or LeftOutMessages()
+        self._latency = FeatureLatencyFold(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
         self.notices, self.recent = DueNotices(), RecentTrips()
@@ -209,9 +212,9 @@ class WatchFold:
             return event
 
     def _count_message(self, lineage: str, sequence: int) -> None:
-        lived = self._living.get(lineage)
-        if lived is not None:
-            lived[1:] = lived[1] + 1, sequence
+        span = self._living.get(lineage)
+        if span is not None:
+            span[1:] = span[1] + 1, sequence
             return
         first, count = self._early.get(lineage, (sequence, 0))
         self._early[lineage] = first, count + 1
@@ -221,16 +224,16 @@ class WatchFold:
     # Deadlocks: DESIGN 6. Every replica confirms, so that a standby goes on where the other one was killed.
 
     @property
-    def has_unasked_suspicion(self) -> bool:
+    def needs_inbox_ends(self) -> bool:
         """True while there is a suspicion of which it is not known yet how far the inboxes had come."""
         return any(name not in self._asked for name in self._suspected)
 
-    def expect_sequences(self, last: Mapping[str, int]) -> None:
-        """`last`: how far every inbox has come, asked after the suspicions were raised."""
+    def set_inbox_ends(self, inbox_ends: Mapping[str, int]) -> None:
+        """`inbox_ends`: how far every inbox has come, asked after the suspicions were raised."""
         for name, suspected in self._suspected.items():
             if name not in self._asked:
                 self._asked.add(name)
-                self.watch.confirmations.add_suspicion(suspected, last)
+                self.watch.confirmations.add_suspicion(suspected, inbox_ends)
 
     def judge_suspicions(self, now_unix_ms: int) -> None:
         """Judge the suspicions whose inboxes were read so far: what still stands is a deadlock, and due."""

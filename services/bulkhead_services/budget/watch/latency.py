@@ -26,7 +26,7 @@ HINT = (
 )
 
 
-class LatencyTargets:
+class FeatureLatencyFold:
     """The fold. targets_ms: by feature."""
 
     def __init__(self, targets_ms: Mapping[str, int]) -> None:

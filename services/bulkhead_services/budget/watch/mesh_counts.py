@@ -39,8 +39,8 @@ class InboxLoad(NamedTuple):
 class MeshCounts:
     """The last counts; none before the first answer, nor while the broker is away."""
 
-    def __init__(self, bus: Bus, every_s: float, again_s: float = AGAIN_S) -> None:
-        self._bus, self._every_s, self._again_s = bus, every_s, again_s
+    def __init__(self, bus: Bus, every_s: float, recheck_s: float = AGAIN_S) -> None:
+        self._bus, self._every_s, self._again_s = bus, every_s, recheck_s
         self._found: dict[str, Counts] = {}
         self.inboxes: dict[str, InboxLoad] = {}
 

@@ -82,11 +82,11 @@ class DueNotices:
         owner = entry.name if entry.scope == "tenant" else entry.tenant
         if entry.phase == "closed" and not entry.by and owner:
             description = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
-            self._add_due(_of_breaker("closed", entry, owner, description, entry.since_unix_ms))
+            self._add_due(_notice_of_breaker("closed", entry, owner, description, entry.since_unix_ms))
 
-    def _add_due(self, found: Notice) -> None:
-        if found.id not in self._told and len(self._due) < MAX_DUE:
-            self._due.setdefault(found.id, found)
+    def _add_due(self, notice: Notice) -> None:
+        if notice.id not in self._told and len(self._due) < MAX_DUE:
+            self._due.setdefault(notice.id, notice)
 
     def mark_told(self, name: str) -> None:
         """Somebody has asked for it to be posted."""
@@ -104,45 +104,45 @@ Reader = Callable[[str, str, str, bytes, int], Notice | str | None]
 """Sender, tenant, task, body, time -> a notice; the id of one that is asked for already; None."""
 
 
-def _notice_of_switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_switched(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
     halt = Switched.model_validate_json(body).halt
     owner = halt.name if halt.scope == "tenant" else halt.tenant
     if sender not in MAY_SWITCH or not owner:
         return None
-    named = f"{halt.scope} {halt.known_as}"
+    halted_party = f"{halt.scope} {halt.known_as}"
     if not halt.active:
-        description, hint = f"{named} goes on, by {halt.by}: {halt.reason}", ""
+        description, hint = f"{halted_party} goes on, by {halt.by}: {halt.reason}", ""
     elif halt.code == CEILING:
         description, hint = halt.reason, f"`bulkhead topup {halt.name} --usd X`, or raise the limit that it names"
     else:
         tenant_option = "" if halt.scope in ("task", "tenant") else f" --tenant {owner}"
-        description = f"{named} was halted by {halt.by}: {halt.reason}"
+        description = f"{halted_party} was halted by {halt.by}: {halt.reason}"
         hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{tenant_option}` lets it go on"
     name = _notice_id("switched", halt.scope, owner, halt.known_as, halt.at_unix_ms, halt.active)
-    kind, under = "halted" if halt.active else "resumed", halt.name if halt.scope == "task" else HALTS
+    kind, notice_task = "halted" if halt.active else "resumed", halt.name if halt.scope == "task" else HALTS
     return Notice(
         name,
         kind,
         owner,
-        under,
+        notice_task,
         _account_of(halt.scope, owner, halt.known_as),
         description,
         hint,
-        halt.at_unix_ms or at,
+        halt.at_unix_ms or at_unix_ms,
     )
 
 
-def _notice_of_task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_task_halted(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
     """Once per task and code: every call that is refused says it again."""
     halted = TaskHalted.model_validate_json(body)
     if sender != "budget":
         return None
     name, about = _notice_id("halted", tenant, task, halted.code), _account_of("task", tenant, task)
     description = f"task {task} was ended ({halted.code}): {halted.reason}"
-    return Notice(name, "halted", tenant, task, about, description, f"`bulkhead why {task}`", at)
+    return Notice(name, "halted", tenant, task, about, description, f"`bulkhead why {task}`", at_unix_ms)
 
 
-def _notice_of_reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_reset(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
     reset = BreakerReset.model_validate_json(body)
     breaker = reset.breaker
     owner = breaker.name if breaker.scope == "tenant" else breaker.tenant
@@ -153,10 +153,10 @@ def _notice_of_reset(sender: str, tenant: str, task: str, body: bytes, at: int) 
         f"the breaker of {breaker.scope} {breaker.known_as} was closed by {breaker.by}{cause}. It had "
         f"opened because {reset.was}"
     )
-    return _of_breaker("reset", breaker, owner, description, breaker.since_unix_ms or at)
+    return _notice_of_breaker("reset", breaker, owner, description, breaker.since_unix_ms or at_unix_ms)
 
 
-def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
     """Trips of breakers, stalls, latency, models: a stopped task is told as halted; a deadlock is broken without
     anybody.
     """
@@ -184,14 +184,14 @@ def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at: int
     return Notice(trip.trip, kind, tenant, task, about, description, trip.hint, trip.tripped_unix_ms)
 
 
-def _requested_notice_id(sender: str, tenant: str, task: str, body: bytes, at: int) -> str | None:
+def _requested_notice_id(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> str | None:
     return NoticeRequested.model_validate_json(body).notice if sender == "budget" else None
 
 
-def _of_breaker(what_happened: str, entry: Breaker, whose: str, what: str, at_unix_ms: int) -> Notice:
-    name = _notice_id(what_happened, entry.scope, whose, entry.known_as, entry.since_unix_ms)
-    about = _account_of(entry.scope, whose, entry.known_as)
-    return Notice(name, f"breaker_{what_happened}", whose, HALTS, about, what, "", at_unix_ms)
+def _notice_of_breaker(change: str, entry: Breaker, owner: str, description: str, at_unix_ms: int) -> Notice:
+    name = _notice_id(change, entry.scope, owner, entry.known_as, entry.since_unix_ms)
+    about = _account_of(entry.scope, owner, entry.known_as)
+    return Notice(name, f"breaker_{change}", owner, HALTS, about, description, "", at_unix_ms)
 
 
 _READERS: dict[str, Reader] = {

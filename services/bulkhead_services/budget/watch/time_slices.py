@@ -45,22 +45,22 @@ class SlicedFold:
     def __init__(self, clock: Callable[[], int], longest_s: float = LONGEST_S) -> None:
         self._clock, self._longest_s = clock, longest_s
 
-    async def fold_each(self, messages: Sequence[StoredMessage], take: Callable[[StoredMessage], None]) -> None:
-        """Fold them in this order. Raises whatever `take` raises, and FoldTooLong."""
+    async def fold_each(self, messages: Sequence[StoredMessage], fold: Callable[[StoredMessage], None]) -> None:
+        """Fold them in this order. Raises whatever `fold` raises, and FoldTooLong."""
         if not messages:
             return  # Most looks find nothing: no timer need be set for it.
         remaining = iter(messages)
-        is_unfinished = self._fold_slice(remaining, take)
+        is_unfinished = self._fold_slice(remaining, fold)
         while is_unfinished:
             await asyncio.sleep(0)
-            is_unfinished = self._fold_slice(remaining, take)
+            is_unfinished = self._fold_slice(remaining, fold)
 
-    def _fold_slice(self, rest: Iterator[StoredMessage], take: Callable[[StoredMessage], None]) -> bool:
+    def _fold_slice(self, remaining: Iterator[StoredMessage], fold: Callable[[StoredMessage], None]) -> bool:
         """True when there may be more."""
         until = self._clock() + SLICE_MS
         with _guard_slice(self._longest_s):
-            for count, stored in enumerate(rest, 1):
-                take(stored)
+            for count, stored in enumerate(remaining, 1):
+                fold(stored)
                 if count >= BREATH or self._clock() >= until:
                     return True
         return False

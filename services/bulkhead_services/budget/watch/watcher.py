@@ -72,20 +72,20 @@ class Watcher:
         publisher: Publisher,
         store: LedgerStore,
         clock: Callable[[], int],
-        halt: PublishHalt,
+        publish_halt: PublishHalt,
         *,
-        lost: Callable[[str], None],
+        mark_ledger_lost: Callable[[str], None],
         holder: str,
         interval_s: float,
-        halts: bool,
+        halts_tasks: bool,
         thresholds: Thresholds,
         message_key: bytes,
         targets_ms: Mapping[str, int] | None = None,
     ) -> None:
-        """lost: told that the ledger does not answer, so that it is verified."""
-        self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
-        self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
-        self._message_key, self._lost = message_key, lost
+        """mark_ledger_lost: told that the ledger does not answer, so that it is verified."""
+        self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, publish_halt
+        self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts_tasks, thresholds
+        self._message_key, self._lost = message_key, mark_ledger_lost
         self._owner, self._pace = BreakerEntryOwner(bus, message_key), SlicedFold(clock)
         self._task: asyncio.Task[None] | None = None
         self._last: StoredMessage | None = None
@@ -181,9 +181,9 @@ class Watcher:
                 mark = WatchMark()
         self.fold = WatchFold(self._thresholds, self.aside, self._targets_ms)
         self._marked = 0
-        circuits, named, now_unix_ms = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
-        circuits.from_unix_ms = now_unix_ms - 2 * named.window_ms
-        circuits.talk_from_unix_ms = now_unix_ms - named.chatter_window_ms
+        circuits, breaker_thresholds, now_unix_ms = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
+        circuits.from_unix_ms = now_unix_ms - 2 * breaker_thresholds.window_ms
+        circuits.talk_from_unix_ms = now_unix_ms - breaker_thresholds.chatter_window_ms
         circuits.talkers.restore_rows(mark.talks)
         self.fold.watch.models.restore_rows(mark.models)
         self._owner = BreakerEntryOwner(self._bus, self._message_key)
@@ -206,7 +206,7 @@ class Watcher:
                 self.fold.fold_message(page[0])  # What stood there was purged.
         log.info("watch_begins", after=start, tasks_read=len(old))
 
-    async def _past_messages(self, lineage: str, until: int, lived: TaskSpan) -> list[StoredMessage]:
+    async def _past_messages(self, lineage: str, until: int, span: TaskSpan) -> list[StoredMessage]:
         """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
@@ -215,11 +215,11 @@ class Watcher:
             list[StoredMessage](),
             until,
         )
-        expected = lived.messages + STRAYS if lived.messages else 0
+        expected = span.messages + STRAYS if span.messages else 0
         if expected:
-            goal = min(lived.last, until)
+            goal = min(span.last, until)
         while True:
-            limit = min(PAGE, max(1, lived.messages - len(messages))) if len(messages) < expected else PAGE
+            limit = min(PAGE, max(1, span.messages - len(messages))) if len(messages) < expected else PAGE
             page = await self._bus.read(
                 subjects.JOURNAL_STREAM, subject, limit=limit, after=messages[-1].sequence if messages else 0
             )
@@ -269,8 +269,8 @@ class Watcher:
 
     async def _confirm_suspicions(self) -> None:
         """A suspicion is judged when all that was said before it is read; see WatchFold. Raises BusError."""
-        if self.fold.has_unasked_suspicion:
-            self.fold.expect_sequences(await self._inbox_ends())
+        if self.fold.needs_inbox_ends:
+            self.fold.set_inbox_ends(await self._inbox_ends())
         self.fold.judge_suspicions(self._clock())
 
     # Acting

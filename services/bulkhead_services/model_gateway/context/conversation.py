@@ -44,16 +44,16 @@ def contents_of(conversation: Conversation) -> tuple[ContentRef, ...]:
     return (*conversation.messages, *filter(None, [conversation.options]))
 
 
-def first_unreadable(conversation: Conversation, absent: frozenset[str]) -> str:
+def name_first_unreadable(conversation: Conversation, missing_digests: frozenset[str]) -> str:
     """Name of the first content that cannot be had; "" when all can."""
     for place, ref in enumerate(conversation.messages, 1):
-        if ref.sha256 in absent:
+        if ref.sha256 in missing_digests:
             return f"message {place} of the conversation"
     options = conversation.options
-    return "the options of the call" if options is not None and options.sha256 in absent else ""
+    return "the options of the call" if options is not None and options.sha256 in missing_digests else ""
 
 
-def too_large(conversation: Conversation) -> ProviderFault | None:
+def size_fault(conversation: Conversation) -> ProviderFault | None:
     """A conversation that is not even read."""
     size = sum(ref.size_bytes for ref in contents_of(conversation))
     if size <= bounds.MAX_CONVERSATION_BYTES:
@@ -62,7 +62,7 @@ def too_large(conversation: Conversation) -> ProviderFault | None:
     return ProviderFault("context_overflow", reason, "send fewer or shorter messages", consumed=False, refused=True)
 
 
-def too_many(messages: tuple[ContentRef, ...]) -> ProviderFault | None:
+def message_count_fault(messages: tuple[ContentRef, ...]) -> ProviderFault | None:
     """A conversation that is too long, or has no message."""
     if 0 < len(messages) <= bounds.MAX_CONVERSATION:
         return None
@@ -73,42 +73,44 @@ def too_many(messages: tuple[ContentRef, ...]) -> ProviderFault | None:
 def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str, Any] | ProviderFault:
     """Messages and options as the agent sent them."""
     if sum(len(texts[ref.sha256]) for ref in contents_of(conversation)) > bounds.MAX_CONVERSATION_BYTES:
-        return _refusal_fault(
+        return _rejected_fault(
             "context_overflow", "the conversation is larger than it says", "send fewer or shorter messages"
         )
     messages = []
     inputs: dict[str, Any] | None = None
     if conversation.embeds:
         inputs = read_object(texts[conversation.messages[0].sha256])
-        if inputs is None or "input" not in inputs or not _is_flat(inputs) or len(conversation.messages) != 1:
-            return _refusal_fault(
+        if inputs is None or "input" not in inputs or not _is_shallow(inputs) or len(conversation.messages) != 1:
+            return _rejected_fault(
                 "malformed_conversation", "there is no input to embed", "send `input` as OpenAI has it"
             )
     for place, ref in enumerate(conversation.messages if inputs is None else (), 1):
         message = read_object(texts[ref.sha256])
-        if message is None or not _is_message(message) or not _is_flat(message):
+        if message is None or not _is_message(message) or not _is_shallow(message):
             reason = f"message {place} of the conversation is no chat message"
-            return _refusal_fault(
+            return _rejected_fault(
                 "malformed_conversation", reason, "send `role`, `content` and `tool_calls` as OpenAI has them"
             )
-        if problem := _uncounted_part(message):
+        if problem := _uncounted_part_problem(message):
             hint = "send the content itself, as text, as an image_url or as file_data"
-            return _refusal_fault("unsupported_parameter", f"message {place} of the conversation has {problem}", hint)
+            return _rejected_fault("unsupported_parameter", f"message {place} of the conversation has {problem}", hint)
         messages.append(message)
     options = read_object(texts[conversation.options.sha256]) if conversation.options is not None else {}
-    if options is None or not _is_flat(options):
-        return _refusal_fault("malformed_conversation", "the options of the call are no JSON object", "send an object")
+    if options is None or not _is_shallow(options):
+        return _rejected_fault("malformed_conversation", "the options of the call are no JSON object", "send an object")
     for name, value in options.items():
         allowed, explanation = REFUSED.get(name, ((value,), ""))
         if name in OWN or (inputs is not None and name == "input") or not (value is None or value in allowed):
             reason = f"the parameter {name} is not passed on{f': {explanation}' if explanation else ''}"
-            return _refusal_fault("unsupported_parameter", reason, f"leave {name} out")
-    if problem := _run_elsewhere(options.get("tools")):
-        return _refusal_fault("unsupported_parameter", problem, "send tools of the type function, which the agent runs")
+            return _rejected_fault("unsupported_parameter", reason, f"leave {name} out")
+    if problem := _provider_tool_problem(options.get("tools")):
+        return _rejected_fault(
+            "unsupported_parameter", problem, "send tools of the type function, which the agent runs"
+        )
     return {"messages": messages, **options} if inputs is None else {"input": inputs["input"], **options}
 
 
-def calls_as_content(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -> bytes | str:
+def encode_oversized_calls(request: ModelCallRequested, calls: tuple[ToolCall, ...]) -> bytes | str:
     """Tool calls that are more or longer than a reply holds, as a content; empty where they are not. A text says why
     they can be told in no way."""
     if len(calls) <= bounds.MAX_CALLS_PER_TURN and not any(isinstance(call, AdoptedToolCall) for call in calls):
@@ -139,11 +141,11 @@ def learn_token_count(counter: TokenCounter, body: bytes, input_tokens: int, *, 
         counter.learn_count(body, input_tokens)
 
 
-def _refusal_fault(code: str, message: str, hint: str) -> ProviderFault:
+def _rejected_fault(code: str, message: str, hint: str) -> ProviderFault:
     return ProviderFault(code, message, hint, consumed=False, refused=True)
 
 
-def _uncounted_part(message: Mapping[str, Any]) -> str:
+def _uncounted_part_problem(message: Mapping[str, Any]) -> str:
     """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
     for part in parts_of(message):
         kind, file = part.get("type", "text"), part.get("file")
@@ -154,7 +156,7 @@ def _uncounted_part(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _run_elsewhere(tools: object) -> str:
+def _provider_tool_problem(tools: object) -> str:
     """A tool that the provider itself would run; "" where there is none."""
     for tool in tools if isinstance(tools, list) else ():
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -172,8 +174,10 @@ def _is_call(call: object) -> bool:
     return isinstance(call, dict) and isinstance(call.get("id"), str)
 
 
-def _is_flat(value: object, left: int = MAX_DEPTH) -> bool:
+def _is_shallow(value: object, depth_left: int = MAX_DEPTH) -> bool:
     """True when it nests less deep than any reader's stack."""
     if not isinstance(value, dict | list):
         return True
-    return left > 0 and all(_is_flat(item, left - 1) for item in (value.values() if isinstance(value, dict) else value))
+    return depth_left > 0 and all(
+        _is_shallow(item, depth_left - 1) for item in (value.values() if isinstance(value, dict) else value)
+    )

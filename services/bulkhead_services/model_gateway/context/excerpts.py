@@ -37,15 +37,15 @@ def gap_line(chars: int) -> str:
     return f"[... {chars} characters left out ...]"
 
 
-def make_excerpt(text: str, room: float, weigh: Callable[[str], float], question: frozenset[str]) -> Excerpt | None:
+def make_excerpt(text: str, room: float, weight_of: Callable[[str], float], question: frozenset[str]) -> Excerpt | None:
     """Excerpt that fits the room, in the text's order; None when not even one sentence fits."""
     pieces = _split_sentences(text)
-    weights = [weigh(text[start:end]) for start, end in pieces]
-    lost, last = weigh(f"\n{gap_line(len(text))}\n"), len(pieces) - 1
-    chosen, room_left = [False] * len(pieces), room - lost
+    weights = [weight_of(text[start:end]) for start, end in pieces]
+    gap_weight, last = weight_of(f"\n{gap_line(len(text))}\n"), len(pieces) - 1
+    chosen, room_left = [False] * len(pieces), room - gap_weight
     for index in _ranked_indexes(text, pieces, question):
-        alone = 0 < index < last and not chosen[index - 1] and not chosen[index + 1]
-        cost = weights[index] + (lost if alone else 0.0)
+        adds_gap = 0 < index < last and not chosen[index - 1] and not chosen[index + 1]
+        cost = weights[index] + (gap_weight if adds_gap else 0.0)
         if cost <= room_left:
             chosen[index], room_left = True, room_left - cost
     if not any(chosen):
@@ -55,15 +55,15 @@ def make_excerpt(text: str, room: float, weigh: Callable[[str], float], question
 
 def _split_sentences(text: str) -> list[tuple[int, int]]:
     """Sentences with the blanks behind them; a very long one in several pieces, at blanks where there are any."""
-    most = max(MAX_SENTENCE_CHARS, -(-len(text) // MAX_SENTENCES))
+    longest = max(MAX_SENTENCE_CHARS, -(-len(text) // MAX_SENTENCES))
     ends = [match.end() for match in _END.finditer(text)]
     pieces, start = [], 0
     for end in (*ends, len(text)):
-        if end - start < most // 8 and end < len(text) and len(ends) > MAX_SENTENCES // 2:
+        if end - start < longest // 8 and end < len(text) and len(ends) > MAX_SENTENCES // 2:
             continue
-        while end - start > most:
-            blank = text.rfind(" ", start + most // 2, start + most) + 1
-            pieces.append((start, blank or start + most))
+        while end - start > longest:
+            blank = text.rfind(" ", start + longest // 2, start + longest) + 1
+            pieces.append((start, blank or start + longest))
             start = pieces[-1][1]
         if end > start:
             pieces.append((start, end))

@@ -24,9 +24,9 @@ from bulkhead_services.model_gateway.context.render import (
     Place,
     RenderedRequest,
     RenderSource,
+    all_parts,
     is_readable,
     marker_of,
-    refers_to,
     render_block,
     render_payload,
     text_of,
@@ -81,12 +81,12 @@ def fit_request(source: RenderSource, budget_tokens: int, counter: TokenCounter)
     """The request cut to a budget of estimated tokens; None when not even the least of it fits. An outside agent's is
     never cut."""
     if source.payload is not None:
-        agents = render_conversation(source.payload, counter)
+        conversation_request = render_conversation(source.payload, counter)
         # Texts to embed share no context: a provider judges each of them.
-        fits = is_embedding(source.payload) or agents.input_tokens_estimate <= budget_tokens
-        return agents if fits else None
+        fits = is_embedding(source.payload) or conversation_request.input_tokens_estimate <= budget_tokens
+        return conversation_request if fits else None
     uncut = _render_cut(source, {}, counter)
-    if uncut.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_turn(source.request) else 100):
+    if uncut.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_have_turns(source.request) else 100):
         return uncut
     plan = _CutPlan(source, counter)
     for share in AGAIN:
@@ -99,7 +99,7 @@ def fit_request(source: RenderSource, budget_tokens: int, counter: TokenCounter)
     return None
 
 
-def does_not_fit(source: RenderSource, model: str, budget_tokens: int) -> ProviderFault:
+def does_not_fit_fault(source: RenderSource, model: str, budget_tokens: int) -> ProviderFault:
     """The end of a call that has no room at a model."""
     room = f"exceeds the {max(0, budget_tokens)} tokens (estimated) that {model} has room for"
     if source.payload is not None:
@@ -113,17 +113,17 @@ def does_not_fit(source: RenderSource, model: str, budget_tokens: int) -> Provid
     return ProviderFault("context_overflow", reason, hint, consumed=False)
 
 
-def _may_turn(request: ModelCallRequested) -> bool:
+def _may_have_turns(request: ModelCallRequested) -> bool:
     return bool(request.tools or request.turns)
 
 
 def _render_cut(
     source: RenderSource, cuts: Cuts, counter: TokenCounter, plan: "_CutPlan | None" = None
 ) -> RenderedRequest:
-    payload, stable = render_payload(source, cuts)
+    payload, stable_messages = render_payload(source, cuts)
     omissions = _cut_omissions(cuts, plan.pieces) if plan else ()
     return RenderedRequest(
-        payload, counter.estimate(encode_payload(payload)), (*omissions, *_unread_omissions(source)), stable
+        payload, counter.estimate(encode_payload(payload)), (*omissions, *_unread_omissions(source)), stable_messages
     )
 
 
@@ -133,14 +133,14 @@ class _CutPlan:
     def __init__(self, source: RenderSource, counter: TokenCounter) -> None:
         self._source, self._counter = source, counter
         request = source.request
-        first = request.model_copy(update={"turns": ()})
+        opening_request = request.model_copy(update={"turns": ()})
         self._opening = [
             self._piece_of((OPENING, 0, index), part) for index, part in enumerate(request.parts) if part.kind in SHARES
         ]
         self._turns = [self._turn_pieces(index) for index in range(len(request.turns))]
         self._frames = [self._frame_weight(index) for index in range(len(request.turns))]
         self.pieces = {row.place: row for rows in (self._opening, *self._turns) for row in rows}
-        total = counter.weight_of(encode_payload(render_payload(replace(source, request=first), {})[0]))
+        total = counter.weight_of(encode_payload(render_payload(replace(source, request=opening_request), {})[0]))
         self._fixed = total - self._total_weight(self._opening, {})
         question = [row.text for row in self._opening if row.kind in ("objective", "step")]
         self._words = words_of(" ".join(question))
@@ -161,10 +161,10 @@ class _CutPlan:
             if answer.error is None
             for number, part in enumerate(answer.parts)
         ]
-        said_text = self._source.texts.get(turn.content.sha256, "") if turn.content else ""
+        assistant_text = self._source.texts.get(turn.content.sha256, "") if turn.content else ""
         return (
-            [*pieces, CuttablePiece((index, SAID, 0), None, said_text, self._weigh_text(said_text))]
-            if said_text
+            [*pieces, CuttablePiece((index, SAID, 0), None, assistant_text, self._weigh_text(assistant_text))]
+            if assistant_text
             else pieces
         )
 
@@ -183,8 +183,8 @@ class _CutPlan:
         room -= self._fixed
         if not self._turns:
             room *= share
-        turning = _may_turn(self._source.request)
-        opening = self._cut_opening(room * (100 - TURNS) / 100 if turning else room)
+        may_have_turns = _may_have_turns(self._source.request)
+        opening = self._cut_opening(room * (100 - TURNS) / 100 if may_have_turns else room)
         if opening is None:
             return None
         room_left = (room - self._total_weight(self._opening, opening)) * share
@@ -246,9 +246,9 @@ class _CutPlan:
     def _fill_room(self, rows: Sequence[CuttablePiece], room: float) -> dict[Place, str | None]:
         """In their order, none with more than a part of the room while there are others; the last ones stay out."""
         cuts: dict[Place, str | None] = {}
-        room_left, full, most = room, False, room * ONE
+        room_left, full, max_weight = room, False, room * ONE
         for row in rows:
-            need = min(row.weight + row.frame, most)
+            need = min(row.weight + row.frame, max_weight)
             full = full or need > room_left
             if full:
                 cuts[row.place] = None
@@ -256,11 +256,11 @@ class _CutPlan:
                 room_left -= need
         for row in rows:
             need = row.weight + row.frame
-            if row.place not in cuts and need > most:
-                if need - most <= room_left:
-                    room_left -= need - most
+            if row.place not in cuts and need > max_weight:
+                if need - max_weight <= room_left:
+                    room_left -= need - max_weight
                     continue
-                cuts[row.place] = self._excerpt_of(row, most + room_left)
+                cuts[row.place] = self._excerpt_of(row, max_weight + room_left)
                 room_left = 0.0
         return cuts
 
@@ -278,12 +278,12 @@ def divide_room(room: float, needs: Mapping[str, float], shares: Mapping[str, in
     open_names = set(needs)
     while open_names:
         total_share = sum(shares[name] for name in open_names)
-        content = {name for name in open_names if needs[name] <= room * shares[name] / total_share}
-        if not content:
+        satisfied = {name for name in open_names if needs[name] <= room * shares[name] / total_share}
+        if not satisfied:
             return rooms | {name: room * shares[name] / total_share for name in open_names}
-        rooms |= {name: needs[name] for name in content}
-        room -= sum(needs[name] for name in content)
-        open_names -= content
+        rooms |= {name: needs[name] for name in satisfied}
+        room -= sum(needs[name] for name in satisfied)
+        open_names -= satisfied
     return rooms
 
 
@@ -296,7 +296,7 @@ def _cut_omissions(cuts: Cuts, pieces: Mapping[Place, CuttablePiece]) -> list[Om
     for kind in dict.fromkeys(pieces[place].kind for place in sorted(cuts)):
         rows = [pieces[place] for place in sorted(cuts) if pieces[place].kind == kind]
         left_out = [row for row in rows if cuts[row.place] is None]
-        short = [row for row in rows if cuts[row.place] is not None]
+        shortened = [row for row in rows if cuts[row.place] is not None]
         name = _NAMES.get(kind, f"{kind} parts")
         if left_out:
             description = f"{len(left_out)} {name}, which the model did not see"
@@ -305,27 +305,27 @@ def _cut_omissions(cuts: Cuts, pieces: Mapping[Place, CuttablePiece]) -> list[Om
                     reason="pruned", what=description, detail=_list_pieces("they do not fit its context", left_out)
                 )
             )
-        if short:
+        if shortened:
             kept_chars, total_chars = (
-                sum(len(cuts[row.place] or "") for row in short),
-                sum(len(row.text) for row in short),
+                sum(len(cuts[row.place] or "") for row in shortened),
+                sum(len(row.text) for row in shortened),
             )
             description = (
-                f"{len(short)} {name}, of which the model saw about {kept_chars:,} of {total_chars:,} characters"
+                f"{len(shortened)} {name}, of which the model saw about {kept_chars:,} of {total_chars:,} characters"
             )
-            detail = _list_pieces("they are too long for its context", short)
+            detail = _list_pieces("they are too long for its context", shortened)
             omissions.append(Omission(reason="truncated", what=description, detail=detail))
     return omissions
 
 
-def _list_pieces(why: str, rows: Sequence[CuttablePiece]) -> str:
+def _list_pieces(reason: str, rows: Sequence[CuttablePiece]) -> str:
     parts = [row.part for row in rows if row.part]
     names = ", ".join(dict.fromkeys(f"{part.source or part.title} #{marker_of(part)}".strip() for part in parts))
-    return f"{why}: {names}"[: bounds.MAX_REASON_CHARS] if names else why
+    return f"{reason}: {names}"[: bounds.MAX_REASON_CHARS] if names else reason
 
 
 def _unread_omissions(source: RenderSource) -> list[Omission]:
-    parts = refers_to(source.request)
+    parts = all_parts(source.request)
     unread = {marker_of(part): part for part in parts if part.content and part.content.sha256 in source.missing}
     names = [f"{part.kind} #{name}"[: bounds.MAX_SUMMARY_CHARS] for name, part in list(unread.items())[:8]]
     detail = "its content could not be read: it has expired or does not match its digest"

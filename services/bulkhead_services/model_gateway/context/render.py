@@ -59,13 +59,15 @@ class RenderSource:
     """Of an outside agent, which stands in place of all else."""
 
 
-def missing_parts(request: ModelCallRequested, absent: frozenset[str]) -> tuple[Part, ...]:
+def missing_required_parts(request: ModelCallRequested, missing_digests: frozenset[str]) -> tuple[Part, ...]:
     """Parts that cannot be left out and whose content cannot be had."""
     parts = (*request.parts, *request.latest)
-    return tuple(row for row in parts if row.content and row.content.sha256 in absent and row.kind not in CUTTABLE)
+    return tuple(
+        row for row in parts if row.content and row.content.sha256 in missing_digests and row.kind not in CUTTABLE
+    )
 
 
-def refers_to(request: ModelCallRequested) -> tuple[Part, ...]:
+def all_parts(request: ModelCallRequested) -> tuple[Part, ...]:
     """Every part of a request, those of its turns too."""
     answers = (answer for turn in request.turns for answer in turn.answers)
     return (*request.parts, *(part for answer in answers for part in answer.parts), *request.latest)
@@ -86,7 +88,7 @@ def render_payload(source: RenderSource, cuts: Cuts) -> tuple[dict[str, Any], in
     messages.append({"role": "user", "content": "\n".join(opening)})
     for index, turn in enumerate(request.turns):
         messages.extend(turn_messages(turn, index, source, cuts))
-    stable = len(messages)
+    stable_messages = len(messages)
     if latest:
         messages.append({"role": "user", "content": "\n".join(latest)})
     payload: dict[str, Any] = {"messages": messages}
@@ -99,7 +101,7 @@ def render_payload(source: RenderSource, cuts: Cuts) -> tuple[dict[str, Any], in
     if source.schema is not None:
         form = {"name": request.response, "strict": True, "schema": source.schema}
         payload["response_format"] = {"type": "json_schema", "json_schema": form}
-    return payload, stable
+    return payload, stable_messages
 
 
 def _parameters_schema(text: str) -> dict[str, Any]:
@@ -113,11 +115,11 @@ def _parameters_schema(text: str) -> dict[str, Any]:
 
 def turn_messages(turn: Turn, index: int, source: RenderSource, cuts: Cuts) -> list[dict[str, Any]]:
     """One earlier turn: what the model said, and an answer to each of its calls."""
-    said_text = source.texts.get(turn.content.sha256) if turn.content else None
-    said_text = cuts.get((index, SAID, 0), said_text)
-    assistant: dict[str, Any] = {"role": "assistant", "content": said_text}
+    assistant_text = source.texts.get(turn.content.sha256) if turn.content else None
+    assistant_text = cuts.get((index, SAID, 0), assistant_text)
+    assistant: dict[str, Any] = {"role": "assistant", "content": assistant_text}
     if not turn.tool_calls:
-        return [{**assistant, "content": said_text or ""}]
+        return [{**assistant, "content": assistant_text or ""}]
     assistant["tool_calls"] = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
         for call in turn.tool_calls
@@ -127,28 +129,30 @@ def turn_messages(turn: Turn, index: int, source: RenderSource, cuts: Cuts) -> l
     # Providers refuse a call without an answer, so each gets one, whatever the request brings.
     for call in turn.tool_calls:
         place, answer = answers.get(call.id, (-1, None))
-        content, bare = _error_json("no_answer", "this call was not answered"), None
+        content, unmarked_part = _error_json("no_answer", "this call was not answered"), None
         if answer is not None:
-            content, bare = _tool_text(answer, (index, place), source, cuts)
+            content, unmarked_part = _tool_text(answer, (index, place), source, cuts)
         messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
-        if bare is not None:
-            markers.append(f"Cite the result of {call.name} ({call.id}) as [#{marker_of(bare)}].")
+        if unmarked_part is not None:
+            markers.append(f"Cite the result of {call.name} ({call.id}) as [#{marker_of(unmarked_part)}].")
     if markers:
         # A tool's text comes without a block around it, so its marker is told here, in its own turn.
         messages.append({"role": "user", "content": render_block(Part(kind="context", text="\n".join(markers)), {})})
     return messages
 
 
-def _tool_text(answer: ToolAnswer, where: tuple[int, int], source: RenderSource, cuts: Cuts) -> tuple[str, Part | None]:
+def _tool_text(
+    answer: ToolAnswer, answer_place: tuple[int, int], source: RenderSource, cuts: Cuts
+) -> tuple[str, Part | None]:
     """The text of a tool's message, and the part that it consists of where no block names it."""
     if answer.error is not None:
         return _error_json(answer.error.code, f"{answer.error.message} {answer.error.hint}".strip()), None
-    blocks = _render_blocks(answer.parts, where, source, cuts)
+    blocks = _render_blocks(answer.parts, answer_place, source, cuts)
     if answer.parts and not blocks:
         return _error_json("left_out", "this result was left out; call again if you need it"), None
     first = answer.parts[0] if len(answer.parts) == 1 else None
     if first is not None and first.kind == "tool_result":
-        return shown_part_text(first, (*where, 0), source, cuts) or "", first
+        return shown_part_text(first, (*answer_place, 0), source, cuts) or "", first
     return "\n".join(blocks) or "Nothing was found.", None
 
 
@@ -191,10 +195,10 @@ def shown_part_text(part: Part, place: Place, source: RenderSource, cuts: Cuts) 
     return cuts[place] if place in cuts else text_of(part, source.texts)
 
 
-def _render_blocks(parts: Sequence[Part], where: tuple[int, int], source: RenderSource, cuts: Cuts) -> list[str]:
+def _render_blocks(parts: Sequence[Part], answer_place: tuple[int, int], source: RenderSource, cuts: Cuts) -> list[str]:
     blocks = []
     for index, part in enumerate(parts):
-        place = (*where, index)
+        place = (*answer_place, index)
         if shown_part_text(part, place, source, cuts) is not None:
             blocks.append(render_block(part, source.texts, cuts.get(place)))
     return blocks

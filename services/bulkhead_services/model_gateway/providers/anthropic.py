@@ -49,7 +49,7 @@ def build_request(chat: Chat) -> ProviderRequest:
     """One message, streamed. The system's words and the turns of a call with tools are marked for the cache."""
     system = ""
     messages: list[dict[str, Any]] = []
-    repeated: dict[str, Any] = {}
+    last_stable_block: dict[str, Any] = {}
     for index, message in enumerate(chat.payload["messages"]):
         if message["role"] == "system":
             system = message["content"]
@@ -61,10 +61,10 @@ def build_request(chat: Chat) -> ProviderRequest:
         else:
             messages.append({"role": role, "content": blocks})
         if not chat.stable_messages or index < chat.stable_messages:
-            repeated = blocks[-1]
+            last_stable_block = blocks[-1]
     if chat.payload.get("tools"):
         # Another turn follows, most likely; a call without tools is alone, and cache writes cost a quarter more.
-        repeated |= CACHED
+        last_stable_block |= CACHED
     payload: dict[str, Any] = {
         "model": chat.model,
         "max_tokens": chat.output_tokens,
@@ -92,11 +92,13 @@ def build_request(chat: Chat) -> ProviderRequest:
 def _tool_choice(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Which tools must be called; {} where nothing is said."""
     kind, name = choice_of(payload)
-    alone = {} if kind == "none" or payload.get("parallel_tool_calls", True) else {"disable_parallel_tool_use": True}
+    serial_option = (
+        {} if kind == "none" or payload.get("parallel_tool_calls", True) else {"disable_parallel_tool_use": True}
+    )
     if kind == "named":
-        return {"type": "tool", "name": name, **alone}
-    kind = {"none": "none", "required": "any"}.get(kind, "auto" if alone and payload.get("tools") else "")
-    return {"type": kind, **alone} if kind else {}
+        return {"type": "tool", "name": name, **serial_option}
+    kind = {"none": "none", "required": "any"}.get(kind, "auto" if serial_option and payload.get("tools") else "")
+    return {"type": kind, **serial_option} if kind else {}
 
 
 def _allowed_schema(schema: Any) -> Any:
@@ -150,15 +152,15 @@ class MessagesAssembly(Assembly):
         self._counts: dict[str, Any] = {}
         self._empty_calls: dict[int, bool] = {}
 
-    def _apply_event(self, found: dict[str, Any]) -> None:
-        index = found.get("index")
+    def _apply_event(self, event: dict[str, Any]) -> None:
+        index = event.get("index")
         place = index if isinstance(index, int) else 0
-        match found.get("type"):
+        match event.get("type"):
             case "message_start":
                 # Its counts are those of the start: an answer that is cut off has used more.
-                self._apply_head(mapping_of(found.get("message")), whole=False)
+                self._apply_head(mapping_of(event.get("message")), is_final=False)
             case "content_block_start":
-                block = mapping_of(found.get("content_block"))
+                block = mapping_of(event.get("content_block"))
                 if block.get("type") == "tool_use":
                     self._add_call(place, block.get("id"), plain_text(block.get("name")), None)
                     self._empty_calls[place] = True
@@ -166,7 +168,7 @@ class MessagesAssembly(Assembly):
                 if block.get("type") == "text":
                     self._add_text(plain_text(block.get("text")))
             case "content_block_delta":
-                delta = mapping_of(found.get("delta"))
+                delta = mapping_of(event.get("delta"))
                 piece = plain_text(delta.get("partial_json"))
                 if delta.get("type") == "input_json_delta" and place in self._empty_calls and piece:
                     self._empty_calls[place] = False
@@ -178,30 +180,30 @@ class MessagesAssembly(Assembly):
                 if self._empty_calls.get(place):
                     self._add_call(place, None, "", {})
             case "message_delta":
-                usage = mapping_of(found.get("usage"))
-                self._apply_head({**mapping_of(found.get("delta")), "usage": usage}, whole=bool(usage))
+                usage = mapping_of(event.get("usage"))
+                self._apply_head({**mapping_of(event.get("delta")), "usage": usage}, is_final=bool(usage))
             case "message_stop":
                 self.over = True
             case _:
                 pass
 
-    def _apply_body(self, found: dict[str, Any]) -> None:
-        if not isinstance(found.get("content"), list):
+    def _apply_body(self, body: dict[str, Any]) -> None:
+        if not isinstance(body.get("content"), list):
             self._set_no_answer_fault("content")
             return
-        self._apply_head(found)
-        for index, block in enumerate(rows_of(found["content"])):
+        self._apply_head(body)
+        for index, block in enumerate(rows_of(body["content"])):
             if block.get("type") == "tool_use":
                 self._add_call(index, block.get("id"), plain_text(block.get("name")), mapping_of(block.get("input")))
             self._add_thought(index, _thought_block(block))
             if block.get("type") == "text":
                 self._add_text(plain_text(block.get("text")))
 
-    def _apply_head(self, message: dict[str, Any], *, whole: bool = True) -> None:
+    def _apply_head(self, message: dict[str, Any], *, is_final: bool = True) -> None:
         self._model = short_text(message.get("model")) or self._model
         # Those of a stream come in two events, the later one counts.
         self._counts |= {name: value for name, value in mapping_of(message.get("usage")).items() if value is not None}
-        self.usage = _usage_of_counts(self._counts) if whole else None
+        self.usage = _usage_of_counts(self._counts) if is_final else None
         self.cache_write_tokens = token_count(self._counts.get("cache_creation_input_tokens")) or 0
         if reason := short_text(message.get("stop_reason")):
             self._finish = _REASONS.get(reason, reason)
@@ -213,12 +215,12 @@ class MessagesAssembly(Assembly):
             )
 
 
-def _usage_of_counts(found: dict[str, Any]) -> Usage | None:
+def _usage_of_counts(counts: dict[str, Any]) -> Usage | None:
     """Tokens read from the cache and written to it stand beside the input there; here all are input."""
-    if found.get("output_tokens") is None:
+    if counts.get("output_tokens") is None:
         return None
     names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    fresh, cached, written = (token_count(found.get(name)) for name in names)
+    fresh, cached, written = (token_count(counts.get(name)) for name in names)
     if fresh is None or cached is None or written is None:
         return None
-    return usage_of(fresh + cached + written, token_count(found["output_tokens"]), cached)
+    return usage_of(fresh + cached + written, token_count(counts["output_tokens"]), cached)

@@ -18,9 +18,9 @@ from bulkhead_contracts.result import Omission, Usage
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import (
     SURROGATE,
-    clean_text,
     generated_bytes,
     read_object,
+    replace_surrogates,
     short_text,
 )
 from bulkhead_services.model_gateway.providers.port import Finish, ModelAnswer, ProviderFault, ProviderRequest
@@ -125,11 +125,11 @@ class Assembly(ABC):
     # A wire form's part
 
     @abstractmethod
-    def _apply_event(self, found: dict[str, Any]) -> None:
+    def _apply_event(self, event: dict[str, Any]) -> None:
         """Take one event."""
 
     @abstractmethod
-    def _apply_body(self, found: dict[str, Any]) -> None:
+    def _apply_body(self, body: dict[str, Any]) -> None:
         """Take a body that is not a stream."""
 
     # For everybody
@@ -168,10 +168,10 @@ class Assembly(ABC):
             # The answer is whole: what breaks behind its end takes nothing away from it.
             self.over = True
             return
-        parsed, before = self._parse_object(data, "an event of the stream"), self.text_bytes
+        parsed, bytes_before = self._parse_object(data, "an event of the stream"), self.text_bytes
         if parsed is not None:
             self._apply_event(parsed)
-        if self.text_bytes == before:
+        if self.text_bytes == bytes_before:
             self._unheard_bytes += self._written_size(parsed, len(data))
 
     def feed_body(self, body: bytes) -> None:
@@ -197,7 +197,7 @@ class Assembly(ABC):
         if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes"
             omissions.append(Omission(reason="truncated", what="the model's thoughts", detail=detail))
-        cut = "; ".join(f"{omission.what}: {omission.detail}" for omission in omissions[text_omission_count:])
+        cut_calls = "; ".join(f"{omission.what}: {omission.detail}" for omission in omissions[text_omission_count:])
         if not calls and not self.text_so_far.strip() and self._finish not in _ENDS:
             return self._empty_answer_fault()
         finish: Finish = "stop" if self._finish == "stop" else ""
@@ -214,7 +214,7 @@ class Assembly(ABC):
             self._fingerprint,
             tuple(omissions),
             self.cache_write_tokens,
-            cut_calls=cut,
+            cut_calls=cut_calls,
             thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
         )
 
@@ -222,10 +222,10 @@ class Assembly(ABC):
         """Note the size of a body that is not a stream so far: what it holds is not known yet."""
         self._unheard_bytes = size_bytes
 
-    def _written_size(self, found: dict[str, Any] | None, size_bytes: int) -> int:
+    def _written_size(self, parsed: dict[str, Any] | None, size_bytes: int) -> int:
         """Bytes that the model wrote of an event or a body; all of one that cannot be read, none of an error."""
-        if found is not None:
-            return generated_bytes(found)
+        if parsed is not None:
+            return generated_bytes(parsed)
         return size_bytes if self.fault is not None and self.fault.code == "malformed_json" else 0
 
     def _empty_answer_fault(self) -> ProviderFault:
@@ -239,24 +239,24 @@ class Assembly(ABC):
         message = f"the provider ended it with {short_text(self._finish)} and without an answer"
         return ProviderFault("error_body", message, retryable=True, outage=True)
 
-    def _add_refusal(self, said: str) -> None:
+    def _add_refusal(self, piece: str) -> None:
         """Take a piece of a refusal: it is what the model says in an answer's place, and no answer."""
-        self._refusal = clean_text(self._refusal + said)[: bounds.MAX_PROVIDER_ERROR_CHARS]
+        self._refusal = replace_surrogates(self._refusal + piece)[: bounds.MAX_PROVIDER_ERROR_CHARS]
 
-    def _leave_out(self, kind: str) -> None:
+    def _note_non_text(self, kind: str) -> None:
         """Note something in the answer that is no text, and so is no part of it."""
         self._not_text.add(short_text(kind))
 
-    def _set_no_answer_fault(self, what: str) -> None:
+    def _set_no_answer_fault(self, field_name: str) -> None:
         if self.fault is None:
             self.fault = ProviderFault(
-                "error_body", f"status 200 and no {what} in the body", retryable=True, outage=True
+                "error_body", f"status 200 and no {field_name} in the body", retryable=True, outage=True
             )
 
-    def _parse_object(self, text: str, what: str) -> dict[str, Any] | None:
+    def _parse_object(self, text: str, label: str) -> dict[str, Any] | None:
         parsed = read_object(text)
         if parsed is None:
-            self.fault = ProviderFault("malformed_json", f"{what} is not a JSON object", retryable=True, outage=True)
+            self.fault = ProviderFault("malformed_json", f"{label} is not a JSON object", retryable=True, outage=True)
             return None
         if parsed.get("error"):
             self.fault = errors.fault_in_body(parsed["error"])
@@ -302,7 +302,7 @@ class Assembly(ABC):
         thought = thought or self._thoughts.setdefault(index, _ThoughtBlock(block["type"], len(self._thoughts)))
         for name, kind in _THOUGHTS.get(thought.kind, {}).items():
             if name in block:
-                piece = clean_text(block[name])
+                piece = replace_surrogates(block[name])
                 thought.fields.setdefault(name, []).append(piece)
                 self._queue_piece(AnswerPart(kind=kind, id=str(thought.place)), piece)
 
@@ -327,13 +327,13 @@ class Assembly(ABC):
         call = self._calls.setdefault(index, _PartialCall(self._most_bytes))
         call.id = call.id or short_text(call_id)
         if name != call.name:  # Some servers tell the whole name with every piece.
-            call.name = (call.name + clean_text(name))[: bounds.MAX_NAME_CHARS]
+            call.name = (call.name + replace_surrogates(name))[: bounds.MAX_NAME_CHARS]
         piece = json.dumps(arguments) if isinstance(arguments, dict) else arguments
         if not isinstance(piece, str):
             return
         if not call.size:
             call.told = self._live_part_of(call)
-        fitting = call.add_piece(clean_text(piece))
+        fitting = call.add_piece(replace_surrogates(piece))
         if call.told is not None:
             self._queue_piece(call.told, fitting)
 

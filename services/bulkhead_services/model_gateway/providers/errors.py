@@ -6,10 +6,10 @@ from email.utils import parsedate_to_datetime
 
 from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.providers.fields import (
-    clean_text,
     mapping_of,
     plain_text,
     read_object,
+    replace_surrogates,
     rows_of,
     short_text,
 )
@@ -36,10 +36,12 @@ _RATES = frozenset({"rate_limit_error", "rate_limit_exceeded", "resource_exhaust
 _REQUESTS = frozenset({"invalid_request_error", "invalid_argument", "data_residency_mismatch", "not_found_error"})
 
 
-def fault_of_status(status: int, headers: Mapping[str, str], body: bytes, key: str = "its key") -> ProviderFault:
+def fault_of_status(
+    status: int, headers: Mapping[str, str], body: bytes, key_setting_name: str = "its key"
+) -> ProviderFault:
     """Fault for an HTTP error status; nothing was generated, so nothing is owed.
 
-    key: the setting that holds the key of this provider.
+    key_setting_name: the setting that holds the key of this provider.
     """
     document = read_object(body)
     error = document.get("error") if document else None
@@ -51,7 +53,7 @@ def fault_of_status(status: int, headers: Mapping[str, str], body: bytes, key: s
     if status in (400, 403, 422) and (names & FILTERS or _FILTERED.search(message)):
         return filter_fault(message, consumed=False)
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(message)):
-        hint = f"check {key} and what it may use"
+        hint = f"check {key_setting_name} and what it may use"
         return ProviderFault(
             "provider_error", f"the provider refused the key ({status}): {message}", hint, False, True, False
         )
@@ -100,18 +102,18 @@ def fault_in_body(error: object) -> ProviderFault:
     return ProviderFault("error_body", description, retryable=True, outage=True)
 
 
-def filter_fault(said: str, *, consumed: bool = True) -> ProviderFault:
+def filter_fault(reason: str, *, consumed: bool = True) -> ProviderFault:
     """Fault for an answer that a filter of the provider withholds."""
     hint = "change what the filter objects to in the objective or in its documents, or use another model"
     return ProviderFault(
-        "content_filter", f"the provider's filter withheld the answer: {said}", hint, consumed=consumed
+        "content_filter", f"the provider's filter withheld the answer: {reason}", hint, consumed=consumed
     )
 
 
-def refusal_fault(said: str) -> ProviderFault:
-    """Fault for a model that declines. said: its own words, or the provider's reason."""
+def refusal_fault(reason: str) -> ProviderFault:
+    """Fault for a model that declines. reason: its own words, or the provider's reason."""
     hint = "the model declines what it is asked for: put it another way, or use another model"
-    return ProviderFault("model_refused", f"the model refused: {said}"[: bounds.MAX_REASON_CHARS], hint)
+    return ProviderFault("model_refused", f"the model refused: {reason}"[: bounds.MAX_REASON_CHARS], hint)
 
 
 def retry_after_s(headers: Mapping[str, str], error: object = None) -> float | None:
@@ -133,9 +135,9 @@ def retry_after_s(headers: Mapping[str, str], error: object = None) -> float | N
         return next((_parse_seconds(delay.removesuffix("s")) for delay in delays if isinstance(delay, str)), None)
 
 
-def _overflow_fault(said: str) -> ProviderFault:
+def _overflow_fault(message: str) -> ProviderFault:
     hint = "ask for less at once, or use a model with a longer context"
-    return ProviderFault("context_overflow", said, hint, consumed=False)
+    return ProviderFault("context_overflow", message, hint, consumed=False)
 
 
 def _names_and_message(error: object) -> tuple[frozenset[str], str]:
@@ -149,7 +151,7 @@ def _names_and_message(error: object) -> tuple[frozenset[str], str]:
 
 
 def _one_line(text: str) -> str:
-    return clean_text(" ".join(text.split())[: bounds.MAX_PROVIDER_ERROR_CHARS])
+    return replace_surrogates(" ".join(text.split())[: bounds.MAX_PROVIDER_ERROR_CHARS])
 
 
 def _parse_seconds(text: str, units_per_s: int = 1) -> float | None:

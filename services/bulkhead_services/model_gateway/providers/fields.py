@@ -71,7 +71,7 @@ def plain_text(value: object) -> str:
     return "".join(plain_text(row.get("text")) for row in rows_of(value))
 
 
-def clean_text(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """The text without half characters, which no encoding takes."""
     return text.encode("utf-8", "replace").decode() if SURROGATE.search(text) else text
 
@@ -90,14 +90,14 @@ _WRITTEN = frozenset(
 )
 
 
-def _written_size(value: object, written: bool) -> int:
+def _written_size(value: object, is_generated: bool) -> int:
     if isinstance(value, str):
-        return len(value.encode("utf-8", "replace")) if written else 0
+        return len(value.encode("utf-8", "replace")) if is_generated else 0
     if isinstance(value, dict):
         return sum(_written_size(inner, name in _WRITTEN) for name, inner in value.items())
-    return sum(_written_size(inner, written) for inner in value[:1_000]) if isinstance(value, list) else 0
+    return sum(_written_size(inner, is_generated) for inner in value[:1_000]) if isinstance(value, list) else 0
 
 
 def short_text(value: object) -> str:
     """A string of the length of a summary; "" of anything else."""
-    return clean_text(value)[: bounds.MAX_SUMMARY_CHARS] if isinstance(value, str) else ""
+    return replace_surrogates(value)[: bounds.MAX_SUMMARY_CHARS] if isinstance(value, str) else ""

@@ -60,8 +60,8 @@ def build_request(chat: Chat) -> ProviderRequest:
     payload |= {"contents": contents, "generationConfig": config}
     kind, name = choice_of(chat.payload)
     if mode := _MODES.get(kind):
-        named = {"allowedFunctionNames": [name]} if name else {}
-        payload["toolConfig"] = {"functionCallingConfig": {"mode": mode, **named}}
+        allowed_function = {"allowedFunctionNames": [name]} if name else {}
+        payload["toolConfig"] = {"functionCallingConfig": {"mode": mode, **allowed_function}}
     if tools := chat.payload.get("tools"):
         payload["tools"] = [{"functionDeclarations": [_declaration_of(tool["function"]) for tool in tools]}]
     return ProviderRequest(
@@ -97,25 +97,25 @@ class GenerationAssembly(Assembly):
         super().__init__(outgoing)
         self._made = 0
 
-    def _apply_event(self, found: dict[str, Any]) -> None:
-        self._apply_chunk(found)
+    def _apply_event(self, event: dict[str, Any]) -> None:
+        self._apply_chunk(event)
 
-    def _apply_body(self, found: dict[str, Any]) -> None:
-        if not rows_of(found.get("candidates")) and not mapping_of(found.get("promptFeedback")).get("blockReason"):
+    def _apply_body(self, body: dict[str, Any]) -> None:
+        if not rows_of(body.get("candidates")) and not mapping_of(body.get("promptFeedback")).get("blockReason"):
             self._set_no_answer_fault("candidates")
         else:
-            self._apply_chunk(found)
+            self._apply_chunk(body)
 
-    def _apply_chunk(self, found: dict[str, Any]) -> None:
-        self._model = short_text(found.get("modelVersion")) or self._model
-        if blocked := short_text(mapping_of(found.get("promptFeedback")).get("blockReason")):
+    def _apply_chunk(self, chunk: dict[str, Any]) -> None:
+        self._model = short_text(chunk.get("modelVersion")) or self._model
+        if blocked := short_text(mapping_of(chunk.get("promptFeedback")).get("blockReason")):
             self._finish = f"{FILTERED}: the prompt was blocked ({blocked})"
-        candidate: dict[str, Any] = next(iter(rows_of(found.get("candidates"))), {})
+        candidate: dict[str, Any] = next(iter(rows_of(chunk.get("candidates"))), {})
         if reason := short_text(candidate.get("finishReason")):
             self._finish = _REASONS.get(reason, reason)
         if self._finish:
             # Before its end an answer that is cut off has used more than the counts say.
-            self.usage = _usage_of_counts(found.get("usageMetadata")) or self.usage
+            self.usage = _usage_of_counts(chunk.get("usageMetadata")) or self.usage
         for part in rows_of(mapping_of(candidate.get("content")).get("parts")):
             if not part.get("thought"):
                 self._add_text(plain_text(part.get("text")))
@@ -126,15 +126,17 @@ class GenerationAssembly(Assembly):
                 self._made += 1
             if part.get("inlineData") or part.get("fileData"):
                 kind = mapping_of(part.get("inlineData") or part.get("fileData")).get("mimeType")
-                self._leave_out(f"a file of type {short_text(kind) or 'unknown'}")
+                self._note_non_text(f"a file of type {short_text(kind) or 'unknown'}")
 
 
-def _usage_of_counts(found: object) -> Usage | None:
+def _usage_of_counts(counts: object) -> Usage | None:
     """Thoughts are paid as output, and what the provider's own tools read as input."""
-    if not isinstance(found, dict) or found.get("promptTokenCount") is None:
+    if not isinstance(counts, dict) or counts.get("promptTokenCount") is None:
         return None
     names = ("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
-    prompt, used, answered, thought = (token_count(found.get(name)) for name in names)
-    if prompt is None or used is None or answered is None or thought is None:
+    prompt, tool_prompt, completion, thought = (token_count(counts.get(name)) for name in names)
+    if prompt is None or tool_prompt is None or completion is None or thought is None:
         return None
-    return usage_of(prompt + used, answered + thought, token_count(found.get("cachedContentTokenCount")), thought)
+    return usage_of(
+        prompt + tool_prompt, completion + thought, token_count(counts.get("cachedContentTokenCount")), thought
+    )

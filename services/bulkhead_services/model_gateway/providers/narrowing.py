@@ -33,23 +33,27 @@ class UnsupportedInput(ValueError):
     """A parameter or a part of a message that this form has no word for."""
 
 
-def narrow_chat(chat: Chat, takes: frozenset[str], says: frozenset[str], max_temperature: float) -> Chat:
-    """The same chat. takes: parameters of the form; says: further options that it has. Raises UnsupportedInput."""
-    thinks = "thinking" in says
+def narrow_chat(
+    chat: Chat, parameter_names: frozenset[str], option_names: frozenset[str], max_temperature: float
+) -> Chat:
+    """The same chat. parameter_names: parameters of the form; option_names: further options that it has. Raises
+    UnsupportedInput.
+    """
+    thinks = "thinking" in option_names
     parameters, payload = dict(chat.parameters), {"messages": _narrow_messages(chat.payload["messages"], thinks)}
     for name, value in chat.payload.items():
         if name == "messages" or value is None or name in ABOUT_THE_CALLER or value in USUAL.get(name, ()):
             continue
-        if name == SUMMARY and name not in says:
-            check_summary(chat.payload)
+        if name == SUMMARY and name not in option_names:
+            check_reasoning_summary(chat.payload)
             continue
-        if name in takes:
+        if name in parameter_names:
             parameters[name] = [value] if name == "stop" and isinstance(value, str) else value
         elif name == "tools":
             payload |= {"tools": [_narrow_tool(tool) for tool in _require_list(value, name)]} if value else {}
         elif name == "response_format":
             payload |= _response_format(mapping_of(value))
-        elif name in says:
+        elif name in option_names:
             payload[name] = value
         else:
             raise UnsupportedInput(f"the parameter {name}")
@@ -59,7 +63,7 @@ def narrow_chat(chat: Chat, takes: frozenset[str], says: frozenset[str], max_tem
     return replace(chat, payload=payload, parameters=parameters)
 
 
-def check_summary(payload: Mapping[str, Any]) -> None:
+def check_reasoning_summary(payload: Mapping[str, Any]) -> None:
     """Judge the `reasoning.summary` of a call for an API without a word for it: `auto` holds there, for whatever
     reasoning comes is given back; no other value can be kept. Raises UnsupportedInput.
     """
@@ -75,7 +79,7 @@ def choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
     return (choice, "") if isinstance(choice, str) else ("", "")
 
 
-def _narrow_messages(messages: list[dict[str, Any]], thinks: bool) -> list[dict[str, Any]]:
+def _narrow_messages(messages: list[dict[str, Any]], keeps_thoughts: bool) -> list[dict[str, Any]]:
     """One message of the system first, then the others with their text, and with their thoughts where the form has
     such."""
     system = "\n\n".join(_message_text(message) for message in messages if message["role"] in SYSTEM)
@@ -90,7 +94,9 @@ def _narrow_messages(messages: list[dict[str, Any]], thinks: bool) -> list[dict[
             )
         elif role in ("user", "assistant"):
             calls = [_narrow_call(call) for call in message.get("tool_calls") or ()]
-            thoughts = [_narrow_thought(block) for block in rows_of(message.get("thinking_blocks"))] if thinks else []
+            thoughts = (
+                [_narrow_thought(block) for block in rows_of(message.get("thinking_blocks"))] if keeps_thoughts else []
+            )
             call_fields = {"tool_calls": calls} if calls else {}
             narrowed_messages.append(
                 {"role": role, "content": text} | call_fields | ({"thinking_blocks": thoughts} if thoughts else {})

@@ -52,17 +52,17 @@ class ChatAssembly(Assembly):
         self._places: dict[int, int] = {}
         self._opened = 0
 
-    def _apply_event(self, found: dict[str, Any]) -> None:
-        choice = self._apply_head(found)
+    def _apply_event(self, event: dict[str, Any]) -> None:
+        choice = self._apply_head(event)
         delta = choice.get("delta") if choice else None
         if isinstance(delta, dict):
             self._apply_message(delta)
 
-    def _apply_body(self, found: dict[str, Any]) -> None:
+    def _apply_body(self, body: dict[str, Any]) -> None:
         if self._outgoing.path == EMBEDDINGS_PATH:
-            self._apply_vectors(found)
+            self._apply_vectors(body)
             return
-        choice = self._apply_head(found)
+        choice = self._apply_head(body)
         message = choice.get("message") if choice else None
         if not isinstance(message, dict):
             self._set_no_answer_fault("choices")
@@ -71,12 +71,12 @@ class ChatAssembly(Assembly):
         self._finish = self._finish or "stop"
         self._apply_message(message)
 
-    def _apply_vectors(self, found: dict[str, Any]) -> None:
+    def _apply_vectors(self, body: dict[str, Any]) -> None:
         """Take vectors as the answer's text, which nobody is shown live."""
-        counts = mapping_of(found.get("usage"))
+        counts = mapping_of(body.get("usage"))
         self.usage = usage_of(token_count(counts.get("prompt_tokens")) or token_count(counts.get("total_tokens")), 0, 0)
-        self._model = short_text(found.get("model"))
-        vectors = [row.get("embedding") for row in rows_of(found.get("data"))]
+        self._model = short_text(body.get("model"))
+        vectors = [row.get("embedding") for row in rows_of(body.get("data"))]
         if not vectors or not all(isinstance(vector, str | list) and vector for vector in vectors):
             self._set_no_answer_fault("embeddings")
             return
@@ -90,12 +90,12 @@ class ChatAssembly(Assembly):
         self._finish, self.text_bytes = "stop", len(text)
         self._pieces.append(text)
 
-    def _apply_head(self, found: dict[str, Any]) -> dict[str, Any] | None:
-        if (counted := _usage_of_counts(found.get("usage"))) is not None:
+    def _apply_head(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+        if (counted := _usage_of_counts(chunk.get("usage"))) is not None:
             self.usage, self.cache_write_tokens = counted
-        self._model = short_text(found.get("model")) or self._model
-        self._fingerprint = short_text(found.get("system_fingerprint")) or self._fingerprint
-        choice = next(iter(rows_of(found.get("choices"))), None)
+        self._model = short_text(chunk.get("model")) or self._model
+        self._fingerprint = short_text(chunk.get("system_fingerprint")) or self._fingerprint
+        choice = next(iter(rows_of(chunk.get("choices"))), None)
         reason = choice.get("finish_reason") if choice else None
         if isinstance(reason, str) and reason:
             self._finish = _REASONS.get(reason, reason)
@@ -117,13 +117,13 @@ class ChatAssembly(Assembly):
             )
         for kind in ("images", "audio"):
             if message.get(kind):
-                self._leave_out(kind)
+                self._note_non_text(kind)
         if refusal := plain_text(message.get("refusal")):
             self._add_refusal(refusal)
 
-    def _place_of_call(self, told: int, call_id: str, name: str) -> int:
+    def _place_of_call(self, index: int, call_id: str, name: str) -> int:
         """The place of a call: some servers give every call of an answer the same index, or none."""
-        place = self._places.get(told)
+        place = self._places.get(index)
         open_call = self._calls.get(place) if place is not None else None
         is_new = (
             open_call is not None
@@ -133,21 +133,21 @@ class ChatAssembly(Assembly):
         )
         if place is None or is_new:
             place, self._opened = self._opened, self._opened + 1
-            self._places[told] = place
+            self._places[index] = place
         return place
 
 
-def _usage_of_counts(found: object) -> tuple[Usage, int] | None:
+def _usage_of_counts(counts: object) -> tuple[Usage, int] | None:
     """Tokens, and those of the input that were written to the cache."""
-    if not isinstance(found, dict):
+    if not isinstance(counts, dict):
         return None
     details, reasoning = (
-        mapping_of(found.get("prompt_tokens_details")),
-        mapping_of(found.get("completion_tokens_details")),
+        mapping_of(counts.get("prompt_tokens_details")),
+        mapping_of(counts.get("completion_tokens_details")),
     )
-    prompt, cached = token_count(found.get("prompt_tokens")), token_count(details.get("cached_tokens"))
-    completion = token_count(found["completion_tokens"]) if found.get("completion_tokens") is not None else None
-    thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(found.get("total_tokens"))
+    prompt, cached = token_count(counts.get("prompt_tokens")), token_count(details.get("cached_tokens"))
+    completion = token_count(counts["completion_tokens"]) if counts.get("completion_tokens") is not None else None
+    thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(counts.get("total_tokens"))
     if prompt and completion is not None and thought and total == prompt + completion + thought:
         completion += thought  # Some vendors count thoughts beside the completion.
     usage = usage_of(prompt, completion, cached, thought)

@@ -64,14 +64,14 @@ class ResponsesAssembly(Assembly):
         self._heard: set[int | None] = set()
         """Places of the items that came in pieces."""
 
-    def _apply_event(self, found: dict[str, Any]) -> None:
-        index, delta = found.get("output_index"), plain_text(found.get("delta"))
+    def _apply_event(self, event: dict[str, Any]) -> None:
+        index, delta = event.get("output_index"), plain_text(event.get("delta"))
         place = index if isinstance(index, int) else None
-        match found.get("type"):
+        match event.get("type"):
             case "response.output_text.delta":
                 self._add_text(delta)
             case "response.output_item.added":
-                self._begin_call(place, mapping_of(found.get("item")))
+                self._begin_call(place, mapping_of(event.get("item")))
             case "response.function_call_arguments.delta" if place is not None and place in self._calls:
                 self._heard.add(place)
                 self._add_call(place, None, "", delta)
@@ -81,27 +81,27 @@ class ResponsesAssembly(Assembly):
                 self._heard.add(place)
                 self._add_reasoning(delta)
             case "response.refusal.delta":
-                self._add_refusal(plain_text(found.get("delta")))
+                self._add_refusal(plain_text(event.get("delta")))
             case "response.output_item.done":
-                self._apply_item(place, mapping_of(found.get("item")))
+                self._apply_item(place, mapping_of(event.get("item")))
             case "response.completed" | "response.incomplete":
-                self._apply_end(mapping_of(found.get("response")))
+                self._apply_end(mapping_of(event.get("response")))
                 self.over = True
             case "response.failed":
-                response = mapping_of(found.get("response"))
+                response = mapping_of(event.get("response"))
                 self._apply_end(response)
                 self.fault = errors.fault_in_body(response.get("error") or "the response failed")
             case "error":
-                self.fault = errors.fault_in_body({**found, "type": found.get("code")})
+                self.fault = errors.fault_in_body({**event, "type": event.get("code")})
             case _:
                 pass
 
-    def _apply_body(self, found: dict[str, Any]) -> None:
-        if not isinstance(found.get("output"), list):
+    def _apply_body(self, body: dict[str, Any]) -> None:
+        if not isinstance(body.get("output"), list):
             self._set_no_answer_fault("output")
             return
-        self._apply_end(found)
-        for index, item in enumerate(rows_of(found["output"])):
+        self._apply_end(body)
+        for index, item in enumerate(rows_of(body["output"])):
             self._apply_item(index, item)
             for part in rows_of(item.get("content")) if item.get("type") == "message" else ():
                 self._add_text(plain_text(part.get("text")))
@@ -119,7 +119,7 @@ class ResponsesAssembly(Assembly):
         if item.get("type") == "function_call" and index is not None:
             self._add_call(index, item.get("call_id"), plain_text(item.get("name")), item.get("arguments"))
         elif plain_text(item.get("type")) not in _ITEMS:
-            self._leave_out(plain_text(item.get("type")))
+            self._note_non_text(plain_text(item.get("type")))
 
     def _apply_end(self, response: dict[str, Any]) -> None:
         self.usage = _usage_of_counts(response.get("usage")) or self.usage
@@ -134,11 +134,11 @@ class ResponsesAssembly(Assembly):
             self._finish = _REASONS.get(reason, reason)
 
 
-def _usage_of_counts(found: object) -> Usage | None:
-    if not isinstance(found, dict) or found.get("output_tokens") is None:
+def _usage_of_counts(counts: object) -> Usage | None:
+    if not isinstance(counts, dict) or counts.get("output_tokens") is None:
         return None
-    cached = mapping_of(found.get("input_tokens_details")).get("cached_tokens")
-    thought = token_count(mapping_of(found.get("output_tokens_details")).get("reasoning_tokens"))
+    cached = mapping_of(counts.get("input_tokens_details")).get("cached_tokens")
+    thought = token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens"))
     return usage_of(
-        token_count(found.get("input_tokens")), token_count(found["output_tokens"]), token_count(cached), thought
+        token_count(counts.get("input_tokens")), token_count(counts["output_tokens"]), token_count(cached), thought
     )

@@ -117,7 +117,7 @@ class GenerationProgress:
             self.first_s = now_s
         self.generated_bytes = generated_bytes
 
-    def silent_s(self, now_s: float) -> float:
+    def initial_silence_s(self, now_s: float) -> float:
         """Seconds in which nothing had come."""
         return max(0.0, (now_s if self.first_s is None else self.first_s) - (self.began_s or now_s))
 
@@ -162,9 +162,10 @@ class DeploymentPlace(Protocol):
         need: CallNeed,
         *,
         timeout_s: float,
-        heard: GenerationProgress | None = None,
+        progress: GenerationProgress | None = None,
     ) -> ModelAnswer | ProviderFault:
-        """Send what `request` made; on_text gets the answer as it comes, and "" for a tool call that is not told live;
+        """Send what `build_request` made; on_text gets the answer as it comes, and "" for a tool call that is not
+        told live;
         heard is kept up to date. Cancelled, it closes the connection."""
         ...
 
@@ -178,11 +179,11 @@ class Provider(Protocol):
         ...
 
     @property
-    def size(self) -> int:
+    def deployment_count(self) -> int:
         """Number of its deployments."""
         ...
 
-    def request(self, chat: Chat) -> ProviderRequest:
+    def build_request(self, chat: Chat) -> ProviderRequest:
         """The vendor's request.
 
         It asks for a stream, also where nobody watches: only a stream shows that a provider has fallen silent.
@@ -193,9 +194,9 @@ class Provider(Protocol):
         """Part of an outside agent's call that the vendor's API cannot say; "" when it can say all."""
         ...
 
-    def wait_s(self, need: CallNeed, most_s: float) -> float:
+    def wait_s(self, need: CallNeed, time_left_s: float) -> float:
         """Seconds until some deployment takes this call, by what it refused or told; a guess holds no call back for
-        `most_s`."""
+        `time_left_s`."""
         ...
 
     def is_usable(self, model: str) -> bool:

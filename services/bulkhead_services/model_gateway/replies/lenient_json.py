@@ -27,9 +27,9 @@ _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": 
 class BrokenJson(ValueError):
     """Text that is no JSON. at: where that was seen, and where the search may go on."""
 
-    def __init__(self, at: int) -> None:
-        super().__init__(f"no JSON at {at}")
-        self.at = at
+    def __init__(self, position: int) -> None:
+        super().__init__(f"no JSON at {position}")
+        self.at = position
 
 
 class CutJson(ValueError):
@@ -43,10 +43,10 @@ class LenientReader:
     root: the outermost object, with the members that are whole.
     """
 
-    def __init__(self, text: str, at: int, *, stopped: bool) -> None:
-        self.at, self.whole, self.closed_array = at, True, False
+    def __init__(self, text: str, position: int, *, model_stopped: bool) -> None:
+        self.at, self.whole, self.closed_array = position, True, False
         self.root: object = None
-        self._text, self._stopped, self._changes = text, stopped, dict[str, None]()
+        self._text, self._stopped, self._changes = text, model_stopped, dict[str, None]()
         self._open: list[str] = []
 
     @property
@@ -86,7 +86,7 @@ class LenientReader:
         if not self._open:
             self.root = members
         self._open_bracket("{")
-        while not self._closes_here("}", bool(members)):
+        while not self._consume_closing("}", bool(members)):
             key = self._read_key()
             if self._peek_char() != ":":
                 raise BrokenJson(self.at)
@@ -99,7 +99,7 @@ class LenientReader:
         if not self._open:
             self.root = items
         self._open_bracket("[")
-        while not self._closes_here("]", bool(items)):
+        while not self._consume_closing("]", bool(items)):
             items.append(self._read_value())
         return items
 
@@ -107,24 +107,24 @@ class LenientReader:
         self._open.append(bracket)
         self.at += 1
 
-    def _closes_here(self, closing: str, after_value: bool) -> bool:
+    def _consume_closing(self, closing: str, after_value: bool) -> bool:
         """True when the innermost bracket is closed here; else what follows is its next member."""
         commas = 0
         while True:
             try:
                 char = self._peek_char()
             except CutJson:
-                return self._closed_by_the_end(after_value and not commas)
+                return self._close_by_text_end(after_value and not commas)
             if char != ",":
                 break
             commas, self.at = commas + 1, self.at + 1
         if char in "}]":
-            return self._closed_by(char, closing, commas)
+            return self._close_by_bracket(char, closing, commas)
         if commas != after_value:
             self._changes["commas put right"] = None
         return False
 
-    def _closed_by(self, char: str, closing: str, commas: int) -> bool:
+    def _close_by_bracket(self, char: str, closing: str, commas: int) -> bool:
         if commas:
             self._changes["commas put right"] = None
         if char == closing:
@@ -137,8 +137,8 @@ class LenientReader:
         self._open.pop()
         return True
 
-    def _closed_by_the_end(self, may_be: bool) -> bool:
-        if not may_be:
+    def _close_by_text_end(self, is_allowed: bool) -> bool:
+        if not is_allowed:
             raise CutJson
         self.whole = False
         self.closed_array = self.closed_array or self._open[-1] == "["
@@ -207,11 +207,11 @@ class LenientReader:
         self.at = end
 
 
-def _normalize_escape(found: re.Match[str]) -> str:
+def _normalize_escape(match: re.Match[str]) -> str:
     """An escape as JSON has it: what JSON does not know stands for itself."""
-    escaped = found.group(1)
+    escaped = match.group(1)
     if escaped is None:
         return '\\"'
     if escaped[0] in '"\\/bfnrt' or len(escaped) == 5:
-        return found.group()
+        return match.group()
     return escaped if escaped == "'" else "\\\\" + escaped

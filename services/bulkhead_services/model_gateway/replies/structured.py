@@ -46,7 +46,7 @@ def read_reply(text: str, form: str, finish: Finish) -> Reading:
         return Reading(text)
     bare = thinking.strip_thinking(text)
     changes = () if bare == text else ("thinking and special tokens left out",)
-    reading = _find_object(bare, form, stopped=finish == "stop")
+    reading = _find_object(bare, form, model_stopped=finish == "stop")
     if reading is None:
         return Reading(bare, changes)
     return Reading(reading.text, (*changes, *reading.changes), reading.omissions)
@@ -60,7 +60,7 @@ def _has_form(form: str, text: str) -> bool:
     return isinstance(document, dict) and _as_form(document, form) == document
 
 
-def _find_object(text: str, form: str, *, stopped: bool) -> Reading | None:
+def _find_object(text: str, form: str, *, model_stopped: bool) -> Reading | None:
     """The one object of the form in the text; None when there is none, or several that differ."""
     readings: dict[str, Reading] = {}
     position = 0
@@ -68,38 +68,38 @@ def _find_object(text: str, form: str, *, stopped: bool) -> Reading | None:
         opening = _OPENING.search(text, position)
         if opening is None:
             break
-        start, reader = opening.start(), LenientReader(text, opening.start(), stopped=stopped)
-        lost = False
+        start, reader = opening.start(), LenientReader(text, opening.start(), model_stopped=model_stopped)
+        is_cut = False
         try:
             value = reader.read()
-            lost = not (reader.whole or stopped)
+            is_cut = not (reader.whole or model_stopped)
         except BrokenJson as broken:
             position = max(start + 1, broken.at)
             continue
         except CutJson:
-            value, reader.at, lost = reader.root, len(text), True
+            value, reader.at, is_cut = reader.root, len(text), True
         position = reader.at
         form_object = _as_form(value, form)
         if (
             form_object is None
-            or (lost and not _is_kept_enough(value, reader, form))
-            or not _is_believable(text, start, position, form, form_object)
+            or (is_cut and not _is_complete_enough(value, reader, form))
+            or not _is_own_verdict(text, start, position, form, form_object)
         ):
             continue
         readings[json.dumps(form_object, sort_keys=True)] = _reading_of(
-            text, start, form_object, value, reader, lost=lost
+            text, start, form_object, value, reader, is_cut=is_cut
         )
     return next(iter(readings.values())) if len(readings) == 1 else None
 
 
-def _is_kept_enough(value: object, reader: LenientReader, form: str) -> bool:
+def _is_complete_enough(value: object, reader: LenientReader, form: str) -> bool:
     """True when what came before the cut is all that the form needs: a list of steps that was cut is not."""
     return isinstance(value, dict) and KEYS[form] in value and (form == "verdict" or not reader.closed_array)
 
 
-def _is_believable(text: str, start: int, end: int, form: str, made: Mapping[str, Any]) -> bool:
+def _is_own_verdict(text: str, start: int, end: int, form: str, form_object: Mapping[str, Any]) -> bool:
     """An acceptance has to be the judge's own: one that stands amid a sentence is quoted from what it judges."""
-    if form != "verdict" or made["verdict"] != "accept":
+    if form != "verdict" or form_object["verdict"] != "accept":
         return True
     line = text[:start].rpartition("\n")[2].strip()
     after = text[end:].partition("\n")[0].strip()
@@ -107,22 +107,22 @@ def _is_believable(text: str, start: int, end: int, form: str, made: Mapping[str
 
 
 def _reading_of(
-    text: str, start: int, made: dict[str, Any], value: object, reader: LenientReader, *, lost: bool
+    text: str, start: int, form_object: dict[str, Any], value: object, reader: LenientReader, *, is_cut: bool
 ) -> Reading:
     changes = list(reader.changes)
-    if made != value:
+    if form_object != value:
         changes.append("taken out of what was around it")
-    written = text[start : reader.at]
-    if changes or lost:
+    object_text = text[start : reader.at]
+    if changes or is_cut:
         # A half of a pair cannot be stored.
-        written = json.dumps(made, ensure_ascii=False).encode("utf-8", "replace").decode()
+        object_text = json.dumps(form_object, ensure_ascii=False).encode("utf-8", "replace").decode()
     if reader.at - start < len(text.strip()):
         changes.insert(0, "text around the JSON object left out")
-    if not lost:
-        return Reading(written, tuple(changes))
+    if not is_cut:
+        return Reading(object_text, tuple(changes))
     detail = "it was cut off; what came before the cut is whole and was taken"
     omission = Omission(reason="truncated", what="the end of the model's answer", detail=detail)
-    return Reading(written, (*changes, "the cut end left out"), (omission,))
+    return Reading(object_text, (*changes, "the cut end left out"), (omission,))
 
 
 # Forms
@@ -174,7 +174,7 @@ def _as_verdict(value: object, depth: int) -> dict[str, Any] | None:
     return {**value, **changed}
 
 
-def _find_inner(value: Mapping[str, Any], depth: int, find: Any) -> dict[str, Any] | None:
+def _find_inner(value: Mapping[str, Any], depth: int, find_form: Any) -> dict[str, Any] | None:
     """The one object of the form among the values, where models wrap it: as an object, or as its text."""
     if depth >= MAX_UNWRAPPED:
         return None
@@ -185,6 +185,6 @@ def _find_inner(value: Mapping[str, Any], depth: int, find: Any) -> dict[str, An
                 row = bounded.load_json(row)
             except ValueError:
                 continue
-        if isinstance(row, dict | list) and (candidate := find(row, depth + 1)) is not None:
+        if isinstance(row, dict | list) and (candidate := find_form(row, depth + 1)) is not None:
             candidates.append(candidate)
     return candidates[0] if len(candidates) == 1 else None

@@ -113,7 +113,7 @@ def _strip_ends(text: str) -> str:
     return bare
 
 
-class LiveFilter:
+class LiveThinkingFilter:
     """Keeps blocks of thinking out of text that is shown while it comes; `strip_thinking` reads the reply itself."""
 
     def __init__(self) -> None:

@@ -15,7 +15,12 @@ from bulkhead_services.model_gateway.attempts import Model, ModelAttempts, Model
 from bulkhead_services.model_gateway.context.render import RenderSource
 from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.port import ProviderFault
-from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies, list_left_out, nothing_left, what_to_do
+from bulkhead_services.model_gateway.routing.policies import (
+    TenantDataPolicies,
+    list_left_out,
+    no_model_left_fault,
+    policy_advice,
+)
 
 FAIR = 1.2
 """Of its even share of the time that is left; the last model has all of it."""
@@ -74,103 +79,110 @@ class Chain:
         """Ask until one answers, or none can. Raises JobRefused, Deferred."""
         request = self._source.request
         models = route.models_for(request.attempt)
-        against = {model: policies.objection(tenant, model.provider.name, model.terms) for model in models}
-        allowed = [model for model in models if not against[model]]
-        left_out = [f"{_full_name(model)} ({objection})" for model, objection in against.items() if objection]
+        objections = {model: policies.objection(tenant, model.provider.name, model.terms) for model in models}
+        allowed = [model for model in models if not objections[model]]
+        left_out = [f"{_full_name(model)} ({objection})" for model, objection in objections.items() if objection]
         if not allowed:
-            return ChainResult(ModelOutcome(nothing_left(tenant, request.tier, left_out)), models[0])
-        reached = await self._ask_in_order(allowed, route.hedge_after_ms)
+            return ChainResult(ModelOutcome(no_model_left_fault(tenant, request.tier, left_out)), models[0])
+        chain_result = await self._ask_in_order(allowed, route.hedge_after_ms)
         first = allowed[0]
-        if reached.role == "first" and request.attempt > 1 and first in route.escalation:
-            reached = replace(reached, role="escalation")
-        result = reached.outcome.said
+        if chain_result.role == "first" and request.attempt > 1 and first in route.escalation:
+            chain_result = replace(chain_result, role="escalation")
+        result = chain_result.outcome.said
         if isinstance(result, ProviderFault) and left_out and result.outage and not result.refused:
             message = f"{result.message[:1_400]}. The policy of tenant {tenant} leaves out {list_left_out(left_out)}"
-            hint = f"try again when it is back; or {what_to_do(tenant)}"
+            hint = f"try again when it is back; or {policy_advice(tenant)}"
             result = replace(result, message=message, hint="; ".join(filter(None, (result.hint, hint))))
-            reached = replace(reached, outcome=replace(reached.outcome, said=result))
-        return reached
+            chain_result = replace(chain_result, outcome=replace(chain_result.outcome, said=result))
+        return chain_result
 
     async def _ask_in_order(self, models: Sequence[Model], hedge_after_ms: int | None) -> ChainResult:
         # Those that failed again and again wait behind the others, until a trial succeeds.
         usable = {model: model.provider.is_usable(model.name) for model in models}
         remaining = sorted(models, key=lambda one: not usable[one])
-        passed = [model for model in models if not usable[model]]
-        failed = list[_ModelRun]()
+        ejected_models = [model for model in models if not usable[model]]
+        failed_runs = list[_ModelRun]()
         while remaining:
             model = remaining.pop(0)
-            if not failed and hedge_after_ms:
+            if not failed_runs and hedge_after_ms:
                 runs = await self._run_hedged(model, remaining, hedge_after_ms)
             else:
-                until = self._share_end(len(remaining))
-                outcome = await self._attempts.ask_model(model, self._source, until, others=bool(remaining))
+                until_unix_ms = self._share_end(len(remaining))
+                outcome = await self._attempts.ask_model(model, self._source, until_unix_ms, has_others=bool(remaining))
                 runs = [_ModelRun(model, outcome)]
             for run in runs:
                 if run.ended is not None:
                     raise run.ended
                 assert run.outcome is not None
                 if run.fault is None:
-                    return _answered_result(run, failed, models[0], hedge_after_ms, passed)
-                failed.append(run)
+                    return _answered_result(run, failed_runs, models[0], hedge_after_ms, ejected_models)
+                failed_runs.append(run)
                 remaining = [model for model in remaining if model is not run.model]
-            if not (failed[-1].fault and failed[-1].fault.outage):
+            if not (failed_runs[-1].fault and failed_runs[-1].fault.outage):
                 break
-        return self._unanswered(failed)
+        return self._unanswered_result(failed_runs)
 
-    def _share_end(self, others: int) -> int:
+    def _share_end(self, later_models: int) -> int:
         """End of the share of the model that is asked now, with so many after it."""
-        if not others:
+        if not later_models:
             return self._deadline
         now_unix_ms = self._now()
-        return now_unix_ms + int((self._deadline - now_unix_ms) * FAIR / (others + 1))
+        return now_unix_ms + int((self._deadline - now_unix_ms) * FAIR / (later_models + 1))
 
-    async def _run_hedged(self, first: Model, left: Sequence[Model], after_ms: int) -> list[_ModelRun]:
+    async def _run_hedged(self, first: Model, later_models: Sequence[Model], after_ms: int) -> list[_ModelRun]:
         """The ends of the first model and of its hedge: one that answered comes last, one that was cut not at all."""
-        second = left[0] if left else first
-        voice, tried = _FirstSpeaker(), set[str]()
+        second = later_models[0] if later_models else first
+        first_speaker, tried = _FirstSpeaker(), set[str]()
         runs: dict[asyncio.Task[ModelOutcome], _ModelRun] = {}
 
-        def begin_run(model: Model, until: int, tried: set[str], *, hedge: bool) -> None:
+        def begin_run(model: Model, until_unix_ms: int, tried: set[str], *, hedge: bool) -> None:
             task = asyncio.create_task(
                 self._attempts.ask_model(
-                    model, self._source, until, lambda: voice.is_heard(task), tried, others=bool(left)
+                    model,
+                    self._source,
+                    until_unix_ms,
+                    lambda: first_speaker.claim_voice(task),
+                    tried,
+                    has_others=bool(later_models),
                 )
             )
             runs[task] = _ModelRun(model, None, hedge=hedge)
 
-        heard = asyncio.create_task(voice.heard.wait())
-        ends: list[_ModelRun] = []
+        first_speech = asyncio.create_task(first_speaker.heard.wait())
+        ended_runs: list[_ModelRun] = []
         try:
-            begin_run(first, self._share_end(len(left)), tried, hedge=False)
-            await asyncio.wait({*runs, heard}, timeout=after_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
-            if not heard.done() and not any(task.done() for task in runs):
+            begin_run(first, self._share_end(len(later_models)), tried, hedge=False)
+            await asyncio.wait({*runs, first_speech}, timeout=after_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+            if not first_speech.done() and not any(task.done() for task in runs):
                 # The same model is asked at another deployment.
-                begin_run(second, self._share_end(max(0, len(left) - 1)), set(tried), hedge=True)
+                begin_run(second, self._share_end(max(0, len(later_models) - 1)), set(tried), hedge=True)
             while runs:
-                await asyncio.wait({*runs, *(() if heard.done() else (heard,))}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {*runs, *(() if first_speech.done() else (first_speech,))}, return_when=asyncio.FIRST_COMPLETED
+                )
                 for task in [run_task for run_task in runs if run_task.done()]:
-                    ends.append(_finished_run(task, runs.pop(task)))
-                    if ends[-1].outcome is not None and ends[-1].fault is None:
-                        return [run for run in ends if run.ended is None]
-                if voice.of is not None:
-                    await _cancel_tasks([task for task in runs if task is not voice.of])
-                    runs = {task: run for task, run in runs.items() if task is voice.of}
+                    ended_runs.append(_finished_run(task, runs.pop(task)))
+                    if ended_runs[-1].outcome is not None and ended_runs[-1].fault is None:
+                        return [run for run in ended_runs if run.ended is None]
+                if first_speaker.of is not None:
+                    await _cancel_tasks([task for task in runs if task is not first_speaker.of])
+                    runs = {task: run for task, run in runs.items() if task is first_speaker.of}
         finally:
-            await _cancel_tasks([*runs, heard])
-        finished = [run for run in ends if run.ended is None]
+            await _cancel_tasks([*runs, first_speech])
+        finished = [run for run in ended_runs if run.ended is None]
         # The first was put off, and its hedge failed: the call is put off. A hedge that may not be is no loss.
         return (
             finished
-            if finished and not any(run.ended and not run.hedge for run in ends)
-            else sorted(ends, key=_is_hedge)
+            if finished and not any(run.ended and not run.hedge for run in ended_runs)
+            else sorted(ended_runs, key=_is_hedge)
         )
 
-    def _unanswered(self, failed: Sequence[_ModelRun]) -> ChainResult:
+    def _unanswered_result(self, failed_runs: Sequence[_ModelRun]) -> ChainResult:
         """The end of a call that no model answered; each is named once."""
-        asked_runs = [run for run in failed if run.fault and (not run.fault.refused or run.fault.code == "halted")]
-        last = (asked_runs or failed)[-1] if len(asked_runs) != 1 else asked_runs[0]
+        asked_runs = [run for run in failed_runs if run.fault and (not run.fault.refused or run.fault.code == "halted")]
+        last = (asked_runs or failed_runs)[-1] if len(asked_runs) != 1 else asked_runs[0]
         if not asked_runs:
-            last = failed[0]
+            last = failed_runs[0]
         assert last.outcome is not None and last.fault is not None
         calls = self._attempts.spent.attempts
         if len(asked_runs) < 2:
@@ -192,7 +204,7 @@ class _FirstSpeaker:
         self.of: asyncio.Task[ModelOutcome] | None = None
         self.heard = asyncio.Event()
 
-    def is_heard(self, task: asyncio.Task[ModelOutcome]) -> bool:
+    def claim_voice(self, task: asyncio.Task[ModelOutcome]) -> bool:
         """True when a piece of this run is heard."""
         if self.of is None:
             self.of = task
@@ -218,20 +230,29 @@ def _is_hedge(run: _ModelRun) -> bool:
 
 
 def _answered_result(
-    run: _ModelRun, failed: Sequence[_ModelRun], first: Model, hedge_after_ms: int | None, passed: Sequence[Model]
+    run: _ModelRun,
+    failed_runs: Sequence[_ModelRun],
+    first: Model,
+    hedge_after_ms: int | None,
+    ejected_models: Sequence[Model],
 ) -> ChainResult:
     assert run.outcome is not None
     if run.model is first:
         return ChainResult(run.outcome, run.model, "hedge" if run.hedge else "first")
-    if run.hedge and not failed and not passed:
-        silent = f"{first.name} had said nothing after {hedge_after_ms} ms"
-        same = run.model.name == first.name
-        return ChainResult(run.outcome, run.model, "hedge", "" if same else f"{run.model.name} answered: {silent}")
-    out = [(failed_run.model, failed_run.fault.code) for failed_run in failed if failed_run.fault]
-    out += [(model, "ejected after failures") for model in passed if model is not run.model]
+    if run.hedge and not failed_runs and not ejected_models:
+        silence_text = f"{first.name} had said nothing after {hedge_after_ms} ms"
+        is_same_model = run.model.name == first.name
+        return ChainResult(
+            run.outcome, run.model, "hedge", "" if is_same_model else f"{run.model.name} answered: {silence_text}"
+        )
+    failures = [(failed_run.model, failed_run.fault.code) for failed_run in failed_runs if failed_run.fault]
+    failures += [(model, "ejected after failures") for model in ejected_models if model is not run.model]
     # The same model at another provider is told by both.
-    named = _full_name if any(model.name == run.model.name for model, _ in out) else _short_name
-    reason = f"{named(run.model)} answered in place of {', '.join(f'{named(model)} ({code})' for model, code in out)}"
+    name_of = _full_name if any(model.name == run.model.name for model, _ in failures) else _short_name
+    reason = (
+        f"{name_of(run.model)} answered in place of "
+        f"{', '.join(f'{name_of(model)} ({code})' for model, code in failures)}"
+    )
     return ChainResult(run.outcome, run.model, "fallback", reason[: bounds.MAX_SUMMARY_CHARS])
 
 

@@ -55,7 +55,7 @@ class Endpoint(Protocol):
         on_headers: OnHeaders,
         *,
         timeout_s: float,
-        heard: GenerationProgress | None = None,
+        progress: GenerationProgress | None = None,
     ) -> ModelAnswer | ProviderFault:
         """Send one call; on_headers gets those of the answer, whatever its status."""
         ...
@@ -143,12 +143,12 @@ class Deployment:
         """True when it is not ejected, for this model."""
         return self.state_of(model).health.is_usable(self._clock())
 
-    def wait_s(self, need: CallNeed, most_s: float = math.inf) -> float:
-        """Seconds until this call may be sent; what is only learned from headers holds up no call past `most_s`."""
+    def wait_s(self, need: CallNeed, time_left_s: float = math.inf) -> float:
+        """Seconds until this call may be sent; limits learned from headers hold up no call past `time_left_s`."""
         state, now_s = self.state_of(need.model), self._clock()
-        refused = max(0.0, state.refused_until_s - now_s)
-        learned = state.wait_s(need.tokens, now_s)
-        return max(refused, learned if learned < most_s else 0.0)
+        refused_s = max(0.0, state.refused_until_s - now_s)
+        learned_s = state.wait_s(need.tokens, now_s)
+        return max(refused_s, learned_s if learned_s < time_left_s else 0.0)
 
     async def call(
         self,
@@ -157,7 +157,7 @@ class Deployment:
         need: CallNeed,
         *,
         timeout_s: float,
-        heard: GenerationProgress | None = None,
+        progress: GenerationProgress | None = None,
     ) -> ModelAnswer | ProviderFault:
         """Send one call, and learn from how it ends."""
         state = self.state_of(need.model)
@@ -167,18 +167,18 @@ class Deployment:
         def on_headers(headers: Mapping[str, str]) -> None:
             state.buckets |= buckets_of_headers(headers, self._clock())
 
-        result = await self._endpoint.call(outgoing, on_text, on_headers, timeout_s=timeout_s, heard=heard)
+        result = await self._endpoint.call(outgoing, on_text, on_headers, timeout_s=timeout_s, progress=progress)
         self._learn_from_result(result, state)
         return result
 
-    def _learn_from_result(self, said: ModelAnswer | ProviderFault, state: DeploymentModelState) -> None:
+    def _learn_from_result(self, result: ModelAnswer | ProviderFault, state: DeploymentModelState) -> None:
         now_s = self._clock()
-        if isinstance(said, ModelAnswer) or not said.outage:
+        if isinstance(result, ModelAnswer) or not result.outage:
             state.health.note_answer()
-        elif said.retryable and (said.code == "rate_limited" or said.retry_after_s):
-            state.refused_until_s = max(state.refused_until_s, now_s + (said.retry_after_s or 0.0))
+        elif result.retryable and (result.code == "rate_limited" or result.retry_after_s):
+            state.refused_until_s = max(state.refused_until_s, now_s + (result.retry_after_s or 0.0))
         else:
-            state.health.note_failure(now_s, at_once=not said.retryable)
+            state.health.note_failure(now_s, at_once=not result.retryable)
 
 
 class Deployments:
@@ -188,22 +188,24 @@ class Deployments:
         self._all, self._clock = tuple(deployments), clock
 
     @property
-    def size(self) -> int:
+    def deployment_count(self) -> int:
         """Number of deployments."""
         return len(self._all)
 
     def pool(self) -> Pool:
         """Places at the provider, of all its deployments together."""
-        return Pool(sum(deployment.places.most for deployment in self._all), sum(one.load for one in self._all))
+        return Pool(
+            sum(deployment.places.most for deployment in self._all), sum(deployment.load for deployment in self._all)
+        )
 
-    def close(self) -> None:
+    def stop_waiting(self) -> None:
         """Let no call wait for a place any more."""
         for deployment in self._all:
             deployment.places.close()
 
-    def wait_s(self, need: CallNeed, most_s: float) -> float:
+    def wait_s(self, need: CallNeed, time_left_s: float) -> float:
         """Seconds until this call may be sent to any of them."""
-        return min(deployment.wait_s(need, most_s) for deployment in self._all)
+        return min(deployment.wait_s(need, time_left_s) for deployment in self._all)
 
     def is_usable(self, model: str) -> bool:
         """True when one of them is not ejected, for this model."""
@@ -228,7 +230,7 @@ class Deployments:
                     raise Deferred(BUSY_AFTER_MS, f"every place at {chosen.name} is taken")
                 try:
                     # While it waited, the deployment may have refused others: then it goes elsewhere.
-                    if chosen is self._choose_deployment(need, besides=chosen) or self._clock() >= until_s:
+                    if chosen is self._choose_deployment(need, held_deployment=chosen) or self._clock() >= until_s:
                         chosen.used_s = self._clock()
                         with chosen.state_of(need.model).health.trial(chosen.used_s):
                             yield chosen
@@ -238,18 +240,18 @@ class Deployments:
             finally:
                 chosen.load -= 1
 
-    def _choose_deployment(self, need: CallNeed, besides: Deployment | None = None) -> Deployment:
-        """The best one now. besides: it holds a place here already, so that only its health and limits count."""
+    def _choose_deployment(self, need: CallNeed, held_deployment: Deployment | None = None) -> Deployment:
+        """The best one now. held_deployment: holds a place here already, so that its health and limits alone count."""
 
-        def order_of(one: Deployment) -> tuple[object, ...]:
-            free = one is besides
+        def order_of(deployment: Deployment) -> tuple[object, ...]:
+            holds_place = deployment is held_deployment
             return (
-                one.wait_s(need),
-                not one.is_usable(need.model),
-                one.name in need.tried,
-                not free and besides is not None,
-                one.load / one.places.most,
-                one.used_s,
+                deployment.wait_s(need),
+                not deployment.is_usable(need.model),
+                deployment.name in need.tried,
+                not holds_place and held_deployment is not None,
+                deployment.load / deployment.places.most,
+                deployment.used_s,
             )
 
         return min(self._all, key=order_of)

@@ -20,14 +20,14 @@ PARAMETERS = ("temperature", "top_p", "seed", "stop", "reasoning_effort")
 _MOVING = re.compile(r"(?:^|[-_:./@])(?:latest|auto|default|newest|stable|current)(?:$|[-_:./@])", re.I)
 
 
-def url_problem(url: str, what: str = "base URL") -> str:
+def url_problem(url: str, label: str = "base URL") -> str:
     """Problem with an address over HTTP; "" when there is none."""
     try:
         parts = urlsplit(url)
         readable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError as error:
-        return f"{what} {_without_password(url)!r} cannot be read: {error}"
-    return "" if readable else f"{what} {_without_password(url)!r} must begin with http:// or https:// and name a host"
+        return f"{label} {_without_password(url)!r} cannot be read: {error}"
+    return "" if readable else f"{label} {_without_password(url)!r} must begin with http:// or https:// and name a host"
 
 
 def _without_password(url: str) -> str:
@@ -165,7 +165,7 @@ class RouteSettings(ModelSettings):
 
     @field_validator("fallback", "escalation", mode="before")
     @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
+    def _as_tuple(cls, value: Any) -> Any:
         if value is None:
             return ()
         return value if isinstance(value, list | tuple) else (value,)
@@ -194,7 +194,7 @@ class TenantDataPolicy(BaseModel):
     training: Literal[False] | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _check_not_empty(self) -> Self:
         if self == TenantDataPolicy.model_construct():
             raise ValueError(
                 'it allows everything: name regions, providers, "retention": "none" or "training": false, or leave '

@@ -38,18 +38,18 @@ class TenantDataPolicies:
         return policy_objection(policy, provider, terms) if policy is not None else ""
 
 
-def nothing_left(tenant: str, tier: str, left_out: Iterable[str]) -> ProviderFault:
+def no_model_left_fault(tenant: str, tier: str, left_out: Iterable[str]) -> ProviderFault:
     """The end of a call for which the policy leaves no model."""
     return ProviderFault(
         REFUSED,
         f"the policy of tenant {tenant} allows no model of tier {tier}: {list_left_out(left_out)}",
-        f"{what_to_do(tenant)}; nothing was sent",
+        f"{policy_advice(tenant)}; nothing was sent",
         consumed=False,
         refused=True,
     )
 
 
-def what_to_do(tenant: str) -> str:
+def policy_advice(tenant: str) -> str:
     """Advice where a policy keeps a model from answering."""
     return (
         "add a model that it allows to BULKHEAD_ROUTES (region, retention and trains_on_data of its provider stand in "

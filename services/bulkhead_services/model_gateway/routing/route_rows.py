@@ -18,9 +18,13 @@ def list_routes(settings: Settings) -> list[dict[str, Any]]:
     """One row per route, in order; `fallback` and `escalation` are rows of the same kind."""
     prices, providers = PriceTable(settings.free_models, settings.prices_file), settings.all_providers()
 
-    def row_of(wanted: ModelSettings) -> dict[str, Any]:
-        provider = providers[wanted.provider]
-        return _route_row(wanted, provider, prices.find_price(wanted.model, provider.price_provider, provider.base_url))
+    def row_of(model_settings: ModelSettings) -> dict[str, Any]:
+        provider = providers[model_settings.provider]
+        return _route_row(
+            model_settings,
+            provider,
+            prices.find_price(model_settings.model, provider.price_provider, provider.base_url),
+        )
 
     return [
         {
@@ -34,16 +38,16 @@ def list_routes(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _route_row(wanted: ModelSettings, provider: ProviderSettings, price: Price | None) -> dict[str, Any]:
+def _route_row(model_settings: ModelSettings, provider: ProviderSettings, price: Price | None) -> dict[str, Any]:
     return {
-        "provider": wanted.provider,
-        "model": wanted.model,
+        "provider": model_settings.provider,
+        "model": model_settings.model,
         "api": provider.api,
         "base_url": _without_login(provider.base_url),
-        "region": wanted.terms_at(provider).region,
-        "temperature": wanted.temperature,
-        "context_tokens": wanted.context_tokens or (price.context_tokens if price else None),
-        "max_output_tokens": wanted.max_output_tokens,
+        "region": model_settings.terms_at(provider).region,
+        "temperature": model_settings.temperature,
+        "context_tokens": model_settings.context_tokens or (price.context_tokens if price else None),
+        "max_output_tokens": model_settings.max_output_tokens,
         "price": _price_fields(price) if price is not None else None,
     }
 

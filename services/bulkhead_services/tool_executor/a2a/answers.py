@@ -124,24 +124,24 @@ class AgentAnswerFold:
         """When it is over."""
         name = tool.row.spec.name
         if self.state in NAMED:
-            code, did, hint = NAMED[self.state]
+            code, what_happened, hint = NAMED[self.state]
             reason = clean_line(self.said, TOLD_CHARS) or "it gave no reason"
             undone = self.state in NOTHING_DONE or tool.declared.on_error == "undone"
-            return Failed(code, f"{name} {did}: {reason}", hint, effect="none" if undone else "unknown")
+            return Failed(code, f"{name} {what_happened}: {reason}", hint, effect="none" if undone else "unknown")
         if self.message is None and self.state != TaskState.TASK_STATE_COMPLETED:
             message = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
             return Failed("output_too_large", message, "ask for less", effect="unknown")
         contents = list(self.artifacts.values()) or ([self.message] if self.message is not None else [])
-        texts = [_text_with_title(words) if len(contents) > 1 else words.render_text() for words in contents] or [
+        texts = [_text_with_title(content) if len(contents) > 1 else content.render_text() for content in contents] or [
             self.said
         ]
-        omitted = [omission for words in contents for omission in words.omitted]
+        omitted = [omission for content in contents for omission in content.omitted]
         if self.left_out:
             omitted.append(f"{self.left_out} artifacts beyond the first {bounds.MAX_AGENT_ARTIFACTS}")
         text = "\n\n".join(filter(None, texts))
         if not text and not omitted:
             return Failed("empty_answer", f"{name} ended its task and said nothing", "go another way", effect="unknown")
-        return Done(text, any(words.cut for words in contents), omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
+        return Done(text, any(content.cut for content in contents), omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
 
     def _apply_task(self, task: Task) -> None:
         self.task = _check_task_id(task.id)
@@ -164,16 +164,16 @@ class AgentAnswerFold:
             self.artifacts[artifact.artifact_id] = PartsText.from_parts(artifact.parts, artifact.name)
 
 
-def _text_with_title(words: PartsText) -> str:
-    text, title = words.render_text(), clean_line(words.name, bounds.MAX_NAME_CHARS)
+def _text_with_title(content: PartsText) -> str:
+    text, title = content.render_text(), clean_line(content.name, bounds.MAX_NAME_CHARS)
     return f"## {title}\n{text}" if title and text else text
 
 
-def _check_task_id(given: str) -> str:
+def _check_task_id(task_id: str) -> str:
     """It goes on record, into logs and URLs: one that is none breaks the protocol."""
-    if len(given) > bounds.MAX_AGENT_TASK_ID_CHARS or not given.isprintable():
+    if len(task_id) > bounds.MAX_AGENT_TASK_ID_CHARS or not task_id.isprintable():
         raise ValueError(f"its task's id is no text of at most {bounds.MAX_AGENT_TASK_ID_CHARS} characters")
-    return given
+    return task_id
 
 
 def fault_of(error: Exception) -> AgentFault:

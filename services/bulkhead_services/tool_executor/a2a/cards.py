@@ -78,7 +78,7 @@ def client_of(card: Mapping[str, Any], http: httpx.AsyncClient) -> Client:
         raise UnfitCard("its card names no interface by JSON-RPC or HTTP+JSON of A2A 1.0 or 0.3") from error
 
 
-def list_endpoints(card: Mapping[str, Any]) -> list[str]:
+def describe_endpoints(card: Mapping[str, Any]) -> list[str]:
     """Addresses at which a card says that it is called, for people. Raises UnfitCard."""
     return [
         f"{interface.url} ({interface.protocol_binding} {interface.protocol_version or '?'})"

@@ -47,8 +47,8 @@ class _CheckedTransport(httpx.AsyncBaseTransport):
         addresses = await self._resolve(host, port)
         if not addresses:
             raise httpx.ConnectError(f"{host} has no address")
-        if not self._declared.private and (inside := first_non_public(addresses)):
-            raise httpx.ConnectError(f"{host} resolves to {inside}, which is not public; `private: true` allows it")
+        if not self._declared.private and (non_public := first_non_public(addresses)):
+            raise httpx.ConnectError(f"{host} resolves to {non_public}, which is not public; `private: true` allows it")
         try:
             for name, reference in self._declared.headers.items():
                 request.headers[name] = reference.read_header()

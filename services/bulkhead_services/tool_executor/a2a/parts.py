@@ -30,9 +30,9 @@ class PartsText:
     @classmethod
     def from_parts(cls, parts: Iterable[Part], name: str = "") -> "PartsText":
         """The words of these parts."""
-        words = cls(name)
-        words.append_parts(parts)
-        return words
+        parts_text = cls(name)
+        parts_text.append_parts(parts)
+        return parts_text
 
     def append_parts(self, parts: Iterable[Part]) -> None:
         """More parts. Adjoining texts are one, as agents stream it and a whole task tells it."""

@@ -33,7 +33,7 @@ from bulkhead_services.tool_executor.a2a import http
 from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, AgentAnswerFold, AgentFault, fault_of
 from bulkhead_services.tool_executor.a2a.cards import CardUnreadable, client_of, read_card
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
-from bulkhead_services.tool_executor.mcp.breaker import ReplicaBreaker
+from bulkhead_services.tool_executor.mcp.breaker import CallBreaker
 from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE
 
 log = Log("agents")
@@ -63,7 +63,7 @@ class PinnedAgent:
         self._http = http.checked_client(tool.declared, resolve)
         self._client: Client = client_of(tool.pin.card, self._http)
         self._streams = bool(cast("Any", self._client)._card.capabilities.streaming)
-        self._breaker = ReplicaBreaker()
+        self._breaker = CallBreaker()
         self._looking = asyncio.Lock()
         self._look_at_s = 0.0
         self.changed = False
@@ -91,7 +91,7 @@ class PinnedAgent:
         try:
             row, sequence = await self._tasks.find_task(key)
         except BusError as error:
-            return _record_unavailable(name, error)
+            return _record_unavailable_failure(name, error)
         self._breaker.on_call_begun()
         try:
             # One that was stopped is looked at, too: it may have ended before that reached it.
@@ -114,26 +114,26 @@ class PinnedAgent:
             return Failed("cancelled", reason, hint, effect="unknown" if row.number else "none")
         if row is not None and row.number and not row.stopped and not reads:
             return await self._outcome_without_task(key)
-        if (unfit := await self._check_card()) is not None:
-            return unfit
-        before = row or RemoteTask(agent=self.tool.agent)
-        is_resend = bool(before.number) and not before.stopped
-        new = RemoteTask(agent=self.tool.agent, number=before.number + (not is_resend))
+        if (refusal := await self._check_card()) is not None:
+            return refusal
+        previous = row or RemoteTask(agent=self.tool.agent)
+        is_resend = bool(previous.number) and not previous.stopped
+        attempt = RemoteTask(agent=self.tool.agent, number=previous.number + (not is_resend))
         try:
-            sequence = await self._tasks.put(key, new, sequence)
+            sequence = await self._tasks.put(key, attempt, sequence)
         except WrongLastSequence:
-            return _begun_elsewhere(name)
+            return _begun_elsewhere_failure(name)
         except BusError as error:
-            return _record_unavailable(name, error)
+            return _record_unavailable_failure(name, error)
         message = Message(
-            message_id=new.message_id(key), role=Role.ROLE_USER, parts=[Part(text=text) for text in texts]
+            message_id=attempt.message_id(key), role=Role.ROLE_USER, parts=[Part(text=text) for text in texts]
         )
         outcome = await self._follow_to_end(
-            key, new, sequence, self._client.send_message(SendMessageRequest(message=message))
+            key, attempt, sequence, self._client.send_message(SendMessageRequest(message=message))
         )
         if isinstance(outcome, Failed) and outcome.code in NOT_SENT and outcome.effect == "none" and not is_resend:
             with suppress(BusError):  # Left as it is, a write counts as sent.
-                await self._tasks.put(key, before, sequence)
+                await self._tasks.put(key, previous, sequence)
         return outcome
 
     async def _outcome_without_task(self, key: str) -> Failed:
@@ -143,73 +143,76 @@ class PinnedAgent:
         try:
             age_ms = await self._tasks.age_ms(key)
         except BusError as error:
-            return replace(_record_unavailable(name, error), effect="unknown")
+            return replace(_record_unavailable_failure(name, error), effect="unknown")
         if age_ms < self.tool.declared.silence_ms + RECORD_PATIENCE_S * 1000:
-            return _begun_elsewhere(name)
+            return _begun_elsewhere_failure(name)
         message = f"the message to {name} was sent, and its answer was lost with the name of its task"
         return Failed("connection_lost", message, "look at the agent whether it was done", effect="unknown")
 
     async def _follow_to_end(
-        self, key: str, row: RemoteTask, sequence: int, first: AsyncIterator[StreamResponse] | None
+        self, key: str, row: RemoteTask, sequence: int, answer_events: AsyncIterator[StreamResponse] | None
     ) -> Done | Failed:
-        """Read to the end. first: the answer to the message that was sent just now."""
-        heard, vain, before = AgentAnswerFold(task=row.task), 0, 0
-        events = first if first is not None else self._reconnect(row.task)
+        """Read to the end. answer_events: the answer to the message that was sent just now."""
+        answer, empty_reconnects, events_before = AgentAnswerFold(task=row.task), 0, 0
+        events = answer_events if answer_events is not None else self._reconnect(row.task)
         while True:
             fault: AgentFault | None = None
             try:
-                async with aclosing(self._with_silence_limit(events)) as audible:
-                    async for event in audible:
-                        heard.apply_event(event)
-                        if heard.task and not row.task:
-                            row, sequence = await self._record_task_name(key, row, sequence, heard.task)
-                        if heard.is_over():
-                            return await self._finish_call(heard)
+                async with aclosing(self._with_silence_limit(events)) as limited_events:
+                    async for event in limited_events:
+                        answer.apply_event(event)
+                        if answer.task and not row.task:
+                            row, sequence = await self._record_task_name(key, row, sequence, answer.task)
+                        if answer.is_over():
+                            return await self._finish_call(answer)
             except AgentSilent:
-                return await self._fail_as_silent(heard)
+                return await self._fail_as_silent(answer)
             except ERRORS as error:
                 fault = fault_of(error)
-            vain, before = (0 if heard.events > before + 1 else vain + 1), heard.events
-            if (failed := self._lost_outcome(fault, heard, row, vain)) is not None:
-                return failed
-            await asyncio.sleep(POLL_S if fault is None else RESUME_S * 2**vain)
+            empty_reconnects, events_before = (
+                (0 if answer.events > events_before + 1 else empty_reconnects + 1),
+                answer.events,
+            )
+            if (failure := self._failure_unless_resumable(fault, answer, row, empty_reconnects)) is not None:
+                return failure
+            await asyncio.sleep(POLL_S if fault is None else RESUME_S * 2**empty_reconnects)
             events = self._reconnect(row.task)
 
-    async def _finish_call(self, heard: AgentAnswerFold) -> Done | Failed:
+    async def _finish_call(self, answer: AgentAnswerFold) -> Done | Failed:
         self._breaker.on_success()
-        if heard.state in ASKS or heard.state not in ENDED:
-            await self.cancel_task(heard.task)
-        return heard.to_outcome(self.tool)
+        if answer.state in ASKS or answer.state not in ENDED:
+            await self.cancel_task(answer.task)
+        return answer.to_outcome(self.tool)
 
-    async def _fail_as_silent(self, heard: AgentAnswerFold) -> Failed:
+    async def _fail_as_silent(self, answer: AgentAnswerFold) -> Failed:
         name, silence_s = self.tool.row.spec.name, self.tool.declared.silence_ms / 1000
         self._record_failure(f"it said nothing for {silence_s:g} s")
-        await self.cancel_task(heard.task)
+        await self.cancel_task(answer.task)
         message = f"{name} said nothing for {silence_s:g} s and was given up"
         return Failed("remote_silent", message, "try again later, or go another way", effect="unknown")
 
-    def _lost_outcome(
-        self, trouble: AgentFault | None, heard: AgentAnswerFold, row: RemoteTask, vain: int
+    def _failure_unless_resumable(
+        self, fault: AgentFault | None, answer: AgentAnswerFold, row: RemoteTask, empty_reconnects: int
     ) -> Failed | None:
         """The end of a call that is not to be followed further; None where it is."""
         name, hint = self.tool.row.spec.name, "try again later; its operator sees more with `bulkhead doctor`"
-        if trouble is None:
+        if fault is None:
             if row.task:
                 return None  # Its stream ended, or it has none: it is asked for.
-            trouble = AgentFault("malformed_output", "it answered with neither a task nor a message", True, broken=True)
-        if not trouble.sent and not row.task and not heard.events:
-            if trouble.code == "unavailable":
-                self._record_failure(trouble.reason)
-            return Failed(trouble.code, f"{name} was not begun: {trouble.reason}", hint, trouble.code == "unavailable")
-        if row.task and vain < RESUMES and not trouble.lost and not trouble.broken:
-            log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=trouble.reason)
+            fault = AgentFault("malformed_output", "it answered with neither a task nor a message", True, broken=True)
+        if not fault.sent and not row.task and not answer.events:
+            if fault.code == "unavailable":
+                self._record_failure(fault.reason)
+            return Failed(fault.code, f"{name} was not begun: {fault.reason}", hint, fault.code == "unavailable")
+        if row.task and empty_reconnects < RESUMES and not fault.lost and not fault.broken:
+            log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=fault.reason)
             return None
-        if not trouble.answered:
-            self._record_failure(trouble.reason)
-        code = "connection_lost" if not trouble.sent else trouble.code
+        if not fault.answered:
+            self._record_failure(fault.reason)
+        code = "connection_lost" if not fault.sent else fault.code
         # A read whose message brought nothing is sent again, under the same id.
-        transient = not row.task and self.tool.row.spec.effect == "read" and not trouble.answered
-        return Failed(code, f"{name} was lost: {trouble.reason}", hint, transient=transient, effect="unknown")
+        transient = not row.task and self.tool.row.spec.effect == "read" and not fault.answered
+        return Failed(code, f"{name} was lost: {fault.reason}", hint, transient=transient, effect="unknown")
 
     async def _record_task_name(self, key: str, row: RemoteTask, sequence: int, task: str) -> tuple[RemoteTask, int]:
         """The agent has named its task: a call that is taken over finds it. Without a record it is followed all the
@@ -273,9 +276,9 @@ class PinnedAgent:
                 self._look_at_s = loop.time() + (CHANGED_EVERY_S if self.changed else CARD_EVERY_S)
         return quarantine_refusal(self.tool) if self.changed else None
 
-    def _record_failure(self, why: str) -> None:
+    def _record_failure(self, reason: str) -> None:
         now_s = asyncio.get_running_loop().time()
-        self.why = why[:300]
+        self.why = reason[:300]
         self._breaker.on_failure(now_s)
         self._look_at_s = 0.0
         if not self._breaker.allows_call(now_s):
@@ -307,11 +310,11 @@ def quarantine_refusal(tool: AgentTool) -> Failed:
     return Failed("quarantined", message, hint)
 
 
-def _begun_elsewhere(name: str) -> Failed:
+def _begun_elsewhere_failure(name: str) -> Failed:
     message = f"another replica sent the message to {name} and may be listening to its answer"
     return Failed(BEGUN_ELSEWHERE, message, "wait for its answer", transient=True, effect="unknown")
 
 
-def _record_unavailable(name: str, error: BusError) -> Failed:
+def _record_unavailable_failure(name: str, error: BusError) -> Failed:
     message = f"{name} was not begun: its record cannot be kept: {str(error)[:200]}"
     return Failed("unavailable", message, "try again later", transient=True)

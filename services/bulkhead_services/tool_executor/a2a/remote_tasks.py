@@ -52,8 +52,8 @@ class RemoteTasks:
         """Write it in place of what stands at this sequence. Raises WrongLastSequence where another was first."""
         subject, body = self._record_subject(key), row.model_dump_json().encode()
         # Of this writing alone: two replicas must not take one record for their own.
-        writing = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
-        message_id = envelope.message_id(self._context.message_key, f"{subject}/{writing}")
+        write_identity = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{write_identity}")
         headers = {"content-type": envelope.CONTENT_TYPE}
         ack = await publish_persistently(
             lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence),

@@ -113,9 +113,9 @@ class RemoteAgents(Component):
             )
         remotes: dict[str, PinnedAgent] = {}
         for name, tool in tools.items():
-            before = self._remotes.get(name)
-            if before is not None and before.tool == tool:
-                remotes[name] = before
+            previous = self._remotes.get(name)
+            if previous is not None and previous.tool == tool:
+                remotes[name] = previous
                 continue
             try:
                 remotes[name] = PinnedAgent(tool, self._tasks, self._resolve)
@@ -148,12 +148,16 @@ class RemoteAgents(Component):
                 hint = f"an operator may add the tenant to {remote.tool.agent} in the file of agents"
                 return Failed("not_granted", f"tenant {tenant} may not use the agent {remote.tool.agent}", hint)
             try:
-                texts, cut = await input_texts(arguments, tenant, self._context.blobs)
+                texts, omissions = await bounded_input_texts(arguments, tenant, self._context.blobs)
             except (BlobMissing, BlobCorrupt, ValidationError, BusError) as error:
                 message = f"an input of {name} cannot be read: {str(error)[:300]}"
                 return Failed("unreadable_input", message, "make the step anew", transient=isinstance(error, BusError))
             outcome = await remote.call_agent(texts, call.key)
-            return replace(outcome, omitted=(*cut, *outcome.omitted)) if isinstance(outcome, Done) and cut else outcome
+            return (
+                replace(outcome, omitted=(*omissions, *outcome.omitted))
+                if isinstance(outcome, Done) and omissions
+                else outcome
+            )
 
         return run_call
 
@@ -206,37 +210,39 @@ class RemoteAgents(Component):
                 return
 
 
-async def input_texts(arguments: Arguments, tenant: str, blobs: Blobs) -> tuple[list[str], tuple[str, ...]]:
+async def bounded_input_texts(arguments: Arguments, tenant: str, blobs: Blobs) -> tuple[list[str], tuple[str, ...]]:
     """Texts that the agent is told: the text, then each note and each input with what it lacks; and what of them did
     not fit, which the agent is told, too. Raises BlobMissing, BlobCorrupt, BusError, ValidationError.
     """
-    named = [("the text", "", arguments["text"]), *(("a note", "", note) for note in arguments.get("notes", ()))]
+    inputs = [("the text", "", arguments["text"]), *(("a note", "", note) for note in arguments.get("notes", ()))]
     for step_input in arguments.get("inputs", ()):
         content = str(step_input.get("text", ""))
         if "content" in step_input:
             content = await blobs.get_text(tenant, ContentRef.model_validate(step_input["content"]))
         title = str(step_input.get("title") or step_input.get("step", ""))
-        named.append(
+        inputs.append(
             (
                 f"the result of the step {title}",
                 f"Result of the step {title}{_render_shortcomings(step_input)}:\n",
                 content,
             )
         )
-    texts, cut, room = list[str](), list[str](), bounds.MAX_AGENT_INPUT_CHARS
-    for name, head, text in named:
+    texts, omissions, room = list[str](), list[str](), bounds.MAX_AGENT_INPUT_CHARS
+    for name, head, text in inputs:
         fitting = text[:room]
         room -= len(fitting)
         if len(fitting) < len(text):
-            cut.append(f"{name} beyond {len(fitting)} of its {len(text)} characters, which the agent was not told")
+            omissions.append(
+                f"{name} beyond {len(fitting)} of its {len(text)} characters, which the agent was not told"
+            )
             fitting += f"\n[left out here: {len(text) - len(fitting)} of {len(text)} characters]"
         texts.append(head + fitting)
-    return [text for text in texts if text], tuple(cut)
+    return [text for text in texts if text], tuple(omissions)
 
 
-def _render_shortcomings(given: Mapping[str, Any]) -> str:
+def _render_shortcomings(step_input: Mapping[str, Any]) -> str:
     """Shortcomings that a result tells of itself."""
-    standing, lacks = str(given.get("standing", "")), [str(lack) for lack in given.get("lacks", ())]
+    standing, lacks = str(step_input.get("standing", "")), [str(lack) for lack in step_input.get("lacks", ())]
     remarks = [standing] if standing else []
     if lacks:
         remarks.append(f"incomplete, without {', '.join(lacks)}")

@@ -43,11 +43,11 @@ class ApprovalRecord(BaseModel):
     def ended_fact(self) -> ApprovalEnded:
         """The fact of its end."""
         assert self.outcome
-        same = self.model_dump(include={"person", "role", "reason", "ended_unix_ms"})
-        return ApprovalEnded(approval_id=self.request.approval_id, outcome=self.outcome, **same)
+        ending = self.model_dump(include={"person", "role", "reason", "ended_unix_ms"})
+        return ApprovalEnded(approval_id=self.request.approval_id, outcome=self.outcome, **ending)
 
 
-def digest_of(tenant: str, task: str, tool: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
+def canonicalize_and_digest(tenant: str, task: str, tool: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
     """The arguments in canonical form, and the digest of this very call. Raises ValueError: JSON cannot say them."""
     try:
         canonical = rfc8785.dumps(dict(arguments))
@@ -84,31 +84,31 @@ class CallApprovals:
 
     async def open_approval(self, tenant: str, task: str, request: ApprovalRequested, asker: str) -> ApprovalRecord:
         """Record that a person is asked. Raises HandBack when another replica was first."""
-        standing = ApprovalRecord(request=request, asker=asker)
-        await self._write_record(tenant, task, standing, 0)
-        return standing
+        record = ApprovalRecord(request=request, asker=asker)
+        await self._write_record(tenant, task, record, 0)
+        return record
 
-    async def expire_approval(self, tenant: str, task: str, standing: ApprovalRecord, sequence: int) -> ApprovalRecord:
+    async def expire_approval(self, tenant: str, task: str, record: ApprovalRecord, sequence: int) -> ApprovalRecord:
         """Expire it: nobody decided in time. That is on record from now on, and said again where it was before: who
         wrote it may have died before saying so. Raises HandBack.
         """
-        over = standing
-        if not over.outcome:
+        expired = record
+        if not expired.outcome:
             ended = {"outcome": "expired", "ended_unix_ms": self._context.clock()}
-            over = standing.model_copy(update={**ended, "reason": "nobody decided in time"})
-            await self._write_record(tenant, task, over, sequence)
-        await self._send_fact("gateway", over.ended_fact(), tenant, task, over.request.approval_id, "ended")
-        return over
+            expired = record.model_copy(update={**ended, "reason": "nobody decided in time"})
+            await self._write_record(tenant, task, expired, sequence)
+        await self._send_fact("gateway", expired.ended_fact(), tenant, task, expired.request.approval_id, "ended")
+        return expired
 
     async def ask_people(self, tenant: str, task: str, approval_id: str) -> None:
         """Ask people, once: the gateway lists it, and the tenant's webhook is posted."""
-        standing, sequence = await self.find_record(tenant, task, approval_id)
-        if standing is None or standing.told or standing.outcome:
+        record, sequence = await self.find_record(tenant, task, approval_id)
+        if record is None or record.told or record.outcome:
             return
-        for reader in ("gateway", self._context.service):
-            await self._send_fact(reader, standing.request, tenant, task, approval_id, "requested")
-        await self._write_record(tenant, task, standing.model_copy(update={"told": True}), sequence)
-        log.info("approval_requested", tenant=tenant, task=task, approval=approval_id, tool=standing.request.tool)
+        for recipient in ("gateway", self._context.service):
+            await self._send_fact(recipient, record.request, tenant, task, approval_id, "requested")
+        await self._write_record(tenant, task, record.model_copy(update={"told": True}), sequence)
+        log.info("approval_requested", tenant=tenant, task=task, approval=approval_id, tool=record.request.tool)
 
     async def on_approval_decided(self, message: ReceivedMessage) -> None:
         """A person's word: on record if it is the first, in time and of somebody who may."""
@@ -120,12 +120,12 @@ class CallApprovals:
         except GrantRefused as error:
             log.warning("approval_not_believed", tenant=tenant, task=task, code=error.code, reason=str(error))
             return
-        standing, sequence = await self.find_record(tenant, task, grant.approval_id)
-        if standing is None:
+        record, sequence = await self.find_record(tenant, task, grant.approval_id)
+        if record is None:
             log.warning("approval_unknown", tenant=tenant, task=task, approval=grant.approval_id)
             return
-        if not standing.outcome:
-            refusal_reason = _refusal_reason(standing.request, grant, self._context.clock())
+        if not record.outcome:
+            refusal_reason = _refusal_reason(record.request, grant, self._context.clock())
             if (
                 not refusal_reason
                 and grant.decision == "granted"
@@ -136,48 +136,50 @@ class CallApprovals:
                 log.warning("approval_not_taken", tenant=tenant, task=task, by=grant.person, reason=refusal_reason)
                 return
             ended = {"outcome": grant.decision, "ended_unix_ms": grant.decided_unix_ms}
-            standing = standing.model_copy(update={**ended, **grant.model_dump(include={"person", "role", "reason"})})
-            await self._write_record(tenant, task, standing, sequence)
+            record = record.model_copy(update={**ended, **grant.model_dump(include={"person", "role", "reason"})})
+            await self._write_record(tenant, task, record, sequence)
             log.info("approval_ended", tenant=tenant, task=task, approval=grant.approval_id, outcome=grant.decision)
         # Also when it stood already: who wrote it may have died before saying so.
-        if standing.outcome == "denied":
-            await self._record_denial(tenant, task, standing)
-        await self._send_fact("gateway", standing.ended_fact(), tenant, task, grant.approval_id, "ended")
-        request = standing.request
+        if record.outcome == "denied":
+            await self._record_denial(tenant, task, record)
+        await self._send_fact("gateway", record.ended_fact(), tenant, task, grant.approval_id, "ended")
+        request = record.request
         resumed = CallResumed(call_id=request.call_id, step_id=request.step_id)
-        await self._send_fact(standing.asker, resumed, tenant, task, grant.approval_id, "resumed")
+        await self._send_fact(record.asker, resumed, tenant, task, grant.approval_id, "resumed")
 
-    async def _record_denial(self, tenant: str, task: str, standing: ApprovalRecord) -> None:
-        subject = self._record_subject(tenant, task, _denial_id_of(standing.request.arguments_sha256))
+    async def _record_denial(self, tenant: str, task: str, record: ApprovalRecord) -> None:
+        subject = self._record_subject(tenant, task, _denial_id_of(record.request.arguments_sha256))
         message_id = envelope.message_id(self._context.message_key, subject)
-        headers, body = {"content-type": envelope.CONTENT_TYPE}, standing.model_dump_json().encode()
+        headers, body = {"content-type": envelope.CONTENT_TYPE}, record.model_dump_json().encode()
         with suppress(WrongLastSequence):  # It was denied before.
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=0)
 
     def _record_subject(self, tenant: str, task: str, approval_id: str) -> str:
         return subjects.record_subject(self._context.service, tenant, task, approval_id)
 
-    async def _write_record(self, tenant: str, task: str, standing: ApprovalRecord, sequence: int) -> None:
-        subject = self._record_subject(tenant, task, standing.request.approval_id)
-        writing = f"{subject}/{sequence}/{standing.outcome}/{standing.told}/{standing.person}"
-        message_id = envelope.message_id(self._context.message_key, writing)
-        headers, body = {"content-type": envelope.CONTENT_TYPE}, standing.model_dump_json().encode()
+    async def _write_record(self, tenant: str, task: str, record: ApprovalRecord, sequence: int) -> None:
+        subject = self._record_subject(tenant, task, record.request.approval_id)
+        write_identity = f"{subject}/{sequence}/{record.outcome}/{record.told}/{record.person}"
+        message_id = envelope.message_id(self._context.message_key, write_identity)
+        headers, body = {"content-type": envelope.CONTENT_TYPE}, record.model_dump_json().encode()
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence)
         except WrongLastSequence as error:
             raise HandBack(AGAIN_S, "another replica wrote this approval first") from error
 
-    async def _send_fact(self, to: str, body: Body, tenant: str, task: str, approval_id: str, what: str) -> None:
-        index = f"approval/{what}/{to}"
-        await self._context.publisher.send(to, body, tenant=tenant, task=task, cause=approval_id, index=index)
+    async def _send_fact(
+        self, recipient: str, body: Body, tenant: str, task: str, approval_id: str, event: str
+    ) -> None:
+        index = f"approval/{event}/{recipient}"
+        await self._context.publisher.send(recipient, body, tenant=tenant, task=task, cause=approval_id, index=index)
 
 
-def _refusal_reason(request: ApprovalRequested, word: ApprovalGrant, now_unix_ms: int) -> str:
+def _refusal_reason(request: ApprovalRequested, grant: ApprovalGrant, now_unix_ms: int) -> str:
     """Why this word does not count for the call; "" when it does."""
-    if word.arguments_sha256 != request.arguments_sha256:
+    if grant.arguments_sha256 != request.arguments_sha256:
         return "the word is for other arguments"
-    if request.four_eyes and word.person == request.asked_for and word.decision == "granted":
+    if request.four_eyes and grant.person == request.asked_for and grant.decision == "granted":
         return "who asked for the task must not approve its calls (four eyes)"
-    if max(word.decided_unix_ms, now_unix_ms) >= request.expires_unix_ms:
+    if max(grant.decided_unix_ms, now_unix_ms) >= request.expires_unix_ms:
         return "the approval had expired"
     return ""

@@ -27,7 +27,7 @@ from bulkhead_services.tool_executor.boundary.approvals import (
     ApprovalRecord,
     CallApprovals,
     approval_id_of,
-    digest_of,
+    canonicalize_and_digest,
 )
 from bulkhead_services.tool_executor.boundary.preview import escape_invisible, render_preview
 from bulkhead_services.tool_executor.registry import RegisteredTool
@@ -63,7 +63,7 @@ class Gate:
         """The ruling under which the call may be made now. Raises JobRefused, Deferred, HandBack."""
         request = job.request
         try:
-            canonical, digest = digest_of(job.tenant, job.task, tool.spec.name, arguments)
+            canonical, digest = canonicalize_and_digest(job.tenant, job.task, tool.spec.name, arguments)
         except ValueError as error:
             hint = "send numbers up to 2^53, or as text"
             raise JobRefused(
@@ -74,8 +74,8 @@ class Gate:
                 f"the arguments take {len(canonical)} bytes in canonical form; {bounds.MAX_ARGUMENTS_BYTES} are allowed"
             )
             raise JobRefused(Failure.from_text("bad_arguments", message, "send less at once"))
-        before = await self._calls_before(job, tool)
-        proposal = self._build_proposal(job, tool, arguments, before)
+        calls_before = await self._calls_before(job, tool)
+        proposal = self._build_proposal(job, tool, arguments, calls_before)
         ruling = self._rule(proposal)
         if ruling.effect == "forbid":
             raise JobRefused(_forbidden_failure(tool, ruling))
@@ -88,7 +88,7 @@ class Gate:
         return GatePass(ruling, approval_id)
 
     def _build_proposal(
-        self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments, before: int
+        self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments, calls_before: int
     ) -> CallProposal:
         task, step = job.authority.task, job.authority.step
         attribution = verified_attribution(job.request, job.tenant, job.task, self._context.verifier)
@@ -103,7 +103,7 @@ class Gate:
             flows=step.flows if step is not None else (),
             constraints=(*task.constraints, *(step.constraints if step is not None else ())),
             agent=target_of(job).agents[-1],
-            calls_before=before,
+            calls_before=calls_before,
             isolation=self._isolation_of(tool),
         )
 
@@ -113,36 +113,36 @@ class Gate:
         proposal: CallProposal,
         ruling: CallRuling,
         approval_id: str,
-        said: tuple[str, str],
+        canonical_and_digest: tuple[str, str],
     ) -> None:
         """Return when a person granted exactly this. Raises JobRefused (denied, expired) or Deferred."""
         now_unix_ms = self._context.clock()
-        standing, sequence = await self.approvals.find_record(job.tenant, job.task, approval_id)
-        denied = await self.approvals.find_denial(job.tenant, job.task, said[1])
-        if denied is not None and (standing is None or not standing.outcome):
-            raise JobRefused(_ended_failure(proposal.tool.name, denied))
-        if standing is None:
+        record, sequence = await self.approvals.find_record(job.tenant, job.task, approval_id)
+        denial = await self.approvals.find_denial(job.tenant, job.task, canonical_and_digest[1])
+        if denial is not None and (record is None or not record.outcome):
+            raise JobRefused(_ended_failure(proposal.tool.name, denial))
+        if record is None:
             await self._count_once(job, "approvals", "", approval_id, bounds.MAX_APPROVALS)
-            first = self._approval_request(job, proposal, ruling, approval_id, said)
-            standing = await self.approvals.open_approval(job.tenant, job.task, first, job.sender)
-        elif standing.outcome in ("", "expired") and now_unix_ms >= standing.request.expires_unix_ms:
-            standing = await self.approvals.expire_approval(job.tenant, job.task, standing, sequence)
-        if standing.outcome == "granted" and now_unix_ms < standing.request.expires_unix_ms:
+            approval_request = self._approval_request(job, proposal, ruling, approval_id, canonical_and_digest)
+            record = await self.approvals.open_approval(job.tenant, job.task, approval_request, job.sender)
+        elif record.outcome in ("", "expired") and now_unix_ms >= record.request.expires_unix_ms:
+            record = await self.approvals.expire_approval(job.tenant, job.task, record, sequence)
+        if record.outcome == "granted" and now_unix_ms < record.request.expires_unix_ms:
             return
-        if standing.outcome:
-            raise JobRefused(_ended_failure(proposal.tool.name, standing))
-        request = standing.request
-        least, most = LOOK_AGAIN_MS
+        if record.outcome:
+            raise JobRefused(_ended_failure(proposal.tool.name, record))
+        request = record.request
+        shortest_ms, longest_ms = LOOK_AGAIN_MS
         after_ms = min(
-            max((now_unix_ms - request.requested_unix_ms) // 4, least),
-            most,
+            max((now_unix_ms - request.requested_unix_ms) // 4, shortest_ms),
+            longest_ms,
             max(1, request.expires_unix_ms - now_unix_ms),
         )
         message = f"{proposal.tool.name} waits for an approval: {'; '.join(ruling.reasons[:2])}. "
         message += f"It goes on after `bulkhead approvals grant {approval_id}`"
-        tell = partial(self.approvals.ask_people, job.tenant, job.task, approval_id)
+        ask_people = partial(self.approvals.ask_people, job.tenant, job.task, approval_id)
         raise Deferred(
-            after_ms, message[:2000], paused=True, code=WANTED, then=tell, until_unix_ms=request.expires_unix_ms
+            after_ms, message[:2000], paused=True, code=WANTED, then=ask_people, until_unix_ms=request.expires_unix_ms
         )
 
     def _approval_request(
@@ -151,7 +151,7 @@ class Gate:
         proposal: CallProposal,
         ruling: CallRuling,
         approval_id: str,
-        said: tuple[str, str],
+        canonical_and_digest: tuple[str, str],
     ) -> ApprovalRequested:
         request, now_unix_ms = job.request, self._context.clock()
         tool = proposal.tool
@@ -166,8 +166,8 @@ class Gate:
             call_id=request.call_id,
             step_id=request.step_id,
             tool=tool.name,
-            arguments_json=said[0],
-            arguments_sha256=said[1],
+            arguments_json=canonical_and_digest[0],
+            arguments_sha256=canonical_and_digest[1],
             preview=render_preview(tool.name, proposal.arguments),
             risk=ruling.risk,
             why=tuple(escape_invisible(reason)[:MAX_WHY_CHARS] for reason in _reasons_of(ruling))[
@@ -181,7 +181,9 @@ class Gate:
             asked_for=job.authority.task.actor,
             four_eyes=tool.four_eyes,
             requested_unix_ms=now_unix_ms,
-            expires_unix_ms=max(now_unix_ms, min(now_unix_ms + self._ttl_ms, _deciding_until_unix_ms(proposal.task))),
+            expires_unix_ms=max(
+                now_unix_ms, min(now_unix_ms + self._ttl_ms, _decision_deadline_unix_ms(proposal.task))
+            ),
         )
 
     # What is counted in a task: calls of a tool, approvals
@@ -193,34 +195,34 @@ class Gate:
         call_ids, _ = await self._read_counted(self._count_subject(job, "calls", tool.spec.name))
         return len([call_id for call_id in call_ids if call_id != job.request.call_id])
 
-    async def _count_once(self, job: Job[Any], what: str, name: str, one: str, most: int) -> None:
+    async def _count_once(self, job: Job[Any], kind: str, name: str, item_id: str, limit: int) -> None:
         """This is one of them from now on. Raises JobRefused when there are so many already, and HandBack when another
         was first, so that it is ruled on anew."""
-        subject = self._count_subject(job, what, name)
+        subject = self._count_subject(job, kind, name)
         counted, sequence = await self._read_counted(subject)
-        if one in counted:
+        if item_id in counted:
             return
-        if len(counted) >= most:
-            text = f"this task has had {most} {what}{f' of {name}' if name else ''}, and may have no more"
+        if len(counted) >= limit:
+            text = f"this task has had {limit} {kind}{f' of {name}' if name else ''}, and may have no more"
             raise JobRefused(
-                Failure.from_text(f"too_many_{what}", text, "go on without it, and say that it was not done")
+                Failure.from_text(f"too_many_{kind}", text, "go on without it, and say that it was not done")
             )
-        message_id = envelope.message_id(self._context.message_key, f"{subject}/{sequence}/{one}")
-        headers, body = {"content-type": "text/plain"}, " ".join((*counted, one)).encode()
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{sequence}/{item_id}")
+        headers, body = {"content-type": "text/plain"}, " ".join((*counted, item_id)).encode()
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence)
         except WrongLastSequence as error:
-            raise HandBack(AGAIN_S, f"another of the {what} was counted meanwhile") from error
+            raise HandBack(AGAIN_S, f"another of the {kind} was counted meanwhile") from error
 
     async def _read_counted(self, subject: str) -> tuple[tuple[str, ...], int]:
         stored = await self._context.bus.last(subjects.records_stream(self._context.service), subject)
         return ((), 0) if stored is None else (tuple(stored.body.decode().split()), stored.sequence)
 
-    def _count_subject(self, job: Job[Any], what: str, name: str) -> str:
-        return subjects.record_subject(self._context.service, job.tenant, job.task, envelope.derive_id(what, name, ""))
+    def _count_subject(self, job: Job[Any], kind: str, name: str) -> str:
+        return subjects.record_subject(self._context.service, job.tenant, job.task, envelope.derive_id(kind, name, ""))
 
 
-def _deciding_until_unix_ms(task: TaskGrant) -> int:
+def _decision_deadline_unix_ms(task: TaskGrant) -> int:
     """Until when people may decide about calls of a task."""
     began = task.expires_unix_ms - bounds.GRANT_SLACK_MS - task.limits.lifetime_ms
     return began + task.limits.approvals_ms
@@ -237,15 +239,15 @@ def _forbidden_failure(tool: RegisteredTool, ruling: CallRuling) -> Failure:
     return Failure.from_text(ruling.code or "forbidden", message, hint)
 
 
-def _ended_failure(tool: str, standing: ApprovalRecord) -> Failure:
-    if standing.outcome in ("expired", "granted"):
+def _ended_failure(tool: str, record: ApprovalRecord) -> Failure:
+    if record.outcome in ("expired", "granted"):
         message = f"nobody approved {tool} in time"
-        if standing.outcome == "granted":
-            message = f"{standing.person} approved {tool}, and it was not made before the approval expired"
+        if record.outcome == "granted":
+            message = f"{record.person} approved {tool}, and it was not made before the approval expired"
         return Failure.from_text(
             "approval_expired", message, "do not repeat it; say that it was not done for want of an approval"
         )
-    message = f"{standing.person} denied {tool}" + (f": {standing.reason}" if standing.reason else "")
+    message = f"{record.person} denied {tool}" + (f": {record.reason}" if record.reason else "")
     return Failure.from_text(
         "approval_denied", message, "do not repeat it, nor the same by other means; say that it was denied"
     )

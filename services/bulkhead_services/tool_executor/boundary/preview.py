@@ -26,8 +26,8 @@ def render_preview(tool: str, arguments: Mapping[str, Any]) -> str:
     value_lines = [f"  {place}: {_render_value(value)}" for place, value in _iterate_leaves(arguments)]
     # Long values last: a text that fills the page must not push the recipient out of it.
     lines += [
-        *(one for one in value_lines if len(one) <= LONG_CHARS),
-        *(one for one in value_lines if len(one) > LONG_CHARS),
+        *(line for line in value_lines if len(line) <= LONG_CHARS),
+        *(line for line in value_lines if len(line) > LONG_CHARS),
     ]
     text = "\n".join(lines)
     if len(text) <= bounds.MAX_PREVIEW_CHARS:
@@ -63,6 +63,6 @@ def escape_invisible(text: str) -> str:
     return "".join(map(_escape_character, text, " " + text))
 
 
-def _escape_character(one: str, before: str) -> str:
-    plain = unicodedata.category(one)[0] in "LMNPS" and not _UNSEEN.match(one) and one not in '"\\'
-    return one if plain or (one == " " and before != " ") else f"\\u{{{ord(one):x}}}"
+def _escape_character(character: str, previous: str) -> str:
+    plain = unicodedata.category(character)[0] in "LMNPS" and not _UNSEEN.match(character) and character not in '"\\'
+    return character if plain or (character == " " and previous != " ") else f"\\u{{{ord(character):x}}}"

@@ -95,7 +95,7 @@ class CredentialStore:
             secret = await asyncio.to_thread(_read_secret, place)
         else:
             place_key = (name, tenant, user, "vault", place, reference.field)
-            secret = await self._read_cached(place_key, lambda: self._from_vault(place, reference.field))
+            secret = await self._read_cached(place_key, lambda: self._read_vault(place, reference.field))
         exchange = reference.exchange
         if exchange is None:
             return secret
@@ -103,7 +103,7 @@ class CredentialStore:
         key = (name, tenant, user, "token", hashlib.sha256(secret.encode()).hexdigest())
         return await self._read_cached(key, lambda: self._exchange_secret(exchange, secret))
 
-    async def _read_cached(self, key: tuple[str, ...], make: Callable[[], Awaitable[Made]]) -> str:
+    async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Awaitable[Made]]) -> str:
         cached = self._kept.get(key)
         if cached is not None and cached[1] > self._clock():
             self._kept.move_to_end(key)
@@ -111,7 +111,7 @@ class CredentialStore:
         # One request for all calls that wait for the same.
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(_await_value(make))
+            task = self._under_way[key] = asyncio.ensure_future(_await_value(fetch))
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
         value, lasts_s = await asyncio.shield(task)
         if lasts_s > 0:
@@ -121,7 +121,7 @@ class CredentialStore:
             self._kept.popitem(last=False)
         return value
 
-    async def _from_vault(self, path: str, field: str) -> Made:
+    async def _read_vault(self, path: str, field: str) -> Made:
         if self._vault is None:
             raise _CredentialMissing("it lies in Vault, and BULKHEAD_VAULT names none")
         headers = {"X-Vault-Token": await asyncio.to_thread(_read_secret, self._vault.token_file)}
@@ -167,7 +167,7 @@ class CredentialStore:
         lasts_s = float(lasts_s) if isinstance(lasts_s, int | float) and lasts_s > 0 else 0.0
         return token, max(lasts_s - AHEAD_S, lasts_s / 2)
 
-    async def _request_json(self, what: str, request: httpx.Request) -> tuple[int, Any]:
+    async def _request_json(self, server_name: str, request: httpx.Request) -> tuple[int, Any]:
         """Status and JSON of an answer; None where it is none."""
         try:
             response = await self._http.send(request, stream=True)
@@ -176,19 +176,19 @@ class CredentialStore:
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > MAX_ANSWER_BYTES:
-                        raise _CredentialMissing(f"{what} answered with more than {MAX_ANSWER_BYTES} bytes")
+                        raise _CredentialMissing(f"{server_name} answered with more than {MAX_ANSWER_BYTES} bytes")
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise _CredentialMissing(f"{what} did not answer: {type(error).__name__}", transient=True) from None
+            raise _CredentialMissing(f"{server_name} did not answer: {type(error).__name__}", transient=True) from None
         content = None
         with suppress(ValueError, RecursionError):
             content = json.loads(body)
         return response.status_code, content
 
 
-async def _await_value(make: Callable[[], Awaitable[Made]]) -> Made:
-    return await make()
+async def _await_value(fetch: Callable[[], Awaitable[Made]]) -> Made:
+    return await fetch()
 
 
 def _read_secret(path: str) -> str:

@@ -36,17 +36,17 @@ class ReplicaLost:
 def outcome_of(tool: McpTool, result: CallToolResult) -> Done | Failed:
     """Text joined, structured content as JSON, the rest named as left out; `isError` is a failure."""
     texts: list[str] = []
-    left_out: list[str] = []
+    omitted: list[str] = []
     for item in result.content:
         if isinstance(item, TextContent):
             texts.append(item.text)
         elif isinstance(item, EmbeddedResource) and isinstance(item.resource, TextResourceContents):
             texts.append(item.resource.text)
         elif isinstance(item, ResourceLink):
-            left_out.append(f"a link to the resource {clean_line(item.uri, bounds.MAX_PHRASE_CHARS)}")
+            omitted.append(f"a link to the resource {clean_line(item.uri, bounds.MAX_PHRASE_CHARS)}")
         else:
             media = getattr(item, "mime_type", None) or getattr(getattr(item, "resource", None), "mime_type", None)
-            left_out.append(f"content of type {item.type} ({clean_line(media or 'unknown', 64)})")
+            omitted.append(f"content of type {item.type} ({clean_line(media or 'unknown', 64)})")
     if result.structured_content is not None and not _repeats_structured(texts, result.structured_content):
         texts.append(json.dumps(result.structured_content, ensure_ascii=False))
     text = "\n".join(texts)
@@ -58,7 +58,7 @@ def outcome_of(tool: McpTool, result: CallToolResult) -> Done | Failed:
         return Failed(
             "tool_error", f"{tool.row.spec.name} failed: {reason}", hint, effect="none" if undone else "unknown"
         )
-    return Done(text, omitted=tuple(left_out[: bounds.MAX_OMISSIONS - 1]))
+    return Done(text, omitted=tuple(omitted[: bounds.MAX_OMISSIONS - 1]))
 
 
 def _repeats_structured(texts: list[str], structured: object) -> bool:

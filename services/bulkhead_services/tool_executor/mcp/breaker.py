@@ -11,7 +11,7 @@ OPEN_S, MOST_OPEN_S = 2.0, 60.0
 
 
 @dataclass(slots=True)
-class ReplicaBreaker:
+class CallBreaker:
     """Times are seconds of any steady clock."""
 
     failures: int = 0

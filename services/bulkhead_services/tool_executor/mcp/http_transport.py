@@ -19,23 +19,23 @@ _UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, ht
 _CALL = b'"tools/call"'
 
 
-def reporting_client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
+def rpc_error_client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
     """A client for one replica: no proxy, no kept connections, which a server may close under a request."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx2.AsyncClient(
-        transport=_ReportingTransport(headers, httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)),
+        transport=_RpcErrorTransport(headers, httpx2.AsyncHTTPTransport(limits=limits, trust_env=False)),
         timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,
         headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
     )
 
 
-class _ReportingTransport(httpx2.AsyncBaseTransport):
+class _RpcErrorTransport(httpx2.AsyncBaseTransport):
     def __init__(self, headers: Mapping[str, Reference], inner: httpx2.AsyncBaseTransport) -> None:
         self._headers, self._inner = headers, inner
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        asks = request.method == "POST"
+        is_post = request.method == "POST"
         try:
             for name, reference in self._headers.items():
                 request.headers[name] = reference.read_header()
@@ -44,24 +44,24 @@ class _ReportingTransport(httpx2.AsyncBaseTransport):
         try:
             response = await self._inner.handle_async_request(request)
         except _UNREACHED as error:
-            if not asks:
+            if not is_post:
                 raise
             return _rpc_error_response(request, NOT_SENT, _describe_error(error))
         except httpx2.TransportError as error:
-            if not asks:
+            if not is_post:
                 raise
             return _rpc_error_response(request, LOST, _describe_error(error))
-        if asks:
+        if is_post:
             response.stream = _BoundedMcpBody(response.stream)
-        if response.status_code < 400 or not asks or _CALL not in request.content:
+        if response.status_code < 400 or not is_post or _CALL not in request.content:
             return response
-        return await _refusal_response(request, response)
+        return await _map_http_error(request, response)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-async def _refusal_response(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
+async def _map_http_error(request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
     """A call that was answered with an HTTP error. 404: the server forgot the session, and did nothing."""
     status = response.status_code
     media = response.headers.get("content-type", "").lower()

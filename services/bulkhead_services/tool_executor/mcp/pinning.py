@@ -42,7 +42,7 @@ async def read_server(name: str, server: McpServer) -> ServerDescription:
         await cancel_tasks(task)
     if task.cancelled() or task.exception() is not None:
         raise ServerUnreadable(session_end_reason(task, stderr_lines))
-    tools, who = task.result()
+    tools, identity = task.result()
     pinned = pin_tools(name, tools)
     left_out = dict(pinned.left_out)
     for tool_name, tool in McpFile({name: server}, {name: pinned}).pinned_tools().items():
@@ -51,9 +51,9 @@ async def read_server(name: str, server: McpServer) -> ServerDescription:
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             left_out[clean_line(tool.pin.tool, 64)] = clean_line(f"its schema cannot be used: {error}", 300)
             del pinned.tools[tool_name]
-    return ServerDescription(pinned.model_copy(update={"left_out": left_out}), clean_line(who, 100))
+    return ServerDescription(pinned.model_copy(update={"left_out": left_out}), clean_line(identity, 100))
 
 
-async def _read_tools(server: McpServer, told: deque[str]) -> tuple[tuple[AdvertisedTool, ...], str]:
-    async with open_session(server, server.urls[0] if server.urls else "", told) as session:
+async def _read_tools(server: McpServer, stderr_lines: deque[str]) -> tuple[tuple[AdvertisedTool, ...], str]:
+    async with open_session(server, server.urls[0] if server.urls else "", stderr_lines) as session:
         return await session.list_tools(), session.server

@@ -19,7 +19,7 @@ from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import McpServer, McpTool, McpToolPin
 from bulkhead.tools.mcp_pins import UnfitTool, clean_line, digest_of
 from bulkhead_services.tool_executor.mcp.answers import ReplicaLost, failure_of, outcome_of
-from bulkhead_services.tool_executor.mcp.breaker import ReplicaBreaker
+from bulkhead_services.tool_executor.mcp.breaker import CallBreaker
 from bulkhead_services.tool_executor.mcp.session import McpSession, open_session
 
 log = Log("mcp")
@@ -36,21 +36,21 @@ DRAIN_S = 300.0
 class ServerReplica:
     """where: its URL, or `process 2`. changed: called when its tools, or whether it is usable, may have changed."""
 
-    def __init__(self, server: McpServer, url: str, where: str, changed: Callable[[], None]) -> None:
-        self._server, self._url, self.where, self._changed = server, url, where, changed
+    def __init__(self, server: McpServer, url: str, label: str, on_change: Callable[[], None]) -> None:
+        self._server, self._url, self.where, self._changed = server, url, label, on_change
         self.in_flight = self.served = 0
         self.draining = False
         self.tried = False
         self.why = "it is being connected to"
         self.digests: dict[str, str] = {}
         self.lost = asyncio.Event()
-        self._breaker = ReplicaBreaker()
+        self._breaker = CallBreaker()
         self._session: McpSession | None = None
         self._look_now = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._told: deque[str] = deque(maxlen=3)
-        self._task = asyncio.create_task(self._keep_session(), name=f"mcp {where}")
+        self._task = asyncio.create_task(self._reopen_sessions(), name=f"mcp {label}")
 
     def is_usable(self) -> bool:
         """True when a call may go here."""
@@ -111,22 +111,22 @@ class ServerReplica:
         self._breaker.on_failure(asyncio.get_running_loop().time())
         self._look_now.set()
 
-    async def _keep_session(self) -> None:
-        again_s = AGAIN_S
+    async def _reopen_sessions(self) -> None:
+        retry_s = AGAIN_S
         while True:
-            task = asyncio.create_task(self._hold_session(), name=f"mcp session {self.where}")
+            task = asyncio.create_task(self._run_session(), name=f"mcp session {self.where}")
             try:
                 await asyncio.wait({task})
             finally:
                 await cancel_tasks(task)
                 opened, self._session = self._session is not None, None
             self.tried, self.why = True, session_end_reason(task, self._told)
-            log.warning("mcp_replica_lost", where=self.where, opened=opened, why=self.why, again_s=again_s)
+            log.warning("mcp_replica_lost", where=self.where, opened=opened, why=self.why, again_s=retry_s)
             self._changed()
-            again_s = AGAIN_S if opened else min(again_s * 2, MOST_AGAIN_S)
-            await asyncio.sleep(again_s)
+            retry_s = AGAIN_S if opened else min(retry_s * 2, MOST_AGAIN_S)
+            await asyncio.sleep(retry_s)
 
-    async def _hold_session(self) -> None:
+    async def _run_session(self) -> None:
         """Open the session and look after it, until it is lost. Raises what the SDK and the system do."""
         self._told.clear()
         async with asyncio.timeout(OPEN_TIMEOUT_S) as opening:
@@ -141,7 +141,7 @@ class ServerReplica:
                 await self._watch_session(session)
 
     async def _watch_session(self, session: McpSession) -> None:
-        missed = 0
+        missed_looks = 0
         while True:
             self._look_now.clear()
             try:
@@ -150,12 +150,12 @@ class ServerReplica:
                 pass
             try:
                 await asyncio.wait_for(self._read_tool_digests(session), LOOK_TIMEOUT_S)
-                missed = 0
+                missed_looks = 0
                 self.lost.clear()
             except (TimeoutError, MCPError) as error:
-                missed += 1
+                missed_looks += 1
                 self.why = str(error) or f"it did not answer within {LOOK_TIMEOUT_S:.0f} s"
-                if missed >= LOOKS_MISSED:
+                if missed_looks >= LOOKS_MISSED:
                     self.lost.set()
                     # A server may be busy with a long call: its session is left to it until that ends.
                     await asyncio.wait_for(self._idle.wait(), DRAIN_S)
@@ -175,7 +175,7 @@ class ServerReplica:
             self._changed()
 
 
-def session_end_reason(task: "asyncio.Task[Any]", told: deque[str]) -> str:
+def session_end_reason(task: "asyncio.Task[Any]", stderr_lines: deque[str]) -> str:
     """Why a session ended, of the first error that is no group, with what the process wrote last."""
     error = None if task.cancelled() else task.exception()
     while isinstance(error, BaseExceptionGroup):
@@ -184,5 +184,5 @@ def session_end_reason(task: "asyncio.Task[Any]", told: deque[str]) -> str:
         reason = "it did not answer in time"
     else:
         reason = f"{type(error).__name__}: {error}" if error is not None else "its session ended"
-    heard = f"; it wrote: {' / '.join(told)}" if told else ""
-    return clean_line(reason + heard, 400)
+    stderr_note = f"; it wrote: {' / '.join(stderr_lines)}" if stderr_lines else ""
+    return clean_line(reason + stderr_note, 400)

@@ -32,14 +32,14 @@ class McpReplicas:
 
     def update_replicas(self, declared: McpServer) -> None:
         """Add new replicas, drain those that are gone; all of them where they are connected to in another way."""
-        places: set[Place] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
+        keys: set[Place] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
         is_reconnected = _connection_identity(declared) != _connection_identity(self.declared)
-        for place in [candidate for candidate in self.replicas if is_reconnected or candidate not in places]:
-            self._retire_replica(self.replicas.pop(place))
+        for key in [candidate for candidate in self.replicas if is_reconnected or candidate not in keys]:
+            self._retire_replica(self.replicas.pop(key))
         self.declared = declared
-        for place in sorted(places - set(self.replicas)):
-            where = f"{self.name} {place[0] or f'process {place[1] + 1}'}"
-            self.replicas[place] = ServerReplica(declared, place[0], where, self._changed.set)
+        for key in sorted(keys - set(self.replicas)):
+            label = f"{self.name} {key[0] or f'process {key[1] + 1}'}"
+            self.replicas[key] = ServerReplica(declared, key[0], label, self._changed.set)
 
     def _retire_replica(self, replica: ServerReplica) -> None:
         replica.draining = True
@@ -76,7 +76,7 @@ class McpReplicas:
         """One attempt, over as many replicas as its effect allows."""
         spec, tried = tool.row.spec, list[ServerReplica]()
         repeatable = tool.is_repeatable
-        reason, maybe = "", False
+        reason, maybe_sent = "", False
         await self._wait_for_first_replica()
         while (replica := self._pick_replica(tool, tried)) is not None:
             tried.append(replica)
@@ -85,7 +85,7 @@ class McpReplicas:
             )
             if not isinstance(outcome, ReplicaLost):
                 return outcome
-            reason, maybe = f"{replica.where}: {outcome.reason}", maybe or outcome.sent
+            reason, maybe_sent = f"{replica.where}: {outcome.reason}", maybe_sent or outcome.sent
             if outcome.sent and not repeatable:
                 message = f"the connection to {replica.where} was lost while {spec.name} ran: {outcome.reason}"
                 return Failed("connection_lost", message, "look whether it was done", transient=True, effect="unknown")
@@ -96,7 +96,7 @@ class McpReplicas:
             or self.find_problem()
             or f"no replica of the MCP server {self.name} offers {tool.pin.tool} as pinned"
         )
-        effect: Effect = "unknown" if maybe else "none"
+        effect: Effect = "unknown" if maybe_sent else "none"
         hint = "try again later; its operator sees more with `bulkhead doctor`"
         return Failed("unavailable", message[:1500], hint, transient=True, effect=effect)
 
@@ -122,12 +122,12 @@ class McpReplicas:
             replica.end_call()
 
     def _pick_replica(self, tool: McpTool, tried: list[ServerReplica]) -> ServerReplica | None:
-        able = [
+        candidates = [
             replica
             for replica in self.replicas.values()
             if replica not in tried and replica.is_usable() and replica.offers_pinned(tool.pin)
         ]
-        return min(able, key=lambda one: (one.in_flight, one.served), default=None)
+        return min(candidates, key=lambda one: (one.in_flight, one.served), default=None)
 
     async def _wait_for_first_replica(self) -> None:
         """Wait for a replica of a server that nobody has reached yet."""

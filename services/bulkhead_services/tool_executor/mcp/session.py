@@ -43,33 +43,34 @@ class McpSession:
             cursor = page.next_cursor
             if cursor is None or len(tools) > bounds.MAX_MCP_TOOLS:
                 break
-        return tuple(map(_declared_tool, tools[: bounds.MAX_MCP_TOOLS + 1]))
+        return tuple(map(_advertised_tool, tools[: bounds.MAX_MCP_TOOLS + 1]))
 
     async def call_tool(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
         """One call. Raises MCPError, ValidationError, RuntimeError."""
         return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY: key}))
 
 
-def _declared_tool(tool: Tool) -> AdvertisedTool:
+def _advertised_tool(tool: Tool) -> AdvertisedTool:
     return AdvertisedTool(tool.name, tool.title or "", tool.description or "", tool.input_schema, tool.output_schema)
 
 
 @asynccontextmanager
 async def open_session(
-    server: McpServer, url: str, told: deque[str], changed: Callable[[], None] = lambda: None
+    server: McpServer, url: str, stderr_lines: deque[str], on_change: Callable[[], None] = lambda: None
 ) -> AsyncIterator[McpSession]:
-    """A session, negotiated. told: takes what a process writes to its standard error. changed: called when the server
+    """A session, negotiated. stderr_lines: takes what a process writes to its standard error. on_change: called when
+    the server
     says that its tools did. Raises what the SDK and the system do."""
 
     async def on_message(message: IncomingMessage) -> None:
         if isinstance(message, ListChanged):
-            changed()
+            on_change()
 
     if not url:
-        async with _open_client(stdio_streams(server, told), on_message) as session:
+        async with _open_client(stdio_streams(server, stderr_lines), on_message) as session:
             yield session
         return
-    async with http_transport.reporting_client(server.headers) as http:
+    async with http_transport.rpc_error_client(server.headers) as http:
         most = bounds.MAX_MCP_ANSWER_BYTES
         streams = streamable_http_client(url, http_client=http, max_sse_event_size=most)
         async with _open_client(streams, on_message) as session:
@@ -78,7 +79,7 @@ async def open_session(
 
 @asynccontextmanager
 async def _open_client(
-    streams: AbstractAsyncContextManager[Any], heard: MessageHandlerFnT
+    streams: AbstractAsyncContextManager[Any], message_handler: MessageHandlerFnT
 ) -> AsyncIterator[McpSession]:
-    async with Client(streams, message_handler=heard, client_info=US, cache=None) as client:
+    async with Client(streams, message_handler=message_handler, client_info=US, cache=None) as client:
         yield McpSession(client)

@@ -31,8 +31,9 @@ Streams = tuple[Any, Any]
 
 
 @asynccontextmanager
-async def stdio_streams(server: McpServer, told: deque[str]) -> AsyncIterator[Streams]:
-    """Start the process; end it. told: takes the last lines of its standard error. Raises OSError where it cannot be
+async def stdio_streams(server: McpServer, stderr_lines: deque[str]) -> AsyncIterator[Streams]:
+    """Start the process; end it. stderr_lines: takes the last lines of its standard error. Raises OSError where it
+    cannot be
     started, or a variable's file cannot be read."""
     home = tempfile.mkdtemp(prefix="bulkhead-mcp-")
     try:
@@ -46,7 +47,7 @@ async def stdio_streams(server: McpServer, told: deque[str]) -> AsyncIterator[St
             start_new_session=True,
             limit=bounds.MAX_MCP_ANSWER_BYTES,
         )
-        async with _open_streams(process, told) as streams:
+        async with _open_streams(process, stderr_lines) as streams:
             yield streams
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -60,13 +61,13 @@ def _build_environment(server: McpServer, home: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _open_streams(process: asyncio.subprocess.Process, told: deque[str]) -> AsyncIterator[Streams]:
+async def _open_streams(process: asyncio.subprocess.Process, stderr_lines: deque[str]) -> AsyncIterator[Streams]:
     from_process_in, from_process = anyio.create_memory_object_stream[SessionMessage | Exception](16)
     to_process, to_process_out = anyio.create_memory_object_stream[SessionMessage](0)
     tasks = (
         asyncio.create_task(_read_messages(process, from_process_in), name="mcp stdout"),
         asyncio.create_task(_write_messages(process, to_process_out), name="mcp stdin"),
-        asyncio.create_task(_drain_stderr(process, told), name="mcp stderr"),
+        asyncio.create_task(_drain_stderr(process, stderr_lines), name="mcp stderr"),
     )
     try:
         yield from_process, to_process
@@ -77,10 +78,10 @@ async def _open_streams(process: asyncio.subprocess.Process, told: deque[str]) -
             stream.close()
 
 
-async def _read_messages(process: asyncio.subprocess.Process, to: Any) -> None:
+async def _read_messages(process: asyncio.subprocess.Process, incoming: Any) -> None:
     """Messages of the process, until it ends or says too much. What is no message is dropped: some print to it."""
     assert process.stdout is not None
-    async with to:
+    async with incoming:
         while True:
             try:
                 line = await process.stdout.readline()
@@ -89,28 +90,28 @@ async def _read_messages(process: asyncio.subprocess.Process, to: Any) -> None:
             if not line:
                 return
             try:
-                await to.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+                await incoming.send(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
             except ValidationError:
                 continue
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return  # The session is over.
 
 
-async def _write_messages(process: asyncio.subprocess.Process, asked: Any) -> None:
+async def _write_messages(process: asyncio.subprocess.Process, outgoing: Any) -> None:
     assert process.stdin is not None
-    async with asked:
-        async for message in asked:
+    async with outgoing:
+        async for message in outgoing:
             text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
             process.stdin.write(text.encode() + b"\n")
             with suppress(ConnectionError):  # It ended; the reader tells.
                 await process.stdin.drain()
 
 
-async def _drain_stderr(process: asyncio.subprocess.Process, told: deque[str]) -> None:
+async def _drain_stderr(process: asyncio.subprocess.Process, stderr_lines: deque[str]) -> None:
     """Drain what it writes to standard error: a full pipe would hold it up."""
     assert process.stderr is not None
     while piece := await process.stderr.read(64 * 1024):
-        told.extend(line[:TOLD_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
+        stderr_lines.extend(line[:TOLD_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
 
 
 async def _end_process(process: asyncio.subprocess.Process) -> None:
@@ -118,10 +119,10 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     process.stdin.close()
     try:
-        for sent in (None, signal.SIGTERM):
-            if sent is not None:
+        for end_signal in (None, signal.SIGTERM):
+            if end_signal is not None:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, sent)
+                    os.killpg(process.pid, end_signal)
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), END_S)
                 break

@@ -55,48 +55,61 @@ class Deliveries:
     window of the inbox, which the calls of tools need. put_off: told of each that comes again, with the wait in
     milliseconds and why. clock: Unix milliseconds."""
 
-    def __init__(self, wire: PostingPort, clock: Callable[[], int], *, most: int, most_in_all: int) -> None:
-        self._wire, self._clock, self._most, self._most_in_all = wire, clock, most, most_in_all
+    def __init__(
+        self, wire: PostingPort, clock: Callable[[], int], *, max_waiting: int, max_waiting_in_all: int
+    ) -> None:
+        self._wire, self._clock, self._most, self._most_in_all = wire, clock, max_waiting, max_waiting_in_all
         self._waiting: dict[tuple[str, int], int] = {}
         self._posting: dict[str, int] = {}
 
-    async def run_delivery(
+    async def try_delivery(
         self,
         message: ReceivedMessage,
-        work: Callable[[], Coroutine[Any, Any, int]],
-        put_off: Callable[[int, str], None],
+        post: Callable[[], Coroutine[Any, Any, int]],
+        on_retry: Callable[[int, str], None],
     ) -> int:
         """The status that the work ended with, within its time and its tenant's share. Raises PostRefused, HandBack."""
         tenant = message.tenant
         self._waiting.pop((tenant, message.sequence), None)
         if self._posting.get(tenant, 0) >= AT_ONCE:
-            raise self._hand_back(message, BUSY_MS, "others of the tenant are under way", put_off)
+            raise self._schedule_retry(message, BUSY_MS, "others of the tenant are under way", on_retry)
         self._posting[tenant] = self._posting.get(tenant, 0) + 1
         try:
             async with asyncio.timeout(TRY_S):
-                return await work()
+                return await post()
         except (PostMissed, TimeoutError) as error:
             reason = str(error) or f"no answer within {TRY_S:.0f} s"
             wait_ms = retry_wait_ms(self._clock() - message.time_unix_ms)
             if not wait_ms:
                 raise PostRefused(f"nobody took it for a day; at last: {reason}") from error
-            raise self._hand_back(message, wait_ms, reason, put_off) from error
+            raise self._schedule_retry(message, wait_ms, reason, on_retry) from error
         finally:
             self._posting[tenant] -= 1
             if not self._posting[tenant]:
                 del self._posting[tenant]
 
     async def post_once(
-        self, url: str, host: str, port: int, body: bytes, headers: Mapping[str, str], *, private: bool, allow: str
+        self,
+        url: str,
+        host: str,
+        port: int,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        private_allowed: bool,
+        allow_setting: str,
     ) -> int:
-        """One try. private: whether addresses may be other than public; allow: what allows that. Raises PostRefused,
+        """One try. private_allowed: whether addresses may be other than public; allow_setting: what allows that.
+        Raises PostRefused,
         PostMissed.
         """
         addresses = await self._wire.resolve(host, port)
         if not addresses:
             raise PostMissed(f"{host} has no address")
-        if not private and (inside := first_non_public(addresses)):
-            raise PostRefused(f"{host} resolves to {inside}, which is not public; an operator must allow it by {allow}")
+        if not private_allowed and (non_public := first_non_public(addresses)):
+            raise PostRefused(
+                f"{host} resolves to {non_public}, which is not public; an operator must allow it by {allow_setting}"
+            )
         answer = await self._wire.post_to(url, addresses[0], body, headers, MAX_ANSWER_BYTES)
         if isinstance(answer, Unanswered):
             raise PostMissed(f"no answer from {host}: {answer.reason}")
@@ -106,18 +119,18 @@ class Deliveries:
             raise PostMissed(f"{host} answered {answer.status}")
         return answer.status
 
-    def _hand_back(
-        self, message: ReceivedMessage, wait_ms: int, reason: str, put_off: Callable[[int, str], None]
+    def _schedule_retry(
+        self, message: ReceivedMessage, wait_ms: int, reason: str, on_retry: Callable[[int, str], None]
     ) -> HandBack:
         """To be raised. Raises PostRefused where too many wait already."""
         now_ms = self._clock()
         # A message that another replica took does not come back here.
         self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now_ms}
-        of_tenant = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
-        if of_tenant >= self._most or len(self._waiting) >= self._most_in_all:
-            raise PostRefused(f"{of_tenant} of the tenant's wait already; {reason}")
+        tenant_waiting = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
+        if tenant_waiting >= self._most or len(self._waiting) >= self._most_in_all:
+            raise PostRefused(f"{tenant_waiting} of the tenant's wait already; {reason}")
         self._waiting[(message.tenant, message.sequence)] = now_ms + wait_ms
-        put_off(wait_ms, reason)
+        on_retry(wait_ms, reason)
         return HandBack(wait_ms / 1000, reason)
 
 

@@ -33,21 +33,23 @@ class PushSender:
 
     def __init__(self, context: Context, quotas: TenantQuotas, wire: PostingPort) -> None:
         self._context, self._quotas = context, quotas
-        self._deliveries = Deliveries(wire, context.clock, most=MAX_WAITING, most_in_all=MAX_WAITING_IN_ALL)
+        self._deliveries = Deliveries(
+            wire, context.clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL
+        )
         self._records = subjects.records_stream(context.service)
 
     async def on_push_post_requested(self, message: ReceivedMessage) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""
         request = message.body
         assert isinstance(request, PushPostRequested)
-        if await self._stopped_setting(message, request.config_id) >= request.setting:
+        if await self._last_stopped_setting(message, request.config_id) >= request.setting:
             _count_outcome("stopped")
             log.info("push_stopped", **_log_fields(message, request))
             return
         self._quotas.reload_if_changed()
         try:
             target = parse_push_url(request.url, self._quotas.push_policy_of(message.tenant))
-            await self._deliveries.run_delivery(
+            await self._deliveries.try_delivery(
                 message, lambda: self._post_all(message, request, target), _RetryLog(message, request)
             )
         except (PushUrlForbidden, PostRefused) as error:
@@ -77,17 +79,17 @@ class PushSender:
             except WrongLastSequence:
                 continue  # Another one of the task was deleted, or this one by another replica.
 
-    async def _post_all(self, message: ReceivedMessage, asked: PushPostRequested, there: PushTarget) -> int:
+    async def _post_all(self, message: ReceivedMessage, request: PushPostRequested, target: PushTarget) -> int:
         answer, status = None, 0
-        if asked.answer is not None:
+        if request.answer is not None:
             try:
-                answer = await self._context.blobs.get_text(message.tenant, asked.answer)
+                answer = await self._context.blobs.get_text(message.tenant, request.answer)
             except (BlobMissing, BlobCorrupt):
                 answer = None  # Its time is over; the task can be asked for.
-        headers, host, port = push_payload.post_headers(asked), there.host, there.port
-        for body in push_payload.post_bodies(message.task, asked, answer):
+        headers, host, port = push_payload.post_headers(request), target.host, target.port
+        for body in push_payload.post_bodies(message.task, request, answer):
             status = await self._deliveries.post_once(
-                asked.url, host, port, body, headers, private=there.private, allow=ALLOW
+                request.url, host, port, body, headers, private_allowed=target.private, allow_setting=ALLOW
             )
         return status
 
@@ -97,7 +99,7 @@ class PushSender:
             "gateway", body, tenant=message.tenant, task=message.task, cause=head.id, traceparent=head.traceparent
         )
 
-    async def _stopped_setting(self, message: ReceivedMessage, config_id: str) -> int:
+    async def _last_stopped_setting(self, message: ReceivedMessage, config_id: str) -> int:
         stored = await self._context.bus.last(self._records, self._record_subject(message, config_id))
         return int(stored.body) if stored is not None else 0
 
@@ -114,21 +116,21 @@ class PushSender:
 class _RetryLog:
     """Tells the log that a post comes again."""
 
-    def __init__(self, message: ReceivedMessage, asked: PushPostRequested) -> None:
-        self._message, self._asked = message, asked
+    def __init__(self, message: ReceivedMessage, request: PushPostRequested) -> None:
+        self._message, self._asked = message, request
 
     def __call__(self, wait_ms: int, reason: str) -> None:
         _count_outcome("again")
         log.warning("push_again", **_log_fields(self._message, self._asked), after_ms=wait_ms, reason=reason)
 
 
-def _setting_ids(asked: PushPostRequested) -> dict[str, Any]:
-    return {"config_id": asked.config_id, "setting": asked.setting, "update": asked.update}
+def _setting_ids(request: PushPostRequested) -> dict[str, Any]:
+    return {"config_id": request.config_id, "setting": request.setting, "update": request.update}
 
 
-def _log_fields(message: ReceivedMessage, asked: PushPostRequested) -> dict[str, Any]:
+def _log_fields(message: ReceivedMessage, request: PushPostRequested) -> dict[str, Any]:
     """Never the URL or the token: they are the client's secrets."""
-    return {"tenant": message.tenant, "task": message.task, "config": asked.config_id, "status": asked.status}
+    return {"tenant": message.tenant, "task": message.task, "config": request.config_id, "status": request.status}
 
 
 def _cut_reason(reason: str) -> str:

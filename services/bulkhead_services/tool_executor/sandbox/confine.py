@@ -108,10 +108,10 @@ def _enter_namespaces(plan: Plan) -> None:
     os.chdir(scratch)
 
 
-def _bind_path(path: str, root: str, to: str = "", *, readonly: bool = True) -> None:
+def _bind_path(path: str, root: str, target_path: str = "", *, readonly: bool = True) -> None:
     if not os.path.exists(path):
         return
-    target = root + (to or path)
+    target = root + (target_path or path)
     if os.path.isdir(path):
         os.makedirs(target, 0o755, exist_ok=True)
     else:
@@ -120,9 +120,14 @@ def _bind_path(path: str, root: str, to: str = "", *, readonly: bool = True) -> 
     _mount_at(path, target, "", MS_BIND | MS_REC)
     if readonly:
         attributes = struct.pack("=QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
-        place = target.encode()
+        encoded_target = target.encode()
         if _load_libc().syscall(
-            MOUNT_SETATTR, AT_FDCWD, place, ctypes.c_uint(AT_RECURSIVE), attributes, ctypes.c_size_t(len(attributes))
+            MOUNT_SETATTR,
+            AT_FDCWD,
+            encoded_target,
+            ctypes.c_uint(AT_RECURSIVE),
+            attributes,
+            ctypes.c_size_t(len(attributes)),
         ):
             raise _last_error(f"making {path} read-only")
 
@@ -193,22 +198,22 @@ def _apply_landlock(plan: Plan) -> None:
 
 def _apply_seccomp(plan: Plan) -> None:
     # Older kernels let any process of its user be signalled: another tenant's tool, or the executor.
-    apart = not plan["report"]["user"] or (
-        not plan["report"]["landlock"] and landlock.kernel_version() >= landlock.WITH_SIGNALS
+    signals_contained = not plan["report"]["user"] or (
+        not plan["report"]["landlock"] and landlock.abi_version() >= landlock.WITH_SIGNALS
     )
-    seccomp.install_filter(network=plan["network"], signals=apart)
+    seccomp.install_filter(network=plan["network"], signals=signals_contained)
 
 
-def _mount_at(what: str, where: str, kind: str, flags: int, options: str = "") -> None:
-    texts = [text.encode() if text else None for text in (what, where, kind)]
+def _mount_at(source: str, target: str, filesystem: str, flags: int, options: str = "") -> None:
+    texts = [text.encode() if text else None for text in (source, target, filesystem)]
     if _load_libc().mount(*texts, ctypes.c_ulong(flags), options.encode() if options else None):
-        raise _last_error(f"mounting {what or kind} at {where}")
+        raise _last_error(f"mounting {source or filesystem} at {target}")
 
 
 def _load_libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _last_error(what: str) -> OSError:
+def _last_error(action: str) -> OSError:
     number = ctypes.get_errno()
-    return OSError(number, f"{what}: {os.strerror(number)}")
+    return OSError(number, f"{action}: {os.strerror(number)}")

@@ -36,7 +36,7 @@ def run(arguments: Arguments, call: Call) -> Done:
         "disk": _try_disk,
         "forks": _try_forks,
     }
-    return Done(json.dumps({name: ", ".join(tried(targets)) for name, tried in tries.items()}))
+    return Done(json.dumps({name: ", ".join(try_wall(targets)) for name, try_wall in tries.items()}))
 
 
 @contextmanager
@@ -45,11 +45,11 @@ def _may_fail() -> Iterator[None]:
         yield
 
 
-def _try_files(given: dict[str, Any]) -> Iterator[str]:
+def _try_files(targets: dict[str, Any]) -> Iterator[str]:
     with _may_fail():
-        Path(given["secret"]).read_bytes()
+        Path(targets["secret"]).read_bytes()
         yield "it read a file of the executor"
-    for folder in given["folders"]:
+    for folder in targets["folders"]:
         with _may_fail():
             file = Path(folder, f"bulkhead-escape-{os.getpid()}")
             file.touch()
@@ -57,47 +57,47 @@ def _try_files(given: dict[str, Any]) -> Iterator[str]:
             yield f"it wrote to {folder}"
 
 
-def _try_network(given: dict[str, Any]) -> Iterator[str]:
-    for family, address in ((socket.AF_UNIX, given["unix"]), (socket.AF_UNIX, f"\0{given['abstract']}")):
+def _try_network(targets: dict[str, Any]) -> Iterator[str]:
+    for family, address in ((socket.AF_UNIX, targets["unix"]), (socket.AF_UNIX, f"\0{targets['abstract']}")):
         with _may_fail(), socket.socket(family) as wire:
             wire.connect(address)
             yield "it connected to a local socket of the executor"
-    if given["network"]:
+    if targets["network"]:
         return
-    with _may_fail(), socket.create_connection(("127.0.0.1", given["tcp"]), CONNECT_S):
+    with _may_fail(), socket.create_connection(("127.0.0.1", targets["tcp"]), CONNECT_S):
         yield "it opened a TCP connection"
     with _may_fail(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
-        wire.sendto(b"escape", ("127.0.0.1", given["udp"]))
+        wire.sendto(b"escape", ("127.0.0.1", targets["udp"]))
         yield "it sent a UDP packet"
 
 
-def _try_processes(given: dict[str, Any]) -> Iterator[str]:
-    for pid in (given["pid"], *given["victims"]):
-        whose = "the executor" if pid == given["pid"] else "another process of its user"
+def _try_processes(targets: dict[str, Any]) -> Iterator[str]:
+    for pid in (targets["pid"], *targets["victims"]):
+        owner = "the executor" if pid == targets["pid"] else "another process of its user"
         with _may_fail():
             os.kill(pid, 0)
-            yield f"it can signal {whose}"
+            yield f"it can signal {owner}"
         with _may_fail():
             resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            yield f"it can change the limits of {whose}"
+            yield f"it can change the limits of {owner}"
         for name in ("environ", "mem"):
             with _may_fail():
                 os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
-                yield f"it read {name} of {whose}"
+                yield f"it read {name} of {owner}"
     libc = ctypes.CDLL(None, use_errno=True)
-    for victim in given["victims"]:
+    for victim in targets["victims"]:
         if libc.ptrace(PTRACE_ATTACH, victim, None, None) == 0:
             libc.ptrace(PTRACE_DETACH, victim, None, None)
             yield "it traced another process of the executor"
 
 
-def _try_memory(given: dict[str, Any]) -> Iterator[str]:
+def _try_memory(targets: dict[str, Any]) -> Iterator[str]:
     with _may_fail():
-        mmap.mmap(-1, given["memory_bytes"]).close()
-        yield f"it took {given['memory_bytes']} bytes"
+        mmap.mmap(-1, targets["memory_bytes"]).close()
+        yield f"it took {targets['memory_bytes']} bytes"
 
 
-def _try_privileges(given: dict[str, Any]) -> Iterator[str]:
+def _try_privileges(targets: dict[str, Any]) -> Iterator[str]:
     if not ctypes.CDLL(None).prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0):
         yield "what it starts may gain rights"
     with _may_fail():
@@ -109,30 +109,30 @@ def _try_privileges(given: dict[str, Any]) -> Iterator[str]:
         yield "it changed its user"
 
 
-def _try_environment(given: dict[str, Any]) -> Iterator[str]:
-    if os.environ.get(given["variable"]):
+def _try_environment(targets: dict[str, Any]) -> Iterator[str]:
+    if os.environ.get(targets["variable"]):
         yield "it saw a variable of the executor"
 
 
-def _try_disk(given: dict[str, Any]) -> Iterator[str]:
+def _try_disk(targets: dict[str, Any]) -> Iterator[str]:
     written, files = 0, []
     with _may_fail():
         for number in range(2):
             files.append(Path(f"escape-{number}"))
             with files[-1].open("wb", buffering=0) as file:
-                for _ in range(given["disk_bytes"] // PIECE):
+                for _ in range(targets["disk_bytes"] // PIECE):
                     written += file.write(bytes(PIECE))
     for path in files:
         path.unlink(missing_ok=True)
-    if written >= 2 * given["disk_bytes"] - PIECE:
+    if written >= 2 * targets["disk_bytes"] - PIECE:
         yield "its files together outgrew the bound: the executor watches them instead"
 
 
-def _try_forks(given: dict[str, Any]) -> Iterator[str]:
+def _try_forks(targets: dict[str, Any]) -> Iterator[str]:
     children: list[int] = []
     read_end, write_end = os.pipe()
     with _may_fail():
-        while len(children) < given["forks"]:
+        while len(children) < targets["forks"]:
             child = os.fork()
             if not child:
                 os.close(write_end)
@@ -142,5 +142,5 @@ def _try_forks(given: dict[str, Any]) -> Iterator[str]:
     os.close(write_end)  # They end by themselves: where nothing else holds, it may not signal them.
     for child in children:
         os.waitpid(child, 0)
-    if len(children) >= given["forks"]:
+    if len(children) >= targets["forks"]:
         yield f"it started {len(children)} processes"

@@ -27,7 +27,7 @@ _RIGHTS_OF = {1: 13, 2: 14, 3: 15, 4: 15}
 WITH_SIGNALS = 6
 
 
-def kernel_version() -> int:
+def abi_version() -> int:
     """The kernel's version of Landlock; 0 where it has none."""
     if sys.platform != "linux":
         return 0
@@ -37,7 +37,7 @@ def kernel_version() -> int:
 def restrict_paths(*, read: Iterable[str], listed: Iterable[str], write: Iterable[str], network: bool) -> None:
     """Read below these paths, list those, change what lies below `write`, and nothing else. Needs no_new_privs.
     Raises OSError."""
-    abi = kernel_version()
+    abi = abi_version()
     if not abi:
         raise OSError(38, "the kernel has no Landlock, or it is switched off (lsm=)")
     all_rights = (1 << _RIGHTS_OF.get(abi, 16)) - 1

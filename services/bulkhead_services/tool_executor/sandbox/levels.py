@@ -41,7 +41,7 @@ class SandboxFindings:
     container: str = "not looked at"
 
     @property
-    def in_force(self) -> tuple[str, ...]:
+    def active_mechanisms(self) -> tuple[str, ...]:
         """Mechanisms that work here."""
         return tuple(name for name in MECHANISMS if self.mechanisms.get(name, "not looked at") == "")
 
@@ -73,21 +73,21 @@ class SandboxFindings:
 
     def describe_missing(self) -> str:
         """Lack that keeps a process here from the level `process`; "" when none."""
-        could = ", ".join(f"{WALLS[name]} ({self.walls.get(name, 'not looked at')})" for name in self.open_walls)
-        return f"a plain tool here could {could}" if could else ""
+        dangers = ", ".join(f"{WALLS[name]} ({self.walls.get(name, 'not looked at')})" for name in self.open_walls)
+        return f"a plain tool here could {dangers}" if dangers else ""
 
 
-def isolation_refusal(name: str, least: Isolation, found: SandboxFindings, given: Isolation) -> Failed | None:
+def isolation_refusal(name: str, required: Isolation, findings: SandboxFindings, available: Isolation) -> Failed | None:
     """Why a tool is not run: it is isolated less than it accepts. None when it may run."""
-    if RISING.index(given) >= RISING.index(least):
+    if RISING.index(available) >= RISING.index(required):
         return None
-    message = f"{name} accepts no isolation below `{least}`, and would run here with `{given}`"
-    if least == "wasm":
-        reason = found.wasm or "its code is Python"
-        hint = f"ship it as {name}.wasm beside its row" if not found.wasm else "install `wasmtime` for tool_executor"
-    elif least == "container":
-        reason = found.container
+    message = f"{name} accepts no isolation below `{required}`, and would run here with `{available}`"
+    if required == "wasm":
+        reason = findings.wasm or "its code is Python"
+        hint = f"ship it as {name}.wasm beside its row" if not findings.wasm else "install `wasmtime` for tool_executor"
+    elif required == "container":
+        reason = findings.container
         hint = "an operator names an image in BULKHEAD_TOOL_CONTAINER_IMAGE and lets tool_executor reach Docker"
     else:
-        reason, hint = found.describe_missing(), MEND
+        reason, hint = findings.describe_missing(), MEND
     return Failed(TOO_LOW, f"{message}: {reason}"[:2000], f"{hint}; `bulkhead doctor` shows what is in force"[:2000])

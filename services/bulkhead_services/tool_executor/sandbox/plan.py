@@ -53,7 +53,7 @@ class SandboxCell:
     def build_environment(self) -> dict[str, str]:
         """All that its environment holds."""
         names = (*PASSED, *(PASSED_WITH_NETWORK if self.plan["network"] else ()))
-        both = {
+        inherited = {
             variable: os.environ[variable]
             for name in names
             for variable in (name, name.lower())
@@ -61,7 +61,7 @@ class SandboxCell:
         }
         folder = self.plan["scratch"]
         fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-        return both | fixed | {"HOME": folder, "TMPDIR": folder}
+        return inherited | fixed | {"HOME": folder, "TMPDIR": folder}
 
     def close(self) -> None:
         """Give its folder and its user back."""
@@ -85,15 +85,15 @@ class SandboxCells:
         return cell
 
     def make_cell(
-        self, row: ToolRow | None, in_force: Collection[str] | None, without: Collection[str] = ()
+        self, row: ToolRow | None, required: Collection[str] | None, without: Collection[str] = ()
     ) -> SandboxCell:
-        """A cell. row: None when the walls are tried. in_force: mechanisms that must be; None: try each. Raises
+        """A cell. row: None when the walls are tried. required: mechanisms that must be; None: try each. Raises
         OSError."""
         network = row is not None and (row.network or row.spec.egress)
         granted = self.settings.tool_folders.get(row.spec.name, ()) if row is not None else ()
         folder = tempfile.mkdtemp(prefix=PREFIX)
-        off = [*without, *(name for name in MECHANISMS if in_force is not None and name not in in_force)]
-        uid = self._reserve_uid() if "user" not in off else 0
+        disabled = [*without, *(name for name in MECHANISMS if required is not None and name not in required)]
+        uid = self._reserve_uid() if "user" not in disabled else 0
         with suppress(PermissionError):  # The namespace's own folder lies over it, or it is the executor's user's.
             os.chown(folder, uid or -1, uid or -1)
         readable, listed = _readable_paths(_hidden_paths(self.settings))
@@ -110,8 +110,8 @@ class SandboxCells:
             "disk_bytes": self.settings.tool_disk_mib * MIB,
             "processes": bounds.MAX_TOOL_THREADS,
             "files": bounds.MAX_TOOL_FILES,
-            "must": list(in_force or ()),
-            "without": off,
+            "must": list(required or ()),
+            "without": disabled,
         }
         return SandboxCell(plan, self.users)
 

@@ -78,7 +78,7 @@ class Sandbox:
         return (
             self._cells.make_container_cell(row)
             if self.runs_in_container(row)
-            else self._cells.make_cell(row, self.find_isolation().in_force)
+            else self._cells.make_cell(row, self.find_isolation().active_mechanisms)
         )
 
     def _probe_walls(self) -> SandboxFindings:
@@ -97,7 +97,7 @@ class Sandbox:
         log.info(
             "isolation",
             levels=list(findings.available_levels),
-            in_force=list(findings.in_force),
+            in_force=list(findings.active_mechanisms),
             missing=findings.describe_missing(),
         )
         return findings
@@ -117,7 +117,7 @@ class Sandbox:
         cell.plan |= {"disk_bytes": SMALL_MIB * MIB, "processes": FORKS}
         try:
             with _escape_targets(cell) as targets:
-                return _child_answer(cell, targets)
+                return _run_probe_child(cell, targets)
         except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
             log.error("isolation_not_tried", error=f"{type(error).__name__}: {error}"[:300])
             return {"report": {name: NOBODY for name in MECHANISMS if name not in without}}
@@ -125,7 +125,7 @@ class Sandbox:
             cell.close()
 
 
-def _child_answer(cell: SandboxCell, given: dict[str, Any]) -> dict[str, Any]:
+def _run_probe_child(cell: SandboxCell, targets: dict[str, Any]) -> dict[str, Any]:
     """Answer of the child: of its mechanisms, and of each wall that it ran against."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -146,7 +146,7 @@ def _child_answer(cell: SandboxCell, given: dict[str, Any]) -> dict[str, Any]:
             if "ready" not in ready:
                 raise ValueError(f"the child said {str(ready)[:300]}")
             call = frame_of_call(Call(key="probe", world=None, max_output_bytes=bounds.MAX_TOOL_OUTPUT_BYTES))  # type: ignore[arg-type]
-            answer = _exchange_frame(ours, {"arguments": given, "call": call})
+            answer = _exchange_frame(ours, {"arguments": targets, "call": call})
             if "done" not in answer:  # A mechanism that failed half-way may keep it from its tries.
                 log.info("escapes_not_tried", said=f"{answer}"[:1000])
             return {"report": ready["report"], "walls": json.loads(answer.get("done", "{}"))}

@@ -47,10 +47,10 @@ def execute_module(module: bytes, stdin: bytes, *, fuel: int, memory_bytes: int,
         error = ""
         try:
             code = wasmtime.Module(store.engine, module if b"\0" in module else module.decode())
-            if strange := sorted(
+            if unknown_imports := sorted(
                 {f"{imported.module}.{imported.name}" for imported in code.imports if imported.name not in IMPORTS}
             ):
-                return WasmRun("", f"it imports {', '.join(strange[:5])}, which is not there")
+                return WasmRun("", f"it imports {', '.join(unknown_imports[:5])}, which is not there")
             wasi = wasmtime.WasiConfig()
             wasi.stdin_file, wasi.stdout_file = str(input_file), str(output_file)
             store.set_wasi(wasi)
@@ -85,12 +85,12 @@ def tool_of(file: Path) -> Callable[[Arguments, Call], Done | Failed]:
     return partial(run_file, file)
 
 
-def outcome_of_run(ran: WasmRun) -> Done | Failed:
+def outcome_of_run(run: WasmRun) -> Done | Failed:
     """Outcome of a module's run, as a tool says it."""
-    if not ran.error:
-        return Done(ran.text, ran.truncated)
-    written = f"; before that it wrote: {ran.text[:1_000]}" if ran.text else ""
-    return Failed("wasm_trap", f"the module did not end well: {ran.error}{written}"[:2_000], "mend the module")
+    if not run.error:
+        return Done(run.text, run.truncated)
+    written = f"; before that it wrote: {run.text[:1_000]}" if run.text else ""
+    return Failed("wasm_trap", f"the module did not end well: {run.error}{written}"[:2_000], "mend the module")
 
 
 def _limited_store(fuel: int, memory_bytes: int):  # type: ignore[no-untyped-def]
@@ -119,5 +119,5 @@ def find_problem() -> str:
     """Why no WebAssembly runs here; "" when it does: a module that never ends, ended by its fuel."""
     if find_spec("wasmtime") is None:
         return "the package wasmtime is not installed"
-    ran = execute_module(SPINS.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
-    return "" if "fuel" in ran.error else f"a module that never ends said: {ran.error or 'nothing'}"
+    probe_run = execute_module(SPINS.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
+    return "" if "fuel" in probe_run.error else f"a module that never ends said: {probe_run.error or 'nothing'}"

@@ -29,25 +29,25 @@ def measure_usage(processes: Iterable[int], folder: Path) -> tuple[int, int]:
 
 def _measure_folder(folder: Path) -> int:
     """Links are not followed: they may lead anywhere."""
-    size, look, files = 0, [str(folder)], 0
-    while look and files < MOST_FILES:
-        with suppress(OSError), os.scandir(look.pop()) as entries:
+    size, pending, files = 0, [str(folder)], 0
+    while pending and files < MOST_FILES:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 files += 1
                 with suppress(OSError):
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
-                        look.append(entry.path)
+                        pending.append(entry.path)
     return size
 
 
 class ToolOutputPipe:
     """The reading end of a pipe that is a tool's standard output and error."""
 
-    def __init__(self, read: int) -> None:
-        self._read: int | None = read
+    def __init__(self, read_end: int) -> None:
+        self._read: int | None = read_end
         self._left = NOISE_BYTES
-        os.set_blocking(read, False)
+        os.set_blocking(read_end, False)
 
     def start(self) -> None:
         """Pass it on from now on."""

@@ -56,9 +56,9 @@ async def _allowed_address(url: str, call: Call) -> str | Failed:
         return Failed("unreachable", f"{host} has no address", "check the host's name", transient=True)
     private = {entry.lower() for entry in call.http_allow_private_hosts}
     if host not in private and f"{host}:{port}" not in private:
-        inside = first_non_public(addresses)
-        if inside:
-            message = f"{host} resolves to {inside}, which is not public"
+        non_public = first_non_public(addresses)
+        if non_public:
+            message = f"{host} resolves to {non_public}, which is not public"
             return Failed("private_address", message, "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS")
     return addresses[0]
 

@@ -30,7 +30,7 @@ def run(arguments: Arguments, call: Call) -> Done | Failed:
         code.write_text(arguments["code"], encoding="utf-8")
         stdin = arguments.get("input", "").encode()
         with out_file.open("wb") as out, err_file.open("wb") as err:
-            ended = subprocess.run(  # noqa: S603 - behind the sandbox's walls
+            finished = subprocess.run(  # noqa: S603 - behind the sandbox's walls
                 [sys.executable, "-I", "-c", DRIVER, str(code)],
                 input=stdin,
                 stdout=out,
@@ -39,16 +39,18 @@ def run(arguments: Arguments, call: Call) -> Done | Failed:
                 cwd=folder,
             )
         text, cut = _read_bounded(out_file, call.max_output_bytes)
-        if ended.returncode == 0:
+        if finished.returncode == 0:
             return Done(text, cut)
-        complaint = err_file.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
-        how = f"by signal {-ended.returncode}" if ended.returncode < 0 else f"with exit code {ended.returncode}"
+        stderr_tail = err_file.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
+        ending = (
+            f"by signal {-finished.returncode}" if finished.returncode < 0 else f"with exit code {finished.returncode}"
+        )
         return Failed(
-            "code_failed", f"the code ended {how}: {complaint}", "mend the code; it has no network and few files"
+            "code_failed", f"the code ended {ending}: {stderr_tail}", "mend the code; it has no network and few files"
         )
 
 
-def _read_bounded(file: Path, most: int) -> tuple[str, bool]:
+def _read_bounded(file: Path, max_bytes: int) -> tuple[str, bool]:
     with file.open("rb") as opened:
-        raw = opened.read(most + 1)
-    return raw[:most].decode("utf-8", "replace"), len(raw) > most
+        raw = opened.read(max_bytes + 1)
+    return raw[:max_bytes].decode("utf-8", "replace"), len(raw) > max_bytes

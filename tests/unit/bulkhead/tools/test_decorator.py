@@ -168,7 +168,7 @@ async def test_an_exported_tool_runs_in_the_executor(tmp_path: Path, monkeypatch
         folder.chmod(folder.stat().st_mode | 0o055)
     settings = Settings(packs=(name,), tool_settings={"desk_url": "desk"})
     found = load_registry(settings.configured_names(), tool_rows((name,))).tools["say"]
-    assert found.is_plain is (kind == "def")
+    assert found.runs_in_own_process is (kind == "def")
     bench = ToolRunner(settings)
     done = await bench.run(found, {"word": "ho"}, "acme.k", 20, None)
     await bench.close()

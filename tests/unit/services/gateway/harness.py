@@ -238,7 +238,7 @@ class InProcessBus:
         if (failure := changes.check_requester(ask, ask.requester.tenant)) is not None:
             return LimitsReplied(failure=failure)
         if ask.target is not None:
-            made = changes.change_limits(self.page, ask, ask.requester.tenant, "c", 1)
+            made = changes.build_limits_change(self.page, ask, ask.requester.tenant, "c", 1)
             if isinstance(made, Failure):
                 return LimitsReplied(failure=made)
             self.page = changes.TenantLimits(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
@@ -271,7 +271,7 @@ class InProcessBus:
         """As budget, which reads the journal; pages are small."""
         self.journal_reads.append(ask.after)
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
-        return task_messages.messages_reply(found[:64], claims=ask.claims)
+        return task_messages.messages_reply(found[:64], keep_grants=ask.claims)
 
     async def _of_letters(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
         """Budget's own answer, over the letters that are stored here."""

@@ -69,7 +69,7 @@ async def test_tenants_take_turns_however_many_requests_one_brings(attributor, m
         await free.wait()
         return [None]
 
-    monkeypatch.setattr(attributor, "_asked", asked)
+    monkeypatch.setattr(attributor, "_ask_process", asked)
     waiting = []
     for tenant in ("a", "a", "a", "a", "b", "b"):
         waiting.append(asyncio.ensure_future(attributor.attribute_calls(tenant, [PAY], [source(tenant * 5_000)])))

@@ -20,7 +20,7 @@ from bulkhead_services.model_gateway.providers import anthropic
 from bulkhead_services.model_gateway.providers.errors import fault_of_status
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer
-from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, keyless
+from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, lacks_key
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
 from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
 
@@ -240,7 +240,7 @@ def test_providers_that_settings_name_by_their_key_alone() -> None:
     known, route = settings.all_providers(), settings.all_routes()["default"]
     assert known["anthropic"].base_url == "https://api.anthropic.com/v1" and "gemini" not in known
     assert (route.provider, route.model) == ("anthropic", "claude-sonnet-4-5-20250929")
-    assert not keyless(ProviderSettings(api="ollama", base_url="http://models:11434/v1"))
+    assert not lacks_key(ProviderSettings(api="ollama", base_url="http://models:11434/v1"))
     gemini = ProviderSettings(api="gemini").price_provider
     assert PriceTable().find_price("gemini-2.5-flash", gemini, "") is not None
 
@@ -325,7 +325,7 @@ def test_the_worst_case_of_a_call_that_is_cached_holds_what_writing_costs() -> N
     price = PriceTable().find_price("claude-haiku-4-5-20251001", "anthropic", "")
     assert price is not None
     provider = HttpProvider("a", ProviderSettings(api="anthropic", api_key=SecretStr("k")), Network())
-    outgoing = provider.request(Chat("m", {"messages": []}, 9))
+    outgoing = provider.build_request(Chat("m", {"messages": []}, 9))
     model = Model("m", provider, price, 1_000)
     assert outgoing.writes_cache
     assert (

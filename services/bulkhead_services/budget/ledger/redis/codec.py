@@ -35,54 +35,54 @@ def info_value(reply: Any, name: str) -> str:
     return ""
 
 
-def sum_text(of: UnitSums) -> str:
+def format_sum(units: UnitSums) -> str:
     """A sum: its units in order."""
-    return f"{of[0]},{of[1]},{of[2]},{of[3]},{of[4]}"
+    return f"{units[0]},{units[1]},{units[2]},{units[3]},{units[4]}"
 
 
-def sum_in(text: str) -> UnitSums:
+def parse_sum(text: str) -> UnitSums:
     """Back."""
     return UnitSums(*(int(part) for part in text.split(",") if part))
 
 
-def ceiling_in(text: str) -> MetCeiling:
+def parse_ceiling(text: str) -> MetCeiling:
     """Which limit stands in the way."""
     # A person's name may hold anything.
     scope, unit, spent, reserved, requested, limit = text.rsplit("|", 5)
     return MetCeiling(scope, unit, int(spent), int(reserved), int(requested), int(limit))  # type: ignore[arg-type]
 
 
-def level_in(text: str) -> CeilingLevel:
+def parse_level(text: str) -> CeilingLevel:
     """Level of an account."""
     scope, unit, spent, limit, until = text.rsplit("|", 4)
     return CeilingLevel(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
 
 
-def settlement_in(told: list[Any]) -> SettlementResult:
+def parse_settlement(reply: list[Any]) -> SettlementResult:
     """The answer to a settlement, or to what was restored."""
-    kind: Any = told[0]
-    if len(told) == 1:
+    kind: Any = reply[0]
+    if len(reply) == 1:
         return SettlementResult(kind)
-    ceiling = ceiling_in(told[4]) if told[4] else None
-    stopped = balance_in(told[5]) if told[5] else None
+    ceiling = parse_ceiling(reply[4]) if reply[4] else None
+    stopped = parse_balance(reply[5]) if reply[5] else None
     return SettlementResult(
         kind,
-        sum_in(told[1]),
-        sum_in(told[2]),
-        told[3] == "1",
+        parse_sum(reply[1]),
+        parse_sum(reply[2]),
+        reply[3] == "1",
         ceiling,
         stopped,
-        tuple(level_in(level_text) for level_text in told[6]),
+        tuple(parse_level(level_text) for level_text in reply[6]),
     )
 
 
-def fields_of(entry: ReservationEntry) -> list[str]:
+def hash_fields(entry: ReservationEntry) -> list[str]:
     """A reservation as the names and values of a hash, by turns."""
     return [
         "state",
         entry.state,
         "ask",
-        sum_text(entry.ask),
+        format_sum(entry.ask),
         "at",
         str(entry.at_unix_ms),
         "scopes",
@@ -90,9 +90,9 @@ def fields_of(entry: ReservationEntry) -> list[str]:
         "holders",
         str(entry.holders),
         "charged",
-        sum_text(entry.charged),
+        format_sum(entry.charged),
         "usage",
-        sum_text(entry.usage),
+        format_sum(entry.usage),
         "estimated",
         str(int(entry.estimated)),
         "ceiling",
@@ -104,18 +104,18 @@ _scopes_json = lru_cache(maxsize=4_096)(scopes_json)
 """Calls of one step have the same accounts."""
 
 
-def entry_in(row: dict[str, str]) -> ReservationEntry:
+def parse_entry(row: dict[str, str]) -> ReservationEntry:
     """Back."""
     return ReservationEntry(
         state=row["state"],  # type: ignore[arg-type]
-        ask=sum_in(row.get("ask", "")),
+        ask=parse_sum(row.get("ask", "")),
         scopes=scopes_from_json(row.get("scopes") or "[]"),
         at_unix_ms=int(row.get("at") or 0),
         holders=int(row.get("holders") or 0),
-        charged=sum_in(row.get("charged", "")),
-        usage=sum_in(row.get("usage", "")),
+        charged=parse_sum(row.get("charged", "")),
+        usage=parse_sum(row.get("usage", "")),
         estimated=row.get("estimated") == "1",
-        ceiling=ceiling_in(row["ceiling"]) if row.get("ceiling") else None,
+        ceiling=parse_ceiling(row["ceiling"]) if row.get("ceiling") else None,
     )
 
 
@@ -124,12 +124,12 @@ def pack_balance(balance: Balance) -> bytes:
     return FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
 
 
-def balance_of(row: bytes) -> Balance:
+def unpack_balance(row: bytes) -> Balance:
     """Back."""
     return _balance_of_numbers(FORM.unpack(row))
 
 
-def balance_in(text: str) -> Balance:
+def parse_balance(text: str) -> Balance:
     """A balance in an answer: the same numbers as text."""
     return _balance_of_numbers(text.split(","))
 

@@ -61,16 +61,16 @@ class OperationBatcher:
                 operation.done.cancel()
             self._waiting.clear()
 
-    async def _send_batch(self, epoch: str, some: Sequence[_QueuedOperation]) -> None:
+    async def _send_batch(self, epoch: str, batch: Sequence[_QueuedOperation]) -> None:
         try:
-            answers = await self._send(epoch, [operation.words for operation in some])
+            answers = await self._send(epoch, [operation.words for operation in batch])
         except (Fenced, *RedisFailure) as error:
-            for operation in some:
+            for operation in batch:
                 if not operation.done.done():
                     operation.done.set_exception(error)
             return
         except BaseException as error:
-            for operation in some:
+            for operation in batch:
                 if isinstance(error, asyncio.CancelledError):
                     operation.done.cancel()
                 elif not operation.done.done():
@@ -78,6 +78,6 @@ class OperationBatcher:
                         error
                     )  # A bug, which who asks must see: a cancel would pass for an end.
             raise
-        for operation, answer in zip(some, answers, strict=True):
+        for operation, answer in zip(batch, answers, strict=True):
             if not operation.done.done():
                 operation.done.set_result(answer)

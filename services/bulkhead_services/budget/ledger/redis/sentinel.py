@@ -15,12 +15,12 @@ SUFFIX = "+sentinel"
 PORT = 26379
 
 
-def is_watched(url: str) -> bool:
+def is_sentinel_url(url: str) -> bool:
     """True if an address names sentinels."""
     return urlsplit(url).scheme.endswith(SUFFIX)
 
 
-def at_place(url: str, host: str, port: int) -> str:
+def server_url(url: str, host: str, port: int) -> str:
     """The address of one server among those that an address of sentinels stands for. Raises ValueError."""
     parts = urlsplit(url)
     user, at_sign, _ = parts.netloc.rpartition("@")
@@ -32,17 +32,17 @@ def at_place(url: str, host: str, port: int) -> str:
 
 async def master_url(url: str, timeout_s: float) -> str:
     """See the module. Raises RedisError, ValueError for an address that names no master."""
-    return at_place(url, *await master_of(url, timeout_s)) if is_watched(url) else url
+    return server_url(url, *await master_address(url, timeout_s)) if is_sentinel_url(url) else url
 
 
-async def master_of(url: str, timeout_s: float) -> tuple[str, int]:
+async def master_address(url: str, timeout_s: float) -> tuple[str, int]:
     """Host and port of the master, of an address of sentinels. Raises RedisError, ValueError."""
     parts, reason = urlsplit(url), "no sentinel is named"
     name = parts.path.strip("/").partition("/")[0]
     for place in parts.netloc.rpartition("@")[2].split(","):
         host, _, port = place.partition(":")
         client = Redis.from_url(
-            at_place(url, host, int(port or PORT)),
+            server_url(url, host, int(port or PORT)),
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             decode_responses=True,

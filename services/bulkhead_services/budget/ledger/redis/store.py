@@ -37,20 +37,20 @@ from bulkhead_services.budget.ledger.model import (
     scopes_json,
 )
 from bulkhead_services.budget.ledger.redis.codec import (
-    balance_in,
-    balance_of,
-    ceiling_in,
-    entry_in,
-    fields_of,
+    format_sum,
+    hash_fields,
     info_value,
     pack_balance,
-    settlement_in,
-    sum_in,
-    sum_text,
+    parse_balance,
+    parse_ceiling,
+    parse_entry,
+    parse_settlement,
+    parse_sum,
+    unpack_balance,
 )
 from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, OperationBatcher, Words
 from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
-from bulkhead_services.budget.ledger.redis.sentinel import at_place, is_watched, master_of
+from bulkhead_services.budget.ledger.redis.sentinel import is_sentinel_url, master_address, server_url
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
 
 LAYOUT = "layout-2"
@@ -86,7 +86,7 @@ class RedisStore:
         self._connections = connections
         self._given = url
         # Nothing is opened yet; whom sentinels name is asked by `connect`.
-        self._place = at_place(url, *NOWHERE) if is_watched(url) else url
+        self._place = server_url(url, *NOWHERE) if is_sentinel_url(url) else url
         self._lines = [self._new_connection() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
         self._redis: Redis = Redis(connection_pool=self._new_pool())
@@ -105,9 +105,9 @@ class RedisStore:
         """See LedgerStore."""
         self.epoch = epoch
 
-    def on_change(self, call: Callable[[], None]) -> None:
+    def on_server_change(self, callback: Callable[[], None]) -> None:
         """See LedgerStore."""
-        self._on_change = call
+        self._on_change = callback
 
     # The server
 
@@ -124,8 +124,8 @@ class RedisStore:
         """A connection for operations, one call after the other: a pool, with a task and two timers for each write and
         read, costs more than the call."""
         pool: ConnectionPool = ConnectionPool.from_url(self._place, socket_timeout=None, **self._common)
-        line: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        return line
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
 
     async def _check_server(self, connection: AbstractConnection) -> None:
         """Run on every new connection, before anything else is sent on it.
@@ -147,8 +147,8 @@ class RedisStore:
     async def connect(self) -> str:
         """Drop every connection and find out which server is there now. Raises RedisFailure, UnsafeRedis."""
         self.epoch = ""
-        if is_watched(self._given):
-            self._place = at_place(self._given, *await master_of(self._given, self._timeout_s))
+        if is_sentinel_url(self._given):
+            self._place = server_url(self._given, *await master_address(self._given, self._timeout_s))
         await self._drop_connections()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")  # type: ignore[no-untyped-call]
@@ -172,8 +172,8 @@ class RedisStore:
         """
         free, self._lines = self._free, [self._new_connection() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
-        for line in free:
-            await line.disconnect(nowait=True)
+        for connection in free:
+            await connection.disconnect(nowait=True)
         old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._new_pool())
         await old.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         await old.disconnect(inuse_connections=False)
@@ -184,22 +184,22 @@ class RedisStore:
         self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
     ) -> Answer:
         """See model.reserve, LedgerStore.reserve."""
-        looked = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
+        limits_read = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
         terms = scopes.redis_json if isinstance(scopes, CachedScopes) else scopes_json(scopes)
-        answer = await self._run_operation("reserve", key, sum_text(ask), terms, now_unix_ms, *looked)
+        answer = await self._run_operation("reserve", key, format_sum(ask), terms, now_unix_ms, *limits_read)
         match answer[0]:
             case "stale":
                 return StaleLimits(int(answer[1]))
             case "held":
                 return ReservationHeld(scopes_from_json(answer[1]) if answer[1] else _as_tuple(scopes), int(answer[2]))
             case "denied":
-                return ReservationDenied(ceiling_in(answer[1]))
+                return ReservationDenied(parse_ceiling(answer[1]))
             case "waiting":
-                return ReservationWaiting(ceiling_in(answer[1]))
+                return ReservationWaiting(parse_ceiling(answer[1]))
             case "stopped":
                 return ReservationStopped(answer[1])
             case _:
-                return ReservationConflict(sum_in(answer[1]), answer[2] == "1")
+                return ReservationConflict(parse_sum(answer[1]), answer[2] == "1")
 
     async def release(self, key: str) -> None:
         """See model.release."""
@@ -207,23 +207,25 @@ class RedisStore:
 
     async def settle(self, key: str, usage: UnitSums, estimated: bool) -> SettlementResult:
         """See model.settle."""
-        return settlement_in(await self._run_operation("settle", key, sum_text(usage), int(estimated)))
+        return parse_settlement(await self._run_operation("settle", key, format_sum(usage), int(estimated)))
 
     async def restore(self, key: str, ask: UnitSums, scopes: Sequence[Scope], at_unix_ms: int) -> SettlementResult:
         """See model.restore."""
-        return settlement_in(await self._run_operation("restore", key, sum_text(ask), scopes_json(scopes), at_unix_ms))
+        return parse_settlement(
+            await self._run_operation("restore", key, format_sum(ask), scopes_json(scopes), at_unix_ms)
+        )
 
-    async def is_held(self, key: str) -> bool:
+    async def is_held_or_settled(self, key: str) -> bool:
         """See LedgerStore."""
         return bool((await self._run_operation("holds", key))[0] == "1")
 
     async def stop_scope(self, scope: str) -> Balance:
         """See model.stop_scope."""
-        return balance_in((await self._run_operation("stop", scope))[1])
+        return parse_balance((await self._run_operation("stop", scope))[1])
 
     async def read_balance(self, scope: str) -> Balance:
         """See LedgerStore."""
-        return balance_in((await self._run_operation("balance", scope))[1])
+        return parse_balance((await self._run_operation("balance", scope))[1])
 
     async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
         """See LedgerStore."""
@@ -253,15 +255,15 @@ class RedisStore:
         return answers
 
     async def _execute_command(self, *command: object) -> Any:
-        line = self._free.pop()
+        connection = self._free.pop()
         try:
-            await line.send_command(*command, check_health=False)
-            return await line.read_response()
+            await connection.send_command(*command, check_health=False)
+            return await connection.read_response()
         finally:
-            if line in self._lines:
-                self._free.append(line)
+            if connection in self._lines:
+                self._free.append(connection)
             else:
-                await line.disconnect(nowait=True)
+                await connection.disconnect(nowait=True)
 
     def _key_prefix(self, epoch: str) -> str:
         return f"{self._tag}:{epoch.partition(' ')[0]}:"
@@ -316,7 +318,7 @@ class RedisStore:
         for key, entry in ledger.entries.items():
             if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
                 live.update(scope.name for scope in entry.scopes)
-                yield "r", key, settled_keep if entry.state == "settled" else keep, fields_of(entry)
+                yield "r", key, settled_keep if entry.state == "settled" else keep, hash_fields(entry)
             if entry.state == "open" and entry.at_unix_ms >= since_unix_ms:
                 yield "open", key, entry.at_unix_ms + ledger.lease_ms, list[str]()
         for scope, balance in ledger.balances.items():
@@ -380,9 +382,9 @@ class RedisStore:
                 row = {
                     _raw_value(k).decode(): _raw_value(v).decode() for k, v in (await self._redis.hgetall(key)).items()
                 }
-                entries[name[2:]] = entry_in(row)
+                entries[name[2:]] = parse_entry(row)
             else:
-                balances[name[2:]] = balance_of(_raw_value(await self._redis.get(key)) or pack_balance(Balance()))
+                balances[name[2:]] = unpack_balance(_raw_value(await self._redis.get(key)) or pack_balance(Balance()))
         return entries, balances
 
 

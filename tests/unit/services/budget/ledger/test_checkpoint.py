@@ -134,12 +134,12 @@ def made(broker: MemoryBroker, store: MemoryStore, now: int = NOW) -> tuple[rebu
         publisher,
         store,
         lambda: now,
-        keeper.fold_on,
+        keeper.fold_inboxes,
         holder="0",
         lease_ms=LEASE_MS,
         keep_ms=10 * DAY_MS,
         every_s=60.0,
-        messages=10,
+        min_new_messages=10,
     )
 
 
@@ -220,7 +220,9 @@ async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint
     before = (await store.dump_ledger())[1]
     key, ask = model.entry_key("rag", "demo", "t1", "r4"), UnitSums(tokens=100)
     assert await store.reserve(key, ask, SCOPES[0], now) == model.ReservationConflict(UnitSums(), settled=True)
-    assert (await store.settle(key, UnitSums(tokens=7), False)).kind == "repeated" and await store.is_held(key)
+    assert (await store.settle(key, UnitSums(tokens=7), False)).kind == "repeated" and await store.is_held_or_settled(
+        key
+    )
     assert (await store.dump_ledger())[1] == before
     other = model.entry_key("rag", "demo", "t1", "r99")
     assert isinstance(await store.reserve(other, ask, SCOPES[0], now), model.ReservationHeld)

@@ -68,7 +68,7 @@ class Budget:
                 reserved_unix_ms=0,
             )
             self.say(fact, facts.cause_of(key, f"e{epoch} server"))
-            if epoch == self.epoch and model.is_held(self.ledger, entry(key)):
+            if epoch == self.epoch and model.is_held_or_settled(self.ledger, entry(key)):
                 self.told.add(key)
 
     def rebuild(self) -> None:

@@ -87,7 +87,7 @@ def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int
             model.settle(ledger, f"r{n}", UnitSums(min(real, worst), min(real, worst)), False)
         for name, limit, _ in (SCOPES[0], OTHER[0], SCOPES[1]):
             balance = ledger.balances.get(name, model.Balance())
-            assert not balance.reserved.plus(balance.spent).exceeds(limit)
+            assert not balance.reserved.plus(balance.spent).exceeds_ask(limit)
 
 
 def test_a_task_that_was_stopped_gets_no_more_and_others_do() -> None:

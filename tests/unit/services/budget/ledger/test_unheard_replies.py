@@ -103,7 +103,7 @@ class Budget:
             self.say(self.journal, fact, "budget", facts.cause_of(key, f"e{epoch} server"))
             if epoch != self.epoch:
                 return
-            if not model.is_held(self.ledger, entry(key)):
+            if not model.is_held_or_settled(self.ledger, entry(key)):
                 model.restore(self.ledger, entry(key), UnitSums(0, ASKS[key]), held.scopes, held.at_unix_ms)
             if not lost and not late and key not in self.settled:
                 self.told.add(key)
@@ -142,7 +142,7 @@ class Budget:
         for part in parts:
             fold_part(ledger, LedgerPart.model_validate_json(part.encode()))
         for mark in marks:
-            model.begin_rebuild(ledger, mark)
+            model.apply_rebuild_mark(ledger, mark)
         for message in (*self.journal[journal:], *self.inbox[inbox:]):
             rebuild.fold_message(ledger, message)
         return ledger

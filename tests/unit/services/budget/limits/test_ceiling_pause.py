@@ -51,7 +51,7 @@ class World:
             CeilingPause(self.bus, self.publisher, one, lambda: self.now, parks=True) for one in self.books
         ]
         for book, parking in zip(self.books, self.parkings, strict=True):
-            book.on_change = parking.lift_all
+            book.on_change = parking.lift_for_target
 
     async def stands(self) -> Halt | None:
         found = await self.bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", TENANT, TASK))
@@ -164,14 +164,14 @@ async def test_a_repeat_of_what_was_stored_before_contents_were_remembered_count
 
 async def test_whoever_changes_limits_and_whoever_halts_one_of_both_sees_the_other(world: World) -> None:
     """The limit is raised after the ledger said no by the old one, and before the halt stands."""
-    await world.books[0].current_limits(TENANT)
+    await world.books[0].last_read_limits(TENANT)
     assert not (await world.tops_up("a", replica=1, cost_usd_micros=50)).resumed
     halt = await world.parkings[0].park_task(TENANT, TASK, OWN)
     assert halt is not None and not (await world.stands()).active, "nobody else would have come by"
 
 
 async def test_what_a_lagging_reader_missed_is_seen_by_the_next_look(world: World) -> None:
-    await world.books[0].current_limits(TENANT)
+    await world.books[0].last_read_limits(TENANT)
     await world.tops_up("a", replica=1, cost_usd_micros=50)
     world.broker.behind = 0
     await world.parkings[0].park_task(TENANT, TASK, OWN, NOW + 60_000)
@@ -304,7 +304,7 @@ async def test_limits_of_another_account_leave_it_halted_and_its_own_do_not(
 @pytest.mark.parametrize("target", ["task", f"task/{TASK}", "day", "user"])
 async def test_a_lagging_reader_lets_go_by_the_next_look_whom_the_change_concerns(world: World, target: str) -> None:
     await world.parkings[0].lift_due()
-    await world.books[0].current_limits(TENANT)
+    await world.books[0].last_read_limits(TENANT)
     await world.books[1].answer_limits(wish("w", target, 500))
     world.broker.behind = 0
     await world.parkings[0].park_task(TENANT, TASK, OWN, NOW + 60_000)
@@ -344,7 +344,7 @@ async def test_top_ups_are_bounded_and_forgotten_with_their_tasks(world: World) 
     far = await book.answer_top_up(asks("far", "t3", cost_usd_micros=MAX_COST_USD_MICROS))
     assert far.failure is None
     assert (await book.answer_top_up(asks("too far", "t3", cost_usd_micros=1))).failure.code == "too_much"
-    assert len((await book.current_limits(TENANT)).limits) == MAX_TOP_UPS
+    assert len((await book.last_read_limits(TENANT)).limits) == MAX_TOP_UPS
 
 
 def test_a_top_up_raises_what_there_is_and_makes_no_ceiling_where_there_is_none() -> None:

@@ -73,7 +73,7 @@ async def test_of_two_changes_at_once_none_is_lost():
         answered(lambda: one.answer_limits(wish("a", "user/ada", 10))),
         answered(lambda: other.answer_limits(wish("b", "month", 20))),
     )
-    fresh = await book_of(broker, store).current_limits(TENANT)
+    fresh = await book_of(broker, store).last_read_limits(TENANT)
     assert fresh.revision.number == 2 == await stored(broker)
     assert {target: limit.tokens for target, limit in fresh.limits.items()} == {"user/ada": 10, "month": 20}
 
@@ -92,8 +92,8 @@ async def test_a_follower_that_is_behind_takes_no_limit_back():
     for name, tokens in (("a", 10), ("b", 5)):
         await answered(lambda name=name, tokens=tokens: book.answer_limits(wish(name, "user/ada", tokens)))
     broker.behind = 1
-    await book.renew_limits(TENANT, NOW)
-    current = await book.current_limits(TENANT)
+    await book.reread_limits(TENANT, NOW)
+    current = await book.last_read_limits(TENANT)
     assert current.revision.number == 2 and current.limits["user/ada"].tokens == 5
 
 

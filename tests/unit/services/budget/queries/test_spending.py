@@ -221,7 +221,7 @@ class Streams:
         claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
         body = SpendRequested(requester=claim, by="task", since_s=since_s, tasks=tuple(tasks))
         asked = ReceivedMessage(None, body, "acme", "limits", "gateway", 0, self.now, 1)  # type: ignore[arg-type]
-        return await SpendQuery(self.bus, lambda: self.now, most=most).answer_spend(asked)
+        return await SpendQuery(self.bus, lambda: self.now, max_messages=most).answer_spend(asked)
 
 
 async def test_only_the_asked_time_and_only_the_own_tenant_is_read() -> None:
@@ -306,7 +306,7 @@ def test_tokens_from_providers_caches_are_summed():
     tally = SpendTally()
     for number in (1, 2):
         usage = Usage(input_tokens=100, cached_input_tokens=30 * number, output_tokens=1, model_calls=1)
-        tally.calls[str(number)] = spending.SpendCall("a", spending.model.NOTHING, 5)
+        tally.calls[str(number)] = spending.CountedReservation("a", spending.model.NOTHING, 5)
         tally.settled[str(number)] = Settled(reservation_id="0" * 32, call_id="c", usage=usage)
     assert build_report(tally, "agent", 0, 10, 5).total.spent.cached_input_tokens == 90
 

@@ -57,7 +57,7 @@ async def test_no_grant_leaves_but_the_claims_of_calls_and_no_signature_at_all()
 def test_no_voucher_leaves():
     asked = TaskRequested(objective="Hello", voucher="a.b.c")
     stored = StoredMessage("mesh.gateway.gateway.p00.acme.t1", {"ce-type": asked.ce_type()}, asked.encode(), 1, 1)
-    (row,) = messages_reply([stored], claims=True).messages
+    (row,) = messages_reply([stored], keep_grants=True).messages
     assert "voucher" in asked.encode().decode() and "voucher" not in row.body
 
 

@@ -63,8 +63,8 @@ class Inboxes:
 
     def look(self) -> list:
         """As the watcher does between two pages: ask how far the inboxes are, judge, tell what is due."""
-        if self.watching.has_unasked_suspicion:
-            self.watching.expect_sequences({name: len(inbox) for name, inbox in self.said.items()})
+        if self.watching.needs_inbox_ends:
+            self.watching.set_inbox_ends({name: len(inbox) for name, inbox in self.said.items()})
         self.watching.judge_suspicions(self.now)
         return self.watching.due_findings(NOW)
 

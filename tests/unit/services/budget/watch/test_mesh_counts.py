@@ -36,7 +36,7 @@ async def test_every_shard_counts_and_an_absent_broker_leaves_nothing_told() -> 
 
 async def test_replicas_come_and_go_and_a_count_that_no_second_look_finds_is_not_told() -> None:
     broker = MemoryBroker.for_mesh(shards=2)
-    bus, counts = MemoryBus(broker, "budget"), MeshCounts(MemoryBus(broker, "budget"), every_s=0.01, again_s=0.01)
+    bus, counts = MemoryBus(broker, "budget"), MeshCounts(MemoryBus(broker, "budget"), every_s=0.01, recheck_s=0.01)
     inbox = subjects.inbox_stream("worker")
     replicas = [MemoryBus(broker, "worker") for _ in range(2)]
     consumers = [

@@ -50,7 +50,7 @@ async def calling(api: Api, root: str, *, waits: bool = False, connect_s: float 
             heard.append(text)
 
         timeout_s = DEADLINE_S if waits else PATIENT_S
-        outgoing = provider.request(chat)
+        outgoing = provider.build_request(chat)
         return await endpoint.call(outgoing, on_text, lambda headers: None, timeout_s=timeout_s), heard
 
     try:

@@ -25,7 +25,7 @@ def answered(api, chat, *calls):
     provider = HttpProvider(
         "p", ProviderSettings(api=api, base_url="http://x/openai/v1", api_key=SecretStr("k")), Network()
     )
-    assembly = FORMS[api].assembly(provider.request(chat))
+    assembly = FORMS[api].assembly(provider.build_request(chat))
     for event in DIALECTS[api].stream(Said(calls=calls, end="tool_calls")):
         assembly.feed_event(json.dumps(event))
     said = assembly.result()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead_services.model_gateway.replies import structured
-from bulkhead_services.model_gateway.replies.thinking import LiveFilter, strip_thinking
+from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter, strip_thinking
 
 STEP = '{"id": "a", "title": "", "instruction": "find it", "tools": [], "inputs": [], "acceptance": "found"}'
 PLAN = f'{{"steps": [{STEP}]}}'
@@ -159,7 +159,7 @@ KNOWN_AT_THE_END = ("closed only", "a block in a block", "a tag that is spoken o
 @pytest.mark.parametrize("kind", [kind for kind in TEXTS if kind not in KNOWN_AT_THE_END])
 def test_thinking_is_not_shown_while_it_comes(kind, size):
     text, expected = TEXTS[kind]
-    shown = LiveFilter()
+    shown = LiveThinkingFilter()
     live = "".join(shown.feed(text[at : at + size]) for at in range(0, len(text), size))
     for secret in ("hm", "maybe", "or six"):
         assert secret not in live

@@ -94,7 +94,7 @@ class House:
         )
         registry = load_registry()
         part = RemoteAgents(self.file, registry, context)
-        desk = Desk(ToolExecutor(registry, ToolRunner(Settings(retry_backoff_s=0.01)), open_gate(), parts=(part,)))
+        desk = Desk(ToolExecutor(registry, ToolRunner(Settings(retry_backoff_s=0.01)), open_gate(), components=(part,)))
         await part.start()
         self.parts.append(part)
         self.desks.append(desk)

@@ -6,7 +6,7 @@ from bulkhead.policy.ruling import CallProposal, CallRuling, TaintFinding
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
-from bulkhead_services.tool_executor.boundary.approvals import digest_of
+from bulkhead_services.tool_executor.boundary.approvals import canonicalize_and_digest
 from bulkhead_services.tool_executor.boundary.gate import Gate
 from tests.open_policy import permitted
 from tests.samples import sample
@@ -29,6 +29,6 @@ def test_the_largest_question_fits_a_message() -> None:
     request = sample(ToolCallRequested, tool="pay", deadline_unix_ms=1)
     gate = Gate(SimpleNamespace(service="tool_executor", clock=lambda: 1), permitted, lambda _: "none", 60_000)  # type: ignore[arg-type]
     job = SimpleNamespace(request=request, authority=SimpleNamespace(task=task))
-    said = digest_of("acme", "t1", "pay", arguments)
+    said = canonicalize_and_digest("acme", "t1", "pay", arguments)
     asked = gate._approval_request(job, CallProposal(task, None, tool, arguments), ruling, "a1", said)  # type: ignore[arg-type]
     assert len(asked.why) == bounds.MAX_FINDINGS and len(asked.encode()) < bounds.MAX_MESSAGE_BYTES // 2

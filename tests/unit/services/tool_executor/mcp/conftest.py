@@ -112,7 +112,7 @@ class House:
         return self.mcp
 
     def doer(self) -> ToolExecutor:
-        return ToolExecutor(self.registry, self.bench, open_gate(), parts=(self.tools,))
+        return ToolExecutor(self.registry, self.bench, open_gate(), components=(self.tools,))
 
     async def call(self, name: str, arguments: dict[str, Any] | None = None, key: str = "acme.t1.c1", **more: Any):
         """As the executor runs it."""

@@ -1,10 +1,10 @@
 """The circuit breaker of a replica."""
 
-from bulkhead_services.tool_executor.mcp.breaker import FAILURES, MOST_OPEN_S, OPEN_S, ReplicaBreaker
+from bulkhead_services.tool_executor.mcp.breaker import FAILURES, MOST_OPEN_S, OPEN_S, CallBreaker
 
 
-def _open(failures: int) -> ReplicaBreaker:
-    breaker = ReplicaBreaker()
+def _open(failures: int) -> CallBreaker:
+    breaker = CallBreaker()
     for _ in range(failures):
         breaker.on_failure(100.0)
     return breaker

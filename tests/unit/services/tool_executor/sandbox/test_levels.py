@@ -190,7 +190,7 @@ def test_without_its_mechanisms_the_probe_gets_through_and_says_so(monkeypatch: 
         "forks",
         "memory",
     }
-    assert found.in_force == ()
+    assert found.active_mechanisms == ()
 
 
 @pytest.mark.needs("linux")
