@@ -3,6 +3,7 @@
 A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its task grant's token as `parent`.
 """
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -16,11 +17,6 @@ from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
 from .types import Body, Constraints, Contract, Count, Name, Reason, Tag, Token, UnixMs
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: a token is short."""
-    return not value
 
 
 class TaskGrant(Contract):
@@ -37,7 +33,7 @@ class TaskGrant(Contract):
     tenant: Token
     task: Token
     actor: Name
-    role: Annotated[str, Field(max_length=32, exclude_if=_is_empty)] = ""
+    role: Annotated[str, Field(max_length=32, exclude_if=operator.not_)] = ""
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
     limits: TaskLimits
@@ -49,7 +45,7 @@ class TaskGrant(Contract):
     workflow: Tag = ""
     constraints: Constraints = ()
     delegated: Annotated[
-        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
 
     @model_serializer(mode="wrap")
@@ -79,9 +75,9 @@ class StepGrant(Contract):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     expires_unix_ms: UnixMs
     role: Annotated[str, Field(max_length=32)] = ""
-    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_is_empty)] = ()
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     constraints: Constraints = ()
-    parent_sha256: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
+    parent_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
 
     @model_serializer(mode="wrap")
     def _without_empty_role(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -151,10 +147,10 @@ class GrantRequested(Body, type="mesh.grant.requested"):
     worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     feature: Tag = ""
     workflow: Tag = ""
-    plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
-    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_is_empty, repr=False)] = ""
+    plan_tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=operator.not_, repr=False)] = ""
     constraints: Constraints = ()
-    drafted: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    drafted: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class GrantReplied(Body, type="mesh.grant.replied"):
@@ -168,11 +164,11 @@ class GrantReplied(Body, type="mesh.grant.replied"):
     limits: TaskLimits | None = None
     input: InputPolicy | None = None
     output: OutputPolicy | None = None
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
     delegated: Annotated[
-        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
-    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)] = ()
     code: str = ""
     reason: Reason = ""
     hint: Reason = ""

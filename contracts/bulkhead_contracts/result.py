@@ -1,6 +1,7 @@
 """Results: content, completeness, provenance and standing."""
 
 import hashlib
+import operator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
@@ -12,11 +13,6 @@ from .types import Contract, Count, Marker, MediaType, Name, Reason, Sha256, Sum
 Standing = Literal["ok", "degraded", "failed"]
 Trust = Literal["system", "user", "untrusted"]
 LabelKind = Literal["objective", "document", "passage", "tool_result", "model_reply", "step_result"]
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: most labels have none."""
-    return not value
 
 
 REFERENCES = "application/vnd.bulkhead.references+json"
@@ -46,7 +42,7 @@ class Omission(Contract):
     reason: Literal["truncated", "pruned", "summarised", "failed_part"]
     what: Summary
     detail: Reason = ""
-    refused: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    refused: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class Completeness(Contract):
@@ -80,8 +76,8 @@ class Label(Contract):
     source: Summary = ""
     trust: Trust = "untrusted"
     observed_by: Token
-    step_id: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
-    signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=_is_empty)] = ""
+    step_id: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
+    signed_by: Annotated[Literal["", "gateway"], Field(exclude_if=operator.not_)] = ""
     signature: Annotated[str, Field(max_length=128)] = ""
 
 

@@ -1,8 +1,9 @@
 """Bounded field types and the base class that every contract stands on."""
 
 import operator
+from collections.abc import Callable
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -13,6 +14,22 @@ class Contract(BaseModel):
     """Frozen data with bounds. Readers ignore unknown fields; writers emit exactly the schema."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def order_fields(names: str = "") -> Callable[[type[Model]], type[Model]]:
+    """Write these fields first, then the class's own, then what it inherits: stored bytes keep their order."""
+
+    def reorder(model: type[Model]) -> type[Model]:
+        fields = model.model_fields
+        for name in dict.fromkeys((*names.split(), *model.__annotations__, *fields)):
+            fields[name] = fields.pop(name)
+        model.model_rebuild(force=True)
+        return model
+
+    return reorder
 
 
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

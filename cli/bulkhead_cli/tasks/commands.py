@@ -21,7 +21,9 @@ from bulkhead_cli.options import (
 from bulkhead_cli.output import CommandError, Exit, Work
 from bulkhead_contracts import bounds
 from bulkhead_contracts.output import Delivery
+from bulkhead_contracts.task_options import TaskOptions
 
+OPTIONS = TaskOptions.model_fields
 DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
 LIMITS = (
     f"Without limits of its own a task may cost {amounts.format_usd(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
@@ -81,29 +83,13 @@ Deadline = Annotated[
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")]
-Feature = Annotated[
-    str, typer.Option("--feature", metavar="NAME", help="Feature of your product that the spending is counted under.")
-]
-Workflow = Annotated[
-    str, typer.Option("--workflow", metavar="NAME", help="Workflow that the spending is counted under.")
-]
+Feature = Annotated[str, typer.Option("--feature", metavar="NAME", help=OPTIONS["feature"].description)]
+Workflow = Annotated[str, typer.Option("--workflow", metavar="NAME", help=OPTIONS["workflow"].description)]
 Deliver = Annotated[
-    Delivery | None,
-    typer.Option(
-        "--delivery",
-        help="When words of the answer may be shown: as they come, sentence by sentence as each one's source is found, "
-        "or when the checker has accepted them. Your tenant's rules may be stricter.",
-        show_default="draft",
-    ),
+    Delivery | None, typer.Option("--delivery", help=OPTIONS["delivery"].description, show_default="draft")
 ]
 Route = Annotated[
-    str,
-    typer.Option(
-        "--route",
-        metavar="NAME",
-        help="Route of the model gateway that the task's calls take; `bulkhead models list` shows the routes.",
-        show_default="default",
-    ),
+    str, typer.Option("--route", metavar="NAME", help=OPTIONS["route"].description, show_default="default")
 ]
 NoReplan = Annotated[
     bool,

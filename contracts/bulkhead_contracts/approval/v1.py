@@ -1,5 +1,6 @@
 """Approvals: a call that waits for a person's word, the word, and what became of it."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,11 +15,6 @@ from ..types import Body, Contract, Name, Reason, Sha256, Token, UnixMs
 Risk = Literal["low", "medium", "high"]
 Decision = Literal["granted", "denied"]
 ApprovalOutcome = Literal["granted", "denied", "expired"]
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then."""
-    return not value
 
 
 class ApprovalRequested(Body, type="mesh.approval.requested"):
@@ -99,7 +95,7 @@ class SignatureRequested(Body, type="mesh.approval.signature_requested"):
     decision: Decision
     reason: Reason = ""
     requested_unix_ms: UnixMs
-    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=_is_empty, repr=False)] = ""
+    credential: Annotated[str, Field(max_length=bounds.MAX_CREDENTIAL_CHARS, exclude_if=operator.not_, repr=False)] = ""
 
 
 class SignatureReplied(Body, type="mesh.approval.signature_replied"):

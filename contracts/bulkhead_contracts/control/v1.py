@@ -1,5 +1,6 @@
 """Control messages of the runtime: timers, deferred calls, rejected messages; halts and breakers."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -17,11 +18,6 @@ TenantOrAll = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 """A tenant, or "" for every one."""
 Called = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 """A name as people and providers write it; "" where only its token is known."""
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then."""
-    return not value
 
 
 class TimerFired(Body, type="mesh.control.timer_fired"):
@@ -46,7 +42,7 @@ class CallDeferred(Body, type="mesh.control.call_deferred"):
     paused: bool = False
     code: Tag = ""
     usage: Usage = Usage()
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 class CallResumed(Body, type="mesh.control.call_resumed"):

@@ -1,5 +1,6 @@
 """A model call: prompt by id, content by reference, and what came back."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -22,11 +23,6 @@ PartKind = Literal[
 ]
 
 
-def _is_empty(value: object) -> bool:
-    """Not written then: most messages have none."""
-    return not value
-
-
 class Part(Contract):
     """One piece of a prompt: a blob (`content`), or for what the mesh itself says (`text`), short text."""
 
@@ -47,7 +43,7 @@ class ToolCall(Contract):
     id: Token
     name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
-    attribution: Annotated[Attribution | None, Field(exclude_if=_is_empty)] = None
+    attribution: Annotated[Attribution | None, Field(exclude_if=operator.not_)] = None
 
 
 class AdoptedToolCall(ToolCall):
@@ -88,7 +84,7 @@ class OutsideAct(Contract):
     tool: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ACT_ARGUMENTS_CHARS)] = ""
     result_sha256: Sha256
-    error: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    error: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class Conversation(Contract):
@@ -107,12 +103,12 @@ class Conversation(Contract):
 
     messages: Annotated[tuple[ContentRef, ...], Field(min_length=1, max_length=bounds.MAX_CONVERSATION)]
     options: ContentRef | None = None
-    acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=_is_empty)] = ()
-    thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
-    reads_calls: Annotated[bool, Field(exclude_if=_is_empty)] = False
-    notes: Annotated[Count, Field(exclude_if=_is_empty)] = 0
-    embeds: Annotated[bool, Field(exclude_if=_is_empty)] = False
-    more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=_is_empty)] = ()
+    acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN, exclude_if=operator.not_)] = ()
+    thread: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    reads_calls: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    notes: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    embeds: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    more_acts: Annotated[tuple[OutsideAct, ...], Field(max_length=bounds.MAX_MORE_ACTS, exclude_if=operator.not_)] = ()
 
 
 class ModelCallRequested(Body, type="mesh.model.call_requested"):
@@ -130,8 +126,8 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     prompt_id: Name
     parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS)] = ()
     turns: Annotated[tuple[Turn, ...], Field(max_length=bounds.MAX_TURNS_PER_STEP)] = ()
-    latest: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS, exclude_if=_is_empty)] = ()
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
+    latest: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS, exclude_if=operator.not_)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=operator.not_)] = ()
     tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     response: Literal["text", "plan", "verdict"] = "text"
     tier: Name = DEFAULT_TIER
@@ -139,8 +135,8 @@ class ModelCallRequested(Body, type="mesh.model.call_requested"):
     stream: bool = True
     output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
-    conversation: Annotated[Conversation | None, Field(exclude_if=_is_empty)] = None
-    roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
+    conversation: Annotated[Conversation | None, Field(exclude_if=operator.not_)] = None
+    roles: Annotated[tuple[Role, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)] = ()
 
 
 class ModelCallReplied(Body, type="mesh.model.call_replied"):
@@ -190,9 +186,9 @@ class ModelCallReplied(Body, type="mesh.model.call_replied"):
     chosen_as: Literal["first", "fallback", "hedge", "escalation", ""] = ""
     waited_ms: Count = 0
     waited_for: Summary = ""
-    cached: Annotated[bool, Field(exclude_if=_is_empty)] = False
-    calls: Annotated[ContentRef | None, Field(exclude_if=_is_empty)] = None
-    thoughts: Annotated[ContentRef | None, Field(exclude_if=_is_empty)] = None
+    cached: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    calls: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
+    thoughts: Annotated[ContentRef | None, Field(exclude_if=operator.not_)] = None
 
 
 class CallAbandoned(Contract):
@@ -228,8 +224,8 @@ class AnswerPart(Contract):
     """
 
     kind: Literal["text", "reasoning", "thinking", "signature", "redacted", "call"] = "text"
-    id: Annotated[Token | Literal[""], Field(exclude_if=_is_empty)] = ""
-    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
+    id: Annotated[Token | Literal[""], Field(exclude_if=operator.not_)] = ""
+    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
 
 
 TEXT = AnswerPart()
@@ -256,7 +252,7 @@ class TextDelta(Contract):
     text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]
     verified: bool = False
     part: Annotated[AnswerPart, Field(exclude_if=_is_text)] = TEXT
-    part_text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS, exclude_if=_is_empty)] = ""
+    part_text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS, exclude_if=operator.not_)] = ""
 
     @property
     def piece(self) -> str:

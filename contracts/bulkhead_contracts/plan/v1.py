@@ -1,5 +1,6 @@
 """Plans: a DAG of steps, its version, its approval, and the checker's notes on it."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -12,11 +13,6 @@ from ..types import Body, Contract, Count, Name, Reason, Summary, Title, Token
 StepKind = Literal["agent", "noop"]
 Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
 Severity = Literal["error", "warning", "note"]
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: most steps have none."""
-    return not value
 
 
 Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -72,8 +68,8 @@ class PlanStep(Contract):
     acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
     role: Role = WORKER_ROLE
-    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=_is_empty)] = ()
-    adopted: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
+    adopted: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def prompt_text(self) -> str:

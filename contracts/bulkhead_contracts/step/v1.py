@@ -1,5 +1,6 @@
 """Steps: handed to a worker, proposed to the checker or finished, stopped."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,11 +12,6 @@ from ..plan.v1 import Delegation, PlanStep
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Result, Standing, Usage
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: older messages have none."""
-    return not value
 
 
 class StepInput(Contract):
@@ -45,8 +41,8 @@ class StepAssigned(Body, type="mesh.step.assigned"):
     output: OutputPolicy | None = None
     deadline_unix_ms: UnixMs
     route: Tag = ""
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
-    delegated: Annotated[Delegation | None, Field(exclude_if=_is_empty)] = None
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=operator.not_)] = ()
+    delegated: Annotated[Delegation | None, Field(exclude_if=operator.not_)] = None
 
 
 class StepCancelRequested(Body, type="mesh.step.cancel_requested"):
@@ -105,7 +101,7 @@ class StepPaused(Body, type="mesh.step.paused"):
     active: bool = True
     code: Tag = ""
     reason: Reason = ""
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 class StepExtended(Body, type="mesh.step.extended"):

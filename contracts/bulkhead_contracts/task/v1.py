@@ -1,5 +1,6 @@
 """Tasks: asked for at the edge, submitted with authority, ended always."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,23 +11,12 @@ from ..output import Delivery, OutputPolicy
 from ..plan.v1 import Delegation, Plan, PlanAdopted, PlanRejected, RoleSpec
 from ..result import ContentRef, Failure, Label, Result, Usage
 from ..step.v1 import StepInput
+from ..task_options import Replan, is_default_replan
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
-Replan = Literal["same_tools", "none"]
-"""What may take the place of a submitted plan that fails: a plan with no tool and no write beyond it, or nothing."""
 Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: older messages have none."""
-    return not value
-
-
-def is_default_replan(value: object) -> bool:
-    """Not written then: the default."""
-    return value == "same_tools"
 
 
 def _is_default_wait(value: object) -> bool:
@@ -71,7 +61,7 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
 
     given: results of steps of `plan` that are there already (of a task that this one forks); `title` says where from.
     output: the tenant's rules for its answer; None without any.
-    route, replan: as in `TaskRequested`. labels: of the objective and of the text of each step of `plan`, as the
+    route, replan: as in `TaskOptions`. labels: of the objective and of the text of each step of `plan`, as the
     requester's own words, signed by the gateway. left_out: tools that change something, and that the request did not
     name. delegated: roles of its steps that are carried out elsewhere. roles: of these, what a plan that the mesh makes
     may choose.
@@ -86,13 +76,13 @@ class TaskSubmitted(Body, type="mesh.task.submitted"):
     given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
     output: OutputPolicy | None = None
     route: Tag = ""
-    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=_is_empty)] = ()
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    labels: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS, exclude_if=operator.not_)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
     replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
     delegated: Annotated[
-        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)
+        tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
-    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=_is_empty)] = ()
+    roles: Annotated[tuple[RoleSpec, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)] = ()
 
 
 class TaskCancelRequested(Body, type="mesh.task.cancel_requested"):
@@ -107,7 +97,7 @@ class TaskAccepted(Body, type="mesh.task.accepted"):
 
     deadline_unix_ms: UnixMs
     delivery: Delivery = "draft"
-    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=_is_empty)] = ()
+    left_out: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS, exclude_if=operator.not_)] = ()
 
 
 class StepStarted(Body, type="mesh.task.step_started"):
@@ -168,8 +158,8 @@ class TaskPaused(Body, type="mesh.task.paused"):
     code: Tag = ""
     reason: Reason = ""
     step_id: str = ""
-    until_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
-    deadline_unix_ms: Annotated[UnixMs, Field(exclude_if=_is_empty)] = 0
+    until_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
+    deadline_unix_ms: Annotated[UnixMs, Field(exclude_if=operator.not_)] = 0
 
 
 class TaskEnded(Body, type="mesh.task.ended"):

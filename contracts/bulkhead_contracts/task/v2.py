@@ -1,52 +1,35 @@
 """Changes of tasks since v1: a request carries limits in integers, documents, an own plan, and a check switch."""
 
+import operator
 from typing import Annotated
 
 from pydantic import Field
 
 from bulkhead_contracts import bounds
 
-from ..output import Delivery
 from ..plan.v1 import Plan
-from ..types import Body, Constraints, Name, Sha256, Tag
-from .v1 import ForkOf, Objective, Replan, RequesterClaim, TaskLimits, TaskRequestedV1, is_default_replan
+from ..task_options import TaskOptions
+from ..types import Body, Name, Sha256, order_fields
+from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1
 
 
-def _is_empty(value: object) -> bool:
-    """Not written then."""
-    return not value
-
-
-class TaskRequested(Body, type="mesh.task.requested", version=2):
+@order_fields(
+    "objective limits tools check plan requester payload_sha256 fork feature workflow delivery route replan voucher"
+)
+class TaskRequested(TaskOptions, Body, type="mesh.task.requested", version=2):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
 
     payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
-    `tools`: names the task may use; empty means all of the tenant's that only read, its `default_writes`, and those
-    that the steps of `plan` name. `feature`, `workflow`: of the product that asks; its spending is counted, and can be
-    limited, under these names. delivery: at least as strict as this; the tenant's policy may be stricter.
-    `route`: of the model gateway, for the calls of its planner and workers; "" is `default`. The judge keeps its own.
     voucher: the signer's word that it saw the requester's own token; "" where he has none.
-    constraints: on the values of arguments, beside the tenant's (docs/how-to/policy.md).
-    replan: what may take the place of `plan` when it fails; a plan that a model made is always replaced by another.
-    conversation: the requester's name for tasks that belong together; shown beside the task, and nothing more.
     """
 
     objective: Objective
     limits: TaskLimits = TaskLimits()
-    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
-    check: bool = True
     plan: Plan | None = None
     requester: RequesterClaim | None = None
     payload_sha256: Sha256 | None = None
     fork: ForkOf | None = None
-    feature: Tag = ""
-    workflow: Tag = ""
-    delivery: Delivery | None = None
-    route: Tag = ""
-    replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
-    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=_is_empty)] = ""
-    constraints: Constraints = ()
-    conversation: Annotated[Tag, Field(exclude_if=_is_empty)] = ""
+    voucher: Annotated[str, Field(max_length=bounds.MAX_VOUCHER_CHARS, exclude_if=operator.not_)] = ""
 
 
 class TaskRejected(Body, type="mesh.task.rejected"):

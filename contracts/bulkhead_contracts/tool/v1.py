@@ -1,5 +1,6 @@
 """Tools: their declared shape and effect, a call, its outcome."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,11 +14,6 @@ from ..types import Body, Contract, Count, Name, Reason, Sha256, Title, Token, U
 Effect = Literal["read", "write"]
 Sensitive = Literal["card", "email", "iban", "key", "phone", "secret"]
 """What a tool's result holds: personal data, a key, or (replaced in it) a credential of the call itself."""
-
-
-def _is_empty(value: object) -> bool:
-    """Not written then: most tools have none."""
-    return not value
 
 
 def _is_unisolated(value: object) -> bool:
@@ -42,13 +38,13 @@ class ToolSpec(Contract):
     idempotent: bool = True
     served_by: Literal["tool_executor", "rag"] = "tool_executor"
     timeout_ms: Count = bounds.DEFAULT_TOOL_TIMEOUT_MS
-    sinks: Annotated[tuple[Sink, ...], Field(max_length=bounds.MAX_SINKS, exclude_if=_is_empty)] = ()
-    egress: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    sinks: Annotated[tuple[Sink, ...], Field(max_length=bounds.MAX_SINKS, exclude_if=operator.not_)] = ()
+    egress: Annotated[bool, Field(exclude_if=operator.not_)] = False
     isolation: Annotated[Isolation, Field(exclude_if=_is_unisolated)] = "none"
-    output_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES, exclude_if=_is_empty)] = ""
-    most_calls: Annotated[Count, Field(exclude_if=_is_empty)] = 0
-    four_eyes: Annotated[bool, Field(exclude_if=_is_empty)] = False
-    feeds: Annotated[bool, Field(exclude_if=_is_empty)] = False
+    output_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES, exclude_if=operator.not_)] = ""
+    most_calls: Annotated[Count, Field(exclude_if=operator.not_)] = 0
+    four_eyes: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    feeds: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def is_consequential(self) -> bool:
@@ -68,7 +64,7 @@ class ToolCallRequested(Body, type="mesh.tool.call_requested"):
     tool: Name
     arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
-    attribution: Annotated[Attribution | None, Field(exclude_if=_is_empty)] = None
+    attribution: Annotated[Attribution | None, Field(exclude_if=operator.not_)] = None
 
 
 class ToolCallCancelRequested(Body, type="mesh.tool.call_cancel_requested"):
@@ -103,10 +99,12 @@ class ToolCallReplied(Body, type="mesh.tool.call_replied"):
     usage: Usage = Usage()
     duration_ms: Count = 0
     isolation: Annotated[Isolation, Field(exclude_if=_is_unisolated)] = "none"
-    rule: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=_is_empty)] = ""
-    policy_sha256: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
-    approval_id: Annotated[str, Field(max_length=64, exclude_if=_is_empty)] = ""
-    sensitive: Annotated[tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=_is_empty)] = ()
+    rule: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS, exclude_if=operator.not_)] = ""
+    policy_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
+    approval_id: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
+    sensitive: Annotated[
+        tuple[Sensitive, ...], Field(max_length=bounds.MAX_SENSITIVE_KINDS, exclude_if=operator.not_)
+    ] = ()
 
 
 class WritesRequested(Body, type="mesh.tool.writes_requested"):

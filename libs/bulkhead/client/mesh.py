@@ -86,31 +86,27 @@ class Mesh:
         """Hand an objective in; returns when it is stored durably.
 
         fork: {"task": an ended task, "steps": of its accepted ones, those that stand unchanged in `plan`}: their
-        results are taken over. feature, workflow: what its spending is counted under, and may be limited by. delivery:
-        `draft`, `verified` or `held`, at least as strict as this. route: of the model gateway, in place of `default`.
-        replan: what may take the place of `plan` when it fails: `same_tools` (the default) or `none`. constraints: on
-        arguments of tools, beside those of the tenant, as `pay /amount range 0..100`. conversation: a name of yours for
-        tasks that belong together; it comes back with them.
+        results are taken over. tools, check, feature and the following: as `bulkhead_contracts.task_options` says.
         Without a key of yours a random one is used, and repeats after lost answers are never a second task.
         """
         limits = request_checks.check_limits(limit_usd, limit_tokens, deadline_s)
         body: dict[str, Any] = {
-            "objective": request_checks.check_text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
-            "check": bool(check),
+            "objective": request_checks.check_text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
         }
         body |= {"limits": limits} if limits else {}
-        body |= {"tools": tool_names} if (tool_names := request_checks.check_tools(tools)) else {}
-        body |= (
-            {"constraints": constraint_texts}
-            if (constraint_texts := request_checks.check_constraints(constraints))
-            else {}
+        body |= request_checks.check_options(
+            tools=tools,
+            check=check,
+            feature=feature,
+            workflow=workflow,
+            delivery=delivery,
+            route=route,
+            replan=replan,
+            constraints=constraints,
+            conversation=conversation,
         )
         body |= {"plan": request_checks.check_mapping("plan", plan)} if plan is not None else {}
         body |= {"fork": request_checks.check_mapping("fork", fork)} if fork is not None else {}
-        tags = {"feature": feature, "workflow": workflow, "delivery": delivery, "route": route, "replan": replan}
-        tags["conversation"] = conversation
-        for name, tag in tags.items():
-            body |= {name: tag} if request_checks.check_tag(name, tag) else {}
         answer = await self._transport.send(
             "POST", "/v1/tasks", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )

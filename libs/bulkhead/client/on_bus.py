@@ -81,9 +81,7 @@ class BusPublisher:
         body: Body = TaskRequested(
             objective=objective,
             limits=TaskLimits(**limits),
-            tools=tuple(request_checks.check_tools(tools)),
-            check=bool(check),
-            constraints=tuple(request_checks.check_constraints(constraints)),
+            **request_checks.check_options(tools=tools, check=check, constraints=constraints),
         )
         request_checks.check_choice("contract_version", str(contract_version), ("1", "2"))
         if contract_version == 1:

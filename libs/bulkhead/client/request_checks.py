@@ -7,15 +7,18 @@ do.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from bulkhead.client.errors import Unfit
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import BreakerScope, HaltScope
+from bulkhead_contracts.task_options import TaskOptions
 
 HALTS: tuple[str, ...] = get_args(HaltScope)
 APPROVAL_STATES = ("waiting", "granted", "denied", "expired", "abandoned", "all")
@@ -105,27 +108,16 @@ def check_key(value: object) -> str:
     return checked
 
 
-def check_tools(value: object) -> list[str]:
-    """Names of tools."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise Unfit(f"tools is {_show_value(value)}, which is no tuple of names", 'write tools=("search_documents",)')
-    return [check_text("a name in tools", tool_name, bounds.MAX_NAME_CHARS) for tool_name in value]
-
-
-def check_constraints(value: object) -> list[str]:
-    """Constraints on arguments of tools, as text."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        example = "write constraints=('pay /amount range 0..100',)"
-        raise Unfit(f"constraints is {_show_value(value)}, which is no tuple of texts", example)
-    return [check_text("a constraint", constraint, bounds.MAX_CONSTRAINT_CHARS) for constraint in value]
-
-
-def check_tag(name: str, value: object) -> str:
-    """A tag under which spending is counted."""
-    checked = check_text(name, value, bounds.MAX_NAME_CHARS, least=0)
-    if not all(char.isascii() and (char.isalnum() or char in "_.-") for char in checked):
-        raise Unfit(f"{name} is {_show_value(checked)}", "use up to 64 of A-Z a-z 0-9 _ . -")
-    return checked
+def check_options(**options: object) -> dict[str, Any]:
+    """Options of a task as `TaskOptions` bounds them; those that are empty are left out."""
+    chosen = {name: value for name, value in options.items() if value not in ("", (), [], None)}
+    try:
+        return TaskOptions.model_validate(chosen).model_dump(mode="json", include=set(chosen))
+    except ValidationError as error:
+        misfit = error.errors(include_url=False)[0]
+        place, meaning = misfit["loc"], TaskOptions.model_fields[str(misfit["loc"][0])].description
+        problem = f"{'.'.join(map(str, place))} is {_show_value(misfit['input'])}: {misfit['msg']}"
+        raise Unfit(problem, f"give another, which means: {meaning}") from error
 
 
 def check_mapping(name: str, value: object) -> dict[str, Any]:

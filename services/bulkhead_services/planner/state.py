@@ -24,7 +24,8 @@ from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import Delegation, Plan, PlanStep, RoleSpec
 from bulkhead_contracts.result import ContentRef, Label, Result, Usage
-from bulkhead_contracts.task import Replan, TaskLimits
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.task_options import Replan
 from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]

@@ -120,6 +120,14 @@ def test_version_one_is_read_as_version_two():
     )
 
 
+def test_a_request_is_written_in_its_first_order_though_it_inherits_its_options():
+    body = TaskRequested(objective="o", feature="f", replan="none", voucher="v", constraints=("c",), conversation="n")
+    assert " ".join(json.loads(body.encode())) == (
+        "objective limits tools check plan requester payload_sha256 fork feature workflow delivery route replan "
+        "voucher constraints conversation"
+    )
+
+
 @pytest.mark.parametrize(
     "kind, body, code, later",
     [

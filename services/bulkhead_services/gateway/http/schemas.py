@@ -1,6 +1,5 @@
 """Shapes of the HTTP API: requests (unknown fields are refused, because people mistype) and answers."""
 
-import operator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -9,14 +8,14 @@ from pydantic_core import PydanticCustomError
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Charge
-from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
-from bulkhead_contracts.task.v1 import Objective, Replan, is_default_replan
+from bulkhead_contracts.task.v1 import Objective
+from bulkhead_contracts.task_options import Replan, TaskOptions
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
-from bulkhead_contracts.types import Constraints, Contract, Count, Marker, Name, Reason, Sha256, Tag
+from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Tag, order_fields
 from bulkhead_services.gateway.admission.rules import unreadable_reason
 from bulkhead_services.gateway.read_model.changes import MAX_NAMED
 from bulkhead_services.gateway.read_model.citations import Kind
@@ -81,24 +80,17 @@ class ForkInput(ForkOf):
     model_config = STRICT
 
 
-class TaskSubmission(Contract):
+# Of this order is the digest that tells a repeat under the same key.
+@order_fields("objective limits tools check plan fork")
+class TaskSubmission(TaskOptions):
     """Body of POST /v1/tasks."""
 
     model_config = STRICT
 
     objective: Objective
     limits: LimitsInput = LimitsInput()
-    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
-    check: bool = True
     plan: PlanInput | None = None
     fork: ForkInput | None = None
-    feature: Tag = ""
-    workflow: Tag = ""
-    delivery: Delivery | None = None
-    route: Tag = ""
-    replan: Annotated[Replan, Field(exclude_if=is_default_replan)] = "same_tools"
-    constraints: Constraints = ()
-    conversation: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -219,7 +211,8 @@ class SpendingDocument(Contract):
     held_tokens: Count
 
 
-class TaskDocument(Contract):
+@order_fields()
+class TaskDocument(TaskOptions):
     """Everything known about a task. `answer` is the text of the result, with citation markers [#…].
 
     usage: while the task runs, of its ended steps only; `GET /v1/spend?by=task` counts every settled call.
@@ -230,8 +223,7 @@ class TaskDocument(Contract):
     its warnings (`result`.standing_reason, .completeness).
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
-    kind: `adopted` is the run of an outside agent. tools, check, feature, workflow, route, constraints, delivery,
-    replan: as submitted. fork_of: the task that it forks.
+    kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. Options are as submitted.
     """
 
     task_id: str
@@ -265,13 +257,7 @@ class TaskDocument(Contract):
     uncertain_writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] | None = ()
     more_uncertain_writes: Count = 0
     tools: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
-    check: bool = True
-    feature: Tag = ""
-    workflow: Tag = ""
-    route: Tag = ""
-    constraints: Constraints = ()
     fork_of: Tag = ""
-    delivery: Delivery | None = None
     replan: Replan = "same_tools"
     events_url: str
 

@@ -4,7 +4,6 @@ In: a feed and the publishers' policy. Out: the JSON shapes of schemas.py.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim
@@ -79,7 +78,6 @@ async def describe_task(
     return TaskDocument(
         task_id=feed.task,
         kind=view.kind,
-        conversation=request.conversation if request else "",
         status=view.status,
         objective=request.objective if request else "",
         requester=find_requester(feed, policies),
@@ -109,14 +107,8 @@ async def describe_task(
         more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         fork_of=_fork_of(view),
         events_url=f"/v1/tasks/{feed.task}/events",
-        **_submitted_fields(view),
+        **(request.pick_options() if request else {}),
     )
-
-
-def _submitted_fields(view: TaskView) -> dict[str, Any]:
-    """Fields of the request beside its objective and its limits."""
-    names = ("tools", "check", "feature", "workflow", "route", "constraints", "delivery", "replan")
-    return {name: getattr(view.request, name) for name in names} if view.request is not None else {}
 
 
 def _fork_of(view: TaskView) -> str:

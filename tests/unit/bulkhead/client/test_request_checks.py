@@ -1,6 +1,7 @@
 """What a caller of bulkhead.client gets wrong is a ValueError that says what, why and what to do; nothing is sent."""
 
 import asyncio
+import inspect
 import math
 import traceback
 from decimal import Decimal
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from bulkhead.client import Closed, Mesh, MeshError, Refused, Task, Unfit, Unreachable, request_checks
+from bulkhead_contracts.task_options import TaskOptions
 
 SENT: list[httpx.Request] = []
 
@@ -56,6 +58,8 @@ def mesh(answer: httpx.Response | None = None) -> Mesh:
         {"feature": 5},
         {"feature": "a b"},
         {"workflow": "x" * 65},
+        {"delivery": "now"},
+        {"constraints": "pay /amount range 0..100"},
         {"idempotency_key": "schlüssel"},
         {"idempotency_key": "a\nb"},
         {"idempotency_key": 7},
@@ -183,6 +187,10 @@ async def test_a_refusal_shows_its_hint_in_a_traceback() -> None:
         with pytest.raises(Refused) as told:
             await client.tasks()
     assert "what to do: get a new one" in "".join(traceback.format_exception(told.value))
+
+
+def test_a_submission_takes_each_option_of_a_task() -> None:
+    assert set(TaskOptions.model_fields) <= set(inspect.signature(Mesh.submit).parameters)
 
 
 async def test_what_fits_goes_as_it_was_meant(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
 from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
-
-OF_THE_REQUEST = ("check", "feature", "workflow", "route", "constraints", "conversation", "delivery", "replan")
 
 
 class ConsoleTaskActionRoutes:
@@ -92,11 +91,10 @@ class ConsoleTaskActionRoutes:
         steps = [step | edit if step["id"] == chosen["id"] else step for step in past["steps"]]
         _, reused = _split_steps(steps, past["accepted"], chosen["id"])
         task = past["task"]
-        body = {name: task[name] for name in OF_THE_REQUEST if task.get(name) not in (None, "", [])}
+        body = {name: task[name] for name in TaskOptions.model_fields if task.get(name) not in (None, "", [])}
         body |= {
             "objective": form.get("objective") or task["objective"],
             "limits": task["limits"],
-            "tools": task["tools"],
             "plan": {"steps": steps},
             "fork": {"task": _task_id(visit), "steps": reused},
         }

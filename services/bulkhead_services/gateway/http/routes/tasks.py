@@ -146,19 +146,11 @@ class GatewayHttpApp:
         task = TaskRequested(
             objective=body.objective,
             limits=TaskLimits(**body.limits.model_dump()),
-            tools=body.tools,
-            check=body.check,
+            **body.pick_options(),
             plan=body.plan.to_plan() if body.plan is not None else None,
             requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(),
-            feature=body.feature,
-            workflow=body.workflow,
-            delivery=body.delivery,
-            route=body.route,
-            replan=body.replan,
-            constraints=body.constraints,
-            conversation=body.conversation,
             voucher=await obtain_voucher(self._context, claim, self._auth.token_of(request), task_id),
         )
         with self._door.pending_request(claim.tenant, task_id) as mark_stored:
