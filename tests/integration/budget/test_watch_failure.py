@@ -100,7 +100,7 @@ async def test_a_fold_that_never_ends_holds_money_up_twice_and_is_left_out(
     asker = budget_world.World(world.mesh, world.edges)
     await asker.asked_until("reserved", "r1")
     (told,) = await world.tripped("t1")
-    assert told.detector == "watch.left_out" and "Endless in" in told.what and len(begun) == 2
+    assert told.detector == "watch.left_out" and "FoldTooLong in" in told.what and len(begun) == 2
     await world.submit("t2")
     for _ in range(4):
         await world.call("t2")
