@@ -10,8 +10,8 @@ from playwright.async_api import Browser
 
 from bulkhead.client import Task
 from tests.e2e.console.browser import Looked, visitor
+from tests.e2e.fixtures.reasons import calculation
 from tests.e2e.fixtures.world import World, until
-from tests.e2e.watch.test_watcher import calculation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

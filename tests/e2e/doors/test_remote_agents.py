@@ -165,19 +165,6 @@ async def test_the_model_chooses_an_agent_and_a_worker_outside_by_what_its_promp
     assert {TOOL, f"wrk_{TENANT}"} <= sources
 
 
-async def test_a_cancel_reaches_the_agent(world: World, far: Far) -> None:
-    before, ended = len(far.wrote("begun")), len(far.wrote("cancelled"))
-    task = await delegates(world, "wait for ever")
-    await began(far, before)
-    await task.cancel("no longer wanted")
-
-    async def cancelled() -> bool:
-        return len(far.wrote("cancelled")) > ended
-
-    await until(cancelled, "the agent was told")
-    assert (await world.finish(task))["status"] == "cancelled"
-
-
 async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) -> None:
     before = len(far.wrote("begun"))
     task = await delegates(world, "slow 5")
@@ -194,33 +181,7 @@ async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) ->
     assert len(far.wrote("begun")) == before + 1 and (await world.replay(task)).divergences == []
 
 
-async def test_a_write_whose_sender_was_killed_before_any_reply_is_uncertain_and_not_sent_again(
-    world: World, far: Far
-) -> None:
-    before = len(far.wrote("begun"))
-    task = await delegates(world, "mute while it works")
-    await began(far, before)
-    await world.mesh.kill_replica("tool_executor")
-    document = await world.finish(task)
-    assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
-    assert len(far.wrote("begun")) == before + 1
-    (write,) = document["uncertain_writes"]
-    assert (write["outcome"], write["tool"]) == ("uncertain", TOOL) and "mute while it works" in write["arguments_json"]
-    assert (await world.replay(task)).divergences == []
-
-
 async def records(bus: Any, task: Task) -> bytes:
     subject = f"record.tool_executor.{TENANT}.{task.id}.>"
     page = await bus.read(subjects.records_stream("tool_executor"), subject, after=0)
     return b"".join(one.body for one in page if b'"task":""' not in one.body)
-
-
-async def test_a_silent_and_a_broken_agent_end_the_step_by_name_and_open_its_breaker(world: World, far: Far) -> None:
-    task = await delegates(world, "hang on")
-    document = await world.finish(task)
-    assert document["status"] == "failed" and "agent_echo said nothing for 4 s" in str(document["failure"])
-    far.kill()
-    for _ in range(3):
-        document = await world.finish(await delegates(world, "hello again"))
-        assert document["status"] == "failed", document
-    assert "breaker of the agent echo is open" in str(document["failure"])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import catalog
-from tests.e2e.edge.test_bad_input import headers, raw
+from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.observability.watched import PLANTED, Watched
-from tests.e2e.watch.test_breakers import FAILING, at_once
 from tests.eventually import until
 from tests.unit.infra.observability.test_rules import ALERTS, told
 
@@ -63,7 +63,9 @@ async def test_service_down_and_inbox_lag(watched: Watched) -> None:
 @here
 async def test_breaker_open(watched: Watched) -> None:
     watched.world.counter.misbehave("error_before", 1_000)
-    await at_once(watched.world, "t7", "submitter", FAILING)
+    for number in range(DEFAULT.breakers.min_calls):
+        task = await watched.submit("t7", f"Use counter_increment name=failing{number}.", "counter_increment")
+        await watched.world.finish(task)
     await watched.fires("BulkheadBreakerOpen", bulkhead_scope="tool")
     watched.world.counter.clear_faults()
     assert "calls failed" in await watched.follow("BulkheadBreakerOpen", BREAKER="tool:counter_increment")
