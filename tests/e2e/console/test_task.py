@@ -124,24 +124,6 @@ async def test_a_fork_runs_a_step_again_with_another_instruction(world: World, b
         await looked.page.locator(".answer", has_text="156").wait_for()
 
 
-async def test_who_may_not_sees_no_button_and_another_tenant_no_task(world: World, browser: Browser) -> None:
-    async with held(world, "quietly") as task:
-        async with visitor(browser, world.mesh.url, key(world, "auditor")) as looked:
-            await looked.go(f"/tasks/{task.id}")
-            await looked.page.locator("#graph .node.running").wait_for()
-            assert not await looked.page.locator("#acts summary").count(), "an auditor has no acts"
-            # Who forges the form hears the API's refusal.
-            forged = {"headers": {"Origin": world.mesh.url}, "form": {"reason": "me"}}
-            answer = await looked.page.request.post(f"{world.mesh.url}/tasks/{task.id}/cancel", **forged)
-            assert answer.status == 403 and "may not" in await answer.text()
-        async with visitor(browser, world.mesh.url, key(world, tenant="t7")) as other:
-            for path in ("", "/story", "/messages", "/fork", "/export", "/calls/c", "/citations/0123456789ab"):
-                await other.go(f"/tasks/{task.id}{path}")
-                assert (await other.page.get_by_role("heading", level=1).inner_text()) == "No such task", path
-        await world.client(TENANT).task(task.id).cancel()
-        await world.finish(task)
-
-
 async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(world: World, browser: Browser) -> None:
     async with held(world, "carefully") as task, visitor(browser, world.mesh.url, key(world)) as looked:
         await looked.go(f"/tasks/{task.id}")

@@ -14,11 +14,7 @@ import pytest_asyncio
 from bulkhead.client import Task
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
-from bulkhead_contracts.plan import PlanAdopted
-from bulkhead_contracts.task import list_facts
 from tests import a2a_agent
-from tests.e2e.doors.test_own_worker import start
 from tests.e2e.fixtures.world import TOOLS, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -137,32 +133,6 @@ async def test_a_step_is_carried_out_by_another_mesh(world: World, agents: World
     assert document["status"] == "succeeded" and "551" in document["answer"], document["failure"]
     [there] = [one for one in await agents.client("t2").tasks() if "19 * 29" in one["objective"]]
     assert there["status"] == "succeeded"
-
-
-async def test_the_model_chooses_an_agent_and_a_worker_outside_by_what_its_prompt_says_of_them(
-    world: World, tmp_path: Path
-) -> None:
-    worker = await start(world, tmp_path / "worker.log", think_s=0)
-    try:
-        objective = "Say the name Ann to the echo. Decide about the refund of the order."
-        task = await world.submit(TENANT, objective, tools=[TOOL], check=False)
-        document = await world.finish(task)
-    finally:
-        worker.terminate()
-        await worker.wait()
-    assert document["status"] == "succeeded", (document["failure"], (tmp_path / "worker.log").read_text())
-    said = [body for entry in await world.history(task) for body in list_facts(entry.body)]
-    [asked] = [body for body in said if isinstance(body, ModelCallRequested) and body.response == "plan"]
-    [told] = [part.text.splitlines() for part in asked.parts if part.title == "roles"]
-    assert f"refunds: {REFUNDS}" in told
-    assert any(line.startswith("courier: [the remote agent echo") and "Echoes." in line for line in told)
-    [drafted] = [body for body in said if isinstance(body, ModelCallReplied) and body.prompt_id.startswith("planner.")]
-    assert drafted.prompt_id == "planner.draft.roles@1"
-    [adopted] = [body for body in said if isinstance(body, PlanAdopted)]
-    assert [step.role for step in adopted.plan.steps] == ["courier", "refunds", "step"]
-    assert "you said: Say the name Ann" in document["answer"] and "Refund: " in document["answer"]
-    sources = {label["source"] for label in document["result"]["provenance"]}
-    assert {TOOL, f"wrk_{TENANT}"} <= sources
 
 
 async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) -> None:
