@@ -158,29 +158,6 @@ async def test_a_call_in_every_wire_form(api: str) -> None:
     assert sent.body.get("stream", True) is True
 
 
-async def test_the_turns_of_a_call_in_the_other_forms() -> None:
-    bodies = {}
-    for api in ("anthropic", "gemini", "openai-responses"):
-        async with ScriptedProvider() as provider:
-            provider.will(streams(STREAMS[api][0]))
-            async with desk(provider, model="other:offline-rules-1", **provider_at(provider.url, api)) as d:
-                await d.answered(d.request(**ASKED))
-            bodies[api] = provider.asked[0].body
-    asked, called, answered = bodies["anthropic"]["messages"]
-    assert [asked["role"], called["role"], answered["role"]] == ["user", "assistant", "user"]
-    assert called["content"] == [{"type": "tool_use", "id": "c_0", "name": "add", "input": {"a": 2}}]
-    assert answered["content"][0] == {"type": "tool_result", "tool_use_id": "c_0", "content": "4"}
-    assert "cache_control" in bodies["anthropic"]["system"][0] and "cache_control" in answered["content"][-1]
-    assert bodies["anthropic"]["tools"][0]["input_schema"] == {"type": "object"}
-    roles = [one["role"] for one in bodies["gemini"]["contents"]]
-    assert roles == ["user", "model", "user"]
-    assert bodies["gemini"]["contents"][1]["parts"][0]["functionCall"] == {"name": "add", "args": {"a": 2}}
-    assert bodies["gemini"]["contents"][2]["parts"][0]["functionResponse"]["name"] == "add"
-    kinds = [one.get("type", one.get("role")) for one in bodies["openai-responses"]["input"]]
-    assert kinds[:4] == ["system", "user", "function_call", "function_call_output"]
-    assert bodies["openai-responses"]["store"] is False
-
-
 def test_what_is_written_to_a_cache_costs_what_the_provider_takes_for_it() -> None:
     price = PriceTable().find_price("claude-sonnet-4-5-20250929", "anthropic", "")
     assert price is not None
