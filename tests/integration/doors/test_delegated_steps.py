@@ -122,7 +122,7 @@ async def test_a_step_is_taken_worked_on_with_a_model_and_answered(tmp_path):
         assert await ask(mine.openai(step)) == "60.00"
         assert (await mine.answer(step, text="He gets 60.00.")).json() == {"accepted": True, "repeated": False}
         end = await here.ended("succeeded")
-        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "He gets 60.00."
+        assert await here.mesh.context("gateway").blobs.get_text(TENANT, end.result.content) == "He gets 60.00."
         assert [(row.kind, row.trust, row.observed_by) for row in end.result.provenance] == [
             ("tool_result", "untrusted", "doors")
         ]
