@@ -73,7 +73,7 @@ coverage: setup ## Measure what the tests of `make quick` cover, against the flo
 	@$(BIN)/python -m tests.coverage_table $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
-	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py half_a_cluster.py lost_broker.py redis_by_name.py restoring.py" tests/e2e/containers $(ARGS)
+	@$(BIN)/python -m pytest -o "python_files=test_*.py external_suite.py lost_broker.py redis_by_name.py restoring.py" tests/e2e/containers $(ARGS)
 
 screenshots: setup ## Take the pictures of the console in docs/images anew, of a mesh that runs (needs Chromium)
 	@$(BIN)/python -m tests.e2e.console.screenshots

@@ -5,7 +5,6 @@ with `needs NAME`; tests/conftest.py counts these in the last line of a run. Any
 """
 
 import functools
-import glob
 import os
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ from importlib.util import find_spec
 
 import pytest
 
-FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 PREFIX = "needs "
 
 
@@ -104,7 +102,6 @@ class Need:
 NEEDS: dict[str, Need] = {
     "chromium": Need(lambda: _installed("chromium") or _installed("chromium-browser"), "apt-get install chromium"),
     "docker": Need(can_run_containers, "a Docker daemon, and apt-get install docker-compose"),
-    "faketime": Need(lambda: bool(glob.glob(FAKETIME)), "apt-get install libfaketime"),
     "hanging-parser": Need(can_hang_html_parser, "a Python whose html.parser can be made to hang"),
     "helm": Need(
         lambda: find_spec("helm_python") is not None, "make setup: helm-python-sdk, which has no wheel for Intel Macs"

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.fixtures import tokens
 from tests.e2e.fixtures.stranger import Stranger
-from tests.e2e.fixtures.tokens import Issuer
-from tests.e2e.fixtures.world import LEASING, TALKING, TOOLS, WAITS, World
+from tests.e2e.fixtures.world import LEASING, TOOLS, WAITS, World
 
 collect_ignore = ["external"]
 """Somebody else's repository: test_external.py runs it as such."""
@@ -25,35 +23,18 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
     return Stranger(tmp_path_factory.mktemp("stranger"))
 
 
-@pytest.fixture(scope="session")
-def issuer() -> Issuer:
-    """Whose tokens the gateway of `world` takes."""
-    return Issuer()
-
-
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def world(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> AsyncIterator[World]:
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """One mesh for all tests that leave broker and Redis alone."""
     folder = tmp_path_factory.mktemp("world")
     extra = {
-        "gateway": {
-            "BULKHEAD_JWT_JWKS_FILE": str(issuer.write_jwks(folder / "jwks.json")),
-            "BULKHEAD_JWT_ISSUER": tokens.NAME,
-        },
         "model_gateway": {"BULKHEAD_STALL_TIMEOUT_S": "3"},
         # Longer than a test takes anywhere: a person lets an agent go on, not time.
         "budget": {"BULKHEAD_BREAKER_OPEN_S": "600"},
     }
     found = World(folder, extra_env=extra, scale={"budget": 2})
-    found.change_tenants(**{name: {"tools": [*TOOLS, *WAITS]} for name in (TALKING, LEASING)})
+    found.change_tenants(**{LEASING: {"tools": [*TOOLS, *WAITS]}})
     async with found:
-        yield found
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def own_world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A mesh of this module's own: its broker and its Redis may be killed."""
-    async with World(tmp_path_factory.mktemp("own")) as found:
         yield found
 
 

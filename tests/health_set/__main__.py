@@ -3,9 +3,8 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from tests.health_set import figures, recorded
+from tests.health_set import figures
 from tests.health_set.everything import SETS
 from tests.health_set.scoring import score
 from tests.paths import ROOT
@@ -24,15 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     way.add_argument(
         "--write", action="store_true", help="keep the figures, and render them into docs/explanation/detectors.md"
     )
-    way.add_argument("--folder", metavar="FOLDER", type=Path, help="score recorded runs (with --labels; `recorded.py`)")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="what the recorded runs are")
     parser.add_argument("--json", action="store_true", help="one document")
     options = parser.parse_args(argv)
-    if bool(options.folder) != bool(options.labels):
-        parser.error("--folder and --labels go together")
-    if options.folder:
-        print(recorded.page(options.folder, json.loads(options.labels.read_text())), end="")
-        return 0
     if options.run:
         runs = [run for register in SETS for run in register.runs() if run["name"] == options.run]
         rows = [row for run in runs for row in run["rows"]]

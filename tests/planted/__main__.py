@@ -184,9 +184,9 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
     for bug in bugs:
         bug.texts(ROOT)  # Before minutes are spent.
     trees.copy(clean)
-    stands: queue.SimpleQueue[Stand] = queue.SimpleQueue()
+    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for number in range(max(1, min(asked.jobs, len(bugs)))):
-        stands.put(Stand(folder / f"tree-{number}"))
+        copies.put(folder / f"tree-{number}")
     done: list[Outcome] = []
 
     def tell(outcome: Outcome) -> None:
@@ -197,33 +197,29 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
             flush=True,
         )
 
-    try:
-        again: list[Outcome] = []
-        for outcome in _side_by_side(clean, bugs, asked, stands):
-            (again if outcome.unsure else done).append(outcome)
-            tell(outcome)
-            if asked.json and not outcome.unsure:
-                print(json.dumps(outcome.row()), flush=True)
-        for outcome in again:
-            looked = try_one(clean, outcome.bug, asked, stands, full=False)
-            done.append(replace(outcome, findings=(*looked.findings, *outcome.findings[1:])))
-            tell(looked)
-            if asked.json:
-                print(json.dumps(done[-1].row()), flush=True)
-    finally:
-        while not stands.empty():
-            stands.get().stop()
+    again: list[Outcome] = []
+    for outcome in _side_by_side(clean, bugs, asked, copies):
+        (again if outcome.unsure else done).append(outcome)
+        tell(outcome)
+        if asked.json and not outcome.unsure:
+            print(json.dumps(outcome.row()), flush=True)
+    for outcome in again:
+        looked = try_one(clean, outcome.bug, asked, copies, full=False)
+        done.append(replace(outcome, findings=(*looked.findings, *outcome.findings[1:])))
+        tell(looked)
+        if asked.json:
+            print(json.dumps(done[-1].row()), flush=True)
     return sorted(done, key=lambda one: one.bug.name)
 
 
 def _side_by_side(
-    clean: Path, bugs: Sequence[Bug], asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]"
+    clean: Path, bugs: Sequence[Bug], asked: argparse.Namespace, copies: "queue.SimpleQueue[Path]"
 ) -> Iterator[Outcome]:
     """As they are done; those that take longest are begun first, so that no job waits for the last one alone."""
     longest = sorted(bugs, key=lambda bug: -SUITES.index(bug.suite))
-    pool = ThreadPoolExecutor(stands.qsize())
+    pool = ThreadPoolExecutor(copies.qsize())
     try:
-        futures = [pool.submit(try_one, clean, bug, asked, stands, full=asked.full) for bug in longest]
+        futures = [pool.submit(try_one, clean, bug, asked, copies, full=asked.full) for bug in longest]
         for future in as_completed(futures):
             yield future.result()
     finally:
@@ -232,44 +228,24 @@ def _side_by_side(
         pool.shutdown()
 
 
-class Stand:
-    """A copy that bugs are planted into one after the other, and the process that has imported it."""
-
-    def __init__(self, tree: Path) -> None:
-        self.tree = tree
-        self._warm: running.Warm | None = None
-
-    def runner(self, clean: Path, bug: Bug) -> running.Warm:
-        """Call while no bug is in the tree."""
-        if self._warm is None:
-            shutil.copytree(clean, self.tree)
-            self._warm = running.Warm(self.tree)
-            self._warm.start()
-        self._warm.changed = tuple(bug.texts(clean))
-        return self._warm
-
-    def stop(self) -> None:
-        """No more commands."""
-        if self._warm is not None:
-            self._warm.stop()
-
-
 def try_one(
-    clean: Path, bug: Bug, asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]", *, full: bool
+    clean: Path, bug: Bug, asked: argparse.Namespace, copies: "queue.SimpleQueue[Path]", *, full: bool
 ) -> Outcome:
     """The expected suite first, narrowly; then, if asked for, the others."""
-    stand = stands.get()
+    tree = copies.get()
     try:
-        runner = stand.runner(clean, bug)
+        if not tree.exists():
+            shutil.copytree(clean, tree)
+        runner = running.Runner(tree)
         if asked.control:
             return Outcome(bug, (trials.control(runner, bug),), control=True)
-        findings = [trials.narrow(runner, clean, bug, stand.tree)]
-        with trees.planted(clean, bug, stand.tree):
+        findings = [trials.narrow(runner, clean, bug, tree)]
+        with trees.planted(clean, bug, tree):
             for suite in asked.suites if full else ():
                 if suite != bug.suite or not findings[0].caught:
                     findings.append(suites.whole(runner, suite, asked.seeds))
     finally:
-        stands.put(stand)
+        copies.put(tree)
     return Outcome(bug, tuple(findings))
 
 

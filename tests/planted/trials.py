@@ -38,7 +38,7 @@ def narrow(runner: Runner, clean: Path, bug: Bug, tree: Path, limits: Limits | N
 
 
 def control(runner: Runner, bug: Bug) -> Finding:
-    """The same without the bug, and with the same modules imported anew: it must pass."""
+    """The same without the bug: it must pass."""
     if bug.suite == "simulation":
         first = int(bug.seeds.partition("-")[0])
         bug = replace(bug, seeds=f"{first}-{first + CONTROL_SEEDS - 1}")

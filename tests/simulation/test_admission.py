@@ -2,7 +2,7 @@
 forgets and fails over, a network that loses, repeats and delays; doers that are stubborn.
 
 Whatever was told to hold fits under the ceiling at every moment, what was used is what the ledger has spent, and
-everybody gets an answer. tests/e2e/failures/test_admission_race.py does the same with processes.
+everybody gets an answer.
 """
 
 import asyncio

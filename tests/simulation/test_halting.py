@@ -2,9 +2,6 @@
 
 import pytest
 
-from bulkhead.runtime.halts.live import Halts, HaltTarget
-from bulkhead_contracts.control import Halt
-
 from . import world
 from .schedule import Schedule, judge
 
@@ -25,15 +22,3 @@ def test_what_is_halted_is_silent_and_goes_on_to_its_end(folder, seed: int) -> N
     verdict = judge(Schedule(seed, faults=frozenset()), folder)
     assert {"halt", "resume"} <= set(verdict.record.acts), "nobody was halted"
     assert verdict.complaints == ()
-
-
-def test_a_doer_that_does_not_hear_is_found_out(folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    hears = Halts.find
-
-    def deaf(self: Halts, target: HaltTarget) -> Halt | None:
-        found = hears(self, target)
-        return None if found is not None and found.pauses else found
-
-    monkeypatch.setattr(Halts, "find", deaf)
-    verdict = judge(Schedule(SEEDS[0], faults=frozenset()), folder)
-    assert any("was halted from" in one for one in verdict.complaints), verdict.complaints

@@ -1,6 +1,5 @@
 """The laws hold in thousands of schedules, a seed is one run, and what was found once never comes back."""
 
-import asyncio
 import itertools
 import json
 import random
@@ -14,12 +13,10 @@ from bulkhead.runtime import crash_points
 from bulkhead_contracts.envelope import parse
 from tests.planted import bugs
 from tests.simulation import situations, world
-from tests.simulation.laws import oracle, reading
+from tests.simulation.laws import reading
 from tests.simulation.mesh.chaos import PAUSES, Chaos
 from tests.simulation.mesh.loop import WHO
-from tests.simulation.mesh.people import People
 
-from . import __main__ as command
 from .schedule import Schedule, judge
 
 QUICK_SEEDS, DAY_SEEDS = "1-10", "11-60"
@@ -96,16 +93,6 @@ def test_a_calm_run_succeeds_without_a_fault(folder):
 
     record = world.run(scenario(6), Chaos(6), folder)
     assert record.idle and not record.chaos.fired and record.crashes == 0 and len(record.tasks) == 3
-
-
-def test_who_is_never_answered_is_a_complaint_and_no_run_without_end(folder, monkeypatch):
-    async def ask(people, wish):
-        while True:
-            await asyncio.sleep(1)
-
-    monkeypatch.setattr(People, "person", ask)
-    verdict = judge(Schedule(6), folder)
-    assert any(one.startswith("quiet: still asking after 900 s: ") for one in verdict.complaints), verdict.complaints
 
 
 @pytest.mark.slow
@@ -223,49 +210,3 @@ def test_replicas_stand_still_and_what_was_to_act_outside_does_so_late(folder):
 @pytest.mark.slow
 def test_what_was_found_once_holds_now(file, folder):
     assert judge(Schedule.load(file), folder).complaints == ()
-
-
-def test_a_number_of_tasks_takes_no_situation_away(folder):
-    seed = next(one for one in brought("forks", 20) if one not in brought("floods", 300))
-    record = judge(Schedule(seed, tasks=2), folder).record
-    assert any(wish.fork for wish in record.scenario.wishes) and len(record.scenario.wishes) > 2
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--trace"], "--trace tells the story of one run"),
-        (["--seeds", "1-3", "--seed", "5"], "not allowed with"),
-        (["--schedule", "x.json", "--tasks", "3"], "a schedule has its own number"),
-        (["--seeds", "3-1"], "write A-B"),
-    ],
-)
-def test_what_is_asked_for_and_cannot_be_done_is_wrong_usage(words, said, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["simulation", *words])
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    assert ended.value.code == 2 and said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("jobs", ["1", "2"])
-@pytest.mark.slow
-def test_a_schedule_that_breaks_a_law_fails_the_build_and_is_kept_to_be_seen_again(jobs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(oracle.LAWS, "broken", lambda record: iter(["whatever happens"]))
-
-    def ends(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["simulation", *words])
-        code, said = command.main(), capsys.readouterr()
-        return code, said.out + said.err
-
-    code, said = ends("--seeds", "6-6", "--jobs", jobs, "--found", str(tmp_path))
-    assert code == 1 and "1 failed" in said and "seed 6 at commit" in said and "broken: whatever happens" in said
-    file = tmp_path / "seed-6.json"
-    assert f"make simulate SCHEDULE={file} TRACE=1" in said and len(Schedule.load(file).wishes or ()) == 1, "shrunk"
-    code, said = ends("--schedule", str(file), "--trace", "--no-shrink")
-    assert code == 1 and "replicas: " in said and "broken: whatever happens" in said
-    code, said = ends("--schedule", str(file), "--found", "/dev/null/nowhere")
-    assert code == 1 and "/dev/null/nowhere/seed-6.json cannot be written" in said and '"seed": 6' in said
-    code, said = ends("--seeds", "6-7", "--jobs", jobs, "--keep-going", "--no-shrink")
-    assert code == 1 and "2 failed" in said and all(f"seed {seed} breaks: " in said for seed in (6, 7))
-    monkeypatch.delitem(oracle.LAWS, "broken")
-    assert ends("--seeds", "6-6", "--jobs", jobs)[0] == 0 == ends("--schedule", str(file))[0]

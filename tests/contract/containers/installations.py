@@ -3,16 +3,13 @@
 import copy
 import functools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from bulkhead_infra.kubernetes import key_folder
 from tests.contract.containers.image_contract import breaches, fitted
 from tests.contract.containers.pods import Object, read_pods
 from tests.unit.infra.kubernetes.rendered import installation
-from tests.unit.infra.kubernetes.rules import CLUSTER_CA, WORKLOADS
-
-Change = Callable[[list[Object]], None]
+from tests.unit.infra.kubernetes.rules import CLUSTER_CA
 
 
 @functools.cache
@@ -23,21 +20,7 @@ def _secrets(name: str) -> list[Object]:
     return [*made, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}]
 
 
-def broken(name: str, folder: Path, change: Change = lambda objects: None) -> list[str]:
-    """Breaches of the contract in an example, after a change of its objects. Skips where Helm is not installed."""
+def broken(name: str, folder: Path) -> list[str]:
+    """Breaches of the contract in an example. Skips where Helm is not installed."""
     objects = [*installation(name), *copy.deepcopy(_secrets(name))]
-    change(objects)
     return breaches(fitted(read_pods(objects), folder))
-
-
-def spec(objects: list[Object], name: str) -> Object:
-    """The content of the pods of the workload whose name begins so."""
-    workload = next(item for item in objects if item["kind"] in WORKLOADS and item["metadata"]["name"].startswith(name))
-    content: Object = workload["spec"]["template"]["spec"]
-    return content
-
-
-def container(objects: list[Object], name: str) -> Object:
-    """Its one container."""
-    content: Object = spec(objects, name)["containers"][0]
-    return content

@@ -12,8 +12,6 @@ from tests.e2e.console.browser import PICTURES, Pictures, chromium
 from tests.e2e.fixtures.world import World
 from tests.needs import need
 
-ASKING = "t20"
-
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -34,10 +32,8 @@ async def browser(pictures: Path) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def world(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A mesh whose gateway these tests may kill, and in one of whose tenants writes wait for a person."""
-    folder = tmp_path_factory.mktemp("console")
-    found = World(folder, extra_env={"budget": {"BULKHEAD_WATCH_COUNTS_S": "1"}})
-    rule = '@id("all") @effect("ask") forbid (principal, action in Action::"writes", resource);'
-    (folder / "policy" / f"{ASKING}.cedar").write_text(rule)
-    async with found:
+    """A mesh whose gateway these tests may kill."""
+    async with World(
+        tmp_path_factory.mktemp("console"), extra_env={"budget": {"BULKHEAD_WATCH_COUNTS_S": "1"}}
+    ) as found:
         yield found

@@ -10,8 +10,8 @@ from playwright.async_api import Browser
 
 from bulkhead.client import Task
 from tests.e2e.console.browser import Looked, visitor
+from tests.e2e.fixtures.reasons import calculation
 from tests.e2e.fixtures.world import World, until
-from tests.e2e.watch.test_watcher import calculation
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -122,24 +122,6 @@ async def test_a_fork_runs_a_step_again_with_another_instruction(world: World, b
         forked = world.client(TENANT).task(looked.page.url.rpartition("/")[2])
         assert "156" in (await world.finish(forked))["answer"]
         await looked.page.locator(".answer", has_text="156").wait_for()
-
-
-async def test_who_may_not_sees_no_button_and_another_tenant_no_task(world: World, browser: Browser) -> None:
-    async with held(world, "quietly") as task:
-        async with visitor(browser, world.mesh.url, key(world, "auditor")) as looked:
-            await looked.go(f"/tasks/{task.id}")
-            await looked.page.locator("#graph .node.running").wait_for()
-            assert not await looked.page.locator("#acts summary").count(), "an auditor has no acts"
-            # Who forges the form hears the API's refusal.
-            forged = {"headers": {"Origin": world.mesh.url}, "form": {"reason": "me"}}
-            answer = await looked.page.request.post(f"{world.mesh.url}/tasks/{task.id}/cancel", **forged)
-            assert answer.status == 403 and "may not" in await answer.text()
-        async with visitor(browser, world.mesh.url, key(world, tenant="t7")) as other:
-            for path in ("", "/story", "/messages", "/fork", "/export", "/calls/c", "/citations/0123456789ab"):
-                await other.go(f"/tasks/{task.id}{path}")
-                assert (await other.page.get_by_role("heading", level=1).inner_text()) == "No such task", path
-        await world.client(TENANT).task(task.id).cancel()
-        await world.finish(task)
 
 
 async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(world: World, browser: Browser) -> None:

@@ -6,18 +6,15 @@ stack, a client, a counter in the outside world. Images are named for this run, 
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bulkhead_infra.docker import images
-from bulkhead_infra.docker.image_contents import ROOT, SERVICES
+from bulkhead_infra.docker.image_contents import SERVICES
 from bulkhead_infra.docker.stack import Stack, run_docker
-from bulkhead_services.tool_executor.settings import POLICY_DIR
-from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, GIVEN_TAG, TAG, Field
+from tests.e2e.containers.field import GIVEN_TAG, TAG, Field
 from tests.e2e.containers.three import Three
 from tests.e2e.fixtures.gate import GatedCounter
 
@@ -97,20 +94,7 @@ def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str]
 def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """A running mesh with four shards of worker, and a counter that its tools reach."""
     folder = tmp_path_factory.mktemp("field")
-    tenants = yaml.safe_load((ROOT / "infra/bulkhead_infra/identity/tenants.yaml").read_text())["tenants"]
-    quota = {"running": CROWD_PLACES, "waiting": CROWD_WAITING, "weight": 1}
-    (folder / "tenants.yaml").write_text(
-        yaml.safe_dump({"tenants": {**tenants, CROWD: {**tenants["demo"], "quota": quota}}})
-    )
-    shutil.copytree(POLICY_DIR, folder / "policy")
-    (folder / "policy" / f"{CROWD}.cedar").write_text((POLICY_DIR / "demo.cedar").read_text())
-    for path in (folder / "policy", *(folder / "policy").iterdir()):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    environ = {
-        "BULKHEAD_SHARDS_WORKER": "4",
-        "BULKHEAD_TENANTS": str(folder / "tenants.yaml"),
-        "BULKHEAD_POLICY": str(folder / "policy"),
-    }
+    environ = {"BULKHEAD_SHARDS_WORKER": "4"}
     with (
         GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter,
         stack_beside(counter, f"bulkhead-test-{os.getpid()}", environ) as stack,

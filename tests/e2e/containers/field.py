@@ -25,8 +25,6 @@ TAG = GIVEN_TAG or f"test-{os.getpid()}"
 TASK_TIMEOUT_S = 150.0
 PATIENCE_S = 90.0
 STEPS = 3
-CROWD, CROWD_PLACES, CROWD_WAITING = "crowd", 3, 12
-"""A tenant that may have but so many tasks running and so many waiting."""
 _numbers = itertools.count(1)
 
 

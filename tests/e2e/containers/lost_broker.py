@@ -1,8 +1,7 @@
 """Three brokers and a Redis with a replica, in containers: one of each goes for good under load, and the mesh goes on.
 
 In: a mesh of its own, of docker-compose.yml and docker-compose.cluster.yml. Out: every task ends rightly, each step
-changes the world once, what was settled is what was used; whoever operates it is told how it stands. Half a cluster
-takes longer, so that only `make compose-test` tries it: half_a_cluster.py.
+changes the world once, what was settled is what was used; whoever operates it is told how it stands.
 """
 
 import asyncio

@@ -63,17 +63,3 @@ async def test_an_operator_looks_into_the_mesh(field: Field) -> None:
     assert {"permissions", "streams", "redis", "gateway"} <= {one["what"] for one in findings if one["level"] == "ok"}
     # Keys were there only as long as they were used.
     assert not list(Path(tempfile.gettempdir()).glob("bulkhead-operate-*"))
-
-
-async def test_a_mesh_that_is_not_there_is_said(field: Field) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bulkhead_cli.containers",
-        "--project",
-        "nowhere",
-        "doctor",
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await asyncio.wait_for(process.communicate(), WITHIN_S)
-    assert process.returncode == 1 and b"no broker of project nowhere runs" in said, said

@@ -129,24 +129,6 @@ def volume(field: Field) -> Iterator[str]:
     run_docker("volume", "rm", "--force", name, check=False)
 
 
-def _spoil(field: Field, volume: str, code: str) -> None:
-    run_docker(
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--volume",
-        f"{volume}:/bulkhead/keys/all",
-        "--workdir",
-        "/bulkhead/keys/all",
-        "--entrypoint",
-        "python3",
-        field.stack.image_name("provisioner"),
-        "-c",
-        code,
-    )
-
-
 def _start(field: Field, service: str, volume: str, *more: str) -> subprocess.CompletedProcess[str]:
     """One container by hand, as an operator who made a mistake would start it; it must end by itself."""
     environ = {"BULKHEAD_NATS_URL": "tls://nats:4222", "BULKHEAD_NATS_CA_FILE": "/bulkhead/identity/ca.pem"}
@@ -174,47 +156,6 @@ import hashlib, json, os
 found = [f"{folder}/{one}" for folder, _, names in os.walk("/bulkhead/keys") for one in names]
 print(json.dumps({one: hashlib.sha256(open(one, "rb").read()).hexdigest() for one in sorted(found)}))
 """
-NEW_KEY = """
-import os, nkeys, pathlib
-pathlib.Path('planner.nkey').write_bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
-"""
-NEW_CA = """
-import pathlib
-from bulkhead_infra.identity import tls
-tls.ensure_certificates(pathlib.Path('other'), ['nats'])
-pathlib.Path('ca.pem').write_bytes(pathlib.Path('other/ca.pem').read_bytes())
-"""
-
-
-@pytest.mark.parametrize(
-    "spoil, says",
-    [
-        (NEW_KEY, "refuses this service's key"),
-        ("import os; os.unlink('planner.nkey')", "planner has no key file /bulkhead/identity/planner.nkey"),
-        (NEW_CA, "has no certificate of the CA that this service trusts"),
-        ("open('ca.pem', 'w').close()", "the CA file /bulkhead/identity/ca.pem cannot be used"),
-    ],
-    ids=["a key that the broker does not know", "no key", "another mesh's CA", "an empty CA file"],
-)
-def test_a_service_with_wrong_secrets_ends_with_an_error_that_says_so(
-    field: Field, volume: str, spoil: str, says: str
-) -> None:
-    _spoil(field, volume, spoil)
-    done = _start(field, "planner", volume)
-    assert done.returncode == 1 and says in done.stdout + done.stderr, (done.returncode, done.stdout, done.stderr)
-
-
-def test_a_service_with_another_services_keys_does_not_start(field: Field) -> None:
-    done = _start(field, "planner", field.stack.key_volume("worker"))
-    assert done.returncode == 1 and "planner has no key file" in done.stdout + done.stderr
-
-
-def test_a_missing_secret_is_named_with_its_file(field: Field) -> None:
-    done = _start(
-        field, "budget", field.stack.key_volume("planner"), "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url"
-    )
-    assert done.returncode == 2, done.stderr
-    assert "BULKHEAD_REDIS_URL_FILE: /bulkhead/identity/redis_url cannot be read" in done.stderr
 
 
 def test_the_broker_speaks_to_nobody_in_the_clear(field: Field) -> None:
@@ -238,25 +179,6 @@ assert b"PONG" not in said, said
 """
     said = field.stack.exec_in_container(container, "python3", "-c", clear)
     assert said.returncode == 0, said.stderr
-
-
-def test_a_broker_and_redis_without_their_files_say_what_is_missing(field: Field) -> None:
-    for name, file in (("nats", "nats-server.conf"), ("redis", "redis.conf")):
-        done = run_docker("run", "--rm", "--network", "none", field.stack.image_name(name), check=False)
-        assert done.returncode == 2 and f"/bulkhead/identity/{file} cannot be read" in done.stderr
-
-
-def test_data_that_cannot_be_written_is_said(field: Field) -> None:
-    def read_only(volume: str) -> tuple[str, ...]:
-        return "--volume", f"{field.stack.project}_{volume}:/bulkhead/data:ro"
-
-    for service, more, says in (
-        ("nats", read_only("data_nats"), "/bulkhead/data cannot be written"),
-        ("redis", read_only("data_redis"), "/bulkhead/data cannot be written"),
-    ):
-        done = _start(field, service, field.stack.key_volume(service), *more)
-        said = done.stdout + done.stderr
-        assert done.returncode in (1, 2) and says in said and "Traceback" not in said, (service, done.returncode, said)
 
 
 def test_provisioning_again_changes_nothing(field: Field) -> None:

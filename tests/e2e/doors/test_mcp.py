@@ -1,12 +1,10 @@
 """Agents that know MCP and nothing of us, on real processes: over HTTP, and by a server that a desktop starts."""
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +12,6 @@ import pytest_asyncio
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from openai import AsyncOpenAI
 
 from tests.e2e.fixtures.world import World
 
@@ -46,23 +43,6 @@ async def mcp(agents: World, key: str, **headers: str) -> AsyncIterator[Client]:
     http = create_mcp_http_client(headers={"Authorization": f"Bearer {key}", **headers})
     async with Client(streamable_http_client(f"{agents.mesh.doors_url}/mcp", http_client=http)) as found:
         yield found
-
-
-async def test_a_model_call_and_a_tool_call_are_told_by_one_timeline(agents: World, key: str) -> None:
-    openai = AsyncOpenAI(base_url=f"{agents.mesh.doors_url}/openai/v1", api_key=key, timeout=60)
-    said: Any = [{"role": "user", "content": "What is 17 * 23?"}]
-    async with openai:
-        answer = await openai.chat.completions.with_raw_response.create(model="default", messages=said)
-    async with mcp(agents, key) as client:
-        found = await client.call_tool("calculate", {"expression": "17 * 23"})
-    task = answer.headers["x-bulkhead-task"]
-    assert found.meta is not None and found.meta["io.bulkhead/task"] == task
-    code, timeline, error = await agents.command("timeline", task, "--json")
-    assert code == 0, error
-    edges = {(row["from"], row["to"]) for row in json.loads(timeline)}
-    assert {("doors", "model_gateway"), ("doors", "tool_executor"), ("tool_executor", "doors")} <= edges
-    code, why, error = await agents.command("why", task)
-    assert code == 0 and "an agent outside carries out" in why, (why, error)
 
 
 async def test_a_write_whose_doors_were_killed_in_mid_call_is_repeated_and_made_once(agents: World, key: str) -> None:

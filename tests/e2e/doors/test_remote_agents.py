@@ -14,11 +14,7 @@ import pytest_asyncio
 from bulkhead.client import Task
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
-from bulkhead_contracts.plan import PlanAdopted
-from bulkhead_contracts.task import list_facts
 from tests import a2a_agent
-from tests.e2e.doors.test_own_worker import start
 from tests.e2e.fixtures.world import TOOLS, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -139,45 +135,6 @@ async def test_a_step_is_carried_out_by_another_mesh(world: World, agents: World
     assert there["status"] == "succeeded"
 
 
-async def test_the_model_chooses_an_agent_and_a_worker_outside_by_what_its_prompt_says_of_them(
-    world: World, tmp_path: Path
-) -> None:
-    worker = await start(world, tmp_path / "worker.log", think_s=0)
-    try:
-        objective = "Say the name Ann to the echo. Decide about the refund of the order."
-        task = await world.submit(TENANT, objective, tools=[TOOL], check=False)
-        document = await world.finish(task)
-    finally:
-        worker.terminate()
-        await worker.wait()
-    assert document["status"] == "succeeded", (document["failure"], (tmp_path / "worker.log").read_text())
-    said = [body for entry in await world.history(task) for body in list_facts(entry.body)]
-    [asked] = [body for body in said if isinstance(body, ModelCallRequested) and body.response == "plan"]
-    [told] = [part.text.splitlines() for part in asked.parts if part.title == "roles"]
-    assert f"refunds: {REFUNDS}" in told
-    assert any(line.startswith("courier: [the remote agent echo") and "Echoes." in line for line in told)
-    [drafted] = [body for body in said if isinstance(body, ModelCallReplied) and body.prompt_id.startswith("planner.")]
-    assert drafted.prompt_id == "planner.draft.roles@1"
-    [adopted] = [body for body in said if isinstance(body, PlanAdopted)]
-    assert [step.role for step in adopted.plan.steps] == ["courier", "refunds", "step"]
-    assert "you said: Say the name Ann" in document["answer"] and "Refund: " in document["answer"]
-    sources = {label["source"] for label in document["result"]["provenance"]}
-    assert {TOOL, f"wrk_{TENANT}"} <= sources
-
-
-async def test_a_cancel_reaches_the_agent(world: World, far: Far) -> None:
-    before, ended = len(far.wrote("begun")), len(far.wrote("cancelled"))
-    task = await delegates(world, "wait for ever")
-    await began(far, before)
-    await task.cancel("no longer wanted")
-
-    async def cancelled() -> bool:
-        return len(far.wrote("cancelled")) > ended
-
-    await until(cancelled, "the agent was told")
-    assert (await world.finish(task))["status"] == "cancelled"
-
-
 async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) -> None:
     before = len(far.wrote("begun"))
     task = await delegates(world, "slow 5")
@@ -194,33 +151,7 @@ async def test_a_killed_executor_makes_no_second_task(world: World, far: Far) ->
     assert len(far.wrote("begun")) == before + 1 and (await world.replay(task)).divergences == []
 
 
-async def test_a_write_whose_sender_was_killed_before_any_reply_is_uncertain_and_not_sent_again(
-    world: World, far: Far
-) -> None:
-    before = len(far.wrote("begun"))
-    task = await delegates(world, "mute while it works")
-    await began(far, before)
-    await world.mesh.kill_replica("tool_executor")
-    document = await world.finish(task)
-    assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
-    assert len(far.wrote("begun")) == before + 1
-    (write,) = document["uncertain_writes"]
-    assert (write["outcome"], write["tool"]) == ("uncertain", TOOL) and "mute while it works" in write["arguments_json"]
-    assert (await world.replay(task)).divergences == []
-
-
 async def records(bus: Any, task: Task) -> bytes:
     subject = f"record.tool_executor.{TENANT}.{task.id}.>"
     page = await bus.read(subjects.records_stream("tool_executor"), subject, after=0)
     return b"".join(one.body for one in page if b'"task":""' not in one.body)
-
-
-async def test_a_silent_and_a_broken_agent_end_the_step_by_name_and_open_its_breaker(world: World, far: Far) -> None:
-    task = await delegates(world, "hang on")
-    document = await world.finish(task)
-    assert document["status"] == "failed" and "agent_echo said nothing for 4 s" in str(document["failure"])
-    far.kill()
-    for _ in range(3):
-        document = await world.finish(await delegates(world, "hello again"))
-        assert document["status"] == "failed", document
-    assert "breaker of the agent echo is open" in str(document["failure"])

@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.client import Mesh, MeshError, Task
-from bulkhead_contracts import subjects
 from bulkhead_infra.demo.corpus import generate_demo
-from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until, verdict
 from tests.paths import ROOT
 
@@ -63,38 +60,6 @@ async def test_both_versions_of_a_request_run(world: World, version: int) -> Non
         published = await bus.publish(DEMO.objective, limit_usd=0.4, deadline_s=90, contract_version=version)
     document = await runs(world, published)
     assert document["limits"]["cost_usd_micros"] == 400_000 and document["limits"]["deadline_ms"] == 90_000
-
-
-async def test_a_foreign_tenant_is_refused_by_the_broker(world: World) -> None:
-    async with Mesh.on_bus(world.mesh.nats_url, key_of(world), "demo", "t0") as bus:
-        with pytest.raises(MeshError, match=r"pub_demo\.gateway.*t0|no such right|refused"):
-            await bus.publish("Not mine")
-    assert "Not mine" not in [one["objective"] for one in await world.client("t0", "auditor").tasks(100)]
-
-
-async def test_it_reaches_no_other_inbox_and_speaks_for_nobody_else(world: World) -> None:
-    async with world.bus("pub_demo") as bus:
-        for subject in (
-            subjects.mesh_subject("pub_demo", "planner", "demo", "x1"),
-            subjects.mesh_subject("gateway", "planner", "demo", "x1"),
-            subjects.mesh_subject("gateway", "gateway", "demo", "x1"),
-        ):
-            with pytest.raises((PublishRefused, BusUnavailable)):
-                await bus.publish(subject, b"{}", {}, "m")
-
-
-async def test_a_forged_source_becomes_a_dead_letter_with_the_original(world: World) -> None:
-    body = json.dumps({"objective": "I am the gateway"}).encode()
-    await raw(world, "forged-1", headers("forged-1", source="gateway"), body)
-
-    async def buried() -> list[dict[str, Any]]:
-        return [one for one in await world.letters() if one["subject"].endswith(".forged-1")]
-
-    [letter] = await until(buried, "the forgery lies with the dead letters")
-    assert letter["code"] == "forged_source" and "pub_demo" in letter["reason"] and letter["service"] == "gateway"
-    assert json.loads(letter["body"]) == json.loads(body) and letter["headers"]["ce-source"] == "gateway"
-    document = await world.client("demo", "auditor").task("forged-1").show()
-    assert (document["status"], document["failure"]["code"]) == ("rejected", "forged_source")
 
 
 @pytest.mark.nightly

@@ -8,8 +8,8 @@ import pytest
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.lease import LeaseGranted
+from tests.e2e.fixtures.reasons import why
 from tests.e2e.fixtures.world import LEASING, World, until
-from tests.e2e.watch.test_watcher import why
 
 CRM, ERP = "crm:account:42", "erp:order:7"
 

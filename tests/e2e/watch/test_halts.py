@@ -12,8 +12,8 @@ from bulkhead.client.errors import Refused
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.tool import ToolCallReplied
+from tests.e2e.fixtures.reasons import calculation, why
 from tests.e2e.fixtures.world import World, until
-from tests.e2e.watch.test_watcher import calculation, why
 
 WHY = "its agents run wild"
 STALLED_MS = 120_000

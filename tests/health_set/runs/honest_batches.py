@@ -43,66 +43,6 @@ def batch_of_rows(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(25, "a shell command per file, silent or nearly so")
-def batch_of_commands(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    form, answer = rng.choice(
-        (
-            ("convert img_{n:04d}.png thumbs/img_{n:04d}.jpg", ""),
-            ("python process.py --shard {n} --of 64", "done\n"),
-            ("gzip -9 logs/2026-10-{n:02d}.log", ""),
-            ("pdftotext scans/page{n}.pdf text/page{n}.txt", ""),
-            ('psql -c "vacuum analyze part_{n}"', "VACUUM\n"),
-            ("kubectl delete pod worker-{n}", "pod deleted"),
-        )
-    )
-    for number in range(1, rng.randint(15, 31)):
-        trace.call("operator", "bash", {"command": form.format(n=number)}, answer)
-        if rng.random() < 0.06:
-            trace.call("operator", "bash", {"command": "df -h /data | tail -1"}, f"/dev/sdb1 {80 + number // 4}% /data")
-    return trace.ends()
-
-
-@DAILY.honest(25, "200 strings translated one by one, many of them nearly the same")
-def translation(rng: Random) -> Trace:
-    trace, language = Trace(rng, timed=rng.random() < 0.6), rng.choice(("de", "fr", "es", "pl"))
-    forms = {"de": "{0} speichern", "fr": "Enregistrer {0}", "es": "Guardar {0}", "pl": "Zapisz {0}"}
-    for number in range(200):
-        thing = f"{rng.choice(words.THINGS)} {rng.choice(words.FIELDS)}"
-        if rng.random() < 0.15:
-            thing = f"{thing} {number}"
-        trace.call(
-            "translator",
-            "translate",
-            {"key": f"menu.{number}", "text": f"Save {thing}", "to": language},
-            {"text": forms[language].format(thing)},
-            pause=rng.uniform(0.5, 2),
-        )
-    return trace.ends()
-
-
-@DAILY.honest(25, "the same letter with another name to each recipient")
-def mailing(rng: Random) -> Trace:
-    trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 7)
-    for person in rng.sample(words.PEOPLE, rng.randint(12, 22)):
-        address = person.lower().replace(" ", ".") + "@example.org"
-        trace.call(
-            "mailer",
-            "send_email",
-            {"to": address, "subject": "Your contract", "body": f"Dear {person},\n{body}"},
-            {"status": "sent", "message_id": f"<{words.uuid(rng)}@mail>"},
-        )
-    return trace.ends()
-
-
-@DAILY.honest(25, "texts put into a few classes")
-def labelling(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.5)
-    for _ in range(rng.randint(30, 60)):
-        trace.call("labeller", "classify", {"text": words.sentence(rng)}, rng.choice(("complaint", "praise", "other")))
-    return trace.ends()
-
-
 @DAILY.honest(25, "chunks uploaded one after the other, acknowledged alike")
 def uploading(rng: Random) -> Trace:
     trace, upload, size = Trace(rng, timed=rng.random() < 0.6), words.uuid(rng), rng.choice((65536, 1048576, 5242880))
@@ -113,21 +53,6 @@ def uploading(rng: Random) -> Trace:
             arguments["data"] = words.token(rng, 60)
         trace.call("uploader", "put_chunk", arguments, {"ok": True}, pause=rng.uniform(0.2, 1.5))
     trace.call("uploader", "finish_upload", {"upload_id": upload}, {"etag": words.digest(rng)[:32]})
-    return trace.ends()
-
-
-@DAILY.honest(25, "a sweep over settings: only numbers change, in and out")
-def sweep(rng: Random) -> Trace:
-    trace, loss = Trace(rng, timed=rng.random() < 0.7), 2.0
-    for number in range(rng.randint(10, 30)):
-        loss *= rng.uniform(0.9, 1.04)
-        arguments = rng.choice(
-            (
-                {"lr": round(10 ** rng.uniform(-5, -2), 6), "layers": rng.randint(2, 12)},
-                {"seed": number, "config": "base.yaml"},
-            )
-        )
-        trace.call("trainer", "train", arguments, {"loss": round(loss, 4), "epochs": 3}, pause=rng.uniform(5, 400))
     return trace.ends()
 
 
@@ -185,18 +110,6 @@ def fan_out(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(25, "map and reduce: the same words to each mapper, short answers, two levels")
-def map_reduce(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    for number in range(rng.randint(6, 20)):
-        name, count = f"counter-{number % 6}", rng.randint(0, 400)
-        trace.say("reducer", f"Count the lines with ERROR in shard {number}.", name, pause=0.5)
-        trace.call(name, "grep_count", {"file": f"shard-{number}.log", "pattern": "ERROR"}, count)
-        trace.say(name, f"Shard {number}: {count} lines.", "reducer", pause=0.5)
-    trace.call("reducer", "write_file", {"path": "total.txt", "text": "..."}, "written")
-    return trace.ends()
-
-
 @DAILY.honest(20, "several samples of one question in one turn, to vote on them")
 def self_consistency(rng: Random) -> Trace:
     trace = Trace(rng)
@@ -213,15 +126,3 @@ def self_consistency(rng: Random) -> Trace:
             )
         trace.call("solver", "note", {"text": words.sentence(rng)}, "noted")
     return trace.ends()
-
-
-@DAILY.honest(20, "the same questions in many tasks, each asking them once")
-def many_tasks(rng: Random) -> Trace:
-    trace, steps = Trace(rng, timed=rng.random() < 0.6), [words.query(rng) for _ in range(4)]
-    answers = [words.paragraph(rng) for _ in steps]
-    for number in range(rng.randint(10, 25)):
-        trace.task = f"task-{number}"
-        for step, answer in zip(steps, answers, strict=True):
-            trace.call("worker", "search", {"q": step}, answer, pause=0.3)
-        trace.ends()
-    return trace

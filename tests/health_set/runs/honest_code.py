@@ -56,16 +56,6 @@ def stubborn_bug(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(25, "one file read again after each of many edits: it changes in one line")
-def rereading_after_edits(rng: Random) -> Trace:
-    trace, lines = Trace(rng, timed=rng.random() < 0.6), [words.sentence(rng) for _ in range(30)]
-    for _ in range(rng.randint(8, 20)):
-        lines[rng.randrange(30)] = words.sentence(rng)
-        trace.call("editor", "replace_line", {"path": "notes.md", "text": words.sentence(rng)}, "ok")
-        trace.call("editor", "read_file", {"path": "notes.md"}, "\n".join(lines))
-    return trace.ends()
-
-
 @DAILY.honest(25, "one instruction read again now and then, because the context was compacted")
 def rereading_the_brief(rng: Random) -> Trace:
     trace, brief = Trace(rng, timed=rng.random() < 0.6), words.document(rng)
@@ -119,22 +109,6 @@ def debugger(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(20, "git bisect: good or bad, and how many are left")
-def bisect(rng: Random) -> Trace:
-    trace, left = Trace(rng, timed=rng.random() < 0.6), rng.choice((200, 900, 3000))
-    while left:
-        broken = rng.random() < 0.5
-        trace.call("coder", "bash", {"command": "make -s check; echo $?"}, "1\n" if broken else "0\n", pause=40)
-        left //= 2
-        trace.call(
-            "coder",
-            "bash",
-            {"command": f"git bisect {'bad' if broken else 'good'}"},
-            f"Bisecting: {left} revisions left to test\n[{words.digest(rng)[:40]}] {words.sentence(rng)}",
-        )
-    return trace.ends()
-
-
 @DAILY.honest(25, "keys pressed on a screen: the same key, another picture each time, known by its digest")
 def screen(rng: Random) -> Trace:
     trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(("blob", "sha256", "url"))
@@ -148,32 +122,6 @@ def screen(rng: Random) -> Trace:
             }[form]
             trace.call("driver", "press_key", {"key": key}, shot, pause=rng.uniform(1, 4))
         trace.call("driver", "type", {"text": words.query(rng)}, {"ok": True})
-    return trace.ends()
-
-
-@DAILY.honest(20, "a page scrolled: no arguments, other text each time")
-def scrolling(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.5)
-    for _ in range(rng.randint(3, 5)):
-        trace.call("browser", "goto", {"url": f"https://example.org/{words.token(rng, 8)}"}, words.sentence(rng))
-        for _ in range(rng.randint(4, 12)):
-            trace.call("browser", "scroll", {"direction": "down"}, words.paragraph(rng))
-        trace.call("browser", "back", {}, "ok")
-    return trace.ends()
-
-
-@DAILY.honest(20, "an error per try, each another one, until a program compiles")
-def compile_errors(rng: Random) -> Trace:
-    trace, file = Trace(rng, timed=rng.random() < 0.6), words.path(rng)
-    for _ in range(rng.randint(4, 9)):
-        trace.call("coder", "write_file", {"path": file, "text": words.document(rng)}, "written")
-        trace.call(
-            "coder",
-            "bash",
-            {"command": "cargo build"},
-            error=(f"error[E{rng.randint(100, 700):04d}]: {words.sentence(rng)}\n --> {file}:{rng.randint(1, 400)}"),
-        )
-    trace.call("coder", "bash", {"command": "cargo build"}, "Finished dev in 2.1s")
     return trace.ends()
 
 
@@ -202,15 +150,6 @@ def flaky(rng: Random) -> Trace:
             )
         trace.call("coder", "edit", {"path": "src/race.py", "new": words.sentence(rng)}, "edited")
         trace.call("coder", "bash", {"command": f"git diff {words.path(rng)}"}, words.document(rng, 5))
-    return trace.ends()
-
-
-@DAILY.honest(20, "commits, each answered by its hash alone")
-def commits(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    for _ in range(rng.randint(8, 20)):
-        trace.call("coder", "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited")
-        trace.call("coder", "bash", {"command": "git commit -qam wip && git rev-parse HEAD"}, words.digest(rng)[:40])
     return trace.ends()
 
 

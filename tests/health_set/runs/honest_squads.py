@@ -10,7 +10,6 @@ from tests.health_set.sets import DAILY
 # Said by hand, because sentences out of a form resemble each other more than those of a real discussion do.
 DEBATE = words.TEXTS["debate"]
 REVIEWS = words.TEXTS["reviews"]
-SUMMARIES = ("Part {n} is done: {text}", "Finished {n}. {text}", "{text} That closes item {n}.")
 
 
 def scripted(rng: Random, lines: tuple[str, ...]) -> list[str]:
@@ -94,18 +93,6 @@ def review_rounds(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(25, "workers report part after part to a planner in one form")
-def progress_reports(rng: Random) -> Trace:
-    trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(SUMMARIES)
-    for number in range(rng.randint(8, 24)):
-        name = f"worker-{number % 3}"
-        trace.call(name, "process", {"item": words.query(rng)}, words.sentence(rng))
-        trace.say(name, form.format(n=number + 1, text=words.sentence(rng)), "planner")
-        if rng.random() < 0.5:
-            trace.say("planner", f"Thanks, next: {words.query(rng)}", name)
-    return trace.ends()
-
-
 @DAILY.honest(25, "one agent thinks aloud for a while, always of something else, before it acts")
 def thinking_aloud(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=rng.random() < 0.6), scripted(rng, DEBATE)
@@ -146,29 +133,4 @@ def interview(rng: Random) -> Trace:
         trace.say("interviewer", f"And the {rng.choice(words.FIELDS)} in {rng.choice(words.PLACES)}?", "expert")
         trace.say("expert", words.sentence(rng), "interviewer")
     trace.call("interviewer", "write_file", {"path": "interview.md", "text": words.paragraph(rng)}, "written")
-    return trace.ends()
-
-
-@DAILY.honest(20, "a stand-up each morning: who did what, mostly nothing new, work between")
-def stand_ups(rng: Random) -> Trace:
-    trace, names = Trace(rng), ["ann", "ben", "cid"]
-    for _ in range(rng.randint(4, 8)):
-        for name in names:
-            trace.say("lead", "Anything to report?", name, pause=60)
-            trace.say(name, "Nothing blocking me." if rng.random() < 0.6 else words.sentence(rng), "lead", pause=60)
-        for _ in range(rng.randint(6, 14)):
-            trace.call(
-                rng.choice(names), "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited", pause=900
-            )
-    return trace.ends()
-
-
-@DAILY.honest(20, "a question put to many experts in the same words, every answer its own")
-def survey_of_experts(rng: Random) -> Trace:
-    trace, question = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng)
-    for number in range(rng.randint(6, 18)):
-        trace.say("host", question, f"expert-{number}", pause=0.2)
-    for number in range(rng.randint(6, 18)):
-        trace.say(f"expert-{number}", words.paragraph(rng), "host")
-    trace.call("host", "write_file", {"path": "survey.md", "text": words.paragraph(rng)}, "written")
     return trace.ends()

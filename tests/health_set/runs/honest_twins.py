@@ -37,17 +37,6 @@ def warming(rng: Random) -> Trace:
     return trace.ends()
 
 
-@TWINS.honest(12, "a copy that tells how long it will take: minutes, then seconds, sometimes more than before")
-def remaining_time(rng: Random) -> Trace:
-    trace, left = Trace(rng, timed=_timed(rng)), rng.randint(300, 2400)
-    while left > 0:
-        shown = f"{left // 60} min left" if left > 90 else f"{left} s left"
-        trace.call("mover", "progress", {"job": "copy"}, shown, pause=rng.uniform(2, 15))
-        left -= rng.randint(-30, 200)
-    trace.call("mover", "progress", {"job": "copy"}, "complete", pause=5)
-    return trace.ends()
-
-
 @TWINS.honest(12, "folders deleted one by one, silently; the disk is looked at after each and empties slowly")
 def making_room(rng: Random) -> Trace:
     trace, used = Trace(rng, timed=_timed(rng)), rng.uniform(90, 99)
@@ -207,17 +196,6 @@ def auf_deutsch_warten(rng: Random) -> Trace:
     return trace.ends()
 
 
-@TWINS.honest(10, "a conversation in Spanish between a customer and a desk that looks things up")
-def en_espanol(rng: Random) -> Trace:
-    trace = Trace(rng, timed=_timed(rng))
-    for _ in range(rng.randint(4, 10)):
-        trace.say("cliente", words.tell(rng, 1, 2, "es"), "agente")
-        if rng.random() < 0.7:
-            trace.call("agente", "buscar", {"texto": words.said(rng, "es")}, words.said(rng, "es"))
-        trace.say("agente", words.tell(rng, 1, 2, "es"), "cliente")
-    return trace.ends()
-
-
 @TWINS.honest(12, "a text adventure: few commands, rooms that come back, things that do not")
 def adventure(rng: Random) -> Trace:
     trace, rooms = Trace(rng, timed=_timed(rng)), [words.tell(rng) for _ in range(5)]
@@ -259,26 +237,6 @@ def red_red_green(rng: Random) -> Trace:
     return trace.ends()
 
 
-@TWINS.honest(12, "two jobs looked at in turns: one stands still for long, the other tells per cents")
-def two_jobs(rng: Random) -> Trace:
-    trace, done = Trace(rng), 0
-    for _ in range(rng.randint(5, 12)):
-        trace.call("ops", "job", {"name": "left"}, {"state": "queued"}, pause=rng.uniform(30, 50))
-        trace.call("ops", "job", {"name": "right"}, {"state": "running", "percent": done}, pause=1)
-        done += rng.randint(3, 9)
-    trace.call("ops", "job", {"name": "left"}, {"state": "done"}, pause=30)
-    return trace.ends()
-
-
-@TWINS.honest(10, "pictures taken one after the other, each with its digest, each described in other words")
-def frames(rng: Random) -> Trace:
-    trace = Trace(rng, timed=_timed(rng))
-    for number in range(rng.randint(6, 15)):
-        trace.call("eye", "snapshot", {}, {"frame": number, "sha256": words.digest(rng)})
-        trace.say("eye", words.tell(rng, 1, 2))
-    return trace.ends()
-
-
 @TWINS.honest(12, "a regulator tuned up and down: settings come back, measurements differ")
 def tuning(rng: Random) -> Trace:
     trace, gain = Trace(rng, timed=_timed(rng)), rng.randint(3, 9)
@@ -286,14 +244,6 @@ def tuning(rng: Random) -> Trace:
         trace.call("tuner", "set_gain", {"gain": gain}, "set")
         trace.call("tuner", "measure", {}, {"overshoot": round(abs(gain - 6) * 0.1 + rng.uniform(0.01, 0.09), 3)})
         gain = max(1, gain + rng.choice((-2, -1, 1, 2)))
-    return trace.ends()
-
-
-@TWINS.honest(10, "a standing order: the same transfer every day, with a receipt of its own")
-def standing_order(rng: Random) -> Trace:
-    trace, order = Trace(rng), {"to": words.name(rng), "cents": rng.randint(100, 99_999)}
-    for _ in range(rng.randint(6, 14)):
-        trace.call("teller", "transfer", order, {"receipt": words.uuid(rng)}, pause=86_400 + rng.uniform(-60, 60))
     return trace.ends()
 
 
@@ -315,20 +265,6 @@ def versions(rng: Random) -> Trace:
         trace.say("reader", words.said(rng), "author")
         for at in rng.sample(range(9), 5):
             text[at] = words.said(rng)
-    return trace.ends()
-
-
-@TWINS.honest(10, "offers to many customers in German, the same but for name, number and price; receipts likewise")
-def angebote(rng: Random) -> Trace:
-    trace, body = Trace(rng, timed=_timed(rng)), words.tell(rng, 5, 6, "de")
-    for number in range(rng.randint(9, 15)):
-        who = words.name(rng)
-        trace.call(
-            "vertrieb",
-            "sende",
-            {"an": who, "text": f"Guten Tag {who}, {body} Preis: {rng.randint(10, 999)} EUR."},
-            f"Gesendet an {who}: {body} Beleg {4000 + number}, Empfang bestätigt von {words.name(rng)}.",
-        )
     return trace.ends()
 
 

@@ -20,24 +20,6 @@ def polling_with_backoff(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(30, "a job polled at an even pace; progress is a number in the answer")
-def polling_progress(rng: Random) -> Trace:
-    trace, done, pace = Trace(rng, timed=rng.random() < 0.7), 0.0, rng.choice((2, 5, 10, 30))
-    form = rng.choice(("{0}%", "processed {0} of 100 files", "step {0}/100"))
-    wrapped = rng.random() < 0.5
-    while done < 100:
-        done = min(100.0, done + rng.uniform(3, 15))
-        said = form.format(int(done))
-        trace.call(
-            "runner",
-            "progress",
-            {"job": "index"},
-            {"state": "running", "progress": said} if wrapped else said,
-            pause=pace,
-        )
-    return trace.ends()
-
-
 @DAILY.honest(30, "sleep, look, sleep, look: a build or a deployment that takes its time")
 def sleeping_between(rng: Random) -> Trace:
     trace, name = Trace(rng, timed=rng.random() < 0.6), rng.choice(("sleep", "wait", "bash"))
@@ -88,28 +70,6 @@ def transient_errors(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.honest(30, "one policy of five or six tries with doubled pauses against one and the same error")
-def long_backoff(rng: Random) -> Trace:
-    trace, what, pause = Trace(rng), {"url": f"https://example.org/{words.token(rng, 8)}"}, 1.0
-    trace.call("fetcher", "plan", {}, words.sentence(rng))
-    for _ in range(rng.randint(4, 6)):
-        trace.call("fetcher", "http_get", what, error={"status": 503, "message": "upstream unavailable"}, pause=pause)
-        pause *= 2
-    trace.call("fetcher", "http_get", what, words.paragraph(rng), pause=pause)
-    return trace.ends()
-
-
-@DAILY.honest(25, "a rate limit that hits every item once or twice, and every item gets done")
-def rate_limited_batch(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.7)
-    for number in range(rng.randint(10, 25)):
-        what = {"customer": 7000 + number}
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            trace.call("syncer", "push", what, error="429: slow down, retry after 2 s", pause=2.1)
-        trace.call("syncer", "push", what, {"status": "ok"}, pause=2.1)
-    return trace.ends()
-
-
 @DAILY.honest(25, "the same look every hour or every day; mostly nothing is new")
 def cron(rng: Random) -> Trace:
     trace, every = Trace(rng), rng.choice((300, 3600, 86400))
@@ -137,18 +97,6 @@ def queue_consumer(rng: Random) -> Trace:
             pause=rng.uniform(1, 18),
         )
         trace.call("consumer", "ship", {"order": order}, {"status": "ok"})
-    return trace.ends()
-
-
-@DAILY.honest(25, "a lock held by somebody else, tried again with growing pauses")
-def lock_wait(rng: Random) -> Trace:
-    trace, pause, holder = Trace(rng), rng.uniform(1, 4), rng.choice(words.PEOPLE)
-    for _ in range(rng.randint(3, 7)):
-        trace.call("migrator", "acquire_lock", {"table": "orders"}, {"acquired": False, "holder": holder}, pause=pause)
-        pause *= rng.choice((1.6, 2))
-    trace.call("migrator", "acquire_lock", {"table": "orders"}, {"acquired": True}, pause=pause)
-    for number in range(rng.randint(3, 9)):
-        trace.call("migrator", "migrate", {"version": 30 + number}, f"applied {30 + number}")
     return trace.ends()
 
 
@@ -200,16 +148,4 @@ def redelivered(rng: Random) -> Trace:
     for row in late:
         told.insert(rng.randint(len(told) // 2, len(told)), row)
     trace.rows = told
-    return trace.ends()
-
-
-@DAILY.honest(20, "slow jobs of a model that thinks for minutes: few acts, all different")
-def slow_work(rng: Random) -> Trace:
-    trace = Trace(rng)
-    for _ in range(rng.randint(4, 12)):
-        trace.call(
-            "thinker", "simulate", {"case": words.query(rng)}, words.paragraph(rng), pause=rng.uniform(200, 4000)
-        )
-        if rng.random() < 0.5:
-            trace.say("thinker", words.paragraph(rng), pause=rng.uniform(60, 300))
     return trace.ends()

@@ -215,28 +215,6 @@ def error_storm(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.looping(15, "an apology to the user in other words, then the same failing call")
-def apologies(rng: Random) -> Trace:
-    trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
-    before(trace, rng)
-    sorry = [
-        "I apologise, let me try that again.",
-        "Sorry about that! One moment.",
-        "That did not work; trying again.",
-        "My apologies for the confusion, I will retry.",
-        "Unfortunately it failed. Let me fix this.",
-        "I see, there was an issue. Retrying now.",
-        "Sorry for the delay, almost there.",
-        "Oops, again then.",
-    ]
-    rng.shuffle(sorry)
-    trace.loop_begins(2)
-    for number in range(ROUNDS):
-        trace.say("agent", sorry[number % len(sorry)], "user" if rng.random() < 0.5 else "")
-        trace.call("agent", action, arguments, error="TypeError: unexpected keyword argument 'kwargs'")
-    return trace.ends()
-
-
 @DAILY.looping(20, "the same thought again and again without an act (a round: three texts)")
 def monologue(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
@@ -266,17 +244,6 @@ def growing_text(rng: Random) -> Trace:
     for _ in range(LOOSE * 10):
         text += extra
         trace.say("agent", text)
-    return trace.ends()
-
-
-@DAILY.looping(12, "a note that is saved again and again, a repeated sentence longer each time (a round: three acts)")
-def growing_note(rng: Random) -> Trace:
-    trace, text = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng)
-    before(trace, rng)
-    trace.loop_begins(LOOSE)
-    for _ in range(LOOSE * 10):
-        text += " The task is in progress."
-        trace.call("agent", "write_note", {"text": text}, "saved")
     return trace.ends()
 
 
@@ -313,17 +280,6 @@ def flip_flop(rng: Random) -> Trace:
             trace.call(
                 "agent", "bash", {"command": "pytest -q"}, f"FAILED {failing}\n1 failed in {rng.uniform(1, 9):.2f}s"
             )
-    return trace.ends()
-
-
-@DAILY.looping(15, "the next page with a cursor that never moves")
-def stuck_cursor(rng: Random) -> Trace:
-    trace, cursor = Trace(rng, timed=rng.random() < 0.6), words.token(rng)
-    page = {"items": [words.sentence(rng) for _ in range(3)], "next": cursor}
-    trace.call("agent", "list_orders", {}, page)
-    trace.loop_begins()
-    for _ in range(ROUNDS):
-        trace.call("agent", "list_orders", {"cursor": cursor}, page)
     return trace.ends()
 
 

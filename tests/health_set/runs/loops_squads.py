@@ -13,7 +13,6 @@ from tests.health_set.sets import DAILY
 
 ROUNDS = 14
 TALK = 10
-THANKS = words.TEXTS["thanks"]
 PASSES = words.TEXTS["passes"]
 VAGUE = words.TEXTS["vague"]
 
@@ -69,17 +68,6 @@ def worded_ring(rng: Random) -> Trace:
     trace.loop_begins(TALK)
     for number in range(TALK * 7):
         trace.say(f"a{number % size}", rng.choice(PASSES), f"a{(number + 1) % size}")
-    return trace.ends()
-
-
-@DAILY.looping(20, "two agents thank each other (a round: ten messages)")
-def thanking(rng: Random) -> Trace:
-    trace, first = Trace(rng, timed=rng.random() < 0.6), rng.randrange(len(THANKS))
-    before(trace, rng)
-    trace.loop_begins(TALK)
-    for number in range(TALK * 7):
-        text = THANKS[(first + number) % len(THANKS)] if number < 12 else rng.choice(THANKS)
-        trace.say(f"a{number % 2}", text, f"a{(number + 1) % 2}")
     return trace.ends()
 
 
@@ -143,17 +131,6 @@ def beside_honest_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-@DAILY.looping(15, "one agent loops while another reports progress in per cent")
-def beside_heartbeats(rng: Random) -> Trace:
-    trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
-    before(trace, rng)
-    trace.loop_begins(2)
-    for number in range(ROUNDS):
-        trace.call("looper", *call)
-        trace.say("worker", f"Still at it, {3 * number + 4} % done.", "planner")
-    return trace.ends()
-
-
 @DAILY.looping(15, "the same search by one agent after the other, each told by the last one to do it")
 def passed_search(rng: Random) -> Trace:
     trace, size, call = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 5), some_call(rng)
@@ -162,23 +139,4 @@ def passed_search(rng: Random) -> Trace:
     for number in range(size * 8):
         trace.call(f"a{number % size}", *call)
         trace.say(f"a{number % size}", f"Nothing. Can you search? ({words.uuid(rng)[:8]})", f"a{(number + 1) % size}")
-    return trace.ends()
-
-
-@DAILY.looping(15, "two agents each wait for the other to begin, politely (a round: ten messages)")
-def after_you(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    before(trace, rng)
-    forms = (
-        "After you, {0}.",
-        "No, please, you first, {0}.",
-        "I insist, {0}.",
-        "I would not dream of it, {0}.",
-        "You go ahead, {0}, I follow.",
-        "Let us do it your way, {0}.",
-        "Whenever you are ready, {0}.",
-    )
-    trace.loop_begins(TALK)
-    for number in range(TALK * 7):
-        trace.say(f"a{number % 2}", rng.choice(forms).format(("Bea", "Al")[number % 2]), f"a{(number + 1) % 2}")
     return trace.ends()

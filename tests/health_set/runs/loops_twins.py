@@ -7,7 +7,6 @@ from random import Random
 
 from tests.health_set.runs import coined_words as words
 from tests.health_set.runs.coined_words import Parallel as Trace
-from tests.health_set.runs.words import TEXTS
 from tests.health_set.sets import TWINS
 
 TALK = 10
@@ -93,30 +92,6 @@ def star_without_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-NACH_DIR = TEXTS["nach_dir"]
-
-
-@TWINS.looping(12, "two agents let each other go first, in German (a round: ten messages)")
-def nach_dir(rng: Random) -> Trace:
-    trace = Trace(rng, timed=_timed(rng))
-    _before(trace, rng, "links", 3)
-    trace.loop_begins(TALK)
-    for number in range(7 * TALK):
-        one, other = ("links", "rechts") if number % 2 == 0 else ("rechts", "links")
-        trace.say(one, rng.choice(NACH_DIR), other)
-    return trace.ends()
-
-
-@TWINS.looping(12, "a file that may not be read, in German: an apology in other words, the same refusal with a number")
-def zugriff_verweigert(rng: Random) -> Trace:
-    trace, path = Trace(rng, timed=_timed(rng)), f"/daten/{words.noun(rng)}.csv"
-    trace.loop_begins(2)
-    for _ in range(13):
-        trace.say("helfer", f"Entschuldigung. {words.said(rng, 'de')} Ich lese die Datei noch einmal.")
-        trace.call("helfer", "datei_lesen", {"pfad": path}, error=f"Zugriff verweigert (Vorgang {words.hexa(rng)})")
-    return trace.ends()
-
-
 @TWINS.looping(10, "a patch applied, tested, undone, applied")
 def applied_and_undone(rng: Random) -> Trace:
     trace, text = Trace(rng, timed=_timed(rng)), words.tell(rng)
@@ -164,15 +139,6 @@ def contradicting_checks(rng: Random) -> Trace:
     return trace.ends()
 
 
-@TWINS.looping(10, "thoughts by number that say one thing, answered with their number (a round: three)")
-def counted_thoughts(rng: Random) -> Trace:
-    trace, thought = Trace(rng, timed=_timed(rng)), words.said(rng)
-    trace.loop_begins(3)
-    for number in range(1, 28):
-        trace.call("agent", "think", {"thought": f"Step {number}: {thought}"}, f"noted ({number})")
-    return trace.ends()
-
-
 @TWINS.looping(12, "a ticket assigned from the manager to the lead to the senior to the manager, with other comments")
 def assigned_around(rng: Random) -> Trace:
     trace, ticket, crew = Trace(rng, timed=_timed(rng)), f"OPS-{rng.randint(10, 9999)}", ("manager", "lead", "senior")
@@ -203,16 +169,6 @@ def restarted_in_vain(rng: Random) -> Trace:
             f"failed (Result: exit-code) since {words.stamp(trace.now_s)}; {rng.randint(1, 9)}s ago\n"
             f"Main PID: {rng.randint(1000, 60_000)} (code=exited, status=203/EXEC)",
         )
-    return trace.ends()
-
-
-@TWINS.looping(10, "a moderator calls `next` without arguments, and everybody in turn has nothing to say")
-def nobody_speaks(rng: Random) -> Trace:
-    trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(3)]
-    trace.loop_begins(6)
-    for number in range(30):
-        trace.call("moderator", "next", {}, {"ok": True})
-        trace.say(crew[number % 3], "Nothing from my side.", "all")
     return trace.ends()
 
 

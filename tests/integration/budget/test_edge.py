@@ -166,29 +166,6 @@ async def test_nobody_settles_the_reservation_of_another_service(world: World) -
     await world.settled_balance(spent=40)
 
 
-async def test_a_known_id_gets_its_first_answer_and_no_more_than_that(world: World) -> None:
-    first = await world.ask("r1", cost=50)
-    answers = await asyncio.gather(*(world.ask("r1", cost=50) for _ in range(20)))
-    assert {answer.model_dump_json() for answer in answers} == {first.model_dump_json()}
-    assert (await world.balance()).reserved.cost_usd_micros == 50
-    assert len(await world.facts()) == 1
-    larger = await world.ask("r1", cost=51)
-    assert larger.decision == "refused" and "new id" in larger.reason
-    assert not await world.mesh.messages("INBOX_PLANNER")
-
-
-async def test_a_settled_id_admits_no_second_call_and_halts_nothing(world: World) -> None:
-    """A doer that is handed a call again under old numbers (a broker that lost its count) must not call for free."""
-    await world.ask("r1", cost=50)
-    await world.settle("r1", cost=20)
-    await world.settled_balance(spent=20)
-    again = await world.ask("r1", cost=50)
-    assert again.decision == "wait" and again.retry_after_ms > 0 and "new id" in again.reason
-    assert len(await world.facts()) == 1 and not await world.mesh.messages("INBOX_PLANNER")
-    assert (await world.ask("r2", cost=50)).decision == "reserved"
-    await world.settled_balance(spent=20, reserved=50)
-
-
 async def test_a_reservation_that_the_journal_does_not_take_is_held_while_its_asker_may_come_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,30 +287,6 @@ async def test_a_settlement_that_comes_again_when_it_is_forgotten_is_not_charged
     await world.settled_balance(spent=25)
 
 
-async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_is_purged(world: World) -> None:
-    for n in range(6):
-        assert (await world.ask(f"r{n}", cost=10, task=f"t{n % 2}")).decision == "reserved"
-        if n:
-            await world.settle(f"r{n}", cost=n, task=f"t{n % 2}")
-    await world.settled_balance(spent=2 + 4, reserved=10, instance="0", task="t0")
-    assert await world.edges["0"].checkpoints.make_checkpoint(at_once=True)
-    assert (await world.ask("tail", cost=9, task="t1")).decision == "reserved"
-    _, before = await world.edges["0"].store.dump_ledger()
-    for stream in ("INBOX_JOURNAL", "INBOX_BUDGET"):
-        for task in ("t0", "t1"):
-            world.purged(stream, task, but=1 if stream == "INBOX_JOURNAL" and task == "t1" else 0)
-    await world.edges["0"].store._redis.flushall()
-    await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
-    _, after = await world.edges["0"].store.dump_ledger()
-    assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
-        name: one for name, one in before.items() if name.startswith("task:")
-    } | {
-        name: one._replace(reserved=one.reserved.plus(model.UnitSums(1, 1)))
-        for name, one in before.items()
-        if name.startswith("user:")
-    }
-
-
 async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: EphemeralRedis) -> None:
     await world.mesh.start("budget", "1")
     await world.ready("1")
@@ -381,63 +334,6 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     assert (await world.balance()).reserved.cost_usd_micros == 50
     assert len({one.body for one in await world.facts()}) == 1, "said again under the new ledger, on the same terms"
-
-
-async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_others_were_told(world: World) -> None:
-    """A rebuild reads the journal before a fact is there, and gives its room to another call. The fact counts no more:
-    the next rebuild finds both, and whoever asks for the first call again is told to wait for room."""
-    edge = world.edges["0"]
-    real = edge.admission._writer.store_fact
-
-    async def late(*args: Any) -> None:
-        edge.admission._writer.store_fact = real  # type: ignore[method-assign]
-        await edge.store._redis.flushall()
-        await world.asked_until("reserved", "told", cost=60)
-        await real(*args)
-
-    edge.admission._writer.store_fact = late  # type: ignore[method-assign]
-    assert (await world.ask("late", cost=60, timeout_s=60)).decision == "wait"
-    assert len(await world.facts()) == 2
-    await world.ready()
-    await edge.store._redis.flushall()
-    await world.asked_until("reserved", "other", cost=1, task="t2")
-    assert (await world.balance()).reserved.cost_usd_micros == 60
-    again = await world.ask("late", cost=60)
-    assert again.decision == "wait" and "$0.00006 more does not fit" in again.reason
-    await world.settle("told", cost=30)
-    assert (await world.asked_until("reserved", "late", cost=60)).decision == "reserved"
-    await world.settle("late", cost=60)
-    await world.settled_balance(spent=90)
-
-
-@pytest.mark.parametrize("landed", [True, False])
-async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(world: World, landed: bool) -> None:
-    """Its asker heard nothing and settles with nothing, while the journal still stores the fact."""
-    edge = world.edges["0"]
-    real, stalled, given_back = edge.admission._writer.store_fact, asyncio.Event(), asyncio.Event()
-
-    async def stalls(*args: Any) -> None:
-        if landed:
-            await real(*args)
-        stalled.set()
-        await given_back.wait()
-        if not landed:
-            await real(*args)
-
-    edge.admission._writer.store_fact = stalls  # type: ignore[method-assign]
-    asked = asyncio.create_task(world.ask("r1", cost=60, timeout_s=60))
-    await stalled.wait()
-    await world.settled_balance(spent=0, reserved=60)
-    await world.settle("r1", cost=0, tokens=0)
-    await world.settled_balance(spent=0, reserved=0)
-    given_back.set()
-    await asked
-    edge.admission._writer.store_fact = real  # type: ignore[method-assign]
-    assert (await world.ask("r2", cost=90)).decision == "reserved"
-    assert (await world.ask("r1", cost=60)).decision == "wait", "its id is spent"
-    await edge.store._redis.flushall()
-    await world.asked_until("reserved", "other", cost=1, task="t2")
-    await world.settled_balance(spent=0, reserved=90)
 
 
 async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

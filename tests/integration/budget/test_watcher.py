@@ -30,8 +30,6 @@ from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.eventually import until
 
 TENANT = "acme"
-PAST = 3_600_000
-"""Milliseconds that the tests of stalls let pass at once."""
 
 
 class World:
@@ -127,18 +125,6 @@ async def watched(redis: EphemeralRedis, name: str) -> AsyncIterator[World]:
 async def world(redis: EphemeralRedis, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with watched(redis, request.node.name) as found:
         yield found
-
-
-async def test_an_outside_agent_is_warned_through_doors(world: World) -> None:
-    await world.submit("doors-1")
-    for _ in range(3):
-        await world.call("doors-1")
-
-    async def warned() -> bool:
-        return bool(await world.mesh.messages("INBOX_DOORS", f"mesh.budget.doors.*.{TENANT}.doors-1"))
-
-    await until(warned)
-    assert not await world.mesh.messages("INBOX_WORKER", f"mesh.budget.worker.*.{TENANT}.doors-1")
 
 
 async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -> None:
@@ -238,20 +224,6 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     assert await noticed() == ["breaker_opened", "breaker_reset"], "each once, whoever led"
 
 
-async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> None:
-    await world.submit("t1")
-    for number in range(12):
-        await world.call("t1", arguments=f'{{"q":"{number}"}}', answer="abcdef"[number % 6])
-    await world.submit("t2")
-    await world.call("t2")
-    await world.end("t2")
-    for _ in range(6):
-        await world.call("t2")
-    await world.folded()
-    await asyncio.wait_for(world.watcher()._tell_due(), 5)
-    assert await world.tripped("t1") == await world.tripped("t2") == []
-
-
 async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: World) -> None:
     await world.mesh.start("budget", "1")
     await until(lambda: world.watcher("1").caught_up)
@@ -287,31 +259,6 @@ async def _some(found: Awaitable[list[Tripped]]) -> bool:
 
 async def _never(*_: object) -> None:
     await asyncio.Event().wait()
-
-
-async def test_a_stall_is_told_and_a_waiting_call_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for task in ("stalled", "busy"):
-        await world.submit(task)
-        await world.call(task)
-    planner = world.mesh.context("planner").publisher
-    from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
-
-    plan = Plan(steps=(PlanStep(id="s1", title="t", instruction="i"),))
-    for task in ("stalled", "busy"):
-        await planner.send("gateway", PlanAdopted(plan=plan), tenant=TENANT, task=task, index=f"{task}/plan")
-    asked = ToolCallRequested(
-        call_id="open", step_id="s1", attempt=1, tool="look", arguments_json="{}", deadline_unix_ms=1
-    )
-    await world.mesh.context("worker").publisher.send("tool_executor", asked, tenant=TENANT, task="busy", index="open")
-    await world.folded()
-    assert await world.tripped("stalled") == []
-    watcher = world.watcher()
-    now = watcher._clock
-    monkeypatch.setattr(watcher, "_clock", lambda: now() + PAST)
-    await until(lambda: _some(world.tripped("stalled")))
-    (trip,) = await world.tripped("stalled")
-    assert trip.detector == "stall" and not trip.halted and await world.halted("stalled") == []
-    assert await world.tripped("busy") == []
 
 
 async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
@@ -366,26 +313,6 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
 
 async def _no(*_: object) -> bool:
     return False
-
-
-async def test_a_journal_that_was_made_again_is_read_on_and_nothing_is_told_twice(world: World) -> None:
-    await world.submit("t1")
-    for _ in range(4):
-        await world.call("t1")
-    await until(lambda: _len(world.tripped("t1"), 2))
-    watcher = world.watcher()
-    await world.folded()
-    folded = watcher.fold.folded
-    last = watcher._last
-    assert last is not None
-    # As after `bulkhead_infra.nats.journal` dropped it: something else stands where the reading stood.
-    watcher._last = type(last)(f"{last.subject}x", last.headers, last.body, last.sequence, last.time_unix_ms)
-    await world.submit("t2")
-    await world.folded()
-    await until(lambda: watcher.fold.folded > folded)
-    # The request, and that t1 was halted, as the gateway and the executor are told it.
-    assert watcher.fold.folded - folded <= 3, "known messages were folded again"
-    assert len(await world.tripped("t1")) == 2 and len(await world.halted("t1")) == 1
 
 
 async def _len(found: Awaitable[list[Any]], count: int) -> bool:

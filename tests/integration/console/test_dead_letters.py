@@ -80,13 +80,3 @@ async def test_an_operator_reads_a_letter_as_text_and_dismisses_it_once(tmp_path
         assert "No dead letter is open" in (await client.get("/dead-letters")).text
         assert f"/dead-letters/{name}" in (await client.get("/dead-letters?all=true")).text
         assert "There is no such page" not in (await client.get("/dead-letters/ffffffff")).text
-
-
-async def test_who_is_no_operator_sees_why_not(tmp_path: Path) -> None:
-    async with stage(tmp_path) as on, browsing(on, APPROVER) as bob:
-        [letter] = await buried(on)
-        page = await bob.get("/dead-letters")
-        assert page.status_code == 200 and "may not see dead letters" in page.text and "/tasks/t1" not in page.text
-        name = letter.headers["bulkhead-dead-id"]
-        assert (await bob.get(f"/dead-letters/{name}")).status_code == 403
-        assert (await bob.post(f"/dead-letters/{name}", data={"reason": "x"})).status_code == 403

@@ -1,7 +1,6 @@
 """Live regions of the console in a real browser, over the whole mesh in one process: no news is lost."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ import pytest_asyncio
 from playwright.async_api import Browser, Route
 
 from bulkhead.client import Task
-from bulkhead_services.gateway.console import desk
 from tests.e2e.console.browser import Looked, visitor
 from tests.replay.stage import OPERATOR, Stage, plan, stage
 from tests.unit.services.model_gateway.scripted_provider import Exchange, says
@@ -149,15 +147,3 @@ async def test_a_filter_is_not_undone_by_a_refresh_and_lives_on(on: Stage, brows
                 await asyncio.wait_for(told, 20)
             await asyncio.sleep(SOON_S)  # A look that is made now, as it should not be, has its answer.
         await looked.sees("No task fits")
-
-
-async def test_a_session_that_has_ended_sends_its_page_to_the_login(
-    on: Stage, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(desk, "MAX_STREAM_S", 0.0)
-    async with visitor(browser, on.url, OPERATOR) as looked:
-        await looked.go("/tasks?status=failed")
-        # Each stream ends at once and comes again: the page may be seen at either moment.
-        await looked.page.locator("#connection", has_text=re.compile("live|reconnecting")).wait_for()
-        await looked.page.context.clear_cookies()
-        await looked.page.wait_for_url(lambda url: "/login?next=%2Ftasks%3Fstatus%3Dfailed" in url)

@@ -47,20 +47,3 @@ async def test_the_commands_of_the_page_replay_the_task(tmp_path: Path, monkeypa
         async with browsing(on, APPROVER) as bob:
             page = (await bob.get(f"/tasks/{task}")).text
             assert "Its record holds texts" in page and "--url" not in page and "/export" not in page
-
-
-async def test_a_row_of_messages_opens_to_the_raw_message_as_text(tmp_path: Path) -> None:
-    async with stage(tmp_path) as on, browsing(on, OPERATOR) as olga:
-        on.model.will(plan({"id": "a"}), a=[says("A holds.")])
-        task = (await on.run("Find <b>it</b> out."))["task_id"]
-        page = (await olga.get(f"/tasks/{task}/messages")).text
-        opened = re.findall(rf'href="(/tasks/{task}/messages/\w+)"', page)
-        raw = (await olga.get(opened[0])).text
-        assert "ce-type: mesh.task.requested" in raw and "Find &lt;b&gt;it&lt;/b&gt; out." in raw and "<b>it" not in raw
-        caused = (await olga.get(opened[3])).text
-        assert re.search(rf'Because of</dt><dd><a href="/tasks/{task}/messages/\w+"', caused)
-        async with browsing(on, APPROVER) as bob:
-            bare = (await bob.get(opened[0])).text
-            assert "Texts are left out" in bare and "Find" not in bare and "ce-type: mesh.task.requested" in bare
-        async with browsing(on, "bk_eve_of_acme") as eve:
-            assert (await eve.get(opened[0])).status_code == 404

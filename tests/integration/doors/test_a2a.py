@@ -97,24 +97,6 @@ async def test_a_task_is_cancelled_once_and_then_takes_nothing_more(tmp_path):
                 await anext(follower.subscribe(SubscribeToTaskRequest(id=task.id)))
 
 
-async def test_a_stream_that_died_with_its_replica_is_subscribed_to_again(tmp_path):
-    async with agent_door(tmp_path) as door, Mesh(door.stage.url, door.key("operator")) as operator:
-        await operator.halt("tenant", "demo", "look at it first")
-        async with door.client(door.key(), streaming=True) as client:
-            stream = client.send_message(request(message()))
-            task = (await anext(stream)).task
-            await door.stage.kill("doors", hold=False)
-            with pytest.raises(Exception):  # noqa: B017 - whatever the client makes of a cut connection
-                while True:
-                    await anext(stream)
-        async with door.client(door.key(), streaming=True) as client:
-            again = client.subscribe(SubscribeToTaskRequest(id=task.id))
-            assert (await anext(again)).task.id == task.id
-            await operator.resume("tenant", "demo", "it is well")
-            last = [event async for event in again][-1]
-            assert last.status_update.status.state == DONE
-
-
 async def test_pages_of_a_list_follow_each_other_and_are_filtered_by_state(tmp_path):
     async with agent_door(tmp_path) as door, door.client(door.key()) as client:
         made = [(await sent(client, request(message(name=f"m{n}")))).id for n in range(3)]

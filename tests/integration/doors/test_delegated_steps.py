@@ -1,7 +1,6 @@
 """Steps that a program outside carries out, by HTTP, in a mesh of real services: held, lost, answered and paid once."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,8 +17,7 @@ from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.delegation import StepAnswer, StepAnswerRequested, StepBeatRequested, StepTakeRequested
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.plan import PlanRejected
-from bulkhead_contracts.step import DelegationReplied, DelegationRequested, StepTaken
+from bulkhead_contracts.step import DelegationReplied, DelegationRequested
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor import app as tool_executor
@@ -27,7 +25,6 @@ from bulkhead_services.tool_executor.settings import Settings as ToolSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.eventually import until
 from tests.integration.doors.mcp_mesh import MODERN, task_of, text
-from tests.integration.doors.test_whole_mesh import halt
 from tests.integration.doors.whole_mesh import KEY, TENANT, Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import says
 
@@ -125,33 +122,13 @@ async def test_a_step_is_taken_worked_on_with_a_model_and_answered(tmp_path):
         assert await ask(mine.openai(step)) == "60.00"
         assert (await mine.answer(step, text="He gets 60.00.")).json() == {"accepted": True, "repeated": False}
         end = await here.ended("succeeded")
-        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "He gets 60.00."
+        assert await here.mesh.context("gateway").blobs.get_text(TENANT, end.result.content) == "He gets 60.00."
         assert [(row.kind, row.trust, row.observed_by) for row in end.result.provenance] == [
             ("tool_result", "untrusted", "doors")
         ]
         assert (end.usage.model_calls, end.usage.input_tokens, end.usage.output_tokens) == (1, 100, 20)
         [settled] = await here.settled()
         assert settled.usage.cost_usd_micros == end.usage.cost_usd_micros
-
-
-async def test_a_plan_that_a_model_makes_chooses_a_role_after_one_that_is_not_granted(tmp_path):
-    drafts = [says(json.dumps(plan(role))) for role in ("invoices", "refunds")]
-    async with mesh(tmp_path, *drafts) as (here, mine):
-        async with Mesh(here.gateway_url, KEY) as client:
-            task = (await client.submit("What is refunded?", check=False)).id
-        step = await mine.take()
-        assert (step["task"], step["role"], step["instruction"]) == (task, "refunds", "say what is refunded")
-        assert (await mine.answer(step, text="He gets 60.00.")).status_code == 200
-        end = await here.ended("succeeded")
-        assert await here.mesh.context("gateway").blobs.text(TENANT, end.result.content) == "He gets 60.00."
-        first, second = (row.body for row in here.provider.asked)
-        for body in (first, second):
-            schema = body["response_format"]["json_schema"]["schema"]["properties"]["steps"]["items"]
-            assert schema["properties"]["role"]["enum"] == ["step", "letters", "refunds"]
-            assert "refunds: Says what is refunded.\n[[/part" in body["messages"][1]["content"]
-        assert "wants role invoices; granted are: letters, refunds" in second["messages"][1]["content"]
-        [rejected] = await here.bodies(PlanRejected, "gateway")
-        assert [note.code for note in rejected.notes] == ["role_not_granted"]
 
 
 async def test_a_steps_key_has_the_plans_tools_and_no_other_at_the_tool_door(tmp_path):
@@ -186,34 +163,6 @@ async def refused_tools(client: Client, why: str) -> None:
         await client.list_tools()
     refused = await client.call_tool("calculate", {"expression": "1 + 1"})
     assert refused.is_error and text(refused).startswith("step_lost: ") and why in text(refused)
-
-
-async def test_the_first_answer_counts_a_repeat_is_known_and_another_one_is_late(tmp_path):
-    async with mesh(tmp_path) as (here, mine):
-        await submit(here, "refunds")
-        step = await mine.take()
-        assert (await mine.answer(step, text="one")).json()["repeated"] is False
-        assert (await mine.answer(step, text="one")).json() == {"accepted": True, "repeated": True}
-        late = await mine.answer(step, text="two")
-        assert (late.status_code, late.json()["error"]["code"]) == (409, "late")
-        assert not (await mine.beat(step))["go_on"]
-        await here.ended("succeeded")
-        assert len(await here.bodies(DelegationReplied, "worker")) == 1
-
-
-async def test_a_silent_holder_loses_its_step_to_the_next_and_can_spend_nothing_more(tmp_path):
-    async with mesh(tmp_path, says("x"), step_silent_s=0.4) as (here, mine):
-        await submit(here, "refunds")
-        first = await mine.take(holder="one")
-        second = await mine.take(holder="two")
-        assert (second["id"], second["number"]) == (first["id"], 2)
-        assert "another holder" in (await mine.beat(first))["reason"]
-        with pytest.raises(openai.PermissionDeniedError, match="another holder"):
-            await ask(mine.openai(first))
-        assert (await mine.answer(second, text="by the second")).status_code == 200
-        late = await mine.answer(first, text="by the first")
-        assert (late.status_code, late.json()["error"]["code"]) == (409, "late")
-        assert [row.holder for row in await here.bodies(StepTaken, "doors")] == ["one", "two"]
 
 
 async def test_beats_keep_a_step(tmp_path):
@@ -283,18 +232,6 @@ async def test_a_cancelled_task_stops_its_holder_and_counts_what_it_spent(tmp_pa
         assert (reply.failure.code, reply.usage.model_calls) == ("cancelled", 1)
 
 
-async def test_a_failure_and_what_is_missing_are_told(tmp_path):
-    async with mesh(tmp_path) as (here, mine):
-        await submit(here, "refunds")
-        assert (await mine.answer(await mine.take(), failed="no such customer")).status_code == 200
-        second = await mine.take()
-        assert second["attempt"] == 2 and "no such customer" in second["notes"][0]
-        assert (await mine.answer(second, text="half of it", missing=["the second page"])).status_code == 200
-        end = await here.ended("succeeded")
-        assert end.result.standing == "degraded"
-        assert [row.what for row in end.result.completeness.omissions] == ["the second page"]
-
-
 @pytest.mark.parametrize("said", [{"txt": "x"}, {"text": "x", "missing": "all"}, ["x"]], ids=["name", "type", "list"])
 async def test_an_answer_that_cannot_be_read_is_refused_and_the_step_stays(tmp_path, said):
     async with mesh(tmp_path) as (here, mine):
@@ -304,27 +241,6 @@ async def test_an_answer_that_cannot_be_read_is_refused_and_the_step_stays(tmp_p
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_answer")
         assert (await mine.beat(step))["go_on"]
         assert subjects.is_of_doors(step["task"]) is False
-
-
-async def test_a_halted_tasks_step_waits_and_goes_on_with_the_next_holder(tmp_path):
-    async with mesh(tmp_path, says("60.00"), hold_s=0.1, step_silent_s=0.5) as (here, mine):
-        task = await submit(here, "refunds")
-        step = await mine.take()
-        await halt(here, task)
-        with pytest.raises(openai.PermissionDeniedError):
-            await ask(mine.openai(step))
-        refused = await mine.answer(step, failed="no model answers")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "held_back")
-        await until(lambda: here.paused())
-        assert await here.paused() == [True]
-        assert await mine.take(wait_s=1) == {}, "nobody is handed what nobody may work on"
-        await halt(here, task, active=False)
-        again = await mine.take()
-        assert (again["id"], again["number"]) == (step["id"], 2)
-        assert await ask(mine.openai(again)) == "60.00"
-        assert (await mine.answer(again, text="60.00")).status_code == 200
-        await here.ended("succeeded")
-        assert await here.paused() == [True, False]
 
 
 async def test_over_the_bus_a_key_is_good_for_its_own_identity_alone(tmp_path):

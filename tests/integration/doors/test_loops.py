@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import anthropic
 import openai
 import pytest
 
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted
 from tests.eventually import until
-from tests.integration.doors.whole_mesh import KEY, Whole, whole_mesh
+from tests.integration.doors.whole_mesh import Whole, whole_mesh
 from tests.unit.services.model_gateway.scripted_provider import calls, says
 
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
@@ -46,31 +45,6 @@ async def test_an_agent_that_loops_is_warned_then_stopped(tmp_path):
         assert warned.step_id == "agent" and "3 times" in warned.what
         assert {row.code for row in await here.bodies(TaskHalted, "planner")} == {"loop_stopped"}
         assert (await here.ended("halted")).failure.code == "loop_stopped"
-
-
-async def test_a_budget_that_is_killed_between_comes_to_the_same_verdict(tmp_path):
-    same = same_call()
-    turns = 0
-
-    async def script(x):
-        nonlocal turns
-        turns += 1
-        if turns == 3:
-            here.mesh.kill_replica("budget")
-            await here.mesh.start("budget", "1")
-        await same(x)
-
-    async with whole_mesh(tmp_path, script, watch=True) as here:
-        assert (await refused(here)).code == "loop_stopped"
-        assert [row.code for row in await here.bodies(TaskHalted, "planner")] == ["loop_stopped"]
-
-
-async def test_an_agent_that_polls_a_thing_that_moves_is_left_alone(tmp_path):
-    polls = [calls({"id": f"call_{n}", "name": "lookup", "arguments": "{}"}) for n in range(12)]
-    async with whole_mesh(tmp_path, *polls, says("done"), watch=True) as here:
-        await loops(here, result="{} of 12 parts are done")
-        await until(lambda: here.settled())
-        assert await here.bodies(AgentWarned, "doors") == [] == await here.bodies(TaskHalted, "planner")
 
 
 def same_call() -> Any:
@@ -131,33 +105,3 @@ async def test_a_retry_of_a_warned_call_is_the_same_call(tmp_path):
             model="default", messages=sent, extra_headers={"x-stainless-retry-count": "1"}
         )
         assert answer.choices[0].message.content == "hm" and len(here.provider.asked) == asked
-
-
-async def test_an_agent_of_anthropics_sdk_that_loops_is_warned_then_stopped(tmp_path):
-    tool = {"name": "lookup", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
-    messages = list[Any]([ASK])
-    async with whole_mesh(tmp_path, same_call(), watch=True) as here:
-        url = f"http://127.0.0.1:{here.doors.port}/anthropic"
-        async with anthropic.AsyncAnthropic(base_url=url, api_key=KEY) as sdk:
-
-            async def turn() -> str:
-                raw = await sdk.messages.with_raw_response.create(
-                    model="default", max_tokens=100, messages=messages, tools=[tool]
-                )
-                said = await raw.parse()
-                [use] = [block for block in said.content if block.type == "tool_use"]
-                result = {"type": "tool_result", "tool_use_id": use.id, "content": "no such thing", "is_error": True}
-                messages.extend([{"role": "assistant", "content": said.content}, {"role": "user", "content": [result]}])
-                return raw.headers.get("x-bulkhead-warning", "")
-
-            assert [await turn() for _ in range(4)] == [""] * 4
-            await until(lambda: here.bodies(AgentWarned, "doors"))
-            messages[-1:] = [{"role": "user", "content": "never mind; and now?"}]
-            messages[-2:-1] = [{"role": "assistant", "content": "I looked."}]
-            assert "called lookup with the same arguments, and it failed, 3 times" in await turn()
-            [note] = notes_sent(here)
-            assert note.startswith("Note of Bulkhead")
-            with pytest.raises(anthropic.PermissionDeniedError) as stopped:
-                for _ in range(MOST):
-                    await turn()
-        assert "called lookup with the same arguments" in str(stopped.value)

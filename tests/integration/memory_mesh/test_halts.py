@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.halts.operator import HALTS, OPERATOR, HaltRequest, standing_halts, switch_halt
+from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, standing_halts, switch_halt
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
-from bulkhead_contracts.control import CallDeferred, HaltReplied, HaltRequested, Switched
+from bulkhead_contracts.control import CallDeferred, Switched
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskSubmitted
+from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.integration.memory_mesh.test_whole import SPECS, answer_of, ended, grant, mesh_in
 
@@ -83,39 +83,6 @@ async def test_work_waits_and_goes_on_where_it_stood(tmp_path: Path, scope: str,
             (scope, False, f"{OPERATOR}ada"),
         ]
         assert await standing_halts(mesh.context("budget").bus) == []
-
-
-async def ask(
-    mesh: MemoryMesh, scope: str, name: str, *, active: bool = True, tenant: str = "demo", role: str = "operator"
-) -> HaltReplied:
-    who = RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key")  # type: ignore[arg-type]
-    body = HaltRequested(requester=who, scope=scope, name=name, active=active, reason="enough")  # type: ignore[arg-type]
-    reply = await mesh.context("gateway").publisher.request(
-        "budget", body, tenant="demo", task=HALTS, index=f"{scope}{name}{active}{tenant}{role}"
-    )
-    assert isinstance(reply, HaltReplied)
-    return reply
-
-
-async def test_people_halt_what_is_their_tenants_and_release_no_more_than_that(tmp_path: Path) -> None:
-    async with mesh_in(tmp_path) as mesh:
-        done = await ask(mesh, "tool", "calculate")
-        assert done.halt is not None and (done.halt.tenant, done.halt.by) == ("demo", "demo/ann")
-        bus = mesh.context("gateway").bus
-        assert [one.name for one in await standing_halts(bus, "demo")] == ["calculate"]
-        assert await standing_halts(bus, "other") == []
-        for refused in (
-            await ask(mesh, "tenant", "other"),
-            await ask(mesh, "tool", "calculate", role="submitter"),
-            await ask(mesh, "tool", "calculate", tenant="other"),
-        ):
-            assert refused.failure is not None and refused.failure.code == "forbidden"
-        await press(mesh, "tenant", "demo", active=True)
-        refused = await ask(mesh, "tenant", "demo", active=False)
-        assert refused.failure is not None and refused.failure.code == "not_yours"
-        lifted = await ask(mesh, "tool", "calculate", active=False)
-        assert lifted.halt is not None and not lifted.halt.active
-        assert [one.scope for one in await standing_halts(bus, "demo")] == ["tenant"]
 
 
 async def test_two_who_halt_at_once_leave_one_halt_and_each_an_answer(tmp_path: Path) -> None:

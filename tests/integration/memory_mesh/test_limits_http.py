@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.client import Mesh, Refused
+from bulkhead.client import Mesh
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.limits import spending
 from bulkhead_cli.target import GatewayTarget
-from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.result import Usage
 from bulkhead_services.budget import app as budget
 from bulkhead_services.gateway import app as gateway
 from tests.eventually import until
@@ -113,63 +112,3 @@ async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
     ]
     assert [(one.by, one.revision) for one in facts] == [("operator-ann", 1), ("operator-ann", 2), ("operator-ann", 3)]
     assert facts[2].limits == () and facts[2].old == facts[1].new
-
-
-async def test_a_submitter_changes_nothing_and_a_change_made_on_old_knowledge_neither(door: Door) -> None:
-    await admitted(door, "r1", "search")
-    async with door.client("submitter") as mesh:
-        with pytest.raises(Refused) as told:
-            await mesh.change_limit("month", {"tokens": 5})
-        assert told.value.status == 403
-    async with door.client() as mesh:
-        assert (await mesh.change_limit("month", {"tokens": 5}, expect_revision=0))["revision"] == 1
-        with pytest.raises(Refused) as told:
-            await mesh.change_limit("month", {"tokens": 9}, expect_revision=0)
-        assert (told.value.status, told.value.code) == (409, "changed_meanwhile")
-
-
-async def test_a_change_is_made_once_under_its_key_and_another_one_is_refused_there(door: Door) -> None:
-    await admitted(door, "r1", "search")
-    async with door.client() as mesh:
-        assert (await mesh.change_limit("month", {"tokens": 5}, idempotency_key="k1"))["revision"] == 1
-        assert (await mesh.change_limit("month", {"tokens": 9}))["revision"] == 2
-        again = await mesh.change_limit("month", {"tokens": 5}, idempotency_key="k1")
-        assert again["revision"] == 2 and again["limits"][0]["limit"]["tokens"] == 9, "it takes no later one back"
-        for target, tokens, expected in (("month", 6, None), ("day", 5, None), ("month", 5, 2)):
-            with pytest.raises(Refused) as told:
-                await mesh.change_limit(target, {"tokens": tokens}, expect_revision=expected, idempotency_key="k1")
-            assert (told.value.status, told.value.code) == (422, "idempotency_reused")
-        assert (await mesh.get("/v1/limits"))["revision"] == 2
-    async with door.client("submitter") as other:
-        with pytest.raises(Refused) as told:
-            await other.change_limit("month", {"tokens": 5}, idempotency_key="x" * 255)
-        assert told.value.status == 403
-
-
-async def test_an_operator_sees_what_was_spent_and_what_is_held_and_a_submitter_does_not(
-    door: Door, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (await admitted(door, "r1", "search")).decision == "reserved"
-    assert (await door.ask("r2", "chat")).decision == "reserved"
-    used = Settled(
-        reservation_id="r1",
-        call_id="r1",
-        usage=Usage(input_tokens=5, output_tokens=2, model_calls=1, cost_usd_micros=9),
-        wall_ms=3,
-    )
-    for _ in range(2):
-        await door.mesh.context("model_gateway").publisher.send(
-            "budget", used, tenant="acme", task="t1", cause="r1", index="r1"
-        )
-    await spending.show_spending(door.target(), "feature", "1h", 20, as_json=True)
-    page = json.loads(capsys.readouterr().out)
-    rows = {one["name"]: one for one in page["rows"]}
-    assert set(rows) == {"search", "chat"} and rows["search"]["held"]["calls"] == rows["chat"]["spent"]["calls"] == 0
-    assert (rows["search"]["spent"]["input_tokens"], rows["search"]["spent"]["output_tokens"]) == (5, 2)
-    assert rows["chat"]["held"]["tokens"] == 10 and page["total"]["spent"]["cost_usd_micros"] == 9
-    await spending.show_spending(door.target(), "agent", "1h", 20, as_json=False)
-    assert "worker.writer" in capsys.readouterr().out
-    async with door.client("submitter") as mesh:
-        with pytest.raises(Refused) as told:
-            await mesh.get("/v1/spend")
-    assert told.value.status == 403

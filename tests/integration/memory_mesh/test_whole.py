@@ -14,10 +14,8 @@ from bulkhead.runtime.decider.replay import replay_deciders
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.tools import catalog
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Amount, Settled, TaskCharged
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
 from bulkhead_contracts.task import StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_infra.demo.corpus import Demo, generate_demo
@@ -196,37 +194,3 @@ async def test_a_cancel_cuts_what_is_in_flight(tmp_path):
                 break
             await asyncio.sleep(0.01)
         assert Halt.model_validate_json(halts[0].body).name == "t1"
-
-
-async def test_what_a_cancelled_task_cost_is_told_whole_and_is_what_its_calls_settled(tmp_path):
-    demo = generate_demo(6)
-    async with mesh_in(tmp_path) as mesh:
-        await ingest(mesh, demo)
-        await submit(mesh, demo.objective)
-        await mesh.wait_for_fact(subjects.mesh_subject("planner", "gateway", "demo", "t1"), StepStarted)
-        await mesh.context("gateway").publisher.send(
-            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel"
-        )
-        await ended(mesh)
-        async with asyncio.timeout(30):
-            while True:
-                said = await mesh.messages("INBOX_GATEWAY", subjects.mesh_subject("budget", "gateway", "demo", "t1"))
-                told = [TaskCharged.model_validate_json(one.body) for one in said]
-                if told and (last := max(told, key=lambda one: one.settled_calls)).held == Amount():
-                    break
-                await asyncio.sleep(0.01)
-        subject = f"mesh.*.budget.{subjects.partition_of('t1')}.demo.t1"
-        settled = [
-            Settled.model_validate_json(one.body)
-            for one in await mesh.messages("INBOX_BUDGET", subject)
-            if one.ce_type == Settled.ce_type()
-        ]
-        usage = sum((one.usage for one in settled), Usage())
-        assert last.settled_calls == len(settled) > 0
-        charged = last.charged.model_dump(exclude={"estimated_tokens", "estimated_usd_micros"})
-        assert Amount(**charged) == Amount(
-            tokens=usage.input_tokens + usage.output_tokens,
-            model_calls=usage.model_calls,
-            cost_usd_micros=usage.cost_usd_micros,
-            tool_calls=usage.tool_calls,
-        )

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead.client import Mesh, Refused
 from bulkhead_cli.main import app
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskEnded
@@ -33,41 +33,6 @@ async def call(local, *args):
 
 async def raw_publisher(local):
     return await JetStreamBus.connect(local.nats_url, service="pub_demo", nkey_seed=local.nkey_seed("pub_demo"))
-
-
-async def test_a_publisher_on_the_bus_in_both_versions_and_only_for_its_tenant(local):
-    key = local.directory / "identity" / "pub_demo.nkey"
-    async with Mesh(local.url, local.credentials["auditor"]) as http:
-        async with Mesh.on_bus(local.nats_url, key, "demo", "demo") as bus:
-            second = await bus.publish("From the bus", limit_usd=0.1, limit_tokens=9, deadline_s=30, key="k")
-            assert await bus.publish("From the bus", key="k") == second
-            first = await bus.publish("From the bus", limit_usd=0.25, deadline_s=30, contract_version=1)
-        async with Mesh.on_bus(local.nats_url, key, "demo", "acme") as bus:
-            with pytest.raises(MeshError, match="no such right"):
-                await bus.publish("Not mine")
-        found = await http.task(second).show()
-        assert found["limits"] == {"cost_usd_micros": 100_000, "tokens": 9, "deadline_ms": 30_000}
-        assert found["requester"] == {
-            "tenant": "demo",
-            "person": "demo-publisher",
-            "role": "submitter",
-            "via": "publisher",
-        }
-        assert (await http.task(first).show())["limits"]["cost_usd_micros"] == 250_000
-        assert {row["task_id"] for row in await http.tasks()} == {first, second}
-
-
-async def test_both_replicas_answer_the_same_and_keys_stay_unique(local):
-    other = json.loads((local.directory / "run" / "gateway-1.http.json").read_text())
-    async with (
-        Mesh(local.url, local.credentials["operator"]) as one,
-        Mesh(f"http://127.0.0.1:{other['port']}", local.credentials["operator"]) as two,
-    ):
-        both = await asyncio.gather(*(mesh.submit("same", idempotency_key="k") for mesh in (one, two) * 3))
-        assert len({task.id for task in both}) == 1
-        with pytest.raises(Refused, match="other content"):
-            await two.submit("another", idempotency_key="k")
-        assert len(await two.tasks()) == 1
 
 
 async def test_doctor_finds_a_running_mesh_well_and_says_what_is_wrong(local):
@@ -160,22 +125,6 @@ async def test_a_halt_of_a_task_that_is_over_is_told(local):
     async with asyncio.timeout(10):  # The journal lags by a moment.
         while over not in (await call(local, *words)).stdout:
             await asyncio.sleep(0.05)
-
-
-async def test_timeline_and_replay_of_a_task(local):
-    async with Mesh(local.url, local.credentials["operator"]) as http:
-        task = await http.submit("Look at me")
-    async with asyncio.timeout(10):  # The journal lags by a moment.
-        while (answer := await call(local, "timeline", task.id, "--json")).exit_code:
-            await asyncio.sleep(0.05)
-    [entry] = json.loads(answer.stdout)
-    assert (entry["from"], entry["to"], entry["body"]["objective"]) == ("gateway", "gateway", "Look at me")
-    assert "gateway → gateway task.requested" in (await call(local, "timeline", task.id)).stdout
-    replayed = await call(local, "replay", task.id, "--json")
-    assert replayed.exit_code == 0, replayed.output
-    assert json.loads(replayed.stdout)["messages"] == 1
-    assert (await call(local, "timeline", "t-none")).exit_code == 2
-    assert (await call(local, "replay", "a.b")).exit_code == 2
 
 
 def test_up_says_what_stops_it(tmp_path):

@@ -14,7 +14,6 @@ from bulkhead.health.watch import Watch
 from bulkhead_cli.inspect.analyze import analyze_trace, progress_reporter
 from bulkhead_cli.inspect.trace_files import open_file
 from bulkhead_cli.output import SafeConsole
-from tests.bench.measures.watching import MAX_EDGE_P99_MS, MIN_FOLD_PER_S, edge_ms, fold_per_s
 
 TASKS = 300
 
@@ -101,13 +100,3 @@ def test_ids_and_times_are_found_word_by_word_as_in_the_whole() -> None:
         found = normalize._without_ids(whole, lambda one, heard=heard: heard.append(one.group()) or "<id>")
         assert found == normalize._IDS.sub(lambda one, as_one=as_one: as_one.append(one.group()) or "<id>", whole)
         assert heard == as_one
-
-
-def test_the_detectors_keep_up_with_the_journal() -> None:
-    """At its best of a few: what a busy machine takes from it says nothing of the code."""
-    assert any(fold_per_s(0.2)["fold_per_s"] >= MIN_FOLD_PER_S for _ in range(5))
-
-
-def test_an_edge_among_many_takes_less_than_a_millisecond() -> None:
-    figures = edge_ms(20_000)
-    assert figures["edges_live"] > 19_000 and figures["edge_p99_ms"] < MAX_EDGE_P99_MS

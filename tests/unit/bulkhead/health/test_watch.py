@@ -1,15 +1,8 @@
 """Playbooks of chatter, breakers and stalls, and of the whole watch over one stream."""
 
-from itertools import accumulate
-
-from bulkhead.health.breakers.registry import BreakerRegistry
-from bulkhead.health.breakers.state_machine import BreakerState, CallOutcome, apply_call, half_open_breaker
 from bulkhead.health.breakers.state_machine import open_breaker as open_breaker
 from bulkhead.health.chatter import ChatterDetector
-from bulkhead.health.deadlock.confirmation import ConfirmedDeadlock
-from bulkhead.health.deadlock.evidence import SuspectedDeadlock
-from bulkhead.health.events import Act, LineageEnded, WaitClosed, WaitOpened, WorkClosed, WorkOpened
-from bulkhead.health.findings import HealthFinding
+from bulkhead.health.events import Act, LineageEnded, WaitOpened, WorkClosed, WorkOpened
 from bulkhead.health.stalls import StallDetector
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
@@ -33,18 +26,6 @@ def say(number: int, agent: str, to: str, tokens: int = 0) -> Act:
 
 def work(number: int, agent: str) -> Act:
     return Act(f"w{number}", "t", agent, "read", {"n": number}, f"text {number}", time_unix_ms=NOW)
-
-
-def test_a_triangle_that_only_talks_is_told_and_then_stopped() -> None:
-    chatter, found = ChatterDetector(DEFAULT.chatter), []
-    for number in range(40):
-        found += chatter.fold_act(say(number, "abc"[number % 3], "bca"[number % 3]))
-    assert [(trip.detector, trip.level) for trip in found if trip.detector == "chatter.group"] == [
-        ("chatter.group", "warn"),
-        ("chatter.group", "stop"),
-    ]
-    stop = next(trip for trip in found if trip.level == "stop")
-    assert stop.agents == ("a", "b", "c") and len(stop.evidence) == DEFAULT.chatter.group_stop_messages
 
 
 def test_work_by_one_of_them_sets_the_count_back() -> None:
@@ -74,57 +55,6 @@ def test_tokens_count_too() -> None:
     assert [trip.level for trip in found] == ["warn", "stop"]
     chatter.end_lineage("t")
     assert len(chatter) == 0
-
-
-def drive(breaker: BreakerState, *calls: CallOutcome) -> list[BreakerState]:
-    """The breaker after each call."""
-    return list(accumulate(calls, lambda state, call: apply_call(state, call, DEFAULT.breakers), initial=breaker))[1:]
-
-
-def test_errors_open_a_breaker_and_trials_close_it() -> None:
-    named = DEFAULT.breakers
-    states = drive(BreakerState("tool", "search"), *[CallOutcome(NOW + n, failed=n % 2 == 0) for n in range(10)])
-    assert [state.phase for state in states] == ["closed"] * 9 + ["open"]
-    assert "5 of 10 calls failed" in states[-1].reason
-    later = NOW + 9 + named.open_ms
-    assert states[-1].until_unix_ms == later
-    states = drive(half_open_breaker(states[-1]), CallOutcome(later), *[CallOutcome(later + 1, trial=True)] * 3)
-    assert [state.phase for state in states] == ["half_open"] * 3 + ["closed"]
-    assert states[-1].reason == "3 trials succeeded"
-
-
-def test_a_failed_trial_opens_it_for_twice_as_long() -> None:
-    named = DEFAULT.breakers
-    breaker = open_breaker(BreakerState("model", "m"), NOW, "chatter", named)
-    assert breaker.until_unix_ms == NOW + named.open_ms
-    at = breaker.until_unix_ms
-    [breaker] = drive(half_open_breaker(breaker), CallOutcome(at + 5, failed=True, trial=True))
-    assert breaker.phase == "open" and breaker.until_unix_ms == at + 5 + 2 * named.open_ms
-
-
-def test_slowness_and_spikes_open_it_and_old_calls_are_forgotten() -> None:
-    named = DEFAULT.breakers
-    slow = drive(BreakerState("tool", "slow"), *[CallOutcome(NOW, latency_ms=named.slow_ms)] * 10)
-    assert slow[-1].phase == "open" and "took 60 s or more" in slow[-1].reason and not slow[-1].flooded
-    steady = [CallOutcome(NOW + 1_000 * number) for number in range(600)]
-    burst = [CallOutcome(NOW + 600_000 + number) for number in range(2_000)]
-    states = drive(BreakerState("tenant", "acme"), *steady)
-    assert not any(state.openings for state in states)
-    flood = drive(states[-1], *burst)[-1]
-    assert flood.openings == 1 and "usual" in flood.reason and flood.flooded
-    states = drive(
-        BreakerState("tool", "x"), *[CallOutcome(NOW, failed=True)] * 9, CallOutcome(NOW + 70_000, failed=True)
-    )
-    assert not any(state.openings for state in states)
-
-
-def test_who_tripped_a_breaker_does_not_reset_it() -> None:
-    circuits, key = BreakerRegistry(DEFAULT.breakers), ("agent", "acme", "alice")
-    circuits.adopt_breaker(key, open_breaker(BreakerState("agent", "alice"), NOW, "chatter", DEFAULT.breakers))
-    circuits.reset_breaker(key, "alice", NOW)
-    assert circuits.found[key].phase == "open"
-    circuits.reset_breaker(key, "bob", NOW)
-    assert circuits.found[key].phase == "closed" and circuits.found[key].reason == "reset by bob"
 
 
 def opened(key: str, at: int = NOW, kind="call", until: int = 0) -> WorkOpened:
@@ -176,28 +106,6 @@ def test_a_task_whose_ends_are_read_before_its_beginnings_stalls_as_any_other() 
     stalls.fold_event(WorkClosed("p", "acme/u", "planning", NOW))
     stalls.fold_event(LineageEnded("e", "acme/u", NOW))
     assert not stalls._early
-
-
-def test_the_watch_confirms_a_deadlock_across_two_tasks_and_names_it_by_its_edges() -> None:
-    watch = Watch()
-    events = [
-        WaitOpened("h1", "acme/a", "lease:x", ("acme/a/1",), time_unix_ms=NOW, tenant="acme", resource=True),
-        WaitOpened("h2", "acme/b", "lease:y", ("acme/b/1",), time_unix_ms=NOW, tenant="acme", resource=True),
-        WaitOpened("w1", "acme/a", "acme/a/1", ("lease:y",), time_unix_ms=NOW, tenant="acme"),
-        WaitOpened("w2", "acme/b", "acme/b/1", ("lease:x",), time_unix_ms=NOW + 1, tenant="acme"),
-    ]
-    found = [one for event in events for one in watch.fold_event(event)]
-    (suspected,) = found
-    assert isinstance(suspected, SuspectedDeadlock)
-    watch.confirmations.add_suspicion(suspected, {"INBOX_WORKER": 4})
-    assert watch.judge_suspicions() == []
-    watch.confirmations.mark_read("INBOX_WORKER", 4)
-    ((outcome, trip),) = watch.judge_suspicions()
-    assert isinstance(outcome, ConfirmedDeadlock) and isinstance(trip, HealthFinding)
-    assert trip.id == suspected.trip and trip.facts["victim"] == "acme/b/1" and trip.facts["refuse"] == "w2"
-    assert "acme/b/1 waits for lease:x waits for acme/a/1 waits for lease:y waits for acme/b/1" in trip.what
-    assert trip.level == "stop" and trip.tenant == "acme" and trip.lineage == "acme/b"
-    assert watch.fold_event(WaitClosed("r", "acme/b", "w2")) == [] and not watch.graph.stuck
 
 
 def test_what_comes_after_the_end_leaves_nothing() -> None:

@@ -1,47 +1,16 @@
-"""The demo's corpus: deterministic, varied, honest about its answer; and the offline model finds that answer."""
+"""The demo's corpus: deterministic, varied, honest about its answer."""
 
 import json
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bulkhead_infra.demo import wording
 from bulkhead_infra.demo.corpus import generate_demo, main, write_documents
 from bulkhead_infra.demo.verdict import compare_answer
-from bulkhead_infra.offline_model.http.openai import body_of, check_request, complete
-from bulkhead_infra.offline_model.roles.reply import reply_to
 from tests.paths import ROOT
-from tests.unit.infra.offline_model.miniature import Loop, chunks_of
-
-SEEDS = range(60)
-
-
-def ask(request: dict[str, Any]) -> dict[str, Any]:
-    """A request to the offline model without the network; the body as a client sees it."""
-    check_request(request)
-    body: dict[str, Any] = json.loads(json.dumps(body_of(complete(request, reply_to(request), 4_096))))
-    return body
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chunk_chars", [300, 800])
-def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars: int) -> None:
-    wrong = {}
-    for seed in SEEDS:
-        demo = generate_demo(seed)
-        chunks = [chunk for doc in demo.documents for chunk in chunks_of(doc.name, doc.text, chunk_chars)]
-        loop = Loop(ask, chunks)
-        answer = loop.run(demo.objective)
-        found = compare_answer(demo, answer, loop.cited_sources(answer))
-        rejected = [v for v in loop.verdicts if v["verdict"] != "accept"]
-        called = {name for name, _ in loop.calls}
-        parallel = [step for step in loop.plan if not step["inputs"] and "search_documents" in step["tools"]]
-        if not found.ok or rejected or len(parallel) < 2 or not {"calculate", "date_difference"} <= called:
-            wrong[seed] = (found.differences, rejected, sorted(called), len(parallel))
-    assert not wrong, wrong
 
 
 def test_same_seed_same_demo_and_other_seed_other_demo() -> None:

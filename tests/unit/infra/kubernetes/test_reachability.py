@@ -105,14 +105,3 @@ def test_servers_of_yours_are_reached_at_their_address_alone() -> None:
         server = Peer(address=address)
         reaching = {name for name, labels in pods(objects).items() if is_open(objects, pod(labels), server, port)}
         assert reaching == clients
-
-
-@pytest.mark.parametrize("missing", ["bus-servers", "bus-clients", "redis-clients"])
-def test_a_policy_that_is_missing_is_noticed(missing: str) -> None:
-    objects = [each for each in installation("dev") if each["metadata"]["name"] != missing]
-    assert _open(objects, [4222, 6379]) < {flow for flow in _wanted("dev") if flow[2] in (4222, 6379)}
-
-
-def test_without_default_deny_strangers_get_in() -> None:
-    objects = [each for each in installation("dev") if each["metadata"]["name"] != "default-deny"]
-    assert _called(objects, STRANGER)

@@ -17,7 +17,7 @@ from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.parts import parse_parts
 from bulkhead_infra.offline_model.roles.reply import reply_to
 from bulkhead_infra.offline_model.settings import Settings, parse_settings
-from tests.unit.infra.offline_model.miniature import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
+from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
 
 KEY = {"Authorization": "Bearer anything"}
 PASSAGE = part("passage", "The lid may be opened after 14 days. Stir the jar twice a week.", source="kraut.md")

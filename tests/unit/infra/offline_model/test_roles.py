@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from bulkhead_infra.offline_model.parts import parse_parts, short_digest
-from tests.unit.infra.offline_model.miniature import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, Loop, chunks_of, part
+from tests.unit.infra.offline_model.requests import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
 from tests.unit.infra.offline_model.test_protocol import (
     PASSAGE,
     ask,
@@ -18,20 +18,6 @@ from tests.unit.infra.offline_model.test_protocol import (
     said,
     tool_request,
 )
-
-GARDEN = {
-    "garden.md": "# Growing tomatoes\n\nTomatoes need six hours of sun every day.\n\n## Feeding\n\nFeed tomatoes with "
-    "potash every 14 days.\n\n# Roses\n\nPrune roses in late February. Roses want clay soil.",
-    "leaflet.txt": "Service leaflet\n\nValid from 2021-02-01.\n\nThe motor is covered for 24 months from purchase.",
-}
-
-
-def run(objective: str) -> tuple[str, Loop]:
-    """The answer to an objective over the garden's documents; every verdict on the way has to be accept."""
-    loop = Loop(ask, [chunk for name, text in GARDEN.items() for chunk in chunks_of(name, text, 300)])
-    answer = loop.run(objective)
-    assert all(verdict["verdict"] == "accept" for verdict in loop.verdicts), (answer, loop.verdicts)
-    return answer, loop
 
 
 def test_content_cannot_close_its_own_part() -> None:
@@ -86,41 +72,6 @@ def test_a_step_gets_the_role_whose_description_fits_its_task() -> None:
 
 
 # Work
-
-
-def test_a_question_is_answered_by_the_sentences_that_share_its_words() -> None:
-    answer, loop = run("How long is the motor covered? Which soil do roses want?")
-    assert "24 months" in answer and "clay soil" in answer and "(in force from 2021-02-01)" in answer
-    assert loop.cited_sources(answer) == {"garden.md", "leaflet.txt"}
-    assert all(line.endswith("].") for line in answer.splitlines())
-
-
-def test_what_the_documents_lack_is_said_plainly() -> None:
-    assert run("Who is the chief executive?")[0].startswith("The documents hold no answer")
-
-
-@pytest.mark.parametrize(
-    ("question", "call", "value"),
-    [
-        ("What is 17 * 23?", ("calculate", {"expression": "17 * 23"}), "= 391"),
-        ("Calculate (2 + 3) * 4.", ("calculate", {"expression": "(2 + 3) * 4"}), "= 20"),
-        (
-            "How many days lie between 2026-05-01 and 3 June 2026?",
-            ("date_difference", {"start": "2026-05-01", "end": "2026-06-03"}),
-            "33 days",
-        ),
-    ],
-)
-def test_sums_and_spans_that_stand_in_the_question_are_worked_out_by_tools(
-    question: str, call: tuple[str, dict[str, str]], value: str
-) -> None:
-    answer, loop = run(question)
-    assert loop.calls == [call] and value in answer
-
-
-def test_what_only_looks_like_arithmetic_is_not_computed() -> None:
-    for text in ("What happened in 2025-01?", "Is the desk open 24/7?", "Who reads pages 10-12?"):
-        assert {name for name, _ in run(text)[1].calls} == {"search_documents"}
 
 
 def test_tools_named_in_the_text_are_called_with_their_pairs() -> None:

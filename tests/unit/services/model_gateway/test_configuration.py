@@ -17,7 +17,6 @@ from bulkhead_services.model_gateway.attempts import RetryPolicy
 from bulkhead_services.model_gateway.prices import PriceTable, PriceTableError
 from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.model_gateway.providers.errors import fault_of_status
-from bulkhead_services.model_gateway.providers.openai_chat import ChatAssembly
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
 from bulkhead_services.planner import draft_reading
@@ -400,37 +399,6 @@ def test_an_error_is_read_and_passed_on_within_bounds():
     fault = fault_of_status(500, {}, b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
     assert len(fault.message) <= bounds.MAX_PROVIDER_ERROR_CHARS + 20
     assert fault_of_status(500, {}, b"\xff<html>").message == "status 500: status 500"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("2", 2.0), ("inf", bounds.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
-)
-def test_retry_after_is_read_within_bounds(text, seconds):
-    assert fault_of_status(429, {"retry-after": text}, b"").retry_after_s == seconds
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        "[]",
-        "3",
-        '"x"',
-        "{",
-        '{"choices": {}}',
-        '{"choices": [3]}',
-        "[" * 100_000,
-        '{"choices": [{"delta": {"tool_calls": [3, {"index": -1, "function": 3}]}}]}',
-        '{"choices": [{"delta": {"content": 3}, "finish_reason": 7}], "usage": [1]}',
-    ],
-)
-def test_no_event_breaks_the_assembly(data):
-    assembly = ChatAssembly()
-    assembly.feed_event(data)
-    assembly.result()
-    assembly = ChatAssembly()
-    assembly.feed_body(data.encode())
-    assembly.result()
 
 
 def test_the_pause_is_jittered_bounded_and_not_before_retry_after():

@@ -17,7 +17,6 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
-from tests.eventually import until
 from tests.open_policy import permitted
 from tests.samples import sample
 
@@ -92,14 +91,6 @@ async def test_a_granted_call_is_answered_and_its_content_can_be_read(mesh) -> N
     assert mesh.context("worker").verifier.verify_label(reply.provenance[0], "acme", "t1")
 
 
-async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, counter) -> None:
-    for cause in ("a", "b"):
-        await send(mesh, "c1", "counter_increment_unkeyed", {"name": "n"}, cause=cause)
-    first, second = await replies(mesh, 2)
-    assert first == second and first.outcome == "succeeded"
-    assert counter.counts()["increments"] == 1
-
-
 async def test_a_write_without_a_key_that_has_to_wait_is_put_off_and_done_once_when_it_is_asked_anew(counter) -> None:
     settings = Settings(counter_url=counter.url)
     builds = {
@@ -128,18 +119,3 @@ async def test_a_task_token_alone_gives_no_tool(mesh) -> None:
     token = mesh.context("signer").signer.sign_grant(task)
     await send(mesh, "c1", "calculate", {"expression": "1"}, cause="a", grant=token)
     assert (await replies(mesh, 1))[0].failure.code == "not_granted"
-
-
-async def test_a_killed_executor_does_keyed_writes_again_and_asks_about_the_others(mesh, counter) -> None:
-    """Killed between effect and record: the counter has the increment, nobody has the reply."""
-    counter.misbehave("stall", 2)
-    await send(mesh, "keyed", "counter_increment", {"name": "n"}, cause="a")
-    await send(mesh, "unkeyed", "counter_increment_unkeyed", {"name": "n"}, cause="b")
-
-    await until(lambda: not counter.faults_left())
-    mesh.kill_replica("tool_executor")
-    await mesh.start("tool_executor", "1")
-    found = {reply.call_id: reply for reply in await replies(mesh, 2)}
-    assert found["keyed"].outcome == "succeeded"
-    assert found["unkeyed"].outcome == "uncertain"
-    assert counter.counts()["counts"] == {"n": 1}
