@@ -157,7 +157,7 @@ class Endpoint:
         self.gate: asyncio.Event | None = None
 
     async def call(
-        self, outgoing: Any, on_text: Any, on_headers: Any, *, timeout_s: float, heard: Any = None
+        self, outgoing: Any, on_text: Any, on_headers: Any, *, timeout_s: float, progress: Any = None
     ) -> ModelAnswer | ProviderFault:
         self.asked += 1
         if self.gate is not None:

@@ -262,7 +262,7 @@ async def test_what_came_too_late_while_it_waited_for_a_process_is_not_begun(pac
     first = asyncio.create_task(desk.run("sleep", tmp_path / "pid", 3_600))
     await _told(tmp_path / "pid")
     never = Failed("halted", "the task was halted", "lift it")
-    second = asyncio.create_task(desk.run("sleep", tmp_path / "second", 3_600, too_late=lambda: never))
+    second = asyncio.create_task(desk.run("sleep", tmp_path / "second", 3_600, start_refusal=lambda: never))
     await asyncio.sleep(0)
     first.cancel()
     assert await second == never and not (tmp_path / "second").exists()
