@@ -31,8 +31,8 @@ EDITS = {
         (
             "ROWS: tuple[Row, ...] = (\n",
             "ROWS: tuple[Row, ...] = (\n"
-            '    Row(echo.EchoRequested, _to("echo", "gateway"), "echo"),\n'
-            '    Row(echo.EchoReplied, _from("echo", "gateway"), "echo"),\n',
+            '    Row(echo.EchoRequested, _edges_to("echo", "gateway"), "echo"),\n'
+            '    Row(echo.EchoReplied, _edges_from("echo", "gateway"), "echo"),\n',
         ),
     ),
     agreement.ROWS: (("services:\n", f"services:\n{ROW}"),),

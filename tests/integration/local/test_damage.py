@@ -59,7 +59,7 @@ async def test_a_stream_that_cannot_be_read_is_named_with_its_folder(tmp_path, m
         await small(tmp_path).__aenter__()
     said = str(refused.value)
     assert f"cannot read its stream {stream}" in said and str(folder) in said and "backup" in said and says in said
-    monkeypatch.undo_all()
+    monkeypatch.undo()
     shutil.move(folder, tmp_path / "aside")
     async with small(tmp_path) as mesh:
         assert {row.state for row in mesh.rows()} == {"ready"}

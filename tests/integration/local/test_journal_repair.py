@@ -170,7 +170,7 @@ async def test_an_inbox_that_is_not_read_any_more_is_told(tmp_path: Path) -> Non
         await until(lambda: _has(mesh, 3), "the journal has all three")
 
         class Deaf(StreamReads):
-            async def read_up_to(self, name: str) -> int:
+            async def last_copied_sequence(self, name: str) -> int:
                 return 1 if name == "worker" else await super().last_copied_sequence(name)
 
         async with _two(mesh) as (reader, maker):

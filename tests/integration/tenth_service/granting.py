@@ -7,7 +7,7 @@ from bulkhead_contracts.task import TaskLimits
 
 def grant(signer: Context, task: str) -> str:
     """A token of the signer."""
-    return signer.signer.grant(
+    return signer.signer.sign_grant(
         TaskGrant(
             tenant="demo",
             task=task,

@@ -128,7 +128,7 @@ def test_each_threshold_is_told_once_whatever_the_order_the_replica_and_the_repe
 
 def test_an_alert_whose_mark_was_not_made_is_told_again_under_the_same_id_and_a_days_not_as_a_tasks() -> None:
     class Forgets(MemoryStore):
-        async def kept(self, name: str) -> bytes:
+        async def get_value(self, name: str) -> bytes:
             return b""
 
     async def run() -> None:

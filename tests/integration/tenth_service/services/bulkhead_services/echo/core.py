@@ -34,4 +34,4 @@ class Echo(Doer[EchoRequested]):
     def uncertain_reply(self, request: EchoRequested) -> Body:
         """The reply to a request that was never claimed: nothing is uncertain here."""
         failure = Failure(code="uncertain", message="nothing was claimed", hint="ask again: repeating is safe")
-        return self.refuse(request, failure)
+        return self.refusal_reply(request, failure)
