@@ -81,7 +81,7 @@ class _Broker:
         if stream.startswith(OUTSIDE):
             answer: dict[str, object] = {"state": {"last_seq": 0}, "purged": 0}
             return LiveMessage(subject, {}, json.dumps(answer).encode())
-        answer = {"state": {"last_seq": self._world.net.stream(stream).last_sequence}}
+        answer = {"state": {"last_seq": self._world.net.get_stream(stream).last_sequence}}
         if what == "PURGE":
             answer = {"purged": self._world.net.purge(stream, asked["filter"], asked.get("seq"))}
         await asyncio.sleep(0)
