@@ -35,7 +35,7 @@ class WriteFact(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PossibleWrite:
+class Write:
     """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end."""
 
     step_id: str
@@ -50,7 +50,7 @@ class PossibleWrite:
     message: str
 
 
-def find_uncertain_writes(told: Iterable[WriteFact]) -> list[PossibleWrite]:
+def find_uncertain_writes(told: Iterable[WriteFact]) -> list[Write]:
     """Uncertain writes of one task's facts, in the order in which they were asked for."""
     told = list(told)
     writing = {
@@ -93,9 +93,9 @@ def _make_write(
     titles: Mapping[str, str],
     outcome: Literal["uncertain", "unanswered"],
     why: str,
-) -> PossibleWrite:
+) -> Write:
     key = f"{entry.tenant}.{entry.origin or entry.task}.{call.call_id}"
-    return PossibleWrite(
+    return Write(
         call.step_id,
         titles.get(call.step_id, ""),
         call.attempt,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bulkhead.journal.uncertain_writes import PossibleWrite
+from bulkhead.journal.uncertain_writes import Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +17,4 @@ class Reason:
     at_unix_ms: int = 0
     level: str = ""
     evidence: tuple[str, ...] = ()
-    write: PossibleWrite | None = None
+    write: Write | None = None

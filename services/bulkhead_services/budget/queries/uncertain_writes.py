@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from bulkhead.bus.port import Bus, BusError, StoredMessage
-from bulkhead.journal.uncertain_writes import PossibleWrite, find_uncertain_writes, origin_of
+from bulkhead.journal.uncertain_writes import Write, find_uncertain_writes, origin_of
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -75,7 +75,7 @@ def facts_of(stored: list[StoredMessage]) -> list[TaskFact]:
     return sorted(task_facts, key=lambda one: one.at_unix_ms)
 
 
-def writes_reply(writes: list[PossibleWrite]) -> WritesReplied:
+def writes_reply(writes: list[Write]) -> WritesReplied:
     """Writes, as room allows."""
     room, rows = MAX_WRITES_BYTES, []
     for write in writes[:MAX_WRITES_LISTED]:

@@ -60,7 +60,7 @@ def siblings(*, answered: bool = True) -> list[StoredMessage]:
     return whole[: whole.index(replied)] + more + whole[whole.index(replied) :]
 
 
-def unknown(found: list[StoredMessage]) -> list[uncertain_writes.PossibleWrite]:
+def unknown(found: list[StoredMessage]) -> list[uncertain_writes.Write]:
     return uncertain_writes.find_uncertain_writes(each_fact(build_entries(found)))
 
 

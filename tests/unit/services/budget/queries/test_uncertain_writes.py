@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.journal.uncertain_writes import PossibleWrite
+from bulkhead.journal.uncertain_writes import Write
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -96,7 +96,7 @@ async def test_tasks_of_another_tenant_are_not_told() -> None:
 )
 def test_a_reply_is_bounded_and_says_how_many_it_leaves_out(count: int, size: int, rows: int) -> None:
     found = [
-        PossibleWrite(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
+        Write(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
         for number in range(count)
     ]
     reply = writes_reply(found)
