@@ -79,7 +79,7 @@ def check(row: Recorded, api: Api) -> list[str]:
     if row.status != 200:
         fault = errors.fault_of_status(row.status, row.headers, row.body)
         return [] if fault.code and fault.message else ["an error without a message"]
-    assembly = FORMS[api].assembly()
+    assembly = FORMS[api].assembly_type()
     if "json" in row.headers.get("content-type", ""):
         assembly.feed_body(row.body)
         wanted = expected.of_body(api, json.loads(row.body))

@@ -23,8 +23,8 @@ ABANDONED = ProviderFault(
     consumed=False,
     refused=True,
 )
-PENDING = 10_000
-Place = tuple[str, str, str]
+MAX_PENDING_NOTICES = 10_000
+CallKey = tuple[str, str, str]
 """Tenant, task, call."""
 
 
@@ -34,13 +34,13 @@ class AbandonedCalls:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         # Only as long as a call waits for one.
-        self._events = WeakValueDictionary[Place, asyncio.Event]()
+        self._events = WeakValueDictionary[CallKey, asyncio.Event]()
         self._subscription: LiveSubscription | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen. Raises BusError."""
-        self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.>", PENDING)
+        self._subscription = await self._bus.subscribe_live(f"live.{subjects.DOORS}.>", MAX_PENDING_NOTICES)
         self._task = asyncio.create_task(self._hear_notices(self._subscription))
 
     async def stop(self) -> None:

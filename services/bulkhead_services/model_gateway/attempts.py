@@ -32,19 +32,19 @@ from bulkhead_services.model_gateway.providers.port import (
     ProviderFault,
     ProviderRequest,
 )
-from bulkhead_services.model_gateway.response_cache import HIT, ResponseCache
-from bulkhead_services.model_gateway.routing.deployments import loop_s
+from bulkhead_services.model_gateway.response_cache import CACHE_HIT, ResponseCache
+from bulkhead_services.model_gateway.routing.deployments import loop_time_s
 from bulkhead_services.model_gateway.routing.options import DataTerms
 
-SHRINK = 0.6
+OVERFLOW_SHRINK = 0.6
 """Size of the next try after a provider refused a prompt as too long: the estimate was wrong."""
 ATTEMPTS_PER_MESSAGE = 512
 """Reservations that one message may use: of ten models, each with ten attempts and sixteen deployments."""
-TOLD_WAIT_MS = 20
+MIN_REPORTED_WAIT_MS = 20
 """A shorter wait for a place is none."""
-LEAST_CALL_MS = 50
+MIN_CALL_MS = 50
 """No call is sent with less time left: no provider answers it, and it would be paid for in full."""
-LATE = ProviderFault(
+DEADLINE_PASSED = ProviderFault(
     "deadline_exceeded",
     "the call's deadline passed before it was sent",
     "give the task a longer deadline",
@@ -59,10 +59,12 @@ HALTED_HINT = (
     "names, then submit again"
 )
 
-OTHER_PROVIDER = "leave it out, or name a model whose provider's API takes it"
-NOT_TAKEN = ProviderFault("unsupported_parameter", "", OTHER_PROVIDER, outage=True, consumed=False, refused=True)
+UNSUPPORTED_HINT = "leave it out, or name a model whose provider's API takes it"
+UNSUPPORTED_CALL = ProviderFault(
+    "unsupported_parameter", "", UNSUPPORTED_HINT, outage=True, consumed=False, refused=True
+)
 """The end of a call that a provider's API cannot say in full: the next model of the route may take it."""
-BREAKER_OPEN, AGAIN_BY_ITSELF = "breaker_open", "it is tried again by itself"
+BREAKER_OPEN, RETRY_HINT = "breaker_open", "it is tried again by itself"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +104,7 @@ class RetryPolicy:
 class ModelOutcome:
     """End of the attempts at one model, and what was left out of its prompt."""
 
-    said: ModelAnswer | ProviderFault
+    result: ModelAnswer | ProviderFault
     omissions: tuple[Omission, ...] = ()
 
 
@@ -119,9 +121,9 @@ class ModelAttempts:
         abandoned: asyncio.Event | None = None,
     ) -> None:
         """abandoned: set when nobody follows the call any more."""
-        self.spent = JobSpending()
+        self.spending = JobSpending()
         self._abandoned = abandoned or asyncio.Event()
-        self.held: OpenBreaker | None = None  # The open breaker that was met last.
+        self.open_breaker: OpenBreaker | None = None  # The open breaker that was met last.
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._cache = cache
         self._reserved = 0
@@ -136,13 +138,13 @@ class ModelAttempts:
         model: Model,
         source: RenderSource,
         until_unix_ms: int,
-        may_speak: Callable[[], bool] = lambda: True,
+        may_publish: Callable[[], bool] = lambda: True,
         tried: set[str] | None = None,
         has_others: bool = False,
     ) -> ModelOutcome:
         """Ask one model until it answers, cannot, or the time is over. Raises JobRefused, Deferred.
 
-        may_speak: asked at each piece of text, which is shown where it says so. tried: deployments that others come
+        may_publish: asked at each piece of text, which is shown where it says so. tried: deployments that others come
         before; those that are asked are added. has_others: other models stand by, and a provider that is ejected is not
         asked again. Cancelled, it settles what it reserved.
         """
@@ -157,7 +159,7 @@ class ModelAttempts:
         result: ModelAnswer | ProviderFault = does_not_fit_fault(source, model.name, budget)
         need, failed_attempts = CallNeed(model.name, 0, set() if tried is None else tried), 0
         if rendered is not None and (objection := model.provider.objection(_chat_of(model, rendered, output_tokens))):
-            return ModelOutcome(replace(NOT_TAKEN, message=objection))
+            return ModelOutcome(replace(UNSUPPORTED_CALL, message=objection))
         key = self._cache_key(model, rendered, output_tokens, source)
         if key and rendered and (cached := await self._cached_answer(model, key, until_unix_ms)) is not None:
             return ModelOutcome(cached, rendered.omissions)
@@ -169,9 +171,9 @@ class ModelAttempts:
             attempt_result: ModelAnswer | ProviderFault | None = self._reason_to_stop(model, until_unix_ms)
             if attempt_result is None:
                 attempt_result = await self._reserve_and_call(
-                    model, rendered, output_tokens, until_unix_ms, may_speak, need
+                    model, rendered, output_tokens, until_unix_ms, may_publish, need
                 )
-            if attempt_result is LATE and failed_attempts:
+            if attempt_result is DEADLINE_PASSED and failed_attempts:
                 break  # The failure of the attempt before tells more.
             result = attempt_result
             if isinstance(result, ModelAnswer):
@@ -180,12 +182,14 @@ class ModelAttempts:
                 if key and self._cache is not None:
                     await self._cache.keep_answer(self._job, key, result)
                 break
-            if result.outage and not result.refused and model.provider.has_another(need):
+            if result.outage and not result.refused and model.provider.has_untried(need):
                 continue  # A refused key or a dead address says nothing about the next one, which is asked at once.
             failed_attempts += 1
             if result.code == "context_overflow" and not shrunk:
                 shrunk = True
-                smaller = fit_request(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK), model.counter)
+                smaller = fit_request(
+                    source, int(min(budget, rendered.input_tokens_estimate) * OVERFLOW_SHRINK), model.counter
+                )
                 if smaller is None:
                     break
                 rendered = smaller
@@ -236,11 +240,11 @@ class ModelAttempts:
             return None
         if (stop := self._hands.find_stop(self._job, model=model.name, deadline_unix_ms=until_unix_ms)) is not None:
             return (
-                LATE
+                DEADLINE_PASSED
                 if stop.code == "deadline_exceeded"
                 else ProviderFault("halted", stop.reason, HALTED_HINT, refused=True)
             )
-        self.spent.usage = self.spent.usage + HIT
+        self.spending.usage = self.spending.usage + CACHE_HIT
         if answer.text:
             await self._live()(answer.text)
         return answer
@@ -249,21 +253,23 @@ class ModelAttempts:
         """Why no attempt may be begun now."""
         if self._abandoned.is_set():
             return ABANDONED
-        latest = until_unix_ms - LEAST_CALL_MS
+        latest = until_unix_ms - MIN_CALL_MS
         stop = self._hands.find_stop(self._job, model=model.name, deadline_unix_ms=latest, begins=True)
         if stop is not None and stop.code == "deadline_exceeded":
-            return LATE
+            return DEADLINE_PASSED
         if stop is not None and stop.held is not None:
-            self.held = stop.held
+            self.open_breaker = stop.held
             wait_s = stop.held.retry_after_ms / 1000
-            return replace(LATE, code=BREAKER_OPEN, message=stop.reason, hint=AGAIN_BY_ITSELF, retry_after_s=wait_s)
+            return replace(
+                DEADLINE_PASSED, code=BREAKER_OPEN, message=stop.reason, hint=RETRY_HINT, retry_after_s=wait_s
+            )
         if stop is not None:
             return ProviderFault("halted", stop.reason, HALTED_HINT, refused=True)
         return None
 
     async def _sleep_unless_halted(self, seconds: float, reason: str) -> None:
         """Sleep, or wake up at once when the job is halted."""
-        began_s = loop_s()
+        began_s = loop_time_s()
         try:
             async with asyncio.timeout(seconds):
                 await self._halt.wait()
@@ -273,10 +279,10 @@ class ModelAttempts:
 
     def _count_wait(self, began_s: float, reason: str) -> None:
         """Tell of a wait, so that nobody takes it for the model's slowness."""
-        waited_ms = int((loop_s() - began_s) * 1000)
-        if waited_ms >= TOLD_WAIT_MS:
-            self.spent.waited_ms += waited_ms
-            self.spent.waits[reason] += 1
+        waited_ms = int((loop_time_s() - began_s) * 1000)
+        if waited_ms >= MIN_REPORTED_WAIT_MS:
+            self.spending.waited_ms += waited_ms
+            self.spending.wait_counts[reason] += 1
 
     async def _reserve_and_call(
         self,
@@ -284,11 +290,11 @@ class ModelAttempts:
         rendered: RenderedRequest,
         output_tokens: int,
         until_unix_ms: int,
-        may_speak: Callable[[], bool],
+        may_publish: Callable[[], bool],
         need: CallNeed,
     ) -> ModelAnswer | ProviderFault:
-        began_s, wait_s = loop_s(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
-        async with model.provider.place(self._job.tenant, wait_s, need) as place:
+        began_s, wait_s = loop_time_s(), min(self._policy.slot_wait_s, self._left_s(until_unix_ms))
+        async with model.provider.hold_place(self._job.tenant, wait_s, need) as place:
             self._count_wait(began_s, f"a place at {model.provider.name}")
             if self._abandoned.is_set():
                 return ABANDONED
@@ -307,11 +313,13 @@ class ModelAttempts:
                 worst_case=amount_of(worst),
                 price_digest=model.price.digest if model.price else "",
             )
-            late = self._hands.now_unix_ms() >= until_unix_ms - LEAST_CALL_MS
+            late = self._hands.now_unix_ms() >= until_unix_ms - MIN_CALL_MS
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
-                return LATE if late else ABANDONED
-            return await self._call_provider(model, place, outgoing, reservation, worst, until_unix_ms, may_speak, need)
+                return DEADLINE_PASSED if late else ABANDONED
+            return await self._call_provider(
+                model, place, outgoing, reservation, worst, until_unix_ms, may_publish, need
+            )
 
     async def _call_provider(
         self,
@@ -321,14 +329,14 @@ class ModelAttempts:
         reservation: Reservation,
         worst_usage: Usage,
         until_unix_ms: int,
-        may_speak: Callable[[], bool],
+        may_publish: Callable[[], bool],
         need: CallNeed,
     ) -> ModelAnswer | ProviderFault:
-        self.spent.attempts += 1
+        self.spending.attempts += 1
         live, progress = self._live(), GenerationProgress()
 
         async def show_piece(text: str, part: AnswerPart = TEXT) -> None:
-            if may_speak():
+            if may_publish():
                 await live(text, part)
 
         timeout_s = self._left_s(until_unix_ms)
@@ -413,7 +421,7 @@ class ModelAttempts:
         usage = replace_cost(usage, model.price, cache_write_tokens)
         usage = usage.as_estimate() if estimated else usage
         settled = reservation.settle(usage, failed=fault_code)
-        self.spent.usage = self.spent.usage + usage
+        self.spending.usage = self.spending.usage + usage
         metrics.count_attempt(model.name, fault_code, usage.cost_usd_micros, settled.wall_ms)
 
 

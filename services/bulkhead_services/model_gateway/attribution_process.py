@@ -2,8 +2,8 @@
 
 In: a model's calls and the texts that stood in its context. Out: for each call its unsigned Attribution. The process is
 started with the first call that needs it and without this service's keys, does one request at a time, and is killed
-when a request takes longer than LIMIT_S. What is not attributed in time, or lies behind MAX_CHARS, has no known origin:
-each value counts as the least trusted source.
+when a request takes longer than REQUEST_LIMIT_S. What is not attributed in time, or lies behind MAX_CHARS, has no known
+origin: each value counts as the least trusted source.
 """
 
 import asyncio
@@ -32,18 +32,20 @@ INLINE_CHARS = 1_024
 """So short a request is done at once, within some milliseconds whatever it says."""
 MAX_CHARS = 1024 * 1024
 """Of all texts of one request; those of the most trusted come first."""
-LIMIT_S = 5.0
+REQUEST_LIMIT_S = 5.0
 """Of one request; 128 KiB of prose take 0.2 s, of the worst text 2 to 4 s."""
-WAIT_S = 10.0
+TURN_WAIT_S = 10.0
 """For the turn of a request, shared fairly by tenant."""
-START_S = 20.0
+START_LIMIT_S = 20.0
 MEMORY_BYTES = 1024 * 1024 * 1024
-HEAD = struct.Struct(">I")
-Said = tuple[str, str]
-"""Name of a tool, and the JSON of its arguments."""
+FRAME_HEADER = struct.Struct(">I")
+ToolAndArguments = tuple[str, str]
+"""The tool's name, and its arguments as JSON."""
 
 
-def attribute_call(call: Said, sources: Sequence[SourceText], *, is_complete: bool = True) -> Attribution | None:
+def attribute_call(
+    call: ToolAndArguments, sources: Sequence[SourceText], *, is_complete: bool = True
+) -> Attribution | None:
     """The unsigned attribution of a call; None where its arguments are no JSON object of canonical form.
     is_complete: False
     where texts are lacking."""
@@ -69,7 +71,7 @@ def attribute_call(call: Said, sources: Sequence[SourceText], *, is_complete: bo
     return call_attribution
 
 
-def unattributed_call(call: Said) -> Attribution | None:
+def unattributed_call(call: ToolAndArguments) -> Attribution | None:
     """Attribution of a call whose values were not looked for: nothing of them is known, and the model is the least."""
     sha256 = arguments_sha256(call[1])
     if sha256 is None:
@@ -80,14 +82,14 @@ def unattributed_call(call: Said) -> Attribution | None:
 
 
 class Attributor:
-    """See the module. apart: False where all is done at once, in a mesh without processes.
+    """See the module. own_process: False where all is done at once, in a mesh without processes.
 
     _due: turns are numbered by tenant, each tenant's next behind its last and none before the one that is served: the
     second request of one tenant is behind the first of every other.
     """
 
-    def __init__(self, *, own_process: bool = True, limit_s: float = LIMIT_S) -> None:
-        self._apart, self._limit_s = own_process, limit_s
+    def __init__(self, *, own_process: bool = True, limit_s: float = REQUEST_LIMIT_S) -> None:
+        self._own_process, self._limit_s = own_process, limit_s
         self._turn = FairSemaphore(1)
         self._now, self._due = 0, dict[str, int]()
         self._process: Process | None = None
@@ -107,10 +109,10 @@ class Attributor:
         named_calls = [(call.name, call.arguments_json) for call in calls]
         texts, is_complete = _bounded_texts(sources)
         length = sum(len(source.text) for source in texts) + sum(len(json_text) for _, json_text in named_calls)
-        if not self._apart or length <= INLINE_CHARS:
+        if not self._own_process or length <= INLINE_CHARS:
             return [attribute_call(call, texts, is_complete=is_complete) for call in named_calls]
         due = self._due[tenant] = max(self._now, self._due.get(tenant, 0)) + 1
-        if await self._turn.acquire_slot(tenant, WAIT_S, None, due):
+        if await self._turn.acquire_slot(tenant, TURN_WAIT_S, None, due):
             try:
                 self._now = due
                 self._due = {name: last for name, last in self._due.items() if last > due}
@@ -124,7 +126,7 @@ class Attributor:
         return [unattributed_call(call) for call in named_calls]
 
     async def _ask_process(
-        self, calls: Sequence[Said], texts: Sequence[SourceText], is_complete: bool
+        self, calls: Sequence[ToolAndArguments], texts: Sequence[SourceText], is_complete: bool
     ) -> list[Attribution | None]:
         """The process's answer. Raises TimeoutError, OSError, ValueError, IncompleteReadError."""
         frame = _frame_of([calls, [astuple(source) for source in texts], is_complete])
@@ -142,7 +144,7 @@ class Attributor:
         # An environment of its own: what reads hostile texts must not see this service's keys.
         env = {"PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=env)
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(START_LIMIT_S):
             await _receive_answer(self._process)
         return self._process
 
@@ -164,13 +166,13 @@ async def _send_frame(process: Process, frame: bytes) -> None:
 
 async def _receive_answer(process: Process) -> Any:
     assert process.stdout is not None
-    size = HEAD.unpack(await process.stdout.readexactly(HEAD.size))[0]
+    size = FRAME_HEADER.unpack(await process.stdout.readexactly(FRAME_HEADER.size))[0]
     return json.loads(await process.stdout.readexactly(size))
 
 
 def _frame_of(value: object) -> bytes:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return HEAD.pack(len(body)) + body
+    return FRAME_HEADER.pack(len(body)) + body
 
 
 def main(requests: BinaryIO, answers: BinaryIO) -> None:
@@ -178,8 +180,8 @@ def main(requests: BinaryIO, answers: BinaryIO) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     answers.write(_frame_of(True))
     answers.flush()
-    while len(head := requests.read(HEAD.size)) == HEAD.size:
-        body = requests.read(HEAD.unpack(head)[0])
+    while len(head := requests.read(FRAME_HEADER.size)) == FRAME_HEADER.size:
+        body = requests.read(FRAME_HEADER.unpack(head)[0])
         calls, texts, is_complete = json.loads(body.decode("utf-8", "surrogatepass"))
         sources = [SourceText(*row) for row in texts]
         attributions = [

@@ -24,12 +24,14 @@ class JobSpending:
     """Calls that went out to a provider."""
     waited_ms: int = 0
     """For providers: pauses after failures, limits of rates, places."""
-    waits: Counter[str] = field(default_factory=Counter)
+    wait_counts: Counter[str] = field(default_factory=Counter)
     """What was waited for, and how often."""
 
-    def waited_for(self) -> str:
+    def describe_waits(self) -> str:
         """In words; "" where nothing was waited for."""
-        rows = (reason if times == 1 else f"{reason} ({times} times)" for reason, times in self.waits.most_common())
+        rows = (
+            reason if times == 1 else f"{reason} ({times} times)" for reason, times in self.wait_counts.most_common()
+        )
         return "; ".join(rows)[: bounds.MAX_SUMMARY_CHARS]
 
 

@@ -28,21 +28,21 @@ from bulkhead_services.model_gateway.context.conversation import (
 from bulkhead_services.model_gateway.context.render import RenderSource, missing_required_parts
 from bulkhead_services.model_gateway.prompts import Prompts, PromptVersion
 from bulkhead_services.model_gateway.providers.port import ModelAnswer, OnText, ProviderFault
-from bulkhead_services.model_gateway.replies.structured import Reading, read_reply
+from bulkhead_services.model_gateway.replies.structured import ReplyText, read_reply
 from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
 from bulkhead_services.model_gateway.routing.chain import Chain, ChainResult, Route
 from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 
 SERVICE = "model_gateway"
 
-NOTHING_SAID = Failure.from_text(
+EMPTY_ANSWER = Failure.from_text(
     "no_answer",
     "the model thought and gave no answer",
     "give the call more output tokens, or name a model (or a mode of it) that thinks less",
 )
 
-ASK_FOR_LESS = "have the model make fewer or shorter calls at once"
-OF_STEPS = ("worker", subjects.DOORS)
+FEWER_CALLS_HINT = "have the model make fewer or shorter calls at once"
+STEP_CALLERS = ("worker", subjects.DOORS)
 """Callers that work on a step."""
 
 WholeConversation = Callable[[Job[ModelCallRequested], JobContext], Awaitable[Job[ModelCallRequested] | ProviderFault]]
@@ -158,22 +158,22 @@ class ModelGateway(Doer[ModelCallRequested]):
             chain_result = await Chain(attempts, source, hands.now_unix_ms).ask_models(
                 route, self._policies, job.tenant
             )
-            answer = chain_result.outcome.said
-            if isinstance(answer, ProviderFault) and answer.code == BREAKER_OPEN and attempts.held is not None:
+            answer = chain_result.outcome.result
+            if isinstance(answer, ProviderFault) and answer.code == BREAKER_OPEN and attempts.open_breaker is not None:
                 # No agent can go on without its model: the call waits until the breaker allows a trial.
-                raise hands.defer_for_breaker(attempts.held)
+                raise hands.defer_for_breaker(attempts.open_breaker)
         except JobRefused as refusal:
             failure = refusal.failure
             answer = ProviderFault(failure.code, failure.message, failure.hint, consumed=False, refused=True)
             chain_result = ChainResult(ModelOutcome(answer), route.primary)
         reply = await self._build_reply(job, hands, chain_result, texts)
-        spent, took_ms = attempts.spent, max(0, hands.now_unix_ms() - began_unix_ms)
+        spent, took_ms = attempts.spending, max(0, hands.now_unix_ms() - began_unix_ms)
         usage_fields = {
             "usage": spent.usage,
             "provider_attempts": spent.attempts,
             "duration_ms": took_ms,
             "waited_ms": min(spent.waited_ms, took_ms),
-            "waited_for": spent.waited_for(),
+            "waited_for": spent.describe_waits(),
         }
         return reply.model_copy(update=usage_fields)
 
@@ -182,7 +182,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         request = job.request
         step = job.authority.step
         place = (step.step_id, step.attempt) if step is not None else None
-        if job.sender in OF_STEPS and place != (request.step_id, request.attempt):
+        if job.sender in STEP_CALLERS and place != (request.step_id, request.attempt):
             message = f"a call of {job.sender} needs the grant of the very step and attempt that it is for"
             return ProviderFault("bad_grant", message, "hand on the grant of StepAssigned", refused=True)
         if (job.sender == subjects.DOORS) != (request.conversation is not None):
@@ -240,8 +240,13 @@ class ModelGateway(Doer[ModelCallRequested]):
     async def _build_reply(
         self, job: Job[ModelCallRequested], hands: JobContext, chain_result: ChainResult, texts: Mapping[str, str]
     ) -> ModelCallReplied:
-        request, outcome, model, degraded = job.request, chain_result.outcome, chain_result.model, chain_result.degraded
-        answer = outcome.said
+        request, outcome, model, degraded = (
+            job.request,
+            chain_result.outcome,
+            chain_result.model,
+            chain_result.degraded_reason,
+        )
+        answer = outcome.result
         price_digest = model.price.digest if model.price else ""
         source_fields: dict[str, Any] = {
             "provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS],
@@ -253,15 +258,15 @@ class ModelGateway(Doer[ModelCallRequested]):
             return reply.model_copy(update=source_fields | fields)
         adopted = request.conversation is not None
         calls = encode_oversized_calls(request, answer.calls)
-        if adopted and (cut_reason := answer.cut_calls or (calls if isinstance(calls, str) else "")):
+        if adopted and (cut_reason := answer.incomplete_calls or (calls if isinstance(calls, str) else "")):
             # An agent would take what is left for all that the model asked for.
             reply = self._failed_reply(
-                request, "failed", Failure.from_text("tool_calls_too_large", cut_reason, ASK_FOR_LESS)
+                request, "failed", Failure.from_text("tool_calls_too_large", cut_reason, FEWER_CALLS_HINT)
             )
             return reply.model_copy(update={**source_fields, "model": answer.model or model.name})
-        reading = Reading(answer.text) if adopted else read_reply(answer.text, request.response, answer.finish)
+        reading = ReplyText(answer.text) if adopted else read_reply(answer.text, request.response, answer.finish)
         if reading.changes and not reading.text.strip() and not answer.calls:
-            reply = self._failed_reply(request, "failed", NOTHING_SAID)
+            reply = self._failed_reply(request, "failed", EMPTY_ANSWER)
             return reply.model_copy(
                 update={**source_fields, "model": answer.model or model.name, "changes": reading.changes}
             )
@@ -303,7 +308,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         return self._prompts.find_prompt(request.prompt_id, style, roles=bool(request.roles))
 
     async def _store_contents(
-        self, job: Job[ModelCallRequested], hands: JobContext, answer: ModelAnswer, reading: Reading
+        self, job: Job[ModelCallRequested], hands: JobContext, answer: ModelAnswer, reading: ReplyText
     ) -> tuple[ContentRef | None, ContentRef | None]:
         """Blobs of the text that goes on, and of the text as it came where that is another."""
         conversation, media_type, summary = job.request.conversation, media_type_of(job.request), None

@@ -27,7 +27,7 @@ from bulkhead_services.model_gateway.context.render import all_parts
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
 from bulkhead_services.model_gateway.providers.fields import is_believable, short_text
-from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting_name
 from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_reasoning_summary, narrow_chat
 from bulkhead_services.model_gateway.providers.port import (
     Chat,
@@ -41,7 +41,7 @@ from bulkhead_services.model_gateway.providers.port import (
 )
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter
-from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_s
+from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_time_s
 from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
 
 log = Log("model_gateway")
@@ -72,7 +72,7 @@ def make_client(api: Api, target: EndpointTarget, concurrency: int, network: Net
         base_url=target.base_url.rstrip("/") + "/",
         # Identity: a compressed stream is buffered on its way, and a small body can unfold into a huge one.
         headers={
-            **FORMS[api].headers(target.api_key.get_secret_value() or "local"),
+            **FORMS[api].build_headers(target.api_key.get_secret_value() or "local"),
             "accept-encoding": "identity",
             "user-agent": "bulkhead",
         },
@@ -116,7 +116,7 @@ class HttpEndpoint:
     ) -> ModelAnswer | ProviderFault:
         """Send one call; a ProviderFault when HTTP failed, or when what it brought is no answer."""
         assembly, progress, now_s = (
-            self._form.assembly(outgoing),
+            self._form.assembly_type(outgoing),
             progress or GenerationProgress(),
             asyncio.get_running_loop().time,
         )
@@ -126,7 +126,7 @@ class HttpEndpoint:
         async def on_chunk() -> None:
             nonlocal begun
             progress.note_progress(assembly.generated_bytes, now_s())
-            for part, text in assembly.take_pieces():
+            for part, text in assembly.drain_pieces():
                 begun = True
                 await on_text(text, part)
             if assembly.has_begun and not begun:
@@ -167,7 +167,7 @@ class HttpEndpoint:
             ):
                 started = True
                 on_headers(response.headers)
-                key = key_setting(self._api, self.name.partition(" #")[0], self._target.base_url)
+                key = key_setting_name(self._api, self.name.partition(" #")[0], self._target.base_url)
                 return await _receive_response(response, assembly, on_chunk, key)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return self._connection_fault(
@@ -205,7 +205,7 @@ class HttpProvider(Deployments):
             HttpEndpoint(*endpoint_fields, concurrency, network)
             for endpoint_fields in zip(names, repeat(settings.api), targets, strict=False)
         ]
-        super().__init__([Deployment(endpoint, concurrency, loop_s) for endpoint in self._endpoints])
+        super().__init__([Deployment(endpoint, concurrency, loop_time_s) for endpoint in self._endpoints])
 
     def open(self) -> None:
         """Make the clients."""
@@ -220,7 +220,7 @@ class HttpProvider(Deployments):
     def build_request(self, chat: Chat) -> ProviderRequest:
         """One call in this provider's wire form."""
         chat = self._translatable_chat(chat)
-        outgoing = FORMS[self._settings.api].request(replace(chat, limit_field=self._settings.limit_field))
+        outgoing = FORMS[self._settings.api].build_request(replace(chat, limit_field=self._settings.limit_field))
         return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens, adopted=chat.adopted)
 
     def objection(self, chat: Chat) -> str:
@@ -236,12 +236,12 @@ class HttpProvider(Deployments):
         form = FORMS[self._settings.api]
         if not chat.adopted:
             return chat
-        if form.speaks_chat:
+        if form.is_openai_chat:
             check_reasoning_summary(chat.payload)
             return chat
         if is_embedding(chat.payload):
             raise UnsupportedInput("embeddings")
-        return narrow_chat(chat, form.takes, form.says, form.max_temperature)
+        return narrow_chat(chat, form.parameter_names, form.option_names, form.max_temperature)
 
 
 def _with_usage(fault: ProviderFault, assembly: Assembly) -> ProviderFault:

@@ -25,7 +25,7 @@ from bulkhead_contracts.result import ContentRef, Usage
 from bulkhead_services.model_gateway.providers.port import Finish, ModelAnswer, ProviderRequest
 
 log = Log("model_gateway.cache")
-HIT = Usage(cached_calls=1)
+CACHE_HIT = Usage(cached_calls=1)
 
 
 class CacheEntry(BaseModel):
@@ -87,7 +87,7 @@ class ResponseCache:
         except (BusError, BlobMissing, BlobCorrupt) as error:
             log.warning("cache_entry_unreadable", tenant=tenant, reason=type(error).__name__)
             return None
-        return ModelAnswer(text, entry.calls, entry.finish, HIT, entry.model, entry.fingerprint, cached=True)
+        return ModelAnswer(text, entry.calls, entry.finish, CACHE_HIT, entry.model, entry.fingerprint, cached=True)
 
     async def _read_places(self, tenant: str, key: str) -> list[tuple[str, StoredMessage | None]]:
         """The two places of a key, and what lies there: two requests that share one do not drive each other out."""

@@ -18,7 +18,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import DEFAULT_TIER
 from bulkhead_services.model_gateway.context.render import CONTEXT_MARGIN_TOKENS
 from bulkhead_services.model_gateway.prompts import Style
-from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_missing
+from bulkhead_services.model_gateway.providers.forms import FORMS, Api, missing_key_message
 from bulkhead_services.model_gateway.routing.options import (
     OPENAI,
     ModelSettings,
@@ -176,7 +176,7 @@ class Settings(ServiceSettings):
         """Providers that are used and lack a key."""
         providers = self.all_providers()
         return [
-            key_missing(providers[name].api, name, providers[name].base_url)
+            missing_key_message(providers[name].api, name, providers[name].base_url)
             for name in sorted({model.provider for _, model in self._all_models()})
             if lacks_key(providers[name])
         ]
@@ -268,10 +268,10 @@ def _check_parameters(tier: str, model: ModelSettings, api: Api) -> None:
     """Refuse by name what the model's API would ignore or refuse. Raises ValueError."""
     parameters, form = model.parameters(), FORMS[api]
     for name in parameters:
-        if name not in form.takes:
+        if name not in form.parameter_names:
             raise ValueError(
                 f"tier {tier!r} wants {name} of {model.model!r}, which the API {api!r} of provider {model.provider!r} "
-                f"does not take; it takes {', '.join(sorted(form.takes))}: leave {name} out of the route"
+                f"does not take; it takes {', '.join(sorted(form.parameter_names))}: leave {name} out of the route"
             )
     if parameters.get("temperature", 0.0) > form.max_temperature:
         problem = f"tier {tier!r} wants temperature {model.temperature}"

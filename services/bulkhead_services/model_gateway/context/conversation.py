@@ -16,9 +16,9 @@ from bulkhead_services.model_gateway.providers.fields import read_object
 from bulkhead_services.model_gateway.providers.port import ProviderFault, encode_payload
 
 MAX_DEPTH = 64
-OWN = frozenset({"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
+RESERVED_OPTIONS = frozenset({"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"})
 """Fields of a request that stand in the call itself, or are the model gateway's to say."""
-REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
+REFUSED_OPTIONS: Mapping[str, tuple[tuple[object, ...], str]] = {
     "n": ((1,), "one answer is given"),
     "functions": ((), "send `tools`"),
     "function_call": ((), "send `tool_choice`"),
@@ -35,7 +35,7 @@ REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
     "store": ((False,), "the mesh keeps the record, and the provider none"),
 }
 """Options that no provider is sent, but for these values of theirs, and why."""
-COUNTED = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
+COUNTABLE_PARTS = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
 """Types of a message's parts whose tokens can be reserved: all of it stands in the message, or it is an image."""
 
 
@@ -99,8 +99,12 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
     if options is None or not _is_shallow(options):
         return _rejected_fault("malformed_conversation", "the options of the call are no JSON object", "send an object")
     for name, value in options.items():
-        allowed, explanation = REFUSED.get(name, ((value,), ""))
-        if name in OWN or (inputs is not None and name == "input") or not (value is None or value in allowed):
+        allowed, explanation = REFUSED_OPTIONS.get(name, ((value,), ""))
+        if (
+            name in RESERVED_OPTIONS
+            or (inputs is not None and name == "input")
+            or not (value is None or value in allowed)
+        ):
             reason = f"the parameter {name} is not passed on{f': {explanation}' if explanation else ''}"
             return _rejected_fault("unsupported_parameter", reason, f"leave {name} out")
     if problem := _provider_tool_problem(options.get("tools")):
@@ -149,7 +153,7 @@ def _uncounted_part_problem(message: Mapping[str, Any]) -> str:
     """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
     for part in parts_of(message):
         kind, file = part.get("type", "text"), part.get("file")
-        if not isinstance(kind, str) or kind not in COUNTED:
+        if not isinstance(kind, str) or kind not in COUNTABLE_PARTS:
             return f"a part of the type {str(kind)[:32]}, whose size is not known"
         if kind == "file" and not (isinstance(file, dict) and isinstance(file.get("file_data"), str)):
             return "a file that lies elsewhere"

@@ -17,11 +17,11 @@ from bulkhead_contracts.result import Omission
 from bulkhead_services.model_gateway.context.conversation import render_conversation
 from bulkhead_services.model_gateway.context.excerpts import make_excerpt, words_of
 from bulkhead_services.model_gateway.context.render import (
+    ASSISTANT_TEXT,
     CUTTABLE,
     OPENING,
-    SAID,
     Cuts,
-    Place,
+    PartPosition,
     RenderedRequest,
     RenderSource,
     all_parts,
@@ -34,7 +34,7 @@ from bulkhead_services.model_gateway.context.render import (
 )
 from bulkhead_services.model_gateway.providers.port import ProviderFault, encode_payload, is_embedding
 
-SHARES: Mapping[str, int] = {
+KIND_SHARES_PERCENT: Mapping[str, int] = {
     "objective": 10,
     "step": 10,
     "acceptance": 4,
@@ -46,30 +46,30 @@ SHARES: Mapping[str, int] = {
     "tool_result": 10,
 }
 """Percent of the opening's room by kind of part, where they do not all fit. A list of tools is never cut."""
-TURNS = 40
+TURNS_PERCENT = 40
 """Percent of a context's room that is kept for turns, where there may be some."""
-LEAP = 0.75
+TURNS_AFTER_CUT = 0.75
 """Of the turns' room, what they fill after they were cut: the next turns then cut nothing."""
-ONE = 0.25
+SINGLE_PIECE_SHARE = 0.25
 """Of the room of passages or tool results, what one of them may have while there are others."""
-LEAST_EXCERPT = 40.0
+MIN_EXCERPT_TOKENS = 40.0
 """Tokens below which an excerpt says nothing."""
-MUST = frozenset({"objective", "step", "acceptance", "answer"})
+REQUIRED_KINDS = frozenset({"objective", "step", "acceptance", "answer"})
 """Kinds without which a call has no sense."""
-AGAIN = (1.0, 0.92, 0.8)
+ROOM_OF_EACH_TRY = (1.0, 0.92, 0.8)
 """Room of each try: words that are left out leave a line behind."""
 _NAMES = {"passage": "passages", "tool_result": "tool results", "input": "inputs", "said": "words of earlier turns"}
 
 
 @dataclass(frozen=True, slots=True)
 class CuttablePiece:
-    """A text that may be cut. weight: of the text. frame: of what stands around it."""
+    """A text that may be cut. weight: of the text. frame_weight: of what stands around it."""
 
-    place: Place
+    position: PartPosition
     part: Part | None
     text: str
     weight: float
-    frame: float = 0.0
+    frame_weight: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -86,10 +86,12 @@ def fit_request(source: RenderSource, budget_tokens: int, counter: TokenCounter)
         fits = is_embedding(source.payload) or conversation_request.input_tokens_estimate <= budget_tokens
         return conversation_request if fits else None
     uncut = _render_cut(source, {}, counter)
-    if uncut.input_tokens_estimate * 100 <= budget_tokens * (100 - TURNS if _may_have_turns(source.request) else 100):
+    if uncut.input_tokens_estimate * 100 <= budget_tokens * (
+        100 - TURNS_PERCENT if _may_have_turns(source.request) else 100
+    ):
         return uncut
     plan = _CutPlan(source, counter)
-    for share in AGAIN:
+    for share in ROOM_OF_EACH_TRY:
         cuts = plan.cuts_for(budget_tokens / counter.factor, share)
         if cuts is None:
             return None
@@ -135,17 +137,19 @@ class _CutPlan:
         request = source.request
         opening_request = request.model_copy(update={"turns": ()})
         self._opening = [
-            self._piece_of((OPENING, 0, index), part) for index, part in enumerate(request.parts) if part.kind in SHARES
+            self._piece_of((OPENING, 0, index), part)
+            for index, part in enumerate(request.parts)
+            if part.kind in KIND_SHARES_PERCENT
         ]
         self._turns = [self._turn_pieces(index) for index in range(len(request.turns))]
         self._frames = [self._frame_weight(index) for index in range(len(request.turns))]
-        self.pieces = {row.place: row for rows in (self._opening, *self._turns) for row in rows}
+        self.pieces = {row.position: row for rows in (self._opening, *self._turns) for row in rows}
         total = counter.weight_of(encode_payload(render_payload(replace(source, request=opening_request), {})[0]))
         self._fixed = total - self._total_weight(self._opening, {})
         question = [row.text for row in self._opening if row.kind in ("objective", "step")]
         self._words = words_of(" ".join(question))
 
-    def _piece_of(self, place: Place, part: Part) -> CuttablePiece:
+    def _piece_of(self, place: PartPosition, part: Part) -> CuttablePiece:
         if not is_readable(part, self._source):
             return CuttablePiece(place, part, "", 0.0)
         text = text_of(part, self._source.texts)
@@ -163,7 +167,7 @@ class _CutPlan:
         ]
         assistant_text = self._source.texts.get(turn.content.sha256, "") if turn.content else ""
         return (
-            [*pieces, CuttablePiece((index, SAID, 0), None, assistant_text, self._weigh_text(assistant_text))]
+            [*pieces, CuttablePiece((index, ASSISTANT_TEXT, 0), None, assistant_text, self._weigh_text(assistant_text))]
             if assistant_text
             else pieces
         )
@@ -184,20 +188,20 @@ class _CutPlan:
         if not self._turns:
             room *= share
         may_have_turns = _may_have_turns(self._source.request)
-        opening = self._cut_opening(room * (100 - TURNS) / 100 if may_have_turns else room)
+        opening = self._cut_opening(room * (100 - TURNS_PERCENT) / 100 if may_have_turns else room)
         if opening is None:
             return None
         room_left = (room - self._total_weight(self._opening, opening)) * share
         turns = self._cut_turns(room_left)
         return None if room_left < 0 or turns is None else {**opening, **turns}
 
-    def _cut_opening(self, room: float) -> dict[Place, str | None] | None:
+    def _cut_opening(self, room: float) -> dict[PartPosition, str | None] | None:
         if self._total_weight(self._opening, {}) <= room:
             return {}
-        kinds = {kind: [row for row in self._opening if row.kind == kind] for kind in SHARES}
+        kinds = {kind: [row for row in self._opening if row.kind == kind] for kind in KIND_SHARES_PERCENT}
         needs = {kind: self._total_weight(rows, {}) for kind, rows in kinds.items() if rows}
-        rooms = divide_room(max(room, 0.0), needs, SHARES)
-        cuts: dict[Place, str | None] = {}
+        rooms = divide_room(max(room, 0.0), needs, KIND_SHARES_PERCENT)
+        cuts: dict[PartPosition, str | None] = {}
         for kind, kind_room in rooms.items():
             if needs[kind] > kind_room:
                 kind_cuts = (
@@ -210,65 +214,67 @@ class _CutPlan:
                 cuts |= kind_cuts
         return cuts
 
-    def _cut_turns(self, room: float) -> dict[Place, str | None] | None:
+    def _cut_turns(self, room: float) -> dict[PartPosition, str | None] | None:
         """Cut the turns as every turn before found them: again only when the next one does not fit."""
-        cuts: dict[Place, str | None] = {}
+        cuts: dict[PartPosition, str | None] = {}
         for count in range(1, len(self._turns) + 1):
             rows = [row for index in reversed(range(count)) for row in self._turns[index]]
             frames_weight = sum(self._frames[:count])
             if frames_weight + self._total_weight(rows, cuts) > room:
                 if room < frames_weight:
                     return None
-                cuts = self._fill_room(rows, max(room * LEAP, min(room, frames_weight + LEAST_EXCERPT)) - frames_weight)
+                cuts = self._fill_room(
+                    rows, max(room * TURNS_AFTER_CUT, min(room, frames_weight + MIN_EXCERPT_TOKENS)) - frames_weight
+                )
         return cuts
 
     def _total_weight(self, rows: Sequence[CuttablePiece], cuts: Cuts) -> float:
         total = 0.0
         for row in rows:
-            text = cuts.get(row.place, row.text)
+            text = cuts.get(row.position, row.text)
             if text is not None:
-                total += row.frame + (row.weight if row.place not in cuts else self._weigh_text(text))
+                total += row.frame_weight + (row.weight if row.position not in cuts else self._weigh_text(text))
         return total
 
-    def _shorten_longest(self, rows: Sequence[CuttablePiece], room: float) -> dict[Place, str | None] | None:
+    def _shorten_longest(self, rows: Sequence[CuttablePiece], room: float) -> dict[PartPosition, str | None] | None:
         """The longest become as long as each other. None where one that must stay cannot."""
-        needs = {str(index): row.weight + row.frame for index, row in enumerate(rows)}
+        needs = {str(index): row.weight + row.frame_weight for index, row in enumerate(rows)}
         rooms = divide_room(room, needs, dict.fromkeys(needs, 1))
-        cuts: dict[Place, str | None] = {}
+        cuts: dict[PartPosition, str | None] = {}
         for index, row in enumerate(rows):
             if needs[str(index)] > rooms[str(index)]:
                 shortened = self._excerpt_of(row, rooms[str(index)])
-                if shortened is None and row.kind in MUST:
+                if shortened is None and row.kind in REQUIRED_KINDS:
                     return None
-                cuts[row.place] = shortened
+                cuts[row.position] = shortened
         return cuts
 
-    def _fill_room(self, rows: Sequence[CuttablePiece], room: float) -> dict[Place, str | None]:
+    def _fill_room(self, rows: Sequence[CuttablePiece], room: float) -> dict[PartPosition, str | None]:
         """In their order, none with more than a part of the room while there are others; the last ones stay out."""
-        cuts: dict[Place, str | None] = {}
-        room_left, full, max_weight = room, False, room * ONE
+        cuts: dict[PartPosition, str | None] = {}
+        room_left, full, max_weight = room, False, room * SINGLE_PIECE_SHARE
         for row in rows:
-            need = min(row.weight + row.frame, max_weight)
+            need = min(row.weight + row.frame_weight, max_weight)
             full = full or need > room_left
             if full:
-                cuts[row.place] = None
+                cuts[row.position] = None
             else:
                 room_left -= need
         for row in rows:
-            need = row.weight + row.frame
-            if row.place not in cuts and need > max_weight:
+            need = row.weight + row.frame_weight
+            if row.position not in cuts and need > max_weight:
                 if need - max_weight <= room_left:
                     room_left -= need - max_weight
                     continue
-                cuts[row.place] = self._excerpt_of(row, max_weight + room_left)
+                cuts[row.position] = self._excerpt_of(row, max_weight + room_left)
                 room_left = 0.0
         return cuts
 
     def _excerpt_of(self, row: CuttablePiece, room: float) -> str | None:
-        if room - row.frame < LEAST_EXCERPT:
+        if room - row.frame_weight < MIN_EXCERPT_TOKENS:
             return None
         words = self._words if row.kind not in ("objective", "step") else frozenset[str]()
-        shortened = make_excerpt(row.text, room - row.frame, self._weigh_text, words)
+        shortened = make_excerpt(row.text, room - row.frame_weight, self._weigh_text, words)
         return shortened.text if shortened else None
 
 
@@ -290,13 +296,13 @@ def divide_room(room: float, needs: Mapping[str, float], shares: Mapping[str, in
 # What is told
 
 
-def _cut_omissions(cuts: Cuts, pieces: Mapping[Place, CuttablePiece]) -> list[Omission]:
+def _cut_omissions(cuts: Cuts, pieces: Mapping[PartPosition, CuttablePiece]) -> list[Omission]:
     """One omission for each kind that lacks parts, and one for each that was shortened."""
     omissions = []
     for kind in dict.fromkeys(pieces[place].kind for place in sorted(cuts)):
         rows = [pieces[place] for place in sorted(cuts) if pieces[place].kind == kind]
-        left_out = [row for row in rows if cuts[row.place] is None]
-        shortened = [row for row in rows if cuts[row.place] is not None]
+        left_out = [row for row in rows if cuts[row.position] is None]
+        shortened = [row for row in rows if cuts[row.position] is not None]
         name = _NAMES.get(kind, f"{kind} parts")
         if left_out:
             description = f"{len(left_out)} {name}, which the model did not see"
@@ -307,7 +313,7 @@ def _cut_omissions(cuts: Cuts, pieces: Mapping[Place, CuttablePiece]) -> list[Om
             )
         if shortened:
             kept_chars, total_chars = (
-                sum(len(cuts[row.place] or "") for row in shortened),
+                sum(len(cuts[row.position] or "") for row in shortened),
                 sum(len(row.text) for row in shortened),
             )
             description = (

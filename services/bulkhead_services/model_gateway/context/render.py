@@ -15,17 +15,17 @@ from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Omission
 
 CONTEXT_MARGIN_TOKENS = 64
-TRUST = {"objective": "user", "step": "user", "acceptance": "user", "tools": "system", "context": "system"}
+TRUST_BY_KIND = {"objective": "user", "step": "user", "acceptance": "user", "tools": "system", "context": "system"}
 """Trust of a part by its kind; every other kind holds what came from outside or out of a model."""
 CUTTABLE = frozenset({"passage", "tool_result"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
 _BRACKETS = str.maketrans({"[": "(", "]": ")", "\\": "\\\\", '"': '\\"'})
 
 Texts = Mapping[str, str]
-Place = tuple[int, int, int]
+PartPosition = tuple[int, int, int]
 """Position of a part: (turn, answer, part); turn -1 is the user's message, answer -1 what the model said."""
-OPENING, SAID = -1, -1
-Cuts = Mapping[Place, str | None]
+OPENING, ASSISTANT_TEXT = -1, -1
+Cuts = Mapping[PartPosition, str | None]
 """What is shown in place of a part: an excerpt, or nothing."""
 
 
@@ -116,7 +116,7 @@ def _parameters_schema(text: str) -> dict[str, Any]:
 def turn_messages(turn: Turn, index: int, source: RenderSource, cuts: Cuts) -> list[dict[str, Any]]:
     """One earlier turn: what the model said, and an answer to each of its calls."""
     assistant_text = source.texts.get(turn.content.sha256) if turn.content else None
-    assistant_text = cuts.get((index, SAID, 0), assistant_text)
+    assistant_text = cuts.get((index, ASSISTANT_TEXT, 0), assistant_text)
     assistant: dict[str, Any] = {"role": "assistant", "content": assistant_text}
     if not turn.tool_calls:
         return [{**assistant, "content": assistant_text or ""}]
@@ -178,7 +178,7 @@ def render_block(part: Part, texts: Texts, excerpt: str | None = None) -> str:
             attributes.append(f'{name}="{escape_attribute(value)}"')
     if excerpt is not None:
         attributes.append("excerpt=yes")
-    attributes.append(f"trust={TRUST.get(part.kind, 'untrusted')}")
+    attributes.append(f"trust={TRUST_BY_KIND.get(part.kind, 'untrusted')}")
     shown_text = text_of(part, texts) if excerpt is None else excerpt
     return f"[[part {' '.join(attributes)}]]\n{shown_text}\n[[/part {marker_of(part)}]]"
 
@@ -188,7 +188,7 @@ def escape_attribute(value: str) -> str:
     return _CONTROL.sub(" ", value).translate(_BRACKETS)
 
 
-def shown_part_text(part: Part, place: Place, source: RenderSource, cuts: Cuts) -> str | None:
+def shown_part_text(part: Part, place: PartPosition, source: RenderSource, cuts: Cuts) -> str | None:
     """The text that stands there; None for a part that is left out or cannot be read."""
     if not is_readable(part, source):
         return None

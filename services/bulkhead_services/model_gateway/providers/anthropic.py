@@ -15,25 +15,25 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import choice_of
+from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 PATH = "messages"
 VERSION = "2023-06-01"
 MAX_TEMPERATURE = 1.0
-CACHED = {"cache_control": {"type": "ephemeral"}}
+CACHE_MARK = {"cache_control": {"type": "ephemeral"}}
 """Everything up to here is the same in the calls that follow: the provider reads it from its cache for a tenth."""
-REFUSED = frozenset(
+REFUSED_KEYWORDS = frozenset(
     (
         *("maxItems", "uniqueItems", "minLength", "maxLength", "minProperties", "maxProperties"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     )
 )
 """Keywords of a schema that the API answers with 400."""
-NAMED = ("properties", "$defs")
+KEYED_BY_NAME = ("properties", "$defs")
 """Keywords whose keys are names and no keywords."""
-THOUGHTS = ("thinking", "redacted_thinking")
-THOUGHT = ("type", "thinking", "signature", "data")
+THOUGHT_TYPES = ("thinking", "redacted_thinking")
+THOUGHT_FIELDS = ("type", "thinking", "signature", "data")
 """Fields of their blocks."""
 _NAMES = {"stop": "stop_sequences"}
 _REASONS = {
@@ -64,11 +64,11 @@ def build_request(chat: Chat) -> ProviderRequest:
             last_stable_block = blocks[-1]
     if chat.payload.get("tools"):
         # Another turn follows, most likely; a call without tools is alone, and cache writes cost a quarter more.
-        last_stable_block |= CACHED
+        last_stable_block |= CACHE_MARK
     payload: dict[str, Any] = {
         "model": chat.model,
         "max_tokens": chat.output_tokens,
-        **({"system": [{"type": "text", "text": system, **CACHED}]} if system else {}),
+        **({"system": [{"type": "text", "text": system, **CACHE_MARK}]} if system else {}),
         "messages": messages,
         "stream": True,
     }
@@ -91,7 +91,7 @@ def build_request(chat: Chat) -> ProviderRequest:
 
 def _tool_choice(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Which tools must be called; {} where nothing is said."""
-    kind, name = choice_of(payload)
+    kind, name = tool_choice_of(payload)
     serial_option = (
         {} if kind == "none" or payload.get("parallel_tool_calls", True) else {"disable_parallel_tool_use": True}
     )
@@ -107,13 +107,15 @@ def _allowed_schema(schema: Any) -> Any:
         return [_allowed_schema(row) for row in schema]
     if not isinstance(schema, dict):
         return schema
-    allowed = {name: value for name, value in schema.items() if name not in REFUSED}
+    allowed = {name: value for name, value in schema.items() if name not in REFUSED_KEYWORDS}
     if allowed.get("minItems", 0) > 1:
         del allowed["minItems"]
     named = {
-        name: {key: _allowed_schema(row) for key, row in allowed[name].items()} for name in NAMED if name in allowed
+        name: {key: _allowed_schema(row) for key, row in allowed[name].items()}
+        for name in KEYED_BY_NAME
+        if name in allowed
     }
-    return {name: value if name in NAMED else _allowed_schema(value) for name, value in allowed.items()} | named
+    return {name: value if name in KEYED_BY_NAME else _allowed_schema(value) for name, value in allowed.items()} | named
 
 
 def _tool_of(function: dict[str, Any]) -> dict[str, Any]:
@@ -139,9 +141,9 @@ def _message_blocks(message: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]
 
 def _thought_block(block: Mapping[str, Any]) -> dict[str, str]:
     """A block of thoughts as it is handed back; {} of any other."""
-    if block.get("type") not in THOUGHTS:
+    if block.get("type") not in THOUGHT_TYPES:
         return {}
-    return {name: plain_text(block[name]) for name in THOUGHT if isinstance(block.get(name), str)}
+    return {name: plain_text(block[name]) for name in THOUGHT_FIELDS if isinstance(block.get(name), str)}
 
 
 class MessagesAssembly(Assembly):
@@ -173,7 +175,9 @@ class MessagesAssembly(Assembly):
                 if delta.get("type") == "input_json_delta" and place in self._empty_calls and piece:
                     self._empty_calls[place] = False
                     self._add_call(place, None, "", piece)
-                self._add_thought(place, {name: plain_text(delta[name]) for name in THOUGHT[1:] if delta.get(name)})
+                self._add_thought(
+                    place, {name: plain_text(delta[name]) for name in THOUGHT_FIELDS[1:] if delta.get(name)}
+                )
                 if delta.get("type") == "text_delta":
                     self._add_text(plain_text(delta.get("text")))
             case "content_block_stop":

@@ -37,42 +37,41 @@ _THOUGHTS: Mapping[str, Mapping[str, Literal["thinking", "signature", "redacted"
     "redacted_thinking": {"data": "redacted"},
 }
 """Fields of each block of thoughts, and the parts of an answer that they are."""
-_MOST_LOOKS = 1_000
+_MAX_PARSES = 1_000
 """So often it is looked whether a call is whole: each look reads all its arguments."""
 
 
 @dataclass(slots=True)
 class _PartialCall:
-    """told: as which part it is told live; None where it is not."""
+    """Call of a tool that is still coming. live_part: as which it is published live; None where it is not."""
 
-    most_bytes: int
-    told: AnswerPart | None = None
+    max_bytes: int
+    live_part: AnswerPart | None = None
     id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
     size: int = 0
-    cut: bool = False
-    closes: bool = False
-    """Whether they end as an object does."""
-    looks: int = 0
+    is_truncated: bool = False
+    ends_with_brace: bool = False
+    parse_count: int = 0
 
     def is_whole(self) -> bool:
         """True when its arguments are whole already."""
-        if not self.closes or self.looks >= _MOST_LOOKS:
+        if not self.ends_with_brace or self.parse_count >= _MAX_PARSES:
             return False
-        self.looks += 1
+        self.parse_count += 1
         return read_object("".join(self.arguments)) is not None
 
     def add_piece(self, piece: str) -> str:
         """Keep what there is room for, and return that."""
-        room = self.most_bytes - self.size
+        room = self.max_bytes - self.size
         fitting = piece.encode("utf-8", "replace")[: max(0, room)].decode("utf-8", "ignore")
-        self.cut = self.cut or len(fitting) < len(piece)
+        self.is_truncated = self.is_truncated or len(fitting) < len(piece)
         self.size += len(fitting.encode())
         if fitting:
             self.arguments.append(fitting)
         if trimmed := fitting.rstrip():
-            self.closes = trimmed.endswith("}")
+            self.ends_with_brace = trimmed.endswith("}")
         return fitting
 
 
@@ -99,17 +98,17 @@ class Assembly(ABC):
     def __init__(self, outgoing: ProviderRequest | None = None) -> None:
         self._outgoing = outgoing or ProviderRequest("", b"")
         adopted = self._outgoing.adopted
-        self._most_calls = bounds.MAX_ADOPTED_CALLS if adopted else bounds.MAX_CALLS_PER_TURN
-        self._most_bytes = bounds.MAX_ADOPTED_ARGUMENTS_BYTES if adopted else bounds.MAX_ARGUMENTS_BYTES
+        self._max_calls = bounds.MAX_ADOPTED_CALLS if adopted else bounds.MAX_CALLS_PER_TURN
+        self._max_bytes = bounds.MAX_ADOPTED_ARGUMENTS_BYTES if adopted else bounds.MAX_ARGUMENTS_BYTES
         self.fault: ProviderFault | None = None
         self.over = False
         self.usage: Usage | None = None
         self.cache_write_tokens = 0
         self.text_bytes = 0
-        self._unheard_bytes = 0
+        self._other_bytes = 0
         """Of what was generated, the part that is no text: arguments of tools, reasoning."""
         self._pieces: list[str] = []
-        self._untold: list[tuple[AnswerPart, str]] = []
+        self._unpublished: list[tuple[AnswerPart, str]] = []
         self._calls: dict[int, _PartialCall] = {}
         self._dropped_calls: set[int] = set()
         self._thoughts: dict[int, _ThoughtBlock] = {}
@@ -120,7 +119,7 @@ class Assembly(ABC):
         self._held = ""
         self._overlong = False
         self._refusal = ""
-        self._not_text: set[str] = set()
+        self._omitted_kinds: set[str] = set()
 
     # A wire form's part
 
@@ -144,15 +143,15 @@ class Assembly(ABC):
         """True when the model has said anything: text, or a tool call."""
         return bool(self._pieces or self._calls)
 
-    def take_pieces(self) -> list[tuple[AnswerPart, str]]:
+    def drain_pieces(self) -> list[tuple[AnswerPart, str]]:
         """Pieces that came since this was asked last; of the mesh's own calls the text alone."""
-        pieces, self._untold = self._untold, []
+        pieces, self._unpublished = self._unpublished, []
         return pieces
 
     @property
     def generated_bytes(self) -> int:
         """Size of all that the model wrote so far, also of what is no text."""
-        return self.text_bytes + self._unheard_bytes
+        return self.text_bytes + self._other_bytes
 
     @property
     def has_ended(self) -> bool:
@@ -172,7 +171,7 @@ class Assembly(ABC):
         if parsed is not None:
             self._apply_event(parsed)
         if self.text_bytes == bytes_before:
-            self._unheard_bytes += self._written_size(parsed, len(data))
+            self._other_bytes += self._written_size(parsed, len(data))
 
     def feed_body(self, body: bytes) -> None:
         """Take a body that is not a stream."""
@@ -180,7 +179,7 @@ class Assembly(ABC):
         self.over = True
         if parsed is not None:
             self._apply_body(parsed)
-        self._unheard_bytes = max(0, self._written_size(parsed, len(body)) - self.text_bytes)
+        self._other_bytes = max(0, self._written_size(parsed, len(body)) - self.text_bytes)
 
     def result(self) -> ModelAnswer | ProviderFault:
         """The answer; or why this is none, first of all because it never came to its end."""
@@ -197,7 +196,9 @@ class Assembly(ABC):
         if self._thought_bytes > bounds.MAX_MODEL_ANSWER_BYTES:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes"
             omissions.append(Omission(reason="truncated", what="the model's thoughts", detail=detail))
-        cut_calls = "; ".join(f"{omission.what}: {omission.detail}" for omission in omissions[text_omission_count:])
+        incomplete_calls = "; ".join(
+            f"{omission.what}: {omission.detail}" for omission in omissions[text_omission_count:]
+        )
         if not calls and not self.text_so_far.strip() and self._finish not in _ENDS:
             return self._empty_answer_fault()
         finish: Finish = "stop" if self._finish == "stop" else ""
@@ -214,13 +215,13 @@ class Assembly(ABC):
             self._fingerprint,
             tuple(omissions),
             self.cache_write_tokens,
-            cut_calls=cut_calls,
+            incomplete_calls=incomplete_calls,
             thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
         )
 
     def note_body_size(self, size_bytes: int) -> None:
         """Note the size of a body that is not a stream so far: what it holds is not known yet."""
-        self._unheard_bytes = size_bytes
+        self._other_bytes = size_bytes
 
     def _written_size(self, parsed: dict[str, Any] | None, size_bytes: int) -> int:
         """Bytes that the model wrote of an event or a body; all of one that cannot be read, none of an error."""
@@ -245,7 +246,7 @@ class Assembly(ABC):
 
     def _note_non_text(self, kind: str) -> None:
         """Note something in the answer that is no text, and so is no part of it."""
-        self._not_text.add(short_text(kind))
+        self._omitted_kinds.add(short_text(kind))
 
     def _set_no_answer_fault(self, field_name: str) -> None:
         if self.fault is None:
@@ -286,9 +287,9 @@ class Assembly(ABC):
     def _queue_piece(self, part: AnswerPart, piece: str) -> None:
         if not piece:
             return
-        if self._untold and self._untold[-1][0] == part:
-            piece = self._untold.pop()[1] + piece
-        self._untold.append((part, piece))
+        if self._unpublished and self._unpublished[-1][0] == part:
+            piece = self._unpublished.pop()[1] + piece
+        self._unpublished.append((part, piece))
 
     def _add_thought(self, index: int, block: Mapping[str, str]) -> None:
         """A piece of a block of thoughts, which an outside agent hands back; the mesh's own calls keep none. Its first
@@ -320,11 +321,11 @@ class Assembly(ABC):
 
     def _add_call(self, index: int, call_id: object, name: str, arguments: object) -> None:
         """A piece of one tool call, by its place in the answer. Some servers send arguments as an object."""
-        if index not in self._calls and len(self._calls) >= self._most_calls:
+        if index not in self._calls and len(self._calls) >= self._max_calls:
             if len(self._dropped_calls) < 1_000:
                 self._dropped_calls.add(index)
             return
-        call = self._calls.setdefault(index, _PartialCall(self._most_bytes))
+        call = self._calls.setdefault(index, _PartialCall(self._max_bytes))
         call.id = call.id or short_text(call_id)
         if name != call.name:  # Some servers tell the whole name with every piece.
             call.name = (call.name + replace_surrogates(name))[: bounds.MAX_NAME_CHARS]
@@ -332,14 +333,14 @@ class Assembly(ABC):
         if not isinstance(piece, str):
             return
         if not call.size:
-            call.told = self._live_part_of(call)
+            call.live_part = self._live_part_of(call)
         fitting = call.add_piece(replace_surrogates(piece))
-        if call.told is not None:
-            self._queue_piece(call.told, fitting)
+        if call.live_part is not None:
+            self._queue_piece(call.live_part, fitting)
 
     def _live_part_of(self, call: _PartialCall) -> AnswerPart | None:
         """The part as which a call is told live; None where it may get another id in the end."""
-        live_ids = {earlier.told.id for earlier in self._calls.values() if earlier.told is not None}
+        live_ids = {earlier.live_part.id for earlier in self._calls.values() if earlier.live_part is not None}
         if not (self._outgoing.adopted and call.name and _TOKEN.fullmatch(call.id)):
             return None
         if call.id in live_ids or call.id in self._outgoing.call_ids:
@@ -358,22 +359,22 @@ class Assembly(ABC):
                 digest = hashlib.blake2b(seed, digest_size=8).hexdigest()
                 call_id = f"call_{index}_{digest}"
             used_ids.add(call_id)
-            if call.cut:
+            if call.is_truncated:
                 omitted = f"arguments of the call of {call.name}"
-                detail = f"over {self._most_bytes} bytes"
+                detail = f"over {self._max_bytes} bytes"
                 omissions.append(Omission(reason="truncated", what=omitted, detail=detail))
             arguments = "".join(call.arguments)
             kind = ToolCall if len(arguments) <= bounds.MAX_ARGUMENTS_BYTES else AdoptedToolCall
             tool_calls.append(kind(id=call_id, name=call.name, arguments_json=arguments))
         if self._dropped_calls:
             omitted = f"{len(self._dropped_calls)} tool calls of the model"
-            detail = f"at most {self._most_calls} are taken from one turn"
+            detail = f"at most {self._max_calls} are taken from one turn"
             omissions.append(Omission(reason="truncated", what=omitted, detail=detail))
         return tuple(tool_calls)
 
     def _text_omissions(self) -> list[Omission]:
         detail = "only text is taken from an answer"
-        omissions = [Omission(reason="truncated", what=kind, detail=detail) for kind in sorted(self._not_text)[:8]]
+        omissions = [Omission(reason="truncated", what=kind, detail=detail) for kind in sorted(self._omitted_kinds)[:8]]
         if self._overlong:
             detail = f"over {bounds.MAX_MODEL_ANSWER_BYTES} bytes; the stream was cut there"
         elif self._finish == "length":

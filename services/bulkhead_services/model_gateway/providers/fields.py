@@ -7,7 +7,7 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 
-SPARE_TOKENS, MANIFOLD = 20_000, 10
+SPARE_TOKENS, OUTPUT_FACTOR = 20_000, 10
 """Room for what a provider adds to a prompt, and for output beyond what was asked for."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -50,7 +50,7 @@ def is_believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
 
     output_tokens: the most that was asked for, which some servers and some thoughts exceed; 0 where nobody said.
     """
-    most = output_tokens * MANIFOLD + SPARE_TOKENS if output_tokens else bounds.MAX_TOKENS
+    most = output_tokens * OUTPUT_FACTOR + SPARE_TOKENS if output_tokens else bounds.MAX_TOKENS
     return usage.input_tokens <= sent_bytes * 2 + SPARE_TOKENS and usage.output_tokens <= most
 
 

@@ -15,7 +15,7 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import choice_of
+from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 UNSIGNED = "skip_thought_signature_validator"
@@ -58,7 +58,7 @@ def build_request(chat: Chat) -> ProviderRequest:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": form["json_schema"]["schema"]}
     payload: dict[str, Any] = {"systemInstruction": {"parts": [{"text": system}]}} if system else {}
     payload |= {"contents": contents, "generationConfig": config}
-    kind, name = choice_of(chat.payload)
+    kind, name = tool_choice_of(chat.payload)
     if mode := _MODES.get(kind):
         allowed_function = {"allowedFunctionNames": [name]} if name else {}
         payload["toolConfig"] = {"functionCallingConfig": {"mode": mode, **allowed_function}}

@@ -11,9 +11,9 @@ from typing import Any
 from bulkhead_services.model_gateway.providers.fields import mapping_of, plain_text, rows_of
 from bulkhead_services.model_gateway.providers.port import Chat
 
-ABOUT_THE_CALLER = frozenset({"user", "metadata", "prompt_cache_key", "safety_identifier", "service_tier"})
+CALLER_OPTIONS = frozenset({"user", "metadata", "prompt_cache_key", "safety_identifier", "service_tier"})
 """Options that no answer depends on."""
-USUAL: Mapping[str, tuple[object, ...]] = {
+DEFAULT_VALUES: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
     "store": (False,),
     "modalities": (["text"],),
@@ -24,8 +24,8 @@ USUAL: Mapping[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True,),
 }
 """Values that say what holds without them."""
-SYSTEM = ("system", "developer")
-SUMMARY = "reasoning_summary"
+SYSTEM_ROLES = ("system", "developer")
+REASONING_SUMMARY = "reasoning_summary"
 """The field `reasoning.summary` of OpenAI's responses API, which alone has a word for it."""
 
 
@@ -42,9 +42,9 @@ def narrow_chat(
     thinks = "thinking" in option_names
     parameters, payload = dict(chat.parameters), {"messages": _narrow_messages(chat.payload["messages"], thinks)}
     for name, value in chat.payload.items():
-        if name == "messages" or value is None or name in ABOUT_THE_CALLER or value in USUAL.get(name, ()):
+        if name == "messages" or value is None or name in CALLER_OPTIONS or value in DEFAULT_VALUES.get(name, ()):
             continue
-        if name == SUMMARY and name not in option_names:
+        if name == REASONING_SUMMARY and name not in option_names:
             check_reasoning_summary(chat.payload)
             continue
         if name in parameter_names:
@@ -67,11 +67,11 @@ def check_reasoning_summary(payload: Mapping[str, Any]) -> None:
     """Judge the `reasoning.summary` of a call for an API without a word for it: `auto` holds there, for whatever
     reasoning comes is given back; no other value can be kept. Raises UnsupportedInput.
     """
-    if (summary := payload.get(SUMMARY)) not in (None, "auto"):
+    if (summary := payload.get(REASONING_SUMMARY)) not in (None, "auto"):
         raise UnsupportedInput(f"{str(summary)[:32]!r} as reasoning.summary, only 'auto'")
 
 
-def choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
+def tool_choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and name of a `tool_choice`: auto, none, required or named; ("", "") where there is none."""
     choice = payload.get("tool_choice")
     if isinstance(choice, dict):
@@ -82,11 +82,11 @@ def choice_of(payload: Mapping[str, Any]) -> tuple[str, str]:
 def _narrow_messages(messages: list[dict[str, Any]], keeps_thoughts: bool) -> list[dict[str, Any]]:
     """One message of the system first, then the others with their text, and with their thoughts where the form has
     such."""
-    system = "\n\n".join(_message_text(message) for message in messages if message["role"] in SYSTEM)
+    system = "\n\n".join(_message_text(message) for message in messages if message["role"] in SYSTEM_ROLES)
     narrowed_messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for message in messages:
         role, text = message["role"], _message_text(message)
-        if role in SYSTEM:
+        if role in SYSTEM_ROLES:
             continue
         if role == "tool":
             narrowed_messages.append(

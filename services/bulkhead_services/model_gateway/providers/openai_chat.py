@@ -14,7 +14,7 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import SUMMARY
+from bulkhead_services.model_gateway.providers.narrowing import REASONING_SUMMARY
 from bulkhead_services.model_gateway.providers.port import (
     Chat,
     ProviderFault,
@@ -38,7 +38,9 @@ def build_request(chat: Chat, limit_field: str = "max_completion_tokens") -> Pro
             {name: value for name, value in message.items() if name != "thinking_blocks"}
             for message in chat.payload["messages"]
         ]
-    payload.pop(SUMMARY, None)  # It says `auto`: this API has no word for it, and gives what reasoning there is.
+    payload.pop(
+        REASONING_SUMMARY, None
+    )  # It says `auto`: this API has no word for it, and gives what reasoning there is.
     payload[chat.limit_field or limit_field] = chat.output_tokens
     payload["stream_options"] = {"include_usage": True}
     return ProviderRequest(PATH, encode_payload({**payload, **chat.parameters}))

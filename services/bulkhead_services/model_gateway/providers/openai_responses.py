@@ -13,7 +13,7 @@ from bulkhead_services.model_gateway.providers.fields import (
     token_count,
     usage_of,
 )
-from bulkhead_services.model_gateway.providers.narrowing import choice_of
+from bulkhead_services.model_gateway.providers.narrowing import tool_choice_of
 from bulkhead_services.model_gateway.providers.port import Chat, ProviderRequest, encode_payload
 
 PATH = "responses"
@@ -34,7 +34,7 @@ def build_request(chat: Chat) -> ProviderRequest:
         payload["tools"] = [{"type": "function", **tool["function"], "strict": False} for tool in tools]
     if form := chat.payload.get("response_format"):
         payload["text"] = {"format": {"type": "json_schema", **form["json_schema"]}}
-    kind, name = choice_of(chat.payload)
+    kind, name = tool_choice_of(chat.payload)
     if kind:
         payload["tool_choice"] = {"type": "function", "name": name} if kind == "named" else kind
     if not chat.payload.get("parallel_tool_calls", True):

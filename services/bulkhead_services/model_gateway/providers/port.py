@@ -59,7 +59,7 @@ class ModelAnswer:
     """Of the input tokens, those that were written to the provider's cache: some cost more."""
     cached: bool = False
     """An earlier answer to the very same request, given again."""
-    cut_calls: str = ""
+    incomplete_calls: str = ""
     """What is missing of its calls of tools; "" when all are whole."""
     thoughts: tuple[Mapping[str, str], ...] = ()
     """Signed blocks of what an outside agent's model thought, as Anthropic has them."""
@@ -203,10 +203,10 @@ class Provider(Protocol):
         """True when some deployment is not ejected for this model: for failing again and again."""
         ...
 
-    def has_another(self, need: CallNeed) -> bool:
+    def has_untried(self, need: CallNeed) -> bool:
         """True when a deployment that this call has not tried takes it now."""
         ...
 
-    def place(self, tenant: str, wait_s: float, need: CallNeed) -> AbstractAsyncContextManager[DeploymentPlace]:
+    def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> AbstractAsyncContextManager[DeploymentPlace]:
         """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...

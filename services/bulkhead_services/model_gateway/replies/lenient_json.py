@@ -25,11 +25,11 @@ _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": 
 
 
 class BrokenJson(ValueError):
-    """Text that is no JSON. at: where that was seen, and where the search may go on."""
+    """Text that is no JSON. position: where that was seen, and where the search may go on."""
 
     def __init__(self, position: int) -> None:
         super().__init__(f"no JSON at {position}")
-        self.at = position
+        self.position = position
 
 
 class CutJson(ValueError):
@@ -39,12 +39,12 @@ class CutJson(ValueError):
 class LenientReader:
     """Reads one object or list. stopped: the model ended the text itself, so that only brackets can be missing.
 
-    changes: what was put right. whole: no bracket was missing at the text's end. closed_array: a list was closed there.
-    root: the outermost object, with the members that are whole.
+    changes: what was put right. is_whole: no bracket was missing at the text's end. ended_in_array: a list was closed
+    there. root: the outermost object, with the members that are whole.
     """
 
     def __init__(self, text: str, position: int, *, model_stopped: bool) -> None:
-        self.at, self.whole, self.closed_array = position, True, False
+        self.position, self.is_whole, self.ended_in_array = position, True, False
         self.root: object = None
         self._text, self._stopped, self._changes = text, model_stopped, dict[str, None]()
         self._open: list[str] = []
@@ -62,7 +62,7 @@ class LenientReader:
         char = self._peek_char()
         if char in "{[":
             if len(self._open) >= bounds.MAX_JSON_DEPTH:
-                raise BrokenJson(self.at + 1)
+                raise BrokenJson(self.position + 1)
             return self._read_object() if char == "{" else self._read_array()
         if char in _BODY:
             return self._read_string()
@@ -70,14 +70,14 @@ class LenientReader:
 
     def _peek_char(self) -> str:
         """The next character that is no blank. Raises CutJson at the end."""
-        blank = _BLANK.match(self._text, self.at)
+        blank = _BLANK.match(self._text, self.position)
         assert blank is not None
         if "//" in blank.group():
             self._changes["comments left out"] = None
-        self.at = blank.end()
-        if self.at >= len(self._text):
+        self.position = blank.end()
+        if self.position >= len(self._text):
             raise CutJson
-        return self._text[self.at]
+        return self._text[self.position]
 
     # Objects and lists
 
@@ -89,8 +89,8 @@ class LenientReader:
         while not self._consume_closing("}", bool(members)):
             key = self._read_key()
             if self._peek_char() != ":":
-                raise BrokenJson(self.at)
-            self.at += 1
+                raise BrokenJson(self.position)
+            self.position += 1
             members[key] = self._read_value()
         return members
 
@@ -105,7 +105,7 @@ class LenientReader:
 
     def _open_bracket(self, bracket: str) -> None:
         self._open.append(bracket)
-        self.at += 1
+        self.position += 1
 
     def _consume_closing(self, closing: str, after_value: bool) -> bool:
         """True when the innermost bracket is closed here; else what follows is its next member."""
@@ -117,7 +117,7 @@ class LenientReader:
                 return self._close_by_text_end(after_value and not commas)
             if char != ",":
                 break
-            commas, self.at = commas + 1, self.at + 1
+            commas, self.position = commas + 1, self.position + 1
         if char in "}]":
             return self._close_by_bracket(char, closing, commas)
         if commas != after_value:
@@ -128,20 +128,20 @@ class LenientReader:
         if commas:
             self._changes["commas put right"] = None
         if char == closing:
-            self.at += 1
+            self.position += 1
         elif ("{" if char == "}" else "[") in self._open[:-1]:
             # The bracket belongs to a value around this one, whose own is missing.
             self._changes["missing brackets put in"] = None
         else:
-            raise BrokenJson(self.at)
+            raise BrokenJson(self.position)
         self._open.pop()
         return True
 
     def _close_by_text_end(self, is_allowed: bool) -> bool:
         if not is_allowed:
             raise CutJson
-        self.whole = False
-        self.closed_array = self.closed_array or self._open[-1] == "["
+        self.is_whole = False
+        self.ended_in_array = self.ended_in_array or self._open[-1] == "["
         self._changes["missing brackets put in"] = None
         self._open.pop()
         return True
@@ -151,18 +151,18 @@ class LenientReader:
     def _read_key(self) -> str:
         if self._peek_char() in _BODY:
             return self._read_string()
-        match = _WORD.match(self._text, self.at)
+        match = _WORD.match(self._text, self.position)
         if match is None:
-            raise BrokenJson(self.at)
+            raise BrokenJson(self.position)
         self._advance_to(match.end())
         self._changes["bare keys quoted"] = None
         return match.group()
 
     def _read_string(self) -> str:
-        quote, start = self._text[self.at], self.at + 1
+        quote, start = self._text[self.position], self.position + 1
         if quote == '"':
             try:
-                text, self.at = scanstring(self._text, start, True)
+                text, self.position = scanstring(self._text, start, True)
                 return str(text)
             except json.JSONDecodeError:
                 pass
@@ -171,7 +171,7 @@ class LenientReader:
         end = match.end()
         if self._text[end : end + 1] != _CLOSING[quote]:
             raise CutJson
-        self.at = end + 1
+        self.position = end + 1
         self._changes["quotes and escapes put right"] = None
         try:
             return str(scanstring(_ESCAPE.sub(_normalize_escape, match.group()) + '"', 0, False)[0])
@@ -179,22 +179,22 @@ class LenientReader:
             raise BrokenJson(end + 1) from None
 
     def _read_number(self) -> int | float:
-        match = _NUMBER.match(self._text, self.at)
+        match = _NUMBER.match(self._text, self.position)
         if match is None:
-            raise BrokenJson(self.at + 1)
+            raise BrokenJson(self.position + 1)
         self._advance_to(match.end())
         number = match.group()
         value = int(number) if number.lstrip("+-").isdigit() else float(number)
         if not math.isfinite(value):
-            raise BrokenJson(self.at)
+            raise BrokenJson(self.position)
         if number[0] == "+" or number[-1] == ".":
             self._changes["numbers put right"] = None
         return value
 
     def _read_literal(self) -> bool | None:
-        match = _WORD.match(self._text, self.at)
+        match = _WORD.match(self._text, self.position)
         if match is None or match.group() not in _LITERALS:
-            raise BrokenJson(self.at + 1)
+            raise BrokenJson(self.position + 1)
         self._advance_to(match.end())
         if match.group()[0].isupper():
             self._changes["literals put right"] = None
@@ -204,7 +204,7 @@ class LenientReader:
         """Go on behind a word or a number, of which more may have come when the text was cut there."""
         if end >= len(self._text) and not self._stopped:
             raise CutJson
-        self.at = end
+        self.position = end
 
 
 def _normalize_escape(match: re.Match[str]) -> str:

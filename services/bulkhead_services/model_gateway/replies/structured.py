@@ -20,16 +20,16 @@ MAX_CHARS = 256 * 1024
 """A longer text is left as it is: no plan of that size is taken."""
 MAX_UNWRAPPED = 3
 """Objects around the one that is looked for, as in `{"name": "plan", "arguments": {"steps": ...}}`."""
-MAX_TRIES = 1_000
+MAX_OPENINGS = 1_000
 """Brackets at which an object is looked for."""
 _OPENING = re.compile(r"[{\[]")
-KEYS: Mapping[str, str] = {"plan": "steps", "verdict": "verdict"}
+REQUIRED_KEYS: Mapping[str, str] = {"plan": "steps", "verdict": "verdict"}
 STEP_TEXT = frozenset({"instruction", "instructions", "description", "task", "action"})
 _VERDICTS = {"accept": "accept", "accepted": "accept", "reject": "reject", "rejected": "reject"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReplyText:
     """A reply's text as it goes on. changes: what was done to it; none when it is as the model wrote it."""
 
     text: str
@@ -37,19 +37,19 @@ class Reading:
     omissions: tuple[Omission, ...] = ()
 
 
-def read_reply(text: str, form: str, finish: Finish) -> Reading:
+def read_reply(text: str, form: str, finish: Finish) -> ReplyText:
     """The text of a reply in the form that was asked for: text, plan or verdict."""
     if form == "text":
         bare = thinking.strip_thinking(text)
-        return Reading(text) if bare == text else Reading(bare, ("thinking and special tokens left out",))
+        return ReplyText(text) if bare == text else ReplyText(bare, ("thinking and special tokens left out",))
     if len(text) > MAX_CHARS or _has_form(form, text):
-        return Reading(text)
+        return ReplyText(text)
     bare = thinking.strip_thinking(text)
     changes = () if bare == text else ("thinking and special tokens left out",)
     reading = _find_object(bare, form, model_stopped=finish == "stop")
     if reading is None:
-        return Reading(bare, changes)
-    return Reading(reading.text, (*changes, *reading.changes), reading.omissions)
+        return ReplyText(bare, changes)
+    return ReplyText(reading.text, (*changes, *reading.changes), reading.omissions)
 
 
 def _has_form(form: str, text: str) -> bool:
@@ -60,11 +60,11 @@ def _has_form(form: str, text: str) -> bool:
     return isinstance(document, dict) and _as_form(document, form) == document
 
 
-def _find_object(text: str, form: str, *, model_stopped: bool) -> Reading | None:
+def _find_object(text: str, form: str, *, model_stopped: bool) -> ReplyText | None:
     """The one object of the form in the text; None when there is none, or several that differ."""
-    readings: dict[str, Reading] = {}
+    readings: dict[str, ReplyText] = {}
     position = 0
-    for _ in range(MAX_TRIES):
+    for _ in range(MAX_OPENINGS):
         opening = _OPENING.search(text, position)
         if opening is None:
             break
@@ -72,13 +72,13 @@ def _find_object(text: str, form: str, *, model_stopped: bool) -> Reading | None
         is_cut = False
         try:
             value = reader.read()
-            is_cut = not (reader.whole or model_stopped)
+            is_cut = not (reader.is_whole or model_stopped)
         except BrokenJson as broken:
-            position = max(start + 1, broken.at)
+            position = max(start + 1, broken.position)
             continue
         except CutJson:
-            value, reader.at, is_cut = reader.root, len(text), True
-        position = reader.at
+            value, reader.position, is_cut = reader.root, len(text), True
+        position = reader.position
         form_object = _as_form(value, form)
         if (
             form_object is None
@@ -94,7 +94,7 @@ def _find_object(text: str, form: str, *, model_stopped: bool) -> Reading | None
 
 def _is_complete_enough(value: object, reader: LenientReader, form: str) -> bool:
     """True when what came before the cut is all that the form needs: a list of steps that was cut is not."""
-    return isinstance(value, dict) and KEYS[form] in value and (form == "verdict" or not reader.closed_array)
+    return isinstance(value, dict) and REQUIRED_KEYS[form] in value and (form == "verdict" or not reader.ended_in_array)
 
 
 def _is_own_verdict(text: str, start: int, end: int, form: str, form_object: Mapping[str, Any]) -> bool:
@@ -108,21 +108,21 @@ def _is_own_verdict(text: str, start: int, end: int, form: str, form_object: Map
 
 def _reading_of(
     text: str, start: int, form_object: dict[str, Any], value: object, reader: LenientReader, *, is_cut: bool
-) -> Reading:
+) -> ReplyText:
     changes = list(reader.changes)
     if form_object != value:
         changes.append("taken out of what was around it")
-    object_text = text[start : reader.at]
+    object_text = text[start : reader.position]
     if changes or is_cut:
         # A half of a pair cannot be stored.
         object_text = json.dumps(form_object, ensure_ascii=False).encode("utf-8", "replace").decode()
-    if reader.at - start < len(text.strip()):
+    if reader.position - start < len(text.strip()):
         changes.insert(0, "text around the JSON object left out")
     if not is_cut:
-        return Reading(object_text, tuple(changes))
+        return ReplyText(object_text, tuple(changes))
     detail = "it was cut off; what came before the cut is whole and was taken"
     omission = Omission(reason="truncated", what="the end of the model's answer", detail=detail)
-    return Reading(object_text, (*changes, "the cut end left out"), (omission,))
+    return ReplyText(object_text, (*changes, "the cut end left out"), (omission,))
 
 
 # Forms

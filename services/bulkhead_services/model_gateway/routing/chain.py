@@ -22,7 +22,7 @@ from bulkhead_services.model_gateway.routing.policies import (
     policy_advice,
 )
 
-FAIR = 1.2
+SHARE_FACTOR = 1.2
 """Of its even share of the time that is left; the last model has all of it."""
 Role = Literal["first", "fallback", "hedge", "escalation"]
 
@@ -49,22 +49,22 @@ class ChainResult:
     outcome: ModelOutcome
     model: Model
     role: Role = "first"
-    degraded: str = ""
+    degraded_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _ModelRun:
-    """One model's end; `ended` is what it was refused or put off with, in place of an outcome."""
+    """One model's end; `not_done`: its refusal or postponement, in place of an outcome."""
 
     model: Model
     outcome: ModelOutcome | None
-    ended: NotDone | None = None
+    not_done: NotDone | None = None
     hedge: bool = False
 
     @property
     def fault(self) -> ProviderFault | None:
         """Why it gave no answer, where it was asked."""
-        result = self.outcome.said if self.outcome else None
+        result = self.outcome.result if self.outcome else None
         return result if isinstance(result, ProviderFault) else None
 
 
@@ -88,12 +88,12 @@ class Chain:
         first = allowed[0]
         if chain_result.role == "first" and request.attempt > 1 and first in route.escalation:
             chain_result = replace(chain_result, role="escalation")
-        result = chain_result.outcome.said
+        result = chain_result.outcome.result
         if isinstance(result, ProviderFault) and left_out and result.outage and not result.refused:
             message = f"{result.message[:1_400]}. The policy of tenant {tenant} leaves out {list_left_out(left_out)}"
             hint = f"try again when it is back; or {policy_advice(tenant)}"
             result = replace(result, message=message, hint="; ".join(filter(None, (result.hint, hint))))
-            chain_result = replace(chain_result, outcome=replace(chain_result.outcome, said=result))
+            chain_result = replace(chain_result, outcome=replace(chain_result.outcome, result=result))
         return chain_result
 
     async def _ask_in_order(self, models: Sequence[Model], hedge_after_ms: int | None) -> ChainResult:
@@ -111,8 +111,8 @@ class Chain:
                 outcome = await self._attempts.ask_model(model, self._source, until_unix_ms, has_others=bool(remaining))
                 runs = [_ModelRun(model, outcome)]
             for run in runs:
-                if run.ended is not None:
-                    raise run.ended
+                if run.not_done is not None:
+                    raise run.not_done
                 assert run.outcome is not None
                 if run.fault is None:
                     return _answered_result(run, failed_runs, models[0], hedge_after_ms, ejected_models)
@@ -127,7 +127,7 @@ class Chain:
         if not later_models:
             return self._deadline
         now_unix_ms = self._now()
-        return now_unix_ms + int((self._deadline - now_unix_ms) * FAIR / (later_models + 1))
+        return now_unix_ms + int((self._deadline - now_unix_ms) * SHARE_FACTOR / (later_models + 1))
 
     async def _run_hedged(self, first: Model, later_models: Sequence[Model], after_ms: int) -> list[_ModelRun]:
         """The ends of the first model and of its hedge: one that answered comes last, one that was cut not at all."""
@@ -141,14 +141,14 @@ class Chain:
                     model,
                     self._source,
                     until_unix_ms,
-                    lambda: first_speaker.claim_voice(task),
+                    lambda: first_speaker.may_speak(task),
                     tried,
                     has_others=bool(later_models),
                 )
             )
             runs[task] = _ModelRun(model, None, hedge=hedge)
 
-        first_speech = asyncio.create_task(first_speaker.heard.wait())
+        first_speech = asyncio.create_task(first_speaker.spoke.wait())
         ended_runs: list[_ModelRun] = []
         try:
             begin_run(first, self._share_end(len(later_models)), tried, hedge=False)
@@ -163,17 +163,17 @@ class Chain:
                 for task in [run_task for run_task in runs if run_task.done()]:
                     ended_runs.append(_finished_run(task, runs.pop(task)))
                     if ended_runs[-1].outcome is not None and ended_runs[-1].fault is None:
-                        return [run for run in ended_runs if run.ended is None]
-                if first_speaker.of is not None:
-                    await _cancel_tasks([task for task in runs if task is not first_speaker.of])
-                    runs = {task: run for task, run in runs.items() if task is first_speaker.of}
+                        return [run for run in ended_runs if run.not_done is None]
+                if first_speaker.task is not None:
+                    await _cancel_tasks([task for task in runs if task is not first_speaker.task])
+                    runs = {task: run for task, run in runs.items() if task is first_speaker.task}
         finally:
             await _cancel_tasks([*runs, first_speech])
-        finished = [run for run in ended_runs if run.ended is None]
+        finished = [run for run in ended_runs if run.not_done is None]
         # The first was put off, and its hedge failed: the call is put off. A hedge that may not be is no loss.
         return (
             finished
-            if finished and not any(run.ended and not run.hedge for run in ended_runs)
+            if finished and not any(run.not_done and not run.hedge for run in ended_runs)
             else sorted(ended_runs, key=_is_hedge)
         )
 
@@ -184,7 +184,7 @@ class Chain:
         if not asked_runs:
             last = failed_runs[0]
         assert last.outcome is not None and last.fault is not None
-        calls = self._attempts.spent.attempts
+        calls = self._attempts.spending.attempts
         if len(asked_runs) < 2:
             return ChainResult(
                 _with_call_count(last.outcome, last.fault, calls), last.model, "fallback" if last.hedge else "first"
@@ -194,22 +194,22 @@ class Chain:
         message = f"no answer from {len(asked_runs)} models in {calls} calls: {rows}"
         hints = dict.fromkeys(run.fault.hint for run in asked_runs if run.fault and run.fault.hint)
         fault = replace(last.fault, message=message, hint="; ".join(hints))
-        return ChainResult(replace(last.outcome, said=fault), last.model, "fallback")
+        return ChainResult(replace(last.outcome, result=fault), last.model, "fallback")
 
 
 class _FirstSpeaker:
     """The run that speaks first; pieces of any other are not heard."""
 
     def __init__(self) -> None:
-        self.of: asyncio.Task[ModelOutcome] | None = None
-        self.heard = asyncio.Event()
+        self.task: asyncio.Task[ModelOutcome] | None = None
+        self.spoke = asyncio.Event()
 
-    def claim_voice(self, task: asyncio.Task[ModelOutcome]) -> bool:
+    def may_speak(self, task: asyncio.Task[ModelOutcome]) -> bool:
         """True when a piece of this run is heard."""
-        if self.of is None:
-            self.of = task
-            self.heard.set()
-        return self.of is task
+        if self.task is None:
+            self.task = task
+            self.spoke.set()
+        return self.task is task
 
 
 async def _cancel_tasks(tasks: Sequence[asyncio.Task[ModelOutcome] | asyncio.Task[Literal[True]]]) -> None:
@@ -222,7 +222,7 @@ def _finished_run(task: asyncio.Task[ModelOutcome], run: _ModelRun) -> _ModelRun
     try:
         return replace(run, outcome=task.result())
     except NotDone as error:
-        return replace(run, ended=error)
+        return replace(run, not_done=error)
 
 
 def _is_hedge(run: _ModelRun) -> bool:
@@ -260,7 +260,7 @@ def _with_call_count(outcome: ModelOutcome, fault: ProviderFault, calls: int) ->
     """The same end, with the number of calls where it took several."""
     if calls < 2:
         return outcome
-    return replace(outcome, said=replace(fault, message=f"{fault.message} (in {calls} calls)"))
+    return replace(outcome, result=replace(fault, message=f"{fault.message} (in {calls} calls)"))
 
 
 def _short_name(model: Model) -> str:

@@ -24,18 +24,18 @@ from bulkhead_services.model_gateway.providers.port import (
 )
 from bulkhead_services.model_gateway.routing.rate_limits import RateBucket, buckets_of_headers
 
-BUSY_AFTER_MS = 500
-EJECTED_AFTER = 3
+BUSY_RETRY_MS = 500
+FAILURES_TO_EJECT = 3
 """Failures in a row."""
-EJECTED_FIRST_S = 5.0
-EJECTED_MOST_S = 120.0
+FIRST_EJECTION_S = 5.0
+MAX_EJECTION_S = 120.0
 MAX_MODELS = 256
 """Models whose limits one deployment remembers."""
 
 OnHeaders = Callable[[Mapping[str, str]], None]
 
 
-def loop_s() -> float:
+def loop_time_s() -> float:
     """Seconds of the loop's clock, which the simulation turns: the machine's own would make two runs of one seed."""
     return asyncio.get_running_loop().time()
 
@@ -67,12 +67,12 @@ class DeploymentHealth:
 
     failures: int = 0
     ejections: int = 0
-    until_s: float = 0.0
+    ejected_until_s: float = 0.0
     on_trial: bool = False
 
     def is_usable(self, now_s: float) -> bool:
         """True when calls may go there; after an ejection one at a time."""
-        return not self.ejections or (now_s >= self.until_s and not self.on_trial)
+        return not self.ejections or (now_s >= self.ejected_until_s and not self.on_trial)
 
     @contextmanager
     def trial(self, now_s: float) -> Iterator[None]:
@@ -92,8 +92,8 @@ class DeploymentHealth:
         """It does not work. at_once: no further call will fare better."""
         self.failures += 1
         # Calls that were under way together are one ejection.
-        if (at_once or self.ejections or self.failures >= EJECTED_AFTER) and now_s >= self.until_s:
-            self.until_s = now_s + min(EJECTED_FIRST_S * 2**self.ejections, EJECTED_MOST_S)
+        if (at_once or self.ejections or self.failures >= FAILURES_TO_EJECT) and now_s >= self.ejected_until_s:
+            self.ejected_until_s = now_s + min(FIRST_EJECTION_S * 2**self.ejections, MAX_EJECTION_S)
             self.ejections = min(self.ejections + 1, 16)
 
 
@@ -130,7 +130,7 @@ class Deployment:
         self.places = FairSemaphore(concurrency, kept=concurrency // 8)
         self.load = 0
         """Calls that run or wait here."""
-        self.used_s = 0.0
+        self.last_used_s = 0.0
         self._states: dict[str, DeploymentModelState] = {}
 
     def state_of(self, model: str) -> DeploymentModelState:
@@ -184,7 +184,7 @@ class Deployment:
 class Deployments:
     """All deployments of one provider."""
 
-    def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = loop_s) -> None:
+    def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = loop_time_s) -> None:
         self._all, self._clock = tuple(deployments), clock
 
     @property
@@ -211,7 +211,7 @@ class Deployments:
         """True when one of them is not ejected, for this model."""
         return any(deployment.is_usable(model) for deployment in self._all)
 
-    def has_another(self, need: CallNeed) -> bool:
+    def has_untried(self, need: CallNeed) -> bool:
         """True when one that this call has not tried may be asked now."""
         return any(
             deployment.name not in need.tried and deployment.is_usable(need.model) and not deployment.wait_s(need)
@@ -219,7 +219,7 @@ class Deployments:
         )
 
     @asynccontextmanager
-    async def place(self, tenant: str, wait_s: float, need: CallNeed) -> AsyncIterator[Deployment]:
+    async def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> AsyncIterator[Deployment]:
         """A place at the least loaded one; raises Deferred after `wait_s`: waiting is never an un-acked message."""
         until_s = self._clock() + wait_s
         while True:
@@ -227,12 +227,12 @@ class Deployments:
             chosen.load += 1
             try:
                 if not await chosen.places.acquire_slot(tenant, max(0.0, until_s - self._clock())):
-                    raise Deferred(BUSY_AFTER_MS, f"every place at {chosen.name} is taken")
+                    raise Deferred(BUSY_RETRY_MS, f"every place at {chosen.name} is taken")
                 try:
                     # While it waited, the deployment may have refused others: then it goes elsewhere.
                     if chosen is self._choose_deployment(need, held_deployment=chosen) or self._clock() >= until_s:
-                        chosen.used_s = self._clock()
-                        with chosen.state_of(need.model).health.trial(chosen.used_s):
+                        chosen.last_used_s = self._clock()
+                        with chosen.state_of(need.model).health.trial(chosen.last_used_s):
                             yield chosen
                         return
                 finally:
@@ -251,7 +251,7 @@ class Deployments:
                 deployment.name in need.tried,
                 not holds_place and held_deployment is not None,
                 deployment.load / deployment.places.most,
-                deployment.used_s,
+                deployment.last_used_s,
             )
 
         return min(self._all, key=order_of)

@@ -10,45 +10,45 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
+BUCKET_KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SPAN = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|[smhd]))+")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-MOST_WAIT_S = 60.0
+MAX_WAIT_S = 60.0
 """No longer wait is believed without a refusal: buckets of a minute are full by then."""
 
 
 @dataclass(slots=True)
 class RateBucket:
-    """One limit as it was told at `at_s`: `left` of `most`, full again `full_s` later."""
+    """One limit as it was told at `read_at_s`: `remaining` of `capacity`, full again `refill_s` later."""
 
-    most: float
-    left: float
-    full_s: float
-    at_s: float
+    capacity: float
+    remaining: float
+    refill_s: float
+    read_at_s: float
 
-    def count_call(self, need: float) -> None:
+    def count_call(self, amount: float) -> None:
         """Count a call that is sent now, until the next answer tells the real figure."""
-        self.left -= need
+        self.remaining -= amount
 
-    def wait_s(self, need: float, now_s: float) -> float:
+    def wait_s(self, amount: float, now_s: float) -> float:
         """Seconds until so much is left; a call that is larger than the bucket waits for a full one."""
-        lacks = min(need, self.most) - self.left
-        if lacks <= 0 or self.full_s <= 0:
+        lacks = min(amount, self.capacity) - self.remaining
+        if lacks <= 0 or self.refill_s <= 0:
             return 0.0
-        speed = max(self.most - self.left, lacks) / self.full_s
-        return min(MOST_WAIT_S, max(0.0, lacks / speed - (now_s - self.at_s)))
+        speed = max(self.capacity - self.remaining, lacks) / self.refill_s
+        return min(MAX_WAIT_S, max(0.0, lacks / speed - (now_s - self.read_at_s)))
 
 
 def buckets_of_headers(headers: Mapping[str, str], now_s: float) -> dict[str, RateBucket]:
     """The buckets that an answer tells of, by kind; without what makes no sense."""
     buckets: dict[str, RateBucket] = {}
-    for kind in KINDS:
+    for kind in BUCKET_KINDS:
         header = _KindHeaders(headers, kind)
-        most, remaining = (_parse_number(header(name)) for name in ("limit", "remaining"))
-        full_s = _seconds_until(header("reset"), headers.get("date", ""))
-        if most and remaining is not None and full_s is not None and remaining <= most:
-            buckets[kind] = RateBucket(most, remaining, full_s, now_s)
+        capacity, remaining = (_parse_number(header(name)) for name in ("limit", "remaining"))
+        refill_s = _seconds_until(header("reset"), headers.get("date", ""))
+        if capacity and remaining is not None and refill_s is not None and remaining <= capacity:
+            buckets[kind] = RateBucket(capacity, remaining, refill_s, now_s)
     return buckets
 
 

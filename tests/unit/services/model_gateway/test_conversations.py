@@ -285,8 +285,8 @@ def chat(*messages: dict[str, Any], **options: Any) -> Chat:
 
 def translated(api: str, *messages: dict[str, Any], **options: Any) -> dict[str, Any]:
     form = FORMS[api]
-    said = narrow_chat(chat(*messages, **options), form.takes, form.says, form.max_temperature)
-    return json.loads(form.request(said).body)
+    said = narrow_chat(chat(*messages, **options), form.parameter_names, form.option_names, form.max_temperature)
+    return json.loads(form.build_request(said).body)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ async def test_a_bad_key_or_a_failure_moves_to_the_next_key(provider, status):
         for number in range(6):
             await d.answered(d.request(call_id=f"c{number}"))
         tries = Counter(_key(x) for x in provider.asked)["a"]
-        assert tries == (1 if status != 503 else deployments.EJECTED_AFTER), "then it is ejected"
+        assert tries == (1 if status != 503 else deployments.FAILURES_TO_EJECT), "then it is ejected"
 
 
 async def test_all_keys_refused_waits_for_the_one_that_is_free_first(provider):
@@ -104,7 +104,7 @@ async def test_an_address_that_is_down_is_passed_over(provider):
     async with desk(provider, providers={"p": row}, routes={"default": {"model": PRICED, "provider": "p"}}) as d:
         replies = [await d.answered(d.request(call_id=f"c{number}")) for number in range(8)]
         assert len(provider.asked) == 8
-        assert sum(one.provider_attempts for one in replies) == 8 + deployments.EJECTED_AFTER
+        assert sum(one.provider_attempts for one in replies) == 8 + deployments.FAILURES_TO_EJECT
 
 
 async def test_calls_are_spread_over_keys_by_load(provider):
@@ -177,7 +177,7 @@ class Pool:
     async def ask(self, need: CallNeed | None = None) -> str:
         """One call; returns the deployment that it went to."""
         need = need or CallNeed("m", 10)
-        async with self.all.place("t", 1.0, need) as place:
+        async with self.all.hold_place("t", 1.0, need) as place:
             await place.call(None, None, need, timeout_s=1.0)  # type: ignore[arg-type]
         return place.name
 
@@ -191,19 +191,19 @@ async def test_what_fails_is_ejected_then_tried_with_one_call_and_longer_each_ti
     bad.said = DOWN
     for _ in range(20):
         await pool.ask()
-    assert bad.asked == deployments.EJECTED_AFTER
-    pool.now_s += deployments.EJECTED_FIRST_S
+    assert bad.asked == deployments.FAILURES_TO_EJECT
+    pool.now_s += deployments.FIRST_EJECTION_S
     bad.gate = asyncio.Event()
     trial = asyncio.create_task(pool.ask())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert bad.asked == deployments.EJECTED_AFTER + 1, "the one that was used longest ago is asked"
+    assert bad.asked == deployments.FAILURES_TO_EJECT + 1, "the one that was used longest ago is asked"
     assert {await pool.ask() for _ in range(4)} == {good.name}, "one trial at a time"
     bad.gate.set()
     await trial
-    pool.now_s += deployments.EJECTED_FIRST_S
+    pool.now_s += deployments.FIRST_EJECTION_S
     assert {await pool.ask() for _ in range(4)} == {good.name}, "twice as long now"
-    pool.now_s += deployments.EJECTED_FIRST_S
+    pool.now_s += deployments.FIRST_EJECTION_S
     bad.said = good.said
     assert {await pool.ask() for _ in range(4)} == {bad.name, good.name}
 

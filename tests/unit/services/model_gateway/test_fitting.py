@@ -9,7 +9,7 @@ from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead_contracts.model import ModelCallRequested, Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.model_gateway.context.excerpts import make_excerpt, words_of
-from bulkhead_services.model_gateway.context.fitting import SHARES, TURNS, divide_room, fit_request
+from bulkhead_services.model_gateway.context.fitting import KIND_SHARES_PERCENT, TURNS_PERCENT, divide_room, fit_request
 from bulkhead_services.model_gateway.context.render import RenderSource
 from bulkhead_services.model_gateway.providers import anthropic
 from bulkhead_services.model_gateway.providers.port import Chat, encode_payload
@@ -44,7 +44,7 @@ def user(found) -> str:
 
 
 def test_the_shares_are_whole():
-    assert sum(SHARES.values()) == 100 and 0 < TURNS < 100
+    assert sum(KIND_SHARES_PERCENT.values()) == 100 and 0 < TURNS_PERCENT < 100
 
 
 def test_what_needs_less_leaves_the_rest_to_the_others():

@@ -194,7 +194,7 @@ async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewes
     begun, over = [], {name: asyncio.Event() for name in ("many1", "many2", "many3", "many4", "one")}
 
     async def call(name: str) -> None:
-        async with provider.place(name.rstrip("1234"), 10, need):
+        async with provider.hold_place(name.rstrip("1234"), 10, need):
             begun.append(name)
             await over[name].wait()
 

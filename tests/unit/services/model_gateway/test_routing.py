@@ -112,7 +112,7 @@ async def test_a_model_that_failed_again_and_again_waits_behind_its_fallback_unt
     second.will(says("x"))
     async with desk(first, **chain(first, second)) as d:
         replies = [await d.answered(d.request(call_id=f"c{number}")) for number in range(4)]
-        assert len(first.asked) == deployments.EJECTED_AFTER and len(second.asked) == 4
+        assert len(first.asked) == deployments.FAILURES_TO_EJECT and len(second.asked) == 4
         assert replies[0].standing_reason == "m1 answered in place of m0 (provider_error)"
         assert replies[3].standing_reason == "m1 answered in place of m0 (ejected after failures)"
         assert replies[3].provider_attempts == 1 and replies[3].standing == "degraded"

@@ -240,7 +240,7 @@ def test_a_quota_of_a_minute_is_waited_for() -> None:
 
 
 def test_a_hostile_place_of_a_call_makes_no_name_too_long() -> None:
-    assembly = FORMS["openai-chat"].assembly()
+    assembly = FORMS["openai-chat"].assembly_type()
     call = {"index": 10**60, "id": "", "function": {"name": "add", "arguments": "{}"}}
     assembly.feed_event(json.dumps({"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}))
     said = assembly.result()
@@ -286,8 +286,10 @@ SENT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("api", SENT)
 def test_parameters_are_sent_under_the_names_of_the_api_or_refused_by_name(api: Any) -> None:
     form = FORMS[api]
-    taken = {name: value for name, value in GIVEN.items() if name in form.takes}
-    with_, without = (json.loads(form.request(Chat("m", {"messages": []}, 9, given)).body) for given in (taken, {}))
+    taken = {name: value for name, value in GIVEN.items() if name in form.parameter_names}
+    with_, without = (
+        json.loads(form.build_request(Chat("m", {"messages": []}, 9, given)).body) for given in (taken, {})
+    )
     if api == "gemini":
         del with_["generationConfig"]["maxOutputTokens"], without["generationConfig"]
     assert {name: value for name, value in with_.items() if name not in without} == SENT[api]
@@ -295,7 +297,7 @@ def test_parameters_are_sent_under_the_names_of_the_api_or_refused_by_name(api: 
     for name, value in GIVEN.items():
         route = {"model": "offline-rules-1", "provider": "p", name: value}
         given = {"providers": {"p": {"api": api, "base_url": base_url}}, "routes": {"x": route}}
-        if name in form.takes:
+        if name in form.parameter_names:
             assert Settings(**given)
         else:
             with pytest.raises(ValidationError, match=f"wants {name} of"):

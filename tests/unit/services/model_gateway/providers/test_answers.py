@@ -10,7 +10,7 @@ from bulkhead_contracts import bounds
 from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import is_believable
-from bulkhead_services.model_gateway.providers.forms import FORMS, key_missing, key_setting
+from bulkhead_services.model_gateway.providers.forms import FORMS, key_setting_name, missing_key_message
 from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.routing.options import ProviderSettings
@@ -25,7 +25,7 @@ def answered(api, chat, *calls):
     provider = HttpProvider(
         "p", ProviderSettings(api=api, base_url="http://x/openai/v1", api_key=SecretStr("k")), Network()
     )
-    assembly = FORMS[api].assembly(provider.build_request(chat))
+    assembly = FORMS[api].assembly_type(provider.build_request(chat))
     for event in DIALECTS[api].stream(Said(calls=calls, end="tool_calls")):
         assembly.feed_event(json.dumps(event))
     said = assembly.result()
@@ -66,7 +66,7 @@ def test_an_id_that_can_stand_is_kept():
 
 
 def of_usage(usage):
-    assembly = FORMS["openai-chat"].assembly()
+    assembly = FORMS["openai-chat"].assembly_type()
     body = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": usage}
     assembly.feed_body(json.dumps(body).encode())
     return assembly.result()
@@ -87,7 +87,7 @@ def test_tokens_that_openai_writes_to_its_cache_are_told():
     assert of_usage({"prompt_tokens": 100, "completion_tokens": 9, **details}).cache_write_tokens == 80
     body = DIALECTS["openai-responses"].whole(Said("x"))
     body["usage"]["input_tokens_details"]["cache_write_tokens"] = 80
-    assembly = FORMS["openai-responses"].assembly()
+    assembly = FORMS["openai-responses"].assembly_type()
     assembly.feed_body(json.dumps(body).encode())
     assert assembly.result().cache_write_tokens == 80
 
@@ -117,8 +117,8 @@ def test_no_call_has_used_more_than_it_can():
     ],
 )
 def test_a_missing_key_is_asked_for_by_the_setting_that_counts(api, name, base_url, setting):
-    said = key_missing(api, name, base_url)
-    assert key_setting(api, name, base_url) == setting
+    said = missing_key_message(api, name, base_url)
+    assert key_setting_name(api, name, base_url) == setting
     assert said.startswith(f"provider {name} ({base_url}) has no key: set {setting}, or name another")
     assert ("OPENAI_BASE_URL" in said) == (name == "openai")
     assert setting in errors.fault_of_status(401, {}, b"", setting).hint

@@ -38,7 +38,7 @@ THOUGHTS = "Hm, forty and two."
 
 def said_by(api, told):
     """What the form makes of an answer, whole; it is the same in pieces."""
-    whole, streamed = FORMS[api].assembly(), FORMS[api].assembly()
+    whole, streamed = FORMS[api].assembly_type(), FORMS[api].assembly_type()
     whole.feed_body(json.dumps(DIALECTS[api].whole(told)).encode())
     for event in DIALECTS[api].stream(told):
         streamed.feed_event(json.dumps(event))
@@ -48,7 +48,7 @@ def said_by(api, told):
 
 
 def body_of(api):
-    return json.loads(FORMS[api].request(EVERYTHING).body)
+    return json.loads(FORMS[api].build_request(EVERYTHING).body)
 
 
 def holds(value, wanted):
@@ -128,7 +128,7 @@ def parameter(api, name, value, said):
     except ValidationError as error:
         assert said in str(error)
         return "refused"
-    body = json.loads(FORMS[api].request(replace(EVERYTHING, parameters=route.parameters())).body)
+    body = json.loads(FORMS[api].build_request(replace(EVERYTHING, parameters=route.parameters())).body)
     return value in (body.get(name), mapping_of(body.get("generationConfig")).get(name))
 
 
@@ -153,7 +153,7 @@ def images(api):
         "anthropic": None,
     }.get(api, {"choices": [{"delta": {"images": [{"type": "image_url", "image_url": {"url": "data:"}}]}}]})
     if event:
-        assembly = FORMS[api].assembly()
+        assembly = FORMS[api].assembly_type()
         for row in (event, *DIALECTS[api].stream(Said("Look."))):
             assembly.feed_event(json.dumps(row))
         said = assembly.result()
@@ -190,10 +190,10 @@ async def test_a_cell_says_what_the_form_does(feature, api):
 def test_what_is_told_live_is_what_the_answer_holds_and_of_the_meshs_own_calls_the_text_alone(api, adopted):
     uses = tuple((f"call_{number}", "add", json.dumps({"a": number, "b": 40})) for number in range(2))
     told, heard, pieces = Said("Let me add.", THOUGHTS, uses, "tool_calls"), dict[AnswerPart, str](), Counter[str]()
-    streamed = FORMS[api].assembly(ProviderRequest("", b"", adopted=adopted))
+    streamed = FORMS[api].assembly_type(ProviderRequest("", b"", adopted=adopted))
     for event in DIALECTS[api].stream(told):
         streamed.feed_event(json.dumps(event))
-        for part, piece in streamed.take_pieces():
+        for part, piece in streamed.drain_pieces():
             heard[part] = heard.get(part, "") + piece
             pieces[part.kind] += 1
     said = streamed.result()
@@ -213,10 +213,12 @@ def test_what_is_told_live_is_what_the_answer_holds_and_of_the_meshs_own_calls_t
 
 
 def test_a_call_whose_id_was_given_before_is_not_told_live():
-    assembly = FORMS["openai-chat"].assembly(ProviderRequest("", b"", call_ids=frozenset({"call_1"}), adopted=True))
+    assembly = FORMS["openai-chat"].assembly_type(
+        ProviderRequest("", b"", call_ids=frozenset({"call_1"}), adopted=True)
+    )
     for event in DIALECTS["openai-chat"].stream(Said(calls=(("call_1", "add", "{}"),), end="tool_calls")):
         assembly.feed_event(json.dumps(event))
-    assert not assembly.take_pieces() and assembly.result().calls[0].id != "call_1"
+    assert not assembly.drain_pieces() and assembly.result().calls[0].id != "call_1"
 
 
 def thinks(index: int, **delta: str) -> dict[str, object]:
@@ -236,10 +238,13 @@ def test_thoughts_told_live_are_those_of_the_answer_however_a_provider_words_the
         thinks(4, type="signature_delta", signature="s"),
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}},
     )
-    assembly, heard = FORMS["anthropic"].assembly(ProviderRequest("", b"", adopted=True)), dict[tuple[str, str], str]()
+    assembly, heard = (
+        FORMS["anthropic"].assembly_type(ProviderRequest("", b"", adopted=True)),
+        dict[tuple[str, str], str](),
+    )
     for event in events:
         assembly.feed_event(json.dumps(event))
-        for part, piece in assembly.take_pieces():
+        for part, piece in assembly.drain_pieces():
             heard[part.kind, part.id] = heard.get((part.kind, part.id), "") + piece
     first, second = assembly.result().thoughts
     assert first == {"type": "thinking", "thinking": "First?", "signature": "s"}
@@ -263,11 +268,11 @@ def nameless(place: int) -> dict[str, object]:
 )
 @pytest.mark.slow
 def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
-    assembly = FORMS[api].assembly(ProviderRequest("", b"", adopted=True))
+    assembly = FORMS[api].assembly_type(ProviderRequest("", b"", adopted=True))
     began_s = time.process_time()
     for place in range(40_000):
         assembly.feed_event(json.dumps(event(place)))
-        assembly.take_pieces()
+        assembly.drain_pieces()
     assert time.process_time() - began_s < 5
 
 
@@ -275,7 +280,7 @@ def test_an_answer_in_single_letters_is_put_together_in_time(api, event):
 @pytest.mark.parametrize("api", sorted(set(FORMS) - {"anthropic", "gemini"}))
 def test_visible_reasoning_is_kept_beside_the_answer_of_an_outside_agents_call_alone(api, adopted):
     told = Said("It is 42.", thoughts=THOUGHTS)
-    whole, streamed = (FORMS[api].assembly(ProviderRequest("", b"", adopted=adopted)) for _ in range(2))
+    whole, streamed = (FORMS[api].assembly_type(ProviderRequest("", b"", adopted=adopted)) for _ in range(2))
     whole.feed_body(json.dumps(DIALECTS[api].whole(told)).encode())
     for event in DIALECTS[api].stream(told):
         streamed.feed_event(json.dumps(event))
@@ -286,7 +291,7 @@ def test_visible_reasoning_is_kept_beside_the_answer_of_an_outside_agents_call_a
 
 def test_visible_reasoning_over_its_bound_is_cut_and_told(monkeypatch):
     monkeypatch.setattr(bounds, "MAX_MODEL_ANSWER_BYTES", 12)
-    whole = FORMS["openai-chat"].assembly(ProviderRequest("", b"", adopted=True))
+    whole = FORMS["openai-chat"].assembly_type(ProviderRequest("", b"", adopted=True))
     whole.feed_body(json.dumps(DIALECTS["openai-chat"].whole(Said("42", thoughts=THOUGHTS))).encode())
     said = whole.result()
     assert said.thoughts == ({"type": "reasoning", "text": THOUGHTS[:12]},)

@@ -102,7 +102,7 @@ def test_nothing_raises_whatever_stands_where(api):
     for number, event in enumerate(events):
         for path in leaves(event):
             for junk in JUNK:
-                assembly = FORMS[api].assembly()
+                assembly = FORMS[api].assembly_type()
                 for row in (*events[:number], replaced(event, path, junk), *events[number + 1 :]):
                     if not (assembly.over or assembly.fault):
                         assembly.feed_event(json.dumps(row))
@@ -111,7 +111,7 @@ def test_nothing_raises_whatever_stands_where(api):
         whole = DIALECTS[api].whole(told)
         for path in leaves(whole):
             for junk in JUNK:
-                assembly = FORMS[api].assembly()
+                assembly = FORMS[api].assembly_type()
                 assembly.feed_body(json.dumps(replaced(whole, path, junk)).encode())
                 is_fit(assembly.result())
 

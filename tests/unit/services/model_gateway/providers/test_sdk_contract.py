@@ -102,8 +102,10 @@ adapter = functools.cache(TypeAdapter)
 
 def sent(api, chat):
     """The body of a call; its parameters are those that the API takes."""
-    chat = replace(chat, parameters={name: chat.parameters[name] for name in FORMS[api].takes & {*chat.parameters}})
-    return json.loads(FORMS[api].request(chat).body)
+    chat = replace(
+        chat, parameters={name: chat.parameters[name] for name in FORMS[api].parameter_names & {*chat.parameters}}
+    )
+    return json.loads(FORMS[api].build_request(chat).body)
 
 
 # Types
@@ -159,7 +161,7 @@ def test_every_finish_reason_of_gemini_is_known(reason):
 
 
 def of_body(api, body):
-    assembly = FORMS[api].assembly()
+    assembly = FORMS[api].assembly_type()
     assembly.feed_body(json.dumps(body).encode())
     return assembly.result()
 
