@@ -32,7 +32,7 @@ def _pids(world: World) -> list[int]:
 @pytest.mark.parametrize("settled", [False, True], ids=["at-once", "after-a-while"])
 async def test_what_was_acknowledged_survives(tmp_path: Path, disk: Disk, settled: bool) -> None:
     """At once: even what describes the journal was never written. After a while: its end was not."""
-    with GatedCounter(tmp_path / "counter.jsonl") as counter:
+    with GatedCounter() as counter:
         async with World(tmp_path / "world", counter=counter) as first:
             await ingest(first)
             done = [Errand(first) for _ in range(BEFORE)]

@@ -23,7 +23,6 @@ from bulkhead.blobs import BlobMissing
 from bulkhead.client import Mesh, Task
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import TaskHistory, collect_history
-from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.result import ContentRef
 from bulkhead_infra.offline_model.http.server import build_app
@@ -45,6 +44,7 @@ from bulkhead_services.tool_executor import app as tool_executor
 from bulkhead_services.tool_executor.boundary.gate import Rule
 from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
+from tests.counter_server import CounterServer
 from tests.eventually import until
 from tests.open_policy import permitted
 from tests.unit.services.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
@@ -264,7 +264,7 @@ async def stage(
     ]
     (folder / "keys.json").write_text(json.dumps({"keys": rows}))
     said, starts, logics = Model(), {"logic": logic}, dict(logics)
-    with CounterServer(folder / "counts.jsonl") as counter:
+    with CounterServer() as counter:
         async with ScriptedProvider() as provider:
             provider.will(said)
             builds: dict[str, Callable[[Context], Any]] = {

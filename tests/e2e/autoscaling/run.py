@@ -100,7 +100,7 @@ class Run:
         self._objects = {name: one for name, one in found.items() if name in SERVICES}
         self._wanted = {name: one.autoscaler.least for name, one in self._objects.items()}
         self._scenario, self._numbers = scenario, itertools.count()
-        counter = SlowCounter(folder / "counter.jsonl")
+        counter = SlowCounter()
         counter.takes_s = scenario.tool_s
         self._counter = counter
         self._world = World(

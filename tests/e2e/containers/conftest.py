@@ -91,12 +91,11 @@ def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str]
 
 
 @pytest.fixture(scope="session")
-def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+def field(built: Mapping[str, str]) -> Iterator[Field]:
     """A running mesh with four shards of worker, and a counter that its tools reach."""
-    folder = tmp_path_factory.mktemp("field")
     environ = {"BULKHEAD_SHARDS_WORKER": "4"}
     with (
-        GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter,
+        GatedCounter(host="0.0.0.0") as counter,
         stack_beside(counter, f"bulkhead-test-{os.getpid()}", environ) as stack,
     ):
         stack.up()
@@ -107,7 +106,7 @@ def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def three(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
     """A running mesh on a cluster. Not for longer than it is needed: brokers of a cluster are never idle."""
     with (
-        GatedCounter(tmp_path_factory.mktemp("three") / "counter.jsonl", host="0.0.0.0") as counter,
+        GatedCounter(host="0.0.0.0") as counter,
         stack_beside(counter, f"bulkhead-test-{os.getpid()}-three", {}, cluster=True) as stack,
     ):
         stack.up()

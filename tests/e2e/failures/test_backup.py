@@ -47,7 +47,7 @@ async def test_a_mesh_goes_on_from_its_backup(tmp_path: Path) -> None:
     sealed = tmp_path / "passphrase"
     sealed.write_text(PASSPHRASE)
     file, data = tmp_path / "mesh.bulkhead", tmp_path / "second" / "mesh"
-    with GatedCounter(tmp_path / "counter.jsonl") as counter:
+    with GatedCounter() as counter:
         async with World(tmp_path / "first", counter=counter) as first:
             await ingest(first)
             done = [Errand(first) for _ in range(BEFORE)]

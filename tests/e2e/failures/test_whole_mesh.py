@@ -100,7 +100,7 @@ def _alive(pids: list[int]) -> list[int]:
 async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(tmp_path: Path) -> None:
     demo, data = generate_demo(11), tmp_path / "data"
     objective = f"Use counter_increment with name=all amount=1. {demo.objective}"
-    with GatedCounter(tmp_path / "counter.jsonl") as counter:
+    with GatedCounter() as counter:
         async with counter.held() as arrived, up(data, BULKHEAD_COUNTER_URL=counter.url) as first:
             credentials = json.loads((data / "credentials.json").read_text()) if await first.url() else {}
             async with Mesh(await first.url(), credentials["submitter"]) as client:

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from bulkhead.bus.port import PubAck, StoredMessage
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
     Amount,
@@ -32,6 +31,7 @@ from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.store import RedisFailure
 from bulkhead_services.budget.settings import Settings
 from tests.eventually import until
+from tests.redis_server import EphemeralRedis
 
 TENANT, TASK = "acme", "t1"
 NUMBERS = itertools.count(1)

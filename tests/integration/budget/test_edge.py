@@ -10,7 +10,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
 from bulkhead.runtime.publish.publisher import OutgoingMessage
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
     Amount,
@@ -29,6 +28,7 @@ from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.store import RedisFailure
 from tests.eventually import until
 from tests.integration.budget.budget_world import DOER, TASK, TENANT, World
+from tests.redis_server import EphemeralRedis
 
 
 async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:

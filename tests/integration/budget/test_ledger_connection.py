@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bulkhead.http_server.tcp_ports import free_port
-from bulkhead.testing.redis_server import EphemeralRedis, server_binary
 from bulkhead_services.budget.ledger.model import UnitSums
 from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, UnsafeRedis
 from tests.integration.budget.test_ledger_redis import SCOPES, built, redis_store, server
+from tests.redis_server import EphemeralRedis, server_binary
 
 __all__ = ("server",)
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts.budget import LedgerPart
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.checkpoint import (
@@ -41,6 +40,7 @@ from bulkhead_services.budget.ledger.model import (
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LedgerStore, LimitsRevision, RedisFailure
+from tests.redis_server import EphemeralRedis
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
 SCOPES = {

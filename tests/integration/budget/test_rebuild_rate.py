@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bulkhead.runtime.background import BackgroundFailed
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_services.budget.ledger.rebuild import LOCK_MS, LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
 from tests.eventually import until
 from tests.integration.budget.budget_world import World
+from tests.redis_server import EphemeralRedis
 
 KEEP_MS = 86_400_000
 

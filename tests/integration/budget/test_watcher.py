@@ -14,7 +14,6 @@ from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.halts.operator import read_breakers, reset_breaker
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import Amount, Charge, NoticeRequested, TaskCharged, TaskHalted, Tripped
@@ -28,6 +27,7 @@ from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch.fold import TaskSpan, WatchFold, WatchMark
 from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.eventually import until
+from tests.redis_server import EphemeralRedis
 
 TENANT = "acme"
 

@@ -3,8 +3,8 @@
 In: settings of services. Out: clients that know nothing but a URL and a key.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,11 @@ from mcp_types import CallToolResult, Request, RequestParams, Result
 from openai import AsyncOpenAI
 
 from bulkhead.client import Mesh
-from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh_backend import TENANTS, StageOptions
 from bulkhead_contracts import subjects
 from bulkhead_contracts.types import Body
 from bulkhead_infra.stages.memory import Memory
+from tests.counter_server import CounterServer
 from tests.eventually import until
 
 TENANT = TENANTS[0]
@@ -67,17 +67,10 @@ class McpMesh:
         return [kind.model_validate_json(one.body) for one in stored if one.ce_type == kind.ce_type()]
 
 
-@contextmanager
-def counting(folder: Path) -> Iterator[CounterServer]:
-    """A counter to write to."""
-    with CounterServer(folder / "counter") as found:
-        yield found
-
-
 @asynccontextmanager
 async def mcp_mesh(folder: Path, *, packs: tuple[str, ...] = (), **settings: Any) -> AsyncIterator[McpMesh]:
     """A running mesh whose policy asks about nothing, unless `policy_dir` says else."""
-    with counting(folder) as counter:
+    with CounterServer() as counter:
         stage = Memory(StageOptions(folder / "mesh", packs, {"counter_url": counter.url, "hold_s": 1.0, **settings}))
         await stage.open()
         try:

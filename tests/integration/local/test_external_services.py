@@ -18,7 +18,6 @@ import pytest
 from redis.asyncio import Redis
 
 from bulkhead.http_server.tcp_ports import free_port
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_infra.identity import tls
 from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.supervisor import LocalMesh
@@ -28,6 +27,7 @@ from bulkhead_infra.processes.child import StartFailed
 from bulkhead_infra.processes.http import readiness_problem
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
+from tests.redis_server import EphemeralRedis
 
 
 def command(*words: str) -> tuple[int, str]:

@@ -12,8 +12,6 @@ import pytest
 import yaml
 from cryptography import x509
 
-from bulkhead.testing.redis_server import EphemeralRedis
-from bulkhead.testing.redis_server import server_binary as redis_binary
 from bulkhead_cli.operate import doctor_checks
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import probes, provisioner, redis_container
@@ -21,6 +19,8 @@ from bulkhead_infra.docker.image_contents import KEYS_OF, ROOT
 from bulkhead_infra.identity.policy import IdentityPolicyError
 from bulkhead_infra.nats.server import find_nats_server
 from bulkhead_infra.render import cluster, compose
+from tests.redis_server import EphemeralRedis
+from tests.redis_server import server_binary as redis_binary
 from tests.unit.infra.docker.test_probes import NOT_YET, WELL, answering
 
 ADDED: dict[str, Any] = yaml.safe_load(cluster.files()[cluster.FILE])

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from bulkhead.runtime.process import container_probe
-from bulkhead.testing.redis_server import EphemeralRedis
 from bulkhead_infra.docker import probes
 from bulkhead_infra.docker.image_contents import ROOT
 from bulkhead_infra.render import compose
+from tests.redis_server import EphemeralRedis
 
 WELL, NOT_YET = b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 503 NO\r\n\r\nunavailable"
 DEAR = {"socket", "enum", "re", "pathlib", "collections", "typing", "json", "asyncio", "importlib.util", "site"}

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Job, JobContext, Reservation
 from bulkhead.runtime.errors import Deferred, JobRefused
 from bulkhead.runtime.halts.live import OpenBreaker
-from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
@@ -27,6 +25,7 @@ from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
+from tests.counter_server import CounterServer
 from tests.open_policy import permitted
 from tests.samples import sample
 
@@ -180,8 +179,8 @@ def desk(make_desk: Callable[..., Desk]) -> Desk:
 
 
 @pytest.fixture
-def counter(tmp_path: Path) -> Iterator[CounterServer]:
-    with CounterServer(tmp_path / "counts.jsonl") as found:
+def counter() -> Iterator[CounterServer]:
+    with CounterServer() as found:
         yield found
 
 

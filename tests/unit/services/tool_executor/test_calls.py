@@ -11,6 +11,7 @@ from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Usage
 from bulkhead_services.tool_executor.registry import ToolRegistry
+from tests.counter_server import CounterServer
 
 
 @pytest.mark.parametrize(
@@ -271,10 +272,8 @@ async def test_a_keyed_write_that_never_gets_an_answer_is_uncertain(counting, co
     assert counter.counts()["counts"] == {"a": 1}
 
 
-async def test_a_write_that_certainly_did_not_happen_has_failed(make_desk, tmp_path) -> None:
-    from bulkhead.testing.counter import CounterServer
-
-    with CounterServer(tmp_path / "gone") as gone:
+async def test_a_write_that_certainly_did_not_happen_has_failed(make_desk) -> None:
+    with CounterServer() as gone:
         url = gone.url
     desk = make_desk(counter_url=url)
     for tool in ("counter_increment", "counter_increment_unkeyed"):

@@ -8,7 +8,6 @@ import pytest
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
-from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
@@ -17,6 +16,7 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.app import build
 from bulkhead_services.tool_executor.settings import Settings
+from tests.counter_server import CounterServer
 from tests.open_policy import permitted
 from tests.samples import sample
 

@@ -57,7 +57,7 @@ class EphemeralRedis:
             str(self._folder / "redis.log"),
             *self._options,
         ]
-        self._process = subprocess.Popen(command)  # noqa: S603
+        self._process = subprocess.Popen(command)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers_ping():
             if self._process.poll() is not None or time.monotonic() > deadline:
