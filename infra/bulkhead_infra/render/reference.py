@@ -1,7 +1,7 @@
 """The reference pages of docs/, each rendered from its source.
 
-In: the typer app behind the installed command, the settings classes, bounds.py, the catalog, the OpenAPI document, the
-features of providers and tools.yaml. Out: Markdown files.
+In: the typer app behind the installed command, the settings classes, bounds.py, the catalog, the OpenAPI document
+and tools.yaml. Out: Markdown files.
 """
 
 import inspect
@@ -24,7 +24,6 @@ from bulkhead_contracts import catalog
 from bulkhead_contracts.quota import Quota
 from bulkhead_infra.composition import settings_of
 from bulkhead_services.gateway.http.openapi import openapi
-from bulkhead_services.model_gateway.providers import features
 
 FOLDER = "docs/reference"
 NOTE = "<!-- rendered by `make render`: change {source} -->"
@@ -47,11 +46,6 @@ def files() -> dict[str, str]:
         "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _render_limits()),
         "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _render_messages()),
         "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _render_http()),
-        "providers": (
-            "Providers",
-            "services/bulkhead_services/model_gateway/providers/features.py",
-            features.render_page(),
-        ),
         "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _render_tools()),
     }
     return {

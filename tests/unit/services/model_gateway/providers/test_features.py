@@ -10,12 +10,12 @@ from pydantic import SecretStr, ValidationError
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested
-from bulkhead_services.model_gateway.providers.features import FEATURES
 from bulkhead_services.model_gateway.providers.fields import mapping_of
 from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer, ProviderFault, ProviderRequest
 from bulkhead_services.model_gateway.routing.options import ProviderSettings, RouteSettings
 from bulkhead_services.model_gateway.settings import Settings
+from tests.paths import ROOT
 from tests.unit.services.model_gateway.providers import misbehaviours
 from tests.unit.services.model_gateway.providers.calling import CHAT, calling
 from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
@@ -176,13 +176,24 @@ OBSERVED = {
 }
 
 
+PAGE = (ROOT / "docs/reference/providers.md").read_text()
+HEAD, _, *ROWS = (
+    [cell.strip(" `") for cell in row.strip("|").split("|")] for row in PAGE.splitlines() if row[:1] == "|"
+)
+OFFERS = {row[0]: {api: cell.partition(" ")[0] for api, cell in zip(HEAD[1:], row[1:], strict=True)} for row in ROWS}
+
+
+def test_the_table_has_a_column_for_each_form_and_a_row_for_each_feature():
+    assert HEAD[1:] == [*FORMS] and sorted(OFFERS) == sorted(OBSERVED)
+
+
 @pytest.mark.parametrize("api", FORMS)
-@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("feature", OFFERS)
 async def test_a_cell_says_what_the_form_does(feature, api):
     seen = OBSERVED[feature](api)
     seen = await seen if feature == "streaming" else seen
     offer = seen if isinstance(seen, str) else "yes" if seen else "none"
-    assert FEATURES[feature][api].offer == offer, f"the cell says {FEATURES[feature][api].offer}"
+    assert OFFERS[feature][api] == offer
 
 
 @pytest.mark.parametrize("adopted", [True, False])
