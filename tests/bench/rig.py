@@ -234,7 +234,7 @@ class Rig:
         }
         log = self.folder / "logs" / f"{name}.log"
         child = self.children[name] = await ChildProcess.start(
-            name, [sys.executable, "-m", f"bulkhead_services.{name}"], log=log, environ=environ, cwd=ROOT
+            name, [sys.executable, "-m", f"bulkhead_services.{name}.app"], log=log, environ=environ, cwd=ROOT
         )
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and child.is_running:

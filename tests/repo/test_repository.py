@@ -65,7 +65,7 @@ def test_a_service_has_the_shape_of_its_siblings(service):
     folder = ROOT / "services" / "bulkhead_services" / service
     core = () if service in (*catalog.EDGES, *catalog.IN_KUBERNETES) else ("core.py",)
     settings = () if service in catalog.DECIDERS else ("settings.py",)
-    for name in ("README.md", "__init__.py", "__main__.py", "app.py", *core, *settings):
+    for name in ("README.md", "__init__.py", "app.py", *core, *settings):
         assert (folder / name).is_file(), f"{service} lacks {name}"
 
 

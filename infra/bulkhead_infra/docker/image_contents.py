@@ -61,7 +61,7 @@ def _service_contents(where: str) -> dict[str, ImageContents]:
     contents = {}
     for name, row in rows[where].items():
         code = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *row["code"])
-        contents[name] = ImageContents(code, tuple(row["packages"]), f"bulkhead_services.{name}")
+        contents[name] = ImageContents(code, tuple(row["packages"]), f"bulkhead_services.{name}.app")
     return contents
 
 

@@ -379,7 +379,7 @@ class LocalMesh:
         return environ_of(service, instance, self._run, self._facts, self._environ, extra)
 
     def _add_service(self, service: str, instance: int) -> SupervisedUnit:
-        name, module = f"{service}-{instance}", self._modules.get(service, f"bulkhead_services.{service}")
+        name, module = f"{service}-{instance}", self._modules.get(service, f"bulkhead_services.{service}.app")
         environ = partial(self._environ_of, service, instance)
         spawn, probe = starts.service_process(name, module, self._run, environ, self._line_handler(name))
         return self._add_unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)

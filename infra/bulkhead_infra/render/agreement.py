@@ -13,7 +13,7 @@ import yaml
 from bulkhead_infra.render.readmes import BEGIN, END
 from bulkhead_infra.services import KINDS
 
-FILES = ("__init__.py", "__main__.py", "app.py", "README.md")
+FILES = ("__init__.py", "app.py", "README.md")
 """Files of a decider's folder."""
 MORE_FILES = {"doer": ("settings.py",), "edge": ("settings.py",)}
 """Further files by the kind of service: deciders have no settings of their own."""

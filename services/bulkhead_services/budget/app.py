@@ -19,6 +19,7 @@ import asyncio
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
+from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts.budget import (
@@ -64,8 +65,6 @@ from bulkhead_services.budget.watch.coordination import CoordinationQuery
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
 from bulkhead_services.budget.watch.mesh_load import MeshLoadQuery
 from bulkhead_services.budget.watch.watcher import Watcher
-
-SERVICE = "budget"
 
 
 class Budget(EdgeComponent):
@@ -233,3 +232,7 @@ def open_store(settings: Settings) -> LedgerStore:
         connections=settings.redis_connections,
         settled_keep_ms=settings.settled_keep_minutes * 60_000,
     )
+
+
+if __name__ == "__main__":
+    main("budget", build, Settings)

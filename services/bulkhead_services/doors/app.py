@@ -1,10 +1,9 @@
 """Composition root of doors."""
 
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.process.main import main
 from bulkhead_services.doors.service import Doors
 from bulkhead_services.doors.settings import Settings
-
-SERVICE = "doors"
 
 
 def build(context: Context, settings: Settings) -> Doors:
@@ -21,3 +20,7 @@ def build(context: Context, settings: Settings) -> Doors:
         # A caller's own Host would else stand in a card that the mesh has signed.
         raise ValueError("BULKHEAD_CARD_KEY_FILE needs BULKHEAD_PUBLIC_URL: a signed card names one address; set it")
     return Doors(context, settings)
+
+
+if __name__ == "__main__":
+    main("doors", build, Settings)

@@ -16,6 +16,7 @@ from bulkhead.runtime.edge.pokes import Pokes
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.runtime.edge.readiness import why_unready
 from bulkhead.runtime.errors import HandBack
+from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, Look
@@ -229,3 +230,7 @@ def _with_publishers(settings: Settings) -> Settings:
 def build(context: Context, settings: Settings) -> GatewayService:
     """The gateway, not yet started."""
     return GatewayService(context, settings)
+
+
+if __name__ == "__main__":
+    main(SERVICE, build, Settings)

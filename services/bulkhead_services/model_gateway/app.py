@@ -8,6 +8,7 @@ import httpx
 
 from bulkhead.quotas.token_estimates import TokenCounter
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.process.main import main
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import Model, RetryPolicy
 from bulkhead_services.model_gateway.attribution_process import Attributor
@@ -21,8 +22,6 @@ from bulkhead_services.model_gateway.routing.options import ModelSettings, Provi
 from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 from bulkhead_services.model_gateway.settings import Settings, on_this_machine
 from bulkhead_services.model_gateway.verified_text import live_text
-
-__all__ = ["SERVICE", "build"]
 
 UNKNOWN_CONTEXT_TOKENS = 32_000
 """Taken for a model of whose context no table knows the size; BULKHEAD_CONTEXT_TOKENS says better."""
@@ -130,3 +129,7 @@ def _priced_model(
     return Model(
         model_settings.model, http_provider, price, *limits, *parameters_and_terms, TokenCounter(model_settings.model)
     )
+
+
+if __name__ == "__main__":
+    main(SERVICE, build, Settings)

@@ -1,11 +1,10 @@
 """Composition root of rag: retrievals and ingestions come in, `core.Rag` answers, `effects` acts."""
 
 from bulkhead.runtime.context import Context
-from bulkhead_services.rag.core import SERVICE, Rag, RetrievalOptions
+from bulkhead.runtime.process.main import main
+from bulkhead_services.rag.core import Rag, RetrievalOptions
 from bulkhead_services.rag.effects import FileLibrary
 from bulkhead_services.rag.settings import Settings
-
-__all__ = ["SERVICE", "build"]
 
 
 def build(context: Context, settings: Settings) -> Rag:
@@ -13,3 +12,7 @@ def build(context: Context, settings: Settings) -> Rag:
     model = settings.embeddings_model if settings.embeddings_url else ""
     knobs = RetrievalOptions(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
     return Rag(FileLibrary(settings), knobs)
+
+
+if __name__ == "__main__":
+    main("rag", build, Settings)

@@ -13,6 +13,7 @@ from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import SideHandlers
+from bulkhead.runtime.process.main import main
 from bulkhead.tools.catalog import tool_rows
 from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.budget import NoticeRequested
@@ -23,12 +24,11 @@ from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
+from bulkhead_services.tool_executor.process_pool import hide_from_tools
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
 from bulkhead_services.tool_executor.webhooks import Webhooks
-
-__all__ = ["SERVICE", "build"]
 
 
 def build(
@@ -74,3 +74,15 @@ def build(
         PushConfigDeleted: pushes.on_push_config_deleted,
     }
     return ToolExecutor(registry, runner, gate, {**post_handlers, **cancel_handlers}, tuple(components), policy_details)
+
+
+def build_watched(context: Context, settings: Settings) -> ToolExecutor:
+    """The doer of a process: no tool may block its loop, and its own processes see nothing of it."""
+    doer = build(context, settings, watchdog=Watchdog(settings.tool_blocks_s))
+    if doer.has_own_process_tools() or settings.mcp_file is not None:  # A server's process runs as the same user.
+        hide_from_tools()
+    return doer
+
+
+if __name__ == "__main__":
+    main(SERVICE, build_watched, Settings)

@@ -108,7 +108,7 @@ class World:
         environment = {**os.environ, **{f"BULKHEAD_{name}": value for name, value in own.items() if value}}
         with self.log(number).open("ab") as out:
             self.replicas[number] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"bulkhead_services.{module}", stdout=out, stderr=out, env=environment
+                sys.executable, "-m", f"bulkhead_services.{module}.app", stdout=out, stderr=out, env=environment
             )
         if wait:
             await until(lambda: self.ready(number), f"replica {number} is ready; see {self.log(number)}", every_s=0.1)

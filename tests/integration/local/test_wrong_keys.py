@@ -26,7 +26,7 @@ async def ends(mesh: LocalMesh, identity: Path, **environ: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "bulkhead_services.worker",
+        "bulkhead_services.worker.app",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={

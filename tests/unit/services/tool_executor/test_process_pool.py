@@ -375,13 +375,10 @@ def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) ->
     program = textwrap.dedent(f"""
         import asyncio, sys, types
         sys.path.insert(0, {str(tmp_path)!r})
-        import bulkhead.runtime.process.main as runtime
-        given = []
-        runtime.main = lambda service, build, settings_type: given.append(build)
-        import bulkhead_services.tool_executor.__main__
+        from bulkhead_services.tool_executor.app import build_watched
         from bulkhead_services.tool_executor.settings import Settings
         settings = Settings(packs=({pack!r},), tool_settings={{"desk_url": "x"}})
-        doer = given[0](types.SimpleNamespace(clock=None, service="tool_executor"), settings)
+        doer = build_watched(types.SimpleNamespace(clock=None, service="tool_executor"), settings)
         tool = doer._registry.tools["does"]
         print(asyncio.run(doer._bench.run(tool, {{"do": "spy"}}, "acme.t1.c1", 60, None)).text)
         """)
