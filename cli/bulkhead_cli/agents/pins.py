@@ -21,8 +21,8 @@ from bulkhead.tools.agents_file import (
     AgentsFileError,
     CardPin,
     RemoteAgent,
+    agent_tool_name,
     read_agents_file,
-    tool_of,
 )
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead.tools.mcp_pins import clean_line
@@ -38,7 +38,7 @@ def list_agents(file: Path | None, *, as_json: bool) -> None:
     rows = [
         {
             "agent": name,
-            "tool": tool_of(name),
+            "tool": agent_tool_name(name),
             "card": row.card,
             "effect": row.effect,
             "egress": row.egress,
@@ -81,12 +81,20 @@ async def add_agent(file: Path | None, url: str, name: str, given: Mapping[str, 
     how = "new" if before is None else "same" if before.digest == new_pin.digest else "changed"
     if as_json:
         print_json(
-            {"agent": name, "tool": tool_of(name), "change": how, "digest": new_pin.digest, "endpoints": reached}
+            {
+                "agent": name,
+                "tool": agent_tool_name(name),
+                "change": how,
+                "digest": new_pin.digest,
+                "endpoints": reached,
+            }
         )
         return Exit.OK
     out.print(f"{name}: {how}, digest {new_pin.digest}", markup=False)
     _print_agent_pin(new_pin, reached)
-    err.print(f"name {tool_of(name)} in a tenant's `tools`, and permit it in its policy", style="dim", markup=False)
+    err.print(
+        f"name {agent_tool_name(name)} in a tenant's `tools`, and permit it in its policy", style="dim", markup=False
+    )
     return Exit.OK
 
 

@@ -63,8 +63,8 @@ async def compare_routes(target: GatewayTarget, wanted: RouteComparisonRequest, 
     comparison = compare_runs(runs, wanted.routes)
     problems = _find_problems(comparison, runs, wanted)
     if as_json:
-        totals = {"runs": len(runs.made), "runs_wanted": runs.wanted, "spent_usd_micros": runs.spent_usd_micros}
-        each = [_run_json(run) for run in runs.made]
+        totals = {"runs": len(runs.runs), "runs_wanted": runs.expected_count, "spent_usd_micros": runs.spent_usd_micros}
+        each = [_run_json(run) for run in runs.runs]
         print_json(totals | comparison.as_json() | {"warnings": warnings, "problems": problems, "each": each})
     else:
         _print_comparison(comparison, runs, problems)
@@ -129,9 +129,9 @@ def _find_problems(found: RouteComparison, runs: CaseRuns, wanted: RouteComparis
     """Why the exit code is 1."""
     problems = []
     if not runs.is_complete:
-        missing_runs = runs.wanted - len(runs.made)
+        missing_runs, spent = runs.expected_count - len(runs.runs), format_usd(runs.spent_usd_micros)
         problems.append(
-            f"{format_count(missing_runs, 'run')} of {runs.wanted} not made: {format_usd(runs.spent_usd_micros)} of "
+            f"{format_count(missing_runs, 'run')} of {runs.expected_count} not made: {spent} of "
             f"{format_usd(wanted.limit_usd_micros)} is spent; raise --limit-usd"
         )
     for row in found.routes:
@@ -177,7 +177,7 @@ def _print_comparison(found: RouteComparison, runs: CaseRuns, problems: list[str
     for problem in problems:
         out.print(problem, style="red", markup=False)
     spent = (
-        f"{format_count(len(runs.made), 'run')}, {format_usd(runs.spent_usd_micros)}; intervals of 95 %, "
+        f"{format_count(len(runs.runs), 'run')}, {format_usd(runs.spent_usd_micros)}; intervals of 95 %, "
         "? where the runs are"
     )
     out.print(f"{spent} too few to tell", style="dim", markup=False)

@@ -46,8 +46,8 @@ async def probe_routes(
             runner = MeshRunner(mesh, feature=FEATURE, deadline_s=DEADLINE_S, plan_of=_single_step_plan, check=False)
             ceiling = {"repeat": 1, "limit_usd_micros": limit_usd_micros, "at_once": 1}
             runs = await run_through(runner, questions, routes, told=False, **ceiling)
-        current = drift.build_baseline(runs.made, questions, round(time.time() * 1000))
-        changes = drift.find_drifts(before, current, runs.made) if before is not None else []
+        current = drift.build_baseline(runs.runs, questions, round(time.time() * 1000))
+        changes = drift.find_drifts(before, current, runs.runs) if before is not None else []
         if before is None or update:
             drift.write_baseline(path, drift.merge_baselines(before, current) if before is not None else current)
     except CaseError as error:
@@ -74,9 +74,9 @@ def _find_problem(
     """Why the exit code is 1; "" when it is 0."""
     if not runs.is_complete:
         spent = f"{format_usd(runs.spent_usd_micros)} of {format_usd(limit_usd_micros)} is spent"
-        return f"{format_count(runs.wanted - len(runs.made), 'question')} not asked: {spent}; raise --limit-usd"
+        return f"{format_count(runs.expected_count - len(runs.runs), 'question')} not asked: {spent}; raise --limit-usd"
     if before is None or update:
-        lost = sum(run.outcome.answer is None for run in runs.made)
+        lost = sum(run.outcome.answer is None for run in runs.runs)
         return f"{format_count(lost, 'question')} without an answer, and not in the baseline" if lost else ""
     drifted = sorted({change.route for change in found if change.drifted})
     return f"drifted: {', '.join(drifted)}" if drifted else ""
@@ -105,7 +105,7 @@ def _print_drift(
     if before is not None and before.made_by != now.made_by:
         warning = f"the baseline is of version {before.made_by or '?'}, whose prompts may differ"
         out.print(f"{warning}: --update makes one of this version", style="yellow", markup=False)
-    totals = f"{format_count(len(runs.made), 'question')}, {format_usd(runs.spent_usd_micros)}"
+    totals = f"{format_count(len(runs.runs), 'question')}, {format_usd(runs.spent_usd_micros)}"
     if before is None or update:
         out.print(f"baseline written to {path} ({totals})", markup=False)
     if problem:

@@ -274,7 +274,7 @@ def _render_http() -> str:
 
 
 def _render_tools() -> str:
-    comment = tools_catalog.OWN.read_text().split("\n\n", 1)[0]
+    comment = tools_catalog.MESH_TOOLS_FILE.read_text().split("\n\n", 1)[0]
     lines = [
         line.removeprefix("#").strip() if not line.startswith("#   ") else f"  {line[1:].strip()}"
         for line in comment.splitlines()

@@ -78,7 +78,7 @@ class RouteComparison:
 
 def compare_runs(runs: CaseRuns, routes: Sequence[str]) -> RouteComparison:
     """Compare the routes that have runs."""
-    by_route = {route: [run for run in runs.made if run.route == route] for route in routes}
+    by_route = {route: [run for run in runs.runs if run.route == route] for route in routes}
     tested = [route for route in routes if by_route[route]]
     figures = tuple(_route_figures(route, by_route[route]) for route in tested)
     first = by_route[tested[0]] if tested else []

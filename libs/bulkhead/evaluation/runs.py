@@ -63,17 +63,17 @@ class CaseRun:
 
 @dataclass(frozen=True, slots=True)
 class CaseRuns:
-    """All runs that were made, and what was spent, also on what was cut off. wanted: how many there should be; fewer
-    were made where the ceiling was reached."""
+    """All runs that were made, and what was spent, also on what was cut off. expected_count: of runs; fewer were made
+    where the ceiling was reached."""
 
-    made: tuple[CaseRun, ...]
-    wanted: int
+    runs: tuple[CaseRun, ...]
+    expected_count: int
     spent_usd_micros: int
 
     @property
     def is_complete(self) -> bool:
         """True when every run was made."""
-        return len(self.made) == self.wanted
+        return len(self.runs) == self.expected_count
 
 
 class EvaluationBudget:

@@ -44,11 +44,11 @@ class GroundedSentence:
     status: Status
     markers: tuple[str, ...] = ()
     flaws: tuple[Flaw, ...] = ()
-    how: str = ""
+    derivation: str = ""
     """Of a computed number: the operation."""
-    misled: bool = False
+    has_wrong_markers: bool = False
     """Its own markers were not those that say it."""
-    units: tuple[int, ...] = ()
+    unit_indexes: tuple[int, ...] = ()
     """Places in `GroundingSources.units` of what says it."""
 
 
@@ -89,7 +89,7 @@ def _relieve_bare_yes(row: GroundedSentence) -> GroundedSentence:
 
 
 def _ground_sentence(
-    sentence: TextSentence, sources: GroundingSources, known: Sequence[TextValue], said: ValueIndex
+    sentence: TextSentence, sources: GroundingSources, recent_values: Sequence[TextValue], stated_values: ValueIndex
 ) -> GroundedSentence:
     bare = sentence.bare_text
     sentence_values = tuple({(row.readings, row.unit): row for row in find_values(bare)}.values())[: 4 * MAX_VALUES]
@@ -112,36 +112,45 @@ def _ground_sentence(
         if claims.is_talk(bare) or claims.is_heading(sentence.text):
             return GroundedSentence(sentence, "plain")
     wrong = tuple(
-        Flaw("wrong_arithmetic", f"{row.expression} is {row.true:f}, not {row.result}")
+        Flaw("wrong_arithmetic", f"{row.expression} is {row.true_value:f}, not {row.result}")
         for row in find_equations(bare)
         if not row.is_right
     )
     if wrong:
         return GroundedSentence(sentence, "unverified", own_markers, wrong)
     support = _find_support(sentence_terms, own_markers, bare, sources)
-    checked = checked_values.check_values(sentence_terms, support, sources, known, said)
-    flaws, how, further_sources = checked.flaws, checked.how, checked.more
+    checked = checked_values.check_values(sentence_terms, support, sources, recent_values, stated_values)
+    flaws, derivation, further_sources = checked.flaws, checked.derivation, checked.further_sources
     if not flaws and (role := checked_values.flaw_of_other_role(sentence_values, bare, sources)):
         flaws = (role,)
-    supporting = list(dict.fromkeys((*support.at, *further_sources)))
+    supporting = list(dict.fromkeys((*support.source_indexes, *further_sources)))
     if flaws:
         return GroundedSentence(sentence, "unverified", own_markers, flaws)
     if not supporting:
-        if how:
-            return GroundedSentence(sentence, "computed", how=how)
+        if derivation:
+            return GroundedSentence(sentence, "computed", derivation=derivation)
         return _ground_unsupported(sentence, sentence_terms, claimed, bare, own_markers, sources)
     markers, units = (
         _source_markers(supporting, support, sources),
-        tuple(support.units[row] for row in supporting if row in support.units),
+        tuple(support.unit_of_source[row] for row in supporting if row in support.unit_of_source),
     )
     held_markers = tuple(marker for marker in own_markers if sources.by_marker[marker] in supporting)
     if doubt := _source_flaws(support, sources):
         return GroundedSentence(sentence, "unverified", held_markers or markers, doubt)
     if held_markers:
         cited_markers = tuple(dict.fromkeys((*held_markers, *_source_markers(further_sources, support, sources))))
-        return GroundedSentence(sentence, "cited", cited_markers[:MAX_MARKERS], how=how, units=units)
-    status: Status = "computed" if how else "found"
-    return GroundedSentence(sentence, status, markers[:MAX_MARKERS], how=how, misled=bool(own_markers), units=units)
+        return GroundedSentence(
+            sentence, "cited", cited_markers[:MAX_MARKERS], derivation=derivation, unit_indexes=units
+        )
+    status: Status = "computed" if derivation else "found"
+    return GroundedSentence(
+        sentence,
+        status,
+        markers[:MAX_MARKERS],
+        derivation=derivation,
+        has_wrong_markers=bool(own_markers),
+        unit_indexes=units,
+    )
 
 
 def _ground_unsupported(
@@ -175,17 +184,17 @@ def _find_support(seen: SentenceTerms, own: Sequence[str], bare: str, sources: G
         held_words, share = sources.words[source_index], MIN_CITED * len(seen.words)
         is_said = bool(seen.words & held_words) and len(seen.words & (held_words | sources.given_words)) >= share
         if not seen.words or is_said or _holds_all(source_index, strong, sources):
-            support.at.append(source_index)
+            support.source_indexes.append(source_index)
     best = sources.best_units(seen.words)
     for index, _ in best:
-        support.units[sources.units[index].source] = index
-    if support.at:
+        support.unit_of_source[sources.units[index].source] = index
+    if support.source_indexes:
         return support
     exact = [
         source_index for source_index, text in enumerate(sources.normal) if len(plain) >= EXACT_CHARS and plain in text
     ]
     if exact:
-        support.at = exact[:1]
+        support.source_indexes = exact[:1]
         return support
     compared_words = seen.novel or seen.words
     for index, _ in best[:MAX_MARKERS]:
@@ -193,9 +202,9 @@ def _find_support(seen: SentenceTerms, own: Sequence[str], bare: str, sources: G
         held_words = frozenset().union(*(sources.units[near].words for near in sources.units_near(index)))
         share = len(compared_words & held_words) / len(compared_words) if compared_words else 0.0
         if share >= MIN_FOUND and len(seen.words & held_words) >= min(2, len(seen.words)):
-            support.at = [source_index]
+            support.source_indexes = [source_index]
             return support
-    support.at = _find_by_values(strong, sources)
+    support.source_indexes = _find_by_values(strong, sources)
     return support
 
 
@@ -219,9 +228,13 @@ def _find_by_values(strong: Sequence[TextValue], sources: GroundingSources) -> l
 
 def _source_flaws(support: Support, sources: GroundingSources) -> tuple[Flaw, ...]:
     """Flaws of the source itself: it speaks to agents, or is an unverified sentence of an earlier step."""
-    units = [sources.units[support.units[source_index]] for source_index in support.at if source_index in support.units]
+    units = [
+        sources.units[support.unit_of_source[source_index]]
+        for source_index in support.source_indexes
+        if source_index in support.unit_of_source
+    ]
     if any(unit.suspect for unit in units):
-        name = sources.sources[support.at[0]].document or "its source"
+        name = sources.sources[support.source_indexes[0]].document or "its source"
         return (
             Flaw("suspect_source", f"{name} holds text that speaks to an agent or moves payments; nobody confirmed it"),
         )
@@ -234,26 +247,26 @@ def _source_markers(at: Sequence[int], support: Support, sources: GroundingSourc
     """Markers of the sources; of an earlier step's sentence its own."""
     markers: list[str] = []
     for index in at:
-        unit = sources.units[support.units[index]] if index in support.units else None
+        unit = sources.units[support.unit_of_source[index]] if index in support.unit_of_source else None
         carried = unit.markers if unit is not None and sources.sources[index].kind == "input" else ()
         markers.extend(carried or (sources.sources[index].marker,))
     return tuple(dict.fromkeys(markers))
 
 
 def mark_sentences(
-    text: str, grounded: Sequence[GroundedSentence], leaves: Callable[[GroundedSentence], bool] = lambda row: True
+    text: str, grounded: Sequence[GroundedSentence], is_shown: Callable[[GroundedSentence], bool] = lambda row: True
 ) -> str:
-    """The text with each sentence's markers behind it, an unverified one marked. leaves: whether one may be shown."""
+    """The text with each sentence's markers behind it, an unverified one marked. is_shown: whether one may be shown."""
     pieces: list[str] = []
     position = 0
     for row in grounded:
         pieces.append(text[position : row.sentence.start])
         position = row.sentence.end
-        if leaves(row):
+        if is_shown(row):
             pieces.append(_mark_sentence(row))
     pieces.append(text[position:])
     marked_text = "".join(pieces)
-    return marked_text if all(map(leaves, grounded)) else re.sub(r"\n{3,}", "\n\n", marked_text).strip()
+    return marked_text if all(map(is_shown, grounded)) else re.sub(r"\n{3,}", "\n\n", marked_text).strip()
 
 
 def _mark_sentence(row: GroundedSentence) -> str:

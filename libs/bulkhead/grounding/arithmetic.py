@@ -32,12 +32,12 @@ _OPERATORS = "-+*/×x·÷−(="
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """`expression = result` in a text. true: what the expression is; None where it has no value."""
+    """`expression = result` in a text. true_value: what the expression is; None where it has no value."""
 
     start: int
     expression: str
     result: str
-    true: Decimal | None
+    true_value: Decimal | None
 
     @property
     def is_right(self) -> bool:
@@ -45,7 +45,7 @@ class Equation:
         decimals.
         """
         claimed = _parse_decimal(self.result)
-        if self.true is None or claimed is None or abs(self.true - claimed) <= TOLERANCE:
+        if self.true_value is None or claimed is None or abs(self.true_value - claimed) <= TOLERANCE:
             return True
         true, claimed = (
             _evaluate_expression(_swap_decimal_comma(self.expression)),

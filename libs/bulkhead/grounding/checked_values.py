@@ -52,18 +52,18 @@ class SentenceTerms:
 class Support:
     """Sources that say a sentence, as far as they are found."""
 
-    at: list[int] = field(default_factory=list)
-    units: dict[int, int] = field(default_factory=dict)
+    source_indexes: list[int] = field(default_factory=list)
+    unit_of_source: dict[int, int] = field(default_factory=dict)
     """The unit of each source that says most of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ValueCheck:
-    """Outcome of checking a sentence's values. how: the operation that makes a computed one; more: sources besides."""
+    """Outcome of checking a sentence's values. derivation: the operation that makes a computed one."""
 
     flaws: tuple[Flaw, ...] = ()
-    how: str = ""
-    more: tuple[int, ...] = ()
+    derivation: str = ""
+    further_sources: tuple[int, ...] = ()
 
 
 def identifiers_in(found: Sequence[TextValue]) -> tuple[TextValue, ...]:
@@ -83,9 +83,13 @@ def find_factors(bare: str, given: str = "") -> tuple[TextValue, ...]:
 
 
 def check_values(
-    seen: SentenceTerms, support: Support, sources: GroundingSources, known: Sequence[TextValue], said: ValueIndex
+    seen: SentenceTerms,
+    support: Support,
+    sources: GroundingSources,
+    recent_values: Sequence[TextValue],
+    stated_values: ValueIndex,
 ) -> ValueCheck:
-    """Find each value's source. known, said: values of the sentences before, which have one."""
+    """Find each value's source. recent_values, stated_values: of the sentences before, which have one."""
     flaws: list[Flaw] = []
     further_sources: list[int] = []
     loose: list[TextValue] = []
@@ -99,16 +103,16 @@ def check_values(
             if _has_rival(value, support, sources, holding):
                 loose.append(value)
         elif not near:
-            if holding or value not in said:
+            if holding or value not in stated_values:
                 loose.append(value)
         elif flaw := _flaw_of_another(value, seen, near, sources):
             # It may as well be what the sentence works out.
             if not find_derivation(value, [row for row in seen.values if row.start < value.start][-MAX_OPERANDS:]):
                 flaws.append(flaw)
-        elif not any(sources.units[index].source in support.at for index in near):
+        elif not any(sources.units[index].source in support.source_indexes for index in near):
             closest = max(near, key=lambda index: len(sources.units[index].words & seen.words))
             further_sources.append(sources.units[closest].source)
-    how, underived = _derive_values(loose, seen, support, sources, known)
+    how, underived = _derive_values(loose, seen, support, sources, recent_values)
     for value in underived:
         is_held_elsewhere = sources.units_holding(value) and value.is_claim
         message = f"{value.raw} is said of something else" if is_held_elsewhere else f"no source holds {value.raw}"
@@ -159,7 +163,9 @@ def _candidate_operands(
 ) -> list[TextValue]:
     """Numbers and dates that one may be made of: of its sentence, the question, what was said before, its sources."""
     best = [
-        support.units[source_index] for source_index in support.at or support.units if source_index in support.units
+        support.unit_of_source[source_index]
+        for source_index in support.source_indexes or support.unit_of_source
+        if source_index in support.unit_of_source
     ][:3]
     near = [row for index in dict.fromkeys(best) for row in sources.units[index].values if row.kind != "identifier"]
     operands: list[TextValue] = []
@@ -176,11 +182,15 @@ def _speaks_of(index: int, seen: SentenceTerms, support: Support, sources: Groun
     sources in another language no word tells.
     """
     unit: SourceUnit = sources.units[index]
-    if sources.sources[unit.source].kind == "tool_result" or not support.units:
+    if sources.sources[unit.source].kind == "tool_result" or not support.unit_of_source:
         return True
     asked_words = seen.words | sources.given_words
     near_words = frozenset().union(*(sources.units[near].words for near in sources.units_near(index)))
-    return bool(near_words & asked_words) or not sources.words[unit.source] & asked_words or unit.source in support.at
+    return (
+        bool(near_words & asked_words)
+        or not sources.words[unit.source] & asked_words
+        or unit.source in support.source_indexes
+    )
 
 
 def _has_rival(value: TextValue, support: Support, sources: GroundingSources, holding: Sequence[int]) -> bool:
@@ -190,9 +200,9 @@ def _has_rival(value: TextValue, support: Support, sources: GroundingSources, ho
         return False
     near = (
         spot
-        for source_index in support.at
-        if source_index in support.units
-        for spot in sources.units_near(support.units[source_index])
+        for source_index in support.source_indexes
+        if source_index in support.unit_of_source
+        for spot in sources.units_near(support.unit_of_source[source_index])
     )
     return any(row.kind == "number" and row.unit == value.unit for spot in near for row in sources.units[spot].values)
 

@@ -44,7 +44,7 @@ def _is_card(raw: str) -> bool:
     return sum(doubled) % 10 == 0
 
 
-def masked(text: str) -> str:
+def mask_personal_data(text: str) -> str:
     """The text with its personal data masked."""
     pieces, position = [], 0
     for start, end, _ in find_personal_data(text):

@@ -49,7 +49,7 @@ def find_unanswered(question: str, grounded: Sequence[GroundedSentence], sources
             for row in grounded
             if row.status != "plain"
         ),
-        *(sources.units[index].words for row in grounded for index in row.units),
+        *(sources.units[index].words for row in grounded for index in row.unit_indexes),
     )
     flaws: list[Flaw] = []
     for position, part in enumerate(parts):

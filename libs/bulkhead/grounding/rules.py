@@ -7,9 +7,7 @@ from bulkhead.flow import replace
 from bulkhead.grounding.align import GroundedSentence, mark_sentences
 from bulkhead.grounding.checked_values import Flaw
 from bulkhead.grounding.language import fold_text
-from bulkhead.grounding.personal_data import MASKED as MASKED
-from bulkhead.grounding.personal_data import find_personal_data
-from bulkhead.grounding.personal_data import masked as masked
+from bulkhead.grounding.personal_data import find_personal_data, mask_personal_data
 from bulkhead.grounding.sentences import MARK, MARKER, TextSentence
 from bulkhead_contracts.output import OutputPolicy
 
@@ -17,12 +15,7 @@ NOTHING_LEFT = "Nothing of the answer could be verified against its sources."
 """The text of an answer of which no sentence may leave."""
 
 
-def find_personal_spans(text: str) -> list[tuple[int, int]]:
-    """Places of what looks like personal data: electronic addresses, account, card and telephone numbers."""
-    return [(start, end) for start, end, _ in find_personal_data(text)]
-
-
-def read_out(text: str) -> str:
+def text_as_read(text: str) -> str:
     """A text as it is read: without markers, marks, emphasis and characters that nobody sees."""
     plain = MARK.sub("", MARKER.sub("", text))
     return "".join(char for char in plain if char not in "*_`" and unicodedata.category(char) != "Cf")
@@ -30,7 +23,7 @@ def read_out(text: str) -> str:
 
 def find_forbidden_phrase(text: str, phrases: Sequence[str]) -> str:
     """The first of the phrases that the text holds, however it is set; "" when it holds none."""
-    folded = " ".join(fold_text(read_out(text)).split())
+    folded = " ".join(fold_text(text_as_read(text)).split())
     return next((phrase for phrase in phrases if " ".join(fold_text(phrase).split()) in folded), "")
 
 
@@ -54,12 +47,12 @@ def _apply_sentence_rules(row: GroundedSentence, policy: OutputPolicy, wrong: bo
         return replace(
             row, status="unverified", flaws=(Flaw("forbidden", "a rule of the tenant forbids this sentence"),)
         )
-    hidden = policy.personal_data == "mask" and len(find_personal_spans(read_out(text))) > len(
-        find_personal_spans(text)
+    hidden = policy.personal_data == "mask" and len(find_personal_data(text_as_read(text))) > len(
+        find_personal_data(text)
     )
-    if hidden or (policy.personal_data == "drop" and find_personal_spans(read_out(text))):
+    if hidden or (policy.personal_data == "drop" and find_personal_data(text_as_read(text))):
         return replace(row, status="unverified", flaws=(Flaw("forbidden", "the sentence holds personal data"),))
-    if policy.personal_data == "mask" and (masked_text := masked(text)) != text:
+    if policy.personal_data == "mask" and (masked_text := mask_personal_data(text)) != text:
         masked_sentence = TextSentence(masked_text, row.sentence.start, row.sentence.end, row.sentence.markers)
         return replace(row, sentence=masked_sentence)
     return row

@@ -33,7 +33,7 @@ TO_AN_AGENT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class GroundingSource:
-    """Something that may be cited. document: its name, "" of what has none. also: further markers that mean it.
+    """Something that may be cited. document: its name, "" of what has none. alias_markers: others that mean it.
 
     An objective may be cited by a text, and is never found for one: everybody was told it.
     """
@@ -42,7 +42,7 @@ class GroundingSource:
     text: str
     kind: SourceKind = "passage"
     document: str = ""
-    also: tuple[str, ...] = ()
+    alias_markers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class GroundingSources:
         for source_index, source in enumerate(self.sources):
             self.by_marker.setdefault(source.marker, source_index)
         for source_index, source in enumerate(self.sources):
-            for marker in source.also:
+            for marker in source.alias_markers:
                 self.by_marker.setdefault(marker, source_index)
         self.citable = any(source.kind != "objective" for source in self.sources)
         room = MAX_SOURCE_CHARS
@@ -113,7 +113,7 @@ class GroundingSources:
         begin, end = self.spans[self.units[index].source]
         return range(max(begin, index - NEAR), min(end, index + NEAR + 1))
 
-    def best_units(self, words: Iterable[str], among: frozenset[int] | None = None) -> list[tuple[int, int]]:
+    def best_units(self, words: Iterable[str]) -> list[tuple[int, int]]:
         """Units that share most of the words, with how many: the best of each source, best first."""
         shared: Counter[int] = Counter()
         for term in words:
@@ -123,7 +123,7 @@ class GroundingSources:
         best: dict[int, tuple[int, int]] = {}
         for index, count in shared.items():
             source = self.units[index].source
-            if (among is None or source in among) and (source not in best or count > best[source][1]):
+            if source not in best or count > best[source][1]:
                 best[source] = index, count
         return sorted(best.values(), key=lambda row: (-row[1], row[0]))
 

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
-from bulkhead.grounding.personal_data import masked
+from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.telemetry.redaction import without_keys
 
 _tracer = trace.get_tracer("bulkhead")
@@ -130,7 +130,7 @@ def record_prompt_text(name: str, text: object) -> None:
     current = trace.get_current_span()
     if _says_prompts and current.is_recording():
         prompt_text = text if isinstance(text, str) else json.dumps(text, default=str)
-        current.set_attribute(name, masked(without_keys(prompt_text[:MAX_PROMPT_CHARS])))
+        current.set_attribute(name, mask_personal_data(without_keys(prompt_text[:MAX_PROMPT_CHARS])))
 
 
 def current_traceparent() -> str:

@@ -81,14 +81,14 @@ class Effects:
         if len(done) == 1 and not doubtful:
             return done[0]
         if not done and not doubtful:
-            refute(claim, f"{tool} was never done", self._call_lines(calls), _never_advice(tool, calls, self.calls))
+            refute(claim, f"{tool} was never done", map(str, calls), _never_advice(tool, calls, self.calls))
         count_text = f"{tool} was done {count_words(len(done))}" + (
             f", and {count_words(len(doubtful))} perhaps" if doubtful else ""
         )
         refute(
             claim,
             count_text,
-            self._call_lines(calls),
+            map(str, calls),
             "calls with other ids are other calls: look where the plan or the "
             "model asked twice; one call is never done twice under the same id",
         )
@@ -98,11 +98,8 @@ class Effects:
         __tracebackhide__ = True
         calls = [call for call in self.of(tool, **arguments) if call.outcome not in ("refused", "failed")]
         if calls:
-            refute(f"effects.never({_claim_text(tool, arguments)})", f"there are {len(calls)}", self._call_lines(calls))
+            refute(f"effects.never({_claim_text(tool, arguments)})", f"there are {len(calls)}", map(str, calls))
         return True
-
-    def _call_lines(self, calls: Sequence[RecordedToolCall]) -> list[str]:
-        return [str(call) for call in calls]
 
 
 def _recorded_call(entry: JournalEntry, began: int) -> RecordedToolCall:

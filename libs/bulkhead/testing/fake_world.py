@@ -63,7 +63,7 @@ class EffectHold:
 class FakeWorld:
     """`with FakeWorld() as outside: outside.port`."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self) -> None:
         self.arrivals: list[Arrival] = []
         self.at_gate: dict[str, int] = {}
         """How many have come, done or not, by effect."""
@@ -71,7 +71,7 @@ class FakeWorld:
         self._shut: dict[str, threading.Event] = {}
         self._faults: dict[str, list[str]] = {}
         self._answers: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, Any]]] = {}
-        self._server = _WorldServer((host, 0), _handler_of(self))
+        self._server = _WorldServer(("127.0.0.1", 0), _handler_of(self))
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Self:

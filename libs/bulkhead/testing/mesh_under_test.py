@@ -63,7 +63,7 @@ class MeshUnderTest:
         data = content.encode() if isinstance(content, str) else content
 
         async def add_content() -> Mapping[str, Any]:
-            return await self._submitter_client().add_document(data, name, media_type or _media_type(name))
+            return await self._submitter_client().add_document(data, name, media_type)
 
         return self.loop.run(add_content())
 
@@ -108,11 +108,6 @@ class MeshUnderTest:
 async def journal_so_far(bus: Bus, task: str) -> list[StoredMessage]:
     """The journal's present messages of a task, even while it lags: for a look at a failure."""
     return await read_journal(bus, task, whole=False)
-
-
-def _media_type(name: str) -> str:
-    media_types = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html", ".pdf": "application/pdf"}
-    return media_types.get(Path(name).suffix, "")
 
 
 class TaskUnderTest:
@@ -246,14 +241,9 @@ class TaskUnderTest:
         while True:
             entries = history.build_entries(await read_journal(bus, self.id))
             over = any(isinstance(entry.body, TaskEnded) for entry in entries)
-            if over or self.status_seen == "rejected" or asyncio.get_running_loop().time() > deadline:
+            if over or (self._shown or {}).get("status") == "rejected" or asyncio.get_running_loop().time() > deadline:
                 return entries
             await asyncio.sleep(POLL_S)
-
-    @property
-    def status_seen(self) -> str:
-        """The last status that was read, without a request."""
-        return str(self._shown["status"]) if self._shown is not None else ""
 
     def entries_so_far(self) -> list[JournalEntry]:
         """The journal as it is, also of a task that has not ended."""

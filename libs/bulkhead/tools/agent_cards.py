@@ -58,7 +58,7 @@ def _describe_agent(name: str, card: Mapping[str, Any]) -> str:
     skills = card.get("skills")
     named = [
         clean_line(_as_text(skill.get("name")), MAX_SKILL_CHARS)
-        for skill in _as_list(skills)
+        for skill in (skills if isinstance(skills, list) else ())
         if isinstance(skill, dict)
     ]
     skill_note = f" It names as its skills: {'; '.join(filter(None, named[:MAX_SKILLS_SHOWN]))}." if any(named) else ""
@@ -67,7 +67,3 @@ def _describe_agent(name: str, card: Mapping[str, Any]) -> str:
 
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _as_list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []

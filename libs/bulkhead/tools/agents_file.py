@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead.tools.catalog import ToolRow
-from bulkhead.tools.mcp_file import McpFileError, Reference, Strict, pins_path, text_of
+from bulkhead.tools.mcp_file import FileReference, McpFileError, OperatorRow, pins_path, read_bounded_text
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import AGENT_TOOL
 from bulkhead_contracts.provenance import Sink, SinkKind
@@ -27,7 +27,7 @@ from bulkhead_contracts.types import Sha256, Token, UsdMicros
 MAX_FILE_BYTES = 256 * 1024
 MAX_PINS_BYTES = 2 * bounds.MAX_AGENTS * bounds.MAX_CARD_BYTES
 AGENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-OF_STEPS = frozenset({"inputs"})
+STEP_ONLY_ARGUMENTS = frozenset({"inputs"})
 """Arguments that name stored results: of the mesh's own call of a delegated step alone. A model's call that carries
 them is refused, for it could name any content of its tenant. Declared all the same, as policies and taint know only
 what is declared."""
@@ -57,7 +57,7 @@ class AgentsFileError(ValueError):
     """The file of remote agents, or its pins, cannot be used; says where and what to do."""
 
 
-class RemoteAgent(Strict):
+class RemoteAgent(OperatorRow):
     """One agent. card: the URL of its card; one without a path has it at /.well-known/agent-card.json.
 
     headers: of every request, by reference. tenants: who may use it; every tenant whose tools name it when left out.
@@ -70,7 +70,7 @@ class RemoteAgent(Strict):
     """
 
     card: Annotated[str, Field(max_length=2_000)]
-    headers: dict[str, Reference] = {}
+    headers: dict[str, FileReference] = {}
     tenants: tuple[Token, ...] = ()
     effect: Effect = "write"
     egress: bool = True
@@ -98,7 +98,7 @@ class RemoteAgent(Strict):
         return not self.tenants or tenant in self.tenants
 
 
-class CardPin(Strict):
+class CardPin(OperatorRow):
     """An agent as it was when the operator looked at it. card: its whole card; description: what models see of it."""
 
     digest: Sha256
@@ -126,17 +126,19 @@ class AgentsFile:
     def pinned_tools(self) -> dict[str, AgentTool]:
         """Every pinned agent, by the name of its tool."""
         return {
-            tool_of(name): AgentTool(name, declared, self.pins[name], _build_row(name, declared, self.pins[name]))
+            agent_tool_name(name): AgentTool(
+                name, declared, self.pins[name], _build_row(name, declared, self.pins[name])
+            )
             for name, declared in self.agents.items()
             if name in self.pins
         }
 
     def tenants_of(self) -> dict[str, tuple[str, ...]]:
         """The tools that are for some tenants alone, with those."""
-        return {tool_of(name): row.tenants for name, row in self.agents.items() if row.tenants}
+        return {agent_tool_name(name): row.tenants for name, row in self.agents.items() if row.tenants}
 
 
-def tool_of(agent: str) -> str:
+def agent_tool_name(agent: str) -> str:
     """The tool's name: with an underscore, for providers of models take no dot."""
     return AGENT_TOOL + agent
 
@@ -161,7 +163,7 @@ def agent_rows(file: Path | None, known: Mapping[str, ToolSpec]) -> tuple[ToolRo
 
 def _build_row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
     spec = ToolSpec(
-        name=tool_of(name),
+        name=agent_tool_name(name),
         description=pin.description,
         parameters_json=json.dumps(PARAMETERS, sort_keys=True),
         effect=declared.effect,
@@ -177,7 +179,7 @@ def _build_row(name: str, declared: RemoteAgent, pin: CardPin) -> ToolRow:
 
 def _read_agents(file: Path) -> dict[str, RemoteAgent]:
     try:
-        declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_AGENTS_FILE"))
+        declared = yaml.safe_load(read_bounded_text(file, MAX_FILE_BYTES, "set BULKHEAD_AGENTS_FILE"))
     except yaml.YAMLError as error:
         raise AgentsFileError(f"{file} is not YAML: {error}") from error
     agents = declared.get("agents") if isinstance(declared, dict) else None
@@ -202,7 +204,7 @@ def _read_pins(file: Path) -> dict[str, CardPin]:
         return {}
     advice = "take it away and pin the agents again: bulkhead agents add"
     try:
-        document = json.loads(text_of(file, MAX_PINS_BYTES, advice))
+        document = json.loads(read_bounded_text(file, MAX_PINS_BYTES, advice))
         return {str(name): CardPin.model_validate(row) for name, row in dict(document).items()}
     except ValidationError as error:
         raise AgentsFileError(f"{file}: {find_misfits(error, CardPin)[0]}; {advice}") from error

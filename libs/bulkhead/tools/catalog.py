@@ -21,7 +21,7 @@ from bulkhead_contracts.provenance import Sink
 from bulkhead_contracts.tool import ToolSpec
 
 MAX_TOOLS_FILE_BYTES = 512 * 1024
-FIELDS = frozenset(
+ROW_FIELDS = frozenset(
     [
         "description",
         "parameters",
@@ -46,7 +46,7 @@ FIELDS = frozenset(
     ]
 )
 """Of a row of tools.yaml."""
-OWN = Path(__file__).with_name(packages.TOOLS_FILE)
+MESH_TOOLS_FILE = Path(__file__).with_name(packages.TOOLS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class ToolRow:
 @cache
 def tool_rows(packs: tuple[str, ...] = ()) -> tuple[ToolRow, ...]:
     """All declared tools. Raises ValueError (PackError) that names the tool or the pack that is declared wrongly."""
-    by_name = {row.spec.name: row for row in _read_rows(OWN, "")}
+    by_name = {row.spec.name: row for row in _read_rows(MESH_TOOLS_FILE, "")}
     for pack in packs:
         path = packages.folder(pack) / packages.TOOLS_FILE
         for row in _read_rows(path, pack) if path.is_file() else ():
@@ -123,7 +123,7 @@ def _read_rows(path: Path, pack: str, *, alone: bool = False) -> tuple[ToolRow, 
         )
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise packages.PackError(f"{path}: {reason}; see the head of {OWN} for what a row holds") from error
+        raise packages.PackError(f"{path}: {reason}; see the head of {MESH_TOOLS_FILE} for what a row holds") from error
     if elsewhere := [row.spec.name for row in pack_rows if row.spec.served_by != "tool_executor"]:
         raise packages.PackError(f"{path}: {elsewhere[0]}: a pack's tools are served by tool_executor; drop served_by")
     if inside := [row.spec.name for row in pack_rows if row.built_in]:
@@ -140,7 +140,7 @@ def row_of(name: str, declared: Mapping[str, Any], pack: str = "") -> ToolRow:
 
 
 def _build_row(name: str, declared: Mapping[str, Any], pack: str) -> ToolRow:
-    unknown = set(declared) - FIELDS
+    unknown = set(declared) - ROW_FIELDS
     if unknown:
         raise ValueError(f"tools.yaml: {name}: unknown fields {sorted(unknown)}; see the head of the file")
     if not isinstance(declared["description"], str):

@@ -108,57 +108,41 @@ def run_of(function: object) -> Run:
     declared = declaration_of(function)
     if declared is None:
         raise TypeError(f"{getattr(function, '__qualname__', function)!r} has no @tool above it")
-
-    if inspect.iscoroutinefunction(declared.function):
-
-        async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
-            keywords = _bind_arguments(declared, arguments, call)
-            return (
-                keywords
-                if isinstance(keywords, Failed)
-                else _render_outcome(declared, await declared.function(**keywords))
-            )
-
-        return run_async
-
-    def run_plain(arguments: Arguments, call: Call) -> Done | Failed:
-        keywords = _bind_arguments(declared, arguments, call)
-        return keywords if isinstance(keywords, Failed) else _render_outcome(declared, declared.function(**keywords))
-
-    return run_plain
+    return _bound_run(declared, declared.function, _render_outcome)
 
 
 def check_of(function: object) -> Run | None:
     """The check of a function as the executor runs it; None without one. Done: it was made; Failed NOT_MADE: certainly
     not; any other: it cannot tell."""
     declared = declaration_of(function)
-    check = declared.check if declared is not None else None
-    if declared is None or check is None:
+    if declared is None or declared.check is None:
         return None
-    takes = inspect.signature(check).parameters
+    return _bound_run(declared, declared.check, _check_outcome)
 
-    def accepted_keywords(given: dict[str, Any], call: Call) -> dict[str, Any]:
-        return {name: value for name, value in ({"call": call} | given).items() if name in takes}
 
-    if inspect.iscoroutinefunction(check):
+def _bound_run(
+    declared: Declaration, function: Callable[..., Any], outcome_of: Callable[[Declaration, Any], Any]
+) -> Run:
+    """A function that takes some of a tool's parameters and its call, as the executor runs it."""
+    accepted_names = inspect.signature(function).parameters
+
+    def keywords_of(arguments: Arguments, call: Call) -> dict[str, Any] | Failed:
+        keywords = _bind_arguments(declared, arguments, call)
+        if isinstance(keywords, Failed) or function is declared.function:
+            return keywords
+        return {name: value for name, value in ({"call": call} | keywords).items() if name in accepted_names}
+
+    if inspect.iscoroutinefunction(function):
 
         async def run_async(arguments: Arguments, call: Call) -> Done | Failed:
-            keywords = _bind_arguments(declared, arguments, call)
-            return (
-                keywords
-                if isinstance(keywords, Failed)
-                else _check_outcome(declared, await check(**accepted_keywords(keywords, call)))
-            )
+            keywords = keywords_of(arguments, call)
+            return keywords if isinstance(keywords, Failed) else outcome_of(declared, await function(**keywords))
 
         return run_async
 
     def run_plain(arguments: Arguments, call: Call) -> Done | Failed:
-        keywords = _bind_arguments(declared, arguments, call)
-        return (
-            keywords
-            if isinstance(keywords, Failed)
-            else _check_outcome(declared, check(**accepted_keywords(keywords, call)))
-        )
+        keywords = keywords_of(arguments, call)
+        return keywords if isinstance(keywords, Failed) else outcome_of(declared, function(**keywords))
 
     return run_plain
 

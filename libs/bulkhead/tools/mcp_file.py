@@ -33,13 +33,13 @@ class McpFileError(ValueError):
     """The file of MCP servers, or its pins, cannot be used; says where and what to do."""
 
 
-class Strict(BaseModel):
+class OperatorRow(BaseModel):
     """A row of an operator's file: what it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Reference(Strict):
+class FileReference(OperatorRow):
     """A value that stands in a file, read when it is needed: each request for a header, each start for a variable."""
 
     file: Path
@@ -58,7 +58,7 @@ class Reference(Strict):
         return value
 
 
-class McpToolTerms(Strict):
+class McpToolTerms(OperatorRow):
     """The operator's declaration of one tool: the server's own word on it is believed nowhere.
 
     A tool that is not declared is a write that honours no idempotency key: each argument is a sink, its outcome
@@ -77,7 +77,7 @@ class McpToolTerms(Strict):
     on_error: Literal["uncertain", "undone"] = "uncertain"
 
 
-class McpServer(Strict):
+class McpServer(OperatorRow):
     """One server: the URLs of its replicas (streamable HTTP), or the command of a process (stdio).
 
     headers: of every request, by reference. env: of the process, which gets PATH, HOME and LANG beside it and nothing
@@ -86,9 +86,9 @@ class McpServer(Strict):
     """
 
     urls: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_MCP_REPLICAS)] = ()
-    headers: dict[str, Reference] = {}
+    headers: dict[str, FileReference] = {}
     command: Annotated[tuple[str, ...], Field(max_length=256)] = ()
-    env: dict[str, str | Reference] = {}
+    env: dict[str, str | FileReference] = {}
     cwd: str = ""
     replicas: Annotated[int, Field(ge=1, le=bounds.MAX_MCP_REPLICAS)] = 1
     tenants: tuple[Token, ...] = ()
@@ -123,7 +123,7 @@ class McpServer(Strict):
         return not self.tenants or tenant in self.tenants
 
 
-class McpToolPin(Strict):
+class McpToolPin(OperatorRow):
     """One tool as it was when the operator looked at it: what models see of it, and the digest of all that the server
     said of it. tool: the server's own name."""
 
@@ -133,7 +133,7 @@ class McpToolPin(Strict):
     parameters: dict[str, Any]
 
 
-class PinnedServer(Strict):
+class PinnedServer(OperatorRow):
     """tools: pins by the names that they have in the mesh. left_out: the server's other tools, and why."""
 
     tools: Annotated[dict[str, McpToolPin], Field(max_length=bounds.MAX_MCP_TOOLS)] = {}
@@ -222,7 +222,7 @@ def _build_tool(name: str, pin: McpToolPin, server_name: str, server: McpServer)
 
 def _read_servers(file: Path) -> dict[str, McpServer]:
     try:
-        declared = yaml.safe_load(text_of(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
+        declared = yaml.safe_load(read_bounded_text(file, MAX_FILE_BYTES, "set BULKHEAD_MCP_FILE"))
     except yaml.YAMLError as error:
         raise McpFileError(f"{file} is not YAML: {error}") from error
     servers = declared.get("servers") if isinstance(declared, dict) else None
@@ -244,7 +244,7 @@ def _read_pins(file: Path) -> dict[str, PinnedServer]:
         return {}
     advice = "take it away and pin the servers again: bulkhead mcp pin"
     try:
-        document = json.loads(text_of(file, MAX_PINS_BYTES, advice))
+        document = json.loads(read_bounded_text(file, MAX_PINS_BYTES, advice))
         return {str(name): PinnedServer.model_validate(row) for name, row in dict(document).items()}
     except ValidationError as error:
         raise McpFileError(f"{file}: {find_misfits(error, PinnedServer)[0]}; {advice}") from error
@@ -254,7 +254,7 @@ def _read_pins(file: Path) -> dict[str, PinnedServer]:
         raise McpFileError(f"{file} does not hold pins: {error}; {advice}") from error
 
 
-def text_of(file: Path, most: int, mend: str) -> str:
+def read_bounded_text(file: Path, most: int, mend: str) -> str:
     """The text of a file of at most so many bytes. mend: what to do when it cannot be read. Raises McpFileError."""
     try:
         with file.open("rb") as opened:

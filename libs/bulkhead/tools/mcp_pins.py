@@ -17,10 +17,10 @@ import rfc8785
 from bulkhead.tools.mcp_file import McpToolPin, PinnedServer
 from bulkhead_contracts import bounds
 
-SPOKEN = ("description", "title")
-DROPPED = ("$schema", "$id", "$comment", "examples")
-AS_THEY_ARE = ("const", "enum", "default", "required", "pattern", "$ref")
-NAMING = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+WORD_KEYS = ("description", "title")
+DROPPED_KEYS = ("$schema", "$id", "$comment", "examples")
+VERBATIM_KEYS = ("const", "enum", "default", "required", "pattern", "$ref")
+KEYED_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 TIGHT_BYTES = bounds.MAX_SCHEMA_BYTES // 2
 """A schema above this loses the descriptions of its arguments, so that many tools fit into one message."""
 
@@ -65,7 +65,7 @@ def pin_tools(server: str, tools: Iterable[AdvertisedTool]) -> PinnedServer:
                 raise UnfitTool(f"the server has more than {bounds.MAX_MCP_TOOLS} tools")
             if any(pinned.tool == tool.name for pinned in pins.values()):
                 raise UnfitTool("the server names it twice")
-            name = name_of(server, tool.name)
+            name = mesh_name_of(server, tool.name)
             if name in pins:
                 name = _with_digest(name, tool.name)
             schema = fit_schema(tool.parameters)
@@ -77,7 +77,7 @@ def pin_tools(server: str, tools: Iterable[AdvertisedTool]) -> PinnedServer:
     return PinnedServer(tools=pins, left_out=left_out)
 
 
-def name_of(server: str, tool: str) -> str:
+def mesh_name_of(server: str, tool: str) -> str:
     """The tool's name in the mesh; all providers take it."""
     if not 0 < len(tool) <= 256:
         raise UnfitTool("its name is empty or longer than 256 characters")
@@ -129,10 +129,10 @@ def _walk_schema(value: Any, spoken: int, depth: int, names: bool = False) -> An
             raise UnfitTool("an argument's name is too long or has invisible characters")
         if key == "$ref" and not names and not (isinstance(inner, str) and inner.startswith("#")):
             raise UnfitTool("its schema refers to another document")
-        if not names and key in (*DROPPED, *SPOKEN):
+        if not names and key in (*DROPPED_KEYS, *WORD_KEYS):
             if key == "description" and spoken and isinstance(inner, str):
                 walked[key] = clean_line(inner, spoken)
             continue
-        as_it_is = not names and key in AS_THEY_ARE
-        walked[key] = inner if as_it_is else _walk_schema(inner, spoken, depth + 1, not names and key in NAMING)
+        as_it_is = not names and key in VERBATIM_KEYS
+        walked[key] = inner if as_it_is else _walk_schema(inner, spoken, depth + 1, not names and key in KEYED_BY_NAME)
     return walked

@@ -38,18 +38,14 @@ def call_of(frame: dict[str, Any]) -> Call:
     return Call(world=NoWorld(), **{**frame, **hosts})
 
 
-def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
+def frame_of(outcome: object, max_output_bytes: int) -> dict[str, Any]:
     """The outcome of a tool, its text cut to its bound; anything else is named by its type."""
-    if isinstance(said, Done) and isinstance(said.text, str):
-        cut = said.truncated or len(said.text) > max_output_bytes
-        return {"done": said.text[:max_output_bytes], "truncated": cut, "missing": str(said.missing)[:500]}
-    if isinstance(said, Failed):
-        return {
-            "failed": {
-                outcome_field.name: _frame_value(getattr(said, outcome_field.name)) for outcome_field in fields(Failed)
-            }
-        }
-    return {"returned": type(said).__name__}
+    if isinstance(outcome, Done) and isinstance(outcome.text, str):
+        cut = outcome.truncated or len(outcome.text) > max_output_bytes
+        return {"done": outcome.text[:max_output_bytes], "truncated": cut, "missing": str(outcome.missing)[:500]}
+    if isinstance(outcome, Failed):
+        return {"failed": {field.name: _frame_value(getattr(outcome, field.name)) for field in fields(Failed)}}
+    return {"returned": type(outcome).__name__}
 
 
 def _frame_value(value: object) -> object:

@@ -5,7 +5,7 @@ Enters: what the tool returned. Leaves: the same, or the failure that it is, by 
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -13,15 +13,15 @@ from urllib.parse import quote, quote_plus
 
 import jsonschema_rs
 
-from bulkhead.grounding.personal_data import find_personal_data, is_iban, masked
+from bulkhead.grounding.personal_data import find_personal_data, is_iban, mask_personal_data
 from bulkhead.telemetry.redaction import has_keys, without_keys
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts.tool import Sensitive
 
 MALFORMED, TOO_LARGE, ERROR_BODY = "malformed_output", "output_too_large", "error_body"
-OWNER = "whoever wrote the tool must look: its answer cannot be relied on"
-_GONE = "[credential {}]"
+OWNER_HINT = "whoever wrote the tool must look: its answer cannot be relied on"
+_REPLACEMENT = "[credential {}]"
 _MARK = "[credential "
 MIN_SECRET_CHARS = 4
 MAX_TOLD_CHARS = 500
@@ -37,26 +37,28 @@ class SecretGuard:
             if len(secret) >= MIN_SECRET_CHARS:
                 packed = base64.b64encode(secret.encode()).decode()
                 ways = (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], packed)
-                replacements |= dict.fromkeys((*ways, packed.rstrip("="), repr(secret)[1:-1]), _GONE.format(name))
-        self._ways = sorted(replacements.items(), key=lambda way: len(way[0]), reverse=True)
+                replacements |= dict.fromkeys(
+                    (*ways, packed.rstrip("="), repr(secret)[1:-1]), _REPLACEMENT.format(name)
+                )
+        self._replacements = sorted(replacements.items(), key=lambda way: len(way[0]), reverse=True)
 
     @property
     def has_any(self) -> bool:
         """True when the call has secrets at all."""
-        return bool(self._ways)
+        return bool(self._replacements)
 
     def redact_text(self, text: str) -> str:
         """The text without them."""
-        for way, instead in self._ways:
+        for way, instead in self._replacements:
             if way in text:
                 text = text.replace(way, instead)
         return text
 
-    def redact_outcome(self, said: Done | Failed) -> Done | Failed:
+    def redact_outcome(self, outcome: Done | Failed) -> Done | Failed:
         """The outcome without them."""
-        if isinstance(said, Done):
-            return replace(said, text=self.redact_text(said.text), missing=self.redact_text(said.missing))
-        return replace(said, message=self.redact_text(said.message), hint=self.redact_text(said.hint))
+        if isinstance(outcome, Done):
+            return replace(outcome, text=self.redact_text(outcome.text), missing=self.redact_text(outcome.missing))
+        return replace(outcome, message=self.redact_text(outcome.message), hint=self.redact_text(outcome.hint))
 
     def redact_frame(self, value: Any) -> Any:
         """A frame from the process of a tool, without them."""
@@ -65,18 +67,20 @@ class SecretGuard:
         return {name: self.redact_frame(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
-def judge_result(row: ToolRow, said: Done | Failed) -> Done | Failed:
+def judge_result(row: ToolRow, outcome: Done | Failed) -> Done | Failed:
     """The result, or why it is none. A tool that returns JSON (by its schema or its rule of errors) is held to it."""
-    if isinstance(said, Failed) or not (row.spec.output_json or row.error_if):
-        return said
+    if isinstance(outcome, Failed) or not (row.spec.output_json or row.error_if):
+        return outcome
     name = row.spec.name
-    if said.truncated or len(said.text.encode("utf-8", "replace")) > row.max_output_bytes:
+    if outcome.truncated or len(outcome.text.encode("utf-8", "replace")) > row.max_output_bytes:
         message = f"{name} returned more than {row.max_output_bytes} bytes, and a part of its JSON cannot be read"
         return Failed(TOO_LARGE, message, "ask for less", effect="unknown")
     try:
-        document = json.loads(said.text)
+        document = json.loads(outcome.text)
     except (ValueError, RecursionError) as error:
-        return Failed(MALFORMED, f"{name} returned what is no JSON: {error}"[:MAX_TOLD_CHARS], OWNER, effect="unknown")
+        return Failed(
+            MALFORMED, f"{name} returned what is no JSON: {error}"[:MAX_TOLD_CHARS], OWNER_HINT, effect="unknown"
+        )
     if row.error_if is not None:
         error_value = _value_at(document, row.error_if.pointer)
         wrong = error_value == row.error_if.equals if row.error_if.equals is not None else bool(error_value)
@@ -89,8 +93,8 @@ def judge_result(row: ToolRow, said: Done | Failed) -> Done | Failed:
         for unfit in _schema_validator(row.spec.output_json).iter_errors(document):
             where = "/".join(str(part) for part in unfit.instance_path) or "its result"
             message = f"{name} returned what does not fit its output schema: {where}: {unfit.message}"[:MAX_TOLD_CHARS]
-            return Failed(MALFORMED, message, OWNER, effect="unknown")
-    return said
+            return Failed(MALFORMED, message, OWNER_HINT, effect="unknown")
+    return outcome
 
 
 def find_sensitive_kinds(text: str) -> tuple[Sensitive, ...]:
@@ -105,7 +109,7 @@ def find_sensitive_kinds(text: str) -> tuple[Sensitive, ...]:
 
 def without_sensitive(text: str) -> str:
     """The text without keys and personal data: for summaries, failures and whatever else many may read."""
-    return masked(without_keys(text))
+    return mask_personal_data(without_keys(text))
 
 
 @lru_cache(maxsize=256)
@@ -115,7 +119,8 @@ def _schema_validator(text: str) -> jsonschema_rs.Draft202012Validator:
 
 def _value_at(value: Any, pointer: str) -> Any:
     """The value at a pointer (RFC 6901); None where there is none."""
-    for part in _pointer_parts(pointer):
+    for raw_part in pointer.split("/")[1:]:
+        part = raw_part.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
@@ -123,7 +128,3 @@ def _value_at(value: Any, pointer: str) -> Any:
         else:
             return None
     return value
-
-
-def _pointer_parts(pointer: str) -> Iterable[str]:
-    return (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])

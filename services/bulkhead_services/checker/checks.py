@@ -66,14 +66,14 @@ class CheckedText:
     def correction_notes(self) -> tuple[CheckNote, ...]:
         """Notes on what was mended without being asked: numbers computed again, markers put right."""
         computed = (
-            _check_note("computed", f"{row.how} was computed again: {row.sentence.bare_text}", blocking=False)
+            _check_note("computed", f"{row.derivation} was computed again: {row.sentence.bare_text}", blocking=False)
             for row in self.rows
-            if row.how
+            if row.derivation
         )
         misled = (
             _check_note("citation_corrected", f"another source says this: {row.sentence.bare_text}", blocking=False)
             for row in self.rows
-            if row.misled
+            if row.has_wrong_markers
         )
         return (*computed, *misled)[:8]
 

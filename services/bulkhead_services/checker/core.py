@@ -129,7 +129,7 @@ def _grounding_sources(body: StepProposed, message: InboxMessage) -> GroundingSo
         marker = content.marker if content else hashlib.sha256(input_text.encode("utf-8", "replace")).hexdigest()[:12]
         # A marker that an accepted input carries was resolved when that input was checked.
         carried = (*(row.marker for row in step_input.result.citations), *MARKER.findall(input_text))
-        rows.append(GroundingSource(marker, input_text, "input", also=tuple(dict.fromkeys(carried))))
+        rows.append(GroundingSource(marker, input_text, "input", alias_markers=tuple(dict.fromkeys(carried))))
     rows.append(GroundingSource(body.objective.marker, objective, "objective"))
     return GroundingSources(rows, f"{objective}\n{body.step.title}\n{body.step.instruction}")
 

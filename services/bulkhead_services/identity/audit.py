@@ -16,7 +16,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.identity import LOGINS_BOOK, LoginDecided
-from bulkhead_services.identity.core import LoginAdmission, LoginQuestion, LoginRefusal, clean_word
+from bulkhead_services.identity.core import LoginAdmission, LoginQuestion, LoginRefusal, bounded_word
 
 log = Log("logins")
 
@@ -26,10 +26,10 @@ MAX_KINDS = 64
 MAX_GRANTS = 10_000
 """Grants (token, host) told apart in one window; each one more is a fact of its own."""
 MAX_WAITING = 10_000
-AGAIN_S, SETTLE_S = 1.0, 2.0
+RETRY_S, SETTLE_S = 1.0, 2.0
 
-Kind = tuple[str, str, str]
-REST: Kind = ("", "", "")
+DecisionKind = tuple[str, str, str]
+OTHER_KINDS: DecisionKind = ("", "", "")
 
 
 class LoginAudit:
@@ -40,13 +40,13 @@ class LoginAudit:
         self._waiting: deque[LoginDecided] = deque()
         self._more, self._none = asyncio.Event(), asyncio.Event()
         self._none.set()
-        self._granted: dict[Kind, LoginDecided] = {}
-        self._refused: dict[Kind, LoginDecided] = {}
+        self._granted: dict[DecisionKind, LoginDecided] = {}
+        self._refused: dict[DecisionKind, LoginDecided] = {}
         """Of this window, as are those granted, with the count of those that were not told."""
         self._began = 0.0
         self._start = secrets.token_hex(8)
         self._number = 0
-        self.lost = 0
+        self.lost_count = 0
         """Decisions that found no room, and are not told yet."""
         self._lost_since = 0
 
@@ -59,7 +59,7 @@ class LoginAudit:
         """A client was let in. The first by a token from a host is told at once, the others as a count."""
         self._turn_window()
         claims, now_unix_ms = admission.claims, self._clock()
-        kind: Kind = (claims.subject, claims.token_id, question.host)
+        kind: DecisionKind = (claims.subject, claims.token_id, question.host)
         if _is_counted(self._granted, kind, now_unix_ms):
             return
         fact = LoginDecided(
@@ -85,22 +85,22 @@ class LoginAudit:
         """A client was not let in. The first of a kind is told at once, the others as a count."""
         self._turn_window()
         subject = refusal.claims.subject if refusal.claims is not None else ""
-        kind: Kind = (refusal.code, subject, question.host)
+        kind: DecisionKind = (refusal.code, subject, question.host)
         if kind not in self._refused and len(self._refused) >= MAX_KINDS:
-            kind = REST
+            kind = OTHER_KINDS
         now_unix_ms = self._clock()
         if _is_counted(self._refused, kind, now_unix_ms):
             return
         fact = LoginDecided(
             granted=False,
-            code=refusal.code if kind != REST else "many",
-            reason=clean_word(f"{refusal.reason}; {refusal.hint}", bounds.MAX_REASON_CHARS)
-            if kind != REST
+            code=refusal.code if kind != OTHER_KINDS else "many",
+            reason=bounded_word(f"{refusal.reason}; {refusal.hint}", bounds.MAX_REASON_CHARS)
+            if kind != OTHER_KINDS
             else "more kinds of refusals than are told apart",
-            subject=subject if kind != REST else "",
-            token_id=refusal.claims.token_id if refusal.claims is not None and kind != REST else "",
-            client=question.client if kind != REST else "",
-            host=question.host if kind != REST else "",
+            subject=subject if kind != OTHER_KINDS else "",
+            token_id=refusal.claims.token_id if refusal.claims is not None and kind != OTHER_KINDS else "",
+            client=question.client if kind != OTHER_KINDS else "",
+            host=question.host if kind != OTHER_KINDS else "",
             broker=question.broker,
             since_unix_ms=now_unix_ms,
             decided_unix_ms=now_unix_ms,
@@ -128,8 +128,8 @@ class LoginAudit:
 
     def _queue_fact(self, fact: LoginDecided) -> None:
         if len(self._waiting) >= MAX_WAITING:
-            self._lost_since = self._lost_since if self.lost else fact.decided_unix_ms
-            self.lost += fact.count
+            self._lost_since = self._lost_since if self.lost_count else fact.decided_unix_ms
+            self.lost_count += fact.count
             return
         self._waiting.append(fact)
         self._more.set()
@@ -137,9 +137,9 @@ class LoginAudit:
 
     def _tell_lost(self) -> None:
         """Once half of the room is free: or each one that is stored would make room for another such fact."""
-        if not self.lost or len(self._waiting) > MAX_WAITING // 2:
+        if not self.lost_count or len(self._waiting) > MAX_WAITING // 2:
             return
-        lost, self.lost = self.lost, 0
+        lost, self.lost_count = self.lost_count, 0
         log.error("login_facts_lost", decisions=lost, since_unix_ms=self._lost_since)
         reason = "no other fact tells of these decisions: the journal took none for a while; the broker logs refusals"
         now_unix_ms = self._clock()
@@ -170,7 +170,7 @@ class LoginAudit:
                 self._number += 1
                 self._tell_lost()
             else:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
 
     async def wait_until_stored(self) -> None:
         """Wait until the facts are stored, SETTLE_S at most."""
@@ -197,7 +197,7 @@ class LoginAudit:
         return True
 
 
-def _is_counted(rows: dict[Kind, LoginDecided], kind: Kind, now: int) -> bool:
+def _is_counted(rows: dict[DecisionKind, LoginDecided], kind: DecisionKind, now: int) -> bool:
     """True when this window has told of one like it, so that it only counts."""
     earlier = rows.get(kind)
     if earlier is not None:

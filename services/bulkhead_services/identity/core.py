@@ -15,7 +15,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.types import Contract, Name, Token
 
 ACCOUNT_OF_TOKENS = "system:serviceaccount:"
-NS = 10**9
+NANOSECONDS_PER_S = 10**9
 Subject = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -91,7 +91,7 @@ class LoginRefusal:
     claims: TokenClaims | None = None
 
 
-def clean_word(value: object, max_chars: int = bounds.MAX_LOGIN_WORD_CHARS) -> str:
+def bounded_word(value: object, max_chars: int = bounds.MAX_LOGIN_WORD_CHARS) -> str:
     """A word of others as it may stand in a fact: cut, and of whole characters; "" for none."""
     return ("" if value is None else str(value))[:max_chars].encode(errors="replace").decode()
 
@@ -107,7 +107,7 @@ def read_permissions(text: bytes) -> Mapping[str, ServicePermissions]:
 
 
 def decide_login(
-    known: Mapping[str, ServicePermissions],
+    services: Mapping[str, ServicePermissions],
     namespace: str,
     max_s: int,
     claims: TokenClaims,
@@ -121,7 +121,7 @@ def decide_login(
     if claims.expires_s - claims.issued_s > max_s:
         reason = f"the token is made to last {claims.expires_s - claims.issued_s} s; at most {max_s} s are taken"
         return LoginRefusal("token_lasts_too_long", reason, "lower expirationSeconds of the projected token", claims)
-    owners = {f"{ACCOUNT_OF_TOKENS}{namespace}:{row.service_account}": name for name, row in known.items()}
+    owners = {f"{ACCOUNT_OF_TOKENS}{namespace}:{row.service_account}": name for name, row in services.items()}
     service = owners.get(claims.subject)
     if service is None:
         hint = (
@@ -131,7 +131,7 @@ def decide_login(
     if question.asks_for not in ("", service):
         reason = f"the token is {service}'s; it cannot log in as {question.asks_for}"
         return LoginRefusal("foreign_account", reason, "log in with the token alone, or with the service's own", claims)
-    return LoginAdmission(service, known[service], claims)
+    return LoginAdmission(service, services[service], claims)
 
 
 def user_claims(admission: LoginAdmission, question: LoginQuestion, issuer: str, now_s: int) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def user_claims(admission: LoginAdmission, question: LoginQuestion, issuer: str,
         "version": 2,
     }
     if permissions.replies is not None:
-        nats["resp"] = {"max": permissions.replies.max, "ttl": permissions.replies.expires_s * NS}
+        nats["resp"] = {"max": permissions.replies.max, "ttl": permissions.replies.expires_s * NANOSECONDS_PER_S}
     return {
         "aud": permissions.account,
         "exp": admission.claims.expires_s,

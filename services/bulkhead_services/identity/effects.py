@@ -29,12 +29,12 @@ from bulkhead_services.identity.core import (
     PermissionsError,
     ServicePermissions,
     answer_claims,
-    clean_word,
+    bounded_word,
     decide_login,
     read_permissions,
     user_claims,
 )
-from bulkhead_services.identity.key_set import AGAIN_S, KeySet
+from bulkhead_services.identity.key_set import RETRY_S, KeySet
 from bulkhead_services.identity.settings import Settings
 from bulkhead_services.identity.tokens import LoginTokenVerifier
 
@@ -87,7 +87,7 @@ class LoginAnswers(EdgeComponent):
         """Try until it takes questions. The broker asks any replica: one without keys would refuse whom others let
         in."""
         while not self._serving:
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)
             if not self._keys.key_count:
                 await self._keys.read_keys()
                 continue
@@ -121,14 +121,16 @@ class LoginAnswers(EdgeComponent):
         """Why it takes no questions: where no replica does, nobody can log in."""
         if self._opening is None or self._keys.key_count:
             return ""
-        return f"{self._keys.trouble}; until it can, this replica takes no questions: without another nobody logs in"
+        return (
+            f"{self._keys.read_problem}; until it can, this replica takes no questions: without another nobody logs in"
+        )
 
     def describe_degradation(self) -> str:
         """A key set that cannot be renewed, or facts that are not stored."""
-        if self._keys.trouble and self._keys.key_count:
-            return f"{self._keys.trouble}; tokens are verified by the one before"
-        if self._audit.lost:
-            return f"{self._audit.lost} logins are told by no fact: the journal took none for a while"
+        if self._keys.read_problem and self._keys.key_count:
+            return f"{self._keys.read_problem}; tokens are verified by the one before"
+        if self._audit.lost_count:
+            return f"{self._audit.lost_count} logins are told by no fact: the journal took none for a while"
         return ""
 
     def details(self) -> dict[str, object]:
@@ -193,9 +195,9 @@ def _parse_question(claims: Mapping[str, Any], *, sealed: bool) -> LoginQuestion
         user_nkey=words[0],
         token=words[1],
         asks_for=words[2],
-        client=clean_word(options.get("name")),
-        host=clean_word(words[3]),
-        broker=clean_word(server.get("name")),
+        client=bounded_word(options.get("name")),
+        host=bounded_word(words[3]),
+        broker=bounded_word(server.get("name")),
         sealed=sealed,
     )
 
@@ -206,7 +208,7 @@ def _load_issuer(path: Path) -> nkeys.KeyPair:
         if not bytes(pair.public_key).startswith(b"A"):
             raise ValueError("no account's key")
     except (nkeys.NkeysError, ValueError) as error:
-        raise ValueError(f"{path} holds no account's nkey ({error}); {MADE_BY}") from error
+        raise ValueError(f"{path} holds no account's nkey ({error}); {KEYS_HINT}") from error
     return pair
 
 
@@ -214,10 +216,12 @@ def _check_xkey(seed: str, path: Path) -> None:
     try:
         public_xkey(seed)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; {MADE_BY}") from error
+        raise ValueError(f"{path}: {error}; {KEYS_HINT}") from error
 
 
-MADE_BY = "it is made with the mesh's keys (`python -m bulkhead_infra.kubernetes keys DIR`) and mounted from its Secret"
+KEYS_HINT = (
+    "it is made with the mesh's keys (`python -m bulkhead_infra.kubernetes keys DIR`) and mounted from its Secret"
+)
 
 
 def _read_text(path: Path) -> str:
@@ -225,4 +229,4 @@ def _read_text(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is no text"
-        raise PermissionsError(f"{path} cannot be read: {cause}; {MADE_BY}") from error
+        raise PermissionsError(f"{path} cannot be read: {cause}; {KEYS_HINT}") from error

@@ -1,7 +1,7 @@
 """The cluster's key set (JWKS): fetched or read, kept, and looked at again for a key id that is not in it.
 
 In: a file, or an https address with CA and bearer token. Out: public keys by id. A token can name any key id: the set
-is asked for again at most once in AGAIN_S, however many tokens come.
+is asked for again at most once in RETRY_S, however many tokens come.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from bulkhead_services.identity.settings import Settings
 
 log = Log("key_set")
 
-AGAIN_S = 5.0
+RETRY_S = 5.0
 MAX_AGE_S = 600.0
 """So old a set is read again at the next token; the one before serves until there is a newer."""
 FETCH_TIMEOUT_S = 3.0
@@ -39,7 +39,7 @@ class KeySet:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._tried_at = self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
-        self.trouble = ""
+        self.read_problem = ""
         """Why it could not be read the last time; "" when it could."""
 
     @property
@@ -50,13 +50,13 @@ class KeySet:
     async def find_key(self, kid: str) -> jwt.PyJWK | None:
         """The key of this id; None where there is none. Raises KeySetUnavailable."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._tried_at > AGAIN_S and (kid not in self._keys or now_s - self._read_at > MAX_AGE_S):
+        if now_s - self._tried_at > RETRY_S and (kid not in self._keys or now_s - self._read_at > MAX_AGE_S):
             self._read_once()
         if self._reading is not None and not self._reading.done() and kid not in self._keys:
             # Those who come while it is read wait for the same answer, and not for one each.
             await asyncio.shield(self._reading)
         if not self._keys:
-            raise KeySetUnavailable(self.trouble or "it was not read yet")
+            raise KeySetUnavailable(self.read_problem or "it was not read yet")
         return self._keys.get(kid)
 
     async def read_keys(self) -> None:
@@ -74,12 +74,12 @@ class KeySet:
         try:
             self._keys = _usable_keys(await self._read_content())
         except (OSError, ValueError, RecursionError, httpx.HTTPError, httpx.InvalidURL, jwt.PyJWTError) as error:
-            self.trouble = f"the key set cannot be read: {error or type(error).__name__}"
-            log.error("key_set_unreadable", reason=self.trouble, keys=len(self._keys), then="it is tried again")
+            self.read_problem = f"the key set cannot be read: {error or type(error).__name__}"
+            log.error("key_set_unreadable", reason=self.read_problem, keys=len(self._keys), then="it is tried again")
             return
-        if self.trouble or self._read_at == float("-inf"):
+        if self.read_problem or self._read_at == float("-inf"):
             log.info("key_set_read", keys=len(self._keys))
-        self.trouble, self._read_at = "", self._tried_at
+        self.read_problem, self._read_at = "", self._tried_at
 
     async def _read_content(self) -> bytes:
         settings = self._settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import jwt
 
-from bulkhead_services.identity.core import LoginRefusal, TokenClaims, clean_word
+from bulkhead_services.identity.core import LoginRefusal, TokenClaims, bounded_word
 from bulkhead_services.identity.key_set import KeySet, KeySetUnavailable
 from bulkhead_services.identity.settings import Settings
 
@@ -93,9 +93,9 @@ class LoginTokenVerifier:
         pod = of_cluster.get("pod") if isinstance(of_cluster, dict) else None
         name = pod.get("name") if isinstance(pod, dict) else None
         return TokenClaims(
-            subject=clean_word(claims["sub"]),
+            subject=bounded_word(claims["sub"]),
             issued_s=int(claims["iat"]),
             expires_s=int(claims["exp"]),
-            token_id=clean_word(claims.get("jti")),
-            pod=clean_word(name),
+            token_id=bounded_word(claims.get("jti")),
+            pod=bounded_word(name),
         )

@@ -13,7 +13,7 @@ from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import Model, RetryPolicy
 from bulkhead_services.model_gateway.attribution_process import Attributor
 from bulkhead_services.model_gateway.core import SERVICE, ModelGateway
-from bulkhead_services.model_gateway.effects import HttpProvider, Network, read_contents, whole_conversation
+from bulkhead_services.model_gateway.effects import HttpProvider, Network
 from bulkhead_services.model_gateway.prices import PriceTable
 from bulkhead_services.model_gateway.prompts import Prompts
 from bulkhead_services.model_gateway.response_cache import ResponseCache
@@ -21,7 +21,6 @@ from bulkhead_services.model_gateway.routing.chain import Route
 from bulkhead_services.model_gateway.routing.options import ModelSettings, ProviderSettings, RouteSettings
 from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 from bulkhead_services.model_gateway.settings import Settings, on_this_machine
-from bulkhead_services.model_gateway.verified_text import live_text
 
 UNKNOWN_CONTEXT_TOKENS = 32_000
 """Taken for a model of whose context no table knows the size; BULKHEAD_CONTEXT_TOKENS says better."""
@@ -44,21 +43,6 @@ def build(
     network = Network(*timeouts, settings.provider_proxy, settings.provider_ca_file, transport)
     providers = {name: HttpProvider(name, provider_settings[name], network) for name in provider_names}
     prices = PriceTable(settings.free_models, settings.prices_file)
-    abandoned = AbandonedCalls(context.bus)
-
-    async def start() -> None:
-        for provider in providers.values():
-            provider.open()
-        await abandoned.start()
-
-    async def stop() -> None:
-        await abandoned.stop()
-        for provider in providers.values():
-            await provider.stop()
-
-    def drain() -> None:
-        for provider in providers.values():
-            provider.stop_waiting()
 
     def model_of(model_settings: ModelSettings) -> Model:
         return _priced_model(model_settings, providers, provider_settings, prices)
@@ -77,17 +61,11 @@ def build(
         Prompts(packs=settings.packs),
         retry_policy(settings, jitter),
         TenantDataPolicies(settings.tenant_policies),
-        whole_conversation=whole_conversation,
-        read_contents=read_contents,
-        verifier=context.verifier,
-        attributor=Attributor(own_process=transport is None),
-        live_text=live_text,
-        cache=_response_cache(context, routes, provider_names, provider_settings),
-        abandoned=abandoned.event_of,
-        start=start,
-        stop=stop,
-        drain=drain,
-        pools=lambda: {name: provider.pool() for name, provider in providers.items()},
+        providers,
+        AbandonedCalls(context.bus),
+        context.verifier,
+        Attributor(own_process=transport is None),
+        _response_cache(context, routes, provider_names, provider_settings),
     )
 
 

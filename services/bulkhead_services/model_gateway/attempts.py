@@ -24,7 +24,6 @@ from bulkhead_services.model_gateway.prices import Price
 from bulkhead_services.model_gateway.providers.port import (
     CallNeed,
     Chat,
-    DeploymentPlace,
     GenerationProgress,
     ModelAnswer,
     OnText,
@@ -33,7 +32,7 @@ from bulkhead_services.model_gateway.providers.port import (
     ProviderRequest,
 )
 from bulkhead_services.model_gateway.response_cache import CACHE_HIT, ResponseCache
-from bulkhead_services.model_gateway.routing.deployments import loop_time_s
+from bulkhead_services.model_gateway.routing.deployments import Deployment, loop_time_s
 from bulkhead_services.model_gateway.routing.options import DataTerms
 
 OVERFLOW_SHRINK = 0.6
@@ -108,6 +107,18 @@ class ModelOutcome:
     omissions: tuple[Omission, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _ReservedCall:
+    """A call to a provider for which money is reserved."""
+
+    model: Model
+    price: Price
+    outgoing: ProviderRequest
+    reservation: Reservation
+    worst_usage: Usage
+    progress: GenerationProgress = field(default_factory=GenerationProgress)
+
+
 class ModelAttempts:
     """The attempts of one job."""
 
@@ -117,12 +128,12 @@ class ModelAttempts:
         hands: JobContext,
         policy: RetryPolicy,
         live: Callable[[], OnText],
-        cache: ResponseCache | None = None,
-        abandoned: asyncio.Event | None = None,
+        cache: ResponseCache | None,
+        abandoned: asyncio.Event,
     ) -> None:
         """abandoned: set when nobody follows the call any more."""
         self.spending = JobSpending()
-        self._abandoned = abandoned or asyncio.Event()
+        self._abandoned = abandoned
         self.open_breaker: OpenBreaker | None = None  # The open breaker that was met last.
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._cache = cache
@@ -311,118 +322,81 @@ class ModelAttempts:
                 purpose="model",
                 resource=model.name,
                 worst_case=amount_of(worst),
-                price_digest=model.price.digest if model.price else "",
+                price_digest=model.price.digest,
             )
             late = self._hands.now_unix_ms() >= until_unix_ms - MIN_CALL_MS
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return DEADLINE_PASSED if late else ABANDONED
-            return await self._call_provider(
-                model, place, outgoing, reservation, worst, until_unix_ms, may_publish, need
-            )
+            call = _ReservedCall(model, model.price, outgoing, reservation, worst)
+            return await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
 
     async def _call_provider(
-        self,
-        model: Model,
-        place: DeploymentPlace,
-        outgoing: ProviderRequest,
-        reservation: Reservation,
-        worst_usage: Usage,
-        until_unix_ms: int,
-        may_publish: Callable[[], bool],
-        need: CallNeed,
+        self, call: _ReservedCall, place: Deployment, need: CallNeed, timeout_s: float, may_publish: Callable[[], bool]
     ) -> ModelAnswer | ProviderFault:
         self.spending.attempts += 1
-        live, progress = self._live(), GenerationProgress()
+        live = self._live()
 
         async def show_piece(text: str, part: AnswerPart = TEXT) -> None:
             if may_publish():
                 await live(text, part)
 
-        timeout_s = self._left_s(until_unix_ms)
-        call = asyncio.create_task(place.call(outgoing, show_piece, need, timeout_s=timeout_s, progress=progress))
-        halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
+        answering = asyncio.create_task(
+            place.call(call.outgoing, show_piece, need, timeout_s=timeout_s, progress=call.progress)
+        )
+        halted = asyncio.create_task(self._hands.halt_event(self._job, model=call.model.name).wait())
         abandoned = asyncio.create_task(self._abandoned.wait())
         try:
-            await asyncio.wait({call, halted, abandoned}, return_when=asyncio.FIRST_COMPLETED)
-            was_cut = not call.done()
+            await asyncio.wait({answering, halted, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+            was_cut = not answering.done()
         except asyncio.CancelledError:
             # Another model spoke first.
-            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "hedged")
+            self._settle_estimate(call, "hedged")
             raise
         finally:
             # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
-            call.cancel()
+            answering.cancel()
             halted.cancel()
             abandoned.cancel()
-            await asyncio.gather(call, halted, abandoned, return_exceptions=True)
+            await asyncio.gather(answering, halted, abandoned, return_exceptions=True)
         if was_cut and self._abandoned.is_set():
-            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "abandoned")
+            self._settle_estimate(call, "abandoned")
             return ABANDONED
         if was_cut:
             # Usage comes at a stream's end.
-            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, "halted")
+            self._settle_estimate(call, "halted")
             # Raises when the halt only pauses: the call is made anew when it is lifted.
-            halt = self._hands.find_cutting_halt(self._job, model=model.name)
+            halt = self._hands.find_cutting_halt(self._job, model=call.model.name)
             return ProviderFault(
                 "halted", halt_reason(halt, " and the model's stream was cut"), HALTED_HINT, refused=True
             )
-        result = call.result()
-        if isinstance(result, ModelAnswer) and result.usage is not None:
-            adopted = self._job.request.conversation is not None
-            learn_token_count(model.counter, outgoing.body, result.usage.input_tokens, adopted=adopted)
-        self._settle_result(model, outgoing, reservation, result, worst_usage, progress)
-        return result
-
-    def _settle_result(
-        self,
-        model: Model,
-        outgoing: ProviderRequest,
-        reservation: Reservation,
-        result: ModelAnswer | ProviderFault,
-        worst_usage: Usage,
-        progress: GenerationProgress,
-    ) -> None:
+        result = answering.result()
         fault_code = result.code if isinstance(result, ProviderFault) else ""
         if result.usage is not None:
-            self._settle_usage(model, reservation, result.usage, result.cache_write_tokens, fault_code=fault_code)
+            if not fault_code:
+                adopted = self._job.request.conversation is not None
+                learn_token_count(call.model.counter, call.outgoing.body, result.usage.input_tokens, adopted=adopted)
+            self._settle_usage(call, result.usage, result.cache_write_tokens, fault_code)
         elif isinstance(result, ProviderFault) and not result.consumed:
-            self._settle_usage(model, reservation, Usage(), fault_code=fault_code)
+            self._settle_usage(call, Usage(), 0, fault_code)
         else:
             # No usage was told: never zero.
-            self._settle_estimate(model, outgoing, reservation, worst_usage, progress, fault_code)
+            self._settle_estimate(call, fault_code)
+        return result
 
-    def _settle_estimate(
-        self,
-        model: Model,
-        outgoing: ProviderRequest,
-        reservation: Reservation,
-        worst_usage: Usage,
-        progress: GenerationProgress,
-        fault_code: str,
-    ) -> None:
-        usage = estimate_usage(
-            worst_usage, progress, asyncio.get_running_loop().time(), count_hidden=fault_code != "error_body"
-        )
-        cache_write_tokens = usage.input_tokens if outgoing.writes_cache else 0
-        self._settle_usage(model, reservation, usage, cache_write_tokens, fault_code=fault_code, estimated=True)
+    def _settle_estimate(self, call: _ReservedCall, fault_code: str) -> None:
+        usage = estimate_usage(call.worst_usage, call.progress, loop_time_s(), count_hidden=fault_code != "error_body")
+        cache_write_tokens = usage.input_tokens if call.outgoing.writes_cache else 0
+        self._settle_usage(call, usage, cache_write_tokens, fault_code, is_estimate=True)
 
     def _settle_usage(
-        self,
-        model: Model,
-        reservation: Reservation,
-        usage: Usage,
-        cache_write_tokens: int = 0,
-        *,
-        fault_code: str,
-        estimated: bool = False,
+        self, call: _ReservedCall, usage: Usage, cache_write_tokens: int, fault_code: str, is_estimate: bool = False
     ) -> None:
-        assert model.price is not None
-        usage = replace_cost(usage, model.price, cache_write_tokens)
-        usage = usage.as_estimate() if estimated else usage
-        settled = reservation.settle(usage, failed=fault_code)
+        usage = replace_cost(usage, call.price, cache_write_tokens)
+        usage = usage.as_estimate() if is_estimate else usage
+        settled = call.reservation.settle(usage, failed=fault_code)
         self.spending.usage = self.spending.usage + usage
-        metrics.count_attempt(model.name, fault_code, usage.cost_usd_micros, settled.wall_ms)
+        metrics.count_attempt(call.model.name, fault_code, usage.cost_usd_micros, settled.wall_ms)
 
 
 def _chat_of(model: Model, rendered: RenderedRequest, output_tokens: int) -> Chat:

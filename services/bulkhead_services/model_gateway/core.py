@@ -3,9 +3,8 @@
 A tier names a route; a model of it answers (one that stands in is told as degraded), or the reply says why not.
 """
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from bulkhead.grants import Verifier
@@ -17,6 +16,7 @@ from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested
 from bulkhead_contracts.result import EMBEDDINGS, Completeness, ContentRef, Failure, Label, Omission
 from bulkhead_contracts.types import Body
+from bulkhead_services.model_gateway.abandoned import AbandonedCalls
 from bulkhead_services.model_gateway.attempts import BREAKER_OPEN, Model, ModelAttempts, ModelOutcome, RetryPolicy
 from bulkhead_services.model_gateway.attribution import attribute_calls
 from bulkhead_services.model_gateway.attribution_process import Attributor
@@ -26,8 +26,10 @@ from bulkhead_services.model_gateway.context.conversation import (
     payload_of,
 )
 from bulkhead_services.model_gateway.context.render import RenderSource, missing_required_parts
+from bulkhead_services.model_gateway.effects import HttpProvider, read_contents, whole_conversation
+from bulkhead_services.model_gateway.live_text import live_publisher
 from bulkhead_services.model_gateway.prompts import Prompts, PromptVersion
-from bulkhead_services.model_gateway.providers.port import ModelAnswer, OnText, ProviderFault
+from bulkhead_services.model_gateway.providers.port import ModelAnswer, ProviderFault
 from bulkhead_services.model_gateway.replies.structured import ReplyText, read_reply
 from bulkhead_services.model_gateway.response_cache import ResponseCache, media_type_of
 from bulkhead_services.model_gateway.routing.chain import Chain, ChainResult, Route
@@ -45,10 +47,6 @@ FEWER_CALLS_HINT = "have the model make fewer or shorter calls at once"
 STEP_CALLERS = ("worker", subjects.DOORS)
 """Callers that work on a step."""
 
-WholeConversation = Callable[[Job[ModelCallRequested], JobContext], Awaitable[Job[ModelCallRequested] | ProviderFault]]
-ReadContents = Callable[[Job[ModelCallRequested], JobContext], Awaitable[tuple[Mapping[str, str], frozenset[str]]]]
-LiveText = Callable[[Job[ModelCallRequested], JobContext], OnText]
-
 
 class ModelGateway(Doer[ModelCallRequested]):
     """One request in, one reply out."""
@@ -60,49 +58,41 @@ class ModelGateway(Doer[ModelCallRequested]):
         self,
         routes: Mapping[str, Route],
         prompts: Prompts,
-        policy: RetryPolicy,
-        policies: TenantDataPolicies,
-        *,
-        whole_conversation: WholeConversation,
-        read_contents: ReadContents,
+        retry_policy: RetryPolicy,
+        data_policies: TenantDataPolicies,
+        providers: Mapping[str, HttpProvider],
+        abandoned_calls: AbandonedCalls,
         verifier: Verifier,
         attributor: Attributor,
-        live_text: LiveText,
-        cache: ResponseCache | None = None,
-        abandoned: Callable[[Job[ModelCallRequested]], asyncio.Event] = lambda job: asyncio.Event(),
-        start: Callable[[], Awaitable[None]] | None = None,
-        stop: Callable[[], Awaitable[None]] | None = None,
-        drain: Callable[[], None] = lambda: None,
-        pools: Callable[[], dict[str, Pool]] = dict,
+        cache: ResponseCache | None,
     ) -> None:
-        self._routes, self._prompts, self._policy, self._policies = routes, prompts, policy, policies
-        self._whole_conversation, self._read_contents = whole_conversation, read_contents
-        self._live_text, self._verifier = live_text, verifier
-        self._attributor = attributor
-        self._cache, self._abandoned = cache, abandoned
+        self._routes, self._prompts, self._providers = routes, prompts, providers
+        self._retry_policy, self._data_policies = retry_policy, data_policies
+        self._abandoned_calls, self._verifier, self._attributor = abandoned_calls, verifier, attributor
+        self._cache = cache
         self.rpc: RpcTable = {ModelsRequested: self.on_models_requested}
-        self._start, self._stop = start, stop
-        self._drain = drain
-        self._pools = pools
 
     async def start(self) -> None:
         """Open the connections to providers."""
-        if self._start is not None:
-            await self._start()
+        for provider in self._providers.values():
+            provider.open()
+        await self._abandoned_calls.start()
 
     async def stop(self) -> None:
         """Close them."""
         await self._attributor.stop()
-        if self._stop is not None:
-            await self._stop()
+        await self._abandoned_calls.stop()
+        for provider in self._providers.values():
+            await provider.stop()
 
     def drain(self) -> None:
         """Let no call wait any more: a call that began now could not end, and would be paid for."""
-        self._drain()
+        for provider in self._providers.values():
+            provider.stop_waiting()
 
     def pools(self) -> dict[str, Pool]:
         """Places at the providers, by provider."""
-        return self._pools()
+        return {name: provider.pool() for name, provider in self._providers.items()}
 
     async def on_models_requested(self, received: ReceivedMessage) -> Body:
         """The names that calls of a tenant can give: of routes, then of the models that answer first there."""
@@ -117,7 +107,7 @@ class ModelGateway(Doer[ModelCallRequested]):
         return ModelsReplied(names=tuple(offered_names[: bounds.MAX_MODELS_TOLD]))
 
     def _is_allowed(self, tenant: str, model: Model) -> bool:
-        return not self._policies.objection(tenant, model.provider.name, model.terms)
+        return not self._data_policies.objection(tenant, model.provider.name, model.terms)
 
     def idempotency_key(self, request: ModelCallRequested) -> str:
         """The call id: an answer that was recorded is given again."""
@@ -141,22 +131,23 @@ class ModelGateway(Doer[ModelCallRequested]):
         request, began_unix_ms = job.request, hands.now_unix_ms()
         prepared = self._prepare_call(job)
         if isinstance(prepared, ProviderFault):
-            return self._failed_reply(request, "refused", _failure_of(prepared))
+            return self._fault_reply(request, prepared)
         prompt, route = prepared
-        whole_job = await self._whole_conversation(job, hands)
+        whole_job = await whole_conversation(job, hands)
         if isinstance(whole_job, ProviderFault):
-            return self._failed_reply(request, "refused" if whole_job.refused else "failed", _failure_of(whole_job))
+            return self._fault_reply(request, whole_job)
         job, request = whole_job, whole_job.request
-        texts, missing = await self._read_contents(job, hands)
+        texts, missing = await read_contents(job, hands)
         source = self._render_source(request, prompt, route, texts, missing)
         if isinstance(source, ProviderFault):
-            return self._failed_reply(request, "refused" if source.refused else "failed", _failure_of(source))
+            return self._fault_reply(request, source)
+        abandoned = self._abandoned_calls.event_of(job)
         attempts = ModelAttempts(
-            job, hands, self._policy, lambda: self._live_text(job, hands), self._cache, self._abandoned(job)
+            job, hands, self._retry_policy, lambda: live_publisher(job, hands), self._cache, abandoned
         )
         try:
             chain_result = await Chain(attempts, source, hands.now_unix_ms).ask_models(
-                route, self._policies, job.tenant
+                route, self._data_policies, job.tenant
             )
             answer = chain_result.outcome.result
             if isinstance(answer, ProviderFault) and answer.code == BREAKER_OPEN and attempts.open_breaker is not None:
@@ -253,7 +244,7 @@ class ModelGateway(Doer[ModelCallRequested]):
             "price_digest": price_digest,
         }
         if isinstance(answer, ProviderFault):
-            reply = self._failed_reply(request, "refused" if answer.refused else "failed", _failure_of(answer))
+            reply = self._fault_reply(request, answer)
             fields = {"model": model.name, "completeness": _completeness_of(outcome.omissions)}
             return reply.model_copy(update=source_fields | fields)
         adopted = request.conversation is not None
@@ -323,6 +314,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         prompt = self._find_prompt(request)
         return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
 
+    def _fault_reply(self, request: ModelCallRequested, fault: ProviderFault) -> ModelCallReplied:
+        failure = Failure.from_text(fault.code, fault.message, fault.hint)
+        return self._failed_reply(request, "refused" if fault.refused else "failed", failure)
+
     def _failed_reply(
         self, request: ModelCallRequested, outcome: Literal["refused", "failed"], failure: Failure
     ) -> ModelCallReplied:
@@ -346,7 +341,3 @@ def _completeness_of(omissions: tuple[Omission, ...]) -> Completeness:
 def _reply_label(content: ContentRef, model: Model) -> Label:
     source = f"{model.provider.name}/{model.name}"[: bounds.MAX_SUMMARY_CHARS]
     return Label(sha256=content.sha256, kind="model_reply", source=source, trust="untrusted", observed_by=SERVICE)
-
-
-def _failure_of(fault: ProviderFault) -> Failure:
-    return Failure.from_text(fault.code, fault.message, fault.hint)

@@ -5,7 +5,6 @@ One HTTP/1.1 client per provider, kept alive. There are no retries here: they st
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -14,13 +13,12 @@ from pathlib import Path
 import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
-from bulkhead.bus.port import BusError
 from bulkhead.flow.content import in_list
 from bulkhead.runtime.doer.protocol import Job, JobContext
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.redaction import REDACTED, without_keys
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, TextDelta
+from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import REFERENCES, ContentRef
 from bulkhead_services.model_gateway.context.conversation import contents_of, message_count_fault, size_fault
 from bulkhead_services.model_gateway.context.render import all_parts
@@ -40,7 +38,6 @@ from bulkhead_services.model_gateway.providers.port import (
     is_embedding,
 )
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
-from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_time_s
 from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
 
@@ -145,7 +142,8 @@ class HttpEndpoint:
             fault = result
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        return _with_usage(replace(fault, message=self.scrub_keys(fault.message)), assembly)
+        message, written = self.scrub_keys(fault.message), assembly.cache_write_tokens
+        return replace(fault, message=message, usage=assembly.usage, cache_write_tokens=written)
 
     async def _stream_call(
         self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float
@@ -244,10 +242,6 @@ class HttpProvider(Deployments):
         return narrow_chat(chat, form.parameter_names, form.option_names, form.max_temperature)
 
 
-def _with_usage(fault: ProviderFault, assembly: Assembly) -> ProviderFault:
-    return replace(fault, usage=assembly.usage, cache_write_tokens=assembly.cache_write_tokens)
-
-
 async def _receive_response(
     response: httpx.Response, assembly: Assembly, on_chunk: OnChunk, key_setting_name: str
 ) -> ProviderFault | None:
@@ -323,41 +317,6 @@ def _feed_events(events: Iterable[str], assembly: Assembly) -> None:
 def _oversize_fault() -> ProviderFault:
     message = f"the response exceeds {bounds.MAX_PROVIDER_RESPONSE_BYTES} bytes"
     return ProviderFault("provider_error", message, "the provider ignores max tokens: use another one")
-
-
-class LiveTextPublisher:
-    """Publishes an answer as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
-
-    def __init__(self, job: Job[ModelCallRequested], hands: JobContext, *, verified: bool = False) -> None:
-        self._job, self._hands, self._verified = job, hands, verified
-        self._offsets = Counter[AnswerPart]()
-        # What an outside agent is shown must be the record's text, letter for letter.
-        self._shown = None if job.request.conversation is not None else LiveThinkingFilter()
-
-    async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
-        """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
-        request = self._job.request
-        if not request.stream:
-            return
-        text = self._shown.feed(text) if self._shown is not None else text
-        for start in range(0, len(text), bounds.MAX_ANSWER_CHARS):
-            piece = text[start : start + bounds.MAX_ANSWER_CHARS]
-            call_id, step_id, attempt = request.call_id, request.step_id, request.attempt
-            delta = TextDelta(
-                call_id=call_id,
-                step_id=step_id,
-                attempt=attempt,
-                offset=self._offsets[part],
-                text=piece if part == TEXT else "",
-                verified=self._verified,
-                part=part,
-                part_text="" if part == TEXT else piece,
-            )
-            self._offsets[part] += len(piece)
-            try:
-                await self._hands.publish_live(self._job, delta)
-            except BusError as error:
-                log.debug("live_text_lost", call=request.call_id, reason=str(error))
 
 
 async def whole_conversation(

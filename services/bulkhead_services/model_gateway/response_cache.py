@@ -22,6 +22,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.model import ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef, Usage
+from bulkhead_services.model_gateway.providers.fields import read_object
 from bulkhead_services.model_gateway.providers.port import Finish, ModelAnswer, ProviderRequest
 
 log = Log("model_gateway.cache")
@@ -153,14 +154,7 @@ def may_keep(request: ModelCallRequested, answer: ModelAnswer) -> bool:
         return False
     if not answer.text.strip():
         return bool(answer.calls)
-    return request.response == "text" or _is_object(answer.text)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+    return request.response == "text" or read_object(answer.text) is not None
 
 
 def _scope_of(authority: Authority) -> dict[str, Any]:

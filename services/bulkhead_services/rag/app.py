@@ -10,8 +10,8 @@ from bulkhead_services.rag.settings import Settings
 def build(context: Context, settings: Settings) -> Rag:
     """The doer; nothing is opened before the first message."""
     model = settings.embeddings_model if settings.embeddings_url else ""
-    knobs = RetrievalOptions(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
-    return Rag(FileLibrary(settings), knobs)
+    options = RetrievalOptions(settings.chunks_per_document, model, settings.embeddings_price_usd_micros_per_mtok or 0)
+    return Rag(FileLibrary(settings), options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from bulkhead_contracts import subjects
 from bulkhead_services.rag.settings import Settings
 
 SUFFIX, UNFINISHED = ".sqlite", ".copy"
-USAGE = 2
+USAGE_ERROR = 2
 
 
 class CopyError(Exception):
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     """The command line."""
     if arguments not in (["save"], ["load"]):
         print(__doc__, file=sys.stderr)  # noqa: T201
-        return USAGE
+        return USAGE_ERROR
     [command] = arguments
     folder = Settings().store_dir
     try:

@@ -32,17 +32,18 @@ from bulkhead_contracts.retrieval import (
     RetrievalRequested,
 )
 from bulkhead_contracts.types import Body
-from bulkhead_services.rag.port import EmbeddedTexts, Library, NewDocument, Vector
-from bulkhead_services.rag.query import terms_of
+from bulkhead_services.rag.effects import FileLibrary
+from bulkhead_services.rag.port import EmbeddedTexts, NewDocument, Vector
+from bulkhead_services.rag.query import search_terms
 from bulkhead_services.rag.rank import PassageChoice, RankedCandidate, choose_passages, fuse_orders, rank_by_words
 
 SERVICE = "rag"
-TOOL = "search_documents"
+SEARCH_TOOL = "search_documents"
 DEFAULT_SCOPE = "default"
 EMBEDDING_BATCH = 64
-QUERIES_KNOWN = 1_024
+MAX_REMEMBERED_QUERIES = 1_024
 """Vectors of queries that are remembered, of all tenants."""
-NOTHING = Usage()
+NO_USAGE = Usage()
 Request = RetrievalRequested | DocumentIngestRequested | DocumentDeleteRequested
 
 
@@ -50,18 +51,22 @@ Request = RetrievalRequested | DocumentIngestRequested | DocumentDeleteRequested
 class EmbeddingOutcome:
     """Vectors (none when switched off or lost), why they were lost, what they cost."""
 
-    found: tuple[Vector, ...] = ()
-    lost: str = ""
-    usage: Usage = NOTHING
+    vectors: tuple[Vector, ...] = ()
+    loss_reason: str = ""
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalOptions:
-    """price: micro US dollars per million tokens; model "" means that vectors are switched off."""
+    """embedding_model: "" where vectors are switched off."""
 
     chunks_per_document: int
-    model: str = ""
-    price: int = 0
+    embedding_model: str = ""
+    price_usd_micros_per_mtok: int = 0
+
+    def embedding_cost_usd_micros(self, tokens: int) -> int:
+        """Rounded up."""
+        return -(-tokens * self.price_usd_micros_per_mtok // 1_000_000)
 
 
 class Rag(Doer[Request]):
@@ -70,13 +75,13 @@ class Rag(Doer[Request]):
     service = SERVICE
     handles: tuple[type[Body], ...] = (RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested)
 
-    def __init__(self, library: Library, knobs: RetrievalOptions) -> None:
+    def __init__(self, library: FileLibrary, options: RetrievalOptions) -> None:
         self.rpc: RpcTable = {
             DocumentsRequested: self.on_documents_requested,
             PassageRequested: self.on_passage_requested,
         }
-        self._library, self._knobs = library, knobs
-        self._asked = BoundedDict[tuple[str, str], Vector](QUERIES_KNOWN)
+        self._library, self._options = library, options
+        self._query_vectors = BoundedDict[tuple[str, str], Vector](MAX_REMEMBERED_QUERIES)
 
     def describe_problem(self) -> str:
         """Why it cannot do its work, for health checks; "" when it can."""
@@ -153,13 +158,13 @@ class Rag(Doer[Request]):
 
     async def _retrieve_passages(self, job: Job[Request], request: RetrievalRequested, hands: JobContext) -> Body:
         started = hands.now_unix_ms()
-        terms = terms_of(request.query)
+        terms = search_terms(request.query)
         refusal = self._retrieval_refusal(job, request, hands, terms)
         if refusal is not None:
             return self.refusal_reply(request, refusal)
         vectors = await self._embed_query(job, hands, request)
         scopes = job.authority.task.document_scopes
-        vector = vectors.found[0] if vectors.found else None
+        vector = vectors.vectors[0] if vectors.vectors else None
         candidates = await self._library.search_chunks(job.tenant, scopes, terms, vector)
         if isinstance(candidates, Failure):
             if candidates.code == "store_busy":
@@ -167,13 +172,13 @@ class Rag(Doer[Request]):
             took_ms = max(0, hands.now_unix_ms() - started)
             changes = {"outcome": "failed", "failure": candidates, "usage": vectors.usage, "duration_ms": took_ms}
             return self.refusal_reply(request, candidates).model_copy(update=changes)
-        ranked = rank_by_words(candidates.words, candidates.terms)
-        if candidates.nearest:
-            rows = {candidate.row: candidate for candidate in candidates.nearest}
+        ranked = rank_by_words(candidates.by_words, candidates.term_count)
+        if candidates.by_vector:
+            rows = {candidate.row: candidate for candidate in candidates.by_vector}
             ranked = fuse_orders(ranked, tuple(rows), rows, request.k)
-        choice = choose_passages(ranked, request.k, request.max_chars, self._knobs.chunks_per_document)
+        choice = choose_passages(ranked, request.k, request.max_chars, self._options.chunks_per_document)
         passages = await asyncio.gather(*(_build_passage(job, hands, chosen) for chosen in choice.passages))
-        lost = vectors.lost or candidates.vectors_lost
+        lost = vectors.loss_reason or candidates.vector_loss
         return RetrievalReplied(
             call_id=request.call_id,
             step_id=request.step_id,
@@ -191,9 +196,9 @@ class Rag(Doer[Request]):
         self, job: Job[Request], request: RetrievalRequested, hands: JobContext, terms: tuple[str, ...]
     ) -> Failure | None:
         step, task = job.authority.step, job.authority.task
-        if step is None or TOOL not in step.tools or TOOL not in task.tools:
-            reason = f"no step grant names {TOOL}"
-            return Failure.from_text("not_granted", reason, f"submit the task with the tool {TOOL} allowed")
+        if step is None or SEARCH_TOOL not in step.tools or SEARCH_TOOL not in task.tools:
+            reason = f"no step grant names {SEARCH_TOOL}"
+            return Failure.from_text("not_granted", reason, f"submit the task with the tool {SEARCH_TOOL} allowed")
         if (step.step_id, step.attempt) != (request.step_id, request.attempt):
             reason = "the grant is for another step or attempt"
             return Failure.from_text("wrong_step", reason, "send the grant that came with the step's assignment")
@@ -201,7 +206,7 @@ class Rag(Doer[Request]):
             reason = "the grant names no document scope"
             return Failure.from_text("no_scope", reason, f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}")
         stop = hands.find_stop(
-            job, tool=TOOL, deadline_unix_ms=request.deadline_unix_ms, what="the search", begins=True
+            job, tool=SEARCH_TOOL, deadline_unix_ms=request.deadline_unix_ms, what="the search", begins=True
         )
         if stop is not None:
             return stop.to_failure()
@@ -244,15 +249,20 @@ class Rag(Doer[Request]):
                 text=divided.text,
                 chunks=divided.chunks,
                 now_unix_ms=hands.now_unix_ms(),
-                model=self._knobs.model,
-                vectors=tuple(vector.tobytes() for vector in vectors.found),
+                model=self._options.embedding_model,
+                vectors=tuple(vector.tobytes() for vector in vectors.vectors),
             ),
         )
         if isinstance(done, Failure):
             return _reject_ingestion(request, done)
-        name, outcome, detail = request.name, done.outcome, _lost_line(vectors.lost)
+        name, outcome, detail = request.name, done.outcome, _lost_line(vectors.loss_reason)
         return DocumentIngested(
-            name=name, sha256=sha256, outcome=outcome, chunks=done.chunks, replaced_sha256=done.replaced, detail=detail
+            name=name,
+            sha256=sha256,
+            outcome=outcome,
+            chunks=done.chunks,
+            replaced_sha256=done.replaced_sha256,
+            detail=detail,
         )
 
     async def _delete_document(self, job: Job[Request], request: DocumentDeleteRequested, hands: JobContext) -> Body:
@@ -267,16 +277,16 @@ class Rag(Doer[Request]):
 
     async def _complete_vectors(self, job: Job[Request], request: DocumentIngestRequested, hands: JobContext) -> str:
         """Vectors that were lost when this document came in are made when it comes again."""
-        model = self._knobs.model
+        model = self._options.embedding_model
         if not model:
             return ""
-        missing = await self._library.without_vectors(job.tenant, DEFAULT_SCOPE, request.name, model)
+        missing = await self._library.chunks_without_vectors(job.tenant, DEFAULT_SCOPE, request.name, model)
         if isinstance(missing, Failure):
             return missing.message
         vectors = await self._embed_all(job, hands, self.idempotency_key(request), [text for _, text in missing])
-        if not vectors.found:
-            return vectors.lost
-        pairs = [(row, v.tobytes()) for (row, _), v in zip(missing, vectors.found, strict=True)]
+        if not vectors.vectors:
+            return vectors.loss_reason
+        pairs = [(row, v.tobytes()) for (row, _), v in zip(missing, vectors.vectors, strict=True)]
         failed = await self._library.add_vectors(job.tenant, model, pairs)
         return failed.message if isinstance(failed, Failure) else ""
 
@@ -286,69 +296,66 @@ class Rag(Doer[Request]):
         self, job: Job[Request], hands: JobContext, call_id: str, texts: Sequence[str]
     ) -> EmbeddingOutcome:
         """Vectors of a document's chunks, all or none; the document is taken either way. No text is embedded twice."""
-        if not self._knobs.model:
+        if not self._options.embedding_model:
             return EmbeddingOutcome()
-        stored = await self._library.vectors_of(job.tenant, self._knobs.model, texts)
+        stored = await self._library.vectors_of(job.tenant, self._options.embedding_model, texts)
         by_text = {} if isinstance(stored, Failure) else dict(stored)
-        missing, usage = [text for text in dict.fromkeys(texts) if text not in by_text], NOTHING
+        missing, usage = [text for text in dict.fromkeys(texts) if text not in by_text], NO_USAGE
         for batch, offset in enumerate(range(0, len(missing), EMBEDDING_BATCH)):
             some = missing[offset : offset + EMBEDDING_BATCH]
             try:
                 embedded = await self._embed_batch(job, hands, call_id, some, batch)
             except NotDone as wait:
                 # An ingestion is not deferred for money: without vectors the document is found by words.
-                return EmbeddingOutcome(lost=f"no money for vectors now: {wait}", usage=usage)
+                return EmbeddingOutcome(loss_reason=f"no money for vectors now: {wait}", usage=usage)
             usage += embedded.usage
-            if embedded.lost:
-                return EmbeddingOutcome(lost=embedded.lost, usage=usage)
-            by_text.update(zip(some, embedded.found, strict=True))
+            if embedded.loss_reason:
+                return EmbeddingOutcome(loss_reason=embedded.loss_reason, usage=usage)
+            by_text.update(zip(some, embedded.vectors, strict=True))
         return EmbeddingOutcome(tuple(by_text[text] for text in texts), usage=usage)
 
     async def _embed_query(self, job: Job[Request], hands: JobContext, request: RetrievalRequested) -> EmbeddingOutcome:
         """The vector of a query; one that the tenant asked before is remembered."""
         query_key = job.tenant, request.query
-        if (vector := self._asked.get_refreshed(query_key)) is not None:
+        if (vector := self._query_vectors.get_refreshed(query_key)) is not None:
             return EmbeddingOutcome((vector,))
         embedded = await self._embed_batch(job, hands, request.call_id, (request.query,))
-        if embedded.found:
-            self._asked[query_key] = embedded.found[0]
+        if embedded.vectors:
+            self._query_vectors[query_key] = embedded.vectors[0]
         return embedded
 
     async def _embed_batch(
         self, job: Job[Request], hands: JobContext, call_id: str, texts: Sequence[str], batch: int = 0
     ) -> EmbeddingOutcome:
         """Reserve, call, settle. A token holds at least one byte, so bytes bound the tokens."""
-        knobs = self._knobs
-        if not knobs.model:
+        options = self._options
+        if not options.embedding_model:
             return EmbeddingOutcome()
         most = sum(len(text.encode()) for text in texts)
+        price_name = f"{options.embedding_model}/{options.price_usd_micros_per_mtok}"
         reservation = await hands.reserve_attempt(
             job,
             call_id,
             batch,
             purpose="retrieval",
-            resource=knobs.model[: bounds.MAX_NAME_CHARS],
-            worst_case=Amount(tokens=most, cost_usd_micros=_embedding_cost(most, knobs.price)),
-            price_digest=hashlib.blake2b(f"{knobs.model}/{knobs.price}".encode(), digest_size=8).hexdigest(),
+            resource=options.embedding_model[: bounds.MAX_NAME_CHARS],
+            worst_case=Amount(tokens=most, cost_usd_micros=options.embedding_cost_usd_micros(most)),
+            price_digest=hashlib.blake2b(price_name.encode(), digest_size=8).hexdigest(),
         )
         reply = await self._library.embed_texts(texts)
         if isinstance(reply, EmbeddedTexts):
             tokens = most if reply.tokens is None else reply.tokens
-            usage = Usage(input_tokens=tokens, cost_usd_micros=_embedding_cost(tokens, knobs.price))
+            usage = Usage(input_tokens=tokens, cost_usd_micros=options.embedding_cost_usd_micros(tokens))
             usage = usage.as_estimate() if reply.tokens is None else usage
             reservation.settle(usage, estimated=reply.tokens is None)
             return EmbeddingOutcome(reply.vectors, usage=usage)
         if not reply.called:
             reservation.settle(Usage())
-            return EmbeddingOutcome(lost=reply.reason)
+            return EmbeddingOutcome(loss_reason=reply.reason)
         # It may have been charged for: what is not known costs what was reserved.
-        usage = Usage(input_tokens=most, cost_usd_micros=_embedding_cost(most, knobs.price)).as_estimate()
+        usage = Usage(input_tokens=most, cost_usd_micros=options.embedding_cost_usd_micros(most)).as_estimate()
         reservation.settle(usage, estimated=True, failed="embedding_failed")
-        return EmbeddingOutcome(lost=reply.reason, usage=usage)
-
-
-def _embedding_cost(tokens: int, price_usd_micros_per_mtok: int) -> int:
-    return -(-tokens * price_usd_micros_per_mtok // 1_000_000)
+        return EmbeddingOutcome(loss_reason=reply.reason, usage=usage)
 
 
 async def _build_passage(job: Job[Request], hands: JobContext, ranked: RankedCandidate) -> Passage:
@@ -369,7 +376,7 @@ def _signed_label(job: Job[Request], hands: JobContext, passage: Passage) -> Lab
 def _build_completeness(request: RetrievalRequested, choice: PassageChoice, lost: str) -> Completeness:
     omissions: list[Omission] = []
     room = f"max_chars={request.max_chars}"
-    for count, limit in ((choice.cut_by_k, f"k={request.k}"), (choice.cut_by_chars, room)):
+    for count, limit in ((choice.omitted_by_k, f"k={request.k}"), (choice.omitted_by_chars, room)):
         if count:
             detail = f"they match about as well as those returned but did not fit {limit}"
             omissions.append(Omission(reason="pruned", what=f"{count} matching passages", detail=detail))

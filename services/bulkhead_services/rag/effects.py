@@ -29,7 +29,7 @@ from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
-from bulkhead_services.rag.index import DocumentStore, StaleStore
+from bulkhead_services.rag.index import DocumentStore, NewerStore
 from bulkhead_services.rag.port import (
     DividedDocument,
     EmbeddedTexts,
@@ -46,11 +46,11 @@ T = TypeVar("T")
 MAX_OPEN_STORES = 64
 THREADS = 4
 PARSERS = 2
-SAVE_ANEW = "save it anew with another program, or send it as text"
+SAVE_AGAIN_HINT = "save it anew with another program, or send it as text"
 
 
 class FileLibrary:
-    """The port over files and processes: everything outside this process that rag touches."""
+    """Documents and vectors, over files and processes. Nothing expected is raised: a Failure says what to do."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -143,11 +143,11 @@ class FileLibrary:
         if not out:
             most = f"{settings.parse_timeout_s:g} s or {settings.parse_memory_mib} MiB"
             message = f"reading it as {form} took more than {most}, or crashed the parser (exit {child.returncode})"
-            return Failure.from_text("damaged_document", message, SAVE_ANEW)
+            return Failure.from_text("damaged_document", message, SAVE_AGAIN_HINT)
         answer: dict[str, Any] = json.loads(out)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
-            hint = hints.get(answer["code"], SAVE_ANEW)
+            hint = hints.get(answer["code"], SAVE_AGAIN_HINT)
             return Failure.from_text(answer["code"], answer["message"], hint)
         return answer
 
@@ -205,9 +205,11 @@ class FileLibrary:
             return None
         return await self._with_store(tenant, lambda store: store.read_passage(scope, name, sha256, start, end))
 
-    async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
+    async def chunks_without_vectors(
+        self, tenant: str, scope: str, name: str, model: str
+    ) -> list[tuple[int, str]] | Failure:
         """Chunks of a document that still lack vectors."""
-        return await self._with_store(tenant, lambda store: store.without_vectors(scope, name, model))
+        return await self._with_store(tenant, lambda store: store.chunks_without_vectors(scope, name, model))
 
     async def add_vectors(self, tenant: str, model: str, pairs: Sequence[tuple[int, bytes]]) -> Failure | None:
         """Keep vectors that came later."""
@@ -328,7 +330,7 @@ def _unit_vector(values: list[float]) -> Vector:
 def store_failure(error: sqlite3.Error | OSError) -> Failure:
     """Failure for a store error, with what to do."""
     text = str(error)
-    if isinstance(error, StaleStore):
+    if isinstance(error, NewerStore):
         return Failure.from_text("store_too_new", text, "start the newer version of rag on this data")
     if "locked" in text or "busy" in text:
         return Failure.from_text("store_busy", f"the document store is locked: {text}", "try again")

@@ -13,7 +13,7 @@ from bulkhead_services.rag.structure import ExtractedText, read_structure
 
 Form = Literal["text", "markdown", "html", "pdf"]
 
-SUPPORTED = "text (.txt), Markdown (.md), HTML (.html) and PDF (.pdf)"
+SUPPORTED_FORMS = "text (.txt), Markdown (.md), HTML (.html) and PDF (.pdf)"
 _MEDIA: dict[str, Form] = {
     "text/markdown": "markdown",
     "text/x-markdown": "markdown",
@@ -59,7 +59,7 @@ def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
     if media.startswith("text/"):
         return ending or "text"
     message = f"{name}: {media[:80]!r} cannot be read here"
-    return Failure.from_text("unsupported_media_type", message, f"send {SUPPORTED}; convert other formats first")
+    return Failure.from_text("unsupported_media_type", message, f"send {SUPPORTED_FORMS}; convert other formats first")
 
 
 def decode_text(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
@@ -124,4 +124,4 @@ def _check_text(text: str) -> str | Failure:
 
 
 def _binary_failure(why: str) -> Failure:
-    return Failure.from_text("binary_document", f"this is not text: {why}", f"send {SUPPORTED}")
+    return Failure.from_text("binary_document", f"this is not text: {why}", f"send {SUPPORTED_FORMS}")

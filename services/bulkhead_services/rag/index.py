@@ -17,11 +17,11 @@ from pathlib import Path
 
 from bulkhead_contracts import bounds
 from bulkhead_services.rag.port import IngestionOutcome, NewDocument, RetrievalCandidates, Vector
-from bulkhead_services.rag.query import match_any, match_beginnings
+from bulkhead_services.rag.query import any_term_expression, prefix_expression
 from bulkhead_services.rag.rank import Candidate
 
-Match = tuple[int, str, str, str, int, int, str, str, float]
-Standing = tuple[str, str, str, int, int, int]
+MatchRow = tuple[int, str, str, str, int, int, str, str, float]
+DocumentRow = tuple[str, str, str, int, int, int]
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -87,7 +87,7 @@ _ERASING = (
 _BUSY_TIMEOUT_MS = 5_000
 
 
-class StaleStore(sqlite3.DatabaseError):
+class NewerStore(sqlite3.DatabaseError):
     """The file was written by a newer version of this service."""
 
 
@@ -108,7 +108,7 @@ class DocumentStore:
         with self._write_lock, _Transaction(self._writer):
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
-                raise StaleStore(f"the store has schema {version}, this service knows up to {SCHEMA_VERSION}")
+                raise NewerStore(f"the store has schema {version}, this service knows up to {SCHEMA_VERSION}")
             if version == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self._writer.execute(statement)
@@ -197,7 +197,7 @@ class DocumentStore:
                 self._writer.execute(statement, (scope, name))
             return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
 
-    def list_documents(self, scope: str, after: str, limit: int) -> list[Standing]:
+    def list_documents(self, scope: str, after: str, limit: int) -> list[DocumentRow]:
         """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
         with self._read_lock:
             return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
@@ -241,7 +241,7 @@ class DocumentStore:
             rows = self._reader.execute(_EMBEDDED, (model, json.dumps(list(text_by_digest)))).fetchall()
         return {text: vector for text, vector in rows if text_by_digest.get(_text_digest(text)) == text}
 
-    def without_vectors(self, scope: str, name: str, model: str) -> list[tuple[int, str]]:
+    def chunks_without_vectors(self, scope: str, name: str, model: str) -> list[tuple[int, str]]:
         """(row, text) of a current document's chunks that have no vector of this model yet."""
         with self._read_lock:
             return self._reader.execute(
@@ -273,10 +273,10 @@ class DocumentStore:
         """Chunks of current documents in these scopes that hold any of the terms, or lie near the vector."""
         scopes_json = json.dumps(list(scopes))
         with self._read_lock:
-            expressions = tuple(match_any((term,)) for term in terms)
-            rows = self._match_words(scopes_json, match_any(terms)) if terms else []
-            if not rows and (wider := match_beginnings(terms)):
-                expressions = tuple(e for term in terms if (e := match_beginnings((term,))))
+            expressions = tuple(any_term_expression((term,)) for term in terms)
+            rows = self._match_words(scopes_json, any_term_expression(terms)) if terms else []
+            if not rows and (wider := prefix_expression(terms)):
+                expressions = tuple(e for term in terms if (e := prefix_expression((term,))))
                 rows = self._match_words(scopes_json, wider)
             in_text = self._count_hits(rows, "body", expressions)
             in_title = self._count_hits(rows, "title", expressions)
@@ -286,10 +286,10 @@ class DocumentStore:
             nearest, lost = self._nearest_chunks(scopes_json, vector, model, scan_limit)
             return RetrievalCandidates(words, len(expressions), nearest, lost)
 
-    def _match_words(self, scopes: str, expression: str) -> list[Match]:
+    def _match_words(self, scopes: str, expression: str) -> list[MatchRow]:
         return self._reader.execute(_MATCHING, (expression, scopes, bounds.MAX_CANDIDATES)).fetchall()
 
-    def _count_hits(self, rows: list[Match], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
+    def _count_hits(self, rows: list[MatchRow], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
         """The number of the expressions that each row's column matches; the index does the stemming."""
         ids = json.dumps([row[0] for row in rows])
         hits: dict[int, int] = {}

@@ -18,19 +18,19 @@ _STOPWORDS = frozenset(_COMMON.split())
 _MIN_PREFIX_CHARS = 4
 
 
-def terms_of(query: str) -> tuple[str, ...]:
+def search_terms(query: str) -> tuple[str, ...]:
     """Distinct words in order, lower case, without stopwords unless there is nothing else."""
     words = list(dict.fromkeys(token.lower()[:64] for token in _WORD.findall(query)))
     terms = [token for token in words if token not in _STOPWORDS] or words
     return tuple(terms[: bounds.MAX_QUERY_TERMS])
 
 
-def match_any(terms: tuple[str, ...]) -> str:
+def any_term_expression(terms: tuple[str, ...]) -> str:
     """FTS5 expression: any of the terms (stemmed by the tokenizer)."""
     return " OR ".join(f'"{term}"' for term in terms)
 
 
-def match_beginnings(terms: tuple[str, ...]) -> str:
+def prefix_expression(terms: tuple[str, ...]) -> str:
     """FTS5 expression for when no term is found: words that begin like the terms; "" when too short."""
     long = [term for term in terms if len(term) >= _MIN_PREFIX_CHARS]
     stems = [term[: max(_MIN_PREFIX_CHARS, len(term) - 3)] for term in long]

@@ -47,18 +47,18 @@ class PassageChoice:
     """Passages to return, best first, and how many strong matches each limit left out."""
 
     passages: tuple[RankedCandidate, ...]
-    cut_by_k: int
-    cut_by_chars: int
+    omitted_by_k: int
+    omitted_by_chars: int
     shortened: bool = False
 
 
-def rank_by_words(candidates: Sequence[Candidate], terms: int) -> list[RankedCandidate]:
+def rank_by_words(candidates: Sequence[Candidate], term_count: int) -> list[RankedCandidate]:
     """Re-ranked by words."""
     best = max((c.bm25 for c in candidates), default=0.0) or 1.0
     word_scores = {
         c.row: BM25_WEIGHT * max(0.0, c.bm25) / best
-        + COVERAGE_WEIGHT * c.terms_in_text / max(1, terms)
-        + TITLE_WEIGHT * c.terms_in_title / max(1, terms)
+        + COVERAGE_WEIGHT * c.terms_in_text / max(1, term_count)
+        + TITLE_WEIGHT * c.terms_in_title / max(1, term_count)
         for c in candidates
     }
     leading: dict[str, float] = {}

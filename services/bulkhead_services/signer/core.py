@@ -4,7 +4,7 @@ In: a GrantRequested, the task it is for, the policies, the tools that exist, th
 specs of its tools, or why not. The same request gives the same grant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from bulkhead.policy.constraints import Constraint, unreadable_reason
 from bulkhead.text.validation_errors import find_misfits, suggest_name
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
-from bulkhead_contracts.delegation import DelegatedRoles
+from bulkhead_contracts.delegation import DelegatedRole, DelegatedRoles
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.output import InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, RoleSpec
@@ -24,7 +24,6 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Constraints, Contract, Count, Name, Token
-from bulkhead_services.signer.delegated_roles import choosable_roles, delegations_for, find_misfit
 
 GRANTING_ROLES = ("submitter", "operator")
 APPROVING_ROLES = ("approver", "operator")
@@ -143,11 +142,11 @@ def grantable_tools(policies: GrantPolicies, requester: RequesterClaim, tenant: 
     return tuple(policies.tools[name] for name in names)
 
 
-def sign_off(
-    policies: GrantPolicies, asked: SignatureRequested, tenant: str, task: str, now_unix_ms: int
+def decide_approval(
+    policies: GrantPolicies, request: SignatureRequested, tenant: str, task: str, now_unix_ms: int
 ) -> ApprovalGrant | Failure:
     """A person's word about one call, to be signed, or why not."""
-    requester = asked.requester
+    requester = request.requester
     policy = policies.tenants.get(tenant)
     if requester.tenant != tenant or policy is None:
         reason = f"{requester.person} of tenant {requester.tenant} decides about a call of tenant {tenant}"
@@ -156,19 +155,19 @@ def sign_off(
         reason = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
         hint = f"only {' or '.join(APPROVING_ROLES)} may; ask for that role in the identity provider"
         return Failure.from_text("role_may_not_approve", reason, hint)
-    for problem in (_check_caller(policy, requester), _check_time(policies, asked.requested_unix_ms, now_unix_ms)):
+    for problem in (_check_caller(policy, requester), _check_time(policies, request.requested_unix_ms, now_unix_ms)):
         if problem is not None:
             return problem
     return ApprovalGrant(
         tenant=tenant,
         task=task,
-        approval_id=asked.approval_id,
-        arguments_sha256=asked.arguments_sha256,
-        decision=asked.decision,
+        approval_id=request.approval_id,
+        arguments_sha256=request.arguments_sha256,
+        decision=request.decision,
         person=requester.person,
         role=requester.role,
         via=requester.via,
-        reason=asked.reason,
+        reason=request.reason,
         decided_unix_ms=now_unix_ms,
     )
 
@@ -405,7 +404,7 @@ def policies_from(
             raise TenantsFileError(f"{reason}; name them in tools, too, or take them out")
         if cause := unreadable_reason(tenants[str(name)].constraints, tenants[str(name)].tools, known):
             raise TenantsFileError(f"tenants file: {name}: {cause}")
-        if cause := find_misfit(tenants[str(name)].delegated_roles, tenants[str(name)].tools):
+        if cause := delegation_misfit(tenants[str(name)].delegated_roles, tenants[str(name)].tools):
             raise TenantsFileError(f"tenants file: {name}: {cause}")
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             mend = "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names"
@@ -413,3 +412,48 @@ def policies_from(
             raise TenantsFileError(f"{reason}; {mend}, or take them out")
     unavailable = frozenset(known) - frozenset(available)
     return GrantPolicies(tenants, available, unavailable, built_in, worker_roles | {WORKER_ROLE}, **skew)
+
+
+# Roles whose steps are carried out elsewhere
+
+
+def delegation_misfit(rows: Mapping[str, DelegatedRole], tools: Collection[str]) -> str:
+    """Fault in a tenant's rows, and what to do; "" when there is none. tools: the tenant's."""
+    for role, row in sorted(rows.items()):
+        named, unexpected = (row.identity, row.agent) if row.to == "worker" else (row.agent, row.identity)
+        field, wrong = ("identity", "agent") if row.to == "worker" else ("agent", "identity")
+        if named is None:
+            return f"delegated_roles.{role}: `to: {row.to}` needs `{field}`; name it"
+        if unexpected is not None:
+            return f"delegated_roles.{role}: `to: {row.to}` has no `{wrong}`; take it out"
+        if (tool := _delegation_of(role, row).agent_tool) and tool not in tools:
+            return f"delegated_roles.{role}: the tenant may not use the tool {tool}; name it in tools, too"
+    return ""
+
+
+def delegations_for(rows: Mapping[str, DelegatedRole], roles: Collection[str]) -> tuple[Delegation, ...]:
+    """The delegations that a task with steps of these roles has."""
+    return tuple(_delegation_of(role, rows[role]) for role in sorted(rows.keys() & set(roles)))
+
+
+def choosable_roles(
+    rows: Mapping[str, DelegatedRole], granted: Iterable[Delegation], tools: Mapping[str, ToolSpec]
+) -> tuple[RoleSpec, ...]:
+    """The granted roles, each with one line: its row's, or what the card of its agent tells."""
+    # Every step has the worker's role where it names none: nobody chooses it.
+    chosen = [row for row in granted if row.role != WORKER_ROLE]
+    cards = {row.role: tools[row.agent_tool].description if row.agent_tool in tools else "" for row in chosen}
+    return tuple(
+        RoleSpec(name=name, description=_one_line(rows[name].description or card)) for name, card in cards.items()
+    )
+
+
+def _one_line(text: str) -> str:
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    most = bounds.MAX_SUMMARY_CHARS
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _delegation_of(role: str, row: DelegatedRole) -> Delegation:
+    name = row.identity if row.to == "worker" else row.agent
+    return Delegation(role=role, to=row.to, name=name or "", deadline_ms=round(row.deadline_s * 1000))

@@ -31,10 +31,10 @@ from bulkhead_contracts.result import Failure
 from bulkhead_services.signer.core import (
     GrantPolicies,
     TenantsFileError,
+    decide_approval,
     decide_grant,
     grantable_tools,
     policies_from,
-    sign_off,
 )
 from bulkhead_services.signer.credentials import CredentialChecker
 from bulkhead_services.signer.settings import Settings
@@ -54,10 +54,10 @@ class GrantSigner(EdgeComponent):
         self._tokens = CallerTokens(settings)
         self.credentials = CredentialChecker(self._tokens, context.verifier)
         self.rpc: RpcTable = {
-            GrantRequested: self.answer_grant,
-            VouchRequested: self.answer_vouch,
-            SignatureRequested: self.answer_sign_off,
-            ToolsRequested: self.answer_tools,
+            GrantRequested: self.on_grant_requested,
+            VouchRequested: self.on_vouch_requested,
+            SignatureRequested: self.on_signature_requested,
+            ToolsRequested: self.on_tools_requested,
         }
 
     async def start(self) -> None:
@@ -82,10 +82,16 @@ class GrantSigner(EdgeComponent):
             **skew,
         )
         servers, agents = mcp_file.read_mcp_file(settings.mcp_file), agents_file.read_agents_file(settings.agents_file)
-        _hold_to_rows(self._policies, servers.tenants_of(), "MCP server", "MCP servers")
-        _hold_to_rows(self._policies, agents.tenants_of(), "agent", "agents")
+        _check_tool_tenants(self._policies, servers.tenants_of(), "MCP server", "MCP servers")
+        _check_tool_tenants(self._policies, agents.tenants_of(), "agent", "agents")
         tenants, not_configured = len(self._policies.tenants), ",".join(sorted(self._policies.unavailable))
         log.info("policy_read", tenants=tenants, tools=len(available), not_configured=not_configured)
+
+    @property
+    def _loaded_policies(self) -> GrantPolicies:
+        """The policies; requests are served after `start` alone."""
+        assert self._policies is not None
+        return self._policies
 
     def is_ready(self) -> bool:
         """True when the policy is read."""
@@ -94,15 +100,12 @@ class GrantSigner(EdgeComponent):
     async def handle_message(self, message: ReceivedMessage) -> None:
         """Ignore it: the signer has no inbox."""
 
-    async def answer_grant(self, message: ReceivedMessage) -> GrantReplied:
+    async def on_grant_requested(self, message: ReceivedMessage) -> GrantReplied:
         """One request, one signed grant or one reason."""
         body = message.body
         assert isinstance(body, GrantRequested)
-        if self._policies is None:
-            failure = Failure.from_text("not_ready", "the signer has not read its policy yet", "submit again")
-            return self._refuse_grant(message, failure)
         now_unix_ms = self._context.clock()
-        decided = decide_grant(self._policies, body, message.tenant, message.task, now_unix_ms)
+        decided = decide_grant(self._loaded_policies, body, message.tenant, message.task, now_unix_ms)
         if isinstance(decided, Failure):
             return self._refuse_grant(message, decided)
         if body.purpose == "task":
@@ -117,7 +120,7 @@ class GrantSigner(EdgeComponent):
         if len(token) > MAX_TOKEN_BYTES and decided.roles and body.drafted:
             # Nobody asked for these roles by name: a task that fits without them must not fail for them.
             log.warning("roles_left_out", tenant=message.tenant, task=message.task, grant_bytes=len(token))
-            return await self.answer_grant(replace(message, body=body.model_copy(update={"drafted": False})))
+            return await self.on_grant_requested(replace(message, body=body.model_copy(update={"drafted": False})))
         if len(token) > MAX_TOKEN_BYTES:
             reason = f"the grant takes {len(token)} bytes; {MAX_TOKEN_BYTES} fit beside a step grant"
             failure = Failure.from_text(
@@ -138,15 +141,14 @@ class GrantSigner(EdgeComponent):
             roles=decided.roles,
         )
 
-    async def answer_sign_off(self, message: ReceivedMessage) -> SignatureReplied:
+    async def on_signature_requested(self, message: ReceivedMessage) -> SignatureReplied:
         """A person's word about one call, signed."""
         body = message.body
         assert isinstance(body, SignatureRequested)
-        if self._policies is None:
-            failure = Failure.from_text("not_ready", "the signer has not read its policy yet", "decide again")
-            return SignatureReplied(failure=failure)
         unproven = await self.credentials.check_token(body.requester, body.credential)
-        decided = unproven or sign_off(self._policies, body, message.tenant, message.task, self._context.clock())
+        decided = unproven or decide_approval(
+            self._loaded_policies, body, message.tenant, message.task, self._context.clock()
+        )
         log_fields = {
             "tenant": message.tenant,
             "task": message.task,
@@ -159,7 +161,7 @@ class GrantSigner(EdgeComponent):
         log.info("approval_signed", **log_fields, decision=body.decision)
         return SignatureReplied(token=self._context.signer.sign_approval(decided))
 
-    async def answer_vouch(self, message: ReceivedMessage) -> VouchReplied:
+    async def on_vouch_requested(self, message: ReceivedMessage) -> VouchReplied:
         """The signer's word that it has seen the requester's token."""
         body = message.body
         assert isinstance(body, VouchRequested)
@@ -169,13 +171,9 @@ class GrantSigner(EdgeComponent):
         if not subjects.may_open(message.sender, message.task):
             reason = f"{message.sender} opens no task of the id {message.task}"
             return VouchReplied(failure=Failure.from_text("foreign_id", reason, "this is a bug: look at its log"))
-        if self._policies is None:
-            return VouchReplied(
-                failure=Failure.from_text("not_ready", "the signer has not read its policy yet", "ask again")
-            )
         # Whom no grant would be given is told now, and not when the task begins.
         asks = GrantRequested(requester=requester, purpose="ingest", requested_unix_ms=body.requested_unix_ms)
-        decided = decide_grant(self._policies, asks, message.tenant, message.task, now_unix_ms)
+        decided = decide_grant(self._loaded_policies, asks, message.tenant, message.task, now_unix_ms)
         failure = decided if isinstance(decided, Failure) else None
         failure = failure or await self.credentials.check_token(requester, body.credential)
         if failure is not None:
@@ -185,15 +183,11 @@ class GrantSigner(EdgeComponent):
         voucher = self.credentials.make_voucher(requester, message.tenant, message.task, until)
         return VouchReplied(voucher=self._context.signer.sign_grant(voucher))
 
-    async def answer_tools(self, message: ReceivedMessage) -> ToolsReplied:
+    async def on_tools_requested(self, message: ReceivedMessage) -> ToolsReplied:
         """The tools that a task of this requester could be granted; nothing is signed."""
         body = message.body
         assert isinstance(body, ToolsRequested)
-        if self._policies is None:
-            return ToolsReplied(
-                failure=Failure.from_text("not_ready", "the signer has not read its policy yet", "ask again")
-            )
-        result = grantable_tools(self._policies, body.requester, message.tenant)
+        result = grantable_tools(self._loaded_policies, body.requester, message.tenant)
         return ToolsReplied(failure=result) if isinstance(result, Failure) else ToolsReplied(tools=result)
 
     def _refuse_grant(self, message: ReceivedMessage, failure: Failure) -> GrantReplied:
@@ -202,7 +196,9 @@ class GrantSigner(EdgeComponent):
         return GrantReplied(granted=False, code=failure.code, reason=failure.message, hint=failure.hint)
 
 
-def _hold_to_rows(policies: GrantPolicies, tenants_of: Mapping[str, tuple[str, ...]], whose: str, file: str) -> None:
+def _check_tool_tenants(
+    policies: GrantPolicies, tenants_of: Mapping[str, tuple[str, ...]], whose: str, file: str
+) -> None:
     """Raises TenantsFileError where a tenant is granted a tool of an MCP server, or agent, that is for other
     tenants.
     """

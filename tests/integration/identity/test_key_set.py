@@ -60,7 +60,7 @@ class Server:
 async def test_it_is_fetched_by_the_ca_with_the_bearer(tmp_path):
     async with Server(tmp_path) as server:
         found = KeySet(server.settings())
-        assert (await found.find_key("one")).key_id == "one" and found.key_count == 1 and not found.trouble
+        assert (await found.find_key("one")).key_id == "one" and found.key_count == 1 and not found.read_problem
         tls.ensure_certificates(tmp_path / "other", ["127.0.0.1"])
         (tmp_path / "wrong").write_text("wrong")
         for change in (
@@ -76,10 +76,10 @@ async def test_a_bearer_that_was_exchanged_is_read_again(tmp_path):
         (tmp_path / "bearer").write_text("old")
         found = KeySet(server.settings())
         await found.read_keys()
-        assert found.key_count == 0 and "403" in found.trouble
+        assert found.key_count == 0 and "403" in found.read_problem
         (tmp_path / "bearer").write_text("good")
         await found.read_keys()
-        assert found.key_count == 1 and not found.trouble
+        assert found.key_count == 1 and not found.read_problem
 
 
 async def test_unknown_keys_have_it_read_once_in_a_while_and_all_wait_for_one_answer(tmp_path, monkeypatch):
@@ -88,17 +88,17 @@ async def test_unknown_keys_have_it_read_once_in_a_while_and_all_wait_for_one_an
         await found.read_keys()
         assert [await found.find_key(f"n-{number}") for number in range(50)] == [None] * 50 and server.asked == 1
         server.rows = [public("two", KEYS["two"])]
-        monkeypatch.setattr(key_set, "AGAIN_S", 0.0)
+        monkeypatch.setattr(key_set, "RETRY_S", 0.0)
         await asyncio.sleep(0.01)
         first = asyncio.create_task(found.find_key("two"))
         await asyncio.sleep(0)
-        monkeypatch.setattr(key_set, "AGAIN_S", 60.0)
+        monkeypatch.setattr(key_set, "RETRY_S", 60.0)
         assert all(one is not None for one in await asyncio.gather(first, *(found.find_key("two") for _ in range(20))))
         assert server.asked == 2 and await found.find_key("one") is None
 
 
 async def test_what_cannot_be_read_leaves_the_set_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(key_set, "AGAIN_S", 0.0)
+    monkeypatch.setattr(key_set, "RETRY_S", 0.0)
     monkeypatch.setattr(key_set, "MAX_AGE_S", 0.0)
     async with Server(tmp_path) as server:
         found = KeySet(server.settings())
@@ -107,7 +107,7 @@ async def test_what_cannot_be_read_leaves_the_set_before(tmp_path, monkeypatch):
         for body in unfit:
             server.body = body
             await found.read_keys()
-            assert found.key_count == 1 and "the key set cannot be read" in found.trouble, body[:20]
+            assert found.key_count == 1 and "the key set cannot be read" in found.read_problem, body[:20]
             assert await found.find_key("one") is not None
 
 
@@ -158,7 +158,7 @@ async def test_a_server_that_drips_is_given_up_in_time(monkeypatch):
 
 async def test_it_is_not_asked_again_while_it_is_asked(monkeypatch):
     """Or each slow answer would add a connection, and an older one could come last."""
-    monkeypatch.setattr(key_set, "AGAIN_S", 0.0)
+    monkeypatch.setattr(key_set, "RETRY_S", 0.0)
     async with Slow(drips=False) as server:
         found = KeySet(server.settings)
         waiting = []
@@ -178,7 +178,7 @@ async def test_what_nests_without_end_is_no_key_set(tmp_path):
     path.write_text("[" * 200_000)
     found = KeySet(Settings(token_issuer="x", key_set_file=path))
     await found.read_keys()
-    assert "the key set cannot be read" in found.trouble
+    assert "the key set cannot be read" in found.read_problem
 
 
 def _weak(change: Callable[[dict], dict], key=KEYS["one"]) -> dict:
@@ -203,4 +203,4 @@ async def test_keys_of_another_kind_are_left_out(tmp_path, row):
     path.write_text(json.dumps({"keys": [row, public("one", KEYS["one"])]}))
     found = KeySet(Settings(token_issuer="x", key_set_file=path))
     await found.read_keys()
-    assert found.key_count == 1 and not found.trouble
+    assert found.key_count == 1 and not found.read_problem

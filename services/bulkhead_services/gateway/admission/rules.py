@@ -2,7 +2,8 @@
 
 import unicodedata
 
-from bulkhead.grounding.rules import find_forbidden_phrase, find_personal_spans
+from bulkhead.grounding.personal_data import find_personal_data
+from bulkhead.grounding.rules import find_forbidden_phrase
 from bulkhead_contracts import subjects
 from bulkhead_contracts.output import DRAFT, InputPolicy, OutputPolicy
 from bulkhead_contracts.plan import PlanStep
@@ -66,7 +67,7 @@ def find_broken_rule(
     if policy.forbidden and find_forbidden_phrase(text, policy.forbidden):
         message = "a rule of the tenant forbids what the objective or the plan says"
         return "forbidden_input", message, "say it in other words, or have the tenant's policy changed"
-    if policy.personal_data == "refuse" and find_personal_spans(text):
+    if policy.personal_data == "refuse" and find_personal_data(text):
         message = "the objective or the plan holds personal data (an address, an account, card or telephone number)"
         return "personal_data", message, "leave it out, or refer to a document that holds it"
     return None

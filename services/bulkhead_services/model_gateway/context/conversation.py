@@ -171,11 +171,11 @@ def _provider_tool_problem(tools: object) -> str:
 
 def _is_message(message: Mapping[str, Any]) -> bool:
     calls = message.get("tool_calls") or ()
-    return isinstance(message.get("role"), str) and isinstance(calls, list | tuple) and all(map(_is_call, calls))
-
-
-def _is_call(call: object) -> bool:
-    return isinstance(call, dict) and isinstance(call.get("id"), str)
+    return (
+        isinstance(message.get("role"), str)
+        and isinstance(calls, list | tuple)
+        and all(isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls)
+    )
 
 
 def _is_shallow(value: object, depth_left: int = MAX_DEPTH) -> bool:

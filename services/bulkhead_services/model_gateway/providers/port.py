@@ -8,10 +8,13 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bulkhead_contracts.model import TEXT, AnswerPart, ToolCall
 from bulkhead_contracts.result import Omission, Usage
+
+if TYPE_CHECKING:
+    from bulkhead_services.model_gateway.routing.deployments import Deployment
 
 Finish = Literal["stop", "length", "tool_calls", ""]
 
@@ -147,40 +150,12 @@ class CallNeed:
     tried: set[str] = field(default_factory=set)
 
 
-class DeploymentPlace(Protocol):
-    """A place at one deployment of a provider."""
-
-    @property
-    def name(self) -> str:
-        """Name that people are told of the deployment: never its key."""
-        ...
-
-    async def call(
-        self,
-        outgoing: ProviderRequest,
-        on_text: OnText,
-        need: CallNeed,
-        *,
-        timeout_s: float,
-        progress: GenerationProgress | None = None,
-    ) -> ModelAnswer | ProviderFault:
-        """Send what `build_request` made; on_text gets the answer as it comes, and "" for a tool call that is not
-        told live;
-        heard is kept up to date. Cancelled, it closes the connection."""
-        ...
-
-
 class Provider(Protocol):
     """A vendor, or a server of one's own, with one or several deployments: keys and addresses."""
 
     @property
     def name(self) -> str:
         """Its name in the settings."""
-        ...
-
-    @property
-    def deployment_count(self) -> int:
-        """Number of its deployments."""
         ...
 
     def build_request(self, chat: Chat) -> ProviderRequest:
@@ -207,6 +182,6 @@ class Provider(Protocol):
         """True when a deployment that this call has not tried takes it now."""
         ...
 
-    def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> AbstractAsyncContextManager[DeploymentPlace]:
+    def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> "AbstractAsyncContextManager[Deployment]":
         """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...

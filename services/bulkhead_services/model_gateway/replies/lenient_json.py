@@ -54,11 +54,8 @@ class LenientReader:
         """Slips that were put right, each once."""
         return tuple(self._changes)
 
-    def read(self) -> object:
+    def read_value(self) -> object:
         """The value. Raises BrokenJson, CutJson."""
-        return self._read_value()
-
-    def _read_value(self) -> object:
         char = self._peek_char()
         if char in "{[":
             if len(self._open) >= bounds.MAX_JSON_DEPTH:
@@ -91,7 +88,7 @@ class LenientReader:
             if self._peek_char() != ":":
                 raise BrokenJson(self.position)
             self.position += 1
-            members[key] = self._read_value()
+            members[key] = self.read_value()
         return members
 
     def _read_array(self) -> list[object]:
@@ -100,7 +97,7 @@ class LenientReader:
             self.root = items
         self._open_bracket("[")
         while not self._consume_closing("]", bool(items)):
-            items.append(self._read_value())
+            items.append(self.read_value())
         return items
 
     def _open_bracket(self, bracket: str) -> None:

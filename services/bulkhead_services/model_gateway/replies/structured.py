@@ -71,7 +71,7 @@ def _find_object(text: str, form: str, *, model_stopped: bool) -> ReplyText | No
         start, reader = opening.start(), LenientReader(text, opening.start(), model_stopped=model_stopped)
         is_cut = False
         try:
-            value = reader.read()
+            value = reader.read_value()
             is_cut = not (reader.is_whole or model_stopped)
         except BrokenJson as broken:
             position = max(start + 1, broken.position)
@@ -134,7 +134,7 @@ def _as_form(value: object, form: str) -> dict[str, Any] | None:
 
 
 def _as_plan(value: object, depth: int) -> dict[str, Any] | None:
-    if _is_step_list(value):
+    if isinstance(value, list) and value and all(_is_step(row) for row in value):
         return {"steps": value}
     if isinstance(value, list):
         # Calls of tools come in lists.
@@ -153,10 +153,6 @@ def _as_plan(value: object, depth: int) -> dict[str, Any] | None:
 
 def _is_step(value: object) -> bool:
     return isinstance(value, dict) and not STEP_TEXT.isdisjoint(value)
-
-
-def _is_step_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_step(row) for row in value)
 
 
 def _as_verdict(value: object, depth: int) -> dict[str, Any] | None:

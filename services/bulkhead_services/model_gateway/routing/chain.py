@@ -174,7 +174,7 @@ class Chain:
         return (
             finished
             if finished and not any(run.not_done and not run.hedge for run in ended_runs)
-            else sorted(ended_runs, key=_is_hedge)
+            else sorted(ended_runs, key=lambda run: run.hedge)
         )
 
     def _unanswered_result(self, failed_runs: Sequence[_ModelRun]) -> ChainResult:
@@ -225,10 +225,6 @@ def _finished_run(task: asyncio.Task[ModelOutcome], run: _ModelRun) -> _ModelRun
         return replace(run, not_done=error)
 
 
-def _is_hedge(run: _ModelRun) -> bool:
-    return run.hedge
-
-
 def _answered_result(
     run: _ModelRun,
     failed_runs: Sequence[_ModelRun],
@@ -248,7 +244,8 @@ def _answered_result(
     failures = [(failed_run.model, failed_run.fault.code) for failed_run in failed_runs if failed_run.fault]
     failures += [(model, "ejected after failures") for model in ejected_models if model is not run.model]
     # The same model at another provider is told by both.
-    name_of = _full_name if any(model.name == run.model.name for model, _ in failures) else _short_name
+    is_ambiguous = any(model.name == run.model.name for model, _ in failures)
+    name_of: Callable[[Model], str] = _full_name if is_ambiguous else lambda model: model.name
     reason = (
         f"{name_of(run.model)} answered in place of "
         f"{', '.join(f'{name_of(model)} ({code})' for model, code in failures)}"
@@ -261,10 +258,6 @@ def _with_call_count(outcome: ModelOutcome, fault: ProviderFault, calls: int) ->
     if calls < 2:
         return outcome
     return replace(outcome, result=replace(fault, message=f"{fault.message} (in {calls} calls)"))
-
-
-def _short_name(model: Model) -> str:
-    return model.name
 
 
 def _full_name(model: Model) -> str:

@@ -187,11 +187,6 @@ class Deployments:
     def __init__(self, deployments: Sequence[Deployment], clock: Callable[[], float] = loop_time_s) -> None:
         self._all, self._clock = tuple(deployments), clock
 
-    @property
-    def deployment_count(self) -> int:
-        """Number of deployments."""
-        return len(self._all)
-
     def pool(self) -> Pool:
         """Places at the provider, of all its deployments together."""
         return Pool(

@@ -23,7 +23,7 @@ from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.context import Context
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import UnfitCard
-from bulkhead.tools.agents_file import OF_STEPS, PARAMETERS, AgentsFile, AgentsFileError, read_agents_file
+from bulkhead.tools.agents_file import PARAMETERS, STEP_ONLY_ARGUMENTS, AgentsFile, AgentsFileError, read_agents_file
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_contracts import bounds
@@ -132,7 +132,7 @@ class RemoteAgents(Component):
                 _SCHEMA,
                 stop=self._stop_of(name),
                 begun=self._was_sent,
-                of_steps=OF_STEPS,
+                of_steps=STEP_ONLY_ARGUMENTS,
             )
         for name in sorted(set(files.agents) - set(files.pins)):
             card = files.agents[name].card

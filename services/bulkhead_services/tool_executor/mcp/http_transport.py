@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import httpx2
 
-from bulkhead.tools.mcp_file import Reference
+from bulkhead.tools.mcp_file import FileReference
 from bulkhead_contracts import bounds
 
 NOT_SENT, LOST = -32090, -32091
@@ -19,7 +19,7 @@ _UNREACHED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, ht
 _CALL = b'"tools/call"'
 
 
-def rpc_error_client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
+def rpc_error_client(headers: Mapping[str, FileReference]) -> httpx2.AsyncClient:
     """A client for one replica: no proxy, no kept connections, which a server may close under a request."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx2.AsyncClient(
@@ -31,7 +31,7 @@ def rpc_error_client(headers: Mapping[str, Reference]) -> httpx2.AsyncClient:
 
 
 class _RpcErrorTransport(httpx2.AsyncBaseTransport):
-    def __init__(self, headers: Mapping[str, Reference], inner: httpx2.AsyncBaseTransport) -> None:
+    def __init__(self, headers: Mapping[str, FileReference], inner: httpx2.AsyncBaseTransport) -> None:
         self._headers, self._inner = headers, inner
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

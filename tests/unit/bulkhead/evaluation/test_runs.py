@@ -47,9 +47,9 @@ async def runs_of(runner: Scripted, *, repeat: int = 1, limit: int = 10**9, at_o
 async def test_every_case_is_run_on_every_route_which_take_turns_in_being_first() -> None:
     runner = Scripted(a="yes", b="no")
     runs = await runs_of(runner, repeat=2)
-    assert runs.is_complete and len(runs.made) == 16 and runs.spent_usd_micros == 16_000
+    assert runs.is_complete and len(runs.runs) == 16 and runs.spent_usd_micros == 16_000
     assert [route for _, route in runner.asked[:8:2]] == ["a", "b", "a", "b"]
-    assert {run.repetition for run in runs.made} == {0, 1}
+    assert {run.repetition for run in runs.runs} == {0, 1}
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -57,14 +57,14 @@ async def test_no_more_is_ever_given_out_than_the_ceiling(at_once: int) -> None:
     runner = Scripted(cost=300_000, a="yes", b="yes")
     runs = await runs_of(runner, limit=1_000_000, at_once=at_once)
     assert runner.most_given <= 1_000_000 and runs.spent_usd_micros <= 1_000_000
-    assert not runs.is_complete and 2 <= len(runs.made) <= 3
+    assert not runs.is_complete and 2 <= len(runs.runs) <= 3
 
 
 async def test_a_run_that_was_cut_off_for_it_was_given_too_little_counts_for_nothing() -> None:
     runs = await runs_of(Scripted(cost=WHOLE - 1, a="yes", b="yes"), limit=WHOLE // 2)
-    assert not runs.made and not runs.is_complete and runs.spent_usd_micros == WHOLE // 2
+    assert not runs.runs and not runs.is_complete and runs.spent_usd_micros == WHOLE // 2
     dear = await runs_of(Scripted(cost=WHOLE + 1, a="yes"), limit=10**9)
-    assert dear.is_complete and {run.outcome.code for run in dear.made} == {"budget_exceeded"}, "its own fault"
+    assert dear.is_complete and {run.outcome.code for run in dear.runs} == {"budget_exceeded"}, "its own fault"
 
 
 async def test_an_error_of_the_runner_ends_all_of_them() -> None:

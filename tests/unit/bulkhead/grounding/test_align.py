@@ -42,7 +42,7 @@ DOCUMENTS = (
         INPUT,
         f"The deposit is three rents [#{CARRIED}]. The cellar is damp [unverified: no source says this].",
         kind="input",
-        also=(CARRIED,),
+        alias_markers=(CARRIED,),
     ),
 )
 

@@ -3,14 +3,8 @@
 import pytest
 
 from bulkhead.grounding.align import ground_text
-from bulkhead.grounding.rules import (
-    NOTHING_LEFT,
-    apply_rules,
-    find_forbidden_phrase,
-    find_personal_spans,
-    masked,
-    render_answer,
-)
+from bulkhead.grounding.personal_data import find_personal_data, mask_personal_data
+from bulkhead.grounding.rules import NOTHING_LEFT, apply_rules, find_forbidden_phrase, render_answer
 from bulkhead.grounding.sources import GroundingSource, GroundingSources
 from bulkhead_contracts.output import DRAFT, OutputPolicy, with_stricter_delivery
 
@@ -36,12 +30,12 @@ def said(text, **policy):
     ],
 )
 def test_personal_data_is_found_and_masked(text):
-    assert find_personal_spans(text) and "[masked]" in masked(text)
+    assert find_personal_data(text) and "[masked]" in mask_personal_data(text)
 
 
 @pytest.mark.parametrize("text", ["2026-04-01", "1,234,567.50 EUR", "order 4111111111111112", "12345678 units", "a@b"])
 def test_dates_and_amounts_are_no_personal_data(text):
-    assert not find_personal_spans(text)
+    assert not find_personal_data(text)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, Too
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.flight import InFlightCall
 from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer
-from bulkhead_services.model_gateway.effects import LiveTextPublisher
+from bulkhead_services.model_gateway.live_text import LiveTextPublisher
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
 

@@ -128,7 +128,7 @@ async def test_long_words_are_answered_and_cut_in_the_fact(world: World, name: s
 async def test_a_reason_of_any_length_is_a_fact(world: World):
     await world.edge.start()
     world.edge._keys._keys = {}
-    world.edge._keys.trouble = "x" * 3 * bounds.MAX_REASON_CHARS
+    world.edge._keys.read_problem = "x" * 3 * bounds.MAX_REASON_CHARS
     said = await world.ask(world.issuer.token("worker"))
     assert said["error"].startswith("keys_unavailable: ")
     [fact] = await until(lambda: world.stored)
@@ -137,7 +137,7 @@ async def test_a_reason_of_any_length_is_a_fact(world: World):
 
 async def test_it_takes_no_questions_before_it_knows_keys(world: World, monkeypatch):
     """The broker asks one replica: one that knows no key would refuse whom another lets in."""
-    monkeypatch.setattr(effects, "AGAIN_S", 0.02)
+    monkeypatch.setattr(effects, "RETRY_S", 0.02)
     content = world.issuer.key_set.read_text()
     world.issuer.key_set.unlink()
     await world.edge.start()
@@ -162,7 +162,7 @@ async def test_a_key_set_that_can_no_longer_be_read_degrades(world: World):
 
 
 async def test_who_stops_before_it_knows_keys_serves_no_more(world: World, monkeypatch):
-    monkeypatch.setattr(effects, "AGAIN_S", 0.02)
+    monkeypatch.setattr(effects, "RETRY_S", 0.02)
     content = world.issuer.key_set.read_text()
     world.issuer.key_set.unlink()
     await world.edge.start()

@@ -35,7 +35,7 @@ class Publisher:
 
 
 async def _run(publisher: Publisher, work, monkeypatch, **settings: float) -> LoginAudit:
-    for name, value in {"AGAIN_S": 0.01, **settings}.items():
+    for name, value in {"RETRY_S": 0.01, **settings}.items():
         monkeypatch.setattr(audit, name, value)
     found = LoginAudit(publisher, lambda: 7)
     running = asyncio.create_task(found.run())
@@ -118,7 +118,7 @@ async def test_what_does_not_fit_is_said(monkeypatch):
             _grant(found, f"t-{number}")
 
     found = await _run(publisher, work, monkeypatch, MAX_WAITING=10, SETTLE_S=0.05)
-    assert found.waiting_facts == 10 and found.lost == 2
+    assert found.waiting_facts == 10 and found.lost_count == 2
 
 
 async def test_one_token_that_logs_in_again_and_again_is_counted(monkeypatch):
@@ -159,10 +159,10 @@ async def test_what_was_dropped_is_a_fact_when_there_is_room_again(monkeypatch):
     async def work(found: LoginAudit) -> None:
         for number in range(14):
             _grant(found, f"t-{number}")
-        assert found.lost == 4
+        assert found.lost_count == 4
 
     found = await _run(publisher, work, monkeypatch, MAX_WAITING=10)
-    assert found.lost == 0 and found.waiting_facts == 0
+    assert found.lost_count == 0 and found.waiting_facts == 0
     assert sum(one.count for one in publisher.stored.values()) == 14
     [lost] = publisher.refused
     assert (lost.code, lost.count) == ("facts_lost", 4) and "journal" in lost.reason

@@ -9,7 +9,6 @@ from bulkhead_infra.identity.rights import derive_rights
 from bulkhead_services.identity.core import (
     LoginAdmission,
     LoginQuestion,
-    LoginRefusal,
     PermissionsError,
     TokenClaims,
     decide_login,
@@ -37,23 +36,6 @@ def test_a_service_account_is_its_service_and_every_service_has_one():
     for name in RULES.with_token:
         admitted = _decide(_claims(f"system:serviceaccount:bulkhead:{name.replace('_', '-')}"))
         assert isinstance(admitted, LoginAdmission) and admitted.permissions.account == f"SVC_{name.upper()}"
-
-
-@pytest.mark.parametrize(
-    ("claims", "question", "code"),
-    [
-        (_claims("system:serviceaccount:bulkhead:identity"), QUESTION, "unknown_subject"),
-        (_claims("system:serviceaccount:other:worker"), QUESTION, "unknown_subject"),
-        (_claims("system:serviceaccount:bulkhead:worker:x"), QUESTION, "unknown_subject"),
-        (_claims("worker"), QUESTION, "unknown_subject"),
-        (_claims(lasts_s=3_601), QUESTION, "token_lasts_too_long"),
-        (_claims(lasts_s=0), QUESTION, "token_expired"),
-        (_claims(), LoginQuestion("N", "U", asks_for="budget"), "foreign_account"),
-    ],
-)
-def test_nobody_else_comes_in(claims: TokenClaims, question: LoginQuestion, code: str):
-    refused = _decide(claims, question)
-    assert isinstance(refused, LoginRefusal) and refused.code == code and refused.hint and refused.claims == claims
 
 
 def test_a_user_has_what_the_user_with_an_nkey_has_and_ends_with_the_token():

@@ -10,7 +10,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from bulkhead_services.model_gateway.prompts import Prompts
 from tests.unit.services.model_gateway.gateway_desk import KEY, PRICED, TASK, TENANT, deltas, desk
-from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, chunk, says, usage
+from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, says, usage
 
 REAL = Usage(model_calls=1, input_tokens=100, output_tokens=20, cost_usd_micros=27)
 """100 tokens at 0.15 and 20 at 0.60 dollars per million."""
@@ -159,51 +159,6 @@ async def test_bytes_may_be_cut_anywhere(provider):
         reply = await d.answered()
         assert await d.text(reply.content) == text + "🚀"
         await deltas(live, text + "🚀")
-
-
-async def test_tool_calls_are_put_together(provider):
-    made = [
-        {"id": "call_a", "name": "calculate", "arguments": '{"expression": "1+1"}'},
-        {"id": "", "name": "search", "arguments": "{}"},
-        {"id": "call_a", "name": "broken", "arguments": '{"oops": '},
-        {"id": "bad id!", "name": "x" * 100, "arguments": ""},
-    ]
-    provider.will(calls(*made))
-    async with desk(provider) as d:
-        reply = await d.answered()
-        assert reply.finish == "tool_calls" and reply.content is None and reply.provenance == ()
-        assert reply.completeness.complete
-        found = reply.tool_calls
-        assert [one.arguments_json for one in found] == ['{"expression": "1+1"}', "{}", '{"oops": ', ""]
-        assert [one.name for one in found] == ["calculate", "search", "broken", "x" * 64]
-        assert found[0].id == "call_a" and len({one.id for one in found}) == 4
-
-
-async def test_too_many_calls_and_too_long_arguments_are_cut_and_said(provider):
-    long = '{"a": "' + "x" * bounds.MAX_ARGUMENTS_BYTES + '"}'
-    made = [{"id": f"c{n}", "name": "calculate", "arguments": long if n == 0 else "{}"} for n in range(12)]
-    provider.will(calls(*made))
-    async with desk(provider) as d:
-        reply = await d.answered()
-        assert len(reply.tool_calls) == bounds.MAX_CALLS_PER_TURN
-        assert len(reply.tool_calls[0].arguments_json) == bounds.MAX_ARGUMENTS_BYTES
-        assert [one.reason for one in reply.completeness.omissions] == ["truncated", "truncated"]
-        assert any("4 tool calls" in one.what for one in reply.completeness.omissions)
-
-
-async def test_finish_reason_length_is_an_incomplete_answer(provider):
-    provider.will(says("only the beg", finish="length"))
-    async with desk(provider) as d:
-        reply = await d.answered()
-        assert reply.finish == "length" and reply.standing == "ok"
-        assert reply.completeness.omissions[0].reason == "truncated" and not reply.completeness.complete
-
-
-async def test_a_filtered_answer_says_so(provider):
-    provider.will(says("some", finish="content_filter"))
-    async with desk(provider) as d:
-        reply = await d.answered()
-        assert "content_filter" in reply.completeness.omissions[0].detail and reply.finish == ""
 
 
 async def test_an_empty_answer_has_no_content(provider):

@@ -153,7 +153,7 @@ async def test_a_call_that_is_abandoned_while_it_waits_for_a_place_reserves_and_
     provider.will(holds)
     async with desk(provider, provider_concurrency=1, slot_wait_s=5) as d:
         component = d.mesh.running["model_gateway", "0"].service.component
-        component._abandoned = lambda job: gone if job.request.call_id == "c2" else asyncio.Event()
+        component._abandoned_calls.event_of = lambda job: gone if job.request.call_id == "c2" else asyncio.Event()
         await d.send(d.request())
         await until(lambda: asyncio.sleep(0, provider.asked), bool)
         await d.send(d.request(call_id="c2"))

@@ -22,96 +22,19 @@ from bulkhead_services.model_gateway.providers.forms import FORMS
 from bulkhead_services.model_gateway.providers.port import Chat, ModelAnswer
 from bulkhead_services.model_gateway.settings import ProviderSettings, Settings, lacks_key
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
-from tests.unit.services.model_gateway.scripted_provider import Exchange, ScriptedProvider
+from tests.unit.services.model_gateway.providers import misbehaviours
+from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
+from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider
 
-ANTHROPIC = [
-    {"type": "message_start", "message": {"model": "m-1", "usage": {"input_tokens": 5, "output_tokens": 1}}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
-    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
-    {"type": "content_block_stop", "index": 0},
-    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
-    {"type": "ping"},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Let me "}},
-    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "see."}},
-    {"type": "content_block_stop", "index": 1},
-    {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use", "id": "c_1", "name": "add"}},
-    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": '{"a"'}},
-    {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": ":1}"}},
-    {"type": "content_block_stop", "index": 2},
-    {
-        "type": "message_delta",
-        "delta": {"stop_reason": "tool_use"},
-        "usage": {"output_tokens": 20, "cache_read_input_tokens": 15, "cache_creation_input_tokens": 80},
-    },
-    {"type": "message_stop"},
-]
-RESPONSES = [
-    {"type": "response.created", "response": {"status": "in_progress"}},
-    {"type": "response.output_item.done", "output_index": 0, "item": {"type": "reasoning", "summary": []}},
-    {"type": "response.output_text.delta", "output_index": 1, "delta": "Let me "},
-    {"type": "response.output_text.delta", "output_index": 1, "delta": "see."},
-    {"type": "response.function_call_arguments.delta", "output_index": 2, "delta": '{"a"'},
-    {
-        "type": "response.output_item.done",
-        "output_index": 2,
-        "item": {"type": "function_call", "call_id": "c_1", "name": "add", "arguments": '{"a":1}'},
-    },
-    {
-        "type": "response.completed",
-        "response": {
-            "status": "completed",
-            "model": "m-1",
-            "error": None,
-            "usage": {"input_tokens": 100, "output_tokens": 20, "input_tokens_details": {"cached_tokens": 15}},
-        },
-    },
-]
-GEMINI = [
-    {"candidates": [{"content": {"parts": [{"text": "hm", "thought": True}, {"text": "Let me "}]}}]},
-    {
-        "candidates": [
-            {
-                "content": {"parts": [{"text": "see."}, {"functionCall": {"name": "add", "args": {"a": 1}}}]},
-                "finishReason": "STOP",
-            }
-        ],
-        "modelVersion": "m-1",
-        "usageMetadata": {
-            "promptTokenCount": 100,
-            "candidatesTokenCount": 12,
-            "thoughtsTokenCount": 8,
-            "cachedContentTokenCount": 15,
-        },
-    },
-]
-CHAT = [
-    {"model": "m-1", "choices": [{"index": 0, "delta": {"content": "Let me "}}]},
-    {
-        "choices": [
-            {
-                "index": 0,
-                "delta": {
-                    "content": "see.",
-                    "tool_calls": [{"index": 0, "id": "c_1", "function": {"name": "add", "arguments": '{"a":1}'}}],
-                },
-                "finish_reason": "tool_calls",
-            }
-        ]
-    },
-    {
-        "choices": [],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 15}},
-    },
-    "[DONE]",
-]
-STREAMS: dict[str, tuple[list[Any], str, str]] = {
-    "openai-chat": (CHAT, "/v1/chat/completions", "authorization"),
-    "azure-openai": (CHAT, "/openai/v1/chat/completions", "api-key"),
-    "ollama": (CHAT, "/v1/chat/completions", "authorization"),
-    "openai-responses": (RESPONSES, "/v1/responses", "authorization"),
-    "anthropic": (ANTHROPIC, "/v1/messages", "x-api-key"),
-    "gemini": (GEMINI, "/v1/models/offline-rules-1:streamGenerateContent?alt=sse", "x-goog-api-key"),
+WHERE = {
+    "openai-chat": ("/v1/chat/completions", "authorization"),
+    "azure-openai": ("/openai/v1/chat/completions", "api-key"),
+    "ollama": ("/v1/chat/completions", "authorization"),
+    "openai-responses": ("/v1/responses", "authorization"),
+    "anthropic": ("/v1/messages", "x-api-key"),
+    "gemini": ("/v1/models/offline-rules-1:streamGenerateContent?alt=sse", "x-goog-api-key"),
 }
+"""Path and header of the key, by wire form."""
 CALL = ToolCall(id="c_0", name="add", arguments_json='{"a": 2}')
 ASKED = {
     "parts": (Part(kind="step", text="Add."),),
@@ -124,16 +47,6 @@ ASKED = {
 }
 
 
-def streams(events: list[Any]):
-    async def script(x: Exchange) -> None:
-        await x.begin()
-        for event in events:
-            await x.event(event)
-        await x.end()
-
-    return script
-
-
 def provider_at(url: str, api: str) -> dict[str, Any]:
     base_url = url.removesuffix("/v1") + "/openai/v1" if api == "azure-openai" else url
     return {"providers": {"other": ProviderSettings(api=api, base_url=base_url, api_key=SecretStr(KEY))}}
@@ -141,17 +54,18 @@ def provider_at(url: str, api: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("api", FORMS)
 async def test_a_call_in_every_wire_form(api: str) -> None:
-    events, path, header = STREAMS[api]
+    path, header = WHERE[api]
+    spoken = Said("Let me see.", "Hm.", (("c_1", "add", '{"a":1}'),), "tool_calls")
     async with ScriptedProvider() as provider:
-        provider.will(streams(events))
+        provider.will(misbehaviours.says(spoken)(DIALECTS[api]))
         async with desk(provider, model="other:offline-rules-1", **provider_at(provider.url, api)) as d:
             reply = await d.answered(d.request(**ASKED))
             said, settled = await d.text(reply.content), await d.settled(1)
         sent = provider.asked[0]
-    assert said == "Let me see." and reply.finish == "tool_calls" and reply.model == "m-1"
+    assert said == "Let me see." and reply.finish == "tool_calls"
     assert [(call.name, json.loads(call.arguments_json)) for call in reply.tool_calls] == [("add", {"a": 1})]
     counts = reply.usage.input_tokens, reply.usage.output_tokens, reply.usage.cached_input_tokens
-    assert counts == (100, 20, 15) and not settled[0].estimated
+    assert counts == (100, 20, 0 if api == "ollama" else 15) and not settled[0].estimated
     assert sent.path == path and KEY in sent.headers[header]
     words = json.dumps(sent.body)
     assert "Add." in words and "Adds." in words and "c_0" in words

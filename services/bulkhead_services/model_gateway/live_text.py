@@ -1,38 +1,79 @@
-"""Live text under a tenant's output policy: whole, sentence by sentence as each one's source is found, or none.
+"""Live text, under a tenant's output policy: whole, sentence by sentence as each one's source is found, or none.
 
 In: pieces of a model's text. Out: the pieces that may leave. The checker decides again over the whole answer;
 what leaves here early only has to be right by itself.
 """
 
+from collections import Counter
+
+from bulkhead.bus.port import BusError
 from bulkhead.grounding.align import ground_text
 from bulkhead.grounding.rules import apply_rules, may_be_shown, render_answer
 from bulkhead.grounding.sentences import split_sentences, with_plain_markers
 from bulkhead.grounding.sources import GroundingSource, GroundingSources, SourceKind
 from bulkhead.runtime.doer.protocol import Job, JobContext
+from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, Part
+from bulkhead_contracts.model import TEXT, AnswerPart, ModelCallRequested, TextDelta
 from bulkhead_contracts.output import OutputPolicy
-from bulkhead_services.model_gateway.effects import LiveTextPublisher, read_contents
+from bulkhead_services.model_gateway.context.render import text_of
+from bulkhead_services.model_gateway.effects import read_contents
 from bulkhead_services.model_gateway.providers.port import OnText
 from bulkhead_services.model_gateway.replies.thinking import LiveThinkingFilter
 
+log = Log("model_gateway")
 _KINDS: dict[str, SourceKind] = {"passage": "passage", "tool_result": "tool_result", "input": "input"}
 
 
-def live_text(job: Job[ModelCallRequested], hands: JobContext) -> OnText:
-    """Sink of a call's text while it comes."""
+def live_publisher(job: Job[ModelCallRequested], hands: JobContext) -> OnText:
+    """Listener that publishes a call's text while it comes, as far as its output policy allows."""
     policy = job.request.output
     if policy is None or policy == OutputPolicy(unverified=policy.unverified, require_citation=policy.require_citation):
         return LiveTextPublisher(job, hands)
     # Of topics the judge alone knows.
-    return _publish_nothing if policy.delivery == "held" or policy.topics else VerifiedText(job, hands, policy)
+    return _publish_nothing if policy.delivery == "held" or policy.topics else VerifiedTextPublisher(job, hands, policy)
+
+
+class LiveTextPublisher:
+    """Publishes an answer as it comes; each attempt begins at offset 0 again, which replaces what was shown."""
+
+    def __init__(self, job: Job[ModelCallRequested], hands: JobContext, *, verified: bool = False) -> None:
+        self._job, self._hands, self._verified = job, hands, verified
+        self._offsets = Counter[AnswerPart]()
+        # What an outside agent is shown must be the record's text, letter for letter.
+        self._shown = None if job.request.conversation is not None else LiveThinkingFilter()
+
+    async def __call__(self, text: str, part: AnswerPart = TEXT) -> None:
+        """Publish a piece. Live text is lossy by design: the answer itself does not depend on it."""
+        request = self._job.request
+        if not request.stream:
+            return
+        text = self._shown.feed(text) if self._shown is not None else text
+        for start in range(0, len(text), bounds.MAX_ANSWER_CHARS):
+            piece = text[start : start + bounds.MAX_ANSWER_CHARS]
+            call_id, step_id, attempt = request.call_id, request.step_id, request.attempt
+            delta = TextDelta(
+                call_id=call_id,
+                step_id=step_id,
+                attempt=attempt,
+                offset=self._offsets[part],
+                text=piece if part == TEXT else "",
+                verified=self._verified,
+                part=part,
+                part_text="" if part == TEXT else piece,
+            )
+            self._offsets[part] += len(piece)
+            try:
+                await self._hands.publish_live(self._job, delta)
+            except BusError as error:
+                log.debug("live_text_lost", call=request.call_id, reason=str(error))
 
 
 async def _publish_nothing(text: str, part: AnswerPart = TEXT) -> None:
     """Under `held` nothing leaves before the checker has accepted it."""
 
 
-class VerifiedText:
+class VerifiedTextPublisher:
     """Publishes each sentence when it is whole and may leave, with its markers."""
 
     def __init__(self, job: Job[ModelCallRequested], hands: JobContext, policy: OutputPolicy) -> None:
@@ -78,9 +119,5 @@ async def _grounding_sources(job: Job[ModelCallRequested], hands: JobContext) ->
         for part in (*request.parts, *answers)
         if part.content is not None and part.kind in _KINDS
     ]
-    requester_texts = (_text_of(part, texts) for part in request.parts if part.kind in ("objective", "step"))
+    requester_texts = (text_of(part, texts) for part in request.parts if part.kind in ("objective", "step"))
     return GroundingSources(part_sources, "\n".join(requester_texts))
-
-
-def _text_of(part: Part, texts: dict[str, str]) -> str:
-    return texts.get(part.content.sha256, "") if part.content is not None else part.text
