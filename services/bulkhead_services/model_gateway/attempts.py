@@ -24,6 +24,7 @@ from bulkhead_services.model_gateway.prices import Price
 from bulkhead_services.model_gateway.providers.port import (
     CallNeed,
     Chat,
+    DeploymentPlace,
     GenerationProgress,
     ModelAnswer,
     OnText,
@@ -32,7 +33,7 @@ from bulkhead_services.model_gateway.providers.port import (
     ProviderRequest,
 )
 from bulkhead_services.model_gateway.response_cache import CACHE_HIT, ResponseCache
-from bulkhead_services.model_gateway.routing.deployments import Deployment, loop_time_s
+from bulkhead_services.model_gateway.routing.deployments import loop_time_s
 from bulkhead_services.model_gateway.routing.options import DataTerms
 
 OVERFLOW_SHRINK = 0.6
@@ -332,7 +333,12 @@ class ModelAttempts:
             return await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
 
     async def _call_provider(
-        self, call: _ReservedCall, place: Deployment, need: CallNeed, timeout_s: float, may_publish: Callable[[], bool]
+        self,
+        call: _ReservedCall,
+        place: DeploymentPlace,
+        need: CallNeed,
+        timeout_s: float,
+        may_publish: Callable[[], bool],
     ) -> ModelAnswer | ProviderFault:
         self.spending.attempts += 1
         live = self._live()

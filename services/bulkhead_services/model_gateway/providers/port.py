@@ -8,13 +8,10 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from bulkhead_contracts.model import TEXT, AnswerPart, ToolCall
 from bulkhead_contracts.result import Omission, Usage
-
-if TYPE_CHECKING:
-    from bulkhead_services.model_gateway.routing.deployments import Deployment
 
 Finish = Literal["stop", "length", "tool_calls", ""]
 
@@ -150,6 +147,23 @@ class CallNeed:
     tried: set[str] = field(default_factory=set)
 
 
+class DeploymentPlace(Protocol):
+    """A place at one deployment of a provider."""
+
+    async def call(
+        self,
+        outgoing: ProviderRequest,
+        on_text: OnText,
+        need: CallNeed,
+        *,
+        timeout_s: float,
+        progress: GenerationProgress,
+    ) -> ModelAnswer | ProviderFault:
+        """Send what `build_request` made; on_text gets the answer as it comes, and "" for a tool call that is not
+        published live. Cancelled, it closes the connection."""
+        ...
+
+
 class Provider(Protocol):
     """A vendor, or a server of one's own, with one or several deployments: keys and addresses."""
 
@@ -182,6 +196,6 @@ class Provider(Protocol):
         """True when a deployment that this call has not tried takes it now."""
         ...
 
-    def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> "AbstractAsyncContextManager[Deployment]":
+    def hold_place(self, tenant: str, wait_s: float, need: CallNeed) -> AbstractAsyncContextManager[DeploymentPlace]:
         """One of the calls that may run at once; raises Deferred when none becomes free in time."""
         ...
