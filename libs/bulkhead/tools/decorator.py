@@ -5,6 +5,7 @@ the executor, `run(arguments, call)`. Types, limits and texts of the parameters 
 """
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.schemas import argument_texts, function_description, inline_references
 
 if TYPE_CHECKING:
     from bulkhead_contracts.provenance import Isolation, SinkKind
@@ -24,22 +24,28 @@ ATTRIBUTE = "__bulkhead_tool__"
 NOT_MADE = "not_made"
 """Code of what a check says of a call that was certainly not made."""
 _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_SECTION = re.compile(r"(?m)^(Args|Arguments|Parameters|Returns?|Yields|Raises|Examples?|Notes?):?\s*$|^:\w+")
+_ARGUMENTS = re.compile(r"(?ms)^(?:Args|Arguments|Parameters):\s*\n(.*?)(?=^\S|\Z)")
+_ARGUMENT = re.compile(r"(?ms)^(\s+)(\w+)(?:\s*\([^)\n]*\))?:\s*(.*?)(?=^\1\w+(?:\s*\([^)\n]*\))?:|\Z)")
+_PARAM = re.compile(r"(?m)^:param (?:\w+ )?(\w+):\s*(.*(?:\n[ \t]+.*)*)")
+_VERBATIM_KEYS = frozenset({"default", "const", "enum", "examples", "required"})
+_KEYED_BY_NAME = frozenset({"properties", "patternProperties"})
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A decorated function. row: as tools.yaml has it. fields: by field of `arguments`, the name of the parameter.
+    """A decorated function. row: as tools.yaml has it. parameter_of_field: by field of `arguments_model`.
 
-    call: the parameter that takes the Call; "" without one. output: of what it returns; None for text. check: whether
+    call_parameter: takes the Call; "" without one. output: of what it returns; None for text. check: whether
     a call was made, where it can tell.
     """
 
     name: str
     function: Callable[..., Any]
     row: Mapping[str, Any]
-    arguments: type[BaseModel]
-    fields: Mapping[str, str]
-    call: str
+    arguments_model: type[BaseModel]
+    parameter_of_field: Mapping[str, str]
+    call_parameter: str
     output: TypeAdapter[Any] | None
     check: Callable[..., Any] | None = None
 
@@ -169,7 +175,7 @@ def _validated_check(check: Callable[..., Any], declared: Declaration) -> Callab
     where = f"the check of {declared.name}"
     if inspect.iscoroutinefunction(check) != inspect.iscoroutinefunction(declared.function):
         raise TypeError(f"{where}: write it as the tool is written, both `def` or both `async def`")
-    known_names = {*declared.fields.values(), declared.call, "call"}
+    known_names = {*declared.parameter_of_field.values(), declared.call_parameter, "call"}
     for name, parameter in inspect.signature(check).parameters.items():
         if parameter.kind not in _KINDS or name not in known_names:
             raise TypeError(f"{where} takes {name}, which is neither a parameter of the tool nor `call`")
@@ -181,14 +187,14 @@ def _validated_check(check: Callable[..., Any], declared: Declaration) -> Callab
 def _bind_arguments(declared: Declaration, arguments: Arguments, call: Call) -> dict[str, Any] | Failed:
     """Keyword arguments of the function; those that the caller left out stay with the function's own defaults."""
     try:
-        validated = declared.arguments.model_validate(dict(arguments))
+        validated = declared.arguments_model.model_validate(dict(arguments))
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, misfit['loc'])) or 'arguments'}: {misfit['msg']}" for misfit in error.errors()[:5]
         ]
         return Failed("bad_arguments", "; ".join(wrong)[:2000], "send arguments that fit the tool's parameters")
-    keywords = {declared.fields[name]: getattr(validated, name) for name in validated.model_fields_set}
-    return keywords | ({declared.call: call} if declared.call else {})
+    keywords = {declared.parameter_of_field[name]: getattr(validated, name) for name in validated.model_fields_set}
+    return keywords | ({declared.call_parameter: call} if declared.call_parameter else {})
 
 
 def _render_outcome(declared: Declaration, value: Any) -> Any:
@@ -212,7 +218,7 @@ def _build_declaration(function: Callable[..., Any], name: str, given: Mapping[s
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
         raise TypeError(f"{where}: {error}; define or import the type above the function") from error
-    summary = function_description(function)
+    summary = _function_description(function)
     if not summary:
         raise TypeError(f"{where} has no docstring; models choose a tool by its first sentences")
     if "return" not in hints:
@@ -222,9 +228,9 @@ def _build_declaration(function: Callable[..., Any], name: str, given: Mapping[s
     try:
         definitions: dict[str, Any] = {field: value for field, (_, value) in fields.items()}
         arguments = create_model(name, __config__=config, **definitions)
-        parameters = inline_references(arguments.model_json_schema())
+        parameters = _inline_references(arguments.model_json_schema())
         output = _output_adapter(hints["return"])
-        schema = inline_references(output.json_schema(mode="serialization")) if output is not None else None
+        schema = _inline_references(output.json_schema(mode="serialization")) if output is not None else None
     except (PydanticUserError, ValueError) as error:
         raise TypeError(f"{where}: a type in it has no JSON Schema: {str(error).splitlines()[0]}") from error
     parameters.setdefault("properties", {})
@@ -241,7 +247,7 @@ def _read_parameters(
 ) -> tuple[dict[str, tuple[str, Any]], str]:
     """Fields of the model of arguments (name of the parameter, its definition), and the parameter of the Call."""
     fields: dict[str, tuple[str, Any]] = {}
-    call, texts = "", argument_texts(function)
+    call, texts = "", _argument_texts(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind not in _KINDS:
             raise TypeError(f"{where}: {parameter} takes any arguments; name each of them")
@@ -266,3 +272,51 @@ def _output_adapter(returns: Any) -> TypeAdapter[Any] | None:
         raise ValueError("it returns nothing, or anything; a model reads what a tool returns: say what it is")
     returned_type: Any = Union[tuple(result_types)]  # noqa: UP007 - of parts that are known when it runs
     return TypeAdapter(returned_type)
+
+
+# Texts and schemas, as models read them
+
+
+def _function_description(function: Callable[..., Any]) -> str:
+    """The docstring before its sections, on one line; "" without one."""
+    text = inspect.getdoc(function) or ""
+    section = _SECTION.search(text)
+    return " ".join(text[: section.start() if section else None].split())
+
+
+def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """Texts of the docstring on each parameter: a section `Args:`, or lines `:param name:`."""
+    text = inspect.getdoc(function) or ""
+    texts: dict[str, str] = dict(_PARAM.findall(text))
+    if (section := _ARGUMENTS.search(text)) is not None:
+        texts |= {name: words for _, name, words in _ARGUMENT.findall(section[1])}
+    return {name: " ".join(words.split()) for name, words in texts.items()}
+
+
+def _inline_references(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without `$ref` (some providers follow none) and without titles. Raises ValueError where it holds
+    itself."""
+    inlined: dict[str, Any] = _inline_node(schema, schema.get("$defs", {}), ())
+    return inlined
+
+
+def _inline_node(node: Any, definitions: dict[str, Any], within: tuple[str, ...]) -> Any:
+    if isinstance(node, list):
+        return [_inline_node(item, definitions, within) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        if name in within:
+            raise ValueError(f"{name} holds itself; a tool's arguments and results have a depth that is known")
+        referred = {**definitions[name], **{key: value for key, value in node.items() if key != "$ref"}}
+        return _inline_node(referred, definitions, (*within, name))
+    inlined = {}
+    for key, value in node.items():
+        if key in ("title", "$defs", "discriminator"):
+            continue
+        if key in _KEYED_BY_NAME:
+            inlined[key] = {name: _inline_node(inner, definitions, within) for name, inner in value.items()}
+        else:
+            inlined[key] = value if key in _VERBATIM_KEYS else _inline_node(value, definitions, within)
+    return inlined

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
 
 import httpx
 
@@ -44,22 +43,33 @@ def build(
     providers = {name: HttpProvider(name, provider_settings[name], network) for name in provider_names}
     prices = PriceTable(settings.free_models, settings.prices_file)
 
-    def model_of(model_settings: ModelSettings) -> Model:
-        return _priced_model(model_settings, providers, provider_settings, prices)
+    backoff = settings.backoff_first_ms, settings.backoff_cap_ms
+
+    def model_of(model_settings: ModelSettings, cache_ttl_s: int = 0) -> Model:
+        provider = provider_settings[model_settings.provider]
+        price = prices.find_price(model_settings.model, provider.price_provider, provider.base_url)
+        known_tokens = model_settings.context_tokens or (price.context_tokens if price else None)
+        return Model(
+            model_settings.model,
+            providers[model_settings.provider],
+            price,
+            known_tokens or UNKNOWN_CONTEXT_TOKENS,
+            model_settings.max_output_tokens,
+            model_settings.parameters(),
+            model_settings.terms_at(provider),
+            TokenCounter(model_settings.model),
+            cache_ttl_s,
+        )
 
     def route_of(route: RouteSettings) -> Route:
-        stand_ins = (
-            tuple(model_of(model_settings) for model_settings in route.fallback),
-            tuple(model_of(model_settings) for model_settings in route.escalation),
-        )
+        fallbacks, escalation = (tuple(map(model_of, models)) for models in (route.fallback, route.escalation))
         # Answers of a fallback are degraded, and never given again.
-        first = replace(model_of(route), cache_ttl_s=route.cache_ttl_s)
-        return Route(first, stand_ins[0], route.hedge_after_ms, stand_ins[1], route.prompts)
+        return Route(model_of(route, route.cache_ttl_s), fallbacks, route.hedge_after_ms, escalation, route.prompts)
 
     return ModelGateway(
         {tier: route_of(route) for tier, route in routes.items()},
         Prompts(packs=settings.packs),
-        retry_policy(settings, jitter),
+        RetryPolicy(settings.provider_attempts, *backoff, settings.slot_wait_s, jitter),
         TenantDataPolicies(settings.tenant_policies),
         providers,
         AbandonedCalls(context.bus),
@@ -82,31 +92,6 @@ def _response_cache(
         name: "" if on_this_machine(url := provider_settings[name].base_url) else url for name in provider_names
     }
     return ResponseCache(SERVICE, context.bus, context.blobs, context.message_key, context.clock, addresses)
-
-
-def retry_policy(settings: Settings, jitter: Callable[[], float] = random.random) -> RetryPolicy:
-    """The retry policy that the settings tell."""
-    backoff = settings.backoff_first_ms, settings.backoff_cap_ms
-    return RetryPolicy(settings.provider_attempts, *backoff, settings.slot_wait_s, jitter)
-
-
-def _priced_model(
-    model_settings: ModelSettings,
-    providers: Mapping[str, HttpProvider],
-    provider_settings: Mapping[str, ProviderSettings],
-    prices: PriceTable,
-) -> Model:
-    provider = provider_settings[model_settings.provider]
-    price = prices.find_price(model_settings.model, provider.price_provider, provider.base_url)
-    context_tokens = (
-        model_settings.context_tokens or (price.context_tokens if price else None) or UNKNOWN_CONTEXT_TOKENS
-    )
-    http_provider = providers[model_settings.provider]
-    limits = context_tokens, model_settings.max_output_tokens
-    parameters_and_terms = model_settings.parameters(), model_settings.terms_at(provider)
-    return Model(
-        model_settings.model, http_provider, price, *limits, *parameters_and_terms, TokenCounter(model_settings.model)
-    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from bulkhead_services.model_gateway.attempts import RetryPolicy
 from bulkhead_services.model_gateway.prices import PriceTable, PriceTableError
 from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.model_gateway.providers.errors import fault_of_status
-from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
+from bulkhead_services.model_gateway.providers.sse import SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
 from bulkhead_services.planner import draft_reading
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
@@ -380,13 +380,6 @@ def test_a_named_provider_takes_the_key_of_its_variable_at_the_vendors_address_a
 
 
 # Bounds of what a provider sends
-
-
-def test_one_event_is_bounded():
-    decoder = SseDecoder()
-    with pytest.raises(ProviderEventTooLarge):
-        for _ in range(40):
-            decoder.feed(b"data: " + b"x" * 100_000)
 
 
 def test_a_line_end_cut_in_two_is_one_line_end():
