@@ -48,7 +48,7 @@ async def pay(
 
 def test_hints_and_docstring_become_the_row() -> None:
     found = declaration_of(pay)
-    assert found is not None and found.call == "call"
+    assert found is not None and found.call_parameter == "call"
     row = row_of("pay", found.row | {"function": ""})
     assert row.spec.description == "Pay several accounts. Each is paid once."
     assert [one.argument for one in row.spec.sinks] == ["/to", "/lines/*/account"] and row.spec.most_calls == 3
