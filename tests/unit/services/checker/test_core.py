@@ -6,7 +6,6 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.grounding.sources import GroundingSource, GroundingSources
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
@@ -17,6 +16,7 @@ from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.checker import checks
 from bulkhead_services.checker.core import Checker
 from bulkhead_services.model_gateway.context import render
+from tests.playbook import START_UNIX_MS, Playbook
 
 FEE = "Cancelling a flexible booking costs a handling fee of 40.00 EUR per passenger."
 MARK = "0123456789ab"

@@ -2,12 +2,12 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.checker.core import Checker
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.checker.test_core import judge, propose
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -23,6 +22,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
+from tests.playbook import START_UNIX_MS, Playbook
 
 ADOPTED = PlanStep(id="agent", title="support_bot", instruction="Hello", kind="noop", role="support_bot", adopted=True)
 PLANNED = PlanStep(id="agent", title="", instruction="Hello", acceptance="says so")

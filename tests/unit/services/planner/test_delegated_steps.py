@@ -2,13 +2,13 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Delegation, Plan, PlanAdopted, PlanRejected, PlanStep, RoleSpec
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested
 from bulkhead_contracts.task import TaskEnded, TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import CALC, accepts, answers, draft, rejects, submit
 
 AGENT = ToolSpec(name="agent_partner", description="a remote agent", parameters_json="{}", effect="write")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Completeness, Omission
 from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import accepts, answers, draft, rejects, submit
 
 ONE = draft({"id": "a"})

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
@@ -13,6 +12,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.steps import TIMER as STEPS_TIMER
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, draft, submit
 
 WHY = "The budget of task t1 of tenant demo is used up. An operator gives it more: `bulkhead topup t1 --usd 0.01`"

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkhead.flow import Send, SetTimer
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.lease import (
@@ -18,6 +17,7 @@ from bulkhead_contracts.lease import (
     resource_token,
 )
 from bulkhead_services.planner.core import Planner
+from tests.playbook import START_UNIX_MS, Playbook
 
 CRM = "crm:account:42"
 

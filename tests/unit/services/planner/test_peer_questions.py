@@ -3,12 +3,12 @@
 import pytest
 
 from bulkhead.flow import Send
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_services.planner.core import Planner
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import accepts, answers, rejects, submit
 
 SIDE_BY_SIDE = """{"steps": [

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
@@ -16,6 +15,7 @@ from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner import draft_reading, plans
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import draft, submit
 
 WHOLE = draft({"id": "a", "title": "Look it up"}, {"id": "b", "inputs": ["a"]})

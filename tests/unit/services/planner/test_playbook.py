@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred
@@ -26,6 +25,7 @@ from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
+from tests.playbook import START_UNIX_MS, Playbook
 
 CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")
 PAY = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead.flow import Send, SetTimer
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
@@ -22,6 +21,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.progress import MAX_BYTES, merge_progress
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, rejects, submit
 
 CHAIN = Plan(

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanRejected, PlanStep
@@ -12,6 +11,7 @@ from bulkhead_contracts.result import Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepInput
 from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, TaskStopped
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, draft, rejects, submit
 
 CHAIN = Plan(

@@ -2,12 +2,12 @@
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallRequested
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import answers, draft, fails, submit
 
 

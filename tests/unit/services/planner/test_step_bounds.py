@@ -2,7 +2,6 @@
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Result, Usage
@@ -10,6 +9,7 @@ from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskLimits
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.samples import sample
 from tests.unit.services.planner.test_playbook import accepts, answers, draft, submit
 

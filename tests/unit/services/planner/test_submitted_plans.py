@@ -2,13 +2,13 @@
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import CALC, PAY, answers, draft, rejects, submit
 
 FETCH = ToolSpec(name="fetch", description="gets a URL", parameters_json="{}", egress=True)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
@@ -13,6 +12,7 @@ from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded, TaskStopped
 from bulkhead_services.planner import draft_reading, plans
 from bulkhead_services.planner.core import Planner
+from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, answers, draft, fails, rejects, submit
 
 

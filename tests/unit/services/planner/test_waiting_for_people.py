@@ -2,12 +2,12 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.step import StepCancelRequested, StepExtended, StepPaused
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskPaused
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, submit
 
 MINUTE, HOUR = 60_000, 3_600_000

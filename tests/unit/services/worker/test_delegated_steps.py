@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
@@ -22,6 +21,7 @@ from bulkhead_contracts.step import (
 )
 from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallReplied, ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.worker.test_playbook import assign
 
 OURS = Delegation(role="refunds", to="worker", name="wrk_demo")

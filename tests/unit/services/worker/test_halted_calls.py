@@ -3,12 +3,12 @@
 import pytest
 
 from bulkhead.flow import SetTimer
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepCancelRequested, StepExtended, StepFinished, StepPaused, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.worker.core import Worker
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.worker.test_playbook import assign, computes, current_call, thinks
 
 WHY = "The budget of task t1 of tenant demo is used up"

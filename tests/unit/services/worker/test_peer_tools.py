@@ -5,7 +5,6 @@ import json
 import pytest
 
 from bulkhead.flow import Send
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.control import CallDeferred
@@ -24,6 +23,7 @@ from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Re
 from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
+from tests.playbook import START_UNIX_MS, Playbook
 from tests.samples import sample
 from tests.unit.services.worker.test_playbook import assign, current_call, thinks
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, ToolCall
@@ -12,6 +11,7 @@ from bulkhead_contracts.retrieval import Passage, RetrievalReplied, RetrievalReq
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
+from tests.playbook import START_UNIX_MS, Playbook
 
 SEARCH = ToolSpec(name="search_documents", description="find passages", parameters_json="{}", served_by="rag")
 CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")

@@ -2,7 +2,6 @@
 
 import pytest
 
-from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Completeness, Label, Omission, Result
@@ -10,6 +9,7 @@ from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.worker.core import Worker
+from tests.playbook import Playbook
 from tests.unit.services.worker.test_playbook import assign, computes, finds, thinks
 
 SOURCE = Label(sha256="ab" * 32, kind="document", source="old rules", observed_by="rag")

@@ -9,7 +9,6 @@ from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import StoredMessage
 from bulkhead.runtime.decider.fold import TaskFold, fold_message, seal
 from bulkhead.runtime.decider.replay import CannotReplay, replay_deciders
-from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import derive_id
@@ -18,6 +17,7 @@ from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
+from tests.playbook import START_UNIX_MS, Playbook
 
 
 def record() -> tuple[list[StoredMessage], dict[str, str]]:
