@@ -160,7 +160,7 @@ class TaskSpend:
         """It has cost no more than this."""
         __tracebackhide__ = True
         if self.micros > round(limit_usd * MICROS):
-            dear = sorted(self._reserved.values(), key=lambda one: -self._micros[one.reservation_id])
+            dear = sorted(self._reserved.values(), key=lambda reserved: -self._micros[reserved.reservation_id])
             refute(
                 f"spend.within({limit_usd:g})",
                 f"it has cost ${self.usd:.6f} in {len(dear)} calls",
@@ -168,10 +168,11 @@ class TaskSpend:
             )
         return True
 
-    def _spend_line(self, one: Reserved) -> str:
-        unsettled = ", reserved and not settled" if one.reservation_id in self.open else ""
-        where = f" in step {one.step_id}" if one.step_id else ""
-        return f"${self._micros[one.reservation_id] / MICROS:.6f} {one.service}: {one.resource}{where}{unsettled}"
+    def _spend_line(self, reserved: Reserved) -> str:
+        unsettled = ", reserved and not settled" if reserved.reservation_id in self.open else ""
+        where = f" in step {reserved.step_id}" if reserved.step_id else ""
+        usd = self._micros[reserved.reservation_id] / MICROS
+        return f"${usd:.6f} {reserved.service}: {reserved.resource}{where}{unsettled}"
 
 
 def _cost_micros(reserved: Reserved, settled: Settled | None) -> int:

@@ -151,7 +151,7 @@ class Attributor:
 
 def _bounded_texts(sources: Iterable[SourceText]) -> tuple[list[SourceText], bool]:
     """Texts that may be looked at, the most trusted first, and whether these are all."""
-    texts, room = sorted(sources, key=lambda one: TRUST.index(one.source)), MAX_CHARS
+    texts, room = sorted(sources, key=lambda source: TRUST.index(source.source)), MAX_CHARS
     for index, source in enumerate(texts):
         if (room := room - len(source.text)) < 0:
             return texts[:index], False

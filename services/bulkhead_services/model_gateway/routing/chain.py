@@ -99,7 +99,7 @@ class Chain:
     async def _ask_in_order(self, models: Sequence[Model], hedge_after_ms: int | None) -> ChainResult:
         # Those that failed again and again wait behind the others, until a trial succeeds.
         usable = {model: model.provider.is_usable(model.name) for model in models}
-        remaining = sorted(models, key=lambda one: not usable[one])
+        remaining = sorted(models, key=lambda model: not usable[model])
         ejected_models = [model for model in models if not usable[model]]
         failed_runs = list[_ModelRun]()
         while remaining:
@@ -180,9 +180,7 @@ class Chain:
     def _unanswered_result(self, failed_runs: Sequence[_ModelRun]) -> ChainResult:
         """The end of a call that no model answered; each is named once."""
         asked_runs = [run for run in failed_runs if run.fault and (not run.fault.refused or run.fault.code == "halted")]
-        last = (asked_runs or failed_runs)[-1] if len(asked_runs) != 1 else asked_runs[0]
-        if not asked_runs:
-            last = failed_runs[0]
+        last = asked_runs[-1] if asked_runs else failed_runs[0]
         assert last.outcome is not None and last.fault is not None
         calls = self._attempts.spending.attempts
         if len(asked_runs) < 2:
