@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from bulkhead.evaluation import statistics
 from bulkhead.evaluation.runs import CaseRun, CaseRuns
-from bulkhead.evaluation.statistics import Cases, Estimate
+from bulkhead.evaluation.statistics import Estimate, FiguresByCase
 
 Verdict = Literal["better", "worse", "no difference shown"]
 
@@ -114,7 +114,7 @@ def _route_figures(route: str, runs: list[CaseRun]) -> RouteFigures:
 
 
 def _route_difference(first: str, before: list[CaseRun], name: str, runs: list[CaseRun]) -> RouteDifference:
-    def paired_cases(figure: Callable[[CaseRun], float]) -> tuple[Cases, Cases]:
+    def paired_cases(figure: Callable[[CaseRun], float]) -> tuple[FiguresByCase, FiguresByCase]:
         return _by_case(before, figure), _by_case(runs, figure)
 
     return RouteDifference(
@@ -126,7 +126,7 @@ def _route_difference(first: str, before: list[CaseRun], name: str, runs: list[C
     )
 
 
-def _costs_by_case(runs: list[CaseRun]) -> Cases:
+def _costs_by_case(runs: list[CaseRun]) -> FiguresByCase:
     return _by_case(runs, lambda run: float(run.outcome.cost_usd_micros))
 
 

@@ -136,9 +136,9 @@ def _answer_drifts(run: CaseRun, old: BaselineAnswer, new: BaselineAnswer) -> li
     return drifts
 
 
-def word_similarity(one: str, two: str) -> float:
+def word_similarity(before: str, now: str) -> float:
     """Share of words in common, in order, whatever their case; 1.0 for the same words."""
-    return difflib.SequenceMatcher(None, one.casefold().split(), two.casefold().split(), autojunk=False).ratio()
+    return difflib.SequenceMatcher(None, before.casefold().split(), now.casefold().split(), autojunk=False).ratio()
 
 
 def merge_baselines(before: Baseline, now: Baseline) -> Baseline:

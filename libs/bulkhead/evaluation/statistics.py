@@ -10,7 +10,7 @@ from statistics import NormalDist, fmean, stdev
 
 Z = NormalDist().inv_cdf(0.975)
 
-Cases = Mapping[str, Sequence[float]]
+FiguresByCase = Mapping[str, Sequence[float]]
 """By case: one figure per run."""
 
 
@@ -28,7 +28,7 @@ class Estimate:
         return {name: None if figure is None else round(figure, 6) for name, figure in ends.items()}
 
 
-def share_estimate(runs: Cases) -> Estimate:
+def share_estimate(runs: FiguresByCase) -> Estimate:
     """Share of runs that passed (1.0; else 0.0), with Wilson's interval (Wilson 1927) for as many independent runs as
     these are worth. Needs one run."""
     values = [value for rows in runs.values() for value in rows]
@@ -43,7 +43,7 @@ def wilson_interval(p: float, n: float) -> tuple[float, float]:
     return max(0.0, ends[0]), min(1.0, ends[1])
 
 
-def effective_runs(runs: Cases) -> float:
+def effective_runs(runs: FiguresByCase) -> float:
     """The number of independent runs that these are worth: between that of cases and that of runs, by the variance
     between cases (design effect, Kish 1965); where nothing varies, the number of cases.
     """
@@ -79,19 +79,19 @@ def _binomial_cdf(n: int, q: float) -> list[float]:
     return cumulative
 
 
-def mean_estimate(runs: Cases) -> Estimate | None:
+def mean_estimate(runs: FiguresByCase) -> Estimate | None:
     """The mean over cases, each counted by the mean of its runs, with Student's interval. None of no runs."""
     return _student_estimate([fmean(rows) for rows in runs.values() if rows])
 
 
-def mean_difference(first: Cases, second: Cases) -> Estimate | None:
+def mean_difference(first: FiguresByCase, second: FiguresByCase) -> Estimate | None:
     """The mean over cases of second minus first, with Student's interval. None where no case has both."""
     return _student_estimate(
         [fmean(second[name]) - fmean(first[name]) for name in first if first[name] and second.get(name)]
     )
 
 
-def share_difference(first: Cases, second: Cases) -> Estimate | None:
+def share_difference(first: FiguresByCase, second: FiguresByCase) -> Estimate | None:
     """The difference of two shares over the same cases: Newcombe's paired interval (1998, method 10), which is honest
     also where no case differs. None where no case has both."""
     names = [name for name in first if first[name] and second.get(name)]
@@ -110,11 +110,11 @@ def share_difference(first: Cases, second: Cases) -> Estimate | None:
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
 
 
-def _share_correlation(one: Sequence[float], two: Sequence[float]) -> float:
+def _share_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Correlation of the cases' shares; what chance alone may show of it is taken off (Newcombe's correction)."""
-    n, a, b = len(one), fmean(one), fmean(two)
-    both = math.sqrt(sum((x - a) ** 2 for x in one) * sum((y - b) ** 2 for y in two))
-    together = sum((x - a) * (y - b) for x, y in zip(one, two, strict=True))
+    n, a, b = len(first), fmean(first), fmean(second)
+    both = math.sqrt(sum((x - a) ** 2 for x in first) * sum((y - b) ** 2 for y in second))
+    together = sum((x - a) * (y - b) for x, y in zip(first, second, strict=True))
     return (max(together - 0.5, 0.0) if together > 0 else together) / both if both and n > 1 else 0.0
 
 
