@@ -88,7 +88,7 @@ jetstream {{
 
 
 def _quote(value: Path | str) -> str:
-    """A string of the server's language, which knows JSON's escapes but for \\u: letters of any script stand as they are."""
+    """A string in the language of the server, which takes letters of any script and has no `\\u`."""
     return json.dumps(str(value), ensure_ascii=False)
 
 
