@@ -85,11 +85,13 @@ class Scenario:
     acts: tuple[Act, ...] = ()
 
     def only(self, names: frozenset[str]) -> "Scenario":
-        """Of the wishes and acts those with these names."""
+        """Of the wishes and acts those with these names. A halt that stays is lifted as well: without its end the tasks
+        that it holds back fail rightly."""
+        kept = names | {"resume"} if "halt" in names else names
         return replace(
             self,
-            wishes=tuple(one for one in self.wishes if one.name in names),
-            acts=tuple(one for one in self.acts if one.name in names),
+            wishes=tuple(wish for wish in self.wishes if wish.name in kept),
+            acts=tuple(act for act in self.acts if act.name in kept),
         )
 
     @property

@@ -167,7 +167,7 @@ FALSE: dict[str, Callable[[Record], None]] = {
         "scenario",
         replace(run.scenario, wishes=tuple(replace(wish, via="pub_demo") for wish in run.scenario.wishes)),
     ),
-    "purges": lambda run: run.gone.add(one(run)[1]),
+    "purges": lambda run: run.purged.setdefault("INBOX_GATEWAY", []).append(run.stored("INBOX_GATEWAY")[0]),
     "halting": lambda run: halted(run, "tenant", one(run)[0].tenant),
     "hurry": given_enough,
     "approvals": lambda run: run.counter.counts.update({"allow0.a.0": 1}),

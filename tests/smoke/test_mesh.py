@@ -35,7 +35,7 @@ def counting(name: str) -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    folder = tmp_path_factory.mktemp("smoke")
+    folder = tmp_path_factory.mktemp('smoke of "Дані 数据"')
     world = World(folder, extra_env={"model_gateway": {"BULKHEAD_STALL_TIMEOUT_S": "3"}})
     (folder / "policy" / f"{ASKING}.cedar").write_text(ASK_FOR_WRITES)
     async with world:

@@ -17,7 +17,7 @@ from typing import Annotated, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older bulkhead could not read what a newer one writes."""
 FORMAT_PART, MANIFEST_PART = "format.json", "manifest.json"
 PART_NAME = re.compile(
@@ -83,6 +83,8 @@ class BackupManifest(_ArchiveModel):
 
     format: int
     version: str
+    store_format: Count
+    """Of the streams in it."""
     created_unix_ms: Count
     shards: dict[str, int]
     streams: tuple[StreamCopy, ...]
@@ -295,9 +297,9 @@ class ArchiveReader:
             format_number = int(json.loads(self.read_small_part(FORMAT_PART))["bulkhead_backup"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._foreign_file_error() from error
-        if format_number > FORMAT:
-            way = "restore it with the version that made it, or a newer one"
-            raise BackupError(f"{self.path} has format {format_number} and this bulkhead reads up to {FORMAT}; {way}")
+        if format_number != FORMAT:
+            way = "restore it with the version that made it"
+            raise BackupError(f"{self.path} has format {format_number} and this bulkhead reads {FORMAT}; {way}")
 
     def _parse_manifest(self) -> BackupManifest:
         if self._where[MANIFEST_PART].size > MAX_MANIFEST_BYTES:

@@ -127,6 +127,7 @@ async def write_backup(
         manifest = BackupManifest(
             format=FORMAT,
             version=_installed_version(),
+            store_format=await broker.store_format(),
             created_unix_ms=time.time_ns() // 1_000_000,
             shards=_shard_counts(positions),
             streams=tuple(streams),

@@ -5,6 +5,7 @@ its position, and everything else as the provisioner makes it. Redis gets nothin
 the facts at its start.
 """
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,26 @@ from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.backup import documents, key_sealing
 from bulkhead_infra.backup.archive import ArchiveReader, BackupError, BackupManifest, BackupPathError
 from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, CopyProgress, Say
-from bulkhead_infra.backup.stream_copies import BackupConnection
+from bulkhead_infra.backup.stream_copies import BackupConnection, CopyRefused
 from bulkhead_infra.identity import keys
 from bulkhead_infra.nats.provision import StartSequences
-from bulkhead_infra.nats.streams import Layout, stream_configs
+from bulkhead_infra.nats.streams import STORE_FORMAT, Layout, stream_configs
+
+COPY_ATTEMPTS, COPY_PAUSE_S = 4, 2.0
+"""Of one stream: a broker that had no time gave it up."""
 
 
 def check_streams(reader: ArchiveReader, layout: Layout) -> dict[str, dict[str, Any]]:
     """The settings for every stream in the backup: this version's. Raises BackupError for what it does not know."""
     configs = {config["name"]: config for config in stream_configs(layout)}
+    way = f"restore it with version {reader.manifest.version} of bulkhead and upgrade then"
+    if reader.manifest.store_format != STORE_FORMAT:
+        raise BackupError(
+            f"{reader.path} is of a store of format {reader.manifest.store_format} and this version of bulkhead reads "
+            f"format {STORE_FORMAT}; {way}"
+        )
     for copy in reader.manifest.streams:
         if copy.name not in configs or copy.name == subjects.JOURNAL_STREAM:
-            way = f"restore it with version {reader.manifest.version} of bulkhead and upgrade then"
             raise BackupError(f"{reader.path} holds a stream {copy.name}, which this version does not have; {way}")
     for documents_copy in reader.manifest.documents:
         documents.tenant_name(documents_copy.tenant)
@@ -51,7 +60,14 @@ async def restore_streams(
         alone = {key: value for key, value in configs[copy.name].items() if key != "sources"}
         # It may come from a mesh that was given more disk than anybody has said of this one.
         alone["max_bytes"] = max(alone["max_bytes"], 2 * copy.bytes)
-        await broker.restore_stream(alone, copy, reader.read_chunks(name))
+        for retries_left in reversed(range(COPY_ATTEMPTS)):
+            try:
+                await broker.restore_stream(alone, copy, reader.read_chunks(name))
+                break
+            except CopyRefused:
+                if not retries_left:
+                    raise
+                await asyncio.sleep(COPY_PAUSE_S)
         say(CopyProgress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
 
 

@@ -25,13 +25,19 @@ from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import BACKUP
 from bulkhead_infra.identity.rights import API
 from bulkhead_infra.nats.provision import STREAM_NOT_FOUND, connect_options
+from bulkhead_infra.nats.streams import FORMAT_STREAM, store_format_of
 
-CHUNK_BYTES = 512 * 1024
+CHUNK_BYTES = 128 * 1024
+"""The broker gives a copy up of which no piece comes for 5 s, and a busy machine takes long for a large one."""
 AGAIN_S, KNOWN_WITHIN_S = 0.1, 10.0
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
 FOREIGN = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""
+
+
+class CopyRefused(BackupError):
+    """The broker gave the copy of one stream up in the middle; it keeps nothing of it."""
 
 
 class BackupConnection:
@@ -46,6 +52,10 @@ class BackupConnection:
     async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """Settings and state; None when there is no such stream."""
         return await self._request_api(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
+
+    async def store_format(self) -> int:
+        """Number of the form of what is stored."""
+        return store_format_of((await self.stream_info(FORMAT_STREAM) or {}).get("config", {}))
 
     async def durable_names(self, stream: str) -> list[str]:
         """Names of a stream's durables, sorted."""
@@ -112,7 +122,10 @@ class BackupConnection:
         for start in range(0, max(1, len(piece)), CHUNK_BYTES):
             answer = await self._request_with_retry(subject, piece[start : start + CHUNK_BYTES])
             if answer.data.startswith(b"{") and (error := json.loads(answer.data).get("error")):
-                raise BackupError(f"the broker refuses the copy of {stream}: {error.get('description')}; see its log")
+                raise CopyRefused(
+                    f"the broker gave the copy of {stream} up: {error.get('description')}; on a machine that is slow "
+                    "just now run it again later, else see the broker's log"
+                )
 
     async def _check_restored(self, config: Mapping[str, Any], copy: StreamCopy) -> None:
         current = await self.stream_info(copy.name)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -113,6 +114,14 @@ class RunDir:
         """Disk that the mesh here was given when it last ran; 0 when nobody said."""
         size = read_object(self.path / MESH_FILE).get("store_gib")
         return size if isinstance(size, int) and size > 0 else 0
+
+    def last_broker_port(self) -> int:
+        """Port of the broker that the mesh here ran itself; 0 where none did."""
+        mesh = read_object(self.path / MESH_FILE)
+        try:
+            return urlsplit(str(mesh.get("nats_url", ""))).port or 0 if mesh.get("own_broker") else 0
+        except ValueError:
+            return 0
 
     def write_mesh(self, facts: Mapping[str, Any]) -> None:
         """Write what runs, without secrets."""

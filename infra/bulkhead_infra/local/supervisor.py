@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from bulkhead.http_server.tcp_ports import PortInUse, free_port
+from bulkhead.http_server.tcp_ports import PortInUse, free_port, free_port_again
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local import starts
@@ -332,7 +332,13 @@ class LocalMesh:
         """Choose ports and addresses; nothing is started yet. Raises PortInUse, StartFailed."""
         path = self._run.path
         http_ports = starts.http_ports(*self._wanted_ports)
-        plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
+        plan = ServerPlan(
+            path / "nats",
+            free_port_again(self._run.last_broker_port()),
+            free_port(),
+            self.durability,
+            store_gib=self._broker_gib,
+        )
         self._broker = NatsServer(plan, accounts, self._environ, self._line_handler(BROKER))
         self._redis = RedisServerProcess(path / "redis", free_port(), self._environ, self._line_handler(REDIS))
         self._model_port = free_port() if self._offline else 0

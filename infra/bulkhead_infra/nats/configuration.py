@@ -58,9 +58,9 @@ class ServerPlan:
 def write_configuration(plan: ServerPlan, accounts: str) -> Path:
     """Write the server's files into its folder; the path of the main one."""
     plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (plan.folder / ACCOUNTS_FILE).write_text(accounts)
+    (plan.folder / ACCOUNTS_FILE).write_text(accounts, encoding="utf-8")
     path = plan.folder / CONF_FILE
-    path.write_text(render_configuration(plan))
+    path.write_text(render_configuration(plan), encoding="utf-8")
     return path
 
 
@@ -78,7 +78,7 @@ ping_interval: "2s"
 ping_max: 2
 write_deadline: "5s"
 jetstream {{
-  store_dir: {json.dumps(str(plan.store or plan.folder / "store"))}
+  store_dir: {_quote(plan.store or plan.folder / "store")}
   max_file_store: {max(MAX_STORE_BYTES, plan.store_gib * GIB * (100 + SPARE_PERCENT) // 100)}
   max_memory_store: 1048576
   {sync}
@@ -87,10 +87,15 @@ jetstream {{
 """
 
 
+def _quote(value: Path | str) -> str:
+    """A string in the language of the server, which takes letters of any script and has no `\\u`."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
 def _render_tls(plan: ServerPlan) -> str:
     if plan.tls is None:
         return ""
-    certificate, key = (json.dumps(str(path)) for path in plan.tls)
+    certificate, key = map(_quote, plan.tls)
     # Not `auto`: that speaks in the clear after 50 ms, which a client on a busy machine takes to say hello.
     return f"""\
 tls {{
@@ -106,8 +111,8 @@ def _render_cluster(plan: ServerPlan) -> str:
         return ""
     if plan.tls is None or plan.ca is None:
         raise ValueError("brokers of a cluster speak to each other by TLS: a plan of one names tls and ca")
-    certificate, key = (json.dumps(str(path)) for path in plan.tls)
-    routes = ", ".join(json.dumps(f"tls://{name}:{CLUSTER_PORT}") for name in plan.brokers)
+    certificate, key = map(_quote, plan.tls)
+    routes = ", ".join(_quote(f"tls://{name}:{CLUSTER_PORT}") for name in plan.brokers)
     # Clients name all brokers themselves: the addresses that a broker has inside are in no certificate.
     return f"""\
 cluster {{
@@ -118,7 +123,7 @@ cluster {{
   tls {{
     cert_file: {certificate}
     key_file: {key}
-    ca_file: {json.dumps(str(plan.ca))}
+    ca_file: {_quote(plan.ca)}
     verify: true
     timeout: 5
   }}

@@ -23,11 +23,14 @@ from bulkhead_infra.identity.rights import API, inbox_prefix
 from bulkhead_infra.nats.configuration import MAX_PAYLOAD_BYTES
 from bulkhead_infra.nats.stream_sizes import GIB, StoreTooSmall
 from bulkhead_infra.nats.streams import (
+    FORMAT_STREAM,
     MIN_VERSION,
+    STORE_FORMAT,
     Config,
     Layout,
     durable_configs,
     event_durable_configs,
+    store_format_of,
     stream_configs,
 )
 
@@ -208,6 +211,7 @@ class _Provisioner:
         self._over: dict[str, int] = {}
 
     async def run(self) -> None:
+        await self._check_store_format()
         configs = [self._with_start_sequences(config) for config in stream_configs(self._layout)]
         await asyncio.gather(
             *(self._narrow_subjects(config) for config in configs if config.get("subjects") and "sources" in config)
@@ -222,6 +226,19 @@ class _Provisioner:
         existing = await self._durable_names(subjects.EVENTS_STREAM)
         for durable in event_durable_configs(self._layout):
             await self._provision_event_durable(durable, durable["name"] in existing)
+
+    async def _check_store_format(self) -> None:
+        """Nothing is changed in a store that this version cannot read. Raises ProvisionError."""
+        try:
+            current = await self._request_api(f"STREAM.INFO.{FORMAT_STREAM}", {})
+        except _RequestRefused:
+            return  # There is none yet.
+        if (stored := store_format_of(current["config"])) != STORE_FORMAT:
+            raise ProvisionError(
+                f"this store has format {stored} and this version of bulkhead reads format {STORE_FORMAT}: its tasks "
+                "could be neither replayed nor ended. Start the version that made it, or begin with an empty store "
+                "(on one machine another --data)"
+            )
 
     def _with_start_sequences(self, config: Config) -> Config:
         first, sources = self._begin.sources, config.get("sources", ())

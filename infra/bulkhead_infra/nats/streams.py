@@ -30,6 +30,12 @@ EVENT_ACK_WAIT_S, EVENT_MAX_ACK_PENDING = 15.0, 1_000
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)
 """The nats-server that has message schedules, fast batched reads and asynchronous persistence of a derived stream."""
+STORE_FORMAT = 1
+"""Number of the form of what is stored, which every stream bears. Whoever changes a stored form so that tasks under it
+can be neither replayed nor ended raises it; older stores have none, which is 0."""
+STORE_FORMAT_KEY = "bulkhead_store_format"
+FORMAT_STREAM = subjects.inbox_stream("gateway")
+"""The stream whose number is read as that of the store."""
 Config = dict[str, Any]
 """A JetStream API object: its shape is the broker's."""
 
@@ -86,6 +92,11 @@ def _with_bound(config: Config, max_bytes: int) -> Config:
     return {**config, "max_bytes": max_bytes, **most}
 
 
+def store_format_of(config: Mapping[str, Any]) -> int:
+    """The number that a stream's settings bear."""
+    return int((config.get("metadata") or {}).get(STORE_FORMAT_KEY, 0))
+
+
 def durable_configs(layout: Layout) -> list[tuple[str, Config]]:
     """(stream, consumer) for every shard of every service's inbox."""
     configs = []
@@ -139,6 +150,7 @@ def _stream_config(name: str, layout: Layout, description: str, **more: Any) -> 
         "allow_msg_schedules": False,
         "allow_msg_counter": False,
         "allow_atomic": False,
+        "metadata": {STORE_FORMAT_KEY: str(STORE_FORMAT)},
         **more,
     }
 

@@ -5,6 +5,7 @@ journal when it is lost.
 """
 
 import asyncio
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ class RedisServerProcess:
 bind 127.0.0.1
 port {self.port}
 requirepass {self._password}
-dir "{self._folder}"
+dir {json.dumps(str(self._folder), ensure_ascii=False)}
 daemonize no
 appendonly yes
 appendfsync everysec

@@ -30,6 +30,11 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise PortInUse(f"no free port on {host} between {FIRST} and {LAST}; stop something that listens there")
 
 
+def free_port_again(last: int) -> int:
+    """The port of a run before when nobody listens on it, else a free one: whoever knows it finds the server again."""
+    return last if 0 < last < 65_536 and _bindable("127.0.0.1", last) else free_port()
+
+
 def claim_port(port: int, what: str, host: str = "127.0.0.1") -> int:
     """`port` if it is free, a free one for 0. Raises PortInUse."""
     if port == 0:

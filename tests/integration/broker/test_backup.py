@@ -5,6 +5,7 @@ No services: what is looked at is what the broker gives back. tests/e2e/failures
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusDelivery, Consumer, Schedule
 from bulkhead_contracts import subjects
-from bulkhead_infra.backup import locations
+from bulkhead_infra.backup import locations, restore
 from bulkhead_infra.backup.archive import (
     ArchivePart,
     ArchiveReader,
@@ -24,6 +25,7 @@ from bulkhead_infra.backup.archive import (
     StreamCopy,
 )
 from bulkhead_infra.backup.locations import RemoteMesh
+from bulkhead_infra.backup.stream_copies import BackupConnection, CopyRefused
 from bulkhead_infra.identity import keys
 from bulkhead_infra.local.rundir import RESTORING_FILE, DirectoryUnfit, RunDir
 from bulkhead_infra.local.supervisor import LocalMesh
@@ -185,7 +187,42 @@ async def test_a_restore_that_fails_leaves_nothing_that_could_be_taken_for_a_mes
         pytest.raises(BackupError, match="INBOX_ORACLE"),
     ):
         await locations.restore_local(reader, tmp_path / "c", "", silent)
+    older = changed(file, tmp_path / "older", store_format=0)
+    with ArchiveReader(older) as reader, pytest.raises(BackupError, match="a store of format 0 and this version"):
+        await locations.restore_local(reader, tmp_path / "c", "", silent)
     assert not (tmp_path / "c").exists(), "what cannot be restored begins nothing"
+
+
+async def test_a_copy_that_the_broker_gives_up_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await begun(tmp_path / "a")
+    await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
+    send, sent = BackupConnection._send_piece, Counter[str]()
+
+    async def give_up(self: BackupConnection, subject: str, stream: str, piece: bytes) -> None:
+        sent[stream] += 1
+        if stream == INBOX and sent[stream] == 1:
+            # As a broker to which no piece comes for 5 s: what it has of the copy is no archive.
+            await send(self, subject, stream, b"")
+            raise CopyRefused("io: read/write on closed pipe")
+        await send(self, subject, stream, piece)
+
+    monkeypatch.setattr(BackupConnection, "_send_piece", give_up)
+    monkeypatch.setattr(restore, "COPY_PAUSE_S", 0.1)
+    with ArchiveReader(tmp_path / "file") as reader:
+        await locations.restore_local(reader, tmp_path / "b", "", silent)
+    assert sent[INBOX] > 1
+    async with LocalMesh(tmp_path / "b", services=(), durability="process") as mesh:
+        assert len(await left(mesh.nats_url, mesh.directory / "identity")) == 2
+
+
+def changed(source: Path, target: Path, **fields: int) -> Path:
+    """The same backup with other facts about it."""
+    with ArchiveReader(source) as reader, ArchiveWriter(target) as file:
+        for name in reader.manifest.parts:
+            if name != "format.json":
+                file.put(name, list(reader.read_chunks(name)))
+        file.finish(reader.manifest.model_copy(update={**fields, "parts": dict(file.parts)}))
+    return target
 
 
 def named(source: Path, target: Path, copy: StreamCopy) -> Path:

@@ -14,7 +14,7 @@ from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.nats import provision as provisioning
-from bulkhead_infra.nats import stream_sizes
+from bulkhead_infra.nats import stream_sizes, streams
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
 from bulkhead_infra.nats.streams import Layout, durable_configs, event_durable_configs, stream_configs
@@ -123,3 +123,18 @@ async def test_a_subscriber_whose_row_changes_keeps_its_place_and_is_told_by_the
         report = await provision(url, seed, replace(LAYOUT, subscribers={name: fewer}))
         assert not report.made and [one.partition(":")[0] for one in report.changed] == [f"EVENTS/{name}"]
         assert not (await provision(url, seed, replace(LAYOUT, subscribers={name: fewer}))).changed
+
+
+async def test_a_store_of_another_format_is_refused_by_name_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with broker(tmp_path) as (plan, seed):
+        monkeypatch.setattr(streams, "STORE_FORMAT", 2)
+        await provision(plan.url, seed, LAYOUT)
+        monkeypatch.undo()
+        with pytest.raises(ProvisionError, match="this store has format 2 and this version of bulkhead reads format 1"):
+            await provision(plan.url, seed, LAYOUT)
+        monkeypatch.setattr(streams, "STORE_FORMAT", 2)
+        monkeypatch.setattr(provisioning, "STORE_FORMAT", 2)
+        report = await provision(plan.url, seed, LAYOUT)
+        assert not report.made and not report.changed

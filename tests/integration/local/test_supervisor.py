@@ -359,9 +359,11 @@ async def test_what_a_newer_version_left_under_way_is_told_to_wait_for_it(tmp_pa
             for one in said
         ), said
         assert mesh.mesh_record["logic"] < 99
+        url = mesh.nats_url
     said.clear()
-    async with small(tmp_path, on_event=said.append):
+    async with small(tmp_path, on_event=said.append) as mesh:
         assert not [one for one in said if "newer version" in one]
+        assert mesh.nats_url == url, "programs on the bus find the broker again after a restart"
 
 
 async def test_a_disk_without_room_for_more_files_is_said_before_anything_is_started(tmp_path, monkeypatch):

@@ -114,14 +114,16 @@ def complain(record: Any) -> Iterator[str]:
         if one.headers.get("ce-type", "").startswith(("mesh.task.ended.", "mesh.task.rejected."))
     }
     asked = set(record.tasks.values())
-    for task in record.gone - {BOOK}:
+    # By tenant: halts of each stand under the same name, and go by their own age.
+    purged = {tuple(stored.subject.split(".")[-2:]) for stored in record.purged.get("INBOX_GATEWAY", ())}
+    for tenant, task in sorted(pair for pair in purged if pair[1] != BOOK):
         if task in asked and task not in ends:
             yield f"{task} was purged and had not ended"
         left = {
             name
             for name, stream in record.broker._streams.items()
-            for one in stream.read(">", 0, 1_000_000)
-            if name != "BLOBS" and task in one.subject.split(".")
+            for stored in stream.read(">", 0, 1_000_000)
+            if name != "BLOBS" and f".{tenant}.{task}." in f"{stored.subject}."
         }
         if left:
             yield f"{task} was purged, and {', '.join(sorted(left))} still hold something of it"

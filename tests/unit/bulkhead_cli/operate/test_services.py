@@ -468,7 +468,8 @@ def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) ->
 )
 def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, documents: bool, lacks: list[str]) -> None:
     manifest = BackupManifest(
-        format=1,
+        format=2,
+        store_format=1,
         version="1",
         created_unix_ms=1,
         shards={},

@@ -29,6 +29,7 @@ def manifest(file: ArchiveWriter, **changes) -> BackupManifest:
     return BackupManifest(
         **{
             "format": FORMAT,
+            "store_format": 1,
             "version": "0.1.0",
             "created_unix_ms": 1,
             "shards": {},
@@ -138,10 +139,11 @@ def test_a_missing_file_and_a_folder(tmp_path):
     assert "cannot be read" in broken(tmp_path)
 
 
-def test_a_newer_format_names_the_way_out(tmp_path):
+@pytest.mark.parametrize("step", [-1, 1])
+def test_another_format_names_the_way_out(tmp_path, step):
     path = tmp_path / "a"
-    member(path, "format.json", json.dumps({"bulkhead_backup": FORMAT + 1}).encode())
-    assert f"has format {FORMAT + 1}" in broken(path) and "the version that made it" in broken(path)
+    member(path, "format.json", json.dumps({"bulkhead_backup": FORMAT + step}).encode())
+    assert f"has format {FORMAT + step}" in broken(path) and "the version that made it" in broken(path)
 
 
 def member(path: Path, name: str, data: bytes = b"", **header) -> None:
