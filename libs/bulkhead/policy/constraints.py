@@ -9,9 +9,9 @@
     read_record /id belongs-to-tenant                                 `acme`, `acme/…` or `acme:…` in tenant acme
     pay /iban from-user-or-trusted
 
-In: the text of one, as a grant holds it. Out: whether a call fits all; whether one list narrows another. The tool `*`
-is every tool, `*` in a place any key or position. A constraint holds for every value at or below its place; of a place
-that the call leaves out it holds, but for `equals`.
+In: the text of one, as a grant holds it. Out: whether a call fits all. The tool `*` is every tool, `*` in a
+place any key or position. A constraint holds for every value at or below its place; of a place that the call leaves
+out it holds, but for `equals`.
 """
 
 import json
@@ -249,51 +249,6 @@ def find_violated(
         if sourced and not is_trusted_at(constraint.place, proposal, policy):
             return constraint
     return None
-
-
-def is_narrower(inner: Iterable[Constraint], outer: Iterable[Constraint]) -> bool:
-    """True when every call that fits all of `inner` fits all of `outer`. False also where that cannot be told."""
-    narrow = tuple(inner)
-    return all(
-        any(implies_constraint(narrow_constraint, wide_constraint) for narrow_constraint in narrow)
-        for wide_constraint in outer
-    )
-
-
-def implies_constraint(one: Constraint, other: Constraint) -> bool:
-    """True when a call that fits the first fits the second. False also where that cannot be told."""
-    if one.tool not in ("*", other.tool) or not _place_within(other, one):
-        return False
-    if (one.test, one.value) == (other.test, other.value) and type(one.value) is type(other.value):
-        return True
-    match one.test, other.test:
-        case "equals", test if test not in BARE:
-            return other.fits_value(one.value, "")
-        case "one-of", test if test not in (*BARE, "equals"):
-            return all(other.fits_value(value, "") for value in one.value)
-        case "prefix", "prefix":
-            return bool(one.value.startswith(other.value))
-        case "range", "range":
-            (low, high), (least, most) = one.value, other.value
-            return (least is None or (low is not None and low >= least)) and (
-                most is None or (high is not None and high <= most)
-            )
-        case "host", "host":
-            return all(_host_within(host, other.value) for host in one.value)
-        case "below", "below":
-            return _is_below(one.value, other.value)
-    return False
-
-
-def _place_within(other: Constraint, one: Constraint) -> bool:
-    """True when every value that the second is about is one that the first is about."""
-    return other.place == one.place or (other.test != "equals" and covers_pointer(one.place, other.place))
-
-
-def _host_within(host: str, allowed: tuple[str, ...]) -> bool:
-    if host.startswith("*."):
-        return any(pattern.startswith("*.") and host.endswith(pattern[1:]) for pattern in allowed)
-    return any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed)
 
 
 MAX_CONSTRAINTS = bounds.MAX_FINDINGS

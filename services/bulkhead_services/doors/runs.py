@@ -13,7 +13,7 @@ import unicodedata
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable, WrongLastSequence
 from bulkhead.callers.step_keys import StepKey
-from bulkhead.callers.vouchers import request_voucher
+from bulkhead.callers.questions import request_voucher
 from bulkhead.grants import GrantRefused
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context

@@ -1,6 +1,6 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.ToolRunner` acts;
-notices and events come in, `webhooks` posts them, `outbound.push` push notifications; `mcp` brings the tools
-of MCP servers, `a2a` remote agents.
+notices and events come in, `outbound` posts them, and push notifications; `mcp` brings the tools of MCP servers, `a2a`
+remote agents.
 """
 
 from functools import partial
@@ -23,10 +23,10 @@ from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
+from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
-from bulkhead_services.tool_executor.webhooks import Webhooks
 
 __all__ = ["SERVICE", "build"]
 

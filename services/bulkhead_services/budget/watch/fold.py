@@ -7,7 +7,7 @@ again.
 """
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -26,15 +26,14 @@ from bulkhead.health.sources.journal_messages import may_speak
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.decider.history import at_its_source
-from bulkhead_contracts import envelope
+from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.agent import WaitRefused
-from bulkhead_contracts.budget import Tripped
+from bulkhead_contracts.budget import TaskTrip, Tripped
 from bulkhead_contracts.control import BreakerReset
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
-from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
 
@@ -42,6 +41,7 @@ MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_EARLY = 10_000
 MAX_TOLD = 100_000
+MAX_TENANTS = 1_000
 QUIET = 20
 """A task in which nothing moves for so many times the time of a stall stands still: ten minutes, if nobody set it."""
 TOLD_OF_ENDED_MS = 600_000
@@ -101,6 +101,28 @@ class WatchMark:
         except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()
+
+
+class RecentTrips:
+    """The last findings of each tenant, for people who ask. A watch that starts remembers what it reads again."""
+
+    def __init__(self) -> None:
+        self._found = BoundedDict[str, deque[TaskTrip]](MAX_TENANTS)
+
+    def fold_tripped(self, stored: StoredMessage) -> None:
+        """One fact; what cannot be read tells nothing, and a repeated one nothing new."""
+        tenant, task = stored.subject.rsplit(".", 2)[1:]
+        try:
+            task_trip = TaskTrip(task=task, trip=Tripped.model_validate_json(stored.body))
+        except ValueError:
+            return
+        trips = self._found.setdefault(tenant, deque(maxlen=bounds.MAX_TRIPS_LISTED))
+        if all(earlier.trip.trip != task_trip.trip.trip for earlier in trips):
+            trips.append(task_trip)
+
+    def trips_of(self, tenant: str) -> tuple[TaskTrip, ...]:
+        """The newest first."""
+        return tuple(sorted(self._found.get(tenant, ()), key=lambda one: -one.trip.tripped_unix_ms))
 
 
 class WatchFold:

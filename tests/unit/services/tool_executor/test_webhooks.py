@@ -23,11 +23,10 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
-from bulkhead_services.tool_executor.outbound import delivery
+from bulkhead_services.tool_executor.outbound import delivery, webhooks
+from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.webhooks import Webhooks
 from tests.open_policy import permitted
 
 NOON = 1_795_262_400_000
@@ -123,7 +122,7 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     assert told["id"] == headers["bulkhead-event-id"] == ASKED.notice and told["what_to_do"] == ASKED.hint
     assert (told["type"], told["tenant"], told["task"], told["percent"]) == ("budget.alert", "acme", "t1", 80)
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
-    assert json.loads(webhook_payload.post_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
+    assert json.loads(webhooks.post_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
 
 

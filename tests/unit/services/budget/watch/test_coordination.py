@@ -16,7 +16,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.coordination import CoordinationQuery, breaker_windows, open_waits
-from bulkhead_services.budget.watch.recent_trips import RecentTrips
+from bulkhead_services.budget.watch.fold import RecentTrips
 from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
 
 BREAKERS = DEFAULT.breakers
