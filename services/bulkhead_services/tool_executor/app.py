@@ -19,7 +19,7 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
-from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
+from bulkhead_services.tool_executor.boundary.gate import Gate, RulingFunction
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
@@ -36,7 +36,7 @@ def build(
     settings: Settings,
     transport: httpx.AsyncBaseTransport | None = None,
     watchdog: Watchdog | None = None,
-    rule: Rule | None = None,
+    rule: RulingFunction | None = None,
 ) -> ToolExecutor:
     """The doer. `transport` stands in for the network, `rule` for the policy's files. Raises ValueError when a declared
     tool has no function, or a policy cannot be read."""

@@ -24,7 +24,7 @@ from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.mcp_file import McpServer
 from bulkhead_contracts import bounds
 
-END_S = 2.0
+MAX_END_S = 2.0
 """Time to end by itself after its input was closed, then after SIGTERM."""
 TOLD_CHARS = 300
 Streams = tuple[Any, Any]
@@ -124,7 +124,7 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, end_signal)
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_S)
+                await asyncio.wait_for(process.wait(), MAX_END_S)
                 break
     finally:
         with suppress(ProcessLookupError):

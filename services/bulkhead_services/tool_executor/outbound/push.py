@@ -22,7 +22,8 @@ from bulkhead.telemetry.log import Log
 from bulkhead.text.plain_text import escape_controls
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.push import PushConfigDeleted, PushEnded, PushPostRequested
-from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostingPort, PostRefused
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostRefused
 
 log = Log("push")
 MAX_WAITING = 256
@@ -37,10 +38,10 @@ ALLOW = "`push.private_hosts` of the tenant's row"
 class PushSender:
     """Those of all tenants whose row has `push`."""
 
-    def __init__(self, context: Context, quotas: TenantQuotas, wire: PostingPort) -> None:
+    def __init__(self, context: Context, quotas: TenantQuotas, runner: ToolRunner) -> None:
         self._context, self._quotas = context, quotas
         self._deliveries = Deliveries(
-            wire, context.clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL
+            runner, context.clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL
         )
         self._records = subjects.records_stream(context.service)
 

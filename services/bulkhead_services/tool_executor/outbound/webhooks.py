@@ -24,7 +24,8 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import CONTENT_TYPE, format_rfc3339
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostingPort, PostMissed, PostRefused
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.outbound.delivery import Deliveries, PostMissed, PostRefused
 from bulkhead_services.tool_executor.settings import Settings, Webhook
 
 log = Log("webhooks")
@@ -43,7 +44,7 @@ _COPIED_FIELDS = ("kind", "account", "unit", "percent", "spent", "limit", "reach
 
 @dataclass(frozen=True, slots=True)
 class WebhookPost:
-    """Content of one post, the same bytes at every try. summary: for the log. event_type: the event that tells it, too."""
+    """Content of one post, the same bytes at every try. summary: for the log. event_type: that of the event."""
 
     event_id: str
     summary: str
@@ -55,11 +56,11 @@ class WebhookPost:
 class Webhooks:
     """The notices of all tenants that have a webhook. `clock` is Unix milliseconds."""
 
-    def __init__(self, settings: Settings, wire: PostingPort, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, runner: ToolRunner, clock: Callable[[], int]) -> None:
         self._hooks, self._events = settings.webhooks, settings.webhook_events
         self._private = {host.lower() for host in settings.webhook_private_hosts}
         self._clock = clock
-        self._deliveries = Deliveries(wire, clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL)
+        self._deliveries = Deliveries(runner, clock, max_waiting=MAX_WAITING, max_waiting_in_all=MAX_WAITING_IN_ALL)
 
     async def on_post_requested(self, message: ReceivedMessage) -> None:
         """Post it, or say why never. Raises HandBack: it comes again."""

@@ -220,12 +220,15 @@ async def test_without_a_secret_nothing_is_posted_and_a_changed_one_counts_at_on
 
 async def test_a_receiver_that_is_slow_or_down_holds_only_so_many_places(post: Post) -> None:
     post.wire.held = asyncio.Event()
-    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(delivery.AT_ONCE)]
-    while len(post.wire.posted) < delivery.AT_ONCE:
+    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(delivery.MAX_POSTS_AT_ONCE)]
+    while len(post.wire.posted) < delivery.MAX_POSTS_AT_ONCE:
         await asyncio.sleep(0)
-    assert await post.take(sequence=10) == delivery.BUSY_MS / 1000 and len(post.wire.posted) == delivery.AT_ONCE
+    assert (
+        await post.take(sequence=10) == delivery.BUSY_RETRY_MS / 1000
+        and len(post.wire.posted) == delivery.MAX_POSTS_AT_ONCE
+    )
     post.wire.held.set()
-    assert await asyncio.gather(*under_way) == [0.0] * delivery.AT_ONCE
+    assert await asyncio.gather(*under_way) == [0.0] * delivery.MAX_POSTS_AT_ONCE
     post.wire.answers = [said(500)]
     waits = [await post.take(sequence=100 + number) for number in range(webhooks.MAX_WAITING + 5)]
     assert waits.count(0.0) == 6, "one place was taken by what came while others were under way"
