@@ -53,12 +53,12 @@ class PushSender:
             _count_outcome("stopped")
             log.info("push_stopped", **_log_fields(message, request))
             return
-        self._quotas.reload_if_changed()
 
         def log_retry(wait_ms: int, reason: str) -> None:
             _count_outcome("again")
             log.warning("push_again", **_log_fields(message, request), after_ms=wait_ms, reason=reason)
 
+        self._quotas.reload_if_changed()
         try:
             target = parse_push_url(request.url, self._quotas.push_policy_of(message.tenant))
             await self._deliveries.try_delivery(message, lambda: self._post_all(message, request, target), log_retry)

@@ -181,9 +181,9 @@ async def test_what_is_kept_is_bounded(store, server, tmp_path: Path) -> None:
     server.answer = lambda path, headers, body: kv2("s")
     found = store({"desk": {"vault": "secret/data/{tenant}/{user}"}}, vault_of(server, tmp_path))
     for number in range(MAX_CACHED + 10):
-        found._kept[("desk", "acme", f"u{number}")] = ("s", 1e9)
+        found._cached[("desk", "acme", f"u{number}")] = ("s", 1e9)
     await found.read_credentials(("desk",), "acme", "ann")
-    assert len(found._kept) == MAX_CACHED
+    assert len(found._cached) == MAX_CACHED
 
 
 @pytest.mark.parametrize(
