@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 
 __all__ = ["CallerAuthenticator", "CallerKeysUnavailable", "CallerSettings", "Unauthenticated", "credential_of"]
-HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
+CREDENTIAL_HINT = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
 class CallerSettings(TokenSettings):
@@ -87,7 +87,9 @@ def credential_of(headers: Mapping[str, str]) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     credential = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
     if not credential:
-        raise Unauthenticated("the request carries no credentials", HOW)
+        raise Unauthenticated("the request carries no credentials", CREDENTIAL_HINT)
     if len(credential) > bounds.MAX_CREDENTIAL_CHARS:
-        raise Unauthenticated(f"the credential is longer than {bounds.MAX_CREDENTIAL_CHARS} characters", HOW)
+        raise Unauthenticated(
+            f"the credential is longer than {bounds.MAX_CREDENTIAL_CHARS} characters", CREDENTIAL_HINT
+        )
     return credential

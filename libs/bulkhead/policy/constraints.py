@@ -35,7 +35,7 @@ MAX_CONSTRAINT_CHARS = 1_000
 _TEXT = re.compile(r"(\S{1,64}) (/\S{0,199}) ([a-z-]{1,24})(?: (.+))?", re.S)
 _HOST = re.compile(r"(\*\.)?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.ASCII)
 _RANGE = re.compile(r"(-?\d{1,18}(?:\.\d{1,9})?)?\.\.(-?\d{1,18}(?:\.\d{1,9})?)?", re.ASCII)
-BARE = ("belongs-to-tenant", "from-user-or-trusted")
+VALUELESS_TESTS = ("belongs-to-tenant", "from-user-or-trusted")
 
 
 class ConstraintError(ValueError):
@@ -44,10 +44,10 @@ class ConstraintError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """tool: a name or `*`. place: a JSON pointer. test: the word. value: what it is held against, parsed."""
+    """tool: a name or `*`. pointer: a JSON pointer. test: the word. value: what it is held against, parsed."""
 
     tool: str
-    place: str
+    pointer: str
     test: str
     value: Any = None
     text: str = ""
@@ -94,7 +94,7 @@ class Constraint:
 
 
 def _parse_value(test: str, text: str | None) -> Any:
-    if test in BARE:
+    if test in VALUELESS_TESTS:
         if text is not None:
             raise ConstraintError(f"{test} takes no value")
         return None
@@ -118,7 +118,7 @@ def _parse_value(test: str, text: str | None) -> Any:
                 raise ConstraintError(f"host {text[:80]!r}: write names, as in shop.example *.cdn.example")
             return hosts
         case "below":
-            if not _plain_path(text) or text != (text.rstrip("/") or "/"):
+            if not _is_plain_path(text) or text != (text.rstrip("/") or "/"):
                 raise ConstraintError(f"below {text[:80]!r}: write a folder without `..` and without a `/` at its end")
             return text
     tests = "equals, one-of, range, prefix, regex, host, below, belongs-to-tenant, from-user-or-trusted"
@@ -148,9 +148,9 @@ def _parse_number(text: str) -> float:
     return float(text) if "." in text else int(text)
 
 
-def _is_same_json(one: object, other: object) -> bool:
+def _is_same_json(left: object, right: object) -> bool:
     """Equal as JSON: `true` is not 1."""
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
 def _is_host_allowed(url: str, allowed: tuple[str, ...]) -> bool:
@@ -169,12 +169,12 @@ def _is_host_allowed(url: str, allowed: tuple[str, ...]) -> bool:
     )
 
 
-def _plain_path(path: str) -> bool:
+def _is_plain_path(path: str) -> bool:
     return not any(sign in path for sign in "\\\0%") and ".." not in path.split("/")
 
 
 def _is_below(path: str, folder: str) -> bool:
-    return _plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
+    return _is_plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
 
 
 def unreadable_reason(
@@ -204,7 +204,7 @@ def _other_arguments(constraint: Constraint, tool: ToolSpec | None) -> str:
         return ""
     schema = schema if isinstance(schema, dict) else {}
     names = schema.get("properties")
-    first = constraint.place.split("/")[1].replace("~1", "/").replace("~0", "~")
+    first = constraint.pointer.split("/")[1].replace("~1", "/").replace("~0", "~")
     if not isinstance(names, dict) or not names or schema.get("additionalProperties") or first in ("*", "", *names):
         return ""
     return ", ".join(f"/{name}" for name in list(names)[:20])
@@ -231,7 +231,7 @@ def holds_for_call(constraint: Constraint, tool: str, tenant: str, values: Seque
     """True when the leaves of a call's arguments fit."""
     if constraint.tool not in ("*", tool):
         return True
-    matching = [leaf for pointer, leaf in values if covers_pointer(constraint.place, pointer)]
+    matching = [leaf for pointer, leaf in values if covers_pointer(constraint.pointer, pointer)]
     if not matching and constraint.test == "equals":
         return False
     return all(constraint.fits_value(leaf, tenant) for leaf in matching)
@@ -246,7 +246,7 @@ def find_violated(
         if not holds_for_call(constraint, proposal.tool.name, proposal.task.tenant, values):
             return constraint
         sourced = constraint.test == "from-user-or-trusted" and constraint.tool in ("*", proposal.tool.name)
-        if sourced and not is_trusted_at(constraint.place, proposal, policy):
+        if sourced and not is_trusted_at(constraint.pointer, proposal, policy):
             return constraint
     return None
 

@@ -41,7 +41,7 @@ from bulkhead_services.budget.ledger.model import (
     UnitSums,
 )
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
-from bulkhead_services.budget.ledger.store import QUICK_S, Fenced, LedgerStore, RedisFailure
+from bulkhead_services.budget.ledger.store import QUICK_ADMISSION_S, Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
@@ -64,7 +64,7 @@ class VerifiedGrant(NamedTuple):
 
 
 class AdmissionRequest(NamedTuple):
-    """An ask on its way. asked_s, asked_unix_ms: when it came, by the loop's clock and by the service's."""
+    """An ask on its way. received_s, received_unix_ms: when it came, by the loop's clock and by the service's."""
 
     message: ReceivedMessage
     body: ReserveRequested
@@ -72,8 +72,8 @@ class AdmissionRequest(NamedTuple):
     epoch: str
     key: str
     amount: UnitSums
-    asked_s: float
-    asked_unix_ms: int
+    received_s: float
+    received_unix_ms: int
 
 
 class AdmissionRefusal(NamedTuple):
@@ -128,7 +128,7 @@ class ReservationAdmission:
 
     def _verify_grant(self, message: ReceivedMessage, body: ReserveRequested) -> AdmissionRequest | AdmissionRefusal:
         """The ask with its verified grant. Signatures are checked once per token: they cost more than all the rest."""
-        asked_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
+        received_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
         cache_key = (message.envelope.grant, message.tenant, message.task)
         verified = self._grants.get(cache_key)
         if verified is None or now_unix_ms >= verified.expires_unix_ms:
@@ -151,12 +151,12 @@ class ReservationAdmission:
             return AdmissionRefusal("wait", messages.no_ledger_text(self._keeper.reason))
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         return AdmissionRequest(
-            message, body, verified.grant, epoch, key, model.sum_of(body.worst_case), asked_s, now_unix_ms
+            message, body, verified.grant, epoch, key, model.sum_of(body.worst_case), received_s, now_unix_ms
         )
 
     async def _hold_amount(self, request: AdmissionRequest) -> ReservationFact | AdmissionRefusal:
         """Hold the amount in every account or in none, under the limits that stand now; the fact that tells it."""
-        message, body, now_unix_ms = request.message, request.body, request.asked_unix_ms
+        message, body, now_unix_ms = request.message, request.body, request.received_unix_ms
         try:
             for _ in range(TRIES):
                 revision, limits = await self._limits.last_read_limits(message.tenant)
@@ -237,8 +237,8 @@ class ReservationAdmission:
             self._uncertain.add_attempt(key, request.message, request.body.reservation_id)
             return AdmissionRefusal("wait", messages.fact_not_stored_text(error), doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
-        waited_s = asyncio.get_running_loop().time() - request.asked_s
-        quick = max(waited_s, (self._clock() - request.asked_unix_ms) / 1000) < QUICK_S
+        waited_s = asyncio.get_running_loop().time() - request.received_s
+        quick = max(waited_s, (self._clock() - request.received_unix_ms) / 1000) < QUICK_ADMISSION_S
         try:
             if self._store.epoch != request.epoch:
                 raise Fenced("the ledger was built anew meanwhile")

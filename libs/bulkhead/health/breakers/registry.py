@@ -62,9 +62,9 @@ class BreakerRegistry:
     agent back that only talks.
     """
 
-    def __init__(self, named: BreakerThresholds) -> None:
-        self._named = named
-        self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
+    def __init__(self, thresholds: BreakerThresholds) -> None:
+        self._thresholds = thresholds
+        self._patient = replace(thresholds, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
         self.found: OrderedDict[Key, BreakerState] = OrderedDict()
         self.changed: dict[Key, BreakerState] = {}
         self._shown: dict[Key, tuple[BreakerEvidence, BreakerEvidence]] = {}
@@ -127,7 +127,7 @@ class BreakerRegistry:
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
-        named = self._patient if key[0] == "agent" else self._named
+        thresholds = self._patient if key[0] == "agent" else self._thresholds
         breaker = self.found.get(key) or BreakerState(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
@@ -138,17 +138,17 @@ class BreakerRegistry:
         calls, faults = self._shown.get(key) or self._shown.setdefault(key, (BreakerEvidence(), BreakerEvidence()))
         if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
             calls.add_call(event)
-            if call.failed or call.latency_ms >= named.slow_ms:
+            if call.failed or call.latency_ms >= thresholds.slow_ms:
                 faults.add_call(event)
         openings = breaker.openings
-        breaker = apply_call(breaker, call, named)
+        breaker = apply_call(breaker, call, thresholds)
         self._store_breaker(key, breaker)
         opens = breaker.openings > openings
         if breaker.phase != phase or opens:
             self.changed[key] = breaker
         if not opens:
             return None
-        since, causes = call.at_unix_ms - named.window_ms, calls if breaker.flooded else faults
+        since, causes = call.at_unix_ms - thresholds.window_ms, calls if breaker.flooded else faults
         evidence = tuple(name for call_unix_ms, name in causes.calls if call_unix_ms > since)
         self._record_opening(
             key, evidence, (who for who, call_unix_ms in causes.people.items() if call_unix_ms > since), phase
@@ -157,7 +157,7 @@ class BreakerRegistry:
 
     def _feed_chatter(self, key: Key, trip: HealthFinding, actor: str) -> BreakerState | None:
         """The breaker, if this task opens it."""
-        named, stopped_unix_ms = self._patient, trip.time_unix_ms
+        thresholds, stopped_unix_ms = self._patient, trip.time_unix_ms
         breaker = self.found.get(key) or BreakerState(key[0], key[2])
         tried = breaker.phase != "closed"
         self._store_breaker(key, breaker)
@@ -166,12 +166,12 @@ class BreakerRegistry:
         tasks = self.talkers.add_stop(key, trip.lineage, ChatterStop(stopped_unix_ms, trip.evidence, actor))
         if not tried and not self.talkers.has_enough_stops(key, stopped_unix_ms):
             return None
-        minutes = named.chatter_window_ms // 60_000
+        minutes = thresholds.chatter_window_ms // 60_000
         reason = f"{_task_subject(tasks)} stopped within {minutes} min because the agents only talked"
         share = max(1, MAX_EVIDENCE // len(tasks))
         evidence = tuple(name for task in tasks.values() for name in task.evidence[-share:])
         self._record_opening(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
-        self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, named)
+        self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, thresholds)
         self._store_breaker(key, breaker)
         self.talkers.forget_stops(key)
         return breaker

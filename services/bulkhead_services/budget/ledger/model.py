@@ -22,8 +22,8 @@ from bulkhead_contracts.budget import Amount, ScopeLimit
 from bulkhead_contracts.result import Usage
 
 Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
-State = Literal["open", "lapsed", "settled", "released", "refused", "early"]
-Kind = Literal["settled", "repeated", "unknown", "ignored"]
+ReservationState = Literal["open", "lapsed", "settled", "released", "refused", "early"]
+SettlementKind = Literal["settled", "repeated", "unknown", "ignored"]
 """The outcome of a settlement; see SettlementResult."""
 
 
@@ -79,7 +79,7 @@ class Balance(NamedTuple):
     stopped: bool = False
 
 
-EMPTY = Balance()
+NO_BALANCE = Balance()
 
 
 class MetCeiling(NamedTuple):
@@ -110,7 +110,7 @@ class ReservationEntry:
     holders: attempts that hold it; only when each of them has released it is it released.
     """
 
-    state: State
+    state: ReservationState
     ask: UnitSums = UnitSums()
     scopes: tuple[Scope, ...] = ()
     at_unix_ms: int = 0
@@ -166,7 +166,7 @@ class SettlementResult:
     what the task has cost by now, when it was ended early. levels: of every ceiling that its accounts have.
     """
 
-    kind: Kind
+    kind: SettlementKind
     charged: UnitSums = UnitSums()
     held: UnitSums = UnitSums()
     over: bool = False
@@ -185,7 +185,7 @@ class StaleLimits:
     revision: int
 
 
-Answer = (
+ReserveAnswer = (
     ReservationHeld | ReservationDenied | ReservationWaiting | ReservationStopped | ReservationConflict | StaleLimits
 )
 
@@ -194,19 +194,20 @@ Answer = (
 class LedgerState:
     """All entries and balances. The functions below change it in place and touch nothing else.
 
-    until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
-    that has been folded; mark: the one that this mark began. done: settled before the checkpoint that it begins with,
-    by when they were reserved: what comes of them again changes nothing. folded_unix_ms: when the last message of
-    the journal that was folded was stored, by the broker's clock: what is over is judged by that, and by nobody's own.
+    expiry_by_scope: of the accounts whose names do not say how long they count. fenced_epochs: ledgers that were fenced
+    off before a mark that has been folded; epoch_mark: the one that this mark began. settled_earlier: settled before
+    the checkpoint that it begins with, by when they were reserved: what comes of them again changes nothing.
+    folded_unix_ms: when the last message of the journal that was folded was stored, by the broker's clock: what is
+    over is judged by that, and by nobody's own.
     """
 
     lease_ms: int
     entries: dict[str, ReservationEntry] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
-    until: dict[str, int] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
-    done: dict[str, int] = field(default_factory=dict)
-    mark: str = ""
+    expiry_by_scope: dict[str, int] = field(default_factory=dict)
+    fenced_epochs: set[str] = field(default_factory=set)
+    settled_earlier: dict[str, int] = field(default_factory=dict)
+    epoch_mark: str = ""
     folded_unix_ms: int = field(default=0, compare=False)
 
 
@@ -287,7 +288,7 @@ def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
 # Admission
 
 
-def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> Answer:
+def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> ReserveAnswer:
     """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled."""
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("settled", "early"):
@@ -336,10 +337,10 @@ def restore(
     ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], at_unix_ms: int
 ) -> SettlementResult:
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
-    if ledger.done.get(key) == at_unix_ms:
+    if ledger.settled_earlier.get(key) == at_unix_ms:
         return SettlementResult("repeated")
     # Admitted anew by a ledger that had forgotten it: no copy, for copies have the terms of the first.
-    ledger.done.pop(key, None)
+    ledger.settled_earlier.pop(key, None)
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("open", "lapsed", "settled"):
         return SettlementResult(
@@ -360,7 +361,7 @@ def settle(
     ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
 ) -> SettlementResult:
     """Charge a call, and tell how its accounts stand then. See charge_call."""
-    if key in ledger.done:
+    if key in ledger.settled_earlier:
         return SettlementResult("repeated")
     kind = charge_call(ledger, key, usage, estimated, settled_unix_ms)
     if kind in ("unknown", "ignored"):
@@ -378,11 +379,12 @@ def settle(
     return _settled_result(ledger, entry, usage, estimated)
 
 
-def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0) -> Kind:
+def charge_call(
+    ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
+) -> SettlementKind:
     """Charge what was really used (the reservation itself when estimated), once per reservation. settled_unix_ms:
-    kept of
-    what is settled before its reservation is seen."""
-    if key in ledger.done:
+    kept of what is settled before its reservation is seen."""
+    if key in ledger.settled_earlier:
         return "repeated"
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
@@ -401,9 +403,9 @@ def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool,
 
 def apply_rebuild_mark(ledger: LedgerState, epoch: str) -> None:
     """A rebuild has begun: all that is written under the ledger before it comes too late."""
-    if ledger.mark:
-        ledger.over.add(ledger.mark)
-    ledger.mark = epoch
+    if ledger.epoch_mark:
+        ledger.fenced_epochs.add(ledger.epoch_mark)
+    ledger.epoch_mark = epoch
 
 
 def is_held_or_settled(ledger: LedgerState, key: str) -> bool:
@@ -430,7 +432,7 @@ def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
 
 def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, previous: ReservationEntry | None) -> None:
     ledger.entries[key] = entry
-    ledger.until.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
+    ledger.expiry_by_scope.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
     _move_balances(ledger, entry, reserved=entry.ask)
     if previous is not None and previous.state == "early":
         _charge_entry(ledger, key, entry, previous.usage, previous.estimated)
@@ -477,7 +479,7 @@ def _move_balances(
 ) -> None:
     balances = ledger.balances
     for name, _, _ in entry.scopes:
-        old = balances.get(name, EMPTY)
+        old = balances.get(name, NO_BALANCE)
         balances[name] = Balance(
             old.reserved if reserved is NOTHING else old.reserved.plus(reserved),
             old.spent if spent is NOTHING else old.spent.plus(spent),

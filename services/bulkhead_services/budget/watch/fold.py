@@ -15,12 +15,11 @@ from typing import NamedTuple
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus import wire
 from bulkhead.bus.port import StoredMessage
-from bulkhead.health.breakers.chatter import ChatteringAgents, Row
+from bulkhead.health.breakers.chatter import ChatteringAgents, ChatterRow
 from bulkhead.health.deadlock.evidence import SuspectedDeadlock
 from bulkhead.health.events import CallEnded, LineageEnded, ModelIdentified, WorkOpened
 from bulkhead.health.findings import HealthFinding
-from bulkhead.health.models import ModelIdentities
-from bulkhead.health.models import Row as ModelRow
+from bulkhead.health.models import IdentityRow, ModelIdentities
 from bulkhead.health.sources.journal import PLANNING, JournalReader
 from bulkhead.health.sources.journal_messages import may_speak
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -42,7 +41,7 @@ MAX_LIVING = 200_000
 MAX_EARLY = 10_000
 MAX_TOLD = 100_000
 MAX_TENANTS = 1_000
-QUIET = 20
+QUIET_FACTOR = 20
 """A task in which nothing moves for so many times the time of a stall stands still: ten minutes, if nobody set it."""
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
@@ -74,8 +73,8 @@ class WatchMark:
     source: int = 0
     living: Mapping[str, TaskSpan] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
-    talks: Sequence[Row] = ()
-    models: Sequence[ModelRow] = ()
+    talks: Sequence[ChatterRow] = ()
+    models: Sequence[IdentityRow] = ()
 
     def encode(self) -> bytes:
         """Bytes to keep."""
@@ -135,23 +134,23 @@ class WatchFold:
         targets_ms: Mapping[str, int] | None = None,
     ) -> None:
         """targets_ms: see LatencyTargets."""
-        self._aside = left_out or LeftOutMessages()
+        self._left_out = left_out or LeftOutMessages()
         self._latency = FeatureLatencyFold(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
         self.notices, self.recent = DueNotices(), RecentTrips()
-        self.standing = TaskStandings(QUIET * thresholds.stalls.after_ms)
+        self.standing = TaskStandings(QUIET_FACTOR * thresholds.stalls.after_ms)
         self.traffic = Traffic()
         self.folded = 0
         self._reader = JournalReader()
         self._living: dict[str, list[int]] = {}
         """As in TaskSpan."""
-        self._early: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._begun_early: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """The first message that was read of what has not begun, and how many: the journal has inboxes one before the
         other when it catches up."""
         self._told = BoundedDict[str, None](MAX_TOLD)
         self._suspected: OrderedDict[str, SuspectedDeadlock] = OrderedDict()
-        self._asked: set[str] = set()
+        self._ends_asked: set[str] = set()
         self._read: dict[str, int] = {}
         self._last: StoredMessage | None = None
         self._since = 0, ""
@@ -175,18 +174,18 @@ class WatchFold:
         self._fold_unless_left_out(stored)
 
     def _fold_unless_left_out(self, stored: StoredMessage) -> None:
-        if (left_out := self._aside.trip_for(stored)) is not None:
+        if (left_out := self._left_out.trip_for(stored)) is not None:
             self._add_due(left_out)
             return
         # Not cleared when this raises: then it is the one to blame.
-        self._aside.folding = stored
+        self._left_out.folding = stored
         self._fold_events(stored)
-        self._aside.folding = None
+        self._left_out.folding = None
 
     def _fold_events(self, stored: StoredMessage) -> None:
         self.folded += 1
         self._count_message("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
-        kind = _kind_of(stored.headers)
+        kind = _message_type(stored.headers)
         if not may_speak(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.
         self.traffic.fold_message(kind, stored)
@@ -205,7 +204,7 @@ class WatchFold:
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
             if isinstance(event, WorkOpened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.has_ended(event.lineage):
-                    first, count = self._early.pop(event.lineage, (stored.sequence, 1))
+                    first, count = self._begun_early.pop(event.lineage, (stored.sequence, 1))
                     self._living.setdefault(event.lineage, [first, count, stored.sequence])
             elif isinstance(event, LineageEnded):
                 self._living.pop(event.lineage, None)
@@ -222,7 +221,7 @@ class WatchFold:
     ) -> CallEnded | ModelIdentified:
         """In a journal that was made again every call that ever failed failed just now: one that ended before breakers
         count has the time that its author tells."""
-        since = self.watch.circuits.from_unix_ms
+        since = self.watch.breakers.from_unix_ms
         if since != self._since[0]:
             self._since = since, wire.format_rfc3339(since)
         # Texts are compared first: this is asked of every call.
@@ -238,23 +237,23 @@ class WatchFold:
         if span is not None:
             span[1:] = span[1] + 1, sequence
             return
-        first, count = self._early.get(lineage, (sequence, 0))
-        self._early[lineage] = first, count + 1
-        if len(self._early) > MAX_EARLY:
-            self._early.popitem(last=False)
+        first, count = self._begun_early.get(lineage, (sequence, 0))
+        self._begun_early[lineage] = first, count + 1
+        if len(self._begun_early) > MAX_EARLY:
+            self._begun_early.popitem(last=False)
 
     # Deadlocks: DESIGN 6. Every replica confirms, so that a standby goes on where the other one was killed.
 
     @property
     def needs_inbox_ends(self) -> bool:
         """True while there is a suspicion of which it is not known yet how far the inboxes had come."""
-        return any(name not in self._asked for name in self._suspected)
+        return any(name not in self._ends_asked for name in self._suspected)
 
     def set_inbox_ends(self, inbox_ends: Mapping[str, int]) -> None:
         """`inbox_ends`: how far every inbox has come, asked after the suspicions were raised."""
         for name, suspected in self._suspected.items():
-            if name not in self._asked:
-                self._asked.add(name)
+            if name not in self._ends_asked:
+                self._ends_asked.add(name)
                 self.watch.confirmations.add_suspicion(suspected, inbox_ends)
 
     def judge_suspicions(self, now_unix_ms: int) -> None:
@@ -272,7 +271,7 @@ class WatchFold:
 
     def _drop_suspicion(self, name: str) -> None:
         self._suspected.pop(name, None)
-        self._asked.discard(name)
+        self._ends_asked.discard(name)
 
     def _apply_wait_refused(self, stored: StoredMessage) -> None:
         """Another replica has confirmed it, and chosen by what it knew then; its fact may be lacking still."""
@@ -288,7 +287,7 @@ class WatchFold:
         except ValueError:
             return
         if entry.by:
-            breaker_entries.learn_entry(self.watch.circuits, entry)
+            breaker_entries.learn_entry(self.watch.breakers, entry)
 
     def restore_living(self, living: Mapping[str, TaskSpan], read: Mapping[str, int] | None = None) -> None:
         """These lived at the mark; so far the inboxes had been read, and will have been when anything is judged."""
@@ -319,7 +318,7 @@ class WatchFold:
             return WatchMark()
         subject, source = message_identity(self._last)
         living = {name: TaskSpan(*numbers) for name, numbers in self._living.items()}
-        talks, models = self.watch.circuits.talkers.dump_rows(), self.watch.models.dump_rows()
+        talks, models = self.watch.breakers.talkers.dump_rows(), self.watch.models.dump_rows()
         return WatchMark(self._last.sequence, subject, source, living, dict(self._read), talks, models)
 
     def _add_due(self, trip: HealthFinding) -> None:
@@ -341,7 +340,7 @@ def _trip_of(body: bytes) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _kind_of(headers: Mapping[str, str]) -> str:
+def _message_type(headers: Mapping[str, str]) -> str:
     """The type of a message, without its version."""
     ce_type = headers.get("ce-type")
     if ce_type is None:

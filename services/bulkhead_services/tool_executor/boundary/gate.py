@@ -99,7 +99,7 @@ class Gate:
             tool=tool.spec,
             arguments=arguments,
             values=attribution.values if attribution is not None else None,
-            least=attribution.least if attribution is not None else "model",
+            least_trusted=attribution.least if attribution is not None else "model",
             flows=step.flows if step is not None else (),
             constraints=(*task.constraints, *(step.constraints if step is not None else ())),
             agent=target_of(job).agents[-1],
