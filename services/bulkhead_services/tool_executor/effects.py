@@ -246,13 +246,32 @@ class ToolRunner:
         self, url: str, address: str, max_bytes: int, progress: AnswerProgress | None = None
     ) -> Response | Unanswered:
         """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
+        headers = {"accept": "text/*, application/json, application/xml"}
+        return await self._send_to_address("GET", url, address, headers, None, max_bytes, progress)
+
+    async def post_to(
+        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
+    ) -> Response | Unanswered:
+        """POST to this very address, as `get` gets from it."""
+        return await self._send_to_address("POST", url, address, headers, body, max_bytes, None)
+
+    async def _send_to_address(
+        self,
+        method: str,
+        url: str,
+        address: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        max_bytes: int,
+        progress: AnswerProgress | None,
+    ) -> Response | Unanswered:
         parts = urlsplit(url)
         try:
             target = httpx.URL(url).copy_with(host=address)
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
-        request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
+        headers, extensions = {**headers, "host": parts.netloc}, {"sni_hostname": parts.hostname}
+        request = self._http.build_request(method, target, content=body, headers=headers, extensions=extensions)
         return await self._send_request(request, max_bytes, progress)
 
     async def post_json(
@@ -267,23 +286,8 @@ class ToolRunner:
             return Unanswered(str(error), sent=False)
         return await self._send_request(request, MAX_ANSWER_BYTES, progress)
 
-    async def post_to(
-        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
-    ) -> Response | Unanswered:
-        """POST to this very address, as `get` gets from it."""
-        parts = urlsplit(url)
-        try:
-            target = httpx.URL(url).copy_with(host=address)
-        except httpx.InvalidURL as error:
-            return Unanswered(str(error), sent=False)
-        extensions = {"sni_hostname": parts.hostname}
-        request = self._http.build_request(
-            "POST", target, content=body, headers={**headers, "host": parts.netloc}, extensions=extensions
-        )
-        return await self._send_request(request, max_bytes)
-
     async def _send_request(
-        self, request: httpx.Request, max_bytes: int, progress: AnswerProgress | None = None
+        self, request: httpx.Request, max_bytes: int, progress: AnswerProgress | None
     ) -> Response | Unanswered:
         progress = progress or AnswerProgress()
         progress.received_bytes = None

@@ -324,24 +324,18 @@ def test_a_mark_that_cannot_be_read_is_none() -> None:
     said = (("t", "openai", "m-1", "fingerprint", [["fp_a", "m1", 5]]),)
     mark = WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4}, talks, said)
     assert WatchMark.decode(mark.encode()) == mark
-    earlier = b'[3,7,"mesh.a.b.1.t.x",3,{"t/x":[2,5,6]},{"worker":4}]'
-    assert WatchMark.decode(earlier) == WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2, 5, 6)}, {"worker": 4})
-    before = b'[2,7,"mesh.a.b.1.t.x",3,{"t/x":2},{"worker":4}]'
-    assert WatchMark.decode(before) == WatchMark(7, "mesh.a.b.1.t.x", 3, {"t/x": TaskSpan(2)}, {"worker": 4})
     for raw in (
         b"",
         b"{",
         b"[]",
-        b"[2,1,2,3,{}]",
-        b'[1,"a","b",3,{}]',
-        b'[1,1,"b",3,[]]',
-        b'[2,1,"b",3,[],{}]',
-        b'[3,1,"b",3,{"t/x":7},{}]',
-        b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]',
-        b'[4,1,"b",3,{},{}]',
-        b'[4,1,"b",3,{},{},7]',
-        b'[4,1,"b",3,{},{},[[["a","b"],{},{}]]]',
-        b'[4,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]]]',
+        b'[4,1,"b",3,{},{},[],[]]',
+        b'[5,"a","b",3,{},{},[],[]]',
+        b'[5,1,"b",3,[],{},[],[]]',
+        b'[5,1,"b",3,{"t/x":7},{},[],[]]',
+        b'[5,1,"b",3,{"t/x":[1,2,3,4]},{},[],[]]',
+        b'[5,1,"b",3,{},{},7,[]]',
+        b'[5,1,"b",3,{},{},[[["a","b"],{},{}]],[]]',
+        b'[5,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]],[]]',
         b'[5,1,"b",3,{},{},[]]',
         b'[5,1,"b",3,{},{},[],[["t","p","m","name",7]]]',
     ):

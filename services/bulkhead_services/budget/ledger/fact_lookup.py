@@ -10,7 +10,8 @@ from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
+from bulkhead_services.budget.ledger.rebuild import PAGE
 
 CLOCKS_MS = 3_600_000
 """Greatest difference of the clocks of a doer, this service and the broker when a fact is looked up by its time."""

@@ -22,7 +22,10 @@ from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.checkpoint import (
+    JOURNAL,
+    JOURNAL_INBOX,
     MARKS,
+    SETTLED_INBOX,
     FoldedLedger,
     add_settled_names,
     newest_checkpoint,
@@ -33,8 +36,6 @@ from bulkhead_services.budget.ledger.store import REBUILD_REST_S, LedgerStore, R
 
 log = Log("budget.ledger")
 
-JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
-SETTLED_INBOX = subjects.inbox_stream("budget")
 MONEY_TYPE_PREFIX = "mesh.ledger."
 """How a type that only a later budget has is called if it changes the ledger: without it this one builds none."""
 FOLDED_TYPES = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})

@@ -22,9 +22,9 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL
 from bulkhead_services.budget.ledger.fact_lookup import find_fact
 from bulkhead_services.budget.ledger.model import CeilingLevel, SettlementResult, UnitSums
-from bulkhead_services.budget.ledger.rebuild import JOURNAL
 from bulkhead_services.budget.ledger.store import LedgerStore
 from bulkhead_services.budget.limits import alert_rules, messages
 from bulkhead_services.budget.limits.alert_rules import LimitAlert, SpendSamples

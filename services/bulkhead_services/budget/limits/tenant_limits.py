@@ -34,6 +34,7 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.result import Failure
 from bulkhead_services.budget.ledger.accounts import Limits
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, LimitsRevision, RedisFailure
 from bulkhead_services.budget.limits.alerts import latest_alerts
 from bulkhead_services.budget.limits.changes import (
@@ -51,7 +52,6 @@ from bulkhead_services.budget.limits.changes import (
 
 log = Log("budget.limits")
 
-JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 LIMITS_TENANT = "limits"
 """Tenant of the facts' subjects; the tenant that they are about stands where a task does. No publisher may say it."""
 MAX_KNOWN_TENANTS = 10_000

@@ -23,7 +23,7 @@ from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequ
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 
 log = Log("budget.spending")

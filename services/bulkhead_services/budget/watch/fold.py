@@ -36,6 +36,7 @@ from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, mess
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
 
+MARK_VERSION = 5
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_EARLY = 10_000
@@ -48,14 +49,11 @@ TOLD_OF_ENDED_MS = 600_000
 
 
 class TaskSpan(NamedTuple):
-    """Messages that the journal had of a task: the sequence of the first and of the last, and their number.
-
-    A mark of an earlier version has only the first; the others are 0.
-    """
+    """Messages that the journal had of a task: the sequence of the first, their number, the sequence of the last."""
 
     first: int
-    messages: int = 0
-    last: int = 0
+    messages: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +76,30 @@ class WatchMark:
 
     def encode(self) -> bytes:
         """Bytes to keep."""
-        values = [5, self.after, self.subject, self.source, dict(self.living), dict(self.read), list(self.talks)]
+        values = [
+            MARK_VERSION,
+            self.after,
+            self.subject,
+            self.source,
+            dict(self.living),
+            dict(self.read),
+            list(self.talks),
+        ]
         return json.dumps([*values, list(self.models)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "WatchMark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
-            version, after, subject, source, living, inbox_sequences, *added = json.loads(raw)
-            if version == 2:
-                living = {name: [first] for name, first in living.items()}
+            version, after, subject, source, living, inbox_sequences, talks, models = json.loads(raw)
             numbers = (after, source, *(number for row in living.values() for number in row), *inbox_sequences.values())
-            if version in (2, 3, 4, 5) and all(isinstance(number, int) for number in numbers):
-                talkers = ChatteringAgents(DEFAULT.breakers)
-                talkers.restore_rows(added[0] if version >= 4 else ())
-                models = ModelIdentities()
-                models.restore_rows(added[1] if version == 5 else ())
+            if version == MARK_VERSION and all(isinstance(number, int) for number in numbers):
+                talkers, identities = ChatteringAgents(DEFAULT.breakers), ModelIdentities()
+                talkers.restore_rows(talks)
+                identities.restore_rows(models)
                 tasks = {str(name): TaskSpan(*row) for name, row in living.items()}
                 inboxes = {str(name): last for name, last in inbox_sequences.items()}
-                return cls(after, str(subject), source, tasks, inboxes, talkers.dump_rows(), models.dump_rows())
+                return cls(after, str(subject), source, tasks, inboxes, talkers.dump_rows(), identities.dump_rows())
         except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()

@@ -221,14 +221,9 @@ class Watcher:
         """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
-        subject, messages, goal = (
-            f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}",
-            list[StoredMessage](),
-            until,
-        )
-        expected = span.messages + UNCOUNTED_MESSAGES if span.messages else 0
-        if expected:
-            goal = min(span.last, until)
+        subject = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}"
+        messages, goal = list[StoredMessage](), min(span.last, until)
+        expected = span.messages + UNCOUNTED_MESSAGES
         while True:
             limit = min(PAGE, max(1, span.messages - len(messages))) if len(messages) < expected else PAGE
             page = await self._bus.read(
