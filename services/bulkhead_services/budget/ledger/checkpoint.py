@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import chain, islice
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import Unreadable
@@ -218,7 +219,8 @@ async def newest_checkpoint(bus: Bus, lease_ms: int, journal_end: int, budget_en
     if (checkpoint := await _open_checkpoint(bus, last, lease_ms, journal_end, budget_end)) is not None:
         return checkpoint
     # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
-    for stored in reversed(await _all_seals(bus)):
+    # Old ones are purged, so that there are few.
+    for stored in reversed([seal async for seal in stored_messages(bus, JOURNAL_INBOX, SEALS)]):
         if stored.sequence < last.sequence and (
             checkpoint := await _open_checkpoint(bus, stored, lease_ms, journal_end, budget_end)
         ):
@@ -251,22 +253,13 @@ async def _open_checkpoint(
 
 async def _apply_earlier_rebuild_marks(bus: Bus, ledger: LedgerState, until: int) -> None:
     """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
-    after, subject = 0, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)
-    while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
-        for stored in page:
-            with suppress(Unreadable):
-                body = inbound.read_message(stored, JOURNAL).body
-                if isinstance(body, LedgerMarked) and stored.sequence <= until:
-                    model.apply_rebuild_mark(ledger, body.epoch)
-        after = page[-1].sequence
-
-
-async def _all_seals(bus: Bus) -> list[StoredMessage]:
-    """In their order. Old ones are purged, so that there are few."""
-    seals: list[StoredMessage] = []
-    while page := await bus.read(JOURNAL_INBOX, SEALS, after=seals[-1].sequence if seals else 0):
-        seals += page
-    return seals
+    async for stored in stored_messages(bus, JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)):
+        if stored.sequence > until:
+            return
+        with suppress(Unreadable):
+            body = inbound.read_message(stored, JOURNAL).body
+            if isinstance(body, LedgerMarked):
+                model.apply_rebuild_mark(ledger, body.epoch)
 
 
 async def _read_part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.journal.uncertain_writes import Write, find_uncertain_writes, origin_of
 from bulkhead.runtime.consume import inbound
@@ -244,10 +245,8 @@ class TaskJournalQuery:
     async def _read_task(self, tenant: str, task: str) -> list[StoredMessage]:
         messages: list[StoredMessage] = []
         subject = _subject_of(tenant, task)
-        while page := await self._bus.read(
-            subjects.JOURNAL_STREAM, subject, limit=PAGE, after=messages[-1].sequence if messages else 0
-        ):
-            messages += page
+        async for stored in stored_messages(self._bus, subjects.JOURNAL_STREAM, subject, page_size=PAGE):
+            messages.append(stored)
             if len(messages) > MAX_MESSAGES:
                 raise TooManyTaskMessages
         return messages

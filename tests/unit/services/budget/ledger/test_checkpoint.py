@@ -181,7 +181,7 @@ async def test_a_checkpoint_larger_than_what_calls_for_one_calls_for_no_other(mo
     _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
     await said(broker, 0, 40)
     assert await checkpointer.make_checkpoint()
-    seal = (await checkpoint._all_seals(MemoryBus(broker, "budget")))[-1]
+    seal = await MemoryBus(broker, "budget").last(checkpoint.JOURNAL_INBOX, checkpoint.SEALS)
     assert len(json.loads(seal.body)["parts"]) > 10
     assert not await checkpointer.make_checkpoint()
     await said(broker, 40, 45)
