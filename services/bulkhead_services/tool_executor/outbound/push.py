@@ -32,7 +32,7 @@ STOP_TRIES = 8
 TOKEN_HEADER = "X-A2A-Notification-Token"  # noqa: S105 - a header's name
 MEDIA_TYPES = {"1.0": "application/a2a+json", "0.3": envelope.CONTENT_TYPE}
 ANSWER_ARTIFACT = "answer"
-ALLOW = "`push.private_hosts` of the tenant's row"
+ALLOW_SETTING = "`push.private_hosts` of the tenant's row"
 
 
 class PushSender:
@@ -100,7 +100,7 @@ class PushSender:
         headers, host, port = post_headers(request), target.host, target.port
         for body in post_bodies(message.task, request, answer):
             status = await self._deliveries.post_once(
-                request.url, host, port, body, headers, private_allowed=target.private, allow_setting=ALLOW
+                request.url, host, port, body, headers, private_allowed=target.private, allow_setting=ALLOW_SETTING
             )
         return status
 

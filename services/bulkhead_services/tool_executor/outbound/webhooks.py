@@ -33,7 +33,7 @@ log = Log("webhooks")
 MAX_WAITING = 128
 MAX_WAITING_IN_ALL = 1_024
 MIN_SECRET_BYTES = 16
-ALLOW = "BULKHEAD_WEBHOOK_PRIVATE_HOSTS"
+ALLOW_SETTING = "BULKHEAD_WEBHOOK_PRIVATE_HOSTS"
 ALERT, MESH, APPROVAL = "budget.alert", "mesh.", "approval.requested"
 ALERTS = frozenset({"share", "rate"})
 """Kinds that are about an account; the others say what happened: `mesh.halted`, `mesh.breaker_opened`, ..."""
@@ -89,10 +89,10 @@ class Webhooks:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         private = host in self._private or f"{host}:{port}" in self._private
         if parts.scheme != "https" and not private:
-            raise PostRefused(f"{host} is not reached by https; give its https URL, or name it in {ALLOW}")
+            raise PostRefused(f"{host} is not reached by https; give its https URL, or name it in {ALLOW_SETTING}")
         headers = signed_headers(posting, _read_secret(hook), self._clock())
         return await self._deliveries.post_once(
-            hook.url, host, port, posting.body, headers, private_allowed=private, allow_setting=ALLOW
+            hook.url, host, port, posting.body, headers, private_allowed=private, allow_setting=ALLOW_SETTING
         )
 
     @staticmethod
