@@ -25,7 +25,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import UnfitCard
 from bulkhead.tools.agents_file import OF_STEPS, PARAMETERS, AgentsFile, AgentsFileError, read_agents_file
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.mcp_file import pins_path
+from bulkhead.tools.mcp_file import pinned_file_stamps, pins_path
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallCancelRequested
@@ -51,7 +51,7 @@ class RemoteAgents(Component):
         self._file, self._registry, self._context, self._resolve = file, registry, context, resolve
         self._tasks = RemoteTasks(context)
         self._mesh_names = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
-        self._read_stamps = self._file_stamps()
+        self._read_stamps = pinned_file_stamps(self._file)
         self._file_problem = ""
         self._remotes: dict[str, PinnedAgent] = {}
         self._stopping: set[asyncio.Task[None]] = set()
@@ -88,7 +88,7 @@ class RemoteAgents(Component):
     async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(READ_EVERY_S)
-            if (stamp := self._file_stamps()) == self._read_stamps:
+            if (stamp := pinned_file_stamps(self._file)) == self._read_stamps:
                 continue
             self._read_stamps = stamp
             try:
@@ -100,9 +100,6 @@ class RemoteAgents(Component):
                 continue
             self._file_problem = ""
             log.info("agents_file_read", file=str(self._file), agents=len(self._remotes))
-
-    def _file_stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_file_stamp, (self._file, pins_path(self._file))))
 
     def _offer_tools(self, files: AgentsFile) -> None:
         """Put the pinned agents into the registry in place of those of before. Raises AgentsFileError."""
@@ -247,11 +244,3 @@ def _render_shortcomings(step_input: Mapping[str, Any]) -> str:
     if lacks:
         remarks.append(f"incomplete, without {', '.join(lacks)}")
     return f" ({'; '.join(remarks)})" if remarks else ""
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        file_stat = path.stat()
-    except OSError:
-        return None
-    return (file_stat.st_mtime_ns, file_stat.st_size)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -103,7 +103,7 @@ class CredentialStore:
         key = (name, tenant, user, "token", hashlib.sha256(secret.encode()).hexdigest())
         return await self._read_cached(key, lambda: self._exchange_secret(exchange, secret))
 
-    async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Awaitable[FetchedSecret]]) -> str:
+    async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Coroutine[Any, Any, FetchedSecret]]) -> str:
         cached = self._cached.get(key)
         if cached is not None and cached[1] > self._clock():
             self._cached.move_to_end(key)
@@ -111,7 +111,7 @@ class CredentialStore:
         # One request for all calls that wait for the same.
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(_await_value(fetch))
+            task = self._under_way[key] = asyncio.create_task(fetch())
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
         value, lasts_s = await asyncio.shield(task)
         if lasts_s > 0:
@@ -185,10 +185,6 @@ class CredentialStore:
         with suppress(ValueError, RecursionError):
             content = json.loads(body)
         return response.status_code, content
-
-
-async def _await_value(fetch: Callable[[], Awaitable[FetchedSecret]]) -> FetchedSecret:
-    return await fetch()
 
 
 def _read_secret(path: str) -> str:

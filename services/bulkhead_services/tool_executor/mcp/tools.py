@@ -14,7 +14,7 @@ from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.component import Component
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pins_path, read_mcp_file
+from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pinned_file_stamps, pins_path, read_mcp_file
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor.mcp.server import McpReplicas, quarantine_refusal
 from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistry
@@ -31,7 +31,7 @@ class McpTools(Component):
     def __init__(self, file: Path, registry: ToolRegistry, background: BackgroundTasks) -> None:
         self._file, self._registry, self._background = file, registry, background
         self._mesh_names = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
-        self._read_stamps = self._file_stamps()
+        self._read_stamps = pinned_file_stamps(self._file)
         self._file_problem = ""
         self._tools: dict[str, McpTool] = {}
         self._servers: dict[str, McpReplicas] = {}
@@ -77,7 +77,7 @@ class McpTools(Component):
         while True:
             await asyncio.sleep(READ_EVERY_S)
             self._refuse_changed()
-            if (stamp := self._file_stamps()) == self._read_stamps or self._draining:
+            if (stamp := pinned_file_stamps(self._file)) == self._read_stamps or self._draining:
                 continue
             self._read_stamps = stamp
             try:
@@ -92,9 +92,6 @@ class McpTools(Component):
             self._file_problem, self._files = "", files
             self._connect_servers(files)
             log.info("mcp_file_read", file=str(self._file), servers=len(files.servers), tools=len(self._tools))
-
-    def _file_stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_file_stamp, (self._file, pins_path(self._file))))
 
     def _offer_tools(self, files: McpFile) -> None:
         """Put the pinned tools into the registry in place of those of before. Raises McpFileError."""
@@ -172,11 +169,3 @@ def schema_of(tool: McpTool) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(
         schema, validate_formats=True, offline=True, pattern_options=jsonschema_rs.RegexOptions()
     )
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        file_stat = path.stat()
-    except OSError:
-        return None
-    return (file_stat.st_mtime_ns, file_stat.st_size)

@@ -78,7 +78,9 @@ class Webhooks:
         try:
             status = await self._deliveries.try_delivery(message, lambda: self._post_once(hook, posting), log_retry)
         except PostRefused as refusal:
-            self._give_up(message, posting, str(refusal))
+            _count_outcome("given_up")
+            log_fields = {"notice": posting.event_id, "tenant": message.tenant, "task": message.task}
+            log.error("webhook_given_up", **log_fields, what=posting.summary, reason=str(refusal))
         else:
             _count_outcome("delivered")
             log.info("webhook_delivered", notice=posting.event_id, tenant=message.tenant, status=status)
@@ -93,14 +95,6 @@ class Webhooks:
         headers = signed_headers(posting, _read_secret(hook), self._clock())
         return await self._deliveries.post_once(
             hook.url, host, port, posting.body, headers, private_allowed=private, allow_setting=ALLOW_SETTING
-        )
-
-    @staticmethod
-    def _give_up(message: ReceivedMessage, posting: WebhookPost, reason: str) -> None:
-        _count_outcome("given_up")
-        tenant, task = message.tenant, message.task
-        log.error(
-            "webhook_given_up", notice=posting.event_id, tenant=tenant, task=task, what=posting.summary, reason=reason
         )
 
 

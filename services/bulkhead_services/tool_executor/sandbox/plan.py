@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts import bounds
@@ -77,12 +76,6 @@ class SandboxCells:
 
     settings: Settings
     users: set[int] = field(default_factory=set)
-
-    def make_container_cell(self, row: ToolRow | None) -> SandboxCell:
-        """A cell that is a container of its own. Raises OSError."""
-        cell = self.make_cell(row, ())
-        cell.container = f"{PREFIX}{uuid4().hex}"
-        return cell
 
     def make_cell(
         self, row: ToolRow | None, required: Collection[str] | None, without: Collection[str] = ()

@@ -27,7 +27,7 @@ from bulkhead.tools.process_frames import frame_of_call
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.sandbox import container, escapes, wasm
 from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, SandboxFindings
-from bulkhead_services.tool_executor.sandbox.plan import MIB, SandboxCell, SandboxCells
+from bulkhead_services.tool_executor.sandbox.plan import MIB, PREFIX, SandboxCell, SandboxCells
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.tool_process_main import PROGRAM, read_frame, write_frame
 
@@ -76,11 +76,11 @@ class Sandbox:
 
     def make_cell(self, row: ToolRow) -> SandboxCell:
         """A place for a process of this tool. Raises OSError."""
-        return (
-            self._cells.make_container_cell(row)
-            if self.runs_in_container(row)
-            else self._cells.make_cell(row, self.find_isolation().active_mechanisms)
-        )
+        if not self.runs_in_container(row):
+            return self._cells.make_cell(row, self.find_isolation().active_mechanisms)
+        cell = self._cells.make_cell(row, ())
+        cell.container = f"{PREFIX}{uuid4().hex}"
+        return cell
 
     def _probe_walls(self) -> SandboxFindings:
         mechanisms: dict[str, str] = {}
