@@ -209,10 +209,10 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     world.mesh.kill_replica("budget", "0")
     await world.watcher("0").stop()
     await until(lambda: world.watcher("1").leads)
-    await until(lambda: world.watcher("1").fold.watch.breakers.found["tool", TENANT, "look"].phase == "open")
+    await until(lambda: world.watcher("1").fold.watch.breakers.states["tool", TENANT, "look"].phase == "open")
     publisher = world.mesh.context("budget").publisher
     assert await reset_breaker(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
-    await until(lambda: world.watcher("1").fold.watch.breakers.found["tool", TENANT, "look"].phase == "closed")
+    await until(lambda: world.watcher("1").fold.watch.breakers.states["tool", TENANT, "look"].phase == "closed")
     assert await stands("closed") and not await reset_breaker(bus, publisher, breaker, "operator:ada", 1)
     assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
 

@@ -65,7 +65,7 @@ class BreakerRegistry:
     def __init__(self, thresholds: BreakerThresholds) -> None:
         self._thresholds = thresholds
         self._patient = replace(thresholds, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
-        self.found: OrderedDict[Key, BreakerState] = OrderedDict()
+        self.states: OrderedDict[Key, BreakerState] = OrderedDict()
         self.changed: dict[Key, BreakerState] = {}
         self._shown: dict[Key, tuple[BreakerEvidence, BreakerEvidence]] = {}
         """All calls, and the faults."""
@@ -99,11 +99,11 @@ class BreakerRegistry:
 
     def reset_breaker(self, key: Key, by: str, at_unix_ms: int) -> None:
         """A person has closed it."""
-        breaker = self.found.get(key)
+        breaker = self.states.get(key)
         if breaker is not None:
             # The one who tripped it does not close it.
             if breaker.phase != "closed" and by != breaker.name:
-                self.found[key] = close_breaker(breaker, at_unix_ms, f"reset by {by}")
+                self.states[key] = close_breaker(breaker, at_unix_ms, f"reset by {by}")
             self._shown.pop(key, None)
         self.talkers.forget_stops(key, at_unix_ms)
         self.changed.pop(key, None)
@@ -119,16 +119,16 @@ class BreakerRegistry:
 
     def opening_evidence(self, key: Key) -> tuple[str, ...]:
         """Ids of the calls that opened it; () while it is closed."""
-        return self._opened.get(key, ((), ()))[0] if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[0] if self.states[key].phase != "closed" else ()
 
     def opening_actors(self, key: Key) -> tuple[str, ...]:
         """For whom the calls were made that opened it, since it was closed; () while it is closed."""
-        return self._opened.get(key, ((), ()))[1] if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[1] if self.states[key].phase != "closed" else ()
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
         thresholds = self._patient if key[0] == "agent" else self._thresholds
-        breaker = self.found.get(key) or BreakerState(key[0], key[2])
+        breaker = self.states.get(key) or BreakerState(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
             # It went out after the time of the open breaker was over: a trial, whether or not its doer says so.
@@ -158,7 +158,7 @@ class BreakerRegistry:
     def _feed_chatter(self, key: Key, trip: HealthFinding, actor: str) -> BreakerState | None:
         """The breaker, if this task opens it."""
         thresholds, stopped_unix_ms = self._patient, trip.time_unix_ms
-        breaker = self.found.get(key) or BreakerState(key[0], key[2])
+        breaker = self.states.get(key) or BreakerState(key[0], key[2])
         tried = breaker.phase != "closed"
         self._store_breaker(key, breaker)
         if stopped_unix_ms < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
@@ -193,13 +193,15 @@ class BreakerRegistry:
         )
 
     def _store_breaker(self, key: Key, breaker: BreakerState) -> None:
-        self.found[key] = breaker
-        self.found.move_to_end(key)
-        while len(self.found) > MAX_BREAKERS:
+        self.states[key] = breaker
+        self.states.move_to_end(key)
+        while len(self.states) > MAX_BREAKERS:
             # One that is not closed is forgotten last: its entry would never be closed.
-            evicted = next((name for name, row in self.found.items() if row.phase == "closed"), next(iter(self.found)))
+            evicted = next(
+                (name for name, row in self.states.items() if row.phase == "closed"), next(iter(self.states))
+            )
             self.talkers.forget_stops(evicted)
-            for table in (self.found, self.changed, self._shown, self._opened):
+            for table in (self.states, self.changed, self._shown, self._opened):
                 table.pop(evicted, None)
 
 

@@ -121,24 +121,15 @@ def _covers_list(part: Window) -> bool:
 
 
 def _is_next_entry(words: list[str], others: list[str]) -> bool:
-    head = next(
-        (
-            index
-            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
-            if left_word != right_word
-        ),
-        0,
-    )
+    head = _first_difference(words, others)
     words, others = words[head:][::-1], others[head:][::-1]
-    tail = next(
-        (
-            index
-            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
-            if left_word != right_word
-        ),
-        0,
-    )
-    return max(len(words), len(others)) - tail <= SLOT_WORDS
+    return max(len(words), len(others)) - _first_difference(words, others) <= SLOT_WORDS
+
+
+def _first_difference(words: list[str], others: list[str]) -> int:
+    """Index of the first word that differs; 0 where one text begins with the other."""
+    pairs = enumerate(zip(words, others, strict=False))
+    return next((index for index, (word, other) in pairs if word != other), 0)
 
 
 def find_monologue(window: Window, thresholds: LoopThresholds) -> Loop | None:

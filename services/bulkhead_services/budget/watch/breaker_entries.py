@@ -78,10 +78,10 @@ class BreakerEntryOwner:
 
 def learn_entry(breakers: BreakerRegistry, entry: BreakerEntry) -> None:
     """Tell the fold what an entry that stands says. One that is known by its token alone is of the first such name."""
-    names = (name for scope, tenant, name in breakers.found if (scope, tenant) == (entry.scope, entry.tenant))
+    names = (name for scope, tenant, name in breakers.states if (scope, tenant) == (entry.scope, entry.tenant))
     full_name = entry.called or next((name for name in names if subjects.as_token(name) == entry.name), entry.name)
     key = (entry.scope, entry.tenant, full_name)
-    breaker = breakers.found.get(key)
+    breaker = breakers.states.get(key)
     if breaker is not None and breaker.since_unix_ms > entry.since_unix_ms:
         return
     if entry.by:

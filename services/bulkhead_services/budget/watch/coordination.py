@@ -74,7 +74,7 @@ def breaker_windows(
     """Counts of a tenant's breakers within their window, those with the most failures first."""
     first = now_unix_ms * BUCKETS // thresholds.window_ms - BUCKETS
     windows = []
-    for (scope, owner, name), breaker in breakers.found.items():
+    for (scope, owner, name), breaker in breakers.states.items():
         buckets = [bucket for bucket in breaker.buckets if bucket.number > first]
         if tenant not in (owner, name if scope == "tenant" else "") or not buckets:
             continue

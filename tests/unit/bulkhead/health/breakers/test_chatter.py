@@ -99,22 +99,22 @@ def good(number: int, at: int) -> CallEnded:
 
 def test_while_it_is_open_nothing_more_is_told_and_the_first_that_talks_when_it_is_tried_opens_it_again() -> None:
     breakers = opened()
-    until = breakers.found[AGENT].until_unix_ms
+    until = breakers.states[AGENT].until_unix_ms
     assert until == NOW + 2 + NAMED.open_ms
     assert [breakers.fold_chatter_trip(stopped("late", at)) for at in (NOW, until - 1)] == [[], []]
     (again,) = breakers.fold_chatter_trip(stopped("t7", until + 9), "bob")
     assert "task t7 was stopped" in again.what and set(again.evidence) <= {f"t7-{number}" for number in range(30)}
-    found = breakers.found[AGENT]
+    found = breakers.states[AGENT]
     assert (found.openings, found.until_unix_ms - found.since_unix_ms) == (2, 2 * NAMED.open_ms)
     assert breakers.opening_actors(AGENT) == ("ada", "bob")
 
 
 def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> None:
     breakers = opened()
-    until = breakers.found[AGENT].until_unix_ms
+    until = breakers.states[AGENT].until_unix_ms
     for number in range(NAMED.trials):
         breakers.fold_call(good(number, until + 100 + number))
-    assert breakers.found[AGENT].phase == "closed" and breakers.opening_actors(AGENT) == ()
+    assert breakers.states[AGENT].phase == "closed" and breakers.opening_actors(AGENT) == ()
     found = [len(breakers.fold_chatter_trip(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
     assert found == [0, 0, 1]
 

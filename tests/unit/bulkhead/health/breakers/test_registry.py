@@ -48,39 +48,39 @@ def test_calls_that_fail_open_the_breaker_of_their_tenant_alone_and_are_its_evid
     assert (trip.detector, trip.tenant, trip.lineage) == ("breaker.tool", "acme", "acme/t1")
     assert trip.evidence == ("m0", "m2", "m4", "m6", "m8") and "5 of 10 calls failed" in trip.what
     assert {key: one.phase for key, one in breakers.changed.items()} == {TOOL: "open"}
-    assert breakers.found["tool", "other", "look"].phase == "closed"
-    assert breakers.found["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
+    assert breakers.states["tool", "other", "look"].phase == "closed"
+    assert breakers.states["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
 
 
 def opened() -> BreakerRegistry:
     breakers = BreakerRegistry(NAMED)
     for number in range(NAMED.min_calls):
         breakers.fold_call(call(number, failed=True))
-    assert breakers.found[TOOL].phase == "open"
+    assert breakers.states[TOOL].phase == "open"
     return breakers
 
 
 def test_calls_begun_before_it_opened_change_nothing() -> None:
     breakers = opened()
-    before = breakers.found[TOOL]
+    before = breakers.states[TOOL]
     breakers.fold_call(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
-    assert breakers.found[TOOL] == before
+    assert breakers.states[TOOL] == before
 
 
 def test_three_good_trials_close_it_and_one_bad_one_opens_it_for_twice_as_long() -> None:
     breakers = opened()
-    due = breakers.found[TOOL].until_unix_ms - NOW
+    due = breakers.states[TOOL].until_unix_ms - NOW
     breakers.fold_call(call(due + 10))
-    assert breakers.found[TOOL].phase == "half_open" and breakers.changed[TOOL].phase == "half_open"
+    assert breakers.states[TOOL].phase == "half_open" and breakers.changed[TOOL].phase == "half_open"
     trips = breakers.fold_call(call(due + 20, failed=True))
-    again = breakers.found[TOOL]
+    again = breakers.states[TOOL]
     assert [one.detector for one in trips] == ["breaker.tool"] and again.phase == "open"
     assert again.until_unix_ms - again.since_unix_ms == 2 * NAMED.open_ms
     due = again.until_unix_ms - NOW
     for number in range(NAMED.trials):
-        assert breakers.found[TOOL].phase != "closed"
+        assert breakers.states[TOOL].phase != "closed"
         breakers.fold_call(call(due + 10 + number))
-    assert breakers.found[TOOL].phase == breakers.changed[TOOL].phase == "closed"
+    assert breakers.states[TOOL].phase == breakers.changed[TOOL].phase == "closed"
 
 
 def test_a_trip_is_named_alike_by_whoever_folds_the_same() -> None:
@@ -98,7 +98,7 @@ def test_an_agent_has_patience_and_a_tenant_is_held_back_for_a_flood() -> None:
         for number in range(AGENT_MIN_CALLS)
         for trip in breakers.fold_call(call(number, name="", error=True))
     ]
-    assert trips == ["breaker.agent"] and breakers.found["agent", "acme", "worker.step"].phase == "open"
+    assert trips == ["breaker.agent"] and breakers.states["agent", "acme", "worker.step"].phase == "open"
     breakers, trips = BreakerRegistry(NAMED), []
     for minute in range(20):
         for number in range(10):
@@ -197,7 +197,7 @@ def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -
 
 
 def breaker_of(watch: Watch) -> str:
-    return watch.breakers.found[TOOL].phase if TOOL in watch.breakers.found else "unseen"
+    return watch.breakers.states[TOOL].phase if TOOL in watch.breakers.states else "unseen"
 
 
 def asked(name: str) -> ToolCallRequested:
@@ -241,7 +241,7 @@ def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once(
         found += tell(task, asked("c3"), "worker", "tool_executor")
     assert [one.detector for one in found] == ["breaker.tool"]  # type: ignore[attr-defined]
     assert "10 of 10 calls failed" in found[0].what and breaker_of(watch) == "open"  # type: ignore[attr-defined]
-    counted = sum(one.calls for one in watch.breakers.found["agent", "acme", "worker.clerk"].buckets)
+    counted = sum(one.calls for one in watch.breakers.states["agent", "acme", "worker.clerk"].buckets)
     assert counted == 12, "and for whoever asked, under its role"
     assert not journal.unreadable and not journal._late, "nothing is kept of calls that were told"
 

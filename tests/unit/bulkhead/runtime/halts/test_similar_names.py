@@ -165,7 +165,7 @@ async def test_each_name_has_a_breaker_of_its_own() -> None:
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
     other = WatchFold(DEFAULT).watch.breakers
     await BreakerEntryOwner(place.bus, b"b" * 32).sync_entries(other, DueNotices())
-    assert {name[2]: one.phase for name, one in other.found.items()} == {DOTTED: "open"}, "whoever leads next"
+    assert {name[2]: one.phase for name, one in other.states.items()} == {DOTTED: "open"}, "whoever leads next"
     assert not await place.held(DOTTED, NOW + 9_000) and await place.held(DOTTED, NOW + 9_001), "one trial at a time"
 
 
@@ -179,8 +179,8 @@ async def test_a_breaker_of_the_version_before_holds_both_for_its_time_and_goes_
     circuits.adopt_breaker(key, Broken("model", DOTTED))
     owner = BreakerEntryOwner(place.bus, b"b" * 32)
     await owner.sync_entries(circuits, DueNotices())
-    assert circuits.found[key].phase == "open"
-    circuits.changed[key] = circuits.found[key]
+    assert circuits.states[key].phase == "open"
+    circuits.changed[key] = circuits.states[key]
     await owner.sync_entries(circuits, DueNotices())
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
 

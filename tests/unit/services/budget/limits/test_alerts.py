@@ -270,7 +270,7 @@ def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words(
     (trip,) = trips
     assert trip.detector == "breaker.model" and "big" in trip.what
     assert "it used $0.00003 where $0.00001 was reserved, and 9 tokens where 5 tokens was reserved" in trip.what
-    assert breakers.found["tenant", "", "acme"].buckets[-1].calls == named.min_calls * 2, "each call counts once"
+    assert breakers.states["tenant", "", "acme"].buckets[-1].calls == named.min_calls * 2, "each call counts once"
 
 
 def test_a_few_of_many_are_charged_and_hold_nothing_back() -> None:

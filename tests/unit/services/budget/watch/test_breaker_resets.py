@@ -182,41 +182,41 @@ def opened() -> WatchFold:
                 actor="ada" if number % 2 else "eve",
             )
         )
-    assert fold.watch.breakers.found[TOOL].phase == "open"
+    assert fold.watch.breakers.states[TOOL].phase == "open"
     return fold
 
 
 async def test_every_fold_knows_of_it_by_the_journal_and_believes_nobody_else() -> None:
     where, fold = place(), opened()
-    await put(where, breaker(since_unix_ms=fold.watch.breakers.found[TOOL].since_unix_ms))
+    await put(where, breaker(since_unix_ms=fold.watch.breakers.states[TOOL].since_unix_ms))
     await ask(where)
     (fact,) = await facts(where)
     for liar in ("worker", "tool_executor", "gateway"):
         parts = fact.subject.split(".")
         forged = StoredMessage(".".join([parts[0], liar, *parts[2:]]), fact.headers, fact.body, fact.sequence, NOW)
         fold.replay_message(forged)
-        assert fold.watch.breakers.found[TOOL].phase == "open", liar
+        assert fold.watch.breakers.states[TOOL].phase == "open", liar
     fold.fold_message(fact)
-    assert fold.watch.breakers.found[TOOL].phase == "closed" and not fold.watch.breakers.changed
-    assert fold.watch.breakers.found[TOOL].reason == "reset by acme/bob"
+    assert fold.watch.breakers.states[TOOL].phase == "closed" and not fold.watch.breakers.changed
+    assert fold.watch.breakers.states[TOOL].reason == "reset by acme/bob"
 
 
 def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -> None:
     breakers = opened().watch.breakers
-    entry = entry_of(TOOL, breakers.found[TOOL], breakers.opening_evidence(TOOL), breakers.opening_actors(TOOL))
+    entry = entry_of(TOOL, breakers.states[TOOL], breakers.opening_evidence(TOOL), breakers.opening_actors(TOOL))
     assert set(entry.actors) == {"ada", "eve"}
     later = WatchFold(DEFAULT).watch
     learn_entry(later.breakers, entry)
-    due = later.breakers.found[TOOL].until_unix_ms
+    due = later.breakers.states[TOOL].until_unix_ms
     trial = CallEnded("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
     later.fold_event(trial)
     half = entry_of(
-        TOOL, later.breakers.found[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
+        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
     )
     assert (half.phase, half.actors, half.evidence) == ("half_open", entry.actors, entry.evidence)
     later.fold_event(CallEnded("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
     again = entry_of(
-        TOOL, later.breakers.found[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
+        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
     )
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
 
@@ -229,7 +229,7 @@ def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made
             breakers.fold_call(
                 CallEnded(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
             )
-    assert breakers.found[TOOL].phase == "open" and set(breakers.opening_actors(TOOL)) == {"mallory", "ada"}
+    assert breakers.states[TOOL].phase == "open" and set(breakers.opening_actors(TOOL)) == {"mallory", "ada"}
     assert len(breakers.opening_evidence(TOOL)) == 16
 
 
@@ -249,5 +249,5 @@ def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
                 f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve"
             )
         )
-    assert breakers.found[TOOL].phase == "open" and breakers.opening_actors(TOOL) == ("eve",)
+    assert breakers.states[TOOL].phase == "open" and breakers.opening_actors(TOOL) == ("eve",)
     assert {one[0] for one in breakers.opening_evidence(TOOL)} == {"n"}

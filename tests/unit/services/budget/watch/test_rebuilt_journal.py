@@ -31,7 +31,7 @@ def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
         fold.fold_message(
             StoredMessage(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW)
         )
-    return {one.phase for key, one in fold.watch.breakers.found.items() if key[0] == "model"}
+    return {one.phase for key, one in fold.watch.breakers.states.items() if key[0] == "model"}
 
 
 def test_what_failed_long_ago_opens_no_breaker_in_a_journal_that_was_made_again() -> None:
