@@ -1,14 +1,15 @@
 """Request to outcome: one tool call, checked, admitted, made, bounded.
 
-Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: known -> granted -> not halted -> in time -> arguments fit ->
-policy and approval (boundary) -> has its place -> admitted (budget) -> made. Reads are retried; writes only under a key
+Enters: ToolCallRequested. Leaves: ToolCallReplied. The way of a call: `hold_turn` checks it (known, granted, not
+halted, arguments fit), asks the gate (policy, approval) and waits for a slot; `act` looks whether it is in time, makes
+attempts (each admitted by budget), and has `replies` tell what came of them. Reads are retried; writes only under a key
 that the tool honours.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from bulkhead.runtime.component import Component, Pool
@@ -42,6 +43,15 @@ MAX_OVERTIME_MS = 10_000
 def _idempotency_key(job: Job[ToolCallRequested]) -> str:
     """The idempotency key of a call."""
     return f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallTurn:
+    """A call that was checked and admitted by the gate, and has its slot."""
+
+    tool: RegisteredTool
+    arguments: Arguments
+    gate_pass: GatePass
 
 
 class ToolExecutor(Doer[ToolCallRequested]):
@@ -131,11 +141,11 @@ class ToolExecutor(Doer[ToolCallRequested]):
             part.drain()
 
     @asynccontextmanager
-    async def hold_turn(self, job: Job[ToolCallRequested], context: JobContext) -> AsyncIterator[GatePass]:
+    async def hold_turn(self, job: Job[ToolCallRequested], context: JobContext) -> AsyncIterator[CallTurn]:
         """The gate, then a place, shared fairly by tenant. Raises JobRefused (not granted, unfit, forbidden),
         this or Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
-        tool, arguments = self._check_call(job, context)  # Its deadline is looked at when it has waited.
+        tool, arguments = self._check_call(job, context)
         gate_pass = await self._gate.admit_call(job, tool, arguments)
         slots = self._runner.slots_of(tool)
         left_s = (request.deadline_unix_ms - context.now_unix_ms()) / 1000
@@ -147,27 +157,29 @@ class ToolExecutor(Doer[ToolCallRequested]):
                 raise HandBack(SLOT_RETRY_S, "it has not begun, and may find a place at another replica")
             raise JobRefused(busy_failure(job.tenant, tool, slots))
         try:
-            yield gate_pass
+            yield CallTurn(tool, arguments, gate_pass)
         finally:
             slots.release_slot(job.tenant)
 
-    async def act(self, job: Job[ToolCallRequested], context: JobContext, turn: GatePass) -> ToolCallReplied:
-        """See the module's docstring for the order."""
+    async def act(self, job: Job[ToolCallRequested], context: JobContext, turn: CallTurn) -> ToolCallReplied:
+        """Make the call in its turn, if it is in time; what it has become is the reply."""
         started = context.now_unix_ms()
-        tool, arguments = self._check_call(job, context, job.request.deadline_unix_ms)
-        if (stop := context.find_stop(job, tool=tool.spec.name, begins=True)) is not None:
+        tool, arguments, gate_pass = turn.tool, turn.arguments, turn.gate_pass
+        if self._registry.find_tool(tool.spec.name) is not tool:  # It was changed or taken out while the call waited.
+            tool, arguments = self._check_call(job, context)
+        deadline_unix_ms = job.request.deadline_unix_ms
+        stop = context.find_stop(job, tool=tool.spec.name, deadline_unix_ms=deadline_unix_ms, begins=True)
+        if stop is not None:
             raise JobRefused(stop.to_failure())
         attempts = await self._make_attempts(job, context, tool, arguments)
         if attempts.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
             attempts = replace(attempts, outcome=checked, maybe_done=False)
         reply = await reply_to_call(job, context, tool, attempts, max(0, context.now_unix_ms() - started))
-        ruling_fields = {"rule": turn.ruling.rule, "policy_sha256": turn.ruling.policy_sha256}
+        ruling_fields = {"rule": gate_pass.ruling.rule, "policy_sha256": gate_pass.ruling.policy_sha256}
         isolation_field = {"isolation": self._runner.isolation_of(tool)}
-        return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": turn.approval_id})
+        return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": gate_pass.approval_id})
 
-    def _check_call(
-        self, job: Job[ToolCallRequested], context: JobContext, deadline_unix_ms: int | None = None
-    ) -> tuple[RegisteredTool, Arguments]:
+    def _check_call(self, job: Job[ToolCallRequested], context: JobContext) -> tuple[RegisteredTool, Arguments]:
         """The tool of a granted call that may go on, and its arguments. Raises JobRefused or Deferred."""
         request, step, task = job.request, job.authority.step, job.authority.task
         tool = self._registry.find_tool(request.tool)
@@ -181,7 +193,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
         if (step.step_id, step.attempt) != (request.step_id, request.attempt):
             hint = "send the grant that came with the step's assignment"
             raise JobRefused(Failure.from_text("wrong_step", "the grant is for another step or attempt", hint))
-        if (stop := context.find_stop(job, tool=request.tool, deadline_unix_ms=deadline_unix_ms)) is not None:
+        if (stop := context.find_stop(job, tool=request.tool)) is not None:
             raise JobRefused(stop.to_failure())
         arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
