@@ -79,8 +79,9 @@ class Webhooks:
             status = await self._deliveries.try_delivery(message, lambda: self._post_once(hook, posting), log_retry)
         except PostRefused as refusal:
             _count_outcome("given_up")
-            log_fields = {"notice": posting.event_id, "tenant": message.tenant, "task": message.task}
-            log.error("webhook_given_up", **log_fields, what=posting.summary, reason=str(refusal))
+            tenant, task, reason = message.tenant, message.task, str(refusal)
+            what = posting.summary
+            log.error("webhook_given_up", notice=posting.event_id, tenant=tenant, task=task, what=what, reason=reason)
         else:
             _count_outcome("delivered")
             log.info("webhook_delivered", notice=posting.event_id, tenant=message.tenant, status=status)
