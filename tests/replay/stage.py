@@ -41,7 +41,7 @@ from bulkhead_services.rag.settings import Settings as RagSettings
 from bulkhead_services.signer import app as signer
 from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
-from bulkhead_services.tool_executor.boundary.gate import Rule
+from bulkhead_services.tool_executor.boundary.gate import RulingFunction
 from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.counter_server import CounterServer
@@ -232,7 +232,7 @@ async def stage(
     *,
     logic: int = 1,
     logics: Any = LOGICS,
-    rule: Rule = permitted,
+    rule: RulingFunction = permitted,
     executor: dict[str, Any] | None = None,
     **model: Any,
 ) -> AsyncIterator[Stage]:

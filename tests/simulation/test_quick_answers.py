@@ -13,7 +13,7 @@ from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_services.budget.app import Budget
-from bulkhead_services.budget.ledger.store import QUICK_S, REST_S
+from bulkhead_services.budget.ledger.store import QUICK_ADMISSION_S, REBUILD_REST_S
 from tests.simulation.mesh.chaos import Chaos
 from tests.simulation.mesh.loop import SimulationLoop
 from tests.simulation.mesh.net import Link
@@ -139,7 +139,7 @@ def test_what_was_told_is_held_whenever_a_rebuild_begins(folder):
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-    quick = {pair for pair in told if 0 < pair[1] < pair[0] < QUICK_S}
-    slow = {pair for pair in put_off if pair[0] > REST_S and 0.01 < pair[1] < pair[0]}
+    quick = {pair for pair in told if 0 < pair[1] < pair[0] < QUICK_ADMISSION_S}
+    slow = {pair for pair in put_off if pair[0] > REBUILD_REST_S and 0.01 < pair[1] < pair[0]}
     assert quick, "nobody was told without a second look while a ledger was being built"
     assert slow, "nobody who took long was found out by the second look"

@@ -7,26 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead.callers.api_keys import KEY_PREFIX, ApiKeys
-from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenRefused, TokenSettings
+from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenSettings, Unauthenticated
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 
 __all__ = ["CallerAuthenticator", "CallerKeysUnavailable", "CallerSettings", "Unauthenticated", "credential_of"]
-HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
+CREDENTIAL_HINT = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
 class CallerSettings(TokenSettings):
     """api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes."""
 
     api_keys_file: Path | None = None
-
-
-class Unauthenticated(Exception):
-    """Request without a credential of anybody here; hint: what the caller does."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class CallerAuthenticator:
@@ -47,10 +39,7 @@ class CallerAuthenticator:
         """
         credential = credential_of(headers)
         if _is_token(credential):
-            try:
-                return await self._tokens.claim_of_token(credential)
-            except TokenRefused as error:
-                raise Unauthenticated(str(error), error.hint) from error
+            return await self._tokens.claim_of_token(credential)
         self._keys.load()
         claim = self._keys.find_owner(credential)
         if claim is None:
@@ -87,7 +76,9 @@ def credential_of(headers: Mapping[str, str]) -> str:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     credential = value.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
     if not credential:
-        raise Unauthenticated("the request carries no credentials", HOW)
+        raise Unauthenticated("the request carries no credentials", CREDENTIAL_HINT)
     if len(credential) > bounds.MAX_CREDENTIAL_CHARS:
-        raise Unauthenticated(f"the credential is longer than {bounds.MAX_CREDENTIAL_CHARS} characters", HOW)
+        raise Unauthenticated(
+            f"the credential is longer than {bounds.MAX_CREDENTIAL_CHARS} characters", CREDENTIAL_HINT
+        )
     return credential

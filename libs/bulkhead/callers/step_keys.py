@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bulkhead_contracts.subjects import SubjectError, check_token
 
 PREFIX = "bks_"
-_BETWEEN = "~"
+_SEPARATOR = "~"
 _MAX_NUMBER_DIGITS = 4
 
 
@@ -41,15 +41,15 @@ class StepKeys:
 
     def format_key(self, key: StepKey) -> str:
         """The key as text: letters, digits and `_-~`."""
-        joined = _BETWEEN.join((key.tenant, key.identity, key.task, key.call_id, str(key.number)))
-        return f"{PREFIX}{joined}{_BETWEEN}{self._seal_text(joined)}"
+        joined = _SEPARATOR.join((key.tenant, key.identity, key.task, key.call_id, str(key.number)))
+        return f"{PREFIX}{joined}{_SEPARATOR}{self._seal_text(joined)}"
 
     def parse_key(self, text: str) -> StepKey | None:
         """The key that a text is; None where doors did not make it."""
-        joined, _, seal = text.removeprefix(PREFIX).rpartition(_BETWEEN)
+        joined, _, seal = text.removeprefix(PREFIX).rpartition(_SEPARATOR)
         if not hmac.compare_digest(self._seal_text(joined).encode(), seal.encode("utf-8", "replace")):
             return None
-        *names, number = joined.split(_BETWEEN)
+        *names, number = joined.split(_SEPARATOR)
         try:
             tenant, identity, task, call_id = map(check_token, names)
         except (SubjectError, ValueError):
@@ -58,5 +58,5 @@ class StepKeys:
             return None
         return StepKey(tenant, identity, task, call_id, int(number))
 
-    def _seal_text(self, said: str) -> str:
-        return hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16, key=self._secret).hexdigest()
+    def _seal_text(self, text: str) -> str:
+        return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16, key=self._secret).hexdigest()

@@ -1,7 +1,7 @@
 """Callers' own tokens (JWTs): verified against a key set, each is a claim of who asks, or a refusal with its
 reason.
 
-In: settings, tokens. Out: a RequesterClaim; TokenRefused, CallerKeysUnavailable. The gateway verifies a
+In: settings, tokens. Out: a RequesterClaim; Unauthenticated, CallerKeysUnavailable. The gateway verifies a
 token when it comes; the signer verifies the same token once more, so that a compromised gateway cannot
 ask in the name of who sent none.
 """
@@ -46,8 +46,8 @@ class TokenSettings(ServiceSettings):
         return value
 
 
-class TokenRefused(Exception):
-    """A token that names nobody here; hint: what its owner does."""
+class Unauthenticated(Exception):
+    """A credential that names nobody here, or none at all; hint: what the caller does."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -77,15 +77,15 @@ class CallerTokens:
             raise ValueError("BULKHEAD_JWT_ISSUER is required with a JWKS: tokens of any issuer would pass otherwise")
 
     async def claim_of_token(self, token: str) -> RequesterClaim:
-        """Claim that the token makes. Raises TokenRefused, CallerKeysUnavailable."""
+        """Claim that the token makes. Raises Unauthenticated, CallerKeysUnavailable."""
         settings = self._settings
         if not self.is_configured:
-            raise TokenRefused("this mesh accepts no JWTs", "use an API key, or configure a JWKS")
+            raise Unauthenticated("this mesh accepts no JWTs", "use an API key, or configure a JWKS")
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = await self._find_key(kid) if isinstance(kid, str) else None
             if key is None:
-                raise TokenRefused("the token is signed with a key that is not in the JWKS", "get a new token")
+                raise Unauthenticated("the token is signed with a key that is not in the JWKS", "get a new token")
             claims = jwt.decode(
                 token,
                 key,
@@ -98,14 +98,14 @@ class CallerTokens:
             claim_fields = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
             return RequesterClaim.model_validate(claim_fields | {"via": "jwt"})
         except jwt.ExpiredSignatureError as error:
-            raise TokenRefused("the token has expired", "get a new one") from error
+            raise Unauthenticated("the token has expired", "get a new one") from error
         except jwt.PyJWTError as error:
-            raise TokenRefused(f"the token is not valid: {error}", "get a token for this mesh") from error
+            raise Unauthenticated(f"the token is not valid: {error}", "get a token for this mesh") from error
         except ValidationError as error:
             field = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
             claim = "sub" if field == "person" else field
             hint = "tokens need tenant, sub and role (submitter, approver, operator, auditor)"
-            raise TokenRefused(f"the token's claim {claim} is missing or does not fit", hint) from error
+            raise Unauthenticated(f"the token's claim {claim} is missing or does not fit", hint) from error
 
     async def _find_key(self, kid: str) -> jwt.PyJWK | None:
         age = time.monotonic() - self._read_at

@@ -78,7 +78,7 @@ class _TalkBalance:
     """The balance of one lineage. recent: a window of acts: (coordination?, count, tokens, id, telling?). message: what
     was said last. asked: whether what was put to several was answered, by who may answer it, and whom."""
 
-    named: ChatterThresholds
+    thresholds: ChatterThresholds
     recent: deque[tuple[bool, int, int, str, bool]] = field(init=False)
     talks: dict[str, dict[str, None]] = field(default_factory=dict)
     groups: list[frozenset[str]] | None = None
@@ -92,7 +92,7 @@ class _TalkBalance:
     asked: BoundedDict[tuple[str, str], list[bool]] = field(default_factory=partial(BoundedDict, MAX_HEARD))
 
     def __post_init__(self) -> None:
-        self.recent = deque(maxlen=self.named.window)
+        self.recent = deque(maxlen=self.thresholds.window)
 
     def fold_act(self, act: Act) -> list[HealthFinding]:
         if not is_coordination(act):
@@ -112,7 +112,7 @@ class _TalkBalance:
         )
         before = self.message
         answers_stale = before.stale == 1 and before.to == act.agent and result_status.reports_no_result(text)
-        stale = 1.0 if is_repeat else self.named.excuse_part if answers_stale else 0.0
+        stale = 1.0 if is_repeat else self.thresholds.excuse_part if answers_stale else 0.0
         # The first message after an agent's own work reports its result.
         self.message = _PeerMessage(
             act.id,
@@ -156,10 +156,10 @@ class _TalkBalance:
         unnumbered = _NUMBER.sub("#", text[:MAX_PHRASED_CHARS])
         phrases = normalize.phrases_of(unnumbered) if unnumbered else frozenset()
         new = sum([_add_if_new(self.known_phrases, phrase) for phrase in phrases])
-        return new > self.named.telling_part * len(phrases)
+        return new > self.thresholds.telling_part * len(phrases)
 
     def _stop_factor(self, telling: int, messages: int) -> int:
-        return self.named.telling_factor if telling > self.named.telling_part * messages else 1
+        return self.thresholds.telling_factor if telling > self.thresholds.telling_part * messages else 1
 
     def _record_work(self, agent: str) -> None:
         if len(self.earned) < MAX_AGENTS:
@@ -169,7 +169,7 @@ class _TalkBalance:
         self.reported = {report for report in self.reported if report[0] != "group"}
         if self.reported:
             work, talk, _, _ = self._window_sums()
-            if talk < self.named.warn_ratio * work:
+            if talk < self.thresholds.warn_ratio * work:
                 self.reported.clear()
 
     def _window_sums(self) -> tuple[int, int, int, int]:
@@ -183,16 +183,18 @@ class _TalkBalance:
         return work, talk, work_tokens, talk_tokens
 
     def _judge_lineage(self, act: Act) -> HealthFinding | None:
-        named, (work, talk, work_tokens, tokens) = self.named, self._window_sums()
-        most = named.stop_messages * self._stop_factor(sum(telling for *_, telling in self.recent), talk)
+        thresholds, (work, talk, work_tokens, tokens) = self.thresholds, self._window_sums()
+        most = thresholds.stop_messages * self._stop_factor(sum(telling for *_, telling in self.recent), talk)
 
         def exceeds_limit(messages: int, ratio: float, most_tokens: int) -> bool:
             return (talk >= messages and talk >= ratio * work) or (
                 tokens >= most_tokens and tokens >= ratio * work_tokens
             )
 
-        level: Level = "stop" if exceeds_limit(most, named.stop_ratio, named.stop_tokens) else "warn"
-        if level == "warn" and not exceeds_limit(named.warn_messages, named.warn_ratio, named.warn_tokens):
+        level: Level = "stop" if exceeds_limit(most, thresholds.stop_ratio, thresholds.stop_tokens) else "warn"
+        if level == "warn" and not exceeds_limit(
+            thresholds.warn_messages, thresholds.warn_ratio, thresholds.warn_tokens
+        ):
             return None
         if self._already_reported("task", "", level):
             return None
@@ -210,12 +212,12 @@ class _TalkBalance:
             return None
         inside = self.inside.setdefault(group, _GroupTalk())
         inside.add_message(message)
-        count, stale, named = len(inside.messages), inside.stale, self.named
-        most = named.group_stop_messages * self._stop_factor(inside.telling, count)
-        nothing_new = stale >= named.stale_stop_messages and stale >= named.stale_stop_part * count
+        count, stale, thresholds = len(inside.messages), inside.stale, self.thresholds
+        most = thresholds.group_stop_messages * self._stop_factor(inside.telling, count)
+        nothing_new = stale >= thresholds.stale_stop_messages and stale >= thresholds.stale_stop_part * count
         level: Level = "stop" if count >= most or nothing_new else "warn"
         agents = tuple(sorted(group))
-        if count < named.group_warn_messages or self._already_reported("group", "\0".join(agents), level):
+        if count < thresholds.group_warn_messages or self._already_reported("group", "\0".join(agents), level):
             return None
         description = f"{count} messages between {', '.join(agents[:8])} since one of them last did any work"
         if stale:
@@ -258,5 +260,5 @@ def _add_if_new(known: BoundedDict[Hashable, None], what: Hashable) -> bool:
 class ChatterDetector(LineageFolds[_TalkBalance]):
     """Every living lineage's balance of talk and work."""
 
-    def __init__(self, named: ChatterThresholds) -> None:
-        super().__init__(partial(_TalkBalance, named))
+    def __init__(self, thresholds: ChatterThresholds) -> None:
+        super().__init__(partial(_TalkBalance, thresholds))

@@ -9,7 +9,7 @@ from typing import Literal
 Json = object
 """A parsed JSON value, or a text."""
 
-Outstanding = Literal["call", "step", "ask", "lease", "approval", "timer", "admission", "plan"]
+OutstandingKind = Literal["call", "step", "ask", "lease", "approval", "timer", "admission", "plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class WorkOpened:
     id: str
     lineage: str
     key: str
-    kind: Outstanding
+    kind: OutstandingKind
     time_unix_ms: int
     tenant: str = ""
     until_unix_ms: int = 0

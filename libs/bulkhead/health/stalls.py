@@ -33,8 +33,8 @@ class _LineageWork:
 class StallDetector:
     """Outstanding work, per living lineage. Opening and closing may come in either order."""
 
-    def __init__(self, named: StallThresholds) -> None:
-        self._named = named
+    def __init__(self, thresholds: StallThresholds) -> None:
+        self._thresholds = thresholds
         self._lineages = BoundedDict[str, _LineageWork](MAX_LINEAGES)
         self._early = BoundedDict[str, dict[str, int]](MAX_EARLY)
         """What closed, and when, in lineages of which nothing has been seen to open: a journal that catches up, or was
@@ -69,7 +69,7 @@ class StallDetector:
             work.closed[event.key] = None
         if not work.open:
             quiet_from = max(work.last_unix_ms, work.timer_unix_ms)
-            heapq.heappush(self._due, (quiet_from + self._named.after_ms, event.lineage))
+            heapq.heappush(self._due, (quiet_from + self._thresholds.after_ms, event.lineage))
 
     def _record_early_close(self, event: WorkClosed) -> None:
         """Remember a key that closed before any opening was seen. It is no stall by itself: a watcher that sees only
@@ -87,7 +87,7 @@ class StallDetector:
             if work is None or work.open or work.told:
                 continue
             quiet_ms = now_unix_ms - max(work.last_unix_ms, work.timer_unix_ms)
-            if quiet_ms < self._named.after_ms:
+            if quiet_ms < self._thresholds.after_ms:
                 continue  # A later entry stands for it.
             work.told = True
             description = f"nothing has been outstanding for {quiet_ms / 1000:.0f} s, and the task has not ended"

@@ -53,7 +53,7 @@ class Watch:
         self.stalls = StallDetector(thresholds.stalls)
         self.graph = WaitGraph()
         self.confirmations = DeadlockConfirmations()
-        self.circuits = BreakerRegistry(thresholds.breakers)
+        self.breakers = BreakerRegistry(thresholds.breakers)
         self.models = ModelIdentities()
         self.now_unix_ms = 0
         self._ended = BoundedDict[str, None](MAX_ENDED)
@@ -88,11 +88,11 @@ class Watch:
                 results += [
                     breaker_finding
                     for trip in talk
-                    for breaker_finding in self.circuits.fold_chatter_trip(trip, event.actor)
+                    for breaker_finding in self.breakers.fold_chatter_trip(trip, event.actor)
                 ]
                 self._hold_act(event.lineage)
             case CallEnded():
-                results += self.circuits.fold_call(event)
+                results += self.breakers.fold_call(event)
             case ModelIdentified():
                 results += self.models.fold_event(event)
             case WaitOpened():
@@ -139,11 +139,13 @@ class Watch:
             "cycle": list(suspected.cycle),
             "circle": list(suspected.circle),
             "victim": victim,
-            "refuse": suspected.refuse,
+            "refuse": suspected.refused_wait,
             "waits": [wait.key for wait in suspected.waits],
             "tasks": list(suspected.tasks),
         }
-        lineage = next((wait.task for wait in suspected.waits if wait.key == suspected.refuse), suspected.tasks[0])
+        lineage = next(
+            (wait.task for wait in suspected.waits if wait.key == suspected.refused_wait), suspected.tasks[0]
+        )
         tenant, circle, trip = self._tenants.get(lineage, ""), suspected.circle, suspected.trip
         message_ids = tuple(wait.said or wait.key for wait in suspected.waits)
         finding = finding_of(

@@ -119,14 +119,14 @@ class BodyReader:
 
 
 def _too_much(full: Share) -> BodyRefused:
-    if full.of == "all":
+    if full.holder == "all":
         reason = "this replica is reading as many large bodies as it may"
         return BodyRefused(
             503, "unavailable", "Not available now", reason, "send it again in a moment", retry_after_s=2
         )
     whose, hint = "you are", "send them one after another"
-    if full.of == "tenant":
+    if full.holder == "tenant":
         whose, hint = "your tenant is", "send it again when others of your tenant are done"
     title = "Too many large bodies at once"
-    detail = f"{whose} sending more than {full.most} bytes to this replica at once"
-    return BodyRefused(429, "too_many_bodies", title, detail, hint, retry_after_s=RETRY_AFTER_S, limit=full.most)
+    detail = f"{whose} sending more than {full.capacity} bytes to this replica at once"
+    return BodyRefused(429, "too_many_bodies", title, detail, hint, retry_after_s=RETRY_AFTER_S, limit=full.capacity)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
 
-from bulkhead.policy.values import ArgumentValue, Kind, amounts_of, form_of, typed_values, values_of, word_form
+from bulkhead.policy.values import ArgumentValue, ValueKind, amounts_of, form_of, typed_values, values_of, word_form
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
 
@@ -45,9 +45,9 @@ class _TextIndex:
     """One text, ready for look-ups. fields: of a JSON text, the pointers of each scalar by its form."""
 
     words: str
-    typed: frozenset[tuple[Kind, str]]
+    typed: frozenset[tuple[ValueKind, str]]
     amounts: frozenset[str]
-    fields: dict[tuple[Kind, str], list[tuple[str, object]]] = field(default_factory=dict)
+    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]] = field(default_factory=dict)
 
 
 def attribute_values(
@@ -132,7 +132,7 @@ def _build_index(text: str) -> _TextIndex:
     return built
 
 
-_ONLY: tuple[tuple[Kind, str], ...] = (
+_ONLY: tuple[tuple[ValueKind, str], ...] = (
     ("url", "/url"),
     ("email", "/email"),
     ("account", "/account"),

@@ -25,12 +25,12 @@ from bulkhead.policy import schema
 from bulkhead.policy.ruling import CallProposal, Effect
 from bulkhead_contracts.tool import ToolSpec
 
-HOUSE = "default"
+MESH_POLICY = "default"
 SUFFIX = ".cedar"
 MAX_FILE_BYTES = 256 * 1024
 MAX_FILES = 4_096
 MAX_RULE_CHARS = 64
-MAX_KNOWN = 4_096
+MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""
 _ANNOTATED = re.compile(r"[A-Za-z0-9_.: -]{1,40}", re.ASCII)
 
@@ -76,8 +76,8 @@ class CedarPolicy:
 
     def __init__(self, files: Mapping[str, str], tools: Iterable[ToolSpec]) -> None:
         """files: texts by name (`default.cedar`). Raises CedarPolicyError for the first mistake."""
-        if f"{HOUSE}{SUFFIX}" not in files:
-            raise CedarPolicyError(f"there is no {HOUSE}{SUFFIX}; it holds what is permitted in every tenant")
+        if f"{MESH_POLICY}{SUFFIX}" not in files:
+            raise CedarPolicyError(f"there is no {MESH_POLICY}{SUFFIX}; it holds what is permitted in every tenant")
         try:
             self.schema = schema.render_schema(tools)
         except ValueError as error:
@@ -87,11 +87,13 @@ class CedarPolicy:
         parsed = cedarpy.Schema.from_str(self.schema)
         self.rules = {name: tuple(_parse_rules(name, text, parsed)) for name, text in self.files.items()}
         self._tenants = {
-            tenant: self._join_rules(tenant) for name in self.files if (tenant := name.removesuffix(SUFFIX)) != HOUSE
+            tenant: self._join_rules(tenant)
+            for name in self.files
+            if (tenant := name.removesuffix(SUFFIX)) != MESH_POLICY
         }
-        self._house = self._join_rules(HOUSE)
-        self._answers: BoundedDict[str, PolicyAnswer] = BoundedDict(MAX_KNOWN)
-        self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_KNOWN)
+        self._mesh_rules = self._join_rules(MESH_POLICY)
+        self._answers: BoundedDict[str, PolicyAnswer] = BoundedDict(MAX_CACHED_ANSWERS)
+        self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_CACHED_ANSWERS)
 
     @classmethod
     def load_folder(cls, folder: Path, tools: Iterable[ToolSpec]) -> "CedarPolicy":
@@ -106,7 +108,7 @@ class CedarPolicy:
         except (OSError, UnicodeDecodeError) as error:
             raise CedarPolicyError(f"{folder}: {error}; policies are UTF-8 files that the service may read") from error
         if not files:
-            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with {HOUSE}{SUFFIX}")
+            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with {MESH_POLICY}{SUFFIX}")
         return cls(files, tools)
 
     def rule_on_call(self, proposal: CallProposal, context: Mapping[str, Any]) -> PolicyAnswer:
@@ -134,8 +136,8 @@ class CedarPolicy:
 
     def rules_of(self, tenant: str) -> tuple[CedarRule, ...]:
         """The rules that apply in a tenant, the house's first."""
-        tenant_rules = self.rules.get(f"{tenant}{SUFFIX}", ()) if tenant != HOUSE else ()
-        return (*self.rules[f"{HOUSE}{SUFFIX}"], *tenant_rules)
+        tenant_rules = self.rules.get(f"{tenant}{SUFFIX}", ()) if tenant != MESH_POLICY else ()
+        return (*self.rules[f"{MESH_POLICY}{SUFFIX}"], *tenant_rules)
 
     def _join_rules(self, tenant: str) -> _TenantRules:
         rules = self.rules_of(tenant)
@@ -151,7 +153,7 @@ class CedarPolicy:
 
     def _evaluate_rules(self, tenant: str, request: dict[str, Any], entities: list[dict[str, Any]]) -> PolicyAnswer:
         loaded = cedarpy.Entities.from_json_str(json.dumps(entities))
-        return _answer_request(self._tenants.get(tenant, self._house), request, loaded)
+        return _answer_request(self._tenants.get(tenant, self._mesh_rules), request, loaded)
 
 
 def _policy_set(rules: tuple[CedarRule, ...]) -> cedarpy.PolicySet:

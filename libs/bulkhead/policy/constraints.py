@@ -9,9 +9,9 @@
     read_record /id belongs-to-tenant                                 `acme`, `acme/…` or `acme:…` in tenant acme
     pay /iban from-user-or-trusted
 
-In: the text of one, as a grant holds it. Out: whether a call fits all; whether one list narrows another. The tool `*`
-is every tool, `*` in a place any key or position. A constraint holds for every value at or below its place; of a place
-that the call leaves out it holds, but for `equals`.
+In: the text of one, as a grant holds it. Out: whether a call fits all. The tool `*` is every tool, `*` in a
+place any key or position. A constraint holds for every value at or below its place; of a place that the call leaves
+out it holds, but for `equals`.
 """
 
 import json
@@ -35,7 +35,7 @@ MAX_CONSTRAINT_CHARS = 1_000
 _TEXT = re.compile(r"(\S{1,64}) (/\S{0,199}) ([a-z-]{1,24})(?: (.+))?", re.S)
 _HOST = re.compile(r"(\*\.)?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.ASCII)
 _RANGE = re.compile(r"(-?\d{1,18}(?:\.\d{1,9})?)?\.\.(-?\d{1,18}(?:\.\d{1,9})?)?", re.ASCII)
-BARE = ("belongs-to-tenant", "from-user-or-trusted")
+VALUELESS_TESTS = ("belongs-to-tenant", "from-user-or-trusted")
 
 
 class ConstraintError(ValueError):
@@ -44,10 +44,10 @@ class ConstraintError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """tool: a name or `*`. place: a JSON pointer. test: the word. value: what it is held against, parsed."""
+    """tool: a name or `*`. pointer: a JSON pointer. test: the word. value: what it is held against, parsed."""
 
     tool: str
-    place: str
+    pointer: str
     test: str
     value: Any = None
     text: str = ""
@@ -94,7 +94,7 @@ class Constraint:
 
 
 def _parse_value(test: str, text: str | None) -> Any:
-    if test in BARE:
+    if test in VALUELESS_TESTS:
         if text is not None:
             raise ConstraintError(f"{test} takes no value")
         return None
@@ -118,7 +118,7 @@ def _parse_value(test: str, text: str | None) -> Any:
                 raise ConstraintError(f"host {text[:80]!r}: write names, as in shop.example *.cdn.example")
             return hosts
         case "below":
-            if not _plain_path(text) or text != (text.rstrip("/") or "/"):
+            if not _is_plain_path(text) or text != (text.rstrip("/") or "/"):
                 raise ConstraintError(f"below {text[:80]!r}: write a folder without `..` and without a `/` at its end")
             return text
     tests = "equals, one-of, range, prefix, regex, host, below, belongs-to-tenant, from-user-or-trusted"
@@ -148,9 +148,9 @@ def _parse_number(text: str) -> float:
     return float(text) if "." in text else int(text)
 
 
-def _is_same_json(one: object, other: object) -> bool:
+def _is_same_json(left: object, right: object) -> bool:
     """Equal as JSON: `true` is not 1."""
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
 def _is_host_allowed(url: str, allowed: tuple[str, ...]) -> bool:
@@ -169,12 +169,12 @@ def _is_host_allowed(url: str, allowed: tuple[str, ...]) -> bool:
     )
 
 
-def _plain_path(path: str) -> bool:
+def _is_plain_path(path: str) -> bool:
     return not any(sign in path for sign in "\\\0%") and ".." not in path.split("/")
 
 
 def _is_below(path: str, folder: str) -> bool:
-    return _plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
+    return _is_plain_path(path) and (path == folder or path.startswith(f"{folder.rstrip('/')}/"))
 
 
 def unreadable_reason(
@@ -204,7 +204,7 @@ def _other_arguments(constraint: Constraint, tool: ToolSpec | None) -> str:
         return ""
     schema = schema if isinstance(schema, dict) else {}
     names = schema.get("properties")
-    first = constraint.place.split("/")[1].replace("~1", "/").replace("~0", "~")
+    first = constraint.pointer.split("/")[1].replace("~1", "/").replace("~0", "~")
     if not isinstance(names, dict) or not names or schema.get("additionalProperties") or first in ("*", "", *names):
         return ""
     return ", ".join(f"/{name}" for name in list(names)[:20])
@@ -231,7 +231,7 @@ def holds_for_call(constraint: Constraint, tool: str, tenant: str, values: Seque
     """True when the leaves of a call's arguments fit."""
     if constraint.tool not in ("*", tool):
         return True
-    matching = [leaf for pointer, leaf in values if covers_pointer(constraint.place, pointer)]
+    matching = [leaf for pointer, leaf in values if covers_pointer(constraint.pointer, pointer)]
     if not matching and constraint.test == "equals":
         return False
     return all(constraint.fits_value(leaf, tenant) for leaf in matching)
@@ -246,54 +246,9 @@ def find_violated(
         if not holds_for_call(constraint, proposal.tool.name, proposal.task.tenant, values):
             return constraint
         sourced = constraint.test == "from-user-or-trusted" and constraint.tool in ("*", proposal.tool.name)
-        if sourced and not is_trusted_at(constraint.place, proposal, policy):
+        if sourced and not is_trusted_at(constraint.pointer, proposal, policy):
             return constraint
     return None
-
-
-def is_narrower(inner: Iterable[Constraint], outer: Iterable[Constraint]) -> bool:
-    """True when every call that fits all of `inner` fits all of `outer`. False also where that cannot be told."""
-    narrow = tuple(inner)
-    return all(
-        any(implies_constraint(narrow_constraint, wide_constraint) for narrow_constraint in narrow)
-        for wide_constraint in outer
-    )
-
-
-def implies_constraint(one: Constraint, other: Constraint) -> bool:
-    """True when a call that fits the first fits the second. False also where that cannot be told."""
-    if one.tool not in ("*", other.tool) or not _place_within(other, one):
-        return False
-    if (one.test, one.value) == (other.test, other.value) and type(one.value) is type(other.value):
-        return True
-    match one.test, other.test:
-        case "equals", test if test not in BARE:
-            return other.fits_value(one.value, "")
-        case "one-of", test if test not in (*BARE, "equals"):
-            return all(other.fits_value(value, "") for value in one.value)
-        case "prefix", "prefix":
-            return bool(one.value.startswith(other.value))
-        case "range", "range":
-            (low, high), (least, most) = one.value, other.value
-            return (least is None or (low is not None and low >= least)) and (
-                most is None or (high is not None and high <= most)
-            )
-        case "host", "host":
-            return all(_host_within(host, other.value) for host in one.value)
-        case "below", "below":
-            return _is_below(one.value, other.value)
-    return False
-
-
-def _place_within(other: Constraint, one: Constraint) -> bool:
-    """True when every value that the second is about is one that the first is about."""
-    return other.place == one.place or (other.test != "equals" and covers_pointer(one.place, other.place))
-
-
-def _host_within(host: str, allowed: tuple[str, ...]) -> bool:
-    if host.startswith("*."):
-        return any(pattern.startswith("*.") and host.endswith(pattern[1:]) for pattern in allowed)
-    return any(host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:])) for pattern in allowed)
 
 
 MAX_CONSTRAINTS = bounds.MAX_FINDINGS

@@ -70,34 +70,34 @@ def _beyond_grants(proposal: CallProposal, policy: CedarPolicy) -> tuple[str, st
     return None
 
 
-def _cedar_context(proposal: CallProposal, found: Taint, risk: Risk) -> dict[str, object]:
+def _cedar_context(proposal: CallProposal, taint: Taint, risk: Risk) -> dict[str, object]:
     declared = declared_arguments(proposal.tool)
     return {
         "arguments": arguments_of(proposal.tool, proposal.arguments),
-        "sources": {name: sorted(origins) for name, origins in found.sources.items() if name in declared},
-        "tainted": sorted(found.pointers),
+        "sources": {name: sorted(origins) for name, origins in taint.sources.items() if name in declared},
+        "tainted": sorted(taint.pointers),
         "risk": risk,
         "isolation": proposal.isolation,
-        "least": proposal.least,
+        "least": proposal.least_trusted,
         "spent_usd_micros": proposal.spent_usd_micros,
         "calls_before": proposal.calls_before,
     }
 
 
-def _combine_rulings(answer: PolicyAnswer, found: Taint, policy: CedarPolicy, risk: Risk, tool: ToolSpec) -> CallRuling:
-    values = tuple(finding.why for finding in found.findings)
+def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, risk: Risk, tool: ToolSpec) -> CallRuling:
+    values = tuple(finding.why for finding in taint.findings)
     effect: Effect = answer.effect
     rule, code, reasons = answer.rule, "", [answer.why]
     if effect == "forbid":
         code = "policy"
         reasons = [f"{tool.name}: {answer.why}", *values]
-    elif found.code:
+    elif taint.code:
         effect, rule, code, reasons = "forbid", "taint", "tainted_code", list(values)
-    elif found.findings:
+    elif taint.findings:
         if effect == "permit":
             rule = "taint"
         effect, reasons = "ask", [*values, answer.why]
-    return CallRuling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), found.findings)
+    return CallRuling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), taint.findings)
 
 
 __all__ = ["decide", "risk_of", "sinks_of"]

@@ -137,7 +137,7 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         tool=tools[call.tool],
         arguments=call.arguments,
         values=values,
-        least="model" if record.model else least_trusted_source(texts),
+        least_trusted="model" if record.model else least_trusted_source(texts),
         agent=call.agent,
         role=grant.role,
         flows=record.plan.flows,

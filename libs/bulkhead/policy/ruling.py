@@ -16,10 +16,10 @@ Risk = Literal["low", "medium", "high"]
 class CallProposal:
     """A call before it is made.
 
-    values: where its arguments come from, as signed; None where nobody vouches for it. least: the least trusted source
-    that stood in the context. agent: the service and role that asks (`worker.step`). person, role: for whom; role ""
-    where it is not known. flows: of the plan. calls_before: of this tool in this task, others than this one.
-    spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
+    values: where its arguments come from, as signed; None where nobody vouches for it. least_trusted: the source
+    of least trust that stood in the context. agent: the service and role that asks (`worker.step`). role: of the
+    person for whom; "" where it is not known. flows: of the plan. calls_before: of this tool in this task, others
+    than this one. spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
     calls: the step of each earlier call by its id, where an origin's call_id is not the step's. constraints: such as
     hold beside those of the grants.
     """
@@ -29,7 +29,7 @@ class CallProposal:
     tool: ToolSpec
     arguments: Mapping[str, Any]
     values: tuple[ValueOrigin, ...] | None = None
-    least: Source = "model"
+    least_trusted: Source = "model"
     agent: str = "worker"
     role: str = ""
     flows: tuple[Flow, ...] = ()

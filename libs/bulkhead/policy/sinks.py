@@ -79,7 +79,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
             for value in (leaf, *parts):
                 top_sources |= {
                     _origin_name(origin) for origin in origins_by_value.get((value.pointer, value.text), ())
-                } or {proposal.least}
+                } or {proposal.least_trusted}
         kind = _sink_kind(leaf.pointer, sinks)
         if kind is None and not guarded:
             continue
@@ -123,7 +123,7 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
     )
 
 
-Known = Mapping[tuple[str, str], tuple[Origin, ...]]
+KnownOrigins = Mapping[tuple[str, str], tuple[Origin, ...]]
 
 
 def _group_by_leaf(values: Iterable[ArgumentValue]) -> Iterator[tuple[ArgumentValue, list[ArgumentValue]]]:
@@ -176,7 +176,7 @@ def _suspect_values(
     kind: SinkKind,
     proposal: CallProposal,
     policy: "CedarPolicy",
-    known: Known,
+    known: KnownOrigins,
 ) -> list[ArgumentValue]:
     """The values of one leaf that policy does not let into the sink."""
 
@@ -198,14 +198,14 @@ def _suspect_values(
 
 
 def _may_flow(
-    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, policy: "CedarPolicy", known: Known
+    value: ArgumentValue, kind: SinkKind, proposal: CallProposal, policy: "CedarPolicy", known: KnownOrigins
 ) -> bool:
     context = {"tool": proposal.tool.name, "argument": value.pointer, "kind": kind, "field": ""}
     tenant = proposal.task.tenant
     origins = known.get((value.pointer, value.text), ())
     if not origins:
         vouched = proposal.values is not None
-        return policy.trusts_source(tenant, proposal.least if vouched else "model", "", context)
+        return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
     for origin in origins:
         # The number of an invoice is no amount, also where the asker said it; and none so short is an account.
         if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind == "number"):
@@ -252,7 +252,7 @@ def _build_finding(
     elif proposal.values is None:
         origin_text = "no service vouches for where it comes from"
     else:
-        origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least}"
+        origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least_trusted}"
     reason = (
         f"{value.pointer} ({kind}) of {proposal.tool.name} would be "
         f"{json.dumps(shown_text, ensure_ascii=False)}: {origin_text}"

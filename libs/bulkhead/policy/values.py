@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from bulkhead_contracts import bounds
 
-Kind = Literal["url", "email", "account", "number", "text"]
-Role = Literal["leaf", "part", "key"]
+ValueKind = Literal["url", "email", "account", "number", "text"]
+ValueRole = Literal["leaf", "part", "key"]
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}:/{2,3}[^\s<>\"`{}|\\^]{1,4000}", re.I)
 _EMAIL = re.compile(r"[\w.!#$%&'*+/=?^~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
@@ -56,9 +56,9 @@ class ArgumentValue:
 
     pointer: str
     text: str
-    kind: Kind
+    kind: ValueKind
     form: str
-    role: Role
+    role: ValueRole
 
 
 def fold_unicode(text: str) -> str:
@@ -154,14 +154,14 @@ def _iban_part(match: str) -> str:
     return "".join(groups).rstrip(" .-")
 
 
-def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[Kind, str, str]]:
+def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind, str, str]]:
     """(kind, as it stands there, form) of the values within a text. source: also names of files, all numbers and long
     rows of digits, which count where a value is looked for and are too many to be asked about."""
     text = fold_unicode(text)
     if _ESCAPED.search(text) and "://" not in text:
         text = fold_unicode(unquote(text))
 
-    def extract_matches(pattern: re.Pattern[str], kind: Kind) -> Iterator[tuple[Kind, str, str]]:
+    def extract_matches(pattern: re.Pattern[str], kind: ValueKind) -> Iterator[tuple[ValueKind, str, str]]:
         nonlocal text
         spans = []
         for match in pattern.finditer(text):
@@ -213,8 +213,8 @@ def _passes_luhn(digits: str) -> bool:
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 
 
-def form_of(leaf: object) -> tuple[Kind, str]:
-    """Kind and canonical form of a whole leaf."""
+def form_of(leaf: object) -> tuple[ValueKind, str]:
+    """ValueKind and canonical form of a whole leaf."""
     if isinstance(leaf, bool) or leaf is None:
         return "text", {True: " true ", False: " false ", None: " null "}[leaf]
     if isinstance(leaf, int | float):

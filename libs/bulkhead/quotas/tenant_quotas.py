@@ -21,7 +21,7 @@ from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.types import Contract, Name, Token
 
 log = Log("quotas")
-NONE = Quota()
+NO_QUOTA = Quota()
 NO_PUSH = PushPolicy()
 
 
@@ -41,7 +41,7 @@ class _TaskLimit(Limit):
 class _TenantRow(Contract):
     """The part of a tenant's row that edges read; the signer reads the rest."""
 
-    quota: Quota = NONE
+    quota: Quota = NO_QUOTA
     tools: tuple[Name, ...] = ()
     task: _TaskLimit | None = None
     day: Limit | None = None
@@ -60,22 +60,22 @@ class TenantQuotas:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._read_stamp: tuple[int, int] | None = None
         self._rows: Mapping[str, _TenantRow] = {}
         if path is not None:
-            self._seen = _file_stamp(path)
-            self._rows = _read_rows(path, self._seen)
+            self._read_stamp = _file_stamp(path)
+            self._rows = _read_rows(path, self._read_stamp)
 
     def quota_of(self, tenant: str) -> Quota:
         """The quota of a tenant."""
-        return self._rows[tenant].quota if tenant in self._rows else NONE
+        return self._rows[tenant].quota if tenant in self._rows else NO_QUOTA
 
     def policy_of(self, tenant: str) -> PolicyDocument | None:
         """The ceilings of a tenant, where the file has them."""
         row = self._rows.get(tenant)
         return PolicyDocument(task=row.task, day=row.day) if row and row.task and row.day else None
 
-    def most_per_task(self, tenant: str) -> TaskLimits:
+    def max_task_limits(self, tenant: str) -> TaskLimits:
         """The most that one task of a tenant may have. Where the file does not tell: the defaults of a request, and any
         deadline."""
         row, defaults = self._rows.get(tenant), TaskLimits(deadline_ms=bounds.MAX_TASK_DEADLINE_MS)
@@ -103,9 +103,9 @@ class TenantQuotas:
     def reload_if_changed(self) -> None:
         """Read the file again if it has changed."""
         stamp = _file_stamp(self._path) if self._path is not None else None
-        if self._path is None or stamp == self._seen:
+        if self._path is None or stamp == self._read_stamp:
             return
-        self._seen = stamp
+        self._read_stamp = stamp
         try:
             self._rows = _read_rows(self._path, stamp)
         except ValueError as error:

@@ -181,6 +181,19 @@ def pins_path(file: Path) -> Path:
     return file.with_name(file.stem + PINS_SUFFIX)
 
 
+def pinned_file_stamps(file: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Stamps by which a change of a file or of its pins shows; None for one that cannot be read."""
+    return tuple(map(_file_stamp, (file, pins_path(file))))
+
+
+def _file_stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        file_stat = path.stat()
+    except OSError:
+        return None
+    return (file_stat.st_mtime_ns, file_stat.st_size)
+
+
 def read_mcp_file(file: Path | None) -> McpFile:
     """Both files; nothing where none is set. Raises McpFileError."""
     if file is None:

@@ -41,7 +41,7 @@ from bulkhead_services.budget.ledger.model import (
     UnitSums,
 )
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
-from bulkhead_services.budget.ledger.store import QUICK_S, Fenced, LedgerStore, RedisFailure
+from bulkhead_services.budget.ledger.store import QUICK_ADMISSION_S, Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
@@ -64,7 +64,7 @@ class VerifiedGrant(NamedTuple):
 
 
 class AdmissionRequest(NamedTuple):
-    """An ask on its way. asked_s, asked_unix_ms: when it came, by the loop's clock and by the service's."""
+    """An ask on its way. received_s, received_unix_ms: when it came, by the loop's clock and by the service's."""
 
     message: ReceivedMessage
     body: ReserveRequested
@@ -72,8 +72,8 @@ class AdmissionRequest(NamedTuple):
     epoch: str
     key: str
     amount: UnitSums
-    asked_s: float
-    asked_unix_ms: int
+    received_s: float
+    received_unix_ms: int
 
 
 class AdmissionRefusal(NamedTuple):
@@ -128,7 +128,7 @@ class ReservationAdmission:
 
     def _verify_grant(self, message: ReceivedMessage, body: ReserveRequested) -> AdmissionRequest | AdmissionRefusal:
         """The ask with its verified grant. Signatures are checked once per token: they cost more than all the rest."""
-        asked_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
+        received_s, now_unix_ms = asyncio.get_running_loop().time(), self._clock()
         cache_key = (message.envelope.grant, message.tenant, message.task)
         verified = self._grants.get(cache_key)
         if verified is None or now_unix_ms >= verified.expires_unix_ms:
@@ -138,7 +138,8 @@ class ReservationAdmission:
                 )
             except GrantRefused as error:
                 log.warning("grant_refused", code=error.code, sender=message.sender, task=message.task)
-                return AdmissionRefusal("refused", messages.grant_refused_text(error))
+                reason = f"{error}. Nothing was halted; submit the task again for a new grant."
+                return AdmissionRefusal("refused", reason)
             grants = (authority.task, authority.step) if authority.step is not None else (authority.task,)
             verified = self._grants[cache_key] = VerifiedGrant(
                 authority.task, min(grant.expires_unix_ms for grant in grants)
@@ -148,15 +149,15 @@ class ReservationAdmission:
         self._grants.move_to_end(cache_key)
         epoch = self._keeper.epoch
         if not epoch:
-            return AdmissionRefusal("wait", messages.no_ledger_text(self._keeper.reason))
+            return AdmissionRefusal("wait", f"budget admits nothing now: {self._keeper.reason}")
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         return AdmissionRequest(
-            message, body, verified.grant, epoch, key, model.sum_of(body.worst_case), asked_s, now_unix_ms
+            message, body, verified.grant, epoch, key, model.sum_of(body.worst_case), received_s, now_unix_ms
         )
 
     async def _hold_amount(self, request: AdmissionRequest) -> ReservationFact | AdmissionRefusal:
         """Hold the amount in every account or in none, under the limits that stand now; the fact that tells it."""
-        message, body, now_unix_ms = request.message, request.body, request.asked_unix_ms
+        message, body, now_unix_ms = request.message, request.body, request.received_unix_ms
         try:
             for _ in range(TRIES):
                 revision, limits = await self._limits.last_read_limits(message.tenant)
@@ -188,7 +189,7 @@ class ReservationAdmission:
                     break
                 await self._limits.reread_limits(message.tenant, now_unix_ms)
         except BusError as error:
-            return AdmissionRefusal("wait", messages.limits_unread_text(error))
+            return AdmissionRefusal("wait", f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and the asker may end before it settles that.
             self._uncertain.add_attempt(request.key, message, body.reservation_id)
@@ -211,13 +212,15 @@ class ReservationAdmission:
             case ReservationWaiting(ceiling):
                 return AdmissionRefusal("wait", messages.waiting_text(ceiling), ceiling.scope)
             case ReservationStopped(scope):
-                return AdmissionRefusal("refused", messages.task_ended_text(request.message.task), scope, ended=True)
+                reason = f"Task {request.message.task} has ended: no other call of it is paid for. Ask in another task."
+                return AdmissionRefusal("refused", reason, scope, ended=True)
             case StaleLimits():
-                return AdmissionRefusal("wait", messages.limits_changed_text())
+                return AdmissionRefusal("wait", "the tenant's limits were changed just now")
             case ReservationConflict(settled=True):
                 # Refusing would end the task: a doer that may not act defers, and its next try has an id of its own.
                 log.warning("reservation_settled", key=request.key)
-                return AdmissionRefusal("wait", messages.already_settled_text())
+                reason = "This reservation is settled: its call was made and paid. Ask for another call under a new id."
+                return AdmissionRefusal("wait", reason)
             case ReservationConflict(held):
                 log.warning("reservation_conflict", key=request.key)
                 return AdmissionRefusal("refused", messages.conflict_text(request.amount, held))
@@ -235,10 +238,10 @@ class ReservationAdmission:
             log.warning("fact_not_appended", key=key, reason=str(error))
             # It may be stored all the same: released now and found by the next rebuild, its money would be held twice.
             self._uncertain.add_attempt(key, request.message, request.body.reservation_id)
-            return AdmissionRefusal("wait", messages.fact_not_stored_text(error), doubtful=True)
+            return AdmissionRefusal("wait", f"the journal does not take the reservation: {error}", doubtful=True)
         # By both clocks: the loop's may stand still while something runs in it, the other one may be set.
-        waited_s = asyncio.get_running_loop().time() - request.asked_s
-        quick = max(waited_s, (self._clock() - request.asked_unix_ms) / 1000) < QUICK_S
+        waited_s = asyncio.get_running_loop().time() - request.received_s
+        quick = max(waited_s, (self._clock() - request.received_unix_ms) / 1000) < QUICK_ADMISSION_S
         try:
             if self._store.epoch != request.epoch:
                 raise Fenced("the ledger was built anew meanwhile")
@@ -261,7 +264,7 @@ class ReservationAdmission:
         try:
             if self._parking.should_park(message.envelope):
                 if await self._parking.is_ceiling_raised(body, body.agent or message.sender, grant, ceiling):
-                    return AdmissionRefusal("wait", messages.limits_raised_text(), ceiling.scope)
+                    return AdmissionRefusal("wait", "the limits were raised since this was refused", ceiling.scope)
                 halt = await self._parking.park_task(message.tenant, message.task, ceiling, grant.expires_unix_ms)
                 if halt is not None:
                     return AdmissionRefusal("refused", halt.reason, ceiling.scope, halt=halt)
@@ -271,13 +274,13 @@ class ReservationAdmission:
         except BusError as error:
             # Asked again, it is refused again: the halt must not get lost.
             log.error("halt_not_published", task=message.task, reason=str(error))
-            return AdmissionRefusal("wait", messages.halt_not_published_text(error), ceiling.scope)
+            return AdmissionRefusal("wait", f"the halt could not be published: {error}", ceiling.scope)
         return AdmissionRefusal("refused", reason, ceiling.scope)
 
     def _refuse_lost_ledger(self, error: Exception) -> AdmissionRefusal:
         """The ledger did not answer as it must: it is verified or rebuilt before anything else is admitted."""
         self._keeper.mark_lost(str(error) or type(error).__name__)
-        return AdmissionRefusal("wait", messages.verifying_ledger_text(), doubtful=True)
+        return AdmissionRefusal("wait", "budget admits nothing now: its ledger is being verified", doubtful=True)
 
     def _reply_refused(self, body: ReserveRequested, refusal: AdmissionRefusal) -> ReserveReplied:
         waits, halt = refusal.decision == "wait", refusal.halt

@@ -52,13 +52,11 @@ from bulkhead_services.budget.limits.alerts import AlertPublisher
 from bulkhead_services.budget.limits.ceiling_pause import CeilingPause
 from bulkhead_services.budget.limits.task_halts import TaskHaltPublisher
 from bulkhead_services.budget.limits.tenant_limits import TenantLimitsRegistry
-from bulkhead_services.budget.queries.cited_calls import CitedCallQuery
 from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.budget.queries.halts import HaltRequestHandler
 from bulkhead_services.budget.queries.spending import SpendQuery
 from bulkhead_services.budget.queries.subscribers import SubscriberQuery
-from bulkhead_services.budget.queries.task_messages import TaskMessageQuery
-from bulkhead_services.budget.queries.uncertain_writes import UncertainWriteQuery
+from bulkhead_services.budget.queries.task_journal import TaskJournalQuery
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import SettlementHandler
 from bulkhead_services.budget.watch.coordination import CoordinationQuery
@@ -184,13 +182,13 @@ def build(context: Context, settings: Settings) -> Budget:
 
 def _query_handlers(context: Context, store: LedgerStore) -> RpcTable:
     """Questions that streams and the broker's counts answer."""
-    writes, letters = UncertainWriteQuery(context.bus), DeadLetterQuery(context)
+    journal, letters = TaskJournalQuery(context.bus), DeadLetterQuery(context)
     return {
         SpendRequested: SpendQuery(context.bus, context.clock, store).answer_spend,
         SubscribersRequested: SubscriberQuery(context.bus, context.clock).answer_subscribers,
-        WritesRequested: writes.answer_writes,
-        CitedCallRequested: CitedCallQuery(writes).answer_cited_call,
-        TaskMessagesRequested: TaskMessageQuery(writes).answer_task_messages,
+        WritesRequested: journal.answer_writes,
+        CitedCallRequested: journal.answer_cited_call,
+        TaskMessagesRequested: journal.answer_task_messages,
         DeadLettersRequested: letters.list_letters,
         DeadLetterRequested: letters.show_letter,
         DismissalRequested: letters.dismiss_letter,

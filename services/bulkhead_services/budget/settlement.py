@@ -13,8 +13,7 @@ from bulkhead_contracts.task import RUN_ENDED, TaskStopped
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.fact_lookup import find_fact, was_settled_before
-from bulkhead_services.budget.ledger.model import MetCeiling, UnitSums
-from bulkhead_services.budget.ledger.model import SettlementResult as Charge
+from bulkhead_services.budget.ledger.model import MetCeiling, SettlementResult, UnitSums
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 from bulkhead_services.budget.limits import messages
@@ -48,7 +47,7 @@ class SettlementHandler:
         self._parking, self._halts, self._alerts = parking, halts, alerts
 
     async def apply_settled(self, message: ReceivedMessage, body: Settled) -> None:
-        """Charge a call's use, once; then halt at a ceiling that it passed, and alert."""
+        """SettlementResult a call's use, once; then halt at a ceiling that it passed, and alert."""
         self._require_ledger()
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         try:
@@ -76,7 +75,7 @@ class SettlementHandler:
         except (Fenced, *RedisFailure, BusError) as error:
             raise self._hand_back(error) from error
 
-    async def _halt_or_publish_charge(self, message: ReceivedMessage, body: Settled, charge: Charge) -> None:
+    async def _halt_or_publish_charge(self, message: ReceivedMessage, body: Settled, charge: SettlementResult) -> None:
         """Raises BusError, Fenced, RedisFailure."""
         if charge.ceiling is not None and not self._parking.should_park(message.envelope):
             await self._halts.end_task(message, charge.ceiling, messages.exceeded_text(charge.ceiling))
@@ -91,7 +90,7 @@ class SettlementHandler:
         if not self._limits.was_changed_since(message.tenant, message.time_unix_ms - body.wall_ms - CLOCKS_MS):
             await self._parking.park_task(message.tenant, message.task, ceiling)
 
-    async def _settle_from_journal(self, message: ReceivedMessage, body: Settled, key: str) -> Charge:
+    async def _settle_from_journal(self, message: ReceivedMessage, body: Settled, key: str) -> SettlementResult:
         """The ledger does not know the reservation: the journal has the last word on whether it was one. Raises
         BusError, Fenced, RedisFailure."""
         tenant, task, service = message.tenant, message.task, message.sender
@@ -101,9 +100,9 @@ class SettlementHandler:
             # Settled with nothing by an asker that gave up: the reservation never came to be.
             given_up = body.usage == Usage() and not body.estimated
             (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
-            return Charge("unknown")
+            return SettlementResult("unknown")
         if await was_settled_before(self._bus, tenant, task, service, body.reservation_id, message.sequence):
-            return Charge("repeated")  # Charged long ago, and forgotten since then.
+            return SettlementResult("repeated")  # Charged long ago, and forgotten since then.
         scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
 

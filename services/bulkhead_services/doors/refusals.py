@@ -37,9 +37,9 @@ _CODES = {AT_CEILING: BY_BUDGET}
 
 def too_many_calls(full: Share, what: str, hint: str) -> DoorRefusal:
     """A caller has as many calls as he may, or all together have."""
-    whose = {"person": "you have", "tenant": "your tenant has", "all": "all callers together have"}[full.of]
-    message = f"{whose} {full.most} calls {what} at this replica, as many as are allowed"
-    status = 503 if full.of == "all" else 429
+    whose = {"person": "you have", "tenant": "your tenant has", "all": "all callers together have"}[full.holder]
+    message = f"{whose} {full.capacity} calls {what} at this replica, as many as are allowed"
+    status = 503 if full.holder == "all" else 429
     return DoorRefusal(status, "too_many_calls", message, hint, retry=True, retry_after_s=1.0)
 
 

@@ -12,8 +12,8 @@ import unicodedata
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusUnavailable, WrongLastSequence
+from bulkhead.callers.questions import request_voucher
 from bulkhead.callers.step_keys import StepKey
-from bulkhead.callers.vouchers import request_voucher
 from bulkhead.grants import GrantRefused
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
@@ -293,7 +293,7 @@ class RunDirectory:
     def _task_limits(self, caller: Caller) -> TaskLimits:
         """The tenant's, or narrower by the caller's wish."""
         self._quotas.reload_if_changed()
-        most = self._quotas.most_per_task(caller.claim.tenant)
+        most = self._quotas.max_task_limits(caller.claim.tenant)
         deadline_ms = min(most.deadline_ms, round(self._settings.run_deadline_s * 1000))
         return TaskLimits(
             cost_usd_micros=_lower_limit(most.cost_usd_micros, caller.limit_usd_micros),

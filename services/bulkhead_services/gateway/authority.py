@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.callers.vouchers import request_voucher
+from bulkhead.callers.questions import request_voucher
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds

@@ -4,7 +4,7 @@ In: the requester as the gateway names him, and his token or the signer's earlie
 Failure, or nothing. API keys and publishers stay claims of the gateway; a tenant's policy says whether it takes those.
 """
 
-from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenRefused
+from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, Unauthenticated
 from bulkhead.grants import GrantRefused, Verifier
 from bulkhead_contracts.grant import Voucher
 from bulkhead_contracts.result import Failure
@@ -31,7 +31,7 @@ class CredentialChecker:
             return Failure.from_text("no_credential", reason, "submit again; gateway and signer must be of one version")
         try:
             claim = await self._tokens.claim_of_token(credential)
-        except TokenRefused as error:
+        except Unauthenticated as error:
             return Failure.from_text("bad_credential", f"the signer does not accept the token: {error}", error.hint)
         except CallerKeysUnavailable as error:
             hint = "ask the operator to give the signer the key set (BULKHEAD_JWT_JWKS_FILE)"

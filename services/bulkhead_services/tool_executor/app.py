@@ -1,6 +1,6 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.ToolRunner` acts;
-notices and events come in, `webhooks` posts them, `outbound.push` push notifications; `mcp` brings the tools
-of MCP servers, `a2a` remote agents.
+notices and events come in, `outbound` posts them, and push notifications; `mcp` brings the tools of MCP servers, `a2a`
+remote agents.
 """
 
 from functools import partial
@@ -20,15 +20,15 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.push import PushConfigDeleted, PushPostRequested
 from bulkhead_contracts.tool import ToolCallCancelRequested
-from bulkhead_services.tool_executor.boundary.gate import Gate, Rule
+from bulkhead_services.tool_executor.boundary.gate import Gate, RulingFunction
 from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
+from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
 from bulkhead_services.tool_executor.process_pool import hide_from_tools
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
-from bulkhead_services.tool_executor.webhooks import Webhooks
 
 
 def build(
@@ -36,7 +36,7 @@ def build(
     settings: Settings,
     transport: httpx.AsyncBaseTransport | None = None,
     watchdog: Watchdog | None = None,
-    rule: Rule | None = None,
+    rule: RulingFunction | None = None,
 ) -> ToolExecutor:
     """The doer. `transport` stands in for the network, `rule` for the policy's files. Raises ValueError when a declared
     tool has no function, or a policy cannot be read."""

@@ -1,96 +1,57 @@
 """Request to outcome: one tool call, checked, admitted, made, bounded.
 
-Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: known -> granted -> not halted -> in time -> arguments fit ->
-policy and approval (boundary) -> has its place -> admitted (budget) -> made. Reads are retried; writes only under a key
+Enters: ToolCallRequested. Leaves: ToolCallReplied. The way of a call: `hold_turn` checks it (known, granted, not
+halted, arguments fit), asks the gate (policy, approval) and waits for a slot; `act` looks whether it is in time, makes
+attempts (each admitted by budget), and has `replies` tell what came of them. Reads are retried; writes only under a key
 that the tool honours.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
 
 from bulkhead.runtime.component import Component, Pool
-from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, SideHandlers, halt_reason
+from bulkhead.runtime.doer.protocol import Doer, Job, JobContext, Reservation, SideHandlers, halt_reason
 from bulkhead.runtime.errors import HandBack, JobRefused, NotDone
-from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry import metrics, names
 from bulkhead.tools.api import Arguments, Done, Failed
 from bulkhead.tools.decorator import NOT_MADE
 from bulkhead_contracts import bounds
 from bulkhead_contracts.approval import ApprovalDecided
 from bulkhead_contracts.budget import Amount
-from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.tool_executor.boundary.gate import Gate, GatePass
-from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, Cut, RegisteredTool, TooLate, ToolRegistry
-from bulkhead_services.tool_executor.replies import (
-    CallAttempts,
-    busy_failure,
-    price_of_call,
-    successful_reply,
-    unsuccessful_reply,
-)
+from bulkhead_services.tool_executor.effects import ToolRunner
+from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE, RegisteredTool, ToolRegistry
+from bulkhead_services.tool_executor.replies import CallAttempts, busy_failure, price_of_call, reply_to_call
 
 SERVICE = "tool_executor"
-PATIENCE_S = 10.0
+SLOT_PATIENCE_S = 10.0
 """How long a call waits for a place here; then it goes back to the inbox for a moment: another replica may have places
 by now, and calls behind a queue that fills every slot get their turn in it."""
-AGAIN_S = 0.5
-ELSEWHERE_S = 5.0
+SLOT_RETRY_S = 0.5
+ELSEWHERE_RETRY_S = 5.0
 """How long a call that another replica may be at goes back to the inbox: that one's outcome is its outcome."""
-LATE_MS = 10_000
+MAX_OVERTIME_MS = 10_000
 """How long after the time of its attempts a call may still be at work: to start a process, to back off."""
-
-
-class ToolRunnerPort(Protocol):
-    """Runner of tools; effects.ToolRunner. plain, awaited: places for the two kinds of tools."""
-
-    plain: FairSemaphore
-    awaited: FairSemaphore
-
-    async def run(
-        self,
-        tool: RegisteredTool,
-        arguments: Arguments,
-        key: str,
-        timeout_s: float,
-        halt_event: Cut,
-        start_refusal: TooLate,
-        user: str,
-        check: bool = False,
-    ) -> Done | Failed:
-        """One attempt, or the tool's word on whether it was made (check). user: who asked for the task."""
-        ...
-
-    def isolation_of(self, tool: RegisteredTool) -> Isolation:
-        """Isolation of its call here."""
-        ...
-
-    def isolation_refusal(self, tool: RegisteredTool) -> Failed | None:
-        """Why it is not run here: it accepts no so low isolation."""
-        ...
-
-    def describe_isolation(self) -> dict[str, Any]:
-        """Report of what was found of sandboxes here, in words."""
-        ...
-
-    async def back_off(self, attempt: int) -> None:
-        """Back off."""
-        ...
-
-    async def close(self) -> None:
-        """Close connections."""
-        ...
 
 
 def _idempotency_key(job: Job[ToolCallRequested]) -> str:
     """The idempotency key of a call."""
     return f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallTurn:
+    """A call that was checked and admitted by the gate, and has its slot."""
+
+    tool: RegisteredTool
+    arguments: Arguments
+    gate_pass: GatePass
 
 
 class ToolExecutor(Doer[ToolCallRequested]):
@@ -102,7 +63,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     def __init__(
         self,
         registry: ToolRegistry,
-        runner: ToolRunnerPort,
+        runner: ToolRunner,
         gate: Gate,
         side_handlers: SideHandlers | None = None,
         components: tuple[Component, ...] = (),
@@ -110,7 +71,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     ) -> None:
         """policy_details: what `/readyz` tells of the rules."""
         self._policy = policy_details
-        self._registry, self._bench, self._gate, self._parts = registry, runner, gate, components
+        self._registry, self._runner, self._gate, self._components = registry, runner, gate, components
         self.side_handlers: SideHandlers = {
             ApprovalDecided: gate.approvals.on_approval_decided,
             **(side_handlers or {}),
@@ -122,20 +83,20 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     async def start(self) -> None:
         """Try the sandbox, where a tool will need it, and start the parts that run beside the calls."""
-        for part in self._parts:
+        for part in self._components:
             await part.start()
         if self._needs_sandbox():
-            await asyncio.to_thread(self._bench.describe_isolation)
+            await asyncio.to_thread(self._runner.describe_isolation)
 
     def details(self) -> dict[str, object]:
         """The rules, and the isolation that this machine gives to plain tools."""
         details: dict[str, object] = {"policy": dict(self._policy)} if self._policy is not None else {}
-        return details | ({"isolation": self._bench.describe_isolation()} if self._needs_sandbox() else {})
+        return details | ({"isolation": self._runner.describe_isolation()} if self._needs_sandbox() else {})
 
     def pools(self) -> dict[str, Pool]:
         """Places for the two kinds of tools."""
-        kinds = {"plain": self._bench.plain, "awaited": self._bench.awaited}
-        return {name: Pool(places.most, places.wanted) for name, places in kinds.items()}
+        kinds = {"plain": self._runner.process_slots, "awaited": self._runner.loop_slots}
+        return {name: Pool(slots.most, slots.wanted) for name, slots in kinds.items()}
 
     def _needs_sandbox(self) -> bool:
         return any(tool.runs_in_own_process or tool.spec.isolation != "none" for tool in self._registry.tools.values())
@@ -145,18 +106,18 @@ class ToolExecutor(Doer[ToolCallRequested]):
         low = {
             tool.spec.name: low
             for tool in self._registry.tools.values()
-            if (low := self._bench.isolation_refusal(tool))
+            if (low := self._runner.isolation_refusal(tool))
         }
         if not low:
-            return next((problem for part in self._parts if (problem := part.describe_degradation())), "")
+            return next((problem for part in self._components if (problem := part.describe_degradation())), "")
         first = next(iter(low.values()))
         return f"{', '.join(low)}: refused, {first.message}; {first.hint}"[:2_000]
 
     async def stop(self) -> None:
         """Close connections."""
-        for part in self._parts:
+        for part in self._components:
             await part.stop()
-        await self._bench.close()
+        await self._runner.close()
 
     def idempotency_key(self, request: ToolCallRequested) -> str:
         """The call id."""
@@ -174,71 +135,75 @@ class ToolExecutor(Doer[ToolCallRequested]):
 
     def drain(self) -> None:
         """Calls that wait for a place are begun by another replica."""
-        self._bench.plain.close()
-        self._bench.awaited.close()
-        for part in self._parts:
+        self._runner.process_slots.close()
+        self._runner.loop_slots.close()
+        for part in self._components:
             part.drain()
 
     @asynccontextmanager
-    async def hold_turn(self, job: Job[ToolCallRequested], hands: JobContext) -> AsyncIterator[GatePass]:
+    async def hold_turn(self, job: Job[ToolCallRequested], context: JobContext) -> AsyncIterator[CallTurn]:
         """The gate, then a place, shared fairly by tenant. Raises JobRefused (not granted, unfit, forbidden),
         this or Deferred when a halt, an approval or the deadline ends the wait, HandBack when the replica drains."""
         request = job.request
-        tool, arguments = self._check_call(job, hands)  # Its deadline is looked at when it has waited.
+        tool, arguments = self._check_call(job, context)
         gate_pass = await self._gate.admit_call(job, tool, arguments)
-        places = self._bench.plain if tool.runs_in_own_process else self._bench.awaited
-        left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
-        halt_event, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
-        if not await places.acquire_slot(job.tenant, min(left_s, PATIENCE_S), halt_event, since_ms):
-            if (stop := hands.find_stop(job, tool=request.tool)) is not None:
+        slots = self._runner.slots_of(tool)
+        left_s = (request.deadline_unix_ms - context.now_unix_ms()) / 1000
+        halt_event, since_ms = context.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
+        if not await slots.acquire_slot(job.tenant, min(left_s, SLOT_PATIENCE_S), halt_event, since_ms):
+            if (stop := context.find_stop(job, tool=request.tool)) is not None:
                 raise JobRefused(stop.to_failure())
-            if hands.now_unix_ms() < request.deadline_unix_ms:
-                raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
-            raise JobRefused(busy_failure(job.tenant, tool, places))
+            if context.now_unix_ms() < request.deadline_unix_ms:
+                raise HandBack(SLOT_RETRY_S, "it has not begun, and may find a place at another replica")
+            raise JobRefused(busy_failure(job.tenant, tool, slots))
         try:
-            yield gate_pass
+            yield CallTurn(tool, arguments, gate_pass)
         finally:
-            places.release_slot(job.tenant)
+            slots.release_slot(job.tenant)
 
-    async def act(self, job: Job[ToolCallRequested], hands: JobContext, turn: GatePass) -> ToolCallReplied:
-        """See the module's docstring for the order."""
-        request, started = job.request, hands.now_unix_ms()
-        tool, arguments = self._check_call(job, hands, request.deadline_unix_ms)
-        if (stop := hands.find_stop(job, tool=tool.spec.name, begins=True)) is not None:
+    async def act(self, job: Job[ToolCallRequested], context: JobContext, turn: CallTurn) -> ToolCallReplied:
+        """Make the call in its turn, if it is in time; what it has become is the reply."""
+        started = context.now_unix_ms()
+        tool, arguments, gate_pass = turn.tool, turn.arguments, turn.gate_pass
+        if self._registry.find_tool(tool.spec.name) is not tool:  # It was changed or taken out while the call waited.
+            tool, arguments = self._check_call(job, context)
+        deadline_unix_ms = job.request.deadline_unix_ms
+        stop = context.find_stop(job, tool=tool.spec.name, deadline_unix_ms=deadline_unix_ms, begins=True)
+        if stop is not None:
             raise JobRefused(stop.to_failure())
-        attempts = await self._make_attempts(job, hands, tool, arguments)
+        attempts = await self._make_attempts(job, context, tool, arguments)
         if attempts.maybe_done and (checked := await self._run_check(job, tool, arguments)) is not None:
             attempts = replace(attempts, outcome=checked, maybe_done=False)
-        spent_ms = max(0, hands.now_unix_ms() - started)
-        if isinstance(attempts.outcome, Failed):
-            reply = unsuccessful_reply(request, tool, attempts, spent_ms)
-        else:
-            reply = await successful_reply(job, hands, tool, attempts, spent_ms)
-        ruling_fields = {"rule": turn.ruling.rule, "policy_sha256": turn.ruling.policy_sha256}
-        isolation_field = {"isolation": self._bench.isolation_of(tool)}
-        return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": turn.approval_id})
+        reply = await reply_to_call(job, context, tool, attempts, max(0, context.now_unix_ms() - started))
+        ruling_fields = {"rule": gate_pass.ruling.rule, "policy_sha256": gate_pass.ruling.policy_sha256}
+        isolation_field = {"isolation": self._runner.isolation_of(tool)}
+        return reply.model_copy(update={**ruling_fields, **isolation_field, "approval_id": gate_pass.approval_id})
 
-    def _check_call(
-        self, job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None = None
-    ) -> tuple[RegisteredTool, Arguments]:
+    def _check_call(self, job: Job[ToolCallRequested], context: JobContext) -> tuple[RegisteredTool, Arguments]:
         """The tool of a granted call that may go on, and its arguments. Raises JobRefused or Deferred."""
-        tool = self._registry.find_tool(job.request.tool)
+        request, step, task = job.request, job.authority.step, job.authority.task
+        tool = self._registry.find_tool(request.tool)
         if tool is None:
-            raise JobRefused(self._registry.why_unavailable(job.request.tool))
-        if (refusal := _grant_refusal(job, hands, until_unix_ms)) is not None:
-            raise JobRefused(refusal)
-        arguments = tool.read_arguments(job.request.arguments_json)
+            raise JobRefused(self._registry.why_unavailable(request.tool))
+        if step is None or request.tool not in step.tools or request.tool not in task.tools:
+            hint = (
+                f"use one of: {', '.join(step.tools)}" if step is not None and step.tools else "answer without a tool"
+            )
+            raise JobRefused(Failure.from_text("not_granted", f"this step was not granted {request.tool}", hint))
+        if (step.step_id, step.attempt) != (request.step_id, request.attempt):
+            hint = "send the grant that came with the step's assignment"
+            raise JobRefused(Failure.from_text("wrong_step", "the grant is for another step or attempt", hint))
+        if (stop := context.find_stop(job, tool=request.tool)) is not None:
+            raise JobRefused(stop.to_failure())
+        arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
             raise JobRefused(arguments)
-        if (step_only := sorted(tool.of_steps & arguments.keys())) and not _is_of_delegated_step(job):
+        if (step_only := sorted(tool.step_only_arguments & arguments.keys())) and not _is_of_delegated_step(job):
             message = f"{step_only[0]}: the mesh alone names results of earlier steps, for a step of a delegated role"
-            raise JobRefused(
-                Failure.from_text("bad_arguments", message, f"write what {tool.spec.name} is to know as text")
-            )
-        if (isolation_refusal := self._bench.isolation_refusal(tool)) is not None:
-            raise JobRefused(
-                Failure.from_text(isolation_refusal.code, isolation_refusal.message, isolation_refusal.hint)
-            )
+            hint = f"write what {tool.spec.name} is to know as text"
+            raise JobRefused(Failure.from_text("bad_arguments", message, hint))
+        if (low := self._runner.isolation_refusal(tool)) is not None:
+            raise JobRefused(Failure.from_text(low.code, low.message, low.hint))
         return tool, arguments
 
     def refusal_reply(self, request: ToolCallRequested, failure: Failure) -> ToolCallReplied:
@@ -269,33 +234,32 @@ class ToolExecutor(Doer[ToolCallRequested]):
         return self.refusal_reply(request, failure).model_copy(update={"outcome": "uncertain", "effect": "write"})
 
     async def resolve_claim(
-        self, job: Job[ToolCallRequested], hands: JobContext, begun_unix_ms: int
+        self, job: Job[ToolCallRequested], context: JobContext, begun_unix_ms: int
     ) -> ToolCallReplied | None:
         """Reply by the tool's own check of a call that was begun and has no outcome; None where nothing tells."""
-        tool, started = self._registry.find_tool(job.request.tool), hands.now_unix_ms()
-        arguments = tool.read_arguments(job.request.arguments_json) if tool is not None else None
-        if tool is None or tool.check is None or self._bench.isolation_refusal(tool):
+        tool, started = self._registry.find_tool(job.request.tool), context.now_unix_ms()
+        if tool is None or tool.check is None or self._runner.isolation_refusal(tool):
             return None
-        if arguments is None or isinstance(arguments, Failure):
+        arguments = tool.read_arguments(job.request.arguments_json)
+        if isinstance(arguments, Failure):
             return None
-        places = self._bench.plain if tool.runs_in_own_process else self._bench.awaited
-        if not await places.acquire_slot(job.tenant, PATIENCE_S, None, job.envelope.time_unix_ms):
-            raise HandBack(AGAIN_S, "whether it was made is asked when there is a place")
+        slots = self._runner.slots_of(tool)
+        if not await slots.acquire_slot(job.tenant, SLOT_PATIENCE_S, None, job.envelope.time_unix_ms):
+            raise HandBack(SLOT_RETRY_S, "whether it was made is asked when there is a place")
         try:
             checked = await self._run_check(job, tool, arguments)
         finally:
-            places.release_slot(job.tenant)
+            slots.release_slot(job.tenant)
         if checked is None:
             return None
-        attempts, spent_ms = CallAttempts(checked, 0, False), max(0, hands.now_unix_ms() - started)
-        if not isinstance(checked, Failed):
-            return await successful_reply(job, hands, tool, attempts, spent_ms)
-        # Who began it may be at it still, and only cut off from the broker: what is not there may yet come.
-        tries_ms = tool.spec.timeout_ms * (bounds.MAX_TOOL_RETRIES + 1)
-        left_ms = min(begun_unix_ms + tries_ms, job.request.deadline_unix_ms) + LATE_MS - hands.now_unix_ms()
-        if left_ms > 0:
-            raise HandBack(left_ms / 1000, "who began it may still be at it")
-        return unsuccessful_reply(job.request, tool, attempts, spent_ms)
+        if isinstance(checked, Failed):
+            # Who began it may be at it still, and only cut off from the broker: what is not there may yet come.
+            tries_ms = tool.spec.timeout_ms * (bounds.MAX_TOOL_RETRIES + 1)
+            last_unix_ms = min(begun_unix_ms + tries_ms, job.request.deadline_unix_ms) + MAX_OVERTIME_MS
+            if (left_ms := last_unix_ms - context.now_unix_ms()) > 0:
+                raise HandBack(left_ms / 1000, "who began it may still be at it")
+        spent_ms = max(0, context.now_unix_ms() - started)
+        return await reply_to_call(job, context, tool, CallAttempts(checked, 0, False), spent_ms)
 
     async def _run_check(
         self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments
@@ -304,52 +268,47 @@ class ToolExecutor(Doer[ToolCallRequested]):
         if tool.check is None:
             return None
         actor, timeout_s = job.authority.task.actor, tool.spec.timeout_ms / 1000
-        answer = await self._bench.run(
+        answer = await self._runner.run(
             tool, arguments, _idempotency_key(job), timeout_s, None, lambda: None, actor, check=True
         )
         return answer if isinstance(answer, Done) or answer.code == NOT_MADE else None
 
     async def _make_attempts(
-        self, job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, arguments: Arguments
+        self, job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, arguments: Arguments
     ) -> CallAttempts:
         writes = tool.spec.effect == "write"
         attempts = CallAttempts(
             Failed("deadline_exceeded", "the call's deadline passed", "give the task more time"), 0, False
         )
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
-            left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
-            if left_ms <= 0 or (attempt and hands.find_stop(job, tool=tool.spec.name, defer=False)):
-                return attempts if attempt else replace(attempts, maybe_done=await _may_have_begun(job, tool))
+            if attempt and context.find_stop(job, tool=tool.spec.name, defer=False):
+                return attempts
             try:
-                worst_case = Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
-                reservation = await hands.reserve_attempt(
-                    job, job.request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
-                )
+                reservation = await self._reserve_in_time(job, context, tool, attempt)
             except NotDone:
                 if attempt:
                     return attempts
                 raise
-            left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
-            if left_ms <= 0:
-                reservation.settle(Usage())  # The admission took the rest of its time.
+            if reservation is None:
                 return attempts if attempt else replace(attempts, maybe_done=await _may_have_begun(job, tool))
             # A write in flight is let finish: cutting it would only make its outcome unknown. What can be stopped where
             # it runs is stopped by a halt that ends its task.
-            halt_event = hands.halt_event(job, tool=tool.spec.name, ends=writes) if not writes or tool.stop else None
-            outcome = await self._bench.run(
+            is_cuttable = not writes or tool.stop_call is not None
+            halt_event = context.halt_event(job, tool=tool.spec.name, ends=writes) if is_cuttable else None
+            outcome = await self._runner.run(
                 tool,
                 arguments,
                 _idempotency_key(job),
-                min(tool.spec.timeout_ms, left_ms) / 1000,
+                min(tool.spec.timeout_ms, job.request.deadline_unix_ms - context.now_unix_ms()) / 1000,
                 halt_event,
-                partial(_start_refusal, job, hands),
+                partial(_start_refusal, job, context),
                 job.authority.task.actor,
             )
-            if tool.stop is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
+            if tool.stop_call is not None and isinstance(outcome, Failed) and outcome.code == BEGUN_ELSEWHERE:
                 # Near its deadline it is told what is known: the next delivery could only refuse it.
-                if job.request.deadline_unix_ms - hands.now_unix_ms() > ELSEWHERE_S * 1000 + LATE_MS:
+                if job.request.deadline_unix_ms - context.now_unix_ms() > ELSEWHERE_RETRY_S * 1000 + MAX_OVERTIME_MS:
                     reservation.settle(Usage())
-                    raise HandBack(ELSEWHERE_S, outcome.message)
+                    raise HandBack(ELSEWHERE_RETRY_S, outcome.message)
                 outcome = replace(outcome, transient=False)
             reservation.settle(Usage(tool_calls=1, cost_usd_micros=price_of_call(tool, outcome)))
             cost = attempts.cost_usd_micros + price_of_call(tool, outcome)
@@ -357,7 +316,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
                 # again later.
-                by = halt_reason(hands.find_cutting_halt(job, tool=tool.spec.name))
+                by = halt_reason(context.find_cutting_halt(job, tool=tool.spec.name))
                 outcome = replace(outcome, message=f"{outcome.message}: {by}"[:2000])
             if isinstance(outcome, Done):
                 return CallAttempts(outcome, attempt + 1, False, cost)
@@ -366,28 +325,29 @@ class ToolExecutor(Doer[ToolCallRequested]):
             if not outcome.transient or (maybe_done and not tool.spec.idempotent):
                 return attempts
             if attempt < bounds.MAX_TOOL_RETRIES:
-                await self._bench.back_off(attempt)
+                await self._runner.back_off(attempt)
         return attempts
 
-
-def _grant_refusal(job: Job[ToolCallRequested], hands: JobContext, until_unix_ms: int | None) -> Failure | None:
-    request, step, task = job.request, job.authority.step, job.authority.task
-    if step is None or request.tool not in step.tools or request.tool not in task.tools:
-        granted = ", ".join(step.tools) if step is not None else ""
-        message = f"this step was not granted {request.tool}"
-        return Failure.from_text(
-            "not_granted", message, f"use one of: {granted}" if granted else "answer without a tool"
+    @staticmethod
+    async def _reserve_in_time(
+        job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, attempt: int
+    ) -> Reservation | None:
+        """Money for one attempt; None when the call's time was over before, or is by then. Raises NotDone."""
+        request, worst_case = job.request, Amount(tool_calls=1, cost_usd_micros=tool.row.price_usd_micros)
+        if context.now_unix_ms() >= request.deadline_unix_ms:
+            return None
+        reservation = await context.reserve_attempt(
+            job, request.call_id, attempt, purpose="tool", resource=tool.spec.name, worst_case=worst_case
         )
-    if (step.step_id, step.attempt) != (request.step_id, request.attempt):
-        message = "the grant is for another step or attempt"
-        return Failure.from_text("wrong_step", message, "send the grant that came with the step's assignment")
-    stop = hands.find_stop(job, tool=request.tool, deadline_unix_ms=until_unix_ms)
-    return stop.to_failure() if stop is not None else None
+        if context.now_unix_ms() < request.deadline_unix_ms:
+            return reservation
+        reservation.settle(Usage())  # The admission took the rest of its time.
+        return None
 
 
 async def _may_have_begun(job: Job[ToolCallRequested], tool: RegisteredTool) -> bool:
     """True when an earlier delivery of this write may have been sent. Raises BusError."""
-    return tool.spec.effect == "write" and tool.begun is not None and await tool.begun(_idempotency_key(job))
+    return tool.spec.effect == "write" and tool.was_sent is not None and await tool.was_sent(_idempotency_key(job))
 
 
 def _is_of_delegated_step(job: Job[ToolCallRequested]) -> bool:
@@ -399,10 +359,10 @@ def _is_of_delegated_step(job: Job[ToolCallRequested]) -> bool:
     return job.sender == "worker" and step is not None and step.role in roles
 
 
-def _start_refusal(job: Job[ToolCallRequested], hands: JobContext) -> Failed | None:
+def _start_refusal(job: Job[ToolCallRequested], context: JobContext) -> Failed | None:
     """Why a call that was admitted must not begin any more."""
     request = job.request
-    stop = hands.find_stop(
+    stop = context.find_stop(
         job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms, what="the tool", defer=False
     )
     if stop is None:

@@ -5,7 +5,6 @@ No proxy, no redirects, no cookies, no kept connections: what one call did, no o
 
 import asyncio
 import json
-import socket
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import nullcontext
@@ -26,9 +25,10 @@ from bulkhead.tools.results import SecretGuard, judge_result
 from bulkhead_contracts.provenance import Isolation
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
+from bulkhead_services.tool_executor.addresses import resolve_host
 from bulkhead_services.tool_executor.credentials.store import CredentialStore
 from bulkhead_services.tool_executor.process_pool import ToolProcessPool
-from bulkhead_services.tool_executor.registry import Cut, RegisteredTool, TooLate
+from bulkhead_services.tool_executor.registry import HaltEvent, RegisteredTool, StartRefusal
 from bulkhead_services.tool_executor.sandbox import levels
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
@@ -38,10 +38,10 @@ log = Log("tools")
 
 BLOCKED_S = 2.0
 """A call that ends this much later than its timeout was blocked by its tool."""
-MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
+MEND_HINT = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
-Ask = Callable[[process_pool.ToolProcess], Coroutine[Any, Any, dict[str, Any]]]
+ExchangeCall = Callable[[process_pool.ToolProcess], Coroutine[Any, Any, dict[str, Any]]]
 _UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOT_SENT = (*_UNREACHED, httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL)
 
@@ -50,13 +50,13 @@ _NOT_SENT = (*_UNREACHED, httpx.UnsupportedProtocol, httpx.LocalProtocolError, h
 class AnswerProgress:
     """Bytes that came of the answer that a call reads just now; None where it reads none."""
 
-    bytes: int | None = None
+    received_bytes: int | None = None
 
     def name_slow_answer(self, failure: Failed) -> Failed:
         """A timeout in the middle of an answer, which a slow server gave byte by byte, by its own name."""
-        if failure.code != "timeout" or self.bytes is None:
+        if failure.code != "timeout" or self.received_bytes is None:
             return failure
-        message = f"{failure.message}: after {self.bytes} bytes the server had not sent the whole answer"
+        message = f"{failure.message}: after {self.received_bytes} bytes the server had not sent the whole answer"
         return replace(failure, code="slow_answer", message=message)
 
 
@@ -64,20 +64,20 @@ class AnswerProgress:
 class CallWorld:
     """The World of one call."""
 
-    bench: "ToolRunner"
-    seen: AnswerProgress
+    runner: "ToolRunner"
+    progress: AnswerProgress
 
     async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
         """See World."""
-        return await self.bench.get(url, address, max_bytes, self.seen)
+        return await self.runner.get(url, address, max_bytes, self.progress)
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """See World."""
-        return await self.bench.resolve(host, port)
+        return await self.runner.resolve(host, port)
 
     async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
         """See World."""
-        return await self.bench.post_json(url, body, headers, self.seen)
+        return await self.runner.post_json(url, body, headers, self.progress)
 
 
 class ToolRunner:
@@ -90,8 +90,8 @@ class ToolRunner:
         self.sandbox = Sandbox(settings)
         self._processes = ToolProcessPool(settings.tool_processes, self.sandbox)
         # A running tool is never taken away, and some take a minute: a quarter stays free for other tenants.
-        self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
-        self.awaited = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
+        self.process_slots = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
+        self.loop_slots = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
         self._http = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
@@ -102,6 +102,10 @@ class ToolRunner:
             transport=transport,
         )
         self._credentials = CredentialStore(settings.tool_credentials, settings.vault, self._http)
+
+    def slots_of(self, tool: RegisteredTool) -> FairSemaphore:
+        """Slots for calls of its kind: in a process of their own, or in the executor's loop."""
+        return self.process_slots if tool.runs_in_own_process else self.loop_slots
 
     async def close(self) -> None:
         """Close connections, end processes."""
@@ -138,15 +142,14 @@ class ToolRunner:
         arguments: Arguments,
         key: str,
         timeout_s: float,
-        halt_event: Cut,
-        start_refusal: TooLate = lambda: None,
+        halt_event: HaltEvent,
+        start_refusal: StartRefusal = lambda: None,
         user: str = "",
         check: bool = False,
     ) -> Done | Failed:
-        """One attempt within its time; the caller holds a place. halt_event: ends it at once (None: let it finish).
-        start_refusal:
-        called when its process is ready, returns why it must not begin. user: who asked, for their credentials. check:
-        no attempt, but the tool's word on whether the call was made."""
+        """One attempt within its time; the caller holds a slot. halt_event: ends it at once (None: let it finish).
+        start_refusal: called when its process is ready, returns why it must not begin. user: who asked, for their
+        credentials. check: no attempt, but the tool's word on whether the call was made."""
         tenant, began = key.partition(".")[0], asyncio.get_running_loop().time()
         credentials = await self._credentials.read_credentials(tool.row.credentials, tenant, user)
         if isinstance(credentials, Failed):
@@ -187,7 +190,7 @@ class ToolRunner:
         arguments: Arguments,
         call: Call,
         timeout_s: float,
-        halt_event: Cut,
+        halt_event: HaltEvent,
         guard: SecretGuard,
     ) -> Done | Failed:
         with self._watchdog.watch_call() if self._watchdog is not None else nullcontext():
@@ -198,19 +201,19 @@ class ToolRunner:
             failure = await _wait_for_work(tool, work, timeout_s, halt_event)
         if not isinstance(failure, Failed):
             return _outcome_of_work(tool, work, self._settings.tool_blocks_s, guard)
-        if tool.stop is None:
+        if tool.stop_call is None:
             return failure
-        tool.stop(call.key, failure.code != "halted")
+        tool.stop_call(call.key, failure.code != "halted")
         return replace(failure, transient=False)  # What was stopped is not begun again in the same breath.
 
     async def _run_in_process(
         self,
         tool: RegisteredTool,
-        exchange_call: Ask,
+        exchange_call: ExchangeCall,
         call: Call,
         timeout_s: float,
-        halt_event: Cut,
-        start_refusal: TooLate,
+        halt_event: HaltEvent,
+        start_refusal: StartRefusal,
         guard: SecretGuard,
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process is
@@ -237,23 +240,38 @@ class ToolRunner:
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
-        try:
-            entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            return ()
-        return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        return await resolve_host(host, port)
 
     async def get(
         self, url: str, address: str, max_bytes: int, progress: AnswerProgress | None = None
     ) -> Response | Unanswered:
         """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
+        headers = {"accept": "text/*, application/json, application/xml"}
+        return await self._send_to_address("GET", url, address, headers, None, max_bytes, progress)
+
+    async def post_to(
+        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
+    ) -> Response | Unanswered:
+        """POST to this very address, as `get` gets from it."""
+        return await self._send_to_address("POST", url, address, headers, body, max_bytes, None)
+
+    async def _send_to_address(
+        self,
+        method: str,
+        url: str,
+        address: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        max_bytes: int,
+        progress: AnswerProgress | None,
+    ) -> Response | Unanswered:
         parts = urlsplit(url)
         try:
             target = httpx.URL(url).copy_with(host=address)
         except httpx.InvalidURL as error:
             return Unanswered(str(error), sent=False)
-        headers = {"host": parts.netloc, "accept": "text/*, application/json, application/xml"}
-        request = self._http.build_request("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname})
+        headers, extensions = {**headers, "host": parts.netloc}, {"sni_hostname": parts.hostname}
+        request = self._http.build_request(method, target, content=body, headers=headers, extensions=extensions)
         return await self._send_request(request, max_bytes, progress)
 
     async def post_json(
@@ -268,26 +286,11 @@ class ToolRunner:
             return Unanswered(str(error), sent=False)
         return await self._send_request(request, MAX_ANSWER_BYTES, progress)
 
-    async def post_to(
-        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
-    ) -> Response | Unanswered:
-        """POST to this very address, as `get` gets from it."""
-        parts = urlsplit(url)
-        try:
-            target = httpx.URL(url).copy_with(host=address)
-        except httpx.InvalidURL as error:
-            return Unanswered(str(error), sent=False)
-        extensions = {"sni_hostname": parts.hostname}
-        request = self._http.build_request(
-            "POST", target, content=body, headers={**headers, "host": parts.netloc}, extensions=extensions
-        )
-        return await self._send_request(request, max_bytes)
-
     async def _send_request(
-        self, request: httpx.Request, max_bytes: int, progress: AnswerProgress | None = None
+        self, request: httpx.Request, max_bytes: int, progress: AnswerProgress | None
     ) -> Response | Unanswered:
         progress = progress or AnswerProgress()
-        progress.bytes = None
+        progress.received_bytes = None
         try:
             response = await self._http.send(request, stream=True)
             try:
@@ -297,14 +300,14 @@ class ToolRunner:
         except _NOT_SENT as error:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=False)
         except httpx.HTTPError as error:
-            answer_begun = progress.bytes is not None
-            prefix = f"the answer broke off after {progress.bytes} bytes: " if answer_begun else ""
-            progress.bytes = None
+            answer_begun = progress.received_bytes is not None
+            prefix = f"the answer broke off after {progress.received_bytes} bytes: " if answer_begun else ""
+            progress.received_bytes = None
             return Unanswered(f"{prefix}{type(error).__name__}: {error}"[:200], sent=True, partial=answer_begun)
 
 
 async def _wait_for_work(
-    tool: RegisteredTool, work: "asyncio.Future[Any]", timeout_s: float, halt_event: Cut
+    tool: RegisteredTool, work: "asyncio.Future[Any]", timeout_s: float, halt_event: HaltEvent
 ) -> Failed | None:
     """Wait for the work; None when it is done, else why it was ended."""
     halt_wait = asyncio.ensure_future(halt_event.wait()) if halt_event is not None else None
@@ -317,7 +320,7 @@ async def _wait_for_work(
             # Nothing interrupted it: its owner has to know.
             meaning = "every other call of this process stood still, its timeout could not end it"
             times: dict[str, Any] = {"took_ms": int(took_s * 1000), "may_take_ms": int(timeout_s * 1000)}
-            log.error("tool_blocks", tool=tool.spec.name, **times, meaning=meaning, todo=MEND)
+            log.error("tool_blocks", tool=tool.spec.name, **times, meaning=meaning, todo=MEND_HINT)
         if work.done():
             return None
     finally:
@@ -374,11 +377,11 @@ def _outcome_of_work(
         trace = {"traceback": guard.redact_text("".join(traceback.format_exception(error)))}
     if isinstance(error, ToolBlocked):
         meaning = "every other call of this process stood still; it was interrupted"
-        details: dict[str, Any] = {"where": where, "blocked_s": blocks_s, "todo": MEND, "meaning": meaning}
+        details: dict[str, Any] = {"where": where, "blocked_s": blocks_s, "todo": MEND_HINT, "meaning": meaning}
         log.error("tool_blocks", tool=name, **trace, **details)
         message = f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
         message += f" ({where})" if where else ""
-        return Failed("tool_blocks", message, f"whoever wrote the tool must mend it: {MEND}", effect="unknown")
+        return Failed("tool_blocks", message, f"whoever wrote the tool must mend it: {MEND_HINT}", effect="unknown")
     message = guard.redact_text(f"{type(error).__name__}: {error}")[:500]
     log.error("tool_raised", tool=name, error=message, where=where, **trace)
     return process_pool.raised_failure(tool, type(error).__name__, where)
@@ -412,13 +415,13 @@ async def _read_bounded(response: httpx.Response, max_bytes: int, progress: Answ
     encoding = response.headers.get("content-encoding", "identity")
     media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = b""
-    progress.bytes = 0
+    progress.received_bytes = 0
     async for piece in response.aiter_raw():
         body += piece
-        progress.bytes = len(body)
+        progress.received_bytes = len(body)
         if len(body) > max_bytes:
             break
-    progress.bytes = None
+    progress.received_bytes = None
     return Response(
         status=response.status_code,
         media_type=media if encoding == "identity" else f"{encoding}-encoded",

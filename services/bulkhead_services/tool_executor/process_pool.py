@@ -2,7 +2,7 @@
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next
 of the same tool and tenant; it is killed, with all that it started, when its call is over before it is.
-Between calls it stands still. The caller of `acquire_process` holds a place for it (`ToolRunner.plain`): idle
+Between calls it stands still. The caller of `acquire_process` holds a place for it (`ToolRunner.process_slots`): idle
 processes end before there are more of them than places. Each is behind the walls of the sandbox (sandbox/).
 """
 
@@ -26,20 +26,20 @@ from bulkhead_services.tool_executor.sandbox import container
 from bulkhead_services.tool_executor.sandbox.plan import SandboxCell
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.sandbox.watch import ToolOutputPipe, measure_usage
-from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
+from bulkhead_services.tool_executor.tool_process_main import FRAME_HEAD, PROGRAM
 
 log = Log("tools")
 
-BUG = "tool_bug"
+TOOL_BUG = "tool_bug"
 """The code of a call whose tool raised, or returned no outcome."""
 START_S = 30.0
 """Time that the import of a pack may take."""
 MAX_FRAME_BYTES = 1024 * 1024
 """A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
-WATCH_S = 0.25
+LIMIT_CHECK_S = 0.25
 PR_SET_DUMPABLE = 4
-GONE = (asyncio.IncompleteReadError, ConnectionError)
-SWEEPS = 64
+PROCESS_LOST = (asyncio.IncompleteReadError, ConnectionError)
+MAX_TREE_SWEEPS = 64
 """How often descendants of a process are looked for, while those that are found start more."""
 
 
@@ -59,7 +59,7 @@ class ToolProcess:
         self.exceeded = ""
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
-        self._noise = ToolOutputPipe(read_end)
+        self._output_pipe = ToolOutputPipe(read_end)
         try:
             # -P: the folder of the program is none of the tool's. A session of its own: what it starts ends with it.
             program = [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())]
@@ -77,7 +77,7 @@ class ToolProcess:
             )
         except OSError:
             ours.close()
-            self._noise.close()
+            self._output_pipe.close()
             raise
         finally:
             theirs.close()
@@ -88,9 +88,9 @@ class ToolProcess:
         self.pid = self._popen.pid
 
     async def open(self) -> dict[str, Any]:
-        """Its first word, once the tool is imported. Raises what GONE names."""
+        """Its first word, once the tool is imported. Raises what PROCESS_LOST names."""
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
-        self._noise.start()
+        self._output_pipe.start()
         code = str(self.tool.wasm_file) if self.tool.wasm_file else ""
         frame = {
             "path": sys.path,
@@ -105,13 +105,13 @@ class ToolProcess:
         return await self.exchange_frame(frame)
 
     async def exchange_frame(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one frame. Raises what GONE names."""
+        """The answer to one frame. Raises what PROCESS_LOST names."""
         assert self._writer is not None
-        self._noise.reset_allowance()
+        self._output_pipe.reset_allowance()
         body = json.dumps(frame).encode()
-        self._writer.write(HEAD.pack(len(body)) + body)
+        self._writer.write(FRAME_HEAD.pack(len(body)) + body)
         await self._writer.drain()
-        size = HEAD.unpack(await self._reader.readexactly(HEAD.size))[0]
+        size = FRAME_HEAD.unpack(await self._reader.readexactly(FRAME_HEAD.size))[0]
         if size > MAX_FRAME_BYTES:
             raise ConnectionError(f"it answered with {size} bytes")
         try:
@@ -141,18 +141,18 @@ class ToolProcess:
             if self.cell.container:
                 container.end_container(self.cell.container)
         self._kill_group()
-        self._noise.close()
+        self._output_pipe.close()
         if self._writer is not None:
             self._writer.close()
         else:
             self._socket.close()
 
     def freeze_tree(self) -> set[int]:
-        """Stop it and all that it started: what stands still starts no more, and keeps its place below this process
+        """StopCall it and all that it started: what stands still starts no more, and keeps its place below this process
         when it loses its parent. Returns what it started."""
         _send_signal(self.pid, signal.SIGSTOP)
         frozen: set[int] = set()
-        for _ in range(SWEEPS):
+        for _ in range(MAX_TREE_SWEEPS):
             if not (started := _descendants(self.pid) - frozen):
                 break
             for pid in started:
@@ -169,7 +169,7 @@ class ToolProcess:
         """End it when it, with all that it started, takes more memory or disk than it may."""
         plan = self.cell.plan
         while not self.exceeded and not self.cell.container:
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(LIMIT_CHECK_S)
             memory, disk = await asyncio.to_thread(measure_usage, {self.pid, *_descendants(self.pid)}, self.cell.folder)
             for name, used, limit in (("memory", memory, plan["memory_bytes"]), ("disk", disk, plan["disk_bytes"])):
                 if used > limit:
@@ -269,7 +269,7 @@ class ToolProcessPool:
                 first_frame = await child.open()
         except TimeoutError:
             return self._unready_failure(tool, f"was not ready within {START_S:.0f} s", transient=True)
-        except GONE:
+        except PROCESS_LOST:
             return self._unready_failure(tool, "ended before it was ready", transient=True)
         finally:
             if not first_frame.get("ready"):
@@ -307,7 +307,7 @@ async def call_process(child: ToolProcess, arguments: Arguments, call: Call, *, 
     try:
         frame = {"arguments": dict(arguments), "call": frame_of_call(call)}
         return await child.exchange_frame(frame | ({"check": True} if check else {}))
-    except GONE:
+    except PROCESS_LOST:
         child.kill_tree()  # A process that closed only its socket is of no use any more.
         code = await asyncio.to_thread(child.reap)
         if child.exceeded:
@@ -321,13 +321,13 @@ def raised_failure(tool: RegisteredTool, kind: str, where: str) -> Failed:
     """The failure of a tool that raised. Its exception may name secrets: the agent reads its kind and line alone."""
     message = f"{tool.spec.name} raised {kind}{f' ({where})' if where else ''}"
     hint = "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect"
-    return Failed(BUG, message, hint, transient=True, effect="unknown")
+    return Failed(TOOL_BUG, message, hint, transient=True, effect="unknown")
 
 
 def invalid_outcome_failure(tool: RegisteredTool, returned: str) -> Failed:
     """The failure of a tool that returned something else than an outcome."""
     hint = "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs"
-    return Failed(BUG, f"{tool.spec.name} returned {returned}", hint, effect="unknown")
+    return Failed(TOOL_BUG, f"{tool.spec.name} returned {returned}", hint, effect="unknown")
 
 
 def outcome_of_answer(tool: RegisteredTool, answer: dict[str, Any]) -> Done | Failed:
@@ -350,5 +350,5 @@ def outcome_of_answer(tool: RegisteredTool, answer: dict[str, Any]) -> Done | Fa
         log.error("tool_process_ended", tool=name, how=answer["ended"])
         message = f"the process of {name} ended {answer['ended']} before it answered"
         hint = "whoever wrote the tool must look why; other calls went on"
-        return Failed(BUG, message, hint, transient=True, effect="unknown")
+        return Failed(TOOL_BUG, message, hint, transient=True, effect="unknown")
     return invalid_outcome_failure(tool, f"a {answer.get('returned', '?')} where Done or Failed is due")

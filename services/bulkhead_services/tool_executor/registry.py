@@ -23,13 +23,13 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_services.tool_executor.sandbox import wasm
 
-Cut = asyncio.Event | None
+HaltEvent = asyncio.Event | None
 """Ends an attempt at once when it is set; None: let it finish."""
-TooLate = Callable[[], Failed | None]
+StartRefusal = Callable[[], Failed | None]
 """Why an attempt must not begin any more; None when it may."""
-Begun = Callable[[str], Awaitable[bool]]
+WasSent = Callable[[str], Awaitable[bool]]
 """Key of a call; whether what it asks for may have been sent. Raises BusError."""
-Stop = Callable[[str, bool], None]
+StopCall = Callable[[str, bool], None]
 """Key of the call; whether it is stopped for good, and not by a halt that may be lifted."""
 MAX_ARGUMENT_ERRORS = 5
 BEGUN_ELSEWHERE = "begun_elsewhere"
@@ -47,11 +47,11 @@ class RegisteredTool:
     schema: jsonschema_rs.Draft202012Validator
     check: Run | None = None
     """Whether a call was made, where the tool can tell (decorator.check_of)."""
-    stop: Stop | None = None
+    stop_call: StopCall | None = None
     """Called with a call's key when nobody waits for it any more, where the tool can stop what it began elsewhere."""
-    begun: Begun | None = None
+    was_sent: WasSent | None = None
     """Of a write that is not claimed and begins elsewhere: what was sent is never told to be refused."""
-    of_steps: frozenset[str] = frozenset()
+    step_only_arguments: frozenset[str] = frozenset()
     """Arguments that only the call of a delegated step may carry."""
 
     @property

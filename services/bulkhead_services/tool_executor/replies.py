@@ -4,6 +4,7 @@ In: a tool's outcome and the attempts that it took. Out: ToolCallReplied, its co
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from bulkhead.flow.content import summarise
 from bulkhead.runtime.doer.protocol import Job, JobContext
@@ -29,91 +30,77 @@ class CallAttempts:
     maybe_done: bool
     cost_usd_micros: int = 0
 
-    @property
-    def usage(self) -> Usage:
-        """Usage of all of them."""
-        return Usage(tool_calls=self.made, cost_usd_micros=self.cost_usd_micros)
 
-
-def unsuccessful_reply(
-    request: ToolCallRequested, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
+async def reply_to_call(
+    job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
 ) -> ToolCallReplied:
-    """The reply to a call without a result."""
-    failed = attempts.outcome
-    assert isinstance(failed, Failed)
-    message, hint = without_sensitive(failed.message), without_sensitive(failed.hint)
-    if attempts.maybe_done:
-        metrics.writes_uncertain.add(1, {names.TOOL_NAME: tool.spec.name})
-        message = f"{message}; {tool.spec.name} may have been done all the same"
-        hint = "it is not repeated: a person must look whether it happened"
-    elif attempts.made > 1:
-        message = f"{message} (tried {attempts.made} times)"
-    return ToolCallReplied(
-        call_id=request.call_id,
-        step_id=request.step_id,
-        outcome="uncertain" if attempts.maybe_done else "failed",
-        failure=Failure.from_text(failed.code, message, hint),
-        standing="failed",
-        effect=tool.spec.effect,
-        usage=attempts.usage,
-        duration_ms=spent_ms,
-    )
-
-
-async def successful_reply(
-    job: Job[ToolCallRequested], hands: JobContext, tool: RegisteredTool, attempts: CallAttempts, spent_ms: int
-) -> ToolCallReplied:
-    """The reply with a result, bounded; its content goes to the blobs."""
-    done = attempts.outcome
-    assert isinstance(done, Done)
-    raw = done.text.encode("utf-8", "replace")
-    bound = tool.row.max_output_bytes
-    text = raw[:bound].decode("utf-8", "ignore")
-    cut = done.truncated or len(raw) > bound
-    name, detail = tool.spec.name, f"output_truncated: cut at {bound} bytes"
-    if sensitive_kinds := find_sensitive_kinds(text):
-        for kind in sensitive_kinds:
-            metrics.tool_sensitive.add(1, {names.KIND: kind})
-    # The summary stands in messages, for everybody who reads the journal; the content is the agent's alone.
-    content = await hands.blobs.put(
-        job.tenant, text, summary=summarise(without_sensitive(text)) if sensitive_kinds else None
-    )
-    step_id = job.request.step_id  # Of its grant, as was looked at before.
-    label = Label(sha256=content.sha256, kind="tool_result", source=name, observed_by=OBSERVER, step_id=step_id)
-    lacks = [Omission(reason="truncated", what=f"output of {name}", detail=detail)] if cut else []
-    if done.missing:
-        reason = without_sensitive(done.missing)[: bounds.MAX_REASON_CHARS]
-        lacks.append(Omission(reason="failed_part", what=f"output of {name}", detail=reason))
-    lacks += [
-        Omission(
-            reason="pruned",
-            what=f"output of {name}",
-            detail=f"left out: {without_sensitive(omitted)}"[: bounds.MAX_REASON_CHARS],
-        )
-        for omitted in done.omitted[: bounds.MAX_OMISSIONS - 2]
-    ]
+    """The reply to a call that was made: with its result, whose content goes to the blobs, or with its failure."""
+    outcome = attempts.outcome
+    if isinstance(outcome, Done):
+        fields = await _result_fields(job, context, tool, outcome)
+    else:
+        message, hint = without_sensitive(outcome.message), without_sensitive(outcome.hint)
+        if attempts.maybe_done:
+            metrics.writes_uncertain.add(1, {names.TOOL_NAME: tool.spec.name})
+            message = f"{message}; {tool.spec.name} may have been done all the same"
+            hint = "it is not repeated: a person must look whether it happened"
+        elif attempts.made > 1:
+            message = f"{message} (tried {attempts.made} times)"
+        fields = {"outcome": "uncertain" if attempts.maybe_done else "failed", "standing": "failed"}
+        fields["failure"] = Failure.from_text(outcome.code, message, hint)
     return ToolCallReplied(
         call_id=job.request.call_id,
         step_id=job.request.step_id,
-        outcome="succeeded",
-        content=content,
-        completeness=Completeness.with_omissions(*lacks) if lacks else Completeness(),
-        provenance=(hands.signer.sign_label(label, job.tenant, job.task),),
         effect=tool.spec.effect,
-        usage=attempts.usage,
+        usage=Usage(tool_calls=attempts.made, cost_usd_micros=attempts.cost_usd_micros),
         duration_ms=spent_ms,
-        sensitive=sensitive_kinds,
+        **fields,
     )
 
 
-def busy_failure(tenant: str, tool: RegisteredTool, places: FairSemaphore) -> Failure:
+async def _result_fields(
+    job: Job[ToolCallRequested], context: JobContext, tool: RegisteredTool, done: Done
+) -> dict[str, Any]:
+    """The fields of a result, bounded; its content goes to the blobs."""
+    raw, bound = done.text.encode("utf-8", "replace"), tool.row.max_output_bytes
+    text = raw[:bound].decode("utf-8", "ignore")
+    output, sensitive_kinds = f"output of {tool.spec.name}", find_sensitive_kinds(text)
+    for kind in sensitive_kinds:
+        metrics.tool_sensitive.add(1, {names.KIND: kind})
+    # The summary stands in messages, for everybody who reads the journal; the content is the agent's alone.
+    content = await context.blobs.put(
+        job.tenant, text, summary=summarise(without_sensitive(text)) if sensitive_kinds else None
+    )
+    step_id = job.request.step_id  # Of its grant, as was looked at before.
+    label = Label(
+        sha256=content.sha256, kind="tool_result", source=tool.spec.name, observed_by=OBSERVER, step_id=step_id
+    )
+    lacks: list[Omission] = []
+    if done.truncated or len(raw) > bound:
+        lacks.append(Omission(reason="truncated", what=output, detail=f"output_truncated: cut at {bound} bytes"))
+    if done.missing:
+        reason = without_sensitive(done.missing)[: bounds.MAX_REASON_CHARS]
+        lacks.append(Omission(reason="failed_part", what=output, detail=reason))
+    for omitted in done.omitted[: bounds.MAX_OMISSIONS - 2]:
+        detail = f"left out: {without_sensitive(omitted)}"[: bounds.MAX_REASON_CHARS]
+        lacks.append(Omission(reason="pruned", what=output, detail=detail))
+    return {
+        "outcome": "succeeded",
+        "content": content,
+        "completeness": Completeness.with_omissions(*lacks) if lacks else Completeness(),
+        "provenance": (context.signer.sign_label(label, job.tenant, job.task),),
+        "sensitive": sensitive_kinds,
+    }
+
+
+def busy_failure(tenant: str, tool: RegisteredTool, slots: FairSemaphore) -> Failure:
     """Why a call found no place before its deadline."""
     kind, setting = ("plain tools", "PROCESSES") if tool.runs_in_own_process else ("tools", "PLACES")
-    share_spent = places.share < places.most and places.is_at_share(tenant)
+    share_spent = slots.share < slots.most and slots.is_at_share(tenant)
     running = (
-        f"{places.share} {kind} of tenant {tenant} (its share of {places.most})"
+        f"{slots.share} {kind} of tenant {tenant} (its share of {slots.most})"
         if share_spent
-        else f"{places.most} {kind}"
+        else f"{slots.most} {kind}"
     )
     message = f"no place became free before the call's deadline: {running} are running"
     return Failure.from_text("busy", message, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{setting}")

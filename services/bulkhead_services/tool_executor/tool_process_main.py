@@ -26,11 +26,11 @@ from types import CoroutineType
 from typing import Any
 
 PROGRAM = Path(__file__)
-HEAD = struct.Struct(">I")
+FRAME_HEAD = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-LOOKS_EVERY_S = 0.5
-STDIO = "-"
+PARENT_CHECK_S = 0.5
+STDIO_WIRE = "-"
 """In place of a socket's number: standard input and output are it (in a container)."""
 
 
@@ -38,7 +38,7 @@ def main(socket_number: str, parent: str) -> None:
     """See the module's docstring."""
     _end_with_parent(int(parent))
     wire = _open_wire(socket_number)
-    start_frame = _read_frame(wire)
+    start_frame = read_frame(wire)
     if start_frame is None:
         return
     sys.path[:] = start_frame["path"] or sys.path  # Of a container, what its image says.
@@ -52,12 +52,12 @@ def main(socket_number: str, parent: str) -> None:
         try:
             report = confine_process(start_frame["confine"])
         except NotConfined as error:
-            return _write_frame(wire, {"unconfined": f"{error}"})
+            return write_frame(wire, {"unconfined": f"{error}"})
         _end_with_parent(int(parent))  # A process that changes its user forgets with whom it dies.
     loaded = _run_contained(lambda: _load_functions(start_frame))
-    _write_frame(wire, {"raised": loaded["raised"]} if "raised" in loaded else {"ready": True, "report": report})
-    while "raised" not in loaded and (call := _read_frame(wire)) is not None:
-        _write_frame(wire, _answer_call(loaded["value"][bool(call.get("check"))], call))
+    write_frame(wire, {"raised": loaded["raised"]} if "raised" in loaded else {"ready": True, "report": report})
+    while "raised" not in loaded and (call := read_frame(wire)) is not None:
+        write_frame(wire, _answer_call(loaded["value"][bool(call.get("check"))], call))
 
 
 def _import_functions(module: str, name: str) -> tuple[Any, Any]:
@@ -130,7 +130,7 @@ def _open_wire(socket_number: str) -> io.BufferedIOBase:
     """Stream on which frames come and go, for this process alone: a copy that the tool makes of it by fork() reads
     no call and answers none.
     """
-    if socket_number != STDIO:
+    if socket_number != STDIO_WIRE:
         _keep_from_forks(int(socket_number))
         return socket.socket(fileno=int(socket_number)).makefile("rwb")
     read_end, write_end = os.dup(0), os.dup(1)
@@ -164,17 +164,19 @@ def _run_contained(work: Any) -> dict[str, Any]:
     return result
 
 
-def _read_frame(wire: io.BufferedIOBase) -> dict[str, Any] | None:
-    head = wire.read(HEAD.size)
-    if len(head) < HEAD.size:
+def read_frame(wire: io.BufferedIOBase) -> dict[str, Any] | None:
+    """The next frame; None at the end."""
+    head = wire.read(FRAME_HEAD.size)
+    if len(head) < FRAME_HEAD.size:
         return None
-    frame: dict[str, Any] = json.loads(wire.read(HEAD.unpack(head)[0]))
+    frame: dict[str, Any] = json.loads(wire.read(FRAME_HEAD.unpack(head)[0]))
     return frame
 
 
-def _write_frame(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
+def write_frame(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
+    """Send one frame."""
     body = json.dumps(frame).encode()
-    wire.write(HEAD.pack(len(body)) + body)
+    wire.write(FRAME_HEAD.pack(len(body)) + body)
     wire.flush()
 
 
@@ -193,7 +195,7 @@ def _end_with_parent(parent: int) -> None:
 
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(LOOKS_EVERY_S)
+        time.sleep(PARENT_CHECK_S)
     os._exit(0)
 
 

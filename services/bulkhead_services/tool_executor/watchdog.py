@@ -24,17 +24,17 @@ from bulkhead.telemetry.log import Log
 
 log = Log("tools")
 
-TICK_S = 0.5
-PATIENCES = 3
+MAX_TICK_S = 0.5
+MAX_BLOCKED_PERIODS = 3
 """A process whose loop has stood still for so many times `blocks_s` ends."""
-BLOCKED_FOR_GOOD = 70
+BLOCKED_EXIT_CODE = 70
 """Exit code."""
-HOLDS_ALL = 1.2
+KERNEL_TIMER_FACTOR = 1.2
 """Multiple of `blocks_s` after which the kernel's timer fires, too: code that keeps even threads from running (a
 regular expression that backtracks) looks at signals now and then."""
-HOLDS_ALL_S = 10.0
-"""Time beyond PATIENCES after which a thread outside of Python ends the process."""
-SIGNAL = signal.SIGALRM
+LAST_RESORT_S = 10.0
+"""Time beyond MAX_BLOCKED_PERIODS after which a thread outside of Python ends the process."""
+INTERRUPT_SIGNAL = signal.SIGALRM
 
 _running: ContextVar[str] = ContextVar("tool", default="")
 """The tool whose code runs: set in its task, and inherited by all that it starts."""
@@ -59,14 +59,14 @@ class Watchdog:
 
     def __init__(self, blocks_s: float) -> None:
         self.blocks_s = blocks_s
-        self._tick_s = min(TICK_S, blocks_s / 4)
+        self._tick_s = min(MAX_TICK_S, blocks_s / 4)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = threading.Event()
         self._moved = threading.Event()
         self._calls = 0
         self._suspect: asyncio.Task[object] | Literal["nobody"] | None = "nobody"
         self._cpu_s = 0.0
-        signal.signal(SIGNAL, self._interrupt_tool)
+        signal.signal(INTERRUPT_SIGNAL, self._interrupt_tool)
 
     @contextmanager
     def watch_call(self) -> Iterator[None]:
@@ -93,8 +93,8 @@ class Watchdog:
         self._cpu_s = time.thread_time()
         self._moved.set()
         if self._calls:
-            signal.setitimer(signal.ITIMER_REAL, HOLDS_ALL * self.blocks_s, self.blocks_s)
-            faulthandler.dump_traceback_later(PATIENCES * self.blocks_s + HOLDS_ALL_S, exit=True, file=2)
+            signal.setitimer(signal.ITIMER_REAL, KERNEL_TIMER_FACTOR * self.blocks_s, self.blocks_s)
+            faulthandler.dump_traceback_later(MAX_BLOCKED_PERIODS * self.blocks_s + LAST_RESORT_S, exit=True, file=2)
 
     def _watch_loop(self) -> None:
         loop = self._loop
@@ -116,10 +116,10 @@ class Watchdog:
             ticks += 1
             if ticks % ticks_per_warning == 0:
                 self._suspect = asyncio.current_task(loop)
-                if ticks >= PATIENCES * ticks_per_warning:
+                if ticks >= MAX_BLOCKED_PERIODS * ticks_per_warning:
                     self._end_process()
                 # To the main thread: it alone runs handlers, and a call of the system that waits there is woken by it.
-                signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+                signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT_SIGNAL)
 
     def _interrupt_tool(self, number: int, frame: FrameType | None) -> None:
         """In the main thread, wherever it stands: only the code of a tool, and of that which was meant, is to raise.
@@ -142,8 +142,8 @@ class Watchdog:
             "process_blocked",
             task=name,
             traceback=stack,
-            blocked_s=PATIENCES * self.blocks_s,
+            blocked_s=MAX_BLOCKED_PERIODS * self.blocks_s,
             meaning="the process ends itself and is started again; its calls are handed to a replica anew",
             todo="await what takes time, or write a plain `def run`: it gets a process of its own",
         )
-        os._exit(BLOCKED_FOR_GOOD)
+        os._exit(BLOCKED_EXIT_CODE)

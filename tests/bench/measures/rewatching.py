@@ -31,7 +31,7 @@ from bulkhead_infra.nats.server import NatsServer
 from bulkhead_infra.nats.streams import Layout, stream_configs
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.watch.fold import WatchMark
-from bulkhead_services.budget.watch.watcher import MARK, Watcher
+from bulkhead_services.budget.watch.watcher import MARK_NAME, Watcher
 from tests.bench.accounting import cpu_s
 from tests.bench.measures.watching import journal
 from tests.paths import HISTORIES
@@ -109,8 +109,8 @@ async def measure(folder: Path, count: int, living: int) -> dict[str, float]:
         await first._begin_fold()
         await first._read_on()
         whole_s = time.monotonic() - began
-        await store.put_value(MARK, first.fold.make_mark().encode())
-        mark = WatchMark.decode(await store.get_value(MARK))
+        await store.put_value(MARK_NAME, first.fold.make_mark().encode())
+        mark = WatchMark.decode(await store.get_value(MARK_NAME))
         again = watcher(bus, store)
         assert server.child is not None
         began, cpu, broker = time.monotonic(), time.process_time(), cpu_s([server.child.pid])

@@ -98,7 +98,7 @@ def edge_ms(edges: int) -> dict[str, float]:
         found = graph.open_wait(wait)
         spent.append(time.process_time() - begun)
         for suspected in found:
-            graph.close_wait(suspected.refuse)
+            graph.close_wait(suspected.refused_wait)
     spent.sort()
     return {
         "edges_live": graph.count_edges(),

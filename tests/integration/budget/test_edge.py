@@ -316,7 +316,7 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
 ) -> None:
     """The ledger is lost between the reservation in Redis and its fact. The doer must not be told `reserved`, but where
     the fact is so soon that whoever builds the ledger anew finds it."""
-    monkeypatch.setattr("bulkhead_services.budget.admission.QUICK_S", quick_s)
+    monkeypatch.setattr("bulkhead_services.budget.admission.QUICK_ADMISSION_S", quick_s)
     edge = world.edges["0"]
     real = edge.admission._writer.store_fact
 

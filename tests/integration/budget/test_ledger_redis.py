@@ -39,7 +39,7 @@ from bulkhead_services.budget.ledger.model import (
 )
 from bulkhead_services.budget.ledger.rebuild import LedgerKeeper
 from bulkhead_services.budget.ledger.redis.store import RedisStore
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LedgerStore, LimitsRevision, RedisFailure
+from bulkhead_services.budget.ledger.store import LIMITS_READ_MS, Fenced, LedgerStore, LimitsRevision, RedisFailure
 from tests.redis_server import EphemeralRedis
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
@@ -163,7 +163,7 @@ def through_a_checkpoint(ledger: LedgerState, now: int) -> LedgerState:
     found = LedgerState(LEASE_MS)
     for part in parts_of(ledger, "c"):
         fold_part(found, LedgerPart.model_validate_json(part.encode()))
-    found.done.clear()
+    found.settled_earlier.clear()
     # An account of a task that nothing says the end of is written down with its open calls alone.
     live = {scope.name for one in found.entries.values() for scope in one.scopes}
     found.balances = {name: one for name, one in found.balances.items() if name in live or not name.startswith("task:")}
@@ -431,7 +431,14 @@ def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
 
 @pytest.mark.parametrize(
     ("looked_ms", "good"),
-    [(0, True), (-LOOK_MS, True), (LOOK_MS, True), (-LOOK_MS - 1, False), (LOOK_MS + 1, False), (3_600_000, False)],
+    [
+        (0, True),
+        (-LIMITS_READ_MS, True),
+        (LIMITS_READ_MS, True),
+        (-LIMITS_READ_MS - 1, False),
+        (LIMITS_READ_MS + 1, False),
+        (3_600_000, False),
+    ],
 )
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_a_look_at_the_limits_is_good_for_seconds_by_whichever_clock(server, kind, looked_ms, good):

@@ -51,7 +51,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
     monkeypatch.setattr(edge.keeper._bus, "read", slowly)
     before = edge.keeper.rebuilds
     await edge.store._redis.delete(edge.store._epoch_key)
-    edge.keeper._fresh = True
+    edge.keeper._must_rebuild = True
     edge.keeper.mark_lost("asked by the test")
     await world.ready()
     assert edge.keeper.rebuilds == before + 1
@@ -73,7 +73,7 @@ async def test_a_redis_that_is_there_and_takes_no_writes_is_not_told_to_be_start
     """Its memory is full here; of a full disk it says MISCONF."""
     edge = world.edges["0"]
     await edge.store._redis.config_set("maxmemory", 1)
-    edge.keeper._fresh = True
+    edge.keeper._must_rebuild = True
     edge.keeper.mark_lost("asked by the test")
     await until(lambda: _says(edge.keeper, "Redis does not do what it is asked"), timeout_s=10)
     assert "maxmemory" in edge.keeper.reason and edge.keeper.reason.endswith("whether its disk or memory is full")

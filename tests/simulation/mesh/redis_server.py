@@ -11,12 +11,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from bulkhead_services.budget.ledger import memory_store, model
-from bulkhead_services.budget.ledger.memory_store import Looks
+from bulkhead_services.budget.ledger.memory_store import LimitReads
 from bulkhead_services.budget.ledger.model import (
-    Answer,
     Balance,
     LedgerState,
     ReservationEntry,
+    ReserveAnswer,
     Scope,
     SettlementResult,
     UnitSums,
@@ -48,7 +48,7 @@ class SimulatedRedis:
         self.written: dict[str, LedgerState] = {}
         self.leaders: dict[str, tuple[str, float]] = {}
         self.kept: dict[str, bytes] = {}
-        self.looks: Looks = {}
+        self.looks: LimitReads = {}
 
     def view(self) -> "RedisView":
         """One process's connection."""
@@ -123,8 +123,8 @@ class RedisView:
 
     async def reserve(
         self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
-    ) -> Answer:
-        def act() -> Answer:
+    ) -> ReserveAnswer:
+        def act() -> ReserveAnswer:
             ledger = self._standing()
             old = memory_store.stale_limits(self._redis.looks, revision, now_unix_ms)
             return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)

@@ -78,5 +78,5 @@ def proposal(spec: ToolSpec, arguments: Mapping[str, Any], *sources: SourceText,
         tenant=task.tenant, task="task1", step_id="s1", attempt=1, plan_version=1, tools=granted, expires_unix_ms=1
     )
     values, _ = attribute_values(arguments, sources)
-    given: dict[str, Any] = {"values": values, "least": least_trusted_source(sources), "isolation": "wasm"}
+    given: dict[str, Any] = {"values": values, "least_trusted": least_trusted_source(sources), "isolation": "wasm"}
     return CallProposal(task=task, step=step, tool=spec, arguments=arguments, **{**given, **changes})

@@ -95,7 +95,8 @@ def test_an_unmatched_value_counts_as_the_least_trusted_source() -> None:
 
 
 def test_without_a_signed_attribution_nothing_is_the_askers() -> None:
-    found = decide(proposal(MAIL, {"to": "bob@example.com", "body": ""}, ASKED, values=None, least="user"), POLICY)
+    unsigned = proposal(MAIL, {"to": "bob@example.com", "body": ""}, ASKED, values=None, least_trusted="user")
+    found = decide(unsigned, POLICY)
     assert found.effect == "ask" and "no service vouches" in found.reasons[0]
 
 

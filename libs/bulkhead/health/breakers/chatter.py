@@ -16,7 +16,7 @@ MAX_AGENTS, MAX_TASKS, MAX_USERS, MAX_EVIDENCE = 10_000, 64, 64, 16
 
 Key = tuple[str, str, str]
 """As of a breaker: "agent", tenant, name."""
-Row = tuple[Key, Mapping[str, tuple[int, tuple[str, ...], str]], Mapping[str, int]]
+ChatterRow = tuple[Key, Mapping[str, tuple[int, tuple[str, ...], str]], Mapping[str, int]]
 
 
 class ChatterStop(NamedTuple):
@@ -30,8 +30,8 @@ class ChatterStop(NamedTuple):
 class ChatteringAgents:
     """By agent: the tasks in which it only talked, and when each person used it last."""
 
-    def __init__(self, named: BreakerThresholds) -> None:
-        self._named = named
+    def __init__(self, thresholds: BreakerThresholds) -> None:
+        self._thresholds = thresholds
         self._tasks = BoundedDict[Key, BoundedDict[str, ChatterStop]](MAX_AGENTS)
         self._users = BoundedDict[Key, BoundedDict[str, int]](MAX_AGENTS)
 
@@ -53,12 +53,12 @@ class ChatteringAgents:
         tasks are, while nobody else uses the agent: what one asks for must not hold back others' work.
         """
         tasks: Mapping[str, ChatterStop] = self._tasks.get(key, {})
-        if len(tasks) < self._named.chatter_tasks:
+        if len(tasks) < self._thresholds.chatter_tasks:
             return False
         people = {task.actor for task in tasks.values()}
         since = self._window_start(at_unix_ms)
         used_by_others = any(who not in people and last > since for who, last in self._users.get(key, {}).items())
-        return len(people) >= self._named.chatter_people or not used_by_others
+        return len(people) >= self._thresholds.chatter_people or not used_by_others
 
     def forget_stops(self, key: Key, before_unix_ms: int | None = None) -> None:
         """It was held back, or let go on: what was before counts no more; None: nothing does."""
@@ -66,11 +66,11 @@ class ChatteringAgents:
             if before_unix_ms is not None and task.at_unix_ms >= before_unix_ms:
                 self._tasks.setdefault(key, BoundedDict(MAX_TASKS))[name] = task
 
-    def dump_rows(self) -> tuple[Row, ...]:
+    def dump_rows(self) -> tuple[ChatterRow, ...]:
         """Rows of the agents in whose tasks there was chatter, as JSON, for `restore_rows`."""
         return tuple((key, dict(tasks), dict(self._users.get(key, {}))) for key, tasks in self._tasks.items() if tasks)
 
-    def restore_rows(self, rows: Iterable[Row]) -> None:
+    def restore_rows(self, rows: Iterable[ChatterRow]) -> None:
         """Take back rows. Raises ValueError, TypeError for anything else."""
         for (scope, tenant, name), tasks, users in rows:
             key = (str(scope), str(tenant), str(name))
@@ -84,4 +84,4 @@ class ChatteringAgents:
                 self.record_use(key, str(who), int(last))
 
     def _window_start(self, at_unix_ms: int) -> int:
-        return at_unix_ms - self._named.chatter_window_ms
+        return at_unix_ms - self._thresholds.chatter_window_ms

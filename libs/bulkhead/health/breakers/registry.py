@@ -62,10 +62,10 @@ class BreakerRegistry:
     agent back that only talks.
     """
 
-    def __init__(self, named: BreakerThresholds) -> None:
-        self._named = named
-        self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
-        self.found: OrderedDict[Key, BreakerState] = OrderedDict()
+    def __init__(self, thresholds: BreakerThresholds) -> None:
+        self._thresholds = thresholds
+        self._patient = replace(thresholds, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
+        self.states: OrderedDict[Key, BreakerState] = OrderedDict()
         self.changed: dict[Key, BreakerState] = {}
         self._shown: dict[Key, tuple[BreakerEvidence, BreakerEvidence]] = {}
         """All calls, and the faults."""
@@ -99,11 +99,11 @@ class BreakerRegistry:
 
     def reset_breaker(self, key: Key, by: str, at_unix_ms: int) -> None:
         """A person has closed it."""
-        breaker = self.found.get(key)
+        breaker = self.states.get(key)
         if breaker is not None:
             # The one who tripped it does not close it.
             if breaker.phase != "closed" and by != breaker.name:
-                self.found[key] = close_breaker(breaker, at_unix_ms, f"reset by {by}")
+                self.states[key] = close_breaker(breaker, at_unix_ms, f"reset by {by}")
             self._shown.pop(key, None)
         self.talkers.forget_stops(key, at_unix_ms)
         self.changed.pop(key, None)
@@ -119,16 +119,16 @@ class BreakerRegistry:
 
     def opening_evidence(self, key: Key) -> tuple[str, ...]:
         """Ids of the calls that opened it; () while it is closed."""
-        return self._opened.get(key, ((), ()))[0] if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[0] if self.states[key].phase != "closed" else ()
 
     def opening_actors(self, key: Key) -> tuple[str, ...]:
         """For whom the calls were made that opened it, since it was closed; () while it is closed."""
-        return self._opened.get(key, ((), ()))[1] if self.found[key].phase != "closed" else ()
+        return self._opened.get(key, ((), ()))[1] if self.states[key].phase != "closed" else ()
 
     def _feed_call(self, key: Key, call: CallOutcome, event: CallEnded) -> BreakerState | None:
         """The breaker, if this call opens it."""
-        named = self._patient if key[0] == "agent" else self._named
-        breaker = self.found.get(key) or BreakerState(key[0], key[2])
+        thresholds = self._patient if key[0] == "agent" else self._thresholds
+        breaker = self.states.get(key) or BreakerState(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
             # It went out after the time of the open breaker was over: a trial, whether or not its doer says so.
@@ -138,17 +138,17 @@ class BreakerRegistry:
         calls, faults = self._shown.get(key) or self._shown.setdefault(key, (BreakerEvidence(), BreakerEvidence()))
         if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
             calls.add_call(event)
-            if call.failed or call.latency_ms >= named.slow_ms:
+            if call.failed or call.latency_ms >= thresholds.slow_ms:
                 faults.add_call(event)
         openings = breaker.openings
-        breaker = apply_call(breaker, call, named)
+        breaker = apply_call(breaker, call, thresholds)
         self._store_breaker(key, breaker)
         opens = breaker.openings > openings
         if breaker.phase != phase or opens:
             self.changed[key] = breaker
         if not opens:
             return None
-        since, causes = call.at_unix_ms - named.window_ms, calls if breaker.flooded else faults
+        since, causes = call.at_unix_ms - thresholds.window_ms, calls if breaker.flooded else faults
         evidence = tuple(name for call_unix_ms, name in causes.calls if call_unix_ms > since)
         self._record_opening(
             key, evidence, (who for who, call_unix_ms in causes.people.items() if call_unix_ms > since), phase
@@ -157,8 +157,8 @@ class BreakerRegistry:
 
     def _feed_chatter(self, key: Key, trip: HealthFinding, actor: str) -> BreakerState | None:
         """The breaker, if this task opens it."""
-        named, stopped_unix_ms = self._patient, trip.time_unix_ms
-        breaker = self.found.get(key) or BreakerState(key[0], key[2])
+        thresholds, stopped_unix_ms = self._patient, trip.time_unix_ms
+        breaker = self.states.get(key) or BreakerState(key[0], key[2])
         tried = breaker.phase != "closed"
         self._store_breaker(key, breaker)
         if stopped_unix_ms < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
@@ -166,12 +166,12 @@ class BreakerRegistry:
         tasks = self.talkers.add_stop(key, trip.lineage, ChatterStop(stopped_unix_ms, trip.evidence, actor))
         if not tried and not self.talkers.has_enough_stops(key, stopped_unix_ms):
             return None
-        minutes = named.chatter_window_ms // 60_000
+        minutes = thresholds.chatter_window_ms // 60_000
         reason = f"{_task_subject(tasks)} stopped within {minutes} min because the agents only talked"
         share = max(1, MAX_EVIDENCE // len(tasks))
         evidence = tuple(name for task in tasks.values() for name in task.evidence[-share:])
         self._record_opening(key, evidence, (task.actor for task in tasks.values() if task.actor), breaker.phase)
-        self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, named)
+        self.changed[key] = breaker = open_breaker(breaker, stopped_unix_ms, reason, thresholds)
         self._store_breaker(key, breaker)
         self.talkers.forget_stops(key)
         return breaker
@@ -193,13 +193,15 @@ class BreakerRegistry:
         )
 
     def _store_breaker(self, key: Key, breaker: BreakerState) -> None:
-        self.found[key] = breaker
-        self.found.move_to_end(key)
-        while len(self.found) > MAX_BREAKERS:
+        self.states[key] = breaker
+        self.states.move_to_end(key)
+        while len(self.states) > MAX_BREAKERS:
             # One that is not closed is forgotten last: its entry would never be closed.
-            evicted = next((name for name, row in self.found.items() if row.phase == "closed"), next(iter(self.found)))
+            evicted = next(
+                (name for name, row in self.states.items() if row.phase == "closed"), next(iter(self.states))
+            )
             self.talkers.forget_stops(evicted)
-            for table in (self.found, self.changed, self._shown, self._opened):
+            for table in (self.states, self.changed, self._shown, self._opened):
                 table.pop(evicted, None)
 
 

@@ -66,29 +66,33 @@ class BreakerState:
     last: tuple[int, str] = (0, "")
 
 
-def apply_call(breaker: BreakerState, call: CallOutcome, named: BreakerThresholds) -> BreakerState:
+def apply_call(breaker: BreakerState, call: CallOutcome, thresholds: BreakerThresholds) -> BreakerState:
     """The state after a call."""
     if breaker.phase == "open":
         return breaker
     if breaker.phase == "half_open":
-        return _after_trial(breaker, call, named) if call.trial else breaker  # Any other went out before it opened.
+        return (
+            _after_trial(breaker, call, thresholds) if call.trial else breaker
+        )  # Any other went out before it opened.
     if call.at_unix_ms - call.latency_ms < breaker.since_unix_ms:
         return breaker  # It was under way when the breaker closed: it tells of what was then.
-    breaker = _count_call(breaker, call, named)
+    breaker = _count_call(breaker, call, thresholds)
     if call.why:
         breaker = replace(breaker, last=(call.at_unix_ms, call.why))
-    (reason, flooded), (failed_unix_ms, failure_words) = _opening_reason(breaker, named), breaker.last
-    if reason and failure_words and call.at_unix_ms - failed_unix_ms < named.window_ms:
+    (reason, flooded), (failed_unix_ms, failure_words) = _opening_reason(breaker, thresholds), breaker.last
+    if reason and failure_words and call.at_unix_ms - failed_unix_ms < thresholds.window_ms:
         reason = f"{reason}, one of them because {failure_words}"[:500]
-    return open_breaker(breaker, call.at_unix_ms, reason, named, flooded=flooded) if reason else breaker
+    return open_breaker(breaker, call.at_unix_ms, reason, thresholds, flooded=flooded) if reason else breaker
 
 
-def _after_trial(breaker: BreakerState, call: CallOutcome, named: BreakerThresholds) -> BreakerState:
-    if call.failed or call.latency_ms >= named.slow_ms:
+def _after_trial(breaker: BreakerState, call: CallOutcome, thresholds: BreakerThresholds) -> BreakerState:
+    if call.failed or call.latency_ms >= thresholds.slow_ms:
         failure_words = f" ({call.why})" if call.why else ""
-        return open_breaker(breaker, call.at_unix_ms, f"a trial failed{failure_words}: {breaker.reason}"[:500], named)
+        return open_breaker(
+            breaker, call.at_unix_ms, f"a trial failed{failure_words}: {breaker.reason}"[:500], thresholds
+        )
     good = breaker.good + (not call.counted)
-    if good < named.trials:
+    if good < thresholds.trials:
         return replace(breaker, good=good)
     return close_breaker(breaker, call.at_unix_ms, f"{good} trials succeeded")
 
@@ -106,19 +110,19 @@ def close_breaker(breaker: BreakerState, at: int, reason: str) -> BreakerState:
 
 
 def open_breaker(
-    breaker: BreakerState, at: int, reason: str, named: BreakerThresholds, *, flooded: bool = False
+    breaker: BreakerState, at: int, reason: str, thresholds: BreakerThresholds, *, flooded: bool = False
 ) -> BreakerState:
     """It is open, for twice as long as the time before, within bounds."""
     openings = breaker.openings + 1
-    until = at + min(named.max_open_ms, named.open_ms * 2 ** min(openings - 1, 20))
+    until = at + min(thresholds.max_open_ms, thresholds.open_ms * 2 ** min(openings - 1, 20))
     fresh = BreakerState(
         breaker.scope, breaker.name, "open", at, until, reason, usual=breaker.usual, first=breaker.first
     )
     return replace(fresh, openings=openings, flooded=flooded, last=breaker.last)
 
 
-def _count_call(breaker: BreakerState, call: CallOutcome, named: BreakerThresholds) -> BreakerState:
-    width = max(1, named.window_ms // BUCKETS)
+def _count_call(breaker: BreakerState, call: CallOutcome, thresholds: BreakerThresholds) -> BreakerState:
+    width = max(1, thresholds.window_ms // BUCKETS)
     number = call.at_unix_ms // width
     buckets, usual, first = breaker.buckets, breaker.usual, breaker.first or number
     newest = buckets[-1].number if buckets else number
@@ -137,22 +141,26 @@ def _count_call(breaker: BreakerState, call: CallOutcome, named: BreakerThreshol
         buckets = tuple(sorted((*buckets, CallBucket(number))))
         position = next(index for index, bucket in enumerate(buckets) if bucket.number == number)
     old = buckets[position]
-    slow = call.latency_ms >= named.slow_ms
+    slow = call.latency_ms >= thresholds.slow_ms
     new = CallBucket(number, old.calls + (not call.counted), old.failed + call.failed, old.slow + slow)
     return replace(breaker, buckets=(*buckets[:position], new, *buckets[position + 1 :]), usual=usual, first=first)
 
 
-def _opening_reason(breaker: BreakerState, named: BreakerThresholds) -> tuple[str, bool]:
+def _opening_reason(breaker: BreakerState, thresholds: BreakerThresholds) -> tuple[str, bool]:
     """Why it opens, "" for it does not; and whether for how many calls came."""
     calls = sum(bucket.calls for bucket in breaker.buckets)
-    if calls < named.min_calls:
+    if calls < thresholds.min_calls:
         return "", False
     failed = sum(bucket.failed for bucket in breaker.buckets)
-    if failed >= named.error_rate * calls:
-        return f"{failed} of {calls} calls failed within {named.window_ms // 1000} s", False
+    if failed >= thresholds.error_rate * calls:
+        return f"{failed} of {calls} calls failed within {thresholds.window_ms // 1000} s", False
     slow = sum(bucket.slow for bucket in breaker.buckets)
-    if slow >= named.slow_rate * calls:
-        return f"{slow} of {calls} calls took {named.slow_ms // 1000} s or more", False
-    if breaker.usual and calls >= named.spike_min_calls and calls * 1_000 >= named.spike_factor * breaker.usual:
-        return f"{calls} calls within {named.window_ms // 1000} s, where {breaker.usual // 1000} are usual", True
+    if slow >= thresholds.slow_rate * calls:
+        return f"{slow} of {calls} calls took {thresholds.slow_ms // 1000} s or more", False
+    if (
+        breaker.usual
+        and calls >= thresholds.spike_min_calls
+        and calls * 1_000 >= thresholds.spike_factor * breaker.usual
+    ):
+        return f"{calls} calls within {thresholds.window_ms // 1000} s, where {breaker.usual // 1000} are usual", True
     return "", False

@@ -30,7 +30,7 @@ class SuspectedDeadlock:
     circle: tuple[str, ...]
     waits: tuple[Wait, ...]
     victim: str
-    refuse: str
+    refused_wait: str
 
     @property
     def closing_parties(self) -> frozenset[str]:
@@ -165,7 +165,7 @@ def _next_wait(name: str, obstacles: Obstacles, distance: Mapping[str, int]) -> 
 def choose_victim(suspected: SuspectedDeadlock, parties: Mapping[str, Party]) -> SuspectedDeadlock:
     """The same, with the victim that is known by now: while it waits, more may be read of what each has spent."""
     victim, refuse = _pick_victim(suspected.waits, parties)
-    return replace(suspected, victim=victim, refuse=refuse)
+    return replace(suspected, victim=victim, refused_wait=refuse)
 
 
 def _pick_victim(waits: tuple[Wait, ...], parties: Mapping[str, Party]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from bulkhead.bounded_dict import BoundedDict
 
-Mode = Literal["all", "any"]
+WaitMode = Literal["all", "any"]
 
 MAX_TARGETS = 64
 MAX_CLOSED_PER_TASK = 4_096
@@ -24,7 +24,7 @@ class Wait:
     key: str
     waiter: str
     targets: tuple[str, ...]
-    mode: Mode = "all"
+    mode: WaitMode = "all"
     task: str = ""
     firm: bool = False
     said: str = ""

@@ -1,4 +1,4 @@
-"""Loop detectors: each a pure function over a window of steps, with named thresholds.
+"""Loop detectors: each a pure function over a window of steps and its thresholds.
 
 In: the last steps of one view (an agent, or a whole lineage), the newest last. Out: a `Loop`, or None. Texts of steps
 were normalised before (health/text/normalize), so that a fresh request id or a timestamp makes no new call and no new
@@ -18,32 +18,32 @@ SLOT_WORDS = 3
 """Words in the one place in which two entries of a list differ, at most."""
 
 
-def find_cycle(window: Window, named: LoopThresholds) -> Loop | None:
+def find_cycle(window: Window, thresholds: LoopThresholds) -> Loop | None:
     """The same call with the same result, or a period of up to `max_period` of them, round after round."""
     sames = [step.same for step in window]
-    for period in range(1, min(named.max_period, len(sames) // 2) + 1):
+    for period in range(1, min(thresholds.max_period, len(sames) // 2) + 1):
         if sames[-period:] != sames[-2 * period : -period] or (period > 1 and len(set(sames[-period:])) == 1):
             continue
         rounds = 2
         while sames[-(rounds + 1) * period : -rounds * period] == sames[-period:]:
             rounds += 1
         part = window[-rounds * period :]
-        if rounds < _warn_rounds(part[-period:], named):
+        if rounds < _warn_rounds(part[-period:], thresholds):
             continue
-        level: Level = "stop" if rounds >= allowed_rounds(part[-period:], named) else "warn"
-        if is_polling([part[start : start + period] for start in range(0, len(part), period)], named):
-            if rounds < named.poll_warn_rounds:
+        level: Level = "stop" if rounds >= allowed_rounds(part[-period:], thresholds) else "warn"
+        if is_polling([part[start : start + period] for start in range(0, len(part), period)], thresholds):
+            if rounds < thresholds.poll_warn_rounds:
                 return None
             level = "warn"
         return _describe_cycle(part, period, rounds, level)
     return None
 
 
-def _warn_rounds(round_: Window, named: LoopThresholds) -> int:
+def _warn_rounds(round_: Window, thresholds: LoopThresholds) -> int:
     """Rounds after which a repetition is warned of."""
     if any(step.begins for step in round_):
-        return named.begun_warn
-    return named.repeat_warn if len(round_) == 1 else named.cycle_warn_rounds
+        return thresholds.begun_warn
+    return thresholds.repeat_warn if len(round_) == 1 else thresholds.cycle_warn_rounds
 
 
 def _describe_cycle(part: Window, period: int, rounds: int, level: Level) -> Loop:
@@ -59,7 +59,7 @@ def _describe_cycle(part: Window, period: int, rounds: int, level: Level) -> Loo
     return Loop(family, level, period, rounds, part, description)
 
 
-def find_stagnation(window: Window, named: LoopThresholds) -> Loop | None:
+def find_stagnation(window: Window, thresholds: LoopThresholds) -> Loop | None:
     """Stagnation: every act of the window's end was seen before with its result, in whatever order."""
     known_acts: set[int] = set()
     start = 0
@@ -70,9 +70,9 @@ def find_stagnation(window: Window, named: LoopThresholds) -> Loop | None:
     part = window[start:]
     kinds = len({step.same for step in part})
     one_round = part if any(step.begins for step in part) else part[-kinds:]
-    if kinds < 2 or len(part) < max(named.stagnation_acts, max(3, allowed_rounds(one_round, named)) * kinds):
+    if kinds < 2 or len(part) < max(thresholds.stagnation_acts, max(3, allowed_rounds(one_round, thresholds)) * kinds):
         return None
-    if is_polling([part[offset : offset + kinds] for offset in range(len(part) % kinds, len(part), kinds)], named):
+    if is_polling([part[offset : offset + kinds] for offset in range(len(part) % kinds, len(part), kinds)], thresholds):
         return None
     description = (
         f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
@@ -80,7 +80,7 @@ def find_stagnation(window: Window, named: LoopThresholds) -> Loop | None:
     return Loop("stagnation", "stop", kinds, len(part) // kinds, part, description)
 
 
-def find_repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
+def find_repeated_error(window: Window, thresholds: LoopThresholds) -> Loop | None:
     """The same call fails again and again, in whatever words; or an action with the same error, whatever is asked."""
     last = window[-1]
     if not last.error:
@@ -94,20 +94,20 @@ def find_repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
         if not same and step.result != last.result:
             break
         count += 1
-    if calls >= named.repeat_warn and not is_polling([[step] for step in window[-calls:]], named):
-        level: Level = "stop" if calls >= named.repeat_stop else "warn"
+    if calls >= thresholds.repeat_warn and not is_polling([[step] for step in window[-calls:]], thresholds):
+        level: Level = "stop" if calls >= thresholds.repeat_stop else "warn"
         description = (
             f"{last.agent} called {last.action} with the same arguments, and it failed, {calls} times in a row"
         )
-        if level == "stop" or count < named.error_stop:
+        if level == "stop" or count < thresholds.error_stop:
             return Loop("error", level, 1, calls, window[-calls:], description)
     part = window[-count:]
-    if count < (named.error_warn_passing if last.state == "passing" else named.error_warn):
+    if count < (thresholds.error_warn_passing if last.state == "passing" else thresholds.error_warn):
         return None
-    if is_polling([[step] for step in part], named):
+    if is_polling([[step] for step in part], thresholds):
         return None
     listed = last.state != "lasting" and result_status.reports_absence(last.answer) and _covers_list(part)
-    level = "stop" if count >= (named.list_error_stop if listed else named.error_stop) else "warn"
+    level = "stop" if count >= (thresholds.list_error_stop if listed else thresholds.error_stop) else "warn"
     description = f"{last.agent} got the same error of {last.action} {count} times in a row"
     return Loop("error", level, 1, count, part, description)
 
@@ -121,27 +121,18 @@ def _covers_list(part: Window) -> bool:
 
 
 def _is_next_entry(words: list[str], others: list[str]) -> bool:
-    head = next(
-        (
-            index
-            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
-            if left_word != right_word
-        ),
-        0,
-    )
+    head = _first_difference(words, others)
     words, others = words[head:][::-1], others[head:][::-1]
-    tail = next(
-        (
-            index
-            for index, (left_word, right_word) in enumerate(zip(words, others, strict=False))
-            if left_word != right_word
-        ),
-        0,
-    )
-    return max(len(words), len(others)) - tail <= SLOT_WORDS
+    return max(len(words), len(others)) - _first_difference(words, others) <= SLOT_WORDS
 
 
-def find_monologue(window: Window, named: LoopThresholds) -> Loop | None:
+def _first_difference(words: list[str], others: list[str]) -> int:
+    """Index of the first word that differs; 0 where one text begins with the other."""
+    pairs = enumerate(zip(words, others, strict=False))
+    return next((index for index, (word, other) in pairs if word != other), 0)
+
+
+def find_monologue(window: Window, thresholds: LoopThresholds) -> Loop | None:
     """Text after text to no agent and without a call; it stops when the texts also repeat themselves."""
     count = next((index for index, step in enumerate(reversed(window)) if not step.says or step.to), len(window))
     part = window[len(window) - count :]
@@ -149,11 +140,11 @@ def find_monologue(window: Window, named: LoopThresholds) -> Loop | None:
     stale = 0
     for step in part:
         new = phrases_of(step.text) - known_phrases
-        stale = stale + 1 if known_phrases and len(new) < named.stale_below * len(phrases_of(step.text)) else 0
+        stale = stale + 1 if known_phrases and len(new) < thresholds.stale_below * len(phrases_of(step.text)) else 0
         known_phrases |= new
-    if count >= named.monologue_stop and stale >= named.monologue_stop_stale:
+    if count >= thresholds.monologue_stop and stale >= thresholds.monologue_stop_stale:
         level: Level = "stop"
-    elif stale >= named.monologue_warn_stale or count >= named.monologue_warn:
+    elif stale >= thresholds.monologue_warn_stale or count >= thresholds.monologue_warn:
         level = "warn"
     else:
         return None

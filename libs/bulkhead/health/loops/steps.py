@@ -15,7 +15,7 @@ class LoopStep:
     """One act of a view.
 
     same: digest of agent, call and result; call, result: of each. index: position in the lineage. text: the request or
-    message; answer: its result; length: of the whole result. state: see result_status.State. waited: a deliberate pause
+    message; answer: its result; length: of the whole result. state: see ResultState. waited: a deliberate pause
     precedes it. reads: it only looks; watches: by its name it looks at something that moves. shown: number of different
     figures that the call has shown. blind: it moves on, and its answer does not show the effect. work: a text that the
     recording calls work. begins: as in `Act`.
@@ -35,7 +35,7 @@ class LoopStep:
     text: str = field(default="", repr=False)
     answer: str = field(default="", repr=False)
     length: int = 0
-    state: result_status.State = ""
+    state: result_status.ResultState = ""
     waited: bool = False
     reads: bool = False
     watches: bool = False

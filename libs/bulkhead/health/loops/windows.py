@@ -38,7 +38,7 @@ class _LoopWindows:
     agent last did something new; changes: when that was more than a look, and its words. addresses: ids that results
     gave. shown: results of each call, by their form without numbers."""
 
-    named: LoopThresholds
+    thresholds: LoopThresholds
     count: int = 0
     waited: set[str] = field(default_factory=set)
     told: set[tuple[str, str, str]] = field(default_factory=set)
@@ -51,12 +51,12 @@ class _LoopWindows:
     changes: BoundedDict[str, tuple[int, frozenset[str]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.all, most = deque(maxlen=self.named.window_acts), self.named.max_agents
+        self.all, most = deque(maxlen=self.thresholds.window_acts), self.thresholds.max_agents
         self.agents, self.news, self.changes = BoundedDict(most), BoundedDict(most), BoundedDict(most)
 
     def held_acts(self) -> int:
         """Number of acts that are held, at most: each agent's, and all, as many as a window has."""
-        return min(self.count, (1 + len(self.agents)) * self.named.window_acts)
+        return min(self.count, (1 + len(self.agents)) * self.thresholds.window_acts)
 
     def fold_act(self, act: Act) -> list[HealthFinding]:
         """Fold one act."""
@@ -88,7 +88,7 @@ class _LoopWindows:
     def _find_loops(self, step: LoopStep, new: bool) -> Iterator[tuple[str, Loop]]:
         own_steps = list(self.agents[step.agent])
         if step.says:
-            if not step.to and (loop := loops_detectors.find_monologue(own_steps, self.named)) is not None:
+            if not step.to and (loop := loops_detectors.find_monologue(own_steps, self.thresholds)) is not None:
                 yield step.agent, loop
         else:
             # An agent's own words change nothing between its calls.
@@ -96,7 +96,7 @@ class _LoopWindows:
             calls = [earlier for earlier in own_steps if not earlier.says]
             if step.error and (loop := self._find_repeated_error(step, calls)) is not None:
                 yield step.agent, loop
-            if len(step.text) >= self.named.product_chars and not step.reads:
+            if len(step.text) >= self.thresholds.product_chars and not step.reads:
                 own_steps = calls  # The same work handed in again, whatever the answers were.
         if new:
             return
@@ -112,15 +112,18 @@ class _LoopWindows:
                 yield view, loop
 
     def _find_repeated_error(self, step: LoopStep, calls: Window) -> Loop | None:
-        loop = loops_detectors.find_repeated_error(calls, self.named)
-        if loop is None or loop.rounds >= self.named.error_stop:
+        loop = loops_detectors.find_repeated_error(calls, self.thresholds)
+        if loop is None or loop.rounds >= self.thresholds.error_stop:
             return loop
         # Where another agent mends the checked thing, the agent may try as long as with other arguments.
         return None if self._is_prompted(step, calls[-2].index) else loop
 
     def _find_exact_loop(self, window: Window) -> Loop | None:
         """A loop that stops, or else one that warns: a warning must not hide a stop."""
-        candidates = loops_detectors.find_cycle(window, self.named), loops_detectors.find_stagnation(window, self.named)
+        candidates = (
+            loops_detectors.find_cycle(window, self.thresholds),
+            loops_detectors.find_stagnation(window, self.thresholds),
+        )
         loops = [loop for loop in candidates if loop is not None]
         return next((loop for loop in loops if loop.level == "stop"), loops[0] if loops else None)
 
@@ -162,10 +165,10 @@ class _LoopWindows:
         """
         if step.says:
             return self.news.get(step.to, 0) > last
-        bare = step.text in ("", "{}") and step.length < self.named.informative_chars and not step.error
+        bare = step.text in ("", "{}") and step.length < self.thresholds.informative_chars and not step.error
         if bare or result_status.follows_others_work(step.action, step.text):
             return any(index > last for agent, index in self.news.items() if agent != step.agent)
-        if step.error or times >= self.named.prompted_most:
+        if step.error or times >= self.thresholds.prompted_most:
             return False
         own_calls = [
             earlier.call
@@ -186,7 +189,7 @@ class _LoopWindows:
     def _agent_window(self, agent: str) -> deque[LoopStep]:
         window = self.agents.get_refreshed(agent)
         if window is None:
-            window = self.agents[agent] = deque(maxlen=self.named.window_acts)
+            window = self.agents[agent] = deque(maxlen=self.thresholds.window_acts)
         return window
 
     def _build_step(self, act: Act) -> LoopStep:
@@ -230,9 +233,9 @@ class _LoopWindows:
             )
             step.shown = self._figures_shown(step)
             screen = isinstance(act.result, str) and "\n" in act.result.strip()
-            short = len(answer) <= self.named.blind_chars and not act.error and not screen
+            short = len(answer) <= self.thresholds.blind_chars and not act.error and not screen
             step.blind = (short and result_status.moves_on(act.action, text)) or (
-                len(answer) < self.named.informative_chars and result_status.did_many(answer)
+                len(answer) < self.thresholds.informative_chars and result_status.did_many(answer)
             )
         return step
 
@@ -240,19 +243,19 @@ class _LoopWindows:
         """Check whether the call itself waited, as its arguments asked it to: a long poll."""
         wait_ms, window = result_status.asked_to_wait_ms(text), self.agents.get(act.agent)
         before_ms = act.since_unix_ms or (window[-1].time_unix_ms if window else 0)
-        least_ms = max(POLLED_PART * wait_ms, self.named.poll_gap_ms)
+        least_ms = max(POLLED_PART * wait_ms, self.thresholds.poll_gap_ms)
         return wait_ms > 0 and before_ms > 0 and act.time_unix_ms - before_ms >= least_ms
 
     def _figures_shown(self, step: LoopStep) -> int:
         """Number of results of a look, up to `lively`, that differ in numbers alone: of a gauge several."""
         if (
             step.error
-            or step.length >= self.named.informative_chars
+            or step.length >= self.thresholds.informative_chars
             or result_status.follows_others_work(step.action, step.text)
         ):
             return 0
         results = self.shown.setdefault(step.call ^ normalize.digest_text(_NUMBER.sub("#", step.answer)), set())
-        if len(results) < self.named.lively:
+        if len(results) < self.thresholds.lively:
             results.add(step.result)
         return len(results)
 
@@ -267,8 +270,8 @@ def _named_values(step: LoopStep) -> frozenset[str]:
 class LoopDetector(LineageFolds[_LoopWindows]):
     """Every living lineage: the agent's own loops, then the lineage's."""
 
-    def __init__(self, named: LoopThresholds) -> None:
-        super().__init__(partial(_LoopWindows, named))
+    def __init__(self, thresholds: LoopThresholds) -> None:
+        super().__init__(partial(_LoopWindows, thresholds))
 
     def held_acts(self, name: str) -> int:
         """Number of acts that are held of a lineage, at most."""

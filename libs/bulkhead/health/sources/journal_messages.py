@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from bulkhead.health.events import Act, CallEnded, Json, Outstanding, WaitClosed, WaitOpened, WorkClosed, WorkOpened
+from bulkhead.health.events import Act, CallEnded, Json, OutstandingKind, WaitClosed, WaitOpened, WorkClosed, WorkOpened
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import BreakerReset, Switched
 
@@ -50,7 +50,7 @@ class JournalMessage:
     body: Body
     actor: str = ""
 
-    def work_opened(self, key: str, kind: Outstanding) -> WorkOpened:
+    def work_opened(self, key: str, kind: OutstandingKind) -> WorkOpened:
         """Something is outstanding from now on."""
         return WorkOpened(self.id, self.lineage, key, kind, self.time_unix_ms, self.tenant)
 

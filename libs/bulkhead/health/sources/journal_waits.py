@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead.health.deadlock.waits import Mode
+from bulkhead.health.deadlock.waits import WaitMode
 from bulkhead.health.events import Event, PartyFacts, WaitClosed
 from bulkhead.health.sources.journal_messages import Body, JournalMessage
 from bulkhead_contracts import agent, lease, model, peer, plan, step, task
@@ -137,7 +137,7 @@ class JournalWaits:
         if not self._open_unless_over(lineage, key, body):
             return
         targets = tuple(step_name(lineage, step_id) for step_id in body["targets"])  # type: ignore[attr-defined]
-        mode: Mode = "any" if body.get("mode") == "any" else "all"
+        mode: WaitMode = "any" if body.get("mode") == "any" else "all"
         yield message.wait_opened(key, lineage, step_name(lineage, body["step_id"]), targets, mode=mode)
 
     def on_answer_given(self, message: JournalMessage) -> Iterator[Event]:

@@ -1,14 +1,14 @@
 """Word lists: the state that a result tells of, and the kind of a call.
 
-In: the canonical text of a result; the name of an action and its arguments as a canonical text. Out: a `State`, yes or
-no. A word like `pending` counts only where it is said *of* something: as a value, or as what something is.
+In: the canonical text of a result; the name of an action and its arguments as a canonical text. Out: a `ResultState`,
+yes or no. A word like `pending` counts only where it is said *of* something: as a value, or as what something is.
 """
 
 import re
 from functools import lru_cache
 from typing import Literal
 
-State = Literal["", "pending", "over", "passing", "lasting"]
+ResultState = Literal["", "pending", "over", "passing", "lasting"]
 """Of a result: "pending", what was asked for goes on; "over", it has come to its end. Of an error: "passing", a retry
 may succeed; "lasting", no pause repairs it."""
 
@@ -133,7 +133,7 @@ _THINKS = re.compile(r"think|reflect|reason(?:ing)?$|scratch_?pad")
 _NOTES = _name_pattern("todos?|plan|notes?|memo|thoughts?|checklist|journal|diary")
 
 
-def state_of(answer: str, error: bool, asked: str) -> State:
+def state_of(answer: str, error: bool, asked: str) -> ResultState:
     """The state in a result or an error. asked: arguments of the call; a name or number in them makes the end of the
     thing final, while another run of the same build may follow."""
     head = answer[:MAX_STATE_CHARS].lower()

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from bulkhead_contracts.budget import ScopeLimit
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_services.budget.ledger.accounts import IN_FIRST, Limits, scopes_of
-from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, UnitSums, scope_limits, scopes_json
+from bulkhead_services.budget.ledger.accounts import Limits, fact_scopes, scopes_of
+from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, UnitSums, scopes_json
 
 DAY_MS = 24 * 3600 * 1000
 MAX_KNOWN = 1_024
@@ -27,8 +27,7 @@ class CachedScopes(tuple[Scope, ...]):
     @cached_property
     def fact_fields(self) -> tuple[tuple[ScopeLimit, ...], tuple[ScopeLimit, ...]]:
         """Two fields, as a fact has them."""
-        rows = scope_limits(self)
-        return rows[:IN_FIRST], rows[IN_FIRST:]
+        return fact_scopes(self)
 
 
 class ScopeCache:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import chain, islice
 
+from bulkhead.bus.paging import stored_messages
 from bulkhead.bus.port import Bus, BusError, StoredMessage
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.errors import Unreadable
@@ -52,28 +53,28 @@ HOUR_MS = 3_600_000
 GIVEN_UP = "given-up:"
 """Before the name of what was settled with nothing by who gave up asking: its reservation may come yet, behind the cut.
 Without it, that would be held for nobody. A version before takes it for the name of nothing."""
-MOST_CHARS = 300
+MAX_KEY_CHARS = 300
 """Characters of such a name."""
 LATE_MS = 120_000
 """A doer asks again within 12 s; so long after it was reserved no replica still stores its copy of the fact."""
-MOST_DONE = 100_000
+MAX_SETTLED_EARLIER = 100_000
 """Count of names that were reserved last; at 800 a second these are two minutes."""
-MOST_NAMED = 20_000
+MAX_SETTLED_NAMES = 20_000
 """Bound of their number, which bounds a rebuild; at 800 a second twice the time until a doer asks again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedLedger:
-    """A ledger and how far the two inboxes have been folded into it. own: a checkpoint's messages behind its mark."""
+    """A ledger and how far the two inboxes have been folded into it. own_messages: a checkpoint's, behind its mark."""
 
     ledger: LedgerState
-    journal: int = 0
-    budget: int = 0
+    journal_sequence: int = 0
+    budget_sequence: int = 0
     at_unix_ms: int = 0
-    own: int = 0
+    own_messages: int = 0
 
 
-Fold = Callable[[FoldedLedger, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
+FoldInboxes = Callable[[FoldedLedger, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
 """Folds both inboxes on, up to two sequences; what it calls after every page may stop it."""
 
 
@@ -87,29 +88,33 @@ async def yield_to_admissions() -> None:
 
 def prune_ledger(ledger: LedgerState, now_unix_ms: int, keep_ms: int) -> None:
     """Forget what cannot matter any more. A reservation that nobody settled in `keep_ms` stays spent, for good."""
-    ledger.done |= {key: entry.at_unix_ms for key, entry in ledger.entries.items() if entry.state == "settled"}
+    ledger.settled_earlier |= {
+        key: entry.at_unix_ms for key, entry in ledger.entries.items() if entry.state == "settled"
+    }
     late = [
         (reserved_unix_ms, key)
-        for key, reserved_unix_ms in ledger.done.items()
+        for key, reserved_unix_ms in ledger.settled_earlier.items()
         if reserved_unix_ms + LATE_MS >= now_unix_ms
     ]
-    ledger.done = {key: reserved_unix_ms for reserved_unix_ms, key in nlargest(MOST_DONE, late)}
+    ledger.settled_earlier = {key: reserved_unix_ms for reserved_unix_ms, key in nlargest(MAX_SETTLED_EARLIER, late)}
     if any(entry.state == "open" and entry.at_unix_ms + keep_ms < now_unix_ms for entry in ledger.entries.values()):
         model.lapse_overdue(ledger, now_unix_ms)
     for key, entry in list(ledger.entries.items()):
         if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:
             del ledger.entries[key]
     for scope in list(ledger.balances):
-        if is_account_expired(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
+        if is_account_expired(
+            scope, ledger.expiry_by_scope.get(scope, 0) and ledger.expiry_by_scope[scope] + ledger.lease_ms, now_unix_ms
+        ):
             del ledger.balances[scope]
-            ledger.until.pop(scope, None)
+            ledger.expiry_by_scope.pop(scope, None)
 
 
 def add_settled_names(ledger: LedgerState) -> None:
     """Add the last names of what was settled before the checkpoint: an ask that comes late, under one of them,
     would hold money that nobody will ever settle.
     """
-    for key, reserved_unix_ms in islice(ledger.done.items(), MOST_NAMED):
+    for key, reserved_unix_ms in islice(ledger.settled_earlier.items(), MAX_SETTLED_NAMES):
         ledger.entries.setdefault(key, ReservationEntry("settled", at_unix_ms=reserved_unix_ms))
 
 
@@ -128,7 +133,7 @@ def parts_of(ledger: LedgerState, checkpoint: str) -> Iterator[LedgerPart]:
             spent=_units_in_order(balance.spent),
             settled=balance.settled,
             stopped=balance.stopped,
-            until_unix_ms=ledger.until.get(scope, 0),
+            until_unix_ms=ledger.expiry_by_scope.get(scope, 0),
         )
         for scope, balance in ledger.balances.items()
     )
@@ -147,7 +152,8 @@ def parts_of(ledger: LedgerState, checkpoint: str) -> Iterator[LedgerPart]:
     while entry_rows := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
         yield LedgerPart(checkpoint=checkpoint, entries=entry_rows)
     settled = (
-        LedgerSettled(key=key, reserved_unix_ms=reserved_unix_ms) for key, reserved_unix_ms in ledger.done.items()
+        LedgerSettled(key=key, reserved_unix_ms=reserved_unix_ms)
+        for key, reserved_unix_ms in ledger.settled_earlier.items()
     )
     given_up = (
         LedgerSettled(key=f"{GIVEN_UP}{key}", reserved_unix_ms=entry.at_unix_ms)
@@ -155,9 +161,9 @@ def parts_of(ledger: LedgerState, checkpoint: str) -> Iterator[LedgerPart]:
         if entry.state == "early"
         and not entry.estimated
         and not any(entry.usage)
-        and len(key) <= MOST_CHARS - len(GIVEN_UP)
+        and len(key) <= MAX_KEY_CHARS - len(GIVEN_UP)
     )
-    named = chain(settled, islice(given_up, MOST_DONE))
+    named = chain(settled, islice(given_up, MAX_SETTLED_EARLIER))
     while names := tuple(islice(named, MAX_CHECKPOINT_SETTLED)):
         yield LedgerPart(checkpoint=checkpoint, settled=names)
 
@@ -174,7 +180,7 @@ def fold_part(ledger: LedgerState, part: LedgerPart) -> None:
             UnitSums(*account.reserved), UnitSums(*account.spent), account.settled, account.stopped
         )
         if account.until_unix_ms:
-            ledger.until[account.scope] = account.until_unix_ms
+            ledger.expiry_by_scope[account.scope] = account.until_unix_ms
     for row in part.entries:
         ledger.entries[row.key] = ReservationEntry(
             "open", UnitSums(*row.ask), model.scopes_from(row.scopes), row.reserved_unix_ms, 1
@@ -185,7 +191,7 @@ def fold_part(ledger: LedgerState, part: LedgerPart) -> None:
                 "early", at_unix_ms=settled.reserved_unix_ms
             )
         else:
-            ledger.done[settled.key] = settled.reserved_unix_ms
+            ledger.settled_earlier[settled.key] = settled.reserved_unix_ms
 
 
 def reopen_lapsed(ledger: LedgerState) -> None:
@@ -213,7 +219,8 @@ async def newest_checkpoint(bus: Bus, lease_ms: int, journal_end: int, budget_en
     if (checkpoint := await _open_checkpoint(bus, last, lease_ms, journal_end, budget_end)) is not None:
         return checkpoint
     # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
-    for stored in reversed(await _all_seals(bus)):
+    # Old ones are purged, so that there are few.
+    for stored in reversed([seal async for seal in stored_messages(bus, JOURNAL_INBOX, SEALS)]):
         if stored.sequence < last.sequence and (
             checkpoint := await _open_checkpoint(bus, stored, lease_ms, journal_end, budget_end)
         ):
@@ -239,27 +246,20 @@ async def _open_checkpoint(
         log.warning("checkpoint_unreadable", reason=error.reason)
         return None
     await _apply_earlier_rebuild_marks(bus, ledger, seal.journal_sequence)
-    return FoldedLedger(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
+    return FoldedLedger(
+        ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own_messages=len(seal.parts) + 1
+    )
 
 
 async def _apply_earlier_rebuild_marks(bus: Bus, ledger: LedgerState, until: int) -> None:
     """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
-    after, subject = 0, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)
-    while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
-        for stored in page:
-            with suppress(Unreadable):
-                body = inbound.read_message(stored, JOURNAL).body
-                if isinstance(body, LedgerMarked) and stored.sequence <= until:
-                    model.apply_rebuild_mark(ledger, body.epoch)
-        after = page[-1].sequence
-
-
-async def _all_seals(bus: Bus) -> list[StoredMessage]:
-    """In their order. Old ones are purged, so that there are few."""
-    seals: list[StoredMessage] = []
-    while page := await bus.read(JOURNAL_INBOX, SEALS, after=seals[-1].sequence if seals else 0):
-        seals += page
-    return seals
+    async for stored in stored_messages(bus, JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS)):
+        if stored.sequence > until:
+            return
+        with suppress(Unreadable):
+            body = inbound.read_message(stored, JOURNAL).body
+            if isinstance(body, LedgerMarked):
+                model.apply_rebuild_mark(ledger, body.epoch)
 
 
 async def _read_part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:
@@ -280,7 +280,7 @@ class Checkpointer:
         publisher: Publisher,
         store: LedgerStore,
         clock: Callable[[], int],
-        fold: Fold,
+        fold: FoldInboxes,
         *,
         holder: str,
         lease_ms: int,
@@ -322,11 +322,11 @@ class Checkpointer:
         start = await newest_checkpoint(self._bus, self._lease_ms, journal, budget)
         now_unix_ms = self._clock()
         # Without its own: a large one would call for the next, for ever.
-        new_messages = (budget - start.budget) + (journal - start.journal) - start.own
+        new_messages = (budget - start.budget_sequence) + (journal - start.journal_sequence) - start.own_messages
         if (
             not at_once
             and new_messages < self._messages
-            and (now_unix_ms - start.at_unix_ms < HOUR_MS or budget == start.budget)
+            and (now_unix_ms - start.at_unix_ms < HOUR_MS or budget == start.budget_sequence)
         ):
             return False
         checkpoint = uuid.uuid4().hex

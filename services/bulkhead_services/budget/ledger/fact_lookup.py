@@ -3,14 +3,18 @@
 In: a bus, a reservation. Out: its fact, whether it was settled.
 """
 
-from bulkhead.bus.port import Bus, StoredMessage
+from collections.abc import AsyncIterator
+
+from bulkhead.bus.paging import stored_messages
+from bulkhead.bus.port import Bus
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX
 
 CLOCKS_MS = 3_600_000
 """Greatest difference of the clocks of a doer, this service and the broker when a fact is looked up by its time."""
@@ -22,34 +26,20 @@ async def was_settled_before(
     """True when a reservation's settlement lies in the inbox below a sequence: then it was charged.
     Raises BusError.
     """
-    subject, after = subjects.mesh_subject(service, "budget", tenant, task), 0
-    while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
-        for stored in page:
-            if stored.sequence >= before_sequence:
-                return False
-            try:
-                body = inbound.read_message(stored, "budget").body
-            except Unreadable:
-                continue
-            if isinstance(body, Settled) and body.reservation_id == reservation_id:
-                return True
-        after = page[-1].sequence
+    async for message in _readable_messages(bus, "budget", subjects.mesh_subject(service, "budget", tenant, task)):
+        if message.sequence >= before_sequence:
+            return False
+        if isinstance(message.body, Settled) and message.body.reservation_id == reservation_id:
+            return True
     return False
 
 
 async def measured_usage(bus: Bus, tenant: str, task: str) -> Usage:
     """Usage that providers and tools told of a task's settled calls, without the estimates. Raises BusError."""
     usages: dict[tuple[str, str], Usage] = {}
-    subject, after = subjects.task_filter("budget", tenant, task), 0
-    while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
-        for stored in page:
-            try:
-                message = inbound.read_message(stored, "budget")
-            except Unreadable:
-                continue
-            if isinstance(message.body, Settled):
-                usages.setdefault((message.sender, message.body.reservation_id), message.body.usage)
-        after = page[-1].sequence
+    async for message in _readable_messages(bus, "budget", subjects.task_filter("budget", tenant, task)):
+        if isinstance(message.body, Settled):
+            usages.setdefault((message.sender, message.body.reservation_id), message.body.usage)
     return Usage(
         input_tokens=sum(
             usage.input_tokens + usage.output_tokens - usage.estimated_tokens for usage in usages.values()
@@ -66,32 +56,30 @@ async def find_fact(
     since_unix_ms: it was asked for no earlier; those that were stored together are looked through from there on, and a
     little before. Raises BusError.
     """
-    matches: list[tuple[int, Reserved]] = []
+    match: Reserved | None = None
+    newest = 0
     book = batched_reservations.batch_subject(tenant)
     last = await bus.last(JOURNAL_INBOX, book)
     since = since_unix_ms - CLOCKS_MS
     first = await last_before(bus, JOURNAL_INBOX, book, since, last.sequence) if last is not None else 0
-    for subject, start in ((subjects.mesh_subject("budget", JOURNAL, tenant, task), 0), (book, first)):
-        after = start
-        while page := await bus.read(JOURNAL_INBOX, subject, after=after, limit=PAGE):
-            matches += [
-                (stored.sequence, body)
-                for stored in page
-                for body in _reservations_of_task(stored, task)
-                if (body.service, body.reservation_id) == (service, reservation_id)
-            ]
-            after = page[-1].sequence
-    return max(matches, key=lambda one: one[0])[1] if matches else None
+    for subject, after in ((subjects.mesh_subject("budget", JOURNAL, tenant, task), 0), (book, first)):
+        async for message in _readable_messages(bus, JOURNAL, subject, after):
+            for fact in batched_reservations.unpack_facts(message):
+                body = fact.body
+                if (
+                    isinstance(body, Reserved)
+                    and (fact.task, body.service, body.reservation_id) == (task, service, reservation_id)
+                    and message.sequence > newest
+                ):
+                    match, newest = body, message.sequence
+    return match
 
 
-def _reservations_of_task(stored: StoredMessage, task: str) -> list[Reserved]:
-    """Facts of one task, in one message."""
-    try:
-        message = inbound.read_message(stored, JOURNAL)
-    except Unreadable:
-        return []
-    return [
-        fact.body
-        for fact in batched_reservations.unpack_facts(message)
-        if isinstance(fact.body, Reserved) and fact.task == task
-    ]
+async def _readable_messages(bus: Bus, inbox: str, subject: str, after: int = 0) -> AsyncIterator[ReceivedMessage]:
+    """Messages of an inbox; what cannot be read is passed over."""
+    async for stored in stored_messages(bus, subjects.inbox_stream(inbox), subject, after=after):
+        try:
+            message = inbound.read_message(stored, inbox)
+        except Unreadable:
+            continue
+        yield message

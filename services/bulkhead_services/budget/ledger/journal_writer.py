@@ -17,8 +17,8 @@ from bulkhead_contracts import envelope
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
 from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
 from bulkhead_services.budget.ledger import facts
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL
 from bulkhead_services.budget.ledger.model import ReservationHeld
-from bulkhead_services.budget.ledger.rebuild import JOURNAL
 
 AT_ONCE = 4
 """Messages under way: a squad of a few agents finds each of its facts in its task. More of them are no faster, for one

@@ -8,39 +8,39 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.model import (
-    Answer,
     Balance,
     LedgerState,
     ReservationEntry,
+    ReserveAnswer,
     Scope,
     SettlementResult,
     StaleLimits,
     UnitSums,
 )
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision
+from bulkhead_services.budget.ledger.store import LIMITS_READ_MS, Fenced, LimitsRevision
 
 SERVER = "memory"
-Looks = dict[str, tuple[int, int]]
+LimitReads = dict[str, tuple[int, int]]
 """By tenant: the revision of its limits, and when somebody last looked (unix ms)."""
 
 
-def stale_limits(looks: Looks, revision: LimitsRevision | None, now_unix_ms: int) -> StaleLimits | None:
+def stale_limits(limit_reads: LimitReads, revision: LimitsRevision | None, now_unix_ms: int) -> StaleLimits | None:
     """Why scopes that were made of this revision may not be used now."""
     if revision is None:
         return None
-    known_revision, looked_unix_ms = looks.get(revision.tenant, (0, -LOOK_MS))
+    known_revision, looked_unix_ms = limit_reads.get(revision.tenant, (0, -LIMITS_READ_MS))
     return (
         StaleLimits(known_revision)
-        if known_revision != revision.number or abs(now_unix_ms - looked_unix_ms) > LOOK_MS
+        if known_revision != revision.number or abs(now_unix_ms - looked_unix_ms) > LIMITS_READ_MS
         else None
     )
 
 
-def record_read(looks: Looks, revision: LimitsRevision, now_unix_ms: int) -> bool:
+def record_read(limit_reads: LimitReads, revision: LimitsRevision, now_unix_ms: int) -> bool:
     """Take down that these limits were read; False when later ones are known."""
-    if looks.get(revision.tenant, (-1, 0))[0] > revision.number:
+    if limit_reads.get(revision.tenant, (-1, 0))[0] > revision.number:
         return False
-    looks[revision.tenant] = (revision.number, now_unix_ms)
+    limit_reads[revision.tenant] = (revision.number, now_unix_ms)
     return True
 
 
@@ -50,9 +50,9 @@ class MemoryStore:
     def __init__(self, *, lease_ms: int) -> None:
         self._ledger = LedgerState(lease_ms)
         self._written: dict[str, LedgerState] = {}
-        self._stands = ""
-        self._kept: dict[str, bytes] = {}
-        self._looks: Looks = {}
+        self._standing_epoch = ""
+        self._values: dict[str, bytes] = {}
+        self._limit_reads: LimitReads = {}
         self._lock = ""
         self.epoch = ""
 
@@ -65,10 +65,10 @@ class MemoryStore:
 
     async def reserve(
         self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
-    ) -> Answer:
+    ) -> ReserveAnswer:
         """See model.reserve, LedgerStore.reserve."""
         ledger = self._standing_ledger()
-        old = stale_limits(self._looks, revision, now_unix_ms)
+        old = stale_limits(self._limit_reads, revision, now_unix_ms)
         return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
     async def is_held_or_settled(self, key: str) -> bool:
@@ -86,7 +86,7 @@ class MemoryStore:
     async def record_limits_read(self, revision: LimitsRevision, now_unix_ms: int) -> bool:
         """See LedgerStore."""
         self._standing_ledger()
-        return record_read(self._looks, revision, now_unix_ms)
+        return record_read(self._limit_reads, revision, now_unix_ms)
 
     async def release(self, key: str) -> None:
         """See model.release."""
@@ -101,7 +101,7 @@ class MemoryStore:
         return model.restore(self._standing_ledger(), key, ask, tuple(scopes), at_unix_ms)
 
     def _standing_ledger(self) -> LedgerState:
-        if not self.epoch or self.epoch != self._stands:
+        if not self.epoch or self.epoch != self._standing_epoch:
             raise Fenced("no ledger has been built, or it was built anew")
         return self._ledger
 
@@ -112,11 +112,11 @@ class MemoryStore:
 
     async def current_epoch(self, server: str) -> str:
         """See LedgerStore."""
-        return self._stands
+        return self._standing_epoch
 
     async def lock_rebuild(self, token: str, lock_ms: int) -> bool:
         """See LedgerStore."""
-        self._lock, self._stands = token, ""
+        self._lock, self._standing_epoch = token, ""
         return True
 
     async def keep_rebuild_lock(self, token: str, lock_ms: int) -> bool:
@@ -140,7 +140,7 @@ class MemoryStore:
         if self._lock != token:
             return False
         self._ledger, self._lock = self._written.pop(token), ""
-        self._stands = self.epoch = f"{token} {server}"
+        self._standing_epoch = self.epoch = f"{token} {server}"
         return True
 
     async def delete_dead_ledgers(self) -> None:
@@ -155,11 +155,11 @@ class MemoryStore:
 
     async def put_value(self, name: str, value: bytes) -> None:
         """See LedgerStore."""
-        self._kept[name] = value
+        self._values[name] = value
 
     async def get_value(self, name: str) -> bytes:
         """See LedgerStore."""
-        return self._kept.get(name, b"")
+        return self._values.get(name, b"")
 
     async def dump_ledger(self) -> tuple[dict[str, ReservationEntry], dict[str, Balance]]:
         """See LedgerStore."""

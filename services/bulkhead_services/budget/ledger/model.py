@@ -15,77 +15,199 @@ A settled id admits nothing: its money is spent, and a call made on it would be 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOKENS, UNLIMITED
 from bulkhead_contracts.budget import Amount, ScopeLimit
 from bulkhead_contracts.result import Usage
-from bulkhead_services.budget.ledger.types import (
-    ASKED_UNITS,
-    EMPTY,
-    NO_LIMIT,
-    NOTHING,
-    Answer,
-    Balance,
-    CeilingLevel,
-    Kind,
-    MetCeiling,
-    ReservationConflict,
-    ReservationDenied,
-    ReservationEntry,
-    ReservationHeld,
-    ReservationStopped,
-    ReservationWaiting,
-    Scope,
-    SettlementResult,
-    StaleLimits,
-    State,
-    Unit,
-    UnitSums,
-)
 
-__all__ = [
-    "ASKED_UNITS",
-    "EMPTY",
-    "NOTHING",
-    "NO_LIMIT",
-    "Answer",
-    "Balance",
-    "CeilingLevel",
-    "Kind",
-    "MetCeiling",
-    "ReservationConflict",
-    "ReservationDenied",
-    "ReservationEntry",
-    "ReservationHeld",
-    "ReservationStopped",
-    "ReservationWaiting",
-    "Scope",
-    "SettlementResult",
-    "StaleLimits",
-    "State",
-    "Unit",
-    "UnitSums",
-]
-"""Values that are used together with the functions here."""
+Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
+ReservationState = Literal["open", "lapsed", "settled", "released", "refused", "early"]
+SettlementKind = Literal["settled", "repeated", "unknown", "ignored"]
+"""The outcome of a settlement; see SettlementResult."""
+
+
+class UnitSums(NamedTuple):
+    """All limited units together. Nobody asks for wall_ms: a call's timeout bounds it, and it is charged after."""
+
+    tokens: int = 0
+    cost_usd_micros: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    wall_ms: int = 0
+
+    def plus(self, other: "UnitSums") -> "UnitSums":
+        """Every unit added."""
+        # Unit by unit: a rebuild adds some ten times for every fact.
+        return UnitSums(
+            self[0] + other[0], self[1] + other[1], self[2] + other[2], self[3] + other[3], self[4] + other[4]
+        )
+
+    def minus(self, other: "UnitSums") -> "UnitSums":
+        """Every unit subtracted."""
+        return UnitSums(
+            self[0] - other[0], self[1] - other[1], self[2] - other[2], self[3] - other[3], self[4] - other[4]
+        )
+
+    def exceeds_ask(self, ask: "UnitSums") -> bool:
+        """More than `ask` in any unit that is asked for."""
+        return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], ask[:ASKED_UNITS], strict=True))
+
+
+ASKED_UNITS = 4
+NOTHING = UnitSums()
+NO_LIMIT = UnitSums(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
+
+
+class Scope(NamedTuple):
+    """One account and its ceiling: `task:acme:t1`, `day:acme:2026-11-21`. until_unix_ms: see ScopeLimit."""
+
+    name: str
+    limit: UnitSums
+    until_unix_ms: int = 0
+
+
+class Balance(NamedTuple):
+    """Amounts that one scope holds back for open calls and has spent, and its number of settlements.
+
+    stopped: the task was ended early; what settles from now on is told to whoever shows what it cost.
+    """
+
+    reserved: UnitSums = UnitSums()
+    spent: UnitSums = UnitSums()
+    settled: int = 0
+    stopped: bool = False
+
+
+NO_BALANCE = Balance()
+
+
+class MetCeiling(NamedTuple):
+    """The limit that stands in the way, with the amounts as they were found."""
+
+    scope: str
+    unit: Unit
+    spent: int
+    reserved: int
+    asked: int
+    limit: int
+
+
+class CeilingLevel(NamedTuple):
+    """The amount an account has spent under a ceiling."""
+
+    scope: str
+    unit: Unit
+    spent: int
+    limit: int
+    until_unix_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationEntry:
+    """One reservation. The terms (ask, scopes, at_unix_ms) are those of its first attempt and never change.
+
+    holders: attempts that hold it; only when each of them has released it is it released.
+    """
+
+    state: ReservationState
+    ask: UnitSums = UnitSums()
+    scopes: tuple[Scope, ...] = ()
+    at_unix_ms: int = 0
+    holders: int = 0
+    charged: UnitSums = UnitSums()
+    usage: UnitSums = UnitSums()
+    estimated: bool = False
+    ceiling: MetCeiling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationHeld:
+    """The money is held, on these terms."""
+
+    scopes: tuple[Scope, ...]
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationDenied:
+    """Spending leaves no room: final, the task halts."""
+
+    ceiling: MetCeiling
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationWaiting:
+    """Held amounts leave no room now; open calls may give some back."""
+
+    ceiling: MetCeiling
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationStopped:
+    """The task was ended: it is given no money for another call."""
+
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationConflict:
+    """The first answer under this id does not cover this ask: it held less, or it is settled already."""
+
+    held: UnitSums
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementResult:
+    """`settled` now; `repeated` (nothing changed); `unknown` (kept until its reservation shows up); `ignored`.
+
+    over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit. stopped:
+    what the task has cost by now, when it was ended early. levels: of every ceiling that its accounts have.
+    """
+
+    kind: SettlementKind
+    charged: UnitSums = UnitSums()
+    held: UnitSums = UnitSums()
+    over: bool = False
+    ceiling: MetCeiling | None = None
+    stopped: Balance | None = None
+    levels: tuple[CeilingLevel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaleLimits:
+    """The tenant's limits have changed, or nobody has looked for a while: read them again and ask again.
+
+    revision: at least this one.
+    """
+
+    revision: int
+
+
+ReserveAnswer = (
+    ReservationHeld | ReservationDenied | ReservationWaiting | ReservationStopped | ReservationConflict | StaleLimits
+)
 
 
 @dataclass(slots=True)
 class LedgerState:
     """All entries and balances. The functions below change it in place and touch nothing else.
 
-    until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
-    that has been folded; mark: the one that this mark began. done: settled before the checkpoint that it begins with,
-    by when they were reserved: what comes of them again changes nothing. folded_unix_ms: when the last message of
-    the journal that was folded was stored, by the broker's clock: what is over is judged by that, and by nobody's own.
+    expiry_by_scope: of the accounts whose names do not say how long they count. fenced_epochs: ledgers that were fenced
+    off before a mark that has been folded; epoch_mark: the one that this mark began. settled_earlier: settled before
+    the checkpoint that it begins with, by when they were reserved: what comes of them again changes nothing.
+    folded_unix_ms: when the last message of the journal that was folded was stored, by the broker's clock: what is
+    over is judged by that, and by nobody's own.
     """
 
     lease_ms: int
     entries: dict[str, ReservationEntry] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
-    until: dict[str, int] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
-    done: dict[str, int] = field(default_factory=dict)
-    mark: str = ""
+    expiry_by_scope: dict[str, int] = field(default_factory=dict)
+    fenced_epochs: set[str] = field(default_factory=set)
+    settled_earlier: dict[str, int] = field(default_factory=dict)
+    epoch_mark: str = ""
     folded_unix_ms: int = field(default=0, compare=False)
 
 
@@ -166,7 +288,7 @@ def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
 # Admission
 
 
-def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> Answer:
+def reserve(ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], now_unix_ms: int) -> ReserveAnswer:
     """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled."""
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("settled", "early"):
@@ -215,10 +337,10 @@ def restore(
     ledger: LedgerState, key: str, ask: UnitSums, scopes: tuple[Scope, ...], at_unix_ms: int
 ) -> SettlementResult:
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
-    if ledger.done.get(key) == at_unix_ms:
+    if ledger.settled_earlier.get(key) == at_unix_ms:
         return SettlementResult("repeated")
     # Admitted anew by a ledger that had forgotten it: no copy, for copies have the terms of the first.
-    ledger.done.pop(key, None)
+    ledger.settled_earlier.pop(key, None)
     stored = ledger.entries.get(key)
     if stored is not None and stored.state in ("open", "lapsed", "settled"):
         return SettlementResult(
@@ -239,7 +361,7 @@ def settle(
     ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
 ) -> SettlementResult:
     """Charge a call, and tell how its accounts stand then. See charge_call."""
-    if key in ledger.done:
+    if key in ledger.settled_earlier:
         return SettlementResult("repeated")
     kind = charge_call(ledger, key, usage, estimated, settled_unix_ms)
     if kind in ("unknown", "ignored"):
@@ -257,11 +379,12 @@ def settle(
     return _settled_result(ledger, entry, usage, estimated)
 
 
-def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0) -> Kind:
+def charge_call(
+    ledger: LedgerState, key: str, usage: UnitSums, estimated: bool, settled_unix_ms: int = 0
+) -> SettlementKind:
     """Charge what was really used (the reservation itself when estimated), once per reservation. settled_unix_ms:
-    kept of
-    what is settled before its reservation is seen."""
-    if key in ledger.done:
+    kept of what is settled before its reservation is seen."""
+    if key in ledger.settled_earlier:
         return "repeated"
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
@@ -280,9 +403,9 @@ def charge_call(ledger: LedgerState, key: str, usage: UnitSums, estimated: bool,
 
 def apply_rebuild_mark(ledger: LedgerState, epoch: str) -> None:
     """A rebuild has begun: all that is written under the ledger before it comes too late."""
-    if ledger.mark:
-        ledger.over.add(ledger.mark)
-    ledger.mark = epoch
+    if ledger.epoch_mark:
+        ledger.fenced_epochs.add(ledger.epoch_mark)
+    ledger.epoch_mark = epoch
 
 
 def is_held_or_settled(ledger: LedgerState, key: str) -> bool:
@@ -309,7 +432,7 @@ def lapse_overdue(ledger: LedgerState, now_unix_ms: int) -> None:
 
 def _open_entry(ledger: LedgerState, key: str, entry: ReservationEntry, previous: ReservationEntry | None) -> None:
     ledger.entries[key] = entry
-    ledger.until.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
+    ledger.expiry_by_scope.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
     _move_balances(ledger, entry, reserved=entry.ask)
     if previous is not None and previous.state == "early":
         _charge_entry(ledger, key, entry, previous.usage, previous.estimated)
@@ -356,7 +479,7 @@ def _move_balances(
 ) -> None:
     balances = ledger.balances
     for name, _, _ in entry.scopes:
-        old = balances.get(name, EMPTY)
+        old = balances.get(name, NO_BALANCE)
         balances[name] = Balance(
             old.reserved if reserved is NOTHING else old.reserved.plus(reserved),
             old.spent if spent is NOTHING else old.spent.plus(spent),

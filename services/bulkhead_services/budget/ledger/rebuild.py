@@ -22,22 +22,23 @@ from bulkhead_contracts.task import TaskStopped
 from bulkhead_services.budget.ledger import facts, model
 from bulkhead_services.budget.ledger.accounts import task_scope
 from bulkhead_services.budget.ledger.checkpoint import (
+    JOURNAL,
+    JOURNAL_INBOX,
     MARKS,
+    SETTLED_INBOX,
     FoldedLedger,
     add_settled_names,
     newest_checkpoint,
     prune_ledger,
 )
 from bulkhead_services.budget.ledger.model import LedgerState
-from bulkhead_services.budget.ledger.store import REST_S, LedgerStore, RedisFailure, RedisRefuses, UnsafeRedis
+from bulkhead_services.budget.ledger.store import REBUILD_REST_S, LedgerStore, RedisFailure, RedisRefuses, UnsafeRedis
 
 log = Log("budget.ledger")
 
-JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
-SETTLED_INBOX = subjects.inbox_stream("budget")
-MONEY = "mesh.ledger."
+MONEY_TYPE_PREFIX = "mesh.ledger."
 """How a type that only a later budget has is called if it changes the ledger: without it this one builds none."""
-FOLDED = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})
+FOLDED_TYPES = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})
 """A later version of these does, too. Every other fact tells of something else: the version before leaves it out."""
 MAX_EMPTY_READS = 200
 PAGE = 256
@@ -46,7 +47,7 @@ LOCK_MS = 3_000
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
 
 
-GoOn = Callable[[], Awaitable[None]]
+OnPage = Callable[[], Awaitable[None]]
 """Called after every page; raises to stop."""
 
 
@@ -75,8 +76,8 @@ class LedgerKeeper:
         self._clock = clock
         self._lease_ms, self._keep_ms = lease_ms, keep_ms
         self._tail_grace_s = tail_grace_s
-        self._fresh = rebuild_at_start
-        self._wanted = asyncio.Event()
+        self._must_rebuild = rebuild_at_start
+        self._check_requested = asyncio.Event()
         self._built = asyncio.Event()
         self.epoch = ""
         """What every use of the ledger must name; "" means wait."""
@@ -87,7 +88,7 @@ class LedgerKeeper:
 
     def start(self, background: BackgroundTasks) -> None:
         """Begin; returns at once."""
-        self._wanted.set()
+        self._check_requested.set()
         self._task = background.start("keeper of the ledger", self._keep_ledger())
 
     async def stop(self) -> None:
@@ -102,7 +103,7 @@ class LedgerKeeper:
             self._built.clear()
             self.epoch = ""
         self.reason = reason
-        self._wanted.set()
+        self._check_requested.set()
 
     async def wait_until_built(self) -> None:
         """Until there is a ledger."""
@@ -111,16 +112,16 @@ class LedgerKeeper:
     async def _keep_ledger(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._check_requested.wait()
+            self._check_requested.clear()
             problem = await self._try_ensure_ledger()
             if problem:
                 self.reason = problem
                 log.warning("ledger_unavailable", reason=problem, retry_s=backoff_s)
-                self._wanted.set()
+                self._check_requested.set()
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
-            elif not self._wanted.is_set():
+            elif not self._check_requested.is_set():
                 # Calls that failed on the old connections may have asked for one more look meanwhile.
                 self.epoch = self._store.epoch
                 self._built.set()
@@ -152,7 +153,7 @@ class LedgerKeeper:
         """
         server = await self._store.connect()
         standing = await self._store.current_epoch(server)
-        if standing and not self._fresh:
+        if standing and not self._must_rebuild:
             self._store.adopt_epoch(standing)
             log.info("ledger_taken", epoch=standing[:8])
             return True
@@ -160,7 +161,7 @@ class LedgerKeeper:
         # Read before the lock is taken: see _publish_marks.
         last_mark = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, MARKS, MARKS))
         # From here on a ledger that another replica builds is fresh enough.
-        self._fresh = False
+        self._must_rebuild = False
         if not await self._store.lock_rebuild(token, LOCK_MS):
             return False
         alive = asyncio.create_task(self._hold_lock(token))
@@ -214,7 +215,7 @@ class LedgerKeeper:
 
         if last_mark_sequence:
             # Nobody was admitted before the first rebuild of all.
-            await asyncio.sleep(REST_S)
+            await asyncio.sleep(REBUILD_REST_S)
         last_fact, last_settled = await self._publish_marks(token, last_mark_sequence)
         start = await newest_checkpoint(self._bus, self._lease_ms, last_fact, last_settled)
         facts, settlements = await self.fold_inboxes(start, last_fact, last_settled, keep_lock)
@@ -235,17 +236,17 @@ class LedgerKeeper:
         )
 
     async def fold_inboxes(
-        self, start: FoldedLedger, last_fact: int, last_settled: int, on_page: GoOn
+        self, start: FoldedLedger, last_fact: int, last_settled: int, on_page: OnPage
     ) -> tuple[int, int]:
         """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
         ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
         return (
-            await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, on_page),
-            await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, on_page),
+            await self._fold_stream(ledger, JOURNAL_INBOX, facts, start.journal_sequence, last_fact, on_page),
+            await self._fold_stream(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget_sequence, end, on_page),
         )
 
     async def _fold_stream(
-        self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, on_page: GoOn
+        self, ledger: LedgerState, stream: str, subject: str, after: int, last: int, on_page: OnPage
     ) -> int:
         """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
         count, empty = 0, 0
@@ -288,7 +289,7 @@ def fold_stored(ledger: LedgerState, stored: StoredMessage) -> None:
 def moves_money(stored: StoredMessage) -> bool:
     """True when the type of a message that cannot be read here says that a ledger without it would be wrong."""
     kind = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
-    return kind.startswith(MONEY) or kind.rpartition(".v")[0] in FOLDED
+    return kind.startswith(MONEY_TYPE_PREFIX) or kind.rpartition(".v")[0] in FOLDED_TYPES
 
 
 def fold_message(ledger: LedgerState, message: ReceivedMessage) -> None:
@@ -302,7 +303,7 @@ def _fold_fact(ledger: LedgerState, message: ReceivedMessage) -> None:
     if isinstance(body, LedgerMarked) and (message.receiver, message.tenant) == (JOURNAL, MARKS):
         model.apply_rebuild_mark(ledger, body.epoch)
     elif isinstance(body, Reserved):
-        if facts.written_under(message.envelope.cause) in ledger.over:
+        if facts.written_under(message.envelope.cause) in ledger.fenced_epochs:
             # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held
             # may be held by others now.
             return

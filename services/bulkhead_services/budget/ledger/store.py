@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol
 from redis.exceptions import RedisError, ResponseError
 
 from bulkhead_services.budget.ledger.model import (
-    Answer,
     Balance,
     LedgerState,
     ReservationEntry,
+    ReserveAnswer,
     Scope,
     SettlementResult,
     UnitSums,
@@ -33,13 +33,13 @@ class UnsafeRedis(Exception):
     """This Redis may drop keys by itself; a ledger there would forget what was spent."""
 
 
-LOOK_MS = 5_000
+LIMITS_READ_MS = 5_000
 """Time for which the limits that a replica has read are good; a stored change takes effect within it."""
 
 
-QUICK_S = 0.1
-"""An admission whose fact is stored so soon after it was asked for needs no second look at the ledger: see REST_S."""
-REST_S = 0.3
+QUICK_ADMISSION_S = 0.1
+"""An admission whose fact is stored so soon after it was asked for needs no second look: see REBUILD_REST_S."""
+REBUILD_REST_S = 0.3
 """So long a rebuild rests between the fence and its mark: whoever was admitted before the fence, and quickly, has its
 fact in front of the mark, and so in the ledger that is built. Longer by far: clocks do not run alike."""
 
@@ -69,7 +69,7 @@ class LedgerStore(Protocol):
 
     async def reserve(
         self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
-    ) -> Answer:
+    ) -> ReserveAnswer:
         """See model.reserve. StaleLimits, and nothing held, unless the tenant's limits were looked at and are this
         one.
         """

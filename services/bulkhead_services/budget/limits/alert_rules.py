@@ -16,7 +16,7 @@ SHARES = (95, 80, 50)
 """Percent of a limit that are told."""
 WINDOW_MS = 300_000
 """The rate is that of the last five minutes."""
-STEP_MS = 10_000
+SAMPLE_MS = 10_000
 """One sample for so long."""
 MIN_SPAN_MS = 60_000
 """Nothing is said of a rate that was watched for less than a minute,"""
@@ -24,10 +24,10 @@ MIN_SAMPLES = 4
 """nor of one or two large calls,"""
 MIN_PERCENT = 10
 """nor while next to nothing is spent;"""
-AHEAD = 12
+MAX_AHEAD_FACTOR = 12
 """nor of a time that is further away than so many times what was watched: five minutes say nothing of a day."""
 
-Kind = Literal["share", "rate"]
+AlertKind = Literal["share", "rate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class LimitAlert:
     """reached_unix_ms: when the limit is reached if it goes on so; 0 for a share."""
 
     id: str
-    kind: Kind
+    kind: AlertKind
     level: CeilingLevel
     percent: int
     reached_unix_ms: int = 0
@@ -48,7 +48,7 @@ class SpendSample(NamedTuple):
     spent: int
 
 
-Pace = tuple[SpendSample, ...]
+SpendSamples = tuple[SpendSample, ...]
 """Samples of one ceiling, the oldest first."""
 
 
@@ -60,27 +60,27 @@ def share_alert(level: CeilingLevel) -> LimitAlert | None:
     return None
 
 
-def extend_pace(pace: Pace, level: CeilingLevel, now_unix_ms: int) -> Pace:
+def add_sample(samples: SpendSamples, level: CeilingLevel, now_unix_ms: int) -> SpendSamples:
     """The samples after one more look. Looks that come late or in another order change nothing that is known."""
-    if pace and (now_unix_ms < pace[-1].at_unix_ms or level.spent < pace[-1].spent):
-        return pace
+    if samples and (now_unix_ms < samples[-1].at_unix_ms or level.spent < samples[-1].spent):
+        return samples
     fresh = SpendSample(now_unix_ms, level.spent)
-    recent = tuple(sample for sample in pace if sample.at_unix_ms > now_unix_ms - WINDOW_MS)
-    if len(recent) > 1 and recent[-1].at_unix_ms - recent[-2].at_unix_ms < STEP_MS:
+    recent = tuple(sample for sample in samples if sample.at_unix_ms > now_unix_ms - WINDOW_MS)
+    if len(recent) > 1 and recent[-1].at_unix_ms - recent[-2].at_unix_ms < SAMPLE_MS:
         recent = recent[:-1]
     return (*recent, fresh)
 
 
-def rate_alert(pace: Pace, level: CeilingLevel, now_unix_ms: int) -> LimitAlert | None:
+def rate_alert(samples: SpendSamples, level: CeilingLevel, now_unix_ms: int) -> LimitAlert | None:
     """The limit is reached before the account's period ends, if it goes on as it did in these samples."""
-    if len(pace) < MIN_SAMPLES or level.limit <= 0:
+    if len(samples) < MIN_SAMPLES or level.limit <= 0:
         return None
-    span, gained = now_unix_ms - pace[0].at_unix_ms, level.spent - pace[0].spent
+    span, gained = now_unix_ms - samples[0].at_unix_ms, level.spent - samples[0].spent
     remaining, percent = level.limit - level.spent, level.spent * 100 // level.limit
     if span < MIN_SPAN_MS or gained <= 0 or remaining <= 0 or not MIN_PERCENT <= percent < SHARES[0]:
         return None
     until_limit_ms = remaining * span // gained
-    if until_limit_ms > AHEAD * span or now_unix_ms + until_limit_ms >= period_end(level):
+    if until_limit_ms > MAX_AHEAD_FACTOR * span or now_unix_ms + until_limit_ms >= period_end(level):
         return None
     return LimitAlert(_alert_id("rate", level, 0), "rate", level, percent, now_unix_ms + until_limit_ms)
 
@@ -99,6 +99,6 @@ def period_end(level: CeilingLevel) -> int:
     return int((last if days == 1 else last.replace(day=1)).timestamp() * 1000)
 
 
-def _alert_id(kind: Kind, level: CeilingLevel, percent: int) -> str:
+def _alert_id(kind: AlertKind, level: CeilingLevel, percent: int) -> str:
     name = f"{kind}|{level.scope}|{level.unit}|{level.limit}|{percent}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]

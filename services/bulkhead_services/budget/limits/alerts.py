@@ -22,23 +22,23 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL
 from bulkhead_services.budget.ledger.fact_lookup import find_fact
 from bulkhead_services.budget.ledger.model import CeilingLevel, SettlementResult, UnitSums
-from bulkhead_services.budget.ledger.rebuild import JOURNAL
 from bulkhead_services.budget.ledger.store import LedgerStore
 from bulkhead_services.budget.limits import alert_rules, messages
-from bulkhead_services.budget.limits.alert_rules import LimitAlert, Pace
+from bulkhead_services.budget.limits.alert_rules import LimitAlert, SpendSamples
 
 log = Log("budget.alerts")
 
-MAX_PACES = 2_000
+MAX_SAMPLED = 2_000
 """Ceilings whose rate is watched; one has up to 30 samples, some 4 KiB."""
 MAX_TOLD = 50_000
-DAYS = frozenset({"day", "mesh"})
+DAY_ACCOUNTS = frozenset({"day", "mesh"})
 """Accounts of a tenant's day and of everybody's."""
-ASK_AGAIN_MS = 3_600_000
+RECHECK_TOLD_MS = 3_600_000
 """Time for which this replica need not look whether an alert was told; looking keeps it remembered."""
-Key = tuple[str, str, int]
+CeilingKey = tuple[str, str, int]
 
 
 class AlertPublisher:
@@ -46,9 +46,9 @@ class AlertPublisher:
 
     def __init__(self, bus: Bus, publisher: Publisher, store: LedgerStore, clock: Callable[[], int]) -> None:
         self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
-        self._paces = BoundedDict[Key, Pace](MAX_PACES)
-        self._told = BoundedDict[str, int](MAX_TOLD)
-        self._days = BoundedDict[tuple[str, str], float](MAX_PACES)
+        self._samples = BoundedDict[CeilingKey, SpendSamples](MAX_SAMPLED)
+        self._told_unix_ms = BoundedDict[str, int](MAX_TOLD)
+        self._day_shares = BoundedDict[tuple[str, str], float](MAX_SAMPLED)
         """By account and unit: the share of a day's ceiling that is spent, as last settled here."""
 
     async def alert_on_settled(self, message: ReceivedMessage, body: Settled, settlement: SettlementResult) -> None:
@@ -62,17 +62,17 @@ class AlertPublisher:
             estimated = settlement.charged.cost_usd_micros if body.estimated else body.usage.estimated_usd_micros
             metrics.spent.add(max(0, estimated), {names.UNIT: "estimated_usd_micros"})
         for level in settlement.levels:
-            if level.limit > 0 and level.scope.partition(":")[0] in DAYS:
-                self._days[level.scope, level.unit] = level.spent / level.limit
+            if level.limit > 0 and level.scope.partition(":")[0] in DAY_ACCOUNTS:
+                self._day_shares[level.scope, level.unit] = level.spent / level.limit
             for alert in (alert_rules.share_alert(level), self._rate_alert(level, now_unix_ms)):
-                if alert is not None and now_unix_ms - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:
+                if alert is not None and now_unix_ms - self._told_unix_ms.get(alert.id, 0) >= RECHECK_TOLD_MS:
                     await self._publish_once(message, alert, now_unix_ms)
 
     def day_shares(self) -> Counts:
         """Metrics: of today's ceilings (UTC) the fullest per kind of account and unit, as a share of 1."""
         today = datetime.fromtimestamp(self._clock() / 1000, UTC).date().isoformat()
         shares: dict[tuple[tuple[str, str], ...], float] = {}
-        for (scope, unit), share in list(self._days.items()):
+        for (scope, unit), share in list(self._day_shares.items()):
             if scope.endswith(today):
                 labels = ((names.ACCOUNT, scope.partition(":")[0]), (names.UNIT, unit))
                 shares[labels] = max(shares.get(labels, 0.0), share)
@@ -80,8 +80,8 @@ class AlertPublisher:
 
     def _rate_alert(self, level: CeilingLevel, now: int) -> LimitAlert | None:
         key = (level.scope, level.unit, level.limit)
-        pace = self._paces[key] = alert_rules.extend_pace(self._paces.get(key, ()), level, now)
-        return alert_rules.rate_alert(pace, level, now)
+        samples = self._samples[key] = alert_rules.add_sample(self._samples.get(key, ()), level, now)
+        return alert_rules.rate_alert(samples, level, now)
 
     async def _publish_once(self, message: ReceivedMessage, alert: LimitAlert, now: int) -> None:
         name = f"alerted:{alert.id}"
@@ -91,7 +91,7 @@ class AlertPublisher:
             await self._publish_alert(message, fact, alert)
             await self._add_to_latest(message.tenant, fact)
         await self._store.put_value(name, b"1")
-        self._told[alert.id] = now
+        self._told_unix_ms[alert.id] = now
 
     async def _add_to_latest(self, tenant: str, fact: Alerted) -> None:
         """Among the tenant's latest, as `limits get` shows them; of two replicas at once one may be left out there."""

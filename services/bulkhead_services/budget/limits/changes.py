@@ -15,7 +15,7 @@ from bulkhead_contracts.budget import Alerted, Limit, LimitsChanged, LimitsReque
 from bulkhead_contracts.result import Failure
 from bulkhead_services.budget.ledger.accounts import TOP_UP, Limits, targets_of
 
-Request = LimitsRequested | TopUpRequested
+ChangeRequest = LimitsRequested | TopUpRequested
 MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
 CONTENT_CHARS = 16
 MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
@@ -115,7 +115,7 @@ def check_top_up(body: TopUpRequested, tenant: str) -> Failure | None:
     return None
 
 
-def content_digest(body: Request) -> str:
+def content_digest(body: ChangeRequest) -> str:
     """Digest of what a repeat has to have in common with the first: 16 hex digits."""
     if isinstance(body, TopUpRequested):
         content = f"{body.add.model_dump_json()} {body.reason}"

@@ -223,11 +223,6 @@ def overrun_text(used: UnitSums, held: UnitSums) -> str:
     return f"it used {', and '.join(overruns)}"
 
 
-def task_ended_text(task: str) -> str:
-    """A call of a task that is over."""
-    return f"Task {task} has ended: no other call of it is paid for. Ask in another task."
-
-
 def waiting_text(ceiling: MetCeiling) -> str:
     """A call that fits under what is spent, but not beside what is held."""
     unit = ceiling.unit
@@ -239,11 +234,6 @@ def waiting_text(ceiling: MetCeiling) -> str:
     )
 
 
-def already_settled_text() -> str:
-    """A reservation id whose call was made and paid."""
-    return "This reservation is settled: its call was made and paid. Ask for another call under a new id."
-
-
 def conflict_text(requested: UnitSums, held: UnitSums) -> str:
     """A known reservation id with a larger amount."""
     return (
@@ -251,46 +241,3 @@ def conflict_text(requested: UnitSums, held: UnitSums) -> str:
         f"{format_amount(held.tokens, 'tokens')}; {format_amount(requested.cost_usd_micros, 'cost_usd_micros')} and "
         f"{format_amount(requested.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
     )
-
-
-# An ask that is not admitted for other reasons than money
-
-
-def grant_refused_text(error: Exception) -> str:
-    """A grant that does not verify."""
-    return f"{error}. Nothing was halted; submit the task again for a new grant."
-
-
-def no_ledger_text(reason: str) -> str:
-    """The ledger is being built."""
-    return f"budget admits nothing now: {reason}"
-
-
-def verifying_ledger_text() -> str:
-    """The ledger did not answer as it must."""
-    return "budget admits nothing now: its ledger is being verified"
-
-
-def limits_unread_text(error: Exception) -> str:
-    """The tenant's limits are in a stream that does not answer."""
-    return f"the tenant's limits cannot be read: {error}"
-
-
-def limits_changed_text() -> str:
-    """The limits changed while the ask was judged."""
-    return "the tenant's limits were changed just now"
-
-
-def limits_raised_text() -> str:
-    """A known id gets its first answer, from before the limits were raised."""
-    return "the limits were raised since this was refused"
-
-
-def fact_not_stored_text(error: Exception) -> str:
-    """The journal did not take the reservation's fact."""
-    return f"the journal does not take the reservation: {error}"
-
-
-def halt_not_published_text(error: Exception) -> str:
-    """The task is at its ceiling, and its halt is not stored yet."""
-    return f"the halt could not be published: {error}"

@@ -34,11 +34,12 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.result import Failure
 from bulkhead_services.budget.ledger.accounts import Limits
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, LimitsRevision, RedisFailure
 from bulkhead_services.budget.limits.alerts import latest_alerts
 from bulkhead_services.budget.limits.changes import (
     MAX_ID_CHARS,
-    Request,
+    ChangeRequest,
     TenantLimits,
     build_limits_change,
     build_top_up_change,
@@ -51,16 +52,15 @@ from bulkhead_services.budget.limits.changes import (
 
 log = Log("budget.limits")
 
-JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
-BOOK = "limits"
+LIMITS_TENANT = "limits"
 """Tenant of the facts' subjects; the tenant that they are about stands where a task does. No publisher may say it."""
 MAX_KNOWN_TENANTS = 10_000
-TELLS, TELL_AGAIN_S = 6, 0.2
+ANNOUNCE_TRIES, ANNOUNCE_RETRY_S = 6, 0.2
 """Attempts to tell a ledger that is being verified of a change before the answer; later it finds the change itself."""
 HISTORY_MS = 31 * 24 * 3_600_000
 HISTORY_PAGE, MAX_HISTORY_PAGES = 64, 16
 """A tenant that changes its limits more often in that time is told of the older ones of its changes."""
-TRIES = 5
+CHANGE_TRIES = 5
 """Attempts at a change while others change the same limits."""
 
 
@@ -90,25 +90,25 @@ class TenantLimitsRegistry:
         mark_ledger_lost: Callable[[str], None],
     ) -> None:
         """mark_ledger_lost: told that the ledger does not answer, so that it is verified."""
-        self._bus, self._publisher, self._store, self._clock, self._lost = (
+        self._bus, self._publisher, self._store, self._clock, self._mark_ledger_lost = (
             bus,
             publisher,
             store,
             clock,
             mark_ledger_lost,
         )
-        self._pages = BoundedDict[str, TenantLimits](MAX_KNOWN_TENANTS)
+        self._limits_by_tenant = BoundedDict[str, TenantLimits](MAX_KNOWN_TENANTS)
         self.on_change: Callable[[str, str, str], Awaitable[int]] | None = None
         """Called with tenant, target and why, when a change holds; tells how many tasks go on because of it."""
 
     def last_read_target_limits(self, tenant: str, targets: tuple[str, ...]) -> LastReadTargetLimits:
         """The limits of these targets as this replica knows them, None where there are none."""
-        page = self._pages.get(tenant, TenantLimits())
+        page = self._limits_by_tenant.get(tenant, TenantLimits())
         return LastReadTargetLimits(page.revision, tuple(page.effective_limits.get(target) for target in targets))
 
     def was_changed_since(self, tenant: str, unix_ms: int) -> bool:
         """True when this replica knows of a change after that."""
-        return self._pages.get(tenant, TenantLimits()).changed_unix_ms >= unix_ms
+        return self._limits_by_tenant.get(tenant, TenantLimits()).changed_unix_ms >= unix_ms
 
     async def newest_revision(self, tenant: str) -> int:
         """The revision that stands in the journal. Raises BusError."""
@@ -116,7 +116,7 @@ class TenantLimitsRegistry:
 
     async def last_read_limits(self, tenant: str) -> LastReadLimits:
         """Limits as last read here; the store says whether that is still good. Raises BusError."""
-        page = self._pages.get_refreshed(tenant) or await self._read_limits(tenant)
+        page = self._limits_by_tenant.get_refreshed(tenant) or await self._read_limits(tenant)
         return LastReadLimits(LimitsRevision(tenant, page.revision), page.effective_limits)
 
     async def reread_limits(self, tenant: str, now_unix_ms: int) -> None:
@@ -125,7 +125,7 @@ class TenantLimitsRegistry:
         await self._store.record_limits_read(LimitsRevision(tenant, page.revision), now_unix_ms)
 
     async def _read_limits(self, tenant: str) -> TenantLimits:
-        stored = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, BOOK, tenant))
+        stored = await self._bus.last(JOURNAL_INBOX, subjects.mesh_subject("budget", JOURNAL, LIMITS_TENANT, tenant))
         tenant_limits = TenantLimits()
         if stored is not None:
             try:
@@ -139,10 +139,10 @@ class TenantLimitsRegistry:
             tenant_limits = TenantLimits(
                 body.revision, stored.sequence, body.change, limits, body.top_ups, changed_unix_ms, body.changes
             )
-        cached = self._pages.get(tenant, TenantLimits())
+        cached = self._limits_by_tenant.get(tenant, TenantLimits())
         # A follower that lags knows less than this replica does.
-        self._pages[tenant] = tenant_limits if tenant_limits.revision >= cached.revision else cached
-        return self._pages[tenant]
+        self._limits_by_tenant[tenant] = tenant_limits if tenant_limits.revision >= cached.revision else cached
+        return self._limits_by_tenant[tenant]
 
     # Requests
 
@@ -176,7 +176,7 @@ class TenantLimitsRegistry:
 
     async def _recent_changes(self, tenant: str, tenant_limits: TenantLimits) -> tuple[LimitChange, ...]:
         """The last changes, the newest first; what only a newer budget can read is left out. Raises BusError."""
-        subject, since = subjects.mesh_subject("budget", JOURNAL, BOOK, tenant), self._clock() - HISTORY_MS
+        subject, since = subjects.mesh_subject("budget", JOURNAL, LIMITS_TENANT, tenant), self._clock() - HISTORY_MS
         after, changes = (
             await last_before(self._bus, JOURNAL_INBOX, subject, since, tenant_limits.sequence),
             list[LimitChange](),
@@ -225,24 +225,24 @@ class TenantLimitsRegistry:
 
     async def _announce_revision(self, revision: LimitsRevision) -> None:
         """The store knows it before the asker does: then it holds everywhere. It is stored in any case."""
-        for _ in range(TELLS):
+        for _ in range(ANNOUNCE_TRIES):
             try:
                 await self._store.record_limits_read(revision, self._clock())
                 return
             except (Fenced, *RedisFailure) as error:
-                self._lost(str(error) or type(error).__name__)
+                self._mark_ledger_lost(str(error) or type(error).__name__)
                 log.warning("limits_not_told", tenant=revision.tenant, reason=str(error))
-                await asyncio.sleep(TELL_AGAIN_S)
+                await asyncio.sleep(ANNOUNCE_RETRY_S)
 
     async def _store_change(
         self,
         message: ReceivedMessage,
-        body: Request,
+        body: ChangeRequest,
         build_fact: Callable[[TenantLimits, str], LimitsChanged | Failure],
     ) -> TenantLimits | Failure:
         """A request is known by its content beside its id, which its sender chooses."""
         change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content_digest(body)}"
-        for _ in range(TRIES):
+        for _ in range(CHANGE_TRIES):
             tenant_limits = await self._read_limits(message.tenant)
             if change in tenant_limits.known_changes:
                 return tenant_limits  # The answer to the first try was lost, whatever others have changed since then.
@@ -255,7 +255,7 @@ class TenantLimitsRegistry:
                 await self._publisher.send(
                     JOURNAL,
                     fact,
-                    tenant=BOOK,
+                    tenant=LIMITS_TENANT,
                     task=message.tenant,
                     cause=message.envelope.id,
                     index=f"limits/{fact.revision}",

@@ -23,19 +23,19 @@ from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequ
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.accounts import task_scope
-from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
+from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 from bulkhead_services.budget.ledger.store import Fenced, LedgerStore, RedisFailure
 
 log = Log("budget.spending")
 
 MAY_READ = ("operator", "auditor")
 """Roles that see the spending of each person."""
-MODELS = "model_gateway"
+MODEL_SERVICE = "model_gateway"
 """Its resources are models; those of others are tools and stores."""
 HALTED = "halted"
-KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
+TASK_KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
 """No retention of ended tasks is shorter."""
-SLACK_MS = 60_000
+CLOCK_SLACK_MS = 60_000
 """A fact is stored later than it was made, by another machine's clock."""
 PAGE = 64
 """Small: admissions are answered between two pages."""
@@ -84,7 +84,7 @@ def name_of(grouping: str, service: str, tenant: str, task: str, fact: Reserved)
     if grouping == "step":
         return f"{task}/{fact.step_id}" if fact.step_id else ""
     if grouping == "model":
-        return fact.resource if service == MODELS else ""
+        return fact.resource if service == MODEL_SERVICE else ""
     for scope in (*fact.scopes, *fact.more_scopes):
         # agent:<tenant>:<name>:<UTC day>
         kind, _, qualified_name = scope.scope.partition(":")
@@ -135,7 +135,7 @@ def build_report(
         for key, body in tally.settled.items()
         if (reserved_call := tally.calls.get(key)) is None or reserved_call.at_unix_ms < since_unix_ms
     ]
-    kept_since_ms = max(0, until_unix_ms - KEPT_MS)
+    kept_since_ms = max(0, until_unix_ms - TASK_KEPT_MS)
     return SpendReplied(
         by=grouping,  # type: ignore[arg-type]
         since_unix_ms=since_unix_ms,
@@ -214,7 +214,7 @@ class SpendQuery:
         *,
         max_messages: int = MAX_SPEND_MESSAGES,
     ) -> None:
-        self._bus, self._clock, self._store, self._most = bus, clock, store, max_messages
+        self._bus, self._clock, self._store, self._max_messages = bus, clock, store, max_messages
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer_spend(self, message: ReceivedMessage) -> SpendReplied:
@@ -232,7 +232,7 @@ class SpendQuery:
             async with asyncio.timeout(SPEND_TIMEOUT_MS / 1_000 * 0.8), self._places.hold_slot(message.tenant):
                 return await self._sum_streams(message.tenant, body)
         except (TooManySpendMessages, TimeoutError):
-            reason = f"more than {self._most:,} messages lie in that time, or they take too long to read"
+            reason = f"more than {self._max_messages:,} messages lie in that time, or they take too long to read"
             return _failed_reply("too_much", reason, "ask for a shorter time")
         except BusError as error:
             return _failed_reply("unavailable", f"the streams cannot be read: {error}", "ask again in a moment")
@@ -270,7 +270,7 @@ class SpendQuery:
         tasks: Collection[str] = frozenset(request.tasks)
         newest = await self._bus.last(stream, subject)
         end, empty = newest.sequence if newest is not None else 0, 0
-        after = await last_before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
+        after = await last_before(self._bus, stream, subject, since_unix_ms - CLOCK_SLACK_MS, end)
         while after < end:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             if not page and (empty := empty + 1) > TAIL_READS:
@@ -278,7 +278,7 @@ class SpendQuery:
             for message in _readable_facts(stored for stored in page if stored.sequence <= end):
                 if not tasks or message.task in tasks:
                     count_message(tally, message, request.by)
-            if len(tally.calls) + len(tally.settled) > self._most:
+            if len(tally.calls) + len(tally.settled) > self._max_messages:
                 raise TooManySpendMessages
             after = page[-1].sequence if page else after
             await asyncio.sleep(0 if page else TAIL_PAUSE_S)

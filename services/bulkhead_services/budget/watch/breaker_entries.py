@@ -10,7 +10,7 @@ from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.health.breakers.registry import BreakerRegistry, Key
 from bulkhead.health.breakers.state_machine import BreakerState
 from bulkhead_contracts import bounds, envelope, subjects
-from bulkhead_contracts.control import Breaker as Entry
+from bulkhead_contracts.control import Breaker as BreakerEntry
 from bulkhead_services.budget.watch.notices import DueNotices
 
 PATTERN = "$KV.CONTROL.breaker.>"
@@ -22,46 +22,46 @@ class BreakerEntryOwner:
     def __init__(self, bus: Bus, message_key: bytes) -> None:
         self._bus, self._message_key = bus, message_key
         self._after = 0
-        self._stands: dict[str, int] = {}
+        self._sequences: dict[str, int] = {}
         """Sequence of the entry that stands, by its subject."""
         self._changes: dict[str, tuple[str, ...]] = {}
         """Requests of people that it remembers: a repeat of one does not close what has opened since."""
-        self._loose: dict[str, Entry] = {}
+        self._token_entries: dict[str, BreakerEntry] = {}
         """What is not closed and known by its token alone, as the version before wrote it, by its subject."""
 
-    async def sync_entries(self, circuits: BreakerRegistry, notices: DueNotices) -> None:
+    async def sync_entries(self, breakers: BreakerRegistry, notices: DueNotices) -> None:
         """Learn what stands, then write what changed. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, PATTERN, after=self._after):
             for stored in page:
-                self._stands[stored.subject] = stored.sequence
-                entry = Entry.model_validate_json(stored.body)
+                self._sequences[stored.subject] = stored.sequence
+                entry = BreakerEntry.model_validate_json(stored.body)
                 self._changes[stored.subject] = entry.changes
-                self._loose.pop(stored.subject, None)
+                self._token_entries.pop(stored.subject, None)
                 if not entry.called and entry.phase != "closed":
-                    self._loose[stored.subject] = entry
-                learn_entry(circuits, entry)
+                    self._token_entries[stored.subject] = entry
+                learn_entry(breakers, entry)
                 notices.apply_breaker_entry(entry)
             self._after = page[-1].sequence
-        for key, breaker in list(circuits.changed.items()):
+        for key, breaker in list(breakers.changed.items()):
             if await self._write_entry(
-                entry_of(key, breaker, circuits.opening_evidence(key), circuits.opening_actors(key))
+                entry_of(key, breaker, breakers.opening_evidence(key), breakers.opening_actors(key))
             ):
-                circuits.changed.pop(key, None)
+                breakers.changed.pop(key, None)
 
-    async def _write_entry(self, entry: Entry) -> bool:
+    async def _write_entry(self, entry: BreakerEntry) -> bool:
         """Under the whole name; what stands under its token alone is over then, for two may not say how it stands."""
         subject, token_subject = (
             subjects.breaker_key(entry.scope, entry.tenant, name) for name in (entry.called, entry.name)
         )
-        if subject != token_subject and (old := self._loose.get(token_subject)) is not None:
+        if subject != token_subject and (old := self._token_entries.get(token_subject)) is not None:
             moved = old.model_copy(update={"phase": "closed", "reason": f"it stands as {entry.called}"})
             if not await self._put_entry(token_subject, moved):
                 return False
-            del self._loose[token_subject]
+            del self._token_entries[token_subject]
         return await self._put_entry(subject, entry.model_copy(update={"changes": self._changes.get(subject, ())}))
 
-    async def _put_entry(self, subject: str, entry: Entry) -> bool:
-        after, body = self._stands.get(subject, 0), entry.model_dump_json().encode()
+    async def _put_entry(self, subject: str, entry: BreakerEntry) -> bool:
+        after, body = self._sequences.get(subject, 0), entry.model_dump_json().encode()
         try:
             ack = await self._bus.publish(
                 subject,
@@ -72,32 +72,32 @@ class BreakerEntryOwner:
             )
         except WrongLastSequence:
             return False  # Somebody was here: it is read first, at the next time.
-        self._stands[subject] = ack.sequence
+        self._sequences[subject] = ack.sequence
         return True
 
 
-def learn_entry(circuits: BreakerRegistry, entry: Entry) -> None:
+def learn_entry(breakers: BreakerRegistry, entry: BreakerEntry) -> None:
     """Tell the fold what an entry that stands says. One that is known by its token alone is of the first such name."""
-    names = (name for scope, tenant, name in circuits.found if (scope, tenant) == (entry.scope, entry.tenant))
+    names = (name for scope, tenant, name in breakers.states if (scope, tenant) == (entry.scope, entry.tenant))
     full_name = entry.called or next((name for name in names if subjects.as_token(name) == entry.name), entry.name)
     key = (entry.scope, entry.tenant, full_name)
-    breaker = circuits.found.get(key)
+    breaker = breakers.states.get(key)
     if breaker is not None and breaker.since_unix_ms > entry.since_unix_ms:
         return
     if entry.by:
-        circuits.reset_breaker(key, entry.by, entry.since_unix_ms)
+        breakers.reset_breaker(key, entry.by, entry.since_unix_ms)
     elif breaker is None or (breaker.phase, breaker.since_unix_ms) != (entry.phase, entry.since_unix_ms):
         usual, first = (breaker.usual, breaker.first) if breaker else (0, 0)
         since, until = entry.since_unix_ms, entry.until_unix_ms
         fresh = BreakerState(entry.scope, key[2], entry.phase, since, until, entry.reason, usual=usual, first=first)
-        circuits.adopt_breaker(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
+        breakers.adopt_breaker(key, replace(fresh, openings=entry.openings), entry.evidence, entry.actors)
     else:
-        circuits.changed.pop(key, None)
+        breakers.changed.pop(key, None)
 
 
-def entry_of(key: Key, breaker: BreakerState, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> Entry:
-    """Entry for doers and people."""
-    return Entry(
+def entry_of(key: Key, breaker: BreakerState, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> BreakerEntry:
+    """BreakerEntry for doers and people."""
+    return BreakerEntry(
         scope=key[0],  # type: ignore[arg-type]
         tenant=key[1],
         name=subjects.as_token(key[2]),

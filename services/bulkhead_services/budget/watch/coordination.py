@@ -39,7 +39,7 @@ class CoordinationQuery:
             return CoordinationReplied(failure=Failure.from_text("unavailable", reason, hint))
         fold = self._watcher.fold
         waits, left_out = open_waits(fold.watch.graph, tenant)
-        windows = breaker_windows(fold.watch.circuits, tenant, self._clock(), self._thresholds)
+        windows = breaker_windows(fold.watch.breakers, tenant, self._clock(), self._thresholds)
         return CoordinationReplied(
             waits=waits, more_waits=left_out, trips=fold.recent.trips_of(tenant), windows=windows
         )
@@ -69,12 +69,12 @@ def open_waits(graph: WaitGraph, tenant: str) -> tuple[tuple[OpenWait, ...], int
 
 
 def breaker_windows(
-    circuits: BreakerRegistry, tenant: str, now_unix_ms: int, thresholds: BreakerThresholds
+    breakers: BreakerRegistry, tenant: str, now_unix_ms: int, thresholds: BreakerThresholds
 ) -> tuple[BreakerWindow, ...]:
     """Counts of a tenant's breakers within their window, those with the most failures first."""
     first = now_unix_ms * BUCKETS // thresholds.window_ms - BUCKETS
     windows = []
-    for (scope, owner, name), breaker in circuits.found.items():
+    for (scope, owner, name), breaker in breakers.states.items():
         buckets = [bucket for bucket in breaker.buckets if bucket.number > first]
         if tenant not in (owner, name if scope == "tenant" else "") or not buckets:
             continue

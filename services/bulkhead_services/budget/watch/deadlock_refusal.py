@@ -84,7 +84,7 @@ def with_refused_victim(suspected: SuspectedDeadlock, subject: str, body: bytes)
         return suspected
     place = (*subject.split(".")[-2:], wait_id)
     wait = next((candidate for candidate in suspected.waits if wait_of(candidate.key) == place), None)
-    return suspected if wait is None else replace(suspected, victim=wait.waiter, refuse=wait.key)
+    return suspected if wait is None else replace(suspected, victim=wait.waiter, refused_wait=wait.key)
 
 
 def cycle_in_words(cycle: Sequence[str]) -> str:

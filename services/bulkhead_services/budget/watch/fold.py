@@ -7,7 +7,7 @@ again.
 """
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -15,48 +15,45 @@ from typing import NamedTuple
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus import wire
 from bulkhead.bus.port import StoredMessage
-from bulkhead.health.breakers.chatter import ChatteringAgents, Row
+from bulkhead.health.breakers.chatter import ChatteringAgents, ChatterRow
 from bulkhead.health.deadlock.evidence import SuspectedDeadlock
 from bulkhead.health.events import CallEnded, LineageEnded, ModelIdentified, WorkOpened
 from bulkhead.health.findings import HealthFinding
-from bulkhead.health.models import ModelIdentities
-from bulkhead.health.models import Row as ModelRow
+from bulkhead.health.models import IdentityRow, ModelIdentities
 from bulkhead.health.sources.journal import PLANNING, JournalReader
 from bulkhead.health.sources.journal_messages import may_speak
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.decider.history import at_its_source
-from bulkhead_contracts import envelope
+from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.agent import WaitRefused
-from bulkhead_contracts.budget import Tripped
+from bulkhead_contracts.budget import TaskTrip, Tripped
 from bulkhead_contracts.control import BreakerReset
 from bulkhead_services.budget.watch import breaker_entries, deadlock_refusal
 from bulkhead_services.budget.watch.latency import FeatureLatencyFold
 from bulkhead_services.budget.watch.notices import MAY_SWITCH, DueNotices
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages, message_identity
-from bulkhead_services.budget.watch.recent_trips import RecentTrips
 from bulkhead_services.budget.watch.standing import TaskStandings
 from bulkhead_services.budget.watch.traffic import Traffic
 
+MARK_VERSION = 5
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_EARLY = 10_000
 MAX_TOLD = 100_000
-QUIET = 20
+MAX_TENANTS = 1_000
+QUIET_FACTOR = 20
 """A task in which nothing moves for so many times the time of a stall stands still: ten minutes, if nobody set it."""
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
 
 
 class TaskSpan(NamedTuple):
-    """Messages that the journal had of a task: the sequence of the first and of the last, and their number.
-
-    A mark of an earlier version has only the first; the others are 0.
-    """
+    """Messages that the journal had of a task: the sequence of the first, their number, the sequence of the last."""
 
     first: int
-    messages: int = 0
-    last: int = 0
+    messages: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +71,60 @@ class WatchMark:
     source: int = 0
     living: Mapping[str, TaskSpan] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
-    talks: Sequence[Row] = ()
-    models: Sequence[ModelRow] = ()
+    talks: Sequence[ChatterRow] = ()
+    models: Sequence[IdentityRow] = ()
 
     def encode(self) -> bytes:
         """Bytes to keep."""
-        values = [5, self.after, self.subject, self.source, dict(self.living), dict(self.read), list(self.talks)]
+        values = [
+            MARK_VERSION,
+            self.after,
+            self.subject,
+            self.source,
+            dict(self.living),
+            dict(self.read),
+            list(self.talks),
+        ]
         return json.dumps([*values, list(self.models)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "WatchMark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
-            version, after, subject, source, living, inbox_sequences, *added = json.loads(raw)
-            if version == 2:
-                living = {name: [first] for name, first in living.items()}
+            version, after, subject, source, living, inbox_sequences, talks, models = json.loads(raw)
             numbers = (after, source, *(number for row in living.values() for number in row), *inbox_sequences.values())
-            if version in (2, 3, 4, 5) and all(isinstance(number, int) for number in numbers):
-                talkers = ChatteringAgents(DEFAULT.breakers)
-                talkers.restore_rows(added[0] if version >= 4 else ())
-                models = ModelIdentities()
-                models.restore_rows(added[1] if version == 5 else ())
+            if version == MARK_VERSION and all(isinstance(number, int) for number in numbers):
+                talkers, identities = ChatteringAgents(DEFAULT.breakers), ModelIdentities()
+                talkers.restore_rows(talks)
+                identities.restore_rows(models)
                 tasks = {str(name): TaskSpan(*row) for name, row in living.items()}
                 inboxes = {str(name): last for name, last in inbox_sequences.items()}
-                return cls(after, str(subject), source, tasks, inboxes, talkers.dump_rows(), models.dump_rows())
+                return cls(after, str(subject), source, tasks, inboxes, talkers.dump_rows(), identities.dump_rows())
         except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()
+
+
+class RecentTrips:
+    """The last findings of each tenant, for people who ask. A watch that starts remembers what it reads again."""
+
+    def __init__(self) -> None:
+        self._found = BoundedDict[str, deque[TaskTrip]](MAX_TENANTS)
+
+    def fold_tripped(self, stored: StoredMessage) -> None:
+        """One fact; what cannot be read tells nothing, and a repeated one nothing new."""
+        tenant, task = stored.subject.rsplit(".", 2)[1:]
+        try:
+            task_trip = TaskTrip(task=task, trip=Tripped.model_validate_json(stored.body))
+        except ValueError:
+            return
+        trips = self._found.setdefault(tenant, deque(maxlen=bounds.MAX_TRIPS_LISTED))
+        if all(earlier.trip.trip != task_trip.trip.trip for earlier in trips):
+            trips.append(task_trip)
+
+    def trips_of(self, tenant: str) -> tuple[TaskTrip, ...]:
+        """The newest first."""
+        return tuple(sorted(self._found.get(tenant, ()), key=lambda one: -one.trip.tripped_unix_ms))
 
 
 class WatchFold:
@@ -113,23 +137,23 @@ class WatchFold:
         targets_ms: Mapping[str, int] | None = None,
     ) -> None:
         """targets_ms: see LatencyTargets."""
-        self._aside = left_out or LeftOutMessages()
+        self._left_out = left_out or LeftOutMessages()
         self._latency = FeatureLatencyFold(targets_ms or {})
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, HealthFinding] = OrderedDict()
         self.notices, self.recent = DueNotices(), RecentTrips()
-        self.standing = TaskStandings(QUIET * thresholds.stalls.after_ms)
+        self.standing = TaskStandings(QUIET_FACTOR * thresholds.stalls.after_ms)
         self.traffic = Traffic()
         self.folded = 0
         self._reader = JournalReader()
         self._living: dict[str, list[int]] = {}
         """As in TaskSpan."""
-        self._early: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._begun_early: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """The first message that was read of what has not begun, and how many: the journal has inboxes one before the
         other when it catches up."""
         self._told = BoundedDict[str, None](MAX_TOLD)
         self._suspected: OrderedDict[str, SuspectedDeadlock] = OrderedDict()
-        self._asked: set[str] = set()
+        self._ends_asked: set[str] = set()
         self._read: dict[str, int] = {}
         self._last: StoredMessage | None = None
         self._since = 0, ""
@@ -153,18 +177,18 @@ class WatchFold:
         self._fold_unless_left_out(stored)
 
     def _fold_unless_left_out(self, stored: StoredMessage) -> None:
-        if (left_out := self._aside.trip_for(stored)) is not None:
+        if (left_out := self._left_out.trip_for(stored)) is not None:
             self._add_due(left_out)
             return
         # Not cleared when this raises: then it is the one to blame.
-        self._aside.folding = stored
+        self._left_out.folding = stored
         self._fold_events(stored)
-        self._aside.folding = None
+        self._left_out.folding = None
 
     def _fold_events(self, stored: StoredMessage) -> None:
         self.folded += 1
         self._count_message("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
-        kind = _kind_of(stored.headers)
+        kind = _message_type(stored.headers)
         if not may_speak(stored.subject, kind):
             return  # Its receiver rejects it; most are of types that nobody here asks about.
         self.traffic.fold_message(kind, stored)
@@ -183,7 +207,7 @@ class WatchFold:
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
             if isinstance(event, WorkOpened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.has_ended(event.lineage):
-                    first, count = self._early.pop(event.lineage, (stored.sequence, 1))
+                    first, count = self._begun_early.pop(event.lineage, (stored.sequence, 1))
                     self._living.setdefault(event.lineage, [first, count, stored.sequence])
             elif isinstance(event, LineageEnded):
                 self._living.pop(event.lineage, None)
@@ -200,7 +224,7 @@ class WatchFold:
     ) -> CallEnded | ModelIdentified:
         """In a journal that was made again every call that ever failed failed just now: one that ended before breakers
         count has the time that its author tells."""
-        since = self.watch.circuits.from_unix_ms
+        since = self.watch.breakers.from_unix_ms
         if since != self._since[0]:
             self._since = since, wire.format_rfc3339(since)
         # Texts are compared first: this is asked of every call.
@@ -216,23 +240,23 @@ class WatchFold:
         if span is not None:
             span[1:] = span[1] + 1, sequence
             return
-        first, count = self._early.get(lineage, (sequence, 0))
-        self._early[lineage] = first, count + 1
-        if len(self._early) > MAX_EARLY:
-            self._early.popitem(last=False)
+        first, count = self._begun_early.get(lineage, (sequence, 0))
+        self._begun_early[lineage] = first, count + 1
+        if len(self._begun_early) > MAX_EARLY:
+            self._begun_early.popitem(last=False)
 
     # Deadlocks: DESIGN 6. Every replica confirms, so that a standby goes on where the other one was killed.
 
     @property
     def needs_inbox_ends(self) -> bool:
         """True while there is a suspicion of which it is not known yet how far the inboxes had come."""
-        return any(name not in self._asked for name in self._suspected)
+        return any(name not in self._ends_asked for name in self._suspected)
 
     def set_inbox_ends(self, inbox_ends: Mapping[str, int]) -> None:
         """`inbox_ends`: how far every inbox has come, asked after the suspicions were raised."""
         for name, suspected in self._suspected.items():
-            if name not in self._asked:
-                self._asked.add(name)
+            if name not in self._ends_asked:
+                self._ends_asked.add(name)
                 self.watch.confirmations.add_suspicion(suspected, inbox_ends)
 
     def judge_suspicions(self, now_unix_ms: int) -> None:
@@ -250,7 +274,7 @@ class WatchFold:
 
     def _drop_suspicion(self, name: str) -> None:
         self._suspected.pop(name, None)
-        self._asked.discard(name)
+        self._ends_asked.discard(name)
 
     def _apply_wait_refused(self, stored: StoredMessage) -> None:
         """Another replica has confirmed it, and chosen by what it knew then; its fact may be lacking still."""
@@ -266,7 +290,7 @@ class WatchFold:
         except ValueError:
             return
         if entry.by:
-            breaker_entries.learn_entry(self.watch.circuits, entry)
+            breaker_entries.learn_entry(self.watch.breakers, entry)
 
     def restore_living(self, living: Mapping[str, TaskSpan], read: Mapping[str, int] | None = None) -> None:
         """These lived at the mark; so far the inboxes had been read, and will have been when anything is judged."""
@@ -297,7 +321,7 @@ class WatchFold:
             return WatchMark()
         subject, source = message_identity(self._last)
         living = {name: TaskSpan(*numbers) for name, numbers in self._living.items()}
-        talks, models = self.watch.circuits.talkers.dump_rows(), self.watch.models.dump_rows()
+        talks, models = self.watch.breakers.talkers.dump_rows(), self.watch.models.dump_rows()
         return WatchMark(self._last.sequence, subject, source, living, dict(self._read), talks, models)
 
     def _add_due(self, trip: HealthFinding) -> None:
@@ -319,7 +343,7 @@ def _trip_of(body: bytes) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _kind_of(headers: Mapping[str, str]) -> str:
+def _message_type(headers: Mapping[str, str]) -> str:
     """The type of a message, without its version."""
     ce_type = headers.get("ce-type")
     if ce_type is None:

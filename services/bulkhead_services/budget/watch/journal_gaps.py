@@ -28,13 +28,13 @@ class JournalGaps:
     def __init__(self) -> None:
         self.begun = False
         self.gaps: list[JournalGap] = []
-        self._at: dict[str, int] = {}
+        self._reached: dict[str, int] = {}
         self._awaited: dict[str, tuple[int, int]] = {}
         """By inbox: the end that JOURNAL has to reach, and since when."""
 
     def begin_at(self, ends: Mapping[str, int]) -> None:
         """Begin behind these ends: what lies before may have been purged from either."""
-        self.begun, self._at = True, dict(ends)
+        self.begun, self._reached = True, dict(ends)
         self._awaited.clear()
 
     def forget_reading(self) -> None:
@@ -44,10 +44,10 @@ class JournalGaps:
 
     def record_message(self, inbox: str, sequence: int) -> JournalGap | None:
         """The next message of an inbox, in JOURNAL's order; a gap that shows by it."""
-        reached = self._at.get(inbox, 0)
+        reached = self._reached.get(inbox, 0)
         if not self.begun or sequence <= reached:
             return None
-        self._at[inbox] = sequence
+        self._reached[inbox] = sequence
         if sequence == reached + 1:
             return None
         gap = JournalGap(inbox, reached + 1, sequence - 1)
@@ -58,7 +58,7 @@ class JournalGaps:
     def record_ends(self, ends: Mapping[str, int], now_unix_ms: int) -> None:
         """Ends of the inboxes now."""
         for inbox, end in ends.items():
-            reached = self._at.get(inbox, 0)
+            reached = self._reached.get(inbox, 0)
             if end <= reached:
                 self._awaited.pop(inbox, None)
             elif self._awaited.get(inbox, (0, 0))[0] <= reached:

@@ -19,7 +19,7 @@ from bulkhead_contracts import bounds, catalog, subjects
 
 log = Log("budget.counts")
 
-AGAIN_S = 0.3
+RECHECK_S = 0.3
 """A count of replicas that changed is told when a second look finds the same: a request ends every few seconds, and the
 next one takes its place a moment later."""
 QUIET_MS = 8_000
@@ -39,15 +39,15 @@ class InboxLoad(NamedTuple):
 class MeshCounts:
     """The last counts; none before the first answer, nor while the broker is away."""
 
-    def __init__(self, bus: Bus, every_s: float, recheck_s: float = AGAIN_S) -> None:
-        self._bus, self._every_s, self._again_s = bus, every_s, recheck_s
-        self._found: dict[str, Counts] = {}
+    def __init__(self, bus: Bus, every_s: float, recheck_s: float = RECHECK_S) -> None:
+        self._bus, self._every_s, self._recheck_s = bus, every_s, recheck_s
+        self._counts_by_metric: dict[str, Counts] = {}
         self.inboxes: dict[str, InboxLoad] = {}
 
     @property
     def open_dead_letters(self) -> dict[str, int] | None:
         """Open dead letters per service; None before they are counted."""
-        counts = self._found.get(names.DEAD_LETTERS)
+        counts = self._counts_by_metric.get(names.DEAD_LETTERS)
         return {str(key[0][1]): int(count) for key, count in counts.items()} if counts is not None else None
 
     def gauges(self) -> dict[str, Look]:
@@ -56,15 +56,15 @@ class MeshCounts:
         return {name: partial(self._latest_counts, name) for name in (*metric_names, names.DEAD_LETTERS)}
 
     def _latest_counts(self, name: str) -> Counts:
-        return self._found.get(name, {})
+        return self._counts_by_metric.get(name, {})
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
-                self._found = {**await self._count_streams(), **await self._count_inboxes()}
+                self._counts_by_metric = {**await self._count_streams(), **await self._count_inboxes()}
             except BusError as error:
-                self._found, self.inboxes = {}, {}
+                self._counts_by_metric, self.inboxes = {}, {}
                 log.warning("not_counted", reason=str(error))
             await asyncio.sleep(self._every_s)
 
@@ -93,7 +93,7 @@ class MeshCounts:
             name for name, load in loads.items() if _listening_state(load) != _listening_state(self.inboxes.get(name))
         ]
         if changed:
-            await asyncio.sleep(self._again_s)
+            await asyncio.sleep(self._recheck_s)
         for name in changed:
             second_load = inbox_of(await self._shard_counts(name))
             listens = second_load.listens if second_load.listens == loads[name].listens else None

@@ -18,16 +18,16 @@ from bulkhead.bus.port import StoredMessage
 
 SLICE_MS = 5
 """Time of folding before other work goes first."""
-BREATH = 32
+MAX_SLICE_MESSAGES = 32
 """And so many messages at most: also where the clock stands still."""
-LONGEST_S = 1.0
+MAX_SLICE_S = 1.0
 """Processor time of one slice: a hundred times what the dearest message takes that keeps to the contracts."""
-BARKS = 2
+TIMER_SIGNALS = 2
 """The timer speaks so often in that time, and the last one ends the fold. One pause of the interpreter, such as the
 collector's look through a large watch, is one word however long it is: no signal is handled meanwhile."""
-_watched = False
+_slice_running = False
 """Whether a slice is being folded: a signal that comes later hits nobody."""
-_heard = 0
+_signals_heard = 0
 """How often the timer has spoken in this slice."""
 
 
@@ -42,8 +42,8 @@ class FoldTooLong(Exception):
 class SlicedFold:
     """Slices of a watch. clock: milliseconds."""
 
-    def __init__(self, clock: Callable[[], int], longest_s: float = LONGEST_S) -> None:
-        self._clock, self._longest_s = clock, longest_s
+    def __init__(self, clock: Callable[[], int], max_slice_s: float = MAX_SLICE_S) -> None:
+        self._clock, self._max_slice_s = clock, max_slice_s
 
     async def fold_each(self, messages: Sequence[StoredMessage], fold: Callable[[StoredMessage], None]) -> None:
         """Fold them in this order. Raises whatever `fold` raises, and FoldTooLong."""
@@ -58,34 +58,34 @@ class SlicedFold:
     def _fold_slice(self, remaining: Iterator[StoredMessage], fold: Callable[[StoredMessage], None]) -> bool:
         """True when there may be more."""
         until = self._clock() + SLICE_MS
-        with _guard_slice(self._longest_s):
+        with _guard_slice(self._max_slice_s):
             for count, stored in enumerate(remaining, 1):
                 fold(stored)
-                if count >= BREATH or self._clock() >= until:
+                if count >= MAX_SLICE_MESSAGES or self._clock() >= until:
                     return True
         return False
 
 
 @contextmanager
-def _guard_slice(longest_s: float) -> Iterator[None]:
-    global _watched, _heard
+def _guard_slice(max_slice_s: float) -> Iterator[None]:
+    global _slice_running, _signals_heard
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     if signal.getsignal(signal.SIGVTALRM) is not _on_timer_signal:
         signal.signal(signal.SIGVTALRM, _on_timer_signal)
-    _watched, _heard = True, 0
+    _slice_running, _signals_heard = True, 0
     # Again and again: whoever takes the first one for an error of the message's is not in time the second time.
-    signal.setitimer(signal.ITIMER_VIRTUAL, longest_s / BARKS, longest_s / BARKS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, max_slice_s / TIMER_SIGNALS, max_slice_s / TIMER_SIGNALS)
     try:
         yield
     finally:
-        _watched = False
+        _slice_running = False
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _on_timer_signal(_number: int, frame: FrameType | None) -> None:
-    global _heard
-    _heard += _watched
-    if _watched and _heard >= BARKS:
+    global _signals_heard
+    _signals_heard += _slice_running
+    if _slice_running and _signals_heard >= TIMER_SIGNALS:
         raise FoldTooLong(frame.f_code.co_qualname if frame is not None else "no code of Python")

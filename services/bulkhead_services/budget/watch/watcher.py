@@ -37,14 +37,14 @@ from bulkhead_services.budget.watch.time_slices import SlicedFold
 
 log = Log("budget.watcher")
 
-ROLE, MARK = "watcher", "watcher-mark"
+ROLE, MARK_NAME = "watcher", "watcher-mark"
 LEASE_MS = 3_000
 PAGE = 256
-RANGE = 4_000
+REFOLD_MESSAGES = 4_000
 """Count of messages before the mark that are folded again in order; each older live task is read by itself."""
 AT_ONCE = 64
 """Tasks that are read at the same time."""
-STRAYS = 8
+UNCOUNTED_MESSAGES = 8
 """Messages of a task that are not in the count: asked for one by one."""
 MARK_EVERY = 2_000
 ENDS_EVERY_MS = 5_000
@@ -83,28 +83,39 @@ class Watcher:
         targets_ms: Mapping[str, int] | None = None,
     ) -> None:
         """mark_ledger_lost: told that the ledger does not answer, so that it is verified."""
-        self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, publish_halt
-        self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts_tasks, thresholds
-        self._message_key, self._lost = message_key, mark_ledger_lost
-        self._owner, self._pace = BreakerEntryOwner(bus, message_key), SlicedFold(clock)
+        self._bus, self._publisher, self._store, self._clock, self._publish_halt = (
+            bus,
+            publisher,
+            store,
+            clock,
+            publish_halt,
+        )
+        self._holder, self._interval_s, self._halts_tasks, self._thresholds = (
+            holder,
+            interval_s,
+            halts_tasks,
+            thresholds,
+        )
+        self._message_key, self._mark_ledger_lost = message_key, mark_ledger_lost
+        self._breaker_entries, self._sliced_fold = BreakerEntryOwner(bus, message_key), SlicedFold(clock)
         self._task: asyncio.Task[None] | None = None
         self._last: StoredMessage | None = None
-        self._marked = 0
+        self._folded_at_mark = 0
         self._backoff_s = interval_s
-        self.aside = LeftOutMessages()
+        self.left_out = LeftOutMessages()
         self._targets_ms = targets_ms or {}
-        self.fold = WatchFold(thresholds, self.aside, self._targets_ms)
-        self.gaps, self._looked_unix_ms = JournalGaps(), 0
+        self.fold = WatchFold(thresholds, self.left_out, self._targets_ms)
+        self.gaps, self._ends_read_unix_ms = JournalGaps(), 0
         self.leads = False
         self.caught_up = False
         self.ledger_answers = True
         """False from a failure of Redis until the next round that needs it has succeeded."""
-        self.told = 0
+        self.trips_told = 0
 
     @property
     def degraded(self) -> str:
         """The part that it does not see; "" when it sees all."""
-        return "; ".join(filter(None, (self.aside.degraded, self.gaps.degraded(self._clock()))))
+        return "; ".join(filter(None, (self.left_out.degraded, self.gaps.degraded(self._clock()))))
 
     def gauges(self) -> dict[str, Look]:
         """Metrics of tasks and approvals, once the journal is read."""
@@ -139,7 +150,7 @@ class Watcher:
                 await self._read_on()
                 await self._confirm_suspicions()
                 await self._tell_due()
-                self.aside.clear_blame()
+                self.left_out.clear_blame()
                 self.ledger_answers = True
                 self._backoff_s = self._interval_s
             except JournalRemade:
@@ -148,7 +159,7 @@ class Watcher:
                 self._last, self.caught_up = None, False
                 self.gaps.forget_reading()
             except (BusError, *RedisFailure) as error:
-                self.leads, self.aside.telling = False, ""
+                self.leads, self.left_out.telling = False, ""
                 self.ledger_answers = self.ledger_answers and not isinstance(error, RedisFailure)
                 pause_s = self._wait_longer()
                 log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
@@ -162,8 +173,8 @@ class Watcher:
     async def _on_watch_broke(self, error: BaseException) -> None:
         """The watch has ended by a bug; see LeftOutMessages. A standby whose watch stands takes the lease meanwhile."""
         self.leads = self.caught_up = False
-        folding, trip_id = self.aside.folding, self.aside.telling
-        left_out, pause_s = self.aside.blame_message(error), self._wait_longer()
+        folding, trip_id = self.left_out.folding, self.left_out.telling
+        left_out, pause_s = self.left_out.blame_message(error), self._wait_longer()
         message = f"{folding.subject} {folding.sequence}" if folding is not None else trip_id and f"trip {trip_id}"
         log.error("left_out" if left_out else "watch_broke", reason=repr(error), message=message, retry_s=pause_s)
         metrics.watch_broke.add(1, {names.OUTCOME: "left_out" if left_out else "begun_anew"})
@@ -173,28 +184,28 @@ class Watcher:
 
     async def _begin_fold(self) -> None:
         """Fold what is needed of the past: where the mark says, or from the beginning."""
-        mark = WatchMark.decode(await self._store.get_value(MARK))
+        mark = WatchMark.decode(await self._store.get_value(MARK_NAME))
         if mark.after:
             page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=mark.after - 1, limit=1)
             if not page or page[0].sequence != mark.after or message_identity(page[0]) != (mark.subject, mark.source):
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = WatchMark()
-        self.fold = WatchFold(self._thresholds, self.aside, self._targets_ms)
-        self._marked = 0
-        circuits, breaker_thresholds, now_unix_ms = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
-        circuits.from_unix_ms = now_unix_ms - 2 * breaker_thresholds.window_ms
-        circuits.talk_from_unix_ms = now_unix_ms - breaker_thresholds.chatter_window_ms
-        circuits.talkers.restore_rows(mark.talks)
+        self.fold = WatchFold(self._thresholds, self.left_out, self._targets_ms)
+        self._folded_at_mark = 0
+        breakers, breaker_thresholds, now_unix_ms = self.fold.watch.breakers, self._thresholds.breakers, self._clock()
+        breakers.from_unix_ms = now_unix_ms - 2 * breaker_thresholds.window_ms
+        breakers.talk_from_unix_ms = now_unix_ms - breaker_thresholds.chatter_window_ms
+        breakers.talkers.restore_rows(mark.talks)
         self.fold.watch.models.restore_rows(mark.models)
-        self._owner = BreakerEntryOwner(self._bus, self._message_key)
-        start = max(0, mark.after - RANGE)
+        self._breaker_entries = BreakerEntryOwner(self._bus, self._message_key)
+        start = max(0, mark.after - REFOLD_MESSAGES)
         old = {name: lived for name, lived in mark.living.items() if lived.first <= start}
         lineages = sorted(old, key=old.__getitem__)
         for first in range(0, len(lineages), AT_ONCE):
             batch = lineages[first : first + AT_ONCE]
             past = await asyncio.gather(*(self._past_messages(lineage, start, old[lineage]) for lineage in batch))
             for name, messages in zip(batch, past, strict=True):
-                await self._pace.fold_each(messages, self.fold.replay_message)
+                await self._sliced_fold.fold_each(messages, self.fold.replay_message)
                 if messages:
                     old[name] = TaskSpan(old[name].first, len(messages), messages[-1].sequence)
         self.fold.restore_living(old, mark.read)
@@ -210,14 +221,9 @@ class Watcher:
         """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
-        subject, messages, goal = (
-            f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}",
-            list[StoredMessage](),
-            until,
-        )
-        expected = span.messages + STRAYS if span.messages else 0
-        if expected:
-            goal = min(span.last, until)
+        subject = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}"
+        messages, goal = list[StoredMessage](), min(span.last, until)
+        expected = span.messages + UNCOUNTED_MESSAGES
         while True:
             limit = min(PAGE, max(1, span.messages - len(messages))) if len(messages) < expected else PAGE
             page = await self._bus.read(
@@ -243,7 +249,7 @@ class Watcher:
                 ):
                     raise JournalRemade
                 page = page[1:]
-            await self._pace.fold_each(page, self._fold_message)
+            await self._sliced_fold.fold_each(page, self._fold_message)
             if len(page) < PAGE - 1:
                 break
         for end in self.fold.standing.drain_ends():
@@ -251,8 +257,8 @@ class Watcher:
                 metrics.tasks_time.record(end.seconds, {names.STATUS: end.status, names.STANDING: end.answer})
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
-        if self._clock() - self._looked_unix_ms >= ENDS_EVERY_MS:
-            self._looked_unix_ms = self._clock()
+        if self._clock() - self._ends_read_unix_ms >= ENDS_EVERY_MS:
+            self._ends_read_unix_ms = self._clock()
             self.gaps.record_ends(await self._inbox_ends(), self._clock())
 
     def _fold_message(self, stored: StoredMessage) -> None:
@@ -282,31 +288,33 @@ class Watcher:
             log.info("watch_leads", due=len(self.fold.due))
         if not self.leads:
             return
-        if self._halts:
-            await self._owner.sync_entries(self.fold.watch.circuits, self.fold.notices)
+        if self._halts_tasks:
+            await self._breaker_entries.sync_entries(self.fold.watch.breakers, self.fold.notices)
         for trip in self.fold.due_findings(self._clock()):
-            if self.aside.is_trip_left_out(trip.id):
+            if self.left_out.is_trip_left_out(trip.id):
                 self.fold.mark_told(trip.id)
                 continue
             # Not cleared when this raises a bug: then it is the one to blame.
-            self.aside.telling = trip.id
+            self.left_out.telling = trip.id
             await self._publish_trip(trip)
-            self.aside.telling = ""
+            self.left_out.telling = ""
         for notice in self.fold.notices.due_notices(self._clock()):
             body, tenant, task = notice.to_request(), notice.tenant, notice.task
             # The last of them is the one by which it counts as told.
             for receiver, index in (("gateway", "notice/gateway"), ("tool_executor", "notice")):
                 await self._publisher.send(receiver, body, tenant=tenant, task=task, cause=notice.id, index=index)
             self.fold.notices.mark_told(notice.id)
-        if self.fold.folded - self._marked >= MARK_EVERY:
-            self._marked = self.fold.folded
-            await self._store.put_value(MARK, self.fold.make_mark().encode())
+        if self.fold.folded - self._folded_at_mark >= MARK_EVERY:
+            self._folded_at_mark = self.fold.folded
+            await self._store.put_value(MARK_NAME, self.fold.make_mark().encode())
 
     async def _publish_trip(self, trip: HealthFinding) -> None:
         """The halt first, the fact after it: without the fact it is done again, under the same ids."""
         tenant, _, task = trip.lineage.partition("/")
         code = CODES.get(trip.detector.partition(".")[0], "")
-        halts = self._halts and trip.level == "stop" and bool(code) and not self.fold.watch.has_ended(trip.lineage)
+        halts = (
+            self._halts_tasks and trip.level == "stop" and bool(code) and not self.fold.watch.has_ended(trip.lineage)
+        )
         if halts:
             reason = f"{trip.what}. What to do: {trip.hint}."
             log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
@@ -314,7 +322,7 @@ class Watcher:
             halted = TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}")
             await self._publisher.send("planner", halted, tenant=tenant, task=task, cause=trip.id, index="halted")
             halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
-            await self._halt(halt, f"trip/{trip.id}")
+            await self._publish_halt(halt, f"trip/{trip.id}")
             if not await self._publish_charge(trip, tenant, task):
                 return
         elif trip.detector == LATENCY:
@@ -343,7 +351,7 @@ class Watcher:
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
         self.fold.mark_told(trip.id)
         metrics.findings.add(1, {names.KIND: trip.detector.partition(".")[0], names.LEVEL: trip.level})
-        self.told += 1
+        self.trips_told += 1
 
     async def _publish_charge(self, trip: HealthFinding, tenant: str, task: str) -> bool:
         """Tell what the task has cost, and from now on every late settlement. False without a ledger: the trip stays
@@ -352,7 +360,7 @@ class Watcher:
             balance = await self._store.stop_scope(task_scope(tenant, task))
         except (Fenced, *RedisFailure) as error:
             # Where nobody asks this replica for money, nothing else finds that another one has built the ledger anew.
-            self._lost(str(error) or type(error).__name__)
+            self._mark_ledger_lost(str(error) or type(error).__name__)
             log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
             return False
         charged = facts.charged_fact(balance, await measured_usage(self._bus, tenant, task))

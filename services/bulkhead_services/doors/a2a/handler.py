@@ -178,7 +178,7 @@ class A2aHandler(RequestHandler):
                     asking.address,
                     of.tools_of(tenant),
                     of.delegated_roles_of(tenant),
-                    of.most_per_task(tenant),
+                    of.max_task_limits(tenant),
                     of.push_policy_of(tenant).is_enabled,
                 )
             )

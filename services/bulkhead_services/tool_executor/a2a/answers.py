@@ -1,14 +1,16 @@
 """Events of a remote agent as the outcome of a call.
 
-Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or AgentFault. What an agent
-says is a stranger's text; files by link are named and not fetched.
+Enters: events of the SDK, or the error in their place. Leaves: Done, Failed, or AgentFault. What an agent says is a
+stranger's text, looked at once and bounded while it comes; files by link are named and not fetched.
 """
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import httpx
 from a2a.client import A2AClientTimeoutError
-from a2a.types import Artifact, StreamResponse, Task, TaskState, TaskStatus
+from a2a.types import Artifact, Part, StreamResponse, Task, TaskState, TaskStatus
 from a2a.utils.errors import (
     A2AError,
     ContentTypeNotSupportedError,
@@ -29,9 +31,8 @@ from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.a2a.http import TOO_LONG
-from bulkhead_services.tool_executor.a2a.parts import PartsText
 
-TOLD_CHARS = 600
+MAX_REASON_CHARS = 600
 _UNREACHED = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
     *(httpx.UnsupportedProtocol, httpx.InvalidURL),
@@ -41,15 +42,15 @@ _NOT_BEGUN = (
     *(ContentTypeNotSupportedError, ExtensionSupportRequiredError, VersionNotSupportedError),
 )
 """Errors about the message itself, found before any work. All others may come after it."""
-_OWN = (InternalError, InvalidAgentResponseError)
+_AGENT_ERRORS = (InternalError, InvalidAgentResponseError)
 """The agent's own errors, which may be over in a moment."""
 _NOT_BEGUN_STATUS, _LATER_STATUS = (401, 403, 404), (408, 425, 429)
-ERRORS = (
+SDK_ERRORS = (
     *(A2AError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, json_format.Error),
     # What the SDK lets through of a remote that breaks the protocol.
     *(ValueError, RuntimeError, KeyError, TypeError, AttributeError),
 )
-NAMED: dict[TaskState, tuple[str, str, str]] = {
+UNSUCCESSFUL_STATES: dict[TaskState, tuple[str, str, str]] = {
     TaskState.TASK_STATE_FAILED: ("remote_failed", "failed", "change what it is asked, or go another way"),
     TaskState.TASK_STATE_REJECTED: ("remote_rejected", "refused the task", "change what it is asked"),
     TaskState.TASK_STATE_CANCELED: ("remote_cancelled", "was cancelled", "ask again if it is wanted after all"),
@@ -65,14 +66,14 @@ NAMED: dict[TaskState, tuple[str, str, str]] = {
     ),
 }
 """By state in which a call ends without a result: code, what the agent did, hint."""
-ASKS = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
-ENDED = (
+ASKING_STATES = (TaskState.TASK_STATE_INPUT_REQUIRED, TaskState.TASK_STATE_AUTH_REQUIRED)
+ENDED_STATES = (
     TaskState.TASK_STATE_COMPLETED,
     TaskState.TASK_STATE_FAILED,
     TaskState.TASK_STATE_REJECTED,
     TaskState.TASK_STATE_CANCELED,
 )
-NOTHING_DONE = (TaskState.TASK_STATE_REJECTED,)
+UNDONE_STATES = (TaskState.TASK_STATE_REJECTED,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,79 @@ class AgentFault:
 
 
 @dataclass(slots=True)
+class PartsText:
+    """Text of the parts of one artifact or message. cut: not all of it was kept."""
+
+    name: str = ""
+    omitted: list[str] = field(default_factory=list)
+    cut: bool = False
+    _lines: list[list[str]] = field(default_factory=list)
+    _chars: int = 0
+    _parts: int = 0
+    _adjoins: bool = False
+
+    @classmethod
+    def from_parts(cls, parts: Iterable[Part], name: str = "") -> "PartsText":
+        """The words of these parts."""
+        parts_text = cls(name)
+        parts_text.append_parts(parts)
+        return parts_text
+
+    def append_parts(self, parts: Iterable[Part]) -> None:
+        """More parts. Adjoining texts are one, as agents stream it and a whole task tells it."""
+        for part in parts:
+            if self._parts >= bounds.MAX_AGENT_PARTS or self._chars >= bounds.MAX_TOOL_OUTPUT_BYTES:
+                self.cut = True
+                return
+            self._parts += 1
+            kind = part.WhichOneof("content")
+            if kind == "text":
+                self._append_text(part.text, self._adjoins)
+            elif kind == "data":
+                self._append_text(json.dumps(json_format.MessageToDict(part.data), ensure_ascii=False))
+            elif kind == "raw" and _is_text(part):
+                self._append_text(part.raw.decode("utf-8", "replace"))
+            elif kind == "raw":
+                self._note_omission(f"a file {_file_label(part)}, {len(part.raw)} bytes")
+            elif kind == "url":
+                self._note_omission(
+                    f"a link to the file {_file_label(part)}: {clean_line(part.url, bounds.MAX_PHRASE_CHARS)}"
+                )
+            self._adjoins = kind == "text"
+
+    def render_text(self) -> str:
+        """Text of all parts, one under another."""
+        return "\n".join(filter(None, map("".join, self._lines))).strip()
+
+    def _append_text(self, text: str, adjoins: bool = False) -> None:
+        room = bounds.MAX_TOOL_OUTPUT_BYTES - self._chars
+        self.cut = self.cut or len(text) > room
+        self._chars += len(text)
+        if not adjoins:
+            self._lines.append([])
+        self._lines[-1].append(text[:room])
+
+    def _note_omission(self, what: str) -> None:
+        if len(self.omitted) < bounds.MAX_OMISSIONS:
+            self.omitted.append(what)
+
+
+def _is_text(part: Part) -> bool:
+    media = part.media_type.partition(";")[0].strip().lower()
+    return media.startswith("text/") or media == "application/json"
+
+
+def _file_label(part: Part) -> str:
+    return f"{clean_line(part.filename, 64) or 'without a name'} ({clean_line(part.media_type, 64) or 'unknown'})"
+
+
+@dataclass(slots=True)
 class AgentAnswerFold:
     """Fold of what was heard of one call until now."""
 
     task: str = ""
     state: TaskState = TaskState.TASK_STATE_UNSPECIFIED
-    said: str = ""
+    status_text: str = ""
     message: PartsText | None = None
     artifacts: dict[str, PartsText] = field(default_factory=dict)
     events: int = 0
@@ -117,23 +185,23 @@ class AgentAnswerFold:
 
     def is_over(self) -> bool:
         """True when nothing more is to come."""
-        ended = self.state == TaskState.TASK_STATE_COMPLETED or self.state in NAMED
+        ended = self.state == TaskState.TASK_STATE_COMPLETED or self.state in UNSUCCESSFUL_STATES
         return ended or self.message is not None or self.events >= bounds.MAX_AGENT_EVENTS
 
     def to_outcome(self, tool: AgentTool) -> Done | Failed:
         """When it is over."""
         name = tool.row.spec.name
-        if self.state in NAMED:
-            code, what_happened, hint = NAMED[self.state]
-            reason = clean_line(self.said, TOLD_CHARS) or "it gave no reason"
-            undone = self.state in NOTHING_DONE or tool.declared.on_error == "undone"
+        if self.state in UNSUCCESSFUL_STATES:
+            code, what_happened, hint = UNSUCCESSFUL_STATES[self.state]
+            reason = clean_line(self.status_text, MAX_REASON_CHARS) or "it gave no reason"
+            undone = self.state in UNDONE_STATES or tool.declared.on_error == "undone"
             return Failed(code, f"{name} {what_happened}: {reason}", hint, effect="none" if undone else "unknown")
         if self.message is None and self.state != TaskState.TASK_STATE_COMPLETED:
             message = f"{name} sent more than {bounds.MAX_AGENT_EVENTS} events, and was given up"
             return Failed("output_too_large", message, "ask for less", effect="unknown")
         contents = list(self.artifacts.values()) or ([self.message] if self.message is not None else [])
         texts = [_text_with_title(content) if len(contents) > 1 else content.render_text() for content in contents] or [
-            self.said
+            self.status_text
         ]
         omitted = [omission for content in contents for omission in content.omitted]
         if self.left_out:
@@ -152,7 +220,8 @@ class AgentAnswerFold:
 
     def _apply_status(self, status: TaskStatus) -> None:
         self.state = status.state
-        self.said = PartsText.from_parts(status.message.parts).render_text() if status.HasField("message") else ""
+        parts = status.message.parts if status.HasField("message") else ()
+        self.status_text = PartsText.from_parts(parts).render_text()
 
     def _apply_artifact(self, artifact: Artifact, append: bool) -> None:
         existing = self.artifacts.get(artifact.artifact_id)
@@ -179,7 +248,7 @@ def _check_task_id(task_id: str) -> str:
 def fault_of(error: Exception) -> AgentFault:
     """The fault behind an exception of the SDK. Only what is known to come before any work is not `sent`."""
     cause = error.__cause__ if isinstance(error, A2AError) and error.__cause__ is not None else error
-    reason = clean_line(str(cause) or type(cause).__name__, TOLD_CHARS)
+    reason = clean_line(str(cause) or type(cause).__name__, MAX_REASON_CHARS)
     if isinstance(cause, _UNREACHED):
         return AgentFault("unavailable", reason, sent=False)
     if TOO_LONG in reason:
@@ -194,7 +263,7 @@ def fault_of(error: Exception) -> AgentFault:
     if isinstance(cause, httpx.HTTPError) or isinstance(error, A2AClientTimeoutError):
         return AgentFault("connection_lost", f"{type(cause).__name__}: {reason}", sent=True)
     if isinstance(error, A2AError) and type(error).__module__ == "a2a.utils.errors":
-        answered = not isinstance(error, _OWN)
+        answered = not isinstance(error, _AGENT_ERRORS)
         return AgentFault("remote_error", f"{type(error).__name__}: {reason}", sent=True, answered=answered)
     return AgentFault(
         "malformed_output", f"it answered what the protocol does not allow: {reason}", sent=True, broken=True

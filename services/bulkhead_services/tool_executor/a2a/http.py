@@ -4,15 +4,13 @@ Enters: requests of the SDK. Leaves: their answers. A name is resolved once and 
 that no second answer of a name server leads inside; nothing is followed, and no proxy is asked.
 """
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import httpx
 
 from bulkhead.tools.agents_file import RemoteAgent
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.addresses import first_non_public
+from bulkhead_services.tool_executor.addresses import first_non_public, resolve_host
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ADDRESSES = 4
@@ -26,7 +24,7 @@ def checked_client(declared: RemoteAgent, resolve: Resolve | None = None) -> htt
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(
         transport=_CheckedTransport(
-            declared, resolve or _resolve_host, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+            declared, resolve or resolve_host, httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
         ),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=30.0),
         trust_env=False,
@@ -92,11 +90,3 @@ class _BoundedAgentBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-async def _resolve_host(host: str, port: int) -> tuple[str, ...]:
-    try:
-        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
-    return tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))

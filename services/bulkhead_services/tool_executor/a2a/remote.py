@@ -30,7 +30,14 @@ from bulkhead.tools.agent_cards import UnfitCard, digest_of
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done, Failed
 from bulkhead_services.tool_executor.a2a import http
-from bulkhead_services.tool_executor.a2a.answers import ASKS, ENDED, ERRORS, AgentAnswerFold, AgentFault, fault_of
+from bulkhead_services.tool_executor.a2a.answers import (
+    ASKING_STATES,
+    ENDED_STATES,
+    SDK_ERRORS,
+    AgentAnswerFold,
+    AgentFault,
+    fault_of,
+)
 from bulkhead_services.tool_executor.a2a.cards import CardUnreadable, client_of, read_card
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
 from bulkhead_services.tool_executor.mcp.breaker import CallBreaker
@@ -38,16 +45,16 @@ from bulkhead_services.tool_executor.registry import BEGUN_ELSEWHERE
 
 log = Log("agents")
 
-CARD_EVERY_S, CHANGED_EVERY_S = 60.0, 5.0
+CARD_CHECK_S, CHANGED_CARD_CHECK_S = 60.0, 5.0
 """How old a look at the card may be before a call; where it differs from its pin."""
-POLL_S = 1.0
+POLL_INTERVAL_S = 1.0
 """Between looks at the task of an agent that does not stream."""
-RESUMES = 5
+MAX_EMPTY_RESUMES = 5
 """So many connections in a row that bring nothing, and the agent is given up."""
 RESUME_S = 0.3
 CANCEL_TIMEOUT_S, CANCEL_TRIES = 5.0, 3
 RECORD_PATIENCE_S = 5.0
-NOT_SENT = ("unavailable", "remote_refused")
+UNSENT_CODES = ("unavailable", "remote_refused")
 """Codes of calls whose message has done nothing, where their effect says so, too."""
 
 
@@ -64,10 +71,10 @@ class PinnedAgent:
         self._client: Client = client_of(tool.pin.card, self._http)
         self._streams = bool(cast("Any", self._client)._card.capabilities.streaming)
         self._breaker = CallBreaker()
-        self._looking = asyncio.Lock()
-        self._look_at_s = 0.0
-        self.changed = False
-        self.why = ""
+        self._card_lock = asyncio.Lock()
+        self._next_card_check_s = 0.0
+        self.card_changed = False
+        self.last_failure = ""
 
     async def close(self) -> None:
         """Close its connections."""
@@ -75,11 +82,11 @@ class PinnedAgent:
 
     def find_problem(self) -> str:
         """Why it cannot be called; "" when it can."""
-        if self.changed:
+        if self.card_changed:
             return f"the card of the agent {self.tool.agent} is not what was pinned"
         if self._breaker.allows_call(asyncio.get_running_loop().time()):
             return ""
-        return f"the breaker of the agent {self.tool.agent} is open: {self.why}"
+        return f"the breaker of the agent {self.tool.agent} is open: {self.last_failure}"
 
     async def call_agent(self, texts: Sequence[str], key: str) -> Done | Failed:
         """One attempt. Cancelled by its caller when its time is over or the task is halted, who then calls `stop`."""
@@ -131,7 +138,7 @@ class PinnedAgent:
         outcome = await self._follow_to_end(
             key, attempt, sequence, self._client.send_message(SendMessageRequest(message=message))
         )
-        if isinstance(outcome, Failed) and outcome.code in NOT_SENT and outcome.effect == "none" and not is_resend:
+        if isinstance(outcome, Failed) and outcome.code in UNSENT_CODES and outcome.effect == "none" and not is_resend:
             with suppress(BusError):  # Left as it is, a write counts as sent.
                 await self._tasks.put(key, previous, sequence)
         return outcome
@@ -167,7 +174,7 @@ class PinnedAgent:
                             return await self._finish_call(answer)
             except AgentSilent:
                 return await self._fail_as_silent(answer)
-            except ERRORS as error:
+            except SDK_ERRORS as error:
                 fault = fault_of(error)
             empty_reconnects, events_before = (
                 (0 if answer.events > events_before + 1 else empty_reconnects + 1),
@@ -175,12 +182,12 @@ class PinnedAgent:
             )
             if (failure := self._failure_unless_resumable(fault, answer, row, empty_reconnects)) is not None:
                 return failure
-            await asyncio.sleep(POLL_S if fault is None else RESUME_S * 2**empty_reconnects)
+            await asyncio.sleep(POLL_INTERVAL_S if fault is None else RESUME_S * 2**empty_reconnects)
             events = self._reconnect(row.task)
 
     async def _finish_call(self, answer: AgentAnswerFold) -> Done | Failed:
         self._breaker.on_success()
-        if answer.state in ASKS or answer.state not in ENDED:
+        if answer.state in ASKING_STATES or answer.state not in ENDED_STATES:
             await self.cancel_task(answer.task)
         return answer.to_outcome(self.tool)
 
@@ -204,7 +211,7 @@ class PinnedAgent:
             if fault.code == "unavailable":
                 self._record_failure(fault.reason)
             return Failed(fault.code, f"{name} was not begun: {fault.reason}", hint, fault.code == "unavailable")
-        if row.task and empty_reconnects < RESUMES and not fault.lost and not fault.broken:
+        if row.task and empty_reconnects < MAX_EMPTY_RESUMES and not fault.lost and not fault.broken:
             log.info("agent_asked_again", agent=self.tool.agent, task=row.task, why=fault.reason)
             return None
         if not fault.answered:
@@ -243,7 +250,7 @@ class PinnedAgent:
     async def _poll_events(self, task: str) -> AsyncGenerator[StreamResponse]:
         while True:
             yield StreamResponse(task=await self._client.get_task(GetTaskRequest(id=task)))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _with_silence_limit(self, events: AsyncIterator[StreamResponse]) -> AsyncGenerator[StreamResponse]:
         """The same, or AgentSilent. Comments that keep a connection open are no word of the agent's."""
@@ -264,25 +271,25 @@ class PinnedAgent:
     async def _check_card(self) -> Failed | None:
         """The refusal of an agent whose card is not the pinned one, or cannot be read."""
         loop, name = asyncio.get_running_loop(), self.tool.row.spec.name
-        async with self._looking:
-            if loop.time() >= self._look_at_s:
+        async with self._card_lock:
+            if loop.time() >= self._next_card_check_s:
                 try:
                     digest = digest_of(await read_card(self._http, self.tool.declared.card))
                 except (CardUnreadable, UnfitCard) as error:
                     self._record_failure(str(error))
                     message, hint = f"{name} was not begun: {error}", "try again later, or go another way"
                     return Failed("unavailable", message[:1500], hint, transient=True)
-                self.changed = digest != self.tool.pin.digest
-                self._look_at_s = loop.time() + (CHANGED_EVERY_S if self.changed else CARD_EVERY_S)
-        return quarantine_refusal(self.tool) if self.changed else None
+                self.card_changed = digest != self.tool.pin.digest
+                self._next_card_check_s = loop.time() + (CHANGED_CARD_CHECK_S if self.card_changed else CARD_CHECK_S)
+        return quarantine_refusal(self.tool) if self.card_changed else None
 
     def _record_failure(self, reason: str) -> None:
         now_s = asyncio.get_running_loop().time()
-        self.why = reason[:300]
+        self.last_failure = reason[:300]
         self._breaker.on_failure(now_s)
-        self._look_at_s = 0.0
+        self._next_card_check_s = 0.0
         if not self._breaker.allows_call(now_s):
-            log.warning("agent_breaker_open", agent=self.tool.agent, why=self.why)
+            log.warning("agent_breaker_open", agent=self.tool.agent, why=self.last_failure)
 
     async def cancel_task(self, task: str) -> None:
         """Ask the agent to cancel its task, a few times; what it answers changes nothing here."""
@@ -294,7 +301,7 @@ class PinnedAgent:
                     await self._client.cancel_task(CancelTaskRequest(id=task))
                 log.info("agent_task_cancelled", agent=self.tool.agent, task=task)
                 return
-            except (TimeoutError, *ERRORS) as error:
+            except (TimeoutError, *SDK_ERRORS) as error:
                 fault = fault_of(error) if not isinstance(error, TimeoutError) else None
                 if fault is not None and (fault.lost or fault.answered):
                     return  # It has ended, or is not known: there is nothing to cancel.

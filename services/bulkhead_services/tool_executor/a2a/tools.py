@@ -25,14 +25,14 @@ from bulkhead.telemetry.log import Log
 from bulkhead.tools.agent_cards import UnfitCard
 from bulkhead.tools.agents_file import PARAMETERS, STEP_ONLY_ARGUMENTS, AgentsFile, AgentsFileError, read_agents_file
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.mcp_file import pins_path
+from bulkhead.tools.mcp_file import pinned_file_stamps, pins_path
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallCancelRequested
 from bulkhead_services.tool_executor.a2a import http
 from bulkhead_services.tool_executor.a2a.remote import PinnedAgent
 from bulkhead_services.tool_executor.a2a.remote_tasks import RemoteTask, RemoteTasks
-from bulkhead_services.tool_executor.registry import RegisteredTool, Stop, ToolRegistry
+from bulkhead_services.tool_executor.registry import RegisteredTool, StopCall, ToolRegistry
 
 log = Log("agents")
 
@@ -50,9 +50,9 @@ class RemoteAgents(Component):
     ) -> None:
         self._file, self._registry, self._context, self._resolve = file, registry, context, resolve
         self._tasks = RemoteTasks(context)
-        self._own = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
-        self._stamp = self._file_stamps()
-        self._unreadable = ""
+        self._mesh_names = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
+        self._read_stamps = pinned_file_stamps(self._file)
+        self._file_problem = ""
         self._remotes: dict[str, PinnedAgent] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -77,8 +77,8 @@ class RemoteAgents(Component):
 
     def describe_degradation(self) -> str:
         """Files that cannot be used, agents that are quarantined or held back."""
-        if self._unreadable:
-            return f"{self._unreadable}, the agents of before go on; mend the file"
+        if self._file_problem:
+            return f"{self._file_problem}, the agents of before go on; mend the file"
         for remote in self._remotes.values():
             if problem := remote.find_problem().replace(";", ","):
                 todo = f"bulkhead agents check {remote.tool.agent}"
@@ -88,26 +88,23 @@ class RemoteAgents(Component):
     async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(READ_EVERY_S)
-            if (stamp := self._file_stamps()) == self._stamp:
+            if (stamp := pinned_file_stamps(self._file)) == self._read_stamps:
                 continue
-            self._stamp = stamp
+            self._read_stamps = stamp
             try:
                 self._offer_tools(await asyncio.to_thread(read_agents_file, self._file))
             except AgentsFileError as error:
-                self._unreadable = str(error).replace(";", ",")
+                self._file_problem = str(error).replace(";", ",")
                 meaning = "what was read before holds"
                 log.error("agents_file_refused", file=str(self._file), why=str(error), meaning=meaning)
                 continue
-            self._unreadable = ""
+            self._file_problem = ""
             log.info("agents_file_read", file=str(self._file), agents=len(self._remotes))
-
-    def _file_stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_file_stamp, (self._file, pins_path(self._file))))
 
     def _offer_tools(self, files: AgentsFile) -> None:
         """Put the pinned agents into the registry in place of those of before. Raises AgentsFileError."""
         tools = files.pinned_tools()
-        if clashes := sorted(set(tools) & (self._own | set(self._registry.tools) - set(self._remotes))):
+        if clashes := sorted(set(tools) & (self._mesh_names | set(self._registry.tools) - set(self._remotes))):
             raise AgentsFileError(
                 f"{self._file}: {clashes[0]} is a tool of the mesh already; give the agent another name"
             )
@@ -130,9 +127,9 @@ class RemoteAgents(Component):
                 remote.tool.row,
                 self._run_of(name),
                 _SCHEMA,
-                stop=self._stop_of(name),
-                begun=self._was_sent,
-                of_steps=STEP_ONLY_ARGUMENTS,
+                stop_call=self._stop_of(name),
+                was_sent=self._was_sent,
+                step_only_arguments=STEP_ONLY_ARGUMENTS,
             )
         for name in sorted(set(files.agents) - set(files.pins)):
             card = files.agents[name].card
@@ -165,7 +162,7 @@ class RemoteAgents(Component):
         row, _ = await self._tasks.find_task(key)
         return row is not None and row.number > 0
 
-    def _stop_of(self, name: str) -> Stop:
+    def _stop_of(self, name: str) -> StopCall:
         def begin_stop(key: str, for_good: bool) -> None:
             task = asyncio.create_task(self.stop_call(name, key, for_good), name=f"stop {name}")
             self._stopping.add(task)
@@ -188,7 +185,7 @@ class RemoteAgents(Component):
             await self.stop_call(body.tool, f"{message.tenant}.{origin}.{body.call_id}", True)
 
     async def stop_call(self, name: str, key: str, for_good: bool) -> None:
-        """Stop a call wherever it runs: by its record, so that it does not begin, and at the agent.
+        """StopCall a call wherever it runs: by its record, so that it does not begin, and at the agent.
 
         for_good: else a read may begin anew.
         """
@@ -247,11 +244,3 @@ def _render_shortcomings(step_input: Mapping[str, Any]) -> str:
     if lacks:
         remarks.append(f"incomplete, without {', '.join(lacks)}")
     return f" ({'; '.join(remarks)})" if remarks else ""
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        file_stat = path.stat()
-    except OSError:
-        return None
-    return (file_stat.st_mtime_ns, file_stat.st_size)

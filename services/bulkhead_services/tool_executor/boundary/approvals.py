@@ -25,7 +25,7 @@ from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.types import Body
 
 log = Log("approvals")
-AGAIN_S = 0.2
+CONFLICT_RETRY_S = 0.2
 
 
 class ApprovalRecord(BaseModel):
@@ -165,7 +165,7 @@ class CallApprovals:
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence)
         except WrongLastSequence as error:
-            raise HandBack(AGAIN_S, "another replica wrote this approval first") from error
+            raise HandBack(CONFLICT_RETRY_S, "another replica wrote this approval first") from error
 
     async def _send_fact(
         self, recipient: str, body: Body, tenant: str, task: str, approval_id: str, event: str

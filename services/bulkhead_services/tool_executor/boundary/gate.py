@@ -23,7 +23,7 @@ from bulkhead_contracts.provenance import Isolation, ValueOrigin
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.tool_executor.boundary.approvals import (
-    AGAIN_S,
+    CONFLICT_RETRY_S,
     ApprovalRecord,
     CallApprovals,
     approval_id_of,
@@ -32,15 +32,15 @@ from bulkhead_services.tool_executor.boundary.approvals import (
 from bulkhead_services.tool_executor.boundary.preview import escape_invisible, render_preview
 from bulkhead_services.tool_executor.registry import RegisteredTool
 
-WANTED = "approval_wanted"
+APPROVAL_WAITING = "approval_wanted"
 """Code of a call that waits for a person's word."""
-LOOK_AGAIN_MS = 15_000, 1_800_000
+APPROVAL_RECHECK_MS = 15_000, 1_800_000
 """A call that waits is asked again so often at first and later, should the word that resumes it be lost: seldom enough
 that days of waiting do not fill the task's inboxes."""
 MAX_POINTER_CHARS = 200
 MAX_WHY_CHARS = 400
 """Of each reason: all of a request to people, in whatever script, must fit one message."""
-Rule = Callable[[CallProposal], CallRuling]
+RulingFunction = Callable[[CallProposal], CallRuling]
 IsolationOf = Callable[[RegisteredTool], Isolation]
 
 
@@ -55,7 +55,7 @@ class GatePass:
 class Gate:
     """See the module. ttl_ms: how long a person may take; the task may have less time for all its approvals."""
 
-    def __init__(self, context: Context, rule: Rule, isolation_of: IsolationOf, ttl_ms: int) -> None:
+    def __init__(self, context: Context, rule: RulingFunction, isolation_of: IsolationOf, ttl_ms: int) -> None:
         self._context, self._rule, self._isolation_of, self._ttl_ms = context, rule, isolation_of, ttl_ms
         self.approvals = CallApprovals(context)
 
@@ -99,7 +99,7 @@ class Gate:
             tool=tool.spec,
             arguments=arguments,
             values=attribution.values if attribution is not None else None,
-            least=attribution.least if attribution is not None else "model",
+            least_trusted=attribution.least if attribution is not None else "model",
             flows=step.flows if step is not None else (),
             constraints=(*task.constraints, *(step.constraints if step is not None else ())),
             agent=target_of(job).agents[-1],
@@ -132,7 +132,7 @@ class Gate:
         if record.outcome:
             raise JobRefused(_ended_failure(proposal.tool.name, record))
         request = record.request
-        shortest_ms, longest_ms = LOOK_AGAIN_MS
+        shortest_ms, longest_ms = APPROVAL_RECHECK_MS
         after_ms = min(
             max((now_unix_ms - request.requested_unix_ms) // 4, shortest_ms),
             longest_ms,
@@ -142,7 +142,12 @@ class Gate:
         message += f"It goes on after `bulkhead approvals grant {approval_id}`"
         ask_people = partial(self.approvals.ask_people, job.tenant, job.task, approval_id)
         raise Deferred(
-            after_ms, message[:2000], paused=True, code=WANTED, then=ask_people, until_unix_ms=request.expires_unix_ms
+            after_ms,
+            message[:2000],
+            paused=True,
+            code=APPROVAL_WAITING,
+            then=ask_people,
+            until_unix_ms=request.expires_unix_ms,
         )
 
     def _approval_request(
@@ -212,7 +217,7 @@ class Gate:
         try:
             await self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=sequence)
         except WrongLastSequence as error:
-            raise HandBack(AGAIN_S, f"another of the {kind} was counted meanwhile") from error
+            raise HandBack(CONFLICT_RETRY_S, f"another of the {kind} was counted meanwhile") from error
 
     async def _read_counted(self, subject: str) -> tuple[tuple[str, ...], int]:
         stored = await self._context.bus.last(subjects.records_stream(self._context.service), subject)

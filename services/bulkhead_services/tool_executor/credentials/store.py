@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -24,18 +24,18 @@ from bulkhead_services.tool_executor.credentials.references import Credential, E
 
 log = Log("credentials")
 
-MAX_KEPT = 1_024
+MAX_CACHED = 1_024
 MAX_SECRET_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 256 * 1024
-MOST_S = 10.0
+READ_TIMEOUT_S = 10.0
 """For all credentials of a call together."""
-AHEAD_S = 30.0
+RENEW_AHEAD_S = 30.0
 """A token that ends sooner is asked for anew; of one that lasts less than a minute, half its time counts."""
-DEFAULT_LASTS_S = 60.0
+DEFAULT_LIFETIME_S = 60.0
 _USER = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.+-]{0,127}")
-_EXCHANGED = "urn:ietf:params:oauth:grant-type:token-exchange"
-_SAID = re.compile(r"[a-z_]{1,40}")
-Made = tuple[str, float]
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
+_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+FetchedSecret = tuple[str, float]
 """A value, and for how many seconds it may be used again."""
 
 
@@ -58,18 +58,18 @@ class CredentialStore:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._references, self._vault, self._http, self._clock = references, vault, http, clock
-        self._kept: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
-        self._under_way: dict[tuple[str, ...], asyncio.Task[Made]] = {}
+        self._cached: OrderedDict[tuple[str, ...], tuple[str, float]] = OrderedDict()
+        self._under_way: dict[tuple[str, ...], asyncio.Task[FetchedSecret]] = {}
 
     async def read_credentials(self, names: tuple[str, ...], tenant: str, user: str) -> dict[str, str] | Failed:
         """Their values by name, of this caller and of no other."""
         values: dict[str, str] = {}
         for name in names:
             try:
-                async with asyncio.timeout(MOST_S):
+                async with asyncio.timeout(READ_TIMEOUT_S):
                     values[name] = await self._read_credential(name, tenant, user)
             except (_CredentialMissing, TimeoutError) as error:
-                reason = str(error) or f"it was not there within {MOST_S:.0f} s"
+                reason = str(error) or f"it was not there within {READ_TIMEOUT_S:.0f} s"
                 transient = not isinstance(error, _CredentialMissing) or error.transient
                 log.error("credential_missing", credential=name, tenant=tenant, reason=reason)
                 message = f"the credential {name} of tenant {tenant} cannot be had"
@@ -79,8 +79,8 @@ class CredentialStore:
 
     def forget_cached(self, names: tuple[str, ...], tenant: str, user: str) -> None:
         """Forget what was kept of these: the other side took one of them no more."""
-        for key in [key for key in self._kept if key[1:3] == (tenant, user) and key[0] in names]:
-            del self._kept[key]
+        for key in [key for key in self._cached if key[1:3] == (tenant, user) and key[0] in names]:
+            del self._cached[key]
 
     async def _read_credential(self, name: str, tenant: str, user: str) -> str:
         reference = self._references.get(name)
@@ -103,25 +103,25 @@ class CredentialStore:
         key = (name, tenant, user, "token", hashlib.sha256(secret.encode()).hexdigest())
         return await self._read_cached(key, lambda: self._exchange_secret(exchange, secret))
 
-    async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Awaitable[Made]]) -> str:
-        cached = self._kept.get(key)
+    async def _read_cached(self, key: tuple[str, ...], fetch: Callable[[], Coroutine[Any, Any, FetchedSecret]]) -> str:
+        cached = self._cached.get(key)
         if cached is not None and cached[1] > self._clock():
-            self._kept.move_to_end(key)
+            self._cached.move_to_end(key)
             return cached[0]
         # One request for all calls that wait for the same.
         task = self._under_way.get(key)
         if task is None:
-            task = self._under_way[key] = asyncio.ensure_future(_await_value(fetch))
+            task = self._under_way[key] = asyncio.create_task(fetch())
             task.add_done_callback(lambda _: self._under_way.pop(key, None))
         value, lasts_s = await asyncio.shield(task)
         if lasts_s > 0:
-            self._kept[key] = value, self._clock() + lasts_s
-            self._kept.move_to_end(key)
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
+            self._cached[key] = value, self._clock() + lasts_s
+            self._cached.move_to_end(key)
+        while len(self._cached) > MAX_CACHED:
+            self._cached.popitem(last=False)
         return value
 
-    async def _read_vault(self, path: str, field: str) -> Made:
+    async def _read_vault(self, path: str, field: str) -> FetchedSecret:
         if self._vault is None:
             raise _CredentialMissing("it lies in Vault, and BULKHEAD_VAULT names none")
         headers = {"X-Vault-Token": await asyncio.to_thread(_read_secret, self._vault.token_file)}
@@ -138,13 +138,13 @@ class CredentialStore:
             raise _CredentialMissing(f"{path} in Vault has no field {field} that is a text (KV version 2)")
         return secret, self._vault.cache_s
 
-    async def _exchange_secret(self, exchange: Exchange, secret: str) -> Made:
+    async def _exchange_secret(self, exchange: Exchange, secret: str) -> FetchedSecret:
         form = {"scope": exchange.scope, "audience": exchange.audience, "resource": exchange.resource}
         client = ""
         if exchange.grant == "client_credentials":
             form["grant_type"], client = "client_credentials", secret
         else:
-            form |= {"grant_type": _EXCHANGED, "subject_token": secret}
+            form |= {"grant_type": _TOKEN_EXCHANGE, "subject_token": secret}
             form["subject_token_type"] = exchange.subject_token_type
             if exchange.client_secret_file:
                 client = await asyncio.to_thread(_read_secret, exchange.client_secret_file)
@@ -157,15 +157,15 @@ class CredentialStore:
             request = next(basic.auth_flow(request))
         status, answer = await self._request_json("the token endpoint", request)
         content = answer if isinstance(answer, dict) else {}
-        token, lasts_s = content.get("access_token"), content.get("expires_in", DEFAULT_LASTS_S)
+        token, lasts_s = content.get("access_token"), content.get("expires_in", DEFAULT_LIFETIME_S)
         if status != httpx.codes.OK or not isinstance(token, str) or not token:
             code = content.get("error")
-            detail = f" ({code})" if isinstance(code, str) and _SAID.fullmatch(code) else ""
+            detail = f" ({code})" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
             raise _CredentialMissing(
                 f"the token endpoint answered {status}{detail}", transient=status >= 500 or status == 429
             )
         lasts_s = float(lasts_s) if isinstance(lasts_s, int | float) and lasts_s > 0 else 0.0
-        return token, max(lasts_s - AHEAD_S, lasts_s / 2)
+        return token, max(lasts_s - RENEW_AHEAD_S, lasts_s / 2)
 
     async def _request_json(self, server_name: str, request: httpx.Request) -> tuple[int, Any]:
         """Status and JSON of an answer; None where it is none."""
@@ -185,10 +185,6 @@ class CredentialStore:
         with suppress(ValueError, RecursionError):
             content = json.loads(body)
         return response.status_code, content
-
-
-async def _await_value(fetch: Callable[[], Awaitable[Made]]) -> Made:
-    return await fetch()
 
 
 def _read_secret(path: str) -> str:

@@ -16,13 +16,13 @@ from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import McpTool
 from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.mcp.http_transport import BROKEN, LOST, NOT_SENT, TOO_LONG
+from bulkhead_services.tool_executor.mcp.http_transport import BROKEN, LOST_CODE, NOT_SENT_CODE, TOO_LONG
 
-TOLD_CHARS = 600
-REFUSED = (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND, mcp_types.INVALID_REQUEST)
+MAX_REASON_CHARS = 600
+NOT_BEGUN_CODES = (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND, mcp_types.INVALID_REQUEST)
 """The server did not begin."""
-NO_ANSWER = (LOST, mcp_types.CONNECTION_CLOSED, mcp_types.REQUEST_TIMEOUT)
-Errors = MCPError | ValidationError | RuntimeError
+NO_ANSWER_CODES = (LOST_CODE, mcp_types.CONNECTION_CLOSED, mcp_types.REQUEST_TIMEOUT)
+SessionErrors = MCPError | ValidationError | RuntimeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def outcome_of(tool: McpTool, result: CallToolResult) -> Done | Failed:
         texts.append(json.dumps(result.structured_content, ensure_ascii=False))
     text = "\n".join(texts)
     if result.is_error:
-        reason = clean_line(text, TOLD_CHARS) or "it gave no reason"
+        reason = clean_line(text, MAX_REASON_CHARS) or "it gave no reason"
         hint = "change the arguments as it says, or go another way"
         # It does not say at which point it failed: a write may be half done.
         undone = tool.is_repeatable or tool.terms.on_error == "undone"
@@ -74,25 +74,24 @@ def _repeats_structured(texts: list[str], structured: object) -> bool:
     return False
 
 
-def failure_of(tool: str, error: Errors) -> Failed | ReplicaLost:
+def failure_of(tool: str, error: SessionErrors) -> Failed | ReplicaLost:
     """The failure behind an exception of the SDK."""
     if not isinstance(error, MCPError):
-        message = (
-            f"{tool} answered what its own schema or the protocol does not allow: {clean_line(str(error), TOLD_CHARS)}"
-        )
+        reason = clean_line(str(error), MAX_REASON_CHARS)
+        message = f"{tool} answered what its own schema or the protocol does not allow: {reason}"
         return Failed("malformed_output", message, "whoever runs the MCP server must mend it", effect="unknown")
-    code, reason = error.error.code, clean_line(error.error.message, TOLD_CHARS)
+    code, reason = error.error.code, clean_line(error.error.message, MAX_REASON_CHARS)
     if TOO_LONG in reason or "SSE stream failed" in reason:
         message = f"{tool} answered more than {bounds.MAX_MCP_ANSWER_BYTES} bytes, of which nothing is kept"
         return Failed("output_too_large", message, "ask for less", effect="unknown")
-    if code == NOT_SENT:
+    if code == NOT_SENT_CODE:
         return ReplicaLost(reason, sent=False)
-    if code in NO_ANSWER or BROKEN in reason:
+    if code in NO_ANSWER_CODES or BROKEN in reason:
         return ReplicaLost(reason, sent=True)
     if code == mcp_types.PARSE_ERROR:
         message = f"{tool} answered no message of the protocol: {reason}"
         return Failed("malformed_output", message, "whoever runs the MCP server must mend it", effect="unknown")
-    if code in REFUSED:
+    if code in NOT_BEGUN_CODES:
         return Failed("refused_by_server", f"{tool} was not begun: {reason}", "change the arguments as it says")
     message = f"{tool} failed in its server (error {code}): {reason}"
     return Failed("server_error", message, "try again later, or go another way", transient=True, effect="unknown")

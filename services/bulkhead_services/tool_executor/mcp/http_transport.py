@@ -11,7 +11,7 @@ import httpx2
 from bulkhead.tools.mcp_file import FileReference
 from bulkhead_contracts import bounds
 
-NOT_SENT, LOST = -32090, -32091
+NOT_SENT_CODE, LOST_CODE = -32090, -32091
 """JSON-RPC errors of our own: the request certainly did nothing; it may have."""
 BROKEN, TOO_LONG = "the connection broke", "the answer is longer than"
 CONNECT_TIMEOUT_S = 5.0
@@ -40,17 +40,17 @@ class _RpcErrorTransport(httpx2.AsyncBaseTransport):
             for name, reference in self._headers.items():
                 request.headers[name] = reference.read_header()
         except ValueError as error:
-            return _rpc_error_response(request, NOT_SENT, f"the file of the header {name} {error}")
+            return _rpc_error_response(request, NOT_SENT_CODE, f"the file of the header {name} {error}")
         try:
             response = await self._inner.handle_async_request(request)
         except _UNREACHED as error:
             if not is_post:
                 raise
-            return _rpc_error_response(request, NOT_SENT, _describe_error(error))
+            return _rpc_error_response(request, NOT_SENT_CODE, _describe_error(error))
         except httpx2.TransportError as error:
             if not is_post:
                 raise
-            return _rpc_error_response(request, LOST, _describe_error(error))
+            return _rpc_error_response(request, LOST_CODE, _describe_error(error))
         if is_post:
             response.stream = _BoundedMcpBody(response.stream)
         if response.status_code < 400 or not is_post or _CALL not in request.content:
@@ -68,7 +68,8 @@ async def _map_http_error(request: httpx2.Request, response: httpx2.Response) ->
     if media.startswith("application/json") and status != 404:
         return response  # The SDK tells the JSON-RPC error in it.
     await response.aclose()
-    return _rpc_error_response(request, NOT_SENT if 400 <= status < 500 else LOST, f"it answered HTTP {status}")
+    code = NOT_SENT_CODE if 400 <= status < 500 else LOST_CODE
+    return _rpc_error_response(request, code, f"it answered HTTP {status}")
 
 
 def _rpc_error_response(request: httpx2.Request, code: int, message: str) -> httpx2.Response:

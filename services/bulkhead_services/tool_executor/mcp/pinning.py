@@ -56,4 +56,4 @@ async def read_server(name: str, server: McpServer) -> ServerDescription:
 
 async def _read_tools(server: McpServer, stderr_lines: deque[str]) -> tuple[tuple[AdvertisedTool, ...], str]:
     async with open_session(server, server.urls[0] if server.urls else "", stderr_lines) as session:
-        return await session.list_tools(), session.server
+        return await session.list_tools(), session.server_label

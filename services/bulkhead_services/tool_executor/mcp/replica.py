@@ -26,10 +26,10 @@ log = Log("mcp")
 
 OPEN_TIMEOUT_S = 30.0
 """A first start may install what it needs."""
-LOOK_EVERY_S, LOOK_TIMEOUT_S = 10.0, 5.0
-LOOKS_MISSED = 2
+CHECK_INTERVAL_S, CHECK_TIMEOUT_S = 10.0, 5.0
+MAX_MISSED_CHECKS = 2
 """So many in a row, and calls that may be repeated move on to another replica."""
-AGAIN_S, MOST_AGAIN_S = 0.5, 30.0
+MIN_REOPEN_S, MAX_REOPEN_S = 0.5, 30.0
 DRAIN_S = 300.0
 
 
@@ -37,25 +37,25 @@ class ServerReplica:
     """where: its URL, or `process 2`. changed: called when its tools, or whether it is usable, may have changed."""
 
     def __init__(self, server: McpServer, url: str, label: str, on_change: Callable[[], None]) -> None:
-        self._server, self._url, self.where, self._changed = server, url, label, on_change
+        self._server, self._url, self.label, self._on_change = server, url, label, on_change
         self.in_flight = self.served = 0
         self.draining = False
-        self.tried = False
-        self.why = "it is being connected to"
+        self.was_tried = False
+        self.problem = "it is being connected to"
         self.digests: dict[str, str] = {}
-        self.lost = asyncio.Event()
+        self.is_lost = asyncio.Event()
         self._breaker = CallBreaker()
         self._session: McpSession | None = None
-        self._look_now = asyncio.Event()
+        self._check_now = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._told: deque[str] = deque(maxlen=3)
+        self._stderr_lines: deque[str] = deque(maxlen=3)
         self._task = asyncio.create_task(self._reopen_sessions(), name=f"mcp {label}")
 
     def is_usable(self) -> bool:
         """True when a call may go here."""
         allowed = self._breaker.allows_call(asyncio.get_running_loop().time())
-        return self._session is not None and not self.draining and not self.lost.is_set() and allowed
+        return self._session is not None and not self.draining and not self.is_lost.is_set() and allowed
 
     def offers_pinned(self, pin: McpToolPin) -> bool:
         """True when its tool is the pinned one."""
@@ -92,7 +92,7 @@ class ServerReplica:
         """One call. Cancelled by its caller when its time is over."""
         session, loop = self._session, asyncio.get_running_loop()
         if session is None:
-            return ReplicaLost(self.why, sent=False)
+            return ReplicaLost(self.problem, sent=False)
         outcome: Done | Failed | ReplicaLost
         try:
             outcome = outcome_of(tool, await session.call_tool(tool.pin.tool, arguments, key))
@@ -100,8 +100,8 @@ class ServerReplica:
             outcome = failure_of(tool.row.spec.name, error)
         if isinstance(outcome, ReplicaLost):
             self._breaker.on_failure(loop.time())
-            self.lost.set()  # Until it is looked at, at once.
-            self._look_now.set()
+            self.is_lost.set()  # Until it is looked at, at once.
+            self._check_now.set()
         else:
             self._breaker.on_success()
         return outcome
@@ -109,58 +109,58 @@ class ServerReplica:
     def on_timeout(self) -> None:
         """A call gave no answer within its time."""
         self._breaker.on_failure(asyncio.get_running_loop().time())
-        self._look_now.set()
+        self._check_now.set()
 
     async def _reopen_sessions(self) -> None:
-        retry_s = AGAIN_S
+        retry_s = MIN_REOPEN_S
         while True:
-            task = asyncio.create_task(self._run_session(), name=f"mcp session {self.where}")
+            task = asyncio.create_task(self._run_session(), name=f"mcp session {self.label}")
             try:
                 await asyncio.wait({task})
             finally:
                 await cancel_tasks(task)
                 opened, self._session = self._session is not None, None
-            self.tried, self.why = True, session_end_reason(task, self._told)
-            log.warning("mcp_replica_lost", where=self.where, opened=opened, why=self.why, again_s=retry_s)
-            self._changed()
-            retry_s = AGAIN_S if opened else min(retry_s * 2, MOST_AGAIN_S)
+            self.was_tried, self.problem = True, session_end_reason(task, self._stderr_lines)
+            log.warning("mcp_replica_lost", where=self.label, opened=opened, why=self.problem, again_s=retry_s)
+            self._on_change()
+            retry_s = MIN_REOPEN_S if opened else min(retry_s * 2, MAX_REOPEN_S)
             await asyncio.sleep(retry_s)
 
     async def _run_session(self) -> None:
         """Open the session and look after it, until it is lost. Raises what the SDK and the system do."""
-        self._told.clear()
+        self._stderr_lines.clear()
         async with asyncio.timeout(OPEN_TIMEOUT_S) as opening:
-            async with open_session(self._server, self._url, self._told, self._look_now.set) as session:
+            async with open_session(self._server, self._url, self._stderr_lines, self._check_now.set) as session:
                 await self._read_tool_digests(session)
                 opening.reschedule(None)
-                self._session, self.tried, self.why = session, True, ""
-                self.lost.clear()
+                self._session, self.was_tried, self.problem = session, True, ""
+                self.is_lost.clear()
                 self._breaker.on_success()
-                log.info("mcp_replica_ready", where=self.where, server=clean_line(session.server, 100))
-                self._changed()
+                log.info("mcp_replica_ready", where=self.label, server=clean_line(session.server_label, 100))
+                self._on_change()
                 await self._watch_session(session)
 
     async def _watch_session(self, session: McpSession) -> None:
-        missed_looks = 0
+        missed_checks = 0
         while True:
-            self._look_now.clear()
+            self._check_now.clear()
             try:
-                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self._check_now.wait(), CHECK_INTERVAL_S)
             except TimeoutError:
                 pass
             try:
-                await asyncio.wait_for(self._read_tool_digests(session), LOOK_TIMEOUT_S)
-                missed_looks = 0
-                self.lost.clear()
+                await asyncio.wait_for(self._read_tool_digests(session), CHECK_TIMEOUT_S)
+                missed_checks = 0
+                self.is_lost.clear()
             except (TimeoutError, MCPError) as error:
-                missed_looks += 1
-                self.why = str(error) or f"it did not answer within {LOOK_TIMEOUT_S:.0f} s"
-                if missed_looks >= LOOKS_MISSED:
-                    self.lost.set()
+                missed_checks += 1
+                self.problem = str(error) or f"it did not answer within {CHECK_TIMEOUT_S:.0f} s"
+                if missed_checks >= MAX_MISSED_CHECKS:
+                    self.is_lost.set()
                     # A server may be busy with a long call: its session is left to it until that ends.
                     await asyncio.wait_for(self._idle.wait(), DRAIN_S)
                     raise
-                self._look_now.set()
+                self._check_now.set()
 
     async def _read_tool_digests(self, session: McpSession) -> None:
         """Read the tools anew; one that differs from its pin is not called here. Raises MCPError."""
@@ -172,7 +172,7 @@ class ServerReplica:
                 digests[tool.name] = "unfit"
         if digests != self.digests:
             self.digests = digests
-            self._changed()
+            self._on_change()
 
 
 def session_end_reason(task: "asyncio.Task[Any]", stderr_lines: deque[str]) -> str:

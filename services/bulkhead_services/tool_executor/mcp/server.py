@@ -14,9 +14,9 @@ from bulkhead.tools.mcp_file import McpServer, McpTool
 from bulkhead_services.tool_executor.mcp.answers import ReplicaLost
 from bulkhead_services.tool_executor.mcp.replica import ServerReplica
 
-FIRST_S = 10.0
+FIRST_PATIENCE_S = 10.0
 """So long a call waits for the first replica of a server that has just been started."""
-Place = tuple[str, int]
+ReplicaKey = tuple[str, int]
 """A replica's URL with 0, or "" with the number of its process."""
 
 
@@ -27,12 +27,12 @@ class McpReplicas:
         self.name, self.declared = name, declared
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
-        self.replicas: dict[Place, ServerReplica] = {}
+        self.replicas: dict[ReplicaKey, ServerReplica] = {}
         self.update_replicas(declared)
 
     def update_replicas(self, declared: McpServer) -> None:
         """Add new replicas, drain those that are gone; all of them where they are connected to in another way."""
-        keys: set[Place] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
+        keys: set[ReplicaKey] = {(url, 0) for url in declared.urls} or {("", n) for n in range(declared.replicas)}
         is_reconnected = _connection_identity(declared) != _connection_identity(self.declared)
         for key in [candidate for candidate in self.replicas if is_reconnected or candidate not in keys]:
             self._retire_replica(self.replicas.pop(key))
@@ -43,7 +43,7 @@ class McpReplicas:
 
     def _retire_replica(self, replica: ServerReplica) -> None:
         replica.draining = True
-        task = asyncio.create_task(replica.drain(), name=f"mcp drain {replica.where}")
+        task = asyncio.create_task(replica.drain(), name=f"mcp drain {replica.label}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -68,7 +68,7 @@ class McpReplicas:
         if any(replica.is_usable() for replica in self.replicas.values()):
             return ""
         reasons = "; ".join(
-            f"{replica.where}: {replica.why or 'its breaker is open'}" for replica in self.replicas.values()
+            f"{replica.label}: {replica.problem or 'its breaker is open'}" for replica in self.replicas.values()
         )
         return f"no replica of the MCP server {self.name} can be used ({reasons})"[:1000]
 
@@ -85,9 +85,9 @@ class McpReplicas:
             )
             if not isinstance(outcome, ReplicaLost):
                 return outcome
-            reason, maybe_sent = f"{replica.where}: {outcome.reason}", maybe_sent or outcome.sent
+            reason, maybe_sent = f"{replica.label}: {outcome.reason}", maybe_sent or outcome.sent
             if outcome.sent and not repeatable:
-                message = f"the connection to {replica.where} was lost while {spec.name} ran: {outcome.reason}"
+                message = f"the connection to {replica.label} was lost while {spec.name} ran: {outcome.reason}"
                 return Failed("connection_lost", message, "look whether it was done", transient=True, effect="unknown")
         if not tried and self.is_quarantined(tool):
             return quarantine_refusal(self.name, tool)
@@ -109,7 +109,7 @@ class McpReplicas:
         began, work = loop.time(), asyncio.create_task(replica.call_tool(tool, arguments, key))
         waiting: set[asyncio.Task[Any]] = {work}
         if may_leave:
-            waiting.add(asyncio.create_task(replica.lost.wait()))
+            waiting.add(asyncio.create_task(replica.is_lost.wait()))
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             return work.result() if work.done() else ReplicaLost("it does not answer any more", sent=True)
@@ -132,8 +132,10 @@ class McpReplicas:
     async def _wait_for_first_replica(self) -> None:
         """Wait for a replica of a server that nobody has reached yet."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + FIRST_S
-        while self.replicas and not any(replica.tried for replica in self.replicas.values()) and loop.time() < until:
+        until = loop.time() + FIRST_PATIENCE_S
+        while (
+            self.replicas and not any(replica.was_tried for replica in self.replicas.values()) and loop.time() < until
+        ):
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), max(0.0, until - loop.time()))

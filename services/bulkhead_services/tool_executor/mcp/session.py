@@ -20,9 +20,9 @@ from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.mcp import http_transport
 from bulkhead_services.tool_executor.mcp.stdio_transport import stdio_streams
 
-KEY = "bulkhead/idempotency_key"
+KEY_FIELD = "bulkhead/idempotency_key"
 MAX_PAGES = 100
-US = Implementation(name="bulkhead", version="1")
+CLIENT_INFO = Implementation(name="bulkhead", version="1")
 
 
 class McpSession:
@@ -31,7 +31,7 @@ class McpSession:
     def __init__(self, client: Client) -> None:
         self._session = client.session
         info = client.server_info
-        self.server = f"{info.name} {info.version}" if info is not None else ""
+        self.server_label = f"{info.name} {info.version}" if info is not None else ""
 
     async def list_tools(self) -> tuple[AdvertisedTool, ...]:
         """All tools, of at most MAX_PAGES pages; one more than the bound at most, so that its caller sees the cut."""
@@ -47,7 +47,7 @@ class McpSession:
 
     async def call_tool(self, tool: str, arguments: Mapping[str, Any], key: str) -> CallToolResult:
         """One call. Raises MCPError, ValidationError, RuntimeError."""
-        return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY: key}))
+        return await self._session.call_tool(tool, dict(arguments), meta=cast(RequestParamsMeta, {KEY_FIELD: key}))
 
 
 def _advertised_tool(tool: Tool) -> AdvertisedTool:
@@ -81,5 +81,5 @@ async def open_session(
 async def _open_client(
     streams: AbstractAsyncContextManager[Any], message_handler: MessageHandlerFnT
 ) -> AsyncIterator[McpSession]:
-    async with Client(streams, message_handler=message_handler, client_info=US, cache=None) as client:
+    async with Client(streams, message_handler=message_handler, client_info=CLIENT_INFO, cache=None) as client:
         yield McpSession(client)

@@ -24,9 +24,9 @@ from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.mcp_file import McpServer
 from bulkhead_contracts import bounds
 
-END_S = 2.0
+MAX_END_S = 2.0
 """Time to end by itself after its input was closed, then after SIGTERM."""
-TOLD_CHARS = 300
+MAX_STDERR_CHARS = 300
 Streams = tuple[Any, Any]
 
 
@@ -111,7 +111,7 @@ async def _drain_stderr(process: asyncio.subprocess.Process, stderr_lines: deque
     """Drain what it writes to standard error: a full pipe would hold it up."""
     assert process.stderr is not None
     while piece := await process.stderr.read(64 * 1024):
-        stderr_lines.extend(line[:TOLD_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
+        stderr_lines.extend(line[:MAX_STDERR_CHARS] for line in piece.decode("utf-8", "replace").splitlines())
 
 
 async def _end_process(process: asyncio.subprocess.Process) -> None:
@@ -124,7 +124,7 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, end_signal)
             with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_S)
+                await asyncio.wait_for(process.wait(), MAX_END_S)
                 break
     finally:
         with suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ from bulkhead.runtime.background import BackgroundTasks, cancel_tasks
 from bulkhead.runtime.component import Component
 from bulkhead.telemetry.log import Log
 from bulkhead.tools.api import Arguments, Call, Done, Failed, Run
-from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pins_path, read_mcp_file
+from bulkhead.tools.mcp_file import McpFile, McpFileError, McpTool, pinned_file_stamps, pins_path, read_mcp_file
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor.mcp.server import McpReplicas, quarantine_refusal
 from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistry
@@ -22,7 +22,7 @@ from bulkhead_services.tool_executor.registry import RegisteredTool, ToolRegistr
 log = Log("mcp")
 
 READ_EVERY_S = 2.0
-REVIEW = "look at what the server says now and approve it with"
+REVIEW_HINT = "look at what the server says now and approve it with"
 
 
 class McpTools(Component):
@@ -30,13 +30,13 @@ class McpTools(Component):
 
     def __init__(self, file: Path, registry: ToolRegistry, background: BackgroundTasks) -> None:
         self._file, self._registry, self._background = file, registry, background
-        self._own = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
-        self._stamp = self._file_stamps()
-        self._unreadable = ""
+        self._mesh_names = frozenset(registry.tools) | frozenset(registry.unconfigured) | frozenset(registry.elsewhere)
+        self._read_stamps = pinned_file_stamps(self._file)
+        self._file_problem = ""
         self._tools: dict[str, McpTool] = {}
         self._servers: dict[str, McpReplicas] = {}
         self._closing: list[McpReplicas] = []
-        self._told: frozenset[str] = frozenset()
+        self._reported_names: frozenset[str] = frozenset()
         self._draining = False
         self._task: asyncio.Task[None] | None = None
         self._files = read_mcp_file(file)
@@ -63,11 +63,11 @@ class McpTools(Component):
 
     def describe_degradation(self) -> str:
         """Servers without a replica, tools that are quarantined, files that cannot be used."""
-        if self._unreadable:
-            return f"{self._unreadable}, the MCP servers of before go on; mend the file"
+        if self._file_problem:
+            return f"{self._file_problem}, the MCP servers of before go on; mend the file"
         if changed := sorted(self._quarantined_names()):
             servers = " ".join(sorted({self._tools[name].server for name in changed}))
-            return f"quarantined MCP tools: {', '.join(changed)[:300]}; {REVIEW} bulkhead mcp pin {servers}"
+            return f"quarantined MCP tools: {', '.join(changed)[:300]}; {REVIEW_HINT} bulkhead mcp pin {servers}"
         for server in self._servers.values():
             if problem := server.find_problem().replace(";", ","):
                 return f"{problem}; look whether it runs and can be reached from here"
@@ -77,29 +77,26 @@ class McpTools(Component):
         while True:
             await asyncio.sleep(READ_EVERY_S)
             self._refuse_changed()
-            if (stamp := self._file_stamps()) == self._stamp or self._draining:
+            if (stamp := pinned_file_stamps(self._file)) == self._read_stamps or self._draining:
                 continue
-            self._stamp = stamp
+            self._read_stamps = stamp
             try:
                 files = await asyncio.to_thread(read_mcp_file, self._file)
                 self._offer_tools(files)
             except McpFileError as error:
-                self._unreadable = str(error).replace(";", ",")
+                self._file_problem = str(error).replace(";", ",")
                 log.error(
                     "mcp_file_refused", file=str(self._file), why=str(error), meaning="what was read before holds"
                 )
                 continue
-            self._unreadable, self._files = "", files
+            self._file_problem, self._files = "", files
             self._connect_servers(files)
             log.info("mcp_file_read", file=str(self._file), servers=len(files.servers), tools=len(self._tools))
-
-    def _file_stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_file_stamp, (self._file, pins_path(self._file))))
 
     def _offer_tools(self, files: McpFile) -> None:
         """Put the pinned tools into the registry in place of those of before. Raises McpFileError."""
         tools, offered = files.pinned_tools(), dict[str, RegisteredTool]()
-        if clashes := sorted(set(tools) & (self._own | set(self._registry.tools) - set(self._tools))):
+        if clashes := sorted(set(tools) & (self._mesh_names | set(self._registry.tools) - set(self._tools))):
             raise McpFileError(
                 f"{self._file}: {clashes[0]} is a tool of the mesh already; give its MCP server another name"
             )
@@ -137,10 +134,10 @@ class McpTools(Component):
     def _refuse_changed(self) -> None:
         """Refuse tools that changed before anything is reserved or approved for them, and say so once."""
         changed = self._quarantined_names()
-        for name in changed - self._told:
-            todo = f"{REVIEW} bulkhead mcp pin {self._tools[name].server}"
+        for name in changed - self._reported_names:
+            todo = f"{REVIEW_HINT} bulkhead mcp pin {self._tools[name].server}"
             log.error("mcp_tool_quarantined", tool=name, server=self._tools[name].server, todo=todo)
-        self._told = changed
+        self._reported_names = changed
         self._registry.refused.clear()
         for name in changed:
             refusal = quarantine_refusal(self._tools[name].server, self._tools[name])
@@ -172,11 +169,3 @@ def schema_of(tool: McpTool) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(
         schema, validate_formats=True, offline=True, pattern_options=jsonschema_rs.RegexOptions()
     )
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        file_stat = path.stat()
-    except OSError:
-        return None
-    return (file_stat.st_mtime_ns, file_stat.st_size)

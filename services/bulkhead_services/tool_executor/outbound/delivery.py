@@ -7,39 +7,26 @@ nobody, and only so many messages of a tenant may wait between tries.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
-from bulkhead.tools.api import Response, Unanswered
+from bulkhead.tools.api import Unanswered
 from bulkhead_services.tool_executor.addresses import first_non_public
+from bulkhead_services.tool_executor.effects import ToolRunner
 
-TRY_S = 10.0
+TRY_TIMEOUT_S = 10.0
 """For names, connection and answer together."""
 MAX_ANSWER_BYTES = 1_024
-AT_ONCE = 4
+MAX_POSTS_AT_ONCE = 4
 """Posts of one tenant under way at a time, of a replica; all calls of tools share its slots."""
-BUSY_MS = 1_000
-SEEN_ELSEWHERE_MS = 60_000
-AGAIN_FIRST_MS = 1_000
-AGAIN_MOST_MS = 3_600_000
+BUSY_RETRY_MS = 1_000
+TAKEN_ELSEWHERE_MS = 60_000
+MIN_RETRY_MS = 1_000
+MAX_RETRY_MS = 3_600_000
 GIVE_UP_MS = 24 * 3_600_000
-GONE = 410
+HTTP_GONE = 410
 """The HTTP status by which a receiver asks for no more."""
-
-
-class PostingPort(Protocol):
-    """Port by which it goes out; effects.ToolRunner."""
-
-    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
-        """IP addresses of a host."""
-        ...
-
-    async def post_to(
-        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
-    ) -> Response | Unanswered:
-        """POST to this very address."""
-        ...
 
 
 class PostRefused(Exception):
@@ -51,14 +38,18 @@ class PostMissed(Exception):
 
 
 class Deliveries:
-    """Posts of one kind. most, most_in_all: messages of a tenant, and of all, between tries: each keeps a place in the
-    window of the inbox, which the calls of tools need. put_off: told of each that comes again, with the wait in
-    milliseconds and why. clock: Unix milliseconds."""
+    """Posts of one kind. max_waiting, max_waiting_in_all: messages of a tenant, and of all, between tries: each keeps a
+    place in the window of the inbox, which the calls of tools need. clock: Unix milliseconds."""
 
     def __init__(
-        self, wire: PostingPort, clock: Callable[[], int], *, max_waiting: int, max_waiting_in_all: int
+        self, runner: ToolRunner, clock: Callable[[], int], *, max_waiting: int, max_waiting_in_all: int
     ) -> None:
-        self._wire, self._clock, self._most, self._most_in_all = wire, clock, max_waiting, max_waiting_in_all
+        self._runner, self._clock, self._max_waiting, self._max_waiting_in_all = (
+            runner,
+            clock,
+            max_waiting,
+            max_waiting_in_all,
+        )
         self._waiting: dict[tuple[str, int], int] = {}
         self._posting: dict[str, int] = {}
 
@@ -68,17 +59,18 @@ class Deliveries:
         post: Callable[[], Coroutine[Any, Any, int]],
         on_retry: Callable[[int, str], None],
     ) -> int:
-        """The status that the work ended with, within its time and its tenant's share. Raises PostRefused, HandBack."""
+        """The status that the work ended with, within its time and its tenant's share. on_retry: told the wait in
+        milliseconds and why, where it comes again. Raises PostRefused, HandBack."""
         tenant = message.tenant
         self._waiting.pop((tenant, message.sequence), None)
-        if self._posting.get(tenant, 0) >= AT_ONCE:
-            raise self._schedule_retry(message, BUSY_MS, "others of the tenant are under way", on_retry)
+        if self._posting.get(tenant, 0) >= MAX_POSTS_AT_ONCE:
+            raise self._schedule_retry(message, BUSY_RETRY_MS, "others of the tenant are under way", on_retry)
         self._posting[tenant] = self._posting.get(tenant, 0) + 1
         try:
-            async with asyncio.timeout(TRY_S):
+            async with asyncio.timeout(TRY_TIMEOUT_S):
                 return await post()
         except (PostMissed, TimeoutError) as error:
-            reason = str(error) or f"no answer within {TRY_S:.0f} s"
+            reason = str(error) or f"no answer within {TRY_TIMEOUT_S:.0f} s"
             wait_ms = retry_wait_ms(self._clock() - message.time_unix_ms)
             if not wait_ms:
                 raise PostRefused(f"nobody took it for a day; at last: {reason}") from error
@@ -100,20 +92,18 @@ class Deliveries:
         allow_setting: str,
     ) -> int:
         """One try. private_allowed: whether addresses may be other than public; allow_setting: what allows that.
-        Raises PostRefused,
-        PostMissed.
-        """
-        addresses = await self._wire.resolve(host, port)
+        Raises PostRefused, PostMissed."""
+        addresses = await self._runner.resolve(host, port)
         if not addresses:
             raise PostMissed(f"{host} has no address")
         if not private_allowed and (non_public := first_non_public(addresses)):
             raise PostRefused(
                 f"{host} resolves to {non_public}, which is not public; an operator must allow it by {allow_setting}"
             )
-        answer = await self._wire.post_to(url, addresses[0], body, headers, MAX_ANSWER_BYTES)
+        answer = await self._runner.post_to(url, addresses[0], body, headers, MAX_ANSWER_BYTES)
         if isinstance(answer, Unanswered):
             raise PostMissed(f"no answer from {host}: {answer.reason}")
-        if answer.status == GONE:
+        if answer.status == HTTP_GONE:
             raise PostRefused(f"{host} answered {answer.status}: it wants no more")
         if not 200 <= answer.status < 300:
             raise PostMissed(f"{host} answered {answer.status}")
@@ -125,9 +115,9 @@ class Deliveries:
         """To be raised. Raises PostRefused where too many wait already."""
         now_ms = self._clock()
         # A message that another replica took does not come back here.
-        self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now_ms}
+        self._waiting = {key: due for key, due in self._waiting.items() if due + TAKEN_ELSEWHERE_MS > now_ms}
         tenant_waiting = sum(1 for tenant, _ in self._waiting if tenant == message.tenant)
-        if tenant_waiting >= self._most or len(self._waiting) >= self._most_in_all:
+        if tenant_waiting >= self._max_waiting or len(self._waiting) >= self._max_waiting_in_all:
             raise PostRefused(f"{tenant_waiting} of the tenant's wait already; {reason}")
         self._waiting[(message.tenant, message.sequence)] = now_ms + wait_ms
         on_retry(wait_ms, reason)
@@ -139,5 +129,5 @@ def retry_wait_ms(age_ms: int) -> int:
 
     It depends on the age alone: neither a restart nor another replica begins anew.
     """
-    wait = min(max(age_ms, AGAIN_FIRST_MS), AGAIN_MOST_MS)
+    wait = min(max(age_ms, MIN_RETRY_MS), MAX_RETRY_MS)
     return wait if age_ms + wait <= GIVE_UP_MS else 0

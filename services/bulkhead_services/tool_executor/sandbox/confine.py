@@ -26,8 +26,8 @@ CAPABILITY_VERSION_3 = 0x20080522
 CAPABILITIES = 64
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 DEVICES = ("null", "zero", "full", "random", "urandom")
-TOLD_OF_MACHINE = ("cpuinfo", "meminfo", "stat", "filesystems", "version", "loadavg", "uptime")
-ROOT_BYTES = 1024 * 1024
+MACHINE_FILES = ("cpuinfo", "meminfo", "stat", "filesystems", "version", "loadavg", "uptime")
+MAX_ROOT_BYTES = 1024 * 1024
 FILES_PER_MIB = 64
 
 Plan = dict[str, Any]
@@ -83,7 +83,7 @@ def _enter_namespaces(plan: Plan) -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     scratch, owner = plan["scratch"], plan["uid"] or uid
     _mount_at("", "/", "", MS_REC | MS_PRIVATE)
-    _mount_at("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"size={ROOT_BYTES},mode=755")
+    _mount_at("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, f"size={MAX_ROOT_BYTES},mode=755")
     for path in plan["read"]:
         _bind_path(path, scratch, readonly=True)
     for path in plan["write"]:
@@ -91,7 +91,7 @@ def _enter_namespaces(plan: Plan) -> None:
     for name in DEVICES:
         _bind_path(f"/dev/{name}", scratch, readonly=False)
     _bind_path(f"/proc/{os.getpid()}", scratch, "/proc/self")
-    for name in TOLD_OF_MACHINE:
+    for name in MACHINE_FILES:
         _bind_path(f"/proc/{name}", scratch)
     os.makedirs(scratch + scratch, exist_ok=True)
     size = plan["disk_bytes"]
@@ -186,7 +186,7 @@ def _threads_of_user() -> int:
 
 
 def _apply_landlock(plan: Plan) -> None:
-    own_files = (f"/proc/{os.getpid()}", "/proc/self", *(f"/proc/{name}" for name in TOLD_OF_MACHINE))
+    own_files = (f"/proc/{os.getpid()}", "/proc/self", *(f"/proc/{name}" for name in MACHINE_FILES))
     devices = [f"/dev/{name}" for name in DEVICES]
     landlock.restrict_paths(
         read=(*plan["read"], *own_files),

@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import Any
 
 PROGRAM = "bulkhead_services.tool_executor.tool_process_main"
-TRIED_S = 60.0
+PROBE_TIMEOUT_S = 60.0
 NOBODY = "65534:65534"
-PASSED = ("PATH", "HOME", "XDG_RUNTIME_DIR")
-ESCAPES = """
+PASSED_VARIABLES = ("PATH", "HOME", "XDG_RUNTIME_DIR")
+ESCAPE_PROGRAM = """
 import json, os, socket
 through = []
 for what, act in {
@@ -42,7 +42,7 @@ def start_command(image: str, name: str, plan: dict[str, Any]) -> list[str]:
 
 def client_environment() -> dict[str, str]:
     """Environment that Docker's client needs; none of it reaches the container."""
-    return {name: value for name, value in os.environ.items() if name in PASSED or name.startswith("DOCKER_")}
+    return {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES or name.startswith("DOCKER_")}
 
 
 def end_container(name: str) -> None:
@@ -65,16 +65,16 @@ def find_problem(image: str, plan: dict[str, Any]) -> str:
     name = f"bulkhead-tool-probe-{os.getpid()}"
     try:
         tried = subprocess.run(  # noqa: S603 - our own command
-            [*_run_command(image, name, plan), "-P", "-c", ESCAPES],
+            [*_run_command(image, name, plan), "-P", "-c", ESCAPE_PROGRAM],
             capture_output=True,
-            timeout=TRIED_S,
+            timeout=PROBE_TIMEOUT_S,
             check=False,
             env=client_environment(),
         )
         through = json.loads(tried.stdout)
     except subprocess.TimeoutExpired:
         end_container(name)
-        return f"a container of {image} did not end within {TRIED_S:.0f} s"
+        return f"a container of {image} did not end within {PROBE_TIMEOUT_S:.0f} s"
     except (OSError, ValueError):
         last = tried.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         return f"a container of {image} did not run: {last[0]}"[:500]

@@ -19,7 +19,7 @@ from bulkhead.tools.api import Arguments, Call, Done
 
 PTRACE_ATTACH, PTRACE_DETACH = 16, 17
 PR_GET_NO_NEW_PRIVS = 39
-PIECE = 1024 * 1024
+WRITE_BYTES = 1024 * 1024
 CONNECT_S = 0.5
 
 
@@ -120,11 +120,11 @@ def _try_disk(targets: dict[str, Any]) -> Iterator[str]:
         for number in range(2):
             files.append(Path(f"escape-{number}"))
             with files[-1].open("wb", buffering=0) as file:
-                for _ in range(targets["disk_bytes"] // PIECE):
-                    written += file.write(bytes(PIECE))
+                for _ in range(targets["disk_bytes"] // WRITE_BYTES):
+                    written += file.write(bytes(WRITE_BYTES))
     for path in files:
         path.unlink(missing_ok=True)
-    if written >= 2 * targets["disk_bytes"] - PIECE:
+    if written >= 2 * targets["disk_bytes"] - WRITE_BYTES:
         yield "its files together outgrew the bound: the executor watches them instead"
 
 

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts import bounds
@@ -23,15 +22,15 @@ from bulkhead_services.tool_executor.settings import Settings
 
 MIB = 1024 * 1024
 PREFIX = "bulkhead-tool-"
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/sys/devices/system/cpu", "/nix/store")
-OF_ETC = (
+SYSTEM_PATHS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/sys/devices/system/cpu", "/nix/store")
+ETC_ENTRIES = (
     "alternatives ca-certificates gai.conf group host.conf hosts ld.so.cache ld.so.conf ld.so.conf.d localtime "
     "mime.types nsswitch.conf passwd pki protocols resolv.conf services ssl timezone"
 )
 """Of /etc: how names, certificates, time and libraries are found. Nothing else of it is read."""
-FIRST_UID, USERS, REPLICAS = 62_000, 80, 40
+FIRST_UID, UIDS_PER_REPLICA, MAX_REPLICAS = 62_000, 80, 40
 """Users of tools' processes have numbers from 62000 to 65199: no process that is not a tool's may have one of them."""
-PASSED = ("TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
+PASSED_VARIABLES = ("TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
 PASSED_WITH_NETWORK = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 
 
@@ -52,7 +51,7 @@ class SandboxCell:
 
     def build_environment(self) -> dict[str, str]:
         """All that its environment holds."""
-        names = (*PASSED, *(PASSED_WITH_NETWORK if self.plan["network"] else ()))
+        names = (*PASSED_VARIABLES, *(PASSED_WITH_NETWORK if self.plan["network"] else ()))
         inherited = {
             variable: os.environ[variable]
             for name in names
@@ -78,12 +77,6 @@ class SandboxCells:
     settings: Settings
     users: set[int] = field(default_factory=set)
 
-    def make_container_cell(self, row: ToolRow | None) -> SandboxCell:
-        """A cell that is a container of its own. Raises OSError."""
-        cell = self.make_cell(row, ())
-        cell.container = f"{PREFIX}{uuid4().hex}"
-        return cell
-
     def make_cell(
         self, row: ToolRow | None, required: Collection[str] | None, without: Collection[str] = ()
     ) -> SandboxCell:
@@ -97,6 +90,7 @@ class SandboxCells:
         with suppress(PermissionError):  # The namespace's own folder lies over it, or it is the executor's user's.
             os.chown(folder, uid or -1, uid or -1)
         readable, listed = _readable_paths(_hidden_paths(self.settings))
+        shared = (*SYSTEM_PATHS, "/etc")
         plan = {
             "scratch": folder,
             "uid": uid,
@@ -104,7 +98,7 @@ class SandboxCells:
             "network": network,
             "read": readable,
             "listed": listed,
-            "needs": [path for path in readable if Path(path).is_dir() and not path.startswith((*SYSTEM, "/etc"))],
+            "needs": [path for path in readable if Path(path).is_dir() and not path.startswith(shared)],
             "write": [os.path.realpath(path) for path in granted],
             "memory_bytes": self.settings.tool_memory_mib * MIB,
             "disk_bytes": self.settings.tool_disk_mib * MIB,
@@ -118,8 +112,8 @@ class SandboxCells:
     def _reserve_uid(self) -> int:
         if os.getuid():
             return 0
-        first = FIRST_UID + USERS * (os.getpid() % REPLICAS)
-        uid = next(candidate for candidate in range(first, first + USERS) if candidate not in self.users)
+        first = FIRST_UID + UIDS_PER_REPLICA * (os.getpid() % MAX_REPLICAS)
+        uid = next(candidate for candidate in range(first, first + UIDS_PER_REPLICA) if candidate not in self.users)
         self.users.add(uid)
         return uid
 
@@ -136,10 +130,10 @@ def _readable_paths(hidden: Iterable[Path]) -> tuple[list[str], list[str]]:
     """
     modules = [entry for entry in sys.path if entry and Path(entry).exists()]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent.parent)]
-    etc = [f"/etc/{name}" for name in OF_ETC.split()]
+    etc = [f"/etc/{name}" for name in ETC_ENTRIES.split()]
     python_paths = [os.path.realpath(entry) for entry in (*python, *modules, *site.getsitepackages())]
-    existing = [entry for entry in (*SYSTEM, *etc, *python_paths) if entry != "/" and Path(entry).exists()]
-    readable, listed = [str(entry) for entry in SYSTEM if Path(entry).exists()], list[str]()
+    existing = [entry for entry in (*SYSTEM_PATHS, *etc, *python_paths) if entry != "/" and Path(entry).exists()]
+    readable, listed = [str(entry) for entry in SYSTEM_PATHS if Path(entry).exists()], list[str]()
     for path in sorted(set(existing) - set(readable), key=len):
         if not any(path == root or path.startswith(f"{root}/") for root in readable):
             paths, folders = _paths_without(

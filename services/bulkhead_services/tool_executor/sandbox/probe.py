@@ -4,6 +4,7 @@ In: settings. Out: what is in force and what holds (levels.SandboxFindings). It 
 second; its child runs the program that tools run in, behind the same walls.
 """
 
+import io
 import json
 import os
 import socket
@@ -26,19 +27,19 @@ from bulkhead.tools.process_frames import frame_of_call
 from bulkhead_contracts import bounds
 from bulkhead_services.tool_executor.sandbox import container, escapes, wasm
 from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, SandboxFindings
-from bulkhead_services.tool_executor.sandbox.plan import MIB, SandboxCell, SandboxCells
+from bulkhead_services.tool_executor.sandbox.plan import MIB, PREFIX, SandboxCell, SandboxCells
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.tool_process_main import HEAD, PROGRAM
+from bulkhead_services.tool_executor.tool_process_main import PROGRAM, read_frame, write_frame
 
 log = Log("tools")
 
-TRIED_S = 30.0
-VARIABLE = "BULKHEAD_ESCAPE"
-SMALL_MIB = 4
-FORKS = 24
-AGAIN_S = 60.0
-EVERYBODYS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - tried, not used
-NOBODY = "the child that tried ended before it told"
+PROBE_TIMEOUT_S = 30.0
+PROBE_VARIABLE = "BULKHEAD_ESCAPE"
+PROBE_DISK_MIB = 4
+MAX_PROBE_PROCESSES = 24
+RETRY_S = 60.0
+SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - tried, not used
+CHILD_ENDED = "the child that tried ended before it told"
 
 
 class Sandbox:
@@ -60,7 +61,7 @@ class Sandbox:
         key = (os.getpid(), os.getuid(), settings.tool_memory_mib, settings.tool_container_image)
         with self._lock:
             cached = self._known.get(key)
-            if cached is None or (cached[0].open_walls and time.monotonic() - cached[1] > AGAIN_S):
+            if cached is None or (cached[0].open_walls and time.monotonic() - cached[1] > RETRY_S):
                 cached = self._known[key] = self._probe_walls(), time.monotonic()
             return cached[0]
 
@@ -75,11 +76,11 @@ class Sandbox:
 
     def make_cell(self, row: ToolRow) -> SandboxCell:
         """A place for a process of this tool. Raises OSError."""
-        return (
-            self._cells.make_container_cell(row)
-            if self.runs_in_container(row)
-            else self._cells.make_cell(row, self.find_isolation().active_mechanisms)
-        )
+        if not self.runs_in_container(row):
+            return self._cells.make_cell(row, self.find_isolation().active_mechanisms)
+        cell = self._cells.make_cell(row, ())
+        cell.container = f"{PREFIX}{uuid4().hex}"
+        return cell
 
     def _probe_walls(self) -> SandboxFindings:
         mechanisms: dict[str, str] = {}
@@ -114,13 +115,13 @@ class Sandbox:
             cell = self._cells.make_cell(None, None, without)
         except OSError as error:
             return {"walls": {}, "report": dict.fromkeys(MECHANISMS, f"{error}")}
-        cell.plan |= {"disk_bytes": SMALL_MIB * MIB, "processes": FORKS}
+        cell.plan |= {"disk_bytes": PROBE_DISK_MIB * MIB, "processes": MAX_PROBE_PROCESSES}
         try:
             with _escape_targets(cell) as targets:
                 return _run_probe_child(cell, targets)
         except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
             log.error("isolation_not_tried", error=f"{type(error).__name__}: {error}"[:300])
-            return {"report": {name: NOBODY for name in MECHANISMS if name not in without}}
+            return {"report": {name: CHILD_ENDED for name in MECHANISMS if name not in without}}
         finally:
             cell.close()
 
@@ -128,8 +129,8 @@ class Sandbox:
 def _run_probe_child(cell: SandboxCell, targets: dict[str, Any]) -> dict[str, Any]:
     """Answer of the child: of its mechanisms, and of each wall that it ran against."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(TRIED_S)
+    with ours, theirs, ours.makefile("rwb") as wire:
+        ours.settimeout(PROBE_TIMEOUT_S)
         child = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
@@ -141,12 +142,12 @@ def _run_probe_child(cell: SandboxCell, targets: dict[str, Any]) -> dict[str, An
         theirs.close()
         try:
             ready = _exchange_frame(
-                ours, {"path": sys.path, "module": escapes.__name__, "function": "", "confine": cell.plan}
+                wire, {"path": sys.path, "module": escapes.__name__, "function": "", "confine": cell.plan}
             )
             if "ready" not in ready:
                 raise ValueError(f"the child said {str(ready)[:300]}")
             call = frame_of_call(Call(key="probe", world=None, max_output_bytes=bounds.MAX_TOOL_OUTPUT_BYTES))  # type: ignore[arg-type]
-            answer = _exchange_frame(ours, {"arguments": targets, "call": call})
+            answer = _exchange_frame(wire, {"arguments": targets, "call": call})
             if "done" not in answer:  # A mechanism that failed half-way may keep it from its tries.
                 log.info("escapes_not_tried", said=f"{answer}"[:1000])
             return {"report": ready["report"], "walls": json.loads(answer.get("done", "{}"))}
@@ -155,24 +156,11 @@ def _run_probe_child(cell: SandboxCell, targets: dict[str, Any]) -> dict[str, An
             child.wait()
 
 
-def _exchange_frame(wire: socket.socket, frame: dict[str, Any]) -> dict[str, Any]:
-    body = json.dumps(frame).encode()
-    wire.sendall(HEAD.pack(len(body)) + body)
-    size = HEAD.unpack(_read_exactly(wire, HEAD.size))[0]
-    if size > bounds.MAX_TOOL_OUTPUT_BYTES * 8:
-        raise ValueError(f"the child answered with {size} bytes")
-    answer: dict[str, Any] = json.loads(_read_exactly(wire, size))
+def _exchange_frame(wire: io.BufferedIOBase, frame: dict[str, Any]) -> dict[str, Any]:
+    write_frame(wire, frame)
+    if (answer := read_frame(wire)) is None:
+        raise ConnectionError(CHILD_ENDED)
     return answer
-
-
-def _read_exactly(wire: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = wire.recv(size - len(data))
-        if not piece:
-            raise ConnectionError(NOBODY)
-        data += piece
-    return data
 
 
 @contextmanager
@@ -193,12 +181,13 @@ def _escape_targets(cell: SandboxCell) -> Iterator[dict[str, Any]]:
         for wire in wires:
             wire.listen()
         (folder / "socket").chmod(0o777)
-        victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], env={VARIABLE: "seen"})
+        sleeper = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+        victim = subprocess.Popen(sleeper, env={PROBE_VARIABLE: "seen"})  # noqa: S603 - our own program
         stack.callback(victim.wait)
         stack.callback(victim.kill)
         yield {
             "secret": str(secret),
-            "folders": [*EVERYBODYS, os.getcwd(), str(folder)],
+            "folders": [*SHARED_FOLDERS, os.getcwd(), str(folder)],
             "unix": local,
             "abstract": hidden,
             "tcp": wires[2].getsockname()[1],
@@ -208,6 +197,6 @@ def _escape_targets(cell: SandboxCell) -> Iterator[dict[str, Any]]:
             "victims": [victim.pid],
             "memory_bytes": cell.plan["memory_bytes"],
             "disk_bytes": cell.plan["disk_bytes"],
-            "forks": 4 * FORKS,
-            "variable": VARIABLE,
+            "forks": 4 * MAX_PROBE_PROCESSES,
+            "variable": PROBE_VARIABLE,
         }

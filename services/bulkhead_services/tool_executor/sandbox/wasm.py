@@ -20,10 +20,10 @@ MAX_FUEL = 2_000_000_000
 MAX_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_MODULE_BYTES = 4 * 1024 * 1024
 STACK_BYTES = 512 * 1024
-IMPORTS = frozenset({"fd_read", "fd_write", "proc_exit", "environ_get", "environ_sizes_get", "args_get"})
-IMPORTS |= {"args_sizes_get", "fd_close", "fd_fdstat_get", "fd_seek", "random_get", "clock_time_get"}
+ALLOWED_IMPORTS = frozenset({"fd_read", "fd_write", "proc_exit", "environ_get", "environ_sizes_get", "args_get"})
+ALLOWED_IMPORTS |= {"args_sizes_get", "fd_close", "fd_fdstat_get", "fd_seek", "random_get", "clock_time_get"}
 """Of WASI: standard streams, and what compilers need to start a program. There are no files behind them."""
-SPINS = '(module (func (export "_start") (loop (br 0))))'
+ENDLESS_MODULE = '(module (func (export "_start") (loop (br 0))))'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,8 @@ def execute_module(module: bytes, stdin: bytes, *, fuel: int, memory_bytes: int,
         error = ""
         try:
             code = wasmtime.Module(store.engine, module if b"\0" in module else module.decode())
-            if unknown_imports := sorted(
-                {f"{imported.module}.{imported.name}" for imported in code.imports if imported.name not in IMPORTS}
-            ):
+            unknown = {imported for imported in code.imports if imported.name not in ALLOWED_IMPORTS}
+            if unknown_imports := sorted({f"{imported.module}.{imported.name}" for imported in unknown}):
                 return WasmRun("", f"it imports {', '.join(unknown_imports[:5])}, which is not there")
             wasi = wasmtime.WasiConfig()
             wasi.stdin_file, wasi.stdout_file = str(input_file), str(output_file)
@@ -119,5 +118,5 @@ def find_problem() -> str:
     """Why no WebAssembly runs here; "" when it does: a module that never ends, ended by its fuel."""
     if find_spec("wasmtime") is None:
         return "the package wasmtime is not installed"
-    probe_run = execute_module(SPINS.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
+    probe_run = execute_module(ENDLESS_MODULE.encode(), b"", fuel=10_000, memory_bytes=1 << 16, output_bytes=1)
     return "" if "fuel" in probe_run.error else f"a module that never ends said: {probe_run.error or 'nothing'}"

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
-NOISE_BYTES = 64 * 1024
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MAX_PRINTED_BYTES = 64 * 1024
 """So much of what one call prints reaches the executor's log."""
-CHUNK = 16 * 1024
-MOST_FILES = 100_000
+READ_BYTES = 16 * 1024
+MAX_FILES = 100_000
 
 
 def measure_usage(processes: Iterable[int], folder: Path) -> tuple[int, int]:
@@ -23,14 +23,14 @@ def measure_usage(processes: Iterable[int], folder: Path) -> tuple[int, int]:
     for pid in processes:
         with suppress(OSError, IndexError, ValueError):
             resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-            memory += (int(resident) - int(shared)) * PAGE
+            memory += (int(resident) - int(shared)) * PAGE_BYTES
     return memory, _measure_folder(folder)
 
 
 def _measure_folder(folder: Path) -> int:
     """Links are not followed: they may lead anywhere."""
     size, pending, files = 0, [str(folder)], 0
-    while pending and files < MOST_FILES:
+    while pending and files < MAX_FILES:
         with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 files += 1
@@ -46,7 +46,7 @@ class ToolOutputPipe:
 
     def __init__(self, read_end: int) -> None:
         self._read: int | None = read_end
-        self._left = NOISE_BYTES
+        self._allowance = MAX_PRINTED_BYTES
         os.set_blocking(read_end, False)
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class ToolOutputPipe:
 
     def reset_allowance(self) -> None:
         """Another call: it may print as much again."""
-        self._left = NOISE_BYTES
+        self._allowance = MAX_PRINTED_BYTES
 
     def close(self) -> None:
         """Read no more."""
@@ -69,13 +69,13 @@ class ToolOutputPipe:
     def _pass_on(self) -> None:
         assert self._read is not None
         try:
-            chunk = os.read(self._read, CHUNK)
+            chunk = os.read(self._read, READ_BYTES)
         except BlockingIOError:
             return
         if not chunk:
             self.close()
             return
-        passed = chunk[: self._left]
-        self._left -= len(passed)
+        passed = chunk[: self._allowance]
+        self._allowance -= len(passed)
         with suppress(OSError):
             os.write(2, passed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bulkhead.tools.api import Arguments, Call, Done, Failed
 
-TOLD_CHARS = 1_500
+MAX_STDERR_CHARS = 1_500
 DRIVER = """
 import ast, sys
 source = open(sys.argv[1], encoding="utf-8").read()
@@ -41,7 +41,7 @@ def run(arguments: Arguments, call: Call) -> Done | Failed:
         text, cut = _read_bounded(out_file, call.max_output_bytes)
         if finished.returncode == 0:
             return Done(text, cut)
-        stderr_tail = err_file.read_bytes()[-4 * TOLD_CHARS :].decode("utf-8", "replace")[-TOLD_CHARS:]
+        stderr_tail = err_file.read_bytes()[-4 * MAX_STDERR_CHARS :].decode("utf-8", "replace")[-MAX_STDERR_CHARS:]
         ending = (
             f"by signal {-finished.returncode}" if finished.returncode < 0 else f"with exit code {finished.returncode}"
         )

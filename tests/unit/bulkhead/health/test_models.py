@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.health.events import LineageEnded, ModelIdentified
-from bulkhead.health.models import MAX_WORDS, ModelIdentities
+from bulkhead.health.models import MAX_IDENTITIES, ModelIdentities
 from bulkhead.health.watch import Watch
 
 NOW = 1_790_000_000_000
@@ -67,8 +67,8 @@ def test_it_is_known_again_from_what_was_kept_and_named_alike_whoever_finds_it()
 
 def test_no_more_words_are_remembered_than_the_bound() -> None:
     models = ModelIdentities()
-    detectors(models, *(said(number, fingerprint=f"fp_{number}") for number in range(MAX_WORDS + 3)))
-    assert max(len(row[-1]) for row in models.dump_rows()) == MAX_WORDS  # type: ignore[arg-type]
+    detectors(models, *(said(number, fingerprint=f"fp_{number}") for number in range(MAX_IDENTITIES + 3)))
+    assert max(len(row[-1]) for row in models.dump_rows()) == MAX_IDENTITIES  # type: ignore[arg-type]
 
 
 def test_the_watch_hears_of_it_also_when_the_task_has_ended() -> None:

@@ -67,11 +67,11 @@ async def call(mesh: MemoryMesh, edge: Budget, number: int) -> None:
 async def test_tasks_that_are_over_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds are made small, so that the plateau is there after a second; how high it is with the real ones follows
     from the size of one entry."""
-    full = max(admission.MAX_KNOWN_GRANTS, account_cache.MAX_KNOWN, alerts.MAX_PACES // 2)
+    full = max(admission.MAX_KNOWN_GRANTS, account_cache.MAX_KNOWN, alerts.MAX_SAMPLED // 2)
     assert full * MOST_KIB_EACH <= MOST_MIB * 1024
     monkeypatch.setattr(admission, "MAX_KNOWN_GRANTS", BOUND)
     monkeypatch.setattr(account_cache, "MAX_KNOWN", BOUND)
-    monkeypatch.setattr(alerts, "MAX_PACES", BOUND)
+    monkeypatch.setattr(alerts, "MAX_SAMPLED", BOUND)
     monkeypatch.setattr(grants, "MAX_GRANTS_KNOWN", BOUND)
     store, edges = MemoryStore(lease_ms=600_000), list[Budget]()
 
@@ -97,7 +97,7 @@ async def test_tasks_that_are_over_leave_nothing_behind(monkeypatch: pytest.Monk
                 # The ledger is Redis' to keep: there it expires.
                 store._ledger.entries.clear()
                 store._ledger.balances.clear()
-                store._ledger.until.clear()
+                store._ledger.expiry_by_scope.clear()
             gc.collect()
             return tracemalloc.get_traced_memory()[0] // 1024
 
@@ -112,4 +112,4 @@ async def test_tasks_that_are_over_leave_nothing_behind(monkeypatch: pytest.Monk
     assert (filled - empty) / BOUND < MOST_KIB_EACH
     # Twice, as some table of the interpreter may be made larger once.
     assert min(later - filled, latest - later) < PLATEAU_KIB
-    assert len(edge.admission._grants) == len(edge.admission._scopes._known) == len(edge.alerts._paces) == BOUND
+    assert len(edge.admission._grants) == len(edge.admission._scopes._known) == len(edge.alerts._samples) == BOUND

@@ -56,7 +56,7 @@ from bulkhead_contracts.types import Body, Contract
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.store import LimitsRevision
 from bulkhead_services.budget.limits import changes, tenant_limits
-from bulkhead_services.budget.queries import spending, task_messages
+from bulkhead_services.budget.queries import spending, task_journal
 from bulkhead_services.budget.queries.dead_letters import DeadLetterQuery
 from bulkhead_services.gateway.app import GatewayService
 from bulkhead_services.gateway.settings import Settings
@@ -271,7 +271,7 @@ class InProcessBus:
         """As budget, which reads the journal; pages are small."""
         self.journal_reads.append(ask.after)
         found = [one for one in self.journal.get((tenant, task), []) if one.sequence > ask.after]
-        return task_messages.messages_reply(found[:64], keep_grants=ask.claims)
+        return task_journal.messages_reply(found[:64], keep_grants=ask.claims)
 
     async def _of_letters(self, subject: str, body: bytes, headers: dict[str, str]) -> Body:
         """Budget's own answer, over the letters that are stored here."""

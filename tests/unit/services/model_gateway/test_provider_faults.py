@@ -137,7 +137,7 @@ async def test_calls_that_waited_past_their_deadline_do_not_open_the_breaker_of_
     events = [event for one in stored for event in journal.read(one.subject, one.headers, one.body, one.time_unix_ms)]
     assert len(stored) == DEFAULT.breakers.min_calls and not journal.unreadable
     assert [trip for event in events for trip in watch.fold_event(event) or ()] == []
-    assert not watch.circuits.found
+    assert not watch.breakers.states
 
 
 async def test_a_body_that_never_ends_is_bounded(provider, monkeypatch):

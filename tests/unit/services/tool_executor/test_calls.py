@@ -173,7 +173,7 @@ async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_a
 
 
 async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_beginning(counting, counter) -> None:
-    bench = counting.doer._bench
+    bench = counting.doer._runner
     run = bench.run
 
     async def waits(tool, arguments, key, timeout_s, cut, too_late, user):

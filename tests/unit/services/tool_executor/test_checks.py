@@ -71,9 +71,9 @@ async def test_what_is_not_there_may_yet_come_while_who_began_it_may_be_at_it(sa
 
 
 async def test_a_check_takes_a_place(saying: Desk) -> None:
-    bench = saying.doer._bench
+    bench = saying.doer._runner
     for number in range(1_000):
-        for places in (bench.plain, bench.awaited):
+        for places in (bench.process_slots, bench.loop_slots):
             if places.used < places.most:
                 await places.acquire_slot(f"other{number}", 0)
     saying.doer.drain()

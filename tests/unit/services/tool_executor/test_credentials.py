@@ -17,7 +17,7 @@ import pytest
 from bulkhead.tools.api import Failed
 from bulkhead.tools.catalog import tool_rows
 from bulkhead_services.tool_executor.credentials.references import Credential, Vault
-from bulkhead_services.tool_executor.credentials.store import MAX_KEPT, CredentialStore
+from bulkhead_services.tool_executor.credentials.store import MAX_CACHED, CredentialStore
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import Settings
 
@@ -180,10 +180,10 @@ async def test_what_the_other_side_refused_is_read_anew(store, server, tmp_path:
 async def test_what_is_kept_is_bounded(store, server, tmp_path: Path) -> None:
     server.answer = lambda path, headers, body: kv2("s")
     found = store({"desk": {"vault": "secret/data/{tenant}/{user}"}}, vault_of(server, tmp_path))
-    for number in range(MAX_KEPT + 10):
-        found._kept[("desk", "acme", f"u{number}")] = ("s", 1e9)
+    for number in range(MAX_CACHED + 10):
+        found._cached[("desk", "acme", f"u{number}")] = ("s", 1e9)
     await found.read_credentials(("desk",), "acme", "ann")
-    assert len(found._kept) == MAX_KEPT
+    assert len(found._cached) == MAX_CACHED
 
 
 @pytest.mark.parametrize(

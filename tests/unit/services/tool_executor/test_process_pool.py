@@ -153,12 +153,12 @@ class Desk:
     ) -> Done | Failed | None:
         """As the executor runs it: by who has a place. None where there was none."""
         given, tenant = {"do": do, "tell": str(tell)}, key.partition(".")[0]
-        if not await self.bench.plain.acquire_slot(tenant, wait_s):
+        if not await self.bench.process_slots.acquire_slot(tenant, wait_s):
             return None
         try:
             return await self.bench.run(self.tools.tools[tool], given, key, timeout_s, cut, **more)
         finally:
-            self.bench.plain.release_slot(tenant)
+            self.bench.process_slots.release_slot(tenant)
 
 
 @pytest.fixture
@@ -380,7 +380,7 @@ def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) ->
         settings = Settings(packs=({pack!r},), tool_settings={{"desk_url": "x"}})
         doer = build_watched(types.SimpleNamespace(clock=None, service="tool_executor"), settings)
         tool = doer._registry.tools["does"]
-        print(asyncio.run(doer._bench.run(tool, {{"do": "spy"}}, "acme.t1.c1", 60, None)).text)
+        print(asyncio.run(doer._runner.run(tool, {{"do": "spy"}}, "acme.t1.c1", 60, None)).text)
         """)
 
     def powerless() -> None:

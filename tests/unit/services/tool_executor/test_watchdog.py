@@ -14,9 +14,9 @@ import time
 import pytest
 
 from bulkhead_services.tool_executor.watchdog import (
-    BLOCKED_FOR_GOOD,
-    PATIENCES,
-    SIGNAL,
+    BLOCKED_EXIT_CODE,
+    INTERRUPT_SIGNAL,
+    MAX_BLOCKED_PERIODS,
     ToolBlocked,
     Watchdog,
     mark_code_of,
@@ -33,10 +33,10 @@ from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor import watchdog
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.watchdog import SIGNAL, Watchdog
+from bulkhead_services.tool_executor.watchdog import INTERRUPT_SIGNAL, Watchdog
 
 log.setup("tool_executor", "0", as_json=True, level="error")
-watchdog.HOLDS_ALL_S = float(sys.argv[5])
+watchdog.LAST_RESORT_S = float(sys.argv[5])
 
 async def sleeps(arguments, call):
     try:
@@ -55,7 +55,7 @@ async def in_a_task(arguments, call):
     return await asyncio.create_task(sleeps(arguments, call))
 
 async def masks(arguments, call):
-    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [INTERRUPT_SIGNAL])
     time.sleep(600)
 
 async def sums(arguments, call):
@@ -112,26 +112,26 @@ def test_a_tool_that_awaits_is_left_alone_also_longer_than_any_wall() -> None:
 
 async def test_a_signal_that_comes_when_the_loop_has_moved_hits_nobody() -> None:
     """The thread has looked, the loop moved, and now another tool runs as the task that was seen."""
-    before = signal.getsignal(SIGNAL)
+    before = signal.getsignal(INTERRUPT_SIGNAL)
     dog = Watchdog(600)
     try:
         dog._loop, dog._cpu_s = asyncio.get_running_loop(), time.thread_time()
         with mark_code_of("waits"):
             dog._suspect = asyncio.current_task()
             dog._moved.set()
-            signal.raise_signal(SIGNAL)
+            signal.raise_signal(INTERRUPT_SIGNAL)
             dog._moved.clear()
             with pytest.raises(ToolBlocked):
-                signal.raise_signal(SIGNAL)
+                signal.raise_signal(INTERRUPT_SIGNAL)
     finally:
-        signal.signal(SIGNAL, before)
+        signal.signal(INTERRUPT_SIGNAL, before)
 
 
 def test_what_cannot_be_interrupted_ends_the_process() -> None:
     found = ran("masks", 0.2)
-    assert found.returncode == BLOCKED_FOR_GOOD, found.stderr[-2000:]
+    assert found.returncode == BLOCKED_EXIT_CODE, found.stderr[-2000:]
     said = next(json.loads(line) for line in found.stderr.splitlines() if "process_blocked" in line)
-    assert said["task"] == "tool calculate" and said["traceback"].endswith("in masks") and PATIENCES > 1
+    assert said["task"] == "tool calculate" and said["traceback"].endswith("in masks") and MAX_BLOCKED_PERIODS > 1
 
 
 def test_what_lets_nothing_of_python_run_ends_the_process_too() -> None:

@@ -23,11 +23,10 @@ from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.event import EventPostRequested
 from bulkhead_contracts.types import Body
-from bulkhead_services.tool_executor import webhook_payload, webhooks
 from bulkhead_services.tool_executor.app import build
-from bulkhead_services.tool_executor.outbound import delivery
+from bulkhead_services.tool_executor.outbound import delivery, webhooks
+from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
 from bulkhead_services.tool_executor.settings import Settings
-from bulkhead_services.tool_executor.webhooks import Webhooks
 from tests.open_policy import permitted
 
 NOON = 1_795_262_400_000
@@ -123,7 +122,7 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     assert told["id"] == headers["bulkhead-event-id"] == ASKED.notice and told["what_to_do"] == ASKED.hint
     assert (told["type"], told["tenant"], told["task"], told["percent"]) == ("budget.alert", "acme", "t1", 80)
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
-    assert json.loads(webhook_payload.post_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
+    assert json.loads(webhooks.post_of("acme", "t1", day).body)["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
 
 
@@ -221,12 +220,15 @@ async def test_without_a_secret_nothing_is_posted_and_a_changed_one_counts_at_on
 
 async def test_a_receiver_that_is_slow_or_down_holds_only_so_many_places(post: Post) -> None:
     post.wire.held = asyncio.Event()
-    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(delivery.AT_ONCE)]
-    while len(post.wire.posted) < delivery.AT_ONCE:
+    under_way = [asyncio.create_task(post.take(sequence=number)) for number in range(delivery.MAX_POSTS_AT_ONCE)]
+    while len(post.wire.posted) < delivery.MAX_POSTS_AT_ONCE:
         await asyncio.sleep(0)
-    assert await post.take(sequence=10) == delivery.BUSY_MS / 1000 and len(post.wire.posted) == delivery.AT_ONCE
+    assert (
+        await post.take(sequence=10) == delivery.BUSY_RETRY_MS / 1000
+        and len(post.wire.posted) == delivery.MAX_POSTS_AT_ONCE
+    )
     post.wire.held.set()
-    assert await asyncio.gather(*under_way) == [0.0] * delivery.AT_ONCE
+    assert await asyncio.gather(*under_way) == [0.0] * delivery.MAX_POSTS_AT_ONCE
     post.wire.answers = [said(500)]
     waits = [await post.take(sequence=100 + number) for number in range(webhooks.MAX_WAITING + 5)]
     assert waits.count(0.0) == 6, "one place was taken by what came while others were under way"

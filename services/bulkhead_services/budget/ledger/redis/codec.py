@@ -19,7 +19,7 @@ from bulkhead_services.budget.ledger.model import (
     scopes_json,
 )
 
-FORM = struct.Struct("<12d")
+BALANCE_FORM = struct.Struct("<12d")
 """A balance, as ledger.lua packs it; doubles are exact up to 2^53, as the numbers of Lua are."""
 
 
@@ -121,12 +121,12 @@ def parse_entry(row: dict[str, str]) -> ReservationEntry:
 
 def pack_balance(balance: Balance) -> bytes:
     """A balance as a row."""
-    return FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
+    return BALANCE_FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
 
 
 def unpack_balance(row: bytes) -> Balance:
     """Back."""
-    return _balance_of_numbers(FORM.unpack(row))
+    return _balance_of_numbers(BALANCE_FORM.unpack(row))
 
 
 def parse_balance(text: str) -> Balance:

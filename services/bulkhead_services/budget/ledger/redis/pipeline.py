@@ -16,22 +16,22 @@ from bulkhead_services.budget.ledger.store import Fenced, RedisFailure
 AT_ONCE = 2
 MOST_IN_A_CALL = 64
 """Redis does nothing else meanwhile; so many take it a few milliseconds."""
-Words = tuple[object, ...]
+OperationWords = tuple[object, ...]
 """The name of an operation and what it is done with."""
-Send = Callable[[str, Sequence[Words]], Awaitable[list[Any]]]
+SendOperations = Callable[[str, Sequence[OperationWords]], Awaitable[list[Any]]]
 """Does operations in order under an epoch; one answer for each. Raises Fenced, RedisFailure: then none is known."""
 
 
 class _QueuedOperation(NamedTuple):
     epoch: str
-    words: Words
+    words: OperationWords
     done: "asyncio.Future[Any]"
 
 
 class OperationBatcher:
     """Queue of one process."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: SendOperations) -> None:
         self._send = send
         self._waiting: deque[_QueuedOperation] = deque()
         self._under_way: set[asyncio.Task[None]] = set()

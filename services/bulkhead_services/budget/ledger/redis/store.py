@@ -20,7 +20,6 @@ from redis.exceptions import NoScriptError
 
 from bulkhead_services.budget.ledger.account_cache import CachedScopes
 from bulkhead_services.budget.ledger.model import (
-    Answer,
     Balance,
     LedgerState,
     ReservationConflict,
@@ -29,6 +28,7 @@ from bulkhead_services.budget.ledger.model import (
     ReservationHeld,
     ReservationStopped,
     ReservationWaiting,
+    ReserveAnswer,
     Scope,
     SettlementResult,
     StaleLimits,
@@ -48,15 +48,15 @@ from bulkhead_services.budget.ledger.redis.codec import (
     parse_sum,
     unpack_balance,
 )
-from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, OperationBatcher, Words
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, OperationBatcher, OperationWords
 from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
 from bulkhead_services.budget.ledger.redis.sentinel import is_sentinel_url, master_address, server_url
-from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
+from bulkhead_services.budget.ledger.store import LIMITS_READ_MS, Fenced, LimitsRevision, RedisFailure, UnsafeRedis
 
 LAYOUT = "layout-2"
 """Version of the rows in ledger.lua. Rows of another version have other names, so neither version reads the other's."""
 WRITE_BATCH = 500
-NOWHERE = ("127.0.0.1", 1)
+UNKNOWN_MASTER = ("127.0.0.1", 1)
 """Until sentinels have named a master."""
 MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 """As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
@@ -84,11 +84,11 @@ class RedisStore:
             "redis_connect_func": self._check_server,
         }
         self._connections = connections
-        self._given = url
+        self._configured_url = url
         # Nothing is opened yet; whom sentinels name is asked by `connect`.
-        self._place = server_url(url, *NOWHERE) if is_sentinel_url(url) else url
-        self._lines = [self._new_connection() for _ in range(AT_ONCE)]
-        self._free = list(self._lines)
+        self._server_url = server_url(url, *UNKNOWN_MASTER) if is_sentinel_url(url) else url
+        self._call_connections = [self._new_connection() for _ in range(AT_ONCE)]
+        self._free_connections = list(self._call_connections)
         self._redis: Redis = Redis(connection_pool=self._new_pool())
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
@@ -113,7 +113,7 @@ class RedisStore:
 
     def _new_pool(self) -> BlockingConnectionPool:
         return BlockingConnectionPool.from_url(
-            self._place,
+            self._server_url,
             max_connections=self._connections,
             timeout=self._timeout_s,
             socket_timeout=self._timeout_s,
@@ -123,7 +123,7 @@ class RedisStore:
     def _new_connection(self) -> AbstractConnection:
         """A connection for operations, one call after the other: a pool, with a task and two timers for each write and
         read, costs more than the call."""
-        pool: ConnectionPool = ConnectionPool.from_url(self._place, socket_timeout=None, **self._common)
+        pool: ConnectionPool = ConnectionPool.from_url(self._server_url, socket_timeout=None, **self._common)
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         return connection
 
@@ -147,8 +147,10 @@ class RedisStore:
     async def connect(self) -> str:
         """Drop every connection and find out which server is there now. Raises RedisFailure, UnsafeRedis."""
         self.epoch = ""
-        if is_sentinel_url(self._given):
-            self._place = server_url(self._given, *await master_address(self._given, self._timeout_s))
+        if is_sentinel_url(self._configured_url):
+            self._server_url = server_url(
+                self._configured_url, *await master_address(self._configured_url, self._timeout_s)
+            )
         await self._drop_connections()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")  # type: ignore[no-untyped-call]
@@ -170,8 +172,8 @@ class RedisStore:
 
         Closed under somebody who writes to it, a connection raises an AttributeError, for which nobody is prepared.
         """
-        free, self._lines = self._free, [self._new_connection() for _ in range(AT_ONCE)]
-        self._free = list(self._lines)
+        free, self._call_connections = self._free_connections, [self._new_connection() for _ in range(AT_ONCE)]
+        self._free_connections = list(self._call_connections)
         for connection in free:
             await connection.disconnect(nowait=True)
         old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._new_pool())
@@ -182,9 +184,9 @@ class RedisStore:
 
     async def reserve(
         self, key: str, ask: UnitSums, scopes: Sequence[Scope], now_unix_ms: int, revision: LimitsRevision | None = None
-    ) -> Answer:
+    ) -> ReserveAnswer:
         """See model.reserve, LedgerStore.reserve."""
-        limits_read = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
+        limits_read = (revision.tenant, revision.number, LIMITS_READ_MS) if revision is not None else ()
         terms = scopes.redis_json if isinstance(scopes, CachedScopes) else scopes_json(scopes)
         answer = await self._run_operation("reserve", key, format_sum(ask), terms, now_unix_ms, *limits_read)
         match answer[0]:
@@ -237,8 +239,8 @@ class RedisStore:
             raise Fenced("no ledger has been built")
         return await self._calls.run_operation(self.epoch, *words)  # type: ignore[no-any-return]
 
-    async def _send_operations(self, epoch: str, operations: Sequence[Words]) -> list[Any]:
-        """See redis_calls.Send."""
+    async def _send_operations(self, epoch: str, operations: Sequence[OperationWords]) -> list[Any]:
+        """See redis_calls.SendOperations."""
         if epoch != self.epoch:
             raise Fenced("the ledger was built anew meanwhile")
         arguments = [1, self._epoch_key, epoch, self._key_prefix(epoch), self._lease, self._keep, self._settled_keep]
@@ -255,13 +257,13 @@ class RedisStore:
         return answers
 
     async def _execute_command(self, *command: object) -> Any:
-        connection = self._free.pop()
+        connection = self._free_connections.pop()
         try:
             await connection.send_command(*command, check_health=False)
             return await connection.read_response()
         finally:
-            if connection in self._lines:
-                self._free.append(connection)
+            if connection in self._call_connections:
+                self._free_connections.append(connection)
             else:
                 await connection.disconnect(nowait=True)
 
@@ -322,7 +324,7 @@ class RedisStore:
             if entry.state == "open" and entry.at_unix_ms >= since_unix_ms:
                 yield "open", key, entry.at_unix_ms + ledger.lease_ms, list[str]()
         for scope, balance in ledger.balances.items():
-            if scope in live or scope in ledger.until or not scope.startswith(("task:", "step:")):
+            if scope in live or scope in ledger.expiry_by_scope or not scope.startswith(("task:", "step:")):
                 keep_for_ms = max(keep, MONTH_KEEP_MS) if scope.startswith("month:") else keep
                 yield (
                     "s",

@@ -31,7 +31,7 @@ def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[HealthFin
 def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_three_are_the_evidence() -> None:
     watch, trips = Watch(DEFAULT), list[HealthFinding]()
     for task, actor in (("t1", "ada"), ("t2", "bob"), ("t3", "ada")):
-        assert not watch.circuits.changed, "first they are warned, then their tasks are stopped"
+        assert not watch.breakers.changed, "first they are warned, then their tasks are stopped"
         trips += ring(Talk(task, watch, actor=actor))
     levels = [(one.lineage, one.level) for one in trips if one.detector == "chatter.group"]
     assert levels == [(f"acme/{task}", level) for task in ("t1", "t2", "t3") for level in ("warn", "stop")]
@@ -39,8 +39,8 @@ def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_
     assert (found.lineage, found.agents, found.level) == ("acme/t3", ("worker.step",), "stop")
     assert "3 tasks (t1, t2, t3) were stopped within 10 min because the agents only talked" in found.what
     assert {name.partition("-")[0] for name in found.evidence} == {"t1", "t2", "t3"} and len(found.evidence) == 15
-    assert watch.circuits.changed[AGENT].phase == "open" and watch.circuits.opening_evidence(AGENT) == found.evidence
-    assert watch.circuits.opening_actors(AGENT) == ("ada", "bob"), "they do not reset it"
+    assert watch.breakers.changed[AGENT].phase == "open" and watch.breakers.opening_evidence(AGENT) == found.evidence
+    assert watch.breakers.opening_actors(AGENT) == ("ada", "bob"), "they do not reset it"
     again = Watch(DEFAULT)
     same = [
         trip
@@ -58,7 +58,7 @@ def test_neither_one_task_nor_work_nor_another_tenants_talk_opens_it() -> None:
         trips += ring(Talk(f"w{number}", watch), works=True)
     for tenant in ("other", "third"):
         trips += ring(Talk("t1", watch, tenant=tenant))
-    assert not [one for one in trips if one.detector.startswith("breaker")] and not watch.circuits.changed
+    assert not [one for one in trips if one.detector.startswith("breaker")] and not watch.breakers.changed
 
 
 def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = ("worker.step",)) -> HealthFinding:
@@ -69,12 +69,12 @@ def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = 
 
 
 def opened() -> BreakerRegistry:
-    circuits = BreakerRegistry(NAMED)
+    breakers = BreakerRegistry(NAMED)
     found = [
-        trip for number in range(3) for trip in circuits.fold_chatter_trip(stopped(f"t{number}", NOW + number), "ada")
+        trip for number in range(3) for trip in breakers.fold_chatter_trip(stopped(f"t{number}", NOW + number), "ada")
     ]
     assert [one.detector for one in found] == ["breaker.agent"]
-    return circuits
+    return breakers
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def opened() -> BreakerRegistry:
     ids=["seldom", "warned", "unknown", "told again", "others"],
 )
 def test_it_stays_closed(trips: list[HealthFinding]) -> None:
-    circuits = BreakerRegistry(NAMED)
-    assert [one for trip in trips for one in circuits.fold_chatter_trip(trip)] == []
+    breakers = BreakerRegistry(NAMED)
+    assert [one for trip in trips for one in breakers.fold_chatter_trip(trip)] == []
 
 
 def good(number: int, at: int) -> CallEnded:
@@ -98,58 +98,58 @@ def good(number: int, at: int) -> CallEnded:
 
 
 def test_while_it_is_open_nothing_more_is_told_and_the_first_that_talks_when_it_is_tried_opens_it_again() -> None:
-    circuits = opened()
-    until = circuits.found[AGENT].until_unix_ms
+    breakers = opened()
+    until = breakers.states[AGENT].until_unix_ms
     assert until == NOW + 2 + NAMED.open_ms
-    assert [circuits.fold_chatter_trip(stopped("late", at)) for at in (NOW, until - 1)] == [[], []]
-    (again,) = circuits.fold_chatter_trip(stopped("t7", until + 9), "bob")
+    assert [breakers.fold_chatter_trip(stopped("late", at)) for at in (NOW, until - 1)] == [[], []]
+    (again,) = breakers.fold_chatter_trip(stopped("t7", until + 9), "bob")
     assert "task t7 was stopped" in again.what and set(again.evidence) <= {f"t7-{number}" for number in range(30)}
-    found = circuits.found[AGENT]
+    found = breakers.states[AGENT]
     assert (found.openings, found.until_unix_ms - found.since_unix_ms) == (2, 2 * NAMED.open_ms)
-    assert circuits.opening_actors(AGENT) == ("ada", "bob")
+    assert breakers.opening_actors(AGENT) == ("ada", "bob")
 
 
 def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> None:
-    circuits = opened()
-    until = circuits.found[AGENT].until_unix_ms
+    breakers = opened()
+    until = breakers.states[AGENT].until_unix_ms
     for number in range(NAMED.trials):
-        circuits.fold_call(good(number, until + 100 + number))
-    assert circuits.found[AGENT].phase == "closed" and circuits.opening_actors(AGENT) == ()
-    found = [len(circuits.fold_chatter_trip(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
+        breakers.fold_call(good(number, until + 100 + number))
+    assert breakers.states[AGENT].phase == "closed" and breakers.opening_actors(AGENT) == ()
+    found = [len(breakers.fold_chatter_trip(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
     assert found == [0, 0, 1]
 
 
 def test_who_closes_it_closes_it_over_what_was_before_also_when_it_is_told_late() -> None:
-    circuits = opened()
-    circuits.reset_breaker(AGENT, "acme/eve", NOW + 5_000)
+    breakers = opened()
+    breakers.reset_breaker(AGENT, "acme/eve", NOW + 5_000)
     assert [
-        one for number in range(9) for one in circuits.fold_chatter_trip(stopped(f"old{number}", NOW + 4_999))
+        one for number in range(9) for one in breakers.fold_chatter_trip(stopped(f"old{number}", NOW + 4_999))
     ] == []
-    found = [len(circuits.fold_chatter_trip(stopped(f"n{number}", NOW + 5_000 + number))) for number in range(3)]
+    found = [len(breakers.fold_chatter_trip(stopped(f"n{number}", NOW + 5_000 + number))) for number in range(3)]
     assert found == [0, 0, 1]
     fresh = BreakerRegistry(NAMED)
     fresh.talk_from_unix_ms = NOW + 1
     assert [one for number in range(9) for one in fresh.fold_chatter_trip(stopped(f"t{number}", NOW))] == []
 
 
-def use(circuits: BreakerRegistry, actor: str, at: int, role: str = "worker.step") -> None:
+def use(breakers: BreakerRegistry, actor: str, at: int, role: str = "worker.step") -> None:
     task = f"acme/of-{actor}"
-    circuits.fold_call(
+    breakers.fold_call(
         CallEnded(f"u{actor}{at}", task, "s1/1", "acme", "tool", "look", False, 5, at, role, actor=actor)
     )
 
 
-def opens(circuits: BreakerRegistry, *said: tuple[str, int]) -> list[int]:
+def opens(breakers: BreakerRegistry, *said: tuple[str, int]) -> list[int]:
     """How many breakers each task opened: for whom it ran, and when it was stopped."""
-    return [len(circuits.fold_chatter_trip(stopped(f"t{at}", at), actor)) for actor, at in said]
+    return [len(breakers.fold_chatter_trip(stopped(f"t{at}", at), actor)) for actor, at in said]
 
 
 def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
-    circuits = BreakerRegistry(NAMED)
-    use(circuits, "bob", NOW - 1)
-    assert opens(circuits, *(("ada", NOW + number) for number in range(20))) == [0] * 20, "what she asks for"
-    assert opens(circuits, ("bob", NOW + 30)) == [1], "bob's too: it is the agent"
-    assert circuits.opening_actors(AGENT) == ("ada", "bob")
+    breakers = BreakerRegistry(NAMED)
+    use(breakers, "bob", NOW - 1)
+    assert opens(breakers, *(("ada", NOW + number) for number in range(20))) == [0] * 20, "what she asks for"
+    assert opens(breakers, ("bob", NOW + 30)) == [1], "bob's too: it is the agent"
+    assert breakers.opening_actors(AGENT) == ("ada", "bob")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
     ids=["nobody else", "long ago", "another agent"],
 )
 def test_where_nobody_else_uses_the_agent_one_persons_tasks_are_enough(who: str, before: int, role: str) -> None:
-    circuits = BreakerRegistry(NAMED)
-    use(circuits, who, NOW - before, role)
-    assert opens(circuits, ("ada", NOW), ("ada", NOW + 1), ("ada", NOW + 2)) == [0, 0, 1]
+    breakers = BreakerRegistry(NAMED)
+    use(breakers, who, NOW - before, role)
+    assert opens(breakers, ("ada", NOW), ("ada", NOW + 1), ("ada", NOW + 2)) == [0, 0, 1]
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -178,8 +178,8 @@ def test_what_counts_outlives_a_restart_and_names_the_same_trip(used: bool) -> N
 
 
 def test_who_learns_that_it_was_closed_counts_only_what_came_after() -> None:
-    circuits = BreakerRegistry(NAMED)
-    assert opens(circuits, ("ada", NOW), ("ada", NOW + 10)) == [0, 0]
+    breakers = BreakerRegistry(NAMED)
+    assert opens(breakers, ("ada", NOW), ("ada", NOW + 10)) == [0, 0]
     closed = BreakerState("agent", "worker.step", since_unix_ms=NOW + 5, reason="3 trials succeeded")
-    circuits.adopt_breaker(AGENT, closed)
-    assert opens(circuits, ("ada", NOW + 11), ("ada", NOW + 12)) == [0, 1], "one was before it closed"
+    breakers.adopt_breaker(AGENT, closed)
+    assert opens(breakers, ("ada", NOW + 11), ("ada", NOW + 12)) == [0, 1], "one was before it closed"

@@ -40,72 +40,72 @@ def call(number: int, **changes: object) -> CallEnded:
 
 
 def test_calls_that_fail_open_the_breaker_of_their_tenant_alone_and_are_its_evidence() -> None:
-    circuits, trips = BreakerRegistry(NAMED), []
+    breakers, trips = BreakerRegistry(NAMED), []
     for number in range(NAMED.min_calls):
-        trips += circuits.fold_call(call(number, failed=number % 2 == 0, tenant="acme"))
-        trips += circuits.fold_call(call(100 + number, tenant="other"))
+        trips += breakers.fold_call(call(number, failed=number % 2 == 0, tenant="acme"))
+        trips += breakers.fold_call(call(100 + number, tenant="other"))
     (trip,) = trips
     assert (trip.detector, trip.tenant, trip.lineage) == ("breaker.tool", "acme", "acme/t1")
     assert trip.evidence == ("m0", "m2", "m4", "m6", "m8") and "5 of 10 calls failed" in trip.what
-    assert {key: one.phase for key, one in circuits.changed.items()} == {TOOL: "open"}
-    assert circuits.found["tool", "other", "look"].phase == "closed"
-    assert circuits.found["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
+    assert {key: one.phase for key, one in breakers.changed.items()} == {TOOL: "open"}
+    assert breakers.states["tool", "other", "look"].phase == "closed"
+    assert breakers.states["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
 
 
 def opened() -> BreakerRegistry:
-    circuits = BreakerRegistry(NAMED)
+    breakers = BreakerRegistry(NAMED)
     for number in range(NAMED.min_calls):
-        circuits.fold_call(call(number, failed=True))
-    assert circuits.found[TOOL].phase == "open"
-    return circuits
+        breakers.fold_call(call(number, failed=True))
+    assert breakers.states[TOOL].phase == "open"
+    return breakers
 
 
 def test_calls_begun_before_it_opened_change_nothing() -> None:
-    circuits = opened()
-    before = circuits.found[TOOL]
-    circuits.fold_call(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
-    assert circuits.found[TOOL] == before
+    breakers = opened()
+    before = breakers.states[TOOL]
+    breakers.fold_call(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
+    assert breakers.states[TOOL] == before
 
 
 def test_three_good_trials_close_it_and_one_bad_one_opens_it_for_twice_as_long() -> None:
-    circuits = opened()
-    due = circuits.found[TOOL].until_unix_ms - NOW
-    circuits.fold_call(call(due + 10))
-    assert circuits.found[TOOL].phase == "half_open" and circuits.changed[TOOL].phase == "half_open"
-    trips = circuits.fold_call(call(due + 20, failed=True))
-    again = circuits.found[TOOL]
+    breakers = opened()
+    due = breakers.states[TOOL].until_unix_ms - NOW
+    breakers.fold_call(call(due + 10))
+    assert breakers.states[TOOL].phase == "half_open" and breakers.changed[TOOL].phase == "half_open"
+    trips = breakers.fold_call(call(due + 20, failed=True))
+    again = breakers.states[TOOL]
     assert [one.detector for one in trips] == ["breaker.tool"] and again.phase == "open"
     assert again.until_unix_ms - again.since_unix_ms == 2 * NAMED.open_ms
     due = again.until_unix_ms - NOW
     for number in range(NAMED.trials):
-        assert circuits.found[TOOL].phase != "closed"
-        circuits.fold_call(call(due + 10 + number))
-    assert circuits.found[TOOL].phase == circuits.changed[TOOL].phase == "closed"
+        assert breakers.states[TOOL].phase != "closed"
+        breakers.fold_call(call(due + 10 + number))
+    assert breakers.states[TOOL].phase == breakers.changed[TOOL].phase == "closed"
 
 
 def test_a_trip_is_named_alike_by_whoever_folds_the_same() -> None:
     def trips() -> list[str]:
-        circuits = BreakerRegistry(NAMED)
-        return [trip.id for number in range(20) for trip in circuits.fold_call(call(number, failed=True))]
+        breakers = BreakerRegistry(NAMED)
+        return [trip.id for number in range(20) for trip in breakers.fold_call(call(number, failed=True))]
 
     assert trips() == trips() and len(trips()) == 1
 
 
 def test_an_agent_has_patience_and_a_tenant_is_held_back_for_a_flood() -> None:
-    circuits = BreakerRegistry(NAMED)
+    breakers = BreakerRegistry(NAMED)
     trips = [
         trip.detector
         for number in range(AGENT_MIN_CALLS)
-        for trip in circuits.fold_call(call(number, name="", error=True))
+        for trip in breakers.fold_call(call(number, name="", error=True))
     ]
-    assert trips == ["breaker.agent"] and circuits.found["agent", "acme", "worker.step"].phase == "open"
-    circuits, trips = BreakerRegistry(NAMED), []
+    assert trips == ["breaker.agent"] and breakers.states["agent", "acme", "worker.step"].phase == "open"
+    breakers, trips = BreakerRegistry(NAMED), []
     for minute in range(20):
         for number in range(10):
-            trips += circuits.fold_call(call(minute * 60_000 + number * 5_000))
+            trips += breakers.fold_call(call(minute * 60_000 + number * 5_000))
     assert trips == []
     for number in range(300):
-        trips += circuits.fold_call(call(20 * 60_000 + number))
+        trips += breakers.fold_call(call(20 * 60_000 + number))
     assert "breaker.tenant" in [one.detector for one in trips]
 
 
@@ -197,7 +197,7 @@ def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -
 
 
 def breaker_of(watch: Watch) -> str:
-    return watch.circuits.found[TOOL].phase if TOOL in watch.circuits.found else "unseen"
+    return watch.breakers.states[TOOL].phase if TOOL in watch.breakers.states else "unseen"
 
 
 def asked(name: str) -> ToolCallRequested:
@@ -241,7 +241,7 @@ def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once(
         found += tell(task, asked("c3"), "worker", "tool_executor")
     assert [one.detector for one in found] == ["breaker.tool"]  # type: ignore[attr-defined]
     assert "10 of 10 calls failed" in found[0].what and breaker_of(watch) == "open"  # type: ignore[attr-defined]
-    counted = sum(one.calls for one in watch.circuits.found["agent", "acme", "worker.clerk"].buckets)
+    counted = sum(one.calls for one in watch.breakers.states["agent", "acme", "worker.clerk"].buckets)
     assert counted == 12, "and for whoever asked, under its role"
     assert not journal.unreadable and not journal._late, "nothing is kept of calls that were told"
 

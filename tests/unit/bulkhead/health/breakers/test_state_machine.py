@@ -31,7 +31,7 @@ class Life:
 
     @property
     def breaker(self) -> BreakerState:
-        return self.watch.circuits.found[self.key]
+        return self.watch.breakers.states[self.key]
 
     def call(self, at_ms: int, latency_ms: int = 5, *, failed: bool = False) -> None:
         """A call that ended then."""
@@ -56,7 +56,7 @@ class Life:
     def hear(self, event: CallEnded) -> None:
         self.stream.append(event)
         self.trips += [one for one in self.watch.fold_event(event) if one.detector == f"breaker.{self.key[0]}"]  # type: ignore[union-attr]
-        if (found := self.watch.circuits.found.get(self.key)) is not None and found.phase != self.phases[-1]:
+        if (found := self.watch.breakers.states.get(self.key)) is not None and found.phase != self.phases[-1]:
             self.phases.append(found.phase)
 
     def due_ms(self) -> int:
@@ -156,7 +156,7 @@ def test_calls_of_before_it_closed_say_nothing_about_it_now() -> None:
 def test_a_person_who_reset_it_is_not_overruled_by_what_was_under_way() -> None:
     life = Life(TOOL)
     errors(life, 0)
-    life.watch.circuits.reset_breaker(TOOL, "operator:ada", NOW + 1_000)
+    life.watch.breakers.reset_breaker(TOOL, "operator:ada", NOW + 1_000)
     life.phases.append("closed")
     for number in range(NAMED.min_calls):
         life.call(3_000 + number, 5_000, failed=True)
@@ -194,7 +194,7 @@ def test_beside_many_names_an_open_one_is_not_forgotten(monkeypatch: pytest.Monk
     errors(life, 0)
     for number in range(200):
         life.hear(CallEnded(f"x{number}", "acme/t", "s1/1", "acme", "tool", f"name{number}", False, 1, NOW + 2_000))
-    assert len(life.watch.circuits.found) <= 50 and life.breaker.phase == "open"
+    assert len(life.watch.breakers.states) <= 50 and life.breaker.phase == "open"
     life.trials(NAMED.trials)
     assert life.breaker.phase == "closed", "nobody would have closed what stands in its entry"
 
@@ -244,9 +244,9 @@ def test_two_replicas_that_fold_the_same_stream_know_and_tell_the_same(seed: int
             told[at] += [trip.id for trip in watch.fold_event(event) if isinstance(trip, HealthFinding)]
         seen.add(event.id)
     assert told[0] == told[1] == told[2] and len(told[0]) > 3
-    assert one.circuits.found == other.circuits.found == once.circuits.found
-    assert one.circuits.changed == other.circuits.changed
-    for breaker in one.circuits.found.values():
+    assert one.breakers.states == other.breakers.states == once.breakers.states
+    assert one.breakers.changed == other.breakers.changed
+    for breaker in one.breakers.states.values():
         counts = [(bucket.calls, bucket.failed, bucket.slow) for bucket in breaker.buckets]
         assert all(failed <= calls and slow <= calls for calls, failed, slow in counts)
         assert [bucket.number for bucket in breaker.buckets] == sorted({bucket.number for bucket in breaker.buckets})

@@ -136,8 +136,8 @@ def test_refusing_every_victim_frees_everybody(steps, chance) -> None:
         if not pending:
             break
         trip = pending.pop(chance.randrange(len(pending)))
-        assert trip.refuse in graph.waits and graph.waits[trip.refuse].waiter == trip.victim
-        pending += graph.close_wait(trip.refuse)
+        assert trip.refused_wait in graph.waits and graph.waits[trip.refused_wait].waiter == trip.victim
+        pending += graph.close_wait(trip.refused_wait)
     assert graph.stuck == set() == slow_stuck(graph.waits.values())
 
 
@@ -162,7 +162,7 @@ def test_a_lease_is_a_party_that_is_never_the_victim() -> None:
     assert graph.open_wait(Wait("h2", "lease y", ("y",), task="y", firm=True)) == []
     assert graph.open_wait(Wait("w1", "x", ("lease y",), task="x")) == []
     (trip,) = graph.open_wait(Wait("w2", "y", ("lease x",), task="y"))
-    assert (trip.victim, trip.refuse, trip.tasks) == ("y", "w2", ("x", "y"))
+    assert (trip.victim, trip.refused_wait, trip.tasks) == ("y", "w2", ("x", "y"))
     assert trip.cycle == ("y", "lease x", "x", "lease y")
     graph.close_wait("w2")
     graph.add_party_facts("y", "y", 1, 1)

@@ -154,7 +154,7 @@ async def test_a_gateway_asks_for_the_whole_name_and_one_of_before_for_its_token
 
 
 async def test_each_name_has_a_breaker_of_its_own() -> None:
-    place, circuits = Place(), WatchFold(DEFAULT).watch.circuits
+    place, circuits = Place(), WatchFold(DEFAULT).watch.breakers
     owner, key = BreakerEntryOwner(place.bus, b"b" * 32), ("model", "acme", DOTTED)
     opened = Broken("model", DOTTED, phase="open", since_unix_ms=NOW, until_unix_ms=NOW + 9_000, openings=1)
     for name in (DASHED, DOTTED):
@@ -163,14 +163,14 @@ async def test_each_name_has_a_breaker_of_its_own() -> None:
     circuits.changed[key] = opened
     await owner.sync_entries(circuits, DueNotices())
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
-    other = WatchFold(DEFAULT).watch.circuits
+    other = WatchFold(DEFAULT).watch.breakers
     await BreakerEntryOwner(place.bus, b"b" * 32).sync_entries(other, DueNotices())
-    assert {name[2]: one.phase for name, one in other.found.items()} == {DOTTED: "open"}, "whoever leads next"
+    assert {name[2]: one.phase for name, one in other.states.items()} == {DOTTED: "open"}, "whoever leads next"
     assert not await place.held(DOTTED, NOW + 9_000) and await place.held(DOTTED, NOW + 9_001), "one trial at a time"
 
 
 async def test_a_breaker_of_the_version_before_holds_both_for_its_time_and_goes_over_to_the_whole_name() -> None:
-    place, circuits = Place(), WatchFold(DEFAULT).watch.circuits
+    place, circuits = Place(), WatchFold(DEFAULT).watch.breakers
     loose, key = subjects.breaker_key("model", "acme", DASHED), ("model", "acme", DOTTED)
     await place.says(old_breaker(), loose)
     assert await place.held(DOTTED) and await place.held(DASHED)
@@ -179,8 +179,8 @@ async def test_a_breaker_of_the_version_before_holds_both_for_its_time_and_goes_
     circuits.adopt_breaker(key, Broken("model", DOTTED))
     owner = BreakerEntryOwner(place.bus, b"b" * 32)
     await owner.sync_entries(circuits, DueNotices())
-    assert circuits.found[key].phase == "open"
-    circuits.changed[key] = circuits.found[key]
+    assert circuits.states[key].phase == "open"
+    circuits.changed[key] = circuits.states[key]
     await owner.sync_entries(circuits, DueNotices())
     assert (await place.held(DOTTED), await place.held(DASHED)) == (True, False)
 

@@ -154,7 +154,7 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     assert await checkpointer.make_checkpoint(at_once=True)
     await said(broker, 31, 40)
     start = await checkpoint.newest_checkpoint(MemoryBus(broker, "budget"), LEASE_MS, 10**9, 10**9)
-    assert start.journal > 31 and len(start.ledger.entries) == 11
+    assert start.journal_sequence > 31 and len(start.ledger.entries) == 11
     taken: list[str] = []
     real = rebuild.fold_stored
     monkeypatch.setattr(
@@ -181,7 +181,7 @@ async def test_a_checkpoint_larger_than_what_calls_for_one_calls_for_no_other(mo
     _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
     await said(broker, 0, 40)
     assert await checkpointer.make_checkpoint()
-    seal = (await checkpoint._all_seals(MemoryBus(broker, "budget")))[-1]
+    seal = await MemoryBus(broker, "budget").last(checkpoint.JOURNAL_INBOX, checkpoint.SEALS)
     assert len(json.loads(seal.body)["parts"]) > 10
     assert not await checkpointer.make_checkpoint()
     await said(broker, 40, 45)
@@ -296,7 +296,7 @@ async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> 
     await said(broker, 0, 20)
     assert await checkpointer.make_checkpoint()
     bus = MemoryBus(broker, "budget")
-    assert (await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 10**9)).budget > 0
+    assert (await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 10**9)).budget_sequence > 0
     assert await checkpoint.newest_checkpoint(bus, LEASE_MS, 10**9, 3) == checkpoint.FoldedLedger(LedgerState(LEASE_MS))
 
 

@@ -278,7 +278,7 @@ async def test_those_of_a_ledger_that_a_later_mark_has_ended_count_no_more() -> 
     ledger = LedgerState(LEASE_MS)
     for stored in desk.inbox():
         rebuild.fold_stored(ledger, stored)
-    assert not ledger.entries and ledger.over == {"e1"}
+    assert not ledger.entries and ledger.fenced_epochs == {"e1"}
 
 
 async def test_a_fact_is_found_whether_it_lies_alone_or_with_others_and_the_last_one_counts() -> None:

@@ -193,4 +193,4 @@ def test_whatever_changes_a_ledger_is_known_by_its_name() -> None:
             if ledger != LedgerState(LEASE_MS):
                 moved.add(row.body.TYPE)
     assert {Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE} <= moved
-    assert all(name in rebuild.FOLDED or name.startswith(rebuild.MONEY) for name in moved)
+    assert all(name in rebuild.FOLDED_TYPES or name.startswith(rebuild.MONEY_TYPE_PREFIX) for name in moved)

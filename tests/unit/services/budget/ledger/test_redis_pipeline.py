@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, MOST_IN_A_CALL, OperationBatcher, Words
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, MOST_IN_A_CALL, OperationBatcher, OperationWords
 
 
 class Server:
     """Answers when the test lets it: each operation with its own words."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, list[Words], asyncio.Future[str]]] = []
+        self.calls: list[tuple[str, list[OperationWords], asyncio.Future[str]]] = []
         self.most = 0
 
-    async def send(self, epoch: str, operations: list[Words]) -> list[Words]:
+    async def send(self, epoch: str, operations: list[OperationWords]) -> list[OperationWords]:
         gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.calls.append((epoch, operations, gate))
         self.most = max(self.most, len(self.calls))
@@ -25,7 +25,7 @@ class Server:
             raise RedisConnectionError("reset by peer")
         return list(operations)
 
-    async def let(self, at: int = 0, how: str = "done") -> list[Words]:
+    async def let(self, at: int = 0, how: str = "done") -> list[OperationWords]:
         _, operations, gate = self.calls.pop(at)
         gate.set_result(how)
         await turn()
@@ -86,7 +86,7 @@ def test_each_operation_is_sent_once_and_answered_or_refused(moves: list[tuple[s
 async def _each(moves: list[tuple[str, int]]) -> None:
     server, sent = Server(), []
     calls = OperationBatcher(server.send)
-    asked: list[asyncio.Task[Words]] = []
+    asked: list[asyncio.Task[OperationWords]] = []
     for what, number in moves:
         if what == "ask":
             asked.append(asyncio.create_task(calls.run_operation("e", len(asked))))

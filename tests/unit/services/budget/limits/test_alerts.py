@@ -22,14 +22,14 @@ from bulkhead_services.budget.ledger.model import CeilingLevel, LedgerState, Sco
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.alert_rules import (
     MIN_SPAN_MS,
-    STEP_MS,
+    SAMPLE_MS,
     WINDOW_MS,
-    extend_pace,
+    add_sample,
     period_end,
     rate_alert,
     share_alert,
 )
-from bulkhead_services.budget.limits.alerts import ASK_AGAIN_MS, AlertPublisher
+from bulkhead_services.budget.limits.alerts import RECHECK_TOLD_MS, AlertPublisher
 
 NOON = 1_795_262_400_000  # 2026-11-21T12:00:00Z
 MIDNIGHT = NOON + 12 * 3_600_000
@@ -117,7 +117,7 @@ def test_each_threshold_is_told_once_whatever_the_order_the_replica_and_the_repe
             reached |= {found.percent} if (found := share_alert(level)) else set()
             for _ in range(data.draw(st.integers(1, 2))):
                 await data.draw(st.sampled_from(replicas)).alert_on_settled(MESSAGE, BODY, settled(level))
-                now[0] += data.draw(st.sampled_from([0, 1, ASK_AGAIN_MS]))
+                now[0] += data.draw(st.sampled_from([0, 1, RECHECK_TOLD_MS]))
         shares = [(to, type(body), body.percent) for to, body, _ in publisher.sent if body.kind == "share"]
         told = [(to, kind) for to in ("gateway", "journal", "tool_executor") for kind in (Alerted, NoticeRequested)]
         told = [one for one in told if one not in (("journal", NoticeRequested), ("tool_executor", Alerted))]
@@ -168,8 +168,8 @@ def watched(level: CeilingLevel, per_s: int, seconds: int, begin: int = 0, every
     pace, said = (), {}
     for at in range(0, seconds, every):
         now, level = NOON + at * 1_000, level._replace(spent=begin + per_s * at)
-        pace = extend_pace(pace, level, now)
-        assert len(pace) <= WINDOW_MS // STEP_MS + 2
+        pace = add_sample(pace, level, now)
+        assert len(pace) <= WINDOW_MS // SAMPLE_MS + 2
         if (found := rate_alert(pace, level, now)) is not None:
             said[at] = found
     return said
@@ -187,21 +187,19 @@ def test_no_alarm_for_slow_or_single_or_ended_or_far_away_spending() -> None:
     assert not watched(DAY, 20, 600), "ten times slower than the period"
     assert not watched(DAY, 1, 600, begin=900_000), "twelve times what was watched is not enough to know"
     assert not watched(TASK._replace(until_unix_ms=NOON + 61_000), 2, 120, begin=100), "its grant ends before"
-    pace = extend_pace((), DAY, NOON)
+    pace = add_sample((), DAY, NOON)
     for at, spent in ((70_000, 500_000), (71_000, 500_000), (72_000, 500_000)):
-        pace = extend_pace(pace, DAY._replace(spent=spent), NOON + at)
+        pace = add_sample(pace, DAY._replace(spent=spent), NOON + at)
     assert rate_alert(pace, DAY._replace(spent=500_000), NOON + 72_000) is None, "one large call is no pace"
     assert rate_alert((), DAY, NOON) is None
 
 
 def test_late_looks_change_nothing_and_a_pause_begins_anew() -> None:
-    pace = extend_pace((), DAY._replace(spent=50), NOON)
+    pace = add_sample((), DAY._replace(spent=50), NOON)
     assert (
-        extend_pace(pace, DAY._replace(spent=40), NOON + 1)
-        == pace
-        == extend_pace(pace, DAY._replace(spent=60), NOON - 1)
+        add_sample(pace, DAY._replace(spent=40), NOON + 1) == pace == add_sample(pace, DAY._replace(spent=60), NOON - 1)
     )
-    assert len(extend_pace(pace, DAY._replace(spent=60), NOON + WINDOW_MS)) == 1
+    assert len(add_sample(pace, DAY._replace(spent=60), NOON + WINDOW_MS)) == 1
 
 
 def test_periods_end_where_their_names_say() -> None:
@@ -261,24 +259,24 @@ def overran(number: int) -> list[Any]:
 
 
 def test_a_model_whose_calls_use_more_than_was_reserved_is_held_back_with_words() -> None:
-    named, circuits, trips = DEFAULT.breakers, BreakerRegistry(DEFAULT.breakers), []
+    named, breakers, trips = DEFAULT.breakers, BreakerRegistry(DEFAULT.breakers), []
     for number in range(named.min_calls * 2):
         (event,) = overran(number)
         fine = replace(event, id=f"m{number}", failed=False, counted=False, why="", latency_ms=5)
         # Three of five use more; between what tells of one call there is no order.
         both = [fine, event] if number % 2 else [event, fine]
         for one in both if number % 5 < 3 else [fine]:
-            trips += circuits.fold_call(one)
+            trips += breakers.fold_call(one)
     (trip,) = trips
     assert trip.detector == "breaker.model" and "big" in trip.what
     assert "it used $0.00003 where $0.00001 was reserved, and 9 tokens where 5 tokens was reserved" in trip.what
-    assert circuits.found["tenant", "", "acme"].buckets[-1].calls == named.min_calls * 2, "each call counts once"
+    assert breakers.states["tenant", "", "acme"].buckets[-1].calls == named.min_calls * 2, "each call counts once"
 
 
 def test_a_few_of_many_are_charged_and_hold_nothing_back() -> None:
-    circuits, trips = BreakerRegistry(DEFAULT.breakers), []
+    breakers, trips = BreakerRegistry(DEFAULT.breakers), []
     for number in range(40):
         (event,) = overran(number)
-        trips += circuits.fold_call(replace(event, id=f"m{number}", failed=False, counted=False, why=""))
-        trips += circuits.fold_call(event) if number % 3 == 0 else []
+        trips += breakers.fold_call(replace(event, id=f"m{number}", failed=False, counted=False, why=""))
+        trips += breakers.fold_call(event) if number % 3 == 0 else []
     assert not trips and isinstance(event, CallEnded)

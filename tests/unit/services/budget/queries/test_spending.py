@@ -176,7 +176,7 @@ def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
 
 
 def test_what_may_have_been_purged_is_said() -> None:
-    tally, kept = SpendTally(), NOW - spending.KEPT_MS
+    tally, kept = SpendTally(), NOW - spending.TASK_KEPT_MS
     assert build_report(tally, "agent", kept, NOW, 9).kept_unix_ms == 0
     assert build_report(tally, "agent", kept - 1, NOW, 9).kept_unix_ms == kept
 

@@ -113,12 +113,12 @@ async def test_a_reset_that_is_repeated_under_its_id_is_made_once_also_when_it_h
     assert (await ask(where)).breaker == first.breaker, "the answer was lost"
     other = await ask(where, reason="because")
     assert other.failure is not None and other.failure.code == "idempotency_reused"
-    circuits, owner = WatchFold(DEFAULT).watch.circuits, BreakerEntryOwner(where.bus, b"b" * 32)
-    await owner.sync_entries(circuits, DueNotices())
+    breakers, owner = WatchFold(DEFAULT).watch.breakers, BreakerEntryOwner(where.bus, b"b" * 32)
+    await owner.sync_entries(breakers, DueNotices())
     opened = Broken("tool", "http_get", phase="open", since_unix_ms=NOW + 5, until_unix_ms=NOW + 9, openings=1)
-    circuits.adopt_breaker(TOOL, opened)
-    circuits.changed[TOOL] = opened
-    await owner.sync_entries(circuits, DueNotices())
+    breakers.adopt_breaker(TOOL, opened)
+    breakers.changed[TOOL] = opened
+    await owner.sync_entries(breakers, DueNotices())
     again = await ask(where)
     assert again.breaker is not None and again.breaker.phase == "open" == (await stands(where, breaker())).phase
     assert len(await facts(where)) == 1 and (await ask(where, request="n")).breaker is not None
@@ -182,72 +182,72 @@ def opened() -> WatchFold:
                 actor="ada" if number % 2 else "eve",
             )
         )
-    assert fold.watch.circuits.found[TOOL].phase == "open"
+    assert fold.watch.breakers.states[TOOL].phase == "open"
     return fold
 
 
 async def test_every_fold_knows_of_it_by_the_journal_and_believes_nobody_else() -> None:
     where, fold = place(), opened()
-    await put(where, breaker(since_unix_ms=fold.watch.circuits.found[TOOL].since_unix_ms))
+    await put(where, breaker(since_unix_ms=fold.watch.breakers.states[TOOL].since_unix_ms))
     await ask(where)
     (fact,) = await facts(where)
     for liar in ("worker", "tool_executor", "gateway"):
         parts = fact.subject.split(".")
         forged = StoredMessage(".".join([parts[0], liar, *parts[2:]]), fact.headers, fact.body, fact.sequence, NOW)
         fold.replay_message(forged)
-        assert fold.watch.circuits.found[TOOL].phase == "open", liar
+        assert fold.watch.breakers.states[TOOL].phase == "open", liar
     fold.fold_message(fact)
-    assert fold.watch.circuits.found[TOOL].phase == "closed" and not fold.watch.circuits.changed
-    assert fold.watch.circuits.found[TOOL].reason == "reset by acme/bob"
+    assert fold.watch.breakers.states[TOOL].phase == "closed" and not fold.watch.breakers.changed
+    assert fold.watch.breakers.states[TOOL].reason == "reset by acme/bob"
 
 
 def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -> None:
-    circuits = opened().watch.circuits
-    entry = entry_of(TOOL, circuits.found[TOOL], circuits.opening_evidence(TOOL), circuits.opening_actors(TOOL))
+    breakers = opened().watch.breakers
+    entry = entry_of(TOOL, breakers.states[TOOL], breakers.opening_evidence(TOOL), breakers.opening_actors(TOOL))
     assert set(entry.actors) == {"ada", "eve"}
     later = WatchFold(DEFAULT).watch
-    learn_entry(later.circuits, entry)
-    due = later.circuits.found[TOOL].until_unix_ms
+    learn_entry(later.breakers, entry)
+    due = later.breakers.states[TOOL].until_unix_ms
     trial = CallEnded("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
     later.fold_event(trial)
     half = entry_of(
-        TOOL, later.circuits.found[TOOL], later.circuits.opening_evidence(TOOL), later.circuits.opening_actors(TOOL)
+        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
     )
     assert (half.phase, half.actors, half.evidence) == ("half_open", entry.actors, entry.evidence)
     later.fold_event(CallEnded("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
     again = entry_of(
-        TOOL, later.circuits.found[TOOL], later.circuits.opening_evidence(TOOL), later.circuits.opening_actors(TOOL)
+        TOOL, later.breakers.states[TOOL], later.breakers.opening_evidence(TOOL), later.breakers.opening_actors(TOOL)
     )
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
 
 
 def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made_the_last_ones() -> None:
-    circuits, at = WatchFold(DEFAULT).watch.circuits, itertools.count(NOW)
+    breakers, at = WatchFold(DEFAULT).watch.breakers, itertools.count(NOW)
     for who, failed, times in (("eve", False, 30), ("mallory", True, 20), ("eve", False, 15), ("ada", True, 40)):
         for _ in range(times):
             number = next(at)
-            circuits.fold_call(
+            breakers.fold_call(
                 CallEnded(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
             )
-    assert circuits.found[TOOL].phase == "open" and set(circuits.opening_actors(TOOL)) == {"mallory", "ada"}
-    assert len(circuits.opening_evidence(TOOL)) == 16
+    assert breakers.states[TOOL].phase == "open" and set(breakers.opening_actors(TOOL)) == {"mallory", "ada"}
+    assert len(breakers.opening_evidence(TOOL)) == 16
 
 
 def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
     """ada's last calls end after the reset and count for nothing; then eve's open it: ada may reset it, eve may not."""
-    circuits = opened().watch.circuits
-    circuits.reset_breaker(TOOL, "acme/bob", NOW)
+    breakers = opened().watch.breakers
+    breakers.reset_breaker(TOOL, "acme/bob", NOW)
     for number in range(5):
-        circuits.fold_call(
+        breakers.fold_call(
             CallEnded(
                 f"u{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 900, NOW + 10 + number, actor="ada"
             )
         )
     for number in range(DEFAULT.breakers.min_calls):
-        circuits.fold_call(
+        breakers.fold_call(
             CallEnded(
                 f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve"
             )
         )
-    assert circuits.found[TOOL].phase == "open" and circuits.opening_actors(TOOL) == ("eve",)
-    assert {one[0] for one in circuits.opening_evidence(TOOL)} == {"n"}
+    assert breakers.states[TOOL].phase == "open" and breakers.opening_actors(TOOL) == ("eve",)
+    assert {one[0] for one in breakers.opening_evidence(TOOL)} == {"n"}

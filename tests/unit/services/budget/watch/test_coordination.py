@@ -16,7 +16,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.coordination import CoordinationQuery, breaker_windows, open_waits
-from bulkhead_services.budget.watch.recent_trips import RecentTrips
+from bulkhead_services.budget.watch.fold import RecentTrips
 from tests.unit.services.budget.watch.test_deadlocks import CRM, ERP, NOW, Inboxes, asks, crossed, has, wants
 
 BREAKERS = DEFAULT.breakers
@@ -84,9 +84,9 @@ def test_a_fold_remembers_findings_that_it_reads():
 
 
 def test_windows_count_what_a_breaker_looks_at_and_no_older_call():
-    circuits = BreakerRegistry(BREAKERS)
+    breakers = BreakerRegistry(BREAKERS)
     for number, (at, failed) in enumerate(((NOW, True), (NOW + 1, False), (NOW + 2, True))):
-        circuits.fold_call(
+        breakers.fold_call(
             CallEnded(
                 id=str(number),
                 lineage="demo/t1",
@@ -99,10 +99,10 @@ def test_windows_count_what_a_breaker_looks_at_and_no_older_call():
                 time_unix_ms=at,
             )
         )
-    [tool] = [one for one in breaker_windows(circuits, "demo", NOW + 10, BREAKERS) if one.scope == "tool"]
+    [tool] = [one for one in breaker_windows(breakers, "demo", NOW + 10, BREAKERS) if one.scope == "tool"]
     assert (tool.name, tool.phase, tool.calls, tool.failed) == ("search", "closed", 3, 2)
-    assert breaker_windows(circuits, "demo", NOW + 2 * BREAKERS.window_ms, BREAKERS) == ()
-    assert breaker_windows(circuits, "other", NOW + 10, BREAKERS) == ()
+    assert breaker_windows(breakers, "demo", NOW + 2 * BREAKERS.window_ms, BREAKERS) == ()
+    assert breaker_windows(breakers, "other", NOW + 10, BREAKERS) == ()
 
 
 @pytest.mark.parametrize(

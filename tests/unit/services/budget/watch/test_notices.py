@@ -15,7 +15,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch.fold import WatchFold
 from bulkhead_services.budget.watch.notices import LATE_MS, Notice
 from bulkhead_services.budget.watch.watcher import is_told_to_agents
-from bulkhead_services.tool_executor import webhook_payload
+from bulkhead_services.tool_executor.outbound import webhooks
 
 NOW = 1_795_000_000_000
 
@@ -106,7 +106,7 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
     assert (found.kind, found.about, found.tenant) == (kind, about, "acme") and says in found.what
     asked = found.to_request()
     assert NoticeRequested.model_validate_json(asked.encode()) == asked and asked.notice == found.id
-    posted = webhook_payload.post_of(found.tenant, found.task, asked).body
+    posted = webhooks.post_of(found.tenant, found.task, asked).body
     assert f'"type":"mesh.{kind}"'.encode() in posted and (b'"task":"t1"' in posted) == about.startswith("task:")
 
 

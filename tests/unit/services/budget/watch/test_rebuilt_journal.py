@@ -18,7 +18,7 @@ HOUR_MS = 3_600_000
 def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
     """Of the model's breaker, after the watch has read failed calls of these times in a journal that was made now."""
     fold = WatchFold(DEFAULT)
-    fold.watch.circuits.from_unix_ms = NOW - 2 * DEFAULT.breakers.window_ms
+    fold.watch.breakers.from_unix_ms = NOW - 2 * DEFAULT.breakers.window_ms
     for number, ended in enumerate(ended_unix_ms, 1):
         body = ModelCallReplied(
             call_id=f"c{number}",
@@ -31,7 +31,7 @@ def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
         fold.fold_message(
             StoredMessage(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW)
         )
-    return {one.phase for key, one in fold.watch.circuits.found.items() if key[0] == "model"}
+    return {one.phase for key, one in fold.watch.breakers.states.items() if key[0] == "model"}
 
 
 def test_what_failed_long_ago_opens_no_breaker_in_a_journal_that_was_made_again() -> None:

@@ -12,7 +12,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_services.budget.watch.fold import WatchFold
 from bulkhead_services.budget.watch.poison_messages import LeftOutMessages
-from bulkhead_services.budget.watch.time_slices import BREATH, SLICE_MS, FoldTooLong, SlicedFold
+from bulkhead_services.budget.watch.time_slices import MAX_SLICE_MESSAGES, SLICE_MS, FoldTooLong, SlicedFold
 from tests.unit.services.budget.watch.test_poison_messages import said
 
 JOURNAL = [StoredMessage("mesh.x.y.1.acme.t1", {}, b"{}", sequence, sequence) for sequence in range(1, 101)]
@@ -39,7 +39,9 @@ async def turns(cost_ms: int) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize(("cost_ms", "slice_"), [(0, BREATH), (1, SLICE_MS), (2, 3), (SLICE_MS, 1), (500, 1)])
+@pytest.mark.parametrize(
+    ("cost_ms", "slice_"), [(0, MAX_SLICE_MESSAGES), (1, SLICE_MS), (2, 3), (SLICE_MS, 1), (500, 1)]
+)
 async def test_whoever_else_is_ready_goes_first_after_a_slice(cost_ms: int, slice_: int) -> None:
     seen = await turns(cost_ms)
     assert max(later - earlier for earlier, later in zip([0, *seen], seen, strict=False)) <= slice_

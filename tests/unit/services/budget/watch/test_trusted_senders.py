@@ -166,7 +166,7 @@ async def test_a_trip_that_cannot_be_told_is_left_out_and_those_behind_it_are_to
         await asyncio.wait_for(mesh.wait_for_fact("mesh.budget.journal.*.demo.t2", Tripped), 30)
         watcher = edges[0].watcher
         assert watcher is not None
-        await until(lambda: watcher.aside.degraded.startswith("the watcher leaves out 2"))
+        await until(lambda: watcher.left_out.degraded.startswith("the watcher leaves out 2"))
         assert edges[0].is_ready()
     for edge in edges:
         await edge.stop()

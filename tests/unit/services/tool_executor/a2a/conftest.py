@@ -104,7 +104,7 @@ class House:
         """As the executor runs it."""
         doer = desk.doer
         tool = doer._registry.tools["agent_echo"]
-        return await doer._bench.run(  # type: ignore[call-arg]
+        return await doer._runner.run(  # type: ignore[call-arg]
             tool, {"text": text}, key, more.pop("timeout_s", 20), more.pop("cut", None), lambda: None, ""
         )
 
@@ -119,7 +119,7 @@ async def far() -> AsyncIterator[Far]:
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setattr(remote, "RESUME_S", 0.05)
-    monkeypatch.setattr(remote, "POLL_S", 0.05)
+    monkeypatch.setattr(remote, "POLL_INTERVAL_S", 0.05)
     monkeypatch.setattr(tools, "READ_EVERY_S", 0.05)
     found = House(tmp_path)
     yield found

@@ -23,7 +23,7 @@ from tests.unit.services.tool_executor.a2a.test_calls import named
 async def test_a_broken_agent_opens_its_breaker_and_closes_it_when_it_is_back(
     house: House, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "OPEN_S", 0.3)
+    monkeypatch.setattr(breaker, "MIN_OPEN_S", 0.3)
     await house.pin(far)
     desk = await house.desk()
     await far.close()
@@ -54,7 +54,7 @@ async def test_an_agent_that_restarts_in_mid_stream_is_asked_for_its_task_again(
 async def test_a_write_that_could_not_be_sent_has_failed_and_is_sent_when_the_agent_is_back(
     house: House, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "FAILURES", 10)
+    monkeypatch.setattr(breaker, "OPENING_FAILURES", 10)
     await house.pin(far, effect="write")
     desk = await house.desk()
     assert (await desk.call("agent_echo", {"text": "hello"})).outcome == "succeeded"
@@ -79,7 +79,7 @@ async def test_an_agent_that_stays_away_ends_a_write_as_uncertain(house: House, 
 async def test_a_changed_card_quarantines_the_agent_until_it_is_pinned_again(
     house: House, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "CARD_EVERY_S", 0.0)
+    monkeypatch.setattr(remote, "CARD_CHECK_S", 0.0)
     await house.pin(far)
     desk = await house.desk()
     assert isinstance(await house.call(desk, "hello"), Done)

@@ -10,8 +10,7 @@ from google.protobuf.struct_pb2 import Value
 from bulkhead.tools.agents_file import AgentTool
 from bulkhead.tools.api import Done
 from bulkhead_contracts import bounds
-from bulkhead_services.tool_executor.a2a.answers import AgentAnswerFold
-from bulkhead_services.tool_executor.a2a.parts import PartsText
+from bulkhead_services.tool_executor.a2a.answers import AgentAnswerFold, PartsText
 
 DATA = Part(data=ParseDict({"sum": 3}, Value()))
 

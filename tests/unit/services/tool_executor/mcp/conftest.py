@@ -124,8 +124,8 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(replica, "LOOK_EVERY_S", 0.5)
-    monkeypatch.setattr(replica, "LOOK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(replica, "CHECK_INTERVAL_S", 0.5)
+    monkeypatch.setattr(replica, "CHECK_TIMEOUT_S", 1.0)
     monkeypatch.setattr("bulkhead_services.tool_executor.mcp.tools.READ_EVERY_S", 0.05)
     found = House(tmp_path)
     yield found

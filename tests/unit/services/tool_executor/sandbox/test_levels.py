@@ -13,13 +13,13 @@ from bulkhead.tools.catalog import tool_rows
 from bulkhead_services.tool_executor.core import ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.registry import load_registry
-from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, WALLS, SandboxFindings, isolation_refusal
+from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS, WALL_DANGERS, SandboxFindings, isolation_refusal
 from bulkhead_services.tool_executor.sandbox.probe import Sandbox
 from bulkhead_services.tool_executor.settings import Settings
 from tests.needs import need
 
 WHOLE = SandboxFindings(
-    dict.fromkeys(MECHANISMS, ""), dict.fromkeys(WALLS, ""), wasm="", container="no image is configured"
+    dict.fromkeys(MECHANISMS, ""), dict.fromkeys(WALL_DANGERS, ""), wasm="", container="no image is configured"
 )
 ROW = """
 {name}:
@@ -47,7 +47,7 @@ Make = Callable[..., ToolRunner]
 
 def test_a_wall_that_does_not_hold_takes_the_level_and_is_named() -> None:
     assert WHOLE.available_levels == ("none", "process", "wasm") and WHOLE.describe_missing() == ""
-    for name, could in WALLS.items():
+    for name, could in WALL_DANGERS.items():
         found = replace(WHOLE, walls={**WHOLE.walls, name: "it did"})
         assert (
             found.available_levels == ("none", "wasm")
@@ -127,8 +127,8 @@ async def test_a_tool_below_its_level_is_not_run(made, tool: str) -> None:
 
 async def test_what_holds_is_told_to_readyz(made) -> None:
     told = made.doer.details()["isolation"]
-    assert told["levels"] == ["none", "process", "wasm"] and set(told["walls"]) == {*WALLS, "disk"}
-    assert {told["walls"][name] for name in WALLS} == {"held"} and set(told["mechanisms"]) == set(MECHANISMS)
+    assert told["levels"] == ["none", "process", "wasm"] and set(told["walls"]) == {*WALL_DANGERS, "disk"}
+    assert {told["walls"][name] for name in WALL_DANGERS} == {"held"} and set(told["mechanisms"]) == set(MECHANISMS)
 
 
 async def test_an_executor_without_such_tools_tells_nothing_of_it(desk) -> None:
@@ -197,7 +197,7 @@ def test_without_its_mechanisms_the_probe_gets_through_and_says_so(monkeypatch: 
 def test_the_probe_runs_wherever_it_may_find_nothing() -> None:
     """One that breaks would take every level away, and with it all tests of walls: limits work on any Linux."""
     found = Sandbox(Settings()).find_isolation()
-    assert found.mechanisms["rlimits"] == "" and set(found.walls) >= set(WALLS)
+    assert found.mechanisms["rlimits"] == "" and set(found.walls) >= set(WALL_DANGERS)
 
 
 @pytest.mark.needs("sandbox")
