@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from bulkhead.client.errors import Unfit
+from bulkhead.gateway_api.query import P, Query, R
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.task_options import TaskOptions
 
 HALTS: tuple[str, ...] = get_args(HaltScope)
-APPROVAL_STATES = ("waiting", "granted", "denied", "expired", "abandoned", "all")
 BREAKERS: tuple[str, ...] = get_args(BreakerScope)
 MOST = {
     "cost_usd_micros": bounds.MAX_COST_USD_MICROS,
@@ -154,6 +154,15 @@ def check_choice(name: str, value: object, there: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in there:
         raise Unfit(f"{name} is {_show_value(value)}", f"it is one of {', '.join(there)}")
     return value
+
+
+def check_parameters(query: Query[P, R], given: Mapping[str, object]) -> P:
+    """Parameters of a declared read."""
+    try:
+        return query.parameters.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise Unfit(f"{name} is {_show_value(given.get(name))}", query.parameters.remedy_of(name).hint) from error
 
 
 def check_task_id(value: object) -> str:

@@ -7,6 +7,7 @@ texts say.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Generic, Self, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -83,11 +84,13 @@ class Parameters(BaseModel):
     @classmethod
     def remedy_of(cls, name: str) -> Remedy:
         """The advice about one of them."""
-        return next(part for part in cls.model_fields[name].metadata if isinstance(part, Remedy))
+        field = cls.model_fields.get(name)
+        remedies = [part for part in field.metadata if isinstance(part, Remedy)] if field is not None else []
+        return remedies[0] if remedies else Remedy("/openapi.json has the parameters of each read")
 
     def to_texts(self) -> dict[str, str]:
-        """What was given, as a request says it."""
-        return {name: _as_text(value) for name, value in self.model_dump(exclude_unset=True).items()}
+        """The parameters that are not as by default, as a request says them."""
+        return {name: _as_text(value) for name, value in self.model_dump(exclude_defaults=True).items()}
 
 
 def _as_text(value: object) -> str:
@@ -120,6 +123,12 @@ class Query(Generic[P, R]):
     allowed: AllowedRoles = EVERY_ROLE
     description: str = ""
     problems: tuple[int, ...] = ()
+
+    def address(self, parameters: P) -> tuple[str, dict[str, str]]:
+        """The path, and the query string's parameters."""
+        texts = parameters.to_texts()
+        path = self.path.format_map({name: quote(text, safe="") for name, text in texts.items()})
+        return path, {name: text for name, text in texts.items() if not self.in_path(name)}
 
     def in_path(self, name: str) -> bool:
         """A parameter stands in the path, and not in the query string."""

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
-from bulkhead.telemetry.log import Log
 from bulkhead.gateway_api.operators import PolicyDocument
+from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit
 from bulkhead_contracts.push_policy import PushPolicy

@@ -1,21 +1,51 @@
-"""`bulkhead cite`: the text behind the markers of an answer.
+"""`bulkhead why`, `timeline`, `cite` and `mesh` of a gateway: what it tells who has an API key.
 
-In: a task and a marker of it, or none for all. Out: where each comes from and what it says; JSON gives every field.
+In: a gateway. Out: text or JSON on standard output.
 """
 
 from typing import Any
 
+from rich.table import Table
+
 from bulkhead.client import Refused, Task
 from bulkhead.text.amounts import format_count
-from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json
+from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget
 
+MS_PER_MINUTE = 60_000
+WORDS = {"no_replica": "no replica", "full": "no room", "dead_letters": "dead letters", "failures": "failures"}
+"""Troubles, the worst first."""
 MARKER_CHARS = 12
 HINT = "`bulkhead cite --task TASK` shows all of them; a marker is the 12 digits in [#...]"
 
 
+async def show_why(target: GatewayTarget, task: str, *, whole: bool, as_json: bool) -> Exit:
+    """The story. JSON is as that of `why` on the machine of the mesh."""
+    async with target.mesh_client() as mesh:
+        answer = await mesh.task(task).why(whole=whole)
+    if as_json:
+        print_json(answer["story"])
+    else:
+        out.print(answer["text"], markup=False)
+    return Exit.OK
+
+
+async def show_timeline(target: GatewayTarget, task: str, *, as_json: bool) -> Exit:
+    """Every page."""
+    rows: list[dict[str, Any]] = []
+    async with target.mesh_client() as mesh:
+        async for page in mesh.task(task).timeline():
+            if as_json:
+                rows += page["rows"]
+            elif page["text"]:
+                out.print(page["text"], markup=False)
+    if as_json:
+        print_json(rows)
+    return Exit.OK
+
+
 async def show_citations(target: GatewayTarget, task: str, marker: str, *, as_json: bool) -> Exit:
-    """One citation, or every one of the answer. Raises CommandError for a marker that the task does not have."""
+    """Text behind one marker of an answer, or behind all. Raises CommandError for one that the task does not have."""
     async with target.mesh_client() as mesh:
         task_client = mesh.task(task)
         citations, more_count = await _find_citations(
@@ -90,3 +120,48 @@ def _describe_source(row: dict[str, Any]) -> str:
         "objective": "the objective",
     }
     return named.get(row["kind"], "unknown source")
+
+
+def print_mesh(load: dict[str, Any]) -> None:
+    """Load of the whole mesh."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("service", "state", "replicas", "waiting", "in work", "received/min", "failed/min", "dead letters"):
+        table.add_column(name, no_wrap=True)
+    window_ms = load["window_ms"]
+    for row in load["services"]:
+        words = [trouble for name, trouble in WORDS.items() if name in row["troubles"]]
+        style = {"no_replica": "red"}.get(next(iter(row["troubles"]), ""), "yellow") if words else None
+        failed = row["failed"] + row["rejected"]
+        rates = [f"{_per_minute(count, window_ms):,}" for count in (row["received"], failed)]
+        waits = [_render_count(row[part]) for part in ("pending", "in_work")]
+        table.add_row(
+            *(
+                row["service"],
+                ", ".join(words) or ("unknown" if row["listens"] is None else "ok"),
+                _render_replicas(row),
+                *waits,
+                *rates,
+                f"{row['dead_letters']:,}",
+            ),
+            style=style,
+        )
+    print_whole(table)
+    out.print()
+    if not load["edges"]:
+        out.print("no message was stored in the last minute")
+    for row in load["edges"]:
+        rate = _per_minute(row["messages"], window_ms)
+        out.print(f"{row['sender']} -> {row['receiver']}: {rate:,} messages a minute", markup=False)
+
+
+def _per_minute(messages: int, window_ms: int) -> int:
+    """A minute's worth; what happened at all is at least one."""
+    return max(min(messages, 1), round(messages * MS_PER_MINUTE / window_ms)) if window_ms else 0
+
+
+def _render_count(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
+
+
+def _render_replicas(one: dict[str, Any]) -> str:
+    return "1 or more" if one["replicas"] is None and one["listens"] else _render_count(one["replicas"])
