@@ -1,4 +1,4 @@
-"""A declared row is a read of the mesh: route, role, OpenAPI, typed client and command come from it."""
+"""A declared query is a read of the mesh: route, role, OpenAPI, typed client and command come from it."""
 
 import json
 from typing import Annotated
@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 from typer.testing import CliRunner
 
 from bulkhead.client import Mesh, Refused, Unfit
-from bulkhead.client.request_checks import check_parameters
-from bulkhead.gateway_api.query import OVERSEERS, PageSize, Parameters, Query, TaskId
+from bulkhead.client.request_checks import check_query
+from bulkhead.gateway_api.query import OVERSEERS, PageSize, Query, TaskId
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.query_command import query_command
 from bulkhead_cli.target import GatewayTarget
@@ -22,14 +22,6 @@ from bulkhead_services.gateway.http.query_routes import query_route
 from tests.unit.services.gateway.harness import OPERATOR, SUBMITTER, make_mesh
 
 
-class WordParameters(Parameters):
-    """Words of a task."""
-
-    task_id: TaskId
-    limit: PageSize = 20
-    starts: Annotated[str, Field(description="Only words that begin so")] = ""
-
-
 class WordPage(Contract):
     """Words, for one person."""
 
@@ -37,18 +29,20 @@ class WordPage(Contract):
     words: tuple[str, ...]
 
 
-LIST_WORDS = Query(
-    name="listWords",
-    path="/v1/tasks/{task_id}/words",
-    parameters=WordParameters,
-    reply=WordPage,
-    summary="List words of a task",
-    action="read words",
-    allowed=OVERSEERS,
-)
+class WordQuery(
+    Query[WordPage], name="listWords", path="/v1/tasks/{task_id}/words", action="read words", allowed=OVERSEERS
+):
+    """List words of a task.
+
+    They are numbers.
+    """
+
+    task_id: TaskId
+    limit: PageSize = 20
+    starts: Annotated[str, Field(description="Only words that begin so")] = ""
 
 
-async def list_words(claim: RequesterClaim, query: WordParameters) -> WordPage:
+async def list_words(claim: RequesterClaim, query: WordQuery) -> WordPage:
     """The answer that the gateway's part of a new read is."""
     words = (f"{query.starts}{number}" for number in range(query.limit))
     return WordPage(person=claim.person, words=(query.task_id, *words))
@@ -59,7 +53,7 @@ def served(tmp_path, monkeypatch):
     gateway = make_mesh(tmp_path).gateway()
     gateway._auth.load()
     app: Starlette = gateway.http.build_app()
-    app.routes.append(query_route(LIST_WORDS, gateway._auth, list_words))
+    app.routes.append(query_route(WordQuery, gateway._auth, list_words))
     transport = httpx.ASGITransport(app=app)
 
     def client(key: str) -> Mesh:
@@ -71,25 +65,25 @@ def served(tmp_path, monkeypatch):
 
 async def test_the_client_knows_the_type_of_the_reply(served) -> None:
     async with served(OPERATOR) as mesh:
-        page = await mesh.read(LIST_WORDS, WordParameters(task_id="t 1", limit=2, starts="b&c"))
+        page = await mesh.read(WordQuery(task_id="t 1", limit=2, starts="b&c"))
     assert page.words == ("t 1", "b&c0", "b&c1") and page.person
 
 
 async def test_roles_and_parameters_are_checked_with_a_remedy(served) -> None:
     async with served(SUBMITTER) as mesh:
         with pytest.raises(Refused, match="the role submitter may not read words") as refused:
-            await mesh.read(LIST_WORDS, WordParameters(task_id="t1"))
+            await mesh.read(WordQuery(task_id="t1"))
     assert refused.value.status == 403 and "the role operator" in refused.value.hint
     async with served(OPERATOR) as mesh:
         with pytest.raises(Refused, match="limit is '101'") as refused:
             await mesh.get("/v1/tasks/t1/words", {"limit": "101"})
     assert (refused.value.status, refused.value.hint) == (422, "send a number from 1 to 100")
     with pytest.raises(Unfit, match="limit is 101"):
-        check_parameters(LIST_WORDS, {"task_id": "t1", "limit": 101})
+        check_query(WordQuery, {"task_id": "t1", "limit": 101})
 
 
 def test_the_document_describes_it() -> None:
-    document = build_document((*QUERIES, LIST_WORDS))
+    document = build_document((*QUERIES, WordQuery))
     operation = document["paths"]["/v1/tasks/{task_id}/words"]["get"]
     assert (operation["operationId"], [*operation["responses"]]) == (
         "listWords",
@@ -102,8 +96,8 @@ def test_the_document_describes_it() -> None:
 
 def test_the_command_has_its_options_and_prints_json(served) -> None:
     app = CommandGroup()
-    app.command()(query_command(LIST_WORDS, "words", printer=lambda reply: print(*reply["words"])))
-    app.command("other")(query_command(LIST_WORDS, "other"))
+    app.command()(query_command(WordQuery, "words", printer=lambda reply: print(*reply["words"])))
+    app.command("other")(query_command(WordQuery, "other"))
     where = ["--url", "http://gateway", "--api-key", OPERATOR]
     told = CliRunner().invoke(app, ["words", "t1", "--limit", "1", "--starts", "b", *where])
     assert (told.exit_code, told.output) == (0, "t1 b0\n")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from bulkhead.gateway_api.operators import LIST_DEAD_LETTERS, SHOW_DEAD_LETTER, LetterListParameters, LetterParameters
+from bulkhead.gateway_api.operators import LetterListQuery, LetterQuery
 from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.runtime import dead_letters as letters
 from bulkhead.runtime.dead_letters import DeadLetterMark, Letter
@@ -192,8 +192,8 @@ async def _read_letters_of_gateway(target: GatewayTarget, *, everything: bool) -
     cursor: str | None = ""
     async with target.mesh_client() as mesh:
         while cursor is not None:
-            query = LetterListParameters(all=everything, limit=MAX_PAGE, cursor=cursor)
-            page = await mesh.read_json(LIST_DEAD_LETTERS, query)
+            query = LetterListQuery(all=everything, limit=MAX_PAGE, cursor=cursor)
+            page = await mesh.read_json(query)
             rows += [_operator_row(letter) for letter in page["letters"]]
             cursor = page["next"]
     return rows
@@ -202,7 +202,7 @@ async def _read_letters_of_gateway(target: GatewayTarget, *, everything: bool) -
 async def _read_letter_of_gateway(target: GatewayTarget, letter: str) -> dict[str, Any]:
     """One, with its headers and its body as text."""
     async with target.mesh_client() as mesh:
-        answer = await mesh.read_json(SHOW_DEAD_LETTER, LetterParameters(letter_id=letter))
+        answer = await mesh.read_json(LetterQuery(letter_id=letter))
     body = answer["body"] + (f" ... {answer['left_out_chars']} characters more" if answer["left_out_chars"] else "")
     return _operator_row(answer["letter"]) | {"headers": answer["headers"], "body": body}
 

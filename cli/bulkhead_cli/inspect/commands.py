@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bulkhead.gateway_api.operators import SHOW_MESH
+from bulkhead.gateway_api.operators import MeshQuery
 from bulkhead_cli.inspect.gateway import print_mesh
 from bulkhead_cli.operate import commands
 from bulkhead_cli.options import (
@@ -94,7 +94,7 @@ def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", t
 
 
 mesh = query_command(
-    SHOW_MESH,
+    MeshQuery,
     "mesh",
     """Show each service's replicas, waiting messages, failures, and the messages between them.
 

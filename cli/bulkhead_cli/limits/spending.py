@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
-from bulkhead.client.request_checks import check_parameters
-from bulkhead.gateway_api.operators import SHOW_LIMITS, SHOW_SPENDING, LimitsParameters
+from bulkhead.client.request_checks import check_query
+from bulkhead.gateway_api.operators import LimitsQuery, SpendQuery
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
@@ -28,7 +28,7 @@ DAYS_OF_MONTH = 31
 async def show_limits(target: GatewayTarget, *, as_json: bool) -> None:
     """Print the limits. Raises MeshError."""
     async with target.mesh_client() as mesh:
-        _print_limits(await mesh.read_json(SHOW_LIMITS, LimitsParameters()), as_json=as_json)
+        _print_limits(await mesh.read_json(LimitsQuery()), as_json=as_json)
 
 
 async def set_limit(target: GatewayTarget, of: str, units: dict[str, int], *, as_json: bool) -> None:
@@ -65,7 +65,7 @@ def unreachable_limit_note(of: str, units: Mapping[str, int], page: Mapping[str,
 async def _change_limit(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str, Any], bool]:
     """The page as it is then, and whether the target had a limit before."""
     for attempt in range(TRIES):
-        page = await mesh.read_json(SHOW_LIMITS, LimitsParameters())
+        page = await mesh.read_json(LimitsQuery())
         old: dict[str, int] = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
         try:
             new_limit = old | units if units else {}
@@ -128,9 +128,7 @@ async def top_up(target: GatewayTarget, task: str, units: dict[str, int], reason
     async with target.mesh_client() as mesh:
         answer = await mesh.task(task).top_up(units, reason)
         try:
-            note = unreachable_limit_note(
-                f"task/{task}", answer["added"], await mesh.read_json(SHOW_LIMITS, LimitsParameters())
-            )
+            note = unreachable_limit_note(f"task/{task}", answer["added"], await mesh.read_json(LimitsQuery()))
         except MeshError:
             note = ""  # It was topped up all the same, and its answer was told.
     if as_json:
@@ -158,8 +156,8 @@ def _render_added_units(added: dict[str, Any]) -> list[str]:
 
 async def show_spending(target: GatewayTarget, by: str, since: str, top: int, *, as_json: bool) -> None:
     """Print the cost of the tenant's calls. Raises MeshError."""
-    parameters = check_parameters(SHOW_SPENDING, {"by": by, "since": since, "limit": top})
-    await show_reply(target, SHOW_SPENDING, parameters, _print_spending, as_json=as_json)
+    query = check_query(SpendQuery, {"by": by, "since": since, "limit": top})
+    await show_reply(target, query, _print_spending, as_json=as_json)
 
 
 def _print_spending(page: dict[str, Any]) -> None:

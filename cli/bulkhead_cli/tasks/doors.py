@@ -13,8 +13,8 @@ from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
-from bulkhead.gateway_api.operators import LIST_SUBSCRIBERS, SHOW_SPENDING, SpendParameters
-from bulkhead.gateway_api.query import MAX_PAGE, Parameters
+from bulkhead.gateway_api.operators import SpendQuery, SubscriberListQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_cost, format_count, format_time
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget, read_json
@@ -35,7 +35,7 @@ async def show_doors(target: GatewayTarget, limit: int, doors_url: str = "", *, 
     async with target.mesh_client() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
         spent = await _read_spending(mesh, [run["task_id"] for run in runs])
-        subscribers = await _unless_forbidden(mesh.read_json(LIST_SUBSCRIBERS, Parameters()))
+        subscribers = await _unless_forbidden(mesh.read_json(SubscriberListQuery()))
     heard = subscribers["subscribers"] if subscribers is not None else None
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
     address = doors_url or local
@@ -76,8 +76,8 @@ async def _read_spending(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
     # An answer has as many rows as tasks that were asked for, so none is added up with others.
     for first in range(0, len(tasks), MAX_PAGE):
         named = ",".join(tasks[first : first + MAX_PAGE])
-        query = SpendParameters(by="task", since=SINCE, limit=MAX_PAGE, tasks=named)
-        page = await _unless_forbidden(mesh.read_json(SHOW_SPENDING, query))
+        query = SpendQuery(by="task", since=SINCE, limit=MAX_PAGE, tasks=named)
+        page = await _unless_forbidden(mesh.read_json(query))
         if page is None:
             return None
         spending |= {row["name"]: row["spent"] for row in page["rows"]}

@@ -22,10 +22,10 @@ from bulkhead.client.errors import Refused
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import Transport
-from bulkhead.gateway_api.approvals import LIST_APPROVALS, STATES
-from bulkhead.gateway_api.documents import LIST_DOCUMENTS, DocumentListParameters
-from bulkhead.gateway_api.query import P, Query, R
-from bulkhead.gateway_api.tasks import LIST_TASKS
+from bulkhead.gateway_api.approvals import STATES, ApprovalListQuery
+from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.query import Query, R
+from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead_contracts import bounds
 
 __all__ = ["UNENDED", "Mesh"]
@@ -128,7 +128,7 @@ class Mesh:
         request_checks.check_integer("limit", limit, 1, 1_000_000)
         while len(rows) < limit:
             filters = {"limit": min(PAGE, limit - len(rows)), "opened_by": opened_by, "cursor": cursor}
-            page = await self.read_json(LIST_TASKS, request_checks.check_parameters(LIST_TASKS, filters))
+            page = await self.read_json(request_checks.check_query(TaskListQuery, filters))
             rows += self._transport.require_field(page, "tasks")
             cursor = page.get("next") or ""
             if not cursor:
@@ -168,7 +168,7 @@ class Mesh:
         rows: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
-            page = await self.read_json(LIST_DOCUMENTS, DocumentListParameters(limit=PAGE, after=after))
+            page = await self.read_json(DocumentListQuery(limit=PAGE, after=after))
             rows += self._transport.require_field(page, "documents")
             after = page.get("next")
         return rows
@@ -207,7 +207,7 @@ class Mesh:
         """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
         request_checks.check_choice("state", state, STATES)
         given = {"state": state, "task": task}
-        return await self.read_json(LIST_APPROVALS, request_checks.check_parameters(LIST_APPROVALS, given))
+        return await self.read_json(request_checks.check_query(ApprovalListQuery, given))
 
     async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
         """Let a call be made (`granted`), or not (`denied`). arguments_sha256: of the call as it was read.
@@ -258,16 +258,17 @@ class Mesh:
             "POST", path, request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )
 
-    async def read(self, query: Query[P, R], parameters: P) -> R:
+    async def read(self, query: Query[R]) -> R:
         """The reply of a declared read (`bulkhead.gateway_api`). Raises Refused, Unreachable."""
+        model = query.reply_model()
         try:
-            return query.reply.model_validate(await self.read_json(query, parameters))
+            return model.model_validate(await self.read_json(query))
         except ValidationError as error:
-            raise self._transport.foreign_answer(f"no {query.reply.__name__}") from error
+            raise self._transport.foreign_answer(f"no {model.__name__}") from error
 
-    async def read_json(self, query: Query[P, R], parameters: P) -> dict[str, Any]:
+    async def read_json(self, query: Query[Any]) -> dict[str, Any]:
         """The same, as an object of JSON. Raises Refused, Unreachable."""
-        return await self._transport.read_json(query, parameters)
+        return await self._transport.read_json(query)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""

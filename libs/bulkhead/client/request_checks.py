@@ -10,17 +10,18 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from bulkhead.client.errors import Unfit
-from bulkhead.gateway_api.query import P, Query, R
+from bulkhead.gateway_api.query import Query
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.task_options import TaskOptions
 
+Q = TypeVar("Q", bound=Query[Any])
 HALTS: tuple[str, ...] = get_args(HaltScope)
 BREAKERS: tuple[str, ...] = get_args(BreakerScope)
 MOST = {
@@ -156,13 +157,13 @@ def check_choice(name: str, value: object, there: tuple[str, ...]) -> str:
     return value
 
 
-def check_parameters(query: Query[P, R], given: Mapping[str, object]) -> P:
-    """Parameters of a declared read."""
+def check_query(query: type[Q], given: Mapping[str, object]) -> Q:
+    """A declared read with these parameters."""
     try:
-        return query.parameters.model_validate(given)
+        return query.model_validate(given)
     except ValidationError as error:
         name = str(error.errors(include_url=False)[0]["loc"][0])
-        raise Unfit(f"{name} is {_show_value(given.get(name))}", query.parameters.remedy_of(name).hint) from error
+        raise Unfit(f"{name} is {_show_value(given.get(name))}", query.remedy_of(name).hint) from error
 
 
 def check_task_id(value: object) -> str:

@@ -15,7 +15,7 @@ import httpx
 
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
-from bulkhead.gateway_api.query import P, Query, R
+from bulkhead.gateway_api.query import Query
 
 SILENCE_S = 60.0
 """A stream is silent for longer than its heartbeats allow: reconnect."""
@@ -104,9 +104,9 @@ class Transport:
             )
         return body
 
-    async def read_json(self, query: Query[P, R], parameters: P) -> dict[str, Any]:
+    async def read_json(self, query: Query[Any]) -> dict[str, Any]:
         """The reply of a read, as an object."""
-        path, texts = query.address(parameters)
+        path, texts = query.address()
         return await self.request_json("GET", path, params=texts)
 
     async def fetch_file(self, path: str, most_bytes: int) -> bytes:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from bulkhead.gateway_api.query import EVERY_ROLE, Id, Parameters, Query, Remedy
+from bulkhead.gateway_api.query import EVERY_ROLE, Id, Query, Remedy
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_contracts.types import Contract, Count
 
@@ -33,8 +33,13 @@ class ApprovalPage(Contract):
     more: Count = 0
 
 
-class ApprovalListParameters(Parameters):
-    """Filters of the approvals."""
+READERS = replace(EVERY_ROLE, needed="approver")
+
+
+class ApprovalListQuery(
+    Query[ApprovalPage], name="listApprovals", path="/v1/approvals", action="read approvals", allowed=READERS
+):
+    """List calls that wait for a person's word, or did, the newest first."""
 
     state: Annotated[AnyState, Field(description="How they stand"), Remedy(f"use one of: {', '.join(STATES)}")] = (
         "waiting"
@@ -42,29 +47,13 @@ class ApprovalListParameters(Parameters):
     task: Annotated[str, Field(description="Only calls of this task")] = ""
 
 
-class ApprovalParameters(Parameters):
-    """One approval."""
-
-    approval_id: Annotated[Id, Field(description="The approval's id")]
-
-
-READERS = replace(EVERY_ROLE, needed="approver")
-LIST_APPROVALS = Query(
-    name="listApprovals",
-    path="/v1/approvals",
-    parameters=ApprovalListParameters,
-    reply=ApprovalPage,
-    summary="List calls that wait for a person's word, or did, the newest first",
-    action="read approvals",
-    allowed=READERS,
-)
-SHOW_APPROVAL = Query(
+class ApprovalQuery(
+    Query[ApprovalDocument],
     name="showApproval",
     path="/v1/approvals/{approval_id}",
-    parameters=ApprovalParameters,
-    reply=ApprovalDocument,
-    summary="Show a call exactly as it is made if it is granted",
     action="read approvals",
     allowed=READERS,
-)
-QUERIES = (LIST_APPROVALS, SHOW_APPROVAL)
+):
+    """Show a call exactly as it is made if it is granted."""
+
+    approval_id: Annotated[Id, Field(description="The approval's id")]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bulkhead.gateway_api.query import PageSize, Parameters, Query
+from bulkhead.gateway_api.query import PageSize, Query
 from bulkhead_contracts import bounds
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.types import Contract
@@ -19,19 +19,8 @@ class DocumentPage(Contract):
     next: str | None = None
 
 
-class DocumentListParameters(Parameters):
-    """A page of documents. after: `next` of the previous one."""
+class DocumentListQuery(Query[DocumentPage], name="listDocuments", path="/v1/documents", action="read documents"):
+    """List the tenant's documents, by name."""
 
     limit: PageSize = 20
     after: Annotated[str, Field(description="`next` of the previous page", json_schema_extra=NAME_SCHEMA)] = ""
-
-
-LIST_DOCUMENTS = Query(
-    name="listDocuments",
-    path="/v1/documents",
-    parameters=DocumentListParameters,
-    reply=DocumentPage,
-    summary="List the tenant's documents, by name",
-    action="read documents",
-)
-QUERIES = (LIST_DOCUMENTS,)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bulkhead.gateway_api.query import MAX_DIGITS, Flag, Id, PageSize, Parameters, Query, Remedy, TaskId, Whole
+from bulkhead.gateway_api.query import MAX_DIGITS, Flag, Id, PageSize, Query, Remedy, TaskId, Whole
 from bulkhead.journal.lines import Row
 from bulkhead.journal.story.detail import CallDetail
 from bulkhead.journal.story.model import Story
@@ -73,15 +73,36 @@ class MessageDocument(Contract):
     more: Count = 0
 
 
-class StoryParameters(Parameters):
-    """all: the whole story."""
+_CONTENT = (
+    "Texts of models, tools, documents and people are shown to operators, and to the person who submitted the task "
+    "where the tenant's output policy delivers drafts; each look at them is logged. Others get names, outcomes, "
+    "sources and costs."
+)
+
+
+class StoryQuery(
+    Query[StoryDocument],
+    name="explainTask",
+    path="/v1/tasks/{task_id}/why",
+    action="read tasks",
+    note=_CONTENT,
+    problems=(429,),
+):
+    """Tell what a task did and why: plan, calls, sources, costs, refusals, and the cause of a failure."""
 
     task_id: TaskId
     all: Annotated[Flag, Field(description="Every call, message and sentence, uncut")] = False
 
 
-class TimelineParameters(Parameters):
-    """A page of a timeline. after: the number of the row before it."""
+class TimelineQuery(
+    Query[TimelinePage],
+    name="showTimeline",
+    path="/v1/tasks/{task_id}/timeline",
+    action="read tasks",
+    note=_CONTENT,
+    problems=(429,),
+):
+    """List a task's messages and calls in order: arguments, results, attempts, waits, writes."""
 
     task_id: TaskId
     limit: PageSize = 20
@@ -93,8 +114,18 @@ class TimelineParameters(Parameters):
     ] = 0
 
 
-class MessageParameters(Parameters):
-    """One message of a task."""
+class MessageQuery(
+    Query[MessageDocument],
+    name="showMessage",
+    path="/v1/tasks/{task_id}/messages/{message_id}",
+    action="read tasks",
+    note=_CONTENT,
+    problems=(429,),
+):
+    """Show one message of a task as it stands in the journal: its headers and its body.
+
+    Grants and approvals in it have no signature and vouchers are left out.
+    """
 
     task_id: TaskId
     message_id: Annotated[
@@ -102,56 +133,15 @@ class MessageParameters(Parameters):
     ]
 
 
-class CallParameters(Parameters):
-    """One call of a task."""
+class CallQuery(
+    Query[CallDocument],
+    name="showCall",
+    path="/v1/tasks/{task_id}/calls/{call_id}",
+    action="read tasks",
+    note=_CONTENT,
+    problems=(429,),
+):
+    """Show one call of a task: what it was given, its answer, sources, versions, attempts, waits and cost."""
 
     task_id: TaskId
     call_id: Annotated[Id, Field(description="The call's id, as story and timeline have it")]
-
-
-_CONTENT = (
-    "Texts of models, tools, documents and people are shown to operators, and to the person who submitted the task "
-    "where the tenant's output policy delivers drafts; each look at them is logged. Others get names, outcomes, "
-    "sources and costs."
-)
-EXPLAIN_TASK = Query(
-    name="explainTask",
-    path="/v1/tasks/{task_id}/why",
-    parameters=StoryParameters,
-    reply=StoryDocument,
-    summary="Tell what a task did and why: plan, calls, sources, costs, refusals, and the cause of a failure",
-    action="read tasks",
-    description=_CONTENT,
-    problems=(429,),
-)
-SHOW_TIMELINE = Query(
-    name="showTimeline",
-    path="/v1/tasks/{task_id}/timeline",
-    parameters=TimelineParameters,
-    reply=TimelinePage,
-    summary="List a task's messages and calls in order: arguments, results, attempts, waits, writes",
-    action="read tasks",
-    description=_CONTENT,
-    problems=(429,),
-)
-SHOW_MESSAGE = Query(
-    name="showMessage",
-    path="/v1/tasks/{task_id}/messages/{message_id}",
-    parameters=MessageParameters,
-    reply=MessageDocument,
-    summary="Show one message of a task as it stands in the journal: its headers and its body",
-    action="read tasks",
-    description=f"{_CONTENT} Grants and approvals in it have no signature and vouchers are left out.",
-    problems=(429,),
-)
-SHOW_CALL = Query(
-    name="showCall",
-    path="/v1/tasks/{task_id}/calls/{call_id}",
-    parameters=CallParameters,
-    reply=CallDocument,
-    summary="Show one call of a task: what it was given, its answer, sources, versions, attempts, waits and cost",
-    action="read tasks",
-    description=_CONTENT,
-    problems=(429,),
-)
-QUERIES = (EXPLAIN_TASK, SHOW_TIMELINE, SHOW_MESSAGE, SHOW_CALL)

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, Field
 
-from bulkhead.gateway_api.query import OVERSEERS, Flag, Id, PageSize, Parameters, Query, Remedy, Whole
+from bulkhead.gateway_api.query import OVERSEERS, Flag, Id, PageSize, Query, Remedy, Whole
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,
@@ -157,14 +157,32 @@ def _check_period(since: str) -> str:
     return since
 
 
-class LimitsParameters(Parameters):
-    """history: whether the last changes are told."""
+class HaltListQuery(Query[HaltPage], name="listHalts", path="/v1/halts", action="read halts"):
+    """List the halts set by people, the oldest first."""
+
+
+class BreakerListQuery(Query[BreakerPage], name="listBreakers", path="/v1/breakers", action="read breakers"):
+    """List breakers that have opened, the open ones first."""
+
+
+class LimitsQuery(Query[LimitPage], name="showLimits", path="/v1/limits", action="read limits"):
+    """Show the tenant's limits."""
 
     history: Annotated[Flag, Field(description="Whether to tell the last changes, too")] = False
 
 
-class SpendParameters(Parameters):
-    """Key, period and rows of the sums."""
+class SpendQuery(
+    Query[SpendPage],
+    name="showSpending",
+    path="/v1/spend",
+    action="see what is spent",
+    allowed=OVERSEERS,
+    problems=(409,),
+):
+    """Show the cost of the tenant's calls, by name; for operators and auditors.
+
+    A call counts at the time of its admission. The sums are the providers' own counts.
+    """
 
     by: Annotated[SpendBy, Field(description="Key of the sums"), Remedy(f"send one of {', '.join(KINDS)}")] = "agent"
     since: Annotated[
@@ -187,117 +205,62 @@ class SpendParameters(Parameters):
     ] = ""
 
 
-class LetterListParameters(Parameters):
-    """A page of dead letters."""
+class CoordinationQuery(
+    Query[CoordinationPage],
+    name="showCoordination",
+    path="/v1/coordination",
+    action="see how tasks hang together",
+    allowed=OVERSEERS,
+):
+    """Show who waits for whom, loops, chatter and broken circles, and windows of breakers; for operators and
+    auditors.
+    """
+
+
+class MeshQuery(
+    Query[MeshPage], name="showMesh", path="/v1/mesh", action="see the load of the mesh", allowed=OVERSEERS
+):
+    """Show replicas, lag, failures and dead letters of services and the messages between them; for operators and
+    auditors.
+
+    Of the whole mesh: an operator of any tenant sees its load, and no tenant, task or person. `replicas` is null
+    while the broker cannot tell how many there are.
+    """
+
+
+class SubscriberListQuery(
+    Query[SubscriberPage], name="listSubscribers", path="/v1/subscribers", action="see subscribers", allowed=OVERSEERS
+):
+    """List the tenant's outside subscribers: events that wait for each, and that it has not acknowledged; for
+    operators and auditors.
+    """
+
+
+class LetterListQuery(
+    Query[DeadLetterPage], name="listDeadLetters", path="/v1/dead-letters", action="see dead letters", allowed=OVERSEERS
+):
+    """List the tenant's messages that a service could not handle, the oldest first; for operators and auditors.
+
+    A page is chosen from 2,000 letters at most: it may be short, and `next` leads on. Reasons may quote what a
+    message holds: operators alone are told them, and each look is logged.
+    """
 
     all: Annotated[Flag, Field(description="Those too that were sent again or dismissed")] = False
     limit: PageSize = 20
     cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
 
 
-class LetterParameters(Parameters):
-    """One dead letter."""
-
-    letter_id: Annotated[Id, Field(description="The letter's id, or its first characters, four at least")]
-
-
-LIST_HALTS = Query(
-    name="listHalts",
-    path="/v1/halts",
-    parameters=Parameters,
-    reply=HaltPage,
-    summary="List the halts set by people, the oldest first",
-    action="read halts",
-)
-LIST_BREAKERS = Query(
-    name="listBreakers",
-    path="/v1/breakers",
-    parameters=Parameters,
-    reply=BreakerPage,
-    summary="List breakers that have opened, the open ones first",
-    action="read breakers",
-)
-SHOW_LIMITS = Query(
-    name="showLimits",
-    path="/v1/limits",
-    parameters=LimitsParameters,
-    reply=LimitPage,
-    summary="Show the tenant's limits",
-    action="read limits",
-)
-SHOW_SPENDING = Query(
-    name="showSpending",
-    path="/v1/spend",
-    parameters=SpendParameters,
-    reply=SpendPage,
-    summary="Show the cost of the tenant's calls, by name; for operators and auditors",
-    action="see what is spent",
-    allowed=OVERSEERS,
-    description="A call counts at the time of its admission. The sums are the providers' own counts.",
-    problems=(409,),
-)
-SHOW_COORDINATION = Query(
-    name="showCoordination",
-    path="/v1/coordination",
-    parameters=Parameters,
-    reply=CoordinationPage,
-    summary="Show who waits for whom, loops, chatter and broken circles, and windows of breakers; for operators and "
-    "auditors",
-    action="see how tasks hang together",
-    allowed=OVERSEERS,
-)
-SHOW_MESH = Query(
-    name="showMesh",
-    path="/v1/mesh",
-    parameters=Parameters,
-    reply=MeshPage,
-    summary="Show replicas, lag, failures and dead letters of services and the messages between them; for operators "
-    "and auditors",
-    action="see the load of the mesh",
-    allowed=OVERSEERS,
-    description="Of the whole mesh: an operator of any tenant sees its load, and no tenant, task or person. "
-    "`replicas` is null while the broker cannot tell how many there are.",
-)
-LIST_SUBSCRIBERS = Query(
-    name="listSubscribers",
-    path="/v1/subscribers",
-    parameters=Parameters,
-    reply=SubscriberPage,
-    summary="List the tenant's outside subscribers: events that wait for each, and that it has not acknowledged; for "
-    "operators and auditors",
-    action="see subscribers",
-    allowed=OVERSEERS,
-)
-LIST_DEAD_LETTERS = Query(
-    name="listDeadLetters",
-    path="/v1/dead-letters",
-    parameters=LetterListParameters,
-    reply=DeadLetterPage,
-    summary="List the tenant's messages that a service could not handle, the oldest first; for operators and auditors",
-    action="see dead letters",
-    allowed=OVERSEERS,
-    description="A page is chosen from 2,000 letters at most: it may be short, and `next` leads on. Reasons "
-    "may quote what a message holds: operators alone are told them, and each look is logged.",
-)
-SHOW_DEAD_LETTER = Query(
+class LetterQuery(
+    Query[DeadLetterDocument],
     name="showDeadLetter",
     path="/v1/dead-letters/{letter_id}",
-    parameters=LetterParameters,
-    reply=DeadLetterDocument,
-    summary="Show one of them, for operators with headers and body as text",
     action="see dead letters",
     allowed=OVERSEERS,
-    description="Grants, vouchers and whatever looks like a key are left out; each look at content is logged.",
     problems=(409, 422),
-)
-QUERIES = (
-    LIST_HALTS,
-    LIST_BREAKERS,
-    SHOW_LIMITS,
-    SHOW_SPENDING,
-    SHOW_COORDINATION,
-    SHOW_MESH,
-    LIST_SUBSCRIBERS,
-    LIST_DEAD_LETTERS,
-    SHOW_DEAD_LETTER,
-)
+):
+    """Show one of them, for operators with headers and body as text.
+
+    Grants, vouchers and whatever looks like a key are left out; each look at content is logged.
+    """
+
+    letter_id: Annotated[Id, Field(description="The letter's id, or its first characters, four at least")]

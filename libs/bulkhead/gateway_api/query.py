@@ -1,12 +1,12 @@
-"""A read of the mesh over HTTP as one declared row: route, OpenAPI operation, client and command are made from it.
+"""A read of the mesh over HTTP, declared once: route, OpenAPI operation, client and command are made from its class.
 
-In: a name, a path, models of parameters and reply, the roles that may read. Out: an address, and parameters as their
-texts say.
+In: texts of a request, or values. Out: a query, and the address that asks for it.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -71,70 +71,90 @@ Id = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]
 TaskId = Annotated[Id, Field(description="The task's id")]
 
 
-class Parameters(BaseModel):
-    """Parameters of a read: those in its path, then those of its query string, under the names that they have there."""
+R = TypeVar("R", bound=Contract)
+
+
+class Query(BaseModel, Generic[R]):
+    """A read, with its parameters as fields, under the names that they have in its path and in its query string.
+
+    The first paragraph of the docstring is the summary, the rest describes. R: the reply. name: the operation in
+    OpenAPI. action: what others may not do, as in "the role auditor may not ...". note: more of the description.
+    problems: statuses of its own, beside those that every read of its form has.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    NAME: ClassVar[str]
+    PATH: ClassVar[str]
+    ACTION: ClassVar[str]
+    ALLOWED: ClassVar[AllowedRoles]
+    NOTE: ClassVar[str]
+    PROBLEMS: ClassVar[tuple[int, ...]]
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str = "",
+        path: str = "",
+        action: str = "",
+        allowed: AllowedRoles = EVERY_ROLE,
+        note: str = "",
+        problems: tuple[int, ...] = (),
+        **config: Any,
+    ) -> None:
+        super().__init_subclass__(**config)
+        cls.NAME, cls.PATH, cls.ACTION, cls.ALLOWED = name, path, action, allowed
+        cls.NOTE, cls.PROBLEMS = note, problems
+
+    @classmethod
+    def reply_model(cls) -> type[R]:
+        """The model of the reply."""
+        generics = (getattr(base, "__pydantic_generic_metadata__", {}).get("args") for base in cls.__mro__)
+        model: type[R] = next(arguments[0] for arguments in generics if arguments)
+        return model
+
+    @classmethod
+    def summary(cls) -> str:
+        """The summary, without a full stop."""
+        return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+
+    @classmethod
+    def description(cls) -> str:
+        """The rest of the docstring, and the note."""
+        rest = " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[2].split())
+        return " ".join(filter(None, (cls.NOTE, rest)))
+
+    @classmethod
+    def in_path(cls, name: str) -> bool:
+        """A parameter stands in the path, and not in the query string."""
+        return f"{{{name}}}" in cls.PATH
+
+    @classmethod
+    def statuses(cls) -> tuple[int, ...]:
+        """The statuses of its refusals."""
+        in_path = [cls.in_path(name) for name in cls.model_fields]
+        return (401, 403, *((404,) * any(in_path)), *((422,) * (not all(in_path))), 503, *cls.PROBLEMS)
+
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Self:
-        """The parameters that a request names; what else it says is not looked at. Raises ValidationError."""
+        """The query of a request; what else it says is not looked at. Raises ValidationError."""
         return cls.model_validate({name: text for name, text in texts.items() if name in cls.model_fields})
 
     @classmethod
     def remedy_of(cls, name: str) -> Remedy:
-        """The advice about one of them."""
+        """The advice about a parameter."""
         field = cls.model_fields.get(name)
         remedies = [part for part in field.metadata if isinstance(part, Remedy)] if field is not None else []
         return remedies[0] if remedies else Remedy("/openapi.json has the parameters of each read")
 
-    def to_texts(self) -> dict[str, str]:
-        """The parameters that are not as by default, as a request says them."""
-        return {name: _as_text(value) for name, value in self.model_dump(exclude_defaults=True).items()}
+    def address(self) -> tuple[str, dict[str, str]]:
+        """The path, and the parameters of the query string that are not as by default."""
+        texts = {name: _as_text(value) for name, value in self.model_dump(exclude_defaults=True).items()}
+        path = self.PATH.format_map({name: quote(text, safe="") for name, text in texts.items()})
+        return path, {name: text for name, text in texts.items() if not self.in_path(name)}
 
 
 def _as_text(value: object) -> str:
     return (
         ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
     )
-
-
-class TaskParameters(Parameters):
-    """The parameters of a read about one task."""
-
-    task_id: TaskId
-
-
-P = TypeVar("P", bound=Parameters)
-R = TypeVar("R", bound=Contract)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query(Generic[P, R]):
-    """A read. name: its operation in OpenAPI. action: what others may not do, as in "the role auditor may not ...".
-    problems: statuses of its own, beside those that every read of its form has."""
-
-    name: str
-    path: str
-    parameters: type[P]
-    reply: type[R]
-    summary: str
-    action: str
-    allowed: AllowedRoles = EVERY_ROLE
-    description: str = ""
-    problems: tuple[int, ...] = ()
-
-    def address(self, parameters: P) -> tuple[str, dict[str, str]]:
-        """The path, and the query string's parameters."""
-        texts = parameters.to_texts()
-        path = self.path.format_map({name: quote(text, safe="") for name, text in texts.items()})
-        return path, {name: text for name, text in texts.items() if not self.in_path(name)}
-
-    def in_path(self, name: str) -> bool:
-        """A parameter stands in the path, and not in the query string."""
-        return f"{{{name}}}" in self.path
-
-    def statuses(self) -> tuple[int, ...]:
-        """The statuses of its refusals."""
-        names = [self.in_path(name) for name in self.parameters.model_fields]
-        return (401, 403, *((404,) * any(names)), *((422,) * (not all(names))), 503, *self.problems)

@@ -4,18 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, WithJsonSchema
 
-from bulkhead.gateway_api.query import (
-    SUBMITTERS,
-    Choices,
-    Id,
-    PageSize,
-    Parameters,
-    Query,
-    Remedy,
-    TaskId,
-    TaskParameters,
-    Word,
-)
+from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Query, Remedy, TaskId, Word
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.push import CONFIG_ID, Form
@@ -230,9 +219,17 @@ class PushPage(Contract):
     configs: tuple[PushDocument, ...]
 
 
-class TaskListParameters(Parameters):
-    """Filters of a list of tasks. A page reads 500 tasks at most: it may be short, and `next` leads on. What has not
-    ended is found at once."""
+PUSH_OF = (
+    "For submitters and operators, where the tenant's row names hosts (`push`). Each change of the task's state is "
+    "posted, in the form of A2A; the first post says how it stands when the config is set."
+)
+
+
+class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action="read tasks"):
+    """List the tenant's tasks, the newest first.
+
+    A page reads 500 tasks at most: it may be short, and `next` leads on. What has not ended is found at once.
+    """
 
     limit: PageSize = 20
     cursor: Annotated[
@@ -267,74 +264,51 @@ class TaskListParameters(Parameters):
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
 
 
-class CitationParameters(Parameters):
-    """A marker of a task's answer."""
+class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):
+    """Show one task."""
+
+    task_id: TaskId
+
+
+class CitationListQuery(
+    Query[CitationPage], name="listCitations", path="/v1/tasks/{task_id}/citations", action="read tasks"
+):
+    """List what the markers of a task's answer cite."""
+
+    task_id: TaskId
+
+
+class CitationQuery(
+    Query[CitationDocument], name="showCitation", path="/v1/tasks/{task_id}/citations/{marker}", action="read tasks"
+):
+    """Show the text behind a marker, from the version that was cited."""
 
     task_id: TaskId
     marker: Annotated[Id, Field(description="The 12 hexadecimal digits of [#...]")]
 
 
-class PushParameters(Parameters):
-    """A config of a task's push notifications."""
-
-    task_id: TaskId
-    config_id: Annotated[str, Field(description="The config's id", json_schema_extra={"pattern": CONFIG_ID})]
-
-
-LIST_TASKS = Query(
-    name="listTasks",
-    path="/v1/tasks",
-    parameters=TaskListParameters,
-    reply=TaskPage,
-    summary="List the tenant's tasks, the newest first",
-    action="read tasks",
-)
-SHOW_TASK = Query(
-    name="showTask",
-    path="/v1/tasks/{task_id}",
-    parameters=TaskParameters,
-    reply=TaskDocument,
-    summary="Show one task",
-    action="read tasks",
-)
-LIST_CITATIONS = Query(
-    name="listCitations",
-    path="/v1/tasks/{task_id}/citations",
-    parameters=TaskParameters,
-    reply=CitationPage,
-    summary="List what the markers of a task's answer cite",
-    action="read tasks",
-)
-SHOW_CITATION = Query(
-    name="showCitation",
-    path="/v1/tasks/{task_id}/citations/{marker}",
-    parameters=CitationParameters,
-    reply=CitationDocument,
-    summary="Show the text behind a marker, from the version that was cited",
-    action="read tasks",
-)
-PUSH_OF = (
-    "For submitters and operators, where the tenant's row names hosts (`push`). Each change of the task's state is "
-    "posted, in the form of A2A; the first post says how it stands when the config is set."
-)
-LIST_PUSH = Query(
+class PushListQuery(
+    Query[PushPage],
     name="listPush",
     path="/v1/tasks/{task_id}/push",
-    parameters=TaskParameters,
-    reply=PushPage,
-    summary="List where push notifications of a task go",
     action="see and set push notifications",
     allowed=SUBMITTERS,
-    description=PUSH_OF,
-)
-SHOW_PUSH = Query(
+    note=PUSH_OF,
+):
+    """List where push notifications of a task go."""
+
+    task_id: TaskId
+
+
+class PushQuery(
+    Query[PushDocument],
     name="showPush",
     path="/v1/tasks/{task_id}/push/{config_id}",
-    parameters=PushParameters,
-    reply=PushDocument,
-    summary="Show one of them, and whether it was given up",
     action="see and set push notifications",
     allowed=SUBMITTERS,
     problems=(422,),
-)
-QUERIES = (LIST_TASKS, SHOW_TASK, LIST_CITATIONS, SHOW_CITATION, LIST_PUSH, SHOW_PUSH)
+):
+    """Show one of them, and whether it was given up."""
+
+    task_id: TaskId
+    config_id: Annotated[str, Field(description="The config's id", json_schema_extra={"pattern": CONFIG_ID})]

@@ -21,12 +21,11 @@ from bulkhead_services.gateway.http import schemas
 from bulkhead_services.gateway.problems import ProblemDetails
 
 API_VERSION = "1.0.0"
-QUERIES: tuple[Query[Any, Any], ...] = (
-    *tasks.QUERIES,
-    *histories.QUERIES,
-    *documents.QUERIES,
-    *approvals.QUERIES,
-    *operators.QUERIES,
+QUERIES: tuple[type[Query[Any]], ...] = tuple(
+    query
+    for room in (tasks, histories, documents, approvals, operators)
+    for query in vars(room).values()
+    if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
 )
 _TITLES = {
     400: "The Idempotency-Key header is missing, or the body is not JSON",
@@ -105,20 +104,19 @@ NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CH
 TEXT = {"schema": {"type": "string"}}
 
 
-def _query_operation(query: Query[Any, Any]) -> Json:
-    """The operation of a read, as its row declares it."""
-    described = query.parameters.model_json_schema().get("properties", {})
+def _query_operation(query: type[Query[Any]]) -> Json:
+    """The operation of a read, as its class declares it."""
     return operation(
-        query.name,
-        query.summary,
-        {"200": answer_of(query.reply, "The answer")},
+        query.NAME,
+        query.summary(),
+        {"200": answer_of(query.reply_model(), "The answer")},
         query.statuses(),
-        *(_declared_parameter(query, name, schema) for name, schema in described.items()),
-        description=query.description,
+        *(_parameter_of(query, name, schema) for name, schema in query.model_json_schema()["properties"].items()),
+        description=query.description(),
     )
 
 
-def _declared_parameter(query: Query[Any, Any], name: str, schema: Json) -> Json:
+def _parameter_of(query: type[Query[Any]], name: str, schema: Json) -> Json:
     absent = {"title", "description"} | ({"default"} if schema.get("default") in ("", []) else set())
     plain = {key: value for key, value in schema.items() if key not in absent}
     if query.in_path(name):
@@ -446,11 +444,11 @@ def openapi() -> Json:
     return build_document(QUERIES)
 
 
-def build_document(queries: Sequence[Query[Any, Any]]) -> Json:
+def build_document(queries: Sequence[type[Query[Any]]]) -> Json:
     """The document with these reads; writes, streams and probes are always the same."""
     paths = {path: dict(operations) for path, operations in (_WRITES | _PROBES).items()}
     for query in queries:
-        paths.setdefault(query.path, {})["get"] = _query_operation(query)
+        paths.setdefault(query.PATH, {})["get"] = _query_operation(query)
     _, definitions = models_json_schema(list(MODELS.items()), ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",

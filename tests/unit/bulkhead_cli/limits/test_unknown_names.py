@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.client import Mesh
-from bulkhead.gateway_api.operators import SHOW_SPENDING, SpendParameters
+from bulkhead.gateway_api.operators import SpendQuery
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.halts import halts as halting
 from bulkhead_cli.halts.commands import RequestedHaltTarget
@@ -175,8 +175,8 @@ class Spent:
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    async def read_json(self, query: object, parameters: SpendParameters) -> dict[str, list[dict[str, str]]]:
-        assert (query, parameters.by) == (SHOW_SPENDING, "feature")
+    async def read_json(self, query: SpendQuery) -> dict[str, list[dict[str, str]]]:
+        assert query.by == "feature"
         return {"rows": [{"name": one} for one in self.names]}
 
 

@@ -10,14 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.approvals import (
-    LIST_APPROVALS,
-    SHOW_APPROVAL,
-    ApprovalDocument,
-    ApprovalListParameters,
-    ApprovalPage,
-    ApprovalParameters,
-)
+from bulkhead.gateway_api.approvals import ApprovalDocument, ApprovalListQuery, ApprovalPage, ApprovalQuery
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.runtime.context import Context
 from bulkhead.text.amounts import format_count
@@ -55,12 +48,12 @@ class ApprovalRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(LIST_APPROVALS, self._auth, self.list_approvals),
-            query_route(SHOW_APPROVAL, self._auth, self.show_approval),
+            query_route(ApprovalListQuery, self._auth, self.list_approvals),
+            query_route(ApprovalQuery, self._auth, self.show_approval),
             Route("/v1/approvals/{approval_id}", self.submit_decision, methods=["POST"]),
         ]
 
-    async def list_approvals(self, claim: RequesterClaim, query: ApprovalListParameters) -> ApprovalPage:
+    async def list_approvals(self, claim: RequesterClaim, query: ApprovalListQuery) -> ApprovalPage:
         """Approvals in a state, the newest first."""
         state, task = query.state, query.task
         now_unix_ms = self._context.clock()
@@ -74,7 +67,7 @@ class ApprovalRoutes:
             log_content_read(claim, f"arguments of {format_count(len(documents), 'approval')}", task)
         return ApprovalPage(approvals=documents, more=len(rows) - len(documents))
 
-    async def show_approval(self, claim: RequesterClaim, query: ApprovalParameters) -> ApprovalDocument:
+    async def show_approval(self, claim: RequesterClaim, query: ApprovalQuery) -> ApprovalDocument:
         """One approval."""
         name = query.approval_id
         row = await self._index.find_row(claim.tenant, name)

@@ -11,15 +11,7 @@ from starlette.routing import Route
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, reference
 from bulkhead.bus.port import BusUnavailable, PublishRefused
-from bulkhead.gateway_api.query import TaskParameters
-from bulkhead.gateway_api.tasks import (
-    LIST_CITATIONS,
-    SHOW_CITATION,
-    CitationDocument,
-    CitationPage,
-    CitationParameters,
-    CitationRow,
-)
+from bulkhead.gateway_api.tasks import CitationDocument, CitationListQuery, CitationPage, CitationQuery, CitationRow
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
@@ -50,11 +42,11 @@ class CitationRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(LIST_CITATIONS, self._auth, self.list_citations),
-            query_route(SHOW_CITATION, self._auth, self.show_citation),
+            query_route(CitationListQuery, self._auth, self.list_citations),
+            query_route(CitationQuery, self._auth, self.show_citation),
         ]
 
-    async def list_citations(self, claim: RequesterClaim, query: TaskParameters) -> CitationPage:
+    async def list_citations(self, claim: RequesterClaim, query: CitationListQuery) -> CitationPage:
         """Citations of the answer."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         by_marker = collect_sources(await feed.read_bodies(bounds.MAX_CITED_MESSAGES))
@@ -76,7 +68,7 @@ class CitationRoutes:
                 pass
         return tuple(dict.fromkeys(citation.marker for citation in result.citations))
 
-    async def show_citation(self, claim: RequesterClaim, query: CitationParameters) -> CitationDocument:
+    async def show_citation(self, claim: RequesterClaim, query: CitationQuery) -> CitationDocument:
         """The source behind a marker."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         marker = query.marker.lower()

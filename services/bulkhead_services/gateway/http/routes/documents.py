@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.documents import LIST_DOCUMENTS, DocumentListParameters, DocumentPage
+from bulkhead.gateway_api.documents import DocumentListQuery, DocumentPage
 from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
@@ -48,7 +48,7 @@ class DocumentRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(LIST_DOCUMENTS, self._auth, self.list_documents),
+            query_route(DocumentListQuery, self._auth, self.list_documents),
             Route("/v1/documents", self.add_document, methods=["POST"]),
             Route("/v1/documents", self.delete_document, methods=["DELETE"]),
             Route("/v1/documents/{ingest_id}", self.show_document, methods=["GET"]),
@@ -77,7 +77,7 @@ class DocumentRoutes:
             raise not_found("finished ingestion", ingest, hint)
         return _receipt_response(feed, "", "")
 
-    async def list_documents(self, claim: RequesterClaim, query: DocumentListParameters) -> DocumentPage:
+    async def list_documents(self, claim: RequesterClaim, query: DocumentListQuery) -> DocumentPage:
         """A page of the tenant's documents, by name."""
         if query.after:
             checked_name(query.after)

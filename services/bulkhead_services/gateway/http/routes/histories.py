@@ -98,14 +98,14 @@ class HistoryRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(reads.EXPLAIN_TASK, self._auth, self.explain_task),
-            query_route(reads.SHOW_TIMELINE, self._auth, self.show_timeline),
-            query_route(reads.SHOW_CALL, self._auth, self.show_call),
-            query_route(reads.SHOW_MESSAGE, self._auth, self.show_message),
+            query_route(reads.StoryQuery, self._auth, self.explain_task),
+            query_route(reads.TimelineQuery, self._auth, self.show_timeline),
+            query_route(reads.CallQuery, self._auth, self.show_call),
+            query_route(reads.MessageQuery, self._auth, self.show_message),
             Route("/v1/tasks/{task_id}/export", self.export_task, methods=["GET"]),
         ]
 
-    async def explain_task(self, claim: RequesterClaim, query: reads.StoryParameters) -> bytes:
+    async def explain_task(self, claim: RequesterClaim, query: reads.StoryQuery) -> bytes:
         """The story, as JSON."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         uncut, content = query.all, may_read_history(claim, feed)
@@ -146,7 +146,7 @@ class HistoryRoutes:
             self._kept.keep_task(feed.tenant, feed.task, journaled)
             return rendered_story.body
 
-    async def show_timeline(self, claim: RequesterClaim, query: reads.TimelineParameters) -> TimelinePage:
+    async def show_timeline(self, claim: RequesterClaim, query: reads.TimelineQuery) -> TimelinePage:
         """A page of its messages and calls."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         async with self._hold_place(claim):
@@ -167,7 +167,7 @@ class HistoryRoutes:
             next=page[-1].number if has_more else None,
         )
 
-    async def show_call(self, claim: RequesterClaim, query: reads.CallParameters) -> CallDocument:
+    async def show_call(self, claim: RequesterClaim, query: reads.CallQuery) -> CallDocument:
         """One call."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         name = check_id(query.call_id, "call")
@@ -182,7 +182,7 @@ class HistoryRoutes:
             task_id=feed.task, content=history.content, text=detail.render_detail(call_detail), call=call_detail
         )
 
-    async def show_message(self, claim: RequesterClaim, query: reads.MessageParameters) -> MessageDocument:
+    async def show_message(self, claim: RequesterClaim, query: reads.MessageQuery) -> MessageDocument:
         """The messages that bear one id."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         name = check_id(query.message_id, "message")

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.gateway_api import operators as reads
-from bulkhead.gateway_api.query import OPERATORS, Parameters
+from bulkhead.gateway_api.query import OPERATORS
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.halts import operator
@@ -142,15 +142,15 @@ class OperatorRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(reads.LIST_HALTS, self._auth, self.list_halts),
-            query_route(reads.LIST_BREAKERS, self._auth, self.list_breakers),
-            query_route(reads.SHOW_COORDINATION, self._auth, self.show_coordination),
-            query_route(reads.SHOW_MESH, self._auth, self.show_mesh),
-            query_route(reads.LIST_DEAD_LETTERS, self._auth, self.list_letters),
-            query_route(reads.SHOW_DEAD_LETTER, self._auth, self.show_letter),
-            query_route(reads.LIST_SUBSCRIBERS, self._auth, self.list_subscribers),
-            query_route(reads.SHOW_LIMITS, self._auth, self.show_limits),
-            query_route(reads.SHOW_SPENDING, self._auth, self.show_spending),
+            query_route(reads.HaltListQuery, self._auth, self.list_halts),
+            query_route(reads.BreakerListQuery, self._auth, self.list_breakers),
+            query_route(reads.CoordinationQuery, self._auth, self.show_coordination),
+            query_route(reads.MeshQuery, self._auth, self.show_mesh),
+            query_route(reads.LetterListQuery, self._auth, self.list_letters),
+            query_route(reads.LetterQuery, self._auth, self.show_letter),
+            query_route(reads.SubscriberListQuery, self._auth, self.list_subscribers),
+            query_route(reads.LimitsQuery, self._auth, self.show_limits),
+            query_route(reads.SpendQuery, self._auth, self.show_spending),
             Route("/v1/halts", self.set_halt, methods=["POST"]),
             Route("/v1/resumes", self.lift_halt, methods=["POST"]),
             Route("/v1/resets", self.reset_breaker, methods=["POST"]),
@@ -159,27 +159,27 @@ class OperatorRoutes:
             Route("/v1/tasks/{task_id}/topup", self.top_up, methods=["POST"]),
         ]
 
-    async def list_halts(self, claim: RequesterClaim, _: Parameters) -> reads.HaltPage:
+    async def list_halts(self, claim: RequesterClaim, _: reads.HaltListQuery) -> reads.HaltPage:
         """Halts of the tenant."""
         halts = await operator.standing_halts(self._context.bus, claim.tenant)
         return reads.HaltPage(halts=tuple(halts[: reads.MAX_LISTED]))
 
-    async def list_breakers(self, claim: RequesterClaim, _: Parameters) -> reads.BreakerPage:
+    async def list_breakers(self, claim: RequesterClaim, _: reads.BreakerListQuery) -> reads.BreakerPage:
         """Breakers of the tenant."""
         breakers = await operator.read_breakers(self._context.bus, claim.tenant)
         return reads.BreakerPage(breakers=tuple(breakers[: reads.MAX_LISTED]))
 
-    async def show_coordination(self, claim: RequesterClaim, _: Parameters) -> reads.CoordinationPage:
+    async def show_coordination(self, claim: RequesterClaim, _: reads.CoordinationQuery) -> reads.CoordinationPage:
         """Coordination of the tenant's tasks."""
         ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
         return _page_of(reads.CoordinationPage, await self._ask_budget(CoordinationReplied, claim, ask, _WATCH, index))
 
-    async def show_mesh(self, claim: RequesterClaim, _: Parameters) -> reads.MeshPage:
+    async def show_mesh(self, claim: RequesterClaim, _: reads.MeshQuery) -> reads.MeshPage:
         """Load of the whole mesh."""
         ask, index = MeshRequested(requester=claim), f"mesh/{claim.person}/{self._context.clock()}"
         return _page_of(reads.MeshPage, await self._ask_budget(MeshReplied, claim, ask, _LOAD, index))
 
-    async def list_subscribers(self, claim: RequesterClaim, _: Parameters) -> reads.SubscriberPage:
+    async def list_subscribers(self, claim: RequesterClaim, _: reads.SubscriberListQuery) -> reads.SubscriberPage:
         """The tenant's outside subscribers: the gateway itself may not ask the broker about any durable but its own."""
         names = sorted(name for name, row in self._subscribers.items() if row.tenant == claim.tenant)
         if not names:
@@ -193,7 +193,7 @@ class OperatorRoutes:
         )
         return reads.SubscriberPage(subscribers=documents)
 
-    async def list_letters(self, claim: RequesterClaim, query: reads.LetterListParameters) -> reads.DeadLetterPage:
+    async def list_letters(self, claim: RequesterClaim, query: reads.LetterListQuery) -> reads.DeadLetterPage:
         """Dead letters of the tenant: the gateway itself may not read their stream."""
         after = cursor_of(query.cursor)
         ask = DeadLettersRequested(requester=claim, after=after, limit=query.limit, everything=query.all)
@@ -205,7 +205,7 @@ class OperatorRoutes:
         following = to_cursor(reply.next) if reply.next else None
         return reads.DeadLetterPage(letters=reply.letters, content=content, next=following)
 
-    async def show_letter(self, claim: RequesterClaim, query: reads.LetterParameters) -> reads.DeadLetterDocument:
+    async def show_letter(self, claim: RequesterClaim, query: reads.LetterQuery) -> reads.DeadLetterDocument:
         """One dead letter."""
         letter = check_id(query.letter_id, "dead letter")
         ask, index = DeadLetterRequested(requester=claim, letter=letter), f"letter/{letter}/{secrets.token_hex(8)}"
@@ -216,7 +216,7 @@ class OperatorRoutes:
             log_content_read(claim, f"dead letter {reply.letter.id}", reply.letter.task)
         return _page_of(reads.DeadLetterDocument, reply)
 
-    async def show_limits(self, claim: RequesterClaim, query: reads.LimitsParameters) -> reads.LimitPage:
+    async def show_limits(self, claim: RequesterClaim, query: reads.LimitsQuery) -> reads.LimitPage:
         """Limits of the tenant."""
         ask = LimitsRequested(requester=claim, history=query.history)
         return await self._request_limits(claim, ask, f"read/{self._context.clock()}")
@@ -227,7 +227,7 @@ class OperatorRoutes:
         same = {name: getattr(reply, name) for name in ("revision", "limits", "top_ups", "alerts", "history")}
         return reads.LimitPage(**same, policy=self._checks.policy(claim.tenant))
 
-    async def show_spending(self, claim: RequesterClaim, query: reads.SpendParameters) -> reads.SpendPage:
+    async def show_spending(self, claim: RequesterClaim, query: reads.SpendQuery) -> reads.SpendPage:
         """Spending of the tenant."""
         ask = SpendRequested(
             requester=claim,

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from bulkhead.a2a.push_urls import PushUrlForbidden, parse_push_url
 from bulkhead.bus.port import BusUnavailable, PublishRefused
-from bulkhead.gateway_api.query import SUBMITTERS, TaskParameters
-from bulkhead.gateway_api.tasks import LIST_PUSH, SHOW_PUSH, PushDocument, PushPage, PushParameters
+from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.gateway_api.tasks import PushDocument, PushListQuery, PushPage, PushQuery
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
@@ -55,8 +55,8 @@ class PushConfigRoutes:
         """Routes for the application."""
         config_path = "/v1/tasks/{task_id}/push/{config_id}"
         return [
-            query_route(LIST_PUSH, self._auth, self.list_configs),
-            query_route(SHOW_PUSH, self._auth, self.show_config),
+            query_route(PushListQuery, self._auth, self.list_configs),
+            query_route(PushQuery, self._auth, self.show_config),
             Route(config_path, self.set_config, methods=["PUT"]),
             Route(config_path, self.delete_config, methods=["DELETE"]),
         ]
@@ -86,12 +86,12 @@ class PushConfigRoutes:
                 raise Problem(409, "push_changed", TITLE, detail, hint)
         return json_response(_push_document(feed, name, claim, policy))
 
-    async def list_configs(self, claim: RequesterClaim, query: TaskParameters) -> PushPage:
+    async def list_configs(self, claim: RequesterClaim, query: PushListQuery) -> PushPage:
         """Configs of a task."""
         policy = self._push_policy(claim)
         return _push_page(await self._configured_task(query.task_id, claim, policy), claim, policy)
 
-    async def show_config(self, claim: RequesterClaim, query: PushParameters) -> PushDocument:
+    async def show_config(self, claim: RequesterClaim, query: PushQuery) -> PushDocument:
         """One config."""
         policy = self._push_policy(claim)
         feed, name = await self._configured_task(query.task_id, claim, policy), _check_config_id(query.config_id)
@@ -110,7 +110,7 @@ class PushConfigRoutes:
         return json_response(_push_page(feed, claim, policy))
 
     async def _authorize_caller(self, request: Request) -> tuple[RequesterClaim, PushPolicy]:
-        claim = await self._auth.require_role(request, SUBMITTERS, LIST_PUSH.action)
+        claim = await self._auth.require_role(request, SUBMITTERS, PushListQuery.ACTION)
         return claim, self._push_policy(claim)
 
     def _push_policy(self, claim: RequesterClaim) -> PushPolicy:

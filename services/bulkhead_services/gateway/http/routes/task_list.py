@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.gateway_api.query import EVERY_ROLE
-from bulkhead.gateway_api.tasks import LIST_TASKS, Status, TaskListParameters, TaskPage, TaskSummary
+from bulkhead.gateway_api.tasks import Status, TaskListQuery, TaskPage, TaskSummary
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.run_queue import RunQueueState
 from bulkhead_services.gateway.http import task_document
@@ -105,11 +105,11 @@ class TaskListRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            query_route(LIST_TASKS, self._auth, self.list_tasks),
+            query_route(TaskListQuery, self._auth, self.list_tasks),
             Route("/v1/changes", self.stream_changes, methods=["GET"]),
         ]
 
-    async def list_tasks(self, claim: RequesterClaim, query: TaskListParameters) -> TaskPage:
+    async def list_tasks(self, claim: RequesterClaim, query: TaskListQuery) -> TaskPage:
         """Tasks that fit the query, the newest first."""
         before = cursor_of(query.cursor)
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
@@ -197,7 +197,7 @@ def _add_older(rows: list[tuple[int, str]], places: RunQueueState, tenant: str, 
     return rows + sorted((row for row in unended if not least or row[0] < least), reverse=True)
 
 
-def _filters_of(query: TaskListParameters) -> _TaskFilters:
+def _filters_of(query: TaskListQuery) -> _TaskFilters:
     named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of}
     exact = {name: {value} for name, value in named.items() if value}
     exact |= {name: set(values) for name, values in (("status", query.status), ("standing", query.standing)) if values}

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bulkhead.bus.port import BusError
-from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS, TaskParameters
-from bulkhead.gateway_api.tasks import SHOW_TASK, TaskDocument
+from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
+from bulkhead.gateway_api.tasks import TaskDocument, TaskQuery
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
@@ -101,7 +101,7 @@ class GatewayHttpApp:
         routes = [
             Route("/v1/tasks", self.submit_task, methods=["POST"]),
             *self.task_list.routes(),
-            query_route(SHOW_TASK, self._auth, self.show_task),
+            query_route(TaskQuery, self._auth, self.show_task),
             Route("/v1/tasks/{task_id}/events", self.stream_events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel_task, methods=["POST"]),
             *self.citations.routes(),
@@ -149,7 +149,7 @@ class GatewayHttpApp:
         headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})
         return json_response(receipt, 202, headers)
 
-    async def show_task(self, claim: RequesterClaim, query: TaskParameters) -> TaskDocument:
+    async def show_task(self, claim: RequesterClaim, query: TaskQuery) -> TaskDocument:
         """One task."""
         feed = await existing_task(query.task_id, self._feeds, claim)
         place = await self._door.queue_document(feed)

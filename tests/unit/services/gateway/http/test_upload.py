@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from bulkhead.gateway_api.documents import DocumentListParameters
+from bulkhead.gateway_api.documents import DocumentListQuery
 from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead_contracts import bounds
 from bulkhead_services.gateway.http.upload import UploadedDocument, read_document
@@ -138,8 +138,8 @@ def test_a_name_of_people_is_taken_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("text", ["0", "101", "-1", "x", "", "0000019999999", "000001" + "9" * 5000, "١", "1.0"])
 def test_no_spelling_of_a_page_s_size_gets_past_its_bound(text: str) -> None:
     with pytest.raises(ValidationError):
-        DocumentListParameters.from_texts({"limit": text})
-    assert DocumentListParameters.remedy_of("limit").limit == MAX_PAGE
+        DocumentListQuery.from_texts({"limit": text})
+    assert DocumentListQuery.remedy_of("limit").limit == MAX_PAGE
 
 
 def test_a_document_of_the_largest_size_fits_a_form() -> None:
