@@ -1,6 +1,8 @@
 """A declared query is a read of the mesh: route, role, OpenAPI, typed client and command come from it."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -20,6 +22,8 @@ from bulkhead_contracts.types import Contract
 from bulkhead_services.gateway.http.openapi import QUERIES, build_document
 from bulkhead_services.gateway.http.query_routes import query_route
 from tests.unit.services.gateway.harness import OPERATOR, SUBMITTER, make_mesh
+
+Client = Callable[[str], Mesh]
 
 
 class WordPage(Contract):
@@ -49,7 +53,7 @@ async def list_words(claim: RequesterClaim, query: WordQuery) -> WordPage:
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
     gateway = make_mesh(tmp_path).gateway()
     gateway._auth.load()
     app: Starlette = gateway.http.build_app()
@@ -63,13 +67,13 @@ def served(tmp_path, monkeypatch):
     return client
 
 
-async def test_the_client_knows_the_type_of_the_reply(served) -> None:
+async def test_the_client_knows_the_type_of_the_reply(served: Client) -> None:
     async with served(OPERATOR) as mesh:
         page = await mesh.read(WordQuery(task_id="t 1", limit=2, starts="b&c"))
     assert page.words == ("t 1", "b&c0", "b&c1") and page.person
 
 
-async def test_roles_and_parameters_are_checked_with_a_remedy(served) -> None:
+async def test_roles_and_parameters_are_checked_with_a_remedy(served: Client) -> None:
     async with served(SUBMITTER) as mesh:
         with pytest.raises(Refused, match="the role submitter may not read words") as refused:
             await mesh.read(WordQuery(task_id="t1"))
@@ -94,7 +98,7 @@ def test_the_document_describes_it() -> None:
     assert "WordPage" in document["components"]["schemas"]
 
 
-def test_the_command_has_its_options_and_prints_json(served) -> None:
+def test_the_command_has_its_options_and_prints_json(served: Client) -> None:
     app = CommandGroup()
     app.command()(query_command(WordQuery, "words", printer=lambda reply: print(*reply["words"])))
     app.command("other")(query_command(WordQuery, "other"))
