@@ -1,12 +1,10 @@
-"""`bulkhead timeline`, `why`, `cite`, `report`, `mesh` and `doctor`: the arguments of each. `main` adds them."""
+"""`bulkhead timeline`, `why`, `cite`, `report` and `doctor`: the arguments of each. `main` adds them."""
 
 import re
 from typing import Annotated
 
 import typer
 
-from bulkhead.gateway_api.operators import MeshQuery
-from bulkhead_cli.inspect.gateway import print_mesh
 from bulkhead_cli.operate import commands
 from bulkhead_cli.options import (
     BrokerOptions,
@@ -19,7 +17,6 @@ from bulkhead_cli.options import (
     task_id,
 )
 from bulkhead_cli.output import CommandError, Exit, Work
-from bulkhead_cli.query_command import query_command
 
 ReportTenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Only the tasks of this tenant.")]
 Targets = Annotated[
@@ -91,19 +88,6 @@ def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", t
     from bulkhead_cli.inspect.broker import show_report
 
     return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
-
-
-mesh = query_command(
-    MeshQuery,
-    "mesh",
-    """Show each service's replicas, waiting messages, failures, and the messages between them.
-
-    Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
-    unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key of
-    an operator or auditor of any tenant.
-    """,
-    print_mesh,
-)
 
 
 def targets_ms(given: list[str]) -> dict[str, int]:

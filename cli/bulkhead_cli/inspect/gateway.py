@@ -8,8 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from bulkhead.client import Refused, Task
+from bulkhead.gateway_api.operators import MeshQuery
 from bulkhead.text.amounts import format_count
 from bulkhead_cli.output import CommandError, Exit, one_line, out, print_json, print_whole
+from bulkhead_cli.query_command import query_command
 from bulkhead_cli.target import GatewayTarget
 
 MS_PER_MINUTE = 60_000
@@ -165,3 +167,19 @@ def _render_count(count: int | None) -> str:
 
 def _render_replicas(one: dict[str, Any]) -> str:
     return "1 or more" if one["replicas"] is None and one["listens"] else _render_count(one["replicas"])
+
+
+READS = (
+    query_command(
+        MeshQuery,
+        "mesh",
+        """Show each service's replicas, waiting messages, failures, and the messages between them.
+
+        Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
+        unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key
+        of an operator or auditor of any tenant.
+        """,
+        print_mesh,
+    ),
+)
+"""Commands of declared reads; `bulkhead --help` shows them behind the others that inspect."""

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.request_checks import check_query
-from bulkhead.gateway_api.operators import LimitsQuery, SpendQuery
+from bulkhead.gateway_api.operators import LimitsQuery, SpendingQuery
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
@@ -156,7 +156,7 @@ def _render_added_units(added: dict[str, Any]) -> list[str]:
 
 async def show_spending(target: GatewayTarget, by: str, since: str, top: int, *, as_json: bool) -> None:
     """Print the cost of the tenant's calls. Raises MeshError."""
-    query = check_query(SpendQuery, {"by": by, "since": since, "limit": top})
+    query = check_query(SpendingQuery, {"by": by, "since": since, "limit": top})
     await show_reply(target, query, _print_spending, as_json=as_json)
 
 

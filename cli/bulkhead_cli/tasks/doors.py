@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
-from bulkhead.gateway_api.operators import SpendQuery, SubscriberListQuery
+from bulkhead.gateway_api.operators import SpendingQuery, SubscriberListQuery
 from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_cost, format_count, format_time
 from bulkhead_cli.output import out, print_json, print_whole
@@ -76,7 +76,7 @@ async def _read_spending(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
     # An answer has as many rows as tasks that were asked for, so none is added up with others.
     for first in range(0, len(tasks), MAX_PAGE):
         named = ",".join(tasks[first : first + MAX_PAGE])
-        query = SpendQuery(by="task", since=SINCE, limit=MAX_PAGE, tasks=named)
+        query = SpendingQuery(by="task", since=SINCE, limit=MAX_PAGE, tasks=named)
         page = await _unless_forbidden(mesh.read_json(query))
         if page is None:
             return None

@@ -171,7 +171,7 @@ class LimitsQuery(Query[LimitPage], name="showLimits", path="/v1/limits", action
     history: Annotated[Flag, Field(description="Whether to tell the last changes, too")] = False
 
 
-class SpendQuery(
+class SpendingQuery(
     Query[SpendPage],
     name="showSpending",
     path="/v1/spend",
@@ -205,7 +205,7 @@ class SpendQuery(
     ] = ""
 
 
-class CoordinationQuery(
+class WaitsQuery(
     Query[CoordinationPage],
     name="showCoordination",
     path="/v1/coordination",

@@ -155,6 +155,6 @@ class Query(BaseModel, Generic[R]):
 
 
 def _as_text(value: object) -> str:
-    return (
-        ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.client import Mesh
-from bulkhead.gateway_api.operators import SpendQuery
+from bulkhead.gateway_api.operators import SpendingQuery
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.halts import halts as halting
 from bulkhead_cli.halts.commands import RequestedHaltTarget
@@ -175,7 +175,7 @@ class Spent:
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    async def read_json(self, query: SpendQuery) -> dict[str, list[dict[str, str]]]:
+    async def read_json(self, query: SpendingQuery) -> dict[str, list[dict[str, str]]]:
         assert query.by == "feature"
         return {"rows": [{"name": one} for one in self.names]}
 

@@ -144,13 +144,13 @@ class OperatorRoutes:
         return [
             query_route(reads.HaltListQuery, self._auth, self.list_halts),
             query_route(reads.BreakerListQuery, self._auth, self.list_breakers),
-            query_route(reads.CoordinationQuery, self._auth, self.show_coordination),
+            query_route(reads.WaitsQuery, self._auth, self.show_coordination),
             query_route(reads.MeshQuery, self._auth, self.show_mesh),
             query_route(reads.LetterListQuery, self._auth, self.list_letters),
             query_route(reads.LetterQuery, self._auth, self.show_letter),
             query_route(reads.SubscriberListQuery, self._auth, self.list_subscribers),
             query_route(reads.LimitsQuery, self._auth, self.show_limits),
-            query_route(reads.SpendQuery, self._auth, self.show_spending),
+            query_route(reads.SpendingQuery, self._auth, self.show_spending),
             Route("/v1/halts", self.set_halt, methods=["POST"]),
             Route("/v1/resumes", self.lift_halt, methods=["POST"]),
             Route("/v1/resets", self.reset_breaker, methods=["POST"]),
@@ -169,7 +169,7 @@ class OperatorRoutes:
         breakers = await operator.read_breakers(self._context.bus, claim.tenant)
         return reads.BreakerPage(breakers=tuple(breakers[: reads.MAX_LISTED]))
 
-    async def show_coordination(self, claim: RequesterClaim, _: reads.CoordinationQuery) -> reads.CoordinationPage:
+    async def show_coordination(self, claim: RequesterClaim, _: reads.WaitsQuery) -> reads.CoordinationPage:
         """Coordination of the tenant's tasks."""
         ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
         return _page_of(reads.CoordinationPage, await self._ask_budget(CoordinationReplied, claim, ask, _WATCH, index))
@@ -227,7 +227,7 @@ class OperatorRoutes:
         same = {name: getattr(reply, name) for name in ("revision", "limits", "top_ups", "alerts", "history")}
         return reads.LimitPage(**same, policy=self._checks.policy(claim.tenant))
 
-    async def show_spending(self, claim: RequesterClaim, query: reads.SpendQuery) -> reads.SpendPage:
+    async def show_spending(self, claim: RequesterClaim, query: reads.SpendingQuery) -> reads.SpendPage:
         """Spending of the tenant."""
         ask = SpendRequested(
             requester=claim,
