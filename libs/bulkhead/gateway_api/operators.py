@@ -205,7 +205,7 @@ class SpendingQuery(
     ] = ""
 
 
-class WaitsQuery(
+class TaskCoordinationQuery(
     Query[CoordinationPage],
     name="showCoordination",
     path="/v1/coordination",

@@ -144,7 +144,7 @@ class OperatorRoutes:
         return [
             query_route(reads.HaltListQuery, self._auth, self.list_halts),
             query_route(reads.BreakerListQuery, self._auth, self.list_breakers),
-            query_route(reads.WaitsQuery, self._auth, self.show_coordination),
+            query_route(reads.TaskCoordinationQuery, self._auth, self.show_coordination),
             query_route(reads.MeshQuery, self._auth, self.show_mesh),
             query_route(reads.LetterListQuery, self._auth, self.list_letters),
             query_route(reads.LetterQuery, self._auth, self.show_letter),
@@ -169,7 +169,7 @@ class OperatorRoutes:
         breakers = await operator.read_breakers(self._context.bus, claim.tenant)
         return reads.BreakerPage(breakers=tuple(breakers[: reads.MAX_LISTED]))
 
-    async def show_coordination(self, claim: RequesterClaim, _: reads.WaitsQuery) -> reads.CoordinationPage:
+    async def show_coordination(self, claim: RequesterClaim, _: reads.TaskCoordinationQuery) -> reads.CoordinationPage:
         """Coordination of the tenant's tasks."""
         ask, index = CoordinationRequested(requester=claim), f"coordination/{claim.person}/{self._context.clock()}"
         return _page_of(reads.CoordinationPage, await self._ask_budget(CoordinationReplied, claim, ask, _WATCH, index))
