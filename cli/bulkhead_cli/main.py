@@ -12,6 +12,7 @@ from bulkhead_cli.demo import commands as demo_commands
 from bulkhead_cli.halts import commands as halts_commands
 from bulkhead_cli.incident.commands import incident_app
 from bulkhead_cli.inspect import commands as inspect_commands
+from bulkhead_cli.inspect import gateway
 from bulkhead_cli.invocation import CommandGroup, MainCommandGroup, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
 from bulkhead_cli.mcp.commands import mcp_app
@@ -65,7 +66,7 @@ PANELS: dict[str, tuple[Callable[..., Work], ...]] = {
         inspect_commands.cite,
         limits_commands.spend,
         inspect_commands.report,
-        inspect_commands.mesh,
+        *gateway.READS,
     ),
     "Limits and halts": (limits_commands.topup, halts_commands.halt, halts_commands.resume, halts_commands.halts),
     "Replay and analyse": (replay_commands.replay, replay_commands.export, replay_commands.analyze),

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from bulkhead.gateway_api.operators import LetterListQuery, LetterQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.runtime import dead_letters as letters
 from bulkhead.runtime.dead_letters import DeadLetterMark, Letter
 from bulkhead.text import amounts
-from bulkhead_cli.dead_letters import remote
 from bulkhead_cli.invocation import CommandGroup
 from bulkhead_cli.options import BrokerOptions, BrokerOrGatewayOptions, reason_of
 from bulkhead_cli.output import EXIT_CODES, CommandError, Exit, out, print_json
-from bulkhead_cli.target import local_user, operator_bus
+from bulkhead_cli.target import GatewayTarget, local_user, operator_bus
 from bulkhead_contracts import catalog
 
 MIN_ID_CHARS = 4
@@ -51,7 +52,7 @@ async def show_letter(letter: LetterId, at: BrokerOrGatewayOptions) -> None:
     """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
     target = at.remote_target()
     values: dict[str, Any] = (
-        await remote.read_letter(target, letter)
+        await _read_letter_of_gateway(target, letter)
         if target
         else _pick_letter(await _read_all_letters(at.data), letter).as_json()
     )
@@ -117,7 +118,7 @@ async def dismiss_letter(
     """
     stored_reason, target = reason_of(reason, letters.MAX_REASON_CHARS), at.remote_target()
     done = (
-        await remote.dismiss_letter(target, letter, stored_reason)
+        await _dismiss_at_gateway(target, letter, stored_reason)
         if target
         else await _dismiss_by_key(at.data, letter, stored_reason)
     )
@@ -163,7 +164,7 @@ def _pick_letter(found: list[Letter], letter: str) -> Letter:
 async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
     target = at.remote_target()
     if target is not None:
-        rows = await remote.read_letters(target, everything=everything)
+        rows = await _read_letters_of_gateway(target, everything=everything)
     else:
         rows = [
             dead_letter.as_json()
@@ -183,3 +184,38 @@ async def _print_letters(at: BrokerOrGatewayOptions, everything: bool) -> None:
         )
         if row["reason"]:
             out.print(f"  {row['reason']}", markup=False, style="dim")
+
+
+async def _read_letters_of_gateway(target: GatewayTarget, *, everything: bool) -> list[dict[str, Any]]:
+    """Every page of what a gateway tells who has an API key; without reasons for who may not read them."""
+    rows: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    async with target.mesh_client() as mesh:
+        while cursor is not None:
+            query = LetterListQuery(all=everything, limit=MAX_PAGE, cursor=cursor)
+            page = await mesh.read_json(query)
+            rows += [_operator_row(letter) for letter in page["letters"]]
+            cursor = page["next"]
+    return rows
+
+
+async def _read_letter_of_gateway(target: GatewayTarget, letter: str) -> dict[str, Any]:
+    """One, with its headers and its body as text."""
+    async with target.mesh_client() as mesh:
+        answer = await mesh.read_json(LetterQuery(letter_id=letter))
+    body = answer["body"] + (f" ... {answer['left_out_chars']} characters more" if answer["left_out_chars"] else "")
+    return _operator_row(answer["letter"]) | {"headers": answer["headers"], "body": body}
+
+
+async def _dismiss_at_gateway(target: GatewayTarget, letter: str, reason: str) -> dict[str, str]:
+    async with target.mesh_client() as mesh:
+        done = await mesh.dismiss_letter(letter, reason)
+    mark = done["marks"][-1]
+    return {"id": done["id"], "dismissed_by": mark["by"], "reason": mark["reason"]}
+
+
+def _operator_row(told: dict[str, Any]) -> dict[str, Any]:
+    """The row as the operator's key shows it."""
+    names = ("id", "code", "reason", "service", "subject", "sequence", "buried_unix_ms", "marks")
+    standing = told["marks"][-1]["what"] if told["marks"] else "open"
+    return {name: told[name] for name in names} | {"standing": standing}

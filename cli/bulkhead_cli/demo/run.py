@@ -18,7 +18,7 @@ from pathlib import Path
 import typer
 
 from bulkhead_cli.demo.conversation import comparison_report, print_introduction, print_verdict, run_conversation
-from bulkhead_cli.inspect import read
+from bulkhead_cli.inspect import broker
 from bulkhead_cli.output import CommandError, Exit, SafeConsole, err, out, print_error, print_json
 from bulkhead_infra.demo.corpus import Demo, generate_demo
 from bulkhead_infra.docker.image_contents import ROOT
@@ -119,7 +119,7 @@ async def run_in_processes(
         )
         if not as_json:
             out.print("\n[bold]Timeline[/bold]")
-            await read.show_timeline(data, document["task_id"], as_json=False)
+            await broker.show_timeline(data, document["task_id"], as_json=False)
         right = print_verdict(demo, document, screen) and ended is Exit.OK
         if as_json:
             print_json(comparison_report(demo, document))

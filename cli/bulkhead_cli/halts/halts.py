@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from bulkhead.bus.port import Bus
 from bulkhead.client import Refused
+from bulkhead.gateway_api.operators import BreakerListQuery, HaltListQuery
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.halts import operator
 from bulkhead.runtime.halts.operator import HaltRequest
@@ -58,10 +59,7 @@ async def switch_halt(
                 if error.code != NOT_HALTED:
                     raise
                 raise _not_halted_error(
-                    named,
-                    [Halt.model_validate(row) for row in (await mesh.get("/v1/halts"))["halts"]],
-                    str(error),
-                    error.hint,
+                    named, list((await mesh.read(HaltListQuery())).halts), str(error), error.hint
                 ) from error
             lookup = halt.active and named.scope in unknown_names.KINDS
             seen_names = await unknown_names.seen_by(mesh, named.scope) if lookup else None
@@ -168,7 +166,7 @@ async def show_halts(data: Path, remote: GatewayTarget | None, *, as_json: bool)
     """Print the active halts. Raises CommandError, BusError, MeshError."""
     if remote is not None:
         async with remote.mesh_client() as mesh:
-            halts = [Halt.model_validate(row) for row in (await mesh.get("/v1/halts"))["halts"]]
+            halts = list((await mesh.read(HaltListQuery())).halts)
     else:
         async with operator_bus(data) as bus:
             halts = await operator.standing_halts(bus)
@@ -189,7 +187,7 @@ async def show_breakers(data: Path, remote: GatewayTarget | None, *, as_json: bo
     """Print the breakers with their states. Raises CommandError, BusError, MeshError."""
     if remote is not None:
         async with remote.mesh_client() as mesh:
-            breakers = [Breaker.model_validate(row) for row in (await mesh.get("/v1/breakers"))["breakers"]]
+            breakers = list((await mesh.read(BreakerListQuery())).breakers)
     else:
         async with operator_bus(data) as bus:
             breakers = await operator.read_breakers(bus)

@@ -18,6 +18,7 @@ import httpx
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.bus.seek_time import last_before
 from bulkhead.client import Mesh, MeshError
+from bulkhead.gateway_api.operators import BreakerListQuery, HaltListQuery, LimitsQuery
 from bulkhead.journal.history import UnknownTask, build_entries, messages_of_tenant
 from bulkhead.journal.reader import read_journal
 from bulkhead.journal.story.fold import fold_story
@@ -209,15 +210,15 @@ class _GatewayIncidentSource:
 
     async def collect_halts(self) -> list[Any]:
         async with self._open_mesh() as mesh:
-            return [redact.redact_row("halt", row) for row in (await mesh.get("/v1/halts"))["halts"]]
+            return [redact.redact_row("halt", row) for row in (await mesh.read_json(HaltListQuery()))["halts"]]
 
     async def collect_breakers(self) -> list[Any]:
         async with self._open_mesh() as mesh:
-            return [_redact_breaker(row) for row in (await mesh.get("/v1/breakers"))["breakers"]]
+            return [_redact_breaker(row) for row in (await mesh.read_json(BreakerListQuery()))["breakers"]]
 
     async def collect_limits(self) -> list[Any]:
         async with self._open_mesh() as mesh:
-            page = await mesh.get("/v1/limits")
+            page = await mesh.read_json(LimitsQuery())
         policy = [
             {"target": f"policy/{name}", "limit": redact.redact_value(row)}
             for name, row in _sorted_items(page.get("policy"))
@@ -226,7 +227,7 @@ class _GatewayIncidentSource:
 
     async def collect_alerts(self) -> list[Any]:
         async with self._open_mesh() as mesh:
-            return [redact.redact_row("alert", row) for row in (await mesh.get("/v1/limits")).get("alerts", ())]
+            return [redact.redact_row("alert", row) for row in (await mesh.read_json(LimitsQuery())).get("alerts", ())]
 
     async def collect_approvals(self) -> list[Any]:
         async with self._open_mesh() as mesh:

@@ -1,4 +1,4 @@
-"""`bulkhead timeline`, `why`, `cite`, `report`, `mesh` and `doctor`: the arguments of each. `main` adds them."""
+"""`bulkhead timeline`, `why`, `cite`, `report` and `doctor`: the arguments of each. `main` adds them."""
 
 import re
 from typing import Annotated
@@ -52,11 +52,11 @@ def timeline(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", 
     Reads the journal with the operator's key, and the trace files, both in DIR. With --url and --api-key a gateway is
     asked; it shows texts to operators, and to who submitted the task.
     """
-    from bulkhead_cli.inspect import read, remote
+    from bulkhead_cli.inspect import broker, gateway
 
     if target := at.remote_target():
-        return remote.show_timeline(target, task, as_json=at.as_json)
-    return read.show_timeline(at.data, task, tenant, content=content, as_json=at.as_json)
+        return gateway.show_timeline(target, task, as_json=at.as_json)
+    return broker.show_timeline(at.data, task, tenant, content=content, as_json=at.as_json)
 
 
 def why(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", whole: Whole = False) -> Work:
@@ -68,13 +68,11 @@ def why(task: TaskId, at: BrokerOrGatewayOptions, tenant: TaskTenant = "", whole
     journal with the operator's key in DIR. With --url and --api-key a gateway is asked; it shows texts to operators,
     and to who submitted the task.
     """
+    from bulkhead_cli.inspect import broker, gateway
+
     if target := at.remote_target():
-        from bulkhead_cli.inspect.remote import show_why as show_remotely
-
-        return show_remotely(target, task, whole=whole, as_json=at.as_json)
-    from bulkhead_cli.inspect.why import show_why
-
-    return show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)
+        return gateway.show_why(target, task, whole=whole, as_json=at.as_json)
+    return broker.show_why(at.data, task, tenant, whole=whole, as_json=at.as_json)
 
 
 def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", target: Targets = None) -> Work:
@@ -87,21 +85,9 @@ def report(at: BrokerOptions, since: Since = "24h", tenant: ReportTenant = "", t
 
     Examples: bulkhead report --since 7d · bulkhead report --target search=30 --target invoices=120
     """
-    from bulkhead_cli.inspect.report import show_report
+    from bulkhead_cli.inspect.broker import show_report
 
     return show_report(at.data, since_s(since), tenant, targets_ms(target or []), as_json=at.as_json)
-
-
-def mesh(at: GatewayOptions) -> Work:
-    """Show each service's replicas, waiting messages, failures, and the messages between them.
-
-    Of the whole mesh, all tenants together, over the last minute; no tenant, task or person is named. Replicas are
-    unknown while a service has no room for more work, and for the signer, which takes requests alone. Needs the key of
-    an operator or auditor of any tenant.
-    """
-    from bulkhead_cli.inspect.mesh import show_mesh
-
-    return show_mesh(at.gateway_target(), as_json=at.as_json)
 
 
 def targets_ms(given: list[str]) -> dict[str, int]:
@@ -123,7 +109,7 @@ def cite(at: GatewayOptions, task: CitedTask, marker: CitedMarker = "") -> Work:
     Of a passage: the document, its version, the characters and their text; of a tool's result the call, its arguments
     and its step. Without MARKER every citation of the answer is shown.
     """
-    from bulkhead_cli.inspect.cite import show_citations
+    from bulkhead_cli.inspect.gateway import show_citations
 
     return show_citations(at.gateway_target(), task, marker, as_json=at.as_json)
 
@@ -146,7 +132,7 @@ def doctor(
     With --cluster: pods, replicas, images, Secrets that pods wait for, certificates and autoscalers of a namespace.
     No Secret is read.
     """
-    from bulkhead_cli.inspect.read import show_cluster, show_doctor
+    from bulkhead_cli.inspect.broker import show_cluster, show_doctor
 
     if cluster:
         return show_cluster(namespace, kube_context, as_json=at.as_json)

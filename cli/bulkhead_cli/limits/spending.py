@@ -10,9 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead.client.request_checks import check_query
+from bulkhead.gateway_api.operators import LimitsQuery, SpendingQuery
 from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_usd
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import out, print_json, print_whole
+from bulkhead_cli.query_command import show_reply
 from bulkhead_cli.target import GatewayTarget
 
 TRIES = 3
@@ -25,7 +28,7 @@ DAYS_OF_MONTH = 31
 async def show_limits(target: GatewayTarget, *, as_json: bool) -> None:
     """Print the limits. Raises MeshError."""
     async with target.mesh_client() as mesh:
-        _print_limits(await mesh.get("/v1/limits"), as_json=as_json)
+        _print_limits(await mesh.read_json(LimitsQuery()), as_json=as_json)
 
 
 async def set_limit(target: GatewayTarget, of: str, units: dict[str, int], *, as_json: bool) -> None:
@@ -62,7 +65,7 @@ def unreachable_limit_note(of: str, units: Mapping[str, int], page: Mapping[str,
 async def _change_limit(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str, Any], bool]:
     """The page as it is then, and whether the target had a limit before."""
     for attempt in range(TRIES):
-        page = await mesh.get("/v1/limits")
+        page = await mesh.read_json(LimitsQuery())
         old: dict[str, int] = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
         try:
             new_limit = old | units if units else {}
@@ -125,7 +128,7 @@ async def top_up(target: GatewayTarget, task: str, units: dict[str, int], reason
     async with target.mesh_client() as mesh:
         answer = await mesh.task(task).top_up(units, reason)
         try:
-            note = unreachable_limit_note(f"task/{task}", answer["added"], await mesh.get("/v1/limits"))
+            note = unreachable_limit_note(f"task/{task}", answer["added"], await mesh.read_json(LimitsQuery()))
         except MeshError:
             note = ""  # It was topped up all the same, and its answer was told.
     if as_json:
@@ -153,15 +156,11 @@ def _render_added_units(added: dict[str, Any]) -> list[str]:
 
 async def show_spending(target: GatewayTarget, by: str, since: str, top: int, *, as_json: bool) -> None:
     """Print the cost of the tenant's calls. Raises MeshError."""
-    async with target.mesh_client() as mesh:
-        page = await mesh.get("/v1/spend", {"by": by, "since": since, "limit": str(top)})
-    if as_json:
-        print_json(page)
-        return
-    _show_spending(page)
+    query = check_query(SpendingQuery, {"by": by, "since": since, "limit": top})
+    await show_reply(target, query, _print_spending, as_json=as_json)
 
 
-def _show_spending(page: dict[str, Any]) -> None:
+def _print_spending(page: dict[str, Any]) -> None:
     since = format_time(page["since_unix_ms"])
     if page["rows"]:
         table, failed = Table(box=None, pad_edge=False), page["total"]["spent"]["failed_calls"]

@@ -9,6 +9,9 @@ from collections.abc import Collection
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.client import Mesh, MeshError
 from bulkhead.client.mesh import UNENDED
+from bulkhead.client.request_checks import check_query
+from bulkhead.gateway_api.operators import SpendingQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.journal.reader import JournalRenumbered, facts_of, read_pages
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools import catalog as tools
@@ -66,7 +69,7 @@ async def seen_by(mesh: Mesh, kind: str) -> set[str] | None:
     if kind == "tool":
         return None
     try:
-        page = await mesh.get("/v1/spend", {"by": kind, "since": "31d", "limit": "200"})
+        page = await mesh.read_json(check_query(SpendingQuery, {"by": kind, "since": "31d", "limit": MAX_PAGE}))
     except MeshError:
         return None
     return {row["name"] for row in page["rows"]}

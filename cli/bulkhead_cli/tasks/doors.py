@@ -13,6 +13,8 @@ from rich.table import Table
 
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
+from bulkhead.gateway_api.operators import SpendingQuery, SubscriberListQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead.text.amounts import format_cost, format_count, format_time
 from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import GatewayTarget, read_json
@@ -21,7 +23,6 @@ from bulkhead_cli.tasks.tasks import OBJECTIVE_CHARS, STATUS_STYLE
 DOORS = "doors"
 SINCE = "7d"
 """As long as a run can last."""
-MAX_SPEND_ROWS = 100
 FORBIDDEN = 403
 COLUMNS = ("run", "by", "status", "since", "calls", "tokens", "cost", "objective")
 SUBSCRIBER_COLUMNS = ("subscriber", "tenant", "state", "waiting", "not acknowledged", "last event")
@@ -34,7 +35,7 @@ async def show_doors(target: GatewayTarget, limit: int, doors_url: str = "", *, 
     async with target.mesh_client() as mesh:
         runs = await mesh.tasks(limit, opened_by=DOORS)
         spent = await _read_spending(mesh, [run["task_id"] for run in runs])
-        subscribers = await _unless_forbidden(mesh.get("/v1/subscribers"))
+        subscribers = await _unless_forbidden(mesh.read_json(SubscriberListQuery()))
     heard = subscribers["subscribers"] if subscribers is not None else None
     local = str(read_json(target.data / "mesh.json").get("doors_url", "")) if target.data is not None else ""
     address = doors_url or local
@@ -73,10 +74,10 @@ async def _read_spending(mesh: Mesh, tasks: list[str]) -> dict[str, Any] | None:
     """Spending of each of these tasks; None for who may not see it. Raises MeshError."""
     spending: dict[str, Any] = {}
     # An answer has as many rows as tasks that were asked for, so none is added up with others.
-    for first in range(0, len(tasks), MAX_SPEND_ROWS):
-        named = ",".join(tasks[first : first + MAX_SPEND_ROWS])
-        query = {"by": "task", "since": SINCE, "limit": str(MAX_SPEND_ROWS), "tasks": named}
-        page = await _unless_forbidden(mesh.get("/v1/spend", query))
+    for first in range(0, len(tasks), MAX_PAGE):
+        named = ",".join(tasks[first : first + MAX_PAGE])
+        query = SpendingQuery(by="task", since=SINCE, limit=MAX_PAGE, tasks=named)
+        page = await _unless_forbidden(mesh.read_json(query))
         if page is None:
             return None
         spending |= {row["name"]: row["spent"] for row in page["rows"]}

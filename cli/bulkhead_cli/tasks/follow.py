@@ -5,6 +5,7 @@ In: a task's events. Out: lines on a console (or JSON lines), and the exit code 
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,10 +13,11 @@ from rich.live import Live
 from rich.text import Text
 
 from bulkhead.client import MeshError, Task, TaskEvent
-from bulkhead.text.amounts import format_cost, format_count, format_duration, format_tokens
+from bulkhead.text.amounts import format_cost, format_count, format_duration, format_time, format_tokens
 from bulkhead_cli.output import Exit, err, one_line, print_json
-from bulkhead_cli.tasks import answer, approval_lines, uncertain_writes
+from bulkhead_cli.tasks import answer, uncertain_writes
 
+APPROVAL_ID_CHARS, MAX_WHY_CHARS = 12, 200
 MAX_LIVE_LINES = 12
 REFRESH_PER_S = 15
 LOST_EVERY_S = 10.0
@@ -75,9 +77,9 @@ class TaskProgress:
                 ]
             case "approval.requested":
                 self.asked[data["approval_id"]] = data
-                return [approval_lines.question_line(data)]
+                return [_question_line(data)]
             case "approval.ended":
-                return [approval_lines.decision_line(self.asked.pop(data["approval_id"], None), data)]
+                return [_decision_line(self.asked.pop(data["approval_id"], None), data)]
             case "task.paused" if data.get("until_unix_ms"):
                 return []  # What it waits for stands on a line of its own.
             case "task.paused":
@@ -141,7 +143,7 @@ class TaskProgress:
         for step in self.running:
             rendered.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
         for approval, data in self.asked.items():
-            rendered.append(f"  {approval_lines.waiting_line(approval, data)}\n", "bold yellow")
+            rendered.append(f"  {_waiting_line(approval, data)}\n", "bold yellow")
         text = self.texts.get(self.final, "") if self.final in self.running else ""
         wrapped = [
             line[start : start + width]
@@ -222,3 +224,32 @@ def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
     if document["status"] == answer.GOOD:
         return Exit.OK if answer.is_whole_answer(document) or not complete else Exit.FAILED
     return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED
+
+
+def _waiting_line(approval: str, asked: Mapping[str, Any]) -> str:
+    """Call that is waited for, and how to see it."""
+    return f"waiting for a person: {asked['tool']}, bulkhead approvals show {approval[:APPROVAL_ID_CHARS]}"
+
+
+def _question_line(data: Mapping[str, Any]) -> Text:
+    """A question, when it is asked."""
+    reasons = "; ".join(data["why"])
+    reasons = reasons if len(reasons) <= MAX_WHY_CHARS else reasons[:MAX_WHY_CHARS] + "…"
+    until = f", until {format_time(data['expires_unix_ms'])}"
+    return Text.assemble(
+        (_waiting_line(data["approval_id"], data), "bold yellow"),
+        f" ({data['risk']} risk{f': {reasons}' if reasons else ''}){until}",
+    )
+
+
+def _decision_line(question: Mapping[str, Any] | None, data: Mapping[str, Any]) -> Text:
+    """Its answer."""
+    tool = f" {question['tool']}" if question is not None else ""
+    reason = f": {data['reason']}" if data["reason"] else ""
+    if not data["person"]:
+        return Text(f"nobody decided about{tool or ' a call'} in time: it is not made", "bold yellow")
+    took = (
+        f" after {format_duration(max(0, data['ended_unix_ms'] - question['requested_unix_ms']))}" if question else ""
+    )
+    style = "green" if data["outcome"] == "granted" else "bold red"
+    return Text.assemble((f"{data['person']} ({data['role']}) {data['outcome']}{tool}", style), f"{took}{reason}")

@@ -45,7 +45,7 @@ def files() -> dict[str, str]:
         "settings": ("Settings", "the settings.py of the service", _render_settings()),
         "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _render_limits()),
         "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _render_messages()),
-        "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _render_http()),
+        "http": ("HTTP", "libs/bulkhead/gateway_api and gateway/http/openapi.py", _render_http()),
         "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _render_tools()),
     }
     return {

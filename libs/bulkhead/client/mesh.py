@@ -15,12 +15,17 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from pydantic import ValidationError
 
 from bulkhead.client import request_checks
 from bulkhead.client.errors import Refused
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.task import UNENDED, Task
 from bulkhead.client.transport import Transport
+from bulkhead.gateway_api.approvals import STATES, ApprovalListQuery
+from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.query import Query, R
+from bulkhead.gateway_api.tasks import TaskListQuery
 from bulkhead_contracts import bounds
 
 __all__ = ["UNENDED", "Mesh"]
@@ -119,11 +124,11 @@ class Mesh:
     async def tasks(self, limit: int = 20, *, opened_by: str = "") -> list[dict[str, Any]]:
         """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone."""
         rows: list[dict[str, Any]] = []
-        cursor, filters = "", {"opened_by": opened_by} if opened_by else {}
+        cursor = ""
         request_checks.check_integer("limit", limit, 1, 1_000_000)
         while len(rows) < limit:
-            size = min(100, limit - len(rows))
-            page = await self.get("/v1/tasks", {"limit": str(size)} | filters | ({"cursor": cursor} if cursor else {}))
+            filters = {"limit": min(PAGE, limit - len(rows)), "opened_by": opened_by, "cursor": cursor}
+            page = await self.read_json(request_checks.check_query(TaskListQuery, filters))
             rows += self._transport.require_field(page, "tasks")
             cursor = page.get("next") or ""
             if not cursor:
@@ -163,7 +168,7 @@ class Mesh:
         rows: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
-            page = await self.get("/v1/documents", {"limit": str(PAGE)} | ({"after": after} if after else {}))
+            page = await self.read_json(DocumentListQuery(limit=PAGE, after=after))
             rows += self._transport.require_field(page, "documents")
             after = page.get("next")
         return rows
@@ -200,8 +205,9 @@ class Mesh:
 
     async def approvals(self, state: str = "waiting", task: str = "") -> dict[str, Any]:
         """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
-        request_checks.check_choice("state", state, request_checks.APPROVAL_STATES)
-        return await self.get("/v1/approvals", {"state": state} | ({"task": task} if task else {}))
+        request_checks.check_choice("state", state, STATES)
+        given = {"state": state, "task": task}
+        return await self.read_json(request_checks.check_query(ApprovalListQuery, given))
 
     async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
         """Let a call be made (`granted`), or not (`denied`). arguments_sha256: of the call as it was read.
@@ -251,6 +257,18 @@ class Mesh:
         return await self._transport.send(
             "POST", path, request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )
+
+    async def read(self, query: Query[R]) -> R:
+        """The reply of a declared read (`bulkhead.gateway_api`). Raises Refused, Unreachable."""
+        model = query.reply_model()
+        try:
+            return model.model_validate(await self.read_json(query))
+        except ValidationError as error:
+            raise self._transport.foreign_answer(f"no {model.__name__}") from error
+
+    async def read_json(self, query: Query[Any]) -> dict[str, Any]:
+        """The same, as an object of JSON. Raises Refused, Unreachable."""
+        return await self._transport.read_json(query)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""

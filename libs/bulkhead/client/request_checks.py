@@ -10,18 +10,19 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from bulkhead.client.errors import Unfit
+from bulkhead.gateway_api.query import Query
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import BreakerScope, HaltScope
 from bulkhead_contracts.task_options import TaskOptions
 
+Q = TypeVar("Q", bound=Query[Any])
 HALTS: tuple[str, ...] = get_args(HaltScope)
-APPROVAL_STATES = ("waiting", "granted", "denied", "expired", "abandoned", "all")
 BREAKERS: tuple[str, ...] = get_args(BreakerScope)
 MOST = {
     "cost_usd_micros": bounds.MAX_COST_USD_MICROS,
@@ -154,6 +155,15 @@ def check_choice(name: str, value: object, there: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in there:
         raise Unfit(f"{name} is {_show_value(value)}", f"it is one of {', '.join(there)}")
     return value
+
+
+def check_query(query: type[Q], given: Mapping[str, object]) -> Q:
+    """A declared read with these parameters."""
+    try:
+        return query.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise Unfit(f"{name} is {_show_value(given.get(name))}", query.remedy_of(name).hint) from error
 
 
 def check_task_id(value: object) -> str:

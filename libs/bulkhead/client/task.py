@@ -14,6 +14,7 @@ from bulkhead.client import request_checks
 from bulkhead.client.errors import MeshError, Refused, Unreachable
 from bulkhead.client.sse import SseParser
 from bulkhead.client.transport import RETRYABLE, TaskEvent, Transport
+from bulkhead.gateway_api.tasks import CitationListQuery, CitationQuery, PushListQuery, PushQuery, TaskQuery
 from bulkhead_contracts import bounds
 
 RECONNECT_MAX_S = 5.0
@@ -40,11 +41,11 @@ class Task:
 
     async def show(self) -> dict[str, Any]:
         """Everything that the gateway knows about the task now."""
-        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}")
+        return await self._transport.read_json(TaskQuery(task_id=self.id))
 
     async def citations(self) -> dict[str, Any]:
         """The `[#marker]`s of the answer, in its order, and the document, tool or step that each names."""
-        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/citations")
+        return await self._transport.read_json(CitationListQuery(task_id=self.id))
 
     async def set_push(self, config_id: str, url: str, token: str = "", form: str = "1.0") -> dict[str, Any]:
         """Have its states posted to a URL, in A2A's form; the same again changes nothing. Raises Refused."""
@@ -53,11 +54,11 @@ class Task:
 
     async def push_configs(self) -> dict[str, Any]:
         """Addresses to which its states are posted."""
-        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/push")
+        return await self._transport.read_json(PushListQuery(task_id=self.id))
 
     async def push_config(self, config_id: str) -> dict[str, Any]:
         """One of them. Raises Refused (404)."""
-        return await self._transport.request_json("GET", self._push_path(config_id))
+        return await self._transport.read_json(PushQuery(task_id=self.id, config_id=config_id))
 
     async def delete_push(self, config_id: str) -> dict[str, Any]:
         """Have nothing more posted there; one that is not there is deleted already."""
@@ -68,8 +69,8 @@ class Task:
 
     async def cite(self, marker: str) -> dict[str, Any]:
         """The text behind a marker, from the version of the document that was cited. Raises Refused (404)."""
-        name = request_checks.check_marker(marker)
-        return await self._transport.request_json("GET", f"/v1/tasks/{self.id}/citations/{name}")
+        query = CitationQuery(task_id=self.id, marker=request_checks.check_marker(marker))
+        return await self._transport.read_json(query)
 
     async def why(self, *, whole: bool = False) -> dict[str, Any]:
         """Account of what it did and why: `text` for people (one screen, or all of it), `story` for programs, and

@@ -15,6 +15,7 @@ import httpx
 
 from bulkhead.client.errors import Closed, Refused, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
+from bulkhead.gateway_api.query import Query
 
 SILENCE_S = 60.0
 """A stream is silent for longer than its heartbeats allow: reconnect."""
@@ -98,10 +99,15 @@ class Transport:
         except ValueError:
             body = None
         if answer.is_redirect or not isinstance(body, dict):
-            raise self._foreign_answer(
+            raise self.foreign_answer(
                 f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}"
             )
         return body
+
+    async def read_json(self, query: Query[Any]) -> dict[str, Any]:
+        """The reply of a read, as an object."""
+        path, texts = query.address()
+        return await self.request_json("GET", path, params=texts)
 
     async def fetch_file(self, path: str, most_bytes: int) -> bytes:
         """A file, of at most so many bytes."""
@@ -118,7 +124,7 @@ class Transport:
                     parts.append(piece)
                     size += len(piece)
                     if size > most_bytes:
-                        raise self._foreign_answer(f"more than {most_bytes:,} bytes")
+                        raise self.foreign_answer(f"more than {most_bytes:,} bytes")
         except httpx.HTTPError as error:
             raise self.unreachable_error(error) from error
         return b"".join(parts)
@@ -130,10 +136,11 @@ class Transport:
     def require_field(self, answer: dict[str, Any], name: str) -> Any:
         """A field that every answer of a mesh has."""
         if name not in answer:
-            raise self._foreign_answer(f"JSON without {name!r}")
+            raise self.foreign_answer(f"JSON without {name!r}")
         return answer[name]
 
-    def _foreign_answer(self, what: str) -> Unreachable:
+    def foreign_answer(self, what: str) -> Unreachable:
+        """The error of an answer that no gateway gives."""
         return Unreachable(
             f"something else than a mesh answers at {self.url}: {what}",
             "check the address: it is the one that `bulkhead up` tells, without a path",

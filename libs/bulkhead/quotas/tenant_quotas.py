@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from bulkhead.gateway_api.operators import PolicyDocument
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit
@@ -23,15 +24,6 @@ from bulkhead_contracts.types import Contract, Name, Token
 log = Log("quotas")
 NO_QUOTA = Quota()
 NO_PUSH = PushPolicy()
-
-
-class PolicyDocument(Contract):
-    """Ceilings of the tenant's policy: one task, and all of its tasks of a day (UTC). The signer holds every
-    task to it; a limit above it changes nothing.
-    """
-
-    task: Limit
-    day: Limit
 
 
 class _TaskLimit(Limit):

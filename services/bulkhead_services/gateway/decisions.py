@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack, RpcRefused
@@ -110,7 +111,7 @@ class Decisions:
 
     async def _check_allowed(self, claim: RequesterClaim, row: ApprovalRow, word: DecideRequested) -> None:
         request, title = row.request, "The decision does not count"
-        if claim.role not in task_view.MAY_APPROVE:
+        if claim.role not in APPROVERS.names:
             raise forbidden(claim.role, "decide about calls", "approver or operator")
         if word.arguments_sha256 != request.arguments_sha256:
             detail = "the digest is not that of the call: it is another call, or its arguments are others"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
+from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead.runtime.consume.inbound import CauseFields
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import ReceivedMessage
@@ -175,7 +176,7 @@ class Intake:
         claim = task_view.requester_of(message, self._policies)
         if isinstance(claim, task_view.RequestRefusal):
             return claim
-        if claim.role not in task_view.MAY_SUBMIT:
+        if claim.role not in SUBMITTERS.names:
             reason = f"the role {claim.role} may not submit tasks"
             return task_view.RequestRefusal("forbidden", reason, "ask for the role submitter or operator")
         if message.sender == "gateway" or message.attempts > 1:
@@ -336,7 +337,7 @@ class Intake:
         actor = message.envelope.actor
         if message.sender != "gateway":
             claim = task_view.requester_of(message, self._policies)
-            if isinstance(claim, task_view.RequestRefusal) or claim.role not in task_view.MAY_SUBMIT:
+            if isinstance(claim, task_view.RequestRefusal) or claim.role not in SUBMITTERS.names:
                 log.warning("cancel_refused", task=message.task, sender=message.sender)
                 return
             actor = claim.person

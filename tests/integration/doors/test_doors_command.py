@@ -45,7 +45,7 @@ async def test_the_runs_of_agents_outside_and_what_they_spend(tmp_path, capsys):
 
 
 async def test_more_runs_than_one_answer_about_spending_holds_are_all_shown_with_theirs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(doors, "MAX_SPEND_ROWS", 2)
+    monkeypatch.setattr(doors, "MAX_PAGE", 2)
     async with whole_mesh(tmp_path, says("one")) as here:
         client, asked = here.client(), {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
         for number in range(5):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bulkhead.client import TaskEvent
 from bulkhead.journal.why.reason import Reason
 from bulkhead_cli import output
-from bulkhead_cli.inspect import why
+from bulkhead_cli.inspect import broker
 from bulkhead_cli.main import app
 from bulkhead_cli.tasks import uncertain_writes
 from bulkhead_cli.tasks.follow import TaskProgress
@@ -61,7 +61,7 @@ def test_a_title_makes_no_line_of_ours() -> None:
     assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
     text = io.StringIO()
     told = Reason("uncertain", "look\nended  it has succeeded", "key\nended", 1)
-    why.print_reasons(output.SafeConsole(file=text, width=500), [told])
+    broker.print_reasons(output.SafeConsole(file=text, width=500), [told])
     assert len(text.getvalue().splitlines()) == 2
 
 

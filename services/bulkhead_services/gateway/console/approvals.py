@@ -6,11 +6,11 @@ In: visits, and forms with the digest of the call that the person saw. Out: page
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.approvals import STATES
+from bulkhead.gateway_api.query import APPROVERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
-from bulkhead_services.gateway.http.approval_schemas import STATES
-from bulkhead_services.gateway.read_model.task_view import MAY_APPROVE
 
 TRUST = {
     "user": "the asker's own words",
@@ -86,7 +86,7 @@ def _allowed_actions(visit: Visit, asked: Json) -> Json:
     """Actions that the page offers: a decision, to those who may decide. here: the approval's own page."""
     return {
         "here": f"/approvals/{visit.request.path_params['approval_id']}",
-        "may": visit.claim.role in MAY_APPROVE,
+        "may": visit.claim.role in APPROVERS.names,
         "own": asked["four_eyes"] and visit.claim.person == asked["asked_for"],
     }
 

@@ -8,10 +8,10 @@ from typing import get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.tasks import Status
 from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.console import desk
 from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
-from bulkhead_services.gateway.read_model.task_view import Status
 
 FILTERS = ("text", "status", "person", "feature", "standing")
 PAGE = 50

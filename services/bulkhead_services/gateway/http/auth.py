@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from bulkhead.callers import authentication
 from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated, credential_of
+from bulkhead.gateway_api.query import AllowedRoles
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway import sessions
 from bulkhead_services.gateway.problems import forbidden, unauthorized, unavailable
@@ -54,11 +55,11 @@ class GatewayAuthenticator:
             raise unauthorized("a session is made from an API key alone", "sign in with a key that begins with bk_")
         return self._sessions.seal_token(hashlib.sha256(key.strip().encode()).hexdigest(), self._clock())
 
-    async def require_role(self, request: Request, roles: frozenset[str], action: str, needed: str) -> RequesterClaim:
+    async def require_role(self, request: Request, allowed: AllowedRoles, action: str) -> RequesterClaim:
         """The caller, if it has one of these roles. Raises Problem (401, 403, 503)."""
         claim = await self.authenticate_caller(request.headers)
-        if claim.role not in roles:
-            raise forbidden(claim.role, action, needed)
+        if claim.role not in allowed.names:
+            raise forbidden(claim.role, action, allowed.needed)
         return claim
 
     def token_of(self, request: Request) -> str:

@@ -1,37 +1,145 @@
-"""The HTTP API as an OpenAPI 3.1 document; schemas are generated from the pydantic models.
+"""The HTTP API as an OpenAPI 3.1 document: reads from their rows, writes and streams from what stands here.
 
 In: nothing. Out: a dictionary, always the same; `make render` writes it to contracts/openapi.json.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from bulkhead.gateway_api import approvals, documents, histories, operators, tasks
+from bulkhead.gateway_api.query import Query
+from bulkhead.http_server.connections import MEDIA_TYPE
 from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import DeadLetter
 from bulkhead_contracts.control import Breaker, Halt
-from bulkhead_services.gateway.http import approval_schemas as approvals
-from bulkhead_services.gateway.http import operator_schemas as operators
+from bulkhead_contracts.push import CONFIG_ID
 from bulkhead_services.gateway.http import schemas
-from bulkhead_services.gateway.http.approval_schemas import STATES
-from bulkhead_services.gateway.http.openapi_histories import CHANGES, HISTORIES, PUSH, TROUBLES
-from bulkhead_services.gateway.http.openapi_parts import (
-    CHANGE,
-    EVENT,
-    FILTERS,
-    KEY_SCHEMA,
-    MODELS,
-    NAME_SCHEMA,
-    TEXT,
-    Json,
-    answer_of,
-    body_of,
-    header_parameter,
-    operation,
-    path_parameter,
-    query_parameter,
-)
+from bulkhead_services.gateway.problems import ProblemDetails
 
 API_VERSION = "1.0.0"
+QUERIES: tuple[type[Query[Any]], ...] = tuple(
+    query
+    for room in (tasks, histories, documents, approvals, operators)
+    for query in vars(room).values()
+    if isinstance(query, type) and issubclass(query, Query) and query.__module__ == room.__name__ and query.NAME
+)
+_TITLES = {
+    400: "The Idempotency-Key header is missing, or the body is not JSON",
+    401: "Credentials are missing or unknown",
+    403: "The caller's role, or the tenant's policy, does not allow this",
+    404: "The caller's tenant has nothing of this name",
+    408: "The body arrived too slowly",
+    409: "The current state does not allow this, or a request under the same key is in progress",
+    413: "The body exceeds the limit that the answer names",
+    422: "A field is invalid, or the key was used for other content",
+    429: "The caller or its tenant has reached a rate limit or a quota; Retry-After says when to try again",
+    503: "A component that this request depends on does not answer; nothing that was acknowledged is lost",
+}
+CHANGE = (400, 401, 403, 408, 409, 413, 422, 429, 503)
+"""What may go wrong with a request that has a body and changes something."""
+
+Json = dict[str, Any]
+MODELS: dict[type[BaseModel], JsonSchemaMode] = {}
+"""Every model that the document refers to: what clients send is described as it is validated, the rest as written."""
+
+
+def schema_ref(model: type[BaseModel], mode: JsonSchemaMode = "serialization") -> Json:
+    """A reference to the schema of a model."""
+    MODELS[model] = mode
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def answer_of(model: type[BaseModel], description: str, headers: Json | None = None) -> Json:
+    """An answer with a model as its JSON."""
+    answer: Json = {"description": description, "content": {"application/json": {"schema": schema_ref(model)}}}
+    return answer | ({"headers": headers} if headers else {})
+
+
+def body_of(model: type[BaseModel], *, required: bool = True) -> Json:
+    """A request body with a model as its JSON."""
+    return {"required": required, "content": {"application/json": {"schema": schema_ref(model, "validation")}}}
+
+
+def operation(
+    name: str,
+    summary: str,
+    answers: Json,
+    problems: Sequence[int],
+    *parameters: Json,
+    description: str = "",
+    body: Json | None = None,
+) -> Json:
+    """One method of a path; `answers` by status, `problems` the statuses of problem details."""
+    schema = {"content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}}}
+    method: Json = {"operationId": name, "summary": summary}
+    method |= {"description": description} if description else {}
+    method |= {"parameters": list(parameters)} if parameters else {}
+    method |= {"requestBody": body} if body else {}
+    return method | {"responses": answers | {str(code): {"description": _TITLES[code]} | schema for code in problems}}
+
+
+def header_parameter(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
+    """A header parameter."""
+    place = {"name": name, "in": "header", "required": required}
+    return place | {"description": description, "schema": schema or {"type": "string"}}
+
+
+def query_parameter(name: str, description: str, schema: Json) -> Json:
+    """A query parameter."""
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def path_parameter(name: str, description: str) -> Json:
+    """A path parameter that is an id."""
+    schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
+TEXT = {"schema": {"type": "string"}}
+
+
+def _query_operation(query: type[Query[Any]]) -> Json:
+    """The operation of a read, as its class declares it."""
+    return operation(
+        query.NAME,
+        query.summary(),
+        {"200": answer_of(query.reply_model(), "The answer")},
+        query.statuses(),
+        *(_parameter_of(query, name, schema) for name, schema in query.model_json_schema()["properties"].items()),
+        description=query.description(),
+    )
+
+
+def _parameter_of(query: type[Query[Any]], name: str, schema: Json) -> Json:
+    absent = {"title", "description"} | ({"default"} if schema.get("default") in ("", []) else set())
+    plain = {key: value for key, value in schema.items() if key not in absent}
+    if query.in_path(name):
+        return {"name": name, "in": "path", "required": True, "description": schema["description"], "schema": plain}
+    several = {"style": "form", "explode": False} if schema["type"] == "array" else {}
+    return query_parameter(name, schema["description"], plain) | several
+
+
+EVENT_NAMES = (
+    "task.queued task.released task.accepted plan.rejected plan.adopted step.started step.ended task.paused "
+    "task.resumed task.ended task.rejected budget.alerted text"
+)
+EVENT = {
+    "description": "Each event of the stream",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": EVENT_NAMES.split()},
+        "retry": {"type": "integer"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 
 EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to resume
 after it.
@@ -46,8 +154,6 @@ the stream ends after it; reconnecting then gives 204. Lines that begin with a c
 
 _READ = (401, 403, 503)
 _TASK = path_parameter("task_id", "The task's id")
-_SIZE = query_parameter("limit", "Rows per page", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})
-_CURSOR = query_parameter("cursor", "`next` of the previous page", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})
 _NAME = query_parameter("name", "The document's name", NAME_SCHEMA)
 _LOCATION = {"Location": TEXT}
 _KEY = header_parameter(
@@ -66,7 +172,24 @@ _ONCE = header_parameter(
 )
 _FIRST_OUTCOME = "Optional: repeats of one {} get its first outcome"
 
-_TASKS: Json = {
+_APPROVAL = path_parameter("approval_id", "The approval's id")
+_CHANGED = {
+    "description": "Each event of the stream",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["changed"]},
+        "retry": {"type": "integer"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": schema_ref(schemas.ChangesDocument),
+        },
+    },
+}
+_CONFIG = {**path_parameter("config_id", "The config's id"), "schema": {"type": "string", "pattern": CONFIG_ID}}
+
+_WRITES: Json = {
     "/v1/tasks": {
         "post": operation(
             "submitTask",
@@ -81,25 +204,6 @@ _TASKS: Json = {
             CHANGE,
             _KEY,
             body=body_of(schemas.TaskSubmission),
-        ),
-        "get": operation(
-            "listTasks",
-            "List the tenant's tasks, the newest first",
-            {"200": answer_of(schemas.TaskPage, "A page")},
-            (401, 403, 422, 503),
-            _SIZE,
-            _CURSOR,
-            query_parameter("opened_by", "Only the runs of agents outside", {"type": "string", "enum": ["doors"]}),
-            *FILTERS,
-        ),
-    },
-    "/v1/tasks/{task_id}": {
-        "get": operation(
-            "showTask",
-            "Show one task",
-            {"200": answer_of(schemas.TaskDocument, "The task")},
-            (401, 403, 404, 503),
-            _TASK,
         )
     },
     "/v1/tasks/{task_id}/events": {
@@ -121,25 +225,6 @@ _TASKS: Json = {
             description=EVENTS,
         )
     },
-    "/v1/tasks/{task_id}/citations": {
-        "get": operation(
-            "listCitations",
-            "List what the markers of a task's answer cite",
-            {"200": answer_of(schemas.CitationPage, "The citations")},
-            (401, 403, 404, 503),
-            _TASK,
-        )
-    },
-    "/v1/tasks/{task_id}/citations/{marker}": {
-        "get": operation(
-            "showCitation",
-            "Show the text behind a marker, from the version that was cited",
-            {"200": answer_of(schemas.CitationDocument, "The citation")},
-            (401, 403, 404, 503),
-            _TASK,
-            path_parameter("marker", "The 12 hexadecimal digits of [#...]"),
-        )
-    },
     "/v1/tasks/{task_id}/cancel": {
         "post": operation(
             "cancelTask",
@@ -154,27 +239,16 @@ _TASKS: Json = {
         "post": operation(
             "topUpTask",
             "Let a task spend more than its limits allow; for operators",
-            {"200": answer_of(operators.TopUpReceipt, "The sum of all its top-ups")},
+            {"200": answer_of(schemas.TopUpReceipt, "The sum of all its top-ups")},
             (*CHANGE, 404),
             _TASK,
             _ONCE,
             description="A task that is halted at its ceiling goes on at once, and finished work is not repeated. The "
             "operator, the amount and the reason are kept as a fact.",
-            body=body_of(operators.TopUpSubmission),
+            body=body_of(schemas.TopUpSubmission),
         )
     },
-}
-
-_DOCUMENTS: Json = {
     "/v1/documents": {
-        "get": operation(
-            "listDocuments",
-            "List the tenant's documents, by name",
-            {"200": answer_of(schemas.DocumentPage, "A page")},
-            (401, 403, 422, 503),
-            _SIZE,
-            query_parameter("after", "`next` of the previous page", NAME_SCHEMA),
-        ),
         "delete": operation(
             "deleteDocument",
             "Erase a document and all its versions from the store; a repeat is harmless",
@@ -227,28 +301,7 @@ _DOCUMENTS: Json = {
             path_parameter("ingest_id", "The ingestion's id"),
         )
     },
-}
-
-_APPROVAL = path_parameter("approval_id", "The approval's id")
-_APPROVALS: Json = {
-    "/v1/approvals": {
-        "get": operation(
-            "listApprovals",
-            "List calls that wait for a person's word, or did, the newest first",
-            {"200": answer_of(approvals.ApprovalPage, "The approvals")},
-            (*_READ, 422),
-            query_parameter("state", "How they stand", {"type": "string", "enum": list(STATES), "default": "waiting"}),
-            query_parameter("task", "Only calls of this task", {"type": "string"}),
-        )
-    },
     "/v1/approvals/{approval_id}": {
-        "get": operation(
-            "showApproval",
-            "Show a call exactly as it is made if it is granted",
-            {"200": answer_of(approvals.ApprovalDocument, "The approval")},
-            (*_READ, 404),
-            _APPROVAL,
-        ),
         "post": operation(
             "decide",
             "Grant or deny a call",
@@ -260,19 +313,10 @@ _APPROVALS: Json = {
             _APPROVAL,
             description="For approvers and operators. The digest binds the decision to the call that was read. The "
             "first decision counts; a tool may want another person than the one who asked for the task.",
-            body=body_of(approvals.DecisionSubmission),
-        ),
+            body=body_of(schemas.DecisionSubmission),
+        )
     },
-}
-
-_OPERATORS: Json = {
     "/v1/halts": {
-        "get": operation(
-            "listHalts",
-            "List the halts set by people, the oldest first",
-            {"200": answer_of(operators.HaltPage, "The halts in force")},
-            _READ,
-        ),
         "post": operation(
             "halt",
             "Halt a part of the tenant: its work waits until it is resumed",
@@ -281,8 +325,8 @@ _OPERATORS: Json = {
             _ONCE,
             description="Streams in progress are cut, and tool calls that have not started are deferred. Deadlines are "
             "not extended. A repeat is harmless.",
-            body=body_of(operators.HaltSubmission),
-        ),
+            body=body_of(schemas.HaltSubmission),
+        )
     },
     "/v1/resumes": {
         "post": operation(
@@ -292,15 +336,7 @@ _OPERATORS: Json = {
             CHANGE,
             _ONCE,
             description="Only halts set by people of the tenant can be lifted. Finished work is not repeated.",
-            body=body_of(operators.HaltSubmission),
-        )
-    },
-    "/v1/breakers": {
-        "get": operation(
-            "listBreakers",
-            "List breakers that have opened, the open ones first",
-            {"200": answer_of(operators.BreakerPage, "The breakers")},
-            _READ,
+            body=body_of(schemas.HaltSubmission),
         )
     },
     "/v1/resets": {
@@ -312,17 +348,10 @@ _OPERATORS: Json = {
             _ONCE,
             description="The breaker of a tool, model or agent. A person whose own calls opened it cannot reset it: it "
             "is probed automatically, or another person resets it. The breaker of the tenant itself is only probed.",
-            body=body_of(operators.ResetSubmission),
+            body=body_of(schemas.ResetSubmission),
         )
     },
     "/v1/limits": {
-        "get": operation(
-            "showLimits",
-            "Show the tenant's limits",
-            {"200": answer_of(operators.LimitPage, "The limits")},
-            (*_READ, 422),
-            query_parameter("history", "Whether to tell the last changes, too", {"type": "boolean", "default": False}),
-        ),
         "put": operation(
             "changeLimit",
             "Set, change or remove the limit of one target",
@@ -331,33 +360,66 @@ _OPERATORS: Json = {
             _ONCE,
             description="It holds from the next admission on. The operator, the time and both limits (old and new) are "
             "kept as a fact.",
-            body=body_of(operators.LimitSubmission),
+            body=body_of(schemas.LimitSubmission),
+        )
+    },
+    "/v1/changes": {
+        "get": operation(
+            "watchTasks",
+            "Stream the ids of the tenant's tasks as something of them changes",
+            {"200": {"description": "The stream", "content": {"text/event-stream": {"schema": _CHANGED}}}},
+            (401, 403, 429, 503),
+            description="Server-sent events `changed`, ten a second at most, the first at once and without a task; "
+            "`data` is a ChangesDocument. Nothing is sent again: a client that was away reads anew what it shows.",
+        )
+    },
+    "/v1/tasks/{task_id}/push/{config_id}": {
+        "put": operation(
+            "setPush",
+            "Have a task's states posted to a URL",
+            {"200": answer_of(tasks.PushDocument, "As it stands; the same again changes nothing")},
+            (400, *_READ, 404, 408, 409, 413, 422, 429),
+            _TASK,
+            _CONFIG,
+            description=tasks.PUSH_OF,
+            body=body_of(schemas.PushSubmission),
+        ),
+        "delete": operation(
+            "deletePush",
+            "Post nothing more there",
+            {"200": answer_of(tasks.PushPage, "Those that are left")},
+            (*_READ, 404, 422),
+            _TASK,
+            _CONFIG,
         ),
     },
-    "/v1/spend": {
+    "/v1/dead-letters/{letter_id}/dismiss": {
+        "post": operation(
+            "dismissDeadLetter",
+            "Say that a dead letter needs no action; its message stays stored",
+            {"200": answer_of(DeadLetter, "The letter, with what was done about it")},
+            (*CHANGE, 404),
+            path_parameter("letter_id", "The letter's id, or its first characters, four at least"),
+            header_parameter("Idempotency-Key", "A repeat under it counts once", schema=KEY_SCHEMA),
+            body=body_of(schemas.DismissalSubmission),
+        )
+    },
+    "/v1/tasks/{task_id}/export": {
         "get": operation(
-            "showSpending",
-            "Show the cost of the tenant's calls, by name; for operators and auditors",
-            {"200": answer_of(operators.SpendPage, "The sums")},
-            (401, 403, 409, 422, 503),
-            query_parameter(
-                "by", "Key of the sums", {"type": "string", "enum": list(operators.KINDS), "default": "agent"}
-            ),
-            query_parameter(
-                "since",
-                "Age of the oldest call, at most 31d",
-                {"type": "string", "pattern": f"^{operators.SINCE}$", "default": "24h"},
-            ),
-            _SIZE | {"description": "Number of rows; the others are added up in one"},
-            query_parameter(
-                "slices",
-                "Number of equal parts of the time whose costs are told, too",
-                {"type": "integer", "minimum": 0, "maximum": bounds.MAX_SPEND_SLICES, "default": 0},
-            ),
-            query_parameter(
-                "tasks", f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas", {"type": "string"}
-            ),
-            description="A call counts at the time of its admission. The sums are the providers' own counts.",
+            "exportTask",
+            "Export a task as a portable history, which `bulkhead replay` repeats on any machine",
+            {
+                "200": {
+                    "description": "The history, a JSON object on each line",
+                    "content": {"application/x-ndjson": {"schema": TEXT["schema"]}},
+                    "headers": {"Content-Disposition": TEXT},
+                }
+            },
+            (*_READ, 404, 413, 429),
+            _TASK,
+            description="For those who may read its texts: operators, and the person who submitted it where drafts are "
+            "delivered; each export is logged. Grants and approvals in it have no signature and vouchers are left out: "
+            "it gives nobody any authority.",
         )
     },
 }
@@ -378,7 +440,15 @@ _PROBES: Json = (
 
 @cache
 def openapi() -> Json:
-    """The document."""
+    """The document of this gateway."""
+    return build_document(QUERIES)
+
+
+def build_document(queries: Sequence[type[Query[Any]]]) -> Json:
+    """The document with these reads; writes, streams and probes are always the same."""
+    paths = {path: dict(operations) for path, operations in (_WRITES | _PROBES).items()}
+    for query in queries:
+        paths.setdefault(query.PATH, {})["get"] = _query_operation(query)
     _, definitions = models_json_schema(list(MODELS.items()), ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",
@@ -390,7 +460,7 @@ def openapi() -> Json:
             "9457 problem details with a `hint`. All data is scoped to the tenant of the credentials.",
         },
         "security": [{"bearer": []}, {"apiKey": []}],
-        "paths": _TASKS | CHANGES | PUSH | HISTORIES | _DOCUMENTS | _APPROVALS | _OPERATORS | TROUBLES | _PROBES,
+        "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(definitions["$defs"].items())),
             "securitySchemes": {

@@ -17,13 +17,11 @@ from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract
-from bulkhead_services.gateway.problems import FieldError, Problem, invalid_query, not_found, too_large
+from bulkhead_services.gateway.problems import FieldError, Problem, not_found, too_large
 from bulkhead_services.gateway.read_model.events import BadEventId, StreamPosition, parse_position
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 MAX_KEY_CHARS = 255
-MAX_PAGE = 100
-MAX_PAGE_DIGITS = 6
 MAX_NAMED_ERRORS = 20
 MAX_SEQUENCE = 2**53
 """As contracts count."""
@@ -32,10 +30,11 @@ _OF_A_STEP = re.compile(r"plan\.steps\.(\d+)(?:\.|$)")
 M = TypeVar("M", bound=Contract)
 
 
-def json_response(body: Contract, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(body: Contract | bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer: for who asked, and for no cache on the way."""
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(body.model_dump_json(exclude_none=False), status, headers, "application/json")
+    content = body if isinstance(body, bytes) else body.model_dump_json(exclude_none=False)
+    return Response(content, status, headers, "application/json")
 
 
 def idempotency_key(request: Request, *, required: bool) -> str:
@@ -86,18 +85,17 @@ def _step_label(raw: bytes, field: str) -> str:
     return f" (step {name[: bounds.MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
 
 
-def path_token(request: Request, parameter: str, what: str) -> str:
-    """A path parameter that is an id. Raises Problem 404."""
-    value: str = request.path_params[parameter]
+def check_id(value: str, what: str) -> str:
+    """An id from a path. Raises Problem 404."""
     try:
         return subjects.check_token(value)
     except subjects.SubjectError as error:
         raise not_found(what, value, "ids are made of A-Z a-z 0-9 _ - only") from error
 
 
-async def existing_task(request: Request, feeds: InboxFeeds, claim: RequesterClaim) -> InboxFeed:
+async def existing_task(task_id: str, feeds: InboxFeeds, claim: RequesterClaim) -> InboxFeed:
     """The task in the caller's tenant; another tenant's is not found. Raises Problem 404."""
-    task = path_token(request, "task_id", "task")
+    task = check_id(task_id, "task")
     feed = await feeds.fresh_feed(claim.tenant, task)
     if feed.view.status == "unknown":
         raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
@@ -114,38 +112,6 @@ def position_of(request: Request) -> StreamPosition:
     except BadEventId as error:
         hint = "send the last `id:` that you received, or none to start at the beginning"
         raise Problem(400, "bad_event_id", "Last-Event-ID is not valid", str(error), hint) from error
-
-
-def size_of(request: Request) -> int:
-    """The query's `limit`. Raises Problem 422."""
-    text = request.query_params.get("limit", "20")
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS and 1 <= int(text) <= MAX_PAGE):
-        raise invalid_query("limit", text, f"send a number from 1 to {MAX_PAGE}", MAX_PAGE)
-    return int(text)
-
-
-def number_of(request: Request, name: str) -> int:
-    """A whole number of the query; 0 when it is absent. Raises Problem 422."""
-    text = request.query_params.get(name, "0")
-    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS):
-        raise invalid_query(name, text, "send the `next` of the previous page", 10**MAX_PAGE_DIGITS)
-    return int(text)
-
-
-def flag_of(request: Request, name: str) -> bool:
-    """`true` or `false` of the query; false when it is absent. Raises Problem 422."""
-    text = request.query_params.get(name, "false")
-    if text not in ("true", "false"):
-        raise invalid_query(name, text, "send true or false")
-    return text == "true"
-
-
-def opener_of(request: Request) -> str:
-    """The query's `opened_by`; "" for any. Raises Problem 422."""
-    sender = request.query_params.get("opened_by", "")
-    if sender not in ("", subjects.DOORS):
-        raise invalid_query("opened_by", sender, f"send {subjects.DOORS}, or leave it out")
-    return sender
 
 
 def to_cursor(sequence: int) -> str:

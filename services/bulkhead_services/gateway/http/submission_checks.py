@@ -6,7 +6,9 @@ In: the submitter; a feed. Out: a Problem, or nothing; how a task waits.
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from bulkhead.quotas.tenant_quotas import PolicyDocument, TenantQuotas
+from bulkhead.gateway_api.operators import PolicyDocument
+from bulkhead.gateway_api.tasks import QueueDocument
+from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.errors import HandBack
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead_contracts.task import RequesterClaim
@@ -14,7 +16,6 @@ from bulkhead_services.gateway.admission.backpressure import OpenRequests
 from bulkhead_services.gateway.admission.rate_limits import SubmissionRateLimits
 from bulkhead_services.gateway.admission.run_queue import RunQueueState, queued_notice
 from bulkhead_services.gateway.admission.run_slots import RunSlotAdmission
-from bulkhead_services.gateway.http.schemas import QueueDocument
 from bulkhead_services.gateway.problems import Problem, too_many
 from bulkhead_services.gateway.read_model.feeds import InboxFeed
 

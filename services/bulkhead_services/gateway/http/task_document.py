@@ -1,14 +1,15 @@
 """Tasks as the HTTP API shows them.
 
-In: a feed and the publishers' policy. Out: the JSON shapes of schemas.py.
+In: a feed, the publishers' policy, and what budget tells beside it. Out: the documents of `bulkhead.gateway_api.tasks`.
+The steps of an outside agent's run end with it, so that its own usage tells nothing before.
 """
 
+import secrets
 from collections.abc import Mapping
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
-from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.tool import WritesReplied
-from bulkhead_services.gateway.http.schemas import (
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api.tasks import (
     PauseDocument,
     QueueDocument,
     SpendingDocument,
@@ -16,12 +17,24 @@ from bulkhead_services.gateway.http.schemas import (
     TaskDocument,
     TaskSummary,
 )
-from bulkhead_services.gateway.read_model.feeds import InboxFeed
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import SpendReplied, SpendRequested
+from bulkhead_contracts.catalog import DecodeError
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.tool import WritesReplied, WritesRequested
+from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
 from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView, requester_of, spent_more, whole_cost
 from bulkhead_services.gateway.settings import PublisherSettings
 
 Policies = Mapping[str, PublisherSettings]
 NONE = WritesReplied()
+BADLY = frozenset({"failed", "cancelled", "halted"})
+"""A write whose outcome is unknown ends its task, unless that ends in another way meanwhile."""
+SPENDING_PATIENCE_S = 1.0
+spending_log, writes_log = Log("gateway.spending"), Log("gateway.writes")
 
 
 def find_requester(feed: InboxFeed, policies: Policies) -> RequesterClaim | None:
@@ -120,3 +133,64 @@ def _pause_document(view: TaskView) -> PauseDocument | None:
         return None
     fields = view.pause.model_dump(include={"code", "reason", "step_id", "until_unix_ms"})
     return PauseDocument(since_unix_ms=view.paused_unix_ms, **fields)
+
+
+async def find_spending(context: Context, claim: RequesterClaim, feed: InboxFeed) -> SpendingDocument | None:
+    """Spending of an outside agent's run that goes on, as budget's ledger has it; None while it cannot be known."""
+    if feed.view.kind != "adopted" or feed.view.status in ENDED:
+        return None
+    try:
+        reply = await context.publisher.request(
+            "budget",
+            SpendRequested(requester=claim, by="task", since_s=1, top=1, of_task=True),
+            tenant=feed.tenant,
+            task=feed.task,
+            index=f"spending/{secrets.token_hex(8)}",
+            actor=claim.person,
+            timeout_s=SPENDING_PATIENCE_S,
+        )
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+        spending_log.warning("spending_not_told", task=feed.task, reason=str(error))
+        return None
+    assert isinstance(reply, SpendReplied)
+    row = next((row for row in reply.rows if row.name == feed.task), None)
+    if row is None:
+        return None
+    return SpendingDocument(
+        cost_usd_micros=row.spent.cost_usd_micros,
+        tokens=row.spent.tokens,
+        model_calls=row.spent.model_calls,
+        tool_calls=row.spent.tool_calls,
+        held_usd_micros=row.held.cost_usd_micros,
+        held_tokens=row.held.tokens,
+    )
+
+
+async def find_uncertain_writes(context: Context, claim: RequesterClaim, feed: InboxFeed) -> WritesReplied | None:
+    """Writes of a task that did not succeed, as budget finds them in the journal, and how many more there are; None
+    while they cannot be known. Asked at most once in LOOK_AGAIN_S per task: replies may still arrive after its end.
+    """
+    if feed.view.status not in BADLY:
+        return NONE
+    now_unix_ms = context.clock()
+    if feed.writes is not None and now_unix_ms - feed.writes[0] < LOOK_AGAIN_S * 1_000:
+        return feed.writes[1]
+    try:
+        reply = await context.publisher.request(
+            "budget",
+            WritesRequested(),
+            tenant=feed.tenant,
+            task=feed.task,
+            index=f"writes/{secrets.token_hex(8)}",
+            actor=claim.person,
+            timeout_s=bounds.WRITES_TIMEOUT_MS / 1_000,
+        )
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+        writes_log.warning("writes_not_told", task=feed.task, reason=str(error))
+        return None
+    assert isinstance(reply, WritesReplied)
+    if reply.failure is not None:
+        writes_log.warning("writes_not_told", task=feed.task, reason=reply.failure.message)
+        return None
+    feed.writes = (now_unix_ms, reply)
+    return reply

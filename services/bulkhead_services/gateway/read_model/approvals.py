@@ -5,17 +5,16 @@ In: a tenant. Out: rows. Bounded per tenant: the oldest that have ended go first
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, StoredMessage
+from bulkhead.gateway_api.approvals import State
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.approval import ApprovalEnded, ApprovalRequested
 from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
 
 MAX_TENANTS = 1_000
 MAX_APPROVALS = 10_000
-State = Literal["waiting", "granted", "denied", "expired", "abandoned"]
 
 
 @dataclass(slots=True)

@@ -8,14 +8,13 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from bulkhead.gateway_api.tasks import SourceKind
 from bulkhead_contracts.result import Citation, ContentRef, Result
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskRequested
 from bulkhead_contracts.types import Body
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
-Kind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class CitedSource:
     """The content behind a marker. author: of its blob. source: document, tool or step. step_id: its first user."""
 
     marker: str
-    kind: Kind = "unknown"
+    kind: SourceKind = "unknown"
     sha256: str = ""
     author: str = ""
     source: str = ""

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from bulkhead.gateway_api.tasks import Status, StepStatus, TaskKind
 from bulkhead.journal.pause_status import reword_failure
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
@@ -42,18 +43,9 @@ from bulkhead_contracts.task import (
     TaskRequested,
 )
 
-Status = Literal[
-    "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
-]
-StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
-
-Kind = Literal["planned", "adopted"]
 KNOWS_CALLERS = frozenset({"gateway", subjects.DOORS})
 """Services that callers show their keys and tokens to: their word about who asks counts."""
-MAY_APPROVE = frozenset({"approver", "operator"})
-MAY_SUBMIT = frozenset({"submitter", "operator"})
-MAY_READ = frozenset({"submitter", "operator", "auditor", "approver"})
 
 
 class PublisherIdentity(Protocol):
@@ -111,7 +103,7 @@ class TaskView:
     deleted: DocumentDeleted | None = None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TaskKind:
         """`planned` where the mesh carries it out, `adopted` where an outside agent does."""
         plan = self.request.plan if self.request is not None else None
         return "adopted" if plan is not None and any(step.adopted for step in plan.steps) else "planned"

@@ -39,7 +39,7 @@ async def test_the_answer_comes_after_the_timeline(tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(demo, "LocalMesh", mesh)
     monkeypatch.setattr(demo, "run_conversation", converse)
-    monkeypatch.setattr(demo.read, "show_timeline", show_timeline)
+    monkeypatch.setattr(demo.broker, "show_timeline", show_timeline)
     assert await demo.run_in_processes(case, tmp_path) is Exit.OK
     text = capsys.readouterr().out
     assert text.index("the long timeline") < text.index(amount) < text.index("right:")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from bulkhead_cli.inspect.mesh import show_mesh
+from bulkhead.gateway_api.operators import MeshQuery
+from bulkhead_cli.inspect.gateway import print_mesh
+from bulkhead_cli.query_command import show_reply
 from bulkhead_contracts.budget import MeshReplied, MessageEdge, ServiceLoad
 
 TOLD = MeshReplied(
@@ -26,15 +28,15 @@ class Told:
 
     @asynccontextmanager
     async def mesh_client(self):  # type: ignore[no-untyped-def]
-        async def get(path: str) -> dict[str, Any]:
-            assert path == "/v1/mesh"
+        async def read_json(query: object) -> dict[str, Any]:
+            assert query == MeshQuery()
             return TOLD
 
-        yield SimpleNamespace(get=get)
+        yield SimpleNamespace(read_json=read_json)
 
 
 async def test_troubles_and_what_is_not_known_have_words(capsys: pytest.CaptureFixture[str]) -> None:
-    await show_mesh(Told(), as_json=False)  # type: ignore[arg-type]
+    await show_reply(Told(), MeshQuery(), print_mesh, as_json=False)  # type: ignore[arg-type]
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:4]] == [
         ["worker", "no", "replica", "0", "1,200", "0", "0", "0", "0"],
@@ -42,5 +44,5 @@ async def test_troubles_and_what_is_not_known_have_words(capsys: pytest.CaptureF
         ["signer", "unknown", "unknown", "unknown", "unknown", "0", "0", "0"],
     ]
     assert lines[-1] == "planner -> worker: 12 messages a minute"
-    await show_mesh(Told(), as_json=True)  # type: ignore[arg-type]
+    await show_reply(Told(), MeshQuery(), print_mesh, as_json=True)  # type: ignore[arg-type]
     assert json.loads(capsys.readouterr().out) == TOLD

@@ -3,8 +3,8 @@
 import pytest
 
 from bulkhead.journal.quality import QualityReport
+from bulkhead_cli.inspect.broker import _print_report
 from bulkhead_cli.inspect.commands import targets_ms
-from bulkhead_cli.inspect.report import _print_report
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskEnded

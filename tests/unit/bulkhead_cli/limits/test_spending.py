@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead_cli.limits.commands import spend
-from bulkhead_cli.limits.spending import _show_spending
+from bulkhead_cli.limits.spending import _print_spending
 from bulkhead_cli.options import GatewayOptions
 from bulkhead_cli.output import CommandError, Exit
 from bulkhead_contracts.budget import SpendReplied, SpendRow, Spent
@@ -22,7 +22,7 @@ HELD = Spent(calls=1, tokens=50, cost_usd_micros=7_000)
 
 
 def shown(capsys: pytest.CaptureFixture[str], **page) -> str:
-    _show_spending(SpendReplied(by="agent", since_unix_ms=DAY, until_unix_ms=DAY + 1, **page).model_dump())
+    _print_spending(SpendReplied(by="agent", since_unix_ms=DAY, until_unix_ms=DAY + 1, **page).model_dump())
     return capsys.readouterr().out
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bulkhead.bus.port import StoredMessage
 from bulkhead.client import Mesh
+from bulkhead.gateway_api.operators import SpendingQuery
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_cli.halts import halts as halting
 from bulkhead_cli.halts.commands import RequestedHaltTarget
@@ -174,8 +175,8 @@ class Spent:
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    async def get(self, path: str, query: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-        assert (path, query["by"]) == ("/v1/spend", "feature")
+    async def read_json(self, query: SpendingQuery) -> dict[str, list[dict[str, str]]]:
+        assert query.by == "feature"
         return {"rows": [{"name": one} for one in self.names]}
 
 

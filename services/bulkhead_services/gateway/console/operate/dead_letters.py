@@ -7,9 +7,9 @@ of the mesh (ADR 0043): a letter's page has the command.
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.query import OPERATORS
 from bulkhead_services.gateway.console.api import Json, Query
 from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
-from bulkhead_services.gateway.http.routes.budget_requests import OPERATORS
 
 NOTHING: Json = {"letters": [], "content": False, "next": None}
 
@@ -41,7 +41,7 @@ class ConsoleDeadLetterRoutes:
     async def show_letter(self, visit: Visit) -> Response:
         """GET /dead-letters/{letter_id}"""
         letter = await visit.get(_letter_path(visit))
-        return visit.render_page("dead_letters/letter.html", found=letter, may=visit.claim.role in OPERATORS)
+        return visit.render_page("dead_letters/letter.html", found=letter, may=visit.claim.role in OPERATORS.names)
 
     async def dismiss_letter(self, visit: Visit) -> Response:
         """POST /dead-letters/{letter_id}"""

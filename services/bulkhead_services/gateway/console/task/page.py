@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import desk, pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, draw_waits, waits_of_task
 from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, DrawnStep, draw_bars, draw_layers
 from bulkhead_services.gateway.console.watching import element_of, follow_task
-from bulkhead_services.gateway.read_model.task_view import MAY_SUBMIT
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 ENDED = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
@@ -144,7 +144,7 @@ def _render_story(visit: Visit, told: Json) -> Response:
         "tasks/story.html",
         told=told,
         story=story,
-        forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in MAY_SUBMIT,
+        forks=story["status"] in FORKED and not story["adopted"] and visit.claim.role in SUBMITTERS.names,
         calls=calls,
         listed=listed_calls(story["steps"]),
         bars=draw_bars(calls[:MAX_BARS], story["began_unix_ms"], took),

@@ -10,18 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from bulkhead.gateway_api.approvals import ApprovalDocument, ApprovalListQuery, ApprovalPage, ApprovalQuery
+from bulkhead.gateway_api.query import APPROVERS
 from bulkhead.runtime.context import Context
 from bulkhead.text.amounts import format_count
 from bulkhead_contracts.approval import DecideRequested
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.decisions import Decisions
-from bulkhead_services.gateway.http.approval_schemas import STATES, ApprovalDocument, ApprovalPage, DecisionSubmission
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read
+from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import json_response, parse_body
-from bulkhead_services.gateway.problems import invalid_query, not_found
-from bulkhead_services.gateway.read_model import task_view
-from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
+from bulkhead_services.gateway.http.schemas import DecisionSubmission
+from bulkhead_services.gateway.problems import not_found
+from bulkhead_services.gateway.read_model.approvals import ApprovalIndex, ApprovalRow
 
 MAX_BODY_BYTES = 16 * 1024
 MAX_LISTED = 200
@@ -45,44 +48,38 @@ class ApprovalRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/approvals", self.list_approvals, methods=["GET"]),
-            Route("/v1/approvals/{approval_id}", self.show_approval, methods=["GET"]),
+            query_route(ApprovalListQuery, self._auth, self.list_approvals),
+            query_route(ApprovalQuery, self._auth, self.show_approval),
             Route("/v1/approvals/{approval_id}", self.submit_decision, methods=["POST"]),
         ]
 
-    async def list_approvals(self, request: Request) -> Response:
-        """GET /v1/approvals"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read approvals", "approver")
-        state, task = request.query_params.get("state", "waiting"), request.query_params.get("task", "")
-        if state not in STATES:
-            raise invalid_query("state", state, f"use one of: {', '.join(STATES)}")
+    async def list_approvals(self, claim: RequesterClaim, query: ApprovalListQuery) -> ApprovalPage:
+        """Approvals in a state, the newest first."""
+        state, task = query.state, query.task
         now_unix_ms = self._context.clock()
         rows = [row for row in await self._index.list_rows(claim.tenant) if not task or row.task == task]
         await self._decisions.mark_ended_tasks(
             claim.tenant, [row for row in rows if row.state_at(now_unix_ms) == "waiting"][:MAX_LISTED]
         )
         rows = [row for row in rows if state in ("all", row.state_at(now_unix_ms))]
-        documents = tuple(ApprovalDocument.from_row(row, now_unix_ms) for row in rows[:MAX_LISTED])
+        documents = tuple(_approval_document(row, now_unix_ms) for row in rows[:MAX_LISTED])
         if documents:
             log_content_read(claim, f"arguments of {format_count(len(documents), 'approval')}", task)
-        return json_response(ApprovalPage(approvals=documents, more=len(rows) - len(documents)))
+        return ApprovalPage(approvals=documents, more=len(rows) - len(documents))
 
-    async def show_approval(self, request: Request) -> Response:
-        """GET /v1/approvals/{approval_id}"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read approvals", "approver")
-        name = request.path_params["approval_id"]
+    async def show_approval(self, claim: RequesterClaim, query: ApprovalQuery) -> ApprovalDocument:
+        """One approval."""
+        name = query.approval_id
         row = await self._index.find_row(claim.tenant, name)
         if row is None:
             raise not_found("approval", name, "GET /v1/approvals lists those that wait")
         await self._decisions.mark_ended_tasks(claim.tenant, (row,))
         log_content_read(claim, f"arguments of approval {name}", row.task)
-        return json_response(ApprovalDocument.from_row(row, self._context.clock()))
+        return _approval_document(row, self._context.clock())
 
     async def submit_decision(self, request: Request) -> Response:
         """POST /v1/approvals/{approval_id}"""
-        claim = await self._auth.require_role(
-            request, task_view.MAY_APPROVE, "decide about calls", "approver or operator"
-        )
+        claim = await self._auth.require_role(request, APPROVERS, "decide about calls")
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
             body = parse_body(DecisionSubmission, raw)
         name = request.path_params["approval_id"]
@@ -91,6 +88,15 @@ class ApprovalRoutes:
         decision = DecideRequested(approval_id=name, **body.model_dump())
         row = await self._decisions.send_decision(claim, name, decision, self._auth.token_of(request))
         row = await self._decisions.wait_until_applied(claim, row)
-        return json_response(
-            ApprovalDocument.from_row(row, self._context.clock()), 200 if row.ended is not None else 202
-        )
+        return json_response(_approval_document(row, self._context.clock()), 200 if row.ended is not None else 202)
+
+
+def _approval_document(row: ApprovalRow, now_unix_ms: int) -> ApprovalDocument:
+    """A row as people see it."""
+    return ApprovalDocument(
+        approval_id=row.request.approval_id,
+        task_id=row.task,
+        state=row.state_at(now_unix_ms),
+        request=row.request,
+        end=row.ended,
+    )

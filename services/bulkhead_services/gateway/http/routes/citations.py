@@ -7,12 +7,11 @@ caller's own. Each look at a text is logged; an auditor gets none.
 
 import secrets
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, reference
 from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api.tasks import CitationDocument, CitationListQuery, CitationPage, CitationQuery, CitationRow
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
@@ -23,10 +22,9 @@ from bulkhead_contracts.tool import CitedCallReplied, CitedCallRequested
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read, may_read_sources
-from bulkhead_services.gateway.http.request_values import existing_task, json_response
-from bulkhead_services.gateway.http.schemas import CitationDocument, CitationPage, CitationRow
+from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.request_values import existing_task
 from bulkhead_services.gateway.problems import not_found, unavailable
-from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.citations import MARKER, CitedSource, collect_sources, find_markers
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
@@ -44,20 +42,19 @@ class CitationRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/tasks/{task_id}/citations", self.list_citations, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/citations/{marker}", self.show_citation, methods=["GET"]),
+            query_route(CitationListQuery, self._auth, self.list_citations),
+            query_route(CitationQuery, self._auth, self.show_citation),
         ]
 
-    async def list_citations(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/citations"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
-        feed = await existing_task(request, self._feeds, claim)
+    async def list_citations(self, claim: RequesterClaim, query: CitationListQuery) -> CitationPage:
+        """Citations of the answer."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
         by_marker = collect_sources(await feed.read_bodies(bounds.MAX_CITED_MESSAGES))
         named = await self._answer_markers(feed)
         rows = tuple(
             _citation_row(by_marker.get(marker) or CitedSource(marker)) for marker in named[: bounds.MAX_CITATIONS]
         )
-        return json_response(CitationPage(task_id=feed.task, citations=rows, more=len(named) - len(rows)))
+        return CitationPage(task_id=feed.task, citations=rows, more=len(named) - len(rows))
 
     async def _answer_markers(self, feed: InboxFeed) -> tuple[str, ...]:
         """The markers that the answer makes; of an answer that cannot be read, those that its result tells."""
@@ -71,11 +68,10 @@ class CitationRoutes:
                 pass
         return tuple(dict.fromkeys(citation.marker for citation in result.citations))
 
-    async def show_citation(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/citations/{marker}"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
-        feed = await existing_task(request, self._feeds, claim)
-        marker = str(request.path_params["marker"]).lower()
+    async def show_citation(self, claim: RequesterClaim, query: CitationQuery) -> CitationDocument:
+        """The source behind a marker."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
+        marker = query.marker.lower()
         source = collect_sources(await feed.read_bodies(bounds.MAX_CITED_MESSAGES)).get(marker)
         if not MARKER.fullmatch(f"[#{marker}]") or source is None:
             hint = f"GET /v1/tasks/{feed.task}/citations lists those of its answer; a marker is the 12 digits in [#...]"
@@ -85,7 +81,7 @@ class CitationRoutes:
             document = _without_texts(document)
         elif document.text is not None or document.call is not None:
             log_content_read(claim, f"citation {marker}", feed.task)
-        return json_response(document)
+        return document
 
     async def _cited_document(self, feed: InboxFeed, claim: RequesterClaim, source: CitedSource) -> CitationDocument:
         row = _citation_row(source).model_dump()

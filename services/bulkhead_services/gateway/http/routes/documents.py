@@ -10,18 +10,21 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
+from bulkhead.gateway_api.documents import DocumentListQuery, DocumentPage
+from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
-from bulkhead_services.gateway.http.request_values import idempotency_key, json_response, size_of
-from bulkhead_services.gateway.http.request_values import path_token as token_in
-from bulkhead_services.gateway.http.schemas import DeletionReceipt, DocumentPage, DocumentReceipt
+from bulkhead_services.gateway.http.request_values import check_id, idempotency_key, json_response
+from bulkhead_services.gateway.http.schemas import DeletionReceipt, DocumentReceipt
 from bulkhead_services.gateway.http.upload import UploadedDocument, checked_name, read_document
 from bulkhead_services.gateway.problems import Problem, not_found
-from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.settings import Settings
 
@@ -42,9 +45,18 @@ class DocumentRoutes:
     ) -> None:
         self._auth, self._intake, self._feeds, self._bodies, self._settings = auth, intake, feeds, bodies, settings
 
+    def routes(self) -> list[Route]:
+        """Routes for the application."""
+        return [
+            query_route(DocumentListQuery, self._auth, self.list_documents),
+            Route("/v1/documents", self.add_document, methods=["POST"]),
+            Route("/v1/documents", self.delete_document, methods=["DELETE"]),
+            Route("/v1/documents/{ingest_id}", self.show_document, methods=["GET"]),
+        ]
+
     async def add_document(self, request: Request) -> Response:
         """POST /v1/documents"""
-        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "add documents", "submitter or operator")
+        claim = await self._auth.require_role(request, SUBMITTERS, "add documents")
         key = idempotency_key(request, required=False)
         token = self._auth.token_of(request)
         async with self._bodies.read_body(request, claim, bounds.MAX_BLOB_BYTES, FORM_BYTES, "document") as raw:
@@ -57,30 +69,25 @@ class DocumentRoutes:
 
     async def show_document(self, request: Request) -> Response:
         """GET /v1/documents/{ingest_id}"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read documents", "submitter")
-        ingest = token_in(request, "ingest_id", "ingestion")
+        claim = await self._auth.require_role(request, EVERY_ROLE, "read documents")
+        ingest = check_id(request.path_params["ingest_id"], "ingestion")
         feed = await self._feeds.fresh_feed(claim.tenant, ingest)
         if feed.view.ingested is None:
             hint = "it may still be under way: ask again in a moment; posting it again is harmless"
             raise not_found("finished ingestion", ingest, hint)
         return _receipt_response(feed, "", "")
 
-    async def list_documents(self, request: Request) -> Response:
-        """GET /v1/documents"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read documents", "submitter")
-        size = size_of(request)
-        after = request.query_params.get("after", "")
-        if after:
-            checked_name(after)
-        page = await self._intake.list_documents(claim, after, size)
+    async def list_documents(self, claim: RequesterClaim, query: DocumentListQuery) -> DocumentPage:
+        """A page of the tenant's documents, by name."""
+        if query.after:
+            checked_name(query.after)
+        page = await self._intake.list_documents(claim, query.after, query.limit)
         last = page.documents[-1].name if page.more and page.documents else None
-        return json_response(DocumentPage(documents=page.documents, next=last))
+        return DocumentPage(documents=page.documents, next=last)
 
     async def delete_document(self, request: Request) -> Response:
         """DELETE /v1/documents"""
-        claim = await self._auth.require_role(
-            request, task_view.MAY_SUBMIT, "delete documents", "submitter or operator"
-        )
+        claim = await self._auth.require_role(request, SUBMITTERS, "delete documents")
         key = idempotency_key(request, required=False)
         name = checked_name(request.query_params.get("name", ""))
         feed = await self._intake.delete_document(claim, name, key, self._auth.token_of(request))

@@ -6,17 +6,21 @@ here; the gateway itself may not read the journal. Texts only for those who may 
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusUnavailable, PublishRefused, StoredMessage
+from bulkhead.gateway_api import histories as reads
+from bulkhead.gateway_api.histories import CallDocument, MessageDocument, RawMessage, StoryDocument, TimelinePage
+from bulkhead.gateway_api.query import EVERY_ROLE
 from bulkhead.journal import lines
 from bulkhead.journal.export import IN_THE_WORKS_MS
 from bulkhead.journal.history import JournalEntry, build_entries
@@ -31,6 +35,7 @@ from bulkhead.runtime.decider.history import collect_history
 from bulkhead.runtime.decider.history_file import dump_history
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.journal import TaskMessagesReplied, TaskMessagesRequested, ToldMessage
@@ -38,29 +43,17 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.content_access import log_content_read, may_read_history
-from bulkhead_services.gateway.http.history_schemas import (
-    MAX_OF_ONE_ID,
-    CallDocument,
-    MessageDocument,
-    RawMessage,
-    StoryDocument,
-    TimelinePage,
-)
-from bulkhead_services.gateway.http.request_values import (
-    existing_task,
-    flag_of,
-    json_response,
-    number_of,
-    path_token,
-    size_of,
-)
-from bulkhead_services.gateway.http.routes.held_answer import SlotHoldingResponse
+from bulkhead_services.gateway.http.query_routes import query_route
+from bulkhead_services.gateway.http.request_values import check_id, existing_task
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
-from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.shared_answers import SharedAnswers
 from bulkhead_services.gateway.read_model.told_tasks import JournaledTask, JournaledTaskCache, RenderedStory, bytes_of
 
+PIECE_BYTES = 64 * 1024
+PATIENCE_S = 30.0
+MIN_BYTES_PER_S = 64 * 1024
+log = Log("gateway.held_answer")
 AT_ONCE = 2
 """Foldings of two tenants at a time: a fold holds megabytes, and the processor for a moment."""
 EXPORTS_AT_ONCE = 4
@@ -105,22 +98,22 @@ class HistoryRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/tasks/{task_id}/why", self.explain_task, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/timeline", self.show_timeline, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/calls/{call_id}", self.show_call, methods=["GET"]),
-            Route("/v1/tasks/{task_id}/messages/{message_id}", self.show_message, methods=["GET"]),
+            query_route(reads.StoryQuery, self._auth, self.explain_task),
+            query_route(reads.TimelineQuery, self._auth, self.show_timeline),
+            query_route(reads.CallQuery, self._auth, self.show_call),
+            query_route(reads.MessageQuery, self._auth, self.show_message),
             Route("/v1/tasks/{task_id}/export", self.export_task, methods=["GET"]),
         ]
 
-    async def explain_task(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/why"""
-        claim, feed = await self._authorized_feed(request)
-        uncut, content = flag_of(request, "all"), may_read_history(claim, feed)
+    async def explain_task(self, claim: RequesterClaim, query: reads.StoryQuery) -> bytes:
+        """The story, as JSON."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
+        uncut, content = query.all, may_read_history(claim, feed)
         key = feed.tenant, feed.task, uncut, content
         body = await self._stories.get_answer(key, lambda: self._story_json(feed, claim, whole=uncut, content=content))
         if content:
             log_content_read(claim, "why", feed.task)
-        return Response(body, 200, {"Cache-Control": "no-store"}, "application/json")
+        return body
 
     async def _story_json(self, feed: InboxFeed, claim: RequesterClaim, *, whole: bool, content: bool) -> bytes:
         """A StoryDocument as JSON, folded anew where there are new messages, or time has told more."""
@@ -153,10 +146,9 @@ class HistoryRoutes:
             self._kept.keep_task(feed.tenant, feed.task, journaled)
             return rendered_story.body
 
-    async def show_timeline(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/timeline"""
-        claim, feed = await self._authorized_feed(request)
-        limit, after = size_of(request), number_of(request, "after")
+    async def show_timeline(self, claim: RequesterClaim, query: reads.TimelineQuery) -> TimelinePage:
+        """A page of its messages and calls."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
         async with self._hold_place(claim):
             history = await self._read_history(feed, claim, "timeline")
             rows = history.told.rows.get(history.content)
@@ -164,23 +156,21 @@ class HistoryRoutes:
                 texts = await self._read_texts(feed, contents_to_read(history.entries))
                 rows = await asyncio.to_thread(lines.build_rows, history.entries, texts, content=history.content)
                 history.told.rows[history.content] = rows
-        page = lines.page_after(rows, after, limit)
+        page = lines.page_after(rows, query.after, query.limit)
         has_more = bool(page) and page[-1].number < len(rows)
-        return json_response(
-            TimelinePage(
-                task_id=feed.task,
-                content=history.content,
-                cut=history.cut,
-                text=lines.render_rows(page),
-                rows=page,
-                next=page[-1].number if has_more else None,
-            )
+        return TimelinePage(
+            task_id=feed.task,
+            content=history.content,
+            cut=history.cut,
+            text=lines.render_rows(page),
+            rows=page,
+            next=page[-1].number if has_more else None,
         )
 
-    async def show_call(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/calls/{call_id}"""
-        claim, feed = await self._authorized_feed(request)
-        name = path_token(request, "call_id", "call")
+    async def show_call(self, claim: RequesterClaim, query: reads.CallQuery) -> CallDocument:
+        """One call."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
+        name = check_id(query.call_id, "call")
         async with self._hold_place(claim):
             history = await self._read_history(feed, claim, f"call {name}")
             texts = await self._read_texts(feed, detail.call_contents(history.entries, name))
@@ -188,30 +178,24 @@ class HistoryRoutes:
         if call_detail is None:
             raise not_found("call", name, f"GET /v1/tasks/{feed.task}/timeline lists the calls of the task")
         call_detail = call_detail if history.content else detail.without_texts(call_detail)
-        return json_response(
-            CallDocument(
-                task_id=feed.task, content=history.content, text=detail.render_detail(call_detail), call=call_detail
-            )
+        return CallDocument(
+            task_id=feed.task, content=history.content, text=detail.render_detail(call_detail), call=call_detail
         )
 
-    async def show_message(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/messages/{message_id}"""
-        claim, feed = await self._authorized_feed(request)
-        name = path_token(request, "message_id", "message")
+    async def show_message(self, claim: RequesterClaim, query: reads.MessageQuery) -> MessageDocument:
+        """The messages that bear one id."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
+        name = check_id(query.message_id, "message")
         async with self._hold_place(claim):
             history = await self._read_history(feed, claim, f"message {name}")
         matching = [message for message in history.told.messages if message.headers.get("ce-id") == name]
         if not matching:
             raise not_found("message", name, f"GET /v1/tasks/{feed.task}/timeline lists the messages of the task")
-        rows = tuple(_raw_message(message, content=history.content) for message in matching[:MAX_OF_ONE_ID])
+        rows = tuple(_raw_message(message, content=history.content) for message in matching[: reads.MAX_OF_ONE_ID])
         unlisted = len(matching) - len(rows)
-        return json_response(
-            MessageDocument(task_id=feed.task, message_id=name, content=history.content, messages=rows, more=unlisted)
+        return MessageDocument(
+            task_id=feed.task, message_id=name, content=history.content, messages=rows, more=unlisted
         )
-
-    async def _authorized_feed(self, request: Request) -> tuple[RequesterClaim, InboxFeed]:
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
-        return claim, await existing_task(request, self._feeds, claim)
 
     def _hold_place(self, claim: RequesterClaim) -> AbstractAsyncContextManager[None]:
         self._check_waiting(self._places, claim)
@@ -226,7 +210,8 @@ class HistoryRoutes:
 
     async def export_task(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/export"""
-        claim, feed = await self._authorized_feed(request)
+        claim = await self._auth.require_role(request, EVERY_ROLE, "read tasks")
+        feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         if not may_read_history(claim, feed):
             raise forbidden(claim.role, "export this task", "operator, or the submitter of the task")
         self._check_waiting(self._exports, claim)
@@ -334,6 +319,33 @@ class HistoryRoutes:
                 continue
             room -= max(len(text), ref.size_bytes)
         return texts
+
+
+class SlotHoldingResponse(StreamingResponse):
+    """A large answer that keeps its place until its client has it: so many are in memory at a time, however slowly they
+    go. It is sent in pieces, between which a server waits for a slow client; one that takes longer than its size allows
+    is cut off. leave: called once, when all is sent or nothing more will be."""
+
+    def __init__(self, raw: bytes, headers: Mapping[str, str], media_type: str, leave: Callable[[], None]) -> None:
+        super().__init__(_split_pieces(raw), 200, {**headers, "Content-Length": str(len(raw))}, media_type)
+        self._leave, self._limit_s = leave, PATIENCE_S + len(raw) / MIN_BYTES_PER_S
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it as any response."""
+        try:
+            async with asyncio.timeout(self._limit_s):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            # The server closes what is not complete.
+            log.warning("slow_client_cut_off", path=scope["path"], after_s=round(self._limit_s))
+        finally:
+            self._leave()
+
+
+async def _split_pieces(raw: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(raw)
+    for start in range(0, len(raw), PIECE_BYTES):
+        yield view[start : start + PIECE_BYTES]
 
 
 def _raw_message(message: ToldMessage, *, content: bool) -> RawMessage:

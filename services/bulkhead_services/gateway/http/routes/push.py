@@ -13,6 +13,8 @@ from starlette.routing import Route
 
 from bulkhead.a2a.push_urls import PushUrlForbidden, parse_push_url
 from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.gateway_api.tasks import PushDocument, PushListQuery, PushPage, PushQuery
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
@@ -22,11 +24,11 @@ from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
-from bulkhead_services.gateway.http.history_schemas import PushDocument, PushPage, PushSubmission
+from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies
 from bulkhead_services.gateway.http.request_values import existing_task, json_response, parse_body
+from bulkhead_services.gateway.http.schemas import PushSubmission
 from bulkhead_services.gateway.problems import Problem, not_found, not_stored
-from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 
 MAX_BODY_BYTES = 8 * 1024
@@ -53,8 +55,8 @@ class PushConfigRoutes:
         """Routes for the application."""
         config_path = "/v1/tasks/{task_id}/push/{config_id}"
         return [
-            Route("/v1/tasks/{task_id}/push", self.list_configs, methods=["GET"]),
-            Route(config_path, self.show_config, methods=["GET"]),
+            query_route(PushListQuery, self._auth, self.list_configs),
+            query_route(PushQuery, self._auth, self.show_config),
             Route(config_path, self.set_config, methods=["PUT"]),
             Route(config_path, self.delete_config, methods=["DELETE"]),
         ]
@@ -65,13 +67,13 @@ class PushConfigRoutes:
         _require_push(policy)
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
             body = parse_body(PushSubmission, raw)
-        name = _config_name(request)
+        name = _check_config_id(request.path_params["config_id"])
         try:
             parse_push_url(body.url, policy)
         except PushUrlForbidden as error:
             hint = "use an https URL of a host that the operator allows (`push.hosts` of the tenant's row)"
             raise Problem(422, "push_url", TITLE, str(error), hint) from error
-        feed = await existing_task(request, self._feeds, claim)
+        feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         config = PushConfigSet(config_id=name, url=body.url, token=body.token, form=body.form, person=claim.person)
         current = feed.pushes.configs.get(name)
         if current is None or current.body != config or name in feed.pushes.given_up:
@@ -84,38 +86,40 @@ class PushConfigRoutes:
                 raise Problem(409, "push_changed", TITLE, detail, hint)
         return json_response(_push_document(feed, name, claim, policy))
 
-    async def list_configs(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/push"""
-        claim, policy = await self._authorize_caller(request)
-        feed = await self._configured_task(request, claim, policy)
-        return json_response(_push_page(feed, claim, policy))
+    async def list_configs(self, claim: RequesterClaim, query: PushListQuery) -> PushPage:
+        """Configs of a task."""
+        policy = self._push_policy(claim)
+        return _push_page(await self._configured_task(query.task_id, claim, policy), claim, policy)
 
-    async def show_config(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}/push/{config_id}"""
-        claim, policy = await self._authorize_caller(request)
-        feed, name = await self._configured_task(request, claim, policy), _config_name(request)
+    async def show_config(self, claim: RequesterClaim, query: PushQuery) -> PushDocument:
+        """One config."""
+        policy = self._push_policy(claim)
+        feed, name = await self._configured_task(query.task_id, claim, policy), _check_config_id(query.config_id)
         if name not in feed.pushes.configs:
-            raise _unknown_config(name)
-        return json_response(_push_document(feed, name, claim, policy))
+            raise not_found("push config", name, "GET /v1/tasks/{task_id}/push lists those that stand")
+        return _push_document(feed, name, claim, policy)
 
     async def delete_config(self, request: Request) -> Response:
         """DELETE /v1/tasks/{task_id}/push/{config_id}: one that is not there is deleted already. Answers
         with those that are left."""
         claim, policy = await self._authorize_caller(request)
-        feed, name = await self._configured_task(request, claim, policy), _config_name(request)
+        feed = await self._configured_task(request.path_params["task_id"], claim, policy)
+        name = _check_config_id(request.path_params["config_id"])
         if name in feed.pushes.configs:
             await self._store_change(feed, claim, PushConfigDeleted(config_id=name))
         return json_response(_push_page(feed, claim, policy))
 
     async def _authorize_caller(self, request: Request) -> tuple[RequesterClaim, PushPolicy]:
-        needed = "submitter or operator"
-        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "see and set push notifications", needed)
-        self._quotas.reload_if_changed()
-        return claim, self._quotas.push_policy_of(claim.tenant)
+        claim = await self._auth.require_role(request, SUBMITTERS, PushListQuery.ACTION)
+        return claim, self._push_policy(claim)
 
-    async def _configured_task(self, request: Request, claim: RequesterClaim, policy: PushPolicy) -> InboxFeed:
+    def _push_policy(self, claim: RequesterClaim) -> PushPolicy:
+        self._quotas.reload_if_changed()
+        return self._quotas.push_policy_of(claim.tenant)
+
+    async def _configured_task(self, task_id: str, claim: RequesterClaim, policy: PushPolicy) -> InboxFeed:
         """The task; without hosts only one that has configs from before, whose people may read why they ended."""
-        feed = await existing_task(request, self._feeds, claim)
+        feed = await existing_task(task_id, self._feeds, claim)
         if not feed.pushes.configs:
             _require_push(policy)
         return feed
@@ -156,16 +160,22 @@ def _push_page(feed: InboxFeed, claim: RequesterClaim, policy: PushPolicy) -> Pu
 
 
 def _push_document(feed: InboxFeed, name: str, claim: RequesterClaim, policy: PushPolicy) -> PushDocument:
-    document = PushDocument.from_feed(feed, name, claim.person)
-    return document if policy.is_enabled or document.given_up else document.model_copy(update={"given_up": OFF})
+    config = feed.pushes.configs[name]
+    given_up = feed.pushes.given_up.get(name, "")
+    return PushDocument(
+        config_id=name,
+        task_id=feed.task,
+        url=config.body.url,
+        token=config.body.token if config.body.person == claim.person else "",
+        form=config.body.form,
+        person=config.body.person,
+        set_unix_ms=config.set_unix_ms,
+        waiting=feed.pushes.count_waiting(name),
+        given_up=given_up if policy.is_enabled or given_up else OFF,
+    )
 
 
-def _config_name(request: Request) -> str:
-    name: str = request.path_params["config_id"]
+def _check_config_id(name: str) -> str:
     if not re.fullmatch(CONFIG_ID, name):
         raise Problem(422, "push_id", TITLE, "the id of a config has 1 to 64 of A-Z a-z 0-9 _ . -", "send a UUID")
     return name
-
-
-def _unknown_config(name: str) -> Problem:
-    return not_found("push config", name, "GET /v1/tasks/{task_id}/push lists those that stand")

@@ -16,15 +16,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bulkhead.bounded_dict import BoundedDict
-from bulkhead_contracts import bounds
-from bulkhead_contracts.result import Standing
+from bulkhead.gateway_api.query import EVERY_ROLE
+from bulkhead.gateway_api.tasks import Status, TaskListQuery, TaskPage, TaskSummary
+from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.run_queue import RunQueueState
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
+from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import StreamCaps
-from bulkhead_services.gateway.http.request_values import cursor_of, json_response, opener_of, size_of, to_cursor
-from bulkhead_services.gateway.http.schemas import ChangesDocument, TaskPage, TaskSummary
-from bulkhead_services.gateway.problems import invalid_query, unavailable
+from bulkhead_services.gateway.http.request_values import cursor_of, to_cursor
+from bulkhead_services.gateway.http.schemas import ChangesDocument
+from bulkhead_services.gateway.problems import unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers, UnseenChanges
 from bulkhead_services.gateway.read_model.feeds import InboxFeeds
@@ -42,9 +44,7 @@ GAP_S, MAX_GAP_S = 0.1, 1.0
 LOOK_S = 0.06
 """Per watcher of this replica, the least gap: a look takes 3 to 5 ms of the processor, so all together take less than a
 tenth of a core."""
-FILTERS = ("text", "status", "person", "feature", "standing", "fork_of")
-GOES_ON = frozenset(get_args(task_view.Status)) - task_view.ENDED
-KNOWN = {"status": get_args(task_view.Status), "standing": get_args(Standing)}
+GOES_ON = frozenset(get_args(Status)) - task_view.ENDED
 
 
 class _SearchedTask(NamedTuple):
@@ -53,7 +53,7 @@ class _SearchedTask(NamedTuple):
     """Objective and id, for a search."""
 
 
-class _TaskQuery(NamedTuple):
+class _TaskFilters(NamedTuple):
     """words: all of them are said. exact: values that are allowed. goes_on: nothing that has ended fits."""
 
     words: tuple[str, ...]
@@ -105,28 +105,24 @@ class TaskListRoutes:
     def routes(self) -> list[Route]:
         """Routes for the application."""
         return [
-            Route("/v1/tasks", self.list_tasks, methods=["GET"]),
+            query_route(TaskListQuery, self._auth, self.list_tasks),
             Route("/v1/changes", self.stream_changes, methods=["GET"]),
         ]
 
-    async def list_tasks(self, request: Request) -> Response:
-        """GET /v1/tasks"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
-        size = size_of(request)
-        before = cursor_of(request.query_params.get("cursor", ""))
+    async def list_tasks(self, claim: RequesterClaim, query: TaskListQuery) -> TaskPage:
+        """Tasks that fit the query, the newest first."""
+        before = cursor_of(query.cursor)
         senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
-        query, most, opener = _query_of(request), self._settings.listed_tasks, opener_of(request)
+        filters, most, opener = _filters_of(query), self._settings.listed_tasks, query.opened_by
         page = await self._listing.list_page(claim.tenant, senders, before, most, opener)
-        places = await self._places() if query.goes_on else None
+        places = await self._places() if filters.goes_on else None
         # The index forgets the oldest, which may go on for all that.
         rows = page.rows if places is None or opener else _add_older(page.rows, places, claim.tenant, before)
-        tasks, next_before = await self._matching_tasks(claim.tenant, rows, size, query, places)
-        return json_response(
-            TaskPage(tasks=tuple(tasks), next=to_cursor(next_before) if next_before else None, total=page.total)
-        )
+        tasks, next_before = await self._matching_tasks(claim.tenant, rows, query.limit, filters, places)
+        return TaskPage(tasks=tuple(tasks), next=to_cursor(next_before) if next_before else None, total=page.total)
 
     async def _matching_tasks(
-        self, tenant: str, rows: list[tuple[int, str]], size: int, query: _TaskQuery, places: RunQueueState | None
+        self, tenant: str, rows: list[tuple[int, str]], size: int, query: _TaskFilters, places: RunQueueState | None
     ) -> tuple[list[TaskSummary], int]:
         """The first tasks that fit, and the sequence below which others may; 0 where there are none."""
         tasks: list[TaskSummary] = []
@@ -162,7 +158,7 @@ class TaskListRoutes:
 
     async def stream_changes(self, request: Request) -> Response:
         """GET /v1/changes"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "watch tasks", "submitter")
+        claim = await self._auth.require_role(request, EVERY_ROLE, "watch tasks")
         if self._feeds.is_closing:
             raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
         return SlotHoldingEventStream(
@@ -201,15 +197,8 @@ def _add_older(rows: list[tuple[int, str]], places: RunQueueState, tenant: str, 
     return rows + sorted((row for row in unended if not least or row[0] < least), reverse=True)
 
 
-def _query_of(request: Request) -> _TaskQuery:
-    """The query's filters. Raises Problem 422."""
-    filters = {name: request.query_params.get(name, "") for name in FILTERS}
-    for name, value in filters.items():
-        if len(value) > bounds.MAX_NAME_CHARS:
-            raise invalid_query(name, value[:40], f"send at most {bounds.MAX_NAME_CHARS} characters")
-        unknown = set(value.split(",")) - set(KNOWN.get(name, ())) if value and name in KNOWN else ()
-        if unknown:
-            raise invalid_query(name, value, f"send one or several of {', '.join(KNOWN[name])}, with commas between")
-    words = tuple(filters.pop("text").casefold().split())
-    exact = {name: set(value.split(",")) if name in KNOWN else {value} for name, value in filters.items() if value}
-    return _TaskQuery(words, exact, bool(exact.get("status")) and exact["status"] <= GOES_ON)
+def _filters_of(query: TaskListQuery) -> _TaskFilters:
+    named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of}
+    exact = {name: {value} for name, value in named.items() if value}
+    exact |= {name: set(values) for name, values in (("status", query.status), ("standing", query.standing)) if values}
+    return _TaskFilters(tuple(query.text.casefold().split()), exact, bool(query.status) and {*query.status} <= GOES_ON)

@@ -14,11 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bulkhead.bus.port import BusError
+from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
+from bulkhead.gateway_api.tasks import TaskDocument, TaskQuery
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.component import Pool
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
-from bulkhead_contracts.task import ForkOf, TaskLimits, TaskRequested
+from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
 from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.authority import obtain_voucher
 from bulkhead_services.gateway.decisions import Decisions
@@ -26,6 +28,7 @@ from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.http.openapi import openapi
+from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_limits import GatewayRequestBodies, StreamCaps
 from bulkhead_services.gateway.http.request_values import (
     existing_task,
@@ -34,23 +37,17 @@ from bulkhead_services.gateway.http.request_values import (
     parse_body,
     position_of,
 )
-from bulkhead_services.gateway.http.routes import uncertain_writes
 from bulkhead_services.gateway.http.routes.approvals import ApprovalRoutes
 from bulkhead_services.gateway.http.routes.citations import CitationRoutes
-from bulkhead_services.gateway.http.routes.dead_letters import DeadLetterRoutes
 from bulkhead_services.gateway.http.routes.documents import DocumentRoutes
-from bulkhead_services.gateway.http.routes.halts import HaltRoutes
 from bulkhead_services.gateway.http.routes.histories import HistoryRoutes
+from bulkhead_services.gateway.http.routes.operators import OperatorRoutes
 from bulkhead_services.gateway.http.routes.push import PushConfigRoutes
-from bulkhead_services.gateway.http.routes.spending import SpendingRoutes
-from bulkhead_services.gateway.http.routes.spending_now import spending_now
-from bulkhead_services.gateway.http.routes.subscribers import SubscriberRoutes
 from bulkhead_services.gateway.http.routes.task_list import RETRY_MS, SlotHoldingEventStream, TaskListRoutes
 from bulkhead_services.gateway.http.schemas import CancelReceipt, CancelSubmission, TaskReceipt, TaskSubmission
 from bulkhead_services.gateway.http.submission_checks import SubmissionChecks
 from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, already_ended, unavailable
-from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers
 from bulkhead_services.gateway.read_model.events import StreamPosition
@@ -87,10 +84,7 @@ class GatewayHttpApp:
         self._caps, self._bodies = StreamCaps(settings), GatewayRequestBodies(settings, door.spikes, context.clock)
         self.task_list = TaskListRoutes(settings, auth, feeds, listing, changes, self._caps, door.read_places)
         self.documents = DocumentRoutes(auth, documents, feeds, self._bodies, settings)
-        self.switches = HaltRoutes(context, auth, self._bodies)
-        self.dead_letters = DeadLetterRoutes(context, auth, self._bodies)
-        self.subscribers = SubscriberRoutes(context, auth, self._bodies, settings.subscribers)
-        self.spending = SpendingRoutes(context, auth, self._bodies, door, feeds)
+        self.operators = OperatorRoutes(context, auth, self._bodies, door, feeds, settings.subscribers)
         self.approvals = ApprovalRoutes(context, auth, self._bodies, approvals, decisions)
         self.citations = CitationRoutes(context, auth, feeds)
         self.histories = HistoryRoutes(context, auth, feeds)
@@ -107,21 +101,15 @@ class GatewayHttpApp:
         routes = [
             Route("/v1/tasks", self.submit_task, methods=["POST"]),
             *self.task_list.routes(),
-            Route("/v1/tasks/{task_id}", self.show_task, methods=["GET"]),
+            query_route(TaskQuery, self._auth, self.show_task),
             Route("/v1/tasks/{task_id}/events", self.stream_events, methods=["GET"]),
             Route("/v1/tasks/{task_id}/cancel", self.cancel_task, methods=["POST"]),
             *self.citations.routes(),
             *self.histories.routes(),
             *self.push.routes(),
-            Route("/v1/documents", self.documents.add_document, methods=["POST"]),
-            Route("/v1/documents", self.documents.list_documents, methods=["GET"]),
-            Route("/v1/documents", self.documents.delete_document, methods=["DELETE"]),
-            Route("/v1/documents/{ingest_id}", self.documents.show_document, methods=["GET"]),
+            *self.documents.routes(),
             *self.approvals.routes(),
-            *self.switches.routes(),
-            *self.dead_letters.routes(),
-            *self.subscribers.routes(),
-            *self.spending.routes(),
+            *self.operators.routes(),
             Route("/openapi.json", self.serve_openapi, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
@@ -132,7 +120,7 @@ class GatewayHttpApp:
 
     async def submit_task(self, request: Request) -> Response:
         """POST /v1/tasks"""
-        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "submit tasks", "submitter or operator")
+        claim = await self._auth.require_role(request, SUBMITTERS, "submit tasks")
         key = idempotency_key(request, required=True)
         await self._door.check_submission(claim)
         async with self._bodies.read_body(request, claim, MAX_BODY_BYTES) as raw:
@@ -161,22 +149,19 @@ class GatewayHttpApp:
         headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})
         return json_response(receipt, 202, headers)
 
-    async def show_task(self, request: Request) -> Response:
-        """GET /v1/tasks/{task_id}"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "read tasks", "submitter")
-        feed = await existing_task(request, self._feeds, claim)
+    async def show_task(self, claim: RequesterClaim, query: TaskQuery) -> TaskDocument:
+        """One task."""
+        feed = await existing_task(query.task_id, self._feeds, claim)
         place = await self._door.queue_document(feed)
-        doubtful = await uncertain_writes.find_uncertain_writes(self._context, claim, feed)
-        spending = await spending_now(self._context, claim, feed)
+        doubtful = await task_document.find_uncertain_writes(self._context, claim, feed)
+        spending = await task_document.find_spending(self._context, claim, feed)
         policies = self._settings.publishers
-        return json_response(
-            await task_document.describe_task(feed, self._context.blobs, policies, place, doubtful, spending)
-        )
+        return await task_document.describe_task(feed, self._context.blobs, policies, place, doubtful, spending)
 
     async def stream_events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""
-        claim = await self._auth.require_role(request, task_view.MAY_READ, "watch tasks", "submitter")
-        feed = await existing_task(request, self._feeds, claim)
+        claim = await self._auth.require_role(request, EVERY_ROLE, "watch tasks")
+        feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         position = position_of(request)
         if feed.has_ended and position.sequence and not feed.facts_after(position):
             return Response(status_code=204)  # Tells an EventSource not to reconnect: nothing can follow.
@@ -193,10 +178,10 @@ class GatewayHttpApp:
 
     async def cancel_task(self, request: Request) -> Response:
         """POST /v1/tasks/{task_id}/cancel"""
-        claim = await self._auth.require_role(request, task_view.MAY_SUBMIT, "cancel tasks", "submitter or operator")
+        claim = await self._auth.require_role(request, SUBMITTERS, "cancel tasks")
         async with self._bodies.read_body(request, claim, MAX_CANCEL_BODY_BYTES) as raw:
             body = parse_body(CancelSubmission, raw) if raw.strip() else CancelSubmission()
-        feed = await existing_task(request, self._feeds, claim)
+        feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         if feed.has_ended:
             raise already_ended(feed.view.status, f"read its result at /v1/tasks/{feed.task}")
         await self._intake.request_cancel(claim, feed, body.reason)

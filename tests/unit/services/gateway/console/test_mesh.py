@@ -3,6 +3,7 @@ person; all of it in the table, too."""
 
 from typing import Any
 
+from bulkhead.gateway_api.operators import MeshPage
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import MessageEdge, ServiceLoad
 from bulkhead_services.gateway.console import pages
@@ -14,7 +15,6 @@ from bulkhead_services.gateway.console.mesh.drawing import (
     services_needing_person,
     table_rows,
 )
-from bulkhead_services.gateway.http.operator_schemas import MeshPage
 
 
 def told(*loads: dict[str, Any], edges: tuple[tuple[str, str, int], ...] = ()) -> dict[str, Any]:

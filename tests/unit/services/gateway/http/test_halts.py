@@ -12,7 +12,7 @@ from bulkhead_cli.halts.halts import reset_breaker
 from bulkhead_cli.output import CommandError
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
-from bulkhead_services.gateway.http.operator_schemas import TopUpSubmission
+from bulkhead_services.gateway.http.schemas import TopUpSubmission
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, SUBMITTER
 
 TOOL = {"scope": "tool", "name": "http_get", "reason": "the site is under attack"}

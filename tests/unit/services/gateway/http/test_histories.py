@@ -14,7 +14,7 @@ from bulkhead.journal.story import detail
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history, parse_history
 from bulkhead_contracts import bounds, subjects
-from bulkhead_services.gateway.http.routes import held_answer, histories
+from bulkhead_services.gateway.http.routes import histories
 from bulkhead_services.gateway.read_model import told_tasks
 from tests.eventually import until
 from tests.paths import HISTORIES
@@ -321,8 +321,8 @@ async def test_an_export_keeps_its_place_until_it_is_sent_and_a_slow_client_is_c
         goes_on.set()
     assert places.used == 0 and len([one for one in sent if one["type"] == "http.response.start"]) == 2
     goes_on.clear()
-    monkeypatch.setattr(held_answer, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(held_answer, "MIN_BYTES_PER_S", 2**40)
+    monkeypatch.setattr(histories, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(histories, "MIN_BYTES_PER_S", 2**40)
     await asyncio.wait_for(gateway.app(dict(scope), receive, send), 20)
     assert places.used == 0 and sent[-1]["type"] == "http.response.start", "not complete, and the server closes it"
 

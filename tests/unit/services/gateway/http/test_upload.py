@@ -5,10 +5,12 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from starlette.requests import Request
 
+from bulkhead.gateway_api.documents import DocumentListQuery
+from bulkhead.gateway_api.query import MAX_PAGE
 from bulkhead_contracts import bounds
-from bulkhead_services.gateway.http.request_values import MAX_PAGE, size_of
 from bulkhead_services.gateway.http.upload import UploadedDocument, read_document
 from bulkhead_services.gateway.problems import Problem
 
@@ -135,9 +137,9 @@ def test_a_name_of_people_is_taken_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "101", "-1", "x", "", "0000019999999", "000001" + "9" * 5000, "١", "1.0"])
 def test_no_spelling_of_a_page_s_size_gets_past_its_bound(text: str) -> None:
-    with pytest.raises(Problem) as raised:
-        size_of(cast(Request, SimpleNamespace(query_params={"limit": text})))
-    assert raised.value.body.status == 422 and raised.value.body.limit == MAX_PAGE
+    with pytest.raises(ValidationError):
+        DocumentListQuery.from_texts({"limit": text})
+    assert DocumentListQuery.remedy_of("limit").limit == MAX_PAGE
 
 
 def test_a_document_of_the_largest_size_fits_a_form() -> None:

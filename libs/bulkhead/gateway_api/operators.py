@@ -1,0 +1,266 @@
+"""Reads for operators and auditors: halts, breakers, limits, spending, coordination, load and more."""
+
+import re
+from typing import Annotated, get_args
+
+from pydantic import AfterValidator, Field
+
+from bulkhead.gateway_api.query import OVERSEERS, Flag, Id, PageSize, Query, Remedy, Whole
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import (
+    Alerted,
+    BreakerWindow,
+    DeadLetter,
+    Limit,
+    LimitChange,
+    MessageEdge,
+    OpenWait,
+    ServiceLoad,
+    SpendBy,
+    SpendRow,
+    Spent,
+    SubscriberLoad,
+    TargetLimit,
+    TaskTrip,
+    TopUp,
+)
+from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.types import Contract, Count, Token, UnixMs
+
+MAX_LISTED = 1_000
+SINCE = r"[1-9][0-9]{0,6}[smhd]"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
+
+
+class HaltPage(Contract):
+    """Halts set by people, the oldest first."""
+
+    halts: Annotated[tuple[Halt, ...], Field(max_length=MAX_LISTED)]
+
+
+class BreakerPage(Contract):
+    """Breakers that have opened, the open ones first."""
+
+    breakers: Annotated[tuple[Breaker, ...], Field(max_length=MAX_LISTED)]
+
+
+class CoordinationPage(Contract):
+    """Coordination of the tenant's tasks: open waits, those who are stuck first; findings of the detectors, the
+    newest first, as far as they are remembered; what breakers have counted within their window.
+    """
+
+    waits: Annotated[tuple[OpenWait, ...], Field(max_length=bounds.MAX_WAITS_LISTED)]
+    more_waits: Count
+    trips: Annotated[tuple[TaskTrip, ...], Field(max_length=bounds.MAX_TRIPS_LISTED)]
+    windows: Annotated[tuple[BreakerWindow, ...], Field(max_length=bounds.MAX_WINDOWS_LISTED)]
+
+
+class MeshPage(Contract):
+    """Load of the whole mesh, of all tenants together: services with replicas, lag, failures and dead letters; messages
+    stored in the last window_ms from one service to another."""
+
+    services: Annotated[tuple[ServiceLoad, ...], Field(max_length=bounds.MAX_SERVICES_LISTED)]
+    edges: Annotated[tuple[MessageEdge, ...], Field(max_length=bounds.MAX_EDGES_LISTED)]
+    window_ms: Count
+
+
+class SubscriberDocument(SubscriberLoad):
+    """An outside subscriber of the tenant: its load, and the events that its row has."""
+
+    tenant: Token
+    events: tuple[str, ...]
+
+
+class SubscriberPage(Contract):
+    """The tenant's outside subscribers."""
+
+    subscribers: Annotated[tuple[SubscriberDocument, ...], Field(max_length=bounds.MAX_SUBSCRIBERS)]
+
+
+class PolicyDocument(Contract):
+    """Ceilings of the tenant's policy: one task, and all of its tasks of a day (UTC). The signer holds every
+    task to it; a limit above it changes nothing.
+    """
+
+    task: Limit
+    day: Limit
+
+
+class LimitPage(Contract):
+    """A tenant's limits and top-ups. `revision` counts the changes.
+
+    alerts: limits that were nearly reached, the latest first; empty in the answer to a change. history: the changes of
+    the last 31 days, the newest first, where it was asked for. policy: the tenant's
+    policy, where the lower of both holds; null where the gateway does not know it.
+    """
+
+    revision: Count
+    limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)]
+    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
+    alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
+    history: Annotated[tuple[LimitChange, ...], Field(max_length=bounds.MAX_CHANGES_LISTED)] = ()
+    policy: PolicyDocument | None = None
+
+
+class SpendPage(Contract):
+    """Cost of the calls admitted since then, by name, the highest first; `rest` sums the other rest_rows.
+
+    held: reserved for calls that have not settled. late: settled since then for calls admitted before; in no row.
+    kept_unix_ms: not 0 if older spending was asked for; spending of tasks that ended before it may have been purged.
+    slices: cost in micro US dollars of the calls of each equal part of the time, the oldest first.
+    """
+
+    by: SpendBy
+    since_unix_ms: UnixMs
+    until_unix_ms: UnixMs
+    kept_unix_ms: UnixMs
+    rows: Annotated[tuple[SpendRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)]
+    rest: SpendRow
+    rest_rows: Count
+    total: SpendRow
+    late: Spent
+    slices: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_SPEND_SLICES)] = ()
+
+
+class DeadLetterPage(Contract):
+    """Dead letters of the tenant, the oldest first. content: whether this caller may read what they hold, and so their
+    reasons. next: the cursor of the following page."""
+
+    letters: Annotated[tuple[DeadLetter, ...], Field(max_length=bounds.MAX_LETTERS_LISTED)]
+    content: bool
+    next: str | None
+
+
+class DeadLetterDocument(Contract):
+    """A dead letter; headers and body of its message as text, for who may read content. left_out_chars,
+    left_out_headers: how much of them is not here."""
+
+    letter: DeadLetter
+    content: bool
+    headers: dict[str, str]
+    body: str
+    left_out_chars: Count
+    left_out_headers: Count
+
+
+def period_s(since: str) -> int:
+    """Seconds of `90s`, `7d`. Raises ValueError for what is no period, or too long."""
+    seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
+    if not 1 <= seconds <= bounds.MAX_SPEND_S:
+        raise ValueError("no period")
+    return seconds
+
+
+def _check_period(since: str) -> str:
+    period_s(since)
+    return since
+
+
+class HaltListQuery(Query[HaltPage], name="listHalts", path="/v1/halts", action="read halts"):
+    """List the halts set by people, the oldest first."""
+
+
+class BreakerListQuery(Query[BreakerPage], name="listBreakers", path="/v1/breakers", action="read breakers"):
+    """List breakers that have opened, the open ones first."""
+
+
+class LimitsQuery(Query[LimitPage], name="showLimits", path="/v1/limits", action="read limits"):
+    """Show the tenant's limits."""
+
+    history: Annotated[Flag, Field(description="Whether to tell the last changes, too")] = False
+
+
+class SpendingQuery(
+    Query[SpendPage],
+    name="showSpending",
+    path="/v1/spend",
+    action="see what is spent",
+    allowed=OVERSEERS,
+    problems=(409,),
+):
+    """Show the cost of the tenant's calls, by name; for operators and auditors.
+
+    A call counts at the time of its admission. The sums are the providers' own counts.
+    """
+
+    by: Annotated[SpendBy, Field(description="Key of the sums"), Remedy(f"send one of {', '.join(KINDS)}")] = "agent"
+    since: Annotated[
+        str,
+        AfterValidator(_check_period),
+        Field(description="Age of the oldest call, at most 31d", json_schema_extra={"pattern": f"^{SINCE}$"}),
+        Remedy("send a time like 90s, 20m, 1h or 7d, at most 31d"),
+    ] = "24h"
+    limit: Annotated[PageSize, Field(description="Number of rows; the others are added up in one")] = 20
+    slices: Annotated[
+        int,
+        Field(
+            ge=0, le=bounds.MAX_SPEND_SLICES, description="Number of equal parts of the time whose costs are told, too"
+        ),
+        Whole,
+        Remedy(f"send a number up to {bounds.MAX_SPEND_SLICES}"),
+    ] = 0
+    tasks: Annotated[
+        str, Field(description=f"Of calls of these alone: up to {bounds.MAX_SPEND_ROWS} ids, with commas")
+    ] = ""
+
+
+class TaskCoordinationQuery(
+    Query[CoordinationPage],
+    name="showCoordination",
+    path="/v1/coordination",
+    action="see how tasks hang together",
+    allowed=OVERSEERS,
+):
+    """Show who waits for whom, loops, chatter and broken circles, and windows of breakers; for operators and
+    auditors.
+    """
+
+
+class MeshQuery(
+    Query[MeshPage], name="showMesh", path="/v1/mesh", action="see the load of the mesh", allowed=OVERSEERS
+):
+    """Show replicas, lag, failures and dead letters of services and the messages between them; for operators and
+    auditors.
+
+    Of the whole mesh: an operator of any tenant sees its load, and no tenant, task or person. `replicas` is null
+    while the broker cannot tell how many there are.
+    """
+
+
+class SubscriberListQuery(
+    Query[SubscriberPage], name="listSubscribers", path="/v1/subscribers", action="see subscribers", allowed=OVERSEERS
+):
+    """List the tenant's outside subscribers: events that wait for each, and that it has not acknowledged; for
+    operators and auditors.
+    """
+
+
+class LetterListQuery(
+    Query[DeadLetterPage], name="listDeadLetters", path="/v1/dead-letters", action="see dead letters", allowed=OVERSEERS
+):
+    """List the tenant's messages that a service could not handle, the oldest first; for operators and auditors.
+
+    A page is chosen from 2,000 letters at most: it may be short, and `next` leads on. Reasons may quote what a
+    message holds: operators alone are told them, and each look is logged.
+    """
+
+    all: Annotated[Flag, Field(description="Those too that were sent again or dismissed")] = False
+    limit: PageSize = 20
+    cursor: Annotated[str, Field(description="`next` of the previous page")] = ""
+
+
+class LetterQuery(
+    Query[DeadLetterDocument],
+    name="showDeadLetter",
+    path="/v1/dead-letters/{letter_id}",
+    action="see dead letters",
+    allowed=OVERSEERS,
+    problems=(409, 422),
+):
+    """Show one of them, for operators with headers and body as text.
+
+    Grants, vouchers and whatever looks like a key are left out; each look at content is logged.
+    """
+
+    letter_id: Annotated[Id, Field(description="The letter's id, or its first characters, four at least")]

@@ -1,0 +1,314 @@
+"""Reads about tasks, what their answers cite, and where their push notifications go."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, WithJsonSchema
+
+from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Query, Remedy, TaskId, Word
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.budget import Charge
+from bulkhead_contracts.push import CONFIG_ID, Form
+from bulkhead_contracts.result import Failure, Result, Standing, Usage
+from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from bulkhead_contracts.task_options import Replan, TaskOptions
+from bulkhead_contracts.tool import CitedCall, UncertainWrite
+from bulkhead_contracts.types import Contract, Count, Marker, Reason, Sha256, Tag, order_fields
+
+Status = Literal[
+    "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
+]
+StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
+TaskKind = Literal["planned", "adopted"]
+SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
+
+
+class StepDocument(Contract):
+    """One step of a task."""
+
+    step_id: str
+    title: str
+    status: StepStatus
+    attempts: Count
+    plan_version: Count
+    reasons: tuple[str, ...] = ()
+    started_unix_ms: Count = 0
+    ended_unix_ms: Count = 0
+    usage: Usage
+
+
+class TaskSummary(Contract):
+    """One row of GET /v1/tasks. standing, complete: as in TaskDocument. estimated_usd_micros: the part of the cost that
+    no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look. pause_code:
+    why one that is `paused` waits. fork_of: the task that it forks."""
+
+    task_id: str
+    kind: TaskKind = "planned"
+    status: Status
+    objective: str
+    created_unix_ms: Count
+    updated_unix_ms: Count
+    person: str
+    cost_usd_micros: Count
+    estimated_usd_micros: Count = 0
+    standing: Standing | None = None
+    complete: bool | None = None
+    failure_code: str = ""
+    conversation: Tag = ""
+    feature: Tag = ""
+    pause_code: str = ""
+    fork_of: Tag = ""
+
+
+class TaskPage(Contract):
+    """Tasks, the newest first; `next` leads to the next page and is null on the last one. total: of all that are
+    listed, whatever the filters."""
+
+    tasks: tuple[TaskSummary, ...]
+    next: str | None = None
+    total: Count = 0
+
+
+class QueueDocument(Contract):
+    """The queue before a task: `running` of `limit` places are taken, of its tenant or (`full`: mesh) of the mesh.
+
+    ahead: waiting tasks of the same tenant that came before it; the tenant's people take turns.
+    """
+
+    since_unix_ms: Count
+    ahead: Count
+    waiting: Count
+    full: Literal["tenant", "mesh"]
+    running: Count
+    limit: Count
+
+
+class PauseDocument(Contract):
+    """Why a task is paused, and what lets it go on. step_id: the paused step, "" for the plan. until_unix_ms: it waits
+    for a person, until then, and its deadline stands still; 0 otherwise."""
+
+    since_unix_ms: Count
+    code: str
+    reason: Reason
+    step_id: str
+    until_unix_ms: Count = 0
+
+
+class SpendingDocument(Contract):
+    """Spending of a run that goes on, and amounts that are held for its calls that have not settled."""
+
+    cost_usd_micros: Count
+    tokens: Count
+    model_calls: Count
+    tool_calls: Count
+    held_usd_micros: Count
+    held_tokens: Count
+
+
+@order_fields()
+class TaskDocument(TaskOptions):
+    """Everything known about a task. `answer` is the text of the result, with citation markers [#…].
+
+    usage: while the task runs, of its ended steps only; `GET /v1/spend?by=task` counts every settled call.
+    spent_more: calls were in progress when the task ended; their cost is not in `usage`, which is a lower bound then.
+    charged: the whole cost of a task that was ended early, once its last call has settled. spending: of an outside
+    agent's run that goes on; null while it cannot be known.
+    standing, complete: of `result`, null without one. An answer that is `degraded` or not complete must be read with
+    its warnings (`result`.standing_reason, .completeness).
+    uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
+    person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
+    kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. Options are as submitted.
+    """
+
+    task_id: str
+    kind: TaskKind = "planned"
+    conversation: Tag = ""
+    status: Status
+    objective: str
+    requester: RequesterClaim | None
+    limits: TaskLimits | None
+    created_unix_ms: Count
+    updated_unix_ms: Count
+    deadline_unix_ms: Count
+    duration_ms: Count
+    plan_version: Count
+    plans_rejected: Count
+    steps: tuple[StepDocument, ...]
+    steps_done: Count
+    steps_total: Count
+    failure: Failure | None
+    result: Result | None
+    answer: str | None
+    usage: Usage
+    spent_more: bool = False
+    charged: Charge | None = None
+    spending: SpendingDocument | None = None
+    standing: Standing | None = None
+    complete: bool | None = None
+    queue: QueueDocument | None = None
+    pause: PauseDocument | None = None
+    tools_left_out: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    uncertain_writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] | None = ()
+    more_uncertain_writes: Count = 0
+    tools: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    fork_of: Tag = ""
+    replan: Replan = "same_tools"
+    events_url: str
+
+
+class CitationRow(Contract):
+    """One `[#marker]` of an answer: characters of a document, or a tool's or a step's result, or the objective.
+
+    source: the document's name, the tool or the step. sha256: of the cited content; document_sha256: of the cited
+    version of the document. step_id: the step that used it. `unknown`: no accepted result of the task names it.
+    """
+
+    marker: Marker
+    kind: SourceKind
+    source: str = ""
+    sha256: str = ""
+    document_sha256: Sha256 | None = None
+    start: Count | None = None
+    end: Count | None = None
+    step_id: str = ""
+
+
+class CitationPage(Contract):
+    """The citations of a task's answer, in its order; `more` are not listed."""
+
+    task_id: str
+    citations: Annotated[tuple[CitationRow, ...], Field(max_length=bounds.MAX_CITATIONS)]
+    more: Count = 0
+
+
+class CitationDocument(CitationRow):
+    """The source behind a marker. text: null when it is `erased` (with its document) or `expired`; `cut` at a
+    bound.
+
+    state: of a document's passage `current`, or `superseded`: another version (superseded_by) stands there
+    now, and text is what was cited. call: the call of a tool; null when another task made it (a fork's). Its
+    arguments are shown where the tenant's output policy delivers drafts. An auditor gets neither text nor
+    arguments.
+    """
+
+    state: Literal["current", "superseded", "kept", "erased", "expired"]
+    text: Annotated[str, Field(max_length=bounds.MAX_CITED_CHARS)] | None
+    cut: bool = False
+    superseded_by: Sha256 | None = None
+    call: CitedCall | None = None
+    note: str = ""
+
+
+class PushDocument(Contract):
+    """Push notifications that are wanted. token: shown to the person who set it. waiting: posts that are not taken yet.
+    given_up: why nothing more is posted; "" while it is."""
+
+    config_id: str
+    task_id: str
+    url: str
+    token: str
+    form: Form
+    person: str
+    set_unix_ms: int
+    waiting: Count
+    given_up: str
+
+
+class PushPage(Contract):
+    """All push notifications of a task that are wanted."""
+
+    configs: tuple[PushDocument, ...]
+
+
+PUSH_OF = (
+    "For submitters and operators, where the tenant's row names hosts (`push`). Each change of the task's state is "
+    "posted, in the form of A2A; the first post says how it stands when the config is set."
+)
+
+
+class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action="read tasks"):
+    """List the tenant's tasks, the newest first.
+
+    A page reads 500 tasks at most: it may be short, and `next` leads on. What has not ended is found at once.
+    """
+
+    limit: PageSize = 20
+    cursor: Annotated[
+        str, Field(description="`next` of the previous page", json_schema_extra={"pattern": "^[A-Za-z0-9_-]{11}$"})
+    ] = ""
+    opened_by: Annotated[
+        Literal["", "doors"],
+        Field(description="Only the runs of agents outside"),
+        WithJsonSchema({"type": "string", "enum": [subjects.DOORS]}),
+        Remedy(f"send {subjects.DOORS}, or leave it out"),
+    ] = ""
+    text: Annotated[
+        Word,
+        Field(description="Words that the objective or the id has, in any order; small letters and capitals alike"),
+    ] = ""
+    status: Annotated[
+        tuple[Status, ...],
+        Choices,
+        Field(description="Only tasks of these statuses"),
+        WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Status))}}),
+        Remedy(f"send one or several of {', '.join(get_args(Status))}, with commas between"),
+    ] = ()
+    person: Annotated[Word, Field(description="Only tasks of this person")] = ""
+    feature: Annotated[Word, Field(description="Only tasks of this feature")] = ""
+    standing: Annotated[
+        tuple[Standing, ...],
+        Choices,
+        Field(description="Only results of these"),
+        WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Standing))}}),
+        Remedy(f"send one or several of {', '.join(get_args(Standing))}, with commas between"),
+    ] = ()
+    fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
+
+
+class TaskQuery(Query[TaskDocument], name="showTask", path="/v1/tasks/{task_id}", action="read tasks"):
+    """Show one task."""
+
+    task_id: TaskId
+
+
+class CitationListQuery(
+    Query[CitationPage], name="listCitations", path="/v1/tasks/{task_id}/citations", action="read tasks"
+):
+    """List what the markers of a task's answer cite."""
+
+    task_id: TaskId
+
+
+class CitationQuery(
+    Query[CitationDocument], name="showCitation", path="/v1/tasks/{task_id}/citations/{marker}", action="read tasks"
+):
+    """Show the text behind a marker, from the version that was cited."""
+
+    task_id: TaskId
+    marker: Annotated[Id, Field(description="The 12 hexadecimal digits of [#...]")]
+
+
+class PushListQuery(
+    Query[PushPage],
+    name="listPush",
+    path="/v1/tasks/{task_id}/push",
+    action="see and set push notifications",
+    allowed=SUBMITTERS,
+    note=PUSH_OF,
+):
+    """List where push notifications of a task go."""
+
+    task_id: TaskId
+
+
+class PushQuery(
+    Query[PushDocument],
+    name="showPush",
+    path="/v1/tasks/{task_id}/push/{config_id}",
+    action="see and set push notifications",
+    allowed=SUBMITTERS,
+    problems=(422,),
+):
+    """Show one of them, and whether it was given up."""
+
+    task_id: TaskId
+    config_id: Annotated[str, Field(description="The config's id", json_schema_extra={"pattern": CONFIG_ID})]
