@@ -104,6 +104,10 @@ class Transition(NamedTuple, Generic[S]):
     state: S
     outputs: tuple[Output, ...] = ()
 
+    def preceded_by(self, *outputs: Output) -> "Transition[S]":
+        """This transition, with these outputs ahead of its own."""
+        return Transition(self.state, (*outputs, *self.outputs))
+
 
 class Decider(ABC, Generic[S]):
     """The decision logic of a service, one version of it. A subclass sets `service` and `opening`.

@@ -9,21 +9,21 @@ where it would if he took all his time, and moves back to where it belongs as so
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace
 from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.task import TaskPaused
-from bulkhead_services.planner import steps
+from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, make_step_grant, step_deadline
 from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.state import Pause, PlannerState
 
 
 def on_step_paused(state: PlannerState, message: InboxMessage, body: StepPaused) -> Transition[PlannerState]:
     """A step is held back (`active`), or goes on."""
-    if not steps.carries_out(state, message, body.step_id):
+    if not state.may_report(message.envelope.source, body.step_id):
         return Transition(state)
     return _hold_step_back(state, message, body) if body.active else _resume_step(state, message, body)
 
 
 def _hold_step_back(state: PlannerState, message: InboxMessage, body: StepPaused) -> Transition[PlannerState]:
     """The step may wait until the task's end, and the service that works on it gets as much time."""
-    step = steps.running_step(state, body.step_id, body.attempt, body.plan_version)
+    step = state.running_step(body)
     if step is None:
         return Transition(state)
     place, before = (body.step_id, body.attempt, body.plan_version), state.deadline_unix_ms
@@ -32,22 +32,20 @@ def _hold_step_back(state: PlannerState, message: InboxMessage, body: StepPaused
     # The step's timer comes after the task's, which says what the task was held back by.
     state = _with_the_task(state)
     longer = state.pauses if state.deadline_unix_ms > before else (pause,)
-    until = max(
-        step.deadline_unix_ms if body.until_unix_ms == 0 else 0, state.deadline_unix_ms - steps.ANSWER_MARGIN_MS
-    )
+    until = max(step.deadline_unix_ms if body.until_unix_ms == 0 else 0, state.deadline_unix_ms - ANSWER_MARGIN_MS)
     return Transition(state, (*timer, *(_extend_step(state, message, row, until) for row in longer if row.step_id)))
 
 
 def _resume_step(state: PlannerState, message: InboxMessage, body: StepPaused) -> Transition[PlannerState]:
     """From now on the step has as long as a step that begins."""
-    step = steps.running_step(state, body.step_id, body.attempt, body.plan_version)
+    step = state.running_step(body)
     other_pauses = _other_pauses(state, body)
     if step is None or other_pauses == state.pauses:
         return Transition(state)
     [pause] = [row for row in state.pauses if row not in other_pauses]
     state, clock = _move_task_deadline(replace(state, pauses=other_pauses), message)
-    step = replace(step, deadline_unix_ms=steps.step_deadline(state, message, step))
-    state, timer = steps.arm_step_timer(_with_the_task(state).with_step(step))
+    step = replace(step, deadline_unix_ms=step_deadline(state, message, step))
+    state, timer = arm_step_timer(_with_the_task(state).with_step(step))
     # It has had days to wait in: from now on it has minutes again.
     back = (_extend_step(state, message, pause, step.deadline_unix_ms),) if pause.until_unix_ms else ()
     return Transition(state, (*clock, *timer, *back))
@@ -66,13 +64,13 @@ def _extend_step(state: PlannerState, message: InboxMessage, pause: Pause, until
         step_id=pause.step_id, attempt=pause.attempt, plan_version=pause.plan_version, deadline_unix_ms=until_unix_ms
     )
     return Send(
-        pause.source, extended, grant=state.grant, step_grant=steps.make_step_grant(state, message, step, until_unix_ms)
+        pause.source, extended, grant=state.grant, step_grant=make_step_grant(state, message, step, until_unix_ms)
     )
 
 
 def _with_the_task(state: PlannerState) -> PlannerState:
     """Steps that are held back end with the task, wherever its deadline lies."""
-    until = state.deadline_unix_ms + steps.ANSWER_MARGIN_MS
+    until = state.deadline_unix_ms + ANSWER_MARGIN_MS
     for row in state.pauses:
         if (step := state.step(row.step_id)) is not None:
             state = state.with_step(replace(step, deadline_unix_ms=until))
@@ -81,7 +79,7 @@ def _with_the_task(state: PlannerState) -> PlannerState:
 
 def _move_task_deadline(state: PlannerState, message: InboxMessage) -> tuple[PlannerState, tuple[Output, ...]]:
     """The task's deadline, for the pauses that stand now, and its timer where it has moved."""
-    until, now_unix_ms, since = _person_wait_until(state), message.time_unix_ms, state.stopped_unix_ms
+    until, now_unix_ms, since = _person_wait_until(state), message.time_unix_ms, state.clock_stopped_unix_ms
     if not until and not since:
         return state, ()
     before = state.deadline_unix_ms
@@ -89,7 +87,7 @@ def _move_task_deadline(state: PlannerState, message: InboxMessage) -> tuple[Pla
         since, state = now_unix_ms, replace(state, own_deadline_unix_ms=before)
     moved = state.own_deadline_unix_ms + max(0, (until or now_unix_ms) - since)
     due = max(state.own_deadline_unix_ms, min(moved, state.latest_unix_ms))
-    state = replace(state, stopped_unix_ms=since if until else 0, deadline_unix_ms=due)
+    state = replace(state, clock_stopped_unix_ms=since if until else 0, deadline_unix_ms=due)
     return state, () if due == before else (SetTimer(f"{TASK_TIMER}-{due}", due),)
 
 
@@ -124,4 +122,4 @@ def settle_pauses(before: PlannerState, state: PlannerState, message: InboxMessa
 def _is_current(state: PlannerState, pause: Pause) -> bool:
     if not pause.step_id:
         return state.phase == "drafting" and pause.attempt == state.drafts
-    return steps.running_step(state, pause.step_id, pause.attempt, pause.plan_version) is not None
+    return state.running_step(pause) is not None

@@ -7,21 +7,19 @@ puts them together; an ask is forgotten with its last answer, with its asker's a
 
 from typing import Any
 
-from bulkhead.flow import Output, Send, Transition, replace
+from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
-from bulkhead_services.planner import steps
 from bulkhead_services.planner.state import PendingAsk, PlannerState, StepState
 
 MAX_ASKS = 256
 """Of one task at once: every running step has few."""
-Outputs = tuple[Output, ...]
 
 
-def on_answer_requested(state: PlannerState, body: AnswerRequested) -> Transition[PlannerState]:
+def on_answer_requested(state: PlannerState, message: InboxMessage, body: AnswerRequested) -> Transition[PlannerState]:
     """A step asks. What can be answered now is answered by `answer_open_asks`."""
     is_known = any(pending.body.ask_id == body.ask_id for pending in state.asks)
-    if is_known or not _is_running(state, body.step_id, body.attempt, body.plan_version):
+    if is_known or state.running_step(body) is None:
         return Transition(state)
     refused = {target: refusal for target in body.targets if (refusal := _refusal_of(state, body, target))}
     if len(state.asks) >= MAX_ASKS:
@@ -36,10 +34,10 @@ def on_answer_requested(state: PlannerState, body: AnswerRequested) -> Transitio
     )
 
 
-def on_answer_given(state: PlannerState, body: AnswerGiven) -> Transition[PlannerState]:
+def on_answer_given(state: PlannerState, message: InboxMessage, body: AnswerGiven) -> Transition[PlannerState]:
     """An opinion: handed on to who asked, as it is."""
     ask = next((pending for pending in state.asks if pending.body.ask_id == body.ask_id), None)
-    if ask is None or body.target not in ask.left or body.step_id != ask.body.step_id:
+    if ask is None or body.target not in ask.unanswered or body.step_id != ask.body.step_id:
         return Transition(state)
     answer = body.model_copy(update={"result": None, "failure": None, "outcome": "answered"})
     return Transition(_without_target(state, ask, body.target), (Send("worker", answer, grant=state.grant),))
@@ -50,10 +48,10 @@ def answer_open_asks(state: PlannerState) -> Transition[PlannerState]:
     outputs: list[Output] = []
     for ask in state.asks:
         body = ask.body
-        if not _is_running(state, body.step_id, body.attempt, body.plan_version):
+        if state.running_step(body) is None:
             state = replace(state, asks=tuple(pending for pending in state.asks if pending.body.ask_id != body.ask_id))
             continue
-        for target in ask.left:
+        for target in ask.unanswered:
             step = state.step(target)
             current = next((pending for pending in state.asks if pending.body.ask_id == body.ask_id), None)
             if current is None:
@@ -65,9 +63,10 @@ def answer_open_asks(state: PlannerState) -> Transition[PlannerState]:
             elif step.status == "done":
                 outputs.append(_build_answer(state, body, target, step))
                 state = _without_target(state, current, target)
-            elif step.status == "running" and body.question and (target, step.attempt) not in current.handed:
+            elif step.status == "running" and body.question and (target, step.attempt) not in current.informed_attempts:
                 outputs.append(Send("worker", body.model_copy(update={"targets": (target,)}), grant=state.grant))
-                state = _with_ask(state, replace(current, handed=(*current.handed, (target, step.attempt))))
+                informed = (*current.informed_attempts, (target, step.attempt))
+                state = _with_ask(state, replace(current, informed_attempts=informed))
     return Transition(state, tuple(outputs))
 
 
@@ -93,10 +92,6 @@ def _all_inputs_of(state: PlannerState, step_id: str) -> set[str]:
     return needed
 
 
-def _is_running(state: PlannerState, step_id: str, attempt: int, version: int) -> bool:
-    return steps.running_step(state, step_id, attempt, version) is not None
-
-
 def _build_answer(
     state: PlannerState,
     body: AnswerRequested,
@@ -111,10 +106,10 @@ def _build_answer(
 
 def _without_target(state: PlannerState, ask: PendingAsk, target: str, *, refused: bool = False) -> PlannerState:
     """One target has answered; for `any` that is enough."""
-    unanswered = tuple(step_id for step_id in ask.left if step_id != target)
+    unanswered = tuple(step_id for step_id in ask.unanswered if step_id != target)
     if not unanswered or (ask.body.mode == "any" and not refused):
         return replace(state, asks=tuple(pending for pending in state.asks if pending.body.ask_id != ask.body.ask_id))
-    return _with_ask(state, replace(ask, left=unanswered))
+    return _with_ask(state, replace(ask, unanswered=unanswered))
 
 
 def _with_ask(state: PlannerState, ask: PendingAsk) -> PlannerState:

@@ -7,7 +7,7 @@ from typing import Literal
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import WORKER_ROLE, Delegation, Plan, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.provenance import Flow
-from bulkhead_contracts.result import ContentRef, Failure, Result, worst_standing
+from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
 
 COMPOSE_ID = "answer"
@@ -28,24 +28,6 @@ def rejection_failure(notes: Sequence[PlanNote]) -> Failure:
         hint = "ask for less at once (split the objective into several tasks), or submit a plan of your own"
     reason = f"no draft passed the plan checker: {'; '.join(note.message for note in errors)}"
     return Failure.from_text("plan_rejected", reason, hint)
-
-
-def mark_unchecked(step: PlanStep, result: Result, check: bool) -> Result:
-    """A result that nobody has checked: it says so, up to the answer. check: whether the task wanted a check."""
-    if not check and step.kind == "noop":
-        return result
-    return _degrade_result(result, f"step {step.id} {NOT_CHECKED}" if check else "not checked, as the task asked")
-
-
-def mark_not_accepted(result: Result, reasons: Sequence[str]) -> Result:
-    """The result that the checker did not accept, marked so, should it stand."""
-    return _degrade_result(result, f"the checker did not accept it: {'; '.join(reasons)}")
-
-
-def _degrade_result(result: Result, reason: str) -> Result:
-    reasons = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
-    standing = worst_standing(result.standing, "degraded")
-    return result.model_copy(update={"standing": standing, "standing_reason": reasons[: bounds.MAX_REASON_CHARS]})
 
 
 def plan_of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> tuple[PlanStep, PlanNote]:

@@ -17,8 +17,8 @@ MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
 ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
 
-def results_of_submission(body: TaskSubmitted) -> tuple[StepState, ...]:
-    """Results that a submission brings along, of steps of its own plan."""
+def steps_of_submission(body: TaskSubmitted) -> tuple[StepState, ...]:
+    """Steps of its own plan whose results a submission brings along."""
     steps = {plan_step.id: plan_step for plan_step in body.plan.steps} if body.plan else {}
     held_steps = []
     for row in body.given:
@@ -28,8 +28,8 @@ def results_of_submission(body: TaskSubmitted) -> tuple[StepState, ...]:
     return tuple(held_steps)
 
 
-def held_results(steps: Sequence[StepState], version: int) -> tuple[StepState, ...]:
-    """Results held of a running plan, should it have to be replaced."""
+def hold_done_steps(steps: Sequence[StepState], version: int) -> tuple[StepState, ...]:
+    """The done steps of a running plan, held for the plan that replaces it."""
     notes = (f"taken over from plan {version}",)
     return tuple(replace(step, notes=notes, attempt=0, deadline_unix_ms=0) for step in steps if step.status == "done")
 

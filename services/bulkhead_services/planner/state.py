@@ -16,7 +16,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseRequested
@@ -30,6 +30,22 @@ from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]
 StepStatus = Literal["waiting", "running", "done", "failed"]
+
+
+class AttemptReference(Protocol):
+    """Whatever speaks of one attempt at a step: most messages about steps, and a pause."""
+
+    @property
+    def step_id(self) -> str:
+        """The step in its plan."""
+
+    @property
+    def attempt(self) -> int:
+        """Its number, from 1."""
+
+    @property
+    def plan_version(self) -> int:
+        """The plan that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +69,11 @@ class StepState:
 
 @dataclass(frozen=True, slots=True)
 class PendingAsk:
-    """A step waits for others. left: who has not answered yet. handed: attempts that were told the question."""
+    """A step waits for others. informed_attempts: those that were handed the question, by step and attempt."""
 
     body: AnswerRequested
-    left: tuple[str, ...]
-    handed: tuple[tuple[str, int], ...] = ()
+    unanswered: tuple[str, ...]
+    informed_attempts: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +107,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class PlannerState:
-    """The fold of one task's messages in the planner's inbox, or of one resource's (`book`)."""
+    """The fold of one task's messages in the planner's inbox, or of one resource's (`lease_book`)."""
 
     phase: Phase = "new"
     objective: ContentRef | None = None
@@ -108,66 +124,89 @@ class PlannerState:
     """While a person is waited for: as if he took all his time."""
     latest_unix_ms: int = 0
     """Of the deadline, however long people take."""
-    stopped_unix_ms: int = 0
+    clock_stopped_unix_ms: int = 0
     """Since when the task's clock stands still, for a person; 0 when it goes."""
     own_deadline_unix_ms: int = 0
     """Its deadline when the clock stopped."""
     generation: int = 1
     drafts: int = 0
-    vain: int = 0
+    vain_drafts: int = 0
     """Drafts in a row of which no plan came."""
-    submitted: Plan | None = None
+    submitted_plan: Plan | None = None
     """The plan that the task came with: no later one has more tools or writes."""
-    delegated: tuple[Delegation, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
     """Roles of its steps that are carried out elsewhere."""
     roles: tuple[RoleSpec, ...] = ()
     """Of these, what a plan that the model makes may choose."""
     replan: Replan = "same_tools"
     """What may take that plan's place when it fails."""
-    whole: bool = False
-    """Whether the objective runs as one step, since no draft could be used: no further one is asked for."""
+    runs_whole: bool = False
+    """True when the objective runs as one step, since no draft could be used: no further one is asked for."""
     deferrals: int = 0
     draft_notes: tuple[str, ...] = ()
     plan: Plan | None = None
-    drafted: Result = Result()
-    """What the reply that drafted the plan says of itself: its standing and its completeness."""
+    draft_standing: Result = Result()
+    """Standing and completeness of the reply that drafted the plan."""
     steps: tuple[StepState, ...] = ()
-    final: str = ""
+    final_step_id: str = ""
     """The step whose result is the task's answer."""
     usage: Usage = Usage()
-    armed_unix_ms: int = 0
+    step_timer_unix_ms: int = 0
     """When the timer of the running steps fires; 0 when none is set."""
     wrote: bool = False
-    """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
-    held: tuple[StepState, ...] = ()
-    """Accepted results that a plan to come may take over."""
+    """True once a step that may write was handed out: such a plan is not re-planned by itself."""
+    held_steps: tuple[StepState, ...] = ()
+    """Done, with accepted results that a plan to come may take over."""
     asks: tuple[PendingAsk, ...] = ()
-    book: LeaseBook = LeaseBook()
+    lease_book: LeaseBook = LeaseBook()
     pauses: tuple[Pause, ...] = ()
     """What is held back now."""
-    asleep: str = ""
-    """The draft's call, while it is put off and not asked again yet."""
+    sleeping_call_id: str = ""
+    """The draft's call, while it is put off and not made again yet."""
 
     @property
     def adopted(self) -> bool:
         """True when an outside agent carries the task out: doors hears of its end."""
-        return self.submitted is not None and any(step.adopted for step in self.submitted.steps)
+        return self.submitted_plan is not None and any(step.adopted for step in self.submitted_plan.steps)
+
+    @property
+    def draft_call_id(self) -> str:
+        """The model call of the draft that was asked for last."""
+        return f"plan-{self.generation}-{self.drafts}"
 
     def delegation(self, step: PlanStep) -> Delegation | None:
         """Delegation of a step that is carried out elsewhere; None for one of the mesh, or that nobody does."""
         if step.adopted or step.kind == "noop":
             return None
-        return next((row for row in self.delegated if row.role == step.role), None)
+        return next((row for row in self.delegations if row.role == step.role), None)
 
     @property
-    def delegated_by_choice(self) -> tuple[Delegation, ...]:
-        """The delegated roles that a plan which the model makes may choose."""
+    def selectable_delegations(self) -> tuple[Delegation, ...]:
+        """The delegations that a plan which the model makes may choose."""
         names = {role.name for role in self.roles}
-        return tuple(row for row in self.delegated if row.role in names)
+        return tuple(row for row in self.delegations if row.role in names)
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""
         return next((step_state for step_state in self.steps if step_state.step.id == step_id), None)
+
+    def running_step(self, reference: AttemptReference) -> StepState | None:
+        """The step, if exactly this attempt of it runs now; anything else is late or repeated."""
+        step = self.step(reference.step_id)
+        if self.phase != "running" or self.plan is None or step is None or step.status != "running":
+            return None
+        return step if (step.attempt, self.plan.version) == (reference.attempt, reference.plan_version) else None
+
+    def may_report(self, source: str, step_id: str) -> bool:
+        """True when this service may speak of the step: doors of adopted ones alone, and nobody else of those."""
+        step = self.step(step_id)
+        return (source == "doors") == (step is not None and step.step.adopted)
+
+    def tools_of(self, step: PlanStep) -> tuple[ToolSpec, ...]:
+        """The tools of a step: its own, or the one call of a remote agent in its place."""
+        delegated = self.delegation(step)
+        names = (delegated.agent_tool,) if delegated is not None and delegated.to == "agent" else step.tools
+        return tuple(tool for tool in self.tools if tool.name in names)
 
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""

@@ -9,9 +9,9 @@ from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepExtended, StepPaused
 from bulkhead_contracts.task import Progressed, TaskCancelRequested, TaskEnded, TaskLimits, TaskPaused, TaskStopped
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_services.planner.assignments import STEP_TIMER
 from bulkhead_services.planner.core import Planner
 from bulkhead_services.planner.ending import TASK_TIMER
-from bulkhead_services.planner.steps import TIMER as STEPS_TIMER
 from tests.playbook import START_UNIX_MS, Playbook
 from tests.unit.services.planner.test_playbook import DIAMOND, accepts, answers, draft, submit
 
@@ -65,7 +65,7 @@ def test_a_step_that_is_held_back_is_not_tried_again_however_long_that_lasts(pla
     pauses(play, "b", sender="checker")
     play.says(StepExtended)
     assert play.send_of(StepExtended).to == "checker"
-    play.fires(next(name for name in play.timers if name.startswith(STEPS_TIMER)))
+    play.fires(next(name for name in play.timers if name.startswith(STEP_TIMER)))
     play.says()
     pauses(play, "a", active=False)
     play.says()
@@ -87,8 +87,8 @@ def test_from_when_it_goes_on_it_has_as_long_as_one_that_begins(play):
     pauses(play, "a", active=False)
     due = START_UNIX_MS + 1_800_000 + bounds.DEFAULT_STEP_TIMEOUT_MS
     assert play.state.step("a").deadline_unix_ms == due
-    play.fires(f"{STEPS_TIMER}-{START_UNIX_MS + bounds.DEFAULT_STEP_TIMEOUT_MS}")
-    play.at_second(1_900).fires(f"{STEPS_TIMER}-{due}")
+    play.fires(f"{STEP_TIMER}-{START_UNIX_MS + bounds.DEFAULT_STEP_TIMEOUT_MS}")
+    play.at_second(1_900).fires(f"{STEP_TIMER}-{due}")
     assert play.outputs_of(StepCancelRequested), "a step that says nothing is stopped, as ever"
 
 
@@ -117,7 +117,7 @@ def test_a_step_that_is_held_back_outlasts_the_margin_before_the_tasks_end(play)
     pauses(play, "a")
     pauses(play, "b")
     play.at_second(3_599.9).hears(
-        TimerFired(key=f"{STEPS_TIMER}-1", due_unix_ms=START_UNIX_MS + HOUR_MS - 100), sender="planner"
+        TimerFired(key=f"{STEP_TIMER}-1", due_unix_ms=START_UNIX_MS + HOUR_MS - 100), sender="planner"
     )
     play.says()
     time_is_up(play)

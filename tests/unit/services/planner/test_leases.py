@@ -59,7 +59,7 @@ def test_who_asks_first_has_it_and_the_next_one_gets_it_in_turn(play):
     gives_back(play, "b")
     assert told(play) == [("b", "LeaseEnded"), ("c", "LeaseGranted")]
     gives_back(play, "c")
-    assert told(play) == [("c", "LeaseEnded")] and play.state.book.holder is None
+    assert told(play) == [("c", "LeaseEnded")] and play.state.lease_book.holder is None
     play.replays()
 
 
@@ -82,7 +82,7 @@ def test_the_timer_of_an_earlier_grant_ends_no_later_one(play):
     asks(play, "b", ttl_ms=1_000)
     play.hears(TimerFired(key=timer, due_unix_ms=START_UNIX_MS + 5_000), sender="planner")
     play.says()
-    assert play.state.book.holder.task == "b"
+    assert play.state.lease_book.holder.task == "b"
 
 
 def test_tokens_grow_also_when_the_book_was_purged_meanwhile(play):
@@ -121,7 +121,7 @@ def test_a_release_by_another_is_refused_and_says_who_holds_it(play):
     assert told(play) == [("b", "LeaseRefused")]
     gives_back(play, "a", step="s2")  # Also by another step of the same task.
     assert told(play) == [("a", "LeaseRefused")]
-    assert play.state.book.holder.task == "a"
+    assert play.state.lease_book.holder.task == "a"
 
 
 def test_who_waits_no_longer_is_passed_over(play):
@@ -141,7 +141,7 @@ def test_known_requests_and_releases_change_nothing(play):
     gives_back(play, "a", call="")
     gives_back(play, "a", call="")
     play.says()
-    assert play.state.book.holder.task == "b"
+    assert play.state.lease_book.holder.task == "b"
 
 
 def test_a_full_queue_refuses_and_the_others_keep_their_places(play):
@@ -149,20 +149,20 @@ def test_a_full_queue_refuses_and_the_others_keep_their_places(play):
         asks(play, f"t{number}")
     asks(play, "late")
     assert play.only_output(LeaseRefused).failure.code == "lease_queue_full"
-    assert len(play.state.book.queue) == bounds.MAX_LEASE_QUEUE
+    assert len(play.state.lease_book.queue) == bounds.MAX_LEASE_QUEUE
 
 
 def test_another_resources_request_under_this_name_is_not_heeded(play):
     asks(play, "a", resource="crm:account:43")
     play.says()
-    assert play.state.book.holder is None
+    assert play.state.lease_book.holder is None
 
 
 def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages(play):
     for number in range(bounds.MAX_MESSAGES_PER_TASK // 2 + 10):
         asks(play, f"t{number}")
         gives_back(play, f"t{number}", call="")
-    assert play.state.book.holder is None and len(play._fold.seen) == 1
+    assert play.state.lease_book.holder is None and len(play._fold.seen) == 1
 
 
 @settings(max_examples=60)
@@ -191,18 +191,18 @@ def test_there_is_one_holder_tokens_grow_and_the_queue_keeps_its_order(script):
         for one in granted:
             assert one.fencing_token > tokens[-1]
             tokens.append(one.fencing_token)
-            assert play.state.book.holder.lease_id == one.lease_id
+            assert play.state.lease_book.holder.lease_id == one.lease_id
             if waiting and one.lease_id in waiting:
                 assert next(name for name in waiting if name in {*_queued(play), one.lease_id}) == one.lease_id
         waiting = _queued(play)
-        held = play.state.book.holder
+        held = play.state.lease_book.holder
         assert held is None or held.lease_id not in waiting
         assert held is not None or not waiting
     play.replays()
 
 
 def _queued(play: Playbook) -> list[str]:
-    return [one.lease_id for one in play.state.book.queue]
+    return [one.lease_id for one in play.state.lease_book.queue]
 
 
 def test_every_grant_has_a_timer_before_anybody_hears_of_it(play):

@@ -1,0 +1,157 @@
+"""Steps of a running plan are handed out: which, with what, until when. A leaf, pure.
+
+In: a plan that passed its check, or the state after a step's result. Out: `StepAssigned` with its grant for whoever
+carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
+"""
+
+from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
+from bulkhead_contracts import bounds
+from bulkhead_contracts.grant import StepGrant
+from bulkhead_contracts.output import DRAFT
+from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
+from bulkhead_contracts.result import Usage, digest_of
+from bulkhead_contracts.step import StepAssigned, StepInput
+from bulkhead_contracts.task import StepStarted
+from bulkhead_services.planner import plans, progress, reuse
+from bulkhead_services.planner.ending import end_task
+from bulkhead_services.planner.state import PlannerState, StepState
+
+STEP_TIMER = "steps"
+GRANT_SLACK_MS = 60_000
+ANSWER_MARGIN_MS = 500
+"""A step's deadline lies so long before the task's, so that the task can still say what happened."""
+
+
+def adopt_plan(
+    state: PlannerState, message: InboxMessage, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]
+) -> Transition[PlannerState]:
+    """Run these steps; those whose results are held are done from the start."""
+    steps, left_out = _limit_shown_tools(state, steps)
+    plan = plans.compose_plan(steps, (*notes, *left_out)[: bounds.MAX_PLAN_NOTES], state.generation)
+    state = replace(
+        state,
+        phase="running",
+        plan=plan,
+        steps=reuse.take_over_results(plan.steps, state.held_steps),
+        final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
+    )
+    taken_over = (
+        progress.step_ended(state, step, "accepted", step.notes, step.result, Usage())
+        for step in state.steps
+        if step.result
+    )
+    return assign_ready_steps(state, message).preceded_by(Send("gateway", PlanAdopted(plan=plan)), *taken_over)
+
+
+def _limit_shown_tools(
+    state: PlannerState, steps: tuple[PlanStep, ...]
+) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+    """The steps with the tools that they are shown, and notes on what was left out."""
+    shown_steps, notes = [], []
+    about = state.objective.summary if state.objective is not None else ""
+    for step in steps:
+        if step.adopted or state.delegation(step) is not None:
+            shown_steps.append(step)  # Its agent is shown tools by doors, and not by a prompt of the mesh.
+            continue
+        names, left_out = shown_tools.choose_tools(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
+        if left_out:
+            text = f"step {step.id} has more tools than it can be shown; left out: {', '.join(left_out)}"
+            cut = text[: bounds.MAX_REASON_CHARS]
+            notes.append(PlanNote(severity="warning", code="tools_left_out", step_id=step.id, message=cut))
+            step = step.model_copy(update={"tools": names})
+        shown_steps.append(step)
+    return tuple(shown_steps), tuple(notes)
+
+
+def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
+    """Hand out every step whose inputs are done; end the task when none is left."""
+    done = {step.step.id for step in state.steps if step.status == "done"}
+    if len(done) == len(state.steps):
+        return end_task(state, message, "succeeded", None)
+    outputs: tuple[Output, ...] = ()
+    for step in state.steps:
+        if step.status == "waiting" and done.issuperset(step.step.inputs):
+            assigned = _assign_step(state, message, step)
+            state, outputs = assigned.state, (*outputs, *assigned.outputs)
+    return Transition(state, outputs)
+
+
+def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState) -> Transition[PlannerState]:
+    assert state.plan is not None and state.objective is not None
+    until = step_deadline(state, message, waiting)
+    step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
+    plan_step = step.step
+    feeding = {flow.from_tool for flow in plans.flows_of(plan_step, state.plan.steps) if flow.step_id == plan_step.id}
+    tools = tuple(
+        tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
+    )
+    # Of the requester's own words this step shows the objective, and its text where he submitted the plan.
+    shown_sha256 = {state.objective.sha256, digest_of(plan_step.prompt_text) if state.submitted_plan else ""}
+    assigned = StepAssigned(
+        step=plan_step,
+        attempt=step.attempt,
+        plan_version=state.plan.version,
+        objective=state.objective,
+        inputs=tuple(_step_input(state, name) for name in plan_step.inputs),
+        tools=tools,
+        notes=step.notes[-16:],
+        check=state.check,
+        final=plan_step.id == state.final_step_id,
+        output=state.output if state.output != DRAFT else None,
+        deadline_unix_ms=until,
+        route=state.route,
+        labels=tuple(label for label in state.labels if label.sha256 in shown_sha256),
+        delegated=state.delegation(plan_step),
+    )
+    started = StepStarted(
+        step_id=plan_step.id, title=plan_step.title, attempt=step.attempt, plan_version=state.plan.version
+    )
+    grant = make_step_grant(state, message, step, until)
+    wrote = state.wrote or any(tool.effect == "write" for tool in tools)
+    handed = Send(step.assignee, assigned, grant=state.grant, step_grant=grant)
+    return arm_step_timer(state.with_step(step, wrote=wrote)).preceded_by(handed, Send("gateway", started))
+
+
+def _step_input(state: PlannerState, step_id: str) -> StepInput:
+    step = state.step(step_id)
+    assert step is not None and step.result is not None
+    return StepInput(step_id=step_id, title=step.step.title, result=step.result)
+
+
+def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:
+    """Until when a step may run that begins, or goes on, now: longer where its tools need longer than most. An adopted
+    one lasts as long as its task."""
+    if step.step.adopted:
+        return state.deadline_unix_ms
+    now_unix_ms, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
+    if (delegated := state.delegation(step.step)) is not None:
+        return max(now_unix_ms + 1, min(last, now_unix_ms + delegated.deadline_ms))
+    tools = state.tools_of(step.step)
+    longer_ms = sum(max(0, tool.timeout_ms - bounds.DEFAULT_TOOL_TIMEOUT_MS) for tool in tools)
+    return max(now_unix_ms + 1, min(last, now_unix_ms + bounds.DEFAULT_STEP_TIMEOUT_MS + longer_ms))
+
+
+def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState, until_unix_ms: int) -> StepGrant:
+    """Grant of what this attempt may do. It names the agent's role, so that a halt of that agent reaches its calls."""
+    assert state.plan is not None
+    return StepGrant(
+        tenant=message.tenant,
+        task=message.task,
+        step_id=step.step.id,
+        attempt=step.attempt,
+        plan_version=state.plan.version,
+        tools=tuple(tool.name for tool in state.tools_of(step.step)),
+        expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
+        role=step.step.role,
+        flows=plans.flows_of(step.step, state.plan.steps),
+    )
+
+
+def arm_step_timer(state: PlannerState) -> Transition[PlannerState]:
+    """One timer stands for all running steps: set for the earliest deadline, and again when it has fired. An adopted
+    step has none: it ends with its task."""
+    timed = (step for step in state.steps if step.status == "running" and not step.step.adopted)
+    due = min((step.deadline_unix_ms for step in timed), default=0)
+    if not due or 0 < state.step_timer_unix_ms <= due:
+        return Transition(state)
+    return Transition(replace(state, step_timer_unix_ms=due), (SetTimer(f"{STEP_TIMER}-{due}", due),))

@@ -1,0 +1,168 @@
+"""A plan for the task: submitted with it or drafted by a model, and checked; or the objective as one step. Pure.
+
+In: `TaskSubmitted`; of the draft's model call `ModelCallReplied`, `CallDeferred`, `CallResumed` and its timer. Out:
+the draft's call, each repeat of it bounded; a plan whose first steps are handed out; or the task's end.
+"""
+
+from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
+from bulkhead.flow.deferrals import next_deferral
+from bulkhead_contracts import bounds
+from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
+from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
+from bulkhead_contracts.output import DRAFT
+from bulkhead_contracts.plan import PlanNote, PlanRejected
+from bulkhead_contracts.result import Failure, Result
+from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
+from bulkhead_services.planner import draft_reading, plans, reuse
+from bulkhead_services.planner.assignments import adopt_plan
+from bulkhead_services.planner.drafting import build_draft_call, request_draft
+from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task
+from bulkhead_services.planner.state import Pause, PlannerState
+
+DRAFT_TIMER = "draft-again-"
+NO_CALL_WORKS = frozenset(
+    {
+        "rate_limited",
+        "unreachable",
+        "unknown_model",
+        "unknown_price",
+        "refused_by_policy",
+        "unknown_prompt",
+        "bad_grant",
+        "content_missing",
+        "deadline_exceeded",
+    }
+)
+"""Why a draft failed, where any other call of the task would fail alike: no step is run then."""
+
+
+def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubmitted) -> Transition[PlannerState]:
+    """A task begins: its plan is adopted where it came with one, and drafted otherwise."""
+    if state.phase != "new":
+        return Transition(state)
+    until = body.submitted_unix_ms + body.limits.deadline_ms
+    state = replace(
+        state,
+        objective=body.objective,
+        limits=body.limits,
+        tools=body.tools,
+        check=body.check,
+        output=body.output or DRAFT,
+        route=body.route,
+        labels=body.labels,
+        delegations=body.delegated,
+        roles=body.roles,
+        grant=message.envelope.grant,
+        deadline_unix_ms=until,
+        latest_unix_ms=body.submitted_unix_ms + body.limits.lifetime_ms,
+        held_steps=reuse.steps_of_submission(body),
+        submitted_plan=body.plan,
+        replan=body.replan,
+    )
+    accepted = (
+        Send("gateway", TaskAccepted(deadline_unix_ms=until, delivery=state.output.delivery, left_out=body.left_out)),
+        SetTimer(TASK_TIMER, until),
+    )
+    if body.plan is None:
+        return request_draft(state, message, ()).preceded_by(*accepted)
+    # What was submitted as a plan bounds the task: no text that a model reads later can add a tool to it.
+    state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools, body.delegated))
+    notes = (
+        *reuse.check_given_results(body.plan.steps, state.held_steps),
+        *plans.check_plan(body.plan.steps, body.tools, checked=body.check),
+    )
+    notes = notes[: bounds.MAX_PLAN_NOTES]
+    if errors := [note.message for note in notes if note.severity == "error"]:
+        reason = "; ".join(errors)[: bounds.MAX_REASON_CHARS]
+        failure = Failure.from_text("plan_rejected", reason, "mend the plan and submit again")
+        return end_task(state, message, "failed", failure).preceded_by(*accepted, _plan_rejected(state, notes))
+    return adopt_plan(state, message, body.plan.steps, notes).preceded_by(*accepted)
+
+
+def on_model_call_replied(
+    state: PlannerState, message: InboxMessage, body: ModelCallReplied
+) -> Transition[PlannerState]:
+    """The model's reply to the draft's call: a plan that runs, or another draft."""
+    if not _awaits_draft(state, body.call_id):
+        return Transition(state)
+    state = replace(state, usage=state.usage + body.usage)
+    if body.outcome != "answered" or body.content is None:
+        failure = body.failure or Failure.from_text("no_plan", "the model answered with nothing")
+        if failure.code in STOPPED_BY_BUDGET:
+            return end_task(state, message, "halted", failure)
+        if failure.code == UNKNOWN_ROUTE:
+            return end_task(state, message, "failed", failure)
+        return _redraft_or_run_whole(state, message, (), failure)
+    text = message.contents.get(body.content.sha256)
+    steps, notes = draft_reading.read_reply(body, text, state.tools, state.roles)
+    if (submitted := state.submitted_plan) is not None:
+        excess = plans.effects_beyond(steps, submitted.steps, state.tools, state.selectable_delegations)
+        notes = (*excess, *notes)[: bounds.MAX_PLAN_NOTES]
+    if any(note.severity == "error" for note in notes):
+        failure = plans.rejection_failure(notes)
+        return _redraft_or_run_whole(state, message, notes, failure).preceded_by(_plan_rejected(state, notes))
+    state = replace(state, draft_standing=standing.standing_of_reply("the plan", body), vain_drafts=0)
+    return adopt_plan(state, message, steps, notes)
+
+
+def _awaits_draft(state: PlannerState, call_id: str) -> bool:
+    """True for the call of the draft that is made now; any other is late or repeated."""
+    return state.phase == "drafting" and call_id == state.draft_call_id
+
+
+def _redraft_or_run_whole(
+    state: PlannerState, message: InboxMessage, notes: tuple[PlanNote, ...], failure: Failure
+) -> Transition[PlannerState]:
+    """Go on where no draft is a plan: redraft, then the objective as one step, or the end where that is no way."""
+    vain_drafts = state.vain_drafts + 1
+    if vain_drafts < bounds.MAX_PLAN_DRAFTS:
+        errors = tuple(note.message for note in notes if note.severity == "error")[:16]
+        return request_draft(replace(state, vain_drafts=vain_drafts), message, errors or state.draft_notes)
+    if state.submitted_plan is not None or failure.code in NO_CALL_WORKS:
+        return end_task(state, message, "failed", failure)
+    assert state.objective is not None
+    step, note = plans.plan_of_objective(state.objective, state.tools, failure.message)
+    draft_standing = Result(standing="degraded", standing_reason=note.message)
+    return adopt_plan(replace(state, draft_standing=draft_standing, runs_whole=True), message, (step,), (note,))
+
+
+def _plan_rejected(state: PlannerState, notes: tuple[PlanNote, ...]) -> Send:
+    return Send("gateway", PlanRejected(draft=state.drafts, notes=notes))
+
+
+# The draft's call, when it is put off
+
+
+def on_call_deferred(state: PlannerState, message: InboxMessage, body: CallDeferred) -> Transition[PlannerState]:
+    """The call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause."""
+    # What a call has spent until it is put off is told once, here; also that of a call nobody waits for.
+    state = replace(state, usage=state.usage + body.usage)
+    if not _awaits_draft(state, body.call_id):
+        return Transition(state)
+    deferral = next_deferral(body, state.deferrals)
+    if deferral is None:
+        reason = f"the model call was put off again and again: {body.reason}"
+        return _redraft_or_run_whole(state, message, (), Failure.from_text("deferred_too_often", reason))
+    deferrals, delay_ms = deferral
+    pauses = (Pause("", state.drafts, 0, body.code, body.reason),) if body.paused else ()
+    state = replace(state, deferrals=deferrals, sleeping_call_id=body.call_id, pauses=pauses)
+    return Transition(state, (SetTimer(f"{DRAFT_TIMER}{body.call_id}", message.time_unix_ms + delay_ms),))
+
+
+def on_call_resumed(state: PlannerState, message: InboxMessage, body: CallResumed) -> Transition[PlannerState]:
+    """What held the draft's call back is gone."""
+    return _repeat_draft_call(state, message, body.call_id, pauses=())
+
+
+def on_draft_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired) -> Transition[PlannerState]:
+    """The draft's call is made again; it may be held back still."""
+    return _repeat_draft_call(state, message, body.key.removeprefix(DRAFT_TIMER), pauses=state.pauses)
+
+
+def _repeat_draft_call(
+    state: PlannerState, message: InboxMessage, call_id: str, *, pauses: tuple[Pause, ...]
+) -> Transition[PlannerState]:
+    """Repeat the call once each time it was put off: while it is out, a late timer or resume repeats nothing."""
+    if not _awaits_draft(state, call_id) or state.sleeping_call_id != call_id:
+        return Transition(state)
+    return Transition(replace(state, sleeping_call_id="", pauses=pauses), (build_draft_call(state, message),))

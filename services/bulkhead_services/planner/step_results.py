@@ -1,0 +1,198 @@
+"""Results of steps: accepted, tried again, or the end of their plan or task; and steps whose time is up. Pure.
+
+In: `VerdictReached`, `StepFinished`, the steps' timer. Out: the attempt's end for the gateway, and then the steps that
+are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
+"""
+
+from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
+from bulkhead_contracts import bounds
+from bulkhead_contracts.control import TimerFired
+from bulkhead_contracts.model import UNKNOWN_ROUTE
+from bulkhead_contracts.result import Failure, Result, Usage, worst_standing
+from bulkhead_contracts.step import StepFinished
+from bulkhead_contracts.verdict import VerdictReached
+from bulkhead_services.planner import plans, reuse
+from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, assign_ready_steps
+from bulkhead_services.planner.drafting import request_draft
+from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, cancel_step, end_task
+from bulkhead_services.planner.progress import Outcome, reasons_for_people, step_ended
+from bulkhead_services.planner.state import PlannerState, StepState
+
+NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
+
+
+def on_verdict_reached(state: PlannerState, message: InboxMessage, body: VerdictReached) -> Transition[PlannerState]:
+    """The checker's verdict on an attempt."""
+    if not state.may_report(message.envelope.source, body.step_id):
+        return Transition(state)
+    step = state.running_step(body)
+    # Also what comes too late was paid for.
+    state = replace(state, usage=state.usage + body.usage)
+    if step is None:
+        return Transition(state)
+    if body.accepted and body.result.standing != "failed":
+        return _accept_result(state, message, step, body.result, body.usage)
+    reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
+    if body.stands and body.result.standing != "failed":
+        objections = "; ".join(reasons_for_people(state, reasons))
+        step = replace(step, standby=_degrade_result(body.result, f"the checker did not accept it: {objections}"))
+    return _retry_or_end(state, message, step, "rejected", reasons, body.result, body.usage)
+
+
+def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinished) -> Transition[PlannerState]:
+    """An attempt that ended without a verdict: it failed, or needed none."""
+    if not state.may_report(message.envelope.source, body.step_id):
+        return Transition(state)
+    step = state.running_step(body)
+    # Also what comes too late was paid for.
+    state = replace(state, usage=state.usage + body.usage)
+    if step is None:
+        return Transition(state)
+    if body.failure is not None:
+        state = state.with_step(replace(step, status="failed"))
+        if body.failure.code in STOPPED_BY_BUDGET:
+            return end_task(state, message, "halted", body.failure)
+        if body.failure.code in NOT_REPEATABLE or step.step.adopted:
+            return end_task(state, message, "failed", body.failure)
+        reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
+        return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
+    if state.check and step.step.kind != "noop":
+        # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
+        return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
+    result = body.result
+    if state.check:
+        result = _degrade_result(result, f"step {step.step.id} {plans.NOT_CHECKED}")
+    elif step.step.kind != "noop":
+        result = _degrade_result(result, "not checked, as the task asked")
+    return _accept_result(state, message, step, result, body.usage)
+
+
+def _degrade_result(result: Result, reason: str) -> Result:
+    """The result, marked so up to the answer: nobody checked it, or the checker did not accept it."""
+    reasons = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
+    changed = {
+        "standing": worst_standing(result.standing, "degraded"),
+        "standing_reason": reasons[: bounds.MAX_REASON_CHARS],
+    }
+    return result.model_copy(update=changed)
+
+
+def _accept_result(
+    state: PlannerState,
+    message: InboxMessage,
+    step: StepState,
+    result: Result,
+    usage: Usage,
+    reasons: tuple[str, ...] = (),
+) -> Transition[PlannerState]:
+    """The step is done. reasons: why its result stands though it was not accepted."""
+    if step.step.id == state.final_step_id:
+        result = standing.resting_on(result, state.draft_standing)
+    state = state.with_step(replace(step, status="done", result=result))
+    ended = step_ended(state, step, "accepted", reasons, result, usage)
+    return assign_ready_steps(state, message).preceded_by(ended)
+
+
+def _retry_or_end(
+    state: PlannerState,
+    message: InboxMessage,
+    step: StepState,
+    outcome: Outcome,
+    reasons: tuple[str, ...],
+    result: Result | None,
+    usage: Usage,
+) -> Transition[PlannerState]:
+    """The attempt did not do: another attempt, another plan, or the end; each bounded."""
+    ended = step_ended(state, step, outcome, reasons, result, usage)
+    notes = (*step.notes, *reasons)[-16:]
+    in_time = message.time_unix_ms < state.deadline_unix_ms - ANSWER_MARGIN_MS
+    if step.attempt < bounds.MAX_STEP_ATTEMPTS and in_time:
+        state = state.with_step(replace(step, status="waiting", notes=notes))
+        return assign_ready_steps(state, message).preceded_by(ended)
+    if step.standby is not None and not _may_write_from(state, step):
+        # Marked for what is wrong with it, it is worth more than a new plan after all that was spent.
+        return _accept_result(state, message, step, step.standby, usage, reasons)
+    state = state.with_step(replace(step, status="failed", notes=notes))
+    hint = _hint_without_new_plan(state)
+    if hint is None:
+        return _request_new_plan(state, message, step, reasons).preceded_by(ended)
+    heading = plans.cut_heading(step.step.title or step.step.instruction, 80)
+    name = f"step {step.step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.step.id}"
+    reason = f"{name} failed {step.attempt} times; last: {'; '.join(reasons_for_people(state, reasons))}"
+    return end_task(state, message, "failed", Failure.from_text("step_failed", reason, hint)).preceded_by(ended)
+
+
+def _may_write_from(state: PlannerState, step: StepState) -> bool:
+    """True when this step or one yet to come may write: nothing is written on a result that was not accepted."""
+    remaining = (row for row in (step, *state.steps) if row.status != "done")
+    return any(tool.effect == "write" for row in remaining for tool in state.tools_of(row.step))
+
+
+def _hint_without_new_plan(state: PlannerState) -> str | None:
+    """Advice to people when a step has failed and no other plan may take this one's place; None when one may."""
+    mend = "see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective"
+    if state.generation >= bounds.MAX_PLAN_GENERATIONS:
+        return mend
+    if state.wrote:
+        return "a step that may have changed something outside has run: look at it, then submit what is left"
+    if state.submitted_plan is not None and state.replan == "none":
+        reason = "the submission lets nothing take its plan's place"
+        return f"{reason}: mend the plan, or submit it with `replan: same_tools`"
+    # No draft could be used before, and the whole objective is what failed: another draft would be in vain.
+    return mend if state.runs_whole else None
+
+
+def _request_new_plan(
+    state: PlannerState, message: InboxMessage, failed: StepState, reasons: tuple[str, ...]
+) -> Transition[PlannerState]:
+    """Ask for another plan; what was accepted under this one is held for it."""
+    stop = tuple(cancel_step(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
+    # Not what stands unaccepted, nor what is built on it: a new plan may write on what it takes over.
+    doubtful = {step.step.id for step in state.steps if step.standby is not None and step.result == step.standby}
+    while dependent := {
+        step.step.id for step in state.steps if doubtful.intersection(step.step.inputs) and step.step.id not in doubtful
+    }:
+        doubtful |= dependent
+    accepted = tuple(step for step in state.steps if step.step.id not in doubtful)
+    held_steps = reuse.hold_done_steps(accepted, state.generation)
+    state = replace(state, generation=state.generation + 1, held_steps=held_steps)
+    failure_note = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
+    advice = reuse.advice_for_model(held_steps, with_role=bool(state.roles))
+    return request_draft(state, message, (failure_note, *reasons, *advice)).preceded_by(*stop)
+
+
+# Time
+
+
+def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired) -> Transition[PlannerState]:
+    """Steps whose time is up are stopped and tried again; then the timer is set for the rest."""
+    if body.due_unix_ms == state.step_timer_unix_ms:
+        state = replace(state, step_timer_unix_ms=0)
+    outputs: tuple[Output, ...] = ()
+    for before in state.steps:
+        step = state.step(before.step.id)
+        if state.phase != "running" or step is None or step.status != "running":
+            continue
+        if step.deadline_unix_ms <= body.due_unix_ms:
+            reason = "the step's time was up before a result came"
+            stop = cancel_step(state, step, "the step's time is up")
+            if (doubt := _in_doubt(state, step)) is not None:
+                decision = end_task(state.with_step(replace(step, status="failed")), message, "failed", doubt)
+            else:
+                decision = _retry_or_end(state, message, step, "failed", (reason,), None, Usage())
+            state, outputs = decision.state, (*outputs, stop, *decision.outputs)
+    if state.phase == "running":
+        return arm_step_timer(state).preceded_by(*outputs)
+    return Transition(state, outputs)
+
+
+def _in_doubt(state: PlannerState, step: StepState) -> Failure | None:
+    """Why a step whose time is up may not be tried again: its one call is a write, and what became of it is not known.
+
+    Its worker's writes have keys of their arguments. Those of a remote agent hold what went wrong before: another call.
+    """
+    delegated = state.delegation(step.step)
+    if delegated is None or delegated.to != "agent" or all(tool.effect == "read" for tool in state.tools_of(step.step)):
+        return None
+    reason = f"the time of step {step.step.id} was up, and its remote agent {delegated.name} may have done it"
+    return Failure.from_text("uncertain_effect", reason, "ask the agent's people what it did, then submit what is left")
