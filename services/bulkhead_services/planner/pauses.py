@@ -7,6 +7,7 @@ where it would if he took all his time, and moves back to where it belongs as so
 """
 
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace
+from bulkhead.flow.attempts import key_of
 from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.task import TaskPaused
 from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, make_step_grant, step_deadline
@@ -52,8 +53,7 @@ def _resume_step(state: PlannerState, message: InboxMessage, body: StepPaused) -
 
 
 def _other_pauses(state: PlannerState, body: StepPaused) -> tuple[Pause, ...]:
-    mine = (body.step_id, body.attempt, body.plan_version)
-    return tuple(row for row in state.pauses if (row.step_id, row.attempt, row.plan_version) != mine)
+    return tuple(row for row in state.pauses if key_of(row) != key_of(body))
 
 
 def _extend_step(state: PlannerState, message: InboxMessage, pause: Pause, until_unix_ms: int) -> Send:

@@ -16,9 +16,10 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from bulkhead.flow import replace
+from bulkhead.flow.attempts import AttemptReference
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.peer import AnswerRequested
@@ -30,22 +31,6 @@ from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]
 StepStatus = Literal["waiting", "running", "done", "failed"]
-
-
-class AttemptReference(Protocol):
-    """Whatever speaks of one attempt at a step: most messages about steps, and a pause."""
-
-    @property
-    def step_id(self) -> str:
-        """The step in its plan."""
-
-    @property
-    def attempt(self) -> int:
-        """Its number, from 1."""
-
-    @property
-    def plan_version(self) -> int:
-        """The plan that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)

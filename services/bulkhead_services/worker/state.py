@@ -18,9 +18,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from bulkhead.flow import replace
+from bulkhead.flow.attempts import AttemptKey, AttemptReference, key_of
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseGranted
 from bulkhead_contracts.model import ToolAnswer, ToolCall, Turn
@@ -31,7 +32,7 @@ from bulkhead_contracts.types import Body
 
 
 class AttemptIdentity(TypedDict):
-    """Names one attempt, in the fields of whatever is said of it."""
+    """The fields that name one attempt in each message about it."""
 
     step_id: str
     attempt: int
@@ -39,13 +40,11 @@ class AttemptIdentity(TypedDict):
 
 
 def identity_of(assigned: StepAssigned) -> AttemptIdentity:
-    """The place of an assigned attempt."""
+    """The fields that name an assigned attempt."""
     return {"step_id": assigned.step.id, "attempt": assigned.attempt, "plan_version": assigned.plan_version}
 
 
 Phase = Literal["thinking", "acting", "over"]
-Key = tuple[int, str, int]
-"""(plan version, step id, attempt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,18 @@ class FailedCall:
     the call wrongly. refused: nothing failed, it was not to be made."""
 
     tool: str
-    why: str
+    reason: str
     turn: int
     slip: bool
     refused: bool = False
+
+
+class OutstandingCall(NamedTuple):
+    """A request without a reply yet: to which service, and for which call of the model ("" for none)."""
+
+    request: Body
+    to: str
+    model_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,55 +75,69 @@ class StepAttempt:
     grant: str
     phase: Phase = "thinking"
     turns: tuple[Turn, ...] = ()
-    asked: tuple[ToolCall, ...] = ()
-    """Calls of the current turn, in the model's order."""
-    said: ContentRef | None = None
-    """What the model said beside its calls."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the current turn, in the model's order."""
+    model_text: ContentRef | None = None
+    """The model's text beside these calls."""
     answers: Mapping[str, ToolAnswer] = field(default_factory=dict)
     """By the model's call id."""
-    outstanding: Mapping[str, tuple[Body, str, str]] = field(default_factory=dict)
-    """By our call id: the request, to whom, and the model's call id."""
+    outstanding: Mapping[str, OutstandingCall] = field(default_factory=dict)
+    """By our call id."""
     deferrals: int = 0
-    calls: int = 0
-    errors: int = 0
+    calls_made: int = 0
+    call_errors: int = 0
     evidence: tuple[Evidence, ...] = ()
     labels: tuple[Label, ...] = ()
     completeness: Completeness = Completeness()
-    degraded: tuple[str, ...] = ()
+    degraded_reasons: tuple[str, ...] = ()
     failed_calls: Mapping[str, FailedCall] = field(default_factory=dict)
-    """Calls without whose answers the result is made, by what they ask for (`calls.identity`)."""
+    """Calls without whose answers the result is made, by what they ask for (`calls.call_identity`)."""
     usage: Usage = Usage()
     leases: Mapping[str, LeaseGranted] = field(default_factory=dict)
-    """What it holds, by lease id."""
-    heard: Mapping[str, tuple[AnswerGiven, ...]] = field(default_factory=dict)
-    """What peers have answered so far, by ask id."""
+    """Those that it holds, by lease id."""
+    peer_answers: Mapping[str, tuple[AnswerGiven, ...]] = field(default_factory=dict)
+    """Answers of peers until now, by ask id."""
     questions: tuple[AnswerRequested, ...] = ()
     """Of peers that wait for this step."""
-    told: tuple[str, ...] = ()
-    """What it was told from outside: shown with every later turn."""
-    asleep: frozenset[str] = frozenset()
-    """Calls that were put off and are not asked again yet."""
-    held: Mapping[str, CallDeferred] = field(default_factory=dict)
-    """Calls that a halt, a breaker or a person's word to come holds back, as far as is known, and what was said."""
+    notices: tuple[str, ...] = ()
+    """Words from outside, shown with every later turn."""
+    sleeping_calls: frozenset[str] = frozenset()
+    """Calls that were put off and are not made again yet."""
+    held_calls: Mapping[str, CallDeferred] = field(default_factory=dict)
+    """Calls that a halt, a breaker or a person's word to come holds back, as far as is known, and why."""
+
+    @property
+    def key(self) -> AttemptKey:
+        """Its key in the worker's state."""
+        return (self.assigned.plan_version, self.assigned.step.id, self.assigned.attempt)
+
+    @property
+    def is_at_doors(self) -> bool:
+        """True when doors have it, for a program outside."""
+        delegated = self.assigned.delegated
+        return self.phase != "over" and delegated is not None and delegated.to == "worker"
 
     def call_by_id(self, call_id: str) -> ToolCall | None:
         """The call of the model's current turn that has this id."""
-        return next((call for call in self.asked if call.id == call_id), None)
+        return next((call for call in self.tool_calls if call.id == call_id), None)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
     """The fold of one task's messages in the worker's inbox."""
 
-    attempts: Mapping[Key, StepAttempt] = field(default_factory=dict)
+    attempts: Mapping[AttemptKey, StepAttempt] = field(default_factory=dict)
 
-    def owner_of(self, call_id: str) -> tuple[Key, StepAttempt] | None:
+    def owner_of(self, call_id: str) -> StepAttempt | None:
         """The attempt that waits for this call."""
-        for key, attempt in self.attempts.items():
-            if attempt.phase != "over" and call_id in attempt.outstanding:
-                return key, attempt
-        return None
+        running = (attempt for attempt in self.attempts.values() if attempt.phase != "over")
+        return next((attempt for attempt in running if call_id in attempt.outstanding), None)
 
-    def with_attempt(self, key: Key, attempt: StepAttempt) -> "WorkerState":
+    def running_attempt(self, reference: AttemptReference) -> StepAttempt | None:
+        """The attempt that this speaks of, unless it is over."""
+        attempt = self.attempts.get(key_of(reference))
+        return attempt if attempt is not None and attempt.phase != "over" else None
+
+    def with_attempt(self, attempt: StepAttempt) -> "WorkerState":
         """This state with one attempt replaced."""
-        return replace(self, attempts={**self.attempts, key: attempt})
+        return replace(self, attempts={**self.attempts, attempt.key: attempt})

@@ -1,7 +1,7 @@
 """Answers that an attempt waits for or is asked for: of leases, of other steps, and words of the watcher. Pure.
 
-In: what the planner says of leases and of peers, refusals of waits, warnings. Out: the agent loop goes on as after any
-tool; a lease that came too late is given back.
+In: `LeaseGranted`, `LeaseEnded`, `LeaseRefused`, `AnswerGiven`, `AnswerRequested`, `WaitRefused`, `AgentWarned`. Out:
+the agent loop goes on as after any tool; a lease that came too late is given back.
 """
 
 from bulkhead.flow import InboxMessage, Transition, replace
@@ -13,10 +13,11 @@ from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure, merge_labels
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.types import Body
-from bulkhead_services.worker import peer_tools, results, turns
-from bulkhead_services.worker.state import Key, StepAttempt, WorkerState
+from bulkhead_services.worker import calls
+from bulkhead_services.worker.attempts import next_turn, record_failed_call, record_working_call
+from bulkhead_services.worker.state import StepAttempt, WorkerState
 
-MAX_TOLD = 8
+MAX_NOTICES = 8
 
 
 # Leases
@@ -24,50 +25,48 @@ MAX_TOLD = 8
 
 def on_lease_granted(state: WorkerState, message: InboxMessage, body: LeaseGranted) -> Transition[WorkerState]:
     """The lease is there: the call that waits for it is answered."""
-    row = state.owner_of(body.lease_id)
-    if row is None:
+    attempt = state.owner_of(body.lease_id)
+    if attempt is None:
         if any(body.lease_id in attempt.leases for attempt in state.attempts.values()):
             return Transition(state)
         # The wait for it was refused, or its attempt is over: the first of both has won.
         owner = next((attempt for (_, step, _), attempt in state.attempts.items() if step == body.step_id), None)
         if owner is None:
             return Transition(state)
-        return Transition(state, (peer_tools.withdraw_lease(body.lease_id, body.resource, message.task, owner),))
-    key, attempt = row
+        return Transition(state, (calls.withdraw_lease(body.lease_id, body.resource, message.task, owner),))
     attempt = replace(attempt, leases={**attempt.leases, body.lease_id: body})
     text = (
         f"{body.resource} is leased to this step until unix ms {body.expires_unix_ms}; the fencing token is "
-        f"{body.fencing_token}. Give it back with {peer_tools.RELEASE} as soon as it is not needed."
+        f"{body.fencing_token}. Give it back with {calls.RELEASE} as soon as it is not needed."
     )
-    return _answer_wait(state, message, key, attempt, body.lease_id, (Part(kind="context", text=text),))
+    return _answer_wait(state, message, attempt, body.lease_id, (Part(kind="context", text=text),))
 
 
 def on_lease_ended(state: WorkerState, message: InboxMessage, body: LeaseEnded) -> Transition[WorkerState]:
     """A lease has expired or was given back."""
-    for key, attempt in state.attempts.items():
-        if body.lease_id in attempt.leases:
-            leases = {name: lease for name, lease in attempt.leases.items() if name != body.lease_id}
-            attempt = replace(attempt, leases=leases)
-            if body.why == "expired":
-                text = (
-                    f"The lease of {body.resource} has expired: others may use it now. "
-                    f"Ask for it again with {peer_tools.ACQUIRE} before anything more is done to it."
-                )
-                attempt = _with_notice(attempt, text)
-            state = state.with_attempt(key, attempt)
-            break
-    row = state.owner_of(body.call_id)
-    if row is None:
+    holder = next((attempt for attempt in state.attempts.values() if body.lease_id in attempt.leases), None)
+    if holder is not None:
+        leases = {name: lease for name, lease in holder.leases.items() if name != body.lease_id}
+        holder = replace(holder, leases=leases)
+        if body.why == "expired":
+            text = (
+                f"The lease of {body.resource} has expired: others may use it now. "
+                f"Ask for it again with {calls.ACQUIRE} before anything more is done to it."
+            )
+            holder = _with_notice(holder, text)
+        state = state.with_attempt(holder)
+    attempt = state.owner_of(body.call_id)
+    if attempt is None:
         return Transition(state)
     text = f"The lease of {body.resource} is given back."
-    return _answer_wait(state, message, *row, body.call_id, (Part(kind="context", text=text),))
+    return _answer_wait(state, message, attempt, body.call_id, (Part(kind="context", text=text),))
 
 
 def on_lease_refused(state: WorkerState, message: InboxMessage, body: LeaseRefused) -> Transition[WorkerState]:
     """There will be no lease, or nothing to give back."""
     name = body.call_id or body.lease_id
-    row = state.owner_of(name)
-    return Transition(state) if row is None else _fail_wait(state, message, *row, name, body.failure)
+    attempt = state.owner_of(name)
+    return Transition(state) if attempt is None else _fail_wait(state, message, attempt, name, body.failure)
 
 
 # Other steps
@@ -75,33 +74,32 @@ def on_lease_refused(state: WorkerState, message: InboxMessage, body: LeaseRefus
 
 def on_answer_given(state: WorkerState, message: InboxMessage, body: AnswerGiven) -> Transition[WorkerState]:
     """One of those that this step asked has answered, or refuses to."""
-    row = state.owner_of(body.ask_id)
-    if row is None:
+    attempt = state.owner_of(body.ask_id)
+    if attempt is None:
         return Transition(state)
-    key, attempt = row
-    ask = attempt.outstanding[body.ask_id][0]
-    before = attempt.heard.get(body.ask_id, ())
+    ask = attempt.outstanding[body.ask_id].request
+    before = attempt.peer_answers.get(body.ask_id, ())
     if not isinstance(ask, AnswerRequested) or body.target not in ask.targets:
         return Transition(state)
     if any(answer.target == body.target for answer in before):
         return Transition(state)
-    heard = (*before, body)
-    attempt = replace(attempt, heard={**attempt.heard, body.ask_id: heard})
-    good = [answer for answer in heard if answer.outcome == "answered"]
-    if len(heard) < len(ask.targets) and not (ask.mode == "any" and good):
-        return Transition(state.with_attempt(key, attempt))
+    answers = (*before, body)
+    attempt = replace(attempt, peer_answers={**attempt.peer_answers, body.ask_id: answers})
+    good = [answer for answer in answers if answer.outcome == "answered"]
+    if len(answers) < len(ask.targets) and not (ask.mode == "any" and good):
+        return Transition(state.with_attempt(attempt))
     attempt = _without_answers(attempt, body.ask_id)
     if not good:
-        failures = [answer.failure.message for answer in heard if answer.failure]
+        failures = [answer.failure.message for answer in answers if answer.failure]
         failure = Failure.from_text(
             "no_answer", "; ".join(failures) or "nobody answered", "go on without it, and say so"
         )
-        return _fail_wait(state, message, key, attempt, body.ask_id, failure)
+        return _fail_wait(state, message, attempt, body.ask_id, failure)
     parts: list[Part] = []
-    for answer in heard:
+    for answer in answers:
         attempt, part = _part_of_answer(attempt, answer)
         parts.append(part)
-    return _answer_wait(state, message, key, attempt, body.ask_id, tuple(parts))
+    return _answer_wait(state, message, attempt, body.ask_id, tuple(parts))
 
 
 def _part_of_answer(attempt: StepAttempt, body: AnswerGiven) -> tuple[StepAttempt, Part]:
@@ -119,15 +117,15 @@ def _part_of_answer(attempt: StepAttempt, body: AnswerGiven) -> tuple[StepAttemp
     return attempt, Part(kind="context", text=f"Step {body.target} has finished; its result is one of the inputs now.")
 
 
-def on_answer_requested(state: WorkerState, body: AnswerRequested) -> WorkerState:
+def on_answer_requested(state: WorkerState, message: InboxMessage, body: AnswerRequested) -> Transition[WorkerState]:
     """A peer wants to know something of a step that runs here."""
-    for key, attempt in state.attempts.items():
+    for attempt in state.attempts.values():
         if attempt.phase == "over" or attempt.assigned.step.id not in body.targets:
             continue
         is_known = any(question.ask_id == body.ask_id for question in attempt.questions)
         if not is_known and len(attempt.questions) < bounds.MAX_OPEN_QUESTIONS:
-            state = state.with_attempt(key, replace(attempt, questions=(*attempt.questions, body)))
-    return state
+            state = state.with_attempt(replace(attempt, questions=(*attempt.questions, body)))
+    return Transition(state)
 
 
 # The watcher
@@ -135,63 +133,63 @@ def on_answer_requested(state: WorkerState, body: AnswerRequested) -> WorkerStat
 
 def on_wait_refused(state: WorkerState, message: InboxMessage, body: WaitRefused) -> Transition[WorkerState]:
     """The first of {answer, refusal} wins: what was answered is no longer outstanding."""
-    row = state.owner_of(body.wait_id)
-    if row is None:
+    attempt = state.owner_of(body.wait_id)
+    if attempt is None:
         return Transition(state)
-    key, attempt = row
-    request: Body = attempt.outstanding[body.wait_id][0]
+    request: Body = attempt.outstanding[body.wait_id].request
     if not isinstance(request, LeaseRequested | AnswerRequested):
         return Transition(state)
     failure = Failure.from_text("wait_refused", body.reason, body.hint)
-    following = _fail_wait(state, message, key, _without_answers(attempt, body.wait_id), body.wait_id, failure)
+    following = _fail_wait(state, message, _without_answers(attempt, body.wait_id), body.wait_id, failure)
     if not isinstance(request, LeaseRequested) or request.lease_id in attempt.leases:
         return following
-    back = peer_tools.withdraw_lease(request.lease_id, request.resource, message.task, attempt)
+    back = calls.withdraw_lease(request.lease_id, request.resource, message.task, attempt)
     return Transition(following.state, (back, *following.outputs))
 
 
-def on_agent_warned(state: WorkerState, body: AgentWarned) -> WorkerState:
+def on_agent_warned(state: WorkerState, message: InboxMessage, body: AgentWarned) -> Transition[WorkerState]:
     """A watcher has something to say to a step, or ("") to every step that runs here."""
-    for key, attempt in state.attempts.items():
+    for attempt in state.attempts.values():
         if attempt.phase != "over" and body.step_id in ("", attempt.assigned.step.id):
             text = f"{body.what}. {body.hint}".strip()[: bounds.MAX_INSTRUCTION_CHARS]
-            state = state.with_attempt(key, _with_notice(attempt, f"A watcher of this mesh says of this step: {text}"))
-    return state
+            state = state.with_attempt(_with_notice(attempt, f"A watcher of this mesh says of this step: {text}"))
+    return Transition(state)
 
 
 def _with_notice(attempt: StepAttempt, text: str) -> StepAttempt:
-    return attempt if text in attempt.told else replace(attempt, told=(*attempt.told, text)[-MAX_TOLD:])
+    return attempt if text in attempt.notices else replace(attempt, notices=(*attempt.notices, text)[-MAX_NOTICES:])
 
 
 def _without_answers(attempt: StepAttempt, ask_id: str) -> StepAttempt:
     """Forget what was answered to this ask so far."""
-    return replace(attempt, heard={name: answers for name, answers in attempt.heard.items() if name != ask_id})
+    peer_answers = {name: answers for name, answers in attempt.peer_answers.items() if name != ask_id}
+    return replace(attempt, peer_answers=peer_answers)
 
 
 # All of them
 
 
 def _answer_wait(
-    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, parts: tuple[Part, ...]
+    state: WorkerState, message: InboxMessage, attempt: StepAttempt, name: str, parts: tuple[Part, ...]
 ) -> Transition[WorkerState]:
     """Answer a wait: the loop goes on as after any tool."""
-    call = attempt.outstanding[name][2]
-    attempt = results.record_working_call(attempt, attempt.call_by_id(call))
-    return _continue_loop(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, parts=parts))
+    call = attempt.outstanding[name].model_call_id
+    attempt = record_working_call(attempt, attempt.call_by_id(call))
+    return _continue_loop(state, message, attempt, name, ToolAnswer(tool_call_id=call, parts=parts))
 
 
 def _fail_wait(
-    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, failure: Failure
+    state: WorkerState, message: InboxMessage, attempt: StepAttempt, name: str, failure: Failure
 ) -> Transition[WorkerState]:
     """There will be no answer; the model reads why, and the result says that it was made without."""
-    call = attempt.outstanding[name][2]
-    attempt = results.record_failed_call(attempt, attempt.call_by_id(call), failure, slip=False)
-    return _continue_loop(state, message, key, attempt, name, ToolAnswer(tool_call_id=call, error=failure))
+    call = attempt.outstanding[name].model_call_id
+    attempt = record_failed_call(attempt, attempt.call_by_id(call), failure, slip=False)
+    return _continue_loop(state, message, attempt, name, ToolAnswer(tool_call_id=call, error=failure))
 
 
 def _continue_loop(
-    state: WorkerState, message: InboxMessage, key: Key, attempt: StepAttempt, name: str, answer: ToolAnswer
+    state: WorkerState, message: InboxMessage, attempt: StepAttempt, name: str, answer: ToolAnswer
 ) -> Transition[WorkerState]:
     outstanding = {call_id: row for call_id, row in attempt.outstanding.items() if call_id != name}
     attempt = replace(attempt, outstanding=outstanding, answers={**attempt.answers, answer.tool_call_id: answer})
-    return turns.next_turn(state, message, key, attempt)
+    return next_turn(state, message, attempt)

@@ -1,0 +1,30 @@
+"""Attempts at steps, as every decider keys them. Pure.
+
+In: whatever speaks of one attempt. Out: its key.
+"""
+
+from typing import Protocol
+
+AttemptKey = tuple[int, str, int]
+"""(plan version, step id, attempt)."""
+
+
+class AttemptReference(Protocol):
+    """Whatever speaks of one attempt at a step: most messages about steps."""
+
+    @property
+    def plan_version(self) -> int:
+        """The plan that the step belongs to."""
+
+    @property
+    def step_id(self) -> str:
+        """The step in its plan."""
+
+    @property
+    def attempt(self) -> int:
+        """Its number, from 1."""
+
+
+def key_of(reference: AttemptReference) -> AttemptKey:
+    """The key of the attempt that this speaks of."""
+    return (reference.plan_version, reference.step_id, reference.attempt)

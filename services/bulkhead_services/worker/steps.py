@@ -1,0 +1,163 @@
+"""Steps that are assigned, extended and stopped; and those that are carried out elsewhere. Pure.
+
+In: `StepAssigned`, `StepExtended`, `StepCancelRequested`. Out: the first call of the model, or a noop's result at once.
+A step with a delegation has no model's turn but one call, whose answer is its result: `DelegationRequested` to doors,
+for a program outside, or `ToolCallRequested` of the tool `agent_NAME`, a remote agent.
+"""
+
+import json
+
+from bulkhead.flow import InboxMessage, Send, Transition, replace
+from bulkhead_contracts import bounds, envelope
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.plan import AGENT_TOOL
+from bulkhead_contracts.result import Failure, Result, merge_completeness, merge_labels, worst_standing
+from bulkhead_contracts.step import (
+    DelegationRequested,
+    StepAssigned,
+    StepCancelRequested,
+    StepExtended,
+    StepFinished,
+    StepInput,
+)
+from bulkhead_contracts.tool import ToolCallCancelRequested, ToolCallRequested
+from bulkhead_services.worker.attempts import ask_model, ended_attempt, fail_attempt
+from bulkhead_services.worker.calls import WAIT_TOOLS, OutgoingCall, build_request
+from bulkhead_services.worker.state import OutstandingCall, StepAttempt, WorkerState, identity_of
+
+MAX_LACKS = 8
+"""Parts that are missing from a result, by name; how many others there are is said."""
+
+
+def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssigned) -> Transition[WorkerState]:
+    """An attempt at a step begins; a known one is not begun again."""
+    attempt = StepAttempt(assigned=body, grant=message.envelope.grant)
+    if attempt.key in state.attempts:
+        return Transition(state)
+    if body.step.kind == "noop":
+        finished = StepFinished(**identity_of(body), result=_result_of_noop(body))
+        return Transition(state.with_attempt(ended_attempt(attempt)), (Send("planner", finished),))
+    if body.delegated is None:
+        return ask_model(state, message, attempt)
+    request = _build_delegation(attempt)
+    if isinstance(request, Failure):
+        return fail_attempt(state, attempt, request)
+    outstanding = {request.call_id: OutstandingCall(request.body, request.to)}
+    attempt = replace(attempt, phase="acting", calls_made=1, outstanding=outstanding)
+    return Transition(state.with_attempt(attempt), (Send(request.to, request.body, grant=attempt.grant),))
+
+
+def _result_of_noop(body: StepAssigned) -> Result:
+    """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
+    inputs = [step_input.result for step_input in body.inputs]
+    return Result(
+        summary=body.step.instruction[: bounds.MAX_SUMMARY_CHARS],
+        standing=worst_standing(*(result.standing for result in inputs)),
+        standing_reason=next((result.standing_reason for result in inputs if result.standing != "ok"), ""),
+        completeness=merge_completeness(*(result.completeness for result in inputs)),
+        provenance=merge_labels(*(result.provenance for result in inputs)),
+    )
+
+
+def _build_delegation(attempt: StepAttempt) -> OutgoingCall | Failure:
+    assigned = attempt.assigned
+    assert assigned.delegated is not None
+    if assigned.delegated.to == "worker":
+        call_id = envelope.derive_id("worker", "/".join(map(str, attempt.key)), "delegated")
+        return OutgoingCall(call_id, "doors", _hand_over(assigned, call_id))
+    arguments = _arguments_json(assigned)
+    if len(arguments) > bounds.MAX_ARGUMENTS_BYTES:
+        reason = (
+            f"the step's text and inputs take {len(arguments)} characters as arguments of "
+            f"{assigned.delegated.agent_tool}"
+        )
+        hint = f"{bounds.MAX_ARGUMENTS_BYTES} fit: shorten the instruction, or let the step build on fewer others"
+        return Failure.from_text("step_too_long", reason, hint)
+    call = ToolCall(id=assigned.step.id, name=assigned.delegated.agent_tool, arguments_json=arguments)
+    request = build_request(attempt, call, 0)
+    if isinstance(request, Failure):
+        reason = f"the role {assigned.step.role} is delegated to {call.name}, which the task was not granted"
+        return Failure.from_text("agent_not_granted", reason, "name it in the request's tools, or in none")
+    return request
+
+
+def _hand_over(assigned: StepAssigned, call_id: str) -> DelegationRequested:
+    assert assigned.delegated is not None
+    return DelegationRequested(
+        call_id=call_id,
+        step=assigned.step,
+        attempt=assigned.attempt,
+        plan_version=assigned.plan_version,
+        delegated=assigned.delegated,
+        objective=assigned.objective,
+        inputs=assigned.inputs,
+        tools=tuple(tool for tool in assigned.tools if tool.name not in WAIT_TOOLS),
+        notes=assigned.notes,
+        deadline_unix_ms=assigned.deadline_unix_ms,
+    )
+
+
+def _arguments_json(assigned: StepAssigned) -> str:
+    """The step as words, and what it builds on by reference: a worker reads no content."""
+    arguments: dict[str, object] = {"text": assigned.step.prompt_text}
+    if assigned.inputs:
+        arguments["inputs"] = [_input_argument(step_input) for step_input in assigned.inputs]
+    if assigned.notes:
+        arguments["notes"] = list(assigned.notes)
+    return json.dumps(arguments, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _input_argument(step_input: StepInput) -> dict[str, object]:
+    """One result, with what it says of itself: the agent builds on it as a model would."""
+    argument: dict[str, object] = {"step": step_input.step_id, "title": step_input.title}
+    result = step_input.result
+    if result.standing != "ok":
+        argument["standing"] = f"{result.standing}: {result.standing_reason}"[: bounds.MAX_SUMMARY_CHARS].rstrip(": ")
+    if not result.completeness.complete:
+        lacks = [omission.what for omission in result.completeness.omissions]
+        overflow = [f"{len(lacks) - MAX_LACKS} more parts"] if len(lacks) > MAX_LACKS else []
+        argument["lacks"] = [*lacks[:MAX_LACKS], *overflow] or ["a part that has no name"]
+    if result.content is None:
+        return argument | {"text": result.summary}
+    return argument | {"content": result.content.model_dump(exclude={"summary"})}
+
+
+def on_step_extended(state: WorkerState, message: InboxMessage, body: StepExtended) -> Transition[WorkerState]:
+    """An attempt has more time from now on, and a grant that lasts as long; doors that have it hear of both."""
+    attempt = state.running_attempt(body)
+    if attempt is None:
+        return Transition(state)
+    assigned = attempt.assigned.model_copy(update={"deadline_unix_ms": body.deadline_unix_ms})
+    attempt = replace(attempt, assigned=assigned, grant=message.envelope.grant)
+    if not attempt.is_at_doors:
+        return Transition(state.with_attempt(attempt))
+    longer = {call_id: _hand_over(assigned, call_id) for call_id in attempt.outstanding}
+    outstanding = {call_id: OutstandingCall(request, "doors") for call_id, request in longer.items()}
+    sends = tuple(Send("doors", request, grant=attempt.grant) for request in longer.values())
+    return Transition(state.with_attempt(replace(attempt, outstanding=outstanding)), sends)
+
+
+def on_step_cancel_requested(
+    state: WorkerState, message: InboxMessage, body: StepCancelRequested
+) -> Transition[WorkerState]:
+    """An attempt is stopped. Doors tell the program, and answer with what was spent: until then theirs is not over."""
+    attempt = state.running_attempt(body)
+    if attempt is None:
+        return Transition(state)
+    if attempt.is_at_doors:
+        return Transition(state, (Send("doors", body, grant=attempt.grant),))
+    # What was spent until now must be counted, though nobody waits for the result.
+    failure = Failure.from_text("cancelled", body.reason or "the step was stopped")
+    return fail_attempt(state, attempt, failure).preceded_by(*_cancel_agent_calls(attempt))
+
+
+def _cancel_agent_calls(attempt: StepAttempt) -> tuple[Send, ...]:
+    """Cancels of the calls of remote agents under way: those go on elsewhere when nobody waits for them."""
+    sends = []
+    for call_id, (request, to, _) in sorted(attempt.outstanding.items()):
+        if isinstance(request, ToolCallRequested) and request.tool.startswith(AGENT_TOOL):
+            body = ToolCallCancelRequested(
+                call_id=call_id, step_id=request.step_id, attempt=request.attempt, tool=request.tool
+            )
+            sends.append(Send(to, body, grant=attempt.grant))
+    return tuple(sends)
