@@ -12,8 +12,8 @@ from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import plans, progress, reuse
-from bulkhead_services.planner.ending import end_task
+from bulkhead_services.planner import plans, reuse
+from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, StepState
 
 STEP_TIMER = "steps"
@@ -36,9 +36,7 @@ def adopt_plan(
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
     taken_over = (
-        progress.step_ended(state, step, "accepted", step.notes, step.result, Usage())
-        for step in state.steps
-        if step.result
+        step_ended(state, step, "accepted", step.notes, step.result, Usage()) for step in state.steps if step.result
     )
     return assign_ready_steps(state, message).preceded_by(Send("gateway", PlanAdopted(plan=plan)), *taken_over)
 

@@ -1,19 +1,23 @@
-"""The end of a task: what is stopped, and who is told with which result or failure. A leaf, pure.
+"""The end of an attempt and of a task: what is stopped, and who is told with which result or failure. A leaf, pure.
 
-In: the state of a task and why it ends. Out: cancels to the steps that run, `TaskStopped` to budget where money may
-still be spent, and `TaskEnded`, last: to doors of a task that an outside agent carries out, to the gateway of each.
+In: the state of a task, and why it or a step ends. Out: `StepEnded` to the gateway; cancels to the steps that run,
+`TaskStopped` to budget where money may still be spent, and `TaskEnded`, last: to doors of a task that an outside agent
+carries out, to the gateway of each.
 """
 
+from typing import Literal
+
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
-from bulkhead_contracts.result import Failure
+from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
-from bulkhead_contracts.task import RUN_ENDED, TaskEnded, TaskStatus, TaskStopped
+from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
 from bulkhead_services.planner.state import PlannerState, StepState
 
 TASK_TIMER = "task-deadline"
 AT_CEILING = "budget_exceeded"
 STOPPED_BY_BUDGET = frozenset({"refused_by_budget", "halted"})
 HALTED_BY_BUDGET = STOPPED_BY_BUDGET | {AT_CEILING}
+Outcome = Literal["accepted", "rejected", "failed"]
 
 
 def end_task(
@@ -54,3 +58,33 @@ def cancel_step(state: PlannerState, step: StepState, reason: str) -> Send:
         step_id=step.step.id, attempt=step.attempt, plan_version=state.plan.version, reason=reason
     )
     return Send(step.assignee, body, grant=state.grant)
+
+
+def step_ended(
+    state: PlannerState,
+    step: StepState,
+    outcome: Outcome,
+    reasons: tuple[str, ...],
+    result: Result | None,
+    usage: Usage,
+) -> Send:
+    """Word to the gateway that an attempt has ended. A result that was not accepted leaves under `draft` alone."""
+    assert state.plan is not None
+    body = StepEnded(
+        step_id=step.step.id,
+        attempt=step.attempt,
+        plan_version=state.plan.version,
+        outcome=outcome,
+        reasons=reasons_for_people(state, reasons)[:16],
+        result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
+        final=step.step.id == state.final_step_id,
+        usage=usage,
+    )
+    return Send("gateway", body)
+
+
+def reasons_for_people(state: PlannerState, reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """Reasons as people are shown them: they quote what was not accepted, which may leave under `draft` alone."""
+    if state.output.delivery == "draft" or not reasons:
+        return reasons
+    return (f"{len(reasons)} reasons, which an operator can read: `bulkhead why`",)

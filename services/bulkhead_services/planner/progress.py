@@ -1,19 +1,17 @@
-"""Progress of a task that one decision tells the gateway, as one message where it fits. A leaf, pure.
+"""Progress of a task that one decision tells the gateway, as one message where it fits. Pure.
 
-In: an attempt that ended; the outputs of a decision. Out: `StepEnded`; the same facts in the same order, several of
-them as one `Progressed`, or the last steps' ends in the task's end: each stored message costs an fsync.
+In: the outputs of a decision. Out: the same facts in the same order, several of them as one `Progressed`, or
+the last steps' ends in the task's end: each stored message costs an fsync.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from bulkhead.flow import Output, Send
 from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
-from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded
 from bulkhead_contracts.types import Body
-from bulkhead_services.planner.state import PlannerState, StepState
 
 ORDER: tuple[type[Body], ...] = (TaskAccepted, PlanRejected, PlanAdopted, StepEnded, StepStarted, TaskEnded)
 PLACES = {kind: at for at, kind in enumerate(ORDER)}
@@ -22,37 +20,6 @@ SEVERAL = frozenset({StepEnded, StepStarted})
 MAX_BYTES = bounds.MAX_MESSAGE_BYTES // 2
 """Facts that are larger than this together go apart: they might not fit."""
 B = TypeVar("B", bound=Body)
-Outcome = Literal["accepted", "rejected", "failed"]
-
-
-def step_ended(
-    state: PlannerState,
-    step: StepState,
-    outcome: Outcome,
-    reasons: tuple[str, ...],
-    result: Result | None,
-    usage: Usage,
-) -> Send:
-    """Word to the gateway that an attempt has ended. A result that was not accepted leaves under `draft` alone."""
-    assert state.plan is not None
-    body = StepEnded(
-        step_id=step.step.id,
-        attempt=step.attempt,
-        plan_version=state.plan.version,
-        outcome=outcome,
-        reasons=reasons_for_people(state, reasons)[:16],
-        result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
-        final=step.step.id == state.final_step_id,
-        usage=usage,
-    )
-    return Send("gateway", body)
-
-
-def reasons_for_people(state: PlannerState, reasons: tuple[str, ...]) -> tuple[str, ...]:
-    """Reasons as people are shown them: they quote what was not accepted, which may leave under `draft` alone."""
-    if state.output.delivery == "draft" or not reasons:
-        return reasons
-    return (f"{len(reasons)} reasons, which an operator can read: `bulkhead why`",)
 
 
 def merge_progress(outputs: Sequence[Output]) -> tuple[Output, ...]:

@@ -4,7 +4,6 @@ In: the steps of a plan that is to run, and what is held: steps whose results we
 task or in the task that this one forks. Out: the steps to run, and which of them are done.
 """
 
-import json
 from collections.abc import Sequence
 
 from bulkhead.flow import replace
@@ -12,9 +11,6 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import PlanNote, PlanStep
 from bulkhead_contracts.task import TaskSubmitted
 from bulkhead_services.planner.state import StepState
-
-MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
-ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
 
 def steps_of_submission(body: TaskSubmitted) -> tuple[StepState, ...]:
@@ -26,12 +22,6 @@ def steps_of_submission(body: TaskSubmitted) -> tuple[StepState, ...]:
         notes = (row.title,) if row.title else ()
         held_steps.append(StepState(step, status="done", notes=notes, result=row.result))
     return tuple(held_steps)
-
-
-def hold_done_steps(steps: Sequence[StepState], version: int) -> tuple[StepState, ...]:
-    """The done steps of a running plan, held for the plan that replaces it."""
-    notes = (f"taken over from plan {version}",)
-    return tuple(replace(step, notes=notes, attempt=0, deadline_unix_ms=0) for step in steps if step.status == "done")
 
 
 def check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> tuple[PlanNote, ...]:
@@ -82,18 +72,3 @@ def take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> t
 def _is_same_step(one: PlanStep, other: PlanStep) -> bool:
     """The title is for people."""
     return one == other.model_copy(update={"title": one.title})
-
-
-def advice_for_model(held: Sequence[StepState], *, with_role: bool) -> tuple[str, ...]:
-    """Advice by which a model that plans anew keeps what is done; () when nothing is.
-    with_role: it may name roles.
-    """
-    if not held:
-        return ()
-    rows: list[str] = []
-    fields = {"id", "title", "instruction", "tools", "inputs", "acceptance", *(("role",) if with_role else ())}
-    for held_step in held:
-        row = json.dumps(held_step.step.model_dump(include=fields))
-        if sum(map(len, rows)) + len(row) <= MAX_ADVICE_CHARS:
-            rows.append(row)
-    return (ADVICE + " ".join(rows),)

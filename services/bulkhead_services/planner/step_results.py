@@ -4,6 +4,8 @@ In: `VerdictReached`, `StepFinished`, the steps' timer. Out: the attempt's end f
 are ready by now, another attempt, a new draft when a step fails for good, or the task's end.
 """
 
+import json
+
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
@@ -11,14 +13,22 @@ from bulkhead_contracts.model import UNKNOWN_ROUTE
 from bulkhead_contracts.result import Failure, Result, Usage, worst_standing
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.planner import plans, reuse
+from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, assign_ready_steps
 from bulkhead_services.planner.drafting import request_draft
-from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, cancel_step, end_task
-from bulkhead_services.planner.progress import Outcome, reasons_for_people, step_ended
+from bulkhead_services.planner.ending import (
+    STOPPED_BY_BUDGET,
+    Outcome,
+    cancel_step,
+    end_task,
+    reasons_for_people,
+    step_ended,
+)
 from bulkhead_services.planner.state import PlannerState, StepState
 
 NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
+MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
+ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
 
 
 def on_verdict_reached(state: PlannerState, message: InboxMessage, body: VerdictReached) -> Transition[PlannerState]:
@@ -153,12 +163,29 @@ def _request_new_plan(
         step.step.id for step in state.steps if doubtful.intersection(step.step.inputs) and step.step.id not in doubtful
     }:
         doubtful |= dependent
-    accepted = tuple(step for step in state.steps if step.step.id not in doubtful)
-    held_steps = reuse.hold_done_steps(accepted, state.generation)
+    notes = (f"taken over from plan {state.generation}",)
+    held_steps = tuple(
+        replace(step, notes=notes, attempt=0, deadline_unix_ms=0)
+        for step in state.steps
+        if step.status == "done" and step.step.id not in doubtful
+    )
     state = replace(state, generation=state.generation + 1, held_steps=held_steps)
     failure_note = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
-    advice = reuse.advice_for_model(held_steps, with_role=bool(state.roles))
+    advice = _advice_for_model(state)
     return request_draft(state, message, (failure_note, *reasons, *advice)).preceded_by(*stop)
+
+
+def _advice_for_model(state: PlannerState) -> tuple[str, ...]:
+    """Advice by which a model that plans anew keeps what is done; () when nothing is."""
+    if not state.held_steps:
+        return ()
+    rows: list[str] = []
+    fields = {"id", "title", "instruction", "tools", "inputs", "acceptance", *(("role",) if state.roles else ())}
+    for step in state.held_steps:
+        row = json.dumps(step.step.model_dump(include=fields))
+        if sum(map(len, rows)) + len(row) <= MAX_ADVICE_CHARS:
+            rows.append(row)
+    return (ADVICE + " ".join(rows),)
 
 
 # Time
