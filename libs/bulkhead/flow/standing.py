@@ -1,7 +1,7 @@
-"""Standing that a result takes over from a model's reply that it rests on, though that is no part of it: a
-judge's, a plan's.
+"""Standing of a result: degraded for a reason, or taken over from a model's reply that it rests on, though that is no
+part of it (a judge's, a plan's).
 
-In: the reply, the result. Out: the result with the worse standing of both, and with what either lacks.
+In: the result; a reason or the reply. Out: the result with the worse standing of both, and with what either lacks.
 """
 
 from bulkhead_contracts import bounds
@@ -35,3 +35,10 @@ def resting_on(result: Result, other: Result) -> Result:
             "completeness": merge_completeness(result.completeness, other.completeness),
         }
     )
+
+
+def degrade_result(result: Result, *reasons: str) -> Result:
+    """The result, degraded, with these reasons in their order ("" is left out)."""
+    reason = "; ".join(filter(None, reasons))[: bounds.MAX_REASON_CHARS]
+    changed = {"standing": worst_standing(result.standing, "degraded"), "standing_reason": reason}
+    return result.model_copy(update=changed)

@@ -1,4 +1,4 @@
-"""The judge: what it is shown, in rounds where that is much, and how its answer is read. Pure.
+"""The judge: what it is shown, in rounds where that is much, and how its answer is read. A leaf, pure.
 
 In: a case. Out: the call that asks; a `JudgeVerdict`. A judge that names a source for a sentence without one
 is believed where that source was shown to it.
@@ -7,12 +7,12 @@ is believed where that source was shown to it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bulkhead.flow import bounded, replace
+from bulkhead.flow import Send, Transition, bounded, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.step import Evidence, StepProposed
 from bulkhead_services.checker import checks
-from bulkhead_services.checker.state import CheckCase, Key
+from bulkhead_services.checker.state import CheckCase, CheckerState
 
 EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
 """Only what these stored counts as evidence; the broker enforces a blob's author."""
@@ -68,8 +68,14 @@ def evidence_rounds(body: StepProposed, cited: frozenset[str]) -> tuple[tuple[Pa
     return tuple(rounds)
 
 
-def build_judge_call(key: Key, case: CheckCase) -> ModelCallRequested:
-    """The call that asks the judge about the round that is next."""
+def request_judgement(state: CheckerState, case: CheckCase) -> Transition[CheckerState]:
+    """Ask the judge about the round that is next."""
+    judge_call = _build_judge_call(case)
+    case = replace(case, judge_call=judge_call, tries=case.tries + 1, is_asleep=False, is_held=False)
+    return Transition(state.with_case(case), (Send("model_gateway", judge_call, grant=case.grant),))
+
+
+def _build_judge_call(case: CheckCase) -> ModelCallRequested:
     proposed = case.proposed
     assert proposed is not None and proposed.result.content is not None
     step = proposed.step
@@ -82,7 +88,7 @@ def build_judge_call(key: Key, case: CheckCase) -> ModelCallRequested:
     ]
     name = f"judge-{case.seen}-{len(case.rounds)}-{case.tries}"
     return ModelCallRequested(
-        call_id=envelope.derive_id("checker", "/".join(map(str, key)), name),
+        call_id=envelope.derive_id("checker", "/".join(map(str, case.key)), name),
         step_id=step.id,
         attempt=proposed.attempt,
         prompt_id="checker.judge",
@@ -115,7 +121,7 @@ def _judge_context(case: CheckCase) -> Iterator[str]:
 
 def shown_markers(case: CheckCase) -> frozenset[str]:
     """Markers of the evidence that the judge was shown in the round that is asked now."""
-    parts = case.asked.parts if case.asked is not None else ()
+    parts = case.judge_call.parts if case.judge_call is not None else ()
     return frozenset(part.content.marker for part in parts if part.content and part.kind in _EVIDENCE_KINDS)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bulkhead.flow.attempts import AttemptKey
 from bulkhead_contracts.model import ModelCallRequested, Part
 from bulkhead_contracts.output import DRAFT, OutputPolicy
 from bulkhead_contracts.result import Result, Usage
@@ -22,22 +23,21 @@ from bulkhead_contracts.verdict import CheckNote
 from bulkhead_services.checker.checks import CheckedText
 
 Phase = Literal["judging", "over"]
-Key = tuple[int, str, int]
-"""(plan version, step id, attempt)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckCase:
     """One proposed result."""
 
-    phase: Phase
+    key: AttemptKey
+    phase: Phase = "judging"
     proposed: StepProposed | None = None
     grant: str = ""
     result: Result = Result()
     notes: tuple[CheckNote, ...] = ()
     checked: CheckedText = CheckedText("", ())
     """Its text as the plain checks see it."""
-    asked: ModelCallRequested | None = None
+    judge_call: ModelCallRequested | None = None
     rounds: tuple[tuple[Part, ...], ...] = ()
     """Evidence that the judge has yet to see, the round that is asked now first."""
     seen: int = 0
@@ -47,9 +47,9 @@ class CheckCase:
     usage: Usage = Usage()
     score: float | None = None
     """The judge's, from 0 to 1."""
-    asleep: bool = False
+    is_asleep: bool = False
     """Put off, and not asked again yet."""
-    held: bool = False
+    is_held: bool = False
     """Held back by a halt or a breaker, as far as is known."""
 
     @property
@@ -62,15 +62,13 @@ class CheckCase:
 class CheckerState:
     """The fold of one task's messages in the checker's inbox."""
 
-    cases: Mapping[Key, CheckCase] = field(default_factory=dict)
+    cases: Mapping[AttemptKey, CheckCase] = field(default_factory=dict)
 
-    def judging_case(self, call_id: str) -> tuple[Key, CheckCase] | None:
+    def judging_case(self, call_id: str) -> CheckCase | None:
         """The case that waits for this judge call."""
-        for key, case in self.cases.items():
-            if case.phase == "judging" and case.asked is not None and case.asked.call_id == call_id:
-                return key, case
-        return None
+        judging = (case for case in self.cases.values() if case.phase == "judging" and case.judge_call is not None)
+        return next((case for case in judging if case.judge_call and case.judge_call.call_id == call_id), None)
 
-    def with_case(self, key: Key, case: CheckCase) -> "CheckerState":
+    def with_case(self, case: CheckCase) -> "CheckerState":
         """This state with one case replaced."""
-        return CheckerState({**self.cases, key: case})
+        return CheckerState({**self.cases, case.key: case})

@@ -10,7 +10,7 @@ from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
-from bulkhead_contracts.result import Failure, Result, Usage, worst_standing
+from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner import plans
@@ -45,7 +45,7 @@ def on_verdict_reached(state: PlannerState, message: InboxMessage, body: Verdict
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
     if body.stands and body.result.standing != "failed":
         objections = "; ".join(reasons_for_people(state, reasons))
-        step = replace(step, standby=_degrade_result(body.result, f"the checker did not accept it: {objections}"))
+        step = replace(step, standby=_mark_result(body.result, f"the checker did not accept it: {objections}"))
     return _retry_or_end(state, message, step, "rejected", reasons, body.result, body.usage)
 
 
@@ -71,20 +71,15 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
     result = body.result
     if state.check:
-        result = _degrade_result(result, f"step {step.step.id} {plans.NOT_CHECKED}")
+        result = _mark_result(result, f"step {step.step.id} {plans.NOT_CHECKED}")
     elif step.step.kind != "noop":
-        result = _degrade_result(result, "not checked, as the task asked")
+        result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage)
 
 
-def _degrade_result(result: Result, reason: str) -> Result:
-    """The result, marked so up to the answer: nobody checked it, or the checker did not accept it."""
-    reasons = "; ".join(filter(None, (reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)))
-    changed = {
-        "standing": worst_standing(result.standing, "degraded"),
-        "standing_reason": reasons[: bounds.MAX_REASON_CHARS],
-    }
-    return result.model_copy(update=changed)
+def _mark_result(result: Result, reason: str) -> Result:
+    """The result, marked up to the answer: nobody checked it, or the checker did not accept it."""
+    return standing.degrade_result(result, reason[: bounds.MAX_REASON_CHARS // 2], result.standing_reason)
 
 
 def _accept_result(

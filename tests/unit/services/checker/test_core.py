@@ -93,7 +93,7 @@ def propose(play: Playbook, text: str | None = None, author: str = "rag", **chan
 
 
 def judge(play: Playbook, text: str, **changes) -> None:
-    asked = next(one.asked for one in play.state.cases.values() if one.asked)
+    asked = next(one.judge_call for one in play.state.cases.values() if one.judge_call)
     body = ModelCallReplied(
         call_id=asked.call_id,
         outcome="answered",
