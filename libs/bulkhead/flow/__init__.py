@@ -109,6 +109,16 @@ class Transition(NamedTuple, Generic[S]):
         return Transition(self.state, (*outputs, *self.outputs))
 
 
+Handler = Callable[[S, InboxMessage, Any], Transition[S]]
+"""Decides about messages of one type; their body comes last."""
+
+
+def handle_message(handlers: Mapping[type[Body], Handler[S]], state: S, message: InboxMessage) -> Transition[S]:
+    """The decision of the handler for the message's type; without one, nothing follows."""
+    handler = handlers.get(type(message.body))
+    return handler(state, message, message.body) if handler is not None else Transition(state)
+
+
 class Decider(ABC, Generic[S]):
     """The decision logic of a service, one version of it. A subclass sets `service` and `opening`.
 

@@ -13,16 +13,11 @@ class AttemptReference(Protocol):
     """Whatever speaks of one attempt at a step: most messages about steps."""
 
     @property
-    def plan_version(self) -> int:
-        """The plan that the step belongs to."""
-
+    def plan_version(self) -> int: ...
     @property
-    def step_id(self) -> str:
-        """The step in its plan."""
-
+    def step_id(self) -> str: ...
     @property
-    def attempt(self) -> int:
-        """Its number, from 1."""
+    def attempt(self) -> int: ...
 
 
 def key_of(reference: AttemptReference) -> AttemptKey:

@@ -4,10 +4,9 @@ In: StepProposed (with the text of the result and its evidence), the judge's rep
 VerdictReached for the planner. Each family of messages is one module; none calls another.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from bulkhead.flow import Decider, InboxMessage, Transition
+from bulkhead.flow import Decider, Handler, InboxMessage, Transition, handle_message
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import ContentRef
@@ -16,8 +15,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_services.checker import judging, pauses, proposals
 from bulkhead_services.checker.state import CheckerState
 
-Handler = Callable[[CheckerState, InboxMessage, Any], Transition[CheckerState]]
-HANDLERS: Mapping[type[Body], Handler] = {
+HANDLERS: Mapping[type[Body], Handler[CheckerState]] = {
     StepProposed: proposals.on_step_proposed,
     ModelCallReplied: proposals.on_model_call_replied,
     CallDeferred: pauses.on_call_deferred,
@@ -35,8 +33,7 @@ class Checker(Decider[CheckerState]):
 
     def decide(self, state: CheckerState, message: InboxMessage) -> Transition[CheckerState]:
         """The transition table of state.py; a case that begins to be held back, or goes on, is told first."""
-        handler = HANDLERS.get(type(message.body))
-        after, outputs = handler(state, message, message.body) if handler is not None else Transition(state)
+        after, outputs = handle_message(HANDLERS, state, message)
         return Transition(after, (*pauses.pause_messages(state, after, message.body), *outputs))
 
     def initial_state(self) -> CheckerState:

@@ -37,10 +37,10 @@ def reject_unverified(state: CheckerState, case: CheckCase) -> Transition[Checke
     return reach_verdict(state, replace(case, notes=(*case.checked.blocking_notes, *case.notes)), False, stands=True)
 
 
-def decide_unjudged(state: CheckerState, case: CheckCase, why: str) -> Transition[CheckerState]:
+def decide_unjudged(state: CheckerState, case: CheckCase, cause: str) -> Transition[CheckerState]:
     """Decide without a judge, and say so up to the answer. Where nothing may leave before it is accepted, nothing does.
-    why: no judge could be had."""
-    reason = f"not judged: {why}"[:500]
+    cause: of why no judge could be had."""
+    reason = f"not judged: {cause}"[:500]
     result = standing.degrade_result(case.result, case.result.standing_reason, reason)
     lacks = result.completeness.with_omissions(Omission(reason="failed_part", what="judge", detail=reason))
     completeness = merge_completeness(result.completeness, lacks)

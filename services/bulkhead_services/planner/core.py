@@ -8,10 +8,9 @@ Each family of messages is one module; none calls another. What several need (`a
 `progress`, `plans`, `reuse`) knows no message.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from bulkhead.flow import Decider, InboxMessage, Send, Transition
+from bulkhead.flow import Decider, Handler, InboxMessage, Send, Transition, handle_message
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.lease import (
@@ -35,8 +34,21 @@ from bulkhead_services.planner.draft_reading import MAX_PLAN_BYTES
 from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.state import PlannerState
 
-Handler = Callable[[PlannerState, InboxMessage, Any], Transition[PlannerState]]
-HANDLERS: Mapping[type[Body], Handler] = {
+TIMER_HANDLERS: Mapping[str, Handler[PlannerState]] = {
+    TASK_TIMER: stops.on_task_timer_fired,
+    STEP_TIMER: step_results.on_step_timer_fired,
+    planning.DRAFT_TIMER: planning.on_draft_timer_fired,
+    leases.LEASE_TIMER: leases.on_lease_message,
+}
+"""By the beginning of the timer's key."""
+
+
+def _on_timer_fired(state: PlannerState, message: InboxMessage, body: TimerFired) -> Transition[PlannerState]:
+    handler = next((handler for prefix, handler in TIMER_HANDLERS.items() if body.key.startswith(prefix)), None)
+    return handler(state, message, body) if handler is not None else Transition(state)
+
+
+HANDLERS: Mapping[type[Body], Handler[PlannerState]] = {
     TaskSubmitted: planning.on_task_submitted,
     ModelCallReplied: planning.on_model_call_replied,
     CallDeferred: planning.on_call_deferred,
@@ -50,14 +62,8 @@ HANDLERS: Mapping[type[Body], Handler] = {
     LeaseReleaseRequested: leases.on_lease_message,
     TaskCancelRequested: stops.on_task_cancel_requested,
     TaskHalted: stops.on_task_halted,
+    TimerFired: _on_timer_fired,
 }
-TIMER_HANDLERS: Mapping[str, Handler] = {
-    TASK_TIMER: stops.on_task_timer_fired,
-    STEP_TIMER: step_results.on_step_timer_fired,
-    planning.DRAFT_TIMER: planning.on_draft_timer_fired,
-    leases.LEASE_TIMER: leases.on_lease_message,
-}
-"""By the beginning of the timer's key."""
 
 
 class Planner(Decider[PlannerState]):
@@ -73,7 +79,7 @@ class Planner(Decider[PlannerState]):
         """The transition table of state.py; then questions that can be answered by now, and pauses that changed."""
         if state.phase == "ended":
             return Transition(state)
-        after, outputs = _handle_message(state, message)
+        after, outputs = handle_message(HANDLERS, state, message)
         after, answers = peer_questions.answer_open_asks(after)
         after, paused = pauses.settle_pauses(state, after, message)
         return Transition(after, (*progress.merge_progress(outputs), *answers, *paused))
@@ -101,12 +107,3 @@ class Planner(Decider[PlannerState]):
         hint = "this is a bug: look at `bulkhead dead-letters`; then submit again"
         failure = Failure.from_text(code, f"the planner could not take the task: {reason}", hint)
         return (Send("gateway", TaskEnded(status="failed", failure=failure)),)
-
-
-def _handle_message(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
-    body = message.body
-    if isinstance(body, TimerFired):
-        handler = next((TIMER_HANDLERS[prefix] for prefix in TIMER_HANDLERS if body.key.startswith(prefix)), None)
-    else:
-        handler = HANDLERS.get(type(body))
-    return handler(state, message, body) if handler is not None else Transition(state)

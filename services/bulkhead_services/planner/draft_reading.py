@@ -65,8 +65,8 @@ Notes = tuple[PlanNote, ...]
 def read_reply(
     reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec], roles: Sequence[RoleSpec] = ()
 ) -> tuple[Steps, Notes]:
-    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read.
-    roles: that it was told of; where it was told of none, what it says of roles is left out, as any other field."""
+    """Steps of a model's reply, and what the checker finds. text: None when it was too long to read. roles:
+    those that the prompt named; where it named none, a role is left out, as any other field."""
     if text is None:
         return (), (plans.error_note("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
     lost = [
@@ -201,28 +201,28 @@ def _field_of(row: Any, field: str) -> Any:
     return next((row[name] for name in NAMES[field] if row.get(name) not in (None, "", [], {})), None)
 
 
-def _name_of(said: Any) -> str:
+def _name_of(field: Any) -> str:
     """An id or a name as models write it: a text, a number, or an object that has one."""
-    if isinstance(said, dict):
-        said = next((said[name] for name in ("id", "name", "step_id", "step") if said.get(name)), "")
-    return str(said).strip() if isinstance(said, str | int) and not isinstance(said, bool) else ""
+    if isinstance(field, dict):
+        field = next((field[name] for name in ("id", "name", "step_id", "step") if field.get(name)), "")
+    return str(field).strip() if isinstance(field, str | int) and not isinstance(field, bool) else ""
 
 
-def _names_in(said: Any) -> list[str]:
-    listed = said if isinstance(said, list) else [said]
+def _names_in(field: Any) -> list[str]:
+    listed = field if isinstance(field, list) else [field]
     return list(dict.fromkeys(name for item in listed if (name := _name_of(item)).lower() not in NOTHING))
 
 
-def _joined_text(said: Any, between: str) -> str:
-    if isinstance(said, list):
-        return between.join(str(item) for item in said if isinstance(item, str | int))
-    return str(said) if isinstance(said, str | int) else ""
+def _joined_text(field: Any, separator: str) -> str:
+    if isinstance(field, list):
+        return separator.join(str(item) for item in field if isinstance(item, str | int))
+    return str(field) if isinstance(field, str | int) else ""
 
 
-def _unique_ids(said: list[Any], notes: list[PlanNote]) -> list[str]:
+def _unique_ids(fields: list[Any], notes: list[PlanNote]) -> list[str]:
     """An id for each step that can stand in a subject, each once."""
     names: list[str] = []
-    for place, field in enumerate(said, 1):
+    for place, field in enumerate(fields, 1):
         name = _NO_TOKEN.sub("_", _name_of(field)).strip("_")[:48] or f"s{place}"
         if name in names:
             unique_name = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)

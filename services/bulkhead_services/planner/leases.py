@@ -68,7 +68,7 @@ def _on_lease_requested(book: LeaseBook, message: InboxMessage, body: LeaseReque
         refused = LeaseRefused(lease_id=body.lease_id, step_id=body.step_id, resource=body.resource, failure=failure)
         return book, (_send_to_requester(body, refused),)
     book = replace(book, queue=(*book.queue, body))
-    fields = body.model_dump(include=_SAME) | {"place": len(book.queue), "until_unix_ms": book.expires_unix_ms}
+    fields = body.model_dump(include=_REPEATED) | {"place": len(book.queue), "until_unix_ms": book.expires_unix_ms}
     queued = LeaseQueued(**fields, holder_task=holder.task, holder_step=holder.step_id)
     return book, (_send_to_requester(body, queued),)
 
@@ -102,10 +102,10 @@ def _on_lease_timer_fired(book: LeaseBook, message: InboxMessage, body: TimerFir
     token = body.key.removeprefix(LEASE_TIMER).partition("-")[0]
     if book.holder is None or token != str(book.token) or body.due_unix_ms < book.expires_unix_ms:
         return book, ()
-    over = book.holder
-    ended = LeaseEnded(lease_id=over.lease_id, step_id=over.step_id, resource=over.resource, why="expired")
+    expired = book.holder
+    ended = LeaseEnded(lease_id=expired.lease_id, step_id=expired.step_id, resource=expired.resource, why="expired")
     after, outputs = _grant_next(book, message)
-    return after, (_send_to_requester(over, ended), *outputs)
+    return after, (_send_to_requester(expired, ended), *outputs)
 
 
 def _grant_next(book: LeaseBook, message: InboxMessage) -> tuple[LeaseBook, Outputs]:
@@ -122,18 +122,18 @@ def _grant_lease(book: LeaseBook, message: InboxMessage, body: LeaseRequested) -
 
 
 def _lease_granted(book: LeaseBook, body: LeaseRequested) -> Send:
-    same, expires = body.model_dump(include=_SAME), book.expires_unix_ms
+    same, expires = body.model_dump(include=_REPEATED), book.expires_unix_ms
     return _send_to_requester(body, LeaseGranted(**same, fencing_token=book.token, expires_unix_ms=expires))
 
 
-_SAME = {"lease_id", "step_id", "attempt", "plan_version", "resource"}
-"""What an answer says again of its request."""
+_REPEATED = {"lease_id", "step_id", "attempt", "plan_version", "resource"}
+"""Fields that an answer repeats of its request."""
 
 
-def _send_to_requester(whom: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:
-    return Send("worker", body, task=whom.task)
+def _send_to_requester(request: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:
+    return Send("worker", body, task=request.task)
 
 
-def _is_same_lease(one: LeaseRequested, other: LeaseRequested | LeaseReleaseRequested) -> bool:
+def _is_same_lease(lease: LeaseRequested, body: LeaseRequested | LeaseReleaseRequested) -> bool:
     """The same lease of the same step: an id alone could be another's."""
-    return (one.lease_id, one.task, one.step_id) == (other.lease_id, other.task, other.step_id)
+    return (lease.lease_id, lease.task, lease.step_id) == (body.lease_id, body.task, body.step_id)

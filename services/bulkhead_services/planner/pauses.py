@@ -109,11 +109,15 @@ def settle_pauses(before: PlannerState, state: PlannerState, message: InboxMessa
     state, outputs = _move_task_deadline(state, message)
     due = state.deadline_unix_ms if state.deadline_unix_ms != before.deadline_unix_ms else 0
     if pauses and (not before.pauses or due or _person_wait_until(state) != _person_wait_until(before)):
-        first = max(pauses, key=lambda row: row.until_unix_ms)
+        longest = max(pauses, key=lambda row: row.until_unix_ms)
         task_paused = TaskPaused(
-            code=first.code, reason=first.reason, step_id=first.step_id, until_unix_ms=first.until_unix_ms
+            code=longest.code,
+            reason=longest.reason,
+            step_id=longest.step_id,
+            until_unix_ms=longest.until_unix_ms,
+            deadline_unix_ms=due,
         )
-        outputs = (*outputs, Send("gateway", task_paused.model_copy(update={"deadline_unix_ms": due})))
+        outputs = (*outputs, Send("gateway", task_paused))
     elif before.pauses and not pauses:
         outputs = (*outputs, Send("gateway", TaskPaused(active=False, deadline_unix_ms=due)))
     return Transition(state, outputs)

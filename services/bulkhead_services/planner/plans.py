@@ -30,8 +30,10 @@ def rejection_failure(notes: Sequence[PlanNote]) -> Failure:
     return Failure.from_text("plan_rejected", reason, hint)
 
 
-def plan_of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str) -> tuple[PlanStep, PlanNote]:
-    """The objective as a plan of one step with every granted tool, and the note that says so. why: no draft did."""
+def plan_of_objective(
+    objective: ContentRef, tools: Sequence[ToolSpec], draft_failure: str
+) -> tuple[PlanStep, PlanNote]:
+    """The objective as a plan of one step with every granted tool, and the note that says so."""
     instruction = objective.summary
     if instruction.endswith("…") or not instruction.strip():
         instruction = f"Do all that the objective asks. It begins: {instruction}"
@@ -42,7 +44,7 @@ def plan_of_objective(objective: ContentRef, tools: Sequence[ToolSpec], why: str
         tools=tuple(tool.name for tool in tools),
         acceptance=WHOLE_ACCEPTANCE,
     )
-    message = f"{RUN_WHOLE}: {why}"[: bounds.MAX_REASON_CHARS]
+    message = f"{RUN_WHOLE}: {draft_failure}"[: bounds.MAX_REASON_CHARS]
     return step, PlanNote(severity="warning", code="no_draft", step_id=step.id, message=message)
 
 
@@ -51,17 +53,17 @@ def error_note(code: str, message: str) -> PlanNote:
     return PlanNote(severity="error", code=code, message=message[: bounds.MAX_REASON_CHARS])
 
 
-def cut_heading(text: str, most: int) -> str:
-    """One line of at most `most` characters: cut between words where there is one, never through a character."""
+def cut_heading(text: str, max_chars: int) -> str:
+    """One line of at most `max_chars` characters: cut between words where there is one, never through a character."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if len(line) <= most:
+    if len(line) <= max_chars:
         return line
-    end = most - 1
+    end = max_chars - 1
     while end > 0 and (unicodedata.combining(line[end]) or "\u200d" in line[end - 1 : end + 1]):
         end -= 1
     space = line.rfind(" ", 0, end + 1)
     # A word as long as the line is cut; dropping it would leave nothing that tells the step from others.
-    return (line[:space] if space > most // 2 else line[:end]) + "…"
+    return (line[:space] if space > max_chars // 2 else line[:end]) + "…"
 
 
 def check_plan(
@@ -71,7 +73,7 @@ def check_plan(
     checked: bool = False,
     roles: Sequence[RoleSpec] | None = None,
 ) -> tuple[PlanNote, ...]:
-    """Findings on a plan; any of severity `error_note` keeps it from running. checked: results have to pass the
+    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the
     checker.
     roles: that a step may have besides the worker's; None where the signer has looked at them."""
     notes: list[PlanNote] = []
@@ -162,14 +164,14 @@ def effects_beyond(
     that it may choose; nobody here knows what a program outside does, so each step of one may change something."""
     notes = []
     for row in delegated:
-        most, count = (sum(row.role == step.role for step in plan) for plan in (submitted, steps))
-        if count > most:
-            detail = f"{count} steps have the role {row.role}; the submitted plan allows it in {most}"
+        allowed, count = (sum(row.role == step.role for step in plan) for plan in (submitted, steps))
+        if count > allowed:
+            detail = f"{count} steps have the role {row.role}; the submitted plan allows it in {allowed}"
             notes.append(error_note("more_effects", detail))
     for name in (tool.name for tool in tools if tool.effect != "read" or tool.egress):
-        most, count = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
-        if count > most:
-            detail = f"{count} steps use {name}; the submitted plan allows it in {most}"
+        allowed, count = (sum(name in step.tools for step in plan) for plan in (submitted, steps))
+        if count > allowed:
+            detail = f"{count} steps use {name}; the submitted plan allows it in {allowed}"
             notes.append(error_note("more_effects", detail))
     return tuple(notes)
 

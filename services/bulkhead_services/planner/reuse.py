@@ -30,7 +30,7 @@ def check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) ->
     A result that does not fit must not merely be left out: its step would run, and write, once more.
     """
     notes = []
-    names, plan_steps = [held_step.step.id for held_step in held], {one.id: one for one in steps}
+    names, plan_steps = [held_step.step.id for held_step in held], {step.id: step for step in steps}
     for held_step in held:
         name = held_step.step.id
         if names.count(name) > 1:
@@ -39,7 +39,7 @@ def check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) ->
             notes.append(_bad_result_note(name, f"a result is given for {name}, which is no step"))
         elif held_step.result is None or held_step.result.standing == "failed":
             notes.append(_bad_result_note(name, f"the result that is given for {name} stands as failed"))
-        elif fresh := [each for each in plan_steps[name].inputs if each not in names]:
+        elif fresh := [step_id for step_id in plan_steps[name].inputs if step_id not in names]:
             notes.append(
                 _bad_result_note(
                     name, f"the result that is given for {name} would stand on {', '.join(fresh)}, which runs again"
@@ -69,6 +69,6 @@ def take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> t
     return tuple(taken_over.get(step.id) or StepState(step) for step in steps)
 
 
-def _is_same_step(one: PlanStep, other: PlanStep) -> bool:
+def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
     """The title is for people."""
-    return one == other.model_copy(update={"title": one.title})
+    return earlier == step.model_copy(update={"title": earlier.title})

@@ -6,10 +6,9 @@ Out: calls, and at the end the proposed result (to the checker) or the finished 
 Each family of messages is one module; none calls another. What several need (`attempts`, `calls`) knows no message.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from bulkhead.flow import Decider, InboxMessage, Transition
+from bulkhead.flow import Decider, Handler, InboxMessage, Transition, handle_message
 from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseRefused
@@ -24,8 +23,7 @@ from bulkhead_services.worker import pauses, replies, steps, waits
 from bulkhead_services.worker.calls import give_back
 from bulkhead_services.worker.state import WorkerState
 
-Handler = Callable[[WorkerState, InboxMessage, Any], Transition[WorkerState]]
-HANDLERS: Mapping[type[Body], Handler] = {
+HANDLERS: Mapping[type[Body], Handler[WorkerState]] = {
     StepAssigned: steps.on_step_assigned,
     StepExtended: steps.on_step_extended,
     StepCancelRequested: steps.on_step_cancel_requested,
@@ -56,8 +54,7 @@ class Worker(Decider[WorkerState]):
 
     def decide(self, state: WorkerState, message: InboxMessage) -> Transition[WorkerState]:
         """The transition table of state.py; pauses that changed are told first, and ended attempts give back leases."""
-        handler = HANDLERS.get(type(message.body))
-        after, outputs = handler(state, message, message.body) if handler is not None else Transition(state)
+        after, outputs = handle_message(HANDLERS, state, message)
         # First: whoever hears of a step's end need not hear of its pause.
         after, paused = pauses.settle_pauses(state, after)
         running = ((attempt, after.attempts[key]) for key, attempt in state.attempts.items() if attempt.phase != "over")

@@ -127,7 +127,5 @@ def _person_wait_until(held_calls: Mapping[str, CallDeferred]) -> int:
 
 def _step_paused(attempt: StepAttempt, longest: CallDeferred | None) -> Send:
     """Word to the planner. longest: the deferral that lasts longest; None when the step goes on."""
-    paused = StepPaused(**identity_of(attempt.assigned), active=longest is not None)
-    if longest is not None:
-        paused = paused.model_copy(update=longest.model_dump(include={"code", "reason", "until_unix_ms"}))
-    return Send("planner", paused)
+    fields = longest.model_dump(include={"code", "reason", "until_unix_ms"}) if longest is not None else {}
+    return Send("planner", StepPaused(**identity_of(attempt.assigned), active=longest is not None, **fields))
