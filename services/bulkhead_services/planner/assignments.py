@@ -4,6 +4,8 @@ In: a plan that passed its check, or the state after a step's result. Out: `Step
 carries the step out, progress for the gateway, the steps' timer; the task's end when every step is done.
 """
 
+from collections.abc import Sequence
+
 from bulkhead.flow import InboxMessage, Output, Send, SetTimer, Transition, replace, shown_tools
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
@@ -12,7 +14,7 @@ from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
-from bulkhead_services.planner import plans, reuse
+from bulkhead_services.planner import plans
 from bulkhead_services.planner.ending import end_task, step_ended
 from bulkhead_services.planner.state import PlannerState, StepState
 
@@ -32,7 +34,7 @@ def adopt_plan(
         state,
         phase="running",
         plan=plan,
-        steps=reuse.take_over_results(plan.steps, state.held_steps),
+        steps=_take_over_results(plan.steps, state.held_steps),
         final_step_id=next(iter(plans.find_sinks(plan.steps)), ""),
     )
     taken_over = (
@@ -59,6 +61,28 @@ def _limit_shown_tools(
             step = step.model_copy(update={"tools": names})
         shown_steps.append(step)
     return tuple(shown_steps), tuple(notes)
+
+
+def _take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> tuple[StepState, ...]:
+    """The steps to run: done are those that are held and the same, on inputs that are done in the same way."""
+    by_id = {held_step.step.id: held_step for held_step in held}
+    taken_over: dict[str, StepState] = {}
+    before = -1
+    while before != (before := len(taken_over)):
+        for step in steps:
+            held_step = by_id.get(step.id)
+            if (
+                held_step is not None
+                and _is_same_step(held_step.step, step)
+                and all(name in taken_over for name in step.inputs)
+            ):
+                taken_over[step.id] = replace(held_step, step=step)
+    return tuple(taken_over.get(step.id) or StepState(step) for step in steps)
+
+
+def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
+    """The title is for people."""
+    return earlier == step.model_copy(update={"title": earlier.title})
 
 
 def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:

@@ -4,8 +4,8 @@ In: TaskSubmitted, replies to the draft's call, verdicts, finished and paused st
 for leases, timers, cancels, halts. Out: model calls, steps, answers, leases, progress for the gateway. Results are fed
 forward by reference.
 
-Each family of messages is one module; none calls another. What several need (`assignments`, `drafting`, `ending`,
-`progress`, `plans`, `reuse`) knows no message.
+Each family of messages is one module; none calls another. What several need (`assignments`, `drafts`, `ending`,
+`plans`) knows no message.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner import leases, pauses, peer_questions, planning, progress, step_results, stops
 from bulkhead_services.planner.assignments import STEP_TIMER
-from bulkhead_services.planner.draft_reading import MAX_PLAN_BYTES
+from bulkhead_services.planner.drafts import MAX_PLAN_BYTES
 from bulkhead_services.planner.ending import TASK_TIMER
 from bulkhead_services.planner.state import PlannerState
 

@@ -4,20 +4,22 @@ In: `TaskSubmitted`; of the draft's model call `ModelCallReplied`, `CallDeferred
 the draft's call, each repeat of it bounded; a plan whose first steps are handed out; or the task's end.
 """
 
+from collections.abc import Sequence
+
 from bulkhead.flow import InboxMessage, Send, SetTimer, Transition, replace, standing
 from bulkhead.flow.deferrals import next_deferral
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied
 from bulkhead_contracts.output import DRAFT
-from bulkhead_contracts.plan import PlanNote, PlanRejected
+from bulkhead_contracts.plan import PlanNote, PlanRejected, PlanStep
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.task import TaskAccepted, TaskSubmitted
-from bulkhead_services.planner import draft_reading, plans, reuse
+from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import adopt_plan
-from bulkhead_services.planner.drafting import build_draft_call, request_draft
+from bulkhead_services.planner.drafts import build_draft_call, read_reply, request_draft
 from bulkhead_services.planner.ending import STOPPED_BY_BUDGET, TASK_TIMER, end_task
-from bulkhead_services.planner.state import Pause, PlannerState
+from bulkhead_services.planner.state import Pause, PlannerState, StepState
 
 DRAFT_TIMER = "draft-again-"
 NO_CALL_WORKS = frozenset(
@@ -55,7 +57,7 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         grant=message.envelope.grant,
         deadline_unix_ms=until,
         latest_unix_ms=body.submitted_unix_ms + body.limits.lifetime_ms,
-        held_steps=reuse.steps_of_submission(body),
+        held_steps=_held_steps(body),
         submitted_plan=body.plan,
         replan=body.replan,
     )
@@ -68,7 +70,7 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
     # What was submitted as a plan bounds the task: no text that a model reads later can add a tool to it.
     state = replace(state, tools=plans.tools_of(body.plan.steps, body.tools, body.delegated))
     notes = (
-        *reuse.check_given_results(body.plan.steps, state.held_steps),
+        *_check_given_results(body.plan.steps, state.held_steps),
         *plans.check_plan(body.plan.steps, body.tools, checked=body.check),
     )
     notes = notes[: bounds.MAX_PLAN_NOTES]
@@ -77,6 +79,45 @@ def on_task_submitted(state: PlannerState, message: InboxMessage, body: TaskSubm
         failure = Failure.from_text("plan_rejected", reason, "mend the plan and submit again")
         return end_task(state, message, "failed", failure).preceded_by(*accepted, _plan_rejected(state, notes))
     return adopt_plan(state, message, body.plan.steps, notes).preceded_by(*accepted)
+
+
+def _held_steps(body: TaskSubmitted) -> tuple[StepState, ...]:
+    """Steps of its own plan whose results a submission brings along."""
+    steps = {plan_step.id: plan_step for plan_step in body.plan.steps} if body.plan else {}
+    held_steps = []
+    for row in body.given:
+        step = steps.get(row.step_id, PlanStep(id=row.step_id, title="", instruction=""))
+        notes = (row.title,) if row.title else ()
+        held_steps.append(StepState(step, status="done", notes=notes, result=row.result))
+    return tuple(held_steps)
+
+
+def _check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> tuple[PlanNote, ...]:
+    """Errors of a submission's own results: each must stand for a step, on nothing that is yet to be made.
+
+    A result that does not fit must not merely be left out: its step would run, and write, once more.
+    """
+    notes = []
+    names, plan_steps = [held_step.step.id for held_step in held], {step.id: step for step in steps}
+    for held_step in held:
+        name = held_step.step.id
+        if names.count(name) > 1:
+            notes.append(_bad_result_note(name, f"two results are given for step {name}"))
+        elif name not in plan_steps:
+            notes.append(_bad_result_note(name, f"a result is given for {name}, which is no step"))
+        elif held_step.result is None or held_step.result.standing == "failed":
+            notes.append(_bad_result_note(name, f"the result that is given for {name} stands as failed"))
+        elif fresh := [step_id for step_id in plan_steps[name].inputs if step_id not in names]:
+            notes.append(
+                _bad_result_note(
+                    name, f"the result that is given for {name} would stand on {', '.join(fresh)}, which runs again"
+                )
+            )
+    return tuple(notes[: bounds.MAX_PLAN_NOTES])
+
+
+def _bad_result_note(step_id: str, message: str) -> PlanNote:
+    return PlanNote(severity="error", code="bad_result", step_id=step_id, message=message[: bounds.MAX_REASON_CHARS])
 
 
 def on_model_call_replied(
@@ -94,7 +135,7 @@ def on_model_call_replied(
             return end_task(state, message, "failed", failure)
         return _redraft_or_run_whole(state, message, (), failure)
     text = message.contents.get(body.content.sha256)
-    steps, notes = draft_reading.read_reply(body, text, state.tools, state.roles)
+    steps, notes = read_reply(body, text, state.tools, state.roles)
     if (submitted := state.submitted_plan) is not None:
         excess = plans.effects_beyond(steps, submitted.steps, state.tools, state.selectable_delegations)
         notes = (*excess, *notes)[: bounds.MAX_PLAN_NOTES]

@@ -15,7 +15,7 @@ from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner import plans
 from bulkhead_services.planner.assignments import ANSWER_MARGIN_MS, arm_step_timer, assign_ready_steps
-from bulkhead_services.planner.drafting import request_draft
+from bulkhead_services.planner.drafts import request_draft
 from bulkhead_services.planner.ending import (
     STOPPED_BY_BUDGET,
     Outcome,

@@ -19,7 +19,7 @@ from bulkhead_services.model_gateway.prompts import PromptError, Prompts
 from bulkhead_services.model_gateway.providers.errors import fault_of_status
 from bulkhead_services.model_gateway.providers.sse import SseDecoder
 from bulkhead_services.model_gateway.settings import Settings
-from bulkhead_services.planner import draft_reading
+from bulkhead_services.planner import drafts
 from tests.unit.services.model_gateway.gateway_desk import KEY, desk
 from tests.unit.services.model_gateway.scripted_provider import ScriptedProvider, says
 
@@ -186,7 +186,7 @@ def test_what_fits_the_plan_schema_is_a_plan():
     step = {"id": "a", "title": "t", "instruction": "i", "tools": [], "inputs": [], "acceptance": "x"}
     text = json.dumps({"steps": [step]})
     jsonschema_rs.validate(Prompts().schemas["plan"], {"steps": [step]})
-    parsed, notes = draft_reading.parse(text)
+    parsed, notes = drafts.parse(text)
     assert parsed and not notes
 
 

@@ -13,7 +13,7 @@ from bulkhead_contracts.result import Completeness, Omission, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.planner import draft_reading, plans
+from bulkhead_services.planner import drafts, plans
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import draft, submit
@@ -78,7 +78,7 @@ def test_a_plan_that_was_cut_off_is_told_as_such(play, more, length):
     ],
 )
 def test_what_is_no_plan_is_told_in_words(text, said):
-    steps, (note,) = draft_reading.parse(text)
+    steps, (note,) = drafts.parse(text)
     assert not steps and note.code == "unreadable_plan" and said in note.message
     assert not note.message.startswith(":")
 
@@ -97,7 +97,7 @@ def test_what_is_no_plan_is_told_in_words(text, said):
     ],
 )
 def test_nothing_is_said_in_the_words_of_a_parser(text, code, said):
-    _, (note, *_) = draft_reading.parse(text)
+    _, (note, *_) = drafts.parse(text)
     assert (note.code, note.message[: len(said)]) == (code, said)
 
 
@@ -161,7 +161,7 @@ def test_with_checks_off_a_noop_is_as_good_as_it_says(play):
     ],
 )
 def test_a_title_keeps_its_characters_and_is_cut_between_words(title, shown):
-    (step,), notes = draft_reading.parse(draft({"id": "a", "title": title}))
+    (step,), notes = drafts.parse(draft({"id": "a", "title": title}))
     assert step.title == shown and not notes
 
 

@@ -10,7 +10,7 @@ from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded, TaskStopped
-from bulkhead_services.planner import draft_reading, plans
+from bulkhead_services.planner import drafts, plans
 from bulkhead_services.planner.core import Planner
 from tests.playbook import Playbook
 from tests.unit.services.planner.test_playbook import CALC, PAY, accepts, answers, draft, fails, rejects, submit
@@ -24,7 +24,7 @@ def play() -> Playbook:
 def read(*rows: object) -> tuple[tuple[PlanStep, ...], dict[str, str]]:
     """Steps of a draft, and its notes: severity by code."""
     reply = ModelCallReplied(call_id="c", outcome="answered", prompt_id="planner.draft")
-    steps, notes = draft_reading.read_reply(reply, json.dumps({"steps": rows, "reasoning": "because"}), (CALC, PAY))
+    steps, notes = drafts.read_reply(reply, json.dumps({"steps": rows, "reasoning": "because"}), (CALC, PAY))
     return steps, {note.code: note.severity for note in notes}
 
 
@@ -64,7 +64,7 @@ def test_inputs_that_do_no_harm_are_put_right_and_said(rows, inputs, code):
 @pytest.mark.parametrize(
     ("row", "field", "value", "code"),
     [
-        (A | {"acceptance": " "}, "acceptance", draft_reading.ACCEPTANCE, "default_acceptance"),
+        (A | {"acceptance": " "}, "acceptance", drafts.ACCEPTANCE, "default_acceptance"),
         ({"id": "a", "description": "do it"}, "instruction", "do it", "default_acceptance"),
         (A | {"acceptance": ["x", "y"]}, "acceptance", "x; y", ""),
         (A | {"acceptance": "y" * 9_000}, "acceptance", "y" * bounds.MAX_ACCEPTANCE_CHARS, ""),

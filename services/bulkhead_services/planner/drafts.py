@@ -1,7 +1,7 @@
-"""A plan as a model drafts it, read with tolerance for what does no harm; each thing put right is a warning. Pure.
+"""A plan as a model drafts it: asked for, and read with tolerance for what does no harm. A leaf, pure.
 
-In: the text of a model's reply and the tools that are granted. Out: steps with notes; of severity `error` where the
-draft leaves open what is meant.
+In: the state of a task without a plan; the text of a model's reply. Out: the model's call; steps with notes: a warning
+for each thing put right, an error where the draft leaves open what is meant.
 """
 
 import re
@@ -10,14 +10,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bulkhead.flow import bounded
+from bulkhead.flow import InboxMessage, Send, Transition, bounded, replace
 from bulkhead_contracts import bounds
-from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
 from bulkhead_services.planner import plans
+from bulkhead_services.planner.state import PlannerState
 
+PLAN_OUTPUT_TOKENS = 4_000
+MAX_PART_CHARS = bounds.MAX_INSTRUCTION_CHARS * 2
+"""Bound of one part of a prompt."""
 MAX_PLAN_BYTES = 256 * 1024
 MODELS_ANSWER = "the model's answer"
 """As the model gateway names what it had to leave out of a reply."""
@@ -38,6 +42,57 @@ WORKERS = frozenset({WORKER_ROLE, "worker", "default", *NOTHING})
 """Words for the role of a step that is not delegated."""
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]+")
 _NO_ROLE = re.compile(r"[^a-z0-9_]+")
+
+
+def request_draft(state: PlannerState, message: InboxMessage, notes: tuple[str, ...]) -> Transition[PlannerState]:
+    """Ask the model for a plan; `notes` say what was wrong with the last one."""
+    state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
+    return Transition(state, (build_draft_call(state, message),))
+
+
+def build_draft_call(state: PlannerState, message: InboxMessage) -> Send:
+    """The call that drafts a plan, with as much time as there is now."""
+    assert state.objective is not None
+    parts = [Part(kind="objective", content=state.objective), *_tool_parts(state), *_role_parts(state)]
+    if state.draft_notes:
+        text = "\n".join(f"- {note}" for note in state.draft_notes)
+        parts.append(Part(kind="notes", text=text[: bounds.MAX_INSTRUCTION_CHARS]))
+    body = ModelCallRequested(
+        call_id=state.draft_call_id,
+        attempt=state.drafts,
+        prompt_id="planner.revise" if state.draft_notes else "planner.draft",
+        parts=tuple(parts),
+        response="plan",
+        tier=state.route or DEFAULT_TIER,
+        stream=False,
+        max_output_tokens=PLAN_OUTPUT_TOKENS,
+        roles=tuple(role.name for role in state.roles),
+        deadline_unix_ms=min(state.deadline_unix_ms, message.time_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS),
+    )
+    return Send("model_gateway", body, grant=state.grant)
+
+
+def _tool_parts(state: PlannerState) -> tuple[Part, ...]:
+    """Tools that the task may use, in as many parts as that takes."""
+    texts: list[str] = []
+    for tool in state.tools:
+        row = f"{tool.name}: {tool.description} ({tool.effect})"
+        if texts and len(texts[-1]) + 1 + len(row) <= MAX_PART_CHARS:
+            texts[-1] += f"\n{row}"
+        else:
+            texts.append(row)
+    return tuple(Part(kind="tools", text=text) for text in texts or ("none",))
+
+
+def _role_parts(state: PlannerState) -> tuple[Part, ...]:
+    """Roles that may carry out a step; () where there are none, so that nothing is paid for them."""
+    if not state.roles:
+        return ()
+    rows = (f"{role.name}: {role.description}" if role.description else role.name for role in state.roles)
+    return (Part(kind="context", title="roles", text="\n".join(rows)),)
+
+
+# Reading
 
 
 class DraftStep(BaseModel):
