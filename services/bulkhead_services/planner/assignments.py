@@ -56,8 +56,7 @@ def _limit_shown_tools(
         names, left_out = shown_tools.choose_tools(step.tools, state.tools, f"{step.title} {step.instruction} {about}")
         if left_out:
             text = f"step {step.id} has more tools than it can be shown; left out: {', '.join(left_out)}"
-            cut = text[: bounds.MAX_REASON_CHARS]
-            notes.append(PlanNote(severity="warning", code="tools_left_out", step_id=step.id, message=cut))
+            notes.append(plans.warning_note("tools_left_out", text, step.id))
             step = step.model_copy(update={"tools": names})
         shown_steps.append(step)
     return tuple(shown_steps), tuple(notes)
@@ -65,7 +64,7 @@ def _limit_shown_tools(
 
 def _take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> tuple[StepState, ...]:
     """The steps to run: done are those that are held and the same, on inputs that are done in the same way."""
-    by_id = {held_step.step.id: held_step for held_step in held}
+    by_id = {held_step.plan_step.id: held_step for held_step in held}
     taken_over: dict[str, StepState] = {}
     before = -1
     while before != (before := len(taken_over)):
@@ -73,10 +72,10 @@ def _take_over_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -> 
             held_step = by_id.get(step.id)
             if (
                 held_step is not None
-                and _is_same_step(held_step.step, step)
+                and _is_same_step(held_step.plan_step, step)
                 and all(name in taken_over for name in step.inputs)
             ):
-                taken_over[step.id] = replace(held_step, step=step)
+                taken_over[step.id] = replace(held_step, plan_step=step)
     return tuple(taken_over.get(step.id) or StepState(step) for step in steps)
 
 
@@ -87,12 +86,12 @@ def _is_same_step(earlier: PlanStep, step: PlanStep) -> bool:
 
 def assign_ready_steps(state: PlannerState, message: InboxMessage) -> Transition[PlannerState]:
     """Hand out every step whose inputs are done; end the task when none is left."""
-    done = {step.step.id for step in state.steps if step.status == "done"}
+    done = {step.plan_step.id for step in state.steps if step.status == "done"}
     if len(done) == len(state.steps):
         return end_task(state, message, "succeeded", None)
     outputs: tuple[Output, ...] = ()
     for step in state.steps:
-        if step.status == "waiting" and done.issuperset(step.step.inputs):
+        if step.status == "waiting" and done.issuperset(step.plan_step.inputs):
             assigned = _assign_step(state, message, step)
             state, outputs = assigned.state, (*outputs, *assigned.outputs)
     return Transition(state, outputs)
@@ -102,7 +101,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
     assert state.plan is not None and state.objective is not None
     until = step_deadline(state, message, waiting)
     step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
-    plan_step = step.step
+    plan_step = step.plan_step
     feeding = {flow.from_tool for flow in plans.flows_of(plan_step, state.plan.steps) if flow.step_id == plan_step.id}
     tools = tuple(
         tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
@@ -137,18 +136,18 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
 def _step_input(state: PlannerState, step_id: str) -> StepInput:
     step = state.step(step_id)
     assert step is not None and step.result is not None
-    return StepInput(step_id=step_id, title=step.step.title, result=step.result)
+    return StepInput(step_id=step_id, title=step.plan_step.title, result=step.result)
 
 
 def step_deadline(state: PlannerState, message: InboxMessage, step: StepState) -> int:
     """Until when a step may run that begins, or goes on, now: longer where its tools need longer than most. An adopted
     one lasts as long as its task."""
-    if step.step.adopted:
+    if step.plan_step.adopted:
         return state.deadline_unix_ms
     now_unix_ms, last = message.time_unix_ms, state.deadline_unix_ms - ANSWER_MARGIN_MS
-    if (delegated := state.delegation(step.step)) is not None:
+    if (delegated := state.delegation(step.plan_step)) is not None:
         return max(now_unix_ms + 1, min(last, now_unix_ms + delegated.deadline_ms))
-    tools = state.tools_of(step.step)
+    tools = state.tools_of(step.plan_step)
     longer_ms = sum(max(0, tool.timeout_ms - bounds.DEFAULT_TOOL_TIMEOUT_MS) for tool in tools)
     return max(now_unix_ms + 1, min(last, now_unix_ms + bounds.DEFAULT_STEP_TIMEOUT_MS + longer_ms))
 
@@ -159,20 +158,20 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
     return StepGrant(
         tenant=message.tenant,
         task=message.task,
-        step_id=step.step.id,
+        step_id=step.plan_step.id,
         attempt=step.attempt,
         plan_version=state.plan.version,
-        tools=tuple(tool.name for tool in state.tools_of(step.step)),
+        tools=tuple(tool.name for tool in state.tools_of(step.plan_step)),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
-        role=step.step.role,
-        flows=plans.flows_of(step.step, state.plan.steps),
+        role=step.plan_step.role,
+        flows=plans.flows_of(step.plan_step, state.plan.steps),
     )
 
 
 def arm_step_timer(state: PlannerState) -> Transition[PlannerState]:
     """One timer stands for all running steps: set for the earliest deadline, and again when it has fired. An adopted
     step has none: it ends with its task."""
-    timed = (step for step in state.steps if step.status == "running" and not step.step.adopted)
+    timed = (step for step in state.steps if step.status == "running" and not step.plan_step.adopted)
     due = min((step.deadline_unix_ms for step in timed), default=0)
     if not due or 0 < state.step_timer_unix_ms <= due:
         return Transition(state)

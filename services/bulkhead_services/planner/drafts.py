@@ -16,7 +16,7 @@ from bulkhead_contracts.model import DEFAULT_TIER, ModelCallReplied, ModelCallRe
 from bulkhead_contracts.plan import WORKER_ROLE, PlanNote, PlanStep, RoleSpec
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.wording import describe_error
-from bulkhead_services.planner import plans
+from bulkhead_services.planner.plans import check_plan, cut_heading, error_note, find_cycle, warning_note
 from bulkhead_services.planner.state import PlannerState
 
 PLAN_OUTPUT_TOKENS = 4_000
@@ -123,7 +123,7 @@ def read_reply(
     """Steps of a model's reply, and what the checker finds. text: None when it was too long to read. roles:
     those that the prompt named; where it named none, a role is left out, as any other field."""
     if text is None:
-        return (), (plans.error_note("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
+        return (), (error_note("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
     lost = [
         omission.detail or omission.what for omission in reply.completeness.omissions if omission.what == MODELS_ANSWER
     ]
@@ -133,7 +133,7 @@ def read_reply(
         return (), notes
     steps, mended = _mend_steps(steps, tools)
     # Errors first: a bound on notes must not hide one.
-    findings = plans.check_plan(steps, tools, roles=roles)
+    findings = check_plan(steps, tools, roles=roles)
     return steps, (*findings, *notes, *mended)[: bounds.MAX_PLAN_NOTES]
 
 
@@ -158,7 +158,7 @@ def parse(text: str, cut: str = "", roles: Sequence[RoleSpec] = ()) -> tuple[Ste
         where = (("plan", *problem["loc"])[bool(problem["loc"]) :] for problem in wrong)
         rows = zip(where, wrong, strict=True)
         return (), tuple(
-            plans.error_note("unreadable_plan", f"{'.'.join(map(str, place))}: {describe_error(problem)}")
+            error_note("unreadable_plan", f"{'.'.join(map(str, place))}: {describe_error(problem)}")
             for place, problem in rows
         )
     return steps, tuple(notes)
@@ -166,11 +166,11 @@ def parse(text: str, cut: str = "", roles: Sequence[RoleSpec] = ()) -> tuple[Ste
 
 def _no_json(text: str, cut: str) -> PlanNote:
     if not text.strip():
-        return plans.error_note("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
+        return error_note("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
     if not cut and not _ends_early(text):
-        return plans.error_note("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
+        return error_note("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
     detail = f": {cut}" if cut else ""
-    return plans.error_note(
+    return error_note(
         "plan_cut_off",
         f"the plan was cut off after {len(text)} characters, before it was whole{detail}. Make it shorter: fewer "
         "steps, and an instruction of a few sentences for each",
@@ -209,19 +209,19 @@ def _plan_rows(rows: list[Any], notes: list[PlanNote], roles: Sequence[RoleSpec]
         inputs = [ids_by_name.get(input_name, input_name) for input_name in _names_in(_field_of(row, "inputs"))]
         if rows[place] is not row and place:
             inputs = [names[place - 1]]
-            notes.append(_warning_note("plain_step", name, f"step {name} is a bare text: it waits for the one before"))
+            notes.append(warning_note("plain_step", f"step {name} is a bare text: it waits for the one before", name))
         if name in inputs:
-            notes.append(_warning_note("self_input", name, f"step {name} named itself as its input; that is left out"))
+            notes.append(warning_note("self_input", f"step {name} named itself as its input; that is left out", name))
         acceptance = _joined_text(_field_of(row, "acceptance"), "; ")[: bounds.MAX_ACCEPTANCE_CHARS]
         if not acceptance.strip():
             acceptance = ACCEPTANCE
             notes.append(
-                _warning_note("default_acceptance", name, f"step {name} said no acceptance: it has a general one")
+                warning_note("default_acceptance", f"step {name} said no acceptance: it has a general one", name)
             )
         plan_rows.append(
             {
                 "id": name,
-                "title": plans.cut_heading(_joined_text(_field_of(row, "title"), " "), bounds.MAX_TITLE_CHARS),
+                "title": cut_heading(_joined_text(_field_of(row, "title"), " "), bounds.MAX_TITLE_CHARS),
                 "instruction": _joined_text(_field_of(row, "instruction"), " "),
                 "tools": [tool.removeprefix("functions.") for tool in _names_in(_field_of(row, "tools"))],
                 "inputs": list(dict.fromkeys(input_id for input_id in inputs if input_id != name)),
@@ -281,11 +281,8 @@ def _unique_ids(fields: list[Any], notes: list[PlanNote]) -> list[str]:
         name = _NO_TOKEN.sub("_", _name_of(field)).strip("_")[:48] or f"s{place}"
         if name in names:
             unique_name = next(new for n in range(2, bounds.MAX_PLAN_STEPS + 3) if (new := f"{name}_{n}") not in names)
-            notes.append(
-                _warning_note(
-                    "renamed_step", unique_name, f"step id {name} was used twice: the later one is {unique_name}"
-                )
-            )
+            text = f"step id {name} was used twice: the later one is {unique_name}"
+            notes.append(warning_note("renamed_step", text, unique_name))
             name = unique_name
         names.append(name)
     return names
@@ -303,11 +300,11 @@ def _mend_steps(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
         if granted_tools and len(granted_tools) < len(step.tools):
             left_out = ", ".join(name[:80] for name in step.tools if name not in granted)
             notes.append(
-                _warning_note("tool_left_out", step.id, f"step {step.id} goes without what is no tool: {left_out}")
+                warning_note("tool_left_out", f"step {step.id} goes without what is no tool: {left_out}", step.id)
             )
             step = step.model_copy(update={"tools": granted_tools})
         mended.append(step)
-    if not plans.find_cycle(mended):
+    if not find_cycle(mended):
         return tuple(mended), tuple(notes)
     earlier_ids: set[str] = set()
     known_ids = {step.id for step in mended}
@@ -315,11 +312,7 @@ def _mend_steps(steps: Steps, tools: Sequence[ToolSpec]) -> tuple[Steps, Notes]:
         inputs = tuple(name for name in step.inputs if name in earlier_ids or name not in known_ids)
         if later := [name for name in step.inputs if name not in inputs]:
             text = f"steps waited for each other: {step.id} no longer waits for the later {', '.join(later)}"
-            notes.append(_warning_note("later_input", step.id, text))
+            notes.append(warning_note("later_input", text, step.id))
             mended[place] = step.model_copy(update={"inputs": inputs})
         earlier_ids.add(step.id)
     return tuple(mended), tuple(notes)
-
-
-def _warning_note(code: str, step_id: str, message: str) -> PlanNote:
-    return PlanNote(severity="warning", code=code, step_id=step_id, message=message[: bounds.MAX_REASON_CHARS])

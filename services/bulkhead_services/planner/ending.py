@@ -55,7 +55,7 @@ def cancel_step(state: PlannerState, step: StepState, reason: str) -> Send:
     """Tell who works on it to stop the attempt that runs."""
     assert state.plan is not None
     body = StepCancelRequested(
-        step_id=step.step.id, attempt=step.attempt, plan_version=state.plan.version, reason=reason
+        step_id=step.plan_step.id, attempt=step.attempt, plan_version=state.plan.version, reason=reason
     )
     return Send(step.assignee, body, grant=state.grant)
 
@@ -71,13 +71,13 @@ def step_ended(
     """Word to the gateway that an attempt has ended. A result that was not accepted leaves under `draft` alone."""
     assert state.plan is not None
     body = StepEnded(
-        step_id=step.step.id,
+        step_id=step.plan_step.id,
         attempt=step.attempt,
         plan_version=state.plan.version,
         outcome=outcome,
         reasons=reasons_for_people(state, reasons)[:16],
         result=result if outcome == "accepted" or state.output.delivery == "draft" else None,
-        final=step.step.id == state.final_step_id,
+        final=step.plan_step.id == state.final_step_id,
         usage=usage,
     )
     return Send("gateway", body)

@@ -71,7 +71,7 @@ def answer_open_asks(state: PlannerState) -> Transition[PlannerState]:
 
 
 def _refusal_of(state: PlannerState, body: AnswerRequested, target: str) -> Failure | None:
-    names = ", ".join(step.step.id for step in state.steps if step.step.id != body.step_id)
+    names = ", ".join(step.plan_step.id for step in state.steps if step.plan_step.id != body.step_id)
     if state.step(target) is None:
         return Failure.from_text("unknown_step", f"there is no step {target}", f"ask one of: {names}")
     if body.step_id in _all_inputs_of(state, target):
@@ -86,7 +86,7 @@ def _all_inputs_of(state: PlannerState, step_id: str) -> set[str]:
     front = [step_id]
     while front:
         step = state.step(front.pop())
-        fresh = [name for name in (step.step.inputs if step else ()) if name not in needed]
+        fresh = [name for name in (step.plan_step.inputs if step else ()) if name not in needed]
         needed.update(fresh)
         front += fresh
     return needed

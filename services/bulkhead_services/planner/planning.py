@@ -98,26 +98,19 @@ def _check_given_results(steps: Sequence[PlanStep], held: Sequence[StepState]) -
     A result that does not fit must not merely be left out: its step would run, and write, once more.
     """
     notes = []
-    names, plan_steps = [held_step.step.id for held_step in held], {step.id: step for step in steps}
+    names, plan_steps = [held_step.plan_step.id for held_step in held], {step.id: step for step in steps}
     for held_step in held:
-        name = held_step.step.id
+        name = held_step.plan_step.id
         if names.count(name) > 1:
-            notes.append(_bad_result_note(name, f"two results are given for step {name}"))
+            notes.append(plans.error_note("bad_result", f"two results are given for step {name}", name))
         elif name not in plan_steps:
-            notes.append(_bad_result_note(name, f"a result is given for {name}, which is no step"))
+            notes.append(plans.error_note("bad_result", f"a result is given for {name}, which is no step", name))
         elif held_step.result is None or held_step.result.standing == "failed":
-            notes.append(_bad_result_note(name, f"the result that is given for {name} stands as failed"))
+            notes.append(plans.error_note("bad_result", f"the result that is given for {name} stands as failed", name))
         elif fresh := [step_id for step_id in plan_steps[name].inputs if step_id not in names]:
-            notes.append(
-                _bad_result_note(
-                    name, f"the result that is given for {name} would stand on {', '.join(fresh)}, which runs again"
-                )
-            )
+            text = f"the result that is given for {name} would stand on {', '.join(fresh)}, which runs again"
+            notes.append(plans.error_note("bad_result", text, name))
     return tuple(notes[: bounds.MAX_PLAN_NOTES])
-
-
-def _bad_result_note(step_id: str, message: str) -> PlanNote:
-    return PlanNote(severity="error", code="bad_result", step_id=step_id, message=message[: bounds.MAX_REASON_CHARS])
 
 
 def on_model_call_replied(

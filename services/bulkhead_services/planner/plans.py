@@ -10,6 +10,7 @@ from bulkhead_contracts.provenance import Flow
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
 
+Severity = Literal["error", "warning", "note"]
 COMPOSE_ID = "answer"
 RUN_WHOLE = "no draft could be used; the objective was run as one step"
 WHOLE_ACCEPTANCE = (
@@ -44,13 +45,22 @@ def plan_of_objective(
         tools=tuple(tool.name for tool in tools),
         acceptance=WHOLE_ACCEPTANCE,
     )
-    message = f"{RUN_WHOLE}: {draft_failure}"[: bounds.MAX_REASON_CHARS]
-    return step, PlanNote(severity="warning", code="no_draft", step_id=step.id, message=message)
+    return step, warning_note("no_draft", f"{RUN_WHOLE}: {draft_failure}", step.id)
 
 
-def error_note(code: str, message: str) -> PlanNote:
-    """A note that keeps a draft from running."""
-    return PlanNote(severity="error", code=code, message=message[: bounds.MAX_REASON_CHARS])
+def error_note(code: str, message: str, step_id: str = "") -> PlanNote:
+    """A note that keeps a plan from running."""
+    return _make_note("error", code, message, step_id)
+
+
+def warning_note(code: str, message: str, step_id: str = "") -> PlanNote:
+    """A note on what was put right, or is worth a look."""
+    return _make_note("warning", code, message, step_id)
+
+
+def _make_note(severity: Severity, code: str, message: str, step_id: str) -> PlanNote:
+    cut = message[: bounds.MAX_REASON_CHARS]
+    return PlanNote(severity=severity, code=code, step_id=step_id[:64], message=cut)
 
 
 def cut_heading(text: str, max_chars: int) -> str:
@@ -78,9 +88,8 @@ def check_plan(
     roles: that a step may have besides the worker's; None where the signer has looked at them."""
     notes: list[PlanNote] = []
 
-    def add_note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
-        cut = message[: bounds.MAX_REASON_CHARS]
-        notes.append(PlanNote(severity=severity, code=code, step_id=step_id[:64], message=cut))
+    def add_note(severity: Severity, code: str, step_id: str, message: str) -> None:
+        notes.append(_make_note(severity, code, message, step_id))
 
     if not steps:
         add_note("error", "empty_plan", "", "the plan has no steps")

@@ -38,7 +38,7 @@ class StepState:
     """One step of the running plan. notes: why earlier attempts were not accepted. standby: the last result that was
     not accepted and may stand, degraded, when no better one comes."""
 
-    step: PlanStep
+    plan_step: PlanStep
     status: StepStatus = "waiting"
     attempt: int = 0
     deadline_unix_ms: int = 0
@@ -49,7 +49,7 @@ class StepState:
     @property
     def assignee(self) -> str:
         """The service that carries it out."""
-        return "doors" if self.step.adopted else "worker"
+        return "doors" if self.plan_step.adopted else "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class PlannerState:
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""
-        return next((step_state for step_state in self.steps if step_state.step.id == step_id), None)
+        return next((step_state for step_state in self.steps if step_state.plan_step.id == step_id), None)
 
     def running_step(self, reference: AttemptReference) -> StepState | None:
         """The step, if exactly this attempt of it runs now; anything else is late or repeated."""
@@ -185,7 +185,7 @@ class PlannerState:
     def may_report(self, source: str, step_id: str) -> bool:
         """True when this service may speak of the step: doors of adopted ones alone, and nobody else of those."""
         step = self.step(step_id)
-        return (source == "doors") == (step is not None and step.step.adopted)
+        return (source == "doors") == (step is not None and step.plan_step.adopted)
 
     def tools_of(self, step: PlanStep) -> tuple[ToolSpec, ...]:
         """The tools of a step: its own, or the one call of a remote agent in its place."""
@@ -196,7 +196,7 @@ class PlannerState:
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""
         for index, step_state in enumerate(self.steps):
-            if step_state.step.id == changed.step.id:
+            if step_state.plan_step.id == changed.plan_step.id:
                 steps = (*self.steps[:index], changed, *self.steps[index + 1 :])
                 return replace(self, steps=steps, **more)  # type: ignore[arg-type]
-        raise AssertionError(f"the plan has no step {changed.step.id}")
+        raise AssertionError(f"the plan has no step {changed.plan_step.id}")

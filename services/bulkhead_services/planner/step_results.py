@@ -62,17 +62,17 @@ def on_step_finished(state: PlannerState, message: InboxMessage, body: StepFinis
         state = state.with_step(replace(step, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
             return end_task(state, message, "halted", body.failure)
-        if body.failure.code in NOT_REPEATABLE or step.step.adopted:
+        if body.failure.code in NOT_REPEATABLE or step.plan_step.adopted:
             return end_task(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: bounds.MAX_REASON_CHARS],)
         return _retry_or_end(state, message, step, "failed", reasons, None, body.usage)
-    if state.check and step.step.kind != "noop":
+    if state.check and step.plan_step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _retry_or_end(state, message, step, "rejected", ("the result came without a verdict",), None, body.usage)
     result = body.result
     if state.check:
-        result = _mark_result(result, f"step {step.step.id} {plans.NOT_CHECKED}")
-    elif step.step.kind != "noop":
+        result = _mark_result(result, f"step {step.plan_step.id} {plans.NOT_CHECKED}")
+    elif step.plan_step.kind != "noop":
         result = _mark_result(result, "not checked, as the task asked")
     return _accept_result(state, message, step, result, body.usage)
 
@@ -91,7 +91,7 @@ def _accept_result(
     reasons: tuple[str, ...] = (),
 ) -> Transition[PlannerState]:
     """The step is done. reasons: why its result stands though it was not accepted."""
-    if step.step.id == state.final_step_id:
+    if step.plan_step.id == state.final_step_id:
         result = standing.resting_on(result, state.draft_standing)
     state = state.with_step(replace(step, status="done", result=result))
     ended = step_ended(state, step, "accepted", reasons, result, usage)
@@ -121,8 +121,8 @@ def _retry_or_end(
     hint = _hint_without_new_plan(state)
     if hint is None:
         return _request_new_plan(state, message, step, reasons).preceded_by(ended)
-    heading = plans.cut_heading(step.step.title or step.step.instruction, 80)
-    name = f"step {step.step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.step.id}"
+    heading = plans.cut_heading(step.plan_step.title or step.plan_step.instruction, 80)
+    name = f"step {step.plan_step.id} ({heading})" if state.output.delivery == "draft" else f"step {step.plan_step.id}"
     reason = f"{name} failed {step.attempt} times; last: {'; '.join(reasons_for_people(state, reasons))}"
     return end_task(state, message, "failed", Failure.from_text("step_failed", reason, hint)).preceded_by(ended)
 
@@ -130,7 +130,7 @@ def _retry_or_end(
 def _may_write_from(state: PlannerState, step: StepState) -> bool:
     """True when this step or one yet to come may write: nothing is written on a result that was not accepted."""
     remaining = (row for row in (step, *state.steps) if row.status != "done")
-    return any(tool.effect == "write" for row in remaining for tool in state.tools_of(row.step))
+    return any(tool.effect == "write" for row in remaining for tool in state.tools_of(row.plan_step))
 
 
 def _hint_without_new_plan(state: PlannerState) -> str | None:
@@ -153,19 +153,21 @@ def _request_new_plan(
     """Ask for another plan; what was accepted under this one is held for it."""
     stop = tuple(cancel_step(state, step, "the plan is replaced") for step in state.steps if step.status == "running")
     # Not what stands unaccepted, nor what is built on it: a new plan may write on what it takes over.
-    doubtful = {step.step.id for step in state.steps if step.standby is not None and step.result == step.standby}
+    doubtful = {step.plan_step.id for step in state.steps if step.standby is not None and step.result == step.standby}
     while dependent := {
-        step.step.id for step in state.steps if doubtful.intersection(step.step.inputs) and step.step.id not in doubtful
+        step.plan_step.id
+        for step in state.steps
+        if doubtful.intersection(step.plan_step.inputs) and step.plan_step.id not in doubtful
     }:
         doubtful |= dependent
     notes = (f"taken over from plan {state.generation}",)
     held_steps = tuple(
         replace(step, notes=notes, attempt=0, deadline_unix_ms=0)
         for step in state.steps
-        if step.status == "done" and step.step.id not in doubtful
+        if step.status == "done" and step.plan_step.id not in doubtful
     )
     state = replace(state, generation=state.generation + 1, held_steps=held_steps)
-    failure_note = f"the earlier plan failed at step {failed.step.id}: {failed.step.instruction[:500]}"
+    failure_note = f"the earlier plan failed at step {failed.plan_step.id}: {failed.plan_step.instruction[:500]}"
     advice = _advice_for_model(state)
     return request_draft(state, message, (failure_note, *reasons, *advice)).preceded_by(*stop)
 
@@ -177,7 +179,7 @@ def _advice_for_model(state: PlannerState) -> tuple[str, ...]:
     rows: list[str] = []
     fields = {"id", "title", "instruction", "tools", "inputs", "acceptance", *(("role",) if state.roles else ())}
     for step in state.held_steps:
-        row = json.dumps(step.step.model_dump(include=fields))
+        row = json.dumps(step.plan_step.model_dump(include=fields))
         if sum(map(len, rows)) + len(row) <= MAX_ADVICE_CHARS:
             rows.append(row)
     return (ADVICE + " ".join(rows),)
@@ -192,7 +194,7 @@ def on_step_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
         state = replace(state, step_timer_unix_ms=0)
     outputs: tuple[Output, ...] = ()
     for before in state.steps:
-        step = state.step(before.step.id)
+        step = state.step(before.plan_step.id)
         if state.phase != "running" or step is None or step.status != "running":
             continue
         if step.deadline_unix_ms <= body.due_unix_ms:
@@ -213,8 +215,12 @@ def _in_doubt(state: PlannerState, step: StepState) -> Failure | None:
 
     Its worker's writes have keys of their arguments. Those of a remote agent hold what went wrong before: another call.
     """
-    delegated = state.delegation(step.step)
-    if delegated is None or delegated.to != "agent" or all(tool.effect == "read" for tool in state.tools_of(step.step)):
+    delegated = state.delegation(step.plan_step)
+    if (
+        delegated is None
+        or delegated.to != "agent"
+        or all(tool.effect == "read" for tool in state.tools_of(step.plan_step))
+    ):
         return None
-    reason = f"the time of step {step.step.id} was up, and its remote agent {delegated.name} may have done it"
+    reason = f"the time of step {step.plan_step.id} was up, and its remote agent {delegated.name} may have done it"
     return Failure.from_text("uncertain_effect", reason, "ask the agent's people what it did, then submit what is left")

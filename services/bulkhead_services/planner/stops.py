@@ -38,7 +38,7 @@ def on_task_timer_fired(state: PlannerState, message: InboxMessage, body: TimerF
     lasted = f"the task's deadline of {state.limits.deadline_ms} ms{waited} passed"
     if state.pauses:
         return _end_while_paused(state, message, f"{lasted} while it was held back")
-    waiting = ", ".join(step.step.id for step in state.steps if step.status == "running") or state.phase
+    waiting = ", ".join(step.plan_step.id for step in state.steps if step.status == "running") or state.phase
     hint = "submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went"
     failure = Failure.from_text("deadline_exceeded", f"{lasted}; it was waiting for: {waiting}", hint)
     return end_task(state, message, "failed", failure)

@@ -77,7 +77,9 @@ def test_a_step_that_is_held_back_is_not_tried_again_however_long_that_lasts(pla
     play.says(StepAssigned, Progressed)
     accepts(play, "c")
     assert play.only_output(TaskEnded).status == "succeeded"
-    assert {one.step.id: one.attempt for one in play.state.steps} == {"a": 1, "b": 1, "c": 1}, "nothing was repeated"
+    assert {one.plan_step.id: one.attempt for one in play.state.steps} == {"a": 1, "b": 1, "c": 1}, (
+        "nothing was repeated"
+    )
     play.replays()
 
 
