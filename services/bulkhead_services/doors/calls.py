@@ -7,28 +7,23 @@ also at another replica, and after this one was killed.
 
 import asyncio
 import hashlib
-from collections import Counter
 from dataclasses import replace
-from functools import partial
+
+from pydantic import ValidationError
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError, LiveMessage
-from bulkhead.callers.shares import Shares
-from bulkhead.grants import GrantRefused
-from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.live_text import text_delta
-from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import Conversation, ModelCallRequested
-from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import CallFollowers, Conversation, ModelCallRequested
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import ConversationBlobs, canonical_json, too_many_messages
 from bulkhead_services.doors.conversations.responses import ResponseStore
-from bulkhead_services.doors.feed import RunFeed, RunFeeds
-from bulkhead_services.doors.flight import FollowedCall, InFlightCall
-from bulkhead_services.doors.followers import FollowerRegistry, Place
-from bulkhead_services.doors.journey import ModelCallExchange
-from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall, RunSpending
+from bulkhead_services.doors.feed import RunFeed
+from bulkhead_services.doors.model_call import FollowedCall, ModelCall, PeerReplicas
+from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
+from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.stored_bytes import StoredBytes
@@ -39,69 +34,72 @@ MAX_REPEATS = 10_000
 
 
 class ModelCalls:
-    """The calls of this replica."""
+    """The model door: which call a request is, begun or joined. in_flight: the calls of this replica."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: RunFeeds, stored: StoredBytes) -> None:
-        self._context, self._settings, self._feeds = context, settings, feeds
-        self._flights: dict[Place, InFlightCall] = {}
-        self.followers = FollowerRegistry(context.bus, settings.abandon_s)
-        self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
-        self._of_steps = Counter[str]()
-        """Calls in flight of delegated steps, by task."""
-        self._working: set[asyncio.Task[None]] = set()
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        runs: RunDirectory,
+        in_flight: CallsInFlight[ModelCall],
+        stored: StoredBytes,
+    ) -> None:
+        self._context, self._settings, self._runs = context, settings, runs
+        self.in_flight = in_flight
+        self._peers = PeerReplicas(context.bus)
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
         self._contents = ConversationBlobs(context, stored)
         self._responses = ResponseStore(context, self._contents)
 
-    def has_call_in_flight(self, feed: RunFeed) -> bool:
-        """True when a call of this run is in flight here."""
-        return any(place[:2] == (feed.tenant, feed.task) for place in self._flights)
-
-    @property
-    def in_flight(self) -> int:
-        """Number of calls in flight here."""
-        return self._shares.held
-
-    async def store_call(self, runs: RunDirectory, caller: Caller, asked: ParsedModelCall) -> FollowedCall:
+    async def begin_call(self, caller: Caller, parsed_call: ParsedModelCall) -> FollowedCall:
         """Store a call in its run, which is opened when there is none. Raises DoorRefusal."""
-        # Also of askers who have gone away.
-        if (full := self._shares.first_full_share(caller.claim.tenant, caller.claim.person)) is not None:
-            raise refusals.too_many_calls(full, "in flight", "wait for one of them; each goes on to its end")
-        _check_request(asked)
+        self.in_flight.check_share(caller.claim)
+        _check_request(parsed_call)
         try:
-            return await self._store_in_run(runs, caller, asked)
+            feed, call_id, conversation = await self._identify_call(caller, parsed_call)
+            # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
+            call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
+            if call is None:
+                call = self._start_call(feed, call_id, caller, parsed_call, conversation)
+            _, kept_as = await asyncio.gather(
+                call.wait_until_stored(), self._responses.keep_response(feed, call_id, parsed_call, conversation)
+            )
+            return FollowedCall(call, kept_as)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
 
-    async def _store_in_run(self, runs: RunDirectory, caller: Caller, asked: ParsedModelCall) -> FollowedCall:
-        before = await self._responses.find_previous(runs, caller, asked.previous) if asked.previous else None
-        if before is not None and before.feed.is_open and not (caller.task or caller.run or caller.step):
-            caller = replace(caller, task=before.feed.task)
-        # Whoever has no run leaves nothing in the store, which is everybody's.
-        known_run = await runs.find_known(caller, asked) if caller.retry else None
-        current = known_run or await runs.find_or_open(caller, asked)
-        continuation = (before.messages, before.answer, before.thread) if before is not None else ((), None, "")
-        conversation = await self._contents.store_conversation(caller.claim.tenant, asked, *continuation)
-        digest = _content_digest(asked, conversation)
-        conversation = await self._contents.fold_into_lists(caller.claim.tenant, conversation)
-        if caller.retry and known_run is not None:
-            # Of a run that has ended meanwhile, the answer is still there.
-            call_id = self._repeated_call_id(known_run, caller, digest)
-            if call_id and (known_run.is_open or self._will_be_answered(known_run, call_id)):
-                return await self._follow_or_send(known_run, call_id, caller, asked, conversation)
-            current = await runs.find_or_open(caller, asked)
-        call_id = self._repeated_call_id(current, caller, digest) if caller.retry else ""
-        call_id = call_id or self._next_call_id(current, caller, digest)
-        return await self._follow_or_send(current, call_id, caller, asked, conversation)
-
     # Which call
+
+    async def _identify_call(self, caller: Caller, parsed_call: ParsedModelCall) -> tuple[RunFeed, str, Conversation]:
+        """The run of a request, the id of its call, and its stored conversation. Raises DoorRefusal, BusError."""
+        runs, tenant = self._runs, caller.claim.tenant
+        previous = (
+            await self._responses.find_previous(runs, caller, parsed_call.previous) if parsed_call.previous else None
+        )
+        if previous is not None and previous.feed.is_open and not (caller.task or caller.run or caller.step):
+            caller = replace(caller, task=previous.feed.task)
+        # A caller without a run leaves nothing in the store, which is everybody's.
+        known_run = await runs.find_known(caller, parsed_call) if caller.retry else None
+        feed = known_run or await runs.find_or_open(caller, parsed_call)
+        continuation = (previous.messages, previous.answer, previous.thread) if previous is not None else ((), None, "")
+        conversation = await self._contents.store_conversation(tenant, parsed_call, *continuation)
+        digest = _content_digest(parsed_call, conversation)
+        conversation = await self._contents.fold_into_lists(tenant, conversation)
+        if caller.retry and known_run is not None:
+            # In a run that has ended meanwhile, the answer is still there.
+            call_id = self._repeated_call_id(known_run, caller, digest)
+            if call_id and (known_run.is_open or self.in_flight.will_be_answered(known_run, call_id)):
+                return known_run, call_id, conversation
+            feed = await runs.find_or_open(caller, parsed_call)
+        call_id = self._repeated_call_id(feed, caller, digest) if caller.retry else ""
+        return feed, call_id or self._next_call_id(feed, caller, digest), conversation
 
     def _next_call_id(self, feed: RunFeed, caller: Caller, digest: str) -> str:
         """The id of a request that is no repeat: the first of its content that is not taken."""
         if caller.idempotency_key:
             return _call_id(feed, digest, f"key/{caller.idempotency_key}")
         number = self._repeats.get_refreshed((feed.task, digest)) or 1
-        while self._is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
+        while self.in_flight.is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
             number += 1
         self._repeats[feed.task, digest] = number
         return call_id
@@ -110,155 +108,93 @@ class ModelCalls:
         """The id of the call that a repeated request repeats; "" where none of its content is known."""
         if caller.idempotency_key:
             call_id = _call_id(feed, digest, f"key/{caller.idempotency_key}")
-            return call_id if self._is_known_call(feed, call_id) else ""
+            return call_id if self.in_flight.is_known_call(feed, call_id) else ""
         number, newest_id = self._repeats.get_refreshed((feed.task, digest)) or 1, ""
-        while self._is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
+        while self.in_flight.is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
             number, newest_id = number + 1, call_id
-        call_state, asked_ms = feed.calls.get(newest_id), round(self._settings.call_timeout_s * 1000)
+        call_state, timeout_ms = feed.calls.get(newest_id), round(self._settings.call_timeout_s * 1000)
         if (
             call_state is not None
             and call_state.kind == "replied"
-            and self._context.clock() - call_state.time_unix_ms > asked_ms
+            and self._context.clock() - call_state.time_unix_ms > timeout_ms
         ):
             return ""  # Nobody waits so long to repeat: the try that is repeated never came here.
         return newest_id
 
-    def _is_known_call(self, feed: RunFeed, call_id: str) -> bool:
-        return call_id in feed.calls or (feed.tenant, feed.task, call_id) in self._flights
-
-    def _will_be_answered(self, feed: RunFeed, call_id: str) -> bool:
-        """True when it needs no other message to be answered."""
-        call_state = feed.calls.get(call_id)
-        return (feed.tenant, feed.task, call_id) in self._flights or (
-            call_state is not None and call_state.kind == "replied"
-        )
-
     # The call
 
-    async def _follow_or_send(
-        self, feed: RunFeed, call_id: str, caller: Caller, asked: ParsedModelCall, conversation: Conversation
-    ) -> FollowedCall:
-        """Follow a call that is in flight here, or send it. Raises DoorRefusal, BusError."""
-        place = (feed.tenant, feed.task, call_id)
-        flight = self._flights.get(place)
-        if flight is None:
-            request = self._build_request(call_id, feed, asked, conversation)
-            warning = "" if call_id in feed.calls else feed.take_pending_warning(self._context.clock())
-            flight = self._flights[place] = InFlightCall(
-                call_id, warning, partial(self.followers.on_followers_changed, place)
-            )
-            self._of_steps[feed.task] += bool(feed.prefix)
-            work = asyncio.create_task(self._drive_call(flight, feed, request, caller))
-            self._working.add(work)
-            work.add_done_callback(self._working.discard)
-            self.followers.on_followers_changed(place, flight)  # Its asker may be gone before it follows.
-        stored, kept_as = await asyncio.gather(
-            asyncio.shield(flight.stored), self._keep_response(feed, call_id, asked, conversation)
-        )
-        if not stored:
-            await asyncio.shield(flight.outcome)
-        return FollowedCall(flight, lambda: self._run_spending(feed, flight), kept_as)
-
-    async def _keep_response(
-        self, feed: RunFeed, call_id: str, asked: ParsedModelCall, conversation: Conversation
-    ) -> str:
-        return await self._responses.keep_response(feed, call_id, asked, conversation) if asked.keep else ""
-
-    def _build_request(
-        self, call_id: str, feed: RunFeed, asked: ParsedModelCall, conversation: Conversation
-    ) -> ModelCallRequested:
+    def _start_call(
+        self, feed: RunFeed, call_id: str, caller: Caller, parsed_call: ParsedModelCall, conversation: Conversation
+    ) -> ModelCall:
         assert feed.assigned is not None
         until = self._context.clock() + round(self._settings.call_timeout_s * 1000)
-        return ModelCallRequested(
+        request = ModelCallRequested(
             call_id=call_id,
             step_id=feed.assigned.step.id,
             attempt=feed.assigned.attempt,
             prompt_id=PROMPT,
-            tier=asked.model,
-            max_output_tokens=asked.max_output_tokens or self._settings.output_tokens,
+            tier=parsed_call.model,
+            max_output_tokens=parsed_call.max_output_tokens or self._settings.output_tokens,
             stream=True,
             deadline_unix_ms=min(until, feed.deadline_unix_ms),
             conversation=conversation,
         )
+        warning = "" if call_id in feed.calls else feed.take_pending_warning(self._context.clock())
+        notes = self._settings.warning_notes and caller.notes
+        call = ModelCall(self._context, self._settings, feed, request, self._peers, warning, notes)
+        self.in_flight.start_call(call, caller.claim)
+        return call
 
-    async def _drive_call(
-        self, flight: InFlightCall, feed: RunFeed, request: ModelCallRequested, caller: Caller
-    ) -> None:
-        """Send a call and see it to its end, whoever still follows it. caller: whose share it is of; its model is shown
-        a warning where he wants notes."""
-        claim = caller.claim
-        self._shares.hold_amount(claim.tenant, claim.person)
-        try:
-            with self._feeds.watching_feed(feed):
-                journey = ModelCallExchange(self._context, self._settings, flight, feed, request)
-                await journey.send_or_resend(self._settings.warning_notes and caller.notes)
-                flight.stored.set_result(True)
-                flight.set_outcome(await journey.wait_for_answer())
-        except DoorRefusal as refusal:
-            flight.set_outcome(refusal)
-        except BusError as error:
-            flight.set_outcome(refusals.mesh_unavailable(f"the message broker does not answer: {error}"))
-        finally:
-            # Else nothing: whoever follows is not left alone when this replica goes away.
-            flight.set_outcome(refusals.mesh_unavailable("this replica goes away", retry_after_s=1.0))
-            if not flight.stored.done():
-                flight.stored.set_result(False)
-            del self._flights[place := (feed.tenant, feed.task, flight.call_id)]
-            self.followers.on_call_ended(place)
-            self._shares.release_amount(claim.tenant, claim.person)
-
-    def _run_spending(self, feed: RunFeed, flight: InFlightCall) -> RunSpending:
-        try:
-            now_ms = self._context.clock()
-            grant = self._context.verifier.verify_authority(
-                feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=now_ms
-            )
-            limits = grant.task.limits
-        except GrantRefused:
-            limits = TaskLimits(cost_usd_micros=0, tokens=0)  # Its time is over; nothing is left of it.
-        usage = feed.usage
-        return RunSpending(
-            task=feed.task,
-            spent_usd_micros=usage.cost_usd_micros,
-            spent_tokens=usage.input_tokens + usage.output_tokens,
-            limit_usd_micros=limits.cost_usd_micros,
-            limit_tokens=limits.tokens,
-            warning=flight.warning,
-        )
-
-    # Text as it comes
+    # What is heard of calls
 
     def on_live_text(self, live: LiveMessage) -> None:
         """A text delta from `live.model_gateway.<tenant>.<task>`."""
         # Nearly all is of other tasks: none of it is read further.
-        task = live.subject.rpartition(".")[2]
-        if (subjects.is_of_doors(task) or self._of_steps[task]) and (heard := text_delta(live)) is not None:
-            tenant, task, delta = heard
-            if (flight := self._flights.get((tenant, task, delta.call_id))) is not None:
-                flight.on_text_delta(delta)
+        if not self.in_flight.has_call_of(*live.subject.split(".")[2:4]) or (heard := text_delta(live)) is None:
+            return
+        tenant, task, delta = heard
+        if (call := self.in_flight.find_call(tenant, task, delta.call_id)) is not None:
+            call.text.on_text_delta(delta)
+
+    def on_live_notice(self, live: LiveMessage) -> None:
+        """A notice from `live.doors.<tenant>.<task>`, of this replica perhaps."""
+        try:
+            notice = CallFollowers.model_validate_json(live.body)
+        except ValidationError:
+            return
+        tenant, task = live.subject.split(".")[2:4]
+        if (call := self.in_flight.find_call(tenant, task, notice.about)) is not None:
+            call.on_peer_notice(notice)
+        elif not notice.followed:
+            self._peers.note_question((tenant, task, notice.about))
 
     async def close(self) -> None:
         """End all that is in flight here: its askers ask again, elsewhere."""
-        await self.followers.close()
-        await cancel_tasks(*self._working)
+        await self._peers.close()
+        await self.in_flight.cancel_calls()
 
 
-def _check_request(asked: ParsedModelCall) -> None:
+def _check_request(parsed_call: ParsedModelCall) -> None:
     """Refuse what no model gateway takes."""
-    if not asked.messages:
+    if not parsed_call.messages:
         raise DoorRefusal(400, "no_messages", "the conversation is empty", "send a message at least")
-    if len(asked.messages) > bounds.MAX_CONVERSATION:
-        raise too_many_messages(len(asked.messages))
-    if not 1 <= len(asked.model) <= bounds.MAX_NAME_CHARS:
+    if len(parsed_call.messages) > bounds.MAX_CONVERSATION:
+        raise too_many_messages(len(parsed_call.messages))
+    if not 1 <= len(parsed_call.model) <= bounds.MAX_NAME_CHARS:
         message = f"a model's name has 1-{bounds.MAX_NAME_CHARS} characters"
         raise DoorRefusal(404, "unknown_route", message, "ask for the list of models")
 
 
-def _content_digest(asked: ParsedModelCall, conversation: Conversation) -> str:
+def _content_digest(parsed_call: ParsedModelCall, conversation: Conversation) -> str:
     refs = (*conversation.messages, *((conversation.options,) if conversation.options else ()))
-    content = [asked.model, asked.max_output_tokens, conversation.options is not None, *(ref.sha256 for ref in refs)]
+    content = [
+        parsed_call.model,
+        parsed_call.max_output_tokens,
+        conversation.options is not None,
+        *(ref.sha256 for ref in refs),
+    ]
     return hashlib.blake2b(canonical_json(content), digest_size=16).hexdigest()
 
 
-def _call_id(feed: RunFeed, digest: str, which: str) -> str:
-    return feed.prefix + hashlib.blake2b(f"{feed.task}/{digest}/{which}".encode(), digest_size=16).hexdigest()
+def _call_id(feed: RunFeed, digest: str, origin: str) -> str:
+    return feed.prefix + hashlib.blake2b(f"{feed.task}/{digest}/{origin}".encode(), digest_size=16).hexdigest()

@@ -5,8 +5,8 @@ run was used last ends it; another one does so later, in case that one is gone.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
@@ -19,6 +19,7 @@ from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import INBOX, SERVICE, RunFeed, RunFeeds
+from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.settings import Settings
 
 MAX_WATCHED = 10_000
@@ -40,10 +41,12 @@ class RunIdleWatch:
 
 
 class RunFinisher:
-    """Ends runs. busy: whether a call of a run is in flight at this replica."""
+    """Ends runs. in_flight: the calls of each door at this replica."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: RunFeeds, busy: Callable[[RunFeed], bool]) -> None:
-        self._context, self._settings, self._feeds, self._busy = context, settings, feeds, busy
+    def __init__(
+        self, context: Context, settings: Settings, feeds: RunFeeds, in_flight: tuple[CallsInFlight[Any], ...]
+    ) -> None:
+        self._context, self._settings, self._feeds, self._in_flight = context, settings, feeds, in_flight
         self._watched = BoundedDict[tuple[str, str], RunIdleWatch](MAX_WATCHED)
 
     async def finish_and_wait(self, feed: RunFeed) -> None:
@@ -141,7 +144,8 @@ class RunFinisher:
         if feed is None:
             return
         await feed.refresh()
-        if self._busy(feed) or not (watched.leaving or self._idle_for(watched) >= idle_ms):
+        is_busy = any(calls.has_call_of(tenant, task) for calls in self._in_flight)
+        if is_busy or not (watched.leaving or self._idle_for(watched) >= idle_ms):
             return  # A call may have begun meanwhile.
         last_ms = max(feed.last_unix_ms, _approval_deadline_ms(feed))
         if watched.leaving:

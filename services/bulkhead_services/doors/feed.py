@@ -245,6 +245,19 @@ class RunFeed:
             self._changes[message.sequence] = held
         self.held = held
 
+    @contextmanager
+    def being_watched(self) -> Iterator[None]:
+        """While somebody waits, the feed is read again at every poke and at an interval."""
+        self.watchers += 1
+        try:
+            yield
+        finally:
+            self.watchers -= 1
+
+    def has_reply(self, call_id: str) -> bool:
+        """True when the answer to this call, or its failure, is on record."""
+        return (call_state := self.calls.get(call_id)) is not None and call_state.kind == "replied"
+
     def wake_waiters(self) -> None:
         """Wake whoever waits."""
         self.version += 1
@@ -299,19 +312,10 @@ class RunFeeds:
         self._recent[key] = feed
         return cast(F, feed)
 
-    @contextmanager
-    def watching_feed(self, feed: RunFeed) -> Iterator[None]:
-        """While somebody waits, the feed is read again at every poke and at an interval."""
-        feed.watchers += 1
-        try:
-            yield
-        finally:
-            feed.watchers -= 1
-
     async def wait_until(self, feed: RunFeed, there: Callable[[], bool], most_s: float) -> bool:
         """Wait until something is there; False when it is not after so long. Raises BusError."""
         until = asyncio.get_running_loop().time() + most_s
-        with self.watching_feed(feed):
+        with feed.being_watched():
             await feed.refresh()
             while not there():
                 left_s, version = until - asyncio.get_running_loop().time(), feed.version

@@ -36,8 +36,11 @@ from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
+from bulkhead_services.doors.mcp.tool_call import ToolCall
+from bulkhead_services.doors.model_call import ModelCall
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
+from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import StepHandOvers
@@ -58,12 +61,14 @@ class Doors(EdgeComponent):
         self._context, self._settings = context, settings
         self.feeds = RunFeeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
         stored = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
-        self.calls = ModelCalls(context, settings, self.feeds, stored)
-        self.tool_calls = ToolCalls(context, settings, self.feeds, self._announce_use)
+        of_models = CallsInFlight[ModelCall](settings, "in flight", "wait for one of them; each goes on to its end")
+        of_tools = CallsInFlight[ToolCall](settings, "of tools in flight", "wait for one of them")
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
-        self._ends = RunFinisher(context, settings, self.feeds, self._has_call_in_flight)
+        self._ends = RunFinisher(context, settings, self.feeds, (of_models, of_tools))
         self.steps = StepHandOvers(context, settings, self.feeds, stored)
         self._runs = RunDirectory(context, settings, self.feeds, self._ends, self._granted, self.steps)
+        self.calls = ModelCalls(context, settings, self._runs, of_models, stored)
+        self.tool_calls = ToolCalls(context, settings, self._runs, of_tools, self._announce_use)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._on_handled, self._on_live_notice)
         self._models = ModelNames(context)
         self._credentials = CallerAuthenticator(settings)
@@ -109,7 +114,7 @@ class Doors(EdgeComponent):
         await self._server.stop()
         await self._gateway.close_connections()
         await self.calls.close()
-        await self.tool_calls.close()
+        await self.tool_calls.in_flight.cancel_calls()
         for subscription in self._subscriptions:
             await subscription.close()
         await cancel_tasks(*self._tasks)
@@ -131,7 +136,7 @@ class Doors(EdgeComponent):
 
     async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> StoredCall:
         """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
-        call = await self.calls.store_call(self._runs, caller, asked)
+        call = await self.calls.begin_call(caller, asked)
         # No replica ends the run meanwhile because it hears nothing of it.
         self._pokes.announce_message(caller.claim.tenant, call.run_spending.task, 0)
         return call
@@ -146,9 +151,6 @@ class Doors(EdgeComponent):
     async def list_models(self, caller: Caller) -> tuple[str, ...]:
         """Names that a call may ask for."""
         return self._settings.models or await self._models.list_names(caller.claim)
-
-    def _has_call_in_flight(self, feed: RunFeed) -> bool:
-        return self.calls.has_call_in_flight(feed) or self.tool_calls.has_call_in_flight(feed)
 
     def _announce_use(self, feed: RunFeed) -> None:
         self._pokes.announce_message(feed.tenant, feed.task, 0)
@@ -167,7 +169,7 @@ class Doors(EdgeComponent):
 
     async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
         """A call of a tool, once. Raises DoorRefusal."""
-        return await self.tool_calls.call_tool(self._runs, caller, asked)
+        return await self.tool_calls.call_tool(caller, asked)
 
     # The inbox
 
@@ -203,7 +205,7 @@ class Doors(EdgeComponent):
         self._ends.note_activity(tenant, task)
 
     def _on_live_notice(self, live: LiveMessage) -> None:
-        self.calls.followers.on_live_notice(live)
+        self.calls.on_live_notice(live)
         self.steps.on_live_beat(live.subject, live.body)
 
     async def _read_live_text(self, subscription: LiveSubscription) -> None:

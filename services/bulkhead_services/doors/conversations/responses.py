@@ -60,7 +60,9 @@ class ResponseStore:
     async def keep_response(
         self, feed: RunFeed, call_id: str, asked: ParsedModelCall, conversation: Conversation
     ) -> str:
-        """Keep a response that is asked for; its id. Raises BusError, DoorRefusal."""
+        """Keep a response that is asked for; its id, or "". Raises BusError, DoorRefusal."""
+        if not asked.keep:
+            return ""
         record = KeptResponse(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
         [ref] = await self._contents.store_blobs(feed.tenant, MARK + record.model_dump_json().encode())
         return f"resp_{ref.sha256}"
@@ -88,8 +90,7 @@ class ResponseStore:
 
     async def _recorded_answer(self, feed: RunFeed, call_id: str) -> dict[str, Any]:
         """An answer on record as a message. Raises LookupError, BlobMissing, BlobCorrupt, ValueError, BusError."""
-        call_state = feed.calls.get(call_id)
-        if call_state is None or call_state.kind != "replied":
+        if not feed.has_reply(call_id):
             raise LookupError(call_id)
         reply = await feed.model_reply_of(call_id)
         if reply.outcome != "answered":

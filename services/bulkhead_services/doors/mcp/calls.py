@@ -14,88 +14,66 @@ import rfc8785
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
-from bulkhead.callers.shares import Shares
-from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
-from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.feed import RunFeed, RunFeeds
-from bulkhead_services.doors.mcp.journey import ToolCallExchange, request_of
+from bulkhead_services.doors.feed import RunFeed
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
+from bulkhead_services.doors.mcp.tool_call import ToolCall, request_of
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
+from bulkhead_services.doors.run_call import CallsInFlight, Place
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 
-Place = tuple[str, str, str]
-"""Tenant, task, call."""
 MAX_JOINED = 10_000
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 
 
 class ToolCalls:
-    """The tool calls of this replica. begun: called with the run of each."""
+    """The tool door: which call a request is, begun or joined. in_flight: the calls of this replica. announce_use:
+    called with the run of each that is begun."""
 
-    def __init__(self, context: Context, settings: Settings, feeds: RunFeeds, begun: Callable[[RunFeed], None]) -> None:
-        self._context, self._settings, self._feeds, self._begun = context, settings, feeds, begun
-        self._flights: dict[Place, asyncio.Task[ToolCallAnswer]] = {}
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        runs: RunDirectory,
+        in_flight: CallsInFlight[ToolCall],
+        announce_use: Callable[[RunFeed], None],
+    ) -> None:
+        self._context, self._settings, self._runs = context, settings, runs
+        self.in_flight, self._announce_use = in_flight, announce_use
         self._joined = BoundedDict[Place, str](MAX_JOINED)
         """Of requests that joined a call that waits for an approval: their own ids, and its."""
-        self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
 
-    def has_call_in_flight(self, feed: RunFeed) -> bool:
-        """True when a call of this run is in flight here."""
-        return any(place[:2] == (feed.tenant, feed.task) for place in self._flights)
-
-    async def call_tool(self, runs: RunDirectory, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
-        """Make a call, or find it. Who stops waiting leaves it on its way. Raises DoorRefusal."""
-        self._check_share(caller.claim)
+    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+        """Make a call, or find it. Its asker may stop waiting: it goes on. Raises DoorRefusal."""
+        self.in_flight.check_share(caller.claim)
         arguments_json = _canonical_arguments(asked)
         try:
-            before = await self._run_answered_before(runs, caller, asked, arguments_json)
-            feed = before or await runs.find_or_open(caller, NO_CONVERSATION)
+            before = await self._run_answered_before(caller, asked, arguments_json)
+            feed = before or await self._runs.find_or_open(caller, NO_CONVERSATION)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
+        # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
         call_id = self._call_id_of(feed, asked, arguments_json)
-        place = (feed.tenant, feed.task, call_id)
-        flight = self._flights.get(place)
-        if flight is None:
+        call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
+        if call is None:
             request = request_of(asked.tool, call_id, feed, arguments_json, self._deadline_of(asked, feed))
-            self._check_share(caller.claim)  # Others may have begun in the meantime.
-            self._shares.hold_amount(caller.claim.tenant, caller.claim.person)
-            journey = ToolCallExchange(self._context, self._settings, feed, request)
-            flight = self._flights[place] = asyncio.create_task(self._drive_call(feed, journey))
-            flight.add_done_callback(lambda done: self._on_call_done(place, caller.claim, done))
-            self._begun(feed)
-        try:
-            return await asyncio.shield(flight)
-        except asyncio.CancelledError:
-            if flight.cancelled():
-                raise refusals.mesh_unavailable("this replica goes away", retry_after_s=1.0) from None
-            raise
+            self.in_flight.check_share(caller.claim)  # Others may have begun in the meantime.
+            call = ToolCall(self._context, self._settings, feed, request)
+            self.in_flight.start_call(call, caller.claim)
+            self._announce_use(feed)
+        return await asyncio.shield(call.outcome)
 
-    def _check_share(self, claim: RequesterClaim) -> None:
-        """Judge whether another call may be in flight; calls of askers who have gone away count, too. Raises
-        DoorRefusal.
-        """
-        if (full := self._shares.first_full_share(claim.tenant, claim.person)) is not None:
-            raise refusals.too_many_calls(full, "of tools in flight", "wait for one of them")
-
-    async def _run_answered_before(
-        self, runs: RunDirectory, caller: Caller, asked: ParsedToolCall, arguments_json: str
-    ) -> RunFeed | None:
+    async def _run_answered_before(self, caller: Caller, asked: ParsedToolCall, arguments_json: str) -> RunFeed | None:
         """The run in which this very request was answered, though another has taken its place. Raises BusError,
         DoorRefusal.
         """
         if not asked.unique:
             return None
-        for feed in await runs.find_recent(caller, NO_CONVERSATION):
-            call_id = (
-                feed.prefix
-                + _half_id(f"{feed.task}/{asked.tool.name}/{arguments_json}")
-                + _half_id(f"{asked.request}/{0}")
-            )
-            if self._is_answered(feed, call_id) or (feed.tenant, feed.task, call_id) in self._flights:
+        for feed in await self._runs.find_recent(caller, NO_CONVERSATION):
+            if self.in_flight.will_be_answered(feed, _call_id(feed, asked, arguments_json)):
                 return feed
         return None
 
@@ -104,58 +82,38 @@ class ToolCalls:
         return min(self._context.clock() + most_ms, feed.deadline_unix_ms)
 
     def _call_id_of(self, feed: RunFeed, asked: ParsedToolCall, arguments_json: str) -> str:
-        half = feed.prefix + _half_id(f"{feed.task}/{asked.tool.name}/{arguments_json}")
-        call_id = half + _half_id(f"{asked.request}/{0}")
-        if asked.unique and self._is_known_call(feed, call_id):
+        call_id = _call_id(feed, asked, arguments_json)
+        if asked.unique and self.in_flight.is_known_call(feed, call_id):
             return call_id
         if joined := self._joined.get_refreshed((feed.tenant, feed.task, call_id)):
             return joined
-        if waiting := self._awaiting_approval(feed, half):
+        if waiting := self._awaiting_approval(feed, _first_half(feed, asked, arguments_json)):
             if asked.unique:
                 self._joined[feed.tenant, feed.task, call_id] = waiting
             return waiting
         number = 0
         # Another client of the same key counts its requests alike: what is answered is not asked for again.
-        while not asked.unique and self._is_answered(feed, call_id):
+        while not asked.unique and feed.has_reply(call_id):
             number += 1
-            call_id = half + _half_id(f"{asked.request}/{number}")
+            call_id = _call_id(feed, asked, arguments_json, number)
         return call_id
 
-    def _awaiting_approval(self, feed: RunFeed, half: str) -> str:
+    def _awaiting_approval(self, feed: RunFeed, first_half: str) -> str:
         """The call of this content that was put off for an approval, and that nobody waits for here; "" for none."""
         for call_id, call_state in feed.calls.items():
-            asks = call_state.kind != "replied" and call_state.held_for == refusals.APPROVAL_WANTED
-            if asks and call_id.startswith(half) and (feed.tenant, feed.task, call_id) not in self._flights:
+            is_waiting = call_state.kind != "replied" and call_state.held_for == refusals.APPROVAL_WANTED
+            is_followed = self.in_flight.find_call(feed.tenant, feed.task, call_id) is not None
+            if is_waiting and not is_followed and call_id.startswith(first_half):
                 return call_id
         return ""
 
-    def _is_known_call(self, feed: RunFeed, call_id: str) -> bool:
-        return call_id in feed.calls or (feed.tenant, feed.task, call_id) in self._flights
 
-    def _is_answered(self, feed: RunFeed, call_id: str) -> bool:
-        call_state = feed.calls.get(call_id)
-        return call_state is not None and call_state.kind == "replied"
+def _call_id(feed: RunFeed, asked: ParsedToolCall, arguments_json: str, number: int = 0) -> str:
+    return _first_half(feed, asked, arguments_json) + _half_id(f"{asked.request}/{number}")
 
-    async def _drive_call(self, feed: RunFeed, journey: ToolCallExchange) -> ToolCallAnswer:
-        """See a call to its end, whoever still waits for it."""
-        try:
-            with self._feeds.watching_feed(feed):
-                await journey.send_or_resend()
-                return await journey.wait_for_answer()
-        except BusError as error:
-            if journey.sent:
-                raise journey.outcome_unknown(f"the message broker does not answer: {error}") from error
-            raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
 
-    def _on_call_done(self, place: Place, claim: RequesterClaim, flight: "asyncio.Task[ToolCallAnswer]") -> None:
-        del self._flights[place]
-        self._shares.release_amount(claim.tenant, claim.person)
-        if not flight.cancelled():
-            flight.exception()  # All who waited for it may have gone.
-
-    async def close(self) -> None:
-        """End the waiting here: the calls go on, and their askers ask again, elsewhere."""
-        await cancel_tasks(*self._flights.values())
+def _first_half(feed: RunFeed, asked: ParsedToolCall, arguments_json: str) -> str:
+    return feed.prefix + _half_id(f"{feed.task}/{asked.tool.name}/{arguments_json}")
 
 
 def _half_id(text: str) -> str:

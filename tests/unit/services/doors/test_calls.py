@@ -153,7 +153,7 @@ async def test_a_call_that_cannot_be_made_leaves_nothing_behind():
     async with world() as here:
         with pytest.raises(ValueError):
             await here.call(max_output_tokens=bounds.MAX_ASKED_OUTPUT_TOKENS + 1)
-        assert here.doors().calls.in_flight == 0
+        assert here.doors().calls.in_flight.count == 0
 
 
 async def test_a_retry_of_a_call_of_a_run_that_has_ended_meanwhile_is_answered():
@@ -169,13 +169,13 @@ async def test_an_asker_who_goes_away_leaves_the_call_to_its_end():
     async with world() as here:
         here.models.away = True
         waiting = asyncio.create_task(here.answer())
-        await until(lambda: here.doors().calls.in_flight)
+        await until(lambda: here.doors().calls.in_flight.count)
         await asyncio.sleep(0.1)
         waiting.cancel()
         here.models.away = False
         await until(lambda: here.models.made)
         assert await here.answer(by=caller(retry=True)) == "answer 1"
-        await until(lambda: not here.doors().calls.in_flight)
+        await until(lambda: not here.doors().calls.in_flight.count)
 
 
 async def test_failures_are_refusals_by_name():

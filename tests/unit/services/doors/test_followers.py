@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead.bus.port import LiveSubscription
 from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
-from bulkhead_services.doors import followers
+from bulkhead_services.doors import model_call
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
 from tests.unit.services.doors.doors_world import Models, caller, world
@@ -37,7 +37,7 @@ def held(text: str):
 
 
 async def test_a_call_that_another_replicas_client_follows_is_not_abandoned(monkeypatch):
-    monkeypatch.setattr(followers, "AGAIN_S", 0.1)
+    monkeypatch.setattr(model_call, "AGAIN_S", 0.1)
     async with world(abandon_s=0.1) as here:
         await here.mesh.start("doors", "1")
         here.models.script, go = held("Once")
@@ -90,7 +90,7 @@ async def test_a_call_whose_whole_answer_is_waited_for_goes_on_until_nobody_wait
 
 
 async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again(monkeypatch):
-    monkeypatch.setattr(followers, "AGAIN_S", 0.05)
+    monkeypatch.setattr(model_call, "AGAIN_S", 0.05)
     async with world(abandon_s=0.05, hold_s=5) as here:
 
         async def put_off(models: Models, message, request):
@@ -98,7 +98,7 @@ async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again
 
         here.models.script = put_off
         call = await here.call()
-        await until(lambda: not here.doors().calls.in_flight)
+        await until(lambda: not here.doors().calls.in_flight.count)
         with pytest.raises(DoorRefusal) as told:
             await call.wait_for_answer()
         assert (told.value.status, told.value.code, told.value.retry) == (503, "abandoned", True)

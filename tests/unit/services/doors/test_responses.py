@@ -139,7 +139,7 @@ async def test_a_response_that_failed_or_is_not_there_yet_is_no_response():
         waiting = await here.call("slow", keep=True)
         with pytest.raises(DoorRefusal, match="there is no response"):
             await here.call("on", previous=waiting.kept_as)
-        await until(lambda: here.doors().calls.in_flight == 1)
+        await until(lambda: here.doors().calls.in_flight.count == 1)
 
 
 async def refused(models, request) -> ModelCallReplied:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, ToolCall
 from bulkhead_contracts.result import Usage
-from bulkhead_services.doors.flight import InFlightCall
+from bulkhead_services.doors.answer_text import AnswerText
 from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer
 from bulkhead_services.model_gateway.live_text import LiveTextPublisher
 from tests.eventually import until
@@ -64,10 +64,10 @@ def part_of(call_id: str) -> AnswerPart:
     return AnswerPart(kind="call", id=call_id, name="add")
 
 
-def heard_of(flight: InFlightCall, *pieces: tuple[AnswerPart, int, str]) -> None:
-    for part, offset, text in pieces:
-        said = {"text": text} if part == TEXT else {"text": "", "part_text": text}
-        flight.on_text_delta(TextDelta(call_id="c", offset=offset, part=part, **said))
+def heard_of(text: AnswerText, *pieces: tuple[AnswerPart, int, str]) -> None:
+    for part, offset, piece in pieces:
+        said = {"text": piece} if part == TEXT else {"text": "", "part_text": piece}
+        text.on_text_delta(TextDelta(call_id="c", offset=offset, part=part, **said))
 
 
 def answered(text: str, *calls: tuple[str, str]) -> ModelCallAnswer:
@@ -77,31 +77,33 @@ def answered(text: str, *calls: tuple[str, str]) -> ModelCallAnswer:
 
 
 async def test_parts_beside_the_text_come_live_and_what_was_missed_of_each_from_the_record():
-    flight, said = InFlightCall("c"), list[tuple[str, str]]()
+    outcome, said = asyncio.Future[ModelCallAnswer](), list[tuple[str, str]]()
+    answer = AnswerText(outcome)
     one, two = part_of("one"), part_of("two")
-    heard_of(flight, (REASONING, 0, "Hm. "), (TEXT, 0, "I add"), (one, 0, '{"a"'), (one, 9, "lost"), (TEXT, 5, "."))
-    following = asyncio.create_task(anext(flight.follow_pieces()))
+    heard_of(answer, (REASONING, 0, "Hm. "), (TEXT, 0, "I add"), (one, 0, '{"a"'), (one, 9, "lost"), (TEXT, 5, "."))
+    following = asyncio.create_task(anext(answer.follow_pieces()))
     assert await following == (REASONING, "Hm. ")
 
     async def follow() -> None:
-        async for part, text in flight.follow_pieces():
+        async for part, text in answer.follow_pieces():
             said.append((part.id or part.kind, text))
 
     following = asyncio.create_task(follow())
     live = [("reasoning", "Hm. "), ("text", "I add"), ("one", '{"a"'), ("text", ".")]
     await until(lambda: said == live)
-    flight.set_outcome(answered("I add. Wait.", ("one", '{"a": 1}'), ("two", "")))
+    outcome.set_result(answered("I add. Wait.", ("one", '{"a": 1}'), ("two", "")))
     await following
     assert said == [*live, ("reasoning", "Yes."), ("text", " Wait."), ("one", ": 1}"), (two.id, "")]
 
 
 @pytest.mark.parametrize("calls", [(), (("one", '{"b": 1}'),), (("other", '{"a": 1}'),)])
 async def test_a_call_that_was_told_and_is_not_so_in_the_end_ends_in_an_error(calls):
-    flight = InFlightCall("c")
-    heard_of(flight, (part_of("one"), 0, '{"a"'))
-    pieces = flight.follow_pieces()
+    outcome = asyncio.Future[ModelCallAnswer]()
+    answer = AnswerText(outcome)
+    heard_of(answer, (part_of("one"), 0, '{"a"'))
+    pieces = answer.follow_pieces()
     assert await anext(pieces) == (part_of("one"), '{"a"')
-    flight.set_outcome(answered("", *calls))
+    outcome.set_result(answered("", *calls))
     with pytest.raises(DoorRefusal) as cut:
         await anext(pieces)
     assert cut.value.code == "stream_cut"
@@ -152,21 +154,22 @@ async def test_two_followers_of_one_call_have_the_whole_text_each():
 
 @pytest.mark.slow
 async def test_single_letters_are_heard_and_followed_in_time_also_when_they_are_told_again():
-    flight, letters = InFlightCall("c"), 16_000
+    outcome, letters = asyncio.Future[ModelCallAnswer](), 16_000
+    answer = AnswerText(outcome)
     one = part_of("one")
-    following = asyncio.create_task(anext(pieces := flight.follow_pieces()))
+    following = asyncio.create_task(anext(pieces := answer.follow_pieces()))
     for part in (one, TEXT):
-        heard_of(flight, *((part, place, "a") for place in range(letters)))
+        heard_of(answer, *((part, place, "a") for place in range(letters)))
     assert await following
     began_s = time.process_time()
     for part in (one, TEXT):
-        heard_of(flight, *((part, place, "a") for place in range(letters)))  # Another attempt, in the same words.
+        heard_of(answer, *((part, place, "a") for place in range(letters)))  # Another attempt, in the same words.
     following = asyncio.create_task(collected(pieces))
     for place in range(letters):
-        heard_of(flight, (TEXT, place, "b"))  # And one in other words.
+        heard_of(answer, (TEXT, place, "b"))  # And one in other words.
         await asyncio.sleep(0)
     assert time.process_time() - began_s < 5
-    flight.set_outcome(answered("a" * letters, ("one", "a" * letters)))
+    outcome.set_result(answered("a" * letters, ("one", "a" * letters)))
     assert len(await following) < 10
 
 

@@ -52,8 +52,7 @@ async def test_more_tool_calls_in_flight_than_are_allowed_are_told_to_come_again
         for stored in (first, second):
             await answered(here, stored)
         assert (await calls[1]).outcome == "succeeded"
-        run = here.doors().feeds.run_feed(TENANT, first.subject.split(".")[-1])
-        await until(lambda: not here.doors().tool_calls.has_call_in_flight(run))
+        await until(lambda: not here.doors().tool_calls.in_flight.count)
         calls = [look(here, number) for number in (3, 4)]
         for stored in (await sent(here, 4))[2:]:
             await answered(here, stored)

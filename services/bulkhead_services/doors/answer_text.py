@@ -1,41 +1,33 @@
-"""One model call in flight at this replica: its answer as it comes, its outcome, and those who follow it.
+"""The answer of a model call as it comes, for all who follow it.
 
-In: live pieces, the outcome. Out: for each follower the answer from its beginning, in pieces, each
-character once. Live pieces are lossy, and another attempt of the provider begins its parts at offset 0
-again: what was told to a follower cannot be taken back, so that an answer which does not go on from
-there ends in a DoorRefusal.
+In: live pieces, the outcome. Out: for each follower the answer from its beginning, in pieces, each character once. Live
+pieces are lossy, and another attempt of the provider begins its parts at offset 0 again: what a follower was given
+cannot be taken back, so that an answer which does not go on from there ends in a DoorRefusal.
 """
 
 import asyncio
-import contextlib
 import io
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import TEXT, AnswerPart, TextDelta
-from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer
 
 MAX_PARTS = 2 * bounds.MAX_ADOPTED_CALLS
 """More of them are left to the record."""
 MAX_CHARS = 2 * bounds.MAX_MODEL_ANSWER_BYTES
 
 
-class InFlightCall:
-    """A call. told: whether a follower has been given any of it. stored: whether it was sent; False when that failed,
-    which its outcome tells. warning: what its agent is told beside. changed: called when its first follower has come,
-    and when the last one has gone before its end. abandoned: its provider was told that nobody follows it."""
+class AnswerText:
+    """The pieces of an answer that were heard. outcome: the whole answer, or its refusal. was_given: a follower has
+    some of it."""
 
-    def __init__(
-        self, call_id: str, warning: str = "", changed: Callable[["InFlightCall"], None] = lambda flight: None
-    ) -> None:
-        self.call_id, self.warning, self._changed = call_id, warning, changed
-        self.followers = 0
-        self.told = self.abandoned = False
-        self.stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.outcome: asyncio.Future[ModelCallAnswer] = asyncio.get_running_loop().create_future()
-        self.outcome.add_done_callback(_retrieve_error)
+    def __init__(self, outcome: asyncio.Future[ModelCallAnswer]) -> None:
+        self._outcome = outcome
+        outcome.add_done_callback(lambda _: self._wake_followers())
+        self.was_given = False
         self._pieces: list[AnswerPiece] = []
         self._parts: dict[AnswerPart, _PartText] = {}
         self._chars = 0
@@ -46,7 +38,7 @@ class InFlightCall:
     def on_text_delta(self, delta: TextDelta) -> None:
         """A live piece. What follows a gap is left to the record."""
         text, part_text = delta.piece, self._parts.get(delta.part)
-        if self.outcome.done() or not text or (part_text is None and len(self._parts) >= MAX_PARTS):
+        if self._outcome.done() or not text or (part_text is None and len(self._parts) >= MAX_PARTS):
             return
         part_text = part_text or _PartText(delta.part)
         if delta.offset > part_text.chars:
@@ -63,23 +55,13 @@ class InFlightCall:
             self._chars += len(text)
             self._wake_followers()
 
-    def _restart_part(self, known: "_PartText", offset: int) -> None:
+    def _restart_part(self, part_text: "_PartText", offset: int) -> None:
         """Drop the text of a part behind an offset: it is written again."""
-        self._pieces = [piece for piece in self._pieces if piece.part != known.part]
+        self._pieces = [piece for piece in self._pieces if piece.part != part_text.part]
         if offset:
-            self._pieces.append(AnswerPiece(known.part, known.read(0, offset)))
-        self._writing, self._chars = self._writing + 1, self._chars - known.chars + offset
-        known.truncate_to(offset)
-
-    def set_outcome(self, outcome: ModelCallAnswer | DoorRefusal) -> None:
-        """The answer, or why there is none; the first one counts."""
-        if self.outcome.done():
-            return
-        if isinstance(outcome, ModelCallAnswer):
-            self.outcome.set_result(outcome)
-        else:
-            self.outcome.set_exception(outcome)
-        self._wake_followers()
+            self._pieces.append(AnswerPiece(part_text.part, part_text.read(0, offset)))
+        self._writing, self._chars = self._writing + 1, self._chars - part_text.chars + offset
+        part_text.truncate_to(offset)
 
     @property
     def heard_text(self) -> str:
@@ -90,37 +72,15 @@ class InFlightCall:
         self._wake.set()
         self._wake = asyncio.Event()
 
-    async def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
-        """The answer from its beginning, in pieces as they come. Raises DoorRefusal."""
-        with self._count_follower():
-            async for piece in self._follow_pieces():
-                yield piece
-
-    async def wait_for_answer(self) -> ModelCallAnswer:
-        """The answer. Raises DoorRefusal."""
-        with self._count_follower():
-            return await asyncio.shield(self.outcome)
-
-    @contextlib.contextmanager
-    def _count_follower(self) -> Iterator[None]:
-        self.followers += 1
-        if self.followers == 1:
-            self._changed(self)
-        try:
-            yield
-        finally:
-            self.followers -= 1
-            if not self.followers and not self.outcome.done():
-                self._changed(self)
-
     def _has_written(self, chars: Counter[AnswerPart]) -> bool:
         """True when so many characters of each part have been written."""
         return all(part in self._parts and self._parts[part].chars >= most for part, most in chars.items())
 
-    async def _follow_pieces(self) -> AsyncIterator[AnswerPiece]:
+    async def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
+        """The answer from its beginning, in pieces as they come. Raises DoorRefusal."""
         sent, position, writing, refused = list[AnswerPiece](), 0, self._writing, -1
         chars = Counter[AnswerPart]()
-        while not self.outcome.done():
+        while not self._outcome.done():
             wake, new = self._wake, list[AnswerPiece]()
             if writing == self._writing:
                 new, position = _merge_neighbours(self._pieces[position:]), len(self._pieces)
@@ -131,13 +91,13 @@ class InFlightCall:
                 else:
                     new, position, writing = remaining, len(self._pieces), self._writing
             for piece in new:
-                self.told = True
+                self.was_given = True
                 sent.append(piece)
                 chars[piece.part] += len(piece.text)
                 yield piece
             if not new:
                 await wake.wait()
-        remaining = _remaining_pieces(self.outcome.result().parts, sent)
+        remaining = _remaining_pieces(self._outcome.result().parts, sent)
         if remaining is None:
             message = "the answer began anew in other words after a part of it was sent"
             raise DoorRefusal(502, "stream_cut", message, "the answer is on record: send the request again to get it")
@@ -167,36 +127,6 @@ class _PartText:
         self.chars += self._buffer.write(text)
 
 
-class FollowedCall:
-    """A call as its asker has it. standing: computes it anew, so that an answer's own cost is in it."""
-
-    def __init__(self, flight: InFlightCall, standing: Callable[[], RunSpending], kept_as: str = "") -> None:
-        self._flight, self._standing, self._kept_as = flight, standing, kept_as
-
-    @property
-    def call_id(self) -> str:
-        """Its id; the same for the same request."""
-        return self._flight.call_id
-
-    @property
-    def kept_as(self) -> str:
-        """The id by which a later request goes on from it; "" where it is not kept."""
-        return self._kept_as
-
-    @property
-    def run_spending(self) -> RunSpending:
-        """The run's spending, as far as it is known now."""
-        return self._standing()
-
-    def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
-        """Live pieces as they come, until the answer is there. Raises DoorRefusal."""
-        return self._flight.follow_pieces()
-
-    async def wait_for_answer(self) -> ModelCallAnswer:
-        """The answer. Raises DoorRefusal."""
-        return await self._flight.wait_for_answer()
-
-
 def _join_by_part(pieces: Iterable[AnswerPiece]) -> dict[AnswerPart, str]:
     """Each part, as far as the pieces tell it."""
     texts_by_part = defaultdict[AnswerPart, list[str]](list)
@@ -208,7 +138,8 @@ def _join_by_part(pieces: Iterable[AnswerPiece]) -> dict[AnswerPart, str]:
 def _merge_neighbours(pieces: Iterable[AnswerPiece]) -> list[AnswerPiece]:
     """The same, with neighbours of one part joined."""
     runs = (
-        (part, "".join(piece.text for piece in run)) for part, run in itertools.groupby(pieces, lambda one: one.part)
+        (part, "".join(piece.text for piece in run))
+        for part, run in itertools.groupby(pieces, lambda piece: piece.part)
     )
     return [AnswerPiece(part, text) for part, text in runs]
 
@@ -227,9 +158,3 @@ def _remaining_pieces(
         if sent_text is None or sent_text != text:
             remaining.append(AnswerPiece(part, text[len(sent_text or "") :]))
     return None if sent_by_part else remaining
-
-
-def _retrieve_error(outcome: asyncio.Future[ModelCallAnswer]) -> None:
-    """Fetch the error: its asker may have gone."""
-    if not outcome.cancelled():
-        outcome.exception()

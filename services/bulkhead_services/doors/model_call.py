@@ -1,0 +1,295 @@
+"""One call of a model: what `RunCall` does for it, who follows its answer, and its end when nobody does.
+
+In: the feed of its run, live pieces of its answer, followers, notices of other replicas. Out: `ModelCallRequested`; the
+answer from the record, or a DoorRefusal; `CallAbandoned` for a call that nobody follows at any replica, so that its
+provider is cancelled. Replicas hear each other on `live.doors.<tenant>.<task>`, which is lossy and not stored: one that
+is asked and does not answer in `ANSWER_S` follows nothing.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.grants import GrantRefused
+from bulkhead.runtime.background import cancel_tasks
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import CallAbandoned, CallFollowers, ModelCallRequested
+from bulkhead_contracts.result import REFERENCES, Failure, digest_of
+from bulkhead_contracts.task import TaskEnded, TaskLimits
+from bulkhead_contracts.types import Contract
+from bulkhead_services.doors import refusals
+from bulkhead_services.doors.answer_text import AnswerText
+from bulkhead_services.doors.conversations.tool_calls import calls_of, thoughts_of
+from bulkhead_services.doors.feed import CallState, RunFeed
+from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
+from bulkhead_services.doors.run_call import Phase, Place, RunCall
+from bulkhead_services.doors.settings import Settings
+
+MARGIN_S = 5.0
+"""After its deadline the model gateway's word that it is over is waited for so long."""
+END_WAIT_S = 2.0
+ANSWER_S = 1.0
+AGAIN_S = 1.0
+"""A notice is repeated no sooner."""
+MAX_QUESTIONS = 10_000
+NOTE = "Note of Bulkhead, which watches this run: {} If nothing changes, the run will be stopped."
+SLOWER = 8
+"""A call that is put off again and again is sent again so much later at most."""
+
+
+class PeerReplicas:
+    """The other replicas, as far as they follow calls."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._questions = BoundedDict[Place, float](MAX_QUESTIONS)
+        """When a replica asked last about a call that nobody follows here: its client may be on its way here."""
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    def note_question(self, place: Place) -> None:
+        """Note that a replica asks for followers of a call that has none here."""
+        self._questions[place] = asyncio.get_running_loop().time()
+
+    def announce_first_follower(self, place: Place) -> None:
+        """Tell a replica that has asked a moment ago, and no other."""
+        if asyncio.get_running_loop().time() - self._questions.pop(place, -ANSWER_S) < ANSWER_S:
+            self.announce_followed(place)
+
+    def announce_followed(self, place: Place) -> None:
+        """Tell every replica that a call is followed here."""
+        task = asyncio.create_task(self.publish_notice(place, CallFollowers(about=place[2], followed=True)))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+
+    async def publish_notice(self, place: Place, notice: Contract) -> None:
+        """Publish a notice about a call, where the broker can be reached."""
+        with contextlib.suppress(BusError):
+            subject = subjects.live_subject(subjects.DOORS, *place[:2])
+            await self._bus.publish_live(subject, notice.model_dump_json().encode())
+
+    async def close(self) -> None:
+        """This replica goes away."""
+        await cancel_tasks(*self._publishing)
+
+
+class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
+    """A call. warning: for its agent, beside the answer; where `notes`, its model is shown it, too."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        feed: RunFeed,
+        request: ModelCallRequested,
+        peers: PeerReplicas,
+        warning: str,
+        notes: bool,
+    ) -> None:
+        super().__init__(context, settings, feed, request, "model_gateway")
+        self._peers, self._warning, self._notes = peers, warning, notes
+        self.text = AnswerText(self.outcome)
+        self._place = (feed.tenant, feed.task, request.call_id)
+        self._followers = 0
+        self._peer_follows = asyncio.Event()
+        self._abandoning = asyncio.create_task(self._abandon_unfollowed_call())  # Its asker may be gone already.
+        self.outcome.add_done_callback(lambda _: self._abandoning.cancel())
+
+    # Followers
+
+    async def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
+        """The answer from its beginning, in pieces as they come. Raises DoorRefusal."""
+        with self._count_follower():
+            async for piece in self.text.follow_pieces():
+                yield piece
+
+    async def wait_for_answer(self) -> ModelCallAnswer:
+        """The answer. Raises DoorRefusal."""
+        with self._count_follower():
+            return await asyncio.shield(self.outcome)
+
+    @contextlib.contextmanager
+    def _count_follower(self) -> Iterator[None]:
+        self._followers += 1
+        if self._followers == 1 and self.phase is not Phase.ENDED:
+            self._abandoning.cancel()
+            self.abandoned = False
+            self._peers.announce_first_follower(self._place)
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers and self.phase is not Phase.ENDED:
+                self._abandoning = asyncio.create_task(self._abandon_unfollowed_call())
+
+    async def _abandon_unfollowed_call(self) -> None:
+        """Have its provider cancelled, unless another replica's client follows; looked at again until it ends: that
+        replica may be killed, a notice may be lost, or come before the model gateway has begun the call."""
+        after_s = self._settings.abandon_s
+        await asyncio.sleep(after_s)  # It goes on for so long, for a retry.
+        while True:
+            self.abandoned = not await self._is_followed_elsewhere()
+            if self.abandoned:
+                await self._peers.publish_notice(self._place, CallAbandoned(call_id=self.call_id))
+            await asyncio.sleep(max(after_s, AGAIN_S))
+
+    async def _is_followed_elsewhere(self) -> bool:
+        self._peer_follows.clear()
+        try:
+            await self._peers.publish_notice(self._place, CallFollowers(about=self.call_id))
+            async with asyncio.timeout(min(ANSWER_S, self._settings.abandon_s)):
+                return await self._peer_follows.wait()
+        except TimeoutError:
+            return False
+
+    def on_peer_notice(self, notice: CallFollowers) -> None:
+        """Notice of a replica, this one perhaps: it asks for followers, or has some."""
+        if notice.followed:
+            self._peer_follows.set()
+        elif self._followers:
+            self._peers.announce_followed(self._place)
+        else:
+            self._peers.note_question(self._place)
+
+    @property
+    def run_spending(self) -> RunSpending:
+        """The run's spending, as far as it is known now: an answer's own cost is in it."""
+        feed = self.feed
+        try:
+            grant = self._context.verifier.verify_authority(
+                feed.grant, tenant=feed.tenant, task=feed.task, now_unix_ms=self._context.clock()
+            )
+            limits = grant.task.limits
+        except GrantRefused:
+            limits = TaskLimits(cost_usd_micros=0, tokens=0)  # Its time is over; nothing is left of it.
+        usage = feed.usage
+        return RunSpending(
+            task=feed.task,
+            spent_usd_micros=usage.cost_usd_micros,
+            spent_tokens=usage.input_tokens + usage.output_tokens,
+            limit_usd_micros=limits.cost_usd_micros,
+            limit_tokens=limits.tokens,
+            warning=self._warning,
+        )
+
+    # The way of a call
+
+    async def _add_notes(self) -> None:
+        """A last message from the mesh itself. The call's id derives from what its agent has sent, without it."""
+        conversation = self.request.conversation
+        if not (self._notes and self._warning) or conversation is None or conversation.embeds:
+            return
+        messages = conversation.messages
+        count = sum(bounds.LISTED_REFERENCES if message.media_type == REFERENCES else 1 for message in messages)
+        if count >= bounds.MAX_CONVERSATION:
+            return
+        raw = json.dumps({"content": NOTE.format(self._warning), "role": "system"}, ensure_ascii=False)
+        note = await self._context.blobs.put(self.feed.tenant, raw, "application/json", summary="")
+        conversation = conversation.model_copy(update={"messages": (*messages, note), "notes": 1})
+        self.request = self.request.model_copy(update={"conversation": conversation})
+
+    async def _may_repeat(self, call_state: CallState) -> bool:
+        try:
+            await self._read_answer(call_state)
+        except DoorRefusal as refusal:
+            return refusal.retry
+        return False
+
+    def _renew_request(self) -> None:
+        until = min(self._context.clock() + round(self._settings.call_timeout_s * 1000), self.feed.deadline_unix_ms)
+        most = max(until, self.request.deadline_unix_ms)
+        self.request = self.request.model_copy(update={"deadline_unix_ms": most})
+
+    def _resend_delay_ms(self, deferral: CallDeferred) -> int:
+        if deferral.paused and self.text.was_given:
+            raise refusals.of_deferral(deferral)  # What was given of its answer would not go on.
+        return deferral.after_ms * (1 if deferral.paused else min(self._deferrals, SLOWER))
+
+    def _answer_wait_s(self) -> float:
+        return self._settings.call_timeout_s + MARGIN_S
+
+    def _heed_run_end(self, ended: TaskEnded, now_s: float) -> None:
+        if ended.failure is not None:
+            raise refusals.of_end(self.feed.task, ended, self._settings.idle_s)
+
+    def _refuse_overdue(self) -> DoorRefusal:
+        message = f"the call has no answer after {self._settings.call_timeout_s:g} s"
+        return refusals.mesh_unavailable(message, "send it again: it goes on, and its answer will be on record")
+
+    def _refuse_deferral(self, deferral: CallDeferred) -> DoorRefusal:
+        return refusals.of_deferral(deferral)
+
+    def _refuse_broker_failure(self, reason: str) -> DoorRefusal:
+        return refusals.mesh_unavailable(reason)
+
+    async def _read_answer(self, call_state: CallState) -> ModelCallAnswer:
+        try:
+            reply = await self.feed.model_reply_of(self.call_id)
+            if reply.outcome != "answered":
+                raise await self._refuse_failure(reply.failure)
+            text = self.text.heard_text if reply.content is not None else ""
+            if reply.content is not None and digest_of(text) != reply.content.sha256:
+                text = await self._context.blobs.get_text(self.feed.tenant, reply.content)
+            calls = await calls_of(self._context.blobs, self.feed.tenant, reply)
+            thoughts = await thoughts_of(self._context.blobs, self.feed.tenant, reply)
+        except (LookupError, BlobMissing, BlobCorrupt, ValueError) as error:
+            message = f"the answer of call {self.call_id} cannot be read any more: {error}"
+            raise DoorRefusal(502, "content_missing", message, "send the request in another run") from error
+        return ModelCallAnswer(
+            call_id=self.call_id,
+            model=reply.model or self.request.tier,
+            text=text,
+            tool_calls=calls,
+            finish=reply.finish,
+            usage=reply.usage,
+            created_unix_ms=call_state.time_unix_ms,
+            degraded=reply.standing_reason if reply.standing == "degraded" else "",
+            thoughts=thoughts,
+        )
+
+    async def _refuse_failure(self, failure: Failure | None) -> DoorRefusal:
+        """The refusal of a call that failed. The model gateway knows less than the planner of why a run ended, whose
+        word is on its way. Raises BusError.
+        """
+        failure = failure or Failure.from_text("model_failed", "the model gave no answer")
+        feed, loop = self.feed, asyncio.get_running_loop()
+        if failure.code in (refusals.HALTED, refusals.RUN_OVER):
+            until_s = loop.time() + END_WAIT_S
+            while feed.ended is None and (left_s := until_s - loop.time()) > 0:
+                await feed.wait_for_change(feed.version, left_s)
+            if feed.ended is not None:
+                return refusals.of_end(feed.task, feed.ended, self._settings.idle_s)
+        return refusals.of_failure(failure)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedCall:
+    """A call as its asker has it; `port.StoredCall`. kept_as: the id by which a later request goes on from it; "" where
+    it is not kept."""
+
+    call: ModelCall
+    kept_as: str
+
+    @property
+    def call_id(self) -> str:
+        """Its id; the same for the same request."""
+        return self.call.call_id
+
+    @property
+    def run_spending(self) -> RunSpending:
+        """The run's spending, as far as it is known now."""
+        return self.call.run_spending
+
+    def follow_pieces(self) -> AsyncIterator[AnswerPiece]:
+        """Live pieces as they come, until the answer is there. Raises DoorRefusal."""
+        return self.call.follow_pieces()
+
+    async def wait_for_answer(self) -> ModelCallAnswer:
+        """The answer. Raises DoorRefusal."""
+        return await self.call.wait_for_answer()
