@@ -30,13 +30,12 @@ from bulkhead_services.doors.feed import SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.places import CallPlaces
 from bulkhead_services.doors.http.routes import DoorsHttp
-from bulkhead_services.doors.mcp.calls import ToolCalls
+from bulkhead_services.doors.mcp.calls import ToolCall, ToolCalls
 from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
-from bulkhead_services.doors.mcp.tool_call import ToolCall
 from bulkhead_services.doors.model_call import ModelCall
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall

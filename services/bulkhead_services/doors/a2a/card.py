@@ -1,9 +1,16 @@
-"""The agent card. Pure. In: the address under which a client has come, and a tenant's tools. Out: the card.
+"""The agent card. In: the address under which a client has come, and a tenant's tools. Out: the card.
 
-The public card says how to come in; who has come in is shown the tools and ceilings of his tenant.
+The public card says how to come in; who has come in is shown the tools and ceilings of his tenant. A private key of the
+doors signs both (A2A 1.0, section 8.4: JWS over the canonical card); its public key is a key set (RFC 7517) that the
+signatures name.
 """
 
+import base64
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from a2a.types import (
     AgentCapabilities,
@@ -16,6 +23,11 @@ from a2a.types import (
     SecurityScheme,
     StringList,
 )
+from a2a.utils.signing import ProtectedHeader, create_agent_card_signer
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from bulkhead_contracts.task import TaskLimits
 
@@ -25,6 +37,8 @@ VERSIONS = ("1.0", "0.3")
 BINDINGS = ("JSONRPC", "HTTP+JSON")
 SKILL, TASK, ROLE = "skill", "task", "role."
 """Name of a message's metadata in which it asks for a skill; the skill of every tenant; beginning of a role's."""
+KEYS_PATH = "/.well-known/jwks.json"
+HINT = "make one by `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
 
 
 def public_card(address: str, push: bool = False) -> AgentCard:
@@ -84,3 +98,41 @@ def _role_skill(role: str) -> AgentSkill:
     name = ROLE + role
     description = f"One step, carried out by {role} and checked: send `{SKILL}: {name}` in the message's metadata."
     return AgentSkill(id=name, name=f"Ask {role}", description=description, tags=["role", role])
+
+
+class CardSigner:
+    """The key that signs cards. address: of the doors, as their cards name it."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        """Raises ValueError for a file that holds no such key."""
+        try:
+            key = load_pem_private_key(path.read_bytes(), None)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"BULKHEAD_CARD_KEY_FILE: {path} holds no private key in PEM ({error}); {HINT}") from error
+        self._public: dict[str, Any]
+        if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1):
+            algorithm, self._public = "ES256", ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        elif isinstance(key, Ed25519PrivateKey):
+            algorithm, self._public = "EdDSA", OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        else:
+            raise ValueError(f"BULKHEAD_CARD_KEY_FILE: {path} holds a key of another kind; {HINT}, or one of Ed25519")
+        kid = _key_thumbprint(self._public)
+        self._public |= {"kid": kid, "alg": algorithm, "use": "sig"}
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        header = ProtectedHeader(kid=kid, alg=algorithm, jku=address + KEYS_PATH, typ="JOSE")
+        self._sign = create_agent_card_signer(pem, header)
+
+    def sign_card(self, card: AgentCard) -> AgentCard:
+        """The card, with a signature."""
+        return self._sign(card)
+
+    def public_keys(self) -> dict[str, Any]:
+        """The key set by which the signatures are checked."""
+        return {"keys": [self._public]}
+
+
+def _key_thumbprint(public: dict[str, Any]) -> str:
+    """The key's name (RFC 7638)."""
+    members = {name: public[name] for name in ("crv", "kty", "x", "y") if name in public}
+    digest = hashlib.sha256(json.dumps(members, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -49,7 +49,7 @@ from bulkhead.client.task import Task as MeshTask
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.push_policy import PushPolicy
-from bulkhead_services.doors.a2a import card, messages, push, reading, tasks
+from bulkhead_services.doors.a2a import card, messages, push, tasks
 from bulkhead_services.doors.a2a.tasks import Document
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
@@ -95,7 +95,7 @@ class A2aHandler(RequestHandler):
             document = await self._accept_message(asking, params)
             if not params.configuration.return_immediately:
                 document = await self._wait_until_settled(asking.mesh, document, self._wait_s)
-            return await reading.read_task(asking.mesh, document, _history_length(params.configuration))
+            return await tasks.read_task(asking.mesh, document, _history_length(params.configuration))
 
     async def on_message_send_stream(
         self, params: SendMessageRequest, context: ServerCallContext
@@ -124,9 +124,7 @@ class A2aHandler(RequestHandler):
     async def on_get_task(self, params: GetTaskRequest, context: ServerCallContext) -> Task:
         """A task as it stands."""
         with _translate_errors(asking := _request_of(context)):
-            return await reading.read_task(
-                asking.mesh, await asking.mesh.task(params.id).show(), _history_length(params)
-            )
+            return await tasks.read_task(asking.mesh, await asking.mesh.task(params.id).show(), _history_length(params))
 
     async def on_list_tasks(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
         """The tenant's tasks, the newest first."""
@@ -134,7 +132,7 @@ class A2aHandler(RequestHandler):
             size = params.page_size if params.HasField("page_size") else PAGE
             if not 1 <= size <= MAX_PAGE:
                 raise InvalidParamsError(f"pageSize is {size}; send 1 to {MAX_PAGE}")
-            page = await reading.read_page(asking.mesh, params, size)
+            page = await tasks.read_page(asking.mesh, params, size)
             needs_document = params.include_artifacts or params.history_length > 0
             limit = asyncio.Semaphore(AT_ONCE)
 
@@ -142,7 +140,7 @@ class A2aHandler(RequestHandler):
                 async with limit:
                     if needs_document:
                         row = await asking.mesh.task(row["task_id"]).show()
-                    rendered = await reading.read_task(asking.mesh, row, params.history_length)
+                    rendered = await tasks.read_task(asking.mesh, row, params.history_length)
                 if not params.include_artifacts:
                     del rendered.artifacts[:]
                 return rendered
@@ -162,7 +160,7 @@ class A2aHandler(RequestHandler):
                 if error.code == "already_ended":
                     raise TaskNotCancelableError(f"{error}: it cannot be cancelled any more") from error
                 raise
-            return await reading.read_task(
+            return await tasks.read_task(
                 asking.mesh, await self._wait_until_settled(asking.mesh, await task.show(), CANCEL_WAIT_S), 1
             )
 
@@ -264,7 +262,7 @@ class A2aHandler(RequestHandler):
             async for event in events:
                 if (
                     event.name in ASKED
-                    and (await reading.read_task(mesh, await task.show(), 0)).status.state in tasks.NO_MORE
+                    and (await tasks.read_task(mesh, await task.show(), 0)).status.state in tasks.NO_MORE
                 ):
                     break
         return await task.show()
@@ -273,7 +271,7 @@ class A2aHandler(RequestHandler):
         self, mesh: Mesh, document: Document, history: int, *, waits: bool = False
     ) -> AsyncGenerator[_EVENTS]:
         """waits: a task that waits for a person is followed beyond that."""
-        first = await reading.read_task(mesh, document, history)
+        first = await tasks.read_task(mesh, document, history)
         yield first
         if first.status.state in (tasks.TERMINAL if waits else tasks.NO_MORE):
             return
@@ -298,7 +296,7 @@ class A2aHandler(RequestHandler):
         document = await _ask_with_retry(task.show)
         if tasks.task_state(document) in tasks.TERMINAL:
             ended = document
-            for end in tasks.final_events(ended, await _ask_with_retry(lambda: reading.read_citations(mesh, ended))):
+            for end in tasks.final_events(ended, await _ask_with_retry(lambda: tasks.read_citations(mesh, ended))):
                 yield end
 
     @asynccontextmanager
@@ -330,7 +328,7 @@ async def _ask_with_retry(ask: Callable[[], Awaitable[_T]]) -> _T:
 
 
 async def _read_current(mesh: Mesh, task: MeshTask) -> Task:
-    return await reading.read_task(mesh, await task.show(), 0)
+    return await tasks.read_task(mesh, await task.show(), 0)
 
 
 async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:
@@ -348,7 +346,7 @@ async def _submit_decision(mesh: Mesh, params: SendMessageRequest) -> Document:
         raise UnsupportedOperationError(
             f"{problem}; send it without taskId, with the same contextId, to begin another task"
         )
-    if not any(row["approval_id"] == decision.approval_id for row in await reading.waiting_approvals(mesh, document)):
+    if not any(row["approval_id"] == decision.approval_id for row in await tasks.waiting_approvals(mesh, document)):
         raise InvalidParamsError(
             f"no call {decision.approval_id[:40]!r} of task {task.id} waits for a decision; get the task"
         )

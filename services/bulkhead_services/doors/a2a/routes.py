@@ -24,9 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bulkhead.callers.authentication import credential_of
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead_services.doors.a2a import card
+from bulkhead_services.doors.a2a.card import KEYS_PATH, CardSigner
 from bulkhead_services.doors.a2a.handler import ASKING, A2aHandler, A2aRequest
-from bulkhead_services.doors.a2a.signatures import PATH as KEYS
-from bulkhead_services.doors.a2a.signatures import CardSigner
 from bulkhead_services.doors.http.answers import run_unless_disconnected
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import EXPECTED, DoorsHttp, refusal_of
@@ -77,7 +76,7 @@ class A2aRoutes:
         # The SDK has no route for it: its own of 1.0 is at another path.
         of_push = card.PATH + "/v1/tasks/{id}/pushNotificationConfigs/{push_id}"
         routes.append(Route(of_push, self._guard_endpoint(self._delete_push_of_0_3), methods=["DELETE"]))
-        keys = [Route(KEYS, self.serve_keys, methods=["GET"])] if self._signer is not None else []
+        keys = [Route(KEYS_PATH, self.serve_keys, methods=["GET"])] if self._signer is not None else []
         return [Route(CARD, self.serve_card, methods=["GET"]), *keys, *routes]
 
     def close(self) -> None:

@@ -1,13 +1,15 @@
-"""Tasks of the mesh as A2A shows them. Pure. In: documents and events of the gateway. Out: A2A's tasks and updates.
+"""Tasks of the mesh as A2A shows them. In: documents and events of the gateway. Out: A2A's tasks, updates and pages.
 
 A task's contextId is the one that its first message named, or the task's own id where it named none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from a2a.types import (
     Artifact,
+    ListTasksRequest,
     Message,
     Part,
     Role,
@@ -21,6 +23,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
 from bulkhead.a2a import states
+from bulkhead.client import Mesh
 from bulkhead.text.plain_text import escape_controls
 
 Document = Mapping[str, Any]
@@ -35,6 +38,8 @@ TERMINAL = frozenset(
 )
 NO_MORE = TERMINAL | {TaskState.TASK_STATE_INPUT_REQUIRED}
 """States at which a stream and a waiting `SendMessage` end."""
+MAX_PAGES_SCANNED = 20
+"""A list that is filtered asks the gateway no more often for one page; its next page goes on from there."""
 
 
 def task_state(document: Document, approvals: Sequence[Document] = ()) -> TaskState:
@@ -187,3 +192,59 @@ def _to_struct(found: Mapping[str, Any]) -> Struct:
 
 def _to_value(found: Mapping[str, Any]) -> Value:
     return ParseDict(_harmless_copy(found), Value())
+
+
+@dataclass(frozen=True, slots=True)
+class A2aTaskPage:
+    """Rows that fit a filter. following: where the next page begins; "" where nothing is left. total: of all pages;
+    behind a filter, those that were seen, at least."""
+
+    rows: list[Document]
+    following: str
+    total: int
+
+
+async def read_page(mesh: Mesh, params: ListTasksRequest, size: int) -> A2aTaskPage:
+    """A page of the tenant's tasks."""
+    rows: list[Document] = []
+    cursor, requests, total = params.page_token, 0, 0
+    since = params.status_timestamp_after.ToMilliseconds() if params.HasField("status_timestamp_after") else 0
+    while len(rows) < size and requests < MAX_PAGES_SCANNED:
+        query = {"limit": str(size - len(rows))} | ({"cursor": cursor} if cursor else {})
+        answer = await mesh.get("/v1/tasks", query)
+        total = answer.get("total") or 0
+        for row in answer["tasks"]:
+            fits = params.context_id in ("", context_id(row)) and row["updated_unix_ms"] >= since
+            if fits and await _has_state(mesh, row, params.status):
+                rows.append(row)
+        requests += 1
+        cursor = answer["next"] or ""
+        if not cursor:
+            break
+    known_total = len(rows) + bool(cursor)
+    filtered = params.context_id or since or params.status != TaskState.TASK_STATE_UNSPECIFIED
+    return A2aTaskPage(rows, cursor, known_total if filtered else max(known_total, total))
+
+
+async def _has_state(mesh: Mesh, row: Document, wanted: TaskState) -> bool:
+    if wanted == TaskState.TASK_STATE_UNSPECIFIED:
+        return True
+    return task_state(row, await waiting_approvals(mesh, row)) == wanted
+
+
+async def read_task(mesh: Mesh, document: Document, history: int) -> Task:
+    """A task with what waits for a person and what its answer cites. history: how many messages to show."""
+    return render_task(document, await waiting_approvals(mesh, document), await read_citations(mesh, document), history)
+
+
+async def waiting_approvals(mesh: Mesh, document: Document) -> list[Document]:
+    """The calls of a task that wait for a person."""
+    if document["status"] != "paused":
+        return []
+    approvals: list[Document] = (await mesh.approvals("waiting", document["task_id"]))["approvals"]
+    return approvals
+
+
+async def read_citations(mesh: Mesh, document: Document) -> Document | None:
+    """The citations of an answer that has markers."""
+    return await mesh.task(document["task_id"]).citations() if "[#" in (document.get("answer") or "") else None

@@ -1,4 +1,4 @@
-"""Answers of a call: whole, or streamed as they come.
+"""Answers of a call: whole, or streamed as they come; refusals in each API's own form.
 
 In: a call and the form that it was asked in. Out: an HTTP answer. A call goes on for a while without
 its client (abandon_s). A stream holds little text: more is taken when its reader has room for it.
@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -16,14 +17,16 @@ from starlette.types import Receive, Scope, Send
 
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms import sse
+from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.port import ApiForm
+from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, RunSpending, StoredCall
 
 HEARTBEAT_S = 10.0
 MAX_HELD_CHARS = 64 * 1024
 MAX_WARNING_CHARS = 1_000
 T = TypeVar("T")
+JSON = "application/json"
 
 
 def spending_headers(standing: RunSpending) -> dict[str, str]:
@@ -177,3 +180,27 @@ class AnswerStream(Response):
 
     async def _send_last(self, send: Send, events: bytes) -> None:
         await send({"type": "http.response.body", "body": events, "more_body": False})
+
+
+@dataclass(frozen=True, slots=True)
+class VendorApi:
+    """One vendor's API. request_id_header: where its SDK looks for the request's id."""
+
+    error: Callable[[DoorRefusal, str], dict[str, Any]]
+    request_id_header: str
+
+    def render_refusal(self, refusal: DoorRefusal, request_id: str) -> Response:
+        """An error as an HTTP answer."""
+        headers = errors.error_headers(refusal) | {self.request_id_header: request_id}
+        return Response(
+            to_json(self.error(refusal, request_id)).encode("utf-8", "replace"), refusal.status, headers, JSON
+        )
+
+
+OPENAI = VendorApi(errors.openai_body, "x-request-id")
+ANTHROPIC = VendorApi(errors.anthropic_body, "request-id")
+
+
+def api_of(path: str) -> VendorApi:
+    """The API that a path belongs to. Runs are the doors' own, and speak as OpenAI's does."""
+    return ANTHROPIC if path.startswith("/anthropic/") else OPENAI

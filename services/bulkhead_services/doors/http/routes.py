@@ -19,12 +19,14 @@ from bulkhead.bus.port import BusError
 from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated
 from bulkhead.callers.step_keys import StepKeys
 from bulkhead.http_server.bodies import BodyReader, BodyRefused
+from bulkhead.quotas.token_estimates import TokenCounter, chat_tokens
 from bulkhead.runtime.component import Pool
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
 from bulkhead_services.doors.forms.chat_options import check_sizes
+from bulkhead_services.doors.forms.fields import Fields
 from bulkhead_services.doors.forms.openai_chat import ChatCompletion
 from bulkhead_services.doors.forms.openai_embeddings import Embeddings
 from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm as OpenAIResponse
@@ -32,16 +34,16 @@ from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
 from bulkhead_services.doors.http.answers import (
+    JSON,
     AnswerStream,
+    api_of,
     render_whole_answer,
     run_unless_disconnected,
     spending_headers,
 )
-from bulkhead_services.doors.http.apis import JSON, api_of
 from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, parse_task_id, step_of
 from bulkhead_services.doors.http.hosts import AllowedHosts
 from bulkhead_services.doors.http.places import CallPlaces
-from bulkhead_services.doors.http.token_count import count_of
 from bulkhead_services.doors.port import Caller, DoorRefusal, ModelCallPort, StoredCall
 from bulkhead_services.doors.settings import Settings
 
@@ -201,7 +203,7 @@ class DoorsHttp:
         release = self.places.take_place(caller.claim)
         try:
             async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
-                return _render_answer(request, count_of(read_object(_check_encoding(request, raw))))
+                return _render_answer(request, count_tokens_of(read_object(_check_encoding(request, raw))))
         finally:
             release()
 
@@ -315,3 +317,12 @@ def _unknown_path(request: Request, error: HTTPException) -> DoorRefusal:
         "/.well-known/agent-card.json, delegated steps at /v1/steps"
     )
     return DoorRefusal(error.status_code, code, message, hint)
+
+
+def count_tokens_of(value: object) -> dict[str, Any]:
+    """The answer to a request for a count. Raises DoorRefusal."""
+    body = Fields(value).as_dict()
+    parsed_call = AnthropicMessageForm({**body, "max_tokens": 1, "stream": False}).asked
+    sent = {"messages": parsed_call.messages, **parsed_call.options}
+    tokens = chat_tokens(TokenCounter(parsed_call.model), to_json(sent).encode("utf-8", "replace"))
+    return {"input_tokens": tokens}

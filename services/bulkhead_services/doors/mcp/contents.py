@@ -1,16 +1,23 @@
-"""Tools and outcomes as MCP tells them. Pure. In: specs, answers, refusals. Out: tools with annotations, results."""
+"""Tools and outcomes as MCP tells them. Pure. In: specs, answers, refusals. Out: tools with annotations, results.
+
+Official clients refuse a success whose structured content is missing or unfit, so that an output schema is declared
+only where every success can be held to it.
+"""
 
 import json
+from functools import lru_cache
 from typing import Any
 
+import jsonschema_rs
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.doors.mcp import output_schemas
 from bulkhead_services.doors.mcp.port import ToolCallAnswer
 from bulkhead_services.doors.port import DoorRefusal
 
 META = "io.bulkhead/"
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+MAX_KEPT = 256
 
 
 def tool_of(spec: ToolSpec) -> Tool:
@@ -23,7 +30,7 @@ def tool_of(spec: ToolSpec) -> Tool:
         open_world_hint=spec.egress or bool(spec.sinks),
     )
     schema = {"type": "object", **json.loads(spec.parameters_json)}
-    output = output_schemas.declared_schema(spec)
+    output = declared_schema(spec)
     return Tool(
         name=spec.name, description=spec.description, input_schema=schema, output_schema=output, annotations=hints
     )
@@ -46,7 +53,7 @@ def result_of(answered: ToolCallAnswer, spec: ToolSpec) -> CallToolResult:
     structured = _parse_object(answered.text) if spec.output_json and answered.outcome == "succeeded" else None
     if spec.served_by == "rag" and answered.outcome == "succeeded":
         structured = {"passages": list(answered.passages)}
-    unfit = answered.outcome == "succeeded" and not output_schemas.fits_schema(spec, structured)
+    unfit = answered.outcome == "succeeded" and not fits_schema(spec, structured)
     if unfit:
         # Clients take no success that is not what the tool's output schema says.
         structured = None
@@ -76,3 +83,44 @@ def _parse_object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def declared_schema(spec: ToolSpec) -> dict[str, Any] | None:
+    """The schema that a tool is listed with; None for none. A write has none: one that was made must never be told as
+    an error, though its result is cut or unfit."""
+    compiled = _compile_schema(spec.output_json) if spec.effect == "read" and spec.output_json else None
+    return compiled[0] if compiled is not None else None
+
+
+def fits_schema(spec: ToolSpec, found: dict[str, Any] | None) -> bool:
+    """True when a result may be told as a success of this tool."""
+    if declared_schema(spec) is None:
+        return True
+    compiled = _compile_schema(spec.output_json)
+    return found is not None and compiled is not None and compiled[1].is_valid(found)
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _compile_schema(text: str) -> tuple[dict[str, Any], jsonschema_rs.Draft202012Validator] | None:
+    schema = json.loads(text)
+    if not isinstance(schema, dict) or schema.get("type") != "object" or not _is_plain(schema):
+        return None
+    try:
+        return schema, jsonschema_rs.Draft202012Validator(schema)
+    except ValueError:
+        return None
+
+
+def _is_plain(part: Any) -> bool:
+    """True when all clients read it alike: regular expressions have dialects, drafts differ, and what a schema
+    refers to outside is nowhere.
+    """
+    if isinstance(part, list):
+        return all(map(_is_plain, part))
+    if not isinstance(part, dict):
+        return True
+    foreign = isinstance(part.get("pattern"), str) or "patternProperties" in part or isinstance(part.get("$id"), str)
+    draft = part.get("$schema", DRAFT)
+    refers = [part[name] for name in ("$ref", "$dynamicRef") if isinstance(part.get(name), str)]
+    inside = all(reference.startswith("#") for reference in refers)
+    return not foreign and draft == DRAFT and inside and all(map(_is_plain, part.values()))

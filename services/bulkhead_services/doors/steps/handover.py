@@ -36,9 +36,8 @@ from bulkhead_services.doors.feed import LAG_S, SERVICE, RunFeeds
 from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
-from bulkhead_services.doors.steps.handed import StepTexts, build_handed_step, texts_of
 from bulkhead_services.doors.steps.open_steps import OpenHandOver, OpenSteps, Place
-from bulkhead_services.doors.steps.shown import open_step_list
+from bulkhead_services.doors.steps.step_documents import StepTexts, build_handed_step, open_step_list, texts_of
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
 LAG_RETRY_S, LAGS = 0.05, "the inbox cannot be read up to this message yet"

@@ -1,20 +1,23 @@
-"""A delegated step as its holder is handed it: texts in place of references, each bounded.
+"""Delegated steps as programs outside are given them: the one that its holder works on, the list of open ones.
 
-In: the feed of a hand-over, blobs. Out: `HandedStep`.
+In: feeds of hand-overs, blobs. Out: `HandedStep`, with texts in place of references, each bounded; `OpenStepList`.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead_contracts import bounds
-from bulkhead_contracts.delegation import HandedInput, HandedStep
+from bulkhead_contracts.delegation import HandedInput, HandedStep, OpenStep, OpenStepList
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepInput
 from bulkhead_services.doors.steps.feed import StepFeed
+from bulkhead_services.doors.steps.open_steps import OpenHandOver
 
 MAX_TEXTS_CHARS = bounds.MAX_ANSWER_CHARS
 """Of all inputs together: a step fits one message. What is cut says so."""
 UNREADABLE = "its text cannot be read any more"
+MAX_SHOWN = 200
 
 
 class StepTexts(NamedTuple):
@@ -84,3 +87,29 @@ async def _read_input(blobs: Blobs, tenant: str, given: StepInput, most: int) ->
 async def _read_text(blobs: Blobs, tenant: str, ref: ContentRef, most: int) -> tuple[str, bool]:
     text = await blobs.get_text(tenant, ref)
     return text[:most], len(text) > most
+
+
+def open_step_list(steps: Iterable[OpenHandOver], now_unix_ms: int) -> OpenStepList:
+    """Those that can still be answered."""
+    listed = [step for handover in steps if (step := _open_step(handover, now_unix_ms)) is not None]
+    listed.sort(key=lambda step: (step.asked_unix_ms, step.id))
+    return OpenStepList(steps=tuple(listed[:MAX_SHOWN]), more=max(0, len(listed) - MAX_SHOWN))
+
+
+def _open_step(one: OpenHandOver, now_unix_ms: int) -> OpenStep | None:
+    feed, request, taking = one.feed, one.feed.request, one.feed.taken
+    if request is None or feed.is_over or feed.deadline_unix_ms <= now_unix_ms:
+        return None
+    return OpenStep(
+        id=feed.call_id,
+        task=feed.task,
+        step=request.step.id,
+        role=request.delegated.role,
+        identity=one.identity.name,
+        holder=taking.holder if taking is not None else "",
+        number=taking.number if taking is not None else 0,
+        asked_unix_ms=feed.opened_unix_ms,
+        taken_unix_ms=feed.taken_unix_ms,
+        held_until_unix_ms=feed.held_until_unix_ms,
+        deadline_unix_ms=feed.deadline_unix_ms,
+    )
