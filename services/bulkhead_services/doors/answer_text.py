@@ -145,12 +145,12 @@ def _merge_neighbours(pieces: Iterable[AnswerPiece]) -> list[AnswerPiece]:
 
 
 def _remaining_pieces(
-    whole: Iterable[tuple[AnswerPart, str]], given: Iterable[AnswerPiece]
+    whole: Iterable[tuple[AnswerPart, str]], sent_pieces: Iterable[AnswerPiece]
 ) -> list[AnswerPiece] | None:
     """Pieces of parts that are left to send; None where they do not go on from what was given. A part may be
     empty.
     """
-    sent_by_part, remaining = _join_by_part(given), list[AnswerPiece]()
+    sent_by_part, remaining = _join_by_part(sent_pieces), list[AnswerPiece]()
     for part, text in whole:
         sent_text = sent_by_part.pop(part, None)
         if sent_text is not None and not text.startswith(sent_text):

@@ -21,7 +21,7 @@ from bulkhead_services.doors import refusals
 from bulkhead_services.doors.conversations.contents import ConversationBlobs, canonical_json, too_many_messages
 from bulkhead_services.doors.conversations.responses import ResponseStore
 from bulkhead_services.doors.feed import RunFeed
-from bulkhead_services.doors.model_call import FollowedCall, ModelCall, PeerReplicas
+from bulkhead_services.doors.model_call import FollowedCall, ModelRunCall, PeerReplicas
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
 from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.runs import RunDirectory
@@ -41,7 +41,7 @@ class ModelCalls:
         context: Context,
         settings: Settings,
         runs: RunDirectory,
-        in_flight: CallsInFlight[ModelCall],
+        in_flight: CallsInFlight[ModelRunCall],
         stored: StoredBytes,
     ) -> None:
         self._context, self._settings, self._runs = context, settings, runs
@@ -125,7 +125,7 @@ class ModelCalls:
 
     def _start_call(
         self, feed: RunFeed, call_id: str, caller: Caller, parsed_call: ParsedModelCall, conversation: Conversation
-    ) -> ModelCall:
+    ) -> ModelRunCall:
         assert feed.assigned is not None
         until = self._context.clock() + round(self._settings.call_timeout_s * 1000)
         request = ModelCallRequested(
@@ -141,7 +141,7 @@ class ModelCalls:
         )
         warning = "" if call_id in feed.calls else feed.take_pending_warning(self._context.clock())
         notes = self._settings.warning_notes and caller.notes
-        call = ModelCall(self._context, self._settings, feed, request, self._peers, warning, notes)
+        call = ModelRunCall(self._context, self._settings, feed, request, self._peers, warning, notes)
         self.in_flight.start_call(call, caller.claim)
         return call
 

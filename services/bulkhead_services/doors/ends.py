@@ -60,7 +60,7 @@ class RunFinisher:
     async def _finish_run(self, feed: RunFeed) -> None:
         """The step of a run is over: with its last answer, or by what held it back."""
         assert feed.assigned is not None
-        last, failure = feed.answered, hold_failure(feed)
+        last, failure = feed.last_answer, hold_failure(feed)
         result = Result(standing="failed", standing_reason=failure.message if failure else "")
         if failure is None and last is not None:
             result = Result(
@@ -71,8 +71,8 @@ class RunFinisher:
                 completeness=last.completeness,
                 provenance=merge_labels(last.provenance),
             )
-        elif failure is None and feed.made is not None:
-            result = _result_of_tool(feed.made)
+        elif failure is None and feed.last_tool_reply is not None:
+            result = _result_of_tool(feed.last_tool_reply)
         elif failure is None:
             failure = Failure.from_text("no_answer", "no call of this run was answered")
         body = StepFinished(
@@ -173,17 +173,17 @@ def _approval_deadline_ms(feed: RunFeed) -> int:
     return deferral.until_unix_ms if deferral is not None and deferral.code == refusals.APPROVAL_WANTED else 0
 
 
-def _result_of_tool(made: ToolCallReplied | RetrievalReplied) -> Result:
+def _result_of_tool(tool_reply: ToolCallReplied | RetrievalReplied) -> Result:
     """The result of a run that asked no model: that of its newest call of a tool."""
-    content = made.content if isinstance(made, ToolCallReplied) else None
+    content = tool_reply.content if isinstance(tool_reply, ToolCallReplied) else None
     summary = content.summary if content else "It called tools of the mesh, and asked no model through it."
     return Result(
         content=content,
         summary=summary,
-        standing=made.standing,
-        standing_reason=made.standing_reason if isinstance(made, RetrievalReplied) else "",
-        completeness=made.completeness,
-        provenance=merge_labels(made.provenance),
+        standing=tool_reply.standing,
+        standing_reason=tool_reply.standing_reason if isinstance(tool_reply, RetrievalReplied) else "",
+        completeness=tool_reply.completeness,
+        provenance=merge_labels(tool_reply.provenance),
     )
 
 

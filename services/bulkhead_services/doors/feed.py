@@ -42,7 +42,7 @@ WARN_WITHIN_MS = 600_000
 """A warning that is older is told to nobody: this replica may not know that another one has told it."""
 log = Log("doors.feed")
 Reply = ModelCallReplied | ToolCallReplied | RetrievalReplied
-Key = tuple[str, ...]
+FeedKey = tuple[str, ...]
 """Tenant and task of a run; of a delegated step its call, too."""
 F = TypeVar("F", bound="RunFeed")
 
@@ -65,9 +65,9 @@ class RunFeed:
     """One run. `version` grows whenever there is something new.
 
     cause, actor, traceparent, grant: of the message that opened it here, the grant also of a later one that gives it
-    more time. held: the halt or breaker that holds its calls back, as far as is known. answered: its newest answer in
-    words, where there is one.
-    made: its newest call of a tool that worked.
+    more time. held: the halt or breaker that holds its calls back, as far as is known. last_answer: its newest answer
+    in words, where there is one. last_tool_reply: of its newest call of a tool that worked. stored_sequence: of its
+    newest message that this replica has heard of.
     """
 
     prefix = ""
@@ -75,7 +75,7 @@ class RunFeed:
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
         self.tenant, self.task = tenant, task
-        self.sequence = self.wanted = self.version = self.watchers = 0
+        self.sequence = self.stored_sequence = self.version = self.watchers = 0
         self._bus = bus
         self._filter = subjects.task_filter(SERVICE, tenant, task)
         self._reading = asyncio.Lock()
@@ -92,8 +92,8 @@ class RunFeed:
         self.calls = BoundedDict[str, CallState](MAX_CALLS)
         self.usage = Usage()
         self.held: CallDeferred | None = None
-        self.answered: ModelCallReplied | None = None
-        self.made: ToolCallReplied | RetrievalReplied | None = None
+        self.last_answer: ModelCallReplied | None = None
+        self.last_tool_reply: ToolCallReplied | RetrievalReplied | None = None
         self._replies = BoundedDict[str, Reply](MAX_REPLIES)
         self._changes = BoundedDict[int, CallDeferred | None](MAX_CHANGES)
         self._warnings = BoundedDict[str, tuple[int, str]](MAX_WARNINGS)
@@ -199,14 +199,14 @@ class RunFeed:
             case ModelCallReplied():
                 self._record_call_state(message, "replied", body.call_id, body.usage)
                 self._replies[body.call_id] = body
-                if body.outcome == "answered" and (self.answered is None or not _is_vectors(body)):
-                    self.answered = body
+                if body.outcome == "answered" and (self.last_answer is None or not _is_vectors(body)):
+                    self.last_answer = body
                 self._set_hold(message, None)
             case ToolCallReplied() | RetrievalReplied():
                 self._record_call_state(message, "replied", body.call_id, body.usage)
                 self._replies[body.call_id] = body
                 if body.outcome in ("succeeded", "found"):
-                    self.made = body
+                    self.last_tool_reply = body
                 self._set_hold(message, None)
             case AgentWarned():
                 text = f"{body.what.rstrip('.')}. What to do: {body.hint}".strip()
@@ -296,15 +296,15 @@ class RunFeeds:
 
     def __init__(self, bus: Bus, *, recent: int, reread_s: float) -> None:
         self._bus, self._reread_s = bus, reread_s
-        self._recent = BoundedDict[Key, RunFeed](recent)
-        self._held = WeakValueDictionary[Key, RunFeed]()
-        self._rereading: dict[Key, asyncio.Task[None]] = {}
+        self._recent = BoundedDict[FeedKey, RunFeed](recent)
+        self._held = WeakValueDictionary[FeedKey, RunFeed]()
+        self._rereading: dict[FeedKey, asyncio.Task[None]] = {}
 
     def run_feed(self, tenant: str, task: str) -> RunFeed:
         """The feed of a run, perhaps empty: call `refresh` before believing it."""
         return self.get_or_create((tenant, task), lambda: RunFeed(self._bus, tenant, task))
 
-    def get_or_create(self, key: Key, make: Callable[[], F]) -> F:
+    def get_or_create(self, key: FeedKey, make: Callable[[], F]) -> F:
         """The feed of this key; made where there is none."""
         feed = self._held.get(key)
         if feed is None:
@@ -324,19 +324,19 @@ class RunFeeds:
                 await feed.wait_for_change(version, left_s)
         return True
 
-    def poke_feed(self, key: Key, sequence: int) -> None:
+    def poke_feed(self, key: FeedKey, sequence: int) -> None:
         """A message for this feed was stored at `sequence`: whoever waits is to see it."""
         feed = self._held.get(key)
         if feed is None:
             return
-        feed.wanted = max(feed.wanted, sequence)
-        if feed.watchers and key not in self._rereading and feed.sequence < feed.wanted:
+        feed.stored_sequence = max(feed.stored_sequence, sequence)
+        if feed.watchers and key not in self._rereading and feed.sequence < feed.stored_sequence:
             self._rereading[key] = asyncio.create_task(self._reread_feed(key, feed))
 
-    async def _reread_feed(self, key: Key, feed: RunFeed) -> None:
+    async def _reread_feed(self, key: FeedKey, feed: RunFeed) -> None:
         try:
             # What is wanted may grow meanwhile, and a poke that comes then starts no second reading.
-            while feed.watchers and feed.sequence < (target := feed.wanted):
+            while feed.watchers and feed.sequence < (target := feed.stored_sequence):
                 if not await feed.read_up_to(target):
                     return  # The interval catches what this does not.
         except BusError as error:

@@ -29,7 +29,7 @@ from bulkhead_services.doors.answer_text import AnswerText
 from bulkhead_services.doors.conversations.tool_calls import calls_of, thoughts_of
 from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending
-from bulkhead_services.doors.run_call import Phase, Place, RunCall
+from bulkhead_services.doors.run_call import CallKey, Phase, RunCall
 from bulkhead_services.doors.settings import Settings
 
 MARGIN_S = 5.0
@@ -49,29 +49,29 @@ class PeerReplicas:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._questions = BoundedDict[Place, float](MAX_QUESTIONS)
+        self._questions = BoundedDict[CallKey, float](MAX_QUESTIONS)
         """When a replica asked last about a call that nobody follows here: its client may be on its way here."""
         self._publishing: set[asyncio.Task[None]] = set()
 
-    def note_question(self, place: Place) -> None:
+    def note_question(self, key: CallKey) -> None:
         """Note that a replica asks for followers of a call that has none here."""
-        self._questions[place] = asyncio.get_running_loop().time()
+        self._questions[key] = asyncio.get_running_loop().time()
 
-    def announce_first_follower(self, place: Place) -> None:
+    def announce_first_follower(self, key: CallKey) -> None:
         """Tell a replica that has asked a moment ago, and no other."""
-        if asyncio.get_running_loop().time() - self._questions.pop(place, -ANSWER_S) < ANSWER_S:
-            self.announce_followed(place)
+        if asyncio.get_running_loop().time() - self._questions.pop(key, -ANSWER_S) < ANSWER_S:
+            self.announce_followed(key)
 
-    def announce_followed(self, place: Place) -> None:
+    def announce_followed(self, key: CallKey) -> None:
         """Tell every replica that a call is followed here."""
-        task = asyncio.create_task(self.publish_notice(place, CallFollowers(about=place[2], followed=True)))
+        task = asyncio.create_task(self.publish_notice(key, CallFollowers(about=key[2], followed=True)))
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
 
-    async def publish_notice(self, place: Place, notice: Contract) -> None:
+    async def publish_notice(self, key: CallKey, notice: Contract) -> None:
         """Publish a notice about a call, where the broker can be reached."""
         with contextlib.suppress(BusError):
-            subject = subjects.live_subject(subjects.DOORS, *place[:2])
+            subject = subjects.live_subject(subjects.DOORS, *key[:2])
             await self._bus.publish_live(subject, notice.model_dump_json().encode())
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class PeerReplicas:
         await cancel_tasks(*self._publishing)
 
 
-class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
+class ModelRunCall(RunCall[ModelCallRequested, ModelCallAnswer]):
     """A call. warning: for its agent, beside the answer; where `notes`, its model is shown it, too."""
 
     def __init__(
@@ -95,7 +95,7 @@ class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         super().__init__(context, settings, feed, request, "model_gateway")
         self._peers, self._warning, self._notes = peers, warning, notes
         self.text = AnswerText(self.outcome)
-        self._place = (feed.tenant, feed.task, request.call_id)
+        self._key = (feed.tenant, feed.task, request.call_id)
         self._followers = 0
         self._peer_follows = asyncio.Event()
         self._abandoning = asyncio.create_task(self._abandon_unfollowed_call())  # Its asker may be gone already.
@@ -120,7 +120,7 @@ class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         if self._followers == 1 and self.phase is not Phase.ENDED:
             self._abandoning.cancel()
             self.abandoned = False
-            self._peers.announce_first_follower(self._place)
+            self._peers.announce_first_follower(self._key)
         try:
             yield
         finally:
@@ -136,13 +136,13 @@ class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         while True:
             self.abandoned = not await self._is_followed_elsewhere()
             if self.abandoned:
-                await self._peers.publish_notice(self._place, CallAbandoned(call_id=self.call_id))
+                await self._peers.publish_notice(self._key, CallAbandoned(call_id=self.call_id))
             await asyncio.sleep(max(after_s, AGAIN_S))
 
     async def _is_followed_elsewhere(self) -> bool:
         self._peer_follows.clear()
         try:
-            await self._peers.publish_notice(self._place, CallFollowers(about=self.call_id))
+            await self._peers.publish_notice(self._key, CallFollowers(about=self.call_id))
             async with asyncio.timeout(min(ANSWER_S, self._settings.abandon_s)):
                 return await self._peer_follows.wait()
         except TimeoutError:
@@ -153,9 +153,9 @@ class ModelCall(RunCall[ModelCallRequested, ModelCallAnswer]):
         if notice.followed:
             self._peer_follows.set()
         elif self._followers:
-            self._peers.announce_followed(self._place)
+            self._peers.announce_followed(self._key)
         else:
-            self._peers.note_question(self._place)
+            self._peers.note_question(self._key)
 
     @property
     def run_spending(self) -> RunSpending:
@@ -273,7 +273,7 @@ class FollowedCall:
     """A call as its asker has it; `port.StoredCall`. kept_as: the id by which a later request goes on from it; "" where
     it is not kept."""
 
-    call: ModelCall
+    call: ModelRunCall
     kept_as: str
 
     @property

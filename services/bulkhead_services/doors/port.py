@@ -179,7 +179,7 @@ class StoredCall(Protocol):
 class ModelCallPort(Protocol):
     """The bus side of the doors."""
 
-    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> StoredCall:
+    async def begin_model_call(self, caller: Caller, parsed_call: ParsedModelCall) -> StoredCall:
         """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
         ...
 

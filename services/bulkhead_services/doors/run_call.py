@@ -40,7 +40,7 @@ from bulkhead_services.doors.settings import Settings
 
 STORE_WAIT_S = 15.0
 """So long the broker may take to store a call."""
-Place = tuple[str, str, str]
+CallKey = tuple[str, str, str]
 """Tenant, task, call."""
 RequestT = TypeVar("RequestT", bound=ModelCallRequested | ToolCallRequested | RetrievalRequested)
 AnswerT = TypeVar("AnswerT")
@@ -232,7 +232,7 @@ class CallsInFlight(Generic[CallT]):
     def __init__(self, settings: Settings, kind: str, hint: str) -> None:
         self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
         self._kind, self._hint = kind, hint
-        self._calls: dict[Place, CallT] = {}
+        self._calls: dict[CallKey, CallT] = {}
         self._calls_by_run = Counter[tuple[str, ...]]()
         self._work: set[asyncio.Task[Any]] = set()
 
@@ -250,19 +250,19 @@ class CallsInFlight(Generic[CallT]):
 
     def start_call(self, call: CallT, claim: RequesterClaim) -> None:
         """Start a call, in this caller's share."""
-        place = (call.feed.tenant, call.feed.task, call.call_id)
-        self._calls[place] = call
-        self._calls_by_run[place[:2]] += 1
+        key = (call.feed.tenant, call.feed.task, call.call_id)
+        self._calls[key] = call
+        self._calls_by_run[key[:2]] += 1
         self._shares.hold_amount(claim.tenant, claim.person)
         work = asyncio.create_task(call.run_to_end())
         self._work.add(work)
-        work.add_done_callback(partial(self._on_work_done, place, claim))
+        work.add_done_callback(partial(self._on_work_done, key, claim))
 
-    def _on_work_done(self, place: Place, claim: RequesterClaim, work: "asyncio.Task[Any]") -> None:
+    def _on_work_done(self, key: CallKey, claim: RequesterClaim, work: "asyncio.Task[Any]") -> None:
         self._work.discard(work)
         self._shares.release_amount(claim.tenant, claim.person)
-        self._calls_by_run -= Counter([place[:2]])
-        self._calls.pop(place).end_call(work)
+        self._calls_by_run -= Counter([key[:2]])
+        self._calls.pop(key).end_call(work)
 
     def find_call(self, tenant: str, task: str, call_id: str) -> CallT | None:
         """The call of this id that is in flight here; None for none."""

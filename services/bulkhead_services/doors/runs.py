@@ -69,18 +69,18 @@ class RunDirectory:
 
     # Which run
 
-    async def find_known(self, caller: Caller, asked: ParsedModelCall) -> RunFeed | None:
+    async def find_known(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed | None:
         """The run that a call belongs to as it stands, without opening one. Raises DoorRefusal, BusError."""
         if caller.step is not None:
             return await self._steps.held_feed(caller.step)
         if caller.task:
             return await self.own_run(caller, caller.task)
-        session = session_of(caller, asked)
+        session = session_of(caller, parsed_call)
         feed = self._feeds.run_feed(session[0], self._task_id(session, await self._newest_number(session)))
         await feed.refresh()
         return feed if feed.assigned is not None else None
 
-    async def find_recent(self, caller: Caller, asked: ParsedModelCall) -> tuple[RunFeed, ...]:
+    async def find_recent(self, caller: Caller, parsed_call: ParsedModelCall) -> tuple[RunFeed, ...]:
         """The newest run that a call could belong to and the one before it, open or not. Raises DoorRefusal,
         BusError.
         """
@@ -88,7 +88,7 @@ class RunDirectory:
             return (await self._steps.held_feed(caller.step),)
         if caller.task:
             return (await self.own_run(caller, caller.task),)
-        session = session_of(caller, asked)
+        session = session_of(caller, parsed_call)
         number = await self._newest_number(session)
         feeds = [
             self._feeds.run_feed(session[0], self._task_id(session, candidate))
@@ -99,11 +99,11 @@ class RunDirectory:
             await feed.refresh()
         return tuple(feed for feed in feeds if feed.assigned is not None)
 
-    async def find_or_open(self, caller: Caller, asked: ParsedModelCall) -> RunFeed:
+    async def find_or_open(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         """The open run, or the delegated step, that a call belongs to. Raises DoorRefusal, BusError."""
         if caller.step is not None:
             return await self._steps.held_feed(caller.step)
-        feed = await self._find_or_open_run(caller, asked)
+        feed = await self._find_or_open_run(caller, parsed_call)
         self._check_limits(feed, caller)
         return feed
 
@@ -130,12 +130,12 @@ class RunDirectory:
                 hint = "name a run of its own (X-Bulkhead-Run), or leave the limit out"
                 raise DoorRefusal(400, "limit_too_late", message, hint, field=name)
 
-    async def _find_or_open_run(self, caller: Caller, asked: ParsedModelCall) -> RunFeed:
+    async def _find_or_open_run(self, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         if caller.task:
             feed = await self._named_run(caller)
             self._ends.note_local_use(feed)
             return feed
-        session = session_of(caller, asked)
+        session = session_of(caller, parsed_call)
         if (number := self._newest.get_refreshed(session)) is not None:
             feed = self._feeds.run_feed(session[0], self._task_id(session, number))
             await feed.refresh()
@@ -145,7 +145,7 @@ class RunDirectory:
                 return feed
         finding = self._finding.get(session)
         if finding is None:
-            finding = self._finding[session] = asyncio.create_task(self._find_newest(session, caller, asked))
+            finding = self._finding[session] = asyncio.create_task(self._find_newest(session, caller, parsed_call))
             finding.add_done_callback(lambda done: self._on_find_done(session, done))
         feed = await asyncio.shield(finding)
         self._ends.note_local_use(feed)
@@ -183,7 +183,7 @@ class RunDirectory:
         _refuse_full(feed)
         return feed
 
-    async def _find_newest(self, session: Session, caller: Caller, asked: ParsedModelCall) -> RunFeed:
+    async def _find_newest(self, session: Session, caller: Caller, parsed_call: ParsedModelCall) -> RunFeed:
         """The newest run of a session, or the next one where that is over and may be followed."""
         number = await self._newest_number(session)
         while True:
@@ -196,7 +196,7 @@ class RunDirectory:
             if feed.is_open:
                 self._ends.mark_superseded(feed)
             elif not feed.is_over:
-                await self._open_run(feed, caller, asked)
+                await self._open_run(feed, caller, parsed_call)
                 return feed
             else:
                 self._refuse_next(session, feed)
@@ -249,11 +249,11 @@ class RunDirectory:
 
     # Opening
 
-    async def _open_run(self, feed: RunFeed, caller: Caller, asked: ParsedModelCall) -> None:
+    async def _open_run(self, feed: RunFeed, caller: Caller, parsed_call: ParsedModelCall) -> None:
         """Ask for the task and wait until its step is here. Raises DoorRefusal, BusError."""
         claim, task = caller.claim, feed.task
         body = TaskRequested(
-            objective=_objective_of(asked),
+            objective=_objective_of(parsed_call),
             limits=self._task_limits(caller),
             check=False,
             plan=Plan(steps=(_adopted_step(caller, await self._tools.list_names(claim)),)),
@@ -313,10 +313,10 @@ class RunDirectory:
         return reply.voucher
 
 
-def session_of(caller: Caller, asked: ParsedModelCall) -> Session:
+def session_of(caller: Caller, parsed_call: ParsedModelCall) -> Session:
     """The session that a call belongs to, by the first of these that it names."""
     trace = _TRACEPARENT.fullmatch(caller.traceparent)
-    named = (("run", caller.run), ("session", asked.session), ("trace", trace.group(1) if trace else ""))
+    named = (("run", caller.run), ("session", parsed_call.session), ("trace", trace.group(1) if trace else ""))
     name = next((f"{kind}/{text}" for kind, text in named if text), "")
     return caller.claim.tenant, caller.claim.person, name
 
@@ -331,9 +331,9 @@ def _adopted_step(caller: Caller, tools: tuple[str, ...]) -> PlanStep:
     return PlanStep(id=STEP, title=title, instruction=instruction, kind="noop", role=role, adopted=True, tools=tools)
 
 
-def _objective_of(asked: ParsedModelCall) -> str:
+def _objective_of(parsed_call: ParsedModelCall) -> str:
     """The first words of a person in the conversation."""
-    first = next((message for message in asked.messages if message.get("role") == "user"), {})
+    first = next((message for message in parsed_call.messages if message.get("role") == "user"), {})
     content = first.get("content")
     if isinstance(content, list):
         parts = (part.get("text", "") for part in content if isinstance(part, dict))

@@ -30,13 +30,13 @@ from bulkhead_services.doors.feed import SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.places import CallPlaces
 from bulkhead_services.doors.http.routes import DoorsHttp
-from bulkhead_services.doors.mcp.calls import ToolCall, ToolCalls
+from bulkhead_services.doors.mcp.calls import ToolCalls, ToolRunCall
 from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.mcp.http import McpHttp
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
-from bulkhead_services.doors.model_call import ModelCall
+from bulkhead_services.doors.model_call import ModelRunCall
 from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
 from bulkhead_services.doors.run_call import CallsInFlight
@@ -60,8 +60,8 @@ class Doors(EdgeComponent):
         self._context, self._settings = context, settings
         self.feeds = RunFeeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
         stored = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
-        of_models = CallsInFlight[ModelCall](settings, "in flight", "wait for one of them; each goes on to its end")
-        of_tools = CallsInFlight[ToolCall](settings, "of tools in flight", "wait for one of them")
+        of_models = CallsInFlight[ModelRunCall](settings, "in flight", "wait for one of them; each goes on to its end")
+        of_tools = CallsInFlight[ToolRunCall](settings, "of tools in flight", "wait for one of them")
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
         self._ends = RunFinisher(context, settings, self.feeds, (of_models, of_tools))
         self.steps = StepHandOvers(context, settings, self.feeds, stored)
@@ -133,9 +133,9 @@ class Doors(EdgeComponent):
 
     # The desk
 
-    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> StoredCall:
+    async def begin_model_call(self, caller: Caller, parsed_call: ParsedModelCall) -> StoredCall:
         """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
-        call = await self.calls.begin_call(caller, asked)
+        call = await self.calls.begin_call(caller, parsed_call)
         # No replica ends the run meanwhile because it hears nothing of it.
         self._pokes.announce_message(caller.claim.tenant, call.run_spending.task, 0)
         return call
@@ -166,9 +166,9 @@ class Doors(EdgeComponent):
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         return request.tools if request is not None else ()
 
-    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+    async def call_tool(self, caller: Caller, parsed_call: ParsedToolCall) -> ToolCallAnswer:
         """A call of a tool, once. Raises DoorRefusal."""
-        return await self.tool_calls.call_tool(caller, asked)
+        return await self.tool_calls.call_tool(caller, parsed_call)
 
     # The inbox
 

@@ -123,15 +123,15 @@ class ScriptedDesk:
     calls: list[ScriptedCall] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
 
-    async def begin_model_call(self, caller: Caller, asked: ParsedModelCall) -> ScriptedCall:
+    async def begin_model_call(self, caller: Caller, parsed_call: ParsedModelCall) -> ScriptedCall:
         """The next answer."""
-        json.dumps([asked.messages, asked.options], allow_nan=False).encode()
-        self.asked.append(asked)
+        json.dumps([parsed_call.messages, parsed_call.options], allow_nan=False).encode()
+        self.asked.append(parsed_call)
         self.callers.append(caller)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         if reply.at_once and reply.refused is not None:
             raise reply.refused
-        self.calls.append(ScriptedCall(reply, asked, f"c{len(self.calls) + 1}"))
+        self.calls.append(ScriptedCall(reply, parsed_call, f"c{len(self.calls) + 1}"))
         return self.calls[-1]
 
     async def end_run(self, caller: Caller, task: str) -> None:

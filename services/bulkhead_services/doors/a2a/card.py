@@ -89,9 +89,9 @@ def extended_card(
     return card
 
 
-def _task_skill(told: str, tags: Iterable[str]) -> AgentSkill:
+def _task_skill(description: str, tags: Iterable[str]) -> AgentSkill:
     example = "Which of our suppliers raised prices this year, and by how much?"
-    return AgentSkill(id=TASK, name="Carry out a task", description=told, tags=list(tags), examples=[example])
+    return AgentSkill(id=TASK, name="Carry out a task", description=description, tags=list(tags), examples=[example])
 
 
 def _role_skill(role: str) -> AgentSkill:

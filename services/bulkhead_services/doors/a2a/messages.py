@@ -33,7 +33,7 @@ class ApprovalDecision:
     reason: str
 
 
-def check_message(message: Message, asked: SendMessageConfiguration) -> None:
+def check_message(message: Message, configuration: SendMessageConfiguration) -> None:
     """Check what every message must have. Raises A2AError."""
     if not message.message_id or len(message.message_id) > MAX_ID_CHARS:
         raise InvalidParamsError(f"messageId must have 1 to {MAX_ID_CHARS} characters; send a fresh UUID")
@@ -43,7 +43,7 @@ def check_message(message: Message, asked: SendMessageConfiguration) -> None:
         raise InvalidParamsError(f"parts has {len(message.parts)} entries; send 1 to {MAX_PARTS}, each with a text")
     if message.context_id and not _CONTEXT.fullmatch(message.context_id):
         raise InvalidParamsError("contextId must be 1 to 64 of A-Z a-z 0-9 _ . -; send a UUID, or none to be given one")
-    if asked.accepted_output_modes and not _ACCEPTED & set(asked.accepted_output_modes):
+    if configuration.accepted_output_modes and not _ACCEPTED & set(configuration.accepted_output_modes):
         raise ContentTypeNotSupportedError(
             f"acceptedOutputModes has none of {', '.join(card.OUTPUT_MODES)}; add one of them"
         )

@@ -67,11 +67,9 @@ async def delete_config(task: Task, name: str) -> None:
     await task.delete_push(name or task.id)
 
 
-def config_from_row(found: Mapping[str, Any]) -> TaskPushNotificationConfig:
+def config_from_row(row: Mapping[str, Any]) -> TaskPushNotificationConfig:
     """A config as A2A shows it."""
-    return TaskPushNotificationConfig(
-        task_id=found["task_id"], id=found["config_id"], url=found["url"], token=found["token"]
-    )
+    return TaskPushNotificationConfig(task_id=row["task_id"], id=row["config_id"], url=row["url"], token=row["token"])
 
 
 def _check_id(name: str) -> None:

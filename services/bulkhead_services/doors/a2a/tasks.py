@@ -174,24 +174,24 @@ def _text_part(text: str, media_type: str = "") -> Part:
     return Part(text=escape_controls(text), media_type=media_type)
 
 
-def _harmless_copy(found: Any) -> Any:
+def _harmless_copy(document: Any) -> Any:
     """The same of every text in a document."""
-    match found:
+    match document:
         case str():
-            return escape_controls(found)
+            return escape_controls(document)
         case Mapping():
-            return {_harmless_copy(name): _harmless_copy(value) for name, value in found.items()}
+            return {_harmless_copy(name): _harmless_copy(value) for name, value in document.items()}
         case list() | tuple():
-            return [_harmless_copy(item) for item in found]
-    return found
+            return [_harmless_copy(item) for item in document]
+    return document
 
 
-def _to_struct(found: Mapping[str, Any]) -> Struct:
-    return ParseDict(dict(found), Struct())
+def _to_struct(document: Mapping[str, Any]) -> Struct:
+    return ParseDict(dict(document), Struct())
 
 
-def _to_value(found: Mapping[str, Any]) -> Value:
-    return ParseDict(_harmless_copy(found), Value())
+def _to_value(document: Mapping[str, Any]) -> Value:
+    return ParseDict(_harmless_copy(document), Value())
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +226,10 @@ async def read_page(mesh: Mesh, params: ListTasksRequest, size: int) -> A2aTaskP
     return A2aTaskPage(rows, cursor, known_total if filtered else max(known_total, total))
 
 
-async def _has_state(mesh: Mesh, row: Document, wanted: TaskState) -> bool:
-    if wanted == TaskState.TASK_STATE_UNSPECIFIED:
+async def _has_state(mesh: Mesh, row: Document, state: TaskState) -> bool:
+    if state == TaskState.TASK_STATE_UNSPECIFIED:
         return True
-    return task_state(row, await waiting_approvals(mesh, row)) == wanted
+    return task_state(row, await waiting_approvals(mesh, row)) == state
 
 
 async def read_task(mesh: Mesh, document: Document, history: int) -> Task:

@@ -28,18 +28,18 @@ class ConversationBlobs:
         self._context, self._stored = context, stored
 
     async def store_conversation(
-        self, tenant: str, asked: ParsedModelCall, before: tuple[ContentRef, ...], answer: Any, thread: str
+        self, tenant: str, parsed_call: ParsedModelCall, before: tuple[ContentRef, ...], answer: Any, thread: str
     ) -> Conversation:
         """The conversation by reference. before: messages that stand already, which `answer` ends, and their thread;
         instructions come before all of them. Raises BusError, DoorRefusal.
         """
-        messages: list[Mapping[str, Any]] = list(asked.messages)
+        messages: list[Mapping[str, Any]] = list(parsed_call.messages)
         if answer is not None:
-            messages.insert(int(asked.instructed), answer)
+            messages.insert(int(parsed_call.instructed), answer)
         raw = [_blob_bytes(row, f"message {number}") for number, row in enumerate(messages, 1)]
-        options = [_blob_bytes(asked.options, "what is beside the messages")] if asked.options else []
+        options = [_blob_bytes(parsed_call.options, "what is beside the messages")] if parsed_call.options else []
         stored_refs = await self.store_blobs(tenant, *raw, *options)
-        sent_refs, first = stored_refs[: len(raw)], int(asked.instructed)
+        sent_refs, first = stored_refs[: len(raw)], int(parsed_call.instructed)
         refs = (*sent_refs[:first], *before, *sent_refs[first:])
         if len(refs) > bounds.MAX_CONVERSATION:
             raise too_many_messages(len(refs))
@@ -50,7 +50,7 @@ class ConversationBlobs:
             acts=(acts := acts_of(messages))[: bounds.MAX_CALLS_PER_TURN],
             more_acts=acts[bounds.MAX_CALLS_PER_TURN :],
             thread=thread or thread_of(messages),
-            embeds=asked.embeds,
+            embeds=parsed_call.embeds,
         )
 
     async def store_blobs(self, tenant: str, *contents: bytes, media_type: str = LISTED) -> tuple[ContentRef, ...]:

@@ -58,12 +58,14 @@ class ResponseStore:
         self._context, self._contents = context, contents
 
     async def keep_response(
-        self, feed: RunFeed, call_id: str, asked: ParsedModelCall, conversation: Conversation
+        self, feed: RunFeed, call_id: str, parsed_call: ParsedModelCall, conversation: Conversation
     ) -> str:
         """Keep a response that is asked for; its id, or "". Raises BusError, DoorRefusal."""
-        if not asked.keep:
+        if not parsed_call.keep:
             return ""
-        record = KeptResponse(task=feed.task, call_id=call_id, instructed=asked.instructed, conversation=conversation)
+        record = KeptResponse(
+            task=feed.task, call_id=call_id, instructed=parsed_call.instructed, conversation=conversation
+        )
         [ref] = await self._contents.store_blobs(feed.tenant, MARK + record.model_dump_json().encode())
         return f"resp_{ref.sha256}"
 

@@ -41,7 +41,7 @@ class AnthropicMessageForm:
         session = session_name((metadata.get_text("user_id") or "") if metadata else "")
         body.get_raw("cache_control")
         body.refuse_remaining(_NO_COUNTERPART)
-        self.asked = ParsedModelCall(model, messages, options, most, stream, True, session)
+        self.parsed_call = ParsedModelCall(model, messages, options, most, stream, True, session)
         self._blocks: list[_Block] = []
         self._order = BlockOrder()
 
@@ -69,7 +69,7 @@ class AnthropicMessageForm:
             "id": f"msg_{call_id}",
             "type": "message",
             "role": "assistant",
-            "model": self.asked.model,
+            "model": self.parsed_call.model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -214,8 +214,8 @@ def _stop_reason(answer: ModelCallAnswer) -> str:
     return _ENDS.get(answer.finish, "tool_use" if answer.tool_calls else "end_turn")
 
 
-def _tool_use(call: ToolCall, given: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+def _tool_use(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
 def _tool_input(call: ToolCall) -> dict[str, Any]:

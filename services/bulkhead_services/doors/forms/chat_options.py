@@ -24,10 +24,10 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHOICES = ("none", "auto", "required")
 
 
-def check_sizes(asked: ParsedModelCall) -> None:
+def check_sizes(parsed_call: ParsedModelCall) -> None:
     """Each message is stored as one blob, and so are all options together. Raises DoorRefusal 413."""
-    parts = [(f"messages[{index}]", message) for index, message in enumerate(asked.messages)]
-    for name, part in [*parts, ("the options", asked.options)]:
+    parts = [(f"messages[{index}]", message) for index, message in enumerate(parsed_call.messages)]
+    for name, part in [*parts, ("the options", parsed_call.options)]:
         if len(to_json(part).encode()) > bounds.MAX_BLOB_BYTES:
             problem = f"{name} is larger than {bounds.MAX_BLOB_BYTES} bytes"
             raise DoorRefusal(413, "too_large", problem, "send smaller images, or fewer in one message", field=name)

@@ -152,11 +152,11 @@ class Fields:
         raise unfit_field(self.field_path(name), f"must be {_KINDS[kind]}, and is {_kind_name(value)}")
 
 
-def refuse_unknown_kind(fields: Fields, name: str, known: Collection[str]) -> NoReturn:
+def refuse_unknown_kind(fields: Fields, name: str, kinds: Collection[str]) -> NoReturn:
     """Refuse an object whose kind has no counterpart."""
     kind = _short_repr(fields.get_raw(name))
     raise unsupported_field(
-        fields.field_path(name), f"{kind} has no counterpart here", f"send one of {', '.join(known)}"
+        fields.field_path(name), f"{kind} has no counterpart here", f"send one of {', '.join(kinds)}"
     )
 
 

@@ -39,7 +39,7 @@ class ChatCompletion:
         body.refuse_fields(_OLD | NOT_ANSWERED)
         session = session_of(body)
         most = _output_tokens(body)
-        self.asked = ParsedModelCall(model, messages, options_of(body), most, stream, include_usage, session)
+        self.parsed_call = ParsedModelCall(model, messages, options_of(body), most, stream, include_usage, session)
         self._id, self._created, self._model = "", 0, model
         self._calls: list[AnswerPart] = []
         self._thought: AnswerPart | None = None
@@ -105,7 +105,7 @@ class ChatCompletion:
             *map(self._render_part_piece, self._order.drain_waiting()),
             self._render_chunk({}, _finish_reason(answer), degraded_field(answer)),
         ]
-        if self.asked.include_usage:
+        if self.parsed_call.include_usage:
             events.append(sse.data_event({**self._chunk_head(), "choices": [], "usage": _render_usage(answer.usage)}))
         return b"".join([*events, sse.DONE])
 
@@ -121,7 +121,7 @@ class ChatCompletion:
     ) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         chunk = {**self._chunk_head(), "choices": [choice]}
-        if self.asked.include_usage:
+        if self.parsed_call.include_usage:
             chunk["usage"] = None
         return sse.data_event(chunk | dict(more or {}))
 

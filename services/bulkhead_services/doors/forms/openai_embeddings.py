@@ -30,7 +30,7 @@ class Embeddings(UnstreamedForm):
         options = {
             name: body.get_raw(name) for name in option_names if body.get_raw(name) is not None
         } | body.remaining_fields()
-        self.asked = ParsedModelCall(model, ({"input": inputs},), options, 1, False, session=session, embeds=True)
+        self.parsed_call = ParsedModelCall(model, ({"input": inputs},), options, 1, False, session=session, embeds=True)
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """A list of embeddings. Raises DoorRefusal."""

@@ -72,7 +72,7 @@ class OpenAIResponseForm:
             options = options_of(Fields(body.remaining_fields() | chat))
         except DoorRefusal as refusal:
             raise _with_api_names(refusal) from refusal
-        self.asked = ParsedModelCall(
+        self.parsed_call = ParsedModelCall(
             model,
             messages,
             options,
@@ -163,7 +163,7 @@ class OpenAIResponseForm:
 
     def _response_id(self, call_id: str) -> str:
         """The response's id; one that is not kept goes by its call."""
-        return self.asked.kept_as or f"resp_{call_id}"
+        return self.parsed_call.kept_as or f"resp_{call_id}"
 
     def _response_body(self, name: str, created: int, status: str, **more: Any) -> dict[str, Any]:
         return {
@@ -174,13 +174,13 @@ class OpenAIResponseForm:
             "error": None,
             "incomplete_details": None,
             "instructions": None,
-            "model": self.asked.model,
+            "model": self.parsed_call.model,
             "output": [],
             "parallel_tool_calls": True if self._parallel is None else self._parallel,
             "tool_choice": self._choice,
             "tools": self._tools,
             "metadata": self._metadata,
-            "store": self.asked.keep,
+            "store": self.parsed_call.keep,
             "usage": None,
             **self._echo,
             **more,

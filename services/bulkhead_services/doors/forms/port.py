@@ -10,7 +10,7 @@ from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnsw
 class ApiForm(Protocol):
     """One request of one API. asked: in OpenAI's chat form. request_id: ids of its stream are made of it."""
 
-    asked: ParsedModelCall
+    parsed_call: ParsedModelCall
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:
         """The body of an answer that is not streamed."""

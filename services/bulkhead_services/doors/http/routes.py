@@ -126,7 +126,7 @@ class DoorsHttp:
         release = self.places.take_place(caller.claim)
         try:
             form, call = await self._begin_call(request, caller, read)
-            if form.asked.stream:
+            if form.parsed_call.stream:
                 # From here on the stream gives the place back.
                 stream, release = self._stream_answer(request, form, call, release), _keep_place
                 return stream
@@ -144,9 +144,9 @@ class DoorsHttp:
         async with self.bodies.read(request, caller.claim, bounds.MAX_ASKED_BYTES) as raw:
             form = read(read_object(_check_encoding(request, raw)))
             if len(raw) > bounds.MAX_BLOB_BYTES:
-                check_sizes(form.asked)
-            call = await run_unless_disconnected(self._desk.begin_model_call(caller, form.asked), request.receive)
-        form.asked = replace(form.asked, messages=(), options={}, kept_as=call.kept_as)
+                check_sizes(form.parsed_call)
+            call = await run_unless_disconnected(self._desk.begin_model_call(caller, form.parsed_call), request.receive)
+        form.parsed_call = replace(form.parsed_call, messages=(), options={}, kept_as=call.kept_as)
         return form, call
 
     def _stream_answer(
@@ -322,7 +322,7 @@ def _unknown_path(request: Request, error: HTTPException) -> DoorRefusal:
 def count_tokens_of(value: object) -> dict[str, Any]:
     """The answer to a request for a count. Raises DoorRefusal."""
     body = Fields(value).as_dict()
-    parsed_call = AnthropicMessageForm({**body, "max_tokens": 1, "stream": False}).asked
+    parsed_call = AnthropicMessageForm({**body, "max_tokens": 1, "stream": False}).parsed_call
     sent = {"messages": parsed_call.messages, **parsed_call.options}
     tokens = chat_tokens(TokenCounter(parsed_call.model), to_json(sent).encode("utf-8", "replace"))
     return {"input_tokens": tokens}

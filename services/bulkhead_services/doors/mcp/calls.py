@@ -30,7 +30,7 @@ from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.mcp.port import ParsedToolCall, ToolCallAnswer
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
-from bulkhead_services.doors.run_call import CallsInFlight, Phase, Place, RunCall
+from bulkhead_services.doors.run_call import CallKey, CallsInFlight, Phase, RunCall
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 
@@ -61,7 +61,7 @@ def request_of(tool: ToolSpec, call_id: str, feed: RunFeed, arguments_json: str,
         raise DoorRefusal(400, "bad_arguments", message, "send what the tool's schema asks for") from error
 
 
-class ToolCall(RunCall[Request, ToolCallAnswer]):
+class ToolRunCall(RunCall[Request, ToolCallAnswer]):
     """A call. A write that has begun is made to its end, also after its run has ended."""
 
     not_stored = "the message broker has not said in time that it stored it"
@@ -152,64 +152,66 @@ class ToolCalls:
         context: Context,
         settings: Settings,
         runs: RunDirectory,
-        in_flight: CallsInFlight[ToolCall],
+        in_flight: CallsInFlight[ToolRunCall],
         announce_use: Callable[[RunFeed], None],
     ) -> None:
         self._context, self._settings, self._runs = context, settings, runs
         self.in_flight, self._announce_use = in_flight, announce_use
-        self._joined = BoundedDict[Place, str](MAX_JOINED)
+        self._joined = BoundedDict[CallKey, str](MAX_JOINED)
         """Of requests that joined a call that waits for an approval: their own ids, and its."""
 
-    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+    async def call_tool(self, caller: Caller, tool_call: ParsedToolCall) -> ToolCallAnswer:
         """Make a call, or find it. Its asker may stop waiting: it goes on. Raises DoorRefusal."""
         self.in_flight.check_share(caller.claim)
-        arguments_json = _canonical_arguments(asked)
+        arguments_json = _canonical_arguments(tool_call)
         try:
-            before = await self._run_answered_before(caller, asked, arguments_json)
+            before = await self._run_answered_before(caller, tool_call, arguments_json)
             feed = before or await self._runs.find_or_open(caller, NO_CONVERSATION)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
-        call_id = self._call_id_of(feed, asked, arguments_json)
+        call_id = self._call_id_of(feed, tool_call, arguments_json)
         call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
         if call is None:
-            request = request_of(asked.tool, call_id, feed, arguments_json, self._deadline_of(asked, feed))
+            request = request_of(tool_call.tool, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
             self.in_flight.check_share(caller.claim)  # Others may have begun in the meantime.
-            call = ToolCall(self._context, self._settings, feed, request)
+            call = ToolRunCall(self._context, self._settings, feed, request)
             self.in_flight.start_call(call, caller.claim)
             self._announce_use(feed)
         return await asyncio.shield(call.outcome)
 
-    async def _run_answered_before(self, caller: Caller, asked: ParsedToolCall, arguments_json: str) -> RunFeed | None:
+    async def _run_answered_before(
+        self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
+    ) -> RunFeed | None:
         """The run in which this very request was answered, though another has taken its place. Raises BusError,
         DoorRefusal.
         """
-        if not asked.unique:
+        if not tool_call.unique:
             return None
         for feed in await self._runs.find_recent(caller, NO_CONVERSATION):
-            if self.in_flight.will_be_answered(feed, _call_id(feed, asked, arguments_json)):
+            if self.in_flight.will_be_answered(feed, _call_id(feed, tool_call, arguments_json)):
                 return feed
         return None
 
-    def _deadline_of(self, asked: ParsedToolCall, feed: RunFeed) -> int:
-        most_ms = max(round(self._settings.call_timeout_s * 1000), asked.tool.timeout_ms)
+    def _deadline_of(self, tool_call: ParsedToolCall, feed: RunFeed) -> int:
+        most_ms = max(round(self._settings.call_timeout_s * 1000), tool_call.tool.timeout_ms)
         return min(self._context.clock() + most_ms, feed.deadline_unix_ms)
 
-    def _call_id_of(self, feed: RunFeed, asked: ParsedToolCall, arguments_json: str) -> str:
-        call_id = _call_id(feed, asked, arguments_json)
-        if asked.unique and self.in_flight.is_known_call(feed, call_id):
+    def _call_id_of(self, feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -> str:
+        call_id = _call_id(feed, tool_call, arguments_json)
+        if tool_call.unique and self.in_flight.is_known_call(feed, call_id):
             return call_id
         if joined := self._joined.get_refreshed((feed.tenant, feed.task, call_id)):
             return joined
-        if waiting := self._awaiting_approval(feed, _first_half(feed, asked, arguments_json)):
-            if asked.unique:
+        if waiting := self._awaiting_approval(feed, _first_half(feed, tool_call, arguments_json)):
+            if tool_call.unique:
                 self._joined[feed.tenant, feed.task, call_id] = waiting
             return waiting
         number = 0
         # Another client of the same key counts its requests alike: what is answered is not asked for again.
-        while not asked.unique and feed.has_reply(call_id):
+        while not tool_call.unique and feed.has_reply(call_id):
             number += 1
-            call_id = _call_id(feed, asked, arguments_json, number)
+            call_id = _call_id(feed, tool_call, arguments_json, number)
         return call_id
 
     def _awaiting_approval(self, feed: RunFeed, first_half: str) -> str:
@@ -222,22 +224,22 @@ class ToolCalls:
         return ""
 
 
-def _call_id(feed: RunFeed, asked: ParsedToolCall, arguments_json: str, number: int = 0) -> str:
-    return _first_half(feed, asked, arguments_json) + _half_id(f"{asked.request}/{number}")
+def _call_id(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str, number: int = 0) -> str:
+    return _first_half(feed, tool_call, arguments_json) + _half_id(f"{tool_call.request}/{number}")
 
 
-def _first_half(feed: RunFeed, asked: ParsedToolCall, arguments_json: str) -> str:
-    return feed.prefix + _half_id(f"{feed.task}/{asked.tool.name}/{arguments_json}")
+def _first_half(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -> str:
+    return feed.prefix + _half_id(f"{feed.task}/{tool_call.tool.name}/{arguments_json}")
 
 
 def _half_id(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
-def _canonical_arguments(asked: ParsedToolCall) -> str:
+def _canonical_arguments(tool_call: ParsedToolCall) -> str:
     """The same text for the same arguments. Raises DoorRefusal."""
     try:
-        text = rfc8785.dumps(dict(asked.arguments)).decode()
+        text = rfc8785.dumps(dict(tool_call.arguments)).decode()
     except ValueError as error:
         raise DoorRefusal(400, "bad_arguments", f"the arguments have no canonical form: {error}") from error
     if len(text) > bounds.MAX_ARGUMENTS_BYTES:

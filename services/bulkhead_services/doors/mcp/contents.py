@@ -92,12 +92,12 @@ def declared_schema(spec: ToolSpec) -> dict[str, Any] | None:
     return compiled[0] if compiled is not None else None
 
 
-def fits_schema(spec: ToolSpec, found: dict[str, Any] | None) -> bool:
+def fits_schema(spec: ToolSpec, structured: dict[str, Any] | None) -> bool:
     """True when a result may be told as a success of this tool."""
     if declared_schema(spec) is None:
         return True
     compiled = _compile_schema(spec.output_json)
-    return found is not None and compiled is not None and compiled[1].is_valid(found)
+    return structured is not None and compiled is not None and compiled[1].is_valid(structured)
 
 
 @lru_cache(maxsize=MAX_KEPT)

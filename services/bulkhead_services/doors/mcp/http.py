@@ -26,7 +26,7 @@ from bulkhead_services.doors.port import Caller, DoorRefusal
 PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
 MAX_BODY_BYTES = 4 * bounds.MAX_ARGUMENTS_BYTES
-CallerOf = Callable[[Request], Awaitable[Caller]]
+IdentifyCaller = Callable[[Request], Awaitable[Caller]]
 
 
 class McpHttp:
@@ -35,14 +35,14 @@ class McpHttp:
     def __init__(
         self,
         methods: McpMethods,
-        caller_of: CallerOf,
+        identify_caller: IdentifyCaller,
         bodies: BodyReader,
         places: CallPlaces,
         hosts: AllowedHosts,
         issuer: str,
         sessions: SessionIds,
     ) -> None:
-        self._caller_of, self._bodies, self._places = caller_of, bodies, places
+        self._identify_caller, self._bodies, self._places = identify_caller, bodies, places
         self._hosts, self._issuer, self._sessions = hosts, issuer, sessions
         self._manager = StreamableHTTPSessionManager(
             methods.server, stateless=True, max_request_body_size=MAX_BODY_BYTES, session_idle_timeout=None
@@ -84,7 +84,7 @@ class McpHttp:
             await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
             return
         try:
-            caller = await self._caller_of(request)
+            caller = await self._identify_caller(request)
         except Unauthenticated as error:
             await self._render_unauthenticated(request, error)(scope, receive, send)
             return

@@ -23,7 +23,7 @@ MAX_WAIT_S = 55.0
 """Many clients give up a call after a minute."""
 PAGE_ROWS = 100
 Arguments = Mapping[str, Any]
-Ask = Callable[[Mesh, Arguments, str], Awaitable[dict[str, Any]]]
+MeshMethod = Callable[[Mesh, Arguments, str], Awaitable[dict[str, Any]]]
 _TASK: dict[str, Any] = {"task": {"type": "string", "description": "Id of the task."}}
 
 
@@ -35,7 +35,7 @@ class MeshTool:
     description: str
     properties: dict[str, Any]
     required: tuple[str, ...]
-    ask: Ask
+    ask: MeshMethod
     reads: bool = True
 
     def mcp_tool(self) -> Tool:
@@ -46,48 +46,48 @@ class MeshTool:
         return Tool(name=self.name, description=self.description, input_schema=schema, annotations=hints)
 
 
-async def _submit_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
-    limits: dict[str, Any] = {name: given.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
-    tools = tuple(given.get("tools") or ())
-    task = await mesh.submit(given["objective"], tools=tools, idempotency_key=key, **limits)
+async def _submit_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
+    limits: dict[str, Any] = {name: arguments.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
+    tools = tuple(arguments.get("tools") or ())
+    task = await mesh.submit(arguments["objective"], tools=tools, idempotency_key=key, **limits)
     return {"task": task.id, "next": f"call {PREFIX}watch with it"}
 
 
-async def _watch_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    task, wait_s = mesh.task(given["task"]), given.get("wait_s", MAX_WAIT_S)
+async def _watch_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+    task, wait_s = mesh.task(arguments["task"]), arguments.get("wait_s", MAX_WAIT_S)
     try:
         return await task.result(min(float(wait_s), MAX_WAIT_S))
     except TimeoutError:
         return await task.show() | {"next": "it goes on: watch it again"}
 
 
-async def _run_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
-    submitted = await _submit_task(mesh, given, key)
+async def _run_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
+    submitted = await _submit_task(mesh, arguments, key)
     document = await _watch_task(mesh, submitted, key)
     return document | ({"next": f"it goes on: call {PREFIX}watch with its task_id"} if "next" in document else {})
 
 
-async def _begin_task(mesh: Mesh, given: Arguments, key: str) -> dict[str, Any]:
-    return await mesh.task((await _submit_task(mesh, given, key))["task"]).show()
+async def _begin_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
+    return await mesh.task((await _submit_task(mesh, arguments, key))["task"]).show()
 
 
-async def _show_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    return await mesh.task(given["task"]).show()
+async def _show_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+    return await mesh.task(arguments["task"]).show()
 
 
-async def _explain_task(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    explanation = await mesh.task(given["task"]).why()
+async def _explain_task(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+    explanation = await mesh.task(arguments["task"]).why()
     return {name: value for name, value in explanation.items() if name != "story"}  # The same, for programs, at length.
 
 
-async def _read_timeline(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    task, after = mesh.task(given["task"]), int(given.get("after", 0))
+async def _read_timeline(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+    task, after = mesh.task(arguments["task"]), int(arguments.get("after", 0))
     page = await mesh.get(f"/v1/tasks/{task.id}/timeline", {"limit": str(PAGE_ROWS), "after": str(after)})
     return {name: value for name, value in page.items() if name != "rows"}
 
 
-async def _read_spend(mesh: Mesh, given: Arguments, _: str) -> dict[str, Any]:
-    return await mesh.get("/v1/spend", {"by": str(given.get("by", "task"))})
+async def _read_spend(mesh: Mesh, arguments: Arguments, _: str) -> dict[str, Any]:
+    return await mesh.get("/v1/spend", {"by": str(arguments.get("by", "task"))})
 
 
 _OBJECTIVE: dict[str, Any] = {
@@ -170,12 +170,12 @@ async def call_mesh_tool(
     return render_document(document, judged=tool is RUN)
 
 
-def render_document(found: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
+def render_document(document: Mapping[str, Any], *, judged: bool = True) -> CallToolResult:
     """A document as a result. judged: one of a task that ended without an answer is an error."""
-    failed = judged and found["status"] not in (*UNENDED, "succeeded")
-    text = json.dumps(found, ensure_ascii=False)
+    failed = judged and document["status"] not in (*UNENDED, "succeeded")
+    text = json.dumps(document, ensure_ascii=False)
     return CallToolResult(
-        content=[TextContent(type="text", text=text)], structured_content=dict(found), is_error=failed
+        content=[TextContent(type="text", text=text)], structured_content=dict(document), is_error=failed
     )
 
 

@@ -43,6 +43,6 @@ class ToolCallPort(Protocol):
         """The tools of the caller's tenant, or of the step that it holds. Raises DoorRefusal."""
         ...
 
-    async def call_tool(self, caller: Caller, asked: ParsedToolCall) -> ToolCallAnswer:
+    async def call_tool(self, caller: Caller, tool_call: ParsedToolCall) -> ToolCallAnswer:
         """A call, once, and its outcome. Raises DoorRefusal: it was not made, or has no outcome yet."""
         ...

@@ -36,7 +36,7 @@ from bulkhead_services.doors.feed import LAG_S, SERVICE, RunFeeds
 from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.feed import StepFeed
-from bulkhead_services.doors.steps.open_steps import OpenHandOver, OpenSteps, Place
+from bulkhead_services.doors.steps.open_steps import HandOverKey, OpenHandOver, OpenSteps
 from bulkhead_services.doors.steps.step_documents import StepTexts, build_handed_step, open_step_list, texts_of
 from bulkhead_services.doors.stored_bytes import StoredBytes
 
@@ -105,8 +105,8 @@ class StepHandOvers:
         until = loop.time() + wait_s
         while True:
             wake = self.open.wake_event(identity)
-            for place, open_ in self.open.of_identity(identity):
-                if self._is_for(open_, role) and (step := await self._try_taking(place, open_, holder)):
+            for hand_over, open_ in self.open.of_identity(identity):
+                if self._is_for(open_, role) and (step := await self._try_taking(hand_over, open_, holder)):
                     return step
             left_s = until - loop.time()
             if left_s <= 0:
@@ -120,7 +120,7 @@ class StepHandOvers:
     def _is_for(self, open_: OpenHandOver, role: str) -> bool:
         request = open_.feed.request
         has_role = request is not None and (not role or request.delegated.role == role)
-        return has_role and not open_.wanted and self._is_free(open_)
+        return has_role and not open_.is_being_taken and self._is_free(open_)
 
     def _is_free(self, open_: OpenHandOver) -> bool:
         if open_.feed.is_over or open_.feed.deadline_unix_ms <= self._context.clock():
@@ -129,28 +129,28 @@ class StepHandOvers:
             return False  # Whoever took it now could make no call.
         self.open.note_heard(open_)
         silent_ms = self._context.clock() - open_.heard_unix_ms
-        if open_.feed.taken is None or open_.feed.taken_id == open_.lost:
+        if open_.feed.taken is None or open_.feed.taken_id == open_.lost_taking:
             return True
         return silent_ms >= round(self._settings.step_silent_s * 1000)
 
-    async def _try_taking(self, place: Place, open_: OpenHandOver, holder: str) -> HandedStep | None:
+    async def _try_taking(self, hand_over: HandOverKey, open_: OpenHandOver, holder: str) -> HandedStep | None:
         """The step, unless another is faster; of those who wait here one at a time tries for it."""
-        open_.wanted, step = True, None
+        open_.is_being_taken, step = True, None
         try:
-            step = await self._take_if_free(place, open_, holder)
+            step = await self._take_if_free(hand_over, open_, holder)
         finally:
-            open_.wanted = False
+            open_.is_being_taken = False
             if step is None:
                 self.open.wake_waiters(open_.identity)
         return step
 
-    async def _take_if_free(self, place: Place, open_: OpenHandOver, holder: str) -> HandedStep | None:
+    async def _take_if_free(self, hand_over: HandOverKey, open_: OpenHandOver, holder: str) -> HandedStep | None:
         feed, identity = open_.feed, open_.identity
         texts: StepTexts | None = None
         for _ in range(CAS_TRIES):
             await feed.refresh()
             if feed.answered_by is not None:
-                self.open.drop_step(place)
+                self.open.drop_step(hand_over)
             if feed.request is None or not self._is_free(open_):
                 return None
             number = feed.taken.number + 1 if feed.taken is not None else 1
@@ -236,8 +236,8 @@ class StepHandOvers:
             tenant, task = subject.split(".")[2:4]
             self._note_beat((tenant, task, beat.beats), beat.number)
 
-    def _note_beat(self, place: Place, number: int) -> None:
-        open_ = self.open.get(place)
+    def _note_beat(self, hand_over: HandOverKey, number: int) -> None:
+        open_ = self.open.get(hand_over)
         if open_ is not None and open_.feed.taken is not None and open_.feed.taken.number <= number:
             self.open.note_heard(open_, now=True)
 
@@ -280,7 +280,7 @@ class StepHandOvers:
         elif not isinstance(body, DelegationRequested) and (call_id := getattr(body, "call_id", "")):
             await self._tell_hold_change(message, call_id)
 
-    async def _steps_of_task(self, message: ReceivedMessage) -> list[Place]:
+    async def _steps_of_task(self, message: ReceivedMessage) -> list[HandOverKey]:
         places = await self.open.of_task(message.tenant, message.task, message.sequence)
         if places is None:
             raise HandBack(LAG_RETRY_S, LAGS)
@@ -288,8 +288,8 @@ class StepHandOvers:
 
     async def _tell_hold_change(self, message: ReceivedMessage, call_id: str) -> None:
         """A word about a call, or a taking: whether the step is held back may have changed; the worker is told."""
-        for place in await self._steps_of_task(message):
-            feed = self.open.step_feed(*place)
+        for hand_over in await self._steps_of_task(message):
+            feed = self.open.step_feed(*hand_over)
             if not call_id.startswith(feed.prefix) and call_id != feed.call_id:
                 continue
             await self._read_up_to(feed, message.sequence)
@@ -303,8 +303,8 @@ class StepHandOvers:
             await self._context.publisher.send("worker", body, **message.cause_fields, index="held", actor=feed.actor)
 
     async def _settle_cancelled(self, message: ReceivedMessage, body: StepCancelRequested) -> None:
-        for place in await self._steps_of_task(message):
-            feed = self.open.step_feed(*place)
+        for hand_over in await self._steps_of_task(message):
+            feed = self.open.step_feed(*hand_over)
             await self._read_up_to(feed, message.sequence)
             if feed.cancelled is not None and feed.answered_by is None:
                 failure = Failure.from_text("cancelled", feed.cancelled)

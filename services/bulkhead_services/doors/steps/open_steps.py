@@ -30,21 +30,21 @@ LAG_TRIES, LAG_PAUSE_S = 40, 0.1
 AGAIN_S = 1.0
 log = Log("doors.steps")
 
-Task = tuple[str, str]
+TaskKey = tuple[str, str]
 """Tenant, task."""
-Place = tuple[str, str, str]
+HandOverKey = tuple[str, str, str]
 """Tenant, task, call."""
 
 
 @dataclass(slots=True)
 class OpenHandOver:
     """A hand-over without an answer, for this identity. heard_unix_ms: when its holder was last heard of; number: of
-    that taking. wanted: somebody takes it at this moment. lost: message of a taking whose holder never had its key."""
+    that taking. is_being_taken: at this moment. lost_taking: message of one whose holder never had its key."""
 
     feed: StepFeed
     identity: WorkerIdentity
-    wanted: bool = False
-    lost: str = ""
+    is_being_taken: bool = False
+    lost_taking: str = ""
     heard_unix_ms: int = 0
     number: int = 0
 
@@ -54,13 +54,13 @@ class OpenSteps:
 
     def __init__(self, bus: Bus, clock: Callable[[], int], feeds: RunFeeds) -> None:
         self._bus, self._clock, self._feeds = bus, clock, feeds
-        self._open: dict[Place, OpenHandOver] = {}
-        self._of: dict[WorkerIdentity, dict[Place, OpenHandOver]] = {}
-        self._of_task: dict[Task, set[Place]] = {}
-        self._read = BoundedDict[Task, int](MAX_READ)
+        self._open: dict[HandOverKey, OpenHandOver] = {}
+        self._of: dict[WorkerIdentity, dict[HandOverKey, OpenHandOver]] = {}
+        self._of_task: dict[TaskKey, set[HandOverKey]] = {}
+        self._read = BoundedDict[TaskKey, int](MAX_READ)
         """Up to where a task's messages are read, and all its hand-overs until there are open."""
-        self._later: dict[WorkerIdentity, BoundedDict[Task, None]] = {}
-        self._dirty: dict[Task, tuple[int, int]] = {}
+        self._later: dict[WorkerIdentity, BoundedDict[TaskKey, None]] = {}
+        self._dirty: dict[TaskKey, tuple[int, int]] = {}
         """Up to where a task is to be read, and how often that was tried."""
         self._news = asyncio.Event()
         self._wakes = WeakValueDictionary[WorkerIdentity, asyncio.Event]()
@@ -70,17 +70,17 @@ class OpenSteps:
         key = (tenant, task, call_id)
         return self._feeds.get_or_create(key, lambda: StepFeed(self._bus, tenant, task, call_id))
 
-    def get(self, place: Place) -> OpenHandOver | None:
+    def get(self, key: HandOverKey) -> OpenHandOver | None:
         """One of them, or None."""
-        return self._open.get(place)
+        return self._open.get(key)
 
-    def of_identity(self, identity: WorkerIdentity) -> list[tuple[Place, OpenHandOver]]:
+    def of_identity(self, identity: WorkerIdentity) -> list[tuple[HandOverKey, OpenHandOver]]:
         """All of an identity."""
         return list(self._of.get(identity, {}).items())
 
     def of_tenant(self, tenant: str) -> list[OpenHandOver]:
         """All of a tenant."""
-        return [open_ for place, open_ in self._open.items() if place[0] == tenant]
+        return [open_ for key, open_ in self._open.items() if key[0] == tenant]
 
     def wake_event(self, identity: WorkerIdentity) -> asyncio.Event:
         """Set when a step of the identity is new, or free again; another one takes its place then."""
@@ -94,7 +94,7 @@ class OpenSteps:
         if (event := self._wakes.pop(identity, None)) is not None:
             event.set()
 
-    async def of_task(self, tenant: str, task: str, sequence: int) -> list[Place] | None:
+    async def of_task(self, tenant: str, task: str, sequence: int) -> list[HandOverKey] | None:
         """Those of a task, from the inbox up to this message, however many its identity has; None when a follower lags.
         Raises BusError."""
         for pause_s in (*LAG_S, 0.0):
@@ -112,18 +112,18 @@ class OpenSteps:
 
     def release_lost(self, open_: OpenHandOver, taking: str) -> None:
         """The holder of this taking, if it is stored, never had its key: the next may take the step at once."""
-        open_.lost = taking
+        open_.lost_taking = taking
         self.wake_waiters(open_.identity)
 
     def on_handled(self, tenant: str, task: str, sequence: int) -> None:
         """A message of this task was handled somewhere."""
         if subjects.is_of_doors(task):
             return
-        for place in self._of_task.get((tenant, task), ()):
-            self._feeds.poke_feed(place, sequence)
+        for key in self._of_task.get((tenant, task), ()):
+            self._feeds.poke_feed(key, sequence)
         self._mark_dirty((tenant, task), sequence)
 
-    def _mark_dirty(self, task: Task, sequence: int = 0) -> None:
+    def _mark_dirty(self, task: TaskKey, sequence: int = 0) -> None:
         self._dirty[task] = max(sequence, self._dirty.get(task, (0, 0))[0]), 0
         self._news.set()
 
@@ -158,15 +158,15 @@ class OpenSteps:
                 self._dirty[task] = self._dirty[task][0], tries + 1
         return through
 
-    async def _look_at_task(self, task: Task, wanted: int) -> bool:
+    async def _look_at_task(self, task: TaskKey, sequence: int) -> bool:
         """Open what is new in a task, drop what is over; whether it was read up to the wanted message."""
         has_later = await self._open_steps_of(task)
-        for place in list(self._of_task.get(task, ())):
-            feed = self.step_feed(*place)
+        for key in list(self._of_task.get(task, ())):
+            feed = self.step_feed(*key)
             await feed.refresh()
             if feed.answered_by is not None:
-                self.drop_step(place)
-        return has_later or self._read.get(task, 0) >= wanted
+                self.drop_step(key)
+        return has_later or self._read.get(task, 0) >= sequence
 
     async def _find_earlier_steps(self) -> None:
         """Find the hand-overs from before the start that have time left: by their newest words of it."""
@@ -176,7 +176,7 @@ class OpenSteps:
             return
         now_ms = self._clock()
         after = await last_before(self._bus, INBOX, of_worker, now_ms - LOOK_BACK_MS, last.sequence)
-        candidates: dict[Task, None] = {}
+        candidates: dict[TaskKey, None] = {}
         while page := await self._bus.read(INBOX, of_worker, after=after):
             for stored in page:
                 if (body := _parse_request(stored)) is not None and body.deadline_unix_ms > now_ms:
@@ -185,7 +185,7 @@ class OpenSteps:
         for task in candidates:
             await self._open_steps_of(task)
 
-    async def _open_steps_of(self, task: Task, *, all_of_it: bool = False) -> bool:
+    async def _open_steps_of(self, task: TaskKey, *, all_of_it: bool = False) -> bool:
         """Open the hand-overs of a task that are not known here. Whether some are left for later, because their
         identity has as many as are offered at once. all_of_it: leave none. Raises BusError."""
         of_task = subjects.task_filter(SERVICE, *task)
@@ -193,40 +193,40 @@ class OpenSteps:
         while page := await self._bus.read(INBOX, of_task, after=after):
             for stored in page:
                 if stored.sender == "worker" and (body := _parse_request(stored)) is not None:
-                    place, identity = (*task, body.call_id), WorkerIdentity(task[0], body.delegated.name)
-                    is_offered = place in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
+                    key, identity = (*task, body.call_id), WorkerIdentity(task[0], body.delegated.name)
+                    is_offered = key in self._open or all_of_it or len(self._of.get(identity, ())) < MAX_OPEN
                     if not is_offered:
                         self._later.setdefault(identity, BoundedDict(MAX_LATER))[task] = None
                         return True
-                    if not await self._open_step(place, identity, stored.sequence):
+                    if not await self._open_step(key, identity, stored.sequence):
                         return False
                 self._read[task] = after = stored.sequence
         return False
 
-    async def _open_step(self, place: Place, identity: WorkerIdentity, sequence: int) -> bool:
+    async def _open_step(self, key: HandOverKey, identity: WorkerIdentity, sequence: int) -> bool:
         """Open a hand-over, unless it is answered; False when a follower lags."""
-        if place in self._open:
+        if key in self._open:
             return True
-        feed = self.step_feed(*place)
+        feed = self.step_feed(*key)
         if not await feed.read_up_to(sequence):
             return False
-        if place not in self._open and feed.answered_by is None and feed.request is not None:
-            open_ = self._open[place] = OpenHandOver(feed, identity)
-            self._of.setdefault(identity, {})[place] = open_
-            self._of_task.setdefault(place[:2], set()).add(place)
+        if key not in self._open and feed.answered_by is None and feed.request is not None:
+            open_ = self._open[key] = OpenHandOver(feed, identity)
+            self._of.setdefault(identity, {})[key] = open_
+            self._of_task.setdefault(key[:2], set()).add(key)
             self.note_heard(open_)
             self.wake_waiters(identity)
         return True
 
-    def drop_step(self, place: Place) -> None:
+    def drop_step(self, key: HandOverKey) -> None:
         """It is answered."""
-        if (open_ := self._open.pop(place, None)) is None:
+        if (open_ := self._open.pop(key, None)) is None:
             return
-        of_task, of_identity = self._of_task[place[:2]], self._of[open_.identity]
-        of_task.discard(place)
-        del of_identity[place]
+        of_task, of_identity = self._of_task[key[:2]], self._of[open_.identity]
+        of_task.discard(key)
+        del of_identity[key]
         if not of_task:
-            del self._of_task[place[:2]]
+            del self._of_task[key[:2]]
         if not of_identity:
             del self._of[open_.identity]
         if later := self._later.get(open_.identity):

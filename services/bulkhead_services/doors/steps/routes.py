@@ -28,7 +28,7 @@ from bulkhead_services.doors.steps.handover import StepHandOvers
 
 MAX_WAIT_S = 60.0
 MAX_ANSWER_BODY = 8 * bounds.MAX_ANSWER_CHARS
-People = Callable[[Request], Awaitable[Caller]]
+IdentifyCaller = Callable[[Request], Awaitable[Caller]]
 
 
 class StepIdentities(Protocol):
@@ -49,7 +49,7 @@ class StepsHttp:
         bodies: BodyReader,
         places: CallPlaces,
         hosts: AllowedHosts,
-        people: People,
+        people: IdentifyCaller,
     ) -> None:
         self._steps, self._identities, self._bodies, self._places = steps, identities, bodies, places
         self._hosts, self._people = hosts, people

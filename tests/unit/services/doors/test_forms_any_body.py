@@ -112,9 +112,9 @@ ANSWER = ModelCallAnswer(
 
 def written(form, raw):
     """All that a form may write after it has read a body."""
-    check_sizes(form.asked)
-    json.dumps([form.asked.messages, form.asked.options], allow_nan=False).encode()
-    answer = replace(ANSWER, text="[[0.5]]") if form.asked.embeds else ANSWER
+    check_sizes(form.parsed_call)
+    json.dumps([form.parsed_call.messages, form.parsed_call.options], allow_nan=False).encode()
+    answer = replace(ANSWER, text="[[0.5]]") if form.parsed_call.embeds else ANSWER
     assert json.dumps(form.render_answer(answer), allow_nan=False).encode()
     events = (
         form.render_start("c1", 1_000),
