@@ -53,7 +53,7 @@ class ModelCalls:
 
     async def begin_call(self, caller: Caller, parsed_call: ParsedModelCall) -> FollowedCall:
         """Store a call in its run, which is opened when there is none. Raises DoorRefusal."""
-        self.in_flight.check_share(caller.claim)
+        self.in_flight.check_place(caller.claim)
         _check_request(parsed_call)
         try:
             feed, call_id, conversation = await self._identify_call(caller, parsed_call)

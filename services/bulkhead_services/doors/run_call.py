@@ -20,12 +20,12 @@ who must approve it or a part of the mesh that is away puts it off. A call goes 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from bulkhead.bus.port import BusError
-from bulkhead.callers.shares import Shares
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.runtime.context import Context
 from bulkhead_contracts.control import CallDeferred
@@ -35,6 +35,7 @@ from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import CallState, RunFeed
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.settings import Settings
 
@@ -74,10 +75,9 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
         """Whether the mesh may have it from here."""
         self._heeded = 0
         """Sequence of the newest message about it that was heeded."""
-        self._cause, self._deferrals = "", 0
-        self._deferral: CallDeferred | None = None
-        self._overdue_s = self._patience_s = self._resend_s = 0.0
-        """Times of the loop: of its end without an answer, its end while it is put off, its next sending."""
+        self._deferrals = 0
+        self._overdue_s = 0.0
+        """Time of the loop at which it ends without an answer."""
 
     @property
     def call_id(self) -> str:
@@ -88,64 +88,58 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
 
     async def run_to_end(self) -> AnswerT:
         """Send the call where that is needed, and see it to its end. Raises DoorRefusal."""
+        feed = self.feed
         try:
-            with self.feed.being_watched():
-                await self._begin()
+            with feed.being_watched():
+                call_state = feed.calls.get(self.call_id)
+                if call_state is None:
+                    await self._add_notes()
+                    await self._send_request(feed.cause, "call")
+                elif call_state.kind != "replied" or (feed.is_open and await self._may_repeat(call_state)):
+                    self._heeded = call_state.sequence
+                    await self._send_request(call_state.message_id, "again")
+                self.phase = Phase.RUNNING
                 self._stored.set_result(None)
-                return await self._reach_end()
+                return await self._wait_for_reply()
         except BusError as error:
             raise self._refuse_broker_failure(f"the message broker does not answer: {error}") from error
 
-    async def _begin(self) -> None:
-        """From NEW to RUNNING."""
-        call_state = self.feed.calls.get(self.call_id)
-        if call_state is None:
-            await self._add_notes()
-            await self._send_request(self.feed.cause, "call")
-        elif call_state.kind != "replied" or (self.feed.is_open and await self._may_repeat(call_state)):
-            self._heeded = call_state.sequence
-            await self._send_request(call_state.message_id, "again")
-        self.phase = Phase.RUNNING
-
-    async def _reach_end(self) -> AnswerT:
-        """From RUNNING, to DEFERRED and back perhaps, to ENDED."""
-        loop, feed = asyncio.get_running_loop(), self.feed
-        self._overdue_s = self._patience_s = loop.time() + self._answer_wait_s()
+    async def _wait_for_reply(self) -> AnswerT:
+        """From RUNNING, to DEFERRED and back perhaps, to its end."""
+        loop, feed, cause = asyncio.get_running_loop(), self.feed, ""
+        deferral: CallDeferred | None = None
+        self._overdue_s = patience_s = resend_s = loop.time() + self._answer_wait_s()
         while True:
             version, now_s = feed.version, loop.time()
             call_state = feed.calls.get(self.call_id)
             if call_state is not None and call_state.sequence > self._heeded:
-                self._heeded, self._cause = call_state.sequence, call_state.message_id
+                self._heeded, cause = call_state.sequence, call_state.message_id
                 if call_state.kind == "replied":
                     return await self._read_answer(call_state)
                 if call_state.deferred is not None:
-                    self._defer_call(call_state.deferred, now_s)
+                    if self.phase is Phase.RUNNING:  # It counts from the first time.
+                        patience_s = min(patience_s, now_s + self._settings.hold_s)
+                    deferral, self._deferrals = call_state.deferred, self._deferrals + 1
+                    self.phase, resend_s = Phase.DEFERRED, now_s + self._resend_delay_ms(deferral) / 1000
                 else:
-                    self._resend_s = now_s  # It may go on.
+                    resend_s = now_s  # It may go on.
             elif feed.ended is not None:
                 self._heed_run_end(feed.ended, now_s)
             if now_s >= self._overdue_s:
                 raise self._refuse_overdue()
             next_s = self._overdue_s
-            if self.phase is Phase.DEFERRED and self._deferral is not None:
-                if now_s >= self._patience_s:
-                    raise self._refuse_deferral(self._deferral)
+            if self.phase is Phase.DEFERRED and deferral is not None:
+                if now_s >= patience_s:
+                    raise self._refuse_deferral(deferral)
                 if self.abandoned:
                     raise refusals.call_abandoned()
-                if now_s >= self._resend_s:
+                if now_s >= resend_s:
                     self._renew_request()
-                    await self._send_request(self._cause, "again")
+                    await self._send_request(cause, "again")
                     self.phase = Phase.RUNNING
                     continue
-                next_s = min(self._overdue_s, self._patience_s, self._resend_s)
+                next_s = min(self._overdue_s, patience_s, resend_s)
             await feed.wait_for_change(version, next_s - now_s)
-
-    def _defer_call(self, deferral: CallDeferred, now_s: float) -> None:
-        """To DEFERRED; how long an asker waits counts from the first time."""
-        if self.phase is Phase.RUNNING:
-            self._patience_s = min(self._patience_s, now_s + self._settings.hold_s)
-        self.phase, self._deferral, self._deferrals = Phase.DEFERRED, deferral, self._deferrals + 1
-        self._resend_s = now_s + self._resend_delay_ms(deferral) / 1000
 
     async def _send_request(self, cause: str, index: str) -> None:
         """Send it under its run's grant. Raises DoorRefusal when it is not known to be stored, BusError."""
@@ -226,12 +220,11 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
 
 
 class CallsInFlight(Generic[CallT]):
-    """The calls of one door that are in flight at this replica; each is of its caller's share from its start to its
-    end. kind, hint: for whom has too many."""
+    """The calls of one door that are in flight at this replica; each has one of its `places` from its start to its
+    end."""
 
-    def __init__(self, settings: Settings, kind: str, hint: str) -> None:
-        self._shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
-        self._kind, self._hint = kind, hint
+    def __init__(self, places: CallPlaces) -> None:
+        self._places = places
         self._calls: dict[CallKey, CallT] = {}
         self._calls_by_run = Counter[tuple[str, ...]]()
         self._work: set[asyncio.Task[Any]] = set()
@@ -241,26 +234,24 @@ class CallsInFlight(Generic[CallT]):
         """Number of calls in flight."""
         return len(self._calls)
 
-    def check_share(self, claim: RequesterClaim) -> None:
+    def check_place(self, claim: RequesterClaim) -> None:
         """Judge whether another call may be in flight; calls whose askers have gone away count, too. Raises
         DoorRefusal.
         """
-        if (full := self._shares.first_full_share(claim.tenant, claim.person)) is not None:
-            raise refusals.too_many_calls(full, self._kind, self._hint)
+        self._places.check_place(claim)
 
     def start_call(self, call: CallT, claim: RequesterClaim) -> None:
         """Start a call, in this caller's share."""
         key = (call.feed.tenant, call.feed.task, call.call_id)
         self._calls[key] = call
         self._calls_by_run[key[:2]] += 1
-        self._shares.hold_amount(claim.tenant, claim.person)
         work = asyncio.create_task(call.run_to_end())
         self._work.add(work)
-        work.add_done_callback(partial(self._on_work_done, key, claim))
+        work.add_done_callback(partial(self._on_work_done, key, self._places.hold_place(claim)))
 
-    def _on_work_done(self, key: CallKey, claim: RequesterClaim, work: "asyncio.Task[Any]") -> None:
+    def _on_work_done(self, key: CallKey, release: Callable[[], None], work: "asyncio.Task[Any]") -> None:
         self._work.discard(work)
-        self._shares.release_amount(claim.tenant, claim.person)
+        release()
         self._calls_by_run -= Counter([key[:2]])
         self._calls.pop(key).end_call(work)
 

@@ -28,7 +28,6 @@ from bulkhead_services.doors.calls import ModelCalls
 from bulkhead_services.doors.ends import RunFinisher
 from bulkhead_services.doors.feed import SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
-from bulkhead_services.doors.http.places import CallPlaces
 from bulkhead_services.doors.http.routes import DoorsHttp
 from bulkhead_services.doors.mcp.calls import ToolCalls, ToolRunCall
 from bulkhead_services.doors.mcp.granted import GrantedTools
@@ -38,6 +37,7 @@ from bulkhead_services.doors.mcp.server import McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
 from bulkhead_services.doors.model_call import ModelRunCall
 from bulkhead_services.doors.model_names import ModelNames
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
 from bulkhead_services.doors.run_call import CallsInFlight
 from bulkhead_services.doors.runs import RunDirectory
@@ -60,14 +60,16 @@ class Doors(EdgeComponent):
         self._context, self._settings = context, settings
         self.feeds = RunFeeds(context.bus, recent=RECENT_RUNS, reread_s=REREAD_S)
         stored = StoredBytes(TenantQuotas(settings.tenants_file), context.clock)
-        of_models = CallsInFlight[ModelRunCall](settings, "in flight", "wait for one of them; each goes on to its end")
-        of_tools = CallsInFlight[ToolRunCall](settings, "of tools in flight", "wait for one of them")
+        wait_hint = "wait for one of them; each goes on to its end"
+        model_calls = CallsInFlight[ModelRunCall](CallPlaces.of_calls(settings, "in flight", wait_hint))
+        tool_places = CallPlaces.of_calls(settings, "of tools in flight", "wait for one of them")
+        tool_calls = CallsInFlight[ToolRunCall](tool_places)
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
-        self._ends = RunFinisher(context, settings, self.feeds, (of_models, of_tools))
+        self._ends = RunFinisher(context, settings, self.feeds, (model_calls, tool_calls))
         self.steps = StepHandOvers(context, settings, self.feeds, stored)
         self._runs = RunDirectory(context, settings, self.feeds, self._ends, self._granted, self.steps)
-        self.calls = ModelCalls(context, settings, self._runs, of_models, stored)
-        self.tool_calls = ToolCalls(context, settings, self._runs, of_tools, self._announce_use)
+        self.calls = ModelCalls(context, settings, self._runs, model_calls, stored)
+        self.tool_calls = ToolCalls(context, settings, self._runs, tool_calls, self._announce_use)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._on_handled, self._on_live_notice)
         self._models = ModelNames(context)
         self._credentials = CallerAuthenticator(settings)

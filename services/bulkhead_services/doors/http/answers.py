@@ -49,11 +49,6 @@ def _format_usd(micros: int) -> str:
     return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
 
 
-async def render_whole_answer(call: StoredCall, form: ApiForm, receive: Receive) -> dict[str, Any]:
-    """The body of a whole answer. Raises DoorRefusal, ClientDisconnect."""
-    return form.render_answer(await run_unless_disconnected(call.wait_for_answer(), receive))
-
-
 async def run_unless_disconnected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """The result of some work, unless the client goes away before. Raises ClientDisconnect."""
     task, disconnected = asyncio.create_task(work), asyncio.create_task(_wait_for_disconnect(receive))

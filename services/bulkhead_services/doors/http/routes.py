@@ -33,17 +33,10 @@ from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm as
 from bulkhead_services.doors.forms.port import ApiForm
 from bulkhead_services.doors.forms.sse import to_json
 from bulkhead_services.doors.forms.strict_json import read_object
-from bulkhead_services.doors.http.answers import (
-    JSON,
-    AnswerStream,
-    api_of,
-    render_whole_answer,
-    run_unless_disconnected,
-    spending_headers,
-)
+from bulkhead_services.doors.http.answers import JSON, AnswerStream, api_of, run_unless_disconnected, spending_headers
 from bulkhead_services.doors.http.caller import caller_of, check_once, holder_of, parse_task_id, step_of
 from bulkhead_services.doors.http.hosts import AllowedHosts
-from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import Caller, DoorRefusal, ModelCallPort, StoredCall
 from bulkhead_services.doors.settings import Settings
 
@@ -131,7 +124,7 @@ class DoorsHttp:
                 stream, release = self._stream_answer(request, form, call, release), _keep_place
                 return stream
             try:
-                body = await render_whole_answer(call, form, request.receive)
+                body = form.render_answer(await run_unless_disconnected(call.wait_for_answer(), request.receive))
             except DoorRefusal as refusal:
                 return _render_refusal(request, refusal, call)
             return _render_answer(request, body, spending_headers(call.run_spending))

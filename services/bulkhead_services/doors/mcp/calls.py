@@ -162,7 +162,7 @@ class ToolCalls:
 
     async def call_tool(self, caller: Caller, tool_call: ParsedToolCall) -> ToolCallAnswer:
         """Make a call, or find it. Its asker may stop waiting: it goes on. Raises DoorRefusal."""
-        self.in_flight.check_share(caller.claim)
+        self.in_flight.check_place(caller.claim)
         arguments_json = _canonical_arguments(tool_call)
         try:
             before = await self._run_answered_before(caller, tool_call, arguments_json)
@@ -174,7 +174,7 @@ class ToolCalls:
         call = self.in_flight.find_call(feed.tenant, feed.task, call_id)
         if call is None:
             request = request_of(tool_call.tool, call_id, feed, arguments_json, self._deadline_of(tool_call, feed))
-            self.in_flight.check_share(caller.claim)  # Others may have begun in the meantime.
+            self.in_flight.check_place(caller.claim)  # Others may have begun in the meantime.
             call = ToolRunCall(self._context, self._settings, feed, request)
             self.in_flight.start_call(call, caller.claim)
             self._announce_use(feed)

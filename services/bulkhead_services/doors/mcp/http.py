@@ -18,9 +18,9 @@ from bulkhead.callers.authentication import Unauthenticated
 from bulkhead.http_server.bodies import BodyReader
 from bulkhead_contracts import bounds
 from bulkhead_services.doors.http.hosts import AllowedHosts
-from bulkhead_services.doors.http.places import CallPlaces
 from bulkhead_services.doors.mcp.server import SESSION_HEADER, McpMethods
 from bulkhead_services.doors.mcp.sessions import SessionIds
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import Caller, DoorRefusal
 
 PATH = "/mcp"

@@ -22,7 +22,7 @@ from bulkhead_contracts.wording import describe_error
 from bulkhead_services.doors.http.answers import run_unless_disconnected
 from bulkhead_services.doors.http.caller import check_once
 from bulkhead_services.doors.http.hosts import AllowedHosts
-from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import Caller, DoorRefusal
 from bulkhead_services.doors.steps.handover import StepHandOvers
 

@@ -16,7 +16,7 @@ from bulkhead_contracts.delegation import (
 )
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.types import Body
-from bulkhead_services.doors.http.places import CallPlaces
+from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import DoorRefusal
 from bulkhead_services.doors.steps.handover import StepHandOvers
 from bulkhead_services.doors.steps.routes import claim_of

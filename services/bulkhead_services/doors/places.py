@@ -13,30 +13,42 @@ from bulkhead_services.doors.settings import Settings
 
 
 class CallPlaces:
-    """Calls under way. what: how they are told of."""
+    """Places of one kind of call. kind, hint: for a caller who has too many."""
 
-    def __init__(self, shares: Shares, what: str = "under way") -> None:
-        self._shares, self._what = shares, what
+    def __init__(self, shares: Shares, kind: str, hint: str) -> None:
+        self._shares, self._kind, self._hint = shares, kind, hint
 
     @classmethod
-    def of_calls(cls, settings: Settings) -> "CallPlaces":
+    def of_calls(
+        cls, settings: Settings, kind: str = "under way", hint: str = "wait for the answer of one of them"
+    ) -> "CallPlaces":
         """For calls of models, tools and agents."""
-        return cls(Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person))
+        shares = Shares(settings.max_calls, settings.max_calls_per_tenant, settings.max_calls_per_person)
+        return cls(shares, kind, hint)
 
     @classmethod
     def of_polls(cls, settings: Settings) -> "CallPlaces":
         """For programs that wait for a step: they take no place of a call."""
         of_tenant = settings.max_step_polls_per_tenant
-        return cls(Shares(settings.max_step_polls, of_tenant, of_tenant), "that wait for a step")
+        shares = Shares(settings.max_step_polls, of_tenant, of_tenant)
+        return cls(shares, "that wait for a step", "wait for the answer of one of them")
 
     def call_pool(self) -> Pool:
         """Calls under way, of those that this replica may have."""
         return Pool(self._shares.capacity, self._shares.held)
 
-    def take_place(self, claim: RequesterClaim) -> Callable[[], None]:
-        """Take a place; the returned function gives it back, once. Raises DoorRefusal."""
+    def check_place(self, claim: RequesterClaim) -> None:
+        """Judge whether a place is free. Raises DoorRefusal."""
         if (full := self._shares.first_full_share(claim.tenant, claim.person)) is not None:
-            raise refusals.too_many_calls(full, self._what, "wait for the answer of one of them")
+            raise refusals.too_many_calls(full, self._kind, self._hint)
+
+    def take_place(self, claim: RequesterClaim) -> Callable[[], None]:
+        """Take a free place; the returned function gives it back, once. Raises DoorRefusal."""
+        self.check_place(claim)
+        return self.hold_place(claim)
+
+    def hold_place(self, claim: RequesterClaim) -> Callable[[], None]:
+        """Take a place, free or not; the returned function gives it back, once."""
         self._shares.hold_amount(claim.tenant, claim.person)
         unreleased = [(claim.tenant, claim.person)]
 
