@@ -113,6 +113,12 @@ async def test_an_idempotency_key_stands_for_a_call():
         assert await here.answer("another", by=caller(idempotency_key="a")) == "answer 3"
 
 
+async def test_an_idempotency_key_that_comes_twice_at_once_stands_for_one_call():
+    async with world() as here:
+        answers = await asyncio.gather(*(here.answer(by=caller(idempotency_key="k")) for _ in range(3)))
+        assert answers == ["answer 1"] * 3 and len(here.models.asked) == 1
+
+
 async def test_a_retry_whose_first_try_never_came_has_the_call_of_its_key():
     async with world() as here:
         answers = [await here.answer(by=caller(idempotency_key=key, retry=True)) for key in ("a", "b", "a")]

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from bulkhead.bus.port import LiveSubscription
-from bulkhead_contracts.model import CallAbandoned, ModelCallRequested
+from bulkhead_contracts.model import CallAbandoned, CallFollowers, ModelCallRequested
 from bulkhead_services.doors import model_call
 from bulkhead_services.doors.port import DoorRefusal
 from tests.eventually import until
-from tests.unit.services.doors.doors_world import Models, caller, world
+from tests.unit.services.doors.doors_world import TENANT, Models, caller, world
 
 
 async def abandoned(here, found: list[str]) -> tuple[LiveSubscription, "asyncio.Task[None]"]:
@@ -103,3 +103,25 @@ async def test_a_call_that_waits_for_its_turn_and_is_abandoned_is_not_sent_again
             await call.wait_for_answer()
         assert (told.value.status, told.value.code, told.value.retry) == (503, "abandoned", True)
         assert len(here.models.asked) == 1
+
+
+async def test_a_client_that_comes_after_the_answer_has_all_of_it_and_follows_nothing():
+    async with world() as here:
+        call = await here.call()
+        await until(lambda: not here.doors().calls.in_flight.count)
+        assert "".join([piece.text async for piece in call.follow_pieces()]) == "answer 1"
+        bus, notices = here.mesh.context("doors").bus, list[CallFollowers]()
+        subscription = await bus.subscribe_live("live.doors.>", 1_000)
+
+        async def hear() -> None:
+            async for live in subscription:
+                notices.append(CallFollowers.model_validate_json(live.body))
+
+        hearing = asyncio.create_task(hear())
+        subject = f"live.doors.{TENANT}.{call.run_spending.task}"
+        await bus.publish_live(subject, CallFollowers(about=call.call_id).model_dump_json().encode())
+        await until(lambda: notices)
+        await asyncio.sleep(0.1)
+        assert [notice.followed for notice in notices] == [False], "the question alone"
+        hearing.cancel()
+        await subscription.close()

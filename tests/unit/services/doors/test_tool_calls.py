@@ -68,3 +68,22 @@ async def test_as_many_calls_at_once_are_no_more_than_are_allowed():
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(end, DoorRefusal) and end.code == "too_many_calls" for end in ends) == 3
         assert len(await sent(here, 2)) == 2
+
+
+async def test_the_same_request_twice_at_once_is_one_call_and_each_asker_has_its_outcome():
+    async with world() as here:
+        calls = [look(here, 1) for _ in range(2)]
+        [stored] = await sent(here, 1)
+        calls[0].cancel()
+        await answered(here, stored)
+        assert (await calls[1]).outcome == "succeeded" and len(await sent(here, 1)) == 1
+
+
+async def test_a_replica_that_goes_away_tells_those_who_wait_to_come_again():
+    async with world() as here:
+        waiting = look(here, 1)
+        await sent(here, 1)
+        await here.doors().tool_calls.in_flight.cancel_calls()
+        with pytest.raises(DoorRefusal, match="this replica goes away") as told:
+            await waiting
+        assert (told.value.status, told.value.retry_after_s) == (503, 1.0)
