@@ -59,7 +59,7 @@ class Phase(Enum):
 
 class RunCall(ABC, Generic[RequestT, AnswerT]):
     """A call. service: to which its request goes. outcome: its end, for all who wait for it. abandoned: nobody follows
-    it at any replica."""
+    it at any replica. not_stored: reason of its refusal where the broker was too slow."""
 
     abandoned = False
     not_stored = "the message broker has not stored the call in time"
@@ -105,7 +105,7 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
             raise self._refuse_broker_failure(f"the message broker does not answer: {error}") from error
 
     async def _wait_for_reply(self) -> AnswerT:
-        """From RUNNING, to DEFERRED and back perhaps, to its end."""
+        """Wait for its reply and read it; send it again where it was put off. Raises DoorRefusal, BusError."""
         loop, feed, cause = asyncio.get_running_loop(), self.feed, ""
         deferral: CallDeferred | None = None
         self._overdue_s = patience_s = resend_s = loop.time() + self._answer_wait_s()
@@ -161,7 +161,7 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
             raise self._refuse_broker_failure(self.not_stored) from error
 
     def end_call(self, work: "asyncio.Task[AnswerT]") -> None:
-        """To ENDED: all who wait are told. work: that of `run_to_end`, cancelled where this replica goes away."""
+        """End the call, and tell all who wait. work: that of `run_to_end`, cancelled where this replica goes away."""
         self.phase = Phase.ENDED
         if work.cancelled():
             self.outcome.set_exception(refusals.mesh_unavailable("this replica goes away", retry_after_s=1.0))
@@ -204,19 +204,19 @@ class RunCall(ABC, Generic[RequestT, AnswerT]):
 
     @abstractmethod
     def _heed_run_end(self, ended: TaskEnded, now_s: float) -> None:
-        """Its run has ended, and it has no reply. Raises DoorRefusal when none comes."""
+        """Heed the end of its run before a reply. Raises DoorRefusal when none comes."""
 
     @abstractmethod
     def _refuse_overdue(self) -> DoorRefusal:
-        """It has no answer, and its time is over."""
+        """Refusal of a call without a reply whose time is over."""
 
     @abstractmethod
     def _refuse_deferral(self, deferral: CallDeferred) -> DoorRefusal:
-        """It was put off for longer than its asker waits."""
+        """Refusal of a call that was put off for longer than its asker waits."""
 
     @abstractmethod
     def _refuse_broker_failure(self, reason: str) -> DoorRefusal:
-        """The broker does not answer."""
+        """Refusal where the broker does not answer."""
 
 
 class CallsInFlight(Generic[CallT]):

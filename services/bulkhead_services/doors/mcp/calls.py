@@ -38,22 +38,24 @@ MAX_JOINED = 10_000
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
-Request = ToolCallRequested | RetrievalRequested
-Outcome = Literal["succeeded", "refused", "failed", "uncertain"]
+ToolRequest = ToolCallRequested | RetrievalRequested
+ToolOutcome = Literal["succeeded", "refused", "failed", "uncertain"]
 
 
-def request_of(tool: ToolSpec, call_id: str, feed: RunFeed, arguments_json: str, until_unix_ms: int) -> Request:
+def request_of(tool: ToolSpec, call_id: str, feed: RunFeed, arguments_json: str, until_unix_ms: int) -> ToolRequest:
     """The message of a call. Raises DoorRefusal."""
     assert feed.assigned is not None
-    place = {"call_id": call_id, "step_id": feed.assigned.step.id, "attempt": feed.assigned.attempt}
-    until = {"deadline_unix_ms": until_unix_ms}
+    identity = {"call_id": call_id, "step_id": feed.assigned.step.id, "attempt": feed.assigned.attempt}
+    deadline = {"deadline_unix_ms": until_unix_ms}
     if tool.served_by != "rag":
         # Without an attribution: its arguments come from nowhere that the mesh knows.
-        return ToolCallRequested.model_validate(place | until | {"tool": tool.name, "arguments_json": arguments_json})
+        return ToolCallRequested.model_validate(
+            identity | deadline | {"tool": tool.name, "arguments_json": arguments_json}
+        )
     arguments = json.loads(arguments_json)
     try:
         return RetrievalRequested.model_validate(
-            place | until | {"query": arguments.get("query"), "k": arguments.get("k", 8)}
+            identity | deadline | {"query": arguments.get("query"), "k": arguments.get("k", 8)}
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -61,12 +63,12 @@ def request_of(tool: ToolSpec, call_id: str, feed: RunFeed, arguments_json: str,
         raise DoorRefusal(400, "bad_arguments", message, "send what the tool's schema asks for") from error
 
 
-class ToolRunCall(RunCall[Request, ToolCallAnswer]):
+class ToolRunCall(RunCall[ToolRequest, ToolCallAnswer]):
     """A call. A write that has begun is made to its end, also after its run has ended."""
 
     not_stored = "the message broker has not said in time that it stored it"
 
-    def __init__(self, context: Context, settings: Settings, feed: RunFeed, request: Request) -> None:
+    def __init__(self, context: Context, settings: Settings, feed: RunFeed, request: ToolRequest) -> None:
         service = "rag" if isinstance(request, RetrievalRequested) else "tool_executor"
         super().__init__(context, settings, feed, request, service)
 
@@ -100,7 +102,7 @@ class ToolRunCall(RunCall[Request, ToolCallAnswer]):
         feed, call_id = self.feed, self.call_id
         try:
             reply = await feed.reply_of(call_id)
-            outcome: Outcome
+            outcome: ToolOutcome
             passages: list[dict[str, Any]] = []
             if isinstance(reply, RetrievalReplied):
                 passages = await self._read_passages(reply)
@@ -165,8 +167,8 @@ class ToolCalls:
         self.in_flight.check_place(caller.claim)
         arguments_json = _canonical_arguments(tool_call)
         try:
-            before = await self._run_answered_before(caller, tool_call, arguments_json)
-            feed = before or await self._runs.find_or_open(caller, NO_CONVERSATION)
+            answered_run = await self._run_answered_before(caller, tool_call, arguments_json)
+            feed = answered_run or await self._runs.find_or_open(caller, NO_CONVERSATION)
         except BusError as error:
             raise refusals.mesh_unavailable(f"the message broker does not answer: {error}") from error
         # Nothing is awaited between the choice of its id and its start: the same request at once joins it.
