@@ -40,7 +40,7 @@ class StepIdentities(Protocol):
 
 
 class StepsHttp:
-    """The routes. places: of requests that wait for a step. people: who asks with a key of a tenant."""
+    """The routes. places: of requests that wait for a step. identify_caller: of a request with a key of a tenant."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class StepsHttp:
         bodies: BodyReader,
         places: CallPlaces,
         hosts: AllowedHosts,
-        people: IdentifyCaller,
+        identify_caller: IdentifyCaller,
     ) -> None:
         self._steps, self._identities, self._bodies, self._places = steps, identities, bodies, places
-        self._hosts, self._people = hosts, people
+        self._hosts, self._identify_caller = hosts, identify_caller
 
     def build_routes(self) -> list[BaseRoute]:
         """Routes for the application."""
@@ -79,7 +79,7 @@ class StepsHttp:
     async def list_open(self, request: Request) -> Response:
         """GET /v1/steps/open: the tenant's steps that wait for an answer, and who has them."""
         self._check_headers(request)
-        caller = await self._people(request)
+        caller = await self._identify_caller(request)
         if caller.step is not None:
             message = "the key of a step tells nothing of others"
             raise DoorRefusal(403, "forbidden", message, "use an API key of the tenant")
