@@ -25,7 +25,7 @@ from bulkhead_contracts.result import REFERENCES, Failure, digest_of
 from bulkhead_contracts.task import TaskEnded, TaskLimits
 from bulkhead_contracts.types import Contract
 from bulkhead_services.doors import refusals
-from bulkhead_services.doors.answer_text import AnswerText
+from bulkhead_services.doors.conversations.answer_text import AnswerText
 from bulkhead_services.doors.conversations.tool_calls import calls_of, thoughts_of
 from bulkhead_services.doors.feed import CallState, RunFeed
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, RunSpending

@@ -1,1 +1,1 @@
-"""Conversations of outside agents: stored by content, and gone on with by the id of a response."""
+"""Conversations of outside agents: stored by content, gone on with by a response's id, answered piece by piece."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from bulkhead_contracts.model import REASONING, TEXT, AnswerPart, TextDelta, ToolCall
 from bulkhead_contracts.result import Usage
-from bulkhead_services.doors.answer_text import AnswerText
+from bulkhead_services.doors.conversations.answer_text import AnswerText
 from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer
 from bulkhead_services.model_gateway.live_text import LiveTextPublisher
 from tests.eventually import until
