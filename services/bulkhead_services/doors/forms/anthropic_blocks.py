@@ -50,9 +50,7 @@ def _content_blocks(row: Fields, role: str) -> list[Fields] | None:
     content = row.get_raw("content")
     if isinstance(content, str):
         return None
-    blocks = row.get_objects("content", bounds.MAX_PARTS)
-    if blocks is None:
-        raise unfit_field(row.field_path("content"), "is missing")
+    blocks = row.require_present("content", row.get_objects("content", bounds.MAX_PARTS))
     if not blocks:
         raise unfit_field(row.field_path("content"), "is empty")
     for block in blocks:
@@ -73,9 +71,7 @@ def _assistant_message(row: Fields) -> list[dict[str, Any]]:
     calls = []
     for block in blocks:
         if block.get_raw("type") == "tool_use":
-            tool_input = block.get_object("input")
-            if tool_input is None:
-                raise unfit_field(block.field_path("input"), "is missing")
+            tool_input = block.require_object("input")
             function = {
                 "name": block.require_text("name", bounds.MAX_SUMMARY_CHARS),
                 "arguments": to_json(tool_input.as_dict()),
@@ -93,9 +89,7 @@ def _thinking_block(block: Fields) -> dict[str, str]:
     """A block of the model's thoughts, signed by its provider, as it was told."""
     if block.get_raw("type") == "redacted_thinking":
         return {"type": "redacted_thinking", "data": block.require_text("data")}
-    thinking = block.get_text("thinking")
-    if thinking is None:
-        raise unfit_field(block.field_path("thinking"), "is missing")
+    thinking = block.require_any_text("thinking")
     return {"type": "thinking", "thinking": thinking, "signature": block.get_text("signature") or ""}
 
 
@@ -115,14 +109,10 @@ def _user_messages(row: Fields) -> list[dict[str, Any]]:
 def _content_part(block: Fields) -> dict[str, Any]:
     if block.get_raw("type") == "text":
         return {"type": "text", "text": _block_text(block)}
-    source = block.get_object("source")
-    if source is None:
-        raise unfit_field(block.field_path("source"), "is missing")
+    source = block.require_object("source")
     match source.require_text("type"):
         case "base64":
-            media_type = source.get_choice("media_type", _IMAGES)
-            if media_type is None:
-                raise unfit_field(source.field_path("media_type"), "is missing")
+            media_type = source.require_present("media_type", source.get_choice("media_type", _IMAGES))
             url = f"data:{media_type};base64,{source.require_text('data')}"
         case "url":
             url = source.require_text("url")
@@ -153,8 +143,6 @@ def _tool_result(block: Fields) -> dict[str, Any]:
 
 
 def _block_text(block: Fields) -> str:
-    text = block.get_text("text")
-    if text is None:
-        raise unfit_field(block.field_path("text"), "is missing")
+    text = block.require_any_text("text")
     block.refuse_fields({"citations": "answers here hold no citations of the provider"})
     return text

@@ -31,9 +31,7 @@ class AnthropicMessageForm:
     def __init__(self, value: object) -> None:
         body = Fields(value)
         model = model_of(body)
-        most = body.get_integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
-        if most is None:
-            raise unfit_field("max_tokens", "is missing")
+        most = body.require_present("max_tokens", body.get_integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS))
         messages = messages_of(body)
         options = _chat_options(body)
         stream = bool(body.get_flag("stream"))
@@ -155,9 +153,7 @@ def _chat_options(body: Fields) -> dict[str, Any]:
 def _response_format(form: Fields) -> dict[str, Any]:
     if form.require_text("type") != "json_schema":
         raise unsupported_field(form.field_path("type"), "the one format is json_schema", "send type: json_schema")
-    schema = form.get_object("schema")
-    if schema is None:
-        raise unfit_field(form.field_path("schema"), "is missing")
+    schema = form.require_object("schema")
     named = {"name": "answer", "strict": True, "schema": schema.as_dict()}
     return {"type": "json_schema", "json_schema": named}
 
@@ -172,9 +168,7 @@ def _chat_tools(body: Fields) -> list[dict[str, Any]]:
             raise unsupported_field(
                 tool.field_path("type"), problem, "send tools with an input_schema, which the agent runs"
             )
-        schema = tool.get_object("input_schema")
-        if schema is None:
-            raise unfit_field(tool.field_path("input_schema"), "is missing")
+        schema = tool.require_object("input_schema")
         function: dict[str, Any] = {"name": tool.get_raw("name"), "parameters": schema.as_dict()}
         for name in ("description", "strict"):
             if (value := tool.get_raw(name)) is not None:

@@ -105,9 +105,7 @@ def _check_tools(body: Fields) -> set[str]:
     for tool in check_tool_count(body):
         if tool.require_text("type") != "function":
             raise unsupported_field(tool.field_path("type"), "tools here are functions", "send type: function")
-        function = tool.get_object("function")
-        if function is None:
-            raise unfit_field(tool.field_path("function"), "is missing")
+        function = tool.require_object("function")
         check_function(function, named)
     return named
 
@@ -120,9 +118,7 @@ def _check_choice(body: Fields, named: set[str]) -> None:
     choice = Fields(value, body.field_path("tool_choice"))
     if choice.require_text("type") != "function":
         return  # A provider may know it.
-    function = choice.get_object("function")
-    if function is None:
-        raise unfit_field(choice.field_path("function"), "is missing")
+    function = choice.require_object("function")
     if function.require_text("name") not in named:
         raise unfit_field(function.field_path("name"), "is not among the tools")
 
@@ -132,8 +128,6 @@ def _check_format(body: Fields) -> None:
     if form is None:
         return
     if form.require_text("type") == "json_schema":
-        schema = form.get_object("json_schema")
-        if schema is None:
-            raise unfit_field(form.field_path("json_schema"), "is missing")
+        schema = form.require_object("json_schema")
         schema.require_text("name", bounds.MAX_NAME_CHARS)
         schema.get_object("schema")

@@ -73,6 +73,20 @@ class Fields:
             raise unfit_field(self.field_path(name), "is missing" if value is None else "is empty")
         return value
 
+    def require_any_text(self, name: str) -> str:
+        """A string that may be empty, and not absent."""
+        return self.require_present(name, self.get_text(name))
+
+    def require_object(self, name: str) -> "Fields":
+        """An object that may not be absent."""
+        return self.require_present(name, self.get_object(name))
+
+    def require_present(self, name: str, value: T | None) -> T:
+        """The value of a field that may not be absent."""
+        if value is None:
+            raise unfit_field(self.field_path(name), "is missing")
+        return value
+
     def get_flag(self, name: str) -> bool | None:
         """true or false."""
         return self._get_typed(name, bool)
@@ -115,21 +129,15 @@ class Fields:
 
     def get_objects(self, name: str, most: int) -> "list[Fields] | None":
         """A list of objects."""
-        value = self._get_typed(name, list)
+        value = self._get_list(name, most)
         if value is None:
             return None
-        if len(value) > most:
-            raise unfit_field(self.field_path(name), f"must have at most {most} entries, and has {len(value)}")
         return [Fields(row, f"{self.field_path(name)}[{index}]") for index, row in enumerate(value)]
 
     def get_texts(self, name: str, most: int) -> list[str] | None:
         """A list of strings."""
-        value = self._get_typed(name, list)
-        if value is None:
-            return None
-        if len(value) > most:
-            raise unfit_field(self.field_path(name), f"must have at most {most} entries, and has {len(value)}")
-        for index, row in enumerate(value):
+        value = self._get_list(name, most)
+        for index, row in enumerate(value or ()):
             if not isinstance(row, str):
                 raise unfit_field(f"{self.field_path(name)}[{index}]", f"must be a string, and is {_kind_name(row)}")
         return value
@@ -144,6 +152,12 @@ class Fields:
         """Refuse what nobody took."""
         for name in self.remaining_fields():
             raise unsupported_field(self.field_path(name), why)
+
+    def _get_list(self, name: str, most: int) -> list[Any] | None:
+        value = self._get_typed(name, list)
+        if value is not None and len(value) > most:
+            raise unfit_field(self.field_path(name), f"must have at most {most} entries, and has {len(value)}")
+        return value
 
     def _get_typed(self, name: str, kind: type[T]) -> T | None:
         value = self.get_raw(name)

@@ -210,12 +210,9 @@ def _read_message(row: Fields) -> dict[str, Any]:
 def _check_part(part: Fields) -> None:
     match part.require_text("type"):
         case "text":
-            if part.get_text("text") is None:
-                raise unfit_field(part.field_path("text"), "is missing")
+            part.require_any_text("text")
         case "image_url":
-            image = part.get_object("image_url")
-            if image is None:
-                raise unfit_field(part.field_path("image_url"), "is missing")
+            image = part.require_object("image_url")
             image.require_text("url")
         case _:
             pass  # A provider may know it.
@@ -225,9 +222,6 @@ def _check_call(call: Fields) -> None:
     call.require_text("id", bounds.MAX_SUMMARY_CHARS)
     if call.get_raw("type") not in (None, "function"):
         raise unsupported_field(call.field_path("type"), "tool calls here are functions")
-    function = call.get_object("function")
-    if function is None:
-        raise unfit_field(call.field_path("function"), "is missing")
+    function = call.require_object("function")
     function.require_text("name", bounds.MAX_SUMMARY_CHARS)
-    if function.get_text("arguments") is None:
-        raise unfit_field(function.field_path("arguments"), "is missing")
+    function.require_any_text("arguments")

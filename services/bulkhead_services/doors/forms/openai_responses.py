@@ -384,7 +384,7 @@ def _add_item(messages: list[dict[str, Any]], row: Fields) -> None:
         case "function_call":
             function = {
                 "name": row.require_text("name", bounds.MAX_SUMMARY_CHARS),
-                "arguments": _require_text(row, "arguments"),
+                "arguments": row.require_any_text("arguments"),
             }
             call = {"id": _call_id(row), "type": "function", "function": function}
             # Text and calls of one turn are one message there, and items of their own here.
@@ -394,7 +394,7 @@ def _add_item(messages: list[dict[str, Any]], row: Fields) -> None:
                 messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         case "function_call_output":
             output = row.get_raw("output")
-            content = _content_parts(row, "output") if isinstance(output, list) else _require_text(row, "output")
+            content = _content_parts(row, "output") if isinstance(output, list) else row.require_any_text("output")
             messages.append({"role": "tool", "tool_call_id": _call_id(row), "content": content})
         case _:
             refuse_unknown_kind(row, "type", _ITEMS)
@@ -410,7 +410,7 @@ def _read_message(row: Fields) -> dict[str, Any]:
         joined = "".join(part["text"] for part in parts) if all(part["type"] == "text" for part in parts) else None
         is_text = joined is not None and (role == "assistant" or len(parts) == 1)
         return {"role": "system" if role == "developer" else role, "content": joined if is_text else parts}
-    return {"role": "system" if role == "developer" else role, "content": _require_text(row, "content")}
+    return {"role": "system" if role == "developer" else role, "content": row.require_any_text("content")}
 
 
 def _content_parts(row: Fields, name: str) -> list[dict[str, Any]]:
@@ -420,9 +420,9 @@ def _content_parts(row: Fields, name: str) -> list[dict[str, Any]]:
 def _content_part(part: Fields) -> dict[str, Any]:
     match part.require_text("type"):
         case "input_text" | "output_text" | "text":
-            return {"type": "text", "text": _require_text(part, "text")}
+            return {"type": "text", "text": part.require_any_text("text")}
         case "refusal":
-            return {"type": "text", "text": _require_text(part, "refusal")}
+            return {"type": "text", "text": part.require_any_text("refusal")}
         case "input_image":
             part.refuse_fields({"file_id": "files are not kept here; send the image as a data URL"})
             image: dict[str, Any] = {"url": part.require_text("image_url")}
@@ -435,13 +435,6 @@ def _content_part(part: Fields) -> dict[str, Any]:
             return {"type": "file", "file": file}
         case _:
             refuse_unknown_kind(part, "type", ("input_text", "input_image", "input_file"))
-
-
-def _require_text(row: Fields, name: str) -> str:
-    value = row.get_text(name)
-    if value is None:
-        raise unfit_field(row.field_path(name), "is missing")
-    return value
 
 
 def _call_id(row: Fields) -> str:
