@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.process.faststream_declaration import declare_service
 from bulkhead_contracts import catalog
 from bulkhead_infra.render import readmes
 from tests.paths import ROOT
@@ -67,21 +66,6 @@ def test_a_service_has_the_shape_of_its_siblings(service):
     settings = () if service in catalog.DECIDERS else ("settings.py",)
     for name in ("README.md", "__init__.py", "app.py", *core, *settings):
         assert (folder / name).is_file(), f"{service} lacks {name}"
-
-
-@pytest.mark.parametrize("service", catalog.EVERY_SERVICE)
-@pytest.mark.slow
-def test_faststream_declares_what_the_catalog_says(service):
-    _, broker = declare_service(service)
-    heard = {call.handler._original_call.__name__ for s in broker.subscribers for call in s.calls}
-    wanted = {
-        f"{to}_takes_{row.body.__name__}_of_{sender}"
-        for row in catalog.ROWS
-        for sender, to in row.edges
-        if to == service
-    }
-    assert heard == wanted
-    assert len(broker.publishers) == sum(sender == service for row in catalog.ROWS for sender, _ in row.edges)
 
 
 @pytest.mark.parametrize("service", catalog.EVERY_SERVICE)

@@ -17,7 +17,6 @@ from tests.paths import ROOT
 FOLDERS = ("contracts", "libs", "services", "infra", "cli")
 PACKAGES = {"bulkhead", "bulkhead_cli", "bulkhead_contracts", "bulkhead_infra", "bulkhead_services"}
 IN_A_CHECKOUT_ALONE = (
-    "bulkhead/runtime/process/faststream_declaration.py",
     "bulkhead_cli/demo/live.py",
     "bulkhead_infra/demo/live_",
     "bulkhead_infra/docker/base.sh",

@@ -17,6 +17,7 @@ from bulkhead.bus.port import (
     DurableCounts,
     PubAck,
     PublishRefused,
+    Schedule,
     StoredMessage,
     StreamCounts,
     WrongLastSequence,
@@ -102,6 +103,24 @@ def stored_bytes(headers: Mapping[str, str], body: bytes) -> int:
     """Bytes of a message that count against a stream's limit: its headers as they are sent, and its body."""
     framing = len("NATS/1.0\r\n") + len("\r\n")
     return len(body) + framing + len("".join(headers)) + len("".join(headers.values()).encode()) + 4 * len(headers)
+
+
+def publish_headers(
+    headers: Mapping[str, str], message_id: str, expect_last_on_subject: int | None, expect_none_on: str
+) -> dict[str, str]:
+    """The headers of a publish as they are sent, with what the broker is to hold; see port.Bus.publish."""
+    sent = {**headers, MESSAGE_ID: message_id}
+    if expect_last_on_subject is not None:
+        sent[EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
+    elif expect_none_on:
+        sent |= {EXPECTED_LAST_ON_SUBJECT: "0", EXPECTED_ON: expect_none_on}
+    return sent
+
+
+def schedule_headers(schedule: Schedule, message_id: str) -> dict[str, str]:
+    """The headers of a schedule as they are sent."""
+    due = f"@at {format_rfc3339(schedule.due_unix_ms)}"
+    return {**schedule.headers, MESSAGE_ID: message_id, SCHEDULE: due, SCHEDULE_TARGET: schedule.target}
 
 
 def pub_ack(data: bytes, subject: str) -> PubAck:

@@ -7,7 +7,7 @@ publish, pull, ack, direct get and consumer info, each of which an account can i
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
 from bulkhead.bus.jetstream.renewal import MovingSubscription
 from bulkhead.bus.jetstream.request_reply import ReplyCollector
 from bulkhead.bus.jetstream.token_file import TokenFile
+from bulkhead.bus.live_queue import LiveQueue
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
@@ -103,11 +104,7 @@ class JetStreamBus:
         expect_none_on: str = "",
     ) -> PubAck:
         """See port.Bus."""
-        sent = {**headers, wire.MESSAGE_ID: message_id}
-        if expect_last_on_subject is not None:
-            sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
-        elif expect_none_on:
-            sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
+        sent = wire.publish_headers(headers, message_id, expect_last_on_subject, expect_none_on)
         try:
             return await self._store_in_window(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
@@ -121,12 +118,7 @@ class JetStreamBus:
 
     async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
         """See port.Bus."""
-        headers = {
-            **schedule.headers,
-            wire.MESSAGE_ID: message_id,
-            wire.SCHEDULE: f"@at {wire.format_rfc3339(schedule.due_unix_ms)}",
-            wire.SCHEDULE_TARGET: schedule.target,
-        }
+        headers = wire.schedule_headers(schedule, message_id)
         return await self._store_in_window(schedule.subject, schedule.body, headers)
 
     async def _store_in_window(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
@@ -305,42 +297,21 @@ class JetStreamBus:
         return subscription
 
 
-class JetStreamLiveSubscription:
-    """See port.LiveSubscription."""
+class JetStreamLiveSubscription(LiveQueue):
+    """See port.LiveSubscription. It ends with its connection, too."""
 
     def __init__(self, connection: Connection, max_pending: int) -> None:
-        self.dropped = 0
+        super().__init__(max_pending)
         self.subscription: MovingSubscription | None = None
-        self._connection = connection
-        self._room = max_pending
-        self._pending: deque[LiveMessage] = deque()
-        self._more = asyncio.Event()
-        self._closed = False
-        connection.closed.add_done_callback(lambda _: self._more.set())
+        connection.closed.add_done_callback(lambda _: self.end())
 
     def on_message(self, message: SocketMessage) -> None:
-        """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
-        if len(self._pending) >= self._room:
-            self.dropped += 1
-            return
-        self._pending.append(LiveMessage(message.subject, message.headers or {}, message.data))
-        self._more.set()
-
-    async def __aiter__(self) -> AsyncIterator[LiveMessage]:
-        while True:
-            while self._pending:
-                yield self._pending.popleft()
-            if self._closed or self._connection.closed.done():
-                return
-            self._more.clear()
-            await self._more.wait()
+        """One message, as it was read."""
+        self.add_message(LiveMessage(message.subject, message.headers or {}, message.data))
 
     async def close(self) -> None:
         """Stop listening; the iteration ends after what was already heard."""
-        if self._closed:
-            return
-        self._closed = True
-        self._more.set()
+        self.end()
         if self.subscription is not None:
             await self.subscription.stop()
 

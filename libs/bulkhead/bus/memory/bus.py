@@ -78,11 +78,7 @@ class MemoryBus:
         expect_none_on: str = "",
     ) -> PubAck:
         """See port.Bus."""
-        sent = {**headers, wire.MESSAGE_ID: message_id}
-        if expect_last_on_subject is not None:
-            sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
-        elif expect_none_on:
-            sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
+        sent = wire.publish_headers(headers, message_id, expect_last_on_subject, expect_none_on)
         try:
             return await self._store_checked(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
@@ -98,12 +94,7 @@ class MemoryBus:
 
     async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
         """See port.Bus."""
-        headers = {
-            **schedule.headers,
-            wire.MESSAGE_ID: message_id,
-            wire.SCHEDULE: f"@at {wire.format_rfc3339(schedule.due_unix_ms)}",
-            wire.SCHEDULE_TARGET: schedule.target,
-        }
+        headers = wire.schedule_headers(schedule, message_id)
         return await self._store_checked(schedule.subject, schedule.body, headers)
 
     def _store_checked(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, PubAck]:

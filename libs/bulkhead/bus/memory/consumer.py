@@ -6,13 +6,14 @@ port.LiveSubscription promise.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import coroutine
 
+from bulkhead.bus.live_queue import LiveQueue
 from bulkhead.bus.memory.broker import BrokerListener, MemoryBroker
 from bulkhead.bus.memory.streams import Durable
-from bulkhead.bus.port import BusUnavailable, LiveMessage, StoredMessage
+from bulkhead.bus.port import BusUnavailable, StoredMessage
 
 Cross = Callable[[str, str, Callable[[], None]], None]
 """(kind, what, act): says something to the broker that it does not answer. Raises BusUnavailable."""
@@ -155,34 +156,14 @@ class MemoryDelivery:
             self._broker.wait_for_ack(self._durable, self.stored.sequence, wait_ms)
 
 
-class MemoryLiveSubscription:
+class MemoryLiveSubscription(LiveQueue):
     """See port.LiveSubscription."""
 
     def __init__(self, broker: MemoryBroker, whom: str, subject: str, max_pending: int) -> None:
-        self.dropped = 0
+        super().__init__(max_pending)
         self._broker = broker
-        self._listener = BrokerListener(subject, self._on_message, whom)
-        self._room = max_pending
-        self._pending: deque[LiveMessage] = deque()
-        self._more = asyncio.Event()
-        self._closed = False
+        self._listener = BrokerListener(subject, self.add_message, whom)
         broker.add_listener(self._listener)
-
-    def _on_message(self, live: LiveMessage) -> None:
-        if len(self._pending) >= self._room:
-            self.dropped += 1
-            return
-        self._pending.append(live)
-        self._more.set()
-
-    async def __aiter__(self) -> AsyncIterator[LiveMessage]:
-        while True:
-            while self._pending:
-                yield self._pending.popleft()
-            if self._closed:
-                return
-            self._more.clear()
-            await self._more.wait()
 
     async def close(self) -> None:
         """Stop listening; the iteration ends after what was already heard."""
@@ -190,6 +171,5 @@ class MemoryLiveSubscription:
 
     def cut_off(self) -> None:
         """Close at once."""
-        self._closed = True
         self._broker.remove_listener(self._listener)
-        self._more.set()
+        self.end()

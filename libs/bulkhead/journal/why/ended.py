@@ -31,15 +31,7 @@ def end_reasons(told: list[JournalEntry], task: str) -> list[Reason]:
     for entry in told:
         body = entry.body
         if isinstance(body, TaskRejected):
-            reasons.append(
-                Reason(
-                    "rejected",
-                    f"the gateway refused it: {body.message}",
-                    body.hint,
-                    entry.at_unix_ms,
-                    evidence=(entry.id,),
-                )
-            )
+            reasons.append(Reason.from_entry(entry, "rejected", f"the gateway refused it: {body.message}", body.hint))
         elif isinstance(body, TaskEnded) and (how := (body.status, body.failure)) not in hows:
             hows.append(how)  # The planner tells the gateway, and doors too.
             reasons.append(_end_reason(told, entry, body, task))
@@ -54,22 +46,13 @@ def _end_reason(told: list[JournalEntry], entry: JournalEntry, body: TaskEnded, 
     cancellation = next((entry for entry in told if isinstance(entry.body, TaskCancelRequested)), None)
     if body.status == "cancelled" and cancellation is not None and isinstance(cancellation.body, TaskCancelRequested):
         who = f" by {cancellation.actor}" if cancellation.actor else ""
-        reason = (
-            cancellation.body.reason
-            if cancellation.body.reason not in ("", f"cancelled{who}")
-            else "no reason was given"
-        )
-        return Reason(
-            "ended",
-            f"{how}{who}, who asked for it at {format_time(cancellation.at_unix_ms)}: {reason}"
-            if who
-            else f"{how}, asked for at {format_time(cancellation.at_unix_ms)}: {reason}",
-            "",
-            entry.at_unix_ms,
-            evidence=(cancellation.id, entry.id),
-        )
+        stated = cancellation.body.reason
+        reason = stated if stated not in ("", f"cancelled{who}") else "no reason was given"
+        asked = f"{who}, who asked for it at" if who else ", asked for at"
+        description = f"{how}{asked} {format_time(cancellation.at_unix_ms)}: {reason}"
+        return Reason("ended", description, at_unix_ms=entry.at_unix_ms, evidence=(cancellation.id, entry.id))
     reason = f": {failure.message} ({failure.code})" if failure else ""
-    return Reason("ended", f"{how}{reason}", failure.hint if failure else "", entry.at_unix_ms, evidence=(entry.id,))
+    return Reason.from_entry(entry, "ended", f"{how}{reason}", failure.hint if failure else "")
 
 
 def past_wait_reasons(told: list[JournalEntry]) -> list[Reason]:
@@ -87,15 +70,9 @@ def past_wait_reasons(told: list[JournalEntry]) -> list[Reason]:
             reason = when_over(MORE.split(since.body.reason)[0]).rstrip(". ")
             lasted = max(0, entry.at_unix_ms - since.at_unix_ms)
             went_on = f"it continued: {let_go}" if let_go else "it continued"
-            reasons.append(
-                Reason(
-                    "waited",
-                    f"it waited for {format_duration(lasted)}: {reason}; {went_on}",
-                    "",
-                    since.at_unix_ms,
-                    evidence=(since.id, entry.id),
-                )
-            )
+            description = f"it waited for {format_duration(lasted)}: {reason}; {went_on}"
+            evidence = since.id, entry.id
+            reasons.append(Reason("waited", description, at_unix_ms=since.at_unix_ms, evidence=evidence))
             since, let_go = None, ""
     return reasons[:MAX_WAITS_TOLD]
 
@@ -121,15 +98,9 @@ def _doubt_reasons(told: list[JournalEntry], end: JournalEntry, result: Result, 
     explained = tuple(
         f"incomplete: {opening}" for _, tool in last for opening in (f"tool {tool} failed", f"call of {tool} ")
     )
+    todo = f"`bulkhead timeline {task}` shows the calls"
     return [
-        Reason(
-            "doubtful",
-            f"its answer is {line}",
-            f"`bulkhead timeline {task}` shows the calls",
-            end.at_unix_ms,
-            "warn",
-            (end.id,),
-        )
+        Reason.from_entry(end, "doubtful", f"its answer is {line}", todo, "warn")
         for line in lines
         if not (details and line.startswith(explained))
     ] + details
@@ -160,16 +131,11 @@ def _missing_tool_reason(
     advice = f"when {tool} works again, "
     if reply.failure is not None and reply.failure.code in ASKED:
         advice = f"`bulkhead approvals --state all --task {task}` shows who decided; if it is to be done after all, "
-    return Reason(
-        "doubtful",
-        description,
-        f"{check}{advice}`bulkhead replay {task} --from-step "
-        f"{reply.step_id} --watch` runs that step and those that depend on it again (--dry-run "
-        "shows what that repeats)",
-        entry.at_unix_ms,
-        "warn",
-        (entry.id,),
+    todo = (
+        f"{check}{advice}`bulkhead replay {task} --from-step {reply.step_id} --watch` runs that step and those that "
+        "depend on it again (--dry-run shows what that repeats)"
     )
+    return Reason.from_entry(entry, "doubtful", description, todo, "warn")
 
 
 def built_on(plan: Plan | None, step: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bulkhead.journal.history import JournalEntry
 from bulkhead.journal.uncertain_writes import Write
 
 
@@ -18,3 +19,8 @@ class Reason:
     level: str = ""
     evidence: tuple[str, ...] = ()
     write: Write | None = None
+
+    @classmethod
+    def from_entry(cls, entry: JournalEntry, kind: str, what: str, todo: str = "", level: str = "") -> "Reason":
+        """A reason that one message shows, as of its time."""
+        return cls(kind, what, todo, entry.at_unix_ms, level, (entry.id,))

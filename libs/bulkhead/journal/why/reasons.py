@@ -8,16 +8,17 @@ from dataclasses import replace
 
 from bulkhead.journal.history import JournalEntry, each_fact
 from bulkhead.journal.pause_status import when_over
+from bulkhead.journal.story.calls import Replied, Requested
 from bulkhead.journal.uncertain_writes import find_uncertain_writes
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
 from bulkhead.journal.why.reason import Reason
-from bulkhead.journal.why.waits import Handed, find_open_waits, handed_out_waits
+from bulkhead.journal.why.waits import LOOK_AT_SERVICE, Handed, find_open_waits, handed_out_waits
+from bulkhead.runtime.halts.live import CEILING
 from bulkhead.text.amounts import format_duration, format_time
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred, CallResumed
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
-from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
 from bulkhead_contracts.task import (
     TaskCancelRequested,
@@ -28,13 +29,10 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskStopped,
 )
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.verdict import VerdictReached
 
 OpenCall = tuple[JournalEntry, str, bool, str]
 """Its request, what holds it back in words, whether it is paused, and the code of that."""
-Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
-Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 MAX_HELD_SHOWN = 4
 STALLED_AFTER_MS = 30_000
 OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
@@ -49,7 +47,6 @@ WANTED, DECIDE = (
     "a person decides: `bulkhead approvals` lists what waits, `grant ID` or `deny ID` ends it",
 )
 NEWER = "start the newer version again: the task continues by itself"
-CEILING = "budget_exceeded"
 DOORS = "doors"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
@@ -109,28 +106,12 @@ def _halt_reasons(told: list[JournalEntry]) -> list[Reason]:
     for entry in told:
         body = entry.body
         if isinstance(body, TaskHalted):
-            reasons.append(
-                Reason(
-                    "halted",
-                    f"budget halted it ({body.code}): {body.reason}",
-                    "",
-                    entry.at_unix_ms,
-                    "stop",
-                    (entry.cause or entry.id,),
-                )
-            )
+            description, evidence = f"budget halted it ({body.code}): {body.reason}", (entry.cause or entry.id,)
+            reasons.append(Reason("halted", description, "", entry.at_unix_ms, "stop", evidence))
         elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway" and not is_cancelled:
             is_cancelled = True  # It is passed on, and asked again: once is enough.
-            reasons.append(
-                Reason(
-                    "halted",
-                    f"{entry.actor or 'somebody'} cancelled it: {body.reason or 'no reason was given'}",
-                    "",
-                    entry.at_unix_ms,
-                    "stop",
-                    (entry.id,),
-                )
-            )
+            description = f"{entry.actor or 'somebody'} cancelled it: {body.reason or 'no reason was given'}"
+            reasons.append(Reason.from_entry(entry, "halted", description, level="stop"))
     return reasons[:8]
 
 
@@ -191,13 +172,12 @@ def _held_call_reasons(told: list[JournalEntry]) -> list[Reason]:
         elif isinstance(entry.body, Replied | CallResumed):
             held_calls.pop(entry.body.call_id, None)
     return [
-        Reason(
+        Reason.from_entry(
+            entry,
             "halted",
             f"a call of it was held back to the end: {when_over(entry.body.reason)}",
             {CEILING: "", WANTED: DECIDE}.get(entry.body.code, LET_GO),
-            entry.at_unix_ms,
             "stop",
-            (entry.id,),
         )
         for entry in held_calls.values()
         if isinstance(entry.body, CallDeferred)
@@ -224,13 +204,12 @@ def _newer_logic_reasons(told: list[JournalEntry], newest_logic: int) -> list[Re
         if entry.later and entry.receiver != "journal" and not entry.sender.startswith("pub_")
     }
     return [
-        Reason(
+        Reason.from_entry(
+            entry,
             "waits",
             f"{name} received {entry.type}, which this version cannot read: a {name} of this version leaves it unread, "
             "later messages of the task wait, and after an hour it is a dead letter",
             NEWER,
-            entry.at_unix_ms,
-            evidence=(entry.id,),
         )
         for name, entry in last.items()
         if not any(later_entry.sender == name for later_entry in told[told.index(entry) :])
@@ -244,14 +223,13 @@ def _queue_reasons(told: list[JournalEntry]) -> list[Reason]:
         return []
     whose = "its tenant" if body.full == "tenant" else "the whole mesh"
     return [
-        Reason(
+        Reason.from_entry(
+            places[-1],
             "waits",
             f"it is queued: {body.running} of {body.limit} tasks of {whose} are running, and {body.ahead} wait "
             f"before it; it expires at {format_time(body.until_unix_ms)}",
             "`bulkhead show TASK` shows its present position; an operator raises `quota.running` of the tenant in "
             "tenants.yaml",
-            places[-1].at_unix_ms,
-            evidence=(places[-1].id,),
         )
     ]
 
@@ -285,29 +263,15 @@ def _open_wait_reasons(told: list[JournalEntry], now_unix_ms: int) -> list[Reaso
     busy = {getattr(call[0].body, "step_id", "") for name, call in calls.items() if name not in over}
     for wait in find_open_waits(told):
         busy.add(wait.step)
-        reasons.append(
-            Reason(
-                "waits",
-                f"step {wait.step} {wait.what}, for {_render_duration(wait.entry, now_unix_ms)}",
-                wait.todo,
-                wait.entry.at_unix_ms,
-                evidence=(wait.entry.id,),
-            )
-        )
+        description = f"step {wait.step} {wait.what}, for {_render_duration(wait.entry, now_unix_ms)}"
+        reasons.append(Reason.from_entry(wait.entry, "waits", description, wait.todo))
     handed = {key: entry for key, entry in steps.items() if key not in over and key[0] not in busy}
     for wait in handed_out_waits(handed, judged):
         description = f"{wait.what}, for {_render_duration(wait.entry, now_unix_ms)}"
-        reasons.append(Reason("waits", description, wait.todo, wait.entry.at_unix_ms, evidence=(wait.entry.id,)))
+        reasons.append(Reason.from_entry(wait.entry, "waits", description, wait.todo))
     if not reasons and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
-        reasons.append(
-            Reason(
-                "waits",
-                f"{told[-1].receiver} has it for {_render_duration(told[-1], now_unix_ms)}",
-                "`bulkhead doctor` shows whether that service runs",
-                told[-1].at_unix_ms,
-                evidence=(told[-1].id,),
-            )
-        )
+        description = f"{told[-1].receiver} has it for {_render_duration(told[-1], now_unix_ms)}"
+        reasons.append(Reason.from_entry(told[-1], "waits", description, LOOK_AT_SERVICE))
     return sorted(reasons, key=lambda one: one.at_unix_ms)
 
 
@@ -333,13 +297,8 @@ def _open_call_reason(entry: JournalEntry, more: str, paused: bool, code: str, n
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
         todo = {CEILING: TOP_UP, WANTED: DECIDE}.get(code, LET_GO)
-    return Reason(
-        "waits",
-        f"{who} waits for {entry.receiver} ({target}) for {_render_duration(entry, now_unix_ms)}{more}",
-        todo,
-        entry.at_unix_ms,
-        evidence=(entry.id,),
-    )
+    description = f"{who} waits for {entry.receiver} ({target}) for {_render_duration(entry, now_unix_ms)}{more}"
+    return Reason.from_entry(entry, "waits", description, todo)
 
 
 def _render_duration(entry: JournalEntry, now_unix_ms: int) -> str:

@@ -16,6 +16,7 @@ AGENT = (
     "it goes on when the agent calls; it ends with its last answer when it is idle for long, or by "
     "`DELETE /v1/runs/TASK` at doors"
 )
+LOOK_AT_SERVICE = "`bulkhead doctor` shows whether that service runs"
 Handed = tuple[str, int, int]
 """A step, its attempt, the version of its plan."""
 
@@ -81,7 +82,7 @@ def handed_out_waits(steps: Mapping[Handed, JournalEntry], judged: Mapping[Hande
     for key, entry in steps.items():
         step, attempt, _ = key
         who = "the checker judges" if key in judged else "the worker has"
-        description, todo = f"{who} step {step}, attempt {attempt}", "`bulkhead doctor` shows whether that service runs"
+        description, todo = f"{who} step {step}, attempt {attempt}", LOOK_AT_SERVICE
         if isinstance(entry.body, StepAssigned) and entry.body.step.adopted:
             description, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
         elif isinstance(entry.body, StepAssigned) and entry.body.delegated is not None and key not in judged:

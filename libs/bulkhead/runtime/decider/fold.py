@@ -56,14 +56,6 @@ class TaskFold:
     begun: set[str] = field(default_factory=set)
 
 
-class FoldBlocked(Exception):
-    """The fold meets a message that it can neither read nor skip."""
-
-    def __init__(self, sequence: int, error: Exception) -> None:
-        super().__init__(f"message {sequence} blocks the fold: {error}")
-        self.sequence = sequence
-
-
 def fold_message(fold: TaskFold, message: InboxMessage, logics: Mapping[int, Decider[Any]]) -> Outputs:
     """Fold one message in and return its outputs; a known ce-id changes nothing. Pure but for `fold` itself.
 
@@ -221,7 +213,8 @@ class FoldHandler:
                         # What waits for another version waits for people.
                         delay_s = min(30.0 if error.later else 5.0, 0.1 * 2 ** min(message.attempts, 9))
                         newer = error.code if error.later else ""
-                        raise HandBack(delay_s, str(FoldBlocked(stored.sequence, error)), newer) from error
+                        reason = f"message {stored.sequence} blocks the fold: {error}"
+                        raise HandBack(delay_s, reason, newer) from error
                 fold.sequence = stored.sequence
             if page and page[-1].sequence >= sequence:
                 return
