@@ -7,7 +7,7 @@ outside.py reads; the services see only text.
 import json
 import random
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from bulkhead_contracts import catalog
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -32,19 +32,19 @@ class Fork:
 class Wish:
     """One task. At most one of cancel_after_s and poison is set; both may be left out.
 
-    via: `http`, or the outside publisher (`pub_...`) that says it, in the first form of the contract when `old_form`.
+    objective: without one, to see to the name. via: `http`, or the outside publisher (`pub_...`) that says it, in the first form of the contract when `old_form`.
     expects: how it must be rejected (a code), whatever goes wrong; "" for no rejection. cancel_at: the kind of message
     about it at which it is cancelled, some moments later. at_once: it is submitted to every gateway at the same time.
     """
 
     name: str
     tenant: str
-    objective: str
-    plan: Plan | None
-    check: bool
-    cost_usd_micros: int
-    deadline_ms: int
     submit_after_s: float
+    objective: str = ""
+    plan: Plan | None = None
+    check: bool = False
+    cost_usd_micros: int = 500_000
+    deadline_ms: int = 120_000
     cancel_after_s: float | None = None
     repeats: int = 0
     poison: bool = False
@@ -54,6 +54,9 @@ class Wish:
     expects: str = ""
     cancel_at: str = ""
     at_once: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", self.objective or f"See to {self.name}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,35 +136,19 @@ def _wish(draw: random.Random, number: int, flood: bool) -> Wish:
     name, tenant = f"w{number}", "demo" if flood else draw.choice(("demo", "demo", "acme"))
     steps = steps_of(draw, name)
     sim = json.dumps({"plan": [one.model_dump(mode="json") for one in steps]})
-    trouble = draw.random()
-    return (
-        Wish(
-            name=name,
-            tenant=tenant,
-            objective=f"See to {name}. SIM{sim}" if draw.random() < 0.4 else f"See to {name}.",
-            plan=None,
-            check=draw.random() < 0.6,
-            cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
-            deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
-            submit_after_s=draw.uniform(0, 2),
-            cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
-            repeats=draw.choice((0, 0, 0, 1, 2)),
-            poison=0.12 <= trouble < 0.2,
-        )
-        if draw.random() < 0.35
-        else Wish(
-            name=name,
-            tenant=tenant,
-            objective=f"See to {name}.",
-            plan=Plan(steps=steps),
-            check=draw.random() < 0.5,
-            cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
-            deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
-            submit_after_s=draw.uniform(0, 2),
-            cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
-            repeats=draw.choice((0, 0, 0, 1, 2)),
-            poison=0.12 <= trouble < 0.2,
-        )
+    trouble, drafted = draw.random(), draw.random() < 0.35
+    return Wish(
+        name=name,
+        tenant=tenant,
+        objective=f"See to {name}. SIM{sim}" if drafted and draw.random() < 0.4 else "",
+        plan=None if drafted else Plan(steps=steps),
+        check=draw.random() < (0.6 if drafted else 0.5),
+        cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
+        deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
+        submit_after_s=draw.uniform(0, 2),
+        cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
+        repeats=draw.choice((0, 0, 0, 1, 2)),
+        poison=0.12 <= trouble < 0.2,
     )
 
 
@@ -214,12 +201,11 @@ def _step(draw: random.Random, task: str, name: str, inputs: tuple[str, ...]) ->
         wants["reject"] = 1
     if draw.random() < 0.05:
         wants["reject"] = 9
-    return PlanStep(
-        id=name,
-        title=f"{task} {name}",
-        instruction=f"Do your part of {task}. SIM{json.dumps(wants)}",
-        tools=tuple(dict.fromkeys(str(tool) for tool, _ in calls)),
-        inputs=inputs,
-        acceptance="The result says what was done.",
-        kind="agent",
-    )
+    return scripted_step(name, task, wants, tools=tuple(dict.fromkeys(str(tool) for tool, _ in calls)), inputs=inputs)
+
+
+def scripted_step(name: str, task: str, wants: dict[str, Any], **fields: Any) -> PlanStep:
+    """A step that does what `wants` tells the scripted model."""
+    script = f"Do your part of {task}. SIM{json.dumps(wants)}"
+    rest: dict[str, Any] = {"title": f"{task} {name}", "acceptance": "The result says what was done.", **fields}
+    return PlanStep(id=name, instruction=script, **rest)

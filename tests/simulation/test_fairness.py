@@ -9,13 +9,13 @@ from statistics import median
 import pytest
 
 from bulkhead.runtime.consume import loop
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.plan import Plan
 from tests.simulation import world
 from tests.simulation.laws import reading
 from tests.simulation.laws.oracle import complaints
 from tests.simulation.mesh.chaos import Chaos
 
-from .scenario import Scenario, Wish
+from .scenario import Scenario, Wish, scripted_step
 
 FLOOD = 150
 PACE_S = 0.5
@@ -32,25 +32,10 @@ def folder():
 def wish(name: str, tenant: str, after_s: float) -> Wish:
     """Two model calls, one behind the other."""
     steps = tuple(
-        PlanStep(
-            id=one,
-            title=one,
-            instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": {PACE_S}}}',
-            inputs=before,
-            acceptance="The result says what was done.",
-        )
+        scripted_step(one, name, {"calls": [], "pace_s": PACE_S}, title=one, inputs=before)
         for one, before in (("a", ()), ("b", ("a",)))
     )
-    return Wish(
-        name=name,
-        tenant=tenant,
-        objective=f"See to {name}.",
-        plan=Plan(steps=steps),
-        check=False,
-        cost_usd_micros=500_000,
-        deadline_ms=600_000,
-        submit_after_s=after_s,
-    )
+    return Wish(name=name, tenant=tenant, plan=Plan(steps=steps), deadline_ms=600_000, submit_after_s=after_s)
 
 
 def scenario(flood: str) -> Scenario:

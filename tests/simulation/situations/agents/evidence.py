@@ -4,12 +4,11 @@ In: a draw. Out: a wish of the tenant `port`, which has documents (library.py). 
 the way, says laws/seen.py.
 """
 
-import json
 import random
 from dataclasses import replace
 
 from bulkhead_contracts.plan import Plan, PlanStep
-from tests.simulation.scenario import Scenario, Wish
+from tests.simulation.scenario import Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 
@@ -30,26 +29,17 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     wish = Wish(
         name="look0",
         tenant="port",
-        objective="See to look0.",
         plan=Plan(steps=steps),
         check=draw.random() < 0.8,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 2),
     )
     return replace(scenario, wishes=(*scenario.wishes, wish))
 
 
 def _step(name: str, calls: list[list[object]], serial: bool, inputs: tuple[str, ...]) -> PlanStep:
-    wants = json.dumps({"calls": calls, "serial": serial})
-    return PlanStep(
-        id=name,
-        title=f"look0 {name}",
-        instruction=f"Do your part of look0. SIM{wants}",
-        tools=tuple(str(tool) for tool, _ in calls),
-        inputs=inputs,
-        acceptance="The result says what was found.",
-    )
+    tools, acceptance = tuple(str(tool) for tool, _ in calls), "The result says what was found."
+    wants = {"calls": calls, "serial": serial}
+    return scripted_step(name, "look0", wants, tools=tools, inputs=inputs, acceptance=acceptance)
 
 
 SITUATION = Situation("evidence", 0.08, add)

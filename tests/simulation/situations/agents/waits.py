@@ -5,7 +5,6 @@ lease has given it back or lost it by the end; and when nothing else goes wrong 
 its inboxes lag: every deadlock is broken.
 """
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from typing import Any
 from bulkhead_contracts.plan import Plan, PlanStep
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
 from tests.simulation.laws.record import Record
-from tests.simulation.scenario import Act, Scenario, Wish
+from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 TENANT = "squad"
@@ -133,24 +132,15 @@ def _taking(draw: random.Random, task: str, resources: Sequence[str]) -> PlanSte
 
 
 def _step(name: str, task: str, wants: dict[str, Any]) -> PlanStep:
-    return PlanStep(
-        id=name,
-        title=f"{task} {name}",
-        instruction=f"Do your part of {task}. SIM{json.dumps(wants)}",
-        tools=TOOLS,
-        acceptance="The result says what was done.",
-    )
+    return scripted_step(name, task, wants, tools=TOOLS)
 
 
 def _task(draw: random.Random, name: str, steps: Sequence[PlanStep], after_s: float = 0.0) -> Wish:
     return Wish(
         name=name,
         tenant=TENANT,
-        objective=f"See to {name}.",
         plan=Plan(steps=tuple(steps)),
         check=draw.random() < 0.3,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=after_s + draw.uniform(0, 0.4),
         cancel_after_s=draw.uniform(0.5, 4) if draw.random() < 0.1 else None,
     )

@@ -4,13 +4,12 @@ In: a draw. Out: the act by which a run is watched; mostly a task whose agent go
 like it and does not. What a trip must be, and who must not be stopped, says laws/trips.py.
 """
 
-import json
 import random
 from dataclasses import replace
 from typing import Any
 
-from bulkhead_contracts.plan import Plan, PlanStep
-from tests.simulation.scenario import Act, Scenario, Wish
+from bulkhead_contracts.plan import Plan
+from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 RINGS = {
@@ -38,21 +37,12 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 
 def _wish(draw: random.Random, name: str, wants: dict[str, object]) -> Wish:
-    step = PlanStep(
-        id="a",
-        title=f"{name} a",
-        instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
-        tools=("calculate", "date_add"),
-        acceptance="The result says what was done.",
-    )
+    step = scripted_step("a", name, wants, tools=("calculate", "date_add"))
     return Wish(
         name=name,
         tenant=draw.choice(("demo", "acme")),
-        objective=f"See to {name}.",
         plan=Plan(steps=(step,)),
         check=draw.random() < 0.3,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 2),
     )
 

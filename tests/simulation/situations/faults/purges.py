@@ -31,21 +31,14 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     late = Wish(
         name="late0",
         tenant=draw.choice(("demo", "acme")),
-        objective="See to late0.",
         plan=Plan(steps=steps_of(draw, "late0")),
         check=True,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=at_s - draw.uniform(0.05, 0.5),
     )
     fork = Wish(
         name="late1",
         tenant=first.tenant,
-        objective="See to late1.",
-        plan=None,
         check=first.check,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=at_s + draw.uniform(-0.5, 1),
         fork=Fork(first.name),
     )

@@ -36,16 +36,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """One to three strays, or one that is early for a task of its own."""
     if draw.random() < 0.4:
         what = draw.choice(EARLY)
-        wish = Wish(
-            name="early0",
-            tenant="demo",
-            objective="See to early0.",
-            plan=None,
-            check=False,
-            cost_usd_micros=500_000,
-            deadline_ms=120_000,
-            submit_after_s=7 + draw.uniform(0, 2),
-        )
+        wish = Wish(name="early0", tenant="demo", submit_after_s=7 + draw.uniform(0, 2))
         before_s = draw.choice((draw.uniform(0.1, 1), draw.uniform(3, 6)))
         act = Act("stray-early", "strays", wish.submit_after_s - before_s, what)
         return replace(scenario, wishes=(*scenario.wishes, wish), acts=(*scenario.acts, act))

@@ -23,7 +23,7 @@ from tests.open_policy import permitted
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
 from tests.simulation.mesh.people import NoGateway
 from tests.simulation.mesh.people import task_of as task_of_wish
-from tests.simulation.scenario import SERVICES, Act, Scenario, Wish
+from tests.simulation.scenario import SERVICES, Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 NAME = "allow0"
@@ -50,10 +50,8 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     wish = Wish(
         name=NAME,
         tenant=draw.choice(("demo", "acme")),
-        objective=f"See to {NAME}.",
         plan=Plan(steps=steps),
         check=draw.random() < 0.3,
-        cost_usd_micros=500_000,
         deadline_ms=OWN_S * 1_000,
         submit_after_s=draw.uniform(0, 1),
         cancel_after_s=draw.uniform(2, 30) if draw.random() < 0.1 else None,
@@ -75,14 +73,9 @@ def _step(draw: random.Random, step: str, names: list[str]) -> PlanStep:
     twins = [*mine, mine[0]] if draw.random() < 0.2 else mine
     calls = [["counter_increment", {"name": name, "amount": 1}] for name in twins]
     serial = draw.random() < 0.4 and twins == mine
-    return PlanStep(
-        id=step,
-        title=f"{NAME} {step}",
-        instruction=f"Do your part of {NAME}. SIM{json.dumps({'calls': calls, 'serial': serial})}",
-        tools=("counter_increment",),
-        inputs=("a",) if step == "b" and draw.random() < 0.5 else (),
-        acceptance="It is done.",
-    )
+    inputs, tools = ("a",) if step == "b" and draw.random() < 0.5 else (), ("counter_increment",)
+    wants = {"calls": calls, "serial": serial}
+    return scripted_step(step, NAME, wants, tools=tools, inputs=inputs, acceptance="It is done.")
 
 
 async def do(world: Any, act: Act) -> None:

@@ -8,7 +8,7 @@ import random
 from dataclasses import replace
 
 from bulkhead_contracts.plan import Plan, PlanStep
-from tests.simulation.scenario import Scenario, Wish
+from tests.simulation.scenario import Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 
@@ -17,29 +17,14 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     writes = [["counter_increment", {"name": f"stop0.a.{number}", "amount": 1}] for number in range(2)]
     wants = {"calls": writes[:1], "pace_s": 4.0} if draw.random() < 0.3 else {"calls": writes, "serial": True}
     steps = (
-        PlanStep(
-            id="a",
-            title="stop0 a",
-            instruction=f"Do your part of stop0. SIM{json.dumps(wants)}",
-            tools=("counter_increment",),
-            acceptance="It is done.",
-        ),
-        PlanStep(
-            id="b",
-            title="stop0 b",
-            instruction='Do your part of stop0. SIM{"calls": [], "pace_s": 11.0}',
-            inputs=("a",),
-            acceptance="It is done.",
-        ),
+        scripted_step("a", "stop0", wants, tools=("counter_increment",), acceptance="It is done."),
+        scripted_step("b", "stop0", {"calls": [], "pace_s": 11.0}, inputs=("a",), acceptance="It is done."),
     )
     wish = Wish(
         name="stop0",
         tenant=draw.choice(("demo", "acme")),
-        objective="See to stop0.",
         plan=Plan(steps=steps),
         check=draw.random() < 0.3,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 2),
         cancel_after_s=draw.choice((0.0, draw.uniform(0, 1), *[draw.uniform(2, 10)] * 3, draw.uniform(12, 40))),
     )

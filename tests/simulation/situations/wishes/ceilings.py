@@ -22,11 +22,9 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
                 Wish(
                     name=name,
                     tenant=tenant,
-                    objective=f"See to {name}.",
                     plan=Plan(steps=steps_of(draw, name)),
                     check=draw.random() < 0.3,
                     cost_usd_micros=50_000,
-                    deadline_ms=120_000,
                     submit_after_s=draw.uniform(0, 1.5),
                 )
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from bulkhead_contracts.plan import Plan, PlanStep
 from tests.simulation.laws import reading
-from tests.simulation.scenario import Scenario, Wish
+from tests.simulation.scenario import Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 QUOTAS = {"crowd": 2, "horde": 3}
@@ -34,20 +34,11 @@ def flooding(draw: random.Random, number: int, tenant: str) -> Wish:
     if draw.random() < 0.6:
         step = PlanStep(id="a", title=name, instruction=f"Note {name}.", kind="noop", acceptance="It is noted.")
     else:
-        step = PlanStep(
-            id="a",
-            title=name,
-            instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": 0.25}}',
-            acceptance="The result says what was done.",
-        )
+        step = scripted_step("a", name, {"calls": [], "pace_s": 0.25}, title=name)
     return Wish(
         name=name,
         tenant=tenant,
-        objective=f"See to {name}.",
         plan=Plan(steps=(step,)),
-        check=False,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 1),
         cancel_after_s=draw.uniform(0.01, 2) if draw.random() < 0.15 else None,
         repeats=draw.choice((0, 0, 1)),

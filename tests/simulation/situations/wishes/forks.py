@@ -37,11 +37,7 @@ def _wish(draw: random.Random, name: str, parent: Wish, fork: Fork, expects: str
     return Wish(
         name=name,
         tenant=parent.tenant,
-        objective=f"See to {name}.",
-        plan=None,
         check=parent.check,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 4),
         fork=fork,
         expects=expects,

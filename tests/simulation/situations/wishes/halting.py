@@ -6,7 +6,6 @@ twice, say the laws of every task.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,12 +15,12 @@ from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, switch_halt
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.plan import Plan
 from bulkhead_contracts.result import Failure
 from tests.simulation.laws.reading import body
 from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S
 from tests.simulation.mesh.chaos import PAUSES
-from tests.simulation.scenario import Act, Scenario
+from tests.simulation.scenario import Act, Scenario, scripted_step
 from tests.simulation.scenario import Wish as Request
 from tests.simulation.situations.situation import Situation
 
@@ -52,24 +51,8 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 def _long(draw: random.Random, tenant: str) -> Request:
     calls = [["calculate", {"expression": f"{draw.randint(2, 99)} * {number}"}] for number in range(2, 10)]
-    wants = json.dumps({"calls": calls, "serial": True, "pace_s": PACE_S})
-    step = PlanStep(
-        id="a",
-        title="long0 a",
-        instruction=f"Do your part of long0. SIM{wants}",
-        tools=("calculate",),
-        acceptance="The result says what was done.",
-    )
-    return Request(
-        name="long0",
-        tenant=tenant,
-        objective="See to long0.",
-        plan=Plan(steps=(step,)),
-        check=False,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
-        submit_after_s=draw.uniform(0, 0.5),
-    )
+    step = scripted_step("a", "long0", {"calls": calls, "serial": True, "pace_s": PACE_S}, tools=("calculate",))
+    return Request(name="long0", tenant=tenant, plan=Plan(steps=(step,)), submit_after_s=draw.uniform(0, 0.5))
 
 
 async def do(world: Any, act: Act) -> None:

@@ -8,7 +8,6 @@ all others are those of every run.
 """
 
 import asyncio
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,11 +18,11 @@ from bulkhead.bus.port import BusUnavailable
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
-from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.plan import Plan
 from bulkhead_contracts.task import RequesterClaim
 from tests.simulation.laws.reading import body, is_calm, said, wishes
 from tests.simulation.mesh.people import task_of
-from tests.simulation.scenario import Act, Scenario, Wish
+from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 from tests.simulation.situations.wishes import halting, topups
 
@@ -67,21 +66,13 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 
 def _wish(draw: random.Random, name: str, wants: dict[str, Any], micros: int) -> Wish:
-    step = PlanStep(
-        id="a",
-        title=f"{name} a",
-        instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
-        tools=("calculate", "counter_increment"),
-        acceptance="It is done.",
-    )
+    step = scripted_step("a", name, wants, tools=("calculate", "counter_increment"), acceptance="It is done.")
     return Wish(
         name=name,
         tenant=TENANT,
-        objective=f"See to {name}.",
         plan=Plan(steps=(step,)),
         check=draw.random() < 0.3,
         cost_usd_micros=micros,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 0.5),
     )
 

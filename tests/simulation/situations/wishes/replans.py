@@ -8,7 +8,7 @@ import random
 from dataclasses import replace
 
 from bulkhead_contracts.plan import Plan, PlanStep
-from tests.simulation.scenario import Scenario, Wish
+from tests.simulation.scenario import Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 
@@ -26,23 +26,13 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         objective=f"See to again0. SIM{again}",
         plan=Plan(steps=(a, b, broken)),
         check=True,
-        cost_usd_micros=500_000,
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 2),
     )
     return replace(scenario, wishes=(*scenario.wishes, wish))
 
 
 def _step(name: str, calls: list[list[object]], inputs: tuple[str, ...]) -> PlanStep:
-    wants = json.dumps({"calls": calls})
-    return PlanStep(
-        id=name,
-        title=f"again0 {name}",
-        instruction=f"Do your part of again0. SIM{wants}",
-        tools=tuple(str(tool) for tool, _ in calls),
-        inputs=inputs,
-        acceptance="The result says what was done.",
-    )
+    return scripted_step(name, "again0", {"calls": calls}, tools=tuple(str(tool) for tool, _ in calls), inputs=inputs)
 
 
 SITUATION = Situation("replans", 0.06, add)

@@ -7,7 +7,6 @@ ceiling holds, effects come once and money is conserved say the laws of every ru
 """
 
 import asyncio
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim
 from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
 from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S, LATE
-from tests.simulation.scenario import Act, Scenario, Wish
+from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 TENANT, NAME = "demo", "dear"
@@ -46,25 +45,20 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 def _task(draw: random.Random, name: str) -> Wish:
     calls = [["calculate", {"expression": f"{draw.randint(2, 99)} * {number}"}] for number in range(2, 7)]
     calls.insert(draw.randint(0, 4), ["counter_increment", {"name": f"{name}-kept", "amount": 1}])
-    wants = json.dumps({"calls": calls, "serial": True, "pace_s": draw.choice((0, 0.25))})
+    wants, tools = (
+        {"calls": calls, "serial": True, "pace_s": draw.choice((0, 0.25))},
+        ("calculate", "counter_increment"),
+    )
     steps = (
-        PlanStep(
-            id="a",
-            title=f"{name} a",
-            instruction=f"Do your part of {name}. SIM{wants}",
-            acceptance="It is done.",
-            tools=("calculate", "counter_increment"),
-        ),
+        scripted_step("a", name, wants, acceptance="It is done.", tools=tools),
         PlanStep(id="b", title=f"{name} b", instruction=f"Sum {name} up.", acceptance="It is done.", inputs=("a",)),
     )
     return Wish(
         name=name,
         tenant=TENANT,
-        objective=f"See to {name}.",
         plan=Plan(steps=steps),
         check=draw.random() < 0.5,
         cost_usd_micros=draw.choice((300, 600, 900, 1_500)),
-        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 0.5),
     )
 
