@@ -1,6 +1,7 @@
 """Brokers for the contract tests: one nats-server per session, wiped for each test."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,18 @@ async def jetstream_world(nats_server: NatsServer) -> AsyncIterator[JetStreamWor
     await world.provision(streams())
     yield world
     await world.close()
+
+
+@pytest.fixture
+async def own_world(tmp_path: Path) -> AsyncIterator[JetStreamWorld]:
+    """A broker that the test may kill."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    world = JetStreamWorld(server)
+    await world.provision(streams())
+    yield world
+    await world.close()
+    server.stop()
 
 
 @pytest.fixture(params=["memory", "jetstream"])

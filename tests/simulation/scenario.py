@@ -32,7 +32,8 @@ class Fork:
 class Wish:
     """One task. At most one of cancel_after_s and poison is set; both may be left out.
 
-    objective: without one, to see to the name. via: `http`, or the outside publisher (`pub_...`) that says it, in the first form of the contract when `old_form`.
+    objective: without one, to see to the name.
+    via: `http`, or the outside publisher (`pub_...`) that says it, in the first form of the contract when `old_form`.
     expects: how it must be rejected (a code), whatever goes wrong; "" for no rejection. cancel_at: the kind of message
     about it at which it is cancelled, some moments later. at_once: it is submitted to every gateway at the same time.
     """

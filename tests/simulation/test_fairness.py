@@ -22,13 +22,6 @@ PACE_S = 0.5
 """Of each of four pieces of an answer."""
 
 
-@pytest.fixture(scope="module")
-def folder():
-    world.quiet_logs()
-    with world.Folder() as path:
-        yield path
-
-
 def wish(name: str, tenant: str, after_s: float) -> Wish:
     """Two model calls, one behind the other."""
     steps = tuple(

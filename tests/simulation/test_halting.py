@@ -2,18 +2,10 @@
 
 import pytest
 
-from . import world
 from .schedule import Schedule, judge
 
 SEEDS = (1, 11, 17)
 """Each has a tenant halted in the middle of a task that takes long; 11 and 17 in the middle of a model's answer."""
-
-
-@pytest.fixture(scope="module")
-def folder():
-    world.quiet_logs()
-    with world.Folder() as path:
-        yield path
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,8 +4,6 @@ the ledger that is built, and by every later one; a quick admission is told with
 
 import asyncio
 
-import pytest
-
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.grants import Signer
 from bulkhead.runtime.context import ServiceIdentity, make_context
@@ -123,22 +121,8 @@ def _holds(mesh: Two, names) -> None:
     assert set(names) <= held, f"told, and in no ledger: {set(names) - held}"
 
 
-@pytest.fixture
-def folder():
-    world.quiet_logs()
-    with world.Folder() as path:
-        yield path
-
-
 def test_what_was_told_is_held_whenever_a_rebuild_begins(folder):
-    loop = SimulationLoop()
-    loop.set_exception_handler(lambda loop, context: None)
-    asyncio.set_event_loop(loop)
-    try:
-        told, put_off = loop.run_until_complete(_held(folder, loop))
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    told, put_off = world.in_virtual_time(lambda loop: _held(folder, loop))
     quick = {pair for pair in told if 0 < pair[1] < pair[0] < QUICK_ADMISSION_S}
     slow = {pair for pair in put_off if pair[0] > REBUILD_REST_S and 0.01 < pair[1] < pair[0]}
     assert quick, "nobody was told without a second look while a ledger was being built"

@@ -23,13 +23,6 @@ QUICK_SEEDS, DAY_SEEDS = "1-10", "11-60"
 FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
 
 
-@pytest.fixture(scope="module")
-def folder():
-    world.quiet_logs()
-    with world.Folder() as path:
-        yield path
-
-
 def holds(seeds: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--found", str(folder)],

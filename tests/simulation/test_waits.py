@@ -23,13 +23,6 @@ LAGS = {"lag_source": 0.4, APART: 0.0, "jitter": 0.5, "stale_read": 0.1}
 SEEDS = range(1, 13)
 
 
-@pytest.fixture(scope="module")
-def folder():
-    world.quiet_logs()
-    with world.Folder() as path:
-        yield path
-
-
 def run(wishes, seed, folder):
     """A run with lags alone, watched, by two replicas of budget."""
     scenario = Scenario(

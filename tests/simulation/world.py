@@ -8,12 +8,12 @@ import logging
 import shutil
 import tempfile
 from collections import Counter as Tally
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
@@ -66,6 +66,7 @@ PACES = tuple(
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS: Mapping[str, Logics] = next_logic.LOGICS
 TENANTS = once.TENANTS
+T = TypeVar("T")
 
 
 class HeadlessGateway(gateway.GatewayService):
@@ -421,11 +422,20 @@ def settings(folder: Path) -> dict[str, Any]:
 
 def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:
     """One run in virtual time."""
+    return in_virtual_time(lambda loop: World(scenario, chaos, folder, loop).run())
+
+
+def in_virtual_time(play: Callable[[SimulationLoop], Coroutine[Any, Any, T]]) -> T:
+    """The result of `play`, on a loop of its own that keeps no time of ours."""
+
+    async def begin() -> T:
+        return await play(loop)
+
     loop = SimulationLoop()
     loop.set_exception_handler(lambda loop, context: None)
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(_run(scenario, chaos, folder, loop))
+        return loop.run_until_complete(begin())
     finally:
         _pace(idle=False)
         once.forget()
@@ -434,10 +444,6 @@ def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:
         for name in ("_all_tasks", "_scheduled_tasks"):  # In Python 3.11, and since.
             # Who asks for all tasks of a loop looks at those of every loop before it that nobody has collected yet.
             getattr(asyncio.tasks, name, set()).clear()
-
-
-async def _run(scenario: Scenario, chaos: Chaos, folder: Path, loop: SimulationLoop) -> Record:
-    return await World(scenario, chaos, folder, loop).run()
 
 
 def quiet_logs() -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 from bulkhead.bus.port import Bus, BusDelivery, Consumer, LiveMessage, LiveSubscription, StoredMessage
 from bulkhead_contracts import subjects
+from tests.contract.bus.worlds import INBOX, World
 
 TENANT, TASK = "acme", "task-1"
 SUBJECT = subjects.mesh_subject("planner", "worker", TENANT, TASK)
@@ -30,12 +30,10 @@ async def take(consumer: Consumer, count: int, room: int = 64, within_s: float =
     return found
 
 
-async def until(fact: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for a fact, within the deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while not await fact():
-        assert time.monotonic() < end, f"never happened: {what}"
-        await asyncio.sleep(0.01)
+async def attach(world: World, bus: Bus, ack_wait_ms: int = 5_000) -> Consumer:
+    """A consumer of the worker's first durable, which is made for it."""
+    await world.durable("worker-0", ack_wait_ms)
+    return await bus.open_consumer(INBOX, "worker-0")
 
 
 async def hear(live: LiveSubscription, count: int) -> list[LiveMessage]:

@@ -20,9 +20,9 @@ from bulkhead.bus.port import (
     WrongLastSequence,
 )
 from bulkhead_contracts import bounds, subjects
-from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
+from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, attach, bodies, put, take
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
-from tests.eventually import until as eventually
+from tests.eventually import until
 
 PATIENCE_S = 4 * DEADLINE_S
 """So long a fetch may wait that must not."""
@@ -243,7 +243,7 @@ async def test_a_stream_tells_how_much_it_holds_and_what_waits_for_a_durable(wor
     [handed, *_] = await take(await bus.open_consumer(INBOX, "worker-0"), 2)
     assert await _shows(bus, pending=1, in_work=2)
     await handed.ack()
-    await eventually(lambda: _shows(bus, pending=1, in_work=1))
+    await until(lambda: _shows(bus, pending=1, in_work=1))
     assert await bus.durable_counts(INBOX, "worker-1") is None
 
 
@@ -254,9 +254,9 @@ async def test_a_durable_tells_how_many_ask_for_its_messages_and_how_long_it_has
     assert counts.asking == 0 and counts.quiet_ms > DEADLINE_S * 1000, "nobody ever asked, nothing was ever handed out"
     one, two = await bus.open_consumer(INBOX, "worker-0"), await other.open_consumer(INBOX, "worker-0")
     asking = [asyncio.create_task(consumer.fetch(4, 2 * DEADLINE_S)) for consumer in (one, two)]
-    await eventually(lambda: _shows(bus, asking=2))
+    await until(lambda: _shows(bus, asking=2))
     await two.close()
-    await eventually(lambda: _shows(bus, asking=1), "who has gone asks no more")
+    await until(lambda: _shows(bus, asking=1), "who has gone asks no more")
     await asyncio.gather(asking.pop(), return_exceptions=True)
     await put(bus, "a")
     [handed] = await asking.pop()
@@ -343,8 +343,7 @@ async def test_messages_come_in_order_and_once(world: World) -> None:
 
 async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     waiting = asyncio.create_task(consumer.fetch(10, PATIENCE_S))
     await asyncio.sleep(0.05)
     assert not waiting.done()
@@ -356,8 +355,7 @@ async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> 
 
 async def test_what_is_handed_over_is_all_of_it_in_order_and_no_more_than_there_is_room_for(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     taken: list[BusDelivery] = []
     for room in (2, 1, 3):
         before = len(taken)
@@ -376,8 +374,7 @@ async def test_what_is_handed_over_is_all_of_it_in_order_and_no_more_than_there_
 
 async def test_fetch_returns_nothing_after_its_timeout(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     begun = time.monotonic()
     assert await consumer.fetch(10, 0.2) == []
     assert time.monotonic() - begun > 0.15
@@ -399,8 +396,7 @@ async def test_no_more_is_handed_out_than_was_asked_for(world: World) -> None:
 
 async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0", ack_wait_ms=300)
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus, 300)
     assert consumer.ack_wait_s == pytest.approx(0.3)
     begun = time.monotonic()
     await put(bus, "a")
@@ -415,8 +411,7 @@ async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
 
 async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     await put(bus, "a")
     [first] = await take(consumer, 1)
     await first.nak()
@@ -431,8 +426,7 @@ async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
 
 async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     await put(bus, "a", "b")
     [a] = await take(consumer, 1, room=1)
     await a.nak(0.3)
@@ -444,8 +438,7 @@ async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:
 
 async def test_in_progress_keeps_a_message(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0", ack_wait_ms=400)
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus, 400)
     await put(bus, "a")
     [held] = await take(consumer, 1)
     for _ in range(6):
@@ -457,8 +450,7 @@ async def test_in_progress_keeps_a_message(world: World) -> None:
 
 async def test_term_gives_up_for_good(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0", ack_wait_ms=200)
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus, 200)
     await put(bus, "poison", "fine")
     [poison] = await take(consumer, 1, room=1)
     await poison.term("unreadable")

@@ -9,8 +9,9 @@ import pytest
 from bulkhead.bus import wire
 from bulkhead.bus.port import BusUnavailable, LiveMessage, PublishRefused, Schedule, StoredMessage
 from bulkhead_contracts import subjects
-from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, hear, put, take, until
+from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, attach, bodies, hear, put, take
 from tests.contract.bus.worlds import INBOX, World
+from tests.eventually import until
 
 # Timers, journal, control
 
@@ -28,8 +29,7 @@ def timer(key: str, due_unix_ms: int) -> Schedule:
 
 async def test_a_timer_fires_into_the_inbox(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     due = time.time_ns() // 1_000_000 + 400
     ack = await bus.schedule(timer("deadline", due), "t1")
     assert ack.stream == "TIMERS_WORKER"
@@ -46,16 +46,14 @@ async def test_a_timer_fires_into_the_inbox(world: World) -> None:
 
 async def test_a_late_timer_fires_at_once(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 60_000), "t1")
     assert bodies(await take(consumer, 1, within_s=2.0)) == ["late"]
 
 
 async def test_setting_a_timer_again_replaces_it(world: World) -> None:
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     now = time.time_ns() // 1_000_000
     await bus.schedule(timer("beat", now + 200), "t1")
     await bus.schedule(timer("beat", now + 700), "t2")
@@ -78,14 +76,11 @@ async def test_the_journal_repeats_every_inbox(world: World) -> None:
     await put(bus, "to-planner", subject=subjects.mesh_subject("worker", "planner", TENANT, TASK))
     await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 1_000), "t1")
 
-    async def journal() -> list[StoredMessage]:
-        return await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}")
+    async def whole_journal() -> list[StoredMessage]:
+        stored = await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}")
+        return stored if len(stored) == 3 else []
 
-    async def complete() -> bool:
-        return len(await journal()) == 3
-
-    await until(complete, "the journal has all three")
-    found = {one.body.decode(): one for one in await journal()}
+    found = {one.body.decode(): one for one in await until(whole_journal, "the journal has all three")}
     assert found["to-worker"].subject == SUBJECT and found["to-worker"].headers["ce-id"] == "to-worker"
     assert found["to-planner"].subject == subjects.mesh_subject("worker", "planner", TENANT, TASK)
     assert found["late"].subject == subjects.mesh_subject("worker", "worker", TENANT, TASK)
@@ -171,10 +166,7 @@ async def test_a_slow_listener_drops_and_counts(world: World) -> None:
     for n in range(10):
         await bus.publish_live("live.a.b.c", b"%d" % n)
 
-    async def dropped() -> bool:
-        return live.dropped == 7
-
-    await until(dropped, "seven words are dropped and counted")
+    await until(lambda: live.dropped == 7, "seven words are dropped and counted")
     assert [word.body for word in await hear(live, 3)] == [b"0", b"1", b"2"]
     await bus.publish_live("live.a.b.c", b"more")
     assert [word.body for word in await hear(live, 1)] == [b"more"]
@@ -190,12 +182,9 @@ async def test_closing_a_live_subscription_ends_its_iteration(world: World) -> N
         async for word in live:
             heard.append(word)
 
-    async def one_came() -> bool:
-        return bool(heard)
-
     listening = asyncio.create_task(listen())
     await bus.publish_live("live.a.b.c", b"1")
-    await until(one_came, "the word arrives")
+    await until(lambda: heard, "the word arrives")
     await live.close()
     await asyncio.wait_for(listening, DEADLINE_S)
     assert len(heard) == 1

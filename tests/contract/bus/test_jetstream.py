@@ -6,7 +6,6 @@ import signal
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import nats
 import pytest
@@ -16,36 +15,21 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from tests.contract.bus.probes import until
+from tests.contract.bus.probes import FILTER, SUBJECT, TASK, TENANT, attach
 from tests.contract.bus.server import NatsServer
-from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
+from tests.contract.bus.worlds import INBOX, JetStreamWorld
+from tests.eventually import until
 
-TENANT, TASK = "acme", "Task-1"
-SUBJECT = subjects.mesh_subject("planner", "worker", TENANT, TASK)
-FILTER = subjects.task_filter("worker", TENANT, TASK)
 PATIENCE_S = 60.0
 """So long something may wait that must not."""
 ANSWER_S = 4.0
 """Under every timeout of the adapter (5 s): it was told, and did not give up waiting."""
 
 
-@pytest.fixture
-async def own_world(tmp_path: Path) -> AsyncIterator[JetStreamWorld]:
-    """A broker that the test may kill."""
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    world = JetStreamWorld(server)
-    await world.provision(streams())
-    yield world
-    await world.close()
-    server.stop()
-
-
 async def test_a_killed_broker_comes_back_and_nothing_is_lost(own_world: JetStreamWorld) -> None:
     world = own_world
     bus = await world.bus()
-    await world.durable("worker-0", ack_wait_ms=1_000)
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus, 1_000)
     live = await bus.subscribe_live("control.live.>")
     stopping = asyncio.Event()
     acked: list[str] = []
@@ -72,11 +56,8 @@ async def test_a_killed_broker_comes_back_and_nothing_is_lost(own_world: JetStre
                 seen.add(one.stored.body.decode())
                 await one.ack()
 
-    async def under_way() -> bool:
-        return len(seen) > 20
-
     publishing, consuming = asyncio.create_task(publish()), asyncio.create_task(consume())
-    await until(under_way, "messages are acked and handed out")
+    await until(lambda: len(seen) > 20, "messages are acked and handed out")
     before = len(acked)
     await world.server.restart()
     restarted = time.monotonic()
@@ -100,8 +81,7 @@ async def test_a_killed_broker_comes_back_and_nothing_is_lost(own_world: JetStre
 async def test_a_standing_fetch_survives_a_restart(own_world: JetStreamWorld) -> None:
     world = own_world
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     waiting = asyncio.create_task(consumer.fetch(4, PATIENCE_S))
     await asyncio.sleep(0.1)
     await world.server.restart()
@@ -113,8 +93,7 @@ async def test_a_standing_fetch_survives_a_restart(own_world: JetStreamWorld) ->
 async def test_while_the_broker_is_down_everything_says_so(own_world: JetStreamWorld) -> None:
     world = own_world
     bus = await world.bus()
-    await world.durable("worker-0")
-    consumer = await bus.open_consumer(INBOX, "worker-0")
+    consumer = await attach(world, bus)
     await asyncio.to_thread(world.server.stop)
     while await bus.is_ready():
         await asyncio.sleep(0.01)
@@ -243,9 +222,6 @@ class Accounts:
     def url(self, user: str) -> str:
         return self.server.url.replace("nats://", f"nats://{user}:p@")
 
-    async def bus(self) -> JetStreamBus:
-        return await JetStreamBus.connect(self.url("worker"), service="worker")
-
     def remembered(self) -> int:
         """How many answers the broker keeps a way open for."""
         with urllib.request.urlopen(self._monitor) as answer:
@@ -281,8 +257,15 @@ async def accounts(accounts_server: Accounts) -> AsyncIterator[Accounts]:
     await admin.close()
 
 
-async def test_the_whole_port_works_across_accounts(accounts: Accounts) -> None:
-    bus = await accounts.bus()
+@pytest.fixture
+async def bus(accounts: Accounts) -> AsyncIterator[JetStreamBus]:
+    """The worker's."""
+    found = await JetStreamBus.connect(accounts.url("worker"), service="worker")
+    yield found
+    await found.close()
+
+
+async def test_the_whole_port_works_across_accounts(bus: JetStreamBus) -> None:
     consumer = await bus.open_consumer(INBOX, "worker-0")
     found = []
     while len(found) < 50:
@@ -297,11 +280,9 @@ async def test_the_whole_port_works_across_accounts(accounts: Accounts) -> None:
     assert last is not None and last.body == b"49"
     ack = await bus.publish(subjects.mesh_subject("worker", "planner", TENANT, TASK), b"x", {}, "1")
     assert ack.stream == "INBOX_PLANNER"
-    await bus.close()
 
 
-async def test_a_denied_publish_is_refused_at_once(accounts: Accounts) -> None:
-    bus = await accounts.bus()
+async def test_a_denied_publish_is_refused_at_once(bus: JetStreamBus) -> None:
     begun = time.monotonic()
     with pytest.raises(PublishRefused, match="policy"):
         await bus.publish(subjects.mesh_subject("worker", "checker", TENANT, TASK), b"x", {}, "1")
@@ -312,39 +293,31 @@ async def test_a_denied_publish_is_refused_at_once(accounts: Accounts) -> None:
     with pytest.raises(PublishRefused, match="policy"):
         await bus.open_consumer("INBOX_PLANNER", "planner-0")
     assert time.monotonic() - begun < ANSWER_S
-    await bus.close()
 
 
-async def test_listening_without_the_right_is_refused(accounts: Accounts) -> None:
-    bus = await accounts.bus()
+async def test_listening_without_the_right_is_refused(bus: JetStreamBus) -> None:
     with pytest.raises(PublishRefused, match="policy"):
         await bus.subscribe_live("live.>")
     await bus.subscribe_live("control.live.>")
-    await bus.close()
 
 
-async def test_a_conflict_that_cannot_be_read_stays_a_conflict(accounts: Accounts) -> None:
-    bus = await accounts.bus()
+async def test_a_conflict_that_cannot_be_read_stays_a_conflict(bus: JetStreamBus) -> None:
     await bus.publish("record.rag.t.x.k", b"x", {}, "1", expect_last_on_subject=0)
     begun = time.monotonic()
     with pytest.raises(WrongLastSequence):
         await bus.publish("record.rag.t.x.k", b"y", {}, "2", expect_last_on_subject=0)
     assert time.monotonic() - begun < ANSWER_S
-    await bus.close()
 
 
-async def test_nobody_answers_across_accounts(accounts: Accounts) -> None:
-    bus = await accounts.bus()
+async def test_nobody_answers_across_accounts(bus: JetStreamBus) -> None:
     with pytest.raises(BusUnavailable, match="nobody answers"):
         await bus.request(subjects.rpc_subject("worker", "budget", TENANT, TASK), b"x")
-    await bus.close()
 
 
 async def test_what_the_broker_remembers_of_requests_is_bounded(
-    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+    accounts: Accounts, bus: JetStreamBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_reply, "MAX_QUESTIONS_PER_INBOX", 50)
-    bus = await accounts.bus()
     start = accounts.remembered()
     most = 0
     for n in range(300):
@@ -352,7 +325,6 @@ async def test_what_the_broker_remembers_of_requests_is_bounded(
         if n % 20 == 0:
             most = max(most, accounts.remembered() - start)
     assert most <= 100
-    await bus.close()
 
 
 async def test_a_refused_key_is_told_at_once(accounts: Accounts) -> None:

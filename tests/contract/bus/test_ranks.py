@@ -5,8 +5,6 @@ Only a real broker heeds ranks: they are a hint, and the in-memory one serves wh
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +13,7 @@ from bulkhead.bus.port import BusDelivery, BusUnavailable, Consumer
 from bulkhead.runtime.consume.loop import RANKS, shard_rank
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.nats.streams import PRIORITY_GROUP, Layout, durable_configs
-from tests.contract.bus.server import NatsServer
-from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
+from tests.contract.bus.worlds import INBOX, JetStreamWorld
 from tests.eventually import until
 
 SUBJECT = subjects.mesh_subject("planner", "worker", "acme", "Task-1")
@@ -27,17 +24,6 @@ BASE = {"durable_name": "worker-0", "ack_policy": "explicit", "max_deliver": -1}
     for _, config in durable_configs(Layout({"worker": 2}))
     if config["name"] == "worker-0"
 ]
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[JetStreamWorld]:
-    server = NatsServer(tmp_path / "nats")
-    server.start()
-    found = JetStreamWorld(server)
-    await found.provision(streams())
-    yield found
-    await found.close()
-    server.stop()
 
 
 async def durable(world: JetStreamWorld, **more: object) -> None:
@@ -89,12 +75,12 @@ async def had(names: list[str], *replicas: Replica) -> None:
     await until(lambda: set(names) <= {name for one in replicas for name in one.names()})
 
 
-async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_that_is_gone(world) -> None:
-    await durable(world, **RANKED)
-    near, far = await world.bus(), await world.bus()
+async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_that_is_gone(jetstream_world) -> None:
+    await durable(jetstream_world, **RANKED)
+    near, far = await jetstream_world.bus(), await jetstream_world.bus()
     second = Replica(await far.open_consumer(INBOX, "worker-0", rank=3))
     first = Replica(await near.open_consumer(INBOX, "worker-0", rank=0))
-    await asking(world, 2)
+    await asking(jetstream_world, 2)
     names = await put(far, 0, 30)
     await had(names, first, second)
     assert first.names() == names and second.got == [], "served without a gap: its folds in memory are whole"
@@ -106,13 +92,13 @@ async def test_a_shard_stays_with_the_nearest_replica_and_goes_to_another_when_t
     await second.stop()
 
 
-async def test_what_the_nearest_has_no_room_for_goes_to_another_at_once(world) -> None:
-    await durable(world, **RANKED)
-    near, far = await world.bus(), await world.bus()
+async def test_what_the_nearest_has_no_room_for_goes_to_another_at_once(jetstream_world) -> None:
+    await durable(jetstream_world, **RANKED)
+    near, far = await jetstream_world.bus(), await jetstream_world.bus()
     full = await near.open_consumer(INBOX, "worker-0", rank=0)
     fetching = asyncio.create_task(full.fetch(1, DEADLINE_S))
     other = Replica(await far.open_consumer(INBOX, "worker-0", rank=7))
-    await asking(world, 2)
+    await asking(jetstream_world, 2)
     names = await put(far, 0, 4)
     [mine] = await fetching
     await had(names[1:], other)
@@ -122,13 +108,13 @@ async def test_what_the_nearest_has_no_room_for_goes_to_another_at_once(world) -
 
 
 @pytest.mark.parametrize("later", [True, False], ids=["now_ranked", "not_ranked_any_more"])
-async def test_a_durable_that_is_changed_under_a_running_replica_is_asked_as_it_is_now(world, later) -> None:
+async def test_a_durable_that_is_changed_under_a_running_replica_is_asked_as_it_is_now(jetstream_world, later) -> None:
     """The number of shards of a running mesh grows: the provisioner comes before the replicas are started again."""
-    await durable(world, **({} if later else RANKED))
-    bus = await world.bus()
+    await durable(jetstream_world, **({} if later else RANKED))
+    bus = await jetstream_world.bus()
     replica = Replica(await bus.open_consumer(INBOX, "worker-0", rank=1))
-    await asking(world, 1)
-    await durable(world, **(RANKED if later else {}))
+    await asking(jetstream_world, 1)
+    await durable(jetstream_world, **(RANKED if later else {}))
     names = await put(bus, 0, 5)
     await had(names, replica)
     await replica.stop()

@@ -3,7 +3,7 @@
 In: a Record. Out: complaints.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from bulkhead.bus.port import StoredMessage
 from tests.simulation.laws.reading import body, said, task_of, wishes
@@ -40,6 +40,35 @@ def complain(record: Record) -> Iterator[str]:
     """See the module."""
     yield from _halts(record)
     yield from _cancels(record)
+
+
+def pauses_of(record: Record, scope: str) -> Iterator[tuple[str, float, float]]:
+    """Which task or tenant was held back from when to when, by a halt that lets it go on."""
+    since: dict[str, float] = {}
+    for entry in record.halts:
+        if not entry.subject.startswith(f"$KV.CONTROL.{scope}."):
+            continue
+        halt, name = body(entry), task_of(entry.subject)
+        at_s = (entry.time_unix_ms - record.scenario.start_ms) / 1000
+        if halt["active"] and halt["pauses"]:
+            since.setdefault(name, at_s)
+        elif (began := since.pop(name, None)) is not None:
+            yield name, began, at_s
+    yield from ((name, began, record.ended_at_s) for name, began in since.items())
+
+
+def calls_in_a_pause(
+    record: Record, names: Collection[str], since_s: float, until_s: float, grace_s: float
+) -> Iterator[str]:
+    """Calls of these wishes that began while they were held back, and models that went on speaking to them."""
+    for call in (*record.model.made, *record.counter.made):
+        if call.whose not in names:
+            continue
+        if since_s + grace_s < call.since_s < until_s:
+            yield f"{call.whose} called the {call.what} at {call.since_s:.1f} s"
+        speaks_s = record.ended_at_s if call.until_s is None else call.until_s
+        if call.what == "model" and call.since_s < since_s and since_s + grace_s < min(speaks_s, until_s):
+            yield f"a model spoke to {call.whose} until {speaks_s:.1f} s"
 
 
 def _halts(record: Record) -> Iterator[str]:

@@ -57,16 +57,13 @@ async def do(world: Any, act: Act) -> None:
     if act.what == "bad_subject":
         wrong = (subjects.partition_of(_task(act)) + 1) % bounds.PARTITIONS
         subject = f"mesh.{sender}.{receiver}.{wrong}.demo.{_task(act)}"
-    headers = {
-        "ce-id": f"poison-{act.name}",
-        "ce-type": kind,
-        "ce-source": source,
-        "ce-specversion": "1.0",
-        "ce-time": TIME,
-        "Nats-Msg-Id": f"poison-{act.name}",
-    }
     body = b'{"broken": ' if act.what.startswith("malformed") else b"{}"
-    world.net.store(subject, {key: value for key, value in headers.items() if value}, body)
+    world.net.store(subject, _headers(f"poison-{act.name}", kind, source), body)
+
+
+def _headers(name: str, kind: str, source: str) -> dict[str, str]:
+    head = {"ce-id": name, "ce-type": kind, "ce-source": source, "ce-specversion": "1.0", "ce-time": TIME}
+    return {key: value for key, value in {**head, "Nats-Msg-Id": name}.items() if value}
 
 
 def _task(act: Act) -> str:
@@ -85,15 +82,7 @@ def _early(world: Any, act: Act) -> None:
         body = {"step_id": "a", "attempt": 1, "plan_version": 1, "result": {"summary": "a lie"}}
         kind, sender = "mesh.step.finished.v1", "worker"
     subject = subjects.mesh_subject(sender, "planner", wish.tenant, task)
-    headers = {
-        "ce-id": f"early-{act.name}",
-        "ce-type": kind,
-        "ce-source": sender,
-        "ce-specversion": "1.0",
-        "ce-time": TIME,
-        "Nats-Msg-Id": f"early-{act.name}",
-    }
-    world.net.store(subject, headers, json.dumps(body).encode())
+    world.net.store(subject, _headers(f"early-{act.name}", kind, sender), json.dumps(body).encode())
 
 
 def complain(record: Any) -> Iterator[str]:

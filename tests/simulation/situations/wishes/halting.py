@@ -17,8 +17,7 @@ from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, switch_halt
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.plan import Plan
 from bulkhead_contracts.result import Failure
-from tests.simulation.laws.reading import body
-from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S
+from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S, calls_in_a_pause, pauses_of
 from tests.simulation.mesh.chaos import PAUSES
 from tests.simulation.scenario import Act, Scenario, scripted_step
 from tests.simulation.scenario import Wish as Request
@@ -78,31 +77,10 @@ async def do(world: Any, act: Act) -> None:
 def complain(record: Any) -> Iterator[str]:
     """See the module."""
     grace_s = AT_LAST_S if any(fault.kind in DEAF for fault in record.chaos.fired) else AT_ONCE_S
-    for tenant, since_s, until_s in _spans(record):
+    for tenant, since_s, until_s in pauses_of(record, "tenant"):
         names = {wish.name for wish in record.scenario.wishes if wish.tenant == tenant}
         what = f"{tenant} was halted from {since_s:.1f} to {until_s:.1f} s"
-        for call in (*record.model.made, *record.counter.made):
-            if call.whose not in names:
-                continue
-            if since_s + grace_s < call.since_s < until_s:
-                yield f"{what}; {call.whose} called the {call.what} at {call.since_s:.1f} s"
-            speaks_s = record.ended_at_s if call.until_s is None else call.until_s
-            if call.what == "model" and call.since_s < since_s and since_s + grace_s < min(speaks_s, until_s):
-                yield f"{what}; a model spoke to {call.whose} until {speaks_s:.1f} s"
-
-
-def _spans(record: Any) -> Iterator[tuple[str, float, float]]:
-    """Which tenant was halted from when to when."""
-    since: dict[str, float] = {}
-    for one in record.halts:
-        if not one.subject.startswith("$KV.CONTROL.tenant."):
-            continue
-        entry, at_s = body(one), (one.time_unix_ms - record.scenario.start_ms) / 1000
-        if entry["active"]:
-            since.setdefault(entry["name"], at_s)
-        elif (began := since.pop(entry["name"], None)) is not None:
-            yield entry["name"], began, at_s
-    yield from ((name, began, record.ended_at_s) for name, began in since.items())
+        yield from (f"{what}; {call}" for call in calls_in_a_pause(record, names, since_s, until_s, grace_s))
 
 
 SITUATION = Situation("halting", 0.08, add, do, complain)

@@ -13,13 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.bus.memory.bus import MemoryBus
-from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.errors import RpcRefused
-from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
+from bulkhead_contracts.budget import Limit, LimitsRequested
 from bulkhead_contracts.plan import Plan
-from bulkhead_contracts.task import RequesterClaim
 from tests.simulation.laws.reading import body, is_calm, said, wishes
 from tests.simulation.mesh.people import task_of
 from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
@@ -36,7 +31,6 @@ ENDINGS = (
 )
 WITHIN_S = 0.02
 RAISED_MICROS = 10_000_000
-AGAIN_S = 0.5
 PATIENCE_S = 60.0
 
 
@@ -101,22 +95,8 @@ async def do(world: Any, act: Act) -> None:
 
 async def _limit(world: Any, act: Act, micros: int) -> None:
     """What its person may spend in a day."""
-    ask = LimitsRequested(
-        requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"),
-        target="user/ann",
-        limit=Limit(cost_usd_micros=micros),
-    )
-    publisher = Publisher("gateway", MemoryBus(world.net, "gateway"), b"gateway", world.net.clock.now_ms)
-    while True:
-        try:
-            reply = await publisher.request("budget", ask, tenant=TENANT, task="limits", index=f"{act.name}/{micros}")
-        except (BusUnavailable, RpcRefused):
-            await asyncio.sleep(AGAIN_S)
-            continue
-        assert isinstance(reply, LimitsReplied)
-        if reply.failure is None:
-            break
-        await asyncio.sleep(AGAIN_S)
+    ask = LimitsRequested(requester=topups.ADA, target="user/ann", limit=Limit(cost_usd_micros=micros))
+    await topups.ask_budget(world, ask, "limits", f"{act.name}/{micros}")
     world.tell(f"user/ann may spend {micros}")
 
 

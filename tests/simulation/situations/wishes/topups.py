@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +18,17 @@ from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead_contracts.budget import Limit, TopUpReplied, TopUpRequested
+from bulkhead_contracts.budget import Limit, TopUpRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim
-from tests.simulation.laws.reading import body, is_calm, of, said, task_of, wishes
-from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S, LATE
+from bulkhead_contracts.types import Body
+from tests.simulation.laws.reading import body, is_calm, of, said, wishes
+from tests.simulation.laws.stops import AT_LAST_S, AT_ONCE_S, LATE, calls_in_a_pause, pauses_of
 from tests.simulation.scenario import Act, Scenario, Wish, scripted_step
 from tests.simulation.situations.situation import Situation
 
 TENANT, NAME = "demo", "dear"
+ADA = RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key")
 ENOUGH_MICROS = 400_000
 AGAIN_S = 0.5
 
@@ -69,24 +72,25 @@ async def do(world: Any, act: Act) -> None:
     while (task := world.record.tasks.get(name)) is None:
         await asyncio.sleep(AGAIN_S)
     ask = TopUpRequested(
-        requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"),
+        requester=ADA,
         task=task,
         add=Limit(cost_usd_micros=int(more)),
         until_unix_ms=world.net.clock.now_ms() + 4_200_000,
         reason="worth it",
     )
+    reply = await ask_budget(world, ask, task, f"topup/{act.what}")
+    world.tell(f"topped up {act.what}: {reply.added.cost_usd_micros}, resumed {reply.resumed}")
+
+
+async def ask_budget(world: Any, body: Body, task: str, index: str) -> Any:
+    """Its answer to the gateway, which asks until it agrees."""
     publisher = Publisher("gateway", MemoryBus(world.net, "gateway"), b"gateway", world.net.clock.now_ms)
     while True:
-        try:
-            reply = await publisher.request("budget", ask, tenant=TENANT, task=task, index=f"topup/{act.what}")
-        except (BusUnavailable, RpcRefused):
-            await asyncio.sleep(AGAIN_S)
-            continue
-        assert isinstance(reply, TopUpReplied)
-        if reply.failure is None:
-            break
+        with suppress(BusUnavailable, RpcRefused):
+            reply: Any = await publisher.request("budget", body, tenant=TENANT, task=task, index=index)
+            if reply.failure is None:
+                return reply
         await asyncio.sleep(AGAIN_S)
-    world.tell(f"topped up {act.what}: {reply.added.cost_usd_micros}, resumed {reply.resumed}")
 
 
 def complain(record: Any) -> Iterator[str]:
@@ -128,31 +132,10 @@ def _counted(record: Any) -> Iterator[str]:
 def _silent(record: Any) -> Iterator[str]:
     grace_s = AT_LAST_S if any(fault.kind in LATE for fault in record.chaos.fired) else AT_ONCE_S
     names = {task: wish.name for wish, task in wishes(record)}
-    for task, since_s, until_s in _spans(record):
+    for task, since_s, until_s in pauses_of(record, "task"):
         what = f"{names.get(task)} was halted at its ceiling from {since_s:.1f} to {until_s:.1f} s"
-        for call in (*record.model.made, *record.counter.made):
-            if call.whose != names.get(task):
-                continue
-            if since_s + grace_s < call.since_s < until_s:
-                yield f"{what}; it called the {call.what} at {call.since_s:.1f} s"
-            speaks_s = record.ended_at_s if call.until_s is None else call.until_s
-            if call.what == "model" and call.since_s < since_s and since_s + grace_s < min(speaks_s, until_s):
-                yield f"{what}; a model spoke to it until {speaks_s:.1f} s"
-
-
-def _spans(record: Any) -> Iterator[tuple[str, float, float]]:
-    """Which task was held back from when to when; what ended is the law of laws/stops.py."""
-    since: dict[str, float] = {}
-    for one in record.halts:
-        if not one.subject.startswith("$KV.CONTROL.task."):
-            continue
-        entry, at_s = body(one), (one.time_unix_ms - record.scenario.start_ms) / 1000
-        task = task_of(one.subject)
-        if entry["active"] and entry["pauses"]:
-            since.setdefault(task, at_s)
-        elif (began := since.pop(task, None)) is not None:
-            yield task, began, at_s
-    yield from ((task, began, record.ended_at_s) for task, began in since.items())
+        calls = calls_in_a_pause(record, {names.get(task, "")}, since_s, until_s, grace_s)
+        yield from (f"{what}; {call}" for call in calls)
 
 
 SITUATION = Situation("topups", 0.06, add, do, complain)

@@ -10,7 +10,6 @@ import pytest
 
 from bulkhead.runtime.decider import fold as folds
 from bulkhead.runtime.decider.fold import TaskFold, fold_message
-from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.halts.live import Halts, HaltTarget
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, catalog, envelope, subjects
@@ -20,8 +19,9 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Citation, ContentRef, Failure, Label, Result
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepProposed
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted, list_facts
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.planner import app as planner
+from tests.eventually import until
 from tests.unit.bulkhead.runtime.consume import test_loop as shells
 from tests.unit.bulkhead.runtime.doer import test_handler as doers
 
@@ -40,15 +40,16 @@ def plan_of(count: int) -> Plan:
     return Plan(steps=tuple(PlanStep(id=f"s{n}", title="", instruction="do", acceptance="ok") for n in range(count)))
 
 
-async def said(mesh: MemoryMesh, task: str, what: str, timeout_s: float = 15) -> list[str]:
+async def said(mesh: MemoryMesh, task: str, what: str) -> list[str]:
     subject = subjects.task_filter("gateway", "demo", task)
-    deadline = time.monotonic() + timeout_s
-    while True:
+
+    async def kinds() -> list[str]:
         bodies = [catalog.decode_body(one.ce_type, one.body) for one in await mesh.messages("INBOX_GATEWAY", subject)]
-        kinds = [fact.ce_type() for body in bodies for fact in list_facts(body)]
-        if any(what in kind for kind in kinds) or time.monotonic() > deadline:
-            return kinds
-        await asyncio.sleep(0.02)
+        found = [fact.ce_type() for body in bodies for fact in list_facts(body)]
+        return found if any(what in kind for kind in found) else []
+
+    found: list[str] = await until(kinds, f"{what} of {task}")
+    return found
 
 
 async def test_the_rejection_of_a_task_that_was_never_opened_ends_there(monkeypatch):
@@ -59,10 +60,7 @@ async def test_the_rejection_of_a_task_that_was_never_opened_ends_there(monkeypa
         )
         await shells.until_dead(mesh, "not_opened")
         shell = mesh.running[("planner", "0")].service.shell
-        deadline = time.monotonic() + 5
-        while shell.handled < 1 and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        assert shell.handled == 1, "the rejection itself is taken"
+        await until(lambda: shell.handled == 1, "the rejection itself is taken")
         assert len(await mesh.messages(subjects.DEAD_LETTERS_STREAM)) == 1
 
 
@@ -190,20 +188,12 @@ async def test_an_output_that_is_too_large_ends_as_a_dead_letter(monkeypatch):
         await shells.until_dead(mesh, "handler_failed")
 
 
-class Slow(Doer[ToolCallRequested]):
+class Slow(doers.Recording):
     """A doer that counts how many of its acts run at once."""
 
-    service = "tool_executor"
-    handles = (ToolCallRequested,)
-
     def __init__(self) -> None:
+        super().__init__()
         self.running = self.peak = self.acts = 0
-
-    def idempotency_key(self, request):
-        return request.call_id
-
-    def needs_claim(self, job):
-        return False
 
     async def act(self, job, hands, turn):
         self.acts += 1
@@ -217,23 +207,15 @@ class Slow(Doer[ToolCallRequested]):
             call_id=job.request.call_id, step_id="s", outcome="failed" if failed else "succeeded", failure=failure
         )
 
-    def refusal_reply(self, request, failure):
-        return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="refused", failure=failure)
-
-    def uncertain_reply(self, request):
-        return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="uncertain")
-
 
 async def test_one_key_is_acted_on_by_one_at_a_time():
     doer = Slow()
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
         token = doers.grant(mesh)
         await doers.call(mesh, token, index=0)
-        while doer.acts < 1:
-            await asyncio.sleep(0.005)
+        await until(lambda: doer.acts == 1)
         await doers.call(mesh, token, index=1)
-        while doer.acts < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: doer.acts == 2)
         await doers.call(mesh, token, index=2)
         found = await doers.replies(mesh, 3)
         assert doer.peak == 1 and [json.loads(json.dumps(body))["outcome"] for _, body in found].count("succeeded") == 2

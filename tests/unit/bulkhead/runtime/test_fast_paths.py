@@ -1,7 +1,6 @@
 """Short ways that must lead where the long ones do: tokens written without PyJWT, spans where nothing is recorded,
 states that are changed, ids, bodies, and what is made before the first word of a decision is said."""
 
-import asyncio
 import dataclasses
 import hmac
 import json
@@ -12,7 +11,7 @@ from opentelemetry import trace as otel
 
 from bulkhead import flow
 from bulkhead.bus.port import PublishRefused
-from bulkhead.flow import Decider, Send, SetTimer, Transition
+from bulkhead.flow import Send, SetTimer, Transition
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, parent_sha256, public_of
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.publish.publisher import Publisher
@@ -20,13 +19,14 @@ from bulkhead.telemetry import trace
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.plan import PlanStep
-from bulkhead_contracts.result import ContentRef, Result
-from bulkhead_contracts.step import StepAssigned, StepFinished
+from bulkhead_contracts.result import Result
+from bulkhead_contracts.step import StepFinished
 from bulkhead_services.checker.state import CheckerState as CheckerState
 from bulkhead_services.planner.state import PlannerState as PlannerState
 from bulkhead_services.worker.state import WorkerState as WorkerState
+from tests.eventually import until
 from tests.samples import sample
+from tests.unit.bulkhead.runtime.consume import test_loop as shells
 
 SEEDS = {name: new_signing_seed() for name in ("signer", "planner")}
 TASK = sample(TaskGrant, actor="Zoë", tools=("calculate",), expires_unix_ms=10)
@@ -102,32 +102,12 @@ def test_an_id_is_the_hmac_of_its_parts_and_a_body_its_json():
     assert body.encode() == body.model_dump_json().encode()
 
 
-class Talking(Decider[None]):
+class Talking(shells.Counting):
     """A decider that sets a timer, answers twice and sets another timer."""
-
-    service = "worker"
-    opening = frozenset({StepAssigned})
-
-    def initial_state(self):
-        return None
-
-    def wanted_contents(self, body):
-        return ()
-
-    def has_ended(self, state):
-        return False
 
     def decide(self, state, message):
         a, b = (StepFinished(step_id=name, attempt=1, plan_version=1, result=Result()) for name in "ab")
         return Transition(state, (SetTimer("k", 2**50), Send("planner", a), Send("planner", b), SetTimer("l", 2**50)))
-
-
-async def _until(reached):
-    for _ in range(2000):
-        if reached():
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError
 
 
 async def _heard(monkeypatch, refuse):
@@ -152,15 +132,9 @@ async def _heard(monkeypatch, refuse):
     monkeypatch.setattr(fold, "seal", sealing)
     monkeypatch.setattr(Publisher, "post", posting)
     monkeypatch.setattr(Publisher, "set_timer", setting)
-    body = sample(
-        StepAssigned,
-        step=PlanStep(id="s", title="", instruction="i"),
-        deadline_unix_ms=1,
-        objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1),
-    )
     async with MemoryMesh({"worker": lambda c: {1: Talking()}}) as mesh:
-        await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t", index="i")
-        await _until(lambda: {"set l"} <= set(done))
+        await shells.say(mesh, shells.assigned())
+        await until(lambda: "set l" in done)
     return done
 
 

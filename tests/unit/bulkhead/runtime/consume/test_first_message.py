@@ -1,7 +1,5 @@
 """The first message of a task: whose word for it is believed, who asks for that word, and what happens without it."""
 
-import asyncio
-
 import pytest
 
 from bulkhead.bus import wire
@@ -85,12 +83,8 @@ async def test_the_first_word_to_another_decider_asks_the_broker_to_hold_that_it
         wanted = subjects.task_filter("checker", "demo", "t1")
 
         async def told(count: int) -> list[bool]:
-            for _ in range(2000):
-                found = await mesh.messages("INBOX_CHECKER", wanted)
-                if len(found) >= count:
-                    return [wire.was_first(one.headers, wanted) for one in found]
-                await asyncio.sleep(0.005)
-            raise TimeoutError(f"{len(found)} of {count}")
+            found = await shells.mesh_messages(mesh, "INBOX_CHECKER", wanted, count)
+            return [wire.was_first(one.headers, wanted) for one in found]
 
         assert await told(4) == [True, False, False, False]
         mesh.kill_replica("worker")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from bulkhead.bus.port import StoredMessage
 from bulkhead.flow import Decider, InboxMessage, Send, Transition
 from bulkhead.runtime.consume import loop as shells
 from bulkhead.testing.mesh import MemoryMesh
@@ -14,6 +15,7 @@ from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from tests.eventually import until
 from tests.samples import sample
 
 pytestmark = pytest.mark.virtual_time
@@ -70,14 +72,19 @@ async def say(mesh: MemoryMesh, body, task: str = "t1", index: int | str = 0, **
     )
 
 
+async def mesh_messages(mesh: MemoryMesh, stream: str, subject: str = ">", count: int = 1) -> list[StoredMessage]:
+    """What lies there, as soon as it is so much."""
+
+    async def enough() -> list[StoredMessage]:
+        found = await mesh.messages(stream, subject)
+        return found if len(found) >= count else []
+
+    return await until(enough, f"{count} of {subject} in {stream}")
+
+
 async def summaries(mesh: MemoryMesh, count: int, task: str = "t1") -> list[str]:
-    subject = subjects.task_filter("planner", "demo", task)
-    for _ in range(2000):
-        found = [json.loads(one.body)["result"]["summary"] for one in await mesh.messages("INBOX_PLANNER", subject)]
-        if len(found) >= count:
-            return found
-        await asyncio.sleep(0.005)
-    raise TimeoutError(f"{len(found)} of {count}: {found}")
+    found = await mesh_messages(mesh, "INBOX_PLANNER", subjects.task_filter("planner", "demo", task), count)
+    return [json.loads(one.body)["result"]["summary"] for one in found]
 
 
 async def test_each_message_sees_the_fold_of_all_before_it():
@@ -226,13 +233,8 @@ async def test_liars_end_among_the_dead_letters(change, code, monkeypatch):
 
 
 async def until_dead(mesh: MemoryMesh, code: str) -> None:
-    for _ in range(1000):
-        dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
-        if dead:
-            assert dead[0].headers["bulkhead-dead-code"] == code
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError("no dead letter")
+    [dead, *_] = await mesh_messages(mesh, subjects.DEAD_LETTERS_STREAM)
+    assert dead.headers["bulkhead-dead-code"] == code
 
 
 async def test_a_task_that_was_never_opened_is_refused(monkeypatch):
@@ -260,6 +262,3 @@ async def test_a_chosen_cause_id_of_another_task_suppresses_nothing():
             ack = await publisher.send("worker", assigned(), tenant="demo", task=task, cause="f" * 32, index=0)
             assert not ack.duplicate
         assert await summaries(mesh, 1, task="t2") == ["open"]
-
-
-# Doers

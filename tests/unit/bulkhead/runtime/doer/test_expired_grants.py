@@ -6,6 +6,7 @@ import pytest
 
 from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.testing.mesh import MemoryMesh
+from tests.eventually import until
 from tests.unit.bulkhead.runtime.doer.test_handler import Purse, Recording, call, grant, replies
 
 pytestmark = pytest.mark.virtual_time
@@ -15,14 +16,6 @@ LIFE_MS = 60_000
 
 def mesh_of(doer: Recording, purse: Purse, clock: VirtualClock) -> MemoryMesh:
     return MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}, clock=clock)
-
-
-async def until(holds, clock: VirtualClock | None = None) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.002)
-            if clock is not None:
-                clock.advance(500)
 
 
 async def test_a_repeated_call_that_was_done_gets_its_record_and_its_settlement():
@@ -45,7 +38,7 @@ async def test_a_write_that_may_have_been_done_is_uncertain_and_not_refused():
         await until(lambda: doer.done)
         clock.advance(2)
         answered = asyncio.create_task(replies(mesh, 1))
-        await until(answered.done, clock)
+        await until(lambda: clock.advance(500) or answered.done())
         assert answered.result()[0][1]["outcome"] == "uncertain" and doer.done == 1
 
 

@@ -18,6 +18,7 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.samples import sample
+from tests.unit.bulkhead.runtime.consume.test_loop import mesh_messages
 
 pytestmark = pytest.mark.virtual_time
 
@@ -92,12 +93,8 @@ async def call(
 
 
 async def replies(mesh: MemoryMesh, count: int) -> list[tuple[str, dict]]:
-    for _ in range(2000):
-        found = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.>")
-        if len(found) >= count:
-            return [(one.ce_type, json.loads(one.body)) for one in found]
-        await asyncio.sleep(0.005)
-    raise TimeoutError(f"{len(found)} replies of {count}")
+    found = await mesh_messages(mesh, "INBOX_WORKER", "mesh.tool_executor.worker.>", count)
+    return [(one.ce_type, json.loads(one.body)) for one in found]
 
 
 async def test_one_call_is_done_once_however_often_it_is_asked():
@@ -171,9 +168,7 @@ async def test_who_asked_a_doer_with_a_bug_is_told_at_once_and_a_redrive_does_no
         [(_, told)] = await replies(mesh, 1)
         assert told["outcome"] == "refused" and told["failure"]["code"] == "handler_failed", told
         assert "no outcome is on record" in told["failure"]["message"] and told["failure"]["hint"]
-        while not (letters := await mesh.messages(subjects.DEAD_LETTERS_STREAM)):
-            await asyncio.sleep(0.01)  # Told first, buried then.
-        [letter] = letters
+        [letter] = await mesh_messages(mesh, subjects.DEAD_LETTERS_STREAM)  # Told first, buried then.
         assert "dies between doing and recording" in letter.headers["bulkhead-dead-reason"]
         [asked] = await mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.worker.tool_executor.>")
         await mesh.context("worker").bus.publish(asked.subject, asked.body, asked.headers, "redriven")
@@ -211,11 +206,7 @@ async def test_a_bug_that_also_keeps_the_refusal_from_being_said_still_ends_amon
 
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: Worse(crash=9)}) as mesh:
         await call(mesh, grant(mesh))
-        for _ in range(400):
-            if found := await mesh.messages(subjects.DEAD_LETTERS_STREAM):
-                break
-            await asyncio.sleep(0.01)
-        assert len(found) == 1
+        assert len(await mesh_messages(mesh, subjects.DEAD_LETTERS_STREAM)) == 1
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "foreign", "widened"])

@@ -9,6 +9,7 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
+from tests.eventually import until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -32,11 +33,7 @@ async def test_retry_hands_a_message_back_to_an_edge():
         await mesh.context("rag").publisher.send(
             "budget", Settled(reservation_id="r", call_id="c", usage=Usage()), tenant="demo", task="t1", cause="x"
         )
-        for _ in range(500):
-            if list(edge.seen.values()) == [2]:
-                break
-            await asyncio.sleep(0.01)
-        assert list(edge.seen.values()) == [2]
+        await until(lambda: list(edge.seen.values()) == [2])
 
 
 class Foresighted(EdgeComponent):
