@@ -6,8 +6,6 @@ No services: what is looked at is what the broker gives back. tests/e2e/failures
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -32,18 +30,10 @@ from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.streams import Layout
 from tests.e2e.fixtures.world import until
+from tests.integration.broker.bare_broker import bus_of as bus
 
 INBOX, PLANNER = "INBOX_WORKER", "INBOX_PLANNER"
 SUBJECT = subjects.mesh_subject("planner", "worker", "demo", "t1")
-
-
-@asynccontextmanager
-async def bus(url: str, identity: Path, service: str) -> AsyncIterator[JetStreamBus]:
-    found = await JetStreamBus.connect(url, service=service, nkey_seed=keys.nkey_seed(identity, service))
-    try:
-        yield found
-    finally:
-        await found.close()
 
 
 def silent(progress: object) -> None:

@@ -1,33 +1,23 @@
 """Events for subscribers in a backup: the same ones under the same ids, and each subscriber goes on where it was."""
 
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead_contracts import subjects
 from bulkhead_infra.backup import locations
 from bulkhead_infra.backup.archive import ArchiveReader
-from bulkhead_infra.identity import keys
 from bulkhead_infra.local.supervisor import LocalMesh
+from tests.integration.broker.bare_broker import bus_of
+from tests.integration.broker.test_backup import silent
 
 SUBSCRIBER = "sub_demo"
 SUBJECT = subjects.event_subject("demo", "task.ended", "t1")
 
 
-def silent(progress: object) -> None:
-    """Nobody follows."""
-
-
-@asynccontextmanager
-async def bus(mesh: LocalMesh, identity: str) -> AsyncIterator[JetStreamBus]:
-    seed = keys.nkey_seed(mesh.directory / "identity", identity)
-    found = await JetStreamBus.connect(mesh.nats_url, service=identity, nkey_seed=seed)
-    try:
-        yield found
-    finally:
-        await found.close()
+def bus(mesh: LocalMesh, identity: str) -> AbstractAsyncContextManager[JetStreamBus]:
+    return bus_of(mesh.nats_url, mesh.directory / "identity", identity)
 
 
 async def heard(mesh: LocalMesh, count: int) -> list[tuple[int, str]]:

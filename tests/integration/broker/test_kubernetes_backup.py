@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
@@ -26,6 +25,7 @@ from bulkhead_infra.nats.configuration import CONF_FILE
 from bulkhead_infra.nats.provision import ProvisionReport, provision
 from bulkhead_infra.nats.server import find_nats_server
 from tests.eventually import until
+from tests.integration.broker.bare_broker import bus_of
 from tests.unit.infra.kubernetes.rendered import installation, named
 
 PUBLISHER, INBOX = "pub_demo", subjects.inbox_stream("gateway")
@@ -82,16 +82,6 @@ async def streams(made: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Prov
     return await provision(url, seed, layout, ca_file=made / "all" / "ca.pem")
 
 
-@asynccontextmanager
-async def publisher(made: Path, url: str) -> AsyncIterator[JetStreamBus]:
-    seed, ca_file = keys.nkey_seed(made / "all", PUBLISHER), made / "all" / "ca.pem"
-    bus = await JetStreamBus.connect(url, service=PUBLISHER, nkey_seed=seed, ca_file=ca_file)
-    try:
-        yield bus
-    finally:
-        await bus.close()
-
-
 def bulkhead(*words: str) -> list[dict[str, object]]:
     command = [sys.executable, "-m", "bulkhead_cli.main", *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ))
@@ -107,7 +97,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
     given = ("--identity", str(made / "all"), "--callers", str(made / "operator"))
     async with broker(made, tmp_path / "one") as url:
         assert (await streams(made, url, monkeypatch)).made
-        async with publisher(made, url) as bus:
+        async with bus_of(url, made / "all", PUBLISHER, ca_file=made / "all" / "ca.pem") as bus:
             for number in range(3):
                 subject = subjects.mesh_subject(PUBLISHER, "gateway", "demo", f"{PUBLISHER}-{number}")
                 await bus.publish(subject, b"{}", HEADERS, f"m{number}")

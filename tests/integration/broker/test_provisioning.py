@@ -1,7 +1,6 @@
 """The provisioner and a broker that reads its accounts again: it drops connections and knows nobody for a moment."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.identity import keys, policy
 from bulkhead_infra.nats import provision as provisioning
 from bulkhead_infra.nats import stream_sizes, streams
 from bulkhead_infra.nats.provision import ProvisionError, provision
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.server import ServerPlan
 from bulkhead_infra.nats.streams import Layout, durable_configs, event_durable_configs, stream_configs
+from tests.integration.broker.bare_broker import bare_broker, bus_of
 
 LAYOUT = Layout({"worker": 4})
 HELLO, REFUSED = b"", b"-ERR 'Authorization Violation'\r\n"
@@ -28,16 +26,8 @@ ASKED = (b"STREAM.CREATE.INBOX_PLANNER ", b"STREAM.CREATE.JOURNAL ", b"CONSUMER.
 @asynccontextmanager
 async def broker(folder: Path) -> AsyncIterator[tuple[ServerPlan, str]]:
     """A broker of this mesh, and the provisioner's seed."""
-    rules = policy.load_policy()
-    keys.ensure_keys(folder / "identity", rules)
-    plan = ServerPlan(folder / "nats", free_port(), free_port(), durability="process")
-    accounts = render.render_accounts(rules, keys.public_nkeys(folder / "identity", rules), LAYOUT.shards)
-    server = NatsServer(plan, accounts, os.environ)
-    await server.start()
-    try:
-        yield plan, keys.nkey_seed(folder / "identity", policy.PROVISIONER)
-    finally:
-        await server.stop()
+    async with bare_broker(folder, LAYOUT.shards) as server:
+        yield server.plan, keys.nkey_seed(folder / "identity", policy.PROVISIONER)
 
 
 async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection(tmp_path: Path) -> None:
@@ -95,18 +85,16 @@ async def test_an_upgrade_that_divides_the_store_otherwise_leaves_a_full_stream_
             before.setitem(stream_sizes.PERCENT, texts, share)
             await provision(plan.url, seed, now)
         bound = 8 * 2**20 * share // 100
-        mine = keys.nkey_seed(tmp_path / "identity", "planner")
-        bus = await JetStreamBus.connect(plan.url, service="planner", nkey_seed=mine)
-        for number in range(int(bound * 0.97) // 50_000):
-            await bus.publish(f"blob.planner.demo.{number:064x}", b"x" * 50_000, {}, f"b{number}")
-        if not goes_on:
-            with pytest.raises(ProvisionError, match=r"BLOBS holds .* give more \(--store-gib, .*\), or purge"):
-                await provision(plan.url, seed, now)
-        else:
-            report = await provision(plan.url, seed, now)
-            assert "BLOBS keeps its bound of 1.20 GiB" in report.kept[texts] and "is 1.12 now" in report.kept[texts]
-            await bus.publish(f"blob.planner.demo.{'f' * 64}", b"x" * 20_000, {}, "after")
-        await bus.close()
+        async with bus_of(plan.url, tmp_path / "identity", "planner") as bus:
+            for number in range(int(bound * 0.97) // 50_000):
+                await bus.publish(f"blob.planner.demo.{number:064x}", b"x" * 50_000, {}, f"b{number}")
+            if not goes_on:
+                with pytest.raises(ProvisionError, match=r"BLOBS holds .* give more \(--store-gib, .*\), or purge"):
+                    await provision(plan.url, seed, now)
+            else:
+                report = await provision(plan.url, seed, now)
+                assert "BLOBS keeps its bound of 1.20 GiB" in report.kept[texts] and "is 1.12 now" in report.kept[texts]
+                await bus.publish(f"blob.planner.demo.{'f' * 64}", b"x" * 20_000, {}, "after")
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

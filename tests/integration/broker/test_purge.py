@@ -33,17 +33,11 @@ from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retent
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_services.planner.app import LOGICS
 from tests.eventually import until
-from tests.integration.permissions.broker import Broker, running
+from tests.integration.permissions.broker import Broker
 
 TENANT, OTHER = "demo", "other"
 OLD, YOUNG, LIVE = "old", "young", "live"
 RETENTION = Retention(1_500.0)
-
-
-@pytest.fixture
-async def broker(tmp_path):
-    async with running(tmp_path) as found:
-        yield found
 
 
 @asynccontextmanager

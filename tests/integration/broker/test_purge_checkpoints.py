@@ -3,8 +3,6 @@
 import time
 from collections import Counter
 
-import pytest
-
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.runtime.consume import batched_reservations
 from bulkhead.runtime.publish.publisher import Publisher
@@ -18,18 +16,12 @@ from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import Scope, UnitSums
 from tests.e2e.fixtures.world import until
 from tests.integration.broker.test_purge import RETENTION, buses
-from tests.integration.permissions.broker import Broker, running
+from tests.integration.permissions.broker import Broker
 from tests.samples import sample
 
 NOW, LEASE_MS, KEEP_MS = 1_795_000_000_000, 60_000, 864_000_000
 MONTH = Scope("month:demo:2026-11", UnitSums(tokens=10**9))
 EVERYTHING = 10**9
-
-
-@pytest.fixture
-async def broker(tmp_path):
-    async with running(tmp_path) as found:
-        yield found
 
 
 def maker(bus: JetStreamBus) -> Checkpointer:

@@ -1,6 +1,5 @@
 """A real broker with a certificate of the mesh's own CA: who trusts the CA is in, at once; who does not is told."""
 
-import os
 import socket
 import ssl
 import time
@@ -12,10 +11,10 @@ import pytest_asyncio
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.http_server.tcp_ports import free_port
-from bulkhead_infra.identity import keys, policy, render, tls
+from bulkhead_infra.identity import keys, tls
 from bulkhead_infra.nats.provision import ProvisionError, provision
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.server import NatsServer
+from tests.integration.broker.bare_broker import bare_broker
 
 AT_ONCE_S = 10.0
 SLOW_S = 0.5
@@ -24,20 +23,11 @@ SLOW_S = 0.5
 @pytest_asyncio.fixture
 async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A broker that speaks TLS alone."""
-    rules = policy.load_policy()
-    keys.ensure_keys(tmp_path / "identity", rules)
     tls.ensure_certificates(tmp_path / "tls", ("localhost", "127.0.0.1"))
     tls.ensure_certificates(tmp_path / "other", ("localhost", "127.0.0.1"))
-    plan = ServerPlan(
-        tmp_path / "nats",
-        free_port(),
-        free_port(),
-        tls=(tmp_path / "tls" / tls.BROKER_FILE, tmp_path / "tls" / tls.BROKER_KEY_FILE),
-    )
-    made = NatsServer(plan, render.render_accounts(rules, keys.public_nkeys(tmp_path / "identity", rules)), os.environ)
-    await made.start()
-    yield made
-    await made.stop()
+    files = tmp_path / "tls" / tls.BROKER_FILE, tmp_path / "tls" / tls.BROKER_KEY_FILE
+    async with bare_broker(tmp_path, tls=files) as made:
+        yield made
 
 
 def _seed(tmp_path: Path, identity: str) -> str:

@@ -49,15 +49,8 @@ def test_a_cut_off_task_waits_for_what_is_open() -> None:
 
 
 def test_a_paused_call_tells_who_holds_it_back_and_how_it_goes_on() -> None:
-    whole = list(messages("several_tools_in_one_turn"))
-    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
-    call = ModelCallReplied.model_validate_json(whole[at].body).call_id
-    held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
-    head = Envelope("f" * 32, held.ce_type(), "model_gateway", whole[at].time_unix_ms)
-    stored = StoredMessage(
-        whole[at].subject, head.to_headers(), held.encode(), whole[at].sequence, whole[at].time_unix_ms
-    )
-    (reason,) = reasons([*whole[:at], stored])
+    whole, at, held = held_back(reason="tool x is halted by operator:ada: look first")
+    (reason,) = reasons([*whole[:at], held])
     assert reason.kind == "waits" and "halted by operator:ada: look first" in reason.what
     assert "bulkhead resume" in reason.todo and "bulkhead breakers" in reason.todo
 
@@ -69,32 +62,26 @@ def said(body, sender: str, to: str, like: StoredMessage) -> StoredMessage:
     return StoredMessage(subject, head.to_headers(), body.encode(), like.sequence, like.time_unix_ms)
 
 
-def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
+def held_back(**deferral: str) -> tuple[list[StoredMessage], int, StoredMessage]:
+    """A task's messages, the place of a model's first reply, and what puts its call off."""
     whole = list(messages("several_tools_in_one_turn"))
     at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
-    held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
+    held = CallDeferred(call_id=call, after_ms=500, paused=True, **deferral)
+    return whole, at, said(held, "model_gateway", "worker", whole[at])
+
+
+def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
+    whole, at, held = held_back(reason="tool x is halted by operator:ada: look first")
     end = TaskEnded(status="failed", failure=Failure(code="deadline_exceeded", message="too long"))
-    told = reasons(
-        [*whole[:at], said(held, "model_gateway", "worker", whole[at]), said(end, "planner", "gateway", whole[at])]
-    )
+    told = reasons([*whole[:at], held, said(end, "planner", "gateway", whole[at])])
     assert [one.kind for one in told] == ["ended", "halted"] and "halted by operator:ada: look first" in told[1].what
-    answered = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]), *whole[at:]])
+    answered = reasons([*whole[:at], held, *whole[at:]])
     assert "halted" not in [one.kind for one in answered], "it went on, so that is not why it ended"
 
 
 def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back() -> None:
-    whole = list(messages("several_tools_in_one_turn"))
-    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
-    call = ModelCallReplied.model_validate_json(whole[at].body).call_id
-    held = said(
-        CallDeferred(
-            call_id=call, after_ms=500, reason="The budget of task t1 is used up", paused=True, code="budget_exceeded"
-        ),
-        "model_gateway",
-        "worker",
-        whole[at],
-    )
+    whole, at, held = held_back(reason="The budget of task t1 is used up", code="budget_exceeded")
     newer = [replace(one, headers={**one.headers, "ce-logicversion": "9"}) for one in (*whole[:at], held)]
     first, second = explain_task(build_entries(newer), "t1", newer[-1].time_unix_ms, 5)
     assert "decision logic 9" in first.what and "none above 5" in first.what and "newer version" in first.todo
@@ -188,11 +175,8 @@ def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
         tripped_unix_ms=1,
     )
     halt = TaskHalted(code="loop_stopped", reason="the same again. What to do: stop it.")
-    for number, (body, to) in enumerate(((trip, "journal"), (halt, "planner"))):
-        head = Envelope(f"{number:032x}", body.ce_type(), "budget", whole[-1].time_unix_ms)
-        parts = whole[0].subject.split(".")
-        subject = ".".join(("mesh", "budget", to, *parts[3:]))
-        whole.append(StoredMessage(subject, head.to_headers(), body.encode(), 10**6 + number, whole[-1].time_unix_ms))
+    for body, to in ((trip, "journal"), (halt, "planner")):
+        whole.append(said(body, "budget", to, whole[-1]))
         assert catalog.is_allowed(body.ce_type(), "budget", to)
     told = reasons(whole)
     assert [one.kind for one in told[:2]] == ["halted", "tripped"] and "loop_stopped" in told[0].what

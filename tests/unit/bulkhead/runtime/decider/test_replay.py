@@ -15,9 +15,21 @@ from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
+from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
 from bulkhead_services.planner.core import Planner
 from tests.playbook import START_UNIX_MS, Playbook
+
+
+def stored(sender: str, to: str, headers: dict[str, str], body: Body, sequence: int) -> StoredMessage:
+    """A message of the task, as the journal has it."""
+    subject = subjects.mesh_subject(sender, to, "demo", "t1")
+    return StoredMessage(subject, headers, body.encode(), sequence, START_UNIX_MS)
+
+
+def place_of(journal: list[StoredMessage], kind: str) -> int:
+    """Where the first message of a type stands."""
+    return next(number for number, one in enumerate(journal) if one.ce_type == kind)
 
 
 def record() -> tuple[list[StoredMessage], dict[str, str]]:
@@ -39,27 +51,12 @@ def record() -> tuple[list[StoredMessage], dict[str, str]]:
     )
     journal, fold = [], TaskFold(state=None)
     for message in play.heard:
-        journal.append(
-            StoredMessage(
-                subjects.mesh_subject(message.envelope.source, "planner", "demo", "t1"),
-                message.envelope.to_headers(),
-                message.body.encode(),
-                message.sequence,
-                START_UNIX_MS,
-            )
-        )
+        head = message.envelope
+        journal.append(stored(head.source, "planner", head.to_headers(), message.body, message.sequence))
         for index, output in enumerate(fold_message(fold, message, {1: Planner()})):
             _, head = seal("planner", message, index, output, _Unsigned())
             if hasattr(output, "to"):
-                journal.append(
-                    StoredMessage(
-                        subjects.mesh_subject("planner", output.to, "demo", "t1"),
-                        head.to_headers(),
-                        output.body.encode(),
-                        900 + index,
-                        START_UNIX_MS,
-                    )
-                )
+                journal.append(stored("planner", output.to, head.to_headers(), output.body, 900 + index))
     return journal, play.texts
 
 
@@ -85,7 +82,7 @@ async def test_an_honest_record_replays():
 
 async def test_one_changed_byte_is_found_and_shown():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
+    at = place_of(journal, "mesh.task.ended.v1")
     journal[at] = change(journal[at], body=journal[at].body.replace(b'"succeeded"', b'"failed"'))
     report = await check(journal, texts)
     assert [one.what for one in report.divergences] == ["body"]
@@ -94,7 +91,7 @@ async def test_one_changed_byte_is_found_and_shown():
 
 async def test_a_missing_an_added_and_a_widened_message_are_found():
     journal, texts = record()
-    assigned = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.step.assigned.v1")
+    assigned = place_of(journal, "mesh.step.assigned.v1")
     missing = [one for i, one in enumerate(journal) if i != assigned]
     assert "not in the record" in [one.what for one in (await check(missing, texts)).divergences]
     extra = change(journal[assigned], headers={**journal[assigned].headers, "ce-id": "e" * 32})
@@ -113,10 +110,10 @@ async def test_a_missing_an_added_and_a_widened_message_are_found():
 
 async def test_a_second_body_under_one_id_and_another_grant_are_found():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
+    at = place_of(journal, "mesh.task.ended.v1")
     second = change(journal[at], body=journal[at].body + b" ")
     assert "a second message under one id" in [one.what for one in (await check([*journal, second], texts)).divergences]
-    call = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.model.call_requested.v1")
+    call = place_of(journal, "mesh.model.call_requested.v1")
     journal[call] = change(journal[call], headers={**journal[call].headers, "ce-grantdigest": "f" * 32})
     journal[0] = change(journal[0], headers={**journal[0].headers, "bulkhead-grant": "another"})
     first = next(iter((await check(journal, texts)).divergences))
@@ -125,7 +122,7 @@ async def test_a_second_body_under_one_id_and_another_grant_are_found():
 
 async def test_what_was_said_to_somebody_else_is_found():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
+    at = place_of(journal, "mesh.task.ended.v1")
     journal[at] = change(journal[at], subject=subjects.mesh_subject("planner", "budget", "demo", "t1"))
     [found] = (await check(journal, texts)).divergences
     assert found.what == "subject" and ".gateway." in found.expected and ".budget." in found.recorded
@@ -161,16 +158,11 @@ async def test_a_content_that_is_gone_gives_no_verdict():
 
 async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.ce_type == ModelCallReplied.ce_type())
+    at = place_of(journal, ModelCallReplied.ce_type())
     answered = await check(journal, texts)
     fact = MessageRejected(sequence=journal[at].sequence, code="content_missing", reason="gone", dead_letter_id="d")
-    rejection = StoredMessage(
-        subjects.mesh_subject("planner", "planner", "demo", "t1"),
-        {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32},
-        fact.encode(),
-        99,
-        START_UNIX_MS,
-    )
+    head = {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32}
+    rejection = stored("planner", "planner", head, fact, 99)
 
     async def fetch(ref):
         raise BlobMissing("no content")
@@ -203,9 +195,7 @@ async def test_the_end_that_follows_a_rejected_opening_is_expected():
     )
     fact = MessageRejected(sequence=1, code="malformed_body", reason="no objective", dead_letter_id="d")
     head = {"ce-id": "b" * 32, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-time": opening.headers["ce-time"]}
-    rejection = StoredMessage(
-        subjects.mesh_subject("planner", "planner", "demo", "t1"), head, fact.encode(), 2, START_UNIX_MS
-    )
+    rejection = stored("planner", "planner", head, fact, 2)
     [said] = Planner().reject_opening(fact.code, fact.reason)
     end = {
         "ce-id": derive_id("planner", "a" * 32, "unopened/0"),
@@ -218,9 +208,7 @@ async def test_the_end_that_follows_a_rejected_opening_is_expected():
         "ce-logicversion": "1",
         "ce-time": opening.headers["ce-time"],
     }
-    ended = StoredMessage(
-        subjects.mesh_subject("planner", "gateway", "demo", "t1"), end, said.body.encode(), 3, START_UNIX_MS
-    )
+    ended = stored("planner", "gateway", end, said.body, 3)
     honest = await check([opening, rejection, ended], {})
     assert honest.divergences == [] and honest.compared == 1
     other = change(ended, body=ended.body.replace(b"no objective", b"whatever"))
