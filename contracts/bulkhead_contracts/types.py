@@ -57,16 +57,16 @@ TokenCount = Annotated[int, Field(ge=0, le=bounds.MAX_TOKENS)]
 
 
 class Body(Contract):
-    """Body of a message. type, version: those of `ce-type`. patient: no work waits for it, so it may be said a few
+    """Body of a message. type, version: those of `ce-type`. can_wait: no work waits for it, so it may be said a few
     milliseconds later, together with others."""
 
     TYPE: ClassVar[str]
     VERSION: ClassVar[int]
-    PATIENT: ClassVar[bool]
+    CAN_WAIT: ClassVar[bool]
 
-    def __init_subclass__(cls, *, type: str, version: int = 1, patient: bool = False, **config: Any) -> None:
+    def __init_subclass__(cls, *, type: str, version: int = 1, can_wait: bool = False, **config: Any) -> None:
         super().__init_subclass__(**config)
-        cls.TYPE, cls.VERSION, cls.PATIENT = type, version, patient
+        cls.TYPE, cls.VERSION, cls.CAN_WAIT = type, version, can_wait
 
     @classmethod
     @cache

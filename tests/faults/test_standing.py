@@ -43,7 +43,7 @@ DIES_WITHIN_S = 10.0
 
 def test_the_list_is_whole() -> None:
     in_code = {point for path in SOURCES.rglob("*.py") for point in PASSES.findall(path.read_text())}
-    assert in_code == set(crash_points.MEANING)
+    assert in_code == set(crash_points.POINT_MEANINGS)
     assert set(crash_points.POINTS) == set(catalog.SERVICES), (
         "add to crash_points.POINTS what each service passes in a task"
     )
@@ -82,7 +82,7 @@ def test_who_is_to_die_at_the_third_time_lives_until_then() -> None:
 def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_path: Path) -> None:
     file = tmp_path / "crash"
     armed = crash_points.CrashFile("planner", file)
-    assert crash_points.parse(f"{crash_points.OF_FILE}{file}") is None and not armed.is_due("after_publish"), (
+    assert crash_points.parse(f"{crash_points.FILE_PREFIX}{file}") is None and not armed.is_due("after_publish"), (
         "there is no file"
     )
     file.write_text("worker:after_publish:1")

@@ -54,7 +54,7 @@ def latency_ms(record: world.Record) -> float:
     [
         # A cap on its running tasks is enough, and so is a doer's sharing of its slots.
         ("crowd", FLOOD, False),
-        ("demo", loop.SHARE, False),
+        ("demo", loop.TENANT_SHARE, False),
         # Without either the flood fills the doers' slots, and everybody stands in one line: this test would see it.
         ("demo", FLOOD, True),
     ],
@@ -62,7 +62,7 @@ def latency_ms(record: world.Record) -> float:
 )
 @pytest.mark.slow
 def test_a_flood_leaves_another_tenants_latency_alone(folder, monkeypatch, whose, share, slowed):
-    monkeypatch.setattr(loop, "SHARE", share)
+    monkeypatch.setattr(loop, "TENANT_SHARE", share)
     alone = latency_ms(world.run(scenario(""), Chaos(1), folder))
     flooded = world.run(scenario(whose), Chaos(1), folder)
     assert complaints(flooded) == [] and len(flooded.tasks) == FLOOD + 5

@@ -124,11 +124,11 @@ async def _show_history(history: TaskHistory, *, as_json: bool) -> Exit:
     if not as_json:
         err.print(
             f"task {history.task} of tenant {history.tenant}; {format_count(len(history.contents), 'content')} "
-            f"verified; {AS_EXPORTED if history.digested else NO_DIGEST}",
+            f"verified; {AS_EXPORTED if history.has_digest else NO_DIGEST}",
             style="dim",
             markup=False,
         )
-    return _print_report(report, as_json=as_json, more={"digested": history.digested})
+    return _print_report(report, as_json=as_json, more={"digested": history.has_digest})
 
 
 def open_history(path: Path) -> TaskHistory:

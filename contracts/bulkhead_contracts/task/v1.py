@@ -122,7 +122,7 @@ class StepEnded(Body, type="mesh.task.step_ended"):
     usage: Usage = Usage()
 
 
-class Progressed(Body, type="mesh.task.progressed", patient=True):
+class Progressed(Body, type="mesh.task.progressed", can_wait=True):
     """Progress: what one decision has to tell of it, in one message; each part means what it means alone.
 
     In this order: `rejected`, `adopted`, `ended`, `started`, after `accepted`. Read it by `list_facts`.

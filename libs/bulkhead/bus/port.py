@@ -199,12 +199,12 @@ class LiveSubscription(Protocol):
 
 
 RpcHandler = Callable[[LiveMessage], Awaitable[tuple[Mapping[str, str], bytes]]]
-Stands = Callable[[LiveMessage], bool]
+IsLongPoll = Callable[[LiveMessage], bool]
 """Whether a request waits for something to happen, and its handler bounds how many do."""
 
 
-def no_request(asked: LiveMessage) -> bool:
-    """None of them stands."""
+def never_long_poll(asked: LiveMessage) -> bool:
+    """Check nothing: no request is a long poll."""
     return False
 
 
@@ -254,10 +254,10 @@ class Bus(Protocol):
         """Send a request and wait for one reply. Raises BusUnavailable without a reply in time."""
 
     async def serve(
-        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+        self, subject: str, queue: str, handler: RpcHandler, *, is_long_poll: IsLongPoll = never_long_poll
     ) -> Callable[[], Awaitable[None]]:
-        """Answer requests, shared among a queue group; returns a function that stops. stands: of a request that must
-        not take the turn of others: it is handed to the handler at once."""
+        """Answer requests, shared among a queue group; returns a function that stops. is_long_poll: such a request
+        takes no turn of others: it is handed to the handler at once."""
 
     async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
         """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the

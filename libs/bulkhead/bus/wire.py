@@ -27,7 +27,7 @@ MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_LAST_ON_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 """The filter that the other one counts on, where that is not the message's own subject."""
-HEEDED = frozenset({EXPECTED_LAST_ON_SUBJECT, EXPECTED_ON})
+HEEDED_HEADERS = frozenset({EXPECTED_LAST_ON_SUBJECT, EXPECTED_ON})
 """The broker heeds the first of each, written exactly so; a reader that believes them must read them alike."""
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
@@ -36,24 +36,24 @@ SEQUENCE = "Nats-Sequence"
 """The broker adds it to every stored message that it answers a read with, and to no status."""
 DESCRIPTION = "Description"
 
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-NOT_NOW = frozenset({10007, 10008, 10009, 10118, 10158, 10163, 10167, 10194})
+WRONG_LAST_SEQUENCE_CODES = frozenset({10071, 10164})
+RETRYABLE_CODES = frozenset({10007, 10008, 10009, 10118, 10158, 10163, 10167, 10194})
 """No leader, starting, too many publishes waiting, the same id under way: the same publish may succeed in a moment."""
-STORE_FAILED = 10077
-_FULL = "what is there stays; purge ended tasks or raise the stream's limit"
-_OUT_OF_SPACE = "free disk or raise the account's limit in the policy, then restart the broker"
+STORE_FAILED_CODE = 10077
+_FULL_ADVICE = "what is there stays; purge ended tasks or raise the stream's limit"
+_SPACE_ADVICE = "free disk or raise the account's limit in the policy, then restart the broker"
 _ADVICE = {
-    10002: _OUT_OF_SPACE,
-    10023: _OUT_OF_SPACE,
-    10028: _OUT_OF_SPACE,
-    10047: _OUT_OF_SPACE,
+    10002: _SPACE_ADVICE,
+    10023: _SPACE_ADVICE,
+    10028: _SPACE_ADVICE,
+    10047: _SPACE_ADVICE,
     10039: "this account has no JetStream: the service must use the mesh's API prefix",
-    10053: _FULL,
+    10053: _FULL_ADVICE,
     10054: "the message is larger than the stream takes: store the content as blobs and send references",
     10059: "no such stream: run the provisioner",
     10060: "the publisher expects another stream under this subject: check the provisioner",
     10076: "JetStream is off in this broker: start it with a store; a full disk turns it off too",
-    STORE_FAILED: "the broker cannot write: look at its health and its disk, then restart it",
+    STORE_FAILED_CODE: "the broker cannot write: look at its health and its disk, then restart it",
     10097: "the headers are too large: shorten the grant chain",
     10109: "the stream is sealed",
     10111: "rollups are off: a publish must not erase messages",
@@ -133,15 +133,15 @@ def pub_ack(data: bytes, subject: str) -> PubAck:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise PublishRefused(f"{subject} was not stored: who answered is no stream; run the provisioner") from None
     code, text = int(error.get("err_code", 0)), str(error.get("description", "no reason given"))
-    if code in WRONG_LAST_SEQUENCE:
+    if code in WRONG_LAST_SEQUENCE_CODES:
         raise StreamWrongLastSequence(
             f"{subject}: {text}; read the newest message there and decide again", str(answer.get("stream", ""))
         )
-    if code in NOT_NOW:
+    if code in RETRYABLE_CODES:
         raise BusUnavailable(f"{subject} was not stored: {text} ({code}); publish again with the same id")
     advice = _ADVICE.get(code, "see the broker's log and the stream's settings")
-    if code == STORE_FAILED and "maximum" in text:
-        advice = _FULL
+    if code == STORE_FAILED_CODE and "maximum" in text:
+        advice = _FULL_ADVICE
     raise PublishRefused(f"{subject} was not stored: {text} ({code}); {advice}")
 
 
@@ -188,14 +188,14 @@ def stream_counts(body: bytes, stream: str) -> StreamCounts:
         raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
 
 
-NO_DURABLE = 10014
+NO_DURABLE_CODE = 10014
 
 
 def durable_counts(body: bytes, durable: str) -> DurableCounts | None:
     """Read the answer to CONSUMER.INFO; None for "no such durable". Raises BusError."""
     try:
         answer = json.loads(body)
-        if int((answer.get("error") or {}).get("err_code", 0)) == NO_DURABLE:
+        if int((answer.get("error") or {}).get("err_code", 0)) == NO_DURABLE_CODE:
             return None
         now_ms = time_of(answer["ts"])
         active = (answer.get(part, {}).get("last_active") for part in ("delivered", "ack_floor"))

@@ -105,7 +105,7 @@ class BodyReader:
                     if len(raw) > limit + extra:
                         raise too_large
                     if (full := self._held.first_full_share(*caller, 0)) is not None:
-                        raise _too_much(full)
+                        raise _refuse_over_share(full)
                     deadline.reschedule(began + self._timeout_s + len(raw) / self._rate)
             yield bytes(raw)
         except TimeoutError as error:
@@ -118,7 +118,7 @@ class BodyReader:
             self._held.release_amount(*caller, len(raw))
 
 
-def _too_much(full: Share) -> BodyRefused:
+def _refuse_over_share(full: Share) -> BodyRefused:
     if full.holder == "all":
         reason = "this replica is reading as many large bodies as it may"
         return BodyRefused(

@@ -19,7 +19,7 @@ log = Log("http.sockets")
 TYPE_PREFIX = "urn:bulkhead:problem:"
 MEDIA_TYPE = "application/problem+json"
 """Errors outside any API's own form are RFC 9457 problem details."""
-KEPT_FILES = 128
+RESERVED_FILES = 128
 """Open files for everything else: the broker's connection, logs, the listening socket."""
 
 
@@ -36,7 +36,7 @@ class ConnectionBounds:
 def connections_bound(wanted: int) -> int:
     """The wanted number, or as many as the process may open files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - KEPT_FILES))
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - RESERVED_FILES))
 
 
 def bounded_protocol(sockets: ConnectionBounds) -> type[H11Protocol]:
@@ -50,7 +50,7 @@ class BoundedProtocol(H11Protocol):
     sockets: ConnectionBounds
     _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
-    _heard = False
+    _bytes_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection; a silent one is the first to go when there are too many."""
@@ -79,21 +79,21 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or unexpected ones."""
-        self._heard = True
+        self._bytes_came = True
         super().data_received(data)
         self._update_head_deadline()
 
     def on_response_complete(self) -> None:
         """The answer is sent; the next request may follow."""
         super().on_response_complete()
-        self._heard = False
+        self._bytes_came = False
         self._update_head_deadline()
 
     def pause_writing(self) -> None:
         """The peer does not read the answer."""
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.sockets.write_timeout_s, self._not_taken)
+            self._write_timer = self.loop.call_later(self.sockets.write_timeout_s, self._on_write_timeout)
 
     def resume_writing(self) -> None:
         """The peer reads again."""
@@ -109,7 +109,7 @@ class BoundedProtocol(H11Protocol):
         """Run the head's deadline unless a request is being answered."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._request_came()
-        elif self._heard or self.cycle is None or self.transport.is_closing():
+        elif self._bytes_came or self.cycle is None or self.transport.is_closing():
             self._await_head()
         else:
             self.sockets.waiting[self] = None  # Idle between two requests: uvicorn's keep-alive time bounds it.
@@ -117,7 +117,7 @@ class BoundedProtocol(H11Protocol):
     def _await_head(self) -> None:
         self.sockets.waiting.setdefault(self)
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.sockets.head_timeout_s, self._no_head)
+            self._head_timer = self.loop.call_later(self.sockets.head_timeout_s, self._on_head_timeout)
 
     def _request_came(self) -> None:
         if self._head_timer is not None:
@@ -130,9 +130,9 @@ class BoundedProtocol(H11Protocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _no_head(self) -> None:
+    def _on_head_timeout(self) -> None:
         log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
-        if self._heard and self.cycle is None and not self.transport.is_closing():
+        if self._bytes_came and self.cycle is None and not self.transport.is_closing():
             detail = f"its headers were not complete within {self.sockets.head_timeout_s:g} s"
             hint = "send all headers of a request at once"
             self._send_problem(408, "too_slow", "The request arrived too slowly", detail, hint)
@@ -140,7 +140,7 @@ class BoundedProtocol(H11Protocol):
         # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
         self.transport.abort()
 
-    def _not_taken(self) -> None:
+    def _on_write_timeout(self) -> None:
         log.info("slow_client_dropped", phase="answer", client=str(self.client), after_s=self.sockets.write_timeout_s)
         self.transport.abort()
 

@@ -11,8 +11,8 @@ from collections import deque
 
 FIRST, LAST = 20_000, 32_000
 ATTEMPTS = 200
-REMEMBERED = 256
-_given = deque[int](maxlen=REMEMBERED)
+MAX_REMEMBERED_PORTS = 256
+_recent_ports = deque[int](maxlen=MAX_REMEMBERED_PORTS)
 """Whoever was given a port may not listen on it yet: the next one is given another."""
 
 
@@ -24,8 +24,8 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A port on which no process listens now. Raises PortInUse when none is found."""
     for _ in range(ATTEMPTS):
         port = random.randint(FIRST, LAST)  # noqa: S311 - a port is no secret
-        if port not in _given and _bindable(host, port):
-            _given.append(port)
+        if port not in _recent_ports and _bindable(host, port):
+            _recent_ports.append(port)
             return port
     raise PortInUse(f"no free port on {host} between {FIRST} and {LAST}; stop something that listens there")
 

@@ -29,22 +29,22 @@ class ApprovalQuestion:
     ended: ApprovalEnded | None = None
 
 
-def find_questions(found: Iterable[JournalEntry]) -> dict[str, ApprovalQuestion]:
+def find_questions(entries: Iterable[JournalEntry]) -> dict[str, ApprovalQuestion]:
     """By the id of the message that asked people; the executor's notice to itself is none."""
-    found = list(found)
+    entries = list(entries)
     ends: dict[str, JournalEntry] = {}
-    for entry in found:
+    for entry in entries:
         if isinstance(entry.body, ApprovalEnded):
             ends.setdefault(entry.body.approval_id, entry)
-    over = next((entry for entry in found if isinstance(entry.body, TaskEnded)), None)
+    task_end = next((entry for entry in entries if isinstance(entry.body, TaskEnded)), None)
     rows = {}
-    for entry in found:
+    for entry in entries:
         if not isinstance(entry.body, ApprovalRequested) or entry.receiver != "gateway":
             continue
         end = ends.get(entry.body.approval_id)
         ended = end.body if end is not None and isinstance(end.body, ApprovalEnded) else None
-        state = ended.outcome if ended is not None else "abandoned" if over is not None else "waiting"
-        waited_ms = max(0, (end or over or found[-1]).at_unix_ms - entry.at_unix_ms)
+        state = ended.outcome if ended is not None else "abandoned" if task_end is not None else "waiting"
+        waited_ms = max(0, (end or task_end or entries[-1]).at_unix_ms - entry.at_unix_ms)
         rows[entry.id] = ApprovalQuestion(entry.body, state, waited_ms, ended)
     return rows
 
@@ -68,14 +68,14 @@ def describe_answer(row: ApprovalQuestion) -> str:
     return f"{row.state}{by} after {took}{reason} ({short})"
 
 
-def covered_entries(found: Iterable[JournalEntry], rows: Iterable[ApprovalQuestion]) -> set[int]:
+def covered_entries(entries: Iterable[JournalEntry], rows: Iterable[ApprovalQuestion]) -> set[int]:
     """`id()` of the entries that the rows of the questions stand for."""
-    found, calls = list(found), {row.asked.call_id for row in rows}
-    acted = {entry.cause for entry in found if not isinstance(entry.body, StepExtended | TaskPaused | TimerFired)}
+    entries, calls = list(entries), {row.asked.call_id for row in rows}
+    acted = {entry.cause for entry in entries if not isinstance(entry.body, StepExtended | TaskPaused | TimerFired)}
     hidden: set[int] = set()
     pauses: set[str] = set()
     waiting: set[str] = set()
-    for entry in found:
+    for entry in entries:
         if _belongs_to_question(entry, calls) or _belongs_to_wait(entry, pauses, waiting, acted):
             hidden.add(id(entry))
     return hidden

@@ -115,10 +115,10 @@ def build_entries(stored: Iterable[StoredMessage]) -> list[JournalEntry]:
     return built
 
 
-def each_fact(found: Iterable[JournalEntry]) -> list[JournalEntry]:
+def each_fact(entries: Iterable[JournalEntry]) -> list[JournalEntry]:
     """The entries, with one for each fact of a message that holds several; reply and spans stay with the first."""
     parts: list[JournalEntry] = []
-    for entry in found:
+    for entry in entries:
         if not isinstance(entry.body, Progressed | TaskEnded):
             parts.append(entry)
             continue
@@ -200,10 +200,10 @@ def _build_span(raw: dict[str, Any]) -> Span:
     )
 
 
-def attach_spans(found: list[JournalEntry], spans: list[Span]) -> None:
+def attach_spans(entries: list[JournalEntry], spans: list[Span]) -> None:
     """Give every span to the message during whose handling it was made."""
     by_span = {span.span_id: span for span in spans}
-    by_message = {entry.id: entry for entry in found}
+    by_message = {entry.id: entry for entry in entries}
     for span in sorted(spans, key=lambda one: one.start_unix_ms):
         above: Span | None = span
         for _ in range(MAX_SPAN_DEPTH):

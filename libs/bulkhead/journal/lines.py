@@ -40,11 +40,11 @@ class Row:
     call: Call | None = None
 
 
-def build_rows(found: Iterable[JournalEntry], texts: Texts, *, content: bool) -> tuple[Row, ...]:
+def build_rows(entries: Iterable[JournalEntry], texts: Texts, *, content: bool) -> tuple[Row, ...]:
     """Every message but those about money, which stands with the calls; an answer stands with its request."""
-    facts = each_fact(found)
-    found_calls = find_calls(facts, texts)
-    shown_calls = found_calls if content else [call_without_content(call) for call in found_calls]
+    facts = each_fact(entries)
+    calls = find_calls(facts, texts)
+    shown_calls = calls if content else [call_without_content(call) for call in calls]
     calls_by_message = by_last_request(facts, shown_calls)
     answers = {id(entry.reply) for entry in facts if entry.reply is not None and entry.id in calls_by_message}
     listed = [entry for entry in facts if id(entry) not in answers and not isinstance(entry.body, Reserved | Settled)]
@@ -75,9 +75,9 @@ def _describe_entry(entry: JournalEntry, *, content: bool) -> str:
     return describe_body(entry.body) if content else reason_name(describe_body(entry.body))
 
 
-def render_rows(found: Sequence[Row]) -> str:
+def render_rows(entries: Sequence[Row]) -> str:
     """The rows for people, a line each."""
-    return "\n".join(escape_controls(one_line(_render_row(row))) for row in found)
+    return "\n".join(escape_controls(one_line(_render_row(row))) for row in entries)
 
 
 def _render_row(row: Row) -> str:
@@ -109,6 +109,6 @@ def describe_outcome(call: Call) -> str:
     return "".join(parts)
 
 
-def page_after(found: Sequence[Row], after: int, limit: int) -> tuple[Row, ...]:
+def page_after(entries: Sequence[Row], after: int, limit: int) -> tuple[Row, ...]:
     """The rows behind number `after`."""
-    return tuple(row for row in found if row.number > after)[:limit]
+    return tuple(row for row in entries if row.number > after)[:limit]

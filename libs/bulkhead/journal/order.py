@@ -23,36 +23,38 @@ BEHIND_MS = 5_000
 PAGE = 256
 
 
-async def in_publication_order(bus: Bus, place: str, found: list[StoredMessage]) -> list[StoredMessage]:
+async def in_publication_order(bus: Bus, place: str, messages: list[StoredMessage]) -> list[StoredMessage]:
     """A task's messages in the order in which they were published. place: its partition, tenant and id in a subject.
     Raises BusError.
 
     The inboxes are read only for messages that the journal stored much later than their author's time: each author
     knows the broker's time, and a decision bears the time of its cause.
     """
-    if not any(message.time_unix_ms - published_unix_ms(message) > BEHIND_MS for message in found):
-        return found
-    return reorder_by_originals(found, await _original_times(bus, place, found))
+    if not any(message.time_unix_ms - published_unix_ms(message) > BEHIND_MS for message in messages):
+        return messages
+    return reorder_by_originals(messages, await _original_times(bus, place, messages))
 
 
-def reorder_by_originals(found: list[StoredMessage], originals: Mapping[int, int]) -> list[StoredMessage]:
-    """The messages in the order of their publication. originals: by position in `found`, when the inbox stored it; only
-    of those that are still there. Nothing changes when the journal stored none of them much later."""
-    if not any(found[index].time_unix_ms - stored_unix_ms > BEHIND_MS for index, stored_unix_ms in originals.items()):
-        return found
+def reorder_by_originals(messages: list[StoredMessage], originals: Mapping[int, int]) -> list[StoredMessage]:
+    """The messages in the order of their publication. originals: by position in `messages`, when the inbox stored it;
+    only of those that are still there. Nothing changes when the journal stored none of them much later."""
+    if not any(
+        messages[index].time_unix_ms - stored_unix_ms > BEHIND_MS for index, stored_unix_ms in originals.items()
+    ):
+        return messages
     inboxes: dict[str, list[int]] = {}
-    for index in sorted(range(len(found)), key=lambda at: (at_its_source(found[at]).sequence, at)):
-        inboxes.setdefault(found[index].receiver, []).append(index)
-    times = [0] * len(found)
+    for index in sorted(range(len(messages)), key=lambda at: (at_its_source(messages[at]).sequence, at)):
+        inboxes.setdefault(messages[index].receiver, []).append(index)
+    times = [0] * len(messages)
     for inbox in inboxes.values():
         before = None
         for index in inbox:
-            message = found[index]
+            message = messages[index]
             author_unix_ms = _author_time(message)
             by_author = min(author_unix_ms, message.time_unix_ms) if author_unix_ms is not None else before
             before = times[index] = originals.get(index, by_author if by_author is not None else message.time_unix_ms)
-    order = _causal_order(found, times, list(inboxes.values()))
-    return [replace(found[index], time_unix_ms=times[index]) for index in order]
+    order = _causal_order(messages, times, list(inboxes.values()))
+    return [replace(messages[index], time_unix_ms=times[index]) for index in order]
 
 
 def published_unix_ms(stored: StoredMessage) -> int:
@@ -61,18 +63,18 @@ def published_unix_ms(stored: StoredMessage) -> int:
     return author_unix_ms if author_unix_ms is not None else stored.time_unix_ms
 
 
-def _causal_order(found: Sequence[StoredMessage], times: list[int], inboxes: Sequence[Sequence[int]]) -> list[int]:
+def _causal_order(messages: Sequence[StoredMessage], times: list[int], inboxes: Sequence[Sequence[int]]) -> list[int]:
     """By time, ties as they stand; none before its cause, nor before what its inbox took earlier.
 
     A cause that was taken much later is a lie, and left out; so is one of a circle. What bears a time before that of
     its cause (the clocks of two brokers differ, an original is gone) is set to that in `times`.
     """
     by_id: dict[str, int] = {}
-    for index in sorted(range(len(found)), key=lambda at: (times[at], at)):
-        if name := found[index].ce_id:
+    for index in sorted(range(len(messages)), key=lambda at: (times[at], at)):
+        if name := messages[index].ce_id:
             by_id.setdefault(name, index)
-    causes: list[int | None] = [by_id.get(message.cause) for message in found]
-    waits, after = [0] * len(found), [list[int]() for _ in found]
+    causes: list[int | None] = [by_id.get(message.cause) for message in messages]
+    waits, after = [0] * len(messages), [list[int]() for _ in messages]
     for index, cause in enumerate(causes):
         if cause is None or cause == index or times[cause] > times[index] + BEHIND_MS:
             causes[index] = None
@@ -83,12 +85,12 @@ def _causal_order(found: Sequence[StoredMessage], times: list[int], inboxes: Seq
         for earlier, later in pairwise(inbox):
             after[earlier].append(later)
             waits[later] += 1
-    free = [(times[index], index) for index in range(len(found)) if not waits[index]]
+    free = [(times[index], index) for index in range(len(messages)) if not waits[index]]
     heapq.heapify(free)
-    unordered = sorted(range(len(found)), key=lambda at: (times[at], at), reverse=True)
+    unordered = sorted(range(len(messages)), key=lambda at: (times[at], at), reverse=True)
     order: list[int] = []
-    done = [False] * len(found)
-    while len(order) < len(found):
+    done = [False] * len(messages)
+    while len(order) < len(messages):
         if free:
             _, index = heapq.heappop(free)
         else:
@@ -106,16 +108,19 @@ def _causal_order(found: Sequence[StoredMessage], times: list[int], inboxes: Seq
     return order
 
 
-async def _original_times(bus: Bus, place: str, found: Sequence[StoredMessage]) -> dict[int, int]:
-    """When the inboxes took these, by place in `found`; nothing of what they have no more, or something else for."""
-    positions = {(message.receiver, at_its_source(message).sequence): index for index, message in enumerate(found)}
+async def _original_times(bus: Bus, place: str, messages: Sequence[StoredMessage]) -> dict[int, int]:
+    """When the inboxes took these, by place in `messages`; nothing of what they have no more, or something else for."""
+    positions = {(message.receiver, at_its_source(message).sequence): index for index, message in enumerate(messages)}
     times: dict[int, int] = {}
     for inbox in sorted({receiver for receiver, _ in positions} & set(catalog.INBOXES)):
         after = 0
         while page := await bus.read(subjects.inbox_stream(inbox), f"mesh.*.{inbox}.{place}", after=after, limit=PAGE):
             for message in page:
                 index = positions.get((inbox, message.sequence))
-                if index is not None and (found[index].subject, found[index].body) == (message.subject, message.body):
+                if index is not None and (messages[index].subject, messages[index].body) == (
+                    message.subject,
+                    message.body,
+                ):
                     times[index] = message.time_unix_ms
             after = page[-1].sequence
     return times

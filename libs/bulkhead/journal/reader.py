@@ -24,7 +24,7 @@ PAUSE_S = 0.1
 SLACK_MS = 300_000
 """So long before and after what is known of a task its reservations are looked for: clocks differ, and a publish that
 is tried again is stored late."""
-EVERYTHING = "*.*.*"
+EVERY_TASK = "*.*.*"
 
 
 class JournalBehind(BusUnavailable):
@@ -73,15 +73,15 @@ def place_of(task: str, tenant: str = "*") -> str:
     return f"{subjects.partition_of(task)}.{tenant}.{subjects.check_token(task)}"
 
 
-async def _add_reservations(bus: Bus, task: str, found: list[StoredMessage], *, whole: bool) -> list[StoredMessage]:
+async def _add_reservations(bus: Bus, task: str, messages: list[StoredMessage], *, whole: bool) -> list[StoredMessage]:
     """The messages with the reservations that share a message with the tenant's others. Raises as `read_pages` does.
 
     Reservations are found by their time of publication, not by position: a rebuilt journal has one inbox behind
     the other, and storage times of its own.
     """
     reservations: list[StoredMessage] = []
-    times = [published_unix_ms(message) for message in found]
-    for tenant in {message.tenant for message in found}:
+    times = [published_unix_ms(message) for message in messages]
+    for tenant in {message.tenant for message in messages}:
         book = batched_reservations.batch_subject(tenant)
         if whole:
             await wait_until_caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
@@ -105,7 +105,7 @@ async def _add_reservations(bus: Bus, task: str, found: list[StoredMessage], *, 
             ]
             if published_unix_ms(page[-1]) > max(times) + SLACK_MS or len(reservations) >= MAX_MESSAGES:
                 break
-    return sorted((*found, *reservations), key=lambda one: one.sequence) if reservations else found
+    return sorted((*messages, *reservations), key=lambda one: one.sequence) if reservations else messages
 
 
 def facts_of(stored: StoredMessage) -> list[inbound.ReceivedMessage]:
@@ -133,7 +133,7 @@ async def read_pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[li
         last = page[-1]
 
 
-async def wait_until_caught_up(bus: Bus, place: str = EVERYTHING, inboxes: Sequence[str] = catalog.INBOXES) -> None:
+async def wait_until_caught_up(bus: Bus, place: str = EVERY_TASK, inboxes: Sequence[str] = catalog.INBOXES) -> None:
     """Return when the journal has what lies in the inboxes now: of a task (partition, tenant, id) or all. Raises
     JournalBehind, BusError."""
     loop = asyncio.get_running_loop()

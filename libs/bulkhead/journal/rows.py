@@ -14,9 +14,9 @@ from bulkhead_contracts.task import StepEnded
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.verdict import VerdictReached
 
-TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
-MAX_TOLD_CHARS = 60
-MAX_WHY_CHARS = 200
+SHOWN_FIELDS = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
+MAX_FIELD_CHARS = 60
+MAX_REASONS_CHARS = 200
 
 
 def step_of(entry: JournalEntry) -> str:
@@ -26,17 +26,17 @@ def step_of(entry: JournalEntry) -> str:
     return str(step)
 
 
-def spending_by_step(found: list[JournalEntry]) -> dict[str, tuple[Usage, bool]]:
+def spending_by_step(entries: list[JournalEntry]) -> dict[str, tuple[Usage, bool]]:
     """Usage settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
-    steps = {getattr(entry.body, "call_id", ""): step_of(entry) for entry in found if step_of(entry)}
-    settled = {entry.body.reservation_id: entry.body for entry in found if isinstance(entry.body, Settled)}
+    steps = {getattr(entry.body, "call_id", ""): step_of(entry) for entry in entries if step_of(entry)}
+    settled = {entry.body.reservation_id: entry.body for entry in entries if isinstance(entry.body, Settled)}
     used: dict[str, Usage] = {}
     for body in settled.values():
         step = steps.get(body.call_id, "")
         used[step] = used.get(step, Usage()) + body.usage
     unsettled_steps = {
         steps.get(entry.body.call_id, "")
-        for entry in found
+        for entry in entries
         if isinstance(entry.body, Reserved) and entry.body.reservation_id not in settled
     }
     return {step: (used.get(step, Usage()), step not in unsettled_steps) for step in {*used, *unsettled_steps} if step}
@@ -45,11 +45,11 @@ def spending_by_step(found: list[JournalEntry]) -> dict[str, tuple[Usage, bool]]
 def describe_body(body: object) -> str:
     """The content of a message, in a few words."""
     parts = []
-    for name in TOLD:
+    for name in SHOWN_FIELDS:
         value = getattr(body, name, None)
         if value is not None and value != "":
             text = str(value) if name != "accepted" else ("accepted" if value else "rejected")
-            parts.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
+            parts.append(text if len(text) <= MAX_FIELD_CHARS else text[:MAX_FIELD_CHARS] + "…")
     failure = getattr(body, "failure", None)
     if failure is not None:
         parts.append(failure.code)
@@ -58,20 +58,20 @@ def describe_body(body: object) -> str:
         parts += [f"incomplete: {', '.join(lacks)}"] if lacks else []
         parts += [f"holds {', '.join(body.sensitive)}"] if body.sensitive else []
     if isinstance(body, VerdictReached) and not body.accepted:
-        parts += [cut_line("; ".join(note.message for note in body.notes if note.blocking), MAX_WHY_CHARS)]
+        parts += [cut_line("; ".join(note.message for note in body.notes if note.blocking), MAX_REASONS_CHARS)]
     elif isinstance(body, StepEnded) and body.reasons:
-        parts += [cut_line("; ".join(body.reasons), MAX_WHY_CHARS)]
+        parts += [cut_line("; ".join(body.reasons), MAX_REASONS_CHARS)]
     return " ".join(parts)
 
 
-def as_json(found: list[JournalEntry]) -> list[dict[str, Any]]:
+def as_json(entries: list[JournalEntry]) -> list[dict[str, Any]]:
     """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each.
 
     approval: of the message that asks people about a call, how it stands.
     """
-    began = found[0].at_unix_ms
-    found = each_fact(found)
-    questions = approvals.find_questions(found)
+    began = entries[0].at_unix_ms
+    entries = each_fact(entries)
+    questions = approvals.find_questions(entries)
     return [
         {
             "offset_ms": entry.at_unix_ms - began,
@@ -97,5 +97,5 @@ def as_json(found: list[JournalEntry]) -> list[dict[str, Any]]:
                 for span in entry.spans
             ],
         }
-        for entry in found
+        for entry in entries
     ]

@@ -22,35 +22,35 @@ from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskRejected
 
-SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
+SPAN_LABELS = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
 MAX_ARGUMENTS_CHARS = 100
 MAX_WHY_CHARS = 160
 
 
-def build_tree(task: str, found: list[JournalEntry], stored: int = 0, texts: Texts | None = None) -> Tree:
+def build_tree(task: str, entries: list[JournalEntry], stored: int = 0, texts: Texts | None = None) -> Tree:
     """Messages grouped by step, in order; a request and its reply are one line. stored: how many they are with
     repeats. texts: contents by digest, to be shown below the calls."""
-    top = Tree(_task_heading(task, found, stored - len(found)))
-    found = each_fact(found)
-    began = found[0].at_unix_ms
+    top = Tree(_task_heading(task, entries, stored - len(entries)))
+    entries = each_fact(entries)
+    began = entries[0].at_unix_ms
     titles: dict[str, str] = {}
-    for entry in found:
+    for entry in entries:
         if isinstance(entry.body, PlanAdopted):
             titles |= {step.id: step.title for step in entry.body.plan.steps}
         elif isinstance(entry.body, StepStarted):
             titles.setdefault(entry.body.step_id, entry.body.title)
     branches: dict[str, Tree] = {}
-    paid = spending_by_step(found)
-    calls_by_message = by_last_request(found, find_calls(found, texts or {}))
-    questions = approvals.find_questions(found)
-    hidden = approvals.covered_entries(found, questions.values())
-    hidden |= {id(entry.reply) for entry in found if entry.reply is not None and id(entry) not in hidden}
-    for entry in found:
+    paid = spending_by_step(entries)
+    calls_by_message = by_last_request(entries, find_calls(entries, texts or {}))
+    questions = approvals.find_questions(entries)
+    hidden = approvals.covered_entries(entries, questions.values())
+    hidden |= {id(entry.reply) for entry in entries if entry.reply is not None and id(entry) not in hidden}
+    for entry in entries:
         if id(entry) in hidden or isinstance(entry.body, Reserved | Settled):
             continue  # Money stands with the calls that it was for; --json has every message.
         step = step_of(entry)
         if step and step not in branches:
-            branches[step] = top.add(_step_heading(step, titles.get(step, ""), found, paid))
+            branches[step] = top.add(_step_heading(step, titles.get(step, ""), entries, paid))
         question = questions.get(entry.id)
         call = calls_by_message.get(entry.id) if question is None else None
         line = _entry_line(entry, began, call) if question is None else _question_line(question, entry, began)
@@ -62,40 +62,40 @@ def build_tree(task: str, found: list[JournalEntry], stored: int = 0, texts: Tex
         for span in entry.spans:
             if names.OPERATION in span.attributes:
                 leaf.add(_span_line(span))
-    settled = [entry.body for entry in found if isinstance(entry.body, Settled)]
+    settled = [entry.body for entry in entries if isinstance(entry.body, Settled)]
     if settled:
         usage = sum((settlement.usage for settlement in settled), Usage())
         top.add(Text(f"{len(settled)} reservations settled: {_render_cost(usage)}", "dim"))
     return top
 
 
-def _task_heading(task: str, found: list[JournalEntry], repeats: int) -> Text:
-    end = next((entry for entry in found if isinstance(entry.body, TaskEnded | TaskRejected)), None)
+def _task_heading(task: str, entries: list[JournalEntry], repeats: int) -> Text:
+    end = next((entry for entry in entries if isinstance(entry.body, TaskEnded | TaskRejected)), None)
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
-    took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
+    took = (end or entries[-1]).at_unix_ms - entries[0].at_unix_ms  # Late timers come after the end.
     status = ended.status if ended else "rejected" if end is not None else "running"
-    waits = status == "running" and any(row.state == "waiting" for row in approvals.find_questions(found).values())
+    waits = status == "running" and any(row.state == "waiting" for row in approvals.find_questions(entries).values())
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
     # What was settled is what was spent: the end does not know of calls that were in the works then.
-    settled = [entry.body.usage for entry in found if isinstance(entry.body, Settled)]
+    settled = [entry.body.usage for entry in entries if isinstance(entry.body, Settled)]
     usage = sum(settled, Usage()) if settled else ended.usage if ended else None
     return Text.assemble(
         (task, "bold"),
         " ",
         (status, style),
         (" (waiting for a person)", "yellow") if waits else "",
-        f"  {format_duration(took)}, {len(found)} messages",
+        f"  {format_duration(took)}, {len(entries)} messages",
         f" ({repeats} of them stored twice)" if repeats > 0 else "",
         f", {_render_cost(usage)}" if usage else "",
     )
 
 
-def _step_heading(step: str, title: str, found: list[JournalEntry], paid: dict[str, tuple[Usage, bool]]) -> Text:
-    mine = [entry for entry in found if step_of(entry) == step]
+def _step_heading(step: str, title: str, entries: list[JournalEntry], paid: dict[str, tuple[Usage, bool]]) -> Text:
+    mine = [entry for entry in entries if step_of(entry) == step]
     ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
     usage, is_complete = paid.get(step) or (sum((end.usage for end in ends), Usage()), True)
     least = "" if is_complete else "at least "
-    going_on = "stopped" if any(isinstance(entry.body, TaskEnded) for entry in found) else "running"
+    going_on = "stopped" if any(isinstance(entry.body, TaskEnded) for entry in entries) else "running"
     outcome = ends[-1].outcome if ends else going_on
     style = {"accepted": "green", "running": "blue"}.get(outcome, "red")
     return Text.assemble(
@@ -165,7 +165,7 @@ def _short_type(ce_type: str) -> str:
 
 
 def _span_line(span: Span) -> Text:
-    labels = " ".join(str(span.attributes[name]) for name in SPAN_TOLD if span.attributes.get(name))
+    labels = " ".join(str(span.attributes[name]) for name in SPAN_LABELS if span.attributes.get(name))
     used, paid, guessed = (
         sum(int(span.attributes.get(name) or 0) for name in keys)
         for keys in ((names.INPUT_TOKENS, names.OUTPUT_TOKENS), (names.COST,), (names.COST_ESTIMATED,))

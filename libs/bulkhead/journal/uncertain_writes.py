@@ -50,24 +50,24 @@ class Write:
     message: str
 
 
-def find_uncertain_writes(told: Iterable[WriteFact]) -> list[Write]:
+def find_uncertain_writes(facts: Iterable[WriteFact]) -> list[Write]:
     """Uncertain writes of one task's facts, in the order in which they were asked for."""
-    told = list(told)
+    facts = list(facts)
     writing = {
         tool.name
-        for fact in told
+        for fact in facts
         if isinstance(fact.body, TaskSubmitted)
         for tool in fact.body.tools
         if tool.effect == "write"
     }
     titles = {
-        step.id: step.title for fact in told if isinstance(fact.body, PlanAdopted) for step in fact.body.plan.steps
+        step.id: step.title for fact in facts if isinstance(fact.body, PlanAdopted) for step in fact.body.plan.steps
     }
-    over = any(isinstance(fact.body, TaskEnded) for fact in told)
+    over = any(isinstance(fact.body, TaskEnded) for fact in facts)
     requests: dict[str, tuple[WriteFact, ToolCallRequested]] = {}
     replies: dict[str, ToolCallReplied] = {}
     put_off: set[str] = set()
-    for entry in told:
+    for entry in facts:
         body = entry.body
         if isinstance(body, ToolCallRequested):
             requests.setdefault(body.call_id, (entry, body))

@@ -14,8 +14,8 @@ from bulkhead.telemetry.log import Log
 
 log = Log("background")
 
-Make = Callable[[], Coroutine[Any, Any, None]]
-Broke = Callable[[BaseException], Awaitable[None]]
+StartWork = Callable[[], Coroutine[Any, Any, None]]
+OnFailure = Callable[[BaseException], Awaitable[None]]
 
 CANCEL_AGAIN_S = 1.0
 
@@ -29,7 +29,7 @@ class BackgroundTasks:
 
     def __init__(self) -> None:
         self._failed = asyncio.Event()
-        self._what = ""
+        self._failed_name = ""
         self._error: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -38,17 +38,17 @@ class BackgroundTasks:
         task.add_done_callback(self._on_task_done)
         return task
 
-    def keep_running(self, name: str, make: Make, broke: Broke) -> "asyncio.Task[None]":
-        """Start a task, and restart it each time that it fails, after `broke` was called and has waited. An error of
-        `broke` itself ends the service."""
-        return self.start(name, _keep_running(name, make, broke))
+    def keep_running(self, name: str, start_work: StartWork, on_failure: OnFailure) -> "asyncio.Task[None]":
+        """Start a task, and restart it each time that it fails, after `on_failure` was called and has waited. An error
+        of `on_failure` itself ends the service."""
+        return self.start(name, _keep_running(name, start_work, on_failure))
 
     def _on_task_done(self, task: "asyncio.Task[None]") -> None:
         if (error := _task_error(task)) is None:
             return
         log.error("background_failed", what=task.get_name(), error=repr(error))
         if self._error is None:
-            self._what, self._error = task.get_name(), error
+            self._failed_name, self._error = task.get_name(), error
             self._failed.set()
 
     async def run_beside(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -57,24 +57,25 @@ class BackgroundTasks:
         try:
             await asyncio.wait({working, failed}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
+                ended = f"{self._failed_name} ended: {self._error!r}"
                 raise BackgroundFailed(
-                    f"{self._what} ended: {self._error!r}; the service ends, too, to be started anew; please report it"
+                    f"{ended}; the service ends, too, to be started anew; please report it"
                 ) from self._error
         finally:
             await cancel_tasks(working, failed)
         working.result()
 
 
-async def _keep_running(name: str, make: Make, broke: Broke) -> None:
+async def _keep_running(name: str, start_work: StartWork, on_failure: OnFailure) -> None:
     while True:
-        task = asyncio.create_task(make(), name=name)
+        task = asyncio.create_task(start_work(), name=name)
         try:
             await asyncio.wait({task})
         finally:
             await cancel_tasks(task)
         if (error := _task_error(task)) is None:
             return
-        await broke(error)
+        await on_failure(error)
 
 
 def _task_error(task: "asyncio.Task[Any]") -> BaseException | None:

@@ -30,15 +30,15 @@ class BrokerClock:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[int]],
+        ask_broker: Callable[[], Awaitable[int]],
         *,
         wall: Callable[[], int] = unix_ms,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """ask: the broker's time in unix milliseconds; raises BusError."""
-        self._ask, self._wall, self._monotonic_ns = ask, wall, monotonic_ns
+        """ask_broker: the broker's time in unix milliseconds; raises BusError."""
+        self._ask_broker, self._wall, self._monotonic_ns = ask_broker, wall, monotonic_ns
         self._began_ns, self._base_ms = monotonic_ns(), wall()
-        self._told = ""
+        self._last_problem = ""
         self.measured = False
 
     def now_ms(self) -> int:
@@ -64,14 +64,14 @@ class BrokerClock:
         for _ in range(SAMPLES):
             asked_ns = self._monotonic_ns()
             try:
-                theirs = await self._ask()
+                broker_unix_ms = await self._ask_broker()
             except BusError as error:
                 log.debug("time_not_told", reason=str(error))
                 break
             answered_ns = self._monotonic_ns()
             took_ns = answered_ns - asked_ns
             if best is None or took_ns < best[0]:
-                best = (took_ns, answered_ns, theirs + took_ns // 2_000_000)
+                best = (took_ns, answered_ns, broker_unix_ms + took_ns // 2_000_000)
         if best is not None and best[0] <= ROUND_TRIP_MAX_MS * 1_000_000:
             _, self._began_ns, self._base_ms = best
             self.measured = True
@@ -85,8 +85,8 @@ class BrokerClock:
 
     def _log_change(self) -> None:
         problem = self.describe_problem()
-        if problem and not self._told:
+        if problem and not self._last_problem:
             log.warning("clock_differs", reason=problem)
-        elif self._told and not problem:
+        elif self._last_problem and not problem:
             log.info("clock_agrees")
-        self._told = problem
+        self._last_problem = problem

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from bulkhead.runtime.consume.inbound import ReceivedMessage
-from bulkhead.telemetry.metrics import Look
+from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts.types import Body
 
 RpcTable = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]
@@ -23,11 +23,11 @@ class Pool:
 
 
 class Component:
-    """One service's part. rpc: what answers requests, by the type of the request. rpc_stands: of those the types that
-    wait for something to happen, which its handlers bound; they take no turn of the others."""
+    """One service's part. rpc: what answers requests, by the type of the request. rpc_long_polls: of those the types
+    that wait for something to happen, which its handlers bound; they take no turn of the others."""
 
     rpc: RpcTable = {}
-    rpc_stands: frozenset[type[Body]] = frozenset()
+    rpc_long_polls: frozenset[type[Body]] = frozenset()
 
     async def start(self) -> None:
         """Open what it needs, before the first message."""
@@ -54,7 +54,7 @@ class Component:
         """Further fields of `/readyz`, by name."""
         return {}
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Gauges of the component for metrics, by name."""
         return {}
 

@@ -15,9 +15,9 @@ from bulkhead.telemetry.log import Log
 
 log = Log("crash")
 
-OF_FILE = "@"
+FILE_PREFIX = "@"
 """What the name of a file begins with."""
-MEANING: Mapping[str, str] = {
+POINT_MEANINGS: Mapping[str, str] = {
     "after_receive": "a message of the inbox was delivered; nothing was done",
     "before_decide": "the fold stands below the message",
     "between_publishes": "the broker has some of the messages that a decision brought, and not all",
@@ -37,23 +37,23 @@ MEANING: Mapping[str, str] = {
 }
 """Every point, and what is true where it lies."""
 
-_ARRIVES, _LEAVES = ("after_receive",), ("before_ack", "after_ack")
-_SAYS = ("before_publish", "after_publish")
-_DECIDES = (*_ARRIVES, "before_decide", *_SAYS, *_LEAVES)
-_ASKED = ("after_request", "before_answer")
-_PAYS = ("after_reserve", "after_act", "after_record", *_SAYS, "after_settle", "after_reply")
+_ON_ARRIVAL, _ON_ACK = ("after_receive",), ("before_ack", "after_ack")
+_ON_PUBLISH = ("before_publish", "after_publish")
+_ON_DECISION = (*_ON_ARRIVAL, "before_decide", *_ON_PUBLISH, *_ON_ACK)
+_ON_REQUEST = ("after_request", "before_answer")
+_ON_ACT = ("after_reserve", "after_act", "after_record", *_ON_PUBLISH, "after_settle", "after_reply")
 POINTS: Mapping[str, tuple[str, ...]] = {
-    "planner": (*_DECIDES, "between_publishes"),
-    "worker": (*_DECIDES, "between_publishes"),
+    "planner": (*_ON_DECISION, "between_publishes"),
+    "worker": (*_ON_DECISION, "between_publishes"),
     # It says one thing at a time.
-    "checker": _DECIDES,
-    "model_gateway": (*_ARRIVES, "after_verify", *_PAYS, *_LEAVES),
-    "tool_executor": (*_ARRIVES, "after_verify", "after_claim", *_PAYS, *_LEAVES),
+    "checker": _ON_DECISION,
+    "model_gateway": (*_ON_ARRIVAL, "after_verify", *_ON_ACT, *_ON_ACK),
+    "tool_executor": (*_ON_ARRIVAL, "after_verify", "after_claim", *_ON_ACT, *_ON_ACK),
     # A search by words costs nothing: no reservation, nothing to settle.
-    "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", *_SAYS, "after_reply", *_LEAVES),
-    "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),
-    "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
-    "signer": _ASKED,
+    "rag": (*_ON_ARRIVAL, "after_verify", "after_act", "after_record", *_ON_PUBLISH, "after_reply", *_ON_ACK),
+    "gateway": (*_ON_ARRIVAL, *_ON_PUBLISH, *_ON_ACK),
+    "budget": (*_ON_ARRIVAL, *_ON_REQUEST, *_ON_PUBLISH, *_ON_ACK),
+    "signer": _ON_REQUEST,
     # Such a task passes it by: it serves tasks of outside agents.
     "doors": (),
 }
@@ -67,19 +67,19 @@ class UnknownPoint(ValueError):
 
 @dataclass(slots=True)
 class CrashTrigger:
-    """Die when `service` passes `point` for the `left`th time from now."""
+    """Die when `service` passes `point` for the `passes_left`th time from now."""
 
     service: str
     point: str
-    left: int = 1
+    passes_left: int = 1
 
     def __str__(self) -> str:
-        return f"{self.service}:{self.point}:{self.left}"
+        return f"{self.service}:{self.point}:{self.passes_left}"
 
     def is_due(self, point: str) -> bool:
         """Call at every point that is passed."""
-        self.left -= self.point == point
-        return not self.left
+        self.passes_left -= self.point == point
+        return not self.passes_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class CrashFile:
 
 def parse(text: str) -> CrashTrigger | None:
     """`service:point` or `service:point:n`; None for "" and for the name of a file. Raises UnknownPoint."""
-    if not text or text.startswith(OF_FILE):
+    if not text or text.startswith(FILE_PREFIX):
         return None
     service, _, point_and_count = text.partition(":")
     point, _, nth = point_and_count.partition(":")
@@ -132,8 +132,8 @@ def arm_crash(service: str, text: str) -> None:
     Raises UnknownPoint.
     """
     global _armed
-    if text.startswith(OF_FILE):
-        _armed = CrashFile(service, Path(text.removeprefix(OF_FILE)))
+    if text.startswith(FILE_PREFIX):
+        _armed = CrashFile(service, Path(text.removeprefix(FILE_PREFIX)))
         return
     trigger = parse(text)
     _armed = trigger if trigger is not None and trigger.service == service else None

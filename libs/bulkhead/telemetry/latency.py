@@ -35,28 +35,30 @@ class Latency:
 LATENCY = Latency()
 
 
-async def run_overlapped(says: Sequence[Callable[[], Coroutine[Any, Any, None]]], release: Callable[[], None]) -> None:
+async def run_overlapped(
+    actions: Sequence[Callable[[], Coroutine[Any, Any, None]]], release: Callable[[], None]
+) -> None:
     """Run all of them side by side; returns when all have ended. release: called when all are on their way.
 
     The first is on its way before anything is made for the others. When it fails, the others are cancelled.
     """
-    first, *later_says = says
+    first, *later_actions = actions
     tasks: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()
 
     def go_on() -> None:
-        tasks.extend(asyncio.ensure_future(say()) for say in later_says)
+        tasks.extend(asyncio.ensure_future(action()) for action in later_actions)
         loop.call_soon(release)
 
-    soon = loop.call_soon(go_on)
+    start_others = loop.call_soon(go_on)
     try:
         await first()
     except BaseException:
-        soon.cancel()
+        start_others.cancel()
         for task in tasks:
             task.cancel()
         raise
-    if later_says and not tasks:
-        soon.cancel()
+    if later_actions and not tasks:
+        start_others.cancel()
         go_on()
     await asyncio.gather(*tasks)

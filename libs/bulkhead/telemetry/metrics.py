@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EVERY_MS = 10_000
 Counts = Mapping[tuple[tuple[str, str], ...], float]
 """By attributes, as pairs of name and value."""
-Look = Callable[[], Counts]
+ReadGauge = Callable[[], Counts]
 
 _meter = metrics.get_meter("bulkhead")
 spent = _meter.create_counter(names.SPENT, description="What settled calls used, by unit")
@@ -86,10 +86,10 @@ def count_attempt(model: str, failed: str, cost_usd_micros: int, took_ms: int) -
     _attempts_time.add(took_ms, by)
 
 
-def register_gauge(name: str, look: Look) -> None:
-    """Have a gauge read whenever metrics are. `look` must be quick; it is called in another thread."""
+def register_gauge(name: str, read_gauge: ReadGauge) -> None:
+    """Have a gauge read whenever metrics are. `read_gauge` must be quick; it is called in another thread."""
 
     def observe_values(_: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, dict(attributes)) for attributes, value in look().items()]
+        return [Observation(value, dict(attributes)) for attributes, value in read_gauge().items()]
 
     _meter.create_observable_gauge(name, [observe_values])

@@ -19,7 +19,7 @@ class GaugeFamily(NamedTuple):
     """A gauge: its name as Prometheus writes it, what it tells, values by one label."""
 
     name: str
-    told: str
+    help_text: str
     label: str
     values: Mapping[str, float]
 
@@ -28,7 +28,7 @@ def render_exposition(families: list[GaugeFamily], collected: "MetricsData | Non
     """The whole text; every family once."""
     lines: list[str] = []
     for family in families:
-        lines += _head_lines(family.name, family.told, "gauge")
+        lines += _head_lines(family.name, family.help_text, "gauge")
         lines += [
             f"{family.name}{_label_text({family.label: key} if key else {})} {_number_text(v)}"
             for key, v in family.values.items()
@@ -71,8 +71,8 @@ def _histogram_lines(name: str, point: "HistogramDataPoint") -> Iterator[str]:
     yield f"{name}_count{_label_text(attributes)} {point.count}"
 
 
-def _head_lines(name: str, told: str | None, kind: str) -> list[str]:
-    plain = " ".join((told or "").split()).replace("\\", "/")
+def _head_lines(name: str, help_text: str | None, kind: str) -> list[str]:
+    plain = " ".join((help_text or "").split()).replace("\\", "/")
     return [f"# HELP {name} {plain}", f"# TYPE {name} {kind}"]
 
 

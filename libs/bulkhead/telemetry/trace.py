@@ -21,7 +21,7 @@ from bulkhead.grounding.personal_data import mask_personal_data
 from bulkhead.telemetry.redaction import without_keys
 
 _tracer = trace.get_tracer("bulkhead")
-_says_prompts = False
+_records_prompts = False
 MAX_PROMPT_CHARS = 64 * 1024
 MAX_TRACE_FILE_BYTES = 256 * 1024 * 1024
 
@@ -71,8 +71,8 @@ def setup(
 
     prompts: also record what models were told and answered; off unless somebody asked for it.
     """
-    global _says_prompts
-    _says_prompts = prompts
+    global _records_prompts
+    _records_prompts = prompts
     if not otlp_endpoint and trace_file is None:
         return None
     provider = TracerProvider(
@@ -128,7 +128,7 @@ def _parent_context(traceparent: str) -> otel_context.Context | None:
 def record_prompt_text(name: str, text: object) -> None:
     """Put prompt or answer text on the current span, when that is switched on."""
     current = trace.get_current_span()
-    if _says_prompts and current.is_recording():
+    if _records_prompts and current.is_recording():
         prompt_text = text if isinstance(text, str) else json.dumps(text, default=str)
         current.set_attribute(name, mask_personal_data(without_keys(prompt_text[:MAX_PROMPT_CHARS])))
 

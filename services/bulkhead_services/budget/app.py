@@ -21,7 +21,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage, RpcTable
 from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import names
-from bulkhead.telemetry.metrics import Counts, Look
+from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.budget import (
     CoordinationRequested,
     DeadLetterRequested,
@@ -159,9 +159,9 @@ class Budget(EdgeComponent):
         """The part that does not work while admissions go on; "" when none."""
         return self.watcher.degraded if self.watcher is not None else ""
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Metrics: whether the ledger can be used, the day's ceilings, and what the watch sees of the mesh."""
-        own_gauges: dict[str, Look] = {names.LEDGER: self._ledger_gauge, names.DAY_SHARE: self.alerts.day_shares}
+        own_gauges: dict[str, ReadGauge] = {names.LEDGER: self._ledger_gauge, names.DAY_SHARE: self.alerts.day_shares}
         return own_gauges | self._counts.gauges() | (self.watcher.gauges() if self.watcher is not None else {})
 
     def _ledger_gauge(self) -> Counts:

@@ -82,7 +82,7 @@ class Doors(EdgeComponent):
         polls = CallPlaces.of_polls(settings)
         steps = StepsHttp(self.steps, self._credentials, http.bodies, polls, http.hosts, http.identify_caller)
         http.more = [*self._mcp.build_routes(), *self._a2a.build_routes(), *steps.build_routes()]
-        self.rpc, self.rpc_stands = StepsRpc(self.steps, polls).rpc_table(), STANDING
+        self.rpc, self.rpc_long_polls = StepsRpc(self.steps, polls).rpc_table(), STANDING
         self._server = HttpServer(self._http.build_app(), settings, "doors", "--doors-port")
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []

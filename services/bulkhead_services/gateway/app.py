@@ -19,7 +19,7 @@ from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.process.main import main
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
-from bulkhead.telemetry.metrics import Counts, Look
+from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.task import (
     PlacesGiven,
@@ -134,7 +134,7 @@ class GatewayService(EdgeComponent):
             await subscription.close()
         await cancel_tasks(*self._tasks)
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Metrics: tasks with a place to run and tasks that wait for one, as this replica knows."""
         return {names.PLACES: self._count_places}
 

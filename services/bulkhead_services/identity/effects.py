@@ -19,7 +19,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge.protocol import EdgeComponent, ReceivedMessage
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
-from bulkhead.telemetry.metrics import Look
+from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_services.identity import nkey_jwt
 from bulkhead_services.identity.audit import LoginAudit
 from bulkhead_services.identity.core import (
@@ -137,7 +137,7 @@ class LoginAnswers(EdgeComponent):
         """Keys at hand, and facts that are not stored yet."""
         return {"keys": self._keys.key_count, "facts_waiting": self._audit.waiting_facts}
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Facts that are not stored yet."""
         return {names.LOGIN_FACTS: lambda: {(): self._audit.waiting_facts}}
 

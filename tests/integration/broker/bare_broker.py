@@ -12,7 +12,8 @@ from typing import Any
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.configuration import ServerPlan
+from bulkhead_infra.nats.server import NatsServer
 
 
 @asynccontextmanager

@@ -63,7 +63,7 @@ async def reserve_together(bus: JetStreamBus, *numbers: int) -> None:
     )
     publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
     body = ReservedTogether(rows=rows)
-    await publisher.send("journal", body, tenant=batched_reservations.BOOK, task="demo", cause=rows[0].cause)
+    await publisher.send("journal", body, tenant=batched_reservations.LEDGER_TENANT, task="demo", cause=rows[0].cause)
 
 
 async def left(bus: JetStreamBus, stream: str) -> Counter[str]:

@@ -63,7 +63,7 @@ async def world(tmp_path):
 
 async def test_nothing_is_lost_while_logins_are_renewed(world: World, monkeypatch, caplog):
     # The client before is there for longer than its token lasts here, in each of many renewals.
-    monkeypatch.setattr(renewal, "LINGER_S", 4.0)
+    monkeypatch.setattr(renewal, "OLD_CLIENT_LINGER_S", 4.0)
     caplog.set_level(logging.INFO, "bulkhead")
     sent: list[str] = []
     got: list[str] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from nats import errors
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import DirectClient, SocketMessage, Take
+from bulkhead.bus.jetstream.client import DirectClient, HandleMessage, SocketMessage
 from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
 from bulkhead.bus.jetstream.publish_window import PublishWindows
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
@@ -26,16 +26,16 @@ from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
     DurableCounts,
+    IsLongPoll,
     LiveMessage,
     NoResponders,
     PubAck,
     PublishRefused,
     RpcHandler,
     Schedule,
-    Stands,
     StoredMessage,
     StreamCounts,
-    no_request,
+    never_long_poll,
 )
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
@@ -52,7 +52,7 @@ NO_STREAM_PAUSE_S = 0.2
 MAX_RPC_AT_ONCE = 256
 MAX_RPC_WAITING = 4_096
 """Requests that wait for those; beyond it one is not answered, as if nobody had heard it."""
-MAX_RPC_STANDING = 4_096
+MAX_RPC_LONG_POLLS = 4_096
 """Requests that stand until there is something to tell; they take no turn of the others."""
 
 
@@ -193,10 +193,10 @@ class JetStreamBus:
         return LiveMessage(subject, answer.headers or {}, answer.data)
 
     async def serve(
-        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+        self, subject: str, queue: str, handler: RpcHandler, *, is_long_poll: IsLongPoll = never_long_poll
     ) -> Callable[[], Awaitable[None]]:
         """See port.Bus."""
-        server = _RpcServer(self._connection, handler, stands)
+        server = _RpcServer(self._connection, handler, is_long_poll)
         server.subscription = await self._subscribe_checked(
             subject, lambda client: partial(server.on_request, client), queue
         )
@@ -278,7 +278,7 @@ class JetStreamBus:
         await self._connection.close()
 
     async def _subscribe_checked(
-        self, subject: str, taking: Callable[[DirectClient], Take], queue: str = ""
+        self, subject: str, taking: Callable[[DirectClient], HandleMessage], queue: str = ""
     ) -> MovingSubscription:
         denied: list[BusError] = []
         await self._connection.wait_until_connected(API_TIMEOUT_S)
@@ -319,22 +319,22 @@ class JetStreamLiveSubscription(LiveQueue):
 class _RpcServer:
     """Answers requests, many at once, within a bound."""
 
-    def __init__(self, connection: Connection, handler: RpcHandler, stands: Stands = no_request) -> None:
+    def __init__(self, connection: Connection, handler: RpcHandler, is_long_poll: IsLongPoll = never_long_poll) -> None:
         self.subscription: MovingSubscription | None = None
         self._connection = connection
-        self._handler, self._stands = handler, stands
+        self._handler, self._is_long_poll = handler, is_long_poll
         self._running: set[asyncio.Task[None]] = set()
-        self._standing: set[asyncio.Task[None]] = set()
+        self._long_polls: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[DirectClient, str, LiveMessage]] = deque()
 
     def on_request(self, client: DirectClient, message: SocketMessage) -> None:
         """One request, which came to this client."""
         request = LiveMessage(message.subject, message.headers or {}, message.data)
-        if self._stands(request):
-            if len(self._standing) < MAX_RPC_STANDING:
-                self._start_answer(client, message.reply, request, self._standing)
+        if self._is_long_poll(request):
+            if len(self._long_polls) < MAX_RPC_LONG_POLLS:
+                self._start_answer(client, message.reply, request, self._long_polls)
             else:
-                log.warning("rpc_dropped", subject=message.subject, standing=MAX_RPC_STANDING)
+                log.warning("rpc_dropped", subject=message.subject, standing=MAX_RPC_LONG_POLLS)
         elif len(self._running) < MAX_RPC_AT_ONCE:
             self._start_answer(client, message.reply, request, self._running)
         elif len(self._waiting) < MAX_RPC_WAITING:
@@ -367,7 +367,7 @@ class _RpcServer:
         if subscription is not None:
             await subscription.stop()
         deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
-        while (under_way := self._running | self._standing) and (
+        while (under_way := self._running | self._long_polls) and (
             left_s := deadline - asyncio.get_running_loop().time()
         ) > 0:
             await asyncio.wait(under_way, timeout=left_s)

@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from bulkhead.bus.jetstream.dns_cache import HostLookup, NamedTransport
-from bulkhead.bus.wire import HEEDED
+from bulkhead.bus.wire import HEEDED_HEADERS
 from bulkhead.telemetry.latency import LATENCY
 
 
@@ -31,7 +31,7 @@ class SocketMessage(NamedTuple):
     headers: dict[str, str] | None
 
 
-Take = Callable[[SocketMessage], None]
+HandleMessage = Callable[[SocketMessage], None]
 
 FRAME = b"NATS/1.0"
 # What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
@@ -51,7 +51,7 @@ class DirectClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._takers: dict[int, Take] = {}
+        self._takers: dict[int, HandleMessage] = {}
         self._due = False
         self.lookup = HostLookup()
 
@@ -102,7 +102,7 @@ class DirectClient(Client):
             return
         await super()._process_err(err_msg)
 
-    async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
+    async def listen(self, subject: str, take: HandleMessage, queue: str = "") -> Subscription:
         """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once
         and not raise."""
 
@@ -266,7 +266,7 @@ def read_headers(raw: bytes) -> dict[str, str]:
         name, colon, value = line.partition(":")
         if colon:
             written, name = name, _header_name(name)
-            if name in HEEDED and (name in headers or written != name):
+            if name in HEEDED_HEADERS and (name in headers or written != name):
                 headers[name] = ""  # The broker has read it otherwise, or not at all: it proves nothing.
             elif name:
                 headers[name] = value.strip(_BLANKS)

@@ -17,7 +17,7 @@ from typing import Any
 
 from nats import errors
 
-from bulkhead.bus.jetstream.client import EXPIRED, DirectClient, Take, header_frame
+from bulkhead.bus.jetstream.client import EXPIRED, DirectClient, HandleMessage, header_frame
 from bulkhead.bus.jetstream.dns_cache import HostUnknown
 from bulkhead.bus.jetstream.renewal import LoginRenewal, MovingSubscription
 from bulkhead.bus.jetstream.token_file import TokenFile
@@ -160,7 +160,9 @@ class Connection:
             await self._on_reconnected()
         return before
 
-    async def listen(self, subject: str, taking: Callable[[DirectClient], Take], queue: str = "") -> MovingSubscription:
+    async def listen(
+        self, subject: str, taking: Callable[[DirectClient], HandleMessage], queue: str = ""
+    ) -> MovingSubscription:
         """Subscribe for as long as `stop` is not called on what is returned, whichever client is `nc`."""
         listener = MovingSubscription(self.listeners, subject, taking, queue)
         listener.subscription = await listener.subscribe_at(self.nc)

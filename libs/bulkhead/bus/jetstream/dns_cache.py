@@ -16,8 +16,8 @@ from urllib.parse import ParseResult
 
 from nats.aio.transport import TcpTransport
 
-Found = list[str]
-Resolve = Callable[[str, int], Found]
+Addresses = list[str]
+ResolveHost = Callable[[str, int], Addresses]
 
 
 CLOSE_S = 2.0
@@ -27,7 +27,7 @@ class HostUnknown(OSError):
     """A host name that is unknown, or for which no name server answers."""
 
 
-def addresses_of(host: str, port: int) -> Found:
+def addresses_of(host: str, port: int) -> Addresses:
     """Addresses as the system says them. Blocks. Raises OSError."""
     return [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
@@ -35,11 +35,11 @@ def addresses_of(host: str, port: int) -> Found:
 class HostLookup:
     """Lookups of one event loop. resolve: blocks in a thread of its own."""
 
-    def __init__(self, resolve: Resolve = addresses_of) -> None:
+    def __init__(self, resolve: ResolveHost = addresses_of) -> None:
         self._resolve = resolve
-        self._asked: dict[tuple[str, int], asyncio.Future[Found]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Future[Addresses]] = {}
 
-    async def resolve_host(self, host: str, port: int, timeout_s: float) -> Found:
+    async def resolve_host(self, host: str, port: int, timeout_s: float) -> Addresses:
         """All addresses of a host, at least one. Raises HostUnknown."""
         if _is_address(host):
             return [host]
@@ -52,21 +52,21 @@ class HostLookup:
             raise HostUnknown(f"the name {host} is not known: {getattr(error, 'strerror', None) or error}") from error
         return lookup.result()
 
-    def _start_lookup(self, host: str, port: int) -> "asyncio.Future[Found]":
+    def _start_lookup(self, host: str, port: int) -> "asyncio.Future[Addresses]":
         loop = asyncio.get_running_loop()
-        lookup: asyncio.Future[Found] = loop.create_future()
+        lookup: asyncio.Future[Addresses] = loop.create_future()
         self._asked[host, port] = lookup
         # Retrieved, so that asyncio does not complain when the caller has gone.
         lookup.add_done_callback(lambda done: (self._asked.pop((host, port), None), done.exception()))
 
-        def settle_lookup(found: Found | OSError) -> None:
+        def settle_lookup(found: Addresses | OSError) -> None:
             if isinstance(found, OSError):
                 lookup.set_exception(found)
             else:
                 lookup.set_result(found)
 
         def resolve_in_thread() -> None:
-            result: Found | OSError
+            result: Addresses | OSError
             try:
                 result = self._resolve(host, port)
             except (OSError, UnicodeError) as error:  # A label too long for DNS fails to be encoded.

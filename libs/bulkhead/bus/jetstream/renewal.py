@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from nats import errors
 from nats.aio.subscription import Subscription
 
-from bulkhead.bus.jetstream.client import DirectClient, Take
+from bulkhead.bus.jetstream.client import DirectClient, HandleMessage
 from bulkhead.bus.jetstream.token_file import TokenFile
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.telemetry.log import Log
 
 log = Log("bus")
 
-LOOK_S = 10.0
-LOOKS_A_LIFE = 50
-"""The file is looked at so often in what is left of the token's time, and every LOOK_S at least."""
-SPREAD = 0.05
+LOOK_EVERY_S = 10.0
+LOOKS_PER_LIFE = 50
+"""The file is looked at so often in what is left of the token's time, and every LOOK_EVERY_S at least."""
+LOGIN_SPREAD = 0.05
 """Of what is left of the token's time: over so much the replicas, whose files are exchanged together, log in."""
 RENEW_TIMEOUT_S = 15.0
-LINGER_S = 20.0
+OLD_CLIENT_LINGER_S = 20.0
 """The client before is kept so long: longer than any question waits for its answer (bounds.py)."""
-LATE = 0.1
+LATE_SHARE = 0.1
 """Of its whole time: a token with less left has not been exchanged as it should have been."""
 
 
@@ -43,7 +43,7 @@ class MovingSubscription:
 
     registry: "set[MovingSubscription]"
     subject: str
-    taking: Callable[[DirectClient], Take]
+    taking: Callable[[DirectClient], HandleMessage]
     queue: str
     subscription: Subscription | None = None
 
@@ -96,14 +96,15 @@ class LoginRenewal:
         last_problem = ""
         while True:
             left_s = self._token.left_s()
-            await asyncio.sleep(min(LOOK_S, max(0.1, left_s / LOOKS_A_LIFE)))
+            await asyncio.sleep(min(LOOK_EVERY_S, max(0.1, left_s / LOOKS_PER_LIFE)))
             try:
                 another = self._token.read() != self._token.shown
-                problem = "" if another or left_s > self.lasts_s * LATE else "the file still holds the token before"
+                is_late = left_s <= self.lasts_s * LATE_SHARE
+                problem = "the file still holds the token before" if is_late and not another else ""
             except BusUnavailable as error:
                 another, problem = False, str(error)
             if another:
-                await asyncio.sleep(random.uniform(0, SPREAD * max(0.0, min(left_s, 600.0))))  # noqa: S311
+                await asyncio.sleep(random.uniform(0, LOGIN_SPREAD * max(0.0, min(left_s, 600.0))))  # noqa: S311
                 problem = await self._renew_login()
             if problem and problem != last_problem:
                 way = "the connection ends with its token; the kubelet exchanges the file, see the pod's events"
@@ -158,6 +159,6 @@ class LoginRenewal:
 async def _close_after_linger(client: DirectClient) -> None:
     """Close a client when nothing more is expected from it."""
     try:
-        await asyncio.sleep(LINGER_S)
+        await asyncio.sleep(OLD_CLIENT_LINGER_S)
     finally:
         await client.close()

@@ -17,7 +17,7 @@ from bulkhead.bus.port import BusError, BusUnavailable
 from bulkhead.bus.wire import status_code
 
 MAX_QUESTIONS_PER_INBOX = 1_000
-CLOCK_S = 0.002
+TIMER_TOLERANCE_S = 0.002
 """A loop may call what is due so much before its own clock says so."""
 
 
@@ -104,7 +104,7 @@ class ReplyCollector:
 
     def _fail_overdue(self) -> None:
         """Fail what is overdue; the timer is set for the next to be."""
-        self._timer, now_s = None, asyncio.get_running_loop().time() + CLOCK_S
+        self._timer, now_s = None, asyncio.get_running_loop().time() + TIMER_TOLERANCE_S
         for question in list(self._questions):
             if question.deadline <= now_s:
                 reason = f"no answer to {question.subject} within {question.timeout_s:g} s; the outcome is unknown"

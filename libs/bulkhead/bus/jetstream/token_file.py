@@ -39,9 +39,9 @@ class TokenFile:
                 token = file.read(MAX_TOKEN_BYTES + 1).strip().decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise BusUnavailable(f"the token file {self.path} cannot be read: {reason}; {MOUNT}") from error
+            raise BusUnavailable(f"the token file {self.path} cannot be read: {reason}; {MOUNT_HINT}") from error
         if not token or len(token) > MAX_TOKEN_BYTES:
-            raise BusUnavailable(f"the token file {self.path} is empty or no token; {MOUNT}")
+            raise BusUnavailable(f"the token file {self.path} is empty or no token; {MOUNT_HINT}")
         return token
 
     def left_s(self) -> float:
@@ -54,4 +54,4 @@ class TokenFile:
             return float("inf")
 
 
-MOUNT = "mount the projected service-account token there, or name its file in BULKHEAD_NATS_TOKEN_FILE"
+MOUNT_HINT = "mount the projected service-account token there, or name its file in BULKHEAD_NATS_TOKEN_FILE"

@@ -192,7 +192,7 @@ class MemoryBroker:
         if schedule is None:
             return
         stream.delete(sequence)
-        own_headers = {wire.MESSAGE_ID, wire.SCHEDULE, wire.SCHEDULE_TARGET, *wire.HEEDED}
+        own_headers = {wire.MESSAGE_ID, wire.SCHEDULE, wire.SCHEDULE_TARGET, *wire.HEEDED_HEADERS}
         headers = {key: value for key, value in schedule.headers.items() if key not in own_headers}
         headers |= {"Nats-Scheduler": subject, "Nats-Schedule-Next": "purge"}
         target = schedule.headers[wire.SCHEDULE_TARGET]

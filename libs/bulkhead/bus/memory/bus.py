@@ -19,16 +19,16 @@ from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
     DurableCounts,
+    IsLongPoll,
     LiveMessage,
     NoResponders,
     PubAck,
     PublishRefused,
     RpcHandler,
     Schedule,
-    Stands,
     StoredMessage,
     StreamCounts,
-    no_request,
+    never_long_poll,
 )
 from bulkhead.telemetry.log import Log
 
@@ -156,7 +156,7 @@ class MemoryBus:
         task.add_done_callback(on_handler_ended)
 
     async def serve(
-        self, subject: str, queue: str, handler: RpcHandler, *, stands: Stands = no_request
+        self, subject: str, queue: str, handler: RpcHandler, *, is_long_poll: IsLongPoll = never_long_poll
     ) -> Callable[[], Awaitable[None]]:
         """See port.Bus. Requests have no bound here."""
         self._check_right(subject, "listen")

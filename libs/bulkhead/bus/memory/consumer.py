@@ -15,7 +15,7 @@ from bulkhead.bus.memory.broker import BrokerListener, MemoryBroker
 from bulkhead.bus.memory.streams import Durable
 from bulkhead.bus.port import BusUnavailable, StoredMessage
 
-Cross = Callable[[str, str, Callable[[], None]], None]
+TellBroker = Callable[[str, str, Callable[[], None]], None]
 """(kind, what, act): says something to the broker that it does not answer. Raises BusUnavailable."""
 
 
@@ -28,11 +28,11 @@ def yield_to_loop() -> Generator[None, None, None]:
 class MemoryConsumer:
     """See port.Consumer."""
 
-    def __init__(self, name: str, cross: Cross, broker: MemoryBroker, durable: Durable) -> None:
+    def __init__(self, name: str, tell_broker: TellBroker, broker: MemoryBroker, durable: Durable) -> None:
         self.name = name
         self.room = 0
         self.ack_wait_s = durable.config.ack_wait_ms / 1000
-        self._cross = cross
+        self._tell_broker = tell_broker
         self._broker = broker
         self._durable = durable
         self._buffer: deque[MemoryDelivery] = deque()
@@ -56,7 +56,7 @@ class MemoryConsumer:
         try:
             self._check_open()
             self.room = max(0, max_messages - len(self._buffer))
-            self._cross("publish", self._durable.config.name, self._attach_to_durable)
+            self._tell_broker("publish", self._durable.config.name, self._attach_to_durable)
             await yield_to_loop()
             while not self._buffer and not late:
                 self._check_open()
@@ -104,7 +104,9 @@ class MemoryConsumer:
             return
         name = durable.config.stream
         self._buffer.append(
-            MemoryDelivery(stored, name, consumer_sequence, attempts, self._losses, self._cross, self._broker, durable)
+            MemoryDelivery(
+                stored, name, consumer_sequence, attempts, self._losses, self._tell_broker, self._broker, durable
+            )
         )
         self._more.set()
 
@@ -126,7 +128,7 @@ class MemoryDelivery:
     consumer_sequence: int
     attempts: int
     run: int
-    _cross: Cross
+    _tell_broker: TellBroker
     _broker: MemoryBroker
     _durable: Durable
 
@@ -143,7 +145,7 @@ class MemoryDelivery:
         await self._send_answer(lambda: self._restart_ack_wait(self._durable.config.ack_wait_ms))
 
     async def _send_answer(self, act: Callable[[], None]) -> None:
-        self._cross("ack", f"{self.stream}:{self.stored.sequence}", act)
+        self._tell_broker("ack", f"{self.stream}:{self.stored.sequence}", act)
         await yield_to_loop()
 
     def _end_delivery(self) -> None:

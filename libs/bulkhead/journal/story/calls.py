@@ -27,11 +27,11 @@ Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 Texts = Mapping[str, str]
 """Contents by digest."""
 MAX_ARGUMENTS_CHARS = 2_000
-MAX_SAID_CHARS = 2_000
+MAX_STATED_CHARS = 2_000
 MAX_RESULT_CHARS = 2_000
 MAX_PUT_OFF = 8
 MAX_CONTENTS = 256
-MAX_FOUND = 20
+MAX_PASSAGES = 20
 _KINDS: dict[type[Requested], CallKind] = {
     ModelCallRequested: "model",
     ToolCallRequested: "tool",
@@ -44,21 +44,21 @@ def text_of(ref: ContentRef | None, texts: Texts) -> str:
     return "" if ref is None else texts.get(ref.sha256, ref.summary)
 
 
-def contents_to_read(told: Iterable[JournalEntry]) -> list[ContentRef]:
+def contents_to_read(entries: Iterable[JournalEntry]) -> list[ContentRef]:
     """Contents that calls brought, and that their summaries do not have whole."""
-    refs = [entry.body.content for entry in told if isinstance(entry.body, ModelCallReplied | ToolCallReplied)]
+    refs = [entry.body.content for entry in entries if isinstance(entry.body, ModelCallReplied | ToolCallReplied)]
     long = [ref for ref in refs if ref is not None and ref.summary.endswith("…")]
     return list({ref.sha256: ref for ref in long}.values())[:MAX_CONTENTS]
 
 
-def find_calls(told: Iterable[JournalEntry], texts: Texts) -> list[Call]:
+def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
     """Every call once, however often it was asked again while it was put off."""
-    told = list(told)
+    entries = list(entries)
     requests: dict[tuple[str, str], JournalEntry] = {}
     replies: dict[tuple[str, str], JournalEntry] = {}
     put_off: dict[tuple[str, str], list[str]] = {}
     settled: dict[tuple[str, str], dict[str, Settled]] = {}
-    for entry in told:
+    for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
             requests.setdefault((entry.receiver, body.call_id), entry)
@@ -68,29 +68,29 @@ def find_calls(told: Iterable[JournalEntry], texts: Texts) -> list[Call]:
             put_off.setdefault((entry.sender, body.call_id), []).append(_describe_deferral(body))
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
-    writing = _writing_tools(told)
-    by_id = {entry.id: entry for entry in told if isinstance(entry.body, ModelCallReplied)}
-    answered = {row.asked.call_id: approvals.describe_answer(row) for row in approvals.find_questions(told).values()}
-    over = any(isinstance(entry.body, TaskEnded) for entry in told)
-    found_calls = []
+    writing_tools = _writing_tools(entries)
+    by_id = {entry.id: entry for entry in entries if isinstance(entry.body, ModelCallReplied)}
+    answered = {row.asked.call_id: approvals.describe_answer(row) for row in approvals.find_questions(entries).values()}
+    has_ended = any(isinstance(entry.body, TaskEnded) for entry in entries)
+    calls = []
     for key, entry in requests.items():
         paid = tuple(settled.get(key, {}).values())
         call = _build_call(entry, replies.get(key), texts, by_id.get(entry.cause))
-        found_calls.append(_add_costs(call, paid, put_off.get(key, []), writing, answered, over=over))
-    return found_calls
+        calls.append(_add_costs(call, paid, put_off.get(key, []), writing_tools, answered, has_ended=has_ended))
+    return calls
 
 
-def by_last_request(told: Iterable[JournalEntry], made: Iterable[Call]) -> dict[str, Call]:
+def by_last_request(entries: Iterable[JournalEntry], calls: Iterable[Call]) -> dict[str, Call]:
     """Calls by the message that asked for each the last time: that one was answered, those before were put off."""
-    last = {(entry.sender, entry.body.call_id): entry.id for entry in told if isinstance(entry.body, Requested)}
-    return {last.get((call.by, call.call_id), call.message): call for call in made}
+    last = {(entry.sender, entry.body.call_id): entry.id for entry in entries if isinstance(entry.body, Requested)}
+    return {last.get((call.by, call.call_id), call.message): call for call in calls}
 
 
-def _writing_tools(told: Iterable[JournalEntry]) -> frozenset[str]:
+def _writing_tools(entries: Iterable[JournalEntry]) -> frozenset[str]:
     """The tools that change something."""
     return frozenset(
         tool.name
-        for entry in told
+        for entry in entries
         if isinstance(entry.body, TaskSubmitted)
         for tool in entry.body.tools
         if tool.effect == "write"
@@ -101,7 +101,9 @@ def _describe_deferral(body: CallDeferred) -> str:
     return f"{when_over(body.reason) or body.code or 'it could not begin'} (for {format_duration(body.after_ms)})"
 
 
-def _build_call(entry: JournalEntry, reply: JournalEntry | None, texts: Texts, said: JournalEntry | None) -> Call:
+def _build_call(
+    entry: JournalEntry, reply: JournalEntry | None, texts: Texts, model_reply: JournalEntry | None
+) -> Call:
     body = entry.body
     assert isinstance(body, Requested)
     name, arguments, stated_reason = "search", "", ""
@@ -112,8 +114,8 @@ def _build_call(entry: JournalEntry, reply: JournalEntry | None, texts: Texts, s
             name, arguments = body.tool, body.arguments_json
         case RetrievalRequested():
             arguments = body.query
-    if said is not None and isinstance(said.body, ModelCallReplied) and said.body.tool_calls:
-        stated_reason = cut_line(text_of(said.body.content, texts), MAX_SAID_CHARS)
+    if model_reply is not None and isinstance(model_reply.body, ModelCallReplied) and model_reply.body.tool_calls:
+        stated_reason = cut_line(text_of(model_reply.body.content, texts), MAX_STATED_CHARS)
     call = Call(
         call_id=body.call_id,
         kind=_KINDS[type(body)],
@@ -149,7 +151,7 @@ def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
                 "cached": body.cached,
             }
             if requested_tools and not call.step_id:
-                changes["why"] = cut_line(text, MAX_SAID_CHARS)
+                changes["why"] = cut_line(text, MAX_STATED_CHARS)
         case ToolCallReplied():
             changes |= {
                 "result": cut_line(text_of(body.content, texts), MAX_RESULT_CHARS),
@@ -157,7 +159,7 @@ def _add_reply(call: Call, entry: JournalEntry, texts: Texts) -> Call:
             }
         case RetrievalReplied():
             changes["found"] = tuple(
-                source_of_passage(passage, call.step_id, texts) for passage in body.passages[:MAX_FOUND]
+                source_of_passage(passage, call.step_id, texts) for passage in body.passages[:MAX_PASSAGES]
             )
     return _update_call(call, changes)
 
@@ -166,13 +168,13 @@ def _add_costs(
     call: Call,
     paid: tuple[Settled, ...],
     put_off: list[str],
-    writing: frozenset[str],
+    writing_tools: frozenset[str],
     answered: Mapping[str, str],
     *,
-    over: bool,
+    has_ended: bool,
 ) -> Call:
     usage = sum((settlement.usage for settlement in paid), Usage())
-    writes = call.writes or (call.kind == "tool" and call.name in writing)
+    writes = call.writes or (call.kind == "tool" and call.name in writing_tools)
     return _update_call(
         call,
         {
@@ -181,13 +183,13 @@ def _add_costs(
             "attempts": max(call.attempts, len(paid)),
             "put_off": tuple(dict.fromkeys(put_off))[:MAX_PUT_OFF],
             "writes": writes,
-            "effect": _write_effect(call, put_off, over=over) if writes else "",
+            "effect": _write_effect(call, put_off, has_ended=has_ended) if writes else "",
             "approval": answered.get(call.call_id, ""),
         },
     )
 
 
-def _write_effect(call: Call, put_off: list[str], *, over: bool) -> Effect:
+def _write_effect(call: Call, put_off: list[str], *, has_ended: bool) -> Effect:
     """Effect of a write, as far as its doer can tell."""
     if call.outcome == "succeeded":
         return "done"
@@ -195,7 +197,7 @@ def _write_effect(call: Call, put_off: list[str], *, over: bool) -> Effect:
         return "not_done"
     if call.outcome == "failed":
         return "not_done"  # A doer that cannot tell answers `uncertain`.
-    return "unknown" if call.outcome == "uncertain" or over else ""
+    return "unknown" if call.outcome == "uncertain" or has_ended else ""
 
 
 def _update_call(call: Call, more: Mapping[str, object]) -> Call:

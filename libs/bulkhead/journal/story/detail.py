@@ -94,29 +94,27 @@ class _TextBudget:
         return whole[:most], f"cut: it has {len(whole):,} characters" if len(whole) > most else ""
 
 
-def call_contents(found: Sequence[JournalEntry], call_id: str) -> list[ContentRef]:
+def call_contents(entries: Sequence[JournalEntry], call_id: str) -> list[ContentRef]:
     """Contents of a call: what came of it first."""
-    request, reply = _request_and_reply(each_fact(found), call_id)
+    request, reply = _request_and_reply(each_fact(entries), call_id)
     refs = [reply.content] if isinstance(reply, ModelCallReplied | ToolCallReplied) and reply.content else []
     if isinstance(request, ModelCallRequested):
         refs += [ref for _, _, ref in _model_pieces(request) if isinstance(ref, ContentRef)]
     return list({ref.sha256: ref for ref in refs}.values())[:MAX_CONTENTS]
 
 
-def build_detail(found: Sequence[JournalEntry], call_id: str, texts: Mapping[str, str]) -> CallDetail | None:
+def build_detail(entries: Sequence[JournalEntry], call_id: str, texts: Mapping[str, str]) -> CallDetail | None:
     """The call; None where the task has none of this id."""
-    facts = each_fact(found)
+    facts = each_fact(entries)
     call = next((candidate for candidate in find_calls(facts, texts) if candidate.call_id == call_id), None)
     request, reply = _request_and_reply(facts, call_id)
     if call is None or request is None:
         return None
-    room, known_sources = _TextBudget(texts, MAX_ALL_CHARS), find_sources(facts, texts)
+    room, sources = _TextBudget(texts, MAX_ALL_CHARS), find_sources(facts, texts)
     call_detail = CallDetail(call, attempts=_settled_attempts(facts, call_id))
     if isinstance(reply, ModelCallReplied | ToolCallReplied) and reply.content is not None:
         answer, note = room.read_content(reply.content)
-        call_detail = replace(
-            call_detail, answer=answer, answer_note=note, sources=cited_sources(answer, known_sources)
-        )
+        call_detail = replace(call_detail, answer=answer, answer_note=note, sources=cited_sources(answer, sources))
     match request:
         case ToolCallRequested():
             call_detail = replace(call_detail, arguments=request.arguments_json)
@@ -142,18 +140,18 @@ def build_detail(found: Sequence[JournalEntry], call_id: str, texts: Mapping[str
     return call_detail
 
 
-def _request_and_reply(told: Sequence[JournalEntry], call_id: str) -> tuple[Requested | None, Replied | None]:
+def _request_and_reply(entries: Sequence[JournalEntry], call_id: str) -> tuple[Requested | None, Replied | None]:
     request = next(
-        (entry.body for entry in told if isinstance(entry.body, Requested) and entry.body.call_id == call_id), None
+        (entry.body for entry in entries if isinstance(entry.body, Requested) and entry.body.call_id == call_id), None
     )
     reply = next(
-        (entry.body for entry in told if isinstance(entry.body, Replied) and entry.body.call_id == call_id), None
+        (entry.body for entry in entries if isinstance(entry.body, Replied) and entry.body.call_id == call_id), None
     )
     return request, reply
 
 
-def _settled_attempts(told: Sequence[JournalEntry], call_id: str) -> tuple[Attempt, ...]:
-    settled = [entry.body for entry in told if isinstance(entry.body, Settled) and entry.body.call_id == call_id]
+def _settled_attempts(entries: Sequence[JournalEntry], call_id: str) -> tuple[Attempt, ...]:
+    settled = [entry.body for entry in entries if isinstance(entry.body, Settled) and entry.body.call_id == call_id]
     once = {settlement.reservation_id: settlement for settlement in settled}
     return tuple(
         Attempt(settlement.usage, settlement.wall_ms, settlement.failed, settlement.estimated)
@@ -195,32 +193,32 @@ def _build_piece(kind: str, source: str, content: ContentRef | str, room: _TextB
     return Given(kind, source, "", *room.cut_to_room(content))
 
 
-def without_texts(told: CallDetail) -> CallDetail:
+def without_texts(detail: CallDetail) -> CallDetail:
     """The call for those who may not read its texts."""
     # A digest of a short text can be guessed; a piece may stand under a title that a model made.
-    pieces = tuple(replace(piece, source="", text="", sha256="") for piece in told.given)
-    bare_sources = tuple(replace(source, text="") for source in told.sources)
-    call = call_without_content(told.call)
-    return replace(told, call=call, given=pieces, sources=bare_sources, arguments="", answer="", content=False)
+    pieces = tuple(replace(piece, source="", text="", sha256="") for piece in detail.given)
+    bare_sources = tuple(replace(source, text="") for source in detail.sources)
+    call = call_without_content(detail.call)
+    return replace(detail, call=call, given=pieces, sources=bare_sources, arguments="", answer="", content=False)
 
 
-def render_detail(told: CallDetail) -> str:
+def render_detail(detail: CallDetail) -> str:
     """For people."""
-    return "\n".join(escape_controls(one_line(line)) for line in _detail_lines(told))
+    return "\n".join(escape_controls(one_line(line)) for line in _detail_lines(detail))
 
 
-def _detail_lines(told: CallDetail) -> Iterator[str]:
-    call = told.call
+def _detail_lines(detail: CallDetail) -> Iterator[str]:
+    call = detail.call
     yield f"{call.kind} call {call.call_id} of {call.by}" + (f" in step {call.step_id}" if call.step_id else "")
     took = f" after {format_duration(call.took_ms)}" if call.took_ms is not None else ""
     yield f"{call.name}, asked at {format_time(call.asked_unix_ms)}: {call.outcome}{took}"
-    if told.model:
-        prompt = f"prompt {told.prompt_id} {told.prompt_digest[:12]}"
-        yield f"{told.provider} {told.model} {told.fingerprint}, {prompt}"
+    if detail.model:
+        prompt = f"prompt {detail.prompt_id} {detail.prompt_digest[:12]}"
+        yield f"{detail.provider} {detail.model} {detail.fingerprint}, {prompt}"
     yield from (
         f"{name}: {words}" for name, words in (("failed", call.failure), ("the model says why", call.why)) if words
     )
-    for number, attempt in enumerate(told.attempts, 1):
+    for number, attempt in enumerate(detail.attempts, 1):
         used = format_tokens(attempt.usage.input_tokens + attempt.usage.output_tokens, attempt.usage.estimated_tokens)
         how = f"failed: {attempt.failed}" if attempt.failed else "answered"
         yield (
@@ -230,16 +228,16 @@ def _detail_lines(told: CallDetail) -> Iterator[str]:
     if call.waited_ms:
         yield f"waited {format_duration(call.waited_ms)} for {call.waited_for}"
     yield from (f"put off: {reason}" for reason in call.put_off)
-    yield from (f"{name}: {words}" for name, words in (("rule", told.rule), ("approval", call.approval)) if words)
-    if told.arguments:
-        yield f"asked: {told.arguments}"
-    for piece in told.given:
+    yield from (f"{name}: {words}" for name, words in (("rule", detail.rule), ("approval", call.approval)) if words)
+    if detail.arguments:
+        yield f"asked: {detail.arguments}"
+    for piece in detail.given:
         yield f"--- given: {piece.kind} {piece.source} {f'({piece.note})' if piece.note else ''}".rstrip()
         yield from (f"| {line}" for line in piece.text.splitlines())
-    if told.answer:
-        yield f"--- answer{f' ({told.answer_note})' if told.answer_note else ''}"
-        yield from (f"| {line}" for line in told.answer.splitlines())
-    for source in told.sources:
+    if detail.answer:
+        yield f"--- answer{f' ({detail.answer_note})' if detail.answer_note else ''}"
+        yield from (f"| {line}" for line in detail.answer.splitlines())
+    for source in detail.sources:
         yield f"source [#{source.marker}]: {source.kind.replace('_', ' ')} {source.name} {source.where}".rstrip()
-    if not told.content:
+    if not detail.content:
         yield "texts are left out: only an operator, or who submitted the task, may read them"

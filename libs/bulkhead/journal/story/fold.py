@@ -41,9 +41,9 @@ NO_DRAFT = "no_draft"
 """The planner's note on a plan that is the objective as one step."""
 
 
-def contents_to_quote(found: Sequence[JournalEntry]) -> list[ContentRef]:
+def contents_to_quote(entries: Sequence[JournalEntry]) -> list[ContentRef]:
     """Contents that the story quotes, the weightiest first: the answer, results of steps, what models said."""
-    facts = each_fact(found)
+    facts = each_fact(entries)
     ends = [entry.body.result for entry in facts if isinstance(entry.body, TaskEnded) and entry.body.result]
     steps = [entry.body.result for entry in facts if isinstance(entry.body, StepEnded) and entry.body.result]
     statements = [
@@ -55,11 +55,11 @@ def contents_to_quote(found: Sequence[JournalEntry]) -> list[ContentRef]:
 
 
 def fold_story(
-    found: Sequence[JournalEntry], task: str, now_unix_ms: int, texts: Texts, newest_logic: int = 2**31
+    entries: Sequence[JournalEntry], task: str, now_unix_ms: int, texts: Texts, newest_logic: int = 2**31
 ) -> Story:
-    """The story of one task of one tenant. found: at least one entry. newest_logic: as for `explain_task`."""
-    facts = each_fact(found)
-    known_sources = find_sources(facts, texts)
+    """The story of one task of one tenant. entries: at least one entry. newest_logic: as for `explain_task`."""
+    facts = each_fact(entries)
+    sources = find_sources(facts, texts)
     task_calls = find_calls(facts, texts)
     request = next((entry for entry in facts if isinstance(entry.body, TaskRequested)), None)
     task_request = request.body if request is not None and isinstance(request.body, TaskRequested) else None
@@ -67,7 +67,7 @@ def fold_story(
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     settled = {entry.body.reservation_id: entry.body for entry in facts if isinstance(entry.body, Settled)}
     usage = sum((settlement.usage for settlement in settled.values()), Usage())
-    steps = _fold_steps(facts, task_calls, known_sources, texts)
+    steps = _fold_steps(facts, task_calls, sources, texts)
     plans = _fold_plans(facts, task_calls, task_request)
     in_steps = {call.call_id for step in steps for call in step.calls}
     answer = text_of(ended.result.content if ended and ended.result else None, texts)
@@ -85,20 +85,20 @@ def fold_story(
         steps=steps,
         planning=tuple(call for call in task_calls if call.call_id not in in_steps),
         happened=find_happenings(facts, task_calls),
-        answer=sentences_with_sources(answer, known_sources),
+        answer=sentences_with_sources(answer, sources),
         cause=() if ended is None or ended.status == "succeeded" else find_causes(facts, task_calls),
-        reasons=tuple(explain_task(list(found), task, now_unix_ms, newest_logic)),
+        reasons=tuple(explain_task(list(entries), task, now_unix_ms, newest_logic)),
         adopted=any(plan.origin == "adopted" for plan in plans),
     )
 
 
-def _story_status(told: Sequence[JournalEntry], ended: TaskEnded | None, end: JournalEntry | None) -> str:
+def _story_status(entries: Sequence[JournalEntry], ended: TaskEnded | None, end: JournalEntry | None) -> str:
     if ended is not None:
         return ended.status
     if end is not None:
         return "rejected"
     last = next(
-        (entry.body for entry in reversed(told) if isinstance(entry.body, TaskPaused | TaskQueued | TaskReleased)), 0
+        (entry.body for entry in reversed(entries) if isinstance(entry.body, TaskPaused | TaskQueued | TaskReleased)), 0
     )
     if isinstance(last, TaskQueued):
         return "queued"
@@ -106,19 +106,19 @@ def _story_status(told: Sequence[JournalEntry], ended: TaskEnded | None, end: Jo
 
 
 def _fold_plans(
-    told: Sequence[JournalEntry], made: Sequence[Call], asked: TaskRequested | None
+    entries: Sequence[JournalEntry], calls: Sequence[Call], request: TaskRequested | None
 ) -> tuple[PlanTold, ...]:
     plans: list[PlanTold] = []
     refused: list[PlanRejected] = []
-    submission = next((entry.body for entry in told if isinstance(entry.body, TaskSubmitted)), None)
-    drafts = [call for call in made if call.by == "planner" and call.outcome == "answered"]
-    for entry in told:
+    submission = next((entry.body for entry in entries if isinstance(entry.body, TaskSubmitted)), None)
+    drafts = [call for call in calls if call.by == "planner" and call.outcome == "answered"]
+    for entry in entries:
         body = entry.body
         if isinstance(body, PlanRejected):
             refused.append(body)
         elif isinstance(body, PlanAdopted) and all(body.plan.version != plan.version for plan in plans):
             before = [call for call in drafts if call.asked_unix_ms <= entry.at_unix_ms]
-            plans.append(_describe_plan(body.plan, entry, submission, asked, before, len(refused)))
+            plans.append(_describe_plan(body.plan, entry, submission, request, before, len(refused)))
             refused = []
     return tuple(plans)
 
@@ -127,13 +127,13 @@ def _describe_plan(
     plan: Plan,
     entry: JournalEntry,
     given: TaskSubmitted | None,
-    asked: TaskRequested | None,
+    request: TaskRequested | None,
     drafts: Sequence[Call],
     refused: int,
 ) -> PlanTold:
     notes = tuple(f"{note.severity}: {note.message}" for note in plan.notes)
     steps = tuple(step.id for step in plan.steps)
-    person = asked.requester.person if asked and asked.requester else "its requester"
+    person = request.requester.person if request and request.requester else "its requester"
 
     def build_plan(origin: str, by: str) -> PlanTold:
         return PlanTold(plan.version, origin, by, steps, refused, notes, entry.id)  # type: ignore[arg-type]
@@ -143,40 +143,43 @@ def _describe_plan(
     if given is not None and given.plan is not None and plan.version == given.plan.version:
         if any(step.adopted for step in plan.steps):
             return build_plan("adopted", f"the outside agent of {person}")
-        if asked is not None and asked.fork is not None:
-            return build_plan("fork", f"task {asked.fork.task}, which this one forks")
+        if request is not None and request.fork is not None:
+            return build_plan("fork", f"task {request.fork.task}, which this one forks")
         return build_plan("submitted", person)
     draft = drafts[-1] if drafts else None
     return build_plan("drafted", f"{draft.model or 'a model'} (prompt {draft.name})" if draft else "a model")
 
 
 def _fold_steps(
-    told: Sequence[JournalEntry], made: Sequence[Call], known: dict[str, Source], texts: Texts
+    entries: Sequence[JournalEntry], calls: Sequence[Call], sources: dict[str, Source], texts: Texts
 ) -> tuple[StepTold, ...]:
     """The steps in the order of their plans; one that was planned anew stands once for each plan that began it."""
-    paid = spending_by_step(list(told))
+    paid = spending_by_step(list(entries))
     plans: dict[int, Plan] = {}
-    for entry in told:
+    for entry in entries:
         if isinstance(entry.body, PlanAdopted):
             plans.setdefault(entry.body.plan.version, entry.body.plan)
-    began: dict[str, list[tuple[int, int]]] = {}
-    for entry in told:
+    assignments: dict[str, list[tuple[int, int]]] = {}
+    for entry in entries:
         if isinstance(entry.body, StepAssigned):
-            began.setdefault(entry.body.step.id, []).append((entry.body.plan_version, entry.at_unix_ms))
+            assignments.setdefault(entry.body.step.id, []).append((entry.body.plan_version, entry.at_unix_ms))
     given_steps = {
-        step_input.step_id for entry in told if isinstance(entry.body, TaskSubmitted) for step_input in entry.body.given
+        step_input.step_id
+        for entry in entries
+        if isinstance(entry.body, TaskSubmitted)
+        for step_input in entry.body.given
     }
     rows = []
     for version, plan in sorted(plans.items()):
         for step in plan.steps:
-            mine = [
+            step_entries = [
                 entry
-                for entry in told
-                if step_of(entry) == step.id and _belongs_to_plan(entry, version, began.get(step.id, []))
+                for entry in entries
+                if step_of(entry) == step.id and _belongs_to_plan(entry, version, assignments.get(step.id, []))
             ]
-            ids = {entry.id for entry in mine}
-            own_calls = tuple(call for call in made if call.message in ids)
-            row = _fold_step(step.id, mine, own_calls, known, texts)
+            ids = {entry.id for entry in step_entries}
+            own_calls = tuple(call for call in calls if call.message in ids)
+            row = _fold_step(step.id, step_entries, own_calls, sources, texts)
             usage, is_complete = paid.get(step.id, (Usage(), True))
             if len(plans) > 1 or not row.calls:
                 usage = sum((call.usage for call in own_calls), Usage())
@@ -194,27 +197,31 @@ def _fold_steps(
     return tuple(rows)
 
 
-def _belongs_to_plan(entry: JournalEntry, version: int, began: Sequence[tuple[int, int]]) -> bool:
+def _belongs_to_plan(entry: JournalEntry, version: int, assignments: Sequence[tuple[int, int]]) -> bool:
     """True when a step's message belongs to this plan: by what it says, else by when the plan handed the step out."""
     stated_version = getattr(entry.body, "plan_version", 0)
     if stated_version:
         return bool(stated_version == version)
-    before = [plan for plan, assigned_unix_ms in began if assigned_unix_ms <= entry.at_unix_ms]
+    before = [plan for plan, assigned_unix_ms in assignments if assigned_unix_ms <= entry.at_unix_ms]
     return (before[-1] if before else 1) == version
 
 
 def _fold_step(
-    step_id: str, mine: Sequence[JournalEntry], own: tuple[Call, ...], known: dict[str, Source], texts: Texts
+    step_id: str,
+    step_entries: Sequence[JournalEntry],
+    own_calls: tuple[Call, ...],
+    sources: dict[str, Source],
+    texts: Texts,
 ) -> StepTold:
-    ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
-    starts = [entry.body for entry in mine if isinstance(entry.body, StepStarted)]
+    ends = [entry.body for entry in step_entries if isinstance(entry.body, StepEnded)]
+    starts = [entry.body for entry in step_entries if isinstance(entry.body, StepStarted)]
     tries = [attempt.attempt for attempt in starts] + [one.attempt for one in ends]
     last = ends[-1] if ends else None
     result = last.result if last is not None else None
     text = text_of(result.content if result else None, texts)
     markers = {
         passage.content.marker
-        for entry in mine
+        for entry in step_entries
         if isinstance(entry.body, RetrievalReplied)
         for passage in entry.body.passages
     }
@@ -226,9 +233,9 @@ def _fold_step(
         attempts=max(tries, default=0),
         final=last.final if last else False,
         inputs=(),
-        took_ms=max(0, mine[-1].at_unix_ms - mine[0].at_unix_ms) if mine else 0,
-        calls=own,
-        cites=cited_sources(text, known),
+        took_ms=max(0, step_entries[-1].at_unix_ms - step_entries[0].at_unix_ms) if step_entries else 0,
+        calls=own_calls,
+        cites=cited_sources(text, sources),
         seen=len(markers),
         refused=tuple(f"attempt {end.attempt}: {'; '.join(end.reasons)}" for end in ends if end.outcome != "accepted"),
         standing=result.standing if result else "ok",

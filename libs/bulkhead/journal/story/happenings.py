@@ -22,18 +22,18 @@ SLOW_MS = 1_000
 _DECIDED = {"granted": "approved", "denied": "denied", "expired": "expired"}
 
 
-def find_happenings(told: Sequence[JournalEntry], made: Sequence[Call]) -> tuple[Happened, ...]:
+def find_happenings(entries: Sequence[JournalEntry], calls: Sequence[Call]) -> tuple[Happened, ...]:
     """In the order of time."""
-    rows = [*_message_happenings(told), *(row for call in made for row in _call_happenings(call))]
+    rows = [*_message_happenings(entries), *(row for call in calls for row in _call_happenings(call))]
     once: dict[tuple[str, str, str], Happened] = {}
     for row in sorted(rows, key=lambda row: row.at_unix_ms):
         once.setdefault((row.kind, row.step_id, row.what), row)
     return tuple(once.values())[:MAX_HAPPENED]
 
 
-def _message_happenings(told: Sequence[JournalEntry]) -> Iterator[Happened]:
-    questions = approvals.find_questions(told)
-    for entry in told:
+def _message_happenings(entries: Sequence[JournalEntry]) -> Iterator[Happened]:
+    questions = approvals.find_questions(entries)
+    for entry in entries:
         at_unix_ms, proof = entry.at_unix_ms, (entry.id,)
         match entry.body:
             case PlanRejected() as body:
@@ -86,15 +86,15 @@ def _describe_failure(call: Call) -> str:
     return f"{call.name}: {call.failure or call.outcome}"
 
 
-def find_causes(told: Sequence[JournalEntry], made: Sequence[Call]) -> tuple[Happened, ...]:
+def find_causes(entries: Sequence[JournalEntry], calls: Sequence[Call]) -> tuple[Happened, ...]:
     """Happenings that led to the end, the last first: the end, what stopped the task, the step, its calls."""
     causes: list[Happened] = []
-    end = next(entry for entry in told if isinstance(entry.body, TaskEnded))
+    end = next(entry for entry in entries if isinstance(entry.body, TaskEnded))
     assert isinstance(end.body, TaskEnded)
     failure = end.body.failure
     description = f"{when_over(failure.message)} ({failure.code})" if failure else f"it was {end.body.status}"
     causes.append(Happened(end.at_unix_ms, end.body.status, description, "", (end.id,)))
-    for entry in told:
+    for entry in entries:
         body = entry.body
         if isinstance(body, TaskHalted):
             causes.append(Happened(entry.at_unix_ms, "halted", f"budget halted it: {body.reason}", "", (entry.id,)))
@@ -106,7 +106,7 @@ def find_causes(told: Sequence[JournalEntry], made: Sequence[Call]) -> tuple[Hap
             causes.append(
                 Happened(entry.at_unix_ms, "cancelled", f"{entry.actor} asked for it{reason}", "", (entry.id,))
             )
-    ends = [entry for entry in told if isinstance(entry.body, StepEnded) and entry.body.outcome != "accepted"]
+    ends = [entry for entry in entries if isinstance(entry.body, StepEnded) and entry.body.outcome != "accepted"]
     for entry in reversed(ends):
         assert isinstance(entry.body, StepEnded)
         step = entry.body
@@ -115,7 +115,7 @@ def find_causes(told: Sequence[JournalEntry], made: Sequence[Call]) -> tuple[Hap
         )
         causes.append(Happened(entry.at_unix_ms, "failed", description, step.step_id, (entry.id,)))
     steps = {row.step_id for row in causes} - {""}
-    bad = [call for call in made if call.outcome in ("failed", "refused", "uncertain")]
+    bad = [call for call in calls if call.outcome in ("failed", "refused", "uncertain")]
     for call in reversed([call for call in bad if call.step_id in steps or not steps]):
         causes.append(
             Happened(call.asked_unix_ms, call.outcome, _describe_failure(call), call.step_id, (call.message,))

@@ -36,11 +36,11 @@ def _document_source(citation: Citation, step_id: str, text: str = "") -> Source
     return Source(citation.marker, "document", citation.document, where, step_id, cut_line(text, MAX_TEXT_CHARS))
 
 
-def find_sources(told: Iterable[JournalEntry], texts: Texts) -> dict[str, Source]:
+def find_sources(entries: Iterable[JournalEntry], texts: Texts) -> dict[str, Source]:
     """Every content that a text of the task may cite, by marker."""
     by_marker: dict[str, Source] = {}
     tools: dict[str, str] = {}
-    for entry in told:
+    for entry in entries:
         match entry.body:
             case TaskRequested() as body:
                 marker = hashlib.sha256(body.objective.encode()).hexdigest()[:12]
@@ -72,37 +72,37 @@ def find_sources(told: Iterable[JournalEntry], texts: Texts) -> dict[str, Source
     return by_marker
 
 
-def _add_result_sources(found: dict[str, Source], result: Result, step_id: str, texts: Texts) -> None:
+def _add_result_sources(by_marker: dict[str, Source], result: Result, step_id: str, texts: Texts) -> None:
     for citation in result.citations:
-        found.setdefault(citation.marker, _document_source(citation, step_id))
+        by_marker.setdefault(citation.marker, _document_source(citation, step_id))
     for label in result.provenance:
         if label.kind == "tool_result":
             source = Source(label.sha256[:12], "tool_result", label.source, step_id=label.step_id or step_id)
-            found.setdefault(source.marker, source)
+            by_marker.setdefault(source.marker, source)
     if step_id and result.content is not None:
-        _add_content_source(found, result.content, "step_result", step_id, step_id, texts)
+        _add_content_source(by_marker, result.content, "step_result", step_id, step_id, texts)
 
 
 def _add_content_source(
-    found: dict[str, Source], content: ContentRef, kind: str, name: str, step_id: str, texts: Texts
+    by_marker: dict[str, Source], content: ContentRef, kind: str, name: str, step_id: str, texts: Texts
 ) -> None:
     text = cut_line(texts.get(content.sha256, content.summary), MAX_TEXT_CHARS)
-    found.setdefault(content.marker, Source(content.marker, kind, name, "", step_id, text))  # type: ignore[arg-type]
+    by_marker.setdefault(content.marker, Source(content.marker, kind, name, "", step_id, text))  # type: ignore[arg-type]
 
 
-def sentences_with_sources(text: str, known: Mapping[str, Source]) -> tuple[Sentence, ...]:
+def sentences_with_sources(text: str, sources: Mapping[str, Source]) -> tuple[Sentence, ...]:
     """The sentences of a text, each with what its markers name."""
     story_sentences = []
     for sentence in split_sentences(text[:MAX_CITING_CHARS])[:MAX_SENTENCES]:
         if plain := _BLANKS.sub(r"\1", sentence.bare_text):
             story_sentences.append(
-                Sentence(plain, tuple(known.get(marker) or Source(marker, "unknown") for marker in sentence.markers))
+                Sentence(plain, tuple(sources.get(marker) or Source(marker, "unknown") for marker in sentence.markers))
             )
     return tuple(story_sentences)
 
 
-def cited_sources(text: str, known: Mapping[str, Source]) -> tuple[Source, ...]:
+def cited_sources(text: str, sources: Mapping[str, Source]) -> tuple[Source, ...]:
     """Sources on which a text rests, each once."""
     return tuple(
-        dict.fromkeys(source for sentence in sentences_with_sources(text, known) for source in sentence.sources)
+        dict.fromkeys(source for sentence in sentences_with_sources(text, sources) for source in sentence.sources)
     )

@@ -13,7 +13,7 @@ from bulkhead.text.plain_text import cut_line, escape_controls, one_line
 from bulkhead_contracts.result import Usage
 
 LINE_CHARS = 150
-CALLS, CITES, SENTENCES, NOTES, STEPS = 3, 3, 6, 5, 12
+MAX_CALLS, MAX_CITES, MAX_SENTENCES, MAX_NOTES, MAX_STEPS = 3, 3, 6, 5, 12
 """Lines of each kind that one screen has; `all` has every one."""
 EFFECTS = {
     "done": "it was done",
@@ -38,7 +38,7 @@ def _story_lines(story: Story, whole: bool) -> Iterator[str]:
     if story.cause:
         yield "because"
         yield from _limited_rows(
-            (f"  {_render_happening(row, proven=True)}" for row in story.cause), whole, NOTES, "  "
+            (f"  {_render_happening(row, proven=True)}" for row in story.cause), whole, MAX_NOTES, "  "
         )
     if story.status not in ENDED and story.reasons:
         yield "now"
@@ -54,7 +54,7 @@ def _story_lines(story: Story, whole: bool) -> Iterator[str]:
     if whole:
         yield from (f"  {line}" for call in story.planning for line in _call_lines(call, whole))
     blocks = [list(_step_lines(step, story, whole)) for step in story.steps]
-    shown_blocks = blocks if whole else blocks[:STEPS]
+    shown_blocks = blocks if whole else blocks[:MAX_STEPS]
     for block in shown_blocks:
         yield from block
     if len(blocks) > len(shown_blocks):
@@ -86,12 +86,12 @@ def _step_lines(step: StepTold, story: Story, whole: bool) -> Iterator[str]:
     yield _step_heading(step, story)
     shown_calls = step.calls if whole or story.adopted else [call for call in step.calls if call.kind != "model"]
     calls = [line for call in shown_calls for line in _call_lines(call, whole)]
-    yield from _limited_rows((f"  {line}" for line in calls), whole, CALLS if not story.adopted else 20, "  ")
+    yield from _limited_rows((f"  {line}" for line in calls), whole, MAX_CALLS if not story.adopted else 20, "  ")
     if step.cites:
         passages_note = f" (of {format_count(step.seen, 'passage')} it was shown)" if step.seen else ""
         names = list(dict.fromkeys(_source_name(source) for source in step.cites))
-        overflow = f" and {len(names) - CITES} more" if len(names) > CITES and not whole else ""
-        yield f"  its result rests on {'; '.join(names if whole else names[:CITES])}{overflow}{passages_note}"
+        overflow = f" and {len(names) - MAX_CITES} more" if len(names) > MAX_CITES and not whole else ""
+        yield f"  its result rests on {'; '.join(names if whole else names[:MAX_CITES])}{overflow}{passages_note}"
     yield from (f"  not accepted, {_cut_line(line, whole)}" for line in step.refused)
     if step.standing != "ok":
         yield f"  {step.standing}: {_cut_line(step.standing_reason, whole)}"
@@ -145,8 +145,8 @@ def _effort_note(call: Call) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _document_names(found: Iterable[Source]) -> str:
-    names = list(dict.fromkeys(source.name for source in found))
+def _document_names(sources: Iterable[Source]) -> str:
+    names = list(dict.fromkeys(source.name for source in sources))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "no document"
 
 
@@ -173,17 +173,17 @@ def _written_lines(story: Story, whole: bool) -> Iterator[str]:
 
 
 def _note_lines(story: Story, whole: bool) -> Iterator[str]:
-    told_causes = {row.what for row in story.cause}
-    rows = [f"  {_render_happening(row, proven=whole)}" for row in story.happened if row.what not in told_causes]
+    shown_causes = {row.what for row in story.cause}
+    rows = [f"  {_render_happening(row, proven=whole)}" for row in story.happened if row.what not in shown_causes]
     reasons = [reason for reason in story.reasons if reason.kind != "ended" and story.status in ENDED]
     if rows or reasons:
         yield "worth knowing"
     yield from _reason_lines(reasons, whole)
-    yield from _limited_rows(rows, whole, NOTES, "  ")
+    yield from _limited_rows(rows, whole, MAX_NOTES, "  ")
 
 
-def _reason_lines(found: Sequence[Reason], whole: bool) -> Iterator[str]:
-    for reason in found if whole else found[:NOTES]:
+def _reason_lines(sources: Sequence[Reason], whole: bool) -> Iterator[str]:
+    for reason in sources if whole else sources[:MAX_NOTES]:
         yield f"  {reason.kind}: {_cut_line(reason.what, whole)}"
         if reason.todo:
             yield f"    → {_cut_line(reason.todo, whole)}"
@@ -203,15 +203,15 @@ def _answer_lines(story: Story, whole: bool) -> Iterator[str]:
     for sentence in story.answer:
         names = "; ".join(dict.fromkeys(_source_name(source) for source in sentence.sources))
         rows.append(f"  “{_cut_line(sentence.text, whole, 100)}” ← {names or 'nothing it names'}")
-    yield from _limited_rows(rows, whole, SENTENCES, "  ")
+    yield from _limited_rows(rows, whole, MAX_SENTENCES, "  ")
 
 
-def _cut_line(said: str, whole: bool, chars: int = LINE_CHARS) -> str:
-    return cut_line(said, 20_000 if whole else chars)
+def _cut_line(text: str, whole: bool, chars: int = LINE_CHARS) -> str:
+    return cut_line(text, 20_000 if whole else chars)
 
 
-def _limited_rows(rows: Iterable[str], whole: bool, most: int, indent: str) -> Iterator[str]:
+def _limited_rows(rows: Iterable[str], whole: bool, limit: int, indent: str) -> Iterator[str]:
     lines: Sequence[str] = list(rows)
-    yield from lines if whole else lines[:most]
-    if len(lines) > most and not whole:
-        yield f"{indent}and {len(lines) - most} more (--all)"
+    yield from lines if whole else lines[:limit]
+    if len(lines) > limit and not whole:
+        yield f"{indent}and {len(lines) - limit} more (--all)"

@@ -19,61 +19,61 @@ from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 MAX_WAITS_TOLD = 8
 MAX_WRITES_TOLD = 8
-ASKED = frozenset({"approval_denied", "approval_expired"})
-HOW = {"cancelled": "it was cancelled", "halted": "it was halted"}
-MORE = re.compile(r" (An operator|Who runs the mesh|It goes on after `bulkhead approvals) ")
+APPROVAL_CODES = frozenset({"approval_denied", "approval_expired"})
+ENDING_WORDS = {"cancelled": "it was cancelled", "halted": "it was halted"}
+ADVICE_BEGINS = re.compile(r" (An operator|Who runs the mesh|It goes on after `bulkhead approvals) ")
 """Where the words of a ceiling turn to what was to be done; when it is over, they are of no use."""
 
 
-def end_reasons(told: list[JournalEntry], task: str) -> list[Reason]:
+def end_reasons(entries: list[JournalEntry], task: str) -> list[Reason]:
     """Reasons that tell how it ended; of an answer that is no whole one, each thing that it lacks."""
-    reasons, hows = [], list[tuple[str, Failure | None]]()
-    for entry in told:
+    reasons, told_endings = [], list[tuple[str, Failure | None]]()
+    for entry in entries:
         body = entry.body
         if isinstance(body, TaskRejected):
             reasons.append(Reason.from_entry(entry, "rejected", f"the gateway refused it: {body.message}", body.hint))
-        elif isinstance(body, TaskEnded) and (how := (body.status, body.failure)) not in hows:
-            hows.append(how)  # The planner tells the gateway, and doors too.
-            reasons.append(_end_reason(told, entry, body, task))
+        elif isinstance(body, TaskEnded) and (ending := (body.status, body.failure)) not in told_endings:
+            told_endings.append(ending)  # The planner tells the gateway, and doors too.
+            reasons.append(_end_reason(entries, entry, body, task))
             if body.result is not None:
-                reasons += _doubt_reasons(told, entry, body.result, task)
+                reasons += _doubt_reasons(entries, entry, body.result, task)
     return reasons
 
 
-def _end_reason(told: list[JournalEntry], entry: JournalEntry, body: TaskEnded, task: str) -> Reason:
-    how = HOW.get(body.status, f"it has {body.status}")
+def _end_reason(entries: list[JournalEntry], entry: JournalEntry, body: TaskEnded, task: str) -> Reason:
+    ending = ENDING_WORDS.get(body.status, f"it has {body.status}")
     failure = reword_failure(body.failure) if body.failure else None
-    cancellation = next((entry for entry in told if isinstance(entry.body, TaskCancelRequested)), None)
+    cancellation = next((entry for entry in entries if isinstance(entry.body, TaskCancelRequested)), None)
     if body.status == "cancelled" and cancellation is not None and isinstance(cancellation.body, TaskCancelRequested):
         who = f" by {cancellation.actor}" if cancellation.actor else ""
         stated = cancellation.body.reason
         reason = stated if stated not in ("", f"cancelled{who}") else "no reason was given"
         asked = f"{who}, who asked for it at" if who else ", asked for at"
-        description = f"{how}{asked} {format_time(cancellation.at_unix_ms)}: {reason}"
+        description = f"{ending}{asked} {format_time(cancellation.at_unix_ms)}: {reason}"
         return Reason("ended", description, at_unix_ms=entry.at_unix_ms, evidence=(cancellation.id, entry.id))
     reason = f": {failure.message} ({failure.code})" if failure else ""
-    return Reason.from_entry(entry, "ended", f"{how}{reason}", failure.hint if failure else "")
+    return Reason.from_entry(entry, "ended", f"{ending}{reason}", failure.hint if failure else "")
 
 
-def past_wait_reasons(told: list[JournalEntry]) -> list[Reason]:
+def past_wait_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """Waits of the task at a halt or a limit: duration, reason, and the author of the resumption."""
-    reasons, since, let_go = [], None, ""
-    for entry in told:
+    reasons, since, resumption = [], None, ""
+    for entry in entries:
         body = entry.body
         if isinstance(body, TaskPaused) and body.active:
-            since, let_go = since or entry, "" if since is None else let_go
+            since, resumption = since or entry, "" if since is None else resumption
         elif isinstance(body, Switched) and not body.halt.active:
-            let_go = _describe_resumption(body)
+            resumption = _describe_resumption(body)
         elif isinstance(body, ApprovalEnded):
-            let_go = f"{body.outcome} by {body.person}: {body.reason}" if body.person else body.reason
+            resumption = f"{body.outcome} by {body.person}: {body.reason}" if body.person else body.reason
         elif isinstance(body, TaskPaused) and since is not None and isinstance(since.body, TaskPaused):
-            reason = when_over(MORE.split(since.body.reason)[0]).rstrip(". ")
+            reason = when_over(ADVICE_BEGINS.split(since.body.reason)[0]).rstrip(". ")
             lasted = max(0, entry.at_unix_ms - since.at_unix_ms)
-            went_on = f"it continued: {let_go}" if let_go else "it continued"
+            went_on = f"it continued: {resumption}" if resumption else "it continued"
             description = f"it waited for {format_duration(lasted)}: {reason}; {went_on}"
             evidence = since.id, entry.id
             reasons.append(Reason("waited", description, at_unix_ms=since.at_unix_ms, evidence=evidence))
-            since, let_go = None, ""
+            since, resumption = None, ""
     return reasons[:MAX_WAITS_TOLD]
 
 
@@ -82,19 +82,19 @@ def _describe_resumption(body: Switched) -> str:
     return halt.reason if halt.by == "budget" else f"{halt.by} resumed it: {halt.reason}"
 
 
-def _doubt_reasons(told: list[JournalEntry], end: JournalEntry, result: Result, task: str) -> list[Reason]:
+def _doubt_reasons(entries: list[JournalEntry], end: JournalEntry, result: Result, task: str) -> list[Reason]:
     lines = answer_warnings({"result": result.model_dump(mode="json")})
-    plan = next((entry.body.plan for entry in reversed(told) if isinstance(entry.body, PlanAdopted)), None)
-    calls = {entry.body.call_id: entry.body for entry in told if isinstance(entry.body, ToolCallRequested)}
+    plan = next((entry.body.plan for entry in reversed(entries) if isinstance(entry.body, PlanAdopted)), None)
+    calls = {entry.body.call_id: entry.body for entry in entries if isinstance(entry.body, ToolCallRequested)}
     missing = {omission.what for omission in result.completeness.omissions}
     last: dict[tuple[str, str], int] = {}
-    for number, entry in enumerate(told):
+    for number, entry in enumerate(entries):
         if isinstance(entry.body, ToolCallReplied) and entry.body.call_id in calls:
             key = (entry.body.step_id, calls[entry.body.call_id].tool)
             last.pop(key, None)  # It worked after all, or failed again.
             if entry.body.outcome in ("failed", "refused") and missing & {f"tool {key[1]}", f"call of {key[1]}"}:
                 last[key] = number
-    details = [_missing_tool_reason(told, number, tool, plan, calls, task) for (_, tool), number in last.items()]
+    details = [_missing_tool_reason(entries, number, tool, plan, calls, task) for (_, tool), number in last.items()]
     explained = tuple(
         f"incomplete: {opening}" for _, tool in last for opening in (f"tool {tool} failed", f"call of {tool} ")
     )
@@ -107,18 +107,23 @@ def _doubt_reasons(told: list[JournalEntry], end: JournalEntry, result: Result, 
 
 
 def _missing_tool_reason(
-    told: list[JournalEntry], number: int, tool: str, plan: Plan | None, asked: dict[str, ToolCallRequested], task: str
+    entries: list[JournalEntry],
+    number: int,
+    tool: str,
+    plan: Plan | None,
+    calls: dict[str, ToolCallRequested],
+    task: str,
 ) -> Reason:
     """A step that went on without a tool, what was built on it, and what was written then."""
-    entry, reply = told[number], told[number].body
+    entry, reply = entries[number], entries[number].body
     assert isinstance(reply, ToolCallReplied)
     later = built_on(plan, reply.step_id)
     writes = [
-        _describe_call(asked[entry.body.call_id])
-        for entry in told[number:]
+        _describe_call(calls[entry.body.call_id])
+        for entry in entries[number:]
         if isinstance(entry.body, ToolCallReplied)
         and (entry.body.effect, entry.body.outcome) == ("write", "succeeded")
-        and entry.body.call_id in asked
+        and entry.body.call_id in calls
         and entry.body.step_id in (reply.step_id, *later)
     ]
     reason = reply.failure.message if reply.failure else reply.outcome
@@ -129,7 +134,7 @@ def _missing_tool_reason(
     description += f"; written after it, and not undone: {shown_writes}" if writes else "; nothing was written after it"
     check = "check whether what was written is right; " if writes else ""
     advice = f"when {tool} works again, "
-    if reply.failure is not None and reply.failure.code in ASKED:
+    if reply.failure is not None and reply.failure.code in APPROVAL_CODES:
         advice = f"`bulkhead approvals --state all --task {task}` shows who decided; if it is to be done after all, "
     todo = (
         f"{check}{advice}`bulkhead replay {task} --from-step {reply.step_id} --watch` runs that step and those that "

@@ -13,8 +13,8 @@ from bulkhead.journal.uncertain_writes import find_uncertain_writes
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
 from bulkhead.journal.why.reason import Reason
-from bulkhead.journal.why.waits import LOOK_AT_SERVICE, Handed, find_open_waits, handed_out_waits
-from bulkhead.runtime.halts.live import CEILING
+from bulkhead.journal.why.waits import DOCTOR_HINT, StepAttempt, find_open_waits, handed_out_waits
+from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.text.amounts import format_duration, format_time
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred, CallResumed
@@ -35,26 +35,26 @@ OpenCall = tuple[JournalEntry, str, bool, str]
 """Its request, what holds it back in words, whether it is paused, and the code of that."""
 MAX_HELD_SHOWN = 4
 STALLED_AFTER_MS = 30_000
-OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
-OWN = ("task:", "step:")
+OVERRAN_HINT = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
+TASK_ACCOUNTS = ("task:", "step:")
 """Accounts that end with their task: nobody can give them more then."""
-LET_GO = (
+RESUME_HINT = (
     "`bulkhead halts` and `bulkhead breakers` show the cause; after `bulkhead resume` or `bulkhead breakers reset` it "
     "continues"
 )
-WANTED, DECIDE = (
+APPROVAL_WANTED, DECIDE_HINT = (
     "approval_wanted",
     "a person decides: `bulkhead approvals` lists what waits, `grant ID` or `deny ID` ends it",
 )
-NEWER = "start the newer version again: the task continues by itself"
+NEWER_HINT = "start the newer version again: the task continues by itself"
 DOORS = "doors"
-TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
+TOP_UP_HINT = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
-def explain_task(found: list[JournalEntry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
+def explain_task(entries: list[JournalEntry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
     """Reasons of one task, from its messages in journal order. newest_logic: the newest decision logic of this
     program."""
-    facts = each_fact(found)
+    facts = each_fact(entries)
     reasons = (
         end_reasons(facts, task)
         + _uncertain_write_reasons(facts)
@@ -84,7 +84,7 @@ def explain_task(found: list[JournalEntry], task: str, now_unix_ms: int, newest_
     return reasons + waits
 
 
-def _uncertain_write_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _uncertain_write_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """Each write that may or may not have been done: the task's end tells of the first alone."""
     return [
         Reason(
@@ -96,14 +96,14 @@ def _uncertain_write_reasons(told: list[JournalEntry]) -> list[Reason]:
             (write.message,),
             write,
         )
-        for write in find_uncertain_writes(told)
+        for write in find_uncertain_writes(entries)
     ]
 
 
-def _halt_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _halt_reasons(entries: list[JournalEntry]) -> list[Reason]:
     reasons = []
-    is_cancelled = any(isinstance(entry.body, TaskEnded) and entry.body.status == "cancelled" for entry in told)
-    for entry in told:
+    is_cancelled = any(isinstance(entry.body, TaskEnded) and entry.body.status == "cancelled" for entry in entries)
+    for entry in entries:
         body = entry.body
         if isinstance(body, TaskHalted):
             description, evidence = f"budget halted it ({body.code}): {body.reason}", (entry.cause or entry.id,)
@@ -115,7 +115,7 @@ def _halt_reasons(told: list[JournalEntry]) -> list[Reason]:
     return reasons[:8]
 
 
-def _trip_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _trip_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """Stops before warnings; of several the oldest first."""
     reasons = [
         Reason(
@@ -126,21 +126,21 @@ def _trip_reasons(told: list[JournalEntry]) -> list[Reason]:
             entry.body.level,
             entry.body.evidence,
         )
-        for entry in told
+        for entry in entries
         if isinstance(entry.body, Tripped)
     ]
     return sorted(reasons, key=lambda one: one.level != "stop")
 
 
-def _alert_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _alert_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """Limits that came near, one line each, and calls that used more than was reserved for them."""
-    near = {entry.body.alert: entry for entry in told if isinstance(entry.body, Alerted)}
-    over = any(isinstance(entry.body, TaskEnded) for entry in told)
+    near = {entry.body.alert: entry for entry in entries if isinstance(entry.body, Alerted)}
+    answered = any(isinstance(entry.body, TaskEnded) for entry in entries)
     alerts = [
         Reason(
             "alerted",
             entry.body.what,
-            "" if over and entry.body.scope.startswith(OWN) else entry.body.hint,
+            "" if answered and entry.body.scope.startswith(TASK_ACCOUNTS) else entry.body.hint,
             entry.body.alerted_unix_ms,
             "warn",
             (entry.id,),
@@ -152,21 +152,21 @@ def _alert_reasons(told: list[JournalEntry]) -> list[Reason]:
         Reason(
             "alerted",
             f"a call of {entry.body.resource} was charged in full: {entry.body.what}",
-            OVERRAN,
+            OVERRAN_HINT,
             entry.body.overran_unix_ms,
             "warn",
             (entry.id,),
         )
-        for entry in told
+        for entry in entries
         if isinstance(entry.body, Overran)
     ]
     return alerts + overran[:MAX_HELD_SHOWN]
 
 
-def _held_call_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _held_call_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """Calls that a halt or a breaker held back to the end: the reason for a missed deadline."""
     held_calls: dict[str, JournalEntry] = {}
-    for entry in told:
+    for entry in entries:
         if isinstance(entry.body, CallDeferred) and entry.body.paused:
             held_calls[entry.body.call_id] = entry
         elif isinstance(entry.body, Replied | CallResumed):
@@ -176,7 +176,7 @@ def _held_call_reasons(told: list[JournalEntry]) -> list[Reason]:
             entry,
             "halted",
             f"a call of it was held back to the end: {when_over(entry.body.reason)}",
-            {CEILING: "", WANTED: DECIDE}.get(entry.body.code, LET_GO),
+            {CEILING_CODE: "", APPROVAL_WANTED: DECIDE_HINT}.get(entry.body.code, RESUME_HINT),
             "stop",
         )
         for entry in held_calls.values()
@@ -184,15 +184,15 @@ def _held_call_reasons(told: list[JournalEntry]) -> list[Reason]:
     ][:MAX_HELD_SHOWN]
 
 
-def _newer_logic_reasons(told: list[JournalEntry], newest_logic: int) -> list[Reason]:
+def _newer_logic_reasons(entries: list[JournalEntry], newest_logic: int) -> list[Reason]:
     """Messages that deciders of this version leave to a newer one; every other reason comes after that."""
-    if ahead := [entry for entry in told if entry.logic > newest_logic]:
+    if ahead := [entry for entry in entries if entry.logic > newest_logic]:
         return [
             Reason(
                 "waits",
                 f"it runs under decision logic {ahead[-1].logic}, and this version has none above {newest_logic}: "
                 "deciders of this version leave its messages unread, and the task, with its deadline, waits",
-                NEWER,
+                NEWER_HINT,
                 ahead[0].at_unix_ms,
                 evidence=(ahead[-1].id,),
             )
@@ -200,7 +200,7 @@ def _newer_logic_reasons(told: list[JournalEntry], newest_logic: int) -> list[Re
     # Of an outsider what cannot be read is rejected at once; the journal is nobody's to hand back.
     last = {
         entry.receiver: entry
-        for entry in told
+        for entry in entries
         if entry.later and entry.receiver != "journal" and not entry.sender.startswith("pub_")
     }
     return [
@@ -209,16 +209,16 @@ def _newer_logic_reasons(told: list[JournalEntry], newest_logic: int) -> list[Re
             "waits",
             f"{name} received {entry.type}, which this version cannot read: a {name} of this version leaves it unread, "
             "later messages of the task wait, and after an hour it is a dead letter",
-            NEWER,
+            NEWER_HINT,
         )
         for name, entry in last.items()
-        if not any(later_entry.sender == name for later_entry in told[told.index(entry) :])
+        if not any(later_entry.sender == name for later_entry in entries[entries.index(entry) :])
     ]
 
 
-def _queue_reasons(told: list[JournalEntry]) -> list[Reason]:
+def _queue_reasons(entries: list[JournalEntry]) -> list[Reason]:
     """It has not begun: as many run as may."""
-    places = [entry for entry in told if isinstance(entry.body, TaskQueued | TaskReleased)]
+    places = [entry for entry in entries if isinstance(entry.body, TaskQueued | TaskReleased)]
     if not places or not isinstance(body := places[-1].body, TaskQueued):
         return []
     whose = "its tenant" if body.full == "tenant" else "the whole mesh"
@@ -234,44 +234,44 @@ def _queue_reasons(told: list[JournalEntry]) -> list[Reason]:
     ]
 
 
-def _open_wait_reasons(told: list[JournalEntry], now_unix_ms: int) -> list[Reason]:
+def _open_wait_reasons(entries: list[JournalEntry], now_unix_ms: int) -> list[Reason]:
     """Requests without an answer, the oldest first."""
     calls: dict[str, OpenCall] = {}
-    steps: dict[Handed, JournalEntry] = {}
-    judged: dict[Handed, JournalEntry] = {}
-    over: set[object] = set()
-    for entry in told:
+    steps: dict[StepAttempt, JournalEntry] = {}
+    proposals: dict[StepAttempt, JournalEntry] = {}
+    answered: set[object] = set()
+    for entry in entries:
         body = entry.body
         if isinstance(body, Requested):
             calls[body.call_id] = (entry, "", False, "")
         elif isinstance(body, CallDeferred) and body.call_id in calls:
             put_off = f"; it was put off by {format_duration(body.after_ms)}: {body.reason}"
-            if body.code == CEILING:
+            if body.code == CEILING_CODE:
                 put_off = f"; it is halted at a ceiling: {body.reason}"
             calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused, body.code)
         elif isinstance(body, Replied):
-            over.add(body.call_id)
+            answered.add(body.call_id)
         elif isinstance(body, CallResumed) and entry.receiver == DOORS:
             calls.pop(body.call_id, None)  # Its agent was refused, and may call again or not.
         elif isinstance(body, StepAssigned):
             steps[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepProposed):
-            judged[body.step.id, body.attempt, body.plan_version] = entry
+            proposals[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepFinished | VerdictReached):
-            over.add((body.step_id, body.attempt, body.plan_version))
-    reasons = _open_call_reasons([call for name, call in calls.items() if name not in over], now_unix_ms)
-    busy = {getattr(call[0].body, "step_id", "") for name, call in calls.items() if name not in over}
-    for wait in find_open_waits(told):
+            answered.add((body.step_id, body.attempt, body.plan_version))
+    reasons = _open_call_reasons([call for name, call in calls.items() if name not in answered], now_unix_ms)
+    busy = {getattr(call[0].body, "step_id", "") for name, call in calls.items() if name not in answered}
+    for wait in find_open_waits(entries):
         busy.add(wait.step)
         description = f"step {wait.step} {wait.what}, for {_render_duration(wait.entry, now_unix_ms)}"
         reasons.append(Reason.from_entry(wait.entry, "waits", description, wait.todo))
-    handed = {key: entry for key, entry in steps.items() if key not in over and key[0] not in busy}
-    for wait in handed_out_waits(handed, judged):
+    handed_out = {key: entry for key, entry in steps.items() if key not in answered and key[0] not in busy}
+    for wait in handed_out_waits(handed_out, proposals):
         description = f"{wait.what}, for {_render_duration(wait.entry, now_unix_ms)}"
         reasons.append(Reason.from_entry(wait.entry, "waits", description, wait.todo))
-    if not reasons and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
-        description = f"{told[-1].receiver} has it for {_render_duration(told[-1], now_unix_ms)}"
-        reasons.append(Reason.from_entry(told[-1], "waits", description, LOOK_AT_SERVICE))
+    if not reasons and entries and isinstance(entries[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
+        description = f"{entries[-1].receiver} has it for {_render_duration(entries[-1], now_unix_ms)}"
+        reasons.append(Reason.from_entry(entries[-1], "waits", description, DOCTOR_HINT))
     return sorted(reasons, key=lambda one: one.at_unix_ms)
 
 
@@ -280,7 +280,7 @@ def _open_call_reasons(open_: list[OpenCall], now_unix_ms: int) -> list[Reason]:
     alike: dict[object, list[OpenCall]] = {}
     for entry, put_off, paused, code in open_:
         step = getattr(entry.body, "step_id", "")
-        key = (entry.receiver, step, code if code == CEILING else put_off) if paused else entry.id
+        key = (entry.receiver, step, code if code == CEILING_CODE else put_off) if paused else entry.id
         alike.setdefault(key, []).append((entry, put_off, paused, code))
     reasons = []
     for rows in alike.values():
@@ -296,7 +296,7 @@ def _open_call_reason(entry: JournalEntry, more: str, paused: bool, code: str, n
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
-        todo = {CEILING: TOP_UP, WANTED: DECIDE}.get(code, LET_GO)
+        todo = {CEILING_CODE: TOP_UP_HINT, APPROVAL_WANTED: DECIDE_HINT}.get(code, RESUME_HINT)
     description = f"{who} waits for {entry.receiver} ({target}) for {_render_duration(entry, now_unix_ms)}{more}"
     return Reason.from_entry(entry, "waits", description, todo)
 

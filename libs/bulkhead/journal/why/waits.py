@@ -12,12 +12,12 @@ from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, Leas
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepProposed
 
-AGENT = (
+AGENT_HINT = (
     "it goes on when the agent calls; it ends with its last answer when it is idle for long, or by "
     "`DELETE /v1/runs/TASK` at doors"
 )
-LOOK_AT_SERVICE = "`bulkhead doctor` shows whether that service runs"
-Handed = tuple[str, int, int]
+DOCTOR_HINT = "`bulkhead doctor` shows whether that service runs"
+StepAttempt = tuple[str, int, int]
 """A step, its attempt, the version of its plan."""
 
 
@@ -31,11 +31,11 @@ class StepWait:
     entry: JournalEntry
 
 
-def find_open_waits(told: Iterable[JournalEntry]) -> Iterator[StepWait]:
+def find_open_waits(entries: Iterable[JournalEntry]) -> Iterator[StepWait]:
     """Open waits of steps that are not over, in the order in which they began."""
     open_: dict[str, StepWait] = {}
     targets: dict[str, set[str]] = {}
-    for entry in told:
+    for entry in entries:
         body = entry.body
         if isinstance(body, AnswerRequested) and entry.sender == "worker":
             open_[body.ask_id] = _answer_wait(body, entry)
@@ -54,8 +54,8 @@ def find_open_waits(told: Iterable[JournalEntry]) -> Iterator[StepWait]:
         elif isinstance(body, WaitRefused):
             open_.pop(body.wait_id, None)
         elif isinstance(body, StepProposed | StepFinished | StepCancelRequested):
-            over = body.step.id if isinstance(body, StepProposed) else body.step_id
-            open_ = {name: wait for name, wait in open_.items() if wait.step != over}
+            answered = body.step.id if isinstance(body, StepProposed) else body.step_id
+            open_ = {name: wait for name, wait in open_.items() if wait.step != answered}
     yield from open_.values()
 
 
@@ -77,16 +77,18 @@ def _lease_wait(body: LeaseQueued, entry: JournalEntry) -> StepWait:
     return StepWait(body.step_id, description, todo, entry)
 
 
-def handed_out_waits(steps: Mapping[Handed, JournalEntry], judged: Mapping[Handed, JournalEntry]) -> Iterator[StepWait]:
-    """Steps in the hands of those who carry them out. judged: those that were proposed, with the proposal."""
+def handed_out_waits(
+    steps: Mapping[StepAttempt, JournalEntry], proposals: Mapping[StepAttempt, JournalEntry]
+) -> Iterator[StepWait]:
+    """Steps in the hands of those who carry them out. proposals: those that were proposed, with the proposal."""
     for key, entry in steps.items():
         step, attempt, _ = key
-        who = "the checker judges" if key in judged else "the worker has"
-        description, todo = f"{who} step {step}, attempt {attempt}", LOOK_AT_SERVICE
+        who = "the checker judges" if key in proposals else "the worker has"
+        description, todo = f"{who} step {step}, attempt {attempt}", DOCTOR_HINT
         if isinstance(entry.body, StepAssigned) and entry.body.step.adopted:
-            description, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT
-        elif isinstance(entry.body, StepAssigned) and entry.body.delegated is not None and key not in judged:
+            description, todo = f"an agent outside carries out step {step}, and no call of it is under way", AGENT_HINT
+        elif isinstance(entry.body, StepAssigned) and entry.body.delegated is not None and key not in proposals:
             who = entry.body.delegated.name
             description = f"{who} has not answered step {step}, attempt {attempt}, which is delegated to it"
             todo = f"see whether {who} runs, and look at its log; `bulkhead timeline TASK` shows when it took the step"
-        yield StepWait(step, description, todo, judged.get(key, entry))
+        yield StepWait(step, description, todo, proposals.get(key, entry))

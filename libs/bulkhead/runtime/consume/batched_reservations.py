@@ -11,13 +11,13 @@ from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import ReservedTogether
 
-BOOK = "ledger"
+LEDGER_TENANT = "ledger"
 """Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
 
 
 def batch_subject(tenant: str) -> str:
     """Subject under which those of a tenant lie."""
-    return subjects.mesh_subject("budget", "journal", BOOK, tenant)
+    return subjects.mesh_subject("budget", "journal", LEDGER_TENANT, tenant)
 
 
 def unpack_facts(message: ReceivedMessage) -> Iterator[ReceivedMessage]:

@@ -37,18 +37,18 @@ HAND_BACK_MAX_AGE_S = 3600.0
 """An unknown type or version waits so long for an upgraded replica."""
 FETCH_TIMEOUT_S = 5.0
 RANKS = 8
-SHARE = 3
+TENANT_SHARE = 3
 """What a doer takes up of one tenant fills at most so many times the slots that stay free: one tenant's calls three
 quarters, two tenants' three sevenths each, and whoever comes finds room (Choudhury and Hahne, "Dynamic Queue Length
 Thresholds for Shared-Memory Packet Switches")."""
-CROWD_S = 0.25
-CROWD_MOST_S = 5.0
+CROWDED_DELAY_S = 0.25
+MAX_CROWDED_DELAY_S = 5.0
 """So much later it may come again, the longer the oftener it came: what finds no slot waits with the broker."""
 
 
 class MessageHandler(Protocol):
     """The handler of one kind of service. It raises HandBack, or Unreadable to reject a message. ordered: messages of
-    one task are handled in order; unordered handlers are slow, and tenants share the slots (SHARE)."""
+    one task are handled in order; unordered handlers are slow, and tenants share the slots (TENANT_SHARE)."""
 
     ordered: bool
 
@@ -84,10 +84,10 @@ class ConsumeLoop:
         self._slots, self._drain_timeout_s = slots, drain_timeout_s
         self._draining = asyncio.Event()
         self._running: dict[BusDelivery, asyncio.Task[None]] = {}
-        self._tails: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._last_of_task: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._failures: dict[int, int] = {}
-        self._room = asyncio.Event()
-        self._busy = asyncio.Event()
+        self._slot_freed = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._traced = trace.is_recording()
         self._pumps: list[asyncio.Task[None]] = []
         self.handled = 0
@@ -105,7 +105,7 @@ class ConsumeLoop:
         ]
         self.attached = True
         start = self._context.background.start
-        heart = start("heartbeat", self._keep_alive(min(c.ack_wait_s for c in consumers) / 3))
+        heartbeat = start("heartbeat", self._keep_alive(min(c.ack_wait_s for c in consumers) / 3))
         pumps = self._pumps = [
             start(f"shard {shard}", self._pump_shard(shard_consumer)) for shard, shard_consumer in enumerate(consumers)
         ]
@@ -115,7 +115,7 @@ class ConsumeLoop:
             await asyncio.gather(*pumps, return_exceptions=True)  # They only end to drain, or in an error.
             await self._finish_running()
         finally:
-            await cancel_tasks(*pumps, heart, *self._running.values())
+            await cancel_tasks(*pumps, heartbeat, *self._running.values())
             for consumer in consumers:
                 await consumer.close()
 
@@ -149,7 +149,7 @@ class ConsumeLoop:
                 epoch += 1
             last_delivered = delivery.run, delivery.consumer_sequence
             tenant = _task_key(delivery.stored.subject)[0]
-            crowded = not self._handler.ordered and held_by_tenant[tenant] > SHARE * (slots - len(mine))
+            crowded = not self._handler.ordered and held_by_tenant[tenant] > TENANT_SHARE * (slots - len(mine))
             mine.add(delivery)
             held_by_tenant[tenant] += 1
 
@@ -164,8 +164,8 @@ class ConsumeLoop:
         while not self._draining.is_set():
             free = slots - len(mine)
             if free <= 0:
-                self._room.clear()
-                await self._room.wait()
+                self._slot_freed.clear()
+                await self._slot_freed.wait()
                 continue
             try:
                 await consumer.hand_over(free, accept_delivery, FETCH_TIMEOUT_S)
@@ -173,43 +173,45 @@ class ConsumeLoop:
                 log.warning("fetch_failed", reason=str(error))
                 await asyncio.sleep(0.5)
 
-    def _start_delivery(self, delivery: BusDelivery, epoch: int, over: Callable[[], None], *, crowded: bool) -> None:
+    def _start_delivery(
+        self, delivery: BusDelivery, epoch: int, on_ended: Callable[[], None], *, crowded: bool
+    ) -> None:
         key: tuple[str, str] | None = None
-        before = tail = None
+        previous = tail = None
         if self._handler.ordered:
             key = _task_key(delivery.stored.subject)
-            before = self._tails.get(key)
-            tail = self._tails[key] = asyncio.get_running_loop().create_future()
+            previous = self._last_of_task.get(key)
+            tail = self._last_of_task[key] = asyncio.get_running_loop().create_future()
 
         def release_next() -> None:
             if tail is not None and not tail.done():
                 tail.set_result(None)
 
         if crowded:
-            work = self._hand_back(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
+            work = self._hand_back(delivery, min(CROWDED_DELAY_S * delivery.attempts, MAX_CROWDED_DELAY_S))
         else:
-            work = self._process_delivery(delivery, epoch, before, release_next)
+            work = self._process_delivery(delivery, epoch, previous, release_next)
         task = asyncio.create_task(work)
         self._running[delivery] = task
-        self._busy.set()
+        self._has_work.set()
 
         def on_done(done: asyncio.Task[None]) -> None:
             self._running.pop(delivery, None)
-            over()
+            on_ended()
             release_next()
-            if key is not None and self._tails.get(key) is tail:
-                del self._tails[key]
-            self._room.set()
+            if key is not None and self._last_of_task.get(key) is tail:
+                del self._last_of_task[key]
+            self._slot_freed.set()
             if not done.cancelled() and done.exception() is not None:
                 log.error("shell_bug", error=repr(done.exception()))
 
         task.add_done_callback(on_done)
 
     async def _process_delivery(
-        self, delivery: BusDelivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]
+        self, delivery: BusDelivery, epoch: int, previous: asyncio.Future[None] | None, release: Callable[[], None]
     ) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait({before})
+        if previous is not None and not previous.done():
+            await asyncio.wait({previous})
         stored = delivery.stored
         crash_points.pass_point("after_receive")
         try:
@@ -224,12 +226,14 @@ class ConsumeLoop:
             self.handled += 1
             self._failures.pop(stored.sequence, None)
             return
-        except HandBack as back:
-            if back.newer:
-                log.warning("waits_for_upgrade", sequence=stored.sequence, code=back.newer, reason=back.reason)
+        except HandBack as hand_back:
+            if hand_back.newer:
+                log.warning(
+                    "waits_for_upgrade", sequence=stored.sequence, code=hand_back.newer, reason=hand_back.reason
+                )
             else:
-                log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
-            await self._hand_back(delivery, back.delay_s)
+                log.debug("handed_back", sequence=stored.sequence, reason=hand_back.reason)
+            await self._hand_back(delivery, hand_back.delay_s)
         except Unreadable as error:
             await self._on_unreadable(delivery, error)
         except BusError as error:
@@ -315,8 +319,8 @@ class ConsumeLoop:
         while True:
             if not self._running:
                 # A replica without work is not woken up.
-                self._busy.clear()
-                await self._busy.wait()
+                self._has_work.clear()
+                await self._has_work.wait()
             left_s = every_s - (loop.time() - began) % every_s
             await asyncio.sleep(left_s if left_s > every_s / 1_000 else every_s)
             for delivery in list(self._running):

@@ -32,7 +32,7 @@ MAX_FOLDS_IN_MEMORY = 10_000
 Outputs = tuple[Output, ...]
 OPENING_MAX_AGE_MS = 600_000
 """So long a message may wait for the one that opens its task (the signer may be away)."""
-MIN_LOOKS = 4
+MIN_DELIVERIES = 4
 CONTENT_MAX_AGE_MS = 5_000
 """So long a message may wait for a content that it refers to; then it is rejected, and the task goes on without."""
 
@@ -309,7 +309,7 @@ class FoldHandler:
 def _is_given_up(now_unix_ms: int, message: ReceivedMessage, max_age_ms: int) -> bool:
     """Old, and looked at often: after an outage everything is old at the first look, which a lagging follower may
     answer."""
-    return message.attempts >= MIN_LOOKS and now_unix_ms - message.time_unix_ms >= max_age_ms
+    return message.attempts >= MIN_DELIVERIES and now_unix_ms - message.time_unix_ms >= max_age_ms
 
 
 def as_message(message: ReceivedMessage, contents: Mapping[str, str]) -> InboxMessage:

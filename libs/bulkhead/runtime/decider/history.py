@@ -22,10 +22,10 @@ MAX_MESSAGES = 100_000
 MAX_BYTES = 512 * 1024 * 1024
 """Size of a history, as messages and contents, and as the lines of its file, uncompressed."""
 SOURCE_HEADER = "Nats-Stream-Source"
-_REF = frozenset({"author", "sha256", "size_bytes"})
+_REF_FIELDS = frozenset({"author", "sha256", "size_bytes"})
 
 
-Read = Callable[[ContentRef], Awaitable[bytes | None]]
+ReadContent = Callable[[ContentRef], Awaitable[bytes | None]]
 
 
 class HistoryError(ValueError):
@@ -57,7 +57,7 @@ class TaskHistory:
     messages: tuple[StoredMessage, ...]
     contents: Mapping[str, HistoryContent] = field(default_factory=dict)
     settled: bool = True
-    digested: bool = field(default=False, compare=False)
+    has_digest: bool = field(default=False, compare=False)
     """It was read from a file that bears a digest over all its lines, and is as that says."""
 
     @property
@@ -80,7 +80,7 @@ class TaskHistory:
         return None if content is None or content.data is None else content.data.decode("utf-8", "replace")
 
 
-async def collect_history(journal: Sequence[StoredMessage], read: Read, *, settled: bool = True) -> TaskHistory:
+async def collect_history(journal: Sequence[StoredMessage], read: ReadContent, *, settled: bool = True) -> TaskHistory:
     """A task's history. `read` gives the bytes of a reference, None when they are gone. Raises HistoryError."""
     assert journal, "a task without a message has no history"
     if len(journal) > MAX_MESSAGES:
@@ -149,7 +149,7 @@ def content_refs(body: bytes) -> Iterator[ContentRef]:
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
-            if value.keys() >= _REF:
+            if value.keys() >= _REF_FIELDS:
                 try:
                     yield ContentRef.model_validate(value)
                 except ValidationError:

@@ -185,7 +185,7 @@ def parse_history(file: LineReader, name: str = "the file") -> TaskHistory:
         raise HistoryError(
             description, "messages were added or taken away: do not trust the file; export the task again"
         )
-    if history.digested and head.pop(DIGEST) != _file_digest(digest, head):
+    if history.has_digest and head.pop(DIGEST) != _file_digest(digest, head):
         description = f"{name} was changed after it was exported: its lines do not have its digest"
         raise HistoryError(description, "do not trust the file; export the task again")
     return history

@@ -23,16 +23,16 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded
 
-Fetch = Callable[[ContentRef], Awaitable[str]]
-Versions = Mapping[int, Decider[Any]]
-Logics = Mapping[str, Versions]
-NOT_COMPARED = frozenset({"traceparent"})
+ReadText = Callable[[ContentRef], Awaitable[str]]
+LogicVersions = Mapping[int, Decider[Any]]
+Logics = Mapping[str, LogicVersions]
+IGNORED_HEADERS = frozenset({"traceparent"})
 """Differs between runs by nature."""
-COMPARED_BY_CLAIMS = frozenset({"bulkhead-grant", "ce-grantdigest"})
+GRANT_HEADERS = frozenset({"bulkhead-grant", "ce-grantdigest"})
 """Of a step grant: the fold has no key to sign it with."""
-BROKERS = "nats-"
+BROKER_PREFIX = "nats-"
 """What its own headers begin with."""
-BY_THE_CLOCK = frozenset({"ce-time", "ce-actor"})
+CLOCK_HEADERS = frozenset({"ce-time", "ce-actor"})
 """Of what is said when the opening message is rejected: no decision says it, so nothing tells its time."""
 
 
@@ -60,7 +60,7 @@ class Divergence:
 class ReplayReport:
     """The result of a replay. `outstanding`: outputs of the fold that the record of a running task does not hold yet.
 
-    unread: messages that no decider was given or said: nothing here tells whether they are as they were.
+    unread: messages that no decider was given or expected: nothing here tells whether they are as they were.
     """
 
     messages: int = 0
@@ -84,12 +84,12 @@ class _ExpectedOutput:
     body: bytes
     headers: dict[str, str]
     claims: dict[str, object] | None
-    left_out: frozenset[str]
+    ignored_headers: frozenset[str]
     """Headers that the record may have all the same."""
 
 
 async def replay_deciders(
-    journal: Sequence[StoredMessage], logics: Logics, fetch: Fetch, *, answered_until_unix_ms: int = 2**62
+    journal: Sequence[StoredMessage], logics: Logics, read_text: ReadText, *, answered_until_unix_ms: int = 2**62
 ) -> ReplayReport:
     """Replay one task. Raises CannotReplay: a content that a decision needs is gone, the record has lost its
     beginning, or the task's decision logic is not in this program.
@@ -107,7 +107,7 @@ async def replay_deciders(
         recorded = _recorded_outputs(journal, service, report, versions)
         inbox = sorted(by_inbox.get(service, ()), key=lambda one: one.sequence)
         _require_opening(service, inbox, versions, recorded)
-        expected = await _fold_inbox(service, inbox, versions, fetch, report)
+        expected = await _fold_inbox(service, inbox, versions, read_text, report)
         _compare_outputs(service, expected, recorded, report, answered_until_unix_ms)
         judged |= {(service, ce_id) for ce_id in recorded}
     report.unread = sum(
@@ -118,7 +118,7 @@ async def replay_deciders(
 
 
 def _recorded_outputs(
-    journal: Sequence[StoredMessage], service: str, report: ReplayReport, versions: Versions
+    journal: Sequence[StoredMessage], service: str, report: ReplayReport, versions: LogicVersions
 ) -> dict[str, StoredMessage]:
     """The service's recorded messages by ce-id; two different messages under one id are a divergence themselves.
 
@@ -127,10 +127,10 @@ def _recorded_outputs(
     """
     outputs: dict[str, StoredMessage] = {}
     away = {kind for decider in versions.values() for kind in decider.says_elsewhere}
-    left_out = (MessageRejected.TYPE, *(f"{kind.TYPE}.v" for kind in away))
+    ignored_types = (MessageRejected.TYPE, *(f"{kind.TYPE}.v" for kind in away))
     for stored in journal:
         kind = stored.ce_type
-        if stored.sender == service and not kind.startswith(left_out):
+        if stored.sender == service and not kind.startswith(ignored_types):
             first = outputs.setdefault(stored.ce_id, stored)
             if (first.subject, first.body) != (stored.subject, stored.body):
                 description, bodies = "a second message under one id", (_as_text(first.body), _as_text(stored.body))
@@ -139,7 +139,7 @@ def _recorded_outputs(
 
 
 def _require_opening(
-    service: str, inbox: Sequence[StoredMessage], versions: Versions, recorded: Mapping[str, StoredMessage]
+    service: str, inbox: Sequence[StoredMessage], versions: LogicVersions, recorded: Mapping[str, StoredMessage]
 ) -> None:
     opening = tuple(f"{kind.TYPE}.v" for decider in versions.values() for kind in decider.opening)
     if recorded and not any(message.ce_type.startswith(opening) for message in inbox):
@@ -151,7 +151,7 @@ def _require_opening(
 
 
 async def _fold_inbox(
-    service: str, messages: Sequence[StoredMessage], versions: Versions, fetch: Fetch, report: ReplayReport
+    service: str, messages: Sequence[StoredMessage], versions: LogicVersions, read_text: ReadText, report: ReplayReport
 ) -> dict[str, _ExpectedOutput]:
     readable: list[ReceivedMessage] = []
     rejected: dict[int, MessageRejected] = {}
@@ -170,7 +170,7 @@ async def _fold_inbox(
             continue  # Also when it could be read by now: every fold skips it.
         try:
             _require_logic(service, received, fold, versions)
-            message = await _with_contents(service, received, fold, versions, fetch)
+            message = await _with_contents(service, received, fold, versions, read_text)
             outputs = fold_message(fold, message, versions)
         except CannotReplay:
             raise
@@ -186,7 +186,7 @@ async def _fold_inbox(
     return expected
 
 
-def _require_logic(service: str, one: ReceivedMessage, fold: TaskFold, versions: Versions) -> None:
+def _require_logic(service: str, one: ReceivedMessage, fold: TaskFold, versions: LogicVersions) -> None:
     if fold.decider is None and one.envelope.logic not in versions:
         have = ", ".join(map(str, sorted(versions)))
         description = f"the task was decided under logic {one.envelope.logic}; this program has {service} logic {have}"
@@ -196,11 +196,11 @@ def _require_logic(service: str, one: ReceivedMessage, fold: TaskFold, versions:
 
 
 async def _with_contents(
-    service: str, one: ReceivedMessage, fold: TaskFold, versions: Versions, fetch: Fetch
+    service: str, one: ReceivedMessage, fold: TaskFold, versions: LogicVersions, read_text: ReadText
 ) -> InboxMessage:
     try:
         refs = versions[fold.logic or one.envelope.logic].wanted_contents(one.body)
-        return as_message(one, {ref.sha256: await fetch(ref) for ref in refs})
+        return as_message(one, {ref.sha256: await read_text(ref) for ref in refs})
     except BlobMissing as error:
         description = f"what {service} read at {one.sequence} of its inbox is gone: {error}"
         hint = "contents are kept for a limited time: replay tasks sooner, or keep them with `bulkhead export`"
@@ -208,7 +208,7 @@ async def _with_contents(
 
 
 def _unopened_outputs(
-    service: str, messages: Sequence[StoredMessage], rejected: Mapping[int, MessageRejected], versions: Versions
+    service: str, messages: Sequence[StoredMessage], rejected: Mapping[int, MessageRejected], versions: LogicVersions
 ) -> dict[str, _ExpectedOutput]:
     """Outputs that FoldHandler.on_rejected says in the decider's name when the message that opens a task is
     rejected.
@@ -224,22 +224,24 @@ def _unopened_outputs(
         for index, output in enumerate(decider.reject_opening(fact.code, fact.reason)):
             name, kind = envelope.derive_id(service, cause, f"unopened/{index}"), output.body.ce_type()
             head = Envelope(id=name, type=kind, source=service, time_unix_ms=0, cause=cause)
-            left_out = NOT_COMPARED | BY_THE_CLOCK
-            headers = {key: value for key, value in head.to_headers().items() if key not in left_out}
+            ignored_headers = IGNORED_HEADERS | CLOCK_HEADERS
+            headers = {key: value for key, value in head.to_headers().items() if key not in ignored_headers}
             subject = subjects.mesh_subject(service, output.to, address.tenant, address.task)
             body, caused_unix_ms = output.body.encode(), stored.time_unix_ms
-            outputs[head.id] = _ExpectedOutput(stored.sequence, caused_unix_ms, subject, body, headers, None, left_out)
+            outputs[head.id] = _ExpectedOutput(
+                stored.sequence, caused_unix_ms, subject, body, headers, None, ignored_headers
+            )
     return outputs
 
 
 def _expected_output(service: str, cause: ReceivedMessage, output: Send | SetTimer, head: Envelope) -> _ExpectedOutput:
     signed = isinstance(output, Send) and output.step_grant is not None
-    left_out = NOT_COMPARED | COMPARED_BY_CLAIMS if signed else NOT_COMPARED
-    headers = {key: value for key, value in head.to_headers().items() if key not in left_out}
+    ignored_headers = IGNORED_HEADERS | GRANT_HEADERS if signed else IGNORED_HEADERS
+    headers = {key: value for key, value in head.to_headers().items() if key not in ignored_headers}
     if isinstance(output, SetTimer):
         body = TimerFired(key=output.key, due_unix_ms=output.due_unix_ms).encode()
         subject = subjects.mesh_subject(service, service, cause.tenant, cause.task)
-        return _ExpectedOutput(cause.sequence, cause.time_unix_ms, subject, body, headers, None, left_out)
+        return _ExpectedOutput(cause.sequence, cause.time_unix_ms, subject, body, headers, None, ignored_headers)
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
         # The digest of its task grant is written where it is signed.
@@ -247,17 +249,19 @@ def _expected_output(service: str, cause: ReceivedMessage, output: Send | SetTim
         if output.grant:
             claims["parent"] = output.grant
     subject = subjects.mesh_subject(service, output.to, cause.tenant, cause.task)
-    return _ExpectedOutput(cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims, left_out)
+    return _ExpectedOutput(
+        cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims, ignored_headers
+    )
 
 
 def _compare_outputs(
     service: str,
-    said: Mapping[str, _ExpectedOutput],
+    expected: Mapping[str, _ExpectedOutput],
     recorded: Mapping[str, StoredMessage],
     report: ReplayReport,
     answered_until_unix_ms: int,
 ) -> None:
-    for ce_id, output in said.items():
+    for ce_id, output in expected.items():
         stored = recorded.get(ce_id)
         if stored is None:
             # A timer shows in the record only when it has fired.
@@ -273,7 +277,7 @@ def _compare_outputs(
         if difference := _first_difference(output, stored):
             report.add_divergence(service, output.sequence, ce_id, *difference)
     for ce_id, stored in recorded.items():
-        if ce_id not in said:
+        if ce_id not in expected:
             description = "recorded, but the fold does not say it"
             report.add_divergence(service, stored.sequence, ce_id, description, "", _as_text(stored.body))
 
@@ -286,9 +290,9 @@ def _first_difference(one: _ExpectedOutput, stored: StoredMessage) -> tuple[str,
     for name, value in one.headers.items():
         if stored.headers.get(name, "") != value:
             return f"header {name}", value, stored.headers.get(name, "")
-    known_headers = {*one.headers, *one.left_out}
+    known_headers = {*one.headers, *one.ignored_headers}
     for name, value in stored.headers.items():
-        if value and name.lower() not in known_headers and not name.lower().startswith(BROKERS):
+        if value and name.lower() not in known_headers and not name.lower().startswith(BROKER_PREFIX):
             return f"header {name}, which the fold does not say", "", value
     if one.claims is not None:
         claims = unverified_claims(stored.headers.get("bulkhead-grant", ""))

@@ -24,10 +24,10 @@ log = Log("deferred_calls")
 BACKSTOP_MS = 15_000
 """Shortest time for which a requester that will be resumed waits before it asks again by itself."""
 MAX_DEFERRED = 50_000
-AT_ONCE = 16
+MAX_RESUMED_AT_ONCE = 16
 """Calls that are resumed at a time: calls that waited all night must not come as one flood."""
 
-Name = tuple[str, str, str, str]
+CallName = tuple[str, str, str, str]
 """Requester, tenant, task, call."""
 
 
@@ -48,7 +48,7 @@ class DeferredCall:
         return cls(message.sender, message.tenant, message.task, message.envelope, call_id, step_id)
 
     @property
-    def name(self) -> Name:
+    def name(self) -> CallName:
         """The same for every request of one call."""
         return self.sender, self.tenant, self.task, self.call_id
 
@@ -58,9 +58,9 @@ class DeferredCalls:
 
     def __init__(self, publisher: Publisher, halts: Halts) -> None:
         self._publisher, self._halts = publisher, halts
-        self._waiting: dict[Key, dict[Name, DeferredCall]] = {}
-        self._ages = BoundedDict[tuple[Key, Name], None](MAX_DEFERRED, self._forget_call)
-        self._due: dict[Name, DeferredCall] = {}
+        self._waiting: dict[Key, dict[CallName, DeferredCall]] = {}
+        self._in_order_of_age = BoundedDict[tuple[Key, CallName], None](MAX_DEFERRED, self._forget_call)
+        self._to_resume: dict[CallName, DeferredCall] = {}
         self._woken = asyncio.Event()
         halts.on_lift = self.on_halt_lifted
 
@@ -70,9 +70,9 @@ class DeferredCalls:
             self._wake_calls({call.name: call})  # The halt was lifted while the call was being deferred.
             return
         self._waiting.setdefault(key, {})[call.name] = call
-        self._ages[key, call.name] = None
+        self._in_order_of_age[key, call.name] = None
 
-    def _forget_call(self, place: tuple[Key, Name], _: None) -> None:
+    def _forget_call(self, place: tuple[Key, CallName], _: None) -> None:
         key, name = place
         self._waiting[key].pop(name, None)
         if not self._waiting[key]:
@@ -83,26 +83,26 @@ class DeferredCalls:
         calls = self._waiting.pop(key, None)
         if calls:
             for name in calls:
-                self._ages.pop((key, name), None)
+                self._in_order_of_age.pop((key, name), None)
             self._wake_calls(calls)
 
-    def _wake_calls(self, calls: dict[Name, DeferredCall]) -> None:
-        self._due.update(calls)
+    def _wake_calls(self, calls: dict[CallName, DeferredCall]) -> None:
+        self._to_resume.update(calls)
         self._woken.set()
 
     def count_waiting(self) -> Counts:
         """Number of calls that wait for a halt to be lifted."""
-        return {(): len(self._ages)}
+        return {(): len(self._in_order_of_age)}
 
     async def run(self) -> None:
         """Resume calls whose halt was lifted, until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while self._due:
-                batch = list(islice(self._due.items(), AT_ONCE))
+            while self._to_resume:
+                batch = list(islice(self._to_resume.items(), MAX_RESUMED_AT_ONCE))
                 for name, _ in batch:
-                    del self._due[name]
+                    del self._to_resume[name]
                 await asyncio.gather(*(self._tell_requester(call) for _, call in batch))
 
     async def _tell_requester(self, call: DeferredCall) -> None:

@@ -26,7 +26,7 @@ from bulkhead.runtime.doer.idempotency import (
     total_usage,
     with_lost_usage,
 )
-from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Job, JobContext
+from bulkhead.runtime.doer.protocol import FIRST_PAUSE_MS, Doer, Job, JobContext
 from bulkhead.runtime.doer.reservations import Reserver, collect_settlements
 from bulkhead.runtime.errors import Deferred, JobRefused, Unreadable
 from bulkhead.runtime.halts.live import Halts, is_breaker_key
@@ -43,7 +43,7 @@ log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
-Stands = tuple[IdempotencyRecord | None, int]
+StoredRecord = tuple[IdempotencyRecord | None, int]
 """The record under a key, and its sequence."""
 OUTCOME_PATIENCE_S = 600.0
 """So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0028)."""
@@ -197,7 +197,7 @@ class DoerHandler:
         if record is not None and record.was_put_off(job.envelope.id):
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
-            wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
+            wait = Deferred(FIRST_PAUSE_MS, "the call was put off")
             wait.usage = total_usage(record.settled)
             raise wait
         hands = self._job_context()
@@ -219,9 +219,11 @@ class DoerHandler:
             reply = await self._doer.refusal_after_start(job, refusal.failure)
             await self._record_and_answer(job, subject, (record, sequence), reply, ())
 
-    async def _claim_and_act(self, job: Job[Any], subject: str, stands: Stands, hands: JobContext, turn: Any) -> None:
+    async def _claim_and_act(
+        self, job: Job[Any], subject: str, stored: StoredRecord, hands: JobContext, turn: Any
+    ) -> None:
         """Claim it, do it, record it, answer."""
-        record, sequence = stands
+        record, sequence = stored
         earlier = record.answers_to_keep() if record is not None else ()
         lost = record.lost if record is not None else ()
         claims = self._doer.needs_claim(job)
@@ -239,31 +241,31 @@ class DoerHandler:
             await asyncio.shield(self._settle_all(job, settled))
             if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
-                released = IdempotencyRecord(
+                released_claim = IdempotencyRecord(
                     request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier
                 )
-                await self._put_record(subject, released, sequence)
+                await self._put_record(subject, released_claim, sequence)
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
             settled = collect_settlements(hands)
             await asyncio.shield(self._settle_all(job, settled))
             if settled:
-                cut = IdempotencyRecord(
+                cut_off = IdempotencyRecord(
                     request=job.envelope.id, claimed=claims, earlier=earlier, lost=(*lost, *settled)
                 )
                 with suppress(BusError):
-                    await asyncio.shield(self._put_record(subject, cut, sequence))
+                    await asyncio.shield(self._put_record(subject, cut_off, sequence))
             raise
         crash_points.pass_point("after_act")
-        anew = IdempotencyRecord(earlier=earlier, lost=lost), sequence
-        await self._record_and_answer(job, subject, anew, with_lost_usage(reply, lost), collect_settlements(hands))
+        fresh = IdempotencyRecord(earlier=earlier, lost=lost), sequence
+        await self._record_and_answer(job, subject, fresh, with_lost_usage(reply, lost), collect_settlements(hands))
 
     async def _record_and_answer(
-        self, message: ReceivedMessage, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
+        self, message: ReceivedMessage, subject: str, stored: StoredRecord, reply: Body, settled: tuple[Settled, ...]
     ) -> None:
         try:
-            answer = await self._record_outcome(message, subject, stands, reply, settled)
+            answer = await self._record_outcome(message, subject, stored, reply, settled)
         except BusError:
             # It is done anew, under another reservation: nobody else knows what this one used.
             await self._settle_all(message, settled)
@@ -272,10 +274,10 @@ class DoerHandler:
         await self._send_answer(message, answer)
 
     async def _record_outcome(
-        self, message: ReceivedMessage, subject: str, stands: Stands, reply: Body, settled: tuple[Settled, ...]
+        self, message: ReceivedMessage, subject: str, stored: StoredRecord, reply: Body, settled: tuple[Settled, ...]
     ) -> RequestAnswer:
         """Answer of the request from now on: this, or what another replica recorded first. Raises BusError."""
-        head, (before, expect) = message.envelope, stands
+        head, (before, expect) = message.envelope, stored
         record = IdempotencyRecord(
             request=head.id,
             undone=getattr(reply, "outcome", "") in ("refused", "failed"),

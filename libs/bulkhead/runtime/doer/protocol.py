@@ -18,7 +18,7 @@ from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Deferred, JobRefused
-from bulkhead.runtime.halts.live import CEILING, HaltTarget, OpenBreaker, key_of
+from bulkhead.runtime.halts.live import CEILING_CODE, HaltTarget, OpenBreaker, key_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
@@ -28,7 +28,7 @@ from bulkhead_contracts.types import Body, Contract
 R = TypeVar("R", bound=Body)
 
 
-_OF_A_REQUEST = ("envelope", "tenant", "task", "sender", "sequence", "time_unix_ms", "attempts", "receiver")
+_SHARED_FIELDS = ("envelope", "tenant", "task", "sender", "sequence", "time_unix_ms", "attempts", "receiver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Job(ReceivedMessage, Generic[R]):
     @classmethod
     def from_message(cls, message: ReceivedMessage, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
         """The job of a message whose grant is good."""
-        same = {name: getattr(message, name) for name in _OF_A_REQUEST}
+        same = {name: getattr(message, name) for name in _SHARED_FIELDS}
         return cls(body=request, authority=authority, now_unix_ms=now_unix_ms, **same)
 
 
@@ -81,8 +81,8 @@ class Reservation:
         return self.settled
 
 
-PAUSE_FIRST_MS = 500
-PAUSE_MOST_MS = 60_000
+FIRST_PAUSE_MS = 500
+MAX_PAUSE_MS = 60_000
 """So seldom work that waits asks at last: a night is some hundred messages of each call."""
 
 
@@ -124,13 +124,13 @@ class JobStop:
 
     def to_failure(self) -> Failure:
         """Failure that the requester gets in place of an outcome; nothing was done."""
-        hint = _HINTS.get(self.code, "")
+        hint = _STOP_HINTS.get(self.code, "")
         if self.held is not None:
             hint = f"go another way, or try again in {max(1, round(self.held.retry_after_ms / 1000))} s"
         return Failure.from_text(self.code, self.reason, hint)
 
 
-_HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
+_STOP_HINTS = {"halted": "an operator must lift the halt", "deadline_exceeded": "give the task a longer deadline"}
 SideHandlers = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[None]]]
 """Handlers of messages that ask for no reply, by type. One may raise HandBack: its message comes back, and holds up
 nothing but itself."""
@@ -213,7 +213,7 @@ class JobContext:
         """The halt that ended what was in flight. Raises Deferred when it only pauses, or was lifted meanwhile."""
         halt = self._halt_of(target_of(job, tool, model))
         if halt is None:
-            raise Deferred(PAUSE_FIRST_MS, "it was halted, and let go on at once", paused=True)
+            raise Deferred(FIRST_PAUSE_MS, "it was halted, and let go on at once", paused=True)
         if halt.pauses:
             raise self._pause_for(halt)
         return halt
@@ -225,9 +225,9 @@ class JobContext:
         whose = f" --tenant {halt.tenant}" if halt.tenant and halt.scope != "task" else ""
         resume = f"bulkhead resume --{halt.scope} {halt.known_as}{whose}"
         reason = f"{halted_thing} is halted by {halt.by}: {halt.reason}. It goes on after `{resume}`"
-        if halt.code == CEILING:
+        if halt.code == CEILING_CODE:
             reason = halt.reason  # It says itself what lets it go on: more money, not a word.
-        after_ms, key = min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), (key_of(halt), halt.at_unix_ms)
+        after_ms, key = min(max(age_ms // 4, FIRST_PAUSE_MS), MAX_PAUSE_MS), (key_of(halt), halt.at_unix_ms)
         return Deferred(after_ms, reason[:2000], paused=True, code=halt.code, halt=key)
 
     @staticmethod

@@ -10,9 +10,9 @@ from typing import Any
 from bulkhead.bus.port import BusUnavailable, NoResponders
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Job, JobContext, Keep, Purpose, Reservation, agent_of
+from bulkhead.runtime.doer.protocol import FIRST_PAUSE_MS, Job, JobContext, Keep, Purpose, Reservation, agent_of
 from bulkhead.runtime.errors import Deferred, JobRefused, RpcRefused
-from bulkhead.runtime.halts.live import CEILING
+from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead_contracts import envelope
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Failure, Usage
@@ -112,7 +112,7 @@ def _refusal_of(job: Job[Any], answer: ReserveReplied) -> Deferred | JobRefused:
     """The consequence of a refusal: it is final, or lasts until an operator raises the ceiling."""
     if answer.pauses:
         halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
-        return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
+        return Deferred(FIRST_PAUSE_MS, answer.reason, paused=True, code=CEILING_CODE, halt=halt)
     if answer.ended:
         return JobRefused(Failure.from_text("task_ended", answer.reason, "ask in another task"))
     hint = "raise the task's or the tenant's limit and submit again"

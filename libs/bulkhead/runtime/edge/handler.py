@@ -38,15 +38,15 @@ class EdgeHandler:
 
 
 class RpcServer:
-    """Answers `rpc.*.<service>.>` from the edge's table. standing: types of requests that wait for something."""
+    """Answers `rpc.*.<service>.>` from the edge's table. long_polls: types of requests that wait for something."""
 
-    def __init__(self, context: Context, table: RpcTable, standing: Collection[type[Body]] = ()) -> None:
+    def __init__(self, context: Context, table: RpcTable, long_polls: Collection[type[Body]] = ()) -> None:
         self._context, self._table = context, table
-        self._standing = frozenset(kind.ce_type() for kind in standing)
+        self._long_polls = frozenset(kind.ce_type() for kind in long_polls)
 
-    def is_standing(self, request: LiveMessage) -> bool:
+    def is_long_poll(self, request: LiveMessage) -> bool:
         """Check whether it waits for something to happen, by what its header says."""
-        return any(value in self._standing for name, value in request.headers.items() if name.lower() == "ce-type")
+        return any(value in self._long_polls for name, value in request.headers.items() if name.lower() == "ce-type")
 
     async def answer_request(self, request: LiveMessage) -> tuple[Mapping[str, str], bytes]:
         """One request. What cannot be handled is answered with a `bulkhead-error` header, never with silence."""

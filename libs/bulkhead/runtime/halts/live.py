@@ -22,7 +22,7 @@ from bulkhead_contracts.control import Breaker, Halt
 
 log = Log("halts")
 
-CEILING = "budget_exceeded"
+CEILING_CODE = "budget_exceeded"
 """Code of budget's halts."""
 REREAD_S = 2.0
 MAX_HALTS = 100_000
@@ -34,7 +34,7 @@ SEQUENCE = "Nats-Sequence"
 
 Key = tuple[str, str, str]
 """scope, tenant ("" for everybody's), name as well as it is known: see Halt.called."""
-Wanted = tuple[Key, str]
+NamedKey = tuple[Key, str]
 """Where an entry that would hold something is found, and the name that it must be of."""
 
 
@@ -48,7 +48,7 @@ class HaltTarget(NamedTuple):
     tool: str = ""
     model: str = ""
 
-    def entry_keys(self) -> list[Wanted]:
+    def entry_keys(self) -> list[NamedKey]:
         """The entries that would halt the job, those that end it first. For a name that is no token they include
         entries under its token alone."""
         keys = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
@@ -97,7 +97,7 @@ class Halts:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._found: dict[Key, Halt] = {}
+        self._switches: dict[Key, Halt] = {}
         """Switches of tenants, agents, tools, models and features: few, set by people, never forgotten."""
         self._tasks = BoundedDict[Key, Halt](MAX_HALTS)
         self._breakers: dict[Key, Breaker] = {}
@@ -116,14 +116,14 @@ class Halts:
         if is_breaker_key(key):
             breaker = self._breakers.get((key[0].partition(".")[2], *key[1:]))
             return breaker is not None and breaker.phase == "closed" and breaker.since_unix_ms >= since_unix_ms
-        halt = self._tasks.get(key) or self._found.get(key)
+        halt = self._tasks.get(key) or self._switches.get(key)
         return halt is not None and not halt.active and halt.at_unix_ms >= since_unix_ms
 
     def count_standing(self) -> Counts:
         """Number of halts that pause, by scope."""
         by_scope = Counter(
             halt.scope
-            for halt in (*list(self._found.values()), *list(self._tasks.values()))
+            for halt in (*list(self._switches.values()), *list(self._tasks.values()))
             if halt.active and halt.pauses
         )
         return {((names.SCOPE, scope),): count for scope, count in by_scope.items()}
@@ -150,7 +150,7 @@ class Halts:
         """The halt that applies: one that ends the job before one that only pauses it."""
         pausing = None
         for key, name in target.entry_keys():
-            halt = self._tasks.get(key) or self._found.get(key)
+            halt = self._tasks.get(key) or self._switches.get(key)
             if halt is not None and halt.active and _applies_to(halt, name):
                 if not halt.pauses:
                     return halt
@@ -218,7 +218,7 @@ class Halts:
         if halt.scope == "task":
             self._tasks[entry_key] = halt
         else:
-            self._found[entry_key] = halt
+            self._switches[entry_key] = halt
         for target, event in list(self._events.items()):
             if any(entry_key == key for key, _ in target.entry_keys()):
                 event.set() if self.find(target) else event.clear()

@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
-from bulkhead.runtime.halts.live import CEILING
+from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.runtime.publish.publisher import Publisher, publish_persistently
 from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched
 from bulkhead_contracts.result import Failure
 
-CODE = "halted_by_operator"
+HALT_CODE = "halted_by_operator"
 OPERATOR = "operator:"
 """Who operates the mesh, in `by`; a tenant's people are `<tenant>/<person>`."""
 EVERYBODY, HALTS = subjects.EVERYBODY, "halts"
 """Stand for tenant and task where a fact is about more than one."""
 SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
-TRIES = 5
+MAX_STORE_TRIES = 5
 PAGE = 256
-CONTENT_CHARS = 16
-MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
-E = TypeVar("E", Halt, Breaker)
+CONTENT_DIGEST_CHARS = 16
+MAX_ID_CHARS = 64 - 1 - CONTENT_DIGEST_CHARS
+Entry = TypeVar("Entry", Halt, Breaker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,94 +57,95 @@ class HaltRequest:
 
 def change_of(request: str, content: str) -> str:
     """Name by which a request is known: its id, which its sender chooses, and what it asks for."""
-    return f"{request[:MAX_ID_CHARS]}-{hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]}"
+    return f"{request[:MAX_ID_CHARS]}-{hashlib.sha256(content.encode()).hexdigest()[:CONTENT_DIGEST_CHARS]}"
 
 
-def find_repeat(stands: E | None, change: str) -> E | Failure | None:
+def find_repeat(present: Entry | None, change: str) -> Entry | Failure | None:
     """The entry that stands, when this very request was made before, whatever others changed since; why not, when its
     id stood for another one; else None."""
-    if stands is None or not change or change in stands.changes:
-        return stands if change else None
+    if present is None or not change or change in present.changes:
+        return present if change else None
     request_id = change.rpartition("-")[0]
-    if any(earlier_change.rpartition("-")[0] == request_id for earlier_change in stands.changes):
-        description = f"something else was asked of {stands.scope} {stands.known_as} under this key"
+    if any(earlier_change.rpartition("-")[0] == request_id for earlier_change in present.changes):
+        description = f"something else was asked of {present.scope} {present.known_as} under this key"
         return Failure.from_text(
             "idempotency_reused", description, "use a new key, or repeat the first request unchanged"
         )
     return None
 
 
-def judge_request(wish: HaltRequest, stands: Halt | None) -> Halt | Failure:
+def judge_request(request: HaltRequest, present: Halt | None) -> Halt | Failure:
     """The entry that follows, or why nothing may change. A repeated request gets the entry that stands."""
-    if (repeat := find_repeat(stands, wish.change)) is not None:
+    if (repeat := find_repeat(present, request.change)) is not None:
         return repeat
-    halted = stands is not None and stands.active
-    subject = f"{wish.scope} {wish.name}"
-    if stands is not None and halted and not stands.pauses:
+    halted = present is not None and present.active
+    subject = f"{request.scope} {request.name}"
+    if present is not None and halted and not present.pauses:
         return Failure.from_text(
-            "ended", f"{subject} is over: {stands.reason}", "what was ended does not go on: submit it again"
+            "ended", f"{subject} is over: {present.reason}", "what was ended does not go on: submit it again"
         )
-    if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.is_operator:
+    if present is not None and halted and present.by.startswith(OPERATOR) and not request.is_operator:
         # A tenant does not lift a halt that was set from outside of it.
-        who = stands.by.removeprefix(OPERATOR)
+        who = present.by.removeprefix(OPERATOR)
         hint = "only they let it go on: `bulkhead resume` on their machine"
         return Failure.from_text(
-            "not_yours", f"{subject} was halted by who operates the mesh ({who}): {stands.reason}", hint
+            "not_yours", f"{subject} was halted by who operates the mesh ({who}): {present.reason}", hint
         )
-    if stands is not None and halted and not wish.active and stands.code == CEILING:
-        hint = f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names"
-        return Failure.from_text("at_its_ceiling", f"{subject} waits for money, not for a word: {stands.reason}", hint)
-    if not wish.active and not halted:
+    if present is not None and halted and not request.active and present.code == CEILING_CODE:
+        hint = f"`bulkhead topup {request.name} --usd X`, or raise the limit that it names"
+        return Failure.from_text("at_its_ceiling", f"{subject} waits for money, not for a word: {present.reason}", hint)
+    if not request.active and not halted:
         return Failure.from_text("not_halted", f"{subject} is not halted", "`bulkhead halts` lists what is")
-    if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.is_operator):
-        return stands
+    takes_over = request.is_operator and present is not None and not present.by.startswith(OPERATOR)
+    if present is not None and halted and request.active and not takes_over:
+        return present
     return Halt(
-        active=wish.active,
-        scope=wish.scope,
-        tenant=wish.tenant,
-        name=subjects.as_token(wish.name),
-        code=CODE,
-        reason=wish.reason or "no reason was given",
-        by=wish.by[:64],
+        active=request.active,
+        scope=request.scope,
+        tenant=request.tenant,
+        name=subjects.as_token(request.name),
+        code=HALT_CODE,
+        reason=request.reason or "no reason was given",
+        by=request.by[:64],
         pauses=True,
-        at_unix_ms=wish.at_unix_ms,
-        changes=_remember_change(stands, wish.change),
-        called=wish.name if wish.exact else "",
+        at_unix_ms=request.at_unix_ms,
+        changes=_remember_change(present, request.change),
+        called=request.name if request.exact else "",
     )
 
 
-def _remember_change(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
-    before = stands.changes if stands is not None else ()
+def _remember_change(present: Halt | Breaker | None, change: str) -> tuple[str, ...]:
+    before = present.changes if present is not None else ()
     return (*before, change)[-bounds.MAX_SWITCH_CHANGES :] if change else before
 
 
-async def switch_halt(bus: Bus, publisher: Publisher, wish: HaltRequest) -> Halt | Failure:
+async def switch_halt(bus: Bus, publisher: Publisher, request: HaltRequest) -> Halt | Failure:
     """Do it. Raises BusError; when the fact alone is missing, the halt stands all the same."""
-    for _ in range(TRIES):
-        key, meant, present, after = await _find_entry(bus, wish)
+    for _ in range(MAX_STORE_TRIES):
+        key, meant, present, after = await _find_entry(bus, request)
         entry = judge_request(meant, present)
         if isinstance(entry, Failure) or entry is present:
             return entry
         if await store_entry(bus, publisher, key, entry.model_dump_json().encode(), after):
             await publish_switched(publisher, entry)
             return entry
-    description = f"others halt and resume {wish.scope} {wish.name} at this moment"
+    description = f"others halt and resume {request.scope} {request.name} at this moment"
     return Failure.from_text("busy", description, "look at `bulkhead halts`, then try again")
 
 
-async def _find_entry(bus: Bus, wish: HaltRequest) -> tuple[str, HaltRequest, Halt | None, int]:
+async def _find_entry(bus: Bus, request: HaltRequest) -> tuple[str, HaltRequest, Halt | None, int]:
     """The subject of a wish's entry, the wish as it is judged there, the present entry and its sequence.
 
     A halt under the token alone applies to this name as well, and is lifted where it is stored. Raises BusError.
     """
-    key, token = subjects.halt_key(wish.scope, wish.tenant, wish.name), subjects.as_token(wish.name)
+    key, token = subjects.halt_key(request.scope, request.tenant, request.name), subjects.as_token(request.name)
     present, after = await _read_entry(bus, key)
-    if token != wish.name and not (present is not None and present.active):
-        loose = subjects.halt_key(wish.scope, wish.tenant, token)
+    if token != request.name and not (present is not None and present.active):
+        loose = subjects.halt_key(request.scope, request.tenant, token)
         older, older_sequence = await _read_entry(bus, loose)
         if older is not None and older.active and not older.called:
-            return loose, replace(wish, name=token, exact=False), older, older_sequence
-    return key, wish, present, after
+            return loose, replace(request, name=token, exact=False), older, older_sequence
+    return key, request, present, after
 
 
 async def _read_entry(bus: Bus, key: str) -> tuple[Halt | None, int]:

@@ -21,7 +21,7 @@ class HealthServer:
         self._status, self._pools = status, pools
         self._server: asyncio.Server | None = None
         self._target: Path | None = None
-        self._asked: set[asyncio.Task[None]] = set()
+        self._probe_tasks: set[asyncio.Task[None]] = set()
         self.started = False
 
     async def start(
@@ -48,16 +48,16 @@ class HealthServer:
             self._server.close()
         if self._target is not None:
             self._target.unlink(missing_ok=True)
-        for task in self._asked:
+        for task in self._probe_tasks:
             task.cancel()
         # One that had not begun yet is cancelled outside of its `try`.
-        await asyncio.gather(*self._asked, return_exceptions=True)
+        await asyncio.gather(*self._probe_tasks, return_exceptions=True)
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A task of ours: asyncio's own for a connection cannot be waited for, and logs its being cancelled as an error.
         task = asyncio.get_running_loop().create_task(self._serve_probe(reader, writer))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        self._probe_tasks.add(task)
+        task.add_done_callback(self._probe_tasks.discard)
 
     async def _serve_probe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -33,10 +33,10 @@ log = Log("main")
 BAD_SETTINGS = 2
 """Exit code: started again it would end in the same way. bulkhead_infra.processes.supervised knows it."""
 
-Build = Callable[[Context, Any], Any]
+BuildComponent = Callable[[Context, Any], Any]
 
 
-def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> None:
+def main(service: str, build: BuildComponent, settings_type: type[ServiceSettings]) -> None:
     """Run until a signal; never returns."""
     settings = read_settings(service, settings_type)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
@@ -114,7 +114,7 @@ def _freeze_heap() -> None:
     gc.set_threshold(*LATENCY.gc_thresholds)
 
 
-async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
+async def serve(service: str, build: BuildComponent, settings: ServiceSettings) -> int:
     """Connect, assemble, run; returns the exit code."""
     from bulkhead.bus.jetstream.bus import JetStreamBus
 
@@ -139,8 +139,8 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         drain_timeout_s=settings.drain_timeout_s,
     )
 
-    for name, look in running.gauges().items():
-        metrics.register_gauge(name, look)
+    for name, read_gauge in running.gauges().items():
+        metrics.register_gauge(name, read_gauge)
     health = HealthServer(partial(_health_status, running, bus, clock), running.pools)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

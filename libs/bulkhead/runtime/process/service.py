@@ -19,7 +19,7 @@ from bulkhead.runtime.edge.handler import EdgeHandler, RpcServer
 from bulkhead.runtime.edge.protocol import EdgeComponent
 from bulkhead.runtime.halts.live import Halts
 from bulkhead.telemetry import names
-from bulkhead.telemetry.metrics import Look
+from bulkhead.telemetry.metrics import ReadGauge
 from bulkhead_contracts import catalog
 
 
@@ -36,7 +36,7 @@ class Service:
         drain_timeout_s: float = 10.0,
     ) -> None:
         self.context, self.component = context, component
-        self._own = component if isinstance(component, Component) else Component()
+        self._hooks = component if isinstance(component, Component) else Component()
         self._halts: Halts | None = None
         self.handler = self._handler_of(component)
         self.shell: ConsumeLoop | None = None
@@ -63,15 +63,15 @@ class Service:
             self._background.append(start("halts", self._halts.run()))
             assert isinstance(self.handler, DoerHandler)
             self._background.append(start("deferred calls", self.handler.deferred_calls.run()))
-        await self._own.start()
+        await self._hooks.start()
         try:
-            if self._own.rpc:
-                server = RpcServer(self.context, self._own.rpc, self._own.rpc_stands)
+            if self._hooks.rpc:
+                server = RpcServer(self.context, self._hooks.rpc, self._hooks.rpc_long_polls)
                 stop = await self.context.bus.serve(
                     f"rpc.*.{self.context.service}.>",
                     self.context.service,
                     server.answer_request,
-                    stands=server.is_standing,
+                    is_long_poll=server.is_long_poll,
                 )
                 self._stop_rpc.append(stop)
             await self.context.background.run_beside(
@@ -80,45 +80,45 @@ class Service:
         finally:
             for stop in self._stop_rpc:
                 await stop()
-            await self._own.stop()
+            await self._hooks.stop()
             await cancel_tasks(*self._background)
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""
         self._stopping.set()
-        self._own.drain()
+        self._hooks.drain()
         if self.shell is not None:
             self.shell.drain()
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Gauges for metrics, by name: of a doer, what waits and why; and what the component adds."""
-        gauges: dict[str, Look] = {}
+        gauges: dict[str, ReadGauge] = {}
         if self._halts is not None and isinstance(self.handler, DoerHandler):
             gauges = {
                 names.PARKED: self.handler.deferred_calls.count_waiting,
                 names.HALTS: self._halts.count_standing,
                 names.BREAKERS: self._halts.count_open_breakers,
             }
-        return gauges | self._own.gauges()
+        return gauges | self._hooks.gauges()
 
     def pools(self) -> dict[str, Pool]:
         """Places that bound its work, by kind: messages in hand, and what the component adds."""
         pools = {"messages": self.shell.pool()} if self.shell is not None else {}
-        return pools | self._own.pools()
+        return pools | self._hooks.pools()
 
     def is_ready(self) -> bool:
         """Attached to its inbox, and the component agrees."""
         attached = self.shell.attached if self.shell is not None else True
-        return attached and self._own.is_ready()
+        return attached and self._hooks.is_ready()
 
     def describe_problem(self) -> str:
         """Why the component cannot do its work although it runs; "" when it can."""
-        return self._own.describe_problem()
+        return self._hooks.describe_problem()
 
     def describe_degradation(self) -> str:
         """Parts of the component that do not work while the rest goes on: what; what to do. "" when all work."""
-        return self._own.describe_degradation()
+        return self._hooks.describe_degradation()
 
     def details(self) -> dict[str, object]:
         """Further fields of `/readyz` from the component."""
-        return self._own.details()
+        return self._hooks.details()

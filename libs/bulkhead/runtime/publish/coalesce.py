@@ -18,29 +18,29 @@ class PublishQueue:
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._coming = 0
+        self._released = 0
         """Publishes that may go and have not run since. A new one goes behind them."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def wait_turn(self, *, patient: bool) -> None:
+    async def wait_turn(self, *, can_wait: bool) -> None:
         """Wait until this publish may go."""
-        if not patient and not self._waiting and not self._coming:
+        if not can_wait and not self._waiting and not self._released:
             return
         loop = asyncio.get_running_loop()
         place: asyncio.Future[None] = loop.create_future()
-        if patient:
+        if can_wait:
             self._waiting.append(place)
             if self._timer is None:
                 self._timer = loop.call_later(HOLD_S, self._release_waiting)
         else:
             self._release_waiting()
-            self._coming += 1
-            loop.call_soon(_let_go, place)  # Those ahead run first: a future that is done is not waited for.
+            self._released += 1
+            loop.call_soon(_release_place, place)  # Those ahead run first: a future that is done is not waited for.
         try:
             await place
         finally:
-            if not patient or (place.done() and not place.cancelled()):
-                self._coming -= 1
+            if not can_wait or (place.done() and not place.cancelled()):
+                self._released -= 1
 
     def _release_waiting(self) -> None:
         if self._timer is not None:
@@ -49,10 +49,10 @@ class PublishQueue:
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                self._coming += 1
+                self._released += 1
                 place.set_result(None)
 
 
-def _let_go(place: asyncio.Future[None]) -> None:
+def _release_place(place: asyncio.Future[None]) -> None:
     if not place.done():
         place.set_result(None)

@@ -21,7 +21,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 
 PUBLISH_ATTEMPTS = 4
-PUBLISH_BACKOFF_S, PUBLISH_BACKOFF_MOST_S = 0.25, 2.0
+PUBLISH_BACKOFF_S, MAX_PUBLISH_BACKOFF_S = 0.25, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class OutgoingMessage:
     headers: Mapping[str, str]
     message_id: str
     queue: "PublishQueue"
-    patient: bool
+    can_wait: bool
 
 
 class EnvelopeAttributes(TypedDict, total=False):
@@ -126,8 +126,10 @@ class Publisher:
         for what came before; if not, also for this very message of an earlier try, it is sent as any other.
         """
         message, expect = self.make_message(to, body, head, tenant=tenant, task=task), expect_last_on_subject
-        none_on = subjects.task_filter(to, tenant, task) if first else ""
-        return await self.put_message(message, expect_last_on_subject=expect, none_on=none_on, patience_s=patience_s)
+        expect_none_on = subjects.task_filter(to, tenant, task) if first else ""
+        return await self.put_message(
+            message, expect_last_on_subject=expect, expect_none_on=expect_none_on, patience_s=patience_s
+        )
 
     def make_message(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
         """Make a message before it is known whether it is sent."""
@@ -137,7 +139,7 @@ class Publisher:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
         message_id = envelope.message_id(self._key, subject, head.id)
-        return OutgoingMessage(subject, data, head.to_headers(), message_id, self._queues[to], body.PATIENT)
+        return OutgoingMessage(subject, data, head.to_headers(), message_id, self._queues[to], body.CAN_WAIT)
 
     async def publish_event(
         self, body: Body, *, tenant: str, task: str, **attributes: Unpack[EnvelopeAttributes]
@@ -155,15 +157,15 @@ class Publisher:
 
     async def put_message(
         self,
-        made: OutgoingMessage,
+        message: OutgoingMessage,
         *,
         expect_last_on_subject: int | None = None,
-        none_on: str = "",
+        expect_none_on: str = "",
         patience_s: float = 0.0,
     ) -> PubAck:
-        """Send a message that is already made, as `post`. none_on: the filter under which nothing should lie yet."""
-        subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
-        await made.queue.wait_turn(patient=made.patient)
+        """Send a message that is already made, as `post` does. expect_none_on: see Bus.publish."""
+        subject, data, headers, message_id = message.subject, message.data, message.headers, message.message_id
+        await message.queue.wait_turn(can_wait=message.can_wait)
         crash_points.pass_point("before_publish")
         try:
             ack = await publish_persistently(
@@ -173,12 +175,12 @@ class Publisher:
                     headers,
                     message_id,
                     expect_last_on_subject=expect_last_on_subject,
-                    expect_none_on=none_on,
+                    expect_none_on=expect_none_on,
                 ),
                 patience_s=patience_s,
             )
         except WrongLastSequence:
-            if not none_on:
+            if not expect_none_on:
                 raise
             ack = await publish_persistently(lambda: self._bus.publish(subject, data, headers, message_id))
         crash_points.pass_point("after_publish")
@@ -228,7 +230,7 @@ async def publish_persistently(publish: Callable[[], Awaitable[PubAck]], *, pati
     """Call `publish` until the broker answers, a few times, and for as long as `patience_s`: the ids make a repeat
     harmless."""
     loop, attempt = asyncio.get_running_loop(), 0
-    until = loop.time() + patience_s
+    deadline = loop.time() + patience_s
     while True:
         try:
             return await publish()
@@ -236,6 +238,6 @@ async def publish_persistently(publish: Callable[[], Awaitable[PubAck]], *, pati
             raise
         except BusUnavailable:
             attempt += 1
-            if attempt >= PUBLISH_ATTEMPTS and loop.time() >= until:
+            if attempt >= PUBLISH_ATTEMPTS and loop.time() >= deadline:
                 raise
-            await asyncio.sleep(min(PUBLISH_BACKOFF_S * 2 ** min(attempt - 1, 8), PUBLISH_BACKOFF_MOST_S))
+            await asyncio.sleep(min(PUBLISH_BACKOFF_S * 2 ** min(attempt - 1, 8), MAX_PUBLISH_BACKOFF_S))

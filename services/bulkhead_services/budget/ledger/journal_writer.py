@@ -133,7 +133,7 @@ class FactAppender:
         await self._publisher.send(
             JOURNAL,
             body,
-            tenant=batched_reservations.BOOK,
+            tenant=batched_reservations.LEDGER_TENANT,
             task=batch[0].fact.tenant,
             cause=batch[0].fact.cause,
             index=f"together/{'/'.join(pending.id for pending in batch)}",

@@ -14,7 +14,7 @@ from bulkhead.bus.port import Bus, BusError, DurableCounts
 from bulkhead.runtime.dead_letters import MARKED, is_mark
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
-from bulkhead.telemetry.metrics import Counts, Look
+from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts import bounds, catalog, subjects
 
 log = Log("budget.counts")
@@ -50,7 +50,7 @@ class MeshCounts:
         counts = self._counts_by_metric.get(names.DEAD_LETTERS)
         return {str(key[0][1]): int(count) for key, count in counts.items()} if counts is not None else None
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """By the names of the metrics."""
         metric_names = (*(names.INBOX_PENDING, names.INBOX_IN_WORK), *(names.STREAM_BYTES, names.STREAM_LIMIT))
         return {name: partial(self._latest_counts, name) for name in (*metric_names, names.DEAD_LETTERS)}

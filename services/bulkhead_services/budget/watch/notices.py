@@ -13,7 +13,7 @@ from typing import Any
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health import models
-from bulkhead.runtime.halts.live import CEILING
+from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.runtime.halts.operator import HALTS
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
@@ -112,7 +112,7 @@ def _notice_of_switched(sender: str, tenant: str, task: str, body: bytes, at_uni
     halted_party = f"{halt.scope} {halt.known_as}"
     if not halt.active:
         description, hint = f"{halted_party} goes on, by {halt.by}: {halt.reason}", ""
-    elif halt.code == CEILING:
+    elif halt.code == CEILING_CODE:
         description, hint = halt.reason, f"`bulkhead topup {halt.name} --usd X`, or raise the limit that it names"
     else:
         tenant_option = "" if halt.scope in ("task", "tenant") else f" --tenant {owner}"

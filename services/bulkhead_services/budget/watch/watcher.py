@@ -18,7 +18,7 @@ from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
-from bulkhead.telemetry.metrics import Counts, Look
+from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted, Tripped
@@ -117,7 +117,7 @@ class Watcher:
         """The part that it does not see; "" when it sees all."""
         return "; ".join(filter(None, (self.left_out.degraded, self.gaps.degraded(self._clock()))))
 
-    def gauges(self) -> dict[str, Look]:
+    def gauges(self) -> dict[str, ReadGauge]:
         """Metrics of tasks and approvals, once the journal is read."""
         return {
             names.TASKS_LIVING: lambda: self._gauge_value(self.fold.standing.living_count()),

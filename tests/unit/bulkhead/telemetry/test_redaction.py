@@ -58,7 +58,7 @@ def test_what_is_no_key_stays(text: str) -> None:
 
 
 def test_a_prompt_on_a_span_is_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "_says_prompts", True)
+    monkeypatch.setattr(trace, "_records_prompts", True)
     with TracerProvider().get_tracer("test").start_as_current_span("call") as span:
         trace.record_prompt_text("input", [{"role": "user", "content": "use AIzaSyD-0123456789abcdef0123456789abcde"}])
         assert isinstance(span, ReadableSpan) and span.attributes

@@ -48,15 +48,15 @@ async def test_polls_take_no_place_of_a_call_and_stand_apart_on_the_bus():
         await asyncio.sleep(0.1)
         assert doors.pools()["calls"].wanted == 0
         await waiting
-        assert doors.rpc_stands == {StepTakeRequested} < set(doors.rpc)
+        assert doors.rpc_long_polls == {StepTakeRequested} < set(doors.rpc)
 
 
 @pytest.mark.parametrize("name", ["ce-type", "Ce-Type"])
 async def test_what_stands_is_known_by_its_type_however_its_header_is_written(name):
     async with steps_world() as here:
-        server = RpcServer(here.mesh.context("doors"), here.doors().rpc, here.doors().rpc_stands)
+        server = RpcServer(here.mesh.context("doors"), here.doors().rpc, here.doors().rpc_long_polls)
         asked = {kind: live(name, kind) for kind in here.doors().rpc}
-        assert [kind for kind, request in asked.items() if server.is_standing(request)] == [StepTakeRequested]
+        assert [kind for kind, request in asked.items() if server.is_long_poll(request)] == [StepTakeRequested]
 
 
 def live(name: str, kind: type[Body]):

@@ -37,8 +37,8 @@ class _Client:
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch, caplog) -> TokenFile:
     caplog.set_level(logging.INFO, "bulkhead")
-    monkeypatch.setattr(renewal, "LOOK_S", 0.02)
-    monkeypatch.setattr(renewal, "SPREAD", 0.0)
+    monkeypatch.setattr(renewal, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(renewal, "LOGIN_SPREAD", 0.0)
     found = TokenFile(tmp_path / "token")
     found.path.write_text(_token(1, 600))
     found.present_token()

@@ -75,7 +75,7 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
 async def test_requests_that_stand_take_no_turn_of_the_others(monkeypatch: Any) -> None:
     monkeypatch.setattr(bus, "MAX_RPC_AT_ONCE", 1)
     monkeypatch.setattr(bus, "MAX_RPC_WAITING", 0)
-    monkeypatch.setattr(bus, "MAX_RPC_STANDING", 3)
+    monkeypatch.setattr(bus, "MAX_RPC_LONG_POLLS", 3)
     connection, gate = _Connection(), asyncio.Event()
 
     async def handler(request: LiveMessage) -> tuple[dict[str, str], bytes]:

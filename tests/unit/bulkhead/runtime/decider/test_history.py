@@ -238,11 +238,11 @@ async def test_whatever_is_changed_in_a_file_shows_by_its_digest(tmp_path):
             load_history(path)
         assert "export the task again" in told.value.hint
     path.write_bytes(whole.replace("\n", "\r\n").encode())
-    assert load_history(path).digested, "other ends of lines change nothing"
+    assert load_history(path).has_digest, "other ends of lines change nothing"
     old = json.loads(head)
     del old["digest"]
     path.write_text("\n".join([json.dumps(old), *rows]))
-    assert load_history(path) == await one() and not load_history(path).digested, "as they were written before"
+    assert load_history(path) == await one() and not load_history(path).has_digest, "as they were written before"
 
 
 async def test_a_compressed_file_that_is_cut_or_spoilt_is_refused(tmp_path):

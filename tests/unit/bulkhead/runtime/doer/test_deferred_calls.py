@@ -50,7 +50,7 @@ class World:
     async def woken(self) -> list[str]:
         """Calls of which was said by now that they go on, when everything is said."""
         waking = asyncio.create_task(self.deferred.run())
-        while self.deferred._due or self.deferred._woken.is_set():
+        while self.deferred._to_resume or self.deferred._woken.is_set():
             await asyncio.sleep(0)
         for _ in range(50):
             await asyncio.sleep(0)
@@ -100,13 +100,13 @@ async def test_what_was_lifted_while_the_call_was_put_off_wakes_it(world: World)
 
 
 async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(world: World) -> None:
-    world.deferred._ages.most = 3
+    world.deferred._in_order_of_age.most = 3
     for call in "abcde":
         world.puts_off(call, TENANT if call in "ab" else TASK)
-    assert TENANT not in world.deferred._waiting and len(world.deferred._ages) == 3
+    assert TENANT not in world.deferred._waiting and len(world.deferred._in_order_of_age) == 3
     await world.says(TASK, active=True)
     await world.says(TASK, active=False, at=NOW + 1)
-    assert await world.woken() == ["c", "d", "e"] and not world.deferred._ages
+    assert await world.woken() == ["c", "d", "e"] and not world.deferred._in_order_of_age
 
 
 async def test_whom_a_breaker_holds_back_is_woken_when_it_is_closed_and_by_no_halt_of_its_name(world: World) -> None:

@@ -100,7 +100,7 @@ def test_the_end_in_the_middle_of_a_probe_is_no_error(path):
         if path:
             await asyncio.wait_for(begun.wait(), 5)
         else:
-            while not health._asked:  # Accepted, and its head not whole.
+            while not health._probe_tasks:  # Accepted, and its head not whole.
                 await asyncio.sleep(0)
         asked = True
         await asyncio.wait_for(health.stop(), 2)

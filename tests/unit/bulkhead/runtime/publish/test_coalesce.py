@@ -18,8 +18,8 @@ from tests.unit.bulkhead.runtime.consume import test_loop as shells
 pytestmark = pytest.mark.virtual_time
 
 
-async def waits(queue: PublishQueue, said: list[str], name: str, *, patient: bool) -> None:
-    await queue.wait_turn(patient=patient)
+async def waits(queue: PublishQueue, said: list[str], name: str, *, can_wait: bool) -> None:
+    await queue.wait_turn(can_wait=can_wait)
     said.append(name)
 
 
@@ -29,7 +29,7 @@ async def test_what_is_patient_goes_together_after_a_moment_and_in_order(monkeyp
     began = loop.time()
     async with asyncio.TaskGroup() as group:
         for n in range(3):
-            group.create_task(waits(queue, said, f"p{n}", patient=True))
+            group.create_task(waits(queue, said, f"p{n}", can_wait=True))
         await asyncio.sleep(0)
         assert said == []
     assert said == ["p0", "p1", "p2"]
@@ -40,29 +40,29 @@ async def test_what_is_not_takes_with_it_what_came_before_and_nothing_that_comes
     monkeypatch.setattr(coalesce, "HOLD_S", 60)
     queue, said = PublishQueue(), []
     async with asyncio.TaskGroup() as group:
-        group.create_task(waits(queue, said, "p0", patient=True))
-        lost = group.create_task(waits(queue, said, "lost", patient=True))
-        group.create_task(waits(queue, said, "p1", patient=True))
+        group.create_task(waits(queue, said, "p0", can_wait=True))
+        lost = group.create_task(waits(queue, said, "lost", can_wait=True))
+        group.create_task(waits(queue, said, "p1", can_wait=True))
         await asyncio.sleep(0)
         lost.cancel()
-        group.create_task(waits(queue, said, "now", patient=False))
+        group.create_task(waits(queue, said, "now", can_wait=False))
         await asyncio.sleep(0)
         # Those before were let go and have not run: it must not pass them.
-        await waits(queue, said, "later", patient=False)
+        await waits(queue, said, "later", can_wait=False)
     assert said == ["p0", "p1", "now", "later"]
-    await asyncio.wait_for(waits(queue, said, "alone", patient=False), 5)
+    await asyncio.wait_for(waits(queue, said, "alone", can_wait=False), 5)
 
 
 async def test_who_was_let_go_and_is_cancelled_holds_nobody(monkeypatch):
     monkeypatch.setattr(coalesce, "HOLD_S", 60)
     queue, said = PublishQueue(), []
-    first = asyncio.ensure_future(waits(queue, said, "first", patient=True))
+    first = asyncio.ensure_future(waits(queue, said, "first", can_wait=True))
     await asyncio.sleep(0)
-    second = asyncio.ensure_future(waits(queue, said, "second", patient=False))
+    second = asyncio.ensure_future(waits(queue, said, "second", can_wait=False))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
-    alone = waits(queue, said, "third", patient=False)
+    alone = waits(queue, said, "third", can_wait=False)
     with pytest.raises(StopIteration):
         alone.send(None)  # At once, without a turn of the loop.
     assert said == ["second", "third"]

@@ -8,7 +8,7 @@ import pytest
 from bulkhead.bus.port import StoredMessage
 from bulkhead.health.findings import finding_of
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.halts.live import CEILING
+from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
@@ -84,7 +84,7 @@ class Fold:
             "tenant acme was halted by operator:ada",
         ),
         (
-            halt("task", "acme", "t1", code=CEILING, by="budget", reason="task t1 waits: it has spent all"),
+            halt("task", "acme", "t1", code=CEILING_CODE, by="budget", reason="task t1 waits: it has spent all"),
             "halted",
             "task:acme:t1",
             "task t1 waits: it has spent all",
@@ -120,7 +120,7 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
         lambda fold: fold.say(trip("loop.repeat", "s1/1")),
         lambda fold: fold.say(trip("deadlock", "s1", "s2")),
         lambda fold: fold.say(trip("breaker.tool", "http_get"), sender="worker"),
-        lambda fold: fold.say(TaskHalted(code=CEILING, reason="x"), sender="gateway", to="planner"),
+        lambda fold: fold.say(TaskHalted(code=CEILING_CODE, reason="x"), sender="gateway", to="planner"),
         lambda fold: fold.say(halt(at_unix_ms=NOW - LATE_MS - 1)),
     ],
     ids=[
@@ -167,8 +167,8 @@ def test_a_breaker_that_trials_closed_is_told_once_by_its_entry_and_one_that_a_p
 def test_a_task_that_is_ended_at_its_ceiling_is_told_once_however_many_of_its_calls_are_refused() -> None:
     fold = Fold()
     for number in range(200):
-        fold.say(TaskHalted(code=CEILING, reason=f"{number} refused"), to="planner")
-    fold.say(TaskHalted(code=CEILING, reason="x"), to="planner", task="t2")
+        fold.say(TaskHalted(code=CEILING_CODE, reason=f"{number} refused"), to="planner")
+    fold.say(TaskHalted(code=CEILING_CODE, reason="x"), to="planner", task="t2")
     assert [(one.kind, one.task) for one in fold.due()] == [("halted", "t1"), ("halted", "t2")]
 
 
