@@ -38,9 +38,8 @@ async def in_publication_order(bus: Bus, place: str, messages: list[StoredMessag
 def reorder_by_originals(messages: list[StoredMessage], originals: Mapping[int, int]) -> list[StoredMessage]:
     """The messages in the order of their publication. originals: by position in `messages`, when the inbox stored it;
     only of those that are still there. Nothing changes when the journal stored none of them much later."""
-    if not any(
-        messages[index].time_unix_ms - stored_unix_ms > BEHIND_MS for index, stored_unix_ms in originals.items()
-    ):
+    delays_ms = [messages[index].time_unix_ms - taken_unix_ms for index, taken_unix_ms in originals.items()]
+    if not any(delay_ms > BEHIND_MS for delay_ms in delays_ms):
         return messages
     inboxes: dict[str, list[int]] = {}
     for index in sorted(range(len(messages)), key=lambda at: (at_its_source(messages[at]).sequence, at)):
