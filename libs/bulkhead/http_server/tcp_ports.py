@@ -35,12 +35,12 @@ def free_port_again(last: int) -> int:
     return last if 0 < last < 65_536 and _bindable("127.0.0.1", last) else free_port()
 
 
-def claim_port(port: int, what: str, host: str = "127.0.0.1") -> int:
+def claim_port(port: int, what: str) -> int:
     """`port` if it is free, a free one for 0. Raises PortInUse."""
     if port == 0:
-        return free_port(host)
-    if not _bindable(host, port):
-        raise PortInUse(f"{what}: port {port} on {host} is in use; stop what listens there, or choose another port")
+        return free_port()
+    if not _bindable("127.0.0.1", port):
+        raise PortInUse(f"{what}: port {port} on 127.0.0.1 is in use; stop what listens there, or choose another port")
     return port
 
 

@@ -1,7 +1,8 @@
 """Times and order of the messages of a journal that was rebuilt.
 
-In: a task's messages as the journal has them, and their originals in the inboxes. Out: the messages with the times at
-which the inboxes took them, in an order in which they were said; or untouched, where the journal kept up.
+In: a task's messages as the journal has them, and their originals in the inboxes, or as budget tells them to a gateway.
+Out: the messages with the times at which the inboxes took them, in an order in which they were said; or untouched,
+where the journal kept up.
 
 A journal that is made again (after a restore, or since it lacked something) has one inbox behind the other, under the
 times of its own making. The inboxes keep the broker's times, also through a backup: nobody who publishes has a say in
@@ -10,13 +11,14 @@ the journal has it: outsiders reach no inbox but the gateway's, which is purged 
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from bulkhead.bus.port import Bus, StoredMessage
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.journal import ToldMessage
 
 BEHIND_MS = 5_000
 """A journal that was not made again follows its inboxes more closely, or its times are worth no more than if it was."""
@@ -130,3 +132,27 @@ def _author_time(stored: StoredMessage) -> int | None:
         return envelope.parse(stored.headers).time_unix_ms
     except envelope.EnvelopeError:
         return None
+
+
+def stored_of(message: ToldMessage, tenant: str, task: str) -> StoredMessage:
+    """The message as a stream has it."""
+    subject = subjects.mesh_subject(message.sender, message.receiver, tenant, task)
+    return StoredMessage(
+        subject, dict(message.headers), message.body.encode(), message.sequence, message.stored_unix_ms
+    )
+
+
+def as_in_inbox(message: ToldMessage, tenant: str, task: str) -> StoredMessage:
+    """The same with the number that it has in its inbox, as portable histories have it."""
+    return replace(stored_of(message, tenant, task), sequence=message.inbox_sequence)
+
+
+def in_journal_order(messages: Iterable[StoredMessage]) -> list[StoredMessage]:
+    """The messages as the journal has them; those of one that was made again (it has one inbox behind the other,
+    under the times of its making) by their authors' times.
+    """
+    stored = list(messages)
+    if not any(message.time_unix_ms - published_unix_ms(message) > BEHIND_MS for message in stored):
+        return stored
+    timed = [replace(message, time_unix_ms=min(message.time_unix_ms, published_unix_ms(message))) for message in stored]
+    return sorted(timed, key=lambda one: one.time_unix_ms)

@@ -6,14 +6,12 @@ a number: time is the broker's, order is the broker's.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from bulkhead.bus import wire
 from bulkhead.bus.memory.broker import BrokerListener, MemoryBroker, Offer
 from bulkhead.bus.memory.consumer import MemoryConsumer, MemoryLiveSubscription, yield_to_loop
-from bulkhead.bus.memory.streams import subject_matches
 from bulkhead.bus.port import (
     BusClosed,
     BusError,
@@ -23,7 +21,6 @@ from bulkhead.bus.port import (
     LiveMessage,
     NoResponders,
     PubAck,
-    PublishRefused,
     RpcHandler,
     Schedule,
     StoredMessage,
@@ -32,7 +29,7 @@ from bulkhead.bus.port import (
 )
 from bulkhead.telemetry.log import Log
 
-__all__ = ["BusPermissions", "MemoryBroker", "MemoryBus"]
+__all__ = ["MemoryBroker", "MemoryBus"]
 
 log = Log("bus")
 
@@ -40,25 +37,12 @@ ANSWER_TIMEOUT_S = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class BusPermissions:
-    """Rights of an identity: subject filters to publish (and request) on and to listen to, streams to read,
-    `<stream>/<durable>` to consume.
-    """
-
-    publish: tuple[str, ...] = ()
-    listen: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    consume: tuple[str, ...] = ()
-
-
 class MemoryBus:
-    """See port.Bus. Without permissions it may do everything."""
+    """See port.Bus. It may do everything: rights are the real broker's."""
 
-    def __init__(self, broker: MemoryBroker, service: str, permissions: BusPermissions | None = None) -> None:
+    def __init__(self, broker: MemoryBroker, service: str) -> None:
         self.service = service
         self._broker = broker
-        self._permissions = permissions
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._consumers: list[MemoryConsumer] = []
         self._lives: list[MemoryLiveSubscription] = []
@@ -98,7 +82,7 @@ class MemoryBus:
         return await self._store_checked(schedule.subject, schedule.body, headers)
 
     def _store_checked(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, PubAck]:
-        self._check_right(subject, "publish")
+        self._check_open()
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
         return self._ask_broker("publish", subject, partial(self._broker.store, subject, headers, body))
 
@@ -106,15 +90,12 @@ class MemoryBus:
         """See port.Bus."""
         self._check_open()
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        if self._permissions is None or _any_matches(self._permissions.publish, subject):
-            self._broker.publish_live(LiveMessage(subject, dict(headers or {}), body))
-        else:
-            log.warning("publish_denied", subject=subject)
+        self._broker.publish_live(LiveMessage(subject, dict(headers or {}), body))
         await yield_to_loop()
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "MemoryLiveSubscription":
         """See port.Bus."""
-        self._check_right(subject, "listen")
+        self._check_open()
         live = MemoryLiveSubscription(self._broker, self.service, subject, max_pending)
         self._lives.append(live)
         await yield_to_loop()
@@ -124,7 +105,7 @@ class MemoryBus:
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> LiveMessage:
         """See port.Bus."""
-        self._check_right(subject, "publish")
+        self._check_open()
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
         await yield_to_loop()
         server = self._broker.pick_server(subject)
@@ -159,7 +140,7 @@ class MemoryBus:
         self, subject: str, queue: str, handler: RpcHandler, *, is_long_poll: IsLongPoll = never_long_poll
     ) -> Callable[[], Awaitable[None]]:
         """See port.Bus. Requests have no bound here."""
-        self._check_right(subject, "listen")
+        self._check_open()
         listener = BrokerListener(subject, lambda live: None, self.service, queue, handler)
         self._servers.append(listener)
         self._broker.add_listener(listener)
@@ -172,7 +153,7 @@ class MemoryBus:
 
     async def open_consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
         """See port.Bus. Ranks are ignored: any replica may be served, so that simulations see every order."""
-        self._check_right(f"{stream}/{durable}", "consume")
+        self._check_open()
         durable_state = await self._ask_broker(
             "publish", f"{stream}/{durable}", lambda: self._broker.get_durable(stream, durable)
         )
@@ -182,7 +163,7 @@ class MemoryBus:
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[StoredMessage]:
         """See port.Bus."""
-        self._check_right(stream, "read")
+        self._check_open()
         horizon = self._broker.horizon
         return await self._ask_broker(
             "read", stream, lambda: self._broker.get_stream(stream).read(subject, after, limit, horizon(stream))
@@ -190,7 +171,7 @@ class MemoryBus:
 
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """See port.Bus."""
-        self._check_right(stream, "read")
+        self._check_open()
         horizon = self._broker.horizon
         return await self._ask_broker(
             "read", stream, lambda: self._broker.get_stream(stream).newest(subject, horizon(stream))
@@ -198,17 +179,17 @@ class MemoryBus:
 
     async def last_sequence(self, stream: str) -> int:
         """See port.Bus."""
-        self._check_right(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        self._check_open()
         return await self._ask_broker("read", stream, lambda: self._broker.get_stream(stream).last_sequence)
 
     async def stream_counts(self, stream: str, subjects: str = "") -> StreamCounts:
         """See port.Bus."""
-        self._check_right(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        self._check_open()
         return await self._ask_broker("read", stream, lambda: self._broker.get_stream(stream).counts(subjects))
 
     async def durable_counts(self, stream: str, durable: str) -> DurableCounts | None:
         """See port.Bus."""
-        self._check_right(f"$JS.API.CONSUMER.INFO.{stream}.{durable}", "publish")
+        self._check_open()
         return await self._ask_broker("read", stream, lambda: self._broker.durable_counts(stream, durable))
 
     async def is_ready(self) -> bool:
@@ -262,11 +243,6 @@ class MemoryBus:
         if self._closed.done():
             raise BusClosed(f"the connection is closed: {self._closed.result()}")
 
-    def _check_right(self, what: str, right: str) -> None:
-        self._check_open()
-        if self._permissions is not None and not _any_matches(getattr(self._permissions, right), what):
-            raise PublishRefused(f"the broker denies {self.service} to {right} {what}: add it to the policy")
-
     def _ask_broker(self, kind: str, what: str, act: Callable[[], T]) -> Coroutine[Any, Any, T]:
         """Have the broker do something and wait for its answer; both ways may get lost."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -296,10 +272,6 @@ class MemoryBus:
         finally:
             cancel()
             self._waiting.pop(future, None)
-
-
-def _any_matches(patterns: tuple[str, ...], what: str) -> bool:
-    return any(pattern == what or subject_matches(pattern, what) for pattern in patterns)
 
 
 def _resolve_future(future: "asyncio.Future[T]", value: T) -> None:

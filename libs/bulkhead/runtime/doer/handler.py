@@ -368,11 +368,5 @@ class DoerHandler:
         context, halts = self._context, self._halts
         shared_parts = context.blobs, context.signer, context.clock
         return JobContext(
-            *shared_parts,
-            self._reserver.reserve,
-            halts.find,
-            halts.halt_event,
-            publish_live,
-            halts.holding_breaker,
-            _end_event=halts.end_event,
+            *shared_parts, self._reserver.reserve, halts.find, halts.halt_event, publish_live, halts.holding_breaker
         )

@@ -148,11 +148,10 @@ class JobContext:
     now_unix_ms: Callable[[], int]
     _reserve: Reserve
     _halt_of: Callable[[HaltTarget], Halt | None]
-    _halt_event: Callable[[HaltTarget], asyncio.Event]
+    _halt_event: Callable[[HaltTarget, bool], asyncio.Event]
     _live: Callable[[str, str, Contract], Awaitable[None]]
     _held: Callable[[HaltTarget, int], OpenBreaker | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
-    _end_event: Callable[[HaltTarget], asyncio.Event] = lambda target: asyncio.Event()
 
     async def reserve_attempt(
         self,
@@ -239,7 +238,7 @@ class JobContext:
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "", ends: bool = False) -> asyncio.Event:
         """Set while the job, or what it uses, is halted: race streams against it and cut them. ends: by a halt that
         ends it alone, and not by one that only pauses it."""
-        return (self._end_event if ends else self._halt_event)(target_of(job, tool, model))
+        return self._halt_event(target_of(job, tool, model), ends)
 
     async def publish_live(self, job: "Job[R]", body: Contract) -> None:
         """Publish unstored progress (TextDelta) for the job's task."""

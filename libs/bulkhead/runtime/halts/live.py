@@ -103,8 +103,7 @@ class Halts:
         self._breakers: dict[Key, Breaker] = {}
         self._trials: dict[Key, int] = {}
         # Only as long as a caller waits for one.
-        self._events: WeakValueDictionary[HaltTarget, asyncio.Event] = WeakValueDictionary()
-        self._ends: WeakValueDictionary[HaltTarget, asyncio.Event] = WeakValueDictionary()
+        self._events: WeakValueDictionary[tuple[HaltTarget, bool], asyncio.Event] = WeakValueDictionary()
         self._newest = BoundedDict[str, int](MAX_HALTS)
         """Sequence of the entry that is known, by its place."""
         self._after = 0
@@ -175,27 +174,18 @@ class Halts:
         self._trials.update((key, now_unix_ms) for key, _ in open_ones)
         return None
 
-    def halt_event(self, target: HaltTarget) -> asyncio.Event:
-        """Set while the target is halted."""
-        event = self._events.get(target)
+    def halt_event(self, target: HaltTarget, ends: bool = False) -> asyncio.Event:
+        """Set while the target is halted. ends: by what ends it, and does not only pause it."""
+        event = self._events.get((target, ends))
         if event is None:
-            event = self._events[target] = asyncio.Event()
-        if self.find(target):
+            event = self._events[target, ends] = asyncio.Event()
+        if self._is_halted(target, ends):
             event.set()
         return event
 
-    def end_event(self, target: HaltTarget) -> asyncio.Event:
-        """Set while the target is halted by what ends it, and does not only pause it."""
-        event = self._ends.get(target)
-        if event is None:
-            event = self._ends[target] = asyncio.Event()
-        if self._is_ended(target):
-            event.set()
-        return event
-
-    def _is_ended(self, target: HaltTarget) -> bool:
+    def _is_halted(self, target: HaltTarget, ends: bool) -> bool:
         halt = self.find(target)
-        return halt is not None and not halt.pauses
+        return halt is not None and not (ends and halt.pauses)
 
     def _fold_entry(self, subject: str, body: bytes, sequence: int = 0) -> None:
         """sequence: of the entry; a follower that lags shows the one before what was heard live."""
@@ -219,12 +209,9 @@ class Halts:
             self._tasks[entry_key] = halt
         else:
             self._switches[entry_key] = halt
-        for target, event in list(self._events.items()):
+        for (target, ends), event in list(self._events.items()):
             if any(entry_key == key for key, _ in target.entry_keys()):
-                event.set() if self.find(target) else event.clear()
-        for target, event in list(self._ends.items()):
-            if any(entry_key == key for key, _ in target.entry_keys()):
-                event.set() if self._is_ended(target) else event.clear()
+                event.set() if self._is_halted(target, ends) else event.clear()
         if not halt.active and self.on_lift is not None:
             self.on_lift(entry_key)
 

@@ -76,7 +76,7 @@ class Desk:
             now_unix_ms=lambda: NOW,
             _reserve=reserve,
             _halt_of=lambda target: self.halt,
-            _halt_event=lambda target: asyncio.Event(),
+            _halt_event=lambda target, ends: asyncio.Event(),
             _live=live,
         )
         self.reservations = hands.reservations

@@ -80,10 +80,9 @@ class Desk:
             now_unix_ms=lambda: self.now_unix_ms,
             _reserve=reserve,
             _halt_of=lambda target: self.halt,
-            _halt_event=lambda target: self.cut,
+            _halt_event=lambda target, ends: self.ending if ends else self.cut,
             _live=live,
             _held=lambda target, now: self.held,
-            _end_event=lambda target: self.ending,
         )
         self.reservations = hands.reservations
         return hands

@@ -24,12 +24,12 @@ from bulkhead.gateway_api.query import EVERY_ROLE
 from bulkhead.journal import lines
 from bulkhead.journal.export import IN_THE_WORKS_MS
 from bulkhead.journal.history import JournalEntry, build_entries
+from bulkhead.journal.order import as_in_inbox, in_journal_order, stored_of
 from bulkhead.journal.story import detail
 from bulkhead.journal.story.calls import contents_to_read
 from bulkhead.journal.story.fold import contents_to_quote, fold_story
 from bulkhead.journal.story.redact import without_content
 from bulkhead.journal.story.text import ENDED, render_story
-from bulkhead.journal.told import as_in_inbox, in_journal_order, stored_of
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import collect_history
 from bulkhead.runtime.decider.history_file import dump_history

@@ -121,11 +121,11 @@ def test_what_ends_comes_before_what_pauses() -> None:
 
 def test_a_halt_that_only_pauses_ends_nothing() -> None:
     halts = Halts(None)  # type: ignore[arg-type]
-    event = halts.end_event(TARGET)
+    event = halts.halt_event(TARGET, ends=True)
     halts._fold_entry(*entry(scope="task", tenant="acme", name="t1"))
     assert not event.is_set()
     halts._fold_entry(*entry(scope="task", tenant="acme", name="t1", pauses=False))
-    assert event.is_set() and halts.end_event(TARGET) is event
+    assert event.is_set() and halts.halt_event(TARGET, ends=True) is event
     halts._fold_entry(*entry(scope="task", tenant="acme", name="t1", active=False))
     assert not event.is_set()
 

@@ -7,7 +7,7 @@ import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import StoredMessage
-from bulkhead.journal.told import stored_of
+from bulkhead.journal.order import stored_of
 from bulkhead.journal.uncertain_writes import Write
 from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history
