@@ -6,7 +6,7 @@ A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its
 import operator
 from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from bulkhead_contracts import bounds
 
@@ -41,20 +41,13 @@ class TaskGrant(Contract):
     day_tokens: Count
     expires_unix_ms: UnixMs
     origin: Token | None = None
-    feature: Tag = ""
-    workflow: Tag = ""
+    # Tokens that were signed before there were tags keep their bytes.
+    feature: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
+    workflow: Annotated[Tag, Field(exclude_if=operator.not_)] = ""
     constraints: Constraints = ()
     delegated: Annotated[
         tuple[Delegation, ...], Field(max_length=bounds.MAX_DELEGATED_ROLES, exclude_if=operator.not_)
     ] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_empty_tags(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
-        claims: dict[str, object] = full(self)
-        for name in ("feature", "workflow"):
-            if not claims[name]:
-                del claims[name]  # Tokens that were signed before there were tags keep their bytes.
-        return claims
 
 
 class StepGrant(Contract):
@@ -74,17 +67,11 @@ class StepGrant(Contract):
     plan_version: Count
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     expires_unix_ms: UnixMs
-    role: Annotated[str, Field(max_length=32)] = ""
+    # Tokens that were signed before there were roles keep their bytes.
+    role: Annotated[str, Field(max_length=32, exclude_if=operator.not_)] = ""
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     constraints: Constraints = ()
     parent_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
-
-    @model_serializer(mode="wrap")
-    def _without_empty_role(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
-        claims: dict[str, object] = full(self)
-        if not self.role:
-            del claims["role"]  # Tokens that were signed before there were roles keep their bytes.
-        return claims
 
 
 class Voucher(Contract):

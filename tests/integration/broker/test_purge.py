@@ -87,11 +87,9 @@ async def end(of, task: str, tenant: str = TENANT, sender: str = "planner", kind
     subject = subjects.mesh_subject(sender, "gateway", tenant, task)
     await bus.publish(subject, b"{}", {"ce-type": kind or TaskEnded.ce_type()}, name or f"end/{sender}/{tenant}/{task}")
     gateway = await of("gateway")
-    async with asyncio.timeout(10):
-        # What a publisher says is copied from a stream of its own.
-        while not (found := await gateway.read("INBOX_GATEWAY", subject, limit=200)):
-            await asyncio.sleep(0.01)
-    return found[-1].time_unix_ms
+    # What a publisher says is copied from a stream of its own.
+    found = await until(lambda: gateway.read("INBOX_GATEWAY", subject, limit=200))
+    return int(found[-1].time_unix_ms)
 
 
 async def census(broker: Broker) -> dict[str, Counter]:
@@ -115,13 +113,13 @@ def _of(subject: str) -> str:
 
 async def settled(broker: Broker) -> dict[str, Counter]:
     """The same, once the journal has all that the inboxes have."""
-    async with asyncio.timeout(15):
-        while True:
-            found = await census(broker)
-            inboxes = sum((tasks for name, tasks in found.items() if name.startswith("INBOX_")), Counter())
-            if found["JOURNAL"] == inboxes:
-                return found
-            await asyncio.sleep(0.05)
+
+    async def whole() -> dict[str, Counter]:
+        found = await census(broker)
+        inboxes = sum((tasks for name, tasks in found.items() if name.startswith("INBOX_")), Counter())
+        return found if found["JOURNAL"] == inboxes else {}
+
+    return await until(whole, "the journal has all")
 
 
 async def three_tasks(of) -> int:
@@ -275,12 +273,12 @@ def context(name: str, bus: JetStreamBus, seeds: dict[str, str]) -> Context:
 
 
 async def facts(bus: JetStreamBus, stream: str, subject: str, count: int = 1, kind: str = "") -> list:
-    async with asyncio.timeout(20):
-        while True:
-            found = [one for one in await bus.read(stream, subject) if one.ce_type.startswith(kind)]
-            if len(found) >= count:
-                return found
-            await asyncio.sleep(0.02)
+
+    async def enough() -> list:
+        found = [one for one in await bus.read(stream, subject) if one.ce_type.startswith(kind)]
+        return found if len(found) >= count else []
+
+    return await until(enough, f"{kind} in {stream}")
 
 
 async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_on(broker, monkeypatch):
@@ -302,12 +300,8 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
             await facts(await of("worker"), "INBOX_WORKER", subjects.mesh_subject("planner", "worker", TENANT, task))
         done = StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo"))
         await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index=1)
-        (ended,) = await facts(
-            await of("gateway"),
-            "INBOX_GATEWAY",
-            subjects.mesh_subject("planner", "gateway", TENANT, OLD),
-            kind=TaskEnded.TYPE,
-        )
+        where = subjects.mesh_subject("planner", "gateway", TENANT, OLD)
+        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", where, kind=TaskEnded.TYPE)
         found = await purge(broker.url, broker.seed, Retention(0.0), now_unix_ms=ended.time_unix_ms)
         assert found.tasks == 1 and found.messages["TIMERS_PLANNER"] >= 1
         # The replica that has just let the task go, and then one that never saw it.
@@ -321,12 +315,8 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
         gone = await operator.read("INBOX_GATEWAY", subjects.mesh_subject("planner", "gateway", TENANT, OLD))
         assert gone == [], "a refusal does not bring the task back to life"
         await worker.publisher.send("planner", done, tenant=TENANT, task=LIVE, index=1)
-        (ended,) = await facts(
-            await of("gateway"),
-            "INBOX_GATEWAY",
-            subjects.mesh_subject("planner", "gateway", TENANT, LIVE),
-            kind=TaskEnded.TYPE,
-        )
+        where = subjects.mesh_subject("planner", "gateway", TENANT, LIVE)
+        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", where, kind=TaskEnded.TYPE)
         assert json.loads(ended.body)["status"] == "succeeded"
         planner.cancel()
         await asyncio.gather(planner, return_exceptions=True)
@@ -396,9 +386,7 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
             ack = await gateway.publish(where, body.encode(), {"ce-type": PlacesGiven.ce_type()}, f"places/{number}")
             told += [ack.sequence] if number % 3 == 0 else []
         operator = await of("operator")
-        async with asyncio.timeout(20):
-            while len(await operator.read("JOURNAL", where)) < 9:
-                await asyncio.sleep(0.02)
+        await facts(operator, "JOURNAL", where, 9)
         for expected in (range(5, 10), range(5, 10)):
             await purge(broker.url, broker.seed, RETENTION)
             left = [one.sequence for one in await gateway.read("INBOX_GATEWAY", where)]
