@@ -181,9 +181,9 @@ def stream_counts(body: bytes, stream: str) -> StreamCounts:
     """Read the answer to STREAM.INFO. Raises BusError."""
     try:
         answer = json.loads(body)
-        state, most = answer["state"], int(answer.get("config", {}).get("max_bytes", 0))
+        state, max_bytes = answer["state"], int(answer.get("config", {}).get("max_bytes", 0))
         by_subject = {str(subject): int(count) for subject, count in (state.get("subjects") or {}).items()}
-        return StreamCounts(int(state["last_seq"]), int(state.get("bytes", 0)), max(0, most), by_subject)
+        return StreamCounts(int(state["last_seq"]), int(state.get("bytes", 0)), max(0, max_bytes), by_subject)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
 

@@ -84,8 +84,8 @@ class HttpServer:
     ) -> None:
         self._owner, self._port_setting = owner, port_setting
         self._host, self._wanted_port, self._file = settings.http_host, settings.http_port, settings.http_file
-        most = connections_bound(settings.max_connections)
-        sockets = ConnectionBounds(settings.head_timeout_s, settings.write_timeout_s, most)
+        max_connections = connections_bound(settings.max_connections)
+        sockets = ConnectionBounds(settings.head_timeout_s, settings.write_timeout_s, max_connections)
         config = uvicorn.Config(
             _closing_ambiguous(app),
             lifespan="off",

@@ -16,10 +16,10 @@ RpcTable = Mapping[type[Body], Callable[[ReceivedMessage], Awaitable[Body]]]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Places of one kind in one replica. most: how many there are; wanted: how many are taken or waited for."""
+    """Places of one kind in one replica. capacity: how many there are; demand: how many are taken or waited for."""
 
-    most: int
-    wanted: int
+    capacity: int
+    demand: int
 
 
 class Component:

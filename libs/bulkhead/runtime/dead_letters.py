@@ -24,14 +24,14 @@ OPERATOR, BUDGET = "operator", "budget"
 Budget buries letters too, so its marks have a last token of their own."""
 MARKED = "mark"
 NOWHERE = subjects.Address("", "", "", 0, "", "")
-What = Literal["redriven", "dismissed"]
+MarkKind = Literal["redriven", "dismissed"]
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterMark:
     """An action of a person on a letter."""
 
-    what: What
+    what: MarkKind
     by: str
     reason: str
     at_unix_ms: int = 0
@@ -156,51 +156,52 @@ class LetterMarks:
     """Marks on letters, by letter."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], list[DeadLetterMark]] = {}
+        self._by_letter: dict[tuple[str, ...], list[DeadLetterMark]] = {}
 
     def fold_mark(self, stored: StoredMessage) -> None:
         """A stored mark; it counts for a letter of its own task."""
         key = (_lower_headers(stored).get(DEAD_ID, ""), *_task_at(stored.subject))
-        self._found.setdefault(key, []).extend(_parse_mark(stored))
+        self._by_letter.setdefault(key, []).extend(_parse_mark(stored))
 
-    def with_marks(self, one: Letter) -> Letter:
+    def with_marks(self, letter: Letter) -> Letter:
         """The letter with its marks, the oldest first."""
-        letter_marks = self._found.get((one.id, *_task_at(one.place)), ())
-        return replace(one, marks=tuple(sorted(letter_marks, key=lambda mark: mark.at_unix_ms)))
+        letter_marks = self._by_letter.get((letter.id, *_task_at(letter.place)), ())
+        return replace(letter, marks=tuple(sorted(letter_marks, key=lambda mark: mark.at_unix_ms)))
 
 
-async def redrive_letter(bus: Bus, one: Letter, by: str) -> PubAck:
+async def redrive_letter(bus: Bus, letter: Letter, by: str) -> PubAck:
     """Store the original again, then say so beside the letter. Raises BusError.
 
     Its message id is new each time: the broker still knows the old one.
     """
-    ack = await bus.publish(one.subject, one.body, one.headers, f"redrive-{one.id}-{len(one.marks)}")
-    await mark_letter(bus, one, DeadLetterMark("redriven", by, f"number {ack.sequence} of {ack.stream}"))
+    ack = await bus.publish(letter.subject, letter.body, letter.headers, f"redrive-{letter.id}-{len(letter.marks)}")
+    await mark_letter(bus, letter, DeadLetterMark("redriven", by, f"number {ack.sequence} of {ack.stream}"))
     return ack
 
 
-async def mark_letter(bus: Bus, one: Letter, done: DeadLetterMark) -> None:
+async def mark_letter(bus: Bus, letter: Letter, mark: DeadLetterMark) -> None:
     """Say beside a letter what was done about it, as the operator. Raises BusError."""
-    await bus.publish(mark_place(OPERATOR, one), *mark_content(one, done), f"mark-{one.id}-{len(one.marks)}")
+    message_id = f"mark-{letter.id}-{len(letter.marks)}"
+    await bus.publish(mark_place(OPERATOR, letter), *mark_content(letter, mark), message_id)
 
 
-def mark_place(author: str, one: Letter) -> str:
+def mark_place(author: str, letter: Letter) -> str:
     """The subject of a mark on this letter."""
-    return ".".join(("dead", author, *_task_at(one.place), *((MARKED,) if author != OPERATOR else ())))
+    return ".".join(("dead", author, *_task_at(letter.place), *((MARKED,) if author != OPERATOR else ())))
 
 
-def mark_content(one: Letter, done: DeadLetterMark) -> tuple[bytes, dict[str, str]]:
+def mark_content(letter: Letter, mark: DeadLetterMark) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a mark."""
-    content = {"what": done.what, "by": done.by, "reason": done.reason[:MAX_REASON_CHARS]}
-    content |= {"change": done.change} if done.change else {}
-    return json.dumps(content).encode(), {MARK: done.what, DEAD_ID: one.id}
+    content = {"what": mark.what, "by": mark.by, "reason": mark.reason[:MAX_REASON_CHARS]}
+    content |= {"change": mark.change} if mark.change else {}
+    return json.dumps(content).encode(), {MARK: mark.what, DEAD_ID: letter.id}
 
 
 def _parse_mark(stored: StoredMessage) -> list[DeadLetterMark]:
     """[] for what is none."""
     try:
         row = json.loads(stored.body)
-        is_known = row["what"] in get_args(What)
+        is_known = row["what"] in get_args(MarkKind)
         change = str(row.get("change", ""))
         return (
             [DeadLetterMark(row["what"], str(row["by"]), str(row["reason"]), stored.time_unix_ms, change)]

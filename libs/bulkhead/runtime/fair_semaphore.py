@@ -15,11 +15,11 @@ from typing import Any
 
 
 class FairSemaphore:
-    """Slots of one replica. most: how many there are; kept: how many of them are out of reach for each single tenant;
-    share: how many one tenant may hold. closed: the replica drains, and no call waits any more."""
+    """Slots of one replica. capacity: how many there are; kept: how many of them are out of reach for each tenant;
+    tenant_capacity: how many one tenant may hold. closed: the replica drains, and no call waits any more."""
 
-    def __init__(self, most: int, *, kept: int = 0) -> None:
-        self.most, self.share, self.closed = most, most - kept, False
+    def __init__(self, capacity: int, *, kept: int = 0) -> None:
+        self.capacity, self.tenant_capacity, self.closed = capacity, capacity - kept, False
         self._held: Counter[str] = Counter()
         self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
 
@@ -29,7 +29,7 @@ class FairSemaphore:
         return self._held.total()
 
     @property
-    def wanted(self) -> int:
+    def demand(self) -> int:
         """Number of slots that are taken or waited for."""
         return self.used + sum(not slot.done() for *_, slot in self._waiting)
 
@@ -37,9 +37,9 @@ class FairSemaphore:
         """Number of a tenant's calls that wait for a slot."""
         return sum(name == tenant and not slot.done() for name, _, slot in self._waiting)
 
-    def is_at_share(self, tenant: str) -> bool:
+    def is_at_tenant_capacity(self, tenant: str) -> bool:
         """Check whether this tenant's own calls keep its next one waiting."""
-        return self._held[tenant] >= self.share
+        return self._held[tenant] >= self.tenant_capacity
 
     @asynccontextmanager
     async def hold_slot(self, tenant: str) -> AsyncIterator[None]:
@@ -61,8 +61,8 @@ class FairSemaphore:
         self._give_slots()
         if slot.done():
             return True
-        cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
-        waits_for: set[asyncio.Future[Any]] = {slot} if cutting is None else {slot, cutting}
+        cut_wait = asyncio.ensure_future(cut.wait()) if cut is not None else None
+        waits_for: set[asyncio.Future[Any]] = {slot} if cut_wait is None else {slot, cut_wait}
         try:
             if not self.closed:
                 await asyncio.wait(waits_for, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -89,10 +89,10 @@ class FairSemaphore:
 
     def _give_slots(self) -> None:
         self._waiting = [waiter for waiter in self._waiting if not waiter[2].done()]
-        while self.used < self.most and (
-            able := [waiter for waiter in self._waiting if not self.is_at_share(waiter[0])]
+        while self.used < self.capacity and (
+            eligible := [waiter for waiter in self._waiting if not self.is_at_tenant_capacity(waiter[0])]
         ):
-            chosen = min(able, key=lambda waiter: (self._held[waiter[0]], waiter[1]))
+            chosen = min(eligible, key=lambda waiter: (self._held[waiter[0]], waiter[1]))
             self._waiting.remove(chosen)
             self._held[chosen[0]] += 1
             chosen[2].set_result(None)

@@ -96,7 +96,7 @@ class ToolExecutor(Doer[ToolCallRequested]):
     def pools(self) -> dict[str, Pool]:
         """Places for the two kinds of tools."""
         kinds = {"plain": self._runner.process_slots, "awaited": self._runner.loop_slots}
-        return {name: Pool(slots.most, slots.wanted) for name, slots in kinds.items()}
+        return {name: Pool(slots.capacity, slots.demand) for name, slots in kinds.items()}
 
     def _needs_sandbox(self) -> bool:
         return any(tool.runs_in_own_process or tool.spec.isolation != "none" for tool in self._registry.tools.values())

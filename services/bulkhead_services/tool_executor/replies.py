@@ -96,11 +96,11 @@ async def _result_fields(
 def busy_failure(tenant: str, tool: RegisteredTool, slots: FairSemaphore) -> Failure:
     """Why a call found no place before its deadline."""
     kind, setting = ("plain tools", "PROCESSES") if tool.runs_in_own_process else ("tools", "PLACES")
-    share_spent = slots.share < slots.most and slots.is_at_share(tenant)
+    share_spent = slots.tenant_capacity < slots.capacity and slots.is_at_tenant_capacity(tenant)
     running = (
-        f"{slots.share} {kind} of tenant {tenant} (its share of {slots.most})"
+        f"{slots.tenant_capacity} {kind} of tenant {tenant} (its share of {slots.capacity})"
         if share_spent
-        else f"{slots.most} {kind}"
+        else f"{slots.capacity} {kind}"
     )
     message = f"no place became free before the call's deadline: {running} are running"
     return Failure.from_text("busy", message, f"call fewer at once; an operator may raise BULKHEAD_TOOL_{setting}")

@@ -329,9 +329,9 @@ def _parse_due_ms(schedule: str) -> int:
 def mesh_streams() -> list[StreamConfig]:
     """The streams of the catalog, each with its largest message."""
     blobs = subjects.BLOBS_STREAM
-    most = bounds.MAX_STORED_MESSAGE_BYTES
+    largest = bounds.MAX_STORED_MESSAGE_BYTES
     return [
-        replace(config, max_message_bytes=bounds.MAX_STORED_BLOB_BYTES if config.name == blobs else most)
+        replace(config, max_message_bytes=bounds.MAX_STORED_BLOB_BYTES if config.name == blobs else largest)
         for config in _mesh_streams()
     ]
 

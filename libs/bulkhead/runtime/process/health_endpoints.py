@@ -102,14 +102,15 @@ def readiness_gauges(status: Mapping[str, object]) -> list[GaugeFamily]:
 
 def pool_gauges(pools: Mapping[str, Pool]) -> list[GaugeFamily]:
     """Places of one replica."""
-    load = max((pool.wanted / pool.most for pool in pools.values()), default=0.0)
-    most, wanted_by_kind = ({kind: getattr(pool, of) for kind, pool in pools.items()} for of in ("most", "wanted"))
+    load = max((pool.demand / pool.capacity for pool in pools.values()), default=0.0)
+    capacities = {kind: pool.capacity for kind, pool in pools.items()}
+    demands = {kind: pool.demand for kind, pool in pools.items()}
     return [
         GaugeFamily(
             names.LOAD, "Share of the places that are taken or waited for, of the fullest kind", "", {"": load}
         ),
-        GaugeFamily(names.POOL_MOST, "Places, by kind", "kind", most),
-        GaugeFamily(names.POOL_WANTED, "Places that are taken or waited for, by kind", "kind", wanted_by_kind),
+        GaugeFamily(names.POOL_MOST, "Places, by kind", "kind", capacities),
+        GaugeFamily(names.POOL_WANTED, "Places that are taken or waited for, by kind", "kind", demands),
     ]
 
 

@@ -189,9 +189,8 @@ class Deployments:
 
     def pool(self) -> Pool:
         """Places at the provider, of all its deployments together."""
-        return Pool(
-            sum(deployment.places.most for deployment in self._all), sum(deployment.load for deployment in self._all)
-        )
+        capacity = sum(deployment.places.capacity for deployment in self._all)
+        return Pool(capacity, sum(deployment.load for deployment in self._all))
 
     def stop_waiting(self) -> None:
         """Let no call wait for a place any more."""
@@ -245,7 +244,7 @@ class Deployments:
                 not deployment.is_usable(need.model),
                 deployment.name in need.tried,
                 not holds_place and held_deployment is not None,
-                deployment.load / deployment.places.most,
+                deployment.load / deployment.places.capacity,
                 deployment.last_used_s,
             )
 

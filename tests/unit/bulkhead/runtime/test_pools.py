@@ -10,10 +10,10 @@ async def test_slots_are_wanted_while_they_are_taken_or_waited_for() -> None:
     assert await slots.acquire_slot("acme", 0.0) and await slots.acquire_slot("acme", 0.0)
     waiting = asyncio.create_task(slots.acquire_slot("acme", 5.0))
     await asyncio.sleep(0)
-    assert (slots.used, slots.wanted) == (2, 3)
+    assert (slots.used, slots.demand) == (2, 3)
     slots.release_slot("acme")
     assert await waiting
-    assert (slots.used, slots.wanted) == (2, 2)
+    assert (slots.used, slots.demand) == (2, 2)
     given_up = asyncio.create_task(slots.acquire_slot("acme", 0.01))
     assert not await given_up
-    assert slots.wanted == 2, "a call that has given up is not waited for"
+    assert slots.demand == 2, "a call that has given up is not waited for"

@@ -356,7 +356,7 @@ async def test_a_tenants_documents_that_wait_for_its_store_leave_a_thread_to_the
     ]
     turns = desk.library._turns
     async with asyncio.timeout(20):
-        while turns.used < turns.share:
+        while turns.used < turns.tenant_capacity:
             await asyncio.sleep(0.01)
         found = await desk.search("refund of a cancelled ticket", tenant="bolt")
     assert found.outcome == "found" and not any(one.done() for one in waiting)

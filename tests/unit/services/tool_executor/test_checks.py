@@ -74,7 +74,7 @@ async def test_a_check_takes_a_place(saying: Desk) -> None:
     bench = saying.doer._runner
     for number in range(1_000):
         for places in (bench.process_slots, bench.loop_slots):
-            if places.used < places.most:
+            if places.used < places.capacity:
                 await places.acquire_slot(f"other{number}", 0)
     saying.doer.drain()
     with pytest.raises(HandBack, match="when there is a place"):
