@@ -65,13 +65,10 @@ def _decode_key(text: str) -> bytes:
 
 def _private_key(seed: str) -> PrivateKey:
     raw = _decode_key(seed)
-    if len(raw) != KEY_BYTES + 2 or raw[0] & 248 != nkeys.PREFIX_BYTE_SEED or _prefix_byte(raw) != CURVE:
+    is_long = len(raw) == KEY_BYTES + 2
+    if not is_long or raw[0] & 248 != nkeys.PREFIX_BYTE_SEED or (raw[0] & 7) << 5 | (raw[1] & 248) >> 3 != CURVE:
         raise ValueError("no seed of an xkey: it begins with SX")
     return PrivateKey(raw[2:])
-
-
-def _prefix_byte(raw: bytes) -> int:
-    return (raw[0] & 7) << 5 | (raw[1] & 248) >> 3
 
 
 def _public_key(key: str) -> PublicKey:

@@ -106,16 +106,13 @@ def _step_heading(step: str, title: str, entries: list[JournalEntry], paid: dict
     )
 
 
-def _question_line(question: approvals.ApprovalQuestion, entry: JournalEntry, began: int) -> Text:
-    return Text.assemble(_offset_label(entry, began), _render_question(question))
-
-
-def _render_question(row: approvals.ApprovalQuestion) -> Text:
+def _question_line(row: approvals.ApprovalQuestion, entry: JournalEntry, began: int) -> Text:
     """A question and its answer, for people."""
     request = row.asked
     reasons = "; ".join(request.why)
     reasons = reasons if len(reasons) <= MAX_WHY_CHARS else reasons[:MAX_WHY_CHARS] + "…"
     text = Text.assemble(
+        _offset_label(entry, began),
         ("a person is asked: ", "bold yellow"),
         f"{request.tool} ({request.risk} risk)",
         f": {reasons}" if reasons else "",

@@ -2,7 +2,6 @@
 
 # Span names (OpenTelemetry GenAI conventions)
 INVOKE_WORKFLOW = "invoke_workflow"
-PLAN = "plan"
 CHAT = "chat"
 EXECUTE_TOOL = "execute_tool"
 RETRIEVAL = "retrieval"

@@ -65,7 +65,9 @@ def find_calls(entries: Iterable[JournalEntry], texts: Texts) -> list[Call]:
         elif isinstance(body, Replied):
             replies.setdefault((entry.sender, body.call_id), entry)
         elif isinstance(body, CallDeferred):
-            put_off.setdefault((entry.sender, body.call_id), []).append(_describe_deferral(body))
+            reason = when_over(body.reason) or body.code or "it could not begin"
+            deferral = f"{reason} (for {format_duration(body.after_ms)})"
+            put_off.setdefault((entry.sender, body.call_id), []).append(deferral)
         elif isinstance(body, Settled):
             settled.setdefault((entry.sender, body.call_id), {}).setdefault(body.reservation_id, body)
     writing_tools = _writing_tools(entries)
@@ -95,10 +97,6 @@ def _writing_tools(entries: Iterable[JournalEntry]) -> frozenset[str]:
         for tool in entry.body.tools
         if tool.effect == "write"
     )
-
-
-def _describe_deferral(body: CallDeferred) -> str:
-    return f"{when_over(body.reason) or body.code or 'it could not begin'} (for {format_duration(body.after_ms)})"
 
 
 def _build_call(

@@ -63,7 +63,8 @@ def past_wait_reasons(entries: list[JournalEntry]) -> list[Reason]:
         if isinstance(body, TaskPaused) and body.active:
             since, resumption = since or entry, "" if since is None else resumption
         elif isinstance(body, Switched) and not body.halt.active:
-            resumption = _describe_resumption(body)
+            halt = body.halt
+            resumption = halt.reason if halt.by == "budget" else f"{halt.by} resumed it: {halt.reason}"
         elif isinstance(body, ApprovalEnded):
             resumption = f"{body.outcome} by {body.person}: {body.reason}" if body.person else body.reason
         elif isinstance(body, TaskPaused) and since is not None and isinstance(since.body, TaskPaused):
@@ -75,11 +76,6 @@ def past_wait_reasons(entries: list[JournalEntry]) -> list[Reason]:
             reasons.append(Reason("waited", description, at_unix_ms=since.at_unix_ms, evidence=evidence))
             since, resumption = None, ""
     return reasons[:MAX_WAITS_TOLD]
-
-
-def _describe_resumption(body: Switched) -> str:
-    halt = body.halt
-    return halt.reason if halt.by == "budget" else f"{halt.by} resumed it: {halt.reason}"
 
 
 def _doubt_reasons(entries: list[JournalEntry], end: JournalEntry, result: Result, task: str) -> list[Reason]:
