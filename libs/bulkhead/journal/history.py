@@ -15,10 +15,14 @@ from bulkhead.journal.reader import read_journal
 from bulkhead.journal.uncertain_writes import origin_of
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import Progressed, TaskEnded, list_facts
-from bulkhead_contracts.tool import ToolCallRequested
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 
+Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
+Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 MAX_LINE_BYTES = 1024 * 1024
 MAX_SPAN_DEPTH = 32
 

@@ -7,9 +7,9 @@ without control characters. Pure.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
 from bulkhead.journal.rows import describe_body, step_of
-from bulkhead.journal.story.calls import Replied, Requested, Texts, by_last_request, find_calls
+from bulkhead.journal.story.calls import Texts, by_last_request, find_calls
 from bulkhead.journal.story.model import Call
 from bulkhead.journal.story.redact import call_without_content, reason_name
 from bulkhead.text.amounts import format_cost, format_duration

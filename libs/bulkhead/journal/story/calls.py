@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from bulkhead.journal import approvals
-from bulkhead.journal.history import JournalEntry
+from bulkhead.journal.history import JournalEntry, Replied, Requested
 from bulkhead.journal.pause_status import when_over
 from bulkhead.journal.story.model import Call, CallKind, Effect
 from bulkhead.journal.story.sources import source_of_passage
@@ -22,8 +22,6 @@ from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.task import TaskEnded, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
-Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
-Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 Texts = Mapping[str, str]
 """Contents by digest."""
 MAX_ARGUMENTS_CHARS = 2_000

@@ -6,8 +6,8 @@ In: the task's entries, the call's id, the contents that could be read. Out: a `
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bulkhead.journal.history import JournalEntry, each_fact
-from bulkhead.journal.story.calls import Replied, Requested, find_calls
+from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
+from bulkhead.journal.story.calls import find_calls
 from bulkhead.journal.story.model import Call, Source
 from bulkhead.journal.story.redact import call_without_content
 from bulkhead.journal.story.sources import cited_sources, find_sources

@@ -7,9 +7,8 @@ found on the way, what it waits for now and since when.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from bulkhead.journal.history import JournalEntry, each_fact
+from bulkhead.journal.history import JournalEntry, Replied, Requested, each_fact
 from bulkhead.journal.pause_status import when_over
-from bulkhead.journal.story.calls import Replied, Requested
 from bulkhead.journal.uncertain_writes import find_uncertain_writes
 from bulkhead.journal.why.doubts import LOOK_FIRST, describe_write
 from bulkhead.journal.why.ended import end_reasons, past_wait_reasons
