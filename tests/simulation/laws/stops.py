@@ -43,14 +43,14 @@ def complain(record: Record) -> Iterator[str]:
 
 
 def pauses_of(record: Record, scope: str) -> Iterator[tuple[str, float, float]]:
-    """Which task or tenant was held back from when to when, by a halt that lets it go on."""
+    """Which task or tenant was halted from when to when."""
     since: dict[str, float] = {}
     for entry in record.halts:
         if not entry.subject.startswith(f"$KV.CONTROL.{scope}."):
             continue
         halt, name = body(entry), task_of(entry.subject)
         at_s = (entry.time_unix_ms - record.scenario.start_ms) / 1000
-        if halt["active"] and halt["pauses"]:
+        if halt["active"] and (halt["pauses"] or scope != "task"):  # What ends a task: see _halts.
             since.setdefault(name, at_s)
         elif (began := since.pop(name, None)) is not None:
             yield name, began, at_s
