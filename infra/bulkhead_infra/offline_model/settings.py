@@ -13,9 +13,6 @@ class Settings:
     host: str = "127.0.0.1"
     token_delay_ms: float = 2.0
     context_tokens: int = 128_000
-    default_output_tokens: int = 4_096
-    request_bytes_max: int = 16_000_000
-    requests_logged_max: int = 1_000
     admin: bool = False
     log_level: str = "warning"
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bulkhead_infra.offline_model.roles.calling import Call
-from bulkhead_infra.offline_model.roles.chattering import talk
+from bulkhead_infra.offline_model.parts import read_prompt
+from bulkhead_infra.offline_model.roles.calling import Call, make_call
 from bulkhead_infra.offline_model.roles.reply import Reply, role_of
 
 ARMED_MAX = 100
@@ -28,6 +28,12 @@ KIND_OF_FAULT = {
     for name in names.split()
 }
 """Kinds of requests by the faults that fit them. Those of the wire fit any; the others change what the reply says."""
+
+ASK, ANSWER, NOBODY = "ask_steps", "answer_step", "nobody"
+ASKS = re.compile(r"^Step (\S+) asks this step and waits\.")
+NAME = re.compile(r"\bYou are (\w+)\.")
+PARTNER = re.compile(r"\bTalk with (\w+)\.")
+BEGINS = re.compile(r"\bBegin\.")
 
 
 @dataclass
@@ -107,7 +113,7 @@ def distort(reply: Reply, name: str, request: Mapping[str, Any]) -> Reply:
         case "runaway":
             calls = reply.calls[:1] or (_last_call(request) or Call(tool, "{}"),)
         case "chatter":
-            calls = talk(request)
+            calls = chatter_calls(request)
         case "long_answer":
             return Reply(reply.role, " ".join(f"word{i}" for i in range(LONG_ANSWER_WORDS)))
         case "judge_reject":
@@ -132,3 +138,28 @@ def _last_call(request: Mapping[str, Any]) -> Call | None:
         for call in message.get("tool_calls") or ():
             return Call(call["function"]["name"], call["function"]["arguments"])
     return None
+
+
+def chatter_calls(request: Mapping[str, Any]) -> tuple[Call, ...]:
+    """The calls of an agent that only talks: it answers, asks again about another point each turn, and never ends.
+
+    The step names the agent and its partner: `You are ada. Talk with bob.`; with `Begin.` the agent asks first. While
+    nobody asks, it asks a step that does not exist, gets its answer at once, and looks again in its next turn.
+    """
+    prompt = read_prompt(request.get("messages") or ())
+    step = prompt.text("step")
+    name, partner = NAME.search(step), PARTNER.search(step)
+    if name is None or partner is None:
+        return (make_call(ASK, steps=[NOBODY]),)
+    point = 1 + sum(message["role"] == "assistant" for message in request["messages"])
+    asking = [match[1] for part in prompt.of("context") if (match := ASKS.match(part.text))]
+    answers = [
+        make_call(ANSWER, step=step_id, answer=f"{name[1]} thinks of point {point} what you think.")
+        for step_id in asking
+    ]
+    if not asking and not (BEGINS.search(step) and not prompt.tool_uses):
+        return (make_call(ASK, steps=[NOBODY]),)
+    return (
+        *answers,
+        make_call(ASK, steps=[partner[1]], question=f"{name[1]} wonders what you think of point {point}."),
+    )

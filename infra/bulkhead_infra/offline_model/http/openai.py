@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bulkhead_infra.offline_model import MODEL_NAME, SYSTEM_FINGERPRINT
-from bulkhead_infra.offline_model.roles.reply import Reply, response_schema, role_of
+from bulkhead_infra.offline_model.roles.reply import Reply, role_of
 
 CREATED_UNIX_S = 1_767_225_600  # 2026-01-01T00:00:00Z for every answer: time must not change the bytes
 BYTES_PER_TOKEN = 4
@@ -67,45 +67,23 @@ def prompt_tokens(request: Mapping[str, Any]) -> int:
 
 
 def check_request(request: Any) -> None:
-    """Refuse what OpenAI refuses, as far as this server serves it; raises `RequestRefused`."""
-
-    def demand(holds: object, message: str, code: str | None = None, param: str | None = None) -> None:
-        if not holds:
-            raise RequestRefused(400, message, code, param)
-
-    demand(isinstance(request, dict), "The request body must be a JSON object.")
-    model, messages, tools = request.get("model"), request.get("messages"), request.get("tools")
-    demand(isinstance(model, str) and model, "you must provide a model parameter")
-    if model != MODEL_NAME:
+    """Refuse what a client most often gets wrong, as OpenAI refuses it; raises `RequestRefused`."""
+    if not isinstance(request, dict):
+        raise RequestRefused(400, "The request body must be a JSON object.")
+    if (model := request.get("model")) != MODEL_NAME:
         message = f"The model `{model}` does not exist or you do not have access to it."
         raise RequestRefused(404, message, "model_not_found")
-    demand(
-        isinstance(messages, list) and messages, "'messages' must be a non-empty array.", "invalid_value", "messages"
-    )
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestRefused(400, "'messages' must be a non-empty array.", "invalid_value", "messages")
     for index, message in enumerate(messages):
-        valid = isinstance(message, dict) and message.get("role") in ROLES
-        demand(valid, f"messages[{index}].role must be one of {', '.join(ROLES)}.", "invalid_value", "messages")
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            text = f"messages[{index}].role must be one of {', '.join(ROLES)}."
+            raise RequestRefused(400, text, "invalid_value", "messages")
     _check_tool_messages(messages)
-    demand(request.get("n") in (None, 1), "This model serves n=1 only.", "unsupported_value", "n")
-    for key in ("max_tokens", "max_completion_tokens"):
-        value = request.get(key)
-        whole = value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
-        demand(whole, f"{key} must be a positive integer.", "invalid_value", key)
-    alone = request.get("stream_options") and not request.get("stream")
-    demand(not alone, "'stream_options' is only allowed when 'stream' is enabled.", None, "stream_options")
-    demand(tools is None or (isinstance(tools, list) and tools), "[] is too short - 'tools'", "empty_array", "tools")
-    names = [(tool.get("function") or {}).get("name") if isinstance(tool, dict) else None for tool in tools or ()]
-    for index, name in enumerate(names):
-        param = f"tools[{index}].function.name"
-        fits = isinstance(name, str) and re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
-        demand(fits, f"Invalid '{param}'.", "invalid_value", param)
-    choice = request.get("tool_choice")
-    demand(choice is None or tools, "'tool_choice' is only allowed when 'tools' are specified.", None, "tool_choice")
-    chosen = (choice.get("function") or {}).get("name") if isinstance(choice, dict) else None
-    demand(chosen is None or chosen in names, "tool_choice names a function that is not in tools.", None, "tool_choice")
-    form = (request.get("response_format") or {}).get("type", "text")
-    filled = form == "text" or (response_schema(request) and role_of(request) != "work")
-    demand(filled, "This model fills the schemas of plans and verdicts only.", "unsupported_value", "response_format")
+    if (request.get("response_format") or {}).get("type", "text") != "text" and role_of(request) == "work":
+        text = "This model fills the schemas of plans and verdicts only."
+        raise RequestRefused(400, text, "unsupported_value", "response_format")
 
 
 def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
@@ -127,28 +105,16 @@ def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
 
 
 def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Completion:
-    """A reply cut to the request's limits, with its usage and finish reason."""
+    """A reply whose text is cut to the request's limit, with its usage and finish reason."""
     limit = request.get("max_completion_tokens") or request.get("max_tokens") or limit_tokens
     finish = "tool_calls" if reply.calls else "stop"
-    content = reply.content
-    stops = request.get("stop") or ()
-    for sign in [stops] if isinstance(stops, str) else stops:
-        content = content.split(sign, 1)[0]
-    used = count_tokens(content)
-    if used > limit:
-        content = content.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")
-        used, finish = limit, "length"
-    calls = []
-    for call in reply.calls:
-        room = max(0, limit - used) * BYTES_PER_TOKEN
-        arguments = call.arguments.encode()[:room].decode(errors="ignore")
-        finish = "length" if arguments != call.arguments else finish
-        calls.append(replace(call, arguments=arguments))
-        used += count_tokens(arguments) + count_tokens(call.name)
-    cut = replace(reply, content=content, calls=tuple(calls))
+    used = count_tokens(reply.content + "".join(call.name + call.arguments for call in reply.calls))
+    if count_tokens(reply.content) > limit:
+        content = reply.content.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")
+        reply, used, finish = replace(reply, content=content), limit, "length"
     counted = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
     digest = hashlib.sha256(json.dumps(counted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    return Completion(digest[:24], cut, finish, prompt_tokens(request), min(used, limit))
+    return Completion(digest[:24], reply, finish, prompt_tokens(request), used)
 
 
 def _tool_calls(done: Completion) -> list[dict[str, Any]]:

@@ -5,15 +5,24 @@ other request is the worker's.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bulkhead_infra.offline_model.parts import read_prompt
+from bulkhead_infra.offline_model.parts import Prompt, read_prompt
+from bulkhead_infra.offline_model.quoting import NOTHING
 from bulkhead_infra.offline_model.roles import calling, working
 from bulkhead_infra.offline_model.roles.calling import Call
-from bulkhead_infra.offline_model.roles.judging import judge_answer
 from bulkhead_infra.offline_model.roles.planning import make_plan
+from bulkhead_infra.offline_model.text import MARKER, overlap, stems
+
+OVERLAP_MIN = 0.5
+HONEST = re.compile(rf"^(?:{NOTHING}|The tool \w+ did not work)|(?i:\bno answer\b|\bdocuments do not (?:say|hold)\b)")
+FRAME_WORDS = stems(
+    "amount comes passages differ later effective date prevails first holds exception applies case meets terms force "
+    "round max min falls leaves excluded none listed covers tool gave"
+)
 
 
 @dataclass(frozen=True)
@@ -61,3 +70,14 @@ def _chosen_calls(request: Mapping[str, Any], calls: list[Call], turn: working.T
         return [call for call in calls if call.name in turn.offered]
     fitting = [call for call in calls if call.name == named]
     return fitting or [calling.make_call(named, **calling.fill_arguments(turn.offered[named], turn.task))]
+
+
+def judge_answer(prompt: Prompt) -> dict[str, Any]:
+    """The verdict on the `answer` part: overlap of its words with the evidence. It finds no source for a sentence."""
+    lines = [line for line in prompt.text("answer").splitlines() if line.strip()]
+    words = stems(MARKER.sub("", "\n".join(line for line in lines if not HONEST.search(line)))) - FRAME_WORDS
+    given = stems(prompt.text("passage", "tool_result", "input", "step"))
+    score = overlap(words, given) if words and prompt.of("passage") else float(bool(lines))
+    reason = f"Judged by overlap alone: {round(100 * score)} percent of its words stand in what it was given."
+    verdict = "accept" if score >= OVERLAP_MIN else "reject"
+    return {"verdict": verdict, "score": round(score, 3), "reasons": [reason], "support": []}

@@ -2,19 +2,14 @@
 
 import json
 
-from bulkhead_infra.offline_model.parts import short_digest
-from bulkhead_infra.offline_model.roles.chattering import talk
-
-
-def part(kind: str, text: str) -> str:
-    name = short_digest(text)
-    return f"[[part kind={kind} id={name}]]\n{text}\n[[/part {name}]]"
+from bulkhead_infra.offline_model.http.faults import chatter_calls
+from tests.unit.infra.offline_model.requests import part
 
 
 def turn(step: str, *context: str, turns: int = 0) -> list[tuple[str, dict[str, object]]]:
     text = "\n\n".join([part("step", step), *(part("context", one) for one in context)])
     messages = [{"role": "user", "content": text}, *({"role": "assistant", "content": "x"} for _ in range(turns))]
-    return [(one.name, json.loads(one.arguments)) for one in talk({"messages": messages})]
+    return [(one.name, json.loads(one.arguments)) for one in chatter_calls({"messages": messages})]
 
 
 def test_it_answers_who_asks_and_asks_on_about_another_point_each_turn() -> None:

@@ -119,7 +119,6 @@ def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() ->
         ("The lid may be opened after 14 days.", "accept"),
         (f"Elephants sleep standing beside warm rivers [#{marker}].", "reject"),
         ("", "reject"),
-        ("The documents hold no answer to this: “when the lid is opened”.", "reject"),
         ("The documents hold no answer to this: “what the tax on sugar is”.", "accept"),
     ):
         ruling = json.loads(said(judge_request(answer)))

@@ -1,7 +1,4 @@
-"""Every vendor's wire form over a real socket: what is sent, what comes back, what it costs, and what is refused.
-
-`python -m tests.providers DIR` feeds recorded answers of the real providers through the same code.
-"""
+"""Every vendor's wire form over a real socket: what is sent, what comes back, what it costs, and what is refused."""
 
 import json
 from typing import Any
