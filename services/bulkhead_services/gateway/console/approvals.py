@@ -10,7 +10,7 @@ from bulkhead.gateway_api.approvals import STATES
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 TRUST = {
     "user": "the asker's own words",
@@ -22,19 +22,16 @@ TRUST = {
 """The author of a value, from the most trusted to the least."""
 
 
-class ConsoleApprovalRoutes:
+class ConsoleApprovalRoutes(ConsoleRoutes):
     """The routes under /approvals."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the approval pages."""
         return [
-            self._desk.get_route("/approvals", self.list_approvals),
-            self._desk.get_route("/approvals/{approval_id}", self.show_approval),
-            self._desk.get_route("/approvals/{approval_id}/state", self.show_state),
-            self._desk.post_route("/approvals/{approval_id}", self.submit_decision),
+            self.factory.get_route("/approvals", self.list_approvals),
+            self.factory.get_route("/approvals/{approval_id}", self.show_approval),
+            self.factory.get_route("/approvals/{approval_id}/state", self.show_state),
+            self.factory.post_route("/approvals/{approval_id}", self.submit_decision),
         ]
 
     async def list_approvals(self, visit: Visit) -> Response:

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
 
 DRAWN = 60
@@ -23,17 +23,14 @@ PATHS = {"reset": "/v1/resets", "resume": "/v1/resumes", "halt": "/v1/halts"}
 NOTHING: Json = {"waits": [], "more_waits": 0, "trips": [], "windows": []}
 
 
-class ConsoleCoordinationRoutes:
+class ConsoleCoordinationRoutes(ConsoleRoutes):
     """The routes under /coordination."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the coordination pages."""
         return [
-            self._desk.get_route("/coordination", self.show_health),
-            self._desk.post_route("/coordination/{act}", self.submit_action),
+            self.factory.get_route("/coordination", self.show_health),
+            self.factory.post_route("/coordination/{act}", self.submit_action),
         ]
 
     async def show_health(self, visit: Visit) -> Response:

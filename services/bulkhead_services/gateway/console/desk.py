@@ -154,6 +154,17 @@ class ConsoleRouteFactory:
         return guard_request
 
 
+class ConsoleRoutes:
+    """Base of a room: its pages are methods, and `routes` says at which paths they are."""
+
+    def __init__(self, factory: ConsoleRouteFactory) -> None:
+        self.factory = factory
+
+    def routes(self) -> list[Route]:
+        """Routes of the room."""
+        raise NotImplementedError
+
+
 def token_of(request: Request) -> str:
     """The session's token, from its cookie; "" without one."""
     # By TLS the guarded name alone: the plain one can be set by any host of the same domain.

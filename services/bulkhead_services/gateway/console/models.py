@@ -9,20 +9,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 
 SPAN, ROWS, RUNS = "24h", 100, 50
 
 
-class ConsoleModelRoutes:
+class ConsoleModelRoutes(ConsoleRoutes):
     """The route /models."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Route of the page of models."""
-        return [self._desk.get_route("/models", self.show_models)]
+        return [self.factory.get_route("/models", self.show_models)]
 
     async def show_models(self, visit: Visit) -> Response:
         """GET /models"""

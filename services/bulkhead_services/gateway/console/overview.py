@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.mesh import room as mesh
 
 SHOWN = 20
@@ -19,17 +19,14 @@ DAY_S, HOUR_S = 24 * 3600, 3600
 SEES_SPENDING = ("operator", "auditor")
 
 
-class ConsoleOverviewRoutes:
+class ConsoleOverviewRoutes(ConsoleRoutes):
     """The routes of `/` and what it shows."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the overview."""
         return [
-            self._desk.get_route("/", self.show_overview, shared=True),
-            self._desk.get_route("/overview/spending", self.show_spending),
+            self.factory.get_route("/", self.show_overview, shared=True),
+            self.factory.get_route("/overview/spending", self.show_spending),
         ]
 
     async def show_overview(self, visit: Visit) -> Response:

@@ -16,7 +16,7 @@ from bulkhead.gateway_api.operators import KINDS
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
 """Times to look back, and into how many bars each is divided."""
@@ -50,19 +50,16 @@ class SpendBar:
     from_unix_ms: int
 
 
-class ConsoleSpendRoutes:
+class ConsoleSpendRoutes(ConsoleRoutes):
     """The routes under /spend."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the spending pages."""
         return [
-            self._desk.get_route("/spend", self.show_spend),
-            self._desk.get_route("/spend.json", self.download_sums),
-            self._desk.get_route("/spend.csv", self.download_sums),
-            self._desk.post_route("/spend/limits", self.set_limit),
+            self.factory.get_route("/spend", self.show_spend),
+            self.factory.get_route("/spend.json", self.download_sums),
+            self.factory.get_route("/spend.csv", self.download_sums),
+            self.factory.post_route("/spend/limits", self.set_limit),
         ]
 
     async def show_spend(self, visit: Visit) -> Response:

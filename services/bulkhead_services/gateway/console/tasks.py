@@ -11,24 +11,21 @@ from starlette.routing import Route
 from bulkhead.gateway_api.tasks import Status
 from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.console import desk
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 
 FILTERS = ("text", "status", "person", "feature", "standing")
 PAGE = 50
 STATUSES = tuple(status for status in get_args(Status) if status != "unknown")
 
 
-class ConsoleTaskListRoutes:
+class ConsoleTaskListRoutes(ConsoleRoutes):
     """The routes under /tasks."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the task list."""
         return [
-            self._desk.get_route("/live", desk.stream_changes),
-            self._desk.get_route("/tasks", self.list_tasks, shared=True),
+            self.factory.get_route("/live", desk.stream_changes),
+            self.factory.get_route("/tasks", self.list_tasks, shared=True),
         ]
 
     async def list_tasks(self, visit: Visit) -> Response:

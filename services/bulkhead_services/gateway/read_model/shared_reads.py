@@ -11,13 +11,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 REST_S = 0.1
-"""Between two readings of the same: what is asked for meanwhile is one reading."""
+"""What is asked for meanwhile is one reading."""
 
 
 class SharedReads(Generic[T]):
-    """Readings under way, and those to come."""
+    """Readings under way, and those to come. rest_s: between two readings of the same key."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest_s: float = REST_S) -> None:
+        self._rest_s = rest_s
         self._coming: dict[Hashable, asyncio.Task[T]] = {}
         self._rests: dict[Hashable, asyncio.Event] = {}
         """Set when the next reading may begin."""
@@ -39,7 +40,7 @@ class SharedReads(Generic[T]):
         try:
             return await read()
         finally:
-            asyncio.get_running_loop().call_later(REST_S, self._end_rest, key, rested)
+            asyncio.get_running_loop().call_later(self._rest_s, self._end_rest, key, rested)
 
     def _end_rest(self, key: Hashable, rested: asyncio.Event) -> None:
         rested.set()

@@ -7,21 +7,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.mesh import drawing
 
 NOTHING: Json = {"services": [], "edges": [], "window_ms": 0}
 
 
-class ConsoleMeshRoutes:
+class ConsoleMeshRoutes(ConsoleRoutes):
     """The route of the fragment."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Route of the mesh fragment."""
-        return [self._desk.get_route("/overview/mesh", self.show_mesh)]
+        return [self.factory.get_route("/overview/mesh", self.show_mesh)]
 
     async def show_mesh(self, visit: Visit) -> Response:
         """GET /overview/mesh"""

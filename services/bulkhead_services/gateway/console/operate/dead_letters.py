@@ -9,23 +9,20 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import OPERATORS
 from bulkhead_services.gateway.console.api import Json, Query
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 NOTHING: Json = {"letters": [], "content": False, "next": None}
 
 
-class ConsoleDeadLetterRoutes:
+class ConsoleDeadLetterRoutes(ConsoleRoutes):
     """The routes under /dead-letters."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the dead-letter pages."""
         return [
-            self._desk.get_route("/dead-letters", self.list_letters),
-            self._desk.get_route("/dead-letters/{letter_id}", self.show_letter),
-            self._desk.post_route("/dead-letters/{letter_id}", self.dismiss_letter),
+            self.factory.get_route("/dead-letters", self.list_letters),
+            self.factory.get_route("/dead-letters/{letter_id}", self.show_letter),
+            self.factory.post_route("/dead-letters/{letter_id}", self.dismiss_letter),
         ]
 
     async def list_letters(self, visit: Visit) -> Response:

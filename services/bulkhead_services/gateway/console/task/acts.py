@@ -10,24 +10,21 @@ from starlette.routing import Route
 
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRouteFactory, Visit, redirect_to
+from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 
-class ConsoleTaskActionRoutes:
+class ConsoleTaskActionRoutes(ConsoleRoutes):
     """The routes under /tasks/{task_id} that change something, and the form of a fork."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of the actions on a task."""
         return [
-            self._desk.post_route("/tasks/{task_id}/cancel", self.cancel_task),
-            self._desk.post_route("/tasks/{task_id}/halt", self.halt_task),
-            self._desk.post_route("/tasks/{task_id}/resume", self.resume_task),
-            self._desk.post_route("/tasks/{task_id}/topup", self.top_up),
-            self._desk.get_route("/tasks/{task_id}/fork", self.fork_form),
-            self._desk.post_route("/tasks/{task_id}/fork", self.submit_fork),
+            self.factory.post_route("/tasks/{task_id}/cancel", self.cancel_task),
+            self.factory.post_route("/tasks/{task_id}/halt", self.halt_task),
+            self.factory.post_route("/tasks/{task_id}/resume", self.resume_task),
+            self.factory.post_route("/tasks/{task_id}/topup", self.top_up),
+            self.factory.get_route("/tasks/{task_id}/fork", self.fork_form),
+            self.factory.post_route("/tasks/{task_id}/fork", self.submit_fork),
         ]
 
     async def cancel_task(self, visit: Visit) -> Response:

@@ -11,22 +11,19 @@ from starlette.routing import Route
 
 from bulkhead_contracts import subjects
 from bulkhead_services.gateway.console.api import ApiRefused
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.task.difference import compare_tasks
 
 FORKS = 20
 """Forks of a task that are offered beside it."""
 
 
-class ConsoleComparisonRoutes:
+class ConsoleComparisonRoutes(ConsoleRoutes):
     """The route /tasks/{task_id}/compare."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Route of the comparison."""
-        return [self._desk.get_route("/tasks/{task_id}/compare", self.show_comparison)]
+        return [self.factory.get_route("/tasks/{task_id}/compare", self.show_comparison)]
 
     async def show_comparison(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/compare"""

@@ -14,7 +14,7 @@ from bulkhead.gateway_api.query import SUBMITTERS
 from bulkhead_services.gateway.console import desk, pages
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, draw_waits, waits_of_task
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, Visit
+from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, DrawnStep, draw_bars, draw_layers
 from bulkhead_services.gateway.console.watching import element_of, follow_task
 
@@ -28,15 +28,12 @@ LONG_BYTES = 64 * 1024
 """A longer story is made a page in a thread."""
 
 
-class ConsoleTaskRoutes:
+class ConsoleTaskRoutes(ConsoleRoutes):
     """The routes under /tasks/{task_id} that only look."""
-
-    def __init__(self, at: ConsoleRouteFactory) -> None:
-        self._desk = at
 
     def routes(self) -> list[Route]:
         """Routes of a task's pages."""
-        get = self._desk.get_route
+        get = self.factory.get_route
         return [
             get("/tasks/{task_id}", self.show_task),
             get("/tasks/{task_id}/live", self.stream_task),

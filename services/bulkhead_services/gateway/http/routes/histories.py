@@ -47,8 +47,13 @@ from bulkhead_services.gateway.http.query_routes import query_route
 from bulkhead_services.gateway.http.request_values import check_id, existing_task
 from bulkhead_services.gateway.problems import Problem, forbidden, not_found, too_large, too_many, unavailable
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
-from bulkhead_services.gateway.read_model.shared_answers import SharedAnswers
-from bulkhead_services.gateway.read_model.told_tasks import JournaledTask, JournaledTaskCache, RenderedStory, bytes_of
+from bulkhead_services.gateway.read_model.journaled_tasks import (
+    JournaledTask,
+    JournaledTaskCache,
+    RenderedStory,
+    bytes_of,
+)
+from bulkhead_services.gateway.read_model.shared_reads import SharedReads
 
 PIECE_BYTES = 64 * 1024
 PATIENCE_S = 30.0
@@ -93,7 +98,7 @@ class HistoryRoutes:
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
         self._exports = FairSemaphore(EXPORTS_AT_ONCE, kept=EXPORTS_AT_ONCE // 2)
         self._kept = JournaledTaskCache(context.clock)
-        self._stories = SharedAnswers[bytes]()
+        self._stories = SharedReads[bytes](rest_s=0)
 
     def routes(self) -> list[Route]:
         """Routes for the application."""
@@ -110,7 +115,7 @@ class HistoryRoutes:
         feed = await existing_task(query.task_id, self._feeds, claim)
         uncut, content = query.all, may_read_history(claim, feed)
         key = feed.tenant, feed.task, uncut, content
-        body = await self._stories.get_answer(key, lambda: self._story_json(feed, claim, whole=uncut, content=content))
+        body = await self._stories.get(key, lambda: self._story_json(feed, claim, whole=uncut, content=content))
         if content:
             log_content_read(claim, "why", feed.task)
         return body

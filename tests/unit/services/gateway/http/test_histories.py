@@ -15,7 +15,7 @@ from bulkhead.runtime.decider.history import TaskHistory
 from bulkhead.runtime.decider.history_file import load_history, parse_history
 from bulkhead_contracts import bounds, subjects
 from bulkhead_services.gateway.http.routes import histories
-from bulkhead_services.gateway.read_model import told_tasks
+from bulkhead_services.gateway.read_model import journaled_tasks
 from tests.eventually import until
 from tests.paths import HISTORIES
 from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN, SUBMITTER
@@ -162,24 +162,24 @@ async def test_a_hundred_who_look_at_once_cost_two_folds_and_each_look_is_on_rec
 def test_what_is_kept_of_tasks_is_bounded_in_bytes_number_and_time(monkeypatch):
     monkeypatch.setattr(bounds, "MAX_STORY_BYTES", 1_000)
     now = 0
-    kept = told_tasks.JournaledTaskCache(lambda: now)
+    kept = journaled_tasks.JournaledTaskCache(lambda: now)
 
     def told(size):
         one = SimpleNamespace(body="x" * size, left_out_bytes=0)
-        return told_tasks.JournaledTask((one,), False, [], now)
+        return journaled_tasks.JournaledTask((one,), False, [], now)
 
     for number in range(20):
         kept.keep_task("acme", f"t{number}", told(10))
     there = [number for number in range(20) if kept.get("acme", f"t{number}") is not None]
-    assert there == list(range(20 - told_tasks.MAX_TASKS, 20))
+    assert there == list(range(20 - journaled_tasks.MAX_TASKS, 20))
     kept.keep_task("acme", "large", told(5_000))
     assert kept.get("acme", "large") is not None and kept.get("acme", "t19") is None
     kept.keep_task("acme", "small", told(10))
     story = told(10)
-    story.stories[True, True] = told_tasks.RenderedStory(b"x" * 1_000, now, True)
+    story.stories[True, True] = journaled_tasks.RenderedStory(b"x" * 1_000, now, True)
     kept.keep_task("acme", "told", story)
     assert kept.get("acme", "told") is not None and kept.get("acme", "small") is None, "stories count"
-    now = told_tasks.KEPT_MS
+    now = journaled_tasks.KEPT_MS
     assert kept.get("acme", "told") is None
 
 

@@ -65,9 +65,9 @@ class JournaledTaskCache:
             return None
         return journaled
 
-    def keep_task(self, tenant: str, task: str, told: JournaledTask) -> None:
+    def keep_task(self, tenant: str, task: str, journaled: JournaledTask) -> None:
         """Keep it, and let the oldest go."""
-        self._kept[tenant, task] = told
+        self._kept[tenant, task] = journaled
         self._kept.move_to_end((tenant, task))
         room = bounds.MAX_STORY_BYTES
         for number, key in enumerate(reversed(list(self._kept))):
