@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import pwd
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -164,19 +163,14 @@ def _tenant_key(data: Path, mesh: dict[str, Any], tenant: str, *, may_make_key: 
 
 
 def _new_key(data: Path, tenant: str) -> str:
+    from bulkhead_infra.identity.callers import key_row, new_key
     from bulkhead_infra.identity.keys import replace_file
 
-    key = "bk_" + secrets.token_urlsafe(32)
-    row = {
-        "sha256": hashlib.sha256(key.encode()).hexdigest(),
-        "tenant": tenant,
-        "person": "local-operator",
-        "role": "operator",
-    }
+    key = new_key()
     credentials = {**read_json(data / "credentials.json"), f"{tenant}/operator": key}
     # The key first: a digest without its key would be of no use to anybody.
     replace_file(data / "credentials.json", json.dumps(credentials, indent=1))
-    rows = [*read_json(data / API_KEYS_FILE).get("keys", ()), row]
+    rows = [*read_json(data / API_KEYS_FILE).get("keys", ()), key_row(key, tenant, "local-operator", "operator")]
     replace_file(data / API_KEYS_FILE, json.dumps({"keys": rows}, indent=1))
     return key
 

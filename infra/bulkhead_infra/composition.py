@@ -9,13 +9,13 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, assert_never
 
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts import catalog
-from bulkhead_infra.services import ServicesError
+from bulkhead_infra.services import GATEWAY_URL, ServicesError, Setting
 
 Logics = Mapping[int, Decider[Any]]
 Build = Callable[[Context, Any], Any]
@@ -77,3 +77,37 @@ def _import_part(name: str, part: str) -> ModuleType:
             raise  # A package that it imports is not installed.
         way = f"there is no services/bulkhead_services/{name}/{part}.py; write it, or remove the row from services.yaml"
         raise ServicesError(f"bulkhead_services.{name}: {way}") from error
+
+
+class ContainerPaths(NamedTuple):
+    """Paths in a container. keys: the folder of the service's own keys."""
+
+    keys: str
+    api_keys_file: str
+    tenants_file: str
+    policy_dir: str
+
+
+def container_variables(setting: Setting, port: int, paths: ContainerPaths) -> dict[str, str]:
+    """Variables by which a service in a container is given a setting. port: at which it listens."""
+    match setting:
+        case Setting.HTTP:
+            return {"BULKHEAD_HTTP_HOST": "0.0.0.0", "BULKHEAD_HTTP_PORT": str(port)}  # noqa: S104 - its own network
+        case Setting.TENANTS:
+            return {"BULKHEAD_TENANTS_FILE": paths.tenants_file}
+        case Setting.POLICY:
+            return {"BULKHEAD_POLICY_DIR": paths.policy_dir}
+        case Setting.CALLERS:
+            files = {"BULKHEAD_API_KEYS_FILE": paths.api_keys_file}
+            return files | {"BULKHEAD_PUBLISHERS_FILE": f"{paths.keys}/publishers.json"}
+        case Setting.REDIS:
+            return {"BULKHEAD_REDIS_URL_FILE": f"{paths.keys}/redis_url"}
+        case Setting.PROVIDER:
+            return {"OPENAI_API_KEY_FILE": f"{paths.keys}/openai_api_key"}
+        case Setting.GATEWAY:
+            return {"BULKHEAD_GATEWAY_URL": GATEWAY_URL}
+        case Setting.LOGIC:
+            # All replicas are of one program, so the newest decision logic that it has starts tasks.
+            return {"BULKHEAD_LOGIC": str(newest_logic())}
+        case _:
+            assert_never(setting)

@@ -27,6 +27,7 @@ from bulkhead.tools.agents_file import (
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead.tools.mcp_pins import clean_line
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.pin_files import replace_file, write_pins
 
 FORM = "docs/how-to/agent-to-agent.md shows the form"
 SHOWN_CHARS = 200
@@ -77,7 +78,7 @@ async def add_agent(file: Path | None, url: str, name: str, given: Mapping[str, 
     if name not in files.agents:
         _append_agent_row(path, name, new, files)
     before = files.pins.get(name)
-    _write_pins(pins_path(path), {**files.pins, name: new_pin})
+    write_pins(pins_path(path), {**files.pins, name: new_pin})
     how = "new" if before is None else "same" if before.digest == new_pin.digest else "changed"
     if as_json:
         print_json(
@@ -164,7 +165,7 @@ def _append_agent_row(path: Path, name: str, row: RemoteAgent, files: AgentsFile
     if not same:
         hint = f"write this row yourself and add it again:\n{block}"
         raise CommandError(Exit.FAILED, f"{path} is not written as a block of rows", hint, name="file_not_changed")
-    _replace_file(path, text)
+    replace_file(path, text)
 
 
 def _print_agent_pin(made: CardPin, reached: list[str]) -> None:
@@ -194,20 +195,3 @@ def _read_agents_file(path: Path) -> AgentsFile:
         return read_agents_file(path)
     except AgentsFileError as error:
         raise CommandError(Exit.USAGE, str(error), FORM, name="bad_file") from error
-
-
-def _write_pins(path: Path, pins: Mapping[str, CardPin]) -> None:
-    text = json.dumps(
-        {name: card_pin.model_dump() for name, card_pin in sorted(pins.items())}, indent=1, ensure_ascii=True
-    )
-    _replace_file(path, text + "\n")
-
-
-def _replace_file(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    try:
-        new.write_text(text)
-        new.replace(path)
-    except OSError as error:
-        problem = f"{path} cannot be written: {error.strerror}"
-        raise CommandError(Exit.FAILED, problem, "name a place that you may write") from error

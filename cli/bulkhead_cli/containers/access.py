@@ -1,7 +1,7 @@
 """Access to a mesh in containers from its host: its containers, their ports through a relay, and its keys."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,12 @@ def keys_of(project: str, image: str) -> dict[str, str]:
     return {path.removeprefix("operator/"): text for path, text in files.items()}
 
 
-def running_containers(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """{service: what Docker knows of its first container} of those that run on an image; names: of these alone."""
+def running_containers(project: str, image: str) -> dict[str, dict[str, Any]]:
+    """{service: what Docker knows of its first container} of those that run on an image."""
     containers: dict[str, dict[str, Any]] = {}
     for container in inspect_containers(project, image):
         containers.setdefault(container["Config"]["Labels"][SERVICE], container)
-    return {name: container for name, container in sorted(containers.items()) if not names or name in names}
+    return dict(sorted(containers.items()))
 
 
 def inspect_containers(project: str, image: str, *options: str) -> list[dict[str, Any]]:

@@ -221,7 +221,7 @@ class _GatewayIncidentSource:
             page = await mesh.read_json(LimitsQuery())
         policy = [
             {"target": f"policy/{name}", "limit": redact.redact_value(row)}
-            for name, row in _sorted_items(page.get("policy"))
+            for name, row in sorted((page.get("policy") or {}).items())
         ]
         return [*policy, *(redact.redact_row("limit", row) for row in page.get("limits", ()))]
 
@@ -248,10 +248,6 @@ class _GatewayIncidentSource:
 
 def _redact_breaker(row: dict[str, Any]) -> dict[str, Any]:
     return redact.redact_row("breaker", row) | {"reason": redact.own_words(str(row.get("reason") or ""))}
-
-
-def _sorted_items(value: Any) -> list[tuple[str, Any]]:
-    return sorted(value.items()) if isinstance(value, dict) else []
 
 
 async def _find_recent_tasks(bus: Bus, since_unix_ms: int) -> list[tuple[str, str]]:

@@ -84,11 +84,11 @@ def own_words(text: str) -> str:
 
 def _without_persons(text: str) -> str:
     """The text with a digest in place of each person."""
-    return _PERSON.sub(lambda found: f"{found[1]}person-{_person_digest(found[2])}", text)
 
+    def with_digest(match: re.Match[str]) -> str:
+        return f"{match[1]}person-{hashlib.blake2b(match[2].encode(), digest_size=4, key=_KEY).hexdigest()}"
 
-def _person_digest(name: str) -> str:
-    return hashlib.blake2b(name.encode(), digest_size=4, key=_KEY).hexdigest()
+    return _PERSON.sub(with_digest, text)
 
 
 def redact_health(said: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from bulkhead.health.deadlock.evidence import SuspectedDeadlock
 from bulkhead.health.findings import HealthFinding
-from bulkhead.health.thresholds import DEFAULT, Thresholds
+from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
 from bulkhead.text.amounts import format_count, format_duration
 from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, OpenedTrace, open_file
@@ -59,16 +59,12 @@ class AnalysisReport:
         return sum(trip.level == "stop" for trip in self.trips)
 
 
-def analyze_trace(
-    opened: OpenedTrace, thresholds: Thresholds = DEFAULT, tell: Callable[[int], None] | None = None
-) -> AnalysisReport:
+def analyze_trace(opened: OpenedTrace, tell: Callable[[int], None] | None = None) -> AnalysisReport:
     """Run every detector over a file; `tell` is told now and then how many events were judged. Raises
     CommandError for a file that is malformed further on.
     """
-    report, watch = (
-        AnalysisReport(opened.form, len(opened.history.messages) if opened.history else 0),
-        Watch(thresholds),
-    )
+    report = AnalysisReport(opened.form, len(opened.history.messages) if opened.history else 0)
+    watch = Watch(DEFAULT)
     pending: list[Pending] = []
     for event in opened.read_events():
         report.events += 1
@@ -87,7 +83,7 @@ def analyze_trace(
             _add_trip(report, watch.deadlock_finding(suspected))
     if opened.form == "bulkhead" and opened.history is not None and opened.history.settled:
         # The file is of a task in which nothing was in the works any more.
-        for trip in watch.pass_time(watch.now_unix_ms + thresholds.stalls.after_ms):
+        for trip in watch.pass_time(watch.now_unix_ms + DEFAULT.stalls.after_ms):
             _add_trip(report, trip)
     report.forgotten = watch.forgotten
     return report

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -93,7 +94,7 @@ def open_file(path: Path, form: Form) -> OpenedTrace:
             raise CommandError(Exit.USAGE, f"{path} is empty", HINT)
         if form == "auto":
             form = "otel" if otel_spans.looks_like(first) else "openai" if openai_chats.looks_like(first) else "rows"
-        every = _prepend(first, documents)
+        every = chain([first], documents)
         if form == "rows":
             return OpenedTrace(form, cast(Iterable[Row], every), place=place)  # Rows refuses what is no object.
         convert = otel_spans.read_rows if form == "otel" else openai_chats.read_rows
@@ -143,9 +144,8 @@ def _read_documents(path: Path, place: ReadPosition) -> Iterator[object]:
     with disk, file:
         try:
             # A little compressed nothing unfolds to gigabytes of it.
-            head = next(
-                (line for _ in range(MAX_BLANK_LINES) if (line := _read_line(file)) == b"" or line.strip()), b" "
-            )
+            heads = (file.readline(MAX_LINE_BYTES + 1) for _ in range(MAX_BLANK_LINES))
+            head = next((line for line in heads if line == b"" or line.strip()), b" ")
             if not head:
                 return
             try:
@@ -162,10 +162,6 @@ def _read_documents(path: Path, place: ReadPosition) -> Iterator[object]:
             raise CommandError(
                 Exit.USAGE, f"{path} is cut off or no gzip file: {str(error)[:200]}", "copy it again"
             ) from error
-
-
-def _read_line(file: BufferedIOBase) -> bytes:
-    return file.readline(MAX_LINE_BYTES + 1)
 
 
 def _read_rows(file: BufferedIOBase, read: int) -> Iterator[object]:
@@ -201,11 +197,6 @@ def _read_whole_document(head: bytes, file: BufferedIOBase) -> Iterator[object]:
         yield from document
     else:
         yield document
-
-
-def _prepend(first: object, rest: Iterator[object]) -> Iterator[object]:
-    yield first
-    yield from rest
 
 
 def _bound_documents(documents: Iterator[object]) -> Iterator[object]:

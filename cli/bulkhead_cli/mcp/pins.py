@@ -15,6 +15,7 @@ from rich.table import Table
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.mcp_file import McpFile, McpFileError, McpToolPin, PinnedServer, pins_path, read_mcp_file
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_cli.pin_files import write_pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ async def pin_servers(file: Path | None, servers: tuple[str, ...], *, check: boo
         changes += _find_changes(name, pins.get(name, PinnedServer()), current_server.pinned)
         pins[name] = current_server.pinned
     if not check:
-        _write_pins(pins_path(path), pins)
+        write_pins(pins_path(path), pins)
     _print_changes(path, changes, pins, check=check, as_json=as_json)
     return Exit.FAILED if check and any(change.how != "left out" for change in changes) else Exit.OK
 
@@ -145,16 +146,4 @@ def _read_mcp_file(path: Path) -> McpFile:
     except McpFileError as error:
         raise CommandError(
             Exit.USAGE, str(error), "docs/how-to/mcp-servers.md shows the form", name="bad_file"
-        ) from error
-
-
-def _write_pins(path: Path, pins: dict[str, PinnedServer]) -> None:
-    text = json.dumps({name: server.model_dump() for name, server in sorted(pins.items())}, indent=1, ensure_ascii=True)
-    new = path.with_suffix(".new")
-    try:
-        new.write_text(text + "\n")
-        new.replace(path)
-    except OSError as error:
-        raise CommandError(
-            Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name a place that you may write"
         ) from error

@@ -183,12 +183,8 @@ def _manifest_summary(manifest: "BackupManifest") -> dict[str, Any]:
         "documents": [tenant_documents.tenant for tenant_documents in manifest.documents],
         "keys": manifest.has_keys,
         "messages": sum(stream.messages for stream in manifest.streams),
-        "age_s": _age_s(manifest),
+        "age_s": max(0, int(time.time() - manifest.created_unix_ms / 1000)),
     }
-
-
-def _age_s(manifest: "BackupManifest") -> int:
-    return max(0, int(time.time() - manifest.created_unix_ms / 1000))
 
 
 def _describe_contents(manifest: "BackupManifest") -> str:

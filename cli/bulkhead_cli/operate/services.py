@@ -41,19 +41,17 @@ class ServiceLag:
 async def check_services(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncIterator[DoctorFinding]:
     """One finding for every service that this mesh was started with, and what keeps those that run from working."""
     # While the broker is away each says so: that is one finding, and made already.
-    health_bodies = await _collect_health(data, mesh) if asks_broker else {}
-    for name, reason in ((name, unready_reason(answer)) for name, answer in health_bodies.items()):
-        cause, _, mend = reason.partition("; ")
-        if reason:
+    reports = await _collect_health(data, mesh) if asks_broker else {}
+    for name, report in reports.items():
+        cause, _, mend = unready_reason(report).partition("; ")
+        if cause:
             yield DoctorFinding(name, "problem", f"it runs and is not ready: {cause}", mend or "its log says more")
-    for name, degradation in ((name, degraded_reason(answer)) for name, answer in health_bodies.items()):
-        cause, _, mend = degradation.partition("; ")
-        if degradation:
+    for name, report in reports.items():
+        cause, _, mend = degraded_reason(report).partition("; ")
+        if cause:
             yield DoctorFinding(name, "warning", f"it is degraded: {cause}", mend or "its log says more")
-    for finding in (
-        check(answer) for check in (policy_finding, isolation_finding) for answer in health_bodies.values()
-    ):
-        if finding is not None:
+    for check in (policy_finding, isolation_finding):
+        for finding in filter(None, map(check, reports.values())):
             yield finding
     scale = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not scale:
@@ -85,12 +83,13 @@ async def check_services(data: Path, mesh: dict[str, Any], *, asks_broker: bool)
         )
 
 
-async def _collect_health(data: Path, mesh: dict[str, Any]) -> dict[str, str]:
-    """{process or container: what it says of its health}. A process is asked; what containers said, mesh.json holds
+async def _collect_health(data: Path, mesh: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{process or container: its health report}. A process is asked; what containers said, mesh.json holds
     (bulkhead_cli.containers)."""
     processes = [name for name, record in (mesh.get("processes") or {}).items() if _is_alive(record)]
     answers = await asyncio.gather(*(asyncio.to_thread(_ask_health, data, name) for name in processes))
-    return dict(zip(processes, answers, strict=True)) | dict(mesh.get("said") or {})
+    texts = dict(zip(processes, answers, strict=True)) | dict(mesh.get("said") or {})
+    return {name: read_report(text) for name, text in texts.items()}
 
 
 def _ask_health(data: Path, name: str) -> str:
@@ -98,35 +97,34 @@ def _ask_health(data: Path, name: str) -> str:
     return container_probe.probe_url(f"http://127.0.0.1:{port}/readyz")[1] if port else ""
 
 
-def unready_reason(said: str) -> str:
-    """The reason in what a service's `/readyz` says; "" when it is ready, gives none, or did not answer."""
+def read_report(text: str) -> dict[str, Any]:
+    """The body of a service's `/readyz`; {} for what is none."""
     try:
-        body = json.loads(said)
+        report = json.loads(text)
     except ValueError:
-        return ""
-    return str(body.get("why") or "") if isinstance(body, dict) and not body.get("ready", True) else ""
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
-def degraded_reason(said: str) -> str:
-    """The degraded part of a ready service, from its `/readyz`; "" when there is none, or no answer."""
-    try:
-        body = json.loads(said)
-    except ValueError:
-        return ""
-    return str(body.get("degraded") or "") if isinstance(body, dict) and body.get("ready") else ""
+def unready_reason(report: dict[str, Any]) -> str:
+    """The reason for which a service is not ready; "" when it is ready, gives none, or did not answer."""
+    return "" if report.get("ready", True) else str(report.get("why") or "")
 
 
-def isolation_finding(said: str) -> DoctorFinding | None:
-    """The isolation of tools, from what tool_executor's `/readyz` says; None where it runs none that has any."""
-    try:
-        report = json.loads(said).get("isolation")
-    except (ValueError, AttributeError):
+def degraded_reason(report: dict[str, Any]) -> str:
+    """The degraded part of a ready service; "" when there is none, or no answer."""
+    return str(report.get("degraded") or "") if report.get("ready") else ""
+
+
+def isolation_finding(report: dict[str, Any]) -> DoctorFinding | None:
+    """The isolation of tools, as tool_executor reports it; None where it runs none that has any."""
+    isolation = report.get("isolation")
+    if not isinstance(isolation, dict):
         return None
-    if not isinstance(report, dict):
-        return None
-    in_force = ", ".join(name for name, state in report["mechanisms"].items() if state == "in force")
-    summary = f"levels {', '.join(report['levels'])}; in force: {in_force or 'nothing'}"
-    open_walls = [f"{name} ({state})" for name, state in report["walls"].items() if state != "held" and name != "disk"]
+    in_force = ", ".join(name for name, state in isolation["mechanisms"].items() if state == "in force")
+    summary = f"levels {', '.join(isolation['levels'])}; in force: {in_force or 'nothing'}"
+    walls = isolation["walls"].items()
+    open_walls = [f"{name} ({state})" for name, state in walls if state != "held" and name != "disk"]
     if not open_walls:
         return DoctorFinding("isolation of tools", "ok", summary)
     return DoctorFinding(
@@ -137,17 +135,14 @@ def isolation_finding(said: str) -> DoctorFinding | None:
     )
 
 
-def policy_finding(said: str) -> DoctorFinding | None:
-    """The rules that decide about tools, from what tool_executor's `/readyz` says; None where it says none."""
-    try:
-        report = json.loads(said).get("policy")
-    except (ValueError, AttributeError):
+def policy_finding(report: dict[str, Any]) -> DoctorFinding | None:
+    """The rules that decide about tools, as tool_executor reports them; None for other services."""
+    policy = report.get("policy")
+    if not isinstance(policy, dict):
         return None
-    if not isinstance(report, dict):
-        return None
-    packs = ", ".join(report.get("packs") or ()) or "none"
+    packs = ", ".join(policy.get("packs") or ()) or "none"
     return DoctorFinding(
-        "policy", "ok", f"{report.get('folder')}, digest {str(report.get('sha256'))[:12]}; packs: {packs}"
+        "policy", "ok", f"{policy.get('folder')}, digest {str(policy.get('sha256'))[:12]}; packs: {packs}"
     )
 
 

@@ -5,10 +5,9 @@ In: a folder of policies, a file of tools, records. Out: text or JSON on standar
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import bulkhead_infra
 from bulkhead.policy.cedar import CedarPolicy, CedarPolicyError, CedarRule
@@ -71,7 +70,7 @@ def read_records(path: Path) -> Iterator[DecisionRecord]:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with _open_records(path) as file:
+        with nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb") as file:
             number = 0
             while line := file.readline(MAX_RECORD_BYTES + 1):
                 number += 1
@@ -79,10 +78,6 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except OSError as error:
         raise CommandError(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "name a file of records") from error
-
-
-def _open_records(path: Path) -> AbstractContextManager[BinaryIO]:
-    return nullcontext(sys.stdin.buffer) if str(path) == "-" else path.open("rb")
 
 
 def _decide_record(at: LoadedPolicies, record: DecisionRecord) -> CallRuling:

@@ -1,12 +1,6 @@
-"""An airline's fare rules and one customer's case. Enters: a seed. Leaves: documents, objective, answer.
+"""An airline's fare rules and one customer's case. Enters: a seed. Leaves: documents, objective, answer."""
 
-`python -m bulkhead_infra.demo.corpus --seed 7 --out DIR` writes the documents and prints objective and answer as JSON.
-"""
-
-import argparse
-import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -286,24 +280,3 @@ def write_documents(demo: Demo, directory: Path) -> list[Path]:
     for document in demo.documents:
         (directory / document.name).write_text(document.text, encoding="utf-8")
     return [directory / document.name for document in demo.documents]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the documents of a seed and print objective and expected answer as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.demo.corpus")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(argv)
-    demo = generate_demo(options.seed)
-    files = (
-        [str(path) for path in write_documents(demo, options.out)]
-        if options.out
-        else [document.name for document in demo.documents]
-    )
-    summary = {"seed": demo.seed, "airline": demo.airline, "objective": demo.objective, "files": files}
-    expected = {**demo.expected.__dict__, "amount": str(demo.expected.amount)}
-    print(json.dumps({**summary, "expected": expected}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

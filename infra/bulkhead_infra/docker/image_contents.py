@@ -111,9 +111,9 @@ INFRASTRUCTURE: Mapping[str, ImageContents] = {
 IMAGES: Mapping[str, ImageContents] = {**SERVICES, **IN_KUBERNETES, **INFRASTRUCTURE}
 
 
-def requirement_lists(name: str, root: Path = ROOT) -> tuple[str, str]:
+def requirement_lists(name: str) -> tuple[str, str]:
     """core.txt and own.txt of one image. Raises KeyError for what the lock does not pin."""
-    lock = RequirementsLock((root / "requirements.lock").read_text())
+    lock = RequirementsLock((ROOT / "requirements.lock").read_text())
     contents = IMAGES[name]
     core = lock.dependency_closure(CORE) if contents.core else frozenset()
     own_packages = lock.dependency_closure(contents.packages) - core

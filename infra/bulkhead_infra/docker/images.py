@@ -97,10 +97,10 @@ def base_image() -> str:
     return done.stdout.strip()
 
 
-def ensure_images(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "", base: str = "") -> dict[str, str]:
-    """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree. base: what
-    they stand on, instead of `base_image`. Raises DockerImageError."""
-    base = base or base_image()
+def ensure_images(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "") -> dict[str, str]:
+    """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree. Raises
+    DockerImageError."""
+    base = base_image()
     with _source_tree(revision) as root, _build_secrets() as secrets:
         return {name: _build_image(name, root, base, secrets, tag, revision) for name in names}
 

@@ -50,9 +50,7 @@ async def run_upkeep(url: str, identity: Path, data: Path, layout: Layout, reten
         await journal.stop()
 
 
-async def watch_broker(
-    ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], every_s: float = LOOK_EVERY_S
-) -> None:
+async def watch_broker(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None]) -> None:
     """Say `away` and `ready` of the broker whenever it has started again, however short it was away."""
     known_incarnation = ""
     while True:
@@ -62,7 +60,7 @@ async def watch_broker(
         if current_incarnation:
             tell("ready")
             known_incarnation = current_incarnation
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def read_incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:

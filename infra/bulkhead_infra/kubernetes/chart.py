@@ -8,17 +8,17 @@ mark, and in the templates, a person writes.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import yaml
 
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts import catalog, subjects
-from bulkhead_infra.composition import newest_logic, settings_of
+from bulkhead_infra.composition import ContainerPaths, container_variables, settings_of
 from bulkhead_infra.identity import policy, render
 from bulkhead_infra.identity.policy import IdentityPolicy, ReachablePlace, ServicePolicy
 from bulkhead_infra.nats.configuration import ACCOUNTS_FILE, CONF_FILE, ServerPlan, render_configuration
-from bulkhead_infra.services import EVERY_SERVICE, GATEWAY_URL, ServiceDefinition, Setting
+from bulkhead_infra.services import EVERY_SERVICE, ServiceDefinition, Setting
 
 CHART = "infra/chart/bulkhead"
 VALUES = f"{CHART}/values.yaml"
@@ -27,6 +27,7 @@ RENDERED_FOLDER = f"{CHART}/files"
 """A folder in which nothing else lies."""
 POLICY_FOLDER = Path(policy.HERE).parent / "policy"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
+PATHS = ContainerPaths(IDENTITY, f"{IDENTITY}/api_keys.json", "/bulkhead/tenants/tenants.yaml", "/bulkhead/policy")
 TOKEN_FILE, CLUSTER = "/var/run/secrets/bulkhead/bus/token", "/var/run/secrets/bulkhead/cluster"
 IMAGES_FOLDER = "infra/chart/images"
 """NAME.sha256, the list of an environment's release, as `infra/release/images.sh` writes it; and NAME.yaml."""
@@ -156,7 +157,7 @@ def environment(name: str, row: ServiceDefinition, rights: ServicePolicy, *, tok
             "BULKHEAD_PERMISSIONS_FILE": "/bulkhead/permissions/permissions.json",
         }
     for setting in row.environment:
-        variables |= _setting_variables(setting, row)
+        variables |= container_variables(setting, row.port, PATHS)
     for variable, field in OPTIONAL.items():
         if variable in variables and not _has_field(name, field):
             del variables[variable]
@@ -168,31 +169,6 @@ def environment(name: str, row: ServiceDefinition, rights: ServicePolicy, *, tok
 def _has_field(name: str, field: str) -> bool:
     """Whether the settings of a service know a field; those of a service that a test adds know every one."""
     return name not in EVERY_SERVICE or field in settings_of(name).model_fields
-
-
-def _setting_variables(setting: Setting, row: ServiceDefinition) -> dict[str, str]:
-    match setting:
-        case Setting.HTTP:
-            return {"BULKHEAD_HTTP_HOST": "0.0.0.0", "BULKHEAD_HTTP_PORT": str(row.port)}  # noqa: S104
-        case Setting.TENANTS:
-            return {"BULKHEAD_TENANTS_FILE": "/bulkhead/tenants/tenants.yaml"}
-        case Setting.POLICY:
-            return {"BULKHEAD_POLICY_DIR": "/bulkhead/policy"}
-        case Setting.CALLERS:
-            return {
-                "BULKHEAD_API_KEYS_FILE": f"{IDENTITY}/api_keys.json",
-                "BULKHEAD_PUBLISHERS_FILE": f"{IDENTITY}/publishers.json",
-            }
-        case Setting.REDIS:
-            return {"BULKHEAD_REDIS_URL_FILE": f"{IDENTITY}/redis_url"}
-        case Setting.PROVIDER:
-            return {"OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key"}
-        case Setting.GATEWAY:
-            return {"BULKHEAD_GATEWAY_URL": GATEWAY_URL}
-        case Setting.LOGIC:
-            return {"BULKHEAD_LOGIC": str(newest_logic())}
-        case _:
-            assert_never(setting)
 
 
 def broker_configuration(count: int) -> str:

@@ -6,32 +6,39 @@ gone or changed in a way that breaks.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from bulkhead_infra.kubernetes import chart
 from bulkhead_infra.observability import dashboards
-from bulkhead_infra.render import (
-    agreement,
-    asyncapi,
-    cluster,
-    compose,
-    openapi,
-    packaging,
-    readmes,
-    reference,
-    release,
-    schemas,
-)
+from bulkhead_infra.render import agreement, asyncapi, cluster, compose, readmes, reference, release, schemas
+from bulkhead_infra.services import EVERY_SERVICE, SERVICES
+from bulkhead_services.gateway.http.openapi import openapi
 
 ROOT = Path(__file__).resolve().parents[3]
+OPENAPI_FILE, IMAGES_FILE = "contracts/openapi.json", "infra/bulkhead_infra/docker/services.json"
 
 
 def generated_files() -> dict[Path, str]:
     """Every generated file with its text."""
-    from_code = [part.files() for part in (schemas, asyncapi, openapi, compose, cluster, reference, dashboards)]
-    from_tree = [part.files(ROOT) for part in (packaging, readmes, chart)]
-    return {ROOT / name: text for files in (*from_code, *from_tree) for name, text in files.items()}
+    from_code = [part.files() for part in (schemas, asyncapi, compose, cluster, reference, dashboards)]
+    from_tree = [part.files(ROOT) for part in (readmes, chart)]
+    own = {OPENAPI_FILE: _render_openapi(), IMAGES_FILE: _render_images()}
+    return {ROOT / name: text for files in (*from_code, *from_tree, own) for name, text in files.items()}
+
+
+def _render_openapi() -> str:
+    """The gateway's HTTP API, as the gateway describes it."""
+    return json.dumps(openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _render_images() -> str:
+    """The code and the packages that each image has beside those of every service, for a build that has no YAML."""
+    rows = {name: {"code": row.code, "packages": row.packages} for name, row in EVERY_SERVICE.items()}
+    contents = {"everywhere": {name: rows[name] for name in SERVICES}}
+    contents["kubernetes"] = {name: row for name, row in rows.items() if name not in SERVICES}
+    return json.dumps(contents, indent=1) + "\n"
 
 
 def main() -> int:

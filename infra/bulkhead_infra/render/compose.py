@@ -4,22 +4,20 @@ In: a Policy, SERVICES. Out: one file at the top level. Networks and volumes fol
 service may not reach is on no network of its. Compose 1.29 and v2 both read it.
 """
 
-from collections.abc import Iterable
-from typing import assert_never
+from collections.abc import Iterable, Iterator
 
 from bulkhead_contracts import catalog
-from bulkhead_infra.composition import newest_logic
+from bulkhead_infra.composition import ContainerPaths, container_variables, newest_logic
 from bulkhead_infra.docker.image_contents import IMAGES, OTHER_OWNERS
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import ReachablePlace, ServicePolicy
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import GATEWAY_URL, SERVICES, SHARED_MEMORY_MIB, ServiceDefinition, Setting, port_variable
+from bulkhead_infra.services import SERVICES, SHARED_MEMORY_MIB, ServiceDefinition, Setting, port_variable
 
 FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 MODEL_PORT = 8000
-TENANTS = "/bulkhead/tenants.yaml"
-POLICY = "/bulkhead/policy"
+PATHS = ContainerPaths(IDENTITY, f"{IDENTITY}/api_keys.json", "/bulkhead/tenants.yaml", "/bulkhead/policy")
 ANCHORS = """\
 x-contained: &contained
   read_only: true
@@ -223,9 +221,9 @@ def _render_service(name: str, row: ServiceDefinition, rights: ServicePolicy) ->
     if ReachablePlace.DOCUMENTS in rights.reaches:
         volumes.append(f"documents:{DATA}")
     if Setting.TENANTS in row.environment:
-        volumes.append(f"${{BULKHEAD_TENANTS:-./infra/bulkhead_infra/identity/tenants.yaml}}:{TENANTS}:ro")
+        volumes.append(f"${{BULKHEAD_TENANTS:-./infra/bulkhead_infra/identity/tenants.yaml}}:{PATHS.tenants_file}:ro")
     if Setting.POLICY in row.environment:
-        volumes.append(f"${{BULKHEAD_POLICY:-./infra/bulkhead_infra/policy}}:{POLICY}:ro")
+        volumes.append(f"${{BULKHEAD_POLICY:-./infra/bulkhead_infra/policy}}:{PATHS.policy_dir}:ro")
     lines.append(f"    volumes: [{', '.join(f'{chr(34)}{volume}{chr(34)}' for volume in volumes)}]")
     if row.port:
         port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{{port_variable(name)}:-{row.port}}}:{row.port}"
@@ -257,37 +255,19 @@ def _render_environment(name: str, row: ServiceDefinition) -> Iterable[str]:
         variable = f"BULKHEAD_{knob.upper()}"
         yield f'{variable}: "${{{variable}:-{otherwise}}}"'
     if Setting.LOGIC in row.environment:
-        # All replicas are of one program, so the newest decision logic that it has starts tasks.
         yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'
 
 
-def _setting_lines(setting: Setting, row: ServiceDefinition) -> tuple[str, ...]:
-    match setting:
-        case Setting.HTTP:
-            return ("BULKHEAD_HTTP_HOST: 0.0.0.0", f'BULKHEAD_HTTP_PORT: "{row.port}"')
-        case Setting.TENANTS:
-            return (f"BULKHEAD_TENANTS_FILE: {TENANTS}",)
-        case Setting.POLICY:
-            return (f"BULKHEAD_POLICY_DIR: {POLICY}",)
-        case Setting.CALLERS:
-            return (
-                f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
-                f"BULKHEAD_PUBLISHERS_FILE: {IDENTITY}/publishers.json",
-            )
-        case Setting.REDIS:
-            return (f"BULKHEAD_REDIS_URL_FILE: {IDENTITY}/redis_url",)
-        case Setting.PROVIDER:
-            return (
-                f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}",
-                f"OPENAI_API_KEY_FILE: {IDENTITY}/openai_api_key",
-                f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}",
-            )
-        case Setting.GATEWAY:
-            return (f"BULKHEAD_GATEWAY_URL: {GATEWAY_URL}",)
-        case Setting.LOGIC:
-            return ()  # After the shards.
-        case _:
-            assert_never(setting)
+def _setting_lines(setting: Setting, row: ServiceDefinition) -> Iterator[str]:
+    if setting is Setting.LOGIC:
+        return  # After the shards.
+    if setting is Setting.PROVIDER:
+        yield f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}"
+    given = container_variables(setting, row.port, PATHS)
+    for name, value in given.items():
+        yield f'{name}: "{value}"' if value.isdigit() else f"{name}: {value}"
+    if setting is Setting.PROVIDER:
+        yield f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}"
 
 
 def _service_networks(name: str, reaches: frozenset[ReachablePlace]) -> list[str]:

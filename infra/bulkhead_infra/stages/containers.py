@@ -14,25 +14,26 @@ import tarfile
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from bulkhead.bus.port import Bus
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.mesh_backend import CannotDo, StageOptions
 from bulkhead.testing.relay import BrokerRelay
-from bulkhead_infra.composition import newest_logic, settings_of
+from bulkhead_infra.composition import ContainerPaths, container_variables, settings_of
 from bulkhead_infra.docker.image_contents import KEYS_OF
 from bulkhead_infra.docker.images import tag_of
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import ReachablePlace
 from bulkhead_infra.offline_model import MODEL_NAME
-from bulkhead_infra.services import GATEWAY_URL, SERVICES, Setting
+from bulkhead_infra.services import SERVICES, Setting
 from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_policy, write_tenants
 from bulkhead_infra.stages.relay_faults import Relayed
 from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
 
 BROKER, REDIS, MODEL, KEEPER = "nats", "redis", "offline_model", "keeper"
 IDENTITY, TEST, PACKS, DATA = "/bulkhead/identity", "/bulkhead/test", "/bulkhead/packs", "/bulkhead/data"
+PATHS = ContainerPaths(IDENTITY, f"{TEST}/api_keys.json", f"{TEST}/tenants.yaml", f"{TEST}/policy")
 MODEL_COMMAND = ("--host", "0.0.0.0", "--port", "8000", "--admin", "--token-delay-ms", "0")  # noqa: S104
 DISK_MIB = 192
 READY_S = 90.0
@@ -123,7 +124,9 @@ class Containers(Relayed):
         row = SERVICES[name]
         environment = self._bus_settings(self._wires[name].port)
         for setting in row.environment:
-            environment |= _given(setting, row.port)
+            environment |= container_variables(setting, row.port, PATHS)
+            if setting is Setting.PROVIDER:
+                environment |= {"OPENAI_BASE_URL": "http://offline_model:8000/v1", "BULKHEAD_MODEL": MODEL_NAME}
         environment |= variables(knobs, settings_of(name).model_fields)
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
         if ReachablePlace.DOCUMENTS in policy.load_policy().services[name].reaches:
@@ -245,35 +248,6 @@ class Containers(Relayed):
             "BULKHEAD_NATS_CA_FILE": f"{IDENTITY}/ca.pem",
             "BULKHEAD_LOG_LEVEL": "info",
         }
-
-
-def _given(setting: Setting, port: int) -> dict[str, str]:
-    match setting:
-        case Setting.HTTP:
-            return {"BULKHEAD_HTTP_HOST": "0.0.0.0", "BULKHEAD_HTTP_PORT": str(port)}  # noqa: S104 - its own network
-        case Setting.CALLERS:
-            return {
-                "BULKHEAD_API_KEYS_FILE": f"{TEST}/api_keys.json",
-                "BULKHEAD_PUBLISHERS_FILE": f"{IDENTITY}/publishers.json",
-            }
-        case Setting.TENANTS:
-            return {"BULKHEAD_TENANTS_FILE": f"{TEST}/tenants.yaml"}
-        case Setting.POLICY:
-            return {"BULKHEAD_POLICY_DIR": f"{TEST}/policy"}
-        case Setting.REDIS:
-            return {"BULKHEAD_REDIS_URL_FILE": f"{IDENTITY}/redis_url"}
-        case Setting.PROVIDER:
-            return {
-                "OPENAI_BASE_URL": "http://offline_model:8000/v1",
-                "OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key",
-                "BULKHEAD_MODEL": MODEL_NAME,
-            }
-        case Setting.GATEWAY:
-            return {"BULKHEAD_GATEWAY_URL": GATEWAY_URL}
-        case Setting.LOGIC:
-            return {"BULKHEAD_LOGIC": str(newest_logic())}
-        case _:
-            assert_never(setting)
 
 
 def _files(archive: bytes) -> dict[str, str]:

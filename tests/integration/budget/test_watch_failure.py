@@ -1,8 +1,6 @@
 """A bug in the watcher's detectors, in budgets on a real Redis: money is admitted all the while, the watch is begun
 anew, what it cannot take is left out and told once, and the rest is found by whoever leads."""
 
-import json
-
 import pytest
 
 from bulkhead.runtime.process.service import Service
@@ -36,8 +34,8 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
         asker = budget_world.World(world.mesh, world.edges)
         await asker.asked_until("reserved", "r1")
         assert running(world, "0").is_ready() and not world.watcher().leads
-        said = json.dumps({"ready": True, "degraded": running(world, "0").describe_degradation()})
-        assert "the watcher finds nothing now: its fold ended by ZeroDivisionError" in services.degraded_reason(said)
+        report = {"ready": True, "degraded": running(world, "0").describe_degradation()}
+        assert "the watcher finds nothing now: its fold ended by ZeroDivisionError" in services.degraded_reason(report)
         await world.submit("t1")
         for _ in range(4):
             await world.call("t1")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from bulkhead.gateway_api.tasks import SourceKind
-from bulkhead_contracts.result import Citation, ContentRef, Result
+from bulkhead_contracts.result import Citation, Result
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskRequested
 from bulkhead_contracts.types import Body
 
@@ -64,9 +64,6 @@ def _add_result_sources(found: dict[str, CitedSource], result: Result, step_id: 
             cited = CitedSource(citation.marker, "document", "", "rag", citation.document, step_id)
         if cited.kind == "document" and cited.citation is None:
             found[citation.marker] = replace(cited, citation=citation)
-    if step_id and result.content is not None:
-        found.setdefault(result.content.marker, _step_source(result.content, step_id))
-
-
-def _step_source(content: ContentRef, step_id: str) -> CitedSource:
-    return CitedSource(content.marker, "step_result", content.sha256, content.author, step_id, step_id)
+    if step_id and (content := result.content) is not None:
+        step_source = CitedSource(content.marker, "step_result", content.sha256, content.author, step_id, step_id)
+        found.setdefault(content.marker, step_source)

@@ -1,14 +1,12 @@
 """The demo's corpus: deterministic, varied, honest about its answer."""
 
-import json
 import re
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from bulkhead_infra.demo import wording
-from bulkhead_infra.demo.corpus import generate_demo, main, write_documents
+from bulkhead_infra.demo.corpus import generate_demo
 from bulkhead_infra.demo.verdict import compare_answer
 from tests.paths import ROOT
 
@@ -57,16 +55,6 @@ def test_compare_sees_a_wrong_amount_and_a_missing_source() -> None:
     quoted_only = f"“The refund is {demo.expected.currency} {demo.expected.amount}” is not so."
     assert not compare_answer(demo, quoted_only, demo.expected.must_cite).ok
     assert not compare_answer(demo, "", ()).ok
-
-
-def test_write_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo = generate_demo(7)
-    assert [path.read_text() for path in write_documents(demo, tmp_path / "a")] == [doc.text for doc in demo.documents]
-    main(["--seed", "7", "--out", str(tmp_path / "b")])
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["objective"] == demo.objective
-    assert Decimal(printed["expected"]["amount"]) == demo.expected.amount
-    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted(doc.name for doc in demo.documents)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ In: visits. Out: pages, fragments and a stream.
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 
 from starlette.responses import Response
@@ -17,9 +16,9 @@ from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, draw_
 from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, DrawnStep, draw_bars, draw_layers
 from bulkhead_services.gateway.console.watching import element_of, follow_task
+from bulkhead_services.gateway.read_model.citations import MARKER
+from bulkhead_services.gateway.read_model.task_view import ENDED
 
-MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
-ENDED = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 FORKED = ENDED - {"rejected"}
 """A task that was turned away has nothing to fork."""
 ROWS = 100
