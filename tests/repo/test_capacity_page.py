@@ -15,7 +15,7 @@ from bulkhead_infra.capacity import (
     store_gib,
 )
 from bulkhead_infra.capacity.__main__ import main
-from bulkhead_infra.nats.stream_sizes import PERCENT
+from bulkhead_infra.nats.stream_sizes import SHARE_PERCENT
 from bulkhead_infra.nats.streams import Layout, stream_configs
 from tests.paths import ROOT
 
@@ -58,7 +58,7 @@ def test_a_store_of_that_size_is_not_full_before_its_tasks_are_purged() -> None:
 def test_streams_fill_at_about_the_same_time() -> None:
     """The shares follow what a task stores; otherwise most of the disk would stand empty when the first one is full."""
     stored = {name: size for name, (_, size) in PlannedLoad().task.streams.items() if size > 4_000 and name != "BLOBS"}
-    days = {name: PERCENT[name] / size for name, size in stored.items()}
+    days = {name: SHARE_PERCENT[name] / size for name, size in stored.items()}
     assert max(days.values()) < 2 * min(days.values()), days
 
 

@@ -1,12 +1,12 @@
 """Access to a mesh in containers from its host: its containers, their ports through a relay, and its keys."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from bulkhead.testing.relay import BrokerRelay
-from bulkhead_infra.docker.stack import PROJECT, SERVICE, run_docker
+from bulkhead_infra.docker.stack import PROJECT_LABEL, SERVICE_LABEL, run_docker
 from bulkhead_infra.identity import tls
 
 PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
@@ -42,16 +42,16 @@ def keys_of(project: str, image: str) -> dict[str, str]:
     return {path.removeprefix("operator/"): text for path, text in files.items()}
 
 
-def running_containers(project: str, image: str) -> dict[str, dict[str, Any]]:
-    """{service: what Docker knows of its first container} of those that run on an image."""
+def running_containers(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """{service: what Docker knows of its first container} of those that run on an image; names: of these alone."""
     containers: dict[str, dict[str, Any]] = {}
     for container in inspect_containers(project, image):
-        containers.setdefault(container["Config"]["Labels"][SERVICE], container)
-    return dict(sorted(containers.items()))
+        containers.setdefault(container["Config"]["Labels"][SERVICE_LABEL], container)
+    return {name: container for name, container in sorted(containers.items()) if not names or name in names}
 
 
 def inspect_containers(project: str, image: str, *options: str) -> list[dict[str, Any]]:
-    filters = [f"--filter=label={PROJECT}={project}", f"--filter=label=bulkhead.service={image}"]
+    filters = [f"--filter=label={PROJECT_LABEL}={project}", f"--filter=label=bulkhead.service={image}"]
     ids = run_docker("ps", "--quiet", *options, *filters).stdout.split()
     containers: list[dict[str, Any]] = json.loads(run_docker("inspect", *ids).stdout) if ids else []
     return containers

@@ -33,7 +33,7 @@ from bulkhead_infra.backup.archive import BackupError
 from bulkhead_infra.backup.backup import CopyProgress
 from bulkhead_infra.docker import redis_container
 from bulkhead_infra.docker.images import DockerImageError
-from bulkhead_infra.docker.stack import PROJECT, SERVICE, StackError, run_docker
+from bulkhead_infra.docker.stack import PROJECT_LABEL, SERVICE_LABEL, StackError, run_docker
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import IdentityPolicyError
 from bulkhead_infra.nats.provision import ProvisionError
@@ -201,7 +201,8 @@ def _prepare_data_directory(
 def _broker_states(project: str) -> dict[str, str]:
     """{name: how Docker sees it} of every broker that this mesh is to have, the missing ones among them."""
     containers = {
-        container["Config"]["Labels"][SERVICE]: container for container in inspect_containers(project, "nats", "--all")
+        container["Config"]["Labels"][SERVICE_LABEL]: container
+        for container in inspect_containers(project, "nats", "--all")
     }
     named = {
         part
@@ -218,7 +219,7 @@ def _broker_states(project: str) -> dict[str, str]:
 
 def _unhealthy_reports(project: str) -> dict[str, str]:
     """{container: what it says of itself}, of those that were not well when Docker last asked: they may be by now."""
-    ids = run_docker("ps", "--quiet", f"--filter=label={PROJECT}={project}").stdout.split()
+    ids = run_docker("ps", "--quiet", f"--filter=label={PROJECT_LABEL}={project}").stdout.split()
     reports: dict[str, str] = {}
     for container in json.loads(run_docker("inspect", *ids).stdout) if ids else []:
         log = (container["State"].get("Health") or {}).get("Log") or []
@@ -239,7 +240,7 @@ def _unhealthy_reports(project: str) -> dict[str, str]:
 
 def _only_project() -> str:
     listing = run_docker(
-        "ps", "--filter", "label=bulkhead.service=nats", "--format", f'{{{{.Label "{PROJECT}"}}}}'
+        "ps", "--filter", "label=bulkhead.service=nats", "--format", f'{{{{.Label "{PROJECT_LABEL}"}}}}'
     ).stdout
     projects = sorted(set(filter(None, listing.split())))
     if len(projects) == 1:

@@ -16,10 +16,10 @@ from bulkhead_cli.containers import access
 from bulkhead_contracts import catalog
 from bulkhead_infra.backup import key_sealing, locations, restore
 from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest
-from bulkhead_infra.backup.backup import Say
+from bulkhead_infra.backup.backup import ReportProgress
 from bulkhead_infra.backup.locations import RemoteMesh
 from bulkhead_infra.docker import provisioner
-from bulkhead_infra.docker.stack import PROJECT, Stack, StackError, run_docker
+from bulkhead_infra.docker.stack import PROJECT_LABEL, Stack, StackError, run_docker
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.render import cluster as cluster_of
 
@@ -44,7 +44,7 @@ class RestoredContents:
 
 
 async def restore_into_containers(
-    project: str, source: Path, passphrase_file: Path | None, say: Say, *, cluster: bool = False
+    project: str, source: Path, passphrase_file: Path | None, report: ReportProgress, *, cluster: bool = False
 ) -> RestoredContents:
     """cluster: into three brokers, whatever the backup was taken of.
     Raises BackupError, DockerImageError, KeyFileError, IdentityPolicyError, ProvisionError, StackError."""
@@ -57,21 +57,21 @@ async def restore_into_containers(
         stack = Stack(project, cluster=cluster)
         with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
             try:
-                await _fill_stack(stack, reader, files, Path(folder), layout, say)
+                await _fill_stack(stack, reader, files, Path(folder), layout, report)
             finally:
                 stack.leave_running()
         return RestoredContents(reader.manifest, layout.shards)
 
 
 async def _fill_stack(
-    stack: Stack, reader: ArchiveReader, files: Mapping[str, str], folder: Path, layout: Layout, say: Say
+    stack: Stack, reader: ArchiveReader, files: Mapping[str, str], folder: Path, layout: Layout, report: ReportProgress
 ) -> None:
     key_folder, identity, documents = folder / "given", folder / "identity", folder / "documents"
     (key_folder / "operator").mkdir(parents=True)
     brokers = cluster_of.BROKERS if layout.replicas > 1 else cluster_of.BROKERS[:1]
     # How many brokers there were is no key.
     files = {**files, provisioner.BROKERS_FILE: ",".join(brokers)}
-    restore.restore_keys(files, key_folder / "operator", key_folder / provisioner.ALL)
+    restore.restore_keys(files, key_folder / "operator", key_folder / provisioner.MASTER_FOLDER)
     restore.restore_api_keys(reader, key_folder / "operator")
     await asyncio.to_thread(_copy_into_volume, stack, "provision-keys", key_folder, KEYS_AT)
     # With what it depends on: the provisioner of keys, which makes what is missing.
@@ -87,7 +87,7 @@ async def _fill_stack(
         urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
         remote = RemoteMesh(urls, identity, documents, layout.replicas, ranked=layout.ranked)
         shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
-        await locations.restore_remote(reader, remote, "", say, shards)
+        await locations.restore_remote(reader, remote, "", report, shards)
     finally:
         for relay in relays:
             await relay.close()
@@ -118,7 +118,7 @@ def _copy_into_volume(stack: Stack, service: str, folder: Path, to: str) -> None
 
 def _require_empty_project(project: str) -> None:
     """Raises StackError where a mesh is, or was."""
-    label = f"label={PROJECT}={project}"
+    label = f"label={PROJECT_LABEL}={project}"
     containers = run_docker("ps", "--all", "--quiet", "--filter", label).stdout.split()
     volumes = run_docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
     if containers or volumes:

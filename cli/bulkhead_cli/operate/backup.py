@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from bulkhead_infra.backup.locations import RemoteMesh
 
 MIB = 1024**2
-NOT_IN_IT = (
+NEVER_IN_A_BACKUP = (
     "Redis (budget rebuilds its ledger from the facts), the journal (rebuilt from the inboxes), logs and traces, the "
     "tenants file (`up --tenants`), the provider's key"
 )
-WITHOUT_KEYS = (
+WITHOUT_KEYS_NOTE = (
     "without the keys of this mesh, a restored mesh cannot continue running tasks, and rejects outside publishers: "
     "keep a copy of the folder identity/ elsewhere, or add it, encrypted, with --keys-passphrase"
 )
@@ -64,11 +64,11 @@ async def back_up(where: MeshLocation, to: Path, passphrase_file: Path | None, *
         remote = where.remote_mesh()
         passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
         target = _backup_file(to)
-        say = _progress_reporter(as_json)
+        report = _progress_reporter(as_json)
         if remote is None:
-            manifest = await locations.back_up_local(where.data, target, passphrase, say)
+            manifest = await locations.back_up_local(where.data, target, passphrase, report)
         else:
-            manifest = await locations.back_up_remote(remote, target, passphrase, say)
+            manifest = await locations.back_up_remote(remote, target, passphrase, report)
     size = target.stat().st_size
     if as_json:
         print_json(
@@ -89,9 +89,9 @@ async def back_up(where: MeshLocation, to: Path, passphrase_file: Path | None, *
 
 def _left_out(manifest: "BackupManifest") -> list[str]:
     """Parts that no backup has, and parts that this one lacks."""
-    keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS}"]
+    keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS_NOTE}"]
     documents = ["no documents are in it: name rag's folder with --documents, on its machine"]
-    return [f"not in it: {NOT_IN_IT}", *keys, *([] if manifest.has_documents else documents)]
+    return [f"not in it: {NEVER_IN_A_BACKUP}", *keys, *([] if manifest.has_documents else documents)]
 
 
 async def restore_mesh(

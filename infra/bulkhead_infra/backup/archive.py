@@ -32,7 +32,7 @@ MAX_SMALL_BYTES = 16 * 1024 * 1024
 MAX_PARTS = 100_000
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
+SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,200}$")]
 
 
 class BackupError(Exception):
@@ -67,15 +67,15 @@ class StreamCopy(_ArchiveModel):
 class DurablePosition(_ArchiveModel):
     """A durable has acknowledged everything up to `floor`; what lies above it is handled (again)."""
 
-    stream: Word
-    durable: Word
+    stream: SafeName
+    durable: SafeName
     floor: Count
 
 
 class DocumentsCopy(_ArchiveModel):
     """The store of one tenant's documents; its part is `documents/<its place in the list>`."""
 
-    tenant: Word
+    tenant: SafeName
 
 
 class BackupManifest(_ArchiveModel):

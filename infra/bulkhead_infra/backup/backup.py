@@ -52,7 +52,7 @@ from bulkhead_infra.backup.archive import (
 from bulkhead_infra.backup.stream_copies import BackupConnection
 from bulkhead_infra.identity import policy
 
-MONEY = ("budget", catalog.JOURNAL)
+MONEY_INBOXES = ("budget", catalog.JOURNAL)
 API_KEYS_FILE = "api_keys.json"
 KEYS_PART = "keys.sealed"
 CREDENTIALS_FILE = "credentials.json"
@@ -69,7 +69,7 @@ class CopyProgress:
     messages: int = 0
 
 
-Say = Callable[[CopyProgress], None]
+ReportProgress = Callable[[CopyProgress], None]
 Durable = tuple[str, str]
 """Stream and name."""
 HOLD_S = 30.0
@@ -92,7 +92,7 @@ class BackupOptions:
 def stream_copy_order() -> Iterator[str]:
     """The streams that are copied while nothing is handed out, in their order."""
     for name in catalog.INBOXES:
-        if name != "gateway" and name not in MONEY:
+        if name != "gateway" and name not in MONEY_INBOXES:
             yield subjects.inbox_stream(name)
     yield subjects.inbox_stream("gateway")
     yield from (subjects.published_stream(name) for name in policy.load_policy().publishers)
@@ -100,15 +100,15 @@ def stream_copy_order() -> Iterator[str]:
     yield from (subjects.records_stream(name) for name in catalog.DOERS)
     yield subjects.CONTROL_STREAM
     yield subjects.DEAD_LETTERS_STREAM
-    yield from (subjects.inbox_stream(name) for name in MONEY)
+    yield from (subjects.inbox_stream(name) for name in MONEY_INBOXES)
     yield subjects.EVENTS_STREAM
 
 
 async def write_backup(
-    broker: BackupConnection, to: Path, wanted: BackupOptions, say: Say = lambda progress: None
+    broker: BackupConnection, to: Path, options: BackupOptions, report: ReportProgress = lambda progress: None
 ) -> BackupManifest:
     """Write a backup to a new file. Raises BackupError: then there is no file."""
-    sealed = _seal_keys(wanted) if wanted.passphrase else b""
+    sealed = _seal_keys(options) if options.passphrase else b""
     with ArchiveWriter(to) as file:
         async with hold_deliveries(broker, await _inbox_durables(broker)) as durables:
             subscriber_durables = [
@@ -116,14 +116,14 @@ async def write_backup(
             ]
             pairs = [*durables, *subscriber_durables]  # Subscribers are not held: they change nothing of the mesh.
             positions = [DurablePosition(stream=s, durable=d, floor=await broker.ack_floor(s, d)) for s, d in pairs]
-            streams = [await _copy_stream(broker, file, name, say) for name in stream_copy_order()]
-        documents_copies = _copy_documents(file, wanted.documents, say)
-        streams.append(await _copy_stream(broker, file, subjects.BLOBS_STREAM, say))
-        if wanted.data is not None and (wanted.data / API_KEYS_FILE).is_file():
-            file.put(API_KEYS_FILE, [(wanted.data / API_KEYS_FILE).read_bytes()])
+            streams = [await _copy_stream(broker, file, name, report) for name in stream_copy_order()]
+        documents_copies = _copy_documents(file, options.documents, report)
+        streams.append(await _copy_stream(broker, file, subjects.BLOBS_STREAM, report))
+        if options.data is not None and (options.data / API_KEYS_FILE).is_file():
+            file.put(API_KEYS_FILE, [(options.data / API_KEYS_FILE).read_bytes()])
         if sealed:
             file.put(KEYS_PART, [sealed])
-            say(CopyProgress("keys", "keys", len(sealed)))
+            report(CopyProgress("keys", "keys", len(sealed)))
         manifest = BackupManifest(
             format=FORMAT,
             version=_installed_version(),
@@ -133,7 +133,7 @@ async def write_backup(
             streams=tuple(streams),
             positions=tuple(positions),
             documents=tuple(documents_copies),
-            has_documents=wanted.documents is not None,
+            has_documents=options.documents is not None,
             has_keys=bool(sealed),
             parts=dict(file.parts),
         )
@@ -168,12 +168,12 @@ async def hold_deliveries(broker: BackupConnection, durables: list[Durable]) -> 
             await pause_all(0)
 
 
-async def _copy_stream(broker: BackupConnection, file: ArchiveWriter, name: str, say: Say) -> StreamCopy:
+async def _copy_stream(broker: BackupConnection, file: ArchiveWriter, name: str, report: ReportProgress) -> StreamCopy:
     with file.open(f"streams/{name}") as part:
         copy = await broker.copy_stream(name, part.write)
     if copy is None:
         raise BackupError(f"the broker has no stream {name}: it is no whole mesh; {START_ONCE}")
-    say(CopyProgress("stream", name, part.size, copy.messages))
+    report(CopyProgress("stream", name, part.size, copy.messages))
     return copy
 
 
@@ -198,7 +198,7 @@ def _shard_counts(positions: list[DurablePosition]) -> dict[str, int]:
     return {service: count for service, count in counts.items() if count > 1}
 
 
-def _copy_documents(file: ArchiveWriter, folder: Path | None, say: Say) -> list[DocumentsCopy]:
+def _copy_documents(file: ArchiveWriter, folder: Path | None, report: ReportProgress) -> list[DocumentsCopy]:
     copies: list[DocumentsCopy] = []
     for tenant in documents.tenants_with_documents(folder) if folder is not None else ():
         assert folder is not None
@@ -209,23 +209,23 @@ def _copy_documents(file: ArchiveWriter, folder: Path | None, say: Say) -> list[
             for piece in pieces:
                 part.write(piece)
         copies.append(DocumentsCopy(tenant=tenant))
-        say(CopyProgress("documents", tenant, part.size))
+        report(CopyProgress("documents", tenant, part.size))
     return copies
 
 
-def _seal_keys(wanted: BackupOptions) -> bytes:
+def _seal_keys(options: BackupOptions) -> bytes:
     """Every key file of the mesh, by name. Raises BackupError."""
-    if wanted.identity is None or not wanted.identity.is_dir():
-        raise BackupPathError(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
+    if options.identity is None or not options.identity.is_dir():
+        raise BackupPathError(f"there are no keys in {options.identity}; leave the passphrase out to go without them")
     # The CA is its broker's, and another broker has one of its own.
     paths = [
         path
-        for path in sorted(wanted.identity.iterdir())
+        for path in sorted(options.identity.iterdir())
         if path.is_file() and not path.name.startswith(".") and path.name != CA_FILE
     ]
-    if wanted.data is not None and (wanted.data / CREDENTIALS_FILE).is_file():
-        paths.append(wanted.data / CREDENTIALS_FILE)
-    return key_sealing.seal_files({path.name: path.read_text() for path in paths}, wanted.passphrase)
+    if options.data is not None and (options.data / CREDENTIALS_FILE).is_file():
+        paths.append(options.data / CREDENTIALS_FILE)
+    return key_sealing.seal_files({path.name: path.read_text() for path in paths}, options.passphrase)
 
 
 def _installed_version() -> str:

@@ -16,7 +16,7 @@ from bulkhead.bus.jetstream.connection import ca_beside
 from bulkhead.http_server.tcp_ports import free_port
 from bulkhead_infra.backup import backup, restore
 from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest, BackupPathError
-from bulkhead_infra.backup.backup import BackupOptions, Say
+from bulkhead_infra.backup.backup import BackupOptions, ReportProgress
 from bulkhead_infra.backup.stream_copies import open_backup_connection
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir, read_object
@@ -41,25 +41,25 @@ class RemoteMesh:
     ranked: bool = True
 
 
-async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> BackupManifest:
+async def back_up_local(data: Path, to: Path, passphrase: str, report: ReportProgress) -> BackupManifest:
     """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
     async with _open_local(data) as (url, identity):
         options = BackupOptions(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
         async with open_backup_connection(url, identity) as broker:
-            return await backup.write_backup(broker, to, options, say)
+            return await backup.write_backup(broker, to, options, report)
 
 
-async def back_up_remote(remote: RemoteMesh, to: Path, passphrase: str, say: Say) -> BackupManifest:
+async def back_up_remote(remote: RemoteMesh, to: Path, passphrase: str, report: ReportProgress) -> BackupManifest:
     """A mesh behind an address. Raises BackupError, KeyFileError."""
     options = BackupOptions(
         documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase
     )
     async with open_backup_connection(remote.url, remote.identity) as broker:
-        return await backup.write_backup(broker, to, options, say)
+        return await backup.write_backup(broker, to, options, report)
 
 
 async def restore_local(
-    reader: ArchiveReader, data: Path, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+    reader: ArchiveReader, data: Path, passphrase: str, report: ReportProgress, shards: Mapping[str, int] | None = None
 ) -> None:
     """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. Raises
     BackupError and what a start raises."""
@@ -72,8 +72,8 @@ async def restore_local(
         restore.restore_keys(files, run.path, run.identity)
         restore.restore_api_keys(reader, run.path)
         async with _own_broker(run, layout) as url:
-            await _fill_broker(RemoteMesh(url, run.identity), reader, layout, say)
-        restore.restore_documents(reader, run.path / "rag", say)
+            await _fill_broker(RemoteMesh(url, run.identity), reader, layout, report)
+        restore.restore_documents(reader, run.path / "rag", report)
         os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
         (run.path / RESTORING_FILE).unlink()
     finally:
@@ -81,7 +81,11 @@ async def restore_local(
 
 
 async def restore_remote(
-    reader: ArchiveReader, remote: RemoteMesh, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+    reader: ArchiveReader,
+    remote: RemoteMesh,
+    passphrase: str,
+    report: ReportProgress,
+    shards: Mapping[str, int] | None = None,
 ) -> None:
     """Into a broker without streams; shards as above. Raises BackupError, KeyFileError, ProvisionError."""
     layout = Layout(restore.shard_counts(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
@@ -94,13 +98,13 @@ async def restore_remote(
     if reader.manifest.documents and remote.documents is None:
         raise BackupPathError("the backup holds documents; say with --documents where rag of this mesh keeps them")
     if remote.documents is not None:
-        restore.restore_documents(reader, remote.documents, say)
-    await _fill_broker(remote, reader, layout, say)
+        restore.restore_documents(reader, remote.documents, report)
+    await _fill_broker(remote, reader, layout, report)
 
 
-async def _fill_broker(remote: RemoteMesh, reader: ArchiveReader, layout: Layout, say: Say) -> None:
+async def _fill_broker(remote: RemoteMesh, reader: ArchiveReader, layout: Layout, report: ReportProgress) -> None:
     async with open_backup_connection(remote.url, remote.identity) as broker:
-        await restore.restore_streams(broker, reader, layout, say)
+        await restore.restore_streams(broker, reader, layout, report)
         begin = await restore.start_sequences(broker, reader, layout)
     seed = keys.nkey_seed(remote.identity, policy.PROVISIONER)
     await provision(remote.url, seed, layout, begin, ca_file=ca_beside(remote.identity))

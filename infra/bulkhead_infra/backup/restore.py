@@ -13,7 +13,7 @@ from typing import Any
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.backup import documents, key_sealing
 from bulkhead_infra.backup.archive import ArchiveReader, BackupError, BackupManifest, BackupPathError
-from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, CopyProgress, Say
+from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, CopyProgress, ReportProgress
 from bulkhead_infra.backup.stream_copies import BackupConnection, CopyRefused
 from bulkhead_infra.identity import keys
 from bulkhead_infra.nats.provision import StartSequences
@@ -47,7 +47,7 @@ def shard_counts(manifest: BackupManifest, shards: Mapping[str, int] | None) -> 
 
 
 async def restore_streams(
-    broker: BackupConnection, reader: ArchiveReader, layout: Layout, say: Say = lambda progress: None
+    broker: BackupConnection, reader: ArchiveReader, layout: Layout, report: ReportProgress = lambda progress: None
 ) -> None:
     """Every stream of the backup, in its order. Raises BackupError."""
     configs = check_streams(reader, layout)
@@ -57,18 +57,18 @@ async def restore_streams(
     for copy in reader.manifest.streams:
         name = f"streams/{copy.name}"
         # Sources come last: a stream that is restored with them fetches again all that it has fetched before.
-        alone = {key: value for key, value in configs[copy.name].items() if key != "sources"}
+        without_sources = {key: value for key, value in configs[copy.name].items() if key != "sources"}
         # It may come from a mesh that was given more disk than anybody has said of this one.
-        alone["max_bytes"] = max(alone["max_bytes"], 2 * copy.bytes)
+        without_sources["max_bytes"] = max(without_sources["max_bytes"], 2 * copy.bytes)
         for retries_left in reversed(range(COPY_ATTEMPTS)):
             try:
-                await broker.restore_stream(alone, copy, reader.read_chunks(name))
+                await broker.restore_stream(without_sources, copy, reader.read_chunks(name))
                 break
             except CopyRefused:
                 if not retries_left:
                     raise
                 await asyncio.sleep(COPY_PAUSE_S)
-        say(CopyProgress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
+        report(CopyProgress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
 
 
 def durable_start_sequences(manifest: BackupManifest, layout: Layout) -> dict[str, int]:
@@ -108,13 +108,13 @@ async def start_sequences(broker: BackupConnection, reader: ArchiveReader, layou
     return StartSequences(durable_start_sequences(reader.manifest, layout) | subscriber_starts, sources)
 
 
-def restore_documents(reader: ArchiveReader, folder: Path, say: Say = lambda progress: None) -> None:
+def restore_documents(reader: ArchiveReader, folder: Path, report: ReportProgress = lambda progress: None) -> None:
     """The stores of all tenants; none may be there. Raises BackupError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for place, documents_copy in enumerate(reader.manifest.documents):
         name = f"documents/{place}"
         documents.restore_store(folder, documents_copy.tenant, reader.read_chunks(name))
-        say(CopyProgress("documents", documents_copy.tenant, reader.manifest.parts[name].size))
+        report(CopyProgress("documents", documents_copy.tenant, reader.manifest.parts[name].size))
 
 
 def read_sealed_keys(reader: ArchiveReader, passphrase: str) -> Mapping[str, str]:

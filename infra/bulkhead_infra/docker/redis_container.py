@@ -20,18 +20,18 @@ from bulkhead_infra.processes.torn_file import empty_folder, torn_files
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
-NAMES = "BULKHEAD_REDIS_SERVERS"
+SERVERS_VARIABLE = "BULKHEAD_REDIS_SERVERS"
 """The environment variable with the two servers' host names, where those last and addresses do not: in Kubernetes.
 Servers and sentinels then know each other by name."""
-SERVERS = tuple(os.environ.get(NAMES, "redis,redis-2").split(","))
+SERVERS = tuple(os.environ.get(SERVERS_VARIABLE, "redis,redis-2").split(","))
 """The first is the master of a mesh that starts."""
 SENTINELS = "sentinel"
 PORT, SENTINEL_PORT = 6379, 26379
-WATCHED = "mesh"
+WATCHED_PAIR = "mesh"
 """Name of the pair at the sentinels."""
-WATCHING = Path("/tmp/sentinel.conf")  # noqa: S108 - the container's own; a sentinel writes what it learns into it
-GONE_AFTER_MS, TRY_AGAIN_AFTER_MS = 3_000, 10_000
-ASK_TIMEOUT_S, NAME_WITHIN_S = 1.0, 20.0
+SENTINEL_FILE = Path("/tmp/sentinel.conf")  # noqa: S108 - the container's own; a sentinel writes what it learns into it
+DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS = 3_000, 10_000
+ASK_TIMEOUT_S, RESOLVE_WITHIN_S = 1.0, 20.0
 
 
 def main(arguments: list[str]) -> int:
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
         empty_folder(DATA)
     master = master_for(arguments[1], password) if arguments else ""
     follow = ["--replicaof", master, str(PORT)] if master else []
-    if arguments and NAMES in os.environ:
+    if arguments and SERVERS_VARIABLE in os.environ:
         follow += ["--replica-announce-ip", arguments[1]]
     os.execv(program, [program, str(CONFIGURATION), *follow])  # noqa: S606 - no shell is wanted
 
@@ -85,7 +85,7 @@ def named_master(password: str) -> str:
     for address in resolve_addresses(SENTINELS):
         try:
             with socket.create_connection((address, SENTINEL_PORT), ASK_TIMEOUT_S) as connection:
-                request = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\n"
+                request = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED_PAIR}\r\n"
                 connection.sendall(request.encode())
                 connection.shutdown(socket.SHUT_WR)  # It then closes, too: a sentinel has no QUIT since Redis 7.2.
                 reply = b""
@@ -110,18 +110,18 @@ def resolve_addresses(name: str) -> list[str]:
 def become_sentinel(program: str, password: str) -> int:
     """Become a sentinel. It begins with the master that another one names, else with the first of the two that runs;
     all that it learns it learns again after its next start."""
-    deadline = time.monotonic() + NAME_WITHIN_S
-    by_name = NAMES in os.environ
+    deadline = time.monotonic() + RESOLVE_WITHIN_S
+    by_name = SERVERS_VARIABLE in os.environ
     while not any(candidates := [named_master(password), *_reachable_servers(by_name=by_name)]):
         if time.monotonic() > deadline:
             problem = f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?"
             print(problem, file=sys.stderr)
             return 1
         time.sleep(ASK_TIMEOUT_S)
-    WATCHING.touch(mode=0o600)
+    SENTINEL_FILE.touch(mode=0o600)
     host = socket.gethostname() if by_name else ""
-    WATCHING.write_text(sentinel_configuration(next(filter(None, candidates)), password, host))
-    os.execv(program, [program, str(WATCHING), "--sentinel"])  # noqa: S606 - no shell is wanted
+    SENTINEL_FILE.write_text(sentinel_configuration(next(filter(None, candidates)), password, host))
+    os.execv(program, [program, str(SENTINEL_FILE), "--sentinel"])  # noqa: S606 - no shell is wanted
 
 
 def _reachable_servers(*, by_name: bool) -> list[str]:
@@ -142,10 +142,10 @@ bind 0.0.0.0
 dir /tmp
 requirepass {password}
 sentinel sentinel-pass {password}
-{names}sentinel monitor {WATCHED} {master} {PORT} 2
-sentinel auth-pass {WATCHED} {password}
-sentinel down-after-milliseconds {WATCHED} {GONE_AFTER_MS}
-sentinel failover-timeout {WATCHED} {TRY_AGAIN_AFTER_MS}
+{names}sentinel monitor {WATCHED_PAIR} {master} {PORT} 2
+sentinel auth-pass {WATCHED_PAIR} {password}
+sentinel down-after-milliseconds {WATCHED_PAIR} {DOWN_AFTER_MS}
+sentinel failover-timeout {WATCHED_PAIR} {FAILOVER_TIMEOUT_MS}
 """
 
 

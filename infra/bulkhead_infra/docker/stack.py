@@ -26,8 +26,9 @@ READY_TIMEOUT_S = 120.0
 DOWN_TIMEOUT_S = 120.0
 STOP_SIGNAL_S = 12
 POLL_S = 0.25
-PROJECT, SERVICE, ONE_OFF = (f"com.docker.compose.{name}" for name in ("project", "service", "oneoff"))
-UP = ("running", "paused", "restarting")
+PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+RUNNING_STATES = ("running", "paused", "restarting")
 PORT_TAKEN = ("port is already allocated", "address already in use")
 """By a container, and by anything else."""
 
@@ -81,7 +82,7 @@ class Stack:
         done = self.run_compose("up", "--detach", "--no-build", *counts, timeout_s=UP_TIMEOUT_S, check=False)
         if done.returncode:
             stderr = done.stderr[-2000:]
-            raise StackError(f"compose up failed:\n{stderr}\n{self._render_failures()}{way_out(stderr)}")
+            raise StackError(f"compose up failed:\n{stderr}\n{self._render_failures()}{port_hint(stderr)}")
         self.wait_until_ready()
 
     def down(self) -> None:
@@ -107,11 +108,13 @@ class Stack:
 
     def running_containers_of(self, service: str) -> list[str]:
         """Ids of a service's running containers, the oldest first."""
-        return self._list_containers(f"label={SERVICE}={service}", *(f"status={status}" for status in UP))
+        return self._list_containers(
+            f"label={SERVICE_LABEL}={service}", *(f"status={status}" for status in RUNNING_STATES)
+        )
 
     @property
     def running_containers(self) -> list[str]:
-        return self._list_containers(*(f"status={status}" for status in UP))
+        return self._list_containers(*(f"status={status}" for status in RUNNING_STATES))
 
     def inspect_container(self, container: str) -> dict[str, Any]:
         details: dict[str, Any] = json.loads(run_docker("inspect", container).stdout)[0]
@@ -152,13 +155,13 @@ class Stack:
 
         self._wait_until(is_healthy, "healthy", [service])
 
-    def _wait_until(self, holds: Callable[[str], bool], what: str, services: Iterable[str]) -> None:
+    def _wait_until(self, holds: Callable[[str], bool], state: str, services: Iterable[str]) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
         waiting = [(name, container) for name in services for container in self._containers_of(name)]
         while waiting := [(name, container) for name, container in waiting if not holds(container)]:
             if time.monotonic() > deadline:
                 name, log = waiting[0][0], self.read_logs(waiting[0][0])[-3000:]
-                raise StackError(f"{name} was not {what} within {READY_TIMEOUT_S:g} s; it said:\n{log}")
+                raise StackError(f"{name} was not {state} within {READY_TIMEOUT_S:g} s; it said:\n{log}")
             time.sleep(POLL_S)
 
     # How to reach it
@@ -188,14 +191,14 @@ class Stack:
         return images.tag_of(name, self._environ.get("BULKHEAD_TAG", ""))
 
     def _containers_of(self, service: str) -> Sequence[str]:
-        containers = self._list_containers(f"label={SERVICE}={service}")
+        containers = self._list_containers(f"label={SERVICE_LABEL}={service}")
         if not containers:
             raise StackError(f"{service} has no container; was the stack started?")
         return containers
 
     def _list_containers(self, *filters: str) -> list[str]:
         """This project's containers, the oldest first. Docker is asked: compose 1.29 takes a second for an answer."""
-        mine = (f"label={PROJECT}={self.project}", f"label={ONE_OFF}=False", *filters)
+        mine = (f"label={PROJECT_LABEL}={self.project}", f"label={ONE_OFF_LABEL}=False", *filters)
         listing = run_docker("ps", "--all", "--no-trunc", "--quiet", *(f"--filter={condition}" for condition in mine))
         return listing.stdout.split()[::-1]
 
@@ -242,13 +245,13 @@ def _run_command(
         raise StackError(f"{' '.join(command[:1] + command[-3:])} did not end within {timeout_s:g} s") from error
     if check and done.returncode:
         stderr = done.stderr.strip()[-2000:]
-        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {stderr}{way_out(stderr)}")
+        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {stderr}{port_hint(stderr)}")
     return done
 
 
-def way_out(said: str) -> str:
+def port_hint(docker_error: str) -> str:
     """A hint for an error of Docker that has none of its own; "" otherwise."""
-    if any(words in said for words in PORT_TAKEN):
+    if any(words in docker_error for words in PORT_TAKEN):
         return (
             "\nsomething else listens on the gateway's port or on that of doors: stop it, or choose others "
             "(BULKHEAD_HTTP_PORT=8081, BULKHEAD_DOORS_PORT=8091), and start again; nothing is lost"

@@ -50,15 +50,15 @@ async def run_upkeep(url: str, identity: Path, data: Path, layout: Layout, reten
         await journal.stop()
 
 
-async def watch_broker(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None]) -> None:
+async def watch_broker(read_state: Callable[[], Awaitable[str]], report_state: Callable[[str], None]) -> None:
     """Say `away` and `ready` of the broker whenever it has started again, however short it was away."""
     known_incarnation = ""
     while True:
-        current_incarnation = await ask()
+        current_incarnation = await read_state()
         if current_incarnation != known_incarnation:
-            tell("away")
+            report_state("away")
         if current_incarnation:
-            tell("ready")
+            report_state("ready")
             known_incarnation = current_incarnation
         await asyncio.sleep(LOOK_EVERY_S)
 

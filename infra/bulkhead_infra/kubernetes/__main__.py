@@ -22,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "keys":
-            redis = key_folder.ensure(options.folder, options.redis)
+            redis = key_folder.ensure_key_folder(options.folder, options.redis)
             print(json.dumps({"keys": str(options.folder), "redis": redis, "owners": key_folder.SECRET_OWNERS}))
         else:
-            secrets = key_folder.secrets(options.folder, certificate=not options.cert_manager)
+            secrets = key_folder.render_secrets(options.folder, certificate=not options.cert_manager)
             print(yaml.safe_dump_all(secrets, sort_keys=False), end="")
         return 0
     except (KeyFileError, IdentityPolicyError) as error:

@@ -113,7 +113,7 @@ def service_facts(name: str, row: ServiceDefinition, rules: IdentityPolicy) -> F
         "memory": f"{row.memory_mib}Mi",
         "cpu": f"{row.cpu_milli}m",
         "graceSeconds": drain_s + MARGIN_S + (PRE_STOP_S if row.port else 0),
-        "env": environment(name, row, rights, token=token),
+        "env": service_variables(name, row, rights, token=token),
         # A ConfigMap each, mounted under /bulkhead.
         "configuration": [
             *(["permissions"] if key_set else []),
@@ -145,7 +145,7 @@ def _scaling_facts(name: str, row: ServiceDefinition) -> Facts:
     return facts
 
 
-def environment(name: str, row: ServiceDefinition, rights: ServicePolicy, *, token: bool) -> dict[str, str]:
+def service_variables(name: str, row: ServiceDefinition, rights: ServicePolicy, *, token: bool) -> dict[str, str]:
     """Variables of one service beside those that all share and those that depend on an installation."""
     variables: dict[str, str] = {}
     if token:

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bulkhead_infra.docker.provisioner import ALL, BROKER_NAMES, files_of, redis_configuration, redis_password
+from bulkhead_infra.docker.provisioner import (
+    BROKER_NAMES,
+    MASTER_FOLDER,
+    redis_configuration,
+    redis_password,
+    secret_files_of,
+)
 from bulkhead_infra.identity import keys, policy, tls
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.kubernetes import chart
@@ -29,10 +35,10 @@ TLS_SECRET = "bulkhead-nats-tls"  # noqa: S105 - a name
 VARIABLE = re.compile(r"\$((?:NKEY|LOGIN)_\w+)")
 
 
-def ensure(root: Path, redis: str = "") -> str:
+def ensure_key_folder(root: Path, redis: str = "") -> str:
     """Make what is missing. redis: a key of REDIS_ADDRESSES, of the first time; it is remembered, and returned. Raises
     KeyFileError."""
-    rules, master = policy.load_policy(kubernetes=True), root / ALL
+    rules, master = policy.load_policy(kubernetes=True), root / MASTER_FOLDER
     keys.ensure_keys(master, rules)
     redis = _remembered_redis(master / REDIS_FILE, redis)
     tls.ensure_certificates(master / "tls", (*chart.broker_names(), *BROKER_NAMES))
@@ -40,7 +46,7 @@ def ensure(root: Path, redis: str = "") -> str:
     keys.write_new(master / tls.CA_FILE, (master / "tls" / tls.CA_FILE).read_text())
     (root / "operator").mkdir(mode=0o700, exist_ok=True)
     for service in EVERY_SERVICE:
-        more = files_of(service, rules, root, REDIS_ADDRESSES[redis])
+        more = secret_files_of(service, rules, root, REDIS_ADDRESSES[redis])
         if service == policy.IDENTITY:
             more |= {file: (master / file).read_text() for file in (keys.ISSUER_FILE, keys.XKEY_FILE)}
         keys.hand_over(master, service, root / service, more, nkey=service in rules.with_nkey)
@@ -56,20 +62,20 @@ def ensure(root: Path, redis: str = "") -> str:
     return redis
 
 
-def secrets(root: Path, *, certificate: bool = True) -> Iterator[dict[str, Any]]:
+def render_secrets(root: Path, *, certificate: bool = True) -> Iterator[dict[str, Any]]:
     """The Secrets of a mesh. certificate: that of the brokers too, when no cert-manager makes it. Raises
     KeyFileError."""
-    if not (root / ALL).is_dir():
+    if not (root / MASTER_FOLDER).is_dir():
         raise KeyFileError(
             f"{root} holds no keys: make them first, with `python -m bulkhead_infra.kubernetes keys {root}`"
         )
     for owner in SECRET_OWNERS:
         files = {path.name: path.read_text() for path in sorted((root / owner).iterdir()) if path.name[0] != "."}
-        yield _secret(f"bulkhead-{chart.kube_name(owner)}", files)
+        yield _render_secret(f"bulkhead-{chart.kube_name(owner)}", files)
     if certificate:
         names = {"ca.crt": tls.CA_FILE, "tls.crt": tls.BROKER_FILE, "tls.key": tls.BROKER_KEY_FILE}
-        files = {key: (root / ALL / "tls" / file).read_text() for key, file in names.items()}
-        yield _secret(TLS_SECRET, files) | {"type": "kubernetes.io/tls"}
+        files = {key: (root / MASTER_FOLDER / "tls" / file).read_text() for key, file in names.items()}
+        yield _render_secret(TLS_SECRET, files) | {"type": "kubernetes.io/tls"}
 
 
 def _remembered_redis(path: Path, redis: str) -> str:
@@ -96,7 +102,7 @@ def _write_private(path: Path, text: str) -> None:
     keys.replace_file(path, text)
 
 
-def _secret(name: str, files: dict[str, str]) -> dict[str, Any]:
+def _render_secret(name: str, files: dict[str, str]) -> dict[str, Any]:
     """Without a namespace: `kubectl apply` has it."""
     return {
         "apiVersion": "v1",

@@ -12,7 +12,7 @@ from collections import Counter
 from bulkhead_contracts import catalog
 from bulkhead_infra.identity.rights import account_of
 
-ASKED = re.compile(
+DOCTOR_REFUSAL = re.compile(
     r'^\[\d+\] \S+ \S+ \[ERR\] \S+ - cid:\d+ - "[^"\\]*:doctor" - "(\w+)/nkey:\w+" - '
     r'Subscription Violation - Subject "mesh\.>", SID \d+$'
 )
@@ -33,7 +33,7 @@ class DoctorRefusals:
 
     def record_line(self, line: str, now_s: float) -> bool:
         """Count a line of this kind; False for any other."""
-        match = ASKED.search(line)
+        match = DOCTOR_REFUSAL.search(line)
         if match is None:
             return False
         if not self._asked:

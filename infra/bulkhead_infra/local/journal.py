@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulkhead.bus.port import BusError
 from bulkhead_infra.identity.keys import KeyFileError
-from bulkhead_infra.nats.journal import keep_whole
+from bulkhead_infra.nats.journal import keep_journal_whole
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.streams import Layout
 
@@ -24,12 +24,12 @@ class JournalKeeper:
         url: str,
         seed_of: Callable[[str], str],
         layout: Layout,
-        keep: Path,
-        say: Callable[[str], None],
+        lost_folder: Path,
+        report: Callable[[str], None],
         ca_file: Path | None = None,
     ) -> None:
-        self._url, self._seed_of, self._layout, self._keep, self._say = url, seed_of, layout, keep, say
-        self._ca_file = ca_file
+        self._url, self._seed_of, self._layout, self._ca_file = url, seed_of, layout, ca_file
+        self._lost_folder, self._report = lost_folder, report
         self._asked, self._broker = asyncio.Event(), "ready"
         self._task: asyncio.Task[None] | None = None
 
@@ -41,7 +41,7 @@ class JournalKeeper:
     def _report_bug(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (bug := task.exception()) is not None:
             way = "that is a bug: report it, and start the mesh again"
-            self._say(f"the journal is not compared with the inboxes any more: {bug!r}; {way}")
+            self._report(f"the journal is not compared with the inboxes any more: {bug!r}; {way}")
 
     def note_broker_state(self, state: str) -> None:
         """Take note of the broker's state: after each restart the journal is compared again."""
@@ -61,15 +61,17 @@ class JournalKeeper:
         while True:
             self._asked.clear()
             try:
-                report = await keep_whole(self._url, self._seed_of, self._layout, self._keep, ca_file=self._ca_file)
+                report = await keep_journal_whole(
+                    self._url, self._seed_of, self._layout, self._lost_folder, ca_file=self._ca_file
+                )
             except (BusError, ProvisionError, KeyFileError, OSError) as error:
                 # The broker has gone in the middle: it will have come back when the next look is asked for.
-                self._say(f"the journal was not compared with the inboxes: {error}")
+                self._report(f"the journal was not compared with the inboxes: {error}")
             else:
                 wait = "timelines and replays wait until it is complete"
                 rebuilt = report.fault and f"the journal is rebuilt from the inboxes, since {report.fault}; {wait}"
                 for text in filter(None, (report.lost, report.hidden, rebuilt)):
-                    self._say(text)
+                    self._report(text)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])
             looks = 0 if self._asked.is_set() else looks + 1

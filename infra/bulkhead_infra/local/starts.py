@@ -24,7 +24,7 @@ from bulkhead_services.model_gateway.settings import Settings
 
 DEFAULT_TENANT = "demo"
 MODEL_GATEWAY = "model_gateway"
-FRONT = "gateway"
+FRONT_SERVICE = "gateway"
 """The service that people reach: a mesh serves as soon as one replica of it is ready."""
 DOORS = "doors"
 
@@ -34,11 +34,11 @@ def http_ports(wanted: int, doors: int | None) -> dict[str, int]:
     taken. Raises PortInUse."""
     gateway_port = claim_port(wanted, "the gateway's HTTP port")
     if doors is not None:
-        return {FRONT: gateway_port, DOORS: claim_port(doors, "the port of doors")}
+        return {FRONT_SERVICE: gateway_port, DOORS: claim_port(doors, "the port of doors")}
     try:
-        return {FRONT: gateway_port, DOORS: claim_port(SERVICES[DOORS].port, "the port of doors")}
+        return {FRONT_SERVICE: gateway_port, DOORS: claim_port(SERVICES[DOORS].port, "the port of doors")}
     except PortInUse:
-        return {FRONT: gateway_port, DOORS: free_port()}
+        return {FRONT_SERVICE: gateway_port, DOORS: free_port()}
 
 
 def hand_out_keys(run: RunDir, rules: IdentityPolicy, services: Iterable[str]) -> None:
@@ -50,7 +50,7 @@ def hand_out_keys(run: RunDir, rules: IdentityPolicy, services: Iterable[str]) -
     keys.replace_file(run.path / PUBLISHERS_FILE, rules.outside_programs_json())
 
 
-def newer_version(run: RunDir) -> str:
+def newer_version_note(run: RunDir) -> str:
     """Note on work that waits because a newer version ran here before; "" where none did."""
     newest = newest_logic()
     if run.last_logic() <= newest:
@@ -87,7 +87,7 @@ async def wait_until_serving(
     try:
         await wait_until_all_ready(units, timeout_s)
     except NotReady:
-        front = [unit for unit in services if unit.name.startswith(f"{FRONT}-")] or services
+        front = [unit for unit in services if unit.name.startswith(f"{FRONT_SERVICE}-")] or services
         if not any(unit.state == "ready" for unit in front):
             raise
     late = [unit for unit in units if unit.state != "ready"]

@@ -23,9 +23,9 @@ REFRESH_S = 0.5
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
 STATE_STYLES = {"ready": "green", "starting": "yellow", "not ready": "yellow", "held": "yellow"}
 NAME_WIDTH = 17
-LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
+LOUD_MARKS = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
 RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
-GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
+CORRUPT_RECORDS = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
 RECOVERY_APART_S = 10.0
 SETTLING = re.compile(
     r"\[WRN\] JetStream (?:error response for stream INBOX_\w+ create source consumer (?:TIMERS|PUBLISHED)_\w+: "
@@ -51,7 +51,7 @@ class StatusScreen:
         self._report_other_accounts(time.monotonic())
         if name == BROKER and self._reword_broker_line(line):
             return
-        loud = any(mark in line for mark in LOUD)
+        loud = any(mark in line for mark in LOUD_MARKS)
         if name in self._quiet and not loud:
             return
         colour = COLOURS[sum(map(ord, name.rpartition("-")[0])) % len(COLOURS)]
@@ -60,7 +60,7 @@ class StatusScreen:
 
     def _reword_broker_line(self, line: str) -> bool:
         """True for a line of the broker that people get in other words, or that means nothing to them."""
-        if garbage := GARBAGE.search(line):
+        if garbage := CORRUPT_RECORDS.search(line):
             way = f"messages are missing; stop the mesh and restore its directory from a backup (see {LOG_FILE})"
             self.print_event(f"the broker found corrupt records in the files of its stream {garbage[1]}: {way}")
             return True

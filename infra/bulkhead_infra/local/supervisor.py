@@ -143,7 +143,7 @@ class LocalMesh:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._facts.http_ports[starts.FRONT]}"
+        return f"http://127.0.0.1:{self._facts.http_ports[starts.FRONT_SERVICE]}"
 
     @property
     def doors_url(self) -> str:
@@ -299,7 +299,7 @@ class LocalMesh:
         self._shards, before = self._run.last_shards() | self._shards, self._run.last_store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
-        if problem := starts.newer_version(self._run):
+        if problem := starts.newer_version_note(self._run):
             self._report_event(problem)
         rules, tenants = policy.load_policy(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
@@ -355,10 +355,17 @@ class LocalMesh:
             raise StartFailed("no provider: set the key of one, e.g. OPENAI_API_KEY, or run with the offline model")
 
     async def _start_infrastructure(self) -> Layout:
-        cure = UnreadyRestartPolicy(UNHEALTHY_S, lambda: disk_problem(self._run.path))
+        unready_policy = UnreadyRestartPolicy(UNHEALTHY_S, lambda: disk_problem(self._run.path))
         if not self._given.nats_url:
             broker = self._broker
-            self._add_unit(BROKER, broker.spawn, broker.find_problem, STOP_TIMEOUT_S, cure=cure, advise=broker.advice)
+            self._add_unit(
+                BROKER,
+                broker.spawn,
+                broker.find_problem,
+                STOP_TIMEOUT_S,
+                unready_policy=unready_policy,
+                advise=broker.advice,
+            )
         if not self._given.redis_url:
             self._add_unit(
                 REDIS, self._redis.spawn, self._redis.find_problem, STOP_TIMEOUT_S, advise=self._redis.advice

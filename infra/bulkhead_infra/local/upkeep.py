@@ -16,7 +16,7 @@ async def purge_daily(
     url: str,
     seed_of: Callable[[str], str],
     retention: Retention,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     ca_file: Path | None = None,
 ) -> None:
     """Purge now and once a day, until it is cancelled; a purge that is cut off goes on at the next look."""
@@ -25,7 +25,7 @@ async def purge_daily(
             done = await purge(url, seed_of, retention, ca_file=ca_file)
             if total := sum(done.messages.values()):
                 tasks = f"{done.tasks} tasks that ended long ago were purged ({total} messages)"
-                say(tasks if done.tasks else f"{total} old internal messages were purged")
+                report(tasks if done.tasks else f"{total} old internal messages were purged")
         except (PurgeError, KeyFileError, OSError) as error:
-            say(f"ended tasks were not purged: {error}")
+            report(f"ended tasks were not purged: {error}")
         await asyncio.sleep(DAY_S)

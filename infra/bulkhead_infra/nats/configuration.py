@@ -19,7 +19,7 @@ MAX_STORE_BYTES = 256 * GIB
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"
 CLUSTER_PORT = 6222
-WHO = "BULKHEAD_BROKER"
+BROKER_NAME_VARIABLE = "BULKHEAD_BROKER"
 """The environment variable by which each broker of a cluster knows its own name: all have the same files."""
 
 
@@ -69,7 +69,7 @@ def render_configuration(plan: ServerPlan) -> str:
     sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
     return f"""\
 # Written by bulkhead_infra.nats.server at every start. Do not edit.
-server_name: {f"${WHO}" if plan.brokers else "bulkhead"}
+server_name: {f"${BROKER_NAME_VARIABLE}" if plan.brokers else "bulkhead"}
 listen: "{plan.host}:{plan.port}"
 http: "{plan.monitor_host}:{plan.monitor_port}"
 max_payload: {MAX_PAYLOAD_BYTES}

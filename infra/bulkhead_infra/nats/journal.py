@@ -36,11 +36,11 @@ STALLED_S, CLUSTER_STALLED_S = 12.0, 120.0
 """An inbox that has more, of which JOURNAL takes nothing for so long, is not read any more. In a cluster JOURNAL finds
 an inbox's new leader by itself, after half a minute or more: to make it again for that would only take longer."""
 PAUSE_S = 0.1
-TRIES = 100
+MAX_COUNTS = 100
 """Counts are taken again at most so often while messages come in between; then the next comparison decides."""
-TAIL = 512
+COMPARED_TAIL = 512
 """Count of an inbox's last numbers that are compared one by one: more were not on the way when its disk was full."""
-LOOKED_AT_MAX = 1_000
+MAX_COMPARED = 1_000
 """Subjects of which an inbox has fewer messages than JOURNAL; so many are looked at."""
 
 
@@ -54,10 +54,10 @@ class JournalReport:
     hidden: str = ""
 
 
-async def keep_whole(
-    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, ca_file: Path | None = None
+async def keep_journal_whole(
+    url: str, seed_of: Callable[[str], str], layout: Layout, lost_folder: Path, *, ca_file: Path | None = None
 ) -> JournalReport:
-    """Compare, and make JOURNAL again when it needs that. keep: a folder for what only JOURNAL still has. ca_file: TLS.
+    """Compare, and make JOURNAL again when it needs that. lost_folder: for what only JOURNAL has. ca_file: TLS.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
@@ -67,7 +67,7 @@ async def keep_whole(
         comparison = JournalComparison(StreamReads(reader, maker), stalled_s)
         fault = await comparison.find_fault()
         lost = await comparison.count_lost()
-        where = await comparison.save_lost(lost, keep) if fault and lost else None
+        where = await comparison.save_lost(lost, lost_folder) if fault and lost else None
         if fault:
             await comparison.drop_journal()
     if fault:
@@ -140,7 +140,7 @@ class JournalComparison:
             surplus = {
                 subject: count - has.get(subject, 0) for subject, count in had.items() if count > has.get(subject, 0)
             }
-            looked_at = list(surplus.items())[:LOOKED_AT_MAX]
+            looked_at = list(surplus.items())[:MAX_COMPARED]
             untrimmed = {subject: await self._untrimmed_surplus(stream, subject, count) for subject, count in looked_at}
             if vanished := {
                 subject: count
@@ -150,9 +150,9 @@ class JournalComparison:
                 losses[stream] = vanished
         return losses
 
-    async def save_lost(self, lost: Mapping[str, Mapping[str, int]], keep: Path) -> Path:
+    async def save_lost(self, lost: Mapping[str, Mapping[str, int]], lost_folder: Path) -> Path:
         """Messages of these subjects that only JOURNAL has, in a new file. Raises OSError, BusError."""
-        with _new_file(keep) as file:
+        with _new_file(lost_folder) as file:
             for stream, by_subject in lost.items():
                 for subject in by_subject:
                     remaining = {message.sequence async for message in self._streams.read_all(stream, subject)}
@@ -225,10 +225,12 @@ class JournalComparison:
             return ""
         messages = {
             message.sequence: message
-            async for message in self._streams.read_all(stream, pattern, newest.sequence - TAIL)
+            async for message in self._streams.read_all(stream, pattern, newest.sequence - COMPARED_TAIL)
         }
         copied: set[int] = set()
-        async for stored in self._streams.read_all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
+        async for stored in self._streams.read_all(
+            JOURNAL, pattern, copy.sequence - COMPARED_TAIL * len(catalog.INBOXES)
+        ):
             message = at_its_source(stored)
             copied.add(message.sequence)
             if message.sequence in messages and _message_identity(messages[message.sequence]) != _message_identity(
@@ -261,7 +263,7 @@ class JournalComparison:
         """Count of the messages of an inbox that JOURNAL has left out for their ids."""
         inbox_counts = await self._streams.count_by_subject(stream, inbox_pattern(name))
         copied = await self._streams.count_by_subject(JOURNAL, inbox_pattern(name))
-        fewer = [subject for subject, count in inbox_counts.items() if count > copied.get(subject, 0)][:LOOKED_AT_MAX]
+        fewer = [subject for subject, count in inbox_counts.items() if count > copied.get(subject, 0)][:MAX_COMPARED]
         position, missing = await self._streams.last_copied_sequence(name), []
         for subject in fewer:
             have = {at_its_source(message).sequence async for message in self._streams.read_all(JOURNAL, subject)}
@@ -277,7 +279,7 @@ class JournalComparison:
     async def _find_lack(self, name: str) -> str:
         """Fault when something is missing among what JOURNAL has read of an inbox."""
         stream, before = subjects.inbox_stream(name), 0
-        for _ in range(TRIES):
+        for _ in range(MAX_COUNTS):
             counts = await self._count_copied(name, stream)
             if counts is None:
                 await asyncio.sleep(PAUSE_S)
@@ -322,12 +324,12 @@ class JournalComparison:
         return sum(max(0, count - copied.get(subject, 0)) for subject, count in inbox_counts.items())
 
 
-def _message_identity(one: StoredMessage) -> tuple[str, str]:
-    return one.subject, one.ce_id
+def _message_identity(message: StoredMessage) -> tuple[str, str]:
+    return message.subject, message.ce_id
 
 
-def _message_id(one: StoredMessage) -> str:
-    return one.headers.get(MESSAGE_ID, "")  # In another case it is none to the broker.
+def _message_id(message: StoredMessage) -> str:
+    return message.headers.get(MESSAGE_ID, "")  # In another case it is none to the broker.
 
 
 def _new_file(folder: Path) -> TextIO:
@@ -336,13 +338,13 @@ def _new_file(folder: Path) -> TextIO:
     return (folder / name).open("x")
 
 
-def _render_line(stream: str, one: StoredMessage) -> str:
+def _render_line(stream: str, message: StoredMessage) -> str:
     row = {
         "stream": stream,
-        "sequence": one.sequence,
-        "time_unix_ms": one.time_unix_ms,
-        "subject": one.subject,
-        "headers": dict(one.headers),
-        "body_base64": base64.b64encode(one.body).decode(),
+        "sequence": message.sequence,
+        "time_unix_ms": message.time_unix_ms,
+        "subject": message.subject,
+        "headers": dict(message.headers),
+        "body_base64": base64.b64encode(message.body).decode(),
     }
     return json.dumps(row) + "\n"

@@ -50,7 +50,7 @@ MIN_RETENTION_S = bounds.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
 """Until then a grant of the task may hold, and its records and halts are what keeps a call from being made again; and
 until then the day's money is counted from its facts."""
 GATEWAY, PUBLISHED = subjects.inbox_stream("gateway"), subjects.published_stream("")
-ENDS: Mapping[str, tuple[type[Body], ...]] = {
+ENDING_MESSAGES: Mapping[str, tuple[type[Body], ...]] = {
     "planner": (TaskEnded,),
     "gateway": (TaskEnded, TaskRejected),
     "rag": (DocumentIngested, DocumentDeleted),
@@ -58,8 +58,8 @@ ENDS: Mapping[str, tuple[type[Body], ...]] = {
 """Messages by sender that end a task (or an ingestion, a deletion)."""
 LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
 TIMEOUT_S = 30.0
-PAGE = 256
-AT_ONCE = 16
+PAGE_SIZE = 256
+TASKS_AT_ONCE = 16
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": DAY_S}
 
 Task = tuple[str, str]
@@ -168,8 +168,8 @@ async def _purge_due(
     ends = await _stream_ends(remover)
     async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
         tasks += len(page)
-        for start in range(0, 0 if dry_run else len(page), AT_ONCE):
-            rows = list(page.items())[start : start + AT_ONCE]
+        for start in range(0, 0 if dry_run else len(page), TASKS_AT_ONCE):
+            rows = list(page.items())[start : start + TASKS_AT_ONCE]
             done = (
                 _remove_task(remover, task, now_unix_ms - ended_unix_ms, retention, ends)
                 for task, ended_unix_ms in rows
@@ -178,11 +178,11 @@ async def _purge_due(
                 messages.update(counts)
     if not dry_run:
         old = now_unix_ms - int(retention.seconds_for(subjects.JOURNAL_STREAM) * 1000)
-        ask = partial(_request_api, remover)
+        request_api = partial(_request_api, remover)
         for trim in (trim_places, trim_checkpoints):
-            messages.update(await trim(reader, ask, ends))
+            messages.update(await trim(reader, request_api, ends))
         for trim_old in (trim_reservations, trim_logins):
-            messages.update(await trim_old(reader, ask, ends, old))
+            messages.update(await trim_old(reader, request_api, ends, old))
     return PurgeOutcome(tasks, dict(messages))
 
 
@@ -199,7 +199,7 @@ async def _due_tasks(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dic
     """Tasks that ended, or were left lying, no later than that, with that time; by pages, from the oldest on."""
     after = 0
     unended: dict[Task, None] = {}
-    while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE):
+    while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE_SIZE):
         ended: dict[Task, int] = {}
         for stored in page:
             if stored.time_unix_ms > until_unix_ms:
@@ -231,7 +231,7 @@ async def _unused_resources(bus: JetStreamBus, until_unix_ms: int) -> AsyncItera
     """Leased resources (see lease.book) without a message since then: nobody holds them."""
     inbox, after = subjects.inbox_stream("planner"), 0
     resources: dict[Task, None] = {}
-    while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):
+    while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE_SIZE):
         for stored in page:
             if stored.time_unix_ms <= until_unix_ms and any(_is_message_of(stored, kind) for kind in LEASES):
                 resources[_task_of_subject(stored.subject)] = None
@@ -250,7 +250,7 @@ async def _abandoned_since_unix_ms(bus: JetStreamBus, task: Task) -> int:
     requests: set[int] = set()
     rejected: set[int] = set()
     filters = _subjects_of_task(task)[GATEWAY]
-    while filters and (page := await bus.read(GATEWAY, filters[0], after=after, limit=PAGE)):
+    while filters and (page := await bus.read(GATEWAY, filters[0], after=after, limit=PAGE_SIZE)):
         for stored in page:
             if _is_end(stored) or stored.sender == "planner":
                 return 0  # What began is over when its end is told, and then it was found by that.
@@ -264,7 +264,7 @@ async def _abandoned_since_unix_ms(bus: JetStreamBus, task: Task) -> int:
 
 
 def _is_end(stored: StoredMessage) -> bool:
-    return any(_is_message_of(stored, kind) for kind in ENDS.get(stored.sender, ()))
+    return any(_is_message_of(stored, kind) for kind in ENDING_MESSAGES.get(stored.sender, ()))
 
 
 def _is_message_of(stored: StoredMessage, kind: type[Body]) -> bool:

@@ -13,7 +13,7 @@ MIB = 1024**2
 PUBLISHED = "PUBLISHED"
 MIN_PUBLISHED = 4 * MIB
 MIN_STORE_GIB, MAX_STORE_GIB = 4, 1024 * 1024
-UNSAID = {
+DEFAULT_BYTES = {
     "INBOX": 4 * GIB,
     PUBLISHED: GIB,
     "RECORDS": 4 * GIB,
@@ -26,7 +26,7 @@ UNSAID = {
     "JOURNAL": 16 * GIB,
 }
 """By the first word of a stream's name, where nobody said how much disk there is: enough for a laptop."""
-PERCENT = {
+SHARE_PERCENT = {
     "INBOX_MODEL_GATEWAY": 13,
     "INBOX_WORKER": 10,
     "INBOX_CHECKER": 7,
@@ -53,12 +53,12 @@ def stream_bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
     """Bytes by name. Raises StoreTooSmall."""
     publishers = sum(name.startswith(PUBLISHED) for name in names)
     if not store_gib:
-        most = {name: UNSAID[name.partition("_")[0]] for name in names}
+        most = {name: DEFAULT_BYTES[name.partition("_")[0]] for name in names}
         return {name: _publisher_share(most[name], publishers, name) for name in names}
     if not MIN_STORE_GIB <= store_gib <= MAX_STORE_GIB:
         way = "`python -m bulkhead_infra.capacity --tasks-per-day N` tells how much so many tasks need"
         raise StoreTooSmall(f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; {way}")
-    most = {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}
+    most = {name: store_gib * GIB * SHARE_PERCENT.get(name, 1) // 100 for name in names}
     return {name: _publisher_share(most[name], publishers, name) for name in names}
 
 

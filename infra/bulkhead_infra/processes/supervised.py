@@ -35,10 +35,10 @@ Probe = Callable[[], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class UnreadyRestartPolicy:
-    """A unit that is unready for `after_s`, although it runs, is restarted when `why_not` has no objection."""
+    """A unit that is unready for `after_s`, although it runs, is restarted when `find_objection` has no objection."""
 
     after_s: float
-    why_not: Callable[[], str]
+    find_objection: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class SupervisedUnit:
         say: Say,
         *,
         stop_timeout_s: float,
-        cure: UnreadyRestartPolicy | None = None,
+        unready_policy: UnreadyRestartPolicy | None = None,
         on_change: Callable[[], None] = lambda: None,
         advise: Callable[[str], str] = lambda why: "",
     ) -> None:
@@ -75,7 +75,7 @@ class SupervisedUnit:
         self.child: ChildProcess | None = None
         self._spawn, self._probe, self._say = spawn, probe, say
         self._stop_timeout_s = stop_timeout_s
-        self._cure, self._on_change, self._advise = cure, on_change, advise
+        self._unready_policy, self._on_change, self._advise = unready_policy, on_change, advise
         self._held = False
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -256,9 +256,9 @@ class SupervisedUnit:
         return was_ready
 
     async def _restart_if_unready(self, child: ChildProcess, missing: str, since: float, refused: str) -> str:
-        if self._cure is None or self._last or time.monotonic() - since < self._cure.after_s:
+        if self._unready_policy is None or self._last or time.monotonic() - since < self._unready_policy.after_s:
             return refused
-        objection = self._cure.why_not()
+        objection = self._unready_policy.find_objection()
         if objection:
             if objection != refused:
                 self._say(f"{self.name} is not healthy ({missing}): {objection}")

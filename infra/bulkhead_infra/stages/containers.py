@@ -21,15 +21,15 @@ from bulkhead.http_server.tcp_ports import free_port
 from bulkhead.testing.mesh_backend import CannotDo, StageOptions
 from bulkhead.testing.relay import BrokerRelay
 from bulkhead_infra.composition import ContainerPaths, container_variables, settings_of
-from bulkhead_infra.docker.image_contents import KEYS_OF
+from bulkhead_infra.docker.image_contents import KEY_OWNERS
 from bulkhead_infra.docker.images import tag_of
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import ReachablePlace
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.services import SERVICES, Setting
-from bulkhead_infra.stages import KeyFile, operator_bus, pack_home, variables, write_policy, write_tenants
-from bulkhead_infra.stages.relay_faults import Relayed
-from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
+from bulkhead_infra.stages import KeyFile, knob_variables, operator_bus, pack_home, write_policy, write_tenants
+from bulkhead_infra.stages.relay_faults import RelayFaults
+from bulkhead_infra.stages.testcontainers_stack import USER, ContainerError, ContainerNetwork, StartedContainer
 
 BROKER, REDIS, MODEL, KEEPER = "nats", "redis", "offline_model", "keeper"
 IDENTITY, TEST, PACKS, DATA = "/bulkhead/identity", "/bulkhead/test", "/bulkhead/packs", "/bulkhead/data"
@@ -56,38 +56,38 @@ STARTED = b" started\n"
 KEEP = "import signal; signal.pause()"
 
 
-class Containers(Relayed):
+class Containers(RelayFaults):
     """A mesh of this mode. See the module, and Stage."""
 
     mode = "containers"
 
-    def __init__(self, wishes: StageOptions) -> None:
-        self._wishes, self._folder = wishes, wishes.folder
+    def __init__(self, options: StageOptions) -> None:
+        self._options, self._folder = options, options.folder
         self.logs = self._folder / "logs"
         self.url = self.model_url = ""
-        self._dock = Dock(f"bulkhead-test-{secrets.token_hex(3)}")
-        self._boxes: dict[str, Box] = {}
+        self._network = ContainerNetwork(f"bulkhead-test-{secrets.token_hex(3)}")
+        self._containers: dict[str, StartedContainer] = {}
         self._wires: dict[str, BrokerRelay] = {}
-        self._ways: list[BrokerRelay] = []
+        self._relays: list[BrokerRelay] = []
 
     async def open(self) -> None:
         self.logs.mkdir(parents=True)
         (self._folder / "test").mkdir()
         self._keys = KeyFile(self._folder / "test" / "api_keys.json")
-        write_tenants(self._folder / "test" / "tenants.yaml", self._wishes.packs)
+        write_tenants(self._folder / "test" / "tenants.yaml", self._options.packs)
         write_policy(self._folder / "test" / "policy")
         (self._folder / "test").chmod(0o755)
         try:
-            await self._dock.open()
+            await self._network.open()
             await self._open()
         except BaseException:
-            with suppress(DockError):
+            with suppress(ContainerError):
                 await self.collect_logs()
             await self.close()
             raise
 
     async def _open(self) -> None:
-        gateway = self._dock.gateway
+        gateway = self._network.gateway
         await self._make_keys()
         broker_port, model_port = free_port(), free_port()
         http_ports = {name: free_port() for name, row in SERVICES.items() if row.port}
@@ -104,17 +104,17 @@ class Containers(Relayed):
         )
         await self._until_ready([BROKER, REDIS, MODEL], READY_S)
         keys, settings = {"keys_provisioner": f"{IDENTITY}:ro"}, self._bus_settings(4222)
-        await self._dock.run("provisioner", ["streams"], ONE_SHOT_S, volumes=keys, environment=settings)
+        await self._network.run("provisioner", ["streams"], ONE_SHOT_S, volumes=keys, environment=settings)
         for name in SERVICES:
-            self._wires[name] = await self._way(gateway, broker_port)
-        knobs = await self._reachable(self._wishes.knobs, gateway)
+            self._wires[name] = await self._open_relay(gateway, broker_port)
+        knobs = await self._reachable(self._options.knobs, gateway)
         await asyncio.gather(*(self._start_service(name, knobs, gateway, http_ports.get(name, 0)) for name in SERVICES))
         await self.ready(READY_S)
 
     async def _make_keys(self) -> None:
         """One volume for each who has secrets; the operator's are read here, for the test is the operator."""
-        volumes = {f"keys_{name}": f"/bulkhead/keys/{name}" for name in ("all", *KEYS_OF)}
-        done = await self._dock.run("provisioner", ["keys"], ONE_SHOT_S, volumes=volumes, keep=True, network=False)
+        volumes = {f"keys_{name}": f"/bulkhead/keys/{name}" for name in ("all", *KEY_OWNERS)}
+        done = await self._network.run("provisioner", ["keys"], ONE_SHOT_S, volumes=volumes, keep=True, network=False)
         files = _files(await done.archive("/bulkhead/keys/operator"))
         self._operator_seed = files["operator.nkey"].strip()
         self._ca_file = self._folder / "ca.pem"
@@ -127,14 +127,14 @@ class Containers(Relayed):
             environment |= container_variables(setting, row.port, PATHS)
             if setting is Setting.PROVIDER:
                 environment |= {"OPENAI_BASE_URL": "http://offline_model:8000/v1", "BULKHEAD_MODEL": MODEL_NAME}
-        environment |= variables(knobs, settings_of(name).model_fields)
+        environment |= knob_variables(knobs, settings_of(name).model_fields)
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
         if ReachablePlace.DOCUMENTS in policy.load_policy().services[name].reaches:
             volumes["documents"] = DATA
         if {Setting.CALLERS, Setting.TENANTS, Setting.POLICY} & set(row.environment):
             volumes[str(self._folder / "test")] = f"{TEST}:ro"
         if "packs" in settings_of(name).model_fields:
-            for pack in self._wishes.packs:
+            for pack in self._options.packs:
                 top = pack.partition(".")[0]
                 volumes[str(pack_home(pack) / top)] = f"{PACKS}/{top}:ro"
         # The broker's name, as its certificate has it, leads to this service's own wire.
@@ -142,12 +142,12 @@ class Containers(Relayed):
         await self._start(name, environment=environment, volumes=volumes, hosts=hosts, ports=ports, retries=RETRIES)
 
     async def close(self) -> None:
-        for wire in (*self._wires.values(), *self._ways):
+        for wire in (*self._wires.values(), *self._relays):
             await wire.close()
-        await self._dock.close()
+        await self._network.close()
 
     async def ready(self, timeout_s: float) -> None:
-        up = [name for name, box in self._boxes.items() if not box.held and name != KEEPER]
+        up = [name for name, container in self._containers.items() if not container.held and name != KEEPER]
         await self._until_ready(up, timeout_s)
 
     def new_key(self, tenant: str, person: str, role: str) -> str:
@@ -157,88 +157,88 @@ class Containers(Relayed):
         return operator_bus(f"tls://127.0.0.1:{self._broker_port}", self._operator_seed, self._ca_file)
 
     async def collect_logs(self) -> None:
-        for name, box in self._boxes.items():
-            (self.logs / f"{name}.log").write_bytes(await box.logs())
+        for name, container in self._containers.items():
+            (self.logs / f"{name}.log").write_bytes(await container.logs())
 
     async def kill(self, service: str, *, hold: bool) -> None:
-        await self._boxes[service].kill(hold=hold)
+        await self._containers[service].kill(hold=hold)
 
     async def restart(self, service: str) -> None:
-        await self._boxes[service].restart()
+        await self._containers[service].restart()
         await self._until_ready([service], READY_S)
 
     async def pause(self, service: str) -> None:
-        await self._boxes[service].pause()
+        await self._containers[service].pause()
 
     async def resume(self, service: str) -> None:
-        await self._boxes[service].resume()
+        await self._containers[service].resume()
 
     async def fill_disk(self) -> None:
         """The broker's volume has no byte left."""
-        await self._boxes[KEEPER].python(FILL)
+        await self._containers[KEEPER].python(FILL)
 
     async def free_disk(self) -> None:
         """The broker does not recover from a full disk by itself: it is restarted, as an operator would."""
-        await self._boxes[KEEPER].python(FREE)
-        await self._boxes[BROKER].restart()
+        await self._containers[KEEPER].python(FREE)
+        await self._containers[BROKER].restart()
         await self._until_ready([BROKER], READY_S)
 
     async def empty_redis(self) -> None:
         """Its content lies in memory and dies with it."""
-        await self._boxes[REDIS].kill(hold=False)
+        await self._containers[REDIS].kill(hold=False)
         await self._until_ready([REDIS], READY_S)
 
     async def _start(
         self, name: str, *, image: str = "", volumes: Mapping[str, str] | None = None, **more: Any
     ) -> None:
         # The store is bounded, so that it can be full; as long as the keeper holds it, it outlives the broker.
-        sized = {"data_nats": self._wishes.disk_mib or DISK_MIB}
-        self._boxes[name] = await self._dock.start(name, tag_of(image or name), volumes or {}, sized, **more)
+        sized = {"data_nats": self._options.disk_mib or DISK_MIB}
+        self._containers[name] = await self._network.start(name, tag_of(image or name), volumes or {}, sized, **more)
 
     async def _until_ready(self, names: list[str], timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
         waiting = names
         while waiting:
-            said = await asyncio.gather(*(self._missing(name) for name in waiting))
+            said = await asyncio.gather(*(self._readiness_problem(name) for name in waiting))
             waiting = [name for name, why in zip(waiting, said, strict=True) if why]
             for name in waiting:
-                if last := await self._boxes[name].ended():
-                    raise DockError(f"{name} has ended by itself; it said:\n{last}")
+                if last := await self._containers[name].ended():
+                    raise ContainerError(f"{name} has ended by itself; it said:\n{last}")
             if waiting and asyncio.get_running_loop().time() > deadline:
                 await self.collect_logs()
                 late = f"{', '.join(waiting)} ({next(filter(None, said))}); see {self.logs}"
-                last = f"{waiting[0]} said:\n{await self._boxes[waiting[0]].last_words()}"
+                last = f"{waiting[0]} said:\n{await self._containers[waiting[0]].last_words()}"
                 raise TimeoutError(f"not ready within {timeout_s:g} s: {late}; {last}")
             if waiting:
                 await asyncio.sleep(POLL_S)
 
-    async def _missing(self, name: str) -> str:
+    async def _readiness_problem(self, name: str) -> str:
         # To ask is a process in the container: not before it can say yes.
-        if name in SERVICES and STARTED not in await self._boxes[name].logs():
+        if name in SERVICES and STARTED not in await self._containers[name].logs():
             return "it has not started"
         words = ["bulkhead.runtime.process.container_probe", *filter(None, [PROBES.get(name)])]
         if name == REDIS:
             words = ["bulkhead_infra.docker.probes", name]
-        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *words)
+        return await self._containers[name].fails("python3", "-S", "-P", "-m", *words)
 
-    async def _way(self, host: str, port: int) -> BrokerRelay:
+    async def _open_relay(self, host: str, port: int) -> BrokerRelay:
         """From the containers to a port of this machine."""
-        way = BrokerRelay(lambda: ("127.0.0.1", port), host)
+        relay = BrokerRelay(lambda: ("127.0.0.1", port), host)
         try:
-            await way.open()
+            await relay.open()
         except OSError as error:
             why = f"nothing can listen at their gateway {host}: {error.strerror}"
             instead = "this needs Linux's own Docker on the machine of the tests; use mesh_processes"
             raise CannotDo(self.mode, "reach the test", why, instead) from error
-        return way
+        return relay
 
     async def _reachable(self, knobs: Mapping[str, Any], gateway: str) -> dict[str, Any]:
         """Settings in which servers of the test have the addresses at which containers find them."""
         text = json.dumps(knobs)
         for port in sorted(set(HERE.findall(text))):
-            way = await self._way(gateway, int(port))
-            self._ways.append(way)
-            text = re.sub(rf"(?<=://)(?:127\.0\.0\.1|localhost):{port}\b", f"{gateway}:{way.port}", text)
+            relay = await self._open_relay(gateway, int(port))
+            self._relays.append(relay)
+            text = re.sub(rf"(?<=://)(?:127\.0\.0\.1|localhost):{port}\b", f"{gateway}:{relay.port}", text)
         moved: dict[str, Any] = json.loads(text)
         return moved
 

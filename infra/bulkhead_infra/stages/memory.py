@@ -25,7 +25,7 @@ from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.settings import Settings as ModelSettings
 from bulkhead_infra.services import SERVICES, Setting, drain_groups
 from bulkhead_infra.stages import KeyFile, write_policy, write_tenants
-from bulkhead_infra.stages.memory_faults import Wired, WiredBroker, Wires
+from bulkhead_infra.stages.memory_faults import WiredBroker, WiredService, Wires
 from bulkhead_infra.stages.tool_trial import ToolTrial
 
 ACK_WAIT_MS = 1_000
@@ -41,8 +41,8 @@ class Memory:
     mode = "memory"
     tool_trial = ToolTrial
 
-    def __init__(self, wishes: StageOptions) -> None:
-        self._wishes, self._folder = wishes, wishes.folder
+    def __init__(self, options: StageOptions) -> None:
+        self._options, self._folder = options, options.folder
         self.logs = self._folder / "logs"
         self.url = self.doors_url = self.model_url = ""
         self._started = 0
@@ -139,8 +139,8 @@ class Memory:
 
     async def empty_redis(self) -> None:
         """It cannot: restarting budget, whose ledger lies in memory here, is what comes next to it."""
-        way = f"{PLACE}, or faults.kill('budget'), after which the ledger is rebuilt too"
-        raise CannotDo(self.mode, "empty Redis", "it has none, budget holds its ledger in memory", way)
+        instead = f"{PLACE}, or faults.kill('budget'), after which the ledger is rebuilt too"
+        raise CannotDo(self.mode, "empty Redis", "it has none, budget holds its ledger in memory", instead)
 
     async def _start(self, name: str) -> None:
         self._started += 1
@@ -153,7 +153,7 @@ class Memory:
             await asyncio.gather(task, return_exceptions=True)
 
     def _builds(self, port: int, doors_port: int) -> dict[str, Build]:
-        tenants_file = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
+        tenants_file = write_tenants(self._folder / "tenants.yaml", self._options.packs)
         url = f"{self.model_url}/v1"
         given: dict[Setting, dict[str, Any]] = {
             Setting.HTTP: {"drain_timeout_s": 1.0},
@@ -174,7 +174,7 @@ class Memory:
     def _build(self, name: str, given: Sequence[Mapping[str, Any]]) -> Build:
         found = composition_root(name)
         own = {field: value for part in given for field, value in part.items()}
-        wished = {knob: value for knob, value in self._wishes.knobs.items() if knob in found.settings.model_fields}
+        wished = {knob: value for knob, value in self._options.knobs.items() if knob in found.settings.model_fields}
         settings = found.settings(**{"data_dir": self._folder, "trace": False, **own, **wished})
         return lambda context: found.build(context, settings)
 
@@ -190,7 +190,7 @@ class _WiredMesh(MemoryMesh):
 
     def _new_bus(self, name: str) -> MemoryBus:
         assert isinstance(self.broker, WiredBroker)
-        return MemoryBus(cast(MemoryBroker, Wired(self.broker, name)), name)
+        return MemoryBus(cast(MemoryBroker, WiredService(self.broker, name)), name)
 
 
 class _OfflineModel:

@@ -68,7 +68,7 @@ class WiredBroker(MemoryBroker):
             self.wires.carry(offer, offer.whom)
 
 
-class Wired:
+class WiredService:
     """A service's end: stands between its bus and the broker."""
 
     def __init__(self, broker: WiredBroker, service: str) -> None:

@@ -16,20 +16,20 @@ from bulkhead_infra.local.environment import PROVIDER
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.processes.child import StartFailed
 from bulkhead_infra.services import SERVICES
-from bulkhead_infra.stages import operator_bus, pack_home, variables, write_policy, write_tenants
+from bulkhead_infra.stages import knob_variables, operator_bus, pack_home, write_policy, write_tenants
 from bulkhead_infra.stages.disk import Disk
-from bulkhead_infra.stages.relay_faults import Relayed
+from bulkhead_infra.stages.relay_faults import RelayFaults
 
 MESH = "mesh"
 
 
-class Processes(Relayed):
+class Processes(RelayFaults):
     """A mesh of this mode. See the module, and Stage."""
 
     mode = "processes"
 
-    def __init__(self, wishes: StageOptions) -> None:
-        self._wishes, self._folder = wishes, wishes.folder
+    def __init__(self, options: StageOptions) -> None:
+        self._options, self._folder = options, options.folder
         self._disk: Disk | None = None
         self._wires: dict[str, BrokerRelay] = {}
         self._paused: dict[str, int] = {}
@@ -38,8 +38,8 @@ class Processes(Relayed):
         self.logs = self._folder / MESH / "logs"
 
     async def open(self) -> None:
-        if self._wishes.disk_mib:
-            self._disk = Disk(self._folder / "disk.img", self._folder / MESH, self._wishes.disk_mib)
+        if self._options.disk_mib:
+            self._disk = Disk(self._folder / "disk.img", self._folder / MESH, self._options.disk_mib)
             await asyncio.to_thread(self._disk.open)
         for name in SERVICES:
             self._wires[name] = BrokerRelay(self._broker)
@@ -47,11 +47,11 @@ class Processes(Relayed):
         extra = {name: {"BULKHEAD_NATS_URL": f"nats://127.0.0.1:{wire.port}"} for name, wire in self._wires.items()}
         self._mesh = LocalMesh(
             self._folder / MESH,
-            tenants=write_tenants(self._folder / "tenants.yaml", self._wishes.packs),
+            tenants=write_tenants(self._folder / "tenants.yaml", self._options.packs),
             offline_model_arguments=("--admin", "--token-delay-ms", "0"),
             extra_env=extra,
             on_event=self._said.append,
-            environ={"BULKHEAD_POLICY_DIR": str(write_policy(self._folder / "policy")), **_environ(self._wishes)},
+            environ={"BULKHEAD_POLICY_DIR": str(write_policy(self._folder / "policy")), **_environ(self._options)},
         )
         try:
             await self._mesh.__aenter__()
@@ -103,8 +103,10 @@ class Processes(Relayed):
 
     async def fill_disk(self) -> None:
         if self._disk is None:
-            way = "give it one of its own with `bulkhead_disk_mib = 640` in pytest's ini file (root and loop devices)"
-            raise CannotDo(self.mode, "fill the disk", "it shares yours", f"{way}, or use mesh")
+            instead = (
+                "give it one of its own with `bulkhead_disk_mib = 640` in pytest's ini file (root and loop devices)"
+            )
+            raise CannotDo(self.mode, "fill the disk", "it shares yours", f"{instead}, or use mesh")
         await asyncio.to_thread(self._disk.fill)
 
     async def free_disk(self) -> None:
@@ -126,11 +128,11 @@ class Processes(Relayed):
             await asyncio.to_thread(self._disk.close)
 
 
-def _environ(wishes: StageOptions) -> dict[str, str]:
+def _environ(options: StageOptions) -> dict[str, str]:
     """The environment of this process without its model provider, with the knobs and the folders of the packs."""
     own = {name: value for name, value in os.environ.items() if name not in PROVIDER}
-    own |= variables(wishes.knobs, wishes.knobs)
+    own |= knob_variables(options.knobs, options.knobs)
     # A pack that pytest put on the path of this process alone must be found by the services too.
-    if folders := [str(pack_home(name)) for name in wishes.packs]:
+    if folders := [str(pack_home(name)) for name in options.packs]:
         own["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [own.get("PYTHONPATH"), *folders])))
     return own

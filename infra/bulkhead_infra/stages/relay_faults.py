@@ -6,7 +6,7 @@ In: a service's name, or a delay. Out: its wire is cut, mended, or long.
 from bulkhead.testing.relay import BrokerRelay
 
 
-class Relayed:
+class RelayFaults:
     """The part of a Stage that its wires make; see Stage."""
 
     _wires: dict[str, BrokerRelay]

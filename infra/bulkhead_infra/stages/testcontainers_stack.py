@@ -32,11 +32,11 @@ HOW = (
 T = TypeVar("T")
 
 
-class DockError(Exception):
+class ContainerError(Exception):
     """Docker cannot do what was asked; says why and what to do."""
 
 
-class Box:
+class StartedContainer:
     def __init__(self, container: Any) -> None:
         self._container = container
         self.held = False
@@ -70,7 +70,7 @@ class Box:
         """The complaint of a command in it; "" for exit code 0."""
         try:
             done = await _call(lambda: self._container.exec_run(list(command)))
-        except DockError as error:
+        except ContainerError as error:
             return str(error)
         said = done.output.decode("utf-8", "replace").strip()
         return "" if done.exit_code == 0 else said or f"exit code {done.exit_code}"
@@ -86,9 +86,9 @@ class Box:
         return (await self.logs()).decode("utf-8", "replace")[-SAID_CHARS:] or "nothing"
 
     async def python(self, source: str) -> None:
-        """Run a few lines in it. Raises DockError."""
+        """Run a few lines in it. Raises ContainerError."""
         if why := await self.fails("python3", "-c", source):
-            raise DockError(f"{self._container.name}: {why}")
+            raise ContainerError(f"{self._container.name}: {why}")
 
     async def logs(self) -> bytes:
         found: bytes = await _call(lambda: self._container.logs(timestamps=True))
@@ -99,7 +99,7 @@ class Box:
         return b"".join(pieces)
 
 
-class Dock:
+class ContainerNetwork:
     """A network and what is in it, under one name."""
 
     def __init__(self, name: str) -> None:
@@ -111,7 +111,7 @@ class Dock:
         self._volumes: dict[str, Any] = {}
 
     async def open(self) -> None:
-        """Make the network. Raises DockError."""
+        """Make the network. Raises ContainerError."""
         testcontainers_config.ryuk_disabled = True
 
         def make() -> tuple[Network, Any]:
@@ -122,9 +122,9 @@ class Dock:
 
         try:
             self._network, made = await _call(make)
-        except DockError as error:
+        except ContainerError as error:
             what = "start dockerd, or let this user use it (group docker); without Docker use mesh_processes"
-            raise DockError(f"no Docker daemon answers: {error}; {what}") from error
+            raise ContainerError(f"no Docker daemon answers: {error}; {what}") from error
         self.gateway = made.attrs["IPAM"]["Config"][0]["Gateway"]
 
     async def start(
@@ -142,7 +142,7 @@ class Dock:
         entrypoint: Sequence[str] | None = None,
         network: bool = True,
         retries: int = 0,
-    ) -> Box:
+    ) -> StartedContainer:
         """volumes: a path or a name of a volume, to `path[:ro]`. sized: MiB of volumes that lie in memory. retries: so
         often it is started again when it ends by itself."""
         names = {
@@ -151,24 +151,24 @@ class Dock:
         }
 
         def make() -> DockerContainer:
-            box = DockerContainer(image, name=f"{self.name}-{name}").with_envs(**(environment or {}))
+            container = DockerContainer(image, name=f"{self.name}-{name}").with_envs(**(environment or {}))
             for source, where in names.items():
                 path, _, mode = where.partition(":")
-                box.with_volume_mapping(source, path, mode or "rw")
+                container.with_volume_mapping(source, path, mode or "rw")
             for inner, outer in (ports or {}).items():
-                box.ports[str(inner)] = ("127.0.0.1", outer)  # type: ignore[assignment]
-            box.tmpfs = {"/tmp": "size=64m,mode=1777,noexec,nosuid,nodev", **(tmpfs or {})}  # noqa: S108
+                container.ports[str(inner)] = ("127.0.0.1", outer)  # type: ignore[assignment]
+            container.tmpfs = {"/tmp": "size=64m,mode=1777,noexec,nosuid,nodev", **(tmpfs or {})}  # noqa: S108
             more: dict[str, Any] = {"entrypoint": list(entrypoint)} if entrypoint else {}
             if retries:
                 more["restart_policy"] = {"Name": "on-failure", "MaximumRetryCount": retries}
             if network:
                 assert self._network is not None
-                box.with_network(self._network).with_network_aliases(name)
+                container.with_network(self._network).with_network_aliases(name)
                 more["extra_hosts"] = dict(hosts or {})
             else:
                 more["network_mode"] = "none"
-            box.with_command(list(command) if command else None)  # type: ignore[arg-type]
-            box.with_kwargs(
+            container.with_command(list(command) if command else None)  # type: ignore[arg-type]
+            container.with_kwargs(
                 user=f"{USER}:{USER}",
                 read_only=True,
                 cap_drop=["ALL"],
@@ -177,22 +177,22 @@ class Dock:
                 healthcheck=NO_HEALTHCHECK,
                 **more,
             )
-            return box
+            return container
 
-        return await self._start_box(image, make)
+        return await self._start_container(image, make)
 
-    async def _start_box(self, image: str, make: Callable[[], DockerContainer]) -> Box:
+    async def _start_container(self, image: str, make: Callable[[], DockerContainer]) -> StartedContainer:
         def start() -> Any:
-            box = make()
+            container = make()
             try:
-                box.start()
+                container.start()
             finally:
-                if box._container is not None:
-                    self._containers.append(box._container)
-            return box.get_wrapped_container()
+                if container._container is not None:
+                    self._containers.append(container._container)
+            return container.get_wrapped_container()
 
         try:
-            return Box(await _call(start))
+            return StartedContainer(await _call(start))
         except ImageMissing as error:
             raise ImageMissing(f"there is no image {image}: {HOW}") from error
 
@@ -208,22 +208,28 @@ class Dock:
             )
         return whole
 
-    async def run(self, image: str, command: Sequence[str], timeout_s: int, *, keep: bool = False, **more: Any) -> Box:
-        """To its end. Raises DockError with what it said. keep: it stays, to be read."""
+    async def run(
+        self, image: str, command: Sequence[str], timeout_s: int, *, keep: bool = False, **more: Any
+    ) -> StartedContainer:
+        """To its end. Raises ContainerError with what it said. keep: it stays, to be read."""
         from bulkhead_infra.docker.images import tag_of
 
-        box = await self.start(f"{image}-{command[0]}", tag_of(image), more.pop("volumes", {}), command=command, **more)
-        code = (await _call(lambda: box._container.wait(timeout=timeout_s)))["StatusCode"]
+        container = await self.start(
+            f"{image}-{command[0]}", tag_of(image), more.pop("volumes", {}), command=command, **more
+        )
+        code = (await _call(lambda: container._container.wait(timeout=timeout_s)))["StatusCode"]
         if code:
-            raise DockError(f"{image} {' '.join(command)} ended with {code}:\n{(await box.logs()).decode()[-2000:]}")
+            raise ContainerError(
+                f"{image} {' '.join(command)} ended with {code}:\n{(await container.logs()).decode()[-2000:]}"
+            )
         if not keep:
-            await _call(lambda: box._container.remove(force=True))
-            self._containers.remove(box._container)
-        return box
+            await _call(lambda: container._container.remove(force=True))
+            self._containers.remove(container._container)
+        return container
 
     async def close(self) -> None:
         """Containers, volumes, the network: what is gone already is no matter."""
-        await asyncio.gather(*(_gone(partial(box.remove, force=True, v=True)) for box in self._containers))
+        await asyncio.gather(*(_gone(partial(container.remove, force=True, v=True)) for container in self._containers))
         await asyncio.gather(*(_gone(partial(volume.remove, force=True)) for volume in self._volumes.values()))
         self._containers.clear()
         self._volumes.clear()
@@ -232,18 +238,18 @@ class Dock:
             await _gone(network.remove)
 
 
-class ImageMissing(DockError):
+class ImageMissing(ContainerError):
     """An image is neither here nor to be pulled."""
 
 
 async def _call(what: Callable[[], T]) -> T:
-    """Beside the event loop. Raises DockError, ImageMissing."""
+    """Beside the event loop. Raises ContainerError, ImageMissing."""
     try:
         return await asyncio.to_thread(what)
     except ImageNotFound as error:
         raise ImageMissing(str(error)) from error
     except (DockerException, OSError) as error:
-        raise DockError(str(error)) from error
+        raise ContainerError(str(error)) from error
 
 
 async def _gone(remove: Callable[[], Any]) -> None:

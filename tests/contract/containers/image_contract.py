@@ -23,7 +23,7 @@ from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_infra.composition import settings_of
 from bulkhead_infra.docker import images, probes, redis_container
 from bulkhead_infra.docker.image_contents import IMAGES, ROOT
-from bulkhead_infra.nats.configuration import WHO
+from bulkhead_infra.nats.configuration import BROKER_NAME_VARIABLE
 from bulkhead_infra.offline_model.settings import parse_settings
 from bulkhead_infra.services import EVERY_SERVICE
 from tests.contract.containers.pods import Container, Object, Pod
@@ -35,13 +35,13 @@ IDENTITY, DATA = Path("/bulkhead/identity"), Path("/bulkhead/data")
 CLUSTER_ONLY = ("nats", "routes")
 """The port of routes between brokers: a broker alone does not listen there, and no policy opens it then."""
 READ_BY: Mapping[str, frozenset[str]] = {
-    "nats": frozenset({WHO}),
-    "redis": frozenset({redis_container.NAMES, "POD_NAME"}),
+    "nats": frozenset({BROKER_NAME_VARIABLE}),
+    "redis": frozenset({redis_container.SERVERS_VARIABLE, "POD_NAME"}),
     "offline_model": frozenset(),
 }
 """Variables of images whose programs have no settings class; of the provisioner its source tells."""
 NEEDED: Mapping[str, frozenset[str]] = {
-    "nats": frozenset({WHO}),
+    "nats": frozenset({BROKER_NAME_VARIABLE}),
     "provisioner": frozenset(
         f"{PREFIX}{name}"
         for name in ("NATS_URL", "REPLICAS", "STORE_GIB", "RANKED", *(f"SHARDS_{one.upper()}" for one in DECIDERS))
@@ -302,7 +302,7 @@ def _unanswered(one: Fitted, probe: Object) -> str:
         path = f"infra/{module.replace('.', '/')}.py"
         if path not in IMAGES[one.image.name].code:
             return f"its image has no program {module or words}"
-        return "" if words[words.index("-m") + 2] in probes.WHICH else f"{module} does not know {words[-1]}"
+        return "" if words[words.index("-m") + 2] in probes.PROBES else f"{module} does not know {words[-1]}"
     asked = probe.get("httpGet") or probe["tcpSocket"]
     port = one.container.port(asked["port"])
     if port not in listens:

@@ -15,8 +15,8 @@ from tests.unit.infra.kubernetes.rules import CLUSTER_CA
 @functools.cache
 def _secrets(name: str) -> list[Object]:
     with tempfile.TemporaryDirectory() as folder:
-        key_folder.ensure(Path(folder), "single" if name == "dev" else "")
-        made = list(key_folder.secrets(Path(folder)))
+        key_folder.ensure_key_folder(Path(folder), "single" if name == "dev" else "")
+        made = list(key_folder.render_secrets(Path(folder)))
     return [*made, {"kind": "ConfigMap", "metadata": {"name": CLUSTER_CA}, "data": {"ca.crt": "-"}}]
 
 

@@ -56,7 +56,7 @@ def built() -> Iterator[Mapping[str, str]]:
     """{name: image} of the tree as it is; with BULKHEAD_TEST_TAG images that are there, and nothing is built."""
     remove_what_was_left()
     if GIVEN_TAG:
-        yield {name: images.tag_of(name, GIVEN_TAG) for name in images.ALL}
+        yield {name: images.tag_of(name, GIVEN_TAG) for name in images.IMAGE_NAMES}
         return
     os.environ["BULKHEAD_TAG"] = TAG
     try:

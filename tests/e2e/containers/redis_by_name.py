@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead_infra.docker.provisioner import redis_password
-from bulkhead_infra.docker.redis_container import WATCHED
+from bulkhead_infra.docker.redis_container import WATCHED_PAIR
 from bulkhead_infra.docker.stack import run_docker
 from bulkhead_infra.kubernetes import key_folder
 from tests.contract.containers.pods import Pod, read_pods
@@ -88,7 +88,7 @@ class Pods:
         """The master's name by each sentinel, and the number of other sentinels that it counts."""
         answers = []
         for number in range(SENTINELS):
-            lines = self.ask(f"sentinel-{number}", 26379, "sentinel", "master", WATCHED).split("\n")
+            lines = self.ask(f"sentinel-{number}", 26379, "sentinel", "master", WATCHED_PAIR).split("\n")
             row = dict(zip(lines[::2], lines[1::2], strict=False))
             answers.append((row.get("ip", ""), row.get("num-other-sentinels", "")))
         return answers
@@ -112,8 +112,8 @@ class Pods:
 @pytest.fixture
 def pods(built: Mapping[str, str], tmp_path: Path) -> Iterator[Pods]:
     rendered = [manifest for manifest in installation("staging") if manifest["metadata"]["name"] in OWNERS]
-    key_folder.ensure(tmp_path / "keys")
-    made = [secret for secret in key_folder.secrets(tmp_path / "keys") if secret["metadata"]["name"] == SECRET]
+    key_folder.ensure_key_folder(tmp_path / "keys")
+    made = [secret for secret in key_folder.render_secrets(tmp_path / "keys") if secret["metadata"]["name"] == SECRET]
     begun = Pods(read_pods([*rendered, *made]), tmp_path, redis_password(tmp_path / "keys"), built["redis"])
     try:
         yield begun

@@ -41,7 +41,7 @@ async def broker(made: Path, folder: Path) -> AsyncIterator[str]:
         for before, after in ((chart.IDENTITY, folder), (chart.DATA, folder), ("4222", port), ("8222", monitor)):
             text = text.replace(str(before), str(after))
         (folder / file).write_text(text)
-    for one in key_folder.secrets(made):
+    for one in key_folder.render_secrets(made):
         if one["metadata"]["name"] == "bulkhead-nats":
             for file, text in one["stringData"].items():
                 (folder / file).write_text(text)
@@ -93,7 +93,7 @@ async def test_a_backup_of_one_cluster_is_restored_into_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, file = tmp_path / "keys", tmp_path / "mesh.bulkhead"
-    key_folder.ensure(made, "single")
+    key_folder.ensure_key_folder(made, "single")
     given = ("--identity", str(made / "all"), "--callers", str(made / "operator"))
     async with broker(made, tmp_path / "one") as url:
         assert (await streams(made, url, monkeypatch)).made

@@ -82,7 +82,7 @@ async def test_an_upgrade_that_divides_the_store_otherwise_leaves_a_full_stream_
     texts = subjects.BLOBS_STREAM
     async with broker(tmp_path) as (plan, seed):
         with monkeypatch.context() as before:
-            before.setitem(stream_sizes.PERCENT, texts, share)
+            before.setitem(stream_sizes.SHARE_PERCENT, texts, share)
             await provision(plan.url, seed, now)
         bound = 8 * 2**20 * share // 100
         async with bus_of(plan.url, tmp_path / "identity", "planner") as bus:

@@ -28,7 +28,7 @@ from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from bulkhead_infra.nats import purge as purging
 from bulkhead_infra.nats import stream_reads
-from bulkhead_infra.nats.journal import JournalReport, keep_whole
+from bulkhead_infra.nats.journal import JournalReport, keep_journal_whole
 from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, parse_duration, purge, retention_of
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_services.planner.app import LOGICS
@@ -393,7 +393,7 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
             assert left == list(expected) and told[-1] in left
             copied = [at_its_source(one).sequence for one in await operator.read("JOURNAL", where)]
             assert copied == left, "the journal lets go of the same, and of nothing else"
-            look = await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
+            look = await keep_journal_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
             assert look == JournalReport(), "what was trimmed on purpose is no loss"
         provisioner = await of("provisioner")
 
@@ -401,7 +401,7 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
             wanted = json.dumps({"filter": where, **which}).encode()
             answer = await provisioner.request("$JS.API.STREAM.PURGE.INBOX_GATEWAY", wanted)
             assert json.loads(answer.body)["success"]
-            return await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
+            return await keep_journal_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
 
         assert await take(seq=7) == JournalReport(), "nor is it between the purges of the two streams"
         assert "(INBOX_GATEWAY 5; of tasks places)" in (await take()).lost, "a trim leaves the newest"

@@ -9,7 +9,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether
 from bulkhead_infra.nats.purge import purge
-from bulkhead_infra.nats.trimming import BOOKS, PARTS, SEALS
+from bulkhead_infra.nats.trimming import JOURNAL_INBOX, PARTS, SEALS
 from bulkhead_services.budget.ledger import checkpoint, model, rebuild
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
@@ -82,7 +82,7 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
             if number == 0:  # One alone stays whole.
                 await purge(broker.url, broker.seed, RETENTION)
         made = Counter({"part": 10, "seal": 5, "seal-mark": 5})
-        assert await left(budget, BOOKS) == made
+        assert await left(budget, JOURNAL_INBOX) == made
 
         async def copied() -> bool:
             return await left(operator, subjects.JOURNAL_STREAM) == made
@@ -90,19 +90,19 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
         await until(copied, "the journal has them all")
         before = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
         done = await purge(broker.url, broker.seed, RETENTION)
-        assert done.messages[BOOKS] == done.messages[subjects.JOURNAL_STREAM] == 12
-        for stream in (BOOKS, subjects.JOURNAL_STREAM):
+        assert done.messages[JOURNAL_INBOX] == done.messages[subjects.JOURNAL_STREAM] == 12
+        for stream in (JOURNAL_INBOX, subjects.JOURNAL_STREAM):
             assert await left(operator, stream) == Counter({"part": 4, "seal": 2, "seal-mark": 2}), stream
         assert await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
         assert before.ledger.balances[MONTH.name].reserved == UnitSums(tokens=1_500)
-        facts = await budget.read(BOOKS, subjects.mesh_subject("budget", "journal", "demo", "t1"))
+        facts = await budget.read(JOURNAL_INBOX, subjects.mesh_subject("budget", "journal", "demo", "t1"))
         assert len(facts) == 5, "nothing but checkpoints is trimmed"
         again = await purge(broker.url, broker.seed, RETENTION)
         assert not sum(again.messages.values())
         # What was reserved together goes when it is old, but for what the last checkpoint but one has not counted.
         later = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=time.time_ns() // 1_000_000 + 2_000_000)
-        assert later.messages[BOOKS] == later.messages[subjects.JOURNAL_STREAM] == 4
-        assert len(await budget.read(BOOKS, batched_reservations.batch_subject("demo"))) == 1
+        assert later.messages[JOURNAL_INBOX] == later.messages[subjects.JOURNAL_STREAM] == 4
+        assert len(await budget.read(JOURNAL_INBOX, batched_reservations.batch_subject("demo"))) == 1
         assert await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
 
 
@@ -114,12 +114,12 @@ async def test_a_checkpoint_that_lost_a_part_is_neither_counted_nor_believed(bro
         for number in range(3):
             await reserve(budget, number)
             assert await checkpoints.make_checkpoint(at_once=True)
-        (*_, last) = await budget.read(BOOKS, SEALS)
+        (*_, last) = await budget.read(JOURNAL_INBOX, SEALS)
         whole = LedgerCheckpointed.model_validate_json(last.body)
         late = whole.model_copy(update={"checkpoint": "late", "parts": (1,)})
         await checkpoints._publish_to_journal(late, "seal", "late/seal")
         assert await purge(broker.url, broker.seed, RETENTION)
-        assert len(await budget.read(BOOKS, SEALS)) == 3 and len(await budget.read(BOOKS, PARTS)) == 4
+        assert len(await budget.read(JOURNAL_INBOX, SEALS)) == 3 and len(await budget.read(JOURNAL_INBOX, PARTS)) == 4
         start = await checkpoint.newest_checkpoint(budget, LEASE_MS, EVERYTHING, EVERYTHING)
         assert start.journal_sequence == whole.journal_sequence
         assert start.ledger.balances[MONTH.name].reserved.tokens == 300

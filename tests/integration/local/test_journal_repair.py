@@ -16,7 +16,7 @@ from bulkhead_contracts import subjects
 from bulkhead_infra.identity.rights import inbox_prefix
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats import stream_sizes
-from bulkhead_infra.nats.journal import JournalComparison, JournalReport, keep_whole
+from bulkhead_infra.nats.journal import JournalComparison, JournalReport, keep_journal_whole
 from bulkhead_infra.nats.stream_reads import StreamReads
 from bulkhead_infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
 from tests.eventually import until
@@ -45,7 +45,7 @@ async def _has(mesh: LocalMesh, count: int) -> bool:
 
 
 async def _look(mesh: LocalMesh) -> JournalReport:
-    return await keep_whole(mesh.nats_url, mesh.nkey_seed, Layout(), mesh.directory / "lost")
+    return await keep_journal_whole(mesh.nats_url, mesh.nkey_seed, Layout(), mesh.directory / "lost")
 
 
 async def _comes_back(mesh: LocalMesh) -> None:
@@ -143,7 +143,7 @@ async def test_a_purge_that_was_cut_off_hides_nothing(tmp_path: Path) -> None:
 
 
 async def test_of_a_full_journal_only_what_came_after_its_first_is_compared(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(stream_sizes.UNSAID, "JOURNAL", 2048)
+    monkeypatch.setitem(stream_sizes.DEFAULT_BYTES, "JOURNAL", 2048)
     async with small(tmp_path) as mesh:
         await say(mesh, 40)
         newest = await _settled(mesh)

@@ -21,7 +21,7 @@ from tests.unit.infra.kubernetes.rendered import example, named, render_chart
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
-    key_folder.ensure(folder, "single")
+    key_folder.ensure_key_folder(folder, "single")
     return folder
 
 
@@ -32,18 +32,18 @@ def _all(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_second_time_changes_nothing_and_remembers_the_redis(made: Path) -> None:
     before = _all(made)
-    assert key_folder.ensure(made) == "single"
+    assert key_folder.ensure_key_folder(made) == "single"
     assert _all(made) == before
     assert {stat.S_IMODE((made / name).stat().st_mode) for name in before} == {0o600}
 
 
 def test_keys_of_one_mesh_are_not_for_another(made: Path) -> None:
     with pytest.raises(KeyFileError, match=r"made for a mesh with `--redis single`.*another folder for"):
-        key_folder.ensure(made, "sentinel")
+        key_folder.ensure_key_folder(made, "sentinel")
 
 
 def test_each_secret_has_its_owners_files_and_nobody_else_has_them(made: Path) -> None:
-    contents = {secret["metadata"]["name"]: secret["stringData"] for secret in key_folder.secrets(made)}
+    contents = {secret["metadata"]["name"]: secret["stringData"] for secret in key_folder.render_secrets(made)}
     owners = {f"bulkhead-{chart.kube_name(owner)}" for owner in key_folder.SECRET_OWNERS}
     assert set(contents) == owners | {key_folder.TLS_SECRET}
     for service in EVERY_SERVICE:
@@ -59,7 +59,7 @@ def test_each_secret_has_its_owners_files_and_nobody_else_has_them(made: Path) -
 
 
 def test_cert_manager_makes_the_certificate_in_our_place(made: Path) -> None:
-    names = {secret["metadata"]["name"] for secret in key_folder.secrets(made, certificate=False)}
+    names = {secret["metadata"]["name"] for secret in key_folder.render_secrets(made, certificate=False)}
     assert key_folder.TLS_SECRET not in names and len(names) == len(key_folder.SECRET_OWNERS)
 
 
@@ -67,7 +67,7 @@ def test_cert_manager_makes_the_certificate_in_our_place(made: Path) -> None:
     ("redis", "address"), [("single", "redis://:{}@redis:6379/0"), ("", "redis+sentinel://:{}@sentinel:26379/mesh")]
 )
 def test_budget_is_told_where_redis_is(redis: str, address: str, tmp_path: Path) -> None:
-    key_folder.ensure(tmp_path, redis)
+    key_folder.ensure_key_folder(tmp_path, redis)
     password = (tmp_path / "all" / "redis.password").read_text().strip()
     assert (tmp_path / "budget" / "redis_url").read_text().strip() == address.format(password)
 
@@ -77,7 +77,7 @@ def test_the_broker_accepts_its_configuration(replicas: int, made: Path, tmp_pat
     values = example("dev") | {"nats": {"replicas": replicas}}
     for file, text in named(render_chart(values), "ConfigMap", "bulkhead-broker")["data"].items():
         (tmp_path / file).write_text(text.replace(chart.IDENTITY, str(tmp_path)).replace(chart.DATA, str(tmp_path)))
-    for secret in key_folder.secrets(made):
+    for secret in key_folder.render_secrets(made):
         if secret["metadata"]["name"] == "bulkhead-nats":
             for file, text in secret["stringData"].items():
                 (tmp_path / file).write_text(text)
@@ -104,6 +104,6 @@ def test_the_commands_print_secrets_and_say_what_is_missing(
 ) -> None:
     assert main(["secrets", str(made)]) == 0
     printed = list(yaml.safe_load_all(capsys.readouterr().out))
-    assert printed == list(key_folder.secrets(made))
+    assert printed == list(key_folder.render_secrets(made))
     assert main(["secrets", str(tmp_path)]) == 1
     assert "make them first, with `python -m bulkhead_infra.kubernetes keys" in capsys.readouterr().err
