@@ -28,7 +28,7 @@ async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path, m
     """The one that led the tools' inbox goes with two writes under way; wiped, it comes back and is needed again."""
     async with Cluster(tmp_path / "cluster", tmp_path / "world" / "mesh" / "identity") as cluster:
         with short_waits():
-            async with World(tmp_path / "world", given=ExternalServices(cluster.url, replicas=SIZE)) as world:
+            async with World(tmp_path / "world", external=ExternalServices(cluster.url, replicas=SIZE)) as world:
                 await ingest(world)
                 await Errand(world).run()
                 flying = [Errand(world) for _ in range(2)]
@@ -88,7 +88,7 @@ async def test_redis_fails_over_to_its_replica(tmp_path: Path) -> None:
     pair = Pair(tmp_path)
     async with pair.running() as url:
         with short_waits():
-            async with World(tmp_path / "world", given=ExternalServices(redis_url=url)) as world:
+            async with World(tmp_path / "world", external=ExternalServices(redis_url=url)) as world:
                 await ingest(world)
                 await Errand(world).run()
                 errand = Errand(world)

@@ -242,7 +242,7 @@ async def _started_mesh(
             doors_port=ports[1],
             on_line=screen.print_line,
             on_event=screen.print_event,
-            given=ExternalServices(**given),
+            external=ExternalServices(**given),
             shards=shards,
             tenants=tenants,
         )

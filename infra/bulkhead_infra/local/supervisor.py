@@ -63,8 +63,8 @@ class LocalMesh:
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
     service. http_port, doors_port: as `starts.http_ports` takes them, 0 a free one. modules: another module for a
     service (tests). on_line gets (process, line), on_event what people should know. retention: when ended tasks are
-    purged. given: what it does not run itself. ready_timeout_s: after it the start goes on without processes that are
-    late, if the gateway is ready. Raises EXPECTED.
+    purged. external: what it does not run. ready_timeout_s: after that the start goes on without processes that
+    are late, if the gateway is ready. Raises EXPECTED.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LocalMesh:
         ready_timeout_s: float = READY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         retention: Retention = Retention(),  # noqa: B008 - frozen
-        given: ExternalServices = ExternalServices(),  # noqa: B008 - frozen
+        external: ExternalServices = ExternalServices(),  # noqa: B008 - frozen
     ) -> None:
         unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
         if unknown:
@@ -106,8 +106,8 @@ class LocalMesh:
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
         self._routes: list[dict[str, Any]] = []
-        self._retention, self._given, self._store_gib = retention, given, given.store_gib
-        given.check_options()
+        self._retention, self._external, self._store_gib = retention, external, external.store_gib
+        external.check_options()
         self._late: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._journal: JournalKeeper | None = None
@@ -152,17 +152,17 @@ class LocalMesh:
 
     @property
     def nats_url(self) -> str:
-        return self._given.nats_url or self._broker.plan.url
+        return self._external.nats_url or self._broker.plan.url
 
     @property
     def monitor_url(self) -> str:
         """The broker's health and counts; "" for one that was given without it."""
-        return self._given.nats_monitor_url if self._given.nats_url else self._broker.plan.monitor_url
+        return self._external.nats_monitor_url if self._external.nats_url else self._broker.plan.monitor_url
 
     @property
     def redis_url(self) -> str:
         """With the password; for tests that look into the ledger."""
-        return self._given.redis_url or self._redis.url
+        return self._external.redis_url or self._redis.url
 
     @property
     def model_url(self) -> str:
@@ -192,9 +192,9 @@ class LocalMesh:
             "doors_url": self.doors_url,
             "model_url": self.model_url,
             "routes": self._routes,
-            "redis_port": 0 if self._given.redis_url else self._redis.port,
-            "own_broker": not self._given.nats_url,
-            "replicas": self._given.replicas,
+            "redis_port": 0 if self._external.redis_url else self._redis.port,
+            "own_broker": not self._external.nats_url,
+            "replicas": self._external.replicas,
             "store_gib": self._store_gib,
             "shards": self._shards,
             "logic": newest_logic(),
@@ -356,7 +356,7 @@ class LocalMesh:
 
     async def _start_infrastructure(self) -> Layout:
         unready_policy = UnreadyRestartPolicy(UNHEALTHY_S, lambda: disk_problem(self._run.path))
-        if not self._given.nats_url:
+        if not self._external.nats_url:
             broker = self._broker
             self._add_unit(
                 BROKER,
@@ -366,7 +366,7 @@ class LocalMesh:
                 unready_policy=unready_policy,
                 advise=broker.advice,
             )
-        if not self._given.redis_url:
+        if not self._external.redis_url:
             self._add_unit(
                 REDIS, self._redis.spawn, self._redis.find_problem, STOP_TIMEOUT_S, advise=self._redis.advice
             )
@@ -379,9 +379,9 @@ class LocalMesh:
         self._file.begins = True
         for unit in self.units.values():
             unit.start()
-        if not self._given.nats_url:
+        if not self._external.nats_url:
             await self.units[BROKER].wait_until_ready(INFRASTRUCTURE_TIMEOUT_S)
-        layout = Layout(self._shards, self._given.replicas, self._store_gib)
+        layout = Layout(self._shards, self._external.replicas, self._store_gib)
         report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
         for change in (*report.changed, *report.kept.values()):
             self._report_event(f"provisioned: {change}")

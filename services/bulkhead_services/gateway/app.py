@@ -139,10 +139,10 @@ class GatewayService(EdgeComponent):
         return {names.PLACES: self._count_places}
 
     def _count_places(self) -> Counts:
-        book = self.admission.book
-        if book is None:
+        state = self.admission.state
+        if state is None:
             return {}
-        return {((names.STATE, "running"),): len(book.running), ((names.STATE, "waiting"),): len(book.waiting)}
+        return {((names.STATE, "running"),): len(state.running), ((names.STATE, "waiting"),): len(state.waiting)}
 
     def pools(self) -> dict[str, Pool]:
         """Event streams that it may hold open."""

@@ -120,7 +120,7 @@ async def test_a_mesh_on_what_others_run(tmp_path: Path) -> None:
             with receiver() as otlp:
                 given = ExternalServices(broker.url, broker.monitor_url, url)
                 environ = {"BULKHEAD_OTLP_ENDPOINT": otlp.url, "PATH": str(Path(find_nats_server()).parent)}
-                async with World(tmp_path / "world", given=given, environ=environ) as world:
+                async with World(tmp_path / "world", external=given, environ=environ) as world:
                     assert {"nats-server-0", "nats-server", "redis"}.isdisjoint(world.mesh.units)
                     await ingest(world)
                     await Errand(world).run()
@@ -172,7 +172,7 @@ async def test_a_broker_that_lacks_something(
     (folder / "accounts.conf").write_text(accounts)
     async with TheirBroker(folder, text) as broker:
         with pytest.raises(ProvisionError, match=told):
-            async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(broker.url)):
+            async with LocalMesh(tmp_path / "mesh", services=(), external=ExternalServices(broker.url)):
                 pass
 
 
@@ -192,10 +192,10 @@ async def test_a_broker_that_shows_a_certificate(tmp_path: Path, monkeypatch: py
     async with TheirBroker(folder, JETSTREAM + f"tls {{ {files} }}\ninclude 'accounts.conf'") as broker:
         given = ExternalServices(broker.url.replace("nats:", "tls:"))
         with pytest.raises(ProvisionError, match="not trusted here: name the CA's file in SSL_CERT_FILE"):
-            async with LocalMesh(tmp_path / "mesh", services=(), given=given):
+            async with LocalMesh(tmp_path / "mesh", services=(), external=given):
                 pass
         monkeypatch.setenv("SSL_CERT_FILE", str(folder / tls.CA_FILE))
-        async with LocalMesh(tmp_path / "mesh", services=("signer",), given=given) as mesh:
+        async with LocalMesh(tmp_path / "mesh", services=("signer",), external=given) as mesh:
             await mesh.wait_until_ready()
 
 
@@ -216,7 +216,7 @@ async def test_a_broker_of_another_time(tmp_path: Path) -> None:
         proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = proxy.sockets[0].getsockname()[1]
         with pytest.raises(ProvisionError, match=r"is nats-server 2\.9.*at least 2\.14 is needed"):
-            async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(f"nats://127.0.0.1:{port}")):
+            async with LocalMesh(tmp_path / "mesh", services=(), external=ExternalServices(f"nats://127.0.0.1:{port}")):
                 pass
         proxy.close()
 
@@ -239,12 +239,12 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 )
 def test_what_is_no_address(tmp_path: Path, given: dict, told: str) -> None:
     with pytest.raises(StartFailed, match=told):
-        LocalMesh(tmp_path / "mesh", given=ExternalServices(**given))
+        LocalMesh(tmp_path / "mesh", external=ExternalServices(**given))
     assert not (tmp_path / "mesh").exists()
 
 
 @pytest.mark.parametrize("url", ["nats://no-such-host.invalid:4222", "nats://127.0.0.1:1"], ids=["no-dns", "nobody"])
 async def test_a_broker_that_is_not_there(tmp_path: Path, url: str) -> None:
     with pytest.raises(ProvisionError, match=r"cannot reach the broker at .* is it running"):
-        async with LocalMesh(tmp_path / "mesh", services=(), given=ExternalServices(url)):
+        async with LocalMesh(tmp_path / "mesh", services=(), external=ExternalServices(url)):
             pass

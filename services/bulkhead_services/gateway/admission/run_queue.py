@@ -55,9 +55,9 @@ class WaitingTask:
 
 @dataclass(frozen=True, slots=True)
 class RunQuotas:
-    """`from_snapshot` a tenant; running: of the whole mesh."""
+    """quota_of: by tenant. running: tasks of the whole mesh."""
 
-    of: Callable[[str], Quota]
+    quota_of: Callable[[str], Quota]
     running: int
 
 
@@ -195,7 +195,7 @@ class RunQueueState:
 
 
 def decide_places(
-    book: RunQueueState,
+    state: RunQueueState,
     quotas: RunQuotas,
     now_unix_ms: int,
     *,
@@ -206,46 +206,46 @@ def decide_places(
 
     newcomer: asks for a place and does not wait yet. cancelled: gives its waiting up.
     """
-    dropped = ([cancelled] if cancelled is not None else []) + _find_overdue(book, now_unix_ms, cancelled)
+    dropped = ([cancelled] if cancelled is not None else []) + _find_overdue(state, now_unix_ms, cancelled)
     dropped = dropped[: bounds.MAX_PLACES_AT_ONCE]
     dropped_keys = {(drop.tenant, drop.task) for drop in dropped}
-    room = min(quotas.running - len(book.running), bounds.MAX_PLACES_AT_ONCE)
+    room = min(quotas.running - len(state.running), bounds.MAX_PLACES_AT_ONCE)
     starting, turn, credit = _deal_round_robin(
-        _tenant_queues(book, quotas, dropped_keys, newcomer), quotas, room, book.turn, book.credit
+        _tenant_queues(state, quotas, dropped_keys, newcomer), quotas, room, state.turn, state.credit
     )
     if not starting and not dropped:
         return None
-    tells = not book.snapshot or book.since_snapshot + 1 >= SNAPSHOT_EVERY
+    tells = not state.snapshot or state.since_snapshot + 1 >= SNAPSHOT_EVERY
     return PlacesGiven(
         given=tuple(waiting.to_place() for waiting in starting),
         dropped=tuple(dropped),
         turn=turn,
         credit=credit,
-        running=tuple(book.running.values()) if tells else None,
-        snapshot=book.snapshot,
-        through=book.sequence,
-        waiting_from=book.waiting_from,
+        running=tuple(state.running.values()) if tells else None,
+        snapshot=state.snapshot,
+        through=state.sequence,
+        waiting_from=state.waiting_from,
     )
 
 
-def queued_notice(book: RunQueueState, quotas: RunQuotas, newcomer: WaitingTask) -> TaskQueued:
+def queued_notice(state: RunQueueState, quotas: RunQuotas, newcomer: WaitingTask) -> TaskQueued:
     """The notice about a newcomer that gets no place now."""
-    tenant_running, limit = book.count_running(newcomer.tenant), quotas.of(newcomer.tenant).running
-    tenant_is_full = tenant_running >= limit or len(book.running) < quotas.running
+    tenant_running, limit = state.count_running(newcomer.tenant), quotas.quota_of(newcomer.tenant).running
+    tenant_is_full = tenant_running >= limit or len(state.running) < quotas.running
     return TaskQueued(
         request=newcomer.request,
         person=newcomer.person,
-        ahead=book.count_waiting(newcomer.tenant),
+        ahead=state.count_waiting(newcomer.tenant),
         full="tenant" if tenant_is_full else "mesh",
-        running=tenant_running if tenant_is_full else len(book.running),
+        running=tenant_running if tenant_is_full else len(state.running),
         limit=limit if tenant_is_full else quotas.running,
         until_unix_ms=newcomer.until_unix_ms,
     )
 
 
-def _find_overdue(book: RunQueueState, now_unix_ms: int, cancelled: Dropped | None) -> list[Dropped]:
+def _find_overdue(state: RunQueueState, now_unix_ms: int, cancelled: Dropped | None) -> list[Dropped]:
     overdue = []
-    for line in (line for people in book.lines.values() for line in people.values()):
+    for line in (line for people in state.lines.values() for line in people.values()):
         for waiting in line.values():
             if waiting.until_unix_ms > now_unix_ms:
                 # In the order of their coming and with one bound per tenant: those behind have waited less. After a
@@ -282,30 +282,30 @@ class _TenantQueue:
 
 
 def _tenant_queues(
-    book: RunQueueState, quotas: RunQuotas, gone: set[Key], newcomer: WaitingTask | None
+    state: RunQueueState, quotas: RunQuotas, gone: set[Key], newcomer: WaitingTask | None
 ) -> dict[str, _TenantQueue]:
     running: dict[str, dict[str, int]] = {}
-    for (tenant, _), place in book.running.items():
+    for (tenant, _), place in state.running.items():
         people = running.setdefault(tenant, {})
         people[place.person] = people.get(place.person, 0) + 1
     queues = {}
-    for tenant in {*book.lines, *((newcomer.tenant,) if newcomer else ())}:
+    for tenant in {*state.lines, *((newcomer.tenant,) if newcomer else ())}:
         running_by_person = running.get(tenant, {})
-        room = quotas.of(tenant).running - sum(running_by_person.values())
+        room = quotas.quota_of(tenant).running - sum(running_by_person.values())
         if room > 0:
-            queue = _TenantQueue(room, _waiting_by_person(book, tenant, gone, newcomer), dict(running_by_person))
+            queue = _TenantQueue(room, _waiting_by_person(state, tenant, gone, newcomer), dict(running_by_person))
             if queue.has_next:
                 queues[tenant] = queue
     return queues
 
 
 def _waiting_by_person(
-    book: RunQueueState, tenant: str, gone: set[Key], newcomer: WaitingTask | None
+    state: RunQueueState, tenant: str, gone: set[Key], newcomer: WaitingTask | None
 ) -> dict[str, Iterator[WaitingTask]]:
     """By person, the oldest first; a newcomer stands behind everybody."""
     by_person: dict[str, Iterator[WaitingTask]] = {
         person: (waiting for waiting in line.values() if (tenant, waiting.task) not in gone)
-        for person, line in book.lines.get(tenant, {}).items()
+        for person, line in state.lines.get(tenant, {}).items()
     }
     if newcomer is not None and newcomer.tenant == tenant:
         by_person[newcomer.person] = chain(by_person.get(newcomer.person, iter(())), (newcomer,))
@@ -321,7 +321,7 @@ def _deal_round_robin(
     while ring and len(starting) < room:
         if turn not in queues or credit <= 0:
             turn = ring[bisect_right(ring, turn) % len(ring)]  # The next, also when the last one is no longer there.
-            credit = quotas.of(turn).weight
+            credit = quotas.quota_of(turn).weight
         starting.append(queues[turn].pop_next())
         credit -= 1
         if not queues[turn].has_next:

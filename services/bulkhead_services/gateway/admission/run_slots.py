@@ -32,25 +32,25 @@ from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
 log = Log("gateway.admission")
 TENANT = TASK = "places"
 SUBJECT = subjects.mesh_subject("gateway", "gateway", TENANT, TASK)
-ALL = "mesh.*.gateway.>"
-READS = tuple(
+INBOX_SUBJECTS = "mesh.*.gateway.>"
+READ_TYPES = tuple(
     f"{kind.TYPE}.v" for kind in (PlacesGiven, TaskQueued, TaskReleased, TaskEnded, TaskRejected, MessageRejected)
 )
-TRUSTED = ("gateway", "planner")
-TRIES = 12
+TRUSTED_SENDERS = ("gateway", "planner")
+MAX_TRIES = 12
 LOOK_AGAIN_S = 0.01
 RETRY_S = 0.05
 
 
 class RunSlotAdmission:
-    """The book of this replica, and its part in the decisions."""
+    """The queue as this replica has read it, and its part in the decisions."""
 
     def __init__(self, context: Context, quotas: TenantQuotas, running: int, look_s: float) -> None:
         self._context, self._tenants = context, quotas
         self.quotas = RunQuotas(quotas.quota_of, running)
         self._look_s = look_s
         self._lock = asyncio.Lock()
-        self.book: RunQueueState | None = None
+        self.state: RunQueueState | None = None
 
     async def request_place(self, message: ReceivedMessage, person: str) -> Standing:
         """A stored request asks for a place: `runs` (begin now), `waits` (it is told), `over`, or `unknown` when its
@@ -61,24 +61,24 @@ class RunSlotAdmission:
         newcomer = WaitingTask(message.tenant, message.task, person, message.sequence, 0, until)
         key: Key = (message.tenant, message.task)
         async with self._lock:
-            for attempt in range(TRIES):
-                # What comes first is not read for: if the book lags, a place is refused by the broker, and who waits
+            for attempt in range(MAX_TRIES):
+                # What comes first is not read for: if the state lags, a place is refused by the broker, and who waits
                 # for nothing is released when its `TaskQueued` comes. A flood costs no reading so.
-                first = attempt == 0 and message.attempts == 1 and self.book is not None
-                book = self.book if first else await self._read_on(message.sequence, again=attempt > 0)
-                assert book is not None
-                if (standing := book.standing_of(key, message.sequence)) != "unknown":
+                first = attempt == 0 and message.attempts == 1 and self.state is not None
+                state = self.state if first else await self._read_on(message.sequence, again=attempt > 0)
+                assert state is not None
+                if (standing := state.standing_of(key, message.sequence)) != "unknown":
                     # One that waited is begun by its `TaskReleased`, which comes to whoever.
-                    return "waits" if standing == "runs" and book.running[key].queued else standing
-                decision = decide_places(book, self.quotas, self._context.clock(), newcomer=newcomer)
+                    return "waits" if standing == "runs" and state.running[key].queued else standing
+                decision = decide_places(state, self.quotas, self._context.clock(), newcomer=newcomer)
                 begins = decision is not None and starts_at_once(decision, newcomer)
-                if not begins and book.count_waiting(message.tenant) >= quota.waiting:
+                if not begins and state.count_waiting(message.tenant) >= quota.waiting:
                     return "unknown"
                 if not begins:
-                    notice = queued_notice(book, self.quotas, newcomer)
+                    notice = queued_notice(state, self.quotas, newcomer)
                     break
                 assert decision is not None
-                await self._append_decision(book, decision)
+                await self._append_decision(state, decision)
             else:
                 raise HandBack(RETRY_S, "others decide about places at the same time")
         await self._context.publisher.send("gateway", notice, **message.cause_fields, index="queued", actor=person)
@@ -87,10 +87,10 @@ class RunSlotAdmission:
     async def fill_free_places(self, at_least: int = 0) -> None:
         """Give the free places to waiting tasks. Raises HandBack, BusError."""
         async with self._lock:
-            for attempt in range(TRIES):
-                book = await self._read_on(at_least, again=attempt > 0)
-                decision = decide_places(book, self.quotas, self._context.clock())
-                if decision is None or await self._append_decision(book, decision):
+            for attempt in range(MAX_TRIES):
+                state = await self._read_on(at_least, again=attempt > 0)
+                decision = decide_places(state, self.quotas, self._context.clock())
+                if decision is None or await self._append_decision(state, decision):
                     return
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
@@ -100,21 +100,21 @@ class RunSlotAdmission:
         """
         key: Key = (message.tenant, message.task)
         async with self._lock:
-            for attempt in range(TRIES):
-                book = await self._read_on(message.sequence, again=attempt > 0)
-                waiting = book.waiting.get(key)
+            for attempt in range(MAX_TRIES):
+                state = await self._read_on(message.sequence, again=attempt > 0)
+                waiting = state.waiting.get(key)
                 if waiting is None:
-                    return "runs" if key in book.running else "over" if key in book.past else "unknown"
+                    return "runs" if key in state.running else "over" if key in state.past else "unknown"
                 dropped = Dropped(
                     tenant=waiting.tenant, task=waiting.task, request=waiting.request, code="cancelled", reason=reason
                 )
-                decision = decide_places(book, self.quotas, self._context.clock(), cancelled=dropped)
+                decision = decide_places(state, self.quotas, self._context.clock(), cancelled=dropped)
                 assert decision is not None
-                await self._append_decision(book, decision)
+                await self._append_decision(state, decision)
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
     async def read_current(self) -> RunQueueState:
-        """The book, read up to the end of the inbox. Raises BusError."""
+        """The state, read up to the end of the inbox. Raises BusError."""
         async with self._lock:
             return await self._read_on(0)
 
@@ -129,36 +129,36 @@ class RunSlotAdmission:
                 log.debug("places_not_looked_at", reason=str(error))
             await asyncio.sleep(self._look_s)
 
-    async def _append_decision(self, book: RunQueueState, decision: PlacesGiven) -> bool:
+    async def _append_decision(self, state: RunQueueState, decision: PlacesGiven) -> bool:
         """Append a decision; False when another came first. It counts when it is read, not now."""
         try:
-            index = f"places/{book.last}/{self._context.instance}"
+            index = f"places/{state.last}/{self._context.instance}"
             ack: PubAck = await self._context.publisher.send(
-                "gateway", decision, tenant=TENANT, task=TASK, index=index, expect_last_on_subject=book.last
+                "gateway", decision, tenant=TENANT, task=TASK, index=index, expect_last_on_subject=state.last
             )
         except WrongLastSequence:
             newest = await self._context.bus.last(INBOX, SUBJECT)
             if newest is None:
-                book.last = 0  # Purged after a long time in which nothing was decided.
-            elif newest.sequence <= book.sequence:
+                state.last = 0  # Purged after a long time in which nothing was decided.
+            elif newest.sequence <= state.sequence:
                 await asyncio.sleep(LOOK_AGAIN_S)  # A follower lags behind the leader that said no.
             return False
         await self._read_on(ack.sequence)
         return True
 
     async def _read_on(self, at_least: int, again: bool = False) -> RunQueueState:
-        """Up to the end, or just the book if it has read so far already. Raises HandBack, BusError."""
-        book = self.book if self.book is not None else await self._load_state()
-        if at_least and book.sequence >= at_least and not again:
-            return book
-        while batch := await self._context.bus.read(INBOX, ALL, after=book.sequence, limit=READ_BATCH):
+        """Up to the end, or just the state if it has read so far already. Raises HandBack, BusError."""
+        state = self.state if self.state is not None else await self._load_state()
+        if at_least and state.sequence >= at_least and not again:
+            return state
+        while batch := await self._context.bus.read(INBOX, INBOX_SUBJECTS, after=state.sequence, limit=READ_BATCH):
             for stored in batch:
-                _apply_stored(book, stored)
+                _apply_stored(state, stored)
             if len(batch) < READ_BATCH:
                 break
-        if book.sequence < at_least:
+        if state.sequence < at_least:
             raise HandBack(RETRY_S, "the inbox cannot be read up to this message yet")
-        return book
+        return state
 
     async def _load_state(self) -> RunQueueState:
         """From the newest decision that tells who runs; whose messages are gone by now has ended and was purged."""
@@ -167,12 +167,12 @@ class RunSlotAdmission:
         if base is not None and base.running is None:
             snapshots = await self._context.bus.read(INBOX, SUBJECT, after=base.snapshot - 1, limit=1)
             base = _decode_decision(snapshots[0]) if snapshots else None
-        book = RunQueueState.from_snapshot(base if base is not None and base.running is not None else None)
-        for key in list(book.running):
+        state = RunQueueState.from_snapshot(base if base is not None and base.running is not None else None)
+        for key in list(state.running):
             if not await self._context.bus.read(INBOX, subjects.task_filter("gateway", *key), limit=1):
-                book.forget_task(key)
-        self.book = book
-        return book
+                state.forget_task(key)
+        self.state = state
+        return state
 
 
 def _decode_decision(stored: StoredMessage | None) -> PlacesGiven | None:
@@ -186,14 +186,14 @@ def _decode_decision(stored: StoredMessage | None) -> PlacesGiven | None:
     return body
 
 
-def _apply_stored(book: RunQueueState, stored: StoredMessage) -> None:
+def _apply_stored(state: RunQueueState, stored: StoredMessage) -> None:
     """One stored message: most tell nothing about places and are not read."""
-    if stored.ce_type.startswith(READS):
+    if stored.ce_type.startswith(READ_TYPES):
         try:
             received = inbound.read_message(stored, "gateway")
         except Unreadable as error:
             log.debug("unreadable_among_places", sequence=stored.sequence, code=error.code)
         else:
-            if received.sender in TRUSTED:
-                book.apply_fact(stored.sequence, (received.tenant, received.task), received.body)
-    book.sequence = max(book.sequence, stored.sequence)
+            if received.sender in TRUSTED_SENDERS:
+                state.apply_fact(stored.sequence, (received.tenant, received.task), received.body)
+    state.sequence = max(state.sequence, stored.sequence)

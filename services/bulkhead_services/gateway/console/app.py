@@ -13,7 +13,6 @@ from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, ConsoleApi
 from bulkhead_services.gateway.console.approvals import ConsoleApprovalRoutes
 from bulkhead_services.gateway.console.coordination import ConsoleCoordinationRoutes
-from bulkhead_services.gateway.console.desk import ConsoleRouteFactory, ConsoleRoutes
 from bulkhead_services.gateway.console.login import ConsoleLoginRoutes
 from bulkhead_services.gateway.console.mesh.room import ConsoleMeshRoutes
 from bulkhead_services.gateway.console.models import ConsoleModelRoutes
@@ -24,6 +23,7 @@ from bulkhead_services.gateway.console.task.acts import ConsoleTaskActionRoutes
 from bulkhead_services.gateway.console.task.comparison import ConsoleComparisonRoutes
 from bulkhead_services.gateway.console.task.page import ConsoleTaskRoutes
 from bulkhead_services.gateway.console.tasks import ConsoleTaskListRoutes
+from bulkhead_services.gateway.console.visits import ConsoleRouteFactory, ConsoleRoutes
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 
 ROOMS: tuple[type[ConsoleRoutes], ...] = (

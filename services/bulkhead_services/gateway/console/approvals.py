@@ -10,7 +10,7 @@ from bulkhead.gateway_api.approvals import STATES
 from bulkhead.gateway_api.query import APPROVERS
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 TRUST = {
     "user": "the asker's own words",

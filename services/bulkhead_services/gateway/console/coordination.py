@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from bulkhead_contracts.control import HaltScope
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 from bulkhead_services.gateway.console.drawing import DrawnStep, LayeredGraph, WaitRing, draw_layers, draw_ring
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 DRAWN = 60
 """Waits that are drawn; all that are told stand in the table."""

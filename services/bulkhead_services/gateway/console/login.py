@@ -10,7 +10,7 @@ from starlette.routing import Route
 from bulkhead.telemetry.log import Log
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused
-from bulkhead_services.gateway.console.desk import (
+from bulkhead_services.gateway.console.visits import (
     COOKIE,
     SECURE_COOKIE,
     is_secure,

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SPAN, ROWS, RUNS = "24h", 100, 50
 

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.mesh import room as mesh
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 SHOWN = 20
 DAY_S, HOUR_S = 24 * 3600, 3600

@@ -16,7 +16,7 @@ from bulkhead.gateway_api.operators import KINDS
 from bulkhead.text.amounts import format_duration, format_usd
 from bulkhead_services.gateway.console import pages
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 SPANS = {"1h": 30, "24h": 48, "7d": 56, "31d": 62}
 """Times to look back, and into how many bars each is divided."""

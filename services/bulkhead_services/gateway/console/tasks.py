@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.tasks import Status
 from bulkhead_contracts.result import Standing
-from bulkhead_services.gateway.console import desk
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
+from bulkhead_services.gateway.console import visits
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 FILTERS = ("text", "status", "person", "feature", "standing")
 PAGE = 50
@@ -24,7 +24,7 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
     def routes(self) -> list[Route]:
         """Routes of the task list."""
         return [
-            self.factory.get_route("/live", desk.stream_changes),
+            self.factory.get_route("/live", visits.stream_changes),
             self.factory.get_route("/tasks", self.list_tasks, shared=True),
         ]
 

@@ -54,8 +54,8 @@ class SubmissionChecks:
                 retry_after_s=exceeded.wait_s,
                 limit=exceeded.limit,
             )
-        limit, book = self._quotas.quota_of(claim.tenant).waiting, self._admission.book
-        if book is not None and book.count_waiting(claim.tenant) >= max(1, limit):
+        limit, state = self._quotas.quota_of(claim.tenant).waiting, self._admission.state
+        if state is not None and state.count_waiting(claim.tenant) >= max(1, limit):
             raise too_many(
                 "queue_full",
                 "Too many tasks are waiting",
@@ -105,15 +105,15 @@ class SubmissionChecks:
         """The queue before a task; None when it does not wait. Raises BusError."""
         if feed.view.status != "queued":
             return None
-        book = await self.read_places()
-        waiting = book.waiting.get((feed.tenant, feed.task)) if book is not None else None
-        if book is None or waiting is None:
+        state = await self.read_places()
+        waiting = state.waiting.get((feed.tenant, feed.task)) if state is not None else None
+        if state is None or waiting is None:
             return None  # Released just now.
-        notice = queued_notice(book, self._admission.quotas, waiting)
+        notice = queued_notice(state, self._admission.quotas, waiting)
         return QueueDocument(
             since_unix_ms=feed.view.queued_unix_ms,
-            ahead=book.count_ahead(waiting),
-            waiting=book.count_waiting(feed.tenant),
+            ahead=state.count_ahead(waiting),
+            waiting=state.count_waiting(feed.tenant),
             full=notice.full,
             running=notice.running,
             limit=notice.limit,

@@ -173,8 +173,8 @@ async def find_uncertain_writes(context: Context, claim: RequesterClaim, feed: I
     if feed.view.status not in BADLY:
         return NONE
     now_unix_ms = context.clock()
-    if feed.writes is not None and now_unix_ms - feed.writes[0] < LOOK_AGAIN_S * 1_000:
-        return feed.writes[1]
+    if feed.doubtful_writes is not None and now_unix_ms - feed.doubtful_writes[0] < LOOK_AGAIN_S * 1_000:
+        return feed.doubtful_writes[1]
     try:
         reply = await context.publisher.request(
             "budget",
@@ -192,5 +192,5 @@ async def find_uncertain_writes(context: Context, claim: RequesterClaim, feed: I
     if reply.failure is not None:
         writes_log.warning("writes_not_told", task=feed.task, reason=reply.failure.message)
         return None
-    feed.writes = (now_unix_ms, reply)
+    feed.doubtful_writes = (now_unix_ms, reply)
     return reply

@@ -50,7 +50,7 @@ LOOK_AGAIN_S = 15.0
 class InboxFeed:
     """One task: its view, its facts, its live texts. `version` grows whenever there is something new.
 
-    writes: those that may or may not have been done, as told at that time of the context's clock.
+    doubtful_writes: those that may or may not have been done, as told at that time of the context's clock.
     """
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
@@ -60,13 +60,13 @@ class InboxFeed:
         self.facts: list[FeedFact] = []
         self.live: dict[str, LiveStepText] = {}
         self.sequence = 0
-        self.first = 0
+        self.first_sequence = 0
         self.version = 0
         self.watchers = 0
-        self.wanted = 0
-        self.accepted_at = 0.0
-        self.looked_at = -LOOK_AGAIN_S
-        self.writes: tuple[int, WritesReplied] | None = None
+        self.awaited_sequence = 0
+        self.accepted_at_s = 0.0
+        self.reread_at_s = -LOOK_AGAIN_S
+        self.doubtful_writes: tuple[int, WritesReplied] | None = None
         self._ended_attempts: dict[str, int] = {}
         self._bus = bus
         self._filter = subjects.task_filter("gateway", tenant, task)
@@ -105,11 +105,11 @@ class InboxFeed:
     async def look_again(self) -> None:
         """Read on, and from the beginning when what this feed stands on was purged. Raises BusError."""
         async with self._reading:
-            if self.first and not await self._is_first_intact():
+            if self.first_sequence and not await self._is_first_intact():
                 self._start_over()
                 self.wake_watchers()
             await self._read_on()
-            self.looked_at = asyncio.get_running_loop().time()
+            self.reread_at_s = asyncio.get_running_loop().time()
 
     async def _read_on(self) -> None:
         while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
@@ -117,7 +117,7 @@ class InboxFeed:
                 message = _decode_stored(stored)
                 if message is not None and await self._begins_anew(message):
                     self._start_over()
-                self.first = self.first or stored.sequence
+                self.first_sequence = self.first_sequence or stored.sequence
                 self.sequence = stored.sequence
                 if message is not None:
                     self._apply_message(message)
@@ -135,12 +135,12 @@ class InboxFeed:
     async def _is_first_intact(self) -> bool:
         """True if the first message that was read here is still the task's first."""
         earliest = await self._bus.read(INBOX, self._filter, limit=1)
-        return bool(earliest) and earliest[0].sequence == self.first
+        return bool(earliest) and earliest[0].sequence == self.first_sequence
 
     def _start_over(self) -> None:
         self.view, self.pushes, self.opening = TaskView(), TaskPushes(), None
-        self.first = self.sequence = self.wanted = 0
-        self.writes = None
+        self.first_sequence = self.sequence = self.awaited_sequence = 0
+        self.doubtful_writes = None
         self.facts.clear()
         self.live.clear()
         self._ended_attempts.clear()
@@ -236,11 +236,11 @@ class InboxFeeds:
         """The feed as the inbox has it now; of an ended task, as it had it LOOK_AGAIN_S ago. Raises BusError."""
         feed = self.feed_of(tenant, task)
         now_s = asyncio.get_running_loop().time()
-        if not feed.has_ended or feed.wanted > feed.sequence:
+        if not feed.has_ended or feed.awaited_sequence > feed.sequence:
             await feed.refresh()
             await self._wait_until_known(feed)
-            feed.looked_at = now_s
-        if feed.has_ended and now_s - feed.looked_at >= LOOK_AGAIN_S:
+            feed.reread_at_s = now_s
+        if feed.has_ended and now_s - feed.reread_at_s >= LOOK_AGAIN_S:
             await feed.look_again()
         return feed
 
@@ -248,8 +248,8 @@ class InboxFeeds:
         """Its request was stored at `sequence`, and the client is told so: from now on nobody says that there is
         none."""
         feed = self.feed_of(tenant, task)
-        feed.wanted = max(feed.wanted, sequence)
-        feed.accepted_at = asyncio.get_running_loop().time()
+        feed.awaited_sequence = max(feed.awaited_sequence, sequence)
+        feed.accepted_at_s = asyncio.get_running_loop().time()
 
     @staticmethod
     async def _wait_until_known(feed: InboxFeed) -> None:
@@ -257,8 +257,8 @@ class InboxFeeds:
         purged. Raises BusError.
         """
         for attempt in range(REREAD_ATTEMPTS):
-            lately = asyncio.get_running_loop().time() - feed.accepted_at < FOLLOWERS_S
-            if feed.is_known or not feed.wanted or not lately:
+            lately = asyncio.get_running_loop().time() - feed.accepted_at_s < FOLLOWERS_S
+            if feed.is_known or not feed.awaited_sequence or not lately:
                 return
             await asyncio.sleep(0.01 * 2**attempt)
             await feed.refresh()
@@ -288,8 +288,8 @@ class InboxFeeds:
         feed = self._feeds.get(key)
         if feed is None:
             return
-        feed.wanted = max(feed.wanted, sequence)
-        if feed.watchers and key not in self._rereading and feed.sequence < feed.wanted:
+        feed.awaited_sequence = max(feed.awaited_sequence, sequence)
+        if feed.watchers and key not in self._rereading and feed.sequence < feed.awaited_sequence:
             task_ = asyncio.create_task(self._reread_feed(feed))
             self._rereading[key] = task_
             task_.add_done_callback(lambda _: self._rereading.pop(key, None))
@@ -297,10 +297,10 @@ class InboxFeeds:
     async def _reread_feed(self, feed: InboxFeed) -> None:
         for attempt in range(REREAD_ATTEMPTS):
             before = -1
-            while before < feed.sequence < feed.wanted:
+            while before < feed.sequence < feed.awaited_sequence:
                 before = feed.sequence
                 await self._refresh_feed(feed)
-            if feed.sequence >= feed.wanted:
+            if feed.sequence >= feed.awaited_sequence:
                 return
             # A follower may lag behind the leader that acknowledged; the interval catches what this does not.
             await asyncio.sleep(0.01 * 2**attempt)

@@ -7,8 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead_services.gateway.console.api import Json
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.mesh import drawing
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 NOTHING: Json = {"services": [], "edges": [], "window_ms": 0}
 

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.query import OPERATORS
 from bulkhead_services.gateway.console.api import Json, Query
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 NOTHING: Json = {"letters": [], "content": False, "next": None}
 

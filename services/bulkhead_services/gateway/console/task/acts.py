@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from bulkhead_contracts.task_options import TaskOptions
 from bulkhead_services.gateway.console.api import ApiRefused, Json
-from bulkhead_services.gateway.console.desk import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
+from bulkhead_services.gateway.console.visits import KEY_FIELD, ConsoleRoutes, Visit, redirect_to
 
 
 class ConsoleTaskActionRoutes(ConsoleRoutes):

@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from bulkhead_contracts import subjects
 from bulkhead_services.gateway.console.api import ApiRefused
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.task.difference import compare_tasks
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
 FORKS = 20
 """Forks of a task that are offered beside it."""

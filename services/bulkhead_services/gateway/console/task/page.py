@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.gateway_api.query import SUBMITTERS
-from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.api import Json
 from bulkhead_services.gateway.console.coordination import DRAWN, NOTHING, draw_waits, waits_of_task
-from bulkhead_services.gateway.console.desk import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.drawing import BAR_WIDTH, ROW_HEIGHT, DrawnStep, draw_bars, draw_layers
+from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 from bulkhead_services.gateway.console.watching import element_of, follow_task
 from bulkhead_services.gateway.read_model.citations import MARKER
 from bulkhead_services.gateway.read_model.task_view import ENDED
@@ -56,7 +56,7 @@ class ConsoleTaskRoutes(ConsoleRoutes):
             exports=exports,
             ended=task["status"] in ENDED,
             answer=split_markers(task["answer"] or ""),
-            address=desk.gateway_address(visit.request),
+            address=visits.gateway_address(visit.request),
             approval=await self._approval_path(visit, task),
         )
 
@@ -71,7 +71,7 @@ class ConsoleTaskRoutes(ConsoleRoutes):
 
     async def stream_task(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/live"""
-        return desk.live_stream(follow_task(visit.api.stream_events(visit.token, _api_path(visit) + "/events")))
+        return visits.live_stream(follow_task(visit.api.stream_events(visit.token, _api_path(visit) + "/events")))
 
     async def show_story(self, visit: Visit) -> Response:
         """GET /tasks/{task_id}/story"""

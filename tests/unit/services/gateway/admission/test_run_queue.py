@@ -1,4 +1,4 @@
-"""Who runs next: playbooks of the book and its decisions, and what must hold for any of them."""
+"""Who runs next: playbooks of the queue and its decisions, and what must hold for any of them."""
 
 from collections import Counter
 
@@ -23,22 +23,22 @@ LATER = 10**12
 
 
 class Inbox:
-    """The gateway's inbox as far as places go: what is said is stored, and the book reads it."""
+    """The gateway's inbox as far as places go: what is said is stored, and the state reads it."""
 
     def __init__(self, quotas: dict[str, Quota], running: int = 1_000) -> None:
         self.quotas = RunQuotas(lambda tenant: quotas.get(tenant, Quota()), running)
         self.stored: list[tuple[int, tuple[str, str], object]] = []
-        self.book = RunQueueState()
+        self.state = RunQueueState()
         self.sequence = 0
         self.order: list[str] = []
 
     def say(self, body: object, task: str = "places", tenant: str = "places") -> None:
         self.sequence += 1
         self.stored.append((self.sequence, (tenant, task), body))
-        self.book.apply_fact(self.sequence, (tenant, task), body)
+        self.state.apply_fact(self.sequence, (tenant, task), body)
 
     def decide(self, now: int = 0, **more: object) -> PlacesGiven | None:
-        found = decide_places(self.book, self.quotas, now, **more)
+        found = decide_places(self.state, self.quotas, now, **more)
         if found is not None:
             self.order += [one.task for one in found.given]
             self.say(found)
@@ -48,12 +48,12 @@ class Inbox:
         """A request comes; whether it runs at once."""
         self.sequence += 1
         newcomer = WaitingTask(tenant, task, person, self.sequence, 0, until)
-        found = decide_places(self.book, self.quotas, 0, newcomer=newcomer)
+        found = decide_places(self.state, self.quotas, 0, newcomer=newcomer)
         if found is not None and starts_at_once(found, newcomer):
             self.order += [one.task for one in found.given]
             self.say(found)
             return True
-        self.say(queued_notice(self.book, self.quotas, newcomer), task, tenant)
+        self.say(queued_notice(self.state, self.quotas, newcomer), task, tenant)
         return False
 
     def end(self, tenant: str, task: str) -> None:
@@ -63,11 +63,11 @@ class Inbox:
     def read_anew(self) -> RunQueueState:
         """As a replica that starts now, from the newest decision that tells who runs."""
         told = [body for _, _, body in self.stored if isinstance(body, PlacesGiven) and body.running is not None]
-        book = RunQueueState.from_snapshot(told[-1] if told else None)
+        state = RunQueueState.from_snapshot(told[-1] if told else None)
         for sequence, key, body in self.stored:
-            if sequence > book.sequence:
-                book.apply_fact(sequence, key, body)
-        return book
+            if sequence > state.sequence:
+                state.apply_fact(sequence, key, body)
+        return state
 
 
 def test_what_fits_runs_at_once_and_the_rest_waits_for_an_end():
@@ -76,11 +76,11 @@ def test_what_fits_runs_at_once_and_the_rest_waits_for_an_end():
     told = [body for _, _, body in inbox.stored if isinstance(body, TaskQueued)]
     assert [(one.ahead, one.full, one.running, one.limit) for one in told] == [(0, "tenant", 2, 2), (1, "tenant", 2, 2)]
     inbox.end("acme", "b")
-    assert inbox.order == ["a", "b", "c"] and inbox.book.standing_of(("acme", "d"), 0) == "unknown"
+    assert inbox.order == ["a", "b", "c"] and inbox.state.standing_of(("acme", "d"), 0) == "unknown"
     inbox.end("acme", "a")
     inbox.end("acme", "c")
     inbox.end("acme", "d")
-    assert inbox.order == ["a", "b", "c", "d"] and not inbox.book.running and not inbox.book.waiting
+    assert inbox.order == ["a", "b", "c", "d"] and not inbox.state.running and not inbox.state.waiting
 
 
 def test_one_tenants_flood_takes_no_place_from_another():
@@ -96,9 +96,9 @@ def test_when_the_mesh_is_full_tenants_take_turns_by_weight():
         inbox.ask("heavy", f"h{number}")
         inbox.ask("light", f"l{number}")
     running = ("other", "first")
-    while inbox.book.waiting:
+    while inbox.state.waiting:
         inbox.end(*running)
-        running = next(iter(inbox.book.running))
+        running = next(iter(inbox.state.running))
     assert "".join(name[0] for name in inbox.order[1:17]) == "hhhl" * 4
     assert Counter(name[0] for name in inbox.order) == {"f": 1, "h": 12, "l": 12}
 
@@ -143,7 +143,7 @@ def test_a_cancelled_task_and_one_that_waited_too_long_never_run():
     inbox.ask("acme", "b", until=50)
     inbox.ask("acme", "c", until=60)
     inbox.ask("acme", "d")
-    gone = Dropped(tenant="acme", task="c", request=inbox.book.waiting["acme", "c"].request, code="cancelled")
+    gone = Dropped(tenant="acme", task="c", request=inbox.state.waiting["acme", "c"].request, code="cancelled")
     found = inbox.decide(now=55, cancelled=gone)
     assert [(one.task, one.code) for one in found.dropped] == [("c", "cancelled"), ("b", "queue_timeout")]
     inbox.end("acme", "a")
@@ -157,19 +157,19 @@ def test_an_end_that_nobody_will_tell_frees_the_place():
     inbox.ask("acme", "b")
     inbox.say(TaskRejected(code="no", message="no"), "a", "acme")
     inbox.decide()
-    released = TaskReleased(request=inbox.book.running["acme", "b"].request)
+    released = TaskReleased(request=inbox.state.running["acme", "b"].request)
     inbox.say(released, "b", "acme")
     inbox.say(MessageRejected(sequence=inbox.sequence, code="bug", reason="", dead_letter_id="d"), "b", "acme")
-    assert not inbox.book.running
+    assert not inbox.state.running
 
 
 def test_an_id_that_is_used_again_after_a_purge_is_another_task():
     inbox = Inbox({})
     inbox.ask("acme", "a")
-    first = inbox.book.running["acme", "a"].request
+    first = inbox.state.running["acme", "a"].request
     inbox.end("acme", "a")
-    assert inbox.book.standing_of(("acme", "a"), first) == "over"
-    assert inbox.ask("acme", "a") and inbox.book.running["acme", "a"].request > first
+    assert inbox.state.standing_of(("acme", "a"), first) == "over"
+    assert inbox.ask("acme", "a") and inbox.state.running["acme", "a"].request > first
 
 
 STEPS = st.lists(
@@ -190,29 +190,29 @@ def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room
         if kind == "ask":
             asked.append((tenant, f"{tenant}-{step}"))
             inbox.ask(tenant, f"{tenant}-{step}", f"p{which % 2}")
-        elif kind == "end" and inbox.book.running:
-            inbox.end(*sorted(inbox.book.running)[which % len(inbox.book.running)])
-        elif kind == "cancel" and inbox.book.waiting:
-            one = list(inbox.book.waiting.values())[which % len(inbox.book.waiting)]
+        elif kind == "end" and inbox.state.running:
+            inbox.end(*sorted(inbox.state.running)[which % len(inbox.state.running)])
+        elif kind == "cancel" and inbox.state.waiting:
+            one = list(inbox.state.waiting.values())[which % len(inbox.state.waiting)]
             inbox.decide(cancelled=Dropped(tenant=one.tenant, task=one.task, request=one.request, code="cancelled"))
             cancelled.add(one.task)
         elif kind == "limit":
             quotas[tenant] = Quota(running=which + 1)
-            inbox.quotas = RunQuotas(inbox.quotas.of, room)
+            inbox.quotas = RunQuotas(inbox.quotas.quota_of, room)
             inbox.decide()
         else:
             inbox.decide()
-        assert len(inbox.book.running) <= room
+        assert len(inbox.state.running) <= room
         # Nobody waits where there is room.
-        for name in inbox.book.lines:
-            assert inbox.book.count_running(name) >= quotas[name].running or len(inbox.book.running) == room
+        for name in inbox.state.lines:
+            assert inbox.state.count_running(name) >= quotas[name].running or len(inbox.state.running) == room
         anew = inbox.read_anew()
-        assert anew.running == inbox.book.running and anew.waiting == inbox.book.waiting
-        assert (anew.turn, anew.credit, anew.last) == (inbox.book.turn, inbox.book.credit, inbox.book.last)
-    while inbox.book.running:
-        inbox.end(*next(iter(inbox.book.running)))
+        assert anew.running == inbox.state.running and anew.waiting == inbox.state.waiting
+        assert (anew.turn, anew.credit, anew.last) == (inbox.state.turn, inbox.state.credit, inbox.state.last)
+    while inbox.state.running:
+        inbox.end(*next(iter(inbox.state.running)))
     assert sorted(inbox.order) == sorted(task for _, task in asked if task not in cancelled)
-    assert not inbox.book.waiting
+    assert not inbox.state.waiting
 
 
 @settings(max_examples=60)
@@ -227,7 +227,7 @@ def test_in_the_long_run_every_tenant_begins_by_its_weight(weights, room):
         for number in range(8 * weight):
             assert not inbox.ask(name, f"{name}{number}")
     for _ in range(8 * sum(weights.values())):
-        inbox.end(*next(iter(inbox.book.running)))
+        inbox.end(*next(iter(inbox.state.running)))
         begun = Counter(name[0] for name in inbox.order if name[0] != "z")
         rounds = [begun[name] / weight for name, weight in weights.items()]
         assert max(rounds) - min(rounds) <= 1 + 1e-9

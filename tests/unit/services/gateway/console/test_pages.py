@@ -11,7 +11,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker
 from bulkhead_contracts.task import TaskEnded, TaskRequested
-from bulkhead_services.gateway.console import desk, pages
+from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.task import page as task
 from bulkhead_services.gateway.settings import Settings
 from tests.paths import ROOT
@@ -74,7 +74,7 @@ async def test_the_list_fits_the_query_and_the_tenant(mesh, client):
 
 
 async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(desk, "GAPS_S", {"totals": 0.5})
+    monkeypatch.setattr(visits, "GAPS_S", {"totals": 0.5})
     mesh = make_mesh(tmp_path)
     async with running(mesh) as gateway, httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
         await client.post("/login", data={"api_key": OPERATOR}, headers={"Origin": str(client.base_url).rstrip("/")})

@@ -135,9 +135,9 @@ async def test_what_is_said_after_the_end_is_seen_when_its_poke_came(mesh):
     before = mesh.gateways[0].feeds.feed_of("acme", task)
     await mesh.say("planner", TaskAccepted(deadline_unix_ms=6), task, index="late")
     async with asyncio.timeout(5):
-        while before.wanted <= before.sequence:
+        while before.awaited_sequence <= before.sequence:
             await asyncio.sleep(0)
-    assert await status(mesh, task) == "succeeded" and before.sequence == before.wanted
+    assert await status(mesh, task) == "succeeded" and before.sequence == before.awaited_sequence
 
 
 async def test_of_a_task_that_was_accepted_here_and_purged_unseen_nobody_says_that_it_comes(mesh, monkeypatch):
