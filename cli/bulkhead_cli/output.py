@@ -84,9 +84,9 @@ err = SafeConsole(stderr=True, soft_wrap=True, highlight=False, width=_stream_wi
 LONG_LINE = 100_000
 
 
-def print_whole(thing: object) -> None:
+def print_whole(renderable: object) -> None:
     """Print a table or tree; without a terminal its lines are as long as they are, whatever COLUMNS says."""
-    (out if out.is_terminal else SafeConsole(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
+    (out if out.is_terminal else SafeConsole(soft_wrap=True, highlight=False, width=LONG_LINE)).print(renderable)
 
 
 def print_json(value: object) -> None:

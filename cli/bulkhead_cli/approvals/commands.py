@@ -145,8 +145,8 @@ async def _pick_approval(mesh: Mesh, approval: str) -> dict[str, Any]:
     return picked
 
 
-def _print_approval(found: dict[str, Any]) -> None:
-    request = found["request"]
+def _print_approval(approval: dict[str, Any]) -> None:
+    request = approval["request"]
     out.print(request["preview"], markup=False)
     out.print()
     sources = {
@@ -155,13 +155,13 @@ def _print_approval(found: dict[str, Any]) -> None:
         for value in request["values"]
     }
     rows = [
-        ("approval", found["approval_id"]),
-        ("state", found["state"]),
+        ("approval", approval["approval_id"]),
+        ("state", approval["state"]),
         ("risk", request["risk"]),
         *(("why", reason) for reason in request["why"]),
         *(("value", f"{pointer} stands in: {where}") for pointer, where in sources.items()),
         ("rule", f"{request['rule']} (policy {request['policy_sha256'][:12]})"),
-        ("task", f"{found['task_id']}, step {request['step_id']}, for {request['asked_for']}"),
+        ("task", f"{approval['task_id']}, step {request['step_id']}, for {request['asked_for']}"),
         (
             "asked",
             f"{amounts.format_time(request['requested_unix_ms'])}, until "
@@ -170,7 +170,7 @@ def _print_approval(found: dict[str, Any]) -> None:
         *([("four eyes", f"not to be granted by {request['asked_for']}")] if request["four_eyes"] else []),
         ("digest", request["arguments_sha256"]),
     ]
-    if (end := found.get("end")) is not None:
+    if (end := approval.get("end")) is not None:
         by = f" by {end['person']} ({end['role']})" if end["person"] else ""
         rows.append(("ended", f"{end['outcome']}{by}: {end['reason']}"))
     for name, value in rows:

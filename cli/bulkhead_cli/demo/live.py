@@ -261,30 +261,30 @@ async def _run_objective(url: str, key: str, case: LiveCase) -> LiveCaseOutcome:
     return outcome
 
 
-def _judge_outcome(case: LiveCase, document: dict[str, Any], found: LiveCaseOutcome) -> None:
+def _judge_outcome(case: LiveCase, document: dict[str, Any], outcome: LiveCaseOutcome) -> None:
     """Fill in the outcome of a task and judge its answer."""
     result, usage = document.get("result") or {}, document["usage"]
-    found.status, found.answer = document["status"], document.get("answer") or ""
-    found.standing = result.get("standing", "")
-    found.cited = tuple(dict.fromkeys(citation["document"] for citation in result.get("citations", ())))
-    found.cost_usd_micros, found.model_calls = usage["cost_usd_micros"], usage["model_calls"]
-    found.estimated_usd_micros = usage.get("estimated_usd_micros", 0)
-    found.input_tokens, found.output_tokens = usage["input_tokens"], usage["output_tokens"]
-    if found.status != "succeeded":
+    outcome.status, outcome.answer = document["status"], document.get("answer") or ""
+    outcome.standing = result.get("standing", "")
+    outcome.cited = tuple(dict.fromkeys(citation["document"] for citation in result.get("citations", ())))
+    outcome.cost_usd_micros, outcome.model_calls = usage["cost_usd_micros"], usage["model_calls"]
+    outcome.estimated_usd_micros = usage.get("estimated_usd_micros", 0)
+    outcome.input_tokens, outcome.output_tokens = usage["input_tokens"], usage["output_tokens"]
+    if outcome.status != "succeeded":
         failure = document.get("failure") or {}
-        found.failure = failure.get("code") or found.status
-        found.detail = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
+        outcome.failure = failure.get("code") or outcome.status
+        outcome.detail = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
         return
     if case.judge is not None:
-        differences = case.judge(found.answer, found.cited)
-        found.right = not differences
-        found.failure, found.detail = (WRONG, "; ".join(differences)) if differences else ("", "")
+        differences = case.judge(outcome.answer, outcome.cited)
+        outcome.right = not differences
+        outcome.failure, outcome.detail = (WRONG, "; ".join(differences)) if differences else ("", "")
 
 
-def _verdict_of(one: LiveCaseOutcome) -> str:
-    if one.right is not None:
-        return "right" if one.right else "wrong"
-    return "answered" if one.status == "succeeded" else one.failure
+def _verdict_of(outcome: LiveCaseOutcome) -> str:
+    if outcome.right is not None:
+        return "right" if outcome.right else "wrong"
+    return "answered" if outcome.status == "succeeded" else outcome.failure
 
 
 def _print_report(report: LiveRunReport) -> None:

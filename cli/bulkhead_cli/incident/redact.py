@@ -91,10 +91,10 @@ def _without_persons(text: str) -> str:
     return _PERSON.sub(with_digest, text)
 
 
-def redact_health(said: str) -> dict[str, Any]:
+def redact_health(report: str) -> dict[str, Any]:
     """Health that a process tells of itself at /readyz."""
     try:
-        answer = json.loads(said)
+        answer = json.loads(report)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
@@ -109,18 +109,18 @@ def code_of(failure: str) -> str:
     return code_match[0] if code_match else ""
 
 
-def redact_story(told: Mapping[str, Any]) -> dict[str, Any]:
+def redact_story(story: Mapping[str, Any]) -> dict[str, Any]:
     """A task's story without its texts."""
     steps = [
-        redact_row("step", step) | {"calls": _redact_calls(step.get("calls", ()))} for step in told.get("steps", ())
+        redact_row("step", step) | {"calls": _redact_calls(step.get("calls", ()))} for step in story.get("steps", ())
     ]
-    return redact_row("story", told) | {
-        "usage": redact_value(told.get("usage")),
-        "plans": [redact_row("plan", row) for row in told.get("plans", ())],
+    return redact_row("story", story) | {
+        "usage": redact_value(story.get("usage")),
+        "plans": [redact_row("plan", row) for row in story.get("plans", ())],
         "steps": steps,
-        "planning": _redact_calls(told.get("planning", ())),
-        **{name: [redact_row("happened", row) for row in told.get(name, ())] for name in ("happened", "cause")},
-        "reasons": [redact_row("reason", row) for row in told.get("reasons", ())],
+        "planning": _redact_calls(story.get("planning", ())),
+        **{name: [redact_row("happened", row) for row in story.get(name, ())] for name in ("happened", "cause")},
+        "reasons": [redact_row("reason", row) for row in story.get("reasons", ())],
     }
 
 

@@ -127,9 +127,9 @@ class McpStdioRelay:
         elif not answer.is_success:
             self._reply_failure(message, f"HTTP {answer.status_code}: {raw.decode(errors='replace')[:500]}")
 
-    def _reply_failure(self, message: dict[str, Any], why: str) -> None:
+    def _reply_failure(self, message: dict[str, Any], reason: str) -> None:
         if "id" in message:
-            _write_message({"jsonrpc": "2.0", "id": message["id"], "error": {"code": NO_ANSWER, "message": why}})
+            _write_message({"jsonrpc": "2.0", "id": message["id"], "error": {"code": NO_ANSWER, "message": reason}})
 
 
 def _write_message(message: object) -> None:

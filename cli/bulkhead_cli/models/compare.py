@@ -40,28 +40,28 @@ class RouteComparisonRequest:
     check: bool
 
 
-async def compare_routes(target: GatewayTarget, wanted: RouteComparisonRequest, *, as_json: bool) -> Exit:
+async def compare_routes(target: GatewayTarget, request: RouteComparisonRequest, *, as_json: bool) -> Exit:
     """Run and compare. Raises CommandError for a case file, a document or a route that does not fit."""
-    cases, rows = read_cases(wanted.cases), routes_of(target.data)
-    check_known(rows, wanted.routes)
-    warnings = _comparison_warnings(rows, wanted)
+    cases, rows = read_cases(request.cases), routes_of(target.data)
+    check_known(rows, request.routes)
+    warnings = _comparison_warnings(rows, request)
     if not as_json:
         for text in warnings:
             err.print(f"warning: {text}", style="yellow", markup=False)
     async with target.mesh_client() as mesh:
-        await _add_documents(mesh, cases, told=not as_json)
-        runner = MeshRunner(mesh, feature=FEATURE, deadline_s=wanted.deadline_s, check=wanted.check)
+        await _add_documents(mesh, cases, verbose=not as_json)
+        runner = MeshRunner(mesh, feature=FEATURE, deadline_s=request.deadline_s, check=request.check)
         runs = await run_through(
             runner,
             cases,
-            wanted.routes,
-            repeat=wanted.repeat,
-            limit_usd_micros=wanted.limit_usd_micros,
-            at_once=wanted.at_once,
-            told=not as_json,
+            request.routes,
+            repeat=request.repeat,
+            limit_usd_micros=request.limit_usd_micros,
+            at_once=request.at_once,
+            verbose=not as_json,
         )
-    comparison = compare_runs(runs, wanted.routes)
-    problems = _find_problems(comparison, runs, wanted)
+    comparison = compare_runs(runs, request.routes)
+    problems = _find_problems(comparison, runs, request)
     if as_json:
         totals = {"runs": len(runs.runs), "runs_wanted": runs.expected_count, "spent_usd_micros": runs.spent_usd_micros}
         each = [_run_json(run) for run in runs.runs]
@@ -80,7 +80,7 @@ def read_cases(path: Path) -> tuple[EvaluationCase, ...]:
 
 
 async def run_through(
-    runner: MeshRunner, cases: tuple[EvaluationCase, ...], routes: tuple[str, ...], *, told: bool, **how: int
+    runner: MeshRunner, cases: tuple[EvaluationCase, ...], routes: tuple[str, ...], *, verbose: bool, **how: int
 ) -> CaseRuns:
     """All runs, with a line for each. Raises CommandError for an unknown route, MeshError."""
     total, done = len(cases) * len(routes) * how["repeat"], 0
@@ -88,7 +88,7 @@ async def run_through(
     def print_run(run: CaseRun) -> None:
         nonlocal done
         done += 1
-        if told:
+        if verbose:
             outcome = run.outcome
             verdict = "passed" if run.has_passed else f"failed: {outcome.code or '; '.join(run.failed)}"
             took = f"{format_duration(outcome.latency_ms)}, {format_usd(outcome.cost_usd_micros)}, task {outcome.task}"
@@ -101,55 +101,55 @@ async def run_through(
         raise CommandError(Exit.USAGE, str(error), error.hint, name="unknown_route") from error
 
 
-async def _add_documents(mesh: Mesh, cases: tuple[EvaluationCase, ...], *, told: bool) -> None:
+async def _add_documents(mesh: Mesh, cases: tuple[EvaluationCase, ...], *, verbose: bool) -> None:
     """Every document once; it stays with the tenant. Raises CommandError for one that does not go in."""
     paths = [Path(document_path) for document_path in dict.fromkeys(name for case in cases for name in case.documents)]
     if uploads := document_files.find_uploads(paths):
-        await document_files.add_documents(mesh, uploads, told=told)
+        await document_files.add_documents(mesh, uploads, told=verbose)
 
 
-def _comparison_warnings(rows: list[dict[str, Any]], wanted: RouteComparisonRequest) -> list[str]:
+def _comparison_warnings(rows: list[dict[str, Any]], request: RouteComparisonRequest) -> list[str]:
     warnings = []
-    if wanted.check and not rows:
+    if request.check and not rows:
         warnings.append(
             "which model judges is not known here: a model that judges its own answers tends to accept them"
         )
-    if wanted.check and (self_judging := self_judging_models(rows, list(wanted.routes))):
+    if request.check and (self_judging := self_judging_models(rows, list(request.routes))):
         warnings.append(
             f"{', '.join(self_judging)} judges its own answers: set BULKHEAD_JUDGE_MODEL, or compare with --no-check"
         )
     models = {row["route"]: (row["provider"], row["model"], row["temperature"]) for row in rows}
-    named = [models[route] for route in wanted.routes if route in models]
+    named = [models[route] for route in request.routes if route in models]
     if len(set(named)) < len(named):
         warnings.append("several of the routes have the same model: what differs between them is chance")
     return warnings
 
 
-def _find_problems(found: RouteComparison, runs: CaseRuns, wanted: RouteComparisonRequest) -> list[str]:
+def _find_problems(comparison: RouteComparison, runs: CaseRuns, request: RouteComparisonRequest) -> list[str]:
     """Why the exit code is 1."""
     problems = []
     if not runs.is_complete:
         missing_runs, spent = runs.expected_count - len(runs.runs), format_usd(runs.spent_usd_micros)
         problems.append(
             f"{format_count(missing_runs, 'run')} of {runs.expected_count} not made: {spent} of "
-            f"{format_usd(wanted.limit_usd_micros)} is spent; raise --limit-usd"
+            f"{format_usd(request.limit_usd_micros)} is spent; raise --limit-usd"
         )
-    for row in found.routes:
-        if wanted.at_least is not None and row.passed.value < wanted.at_least:
-            problems.append(f"{row.route} passes {row.passed.value:.0%}, less than {wanted.at_least:.0%}")
+    for row in comparison.routes:
+        if request.at_least is not None and row.passed.value < request.at_least:
+            problems.append(f"{row.route} passes {row.passed.value:.0%}, less than {request.at_least:.0%}")
     problems += [
         f"{difference.route} is worse than {difference.against}"
-        for difference in found.differences
+        for difference in comparison.differences
         if difference.verdict == "worse"
     ]
     return problems
 
 
-def _print_comparison(found: RouteComparison, runs: CaseRuns, problems: list[str]) -> None:
+def _print_comparison(comparison: RouteComparison, runs: CaseRuns, problems: list[str]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("route", "runs", "passed", "p50", "p95", "first token", "cost of a run", "of a pass", "models"):
         table.add_column(title, no_wrap=True, justify="right" if title == "runs" else "left")
-    for row in found.routes:
+    for row in comparison.routes:
         per_pass = row.cost_per_pass_usd_micros
         table.add_row(
             escape(row.route),
@@ -164,7 +164,7 @@ def _print_comparison(found: RouteComparison, runs: CaseRuns, problems: list[str
             escape(", ".join(row.models) or "-"),
         )
     print_whole(table)
-    for difference in found.differences:
+    for difference in comparison.differences:
         parts = (
             f"passed {_render_interval(difference.passed, '{:+.0%}'.format)}",
             f"latency {_render_interval(difference.latency_ms, _signed_seconds)}",
@@ -172,7 +172,7 @@ def _print_comparison(found: RouteComparison, runs: CaseRuns, problems: list[str
         )
         summary = f"{difference.route} minus {difference.against}: {', '.join(parts)}: {difference.verdict}"
         out.print(summary, markup=False)
-    for row in found.routes:
+    for row in comparison.routes:
         _show_failures(row)
     for problem in problems:
         out.print(problem, style="red", markup=False)
@@ -194,12 +194,12 @@ def _show_failures(row: RouteFigures) -> None:
         out.print(f"  {row.route}: and {len(reasons) - SHOWN_REASONS} more; see --json", style="dim", markup=False)
 
 
-def _render_interval(found: Estimate | None, shown: Any) -> str:
+def _render_interval(estimate: Estimate | None, shown: Any) -> str:
     """`80% [60% 92%]`."""
-    if found is None:
+    if estimate is None:
         return "-"
-    low, high = ("?" if end is None else shown(end) for end in (found.low, found.high))
-    return f"{shown(found.value)} [{low} {high}]"
+    low, high = ("?" if end is None else shown(end) for end in (estimate.low, estimate.high))
+    return f"{shown(estimate.value)} [{low} {high}]"
 
 
 def _render_money(micros: float) -> str:

@@ -45,7 +45,7 @@ async def probe_routes(
             # One call a question: neither a plan of the planner's nor the judge is what is probed.
             runner = MeshRunner(mesh, feature=FEATURE, deadline_s=DEADLINE_S, plan_of=_single_step_plan, check=False)
             ceiling = {"repeat": 1, "limit_usd_micros": limit_usd_micros, "at_once": 1}
-            runs = await run_through(runner, questions, routes, told=False, **ceiling)
+            runs = await run_through(runner, questions, routes, verbose=False, **ceiling)
         current = drift.build_baseline(runs.runs, questions, round(time.time() * 1000))
         changes = drift.find_drifts(before, current, runs.runs) if before is not None else []
         if before is None or update:
@@ -69,7 +69,7 @@ def _single_step_plan(case: EvaluationCase) -> dict[str, Any]:
 
 
 def _find_problem(
-    runs: CaseRuns, before: Baseline | None, found: list[Drift], limit_usd_micros: int, *, update: bool
+    runs: CaseRuns, before: Baseline | None, drifts: list[Drift], limit_usd_micros: int, *, update: bool
 ) -> str:
     """Why the exit code is 1; "" when it is 0."""
     if not runs.is_complete:
@@ -78,7 +78,7 @@ def _find_problem(
     if before is None or update:
         lost = sum(run.outcome.answer is None for run in runs.runs)
         return f"{format_count(lost, 'question')} without an answer, and not in the baseline" if lost else ""
-    drifted = sorted({change.route for change in found if change.drifted})
+    drifted = sorted({change.route for change in drifts if change.drifted})
     return f"drifted: {', '.join(drifted)}" if drifted else ""
 
 
@@ -93,13 +93,13 @@ def _print_drift(
     path: Path,
     before: Baseline | None,
     now: Baseline,
-    found: list[Drift],
+    drifts: list[Drift],
     runs: CaseRuns,
     problem: str,
     *,
     update: bool,
 ) -> None:
-    for change in found:
+    for change in drifts:
         style = "red" if change.drifted else "dim"
         out.print(f"{change.route} {change.question}: {change.what}", style=style, markup=False)
     if before is not None and before.made_by != now.made_by:

@@ -53,10 +53,10 @@ def routes_of(data: Path | None) -> list[Row]:
     return routes if isinstance(routes, list) else []
 
 
-def check_known(rows: list[Row], wanted: tuple[str, ...]) -> None:
+def check_known(rows: list[Row], routes: tuple[str, ...]) -> None:
     """Raises CommandError for a route that a mesh whose routes are known does not have."""
     known_routes = [row["route"] for row in rows]
-    if rows and (foreign := [route for route in wanted if route not in known_routes]):
+    if rows and (foreign := [route for route in routes if route not in known_routes]):
         raise CommandError(
             Exit.USAGE,
             f"the model gateway has no route {', '.join(foreign)}{suggest_name(foreign[0], known_routes)}",

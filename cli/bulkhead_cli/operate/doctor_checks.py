@@ -92,8 +92,8 @@ async def _check_rights(bus: JetStreamBus, service: str, what: str) -> DoctorFin
     )
 
 
-def check_stream_settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[DoctorFinding]:
-    """Streams against what the provisioner would make, and whether all their copies are there. found: STREAM.INFO."""
+def check_stream_settings(mesh: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> list[DoctorFinding]:
+    """Streams against what the provisioner would make, and whether all their copies are there. current: STREAM.INFO."""
     from bulkhead_infra.nats.provision import list_differences
     from bulkhead_infra.nats.streams import Layout, stream_configs
 
@@ -101,7 +101,7 @@ def check_stream_settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[s
     layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), store_gib)
     findings = []
     for config in stream_configs(layout):
-        info = found.get(config["name"])
+        info = current.get(config["name"])
         if not info:
             continue  # Told as missing.
         if not store_gib:

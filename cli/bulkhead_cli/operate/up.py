@@ -42,9 +42,9 @@ def parse_scale(scale: list[str]) -> dict[str, int]:
     return _parse_pairs("--scale", scale, MAX_REPLICAS)
 
 
-def _parse_pairs(option: str, given: list[str], most: int) -> dict[str, int]:
+def _parse_pairs(option: str, pairs: list[str], most: int) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for text in given:
+    for text in pairs:
         service, _, count = text.partition("=")
         if not service or not (count.isascii() and count.isdigit()) or int(count) > most:
             raise CommandError(
@@ -150,15 +150,15 @@ def _print_start(data: Path, durability: str, offline: bool) -> None:
         out.print("models: those of the provider whose key is set; calls cost money", style="yellow")
 
 
-def _tell_of_tenants(data: Path, given: Path | None) -> None:
+def _tell_of_tenants(data: Path, tenants_file: Path | None) -> None:
     """Print which tenants file is in force, with a warning when the mesh had another one before."""
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
     before = ""
     with contextlib.suppress(CommandError):  # A file that cannot be read is written anew, or the mesh says why not.
         before = str(read_json(data / "mesh.json").get("tenants_file", ""))
-    if given is not None:
-        out.print(f"tenants: {given}", style="dim", markup=False)
+    if tenants_file is not None:
+        out.print(f"tenants: {tenants_file}", style="dim", markup=False)
     elif before and not _is_same_file(Path(before), TENANTS_FILE):
         out.print(
             f"tenants: those that come with the mesh, and not those of {before}, which it had before, with "
@@ -175,12 +175,12 @@ def _is_same_file(before: Path, now: Path) -> bool:
     return False
 
 
-def _tell_of_tools(packs: str, given: Path | None) -> None:
+def _tell_of_tools(packs: str, tenants_file: Path | None) -> None:
     """Tools of packs that nobody was granted: they are there, and no task will ever use them."""
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
-    if ungranted_tools := find_ungranted_tools(packs, given or TENANTS_FILE):
-        where = str(given) if given is not None else f"a copy of {TENANTS_FILE} that --tenants names"
+    if ungranted_tools := find_ungranted_tools(packs, tenants_file or TENANTS_FILE):
+        where = str(tenants_file) if tenants_file is not None else f"a copy of {TENANTS_FILE} that --tenants names"
         out.print(
             f"no tenant may use {', '.join(ungranted_tools)}: add what is to be used to a tenant's `tools` in {where}",
             style="yellow",
@@ -188,13 +188,13 @@ def _tell_of_tools(packs: str, given: Path | None) -> None:
         )
 
 
-def _tell_of_policy(given: str) -> None:
+def _tell_of_policy(folder: str) -> None:
     """The folder of rules in force, and their digest; nothing where they cannot be read: tool_executor says why."""
     from bulkhead_cli.policy.policies import SHIPPED, load_policies, tools_of
 
     with contextlib.suppress(CommandError):
-        digest = load_policies(Path(given or SHIPPED), tools_of(None, ())).policy.sha256[:12]
-        out.print(f"policy: {given or 'the rules that ship'}, digest {digest}", style="dim", markup=False)
+        digest = load_policies(Path(folder or SHIPPED), tools_of(None, ())).policy.sha256[:12]
+        out.print(f"policy: {folder or 'the rules that ship'}, digest {digest}", style="dim", markup=False)
 
 
 def find_ungranted_tools(packs: str, tenants: Path) -> list[str]:

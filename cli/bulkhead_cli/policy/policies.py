@@ -80,19 +80,19 @@ def _read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise CommandError(Exit.USAGE, f"{path} cannot be read: {error.strerror}", "name a file of records") from error
 
 
-def _decide_record(at: LoadedPolicies, record: DecisionRecord) -> CallRuling:
+def _decide_record(policies: LoadedPolicies, record: DecisionRecord) -> CallRuling:
     try:
-        return decide(build_proposal(record, at.tools), at.policy)
+        return decide(build_proposal(record, policies.tools), policies.policy)
     except RecordError as error:
         raise CommandError(Exit.USAGE, f"record {record.id or '?'}: {error}", PAGE) from error
 
 
-def check_policies(at: LoadedPolicies, *, as_json: bool) -> Done:
+def check_policies(policies: LoadedPolicies, *, as_json: bool) -> Done:
     """List the rules."""
-    files = at.policy.rules
+    files = policies.policy.rules
     if as_json:
         rows = [{"file": name, "rules": [_rule_row(rule) for rule in rules]} for name, rules in files.items()]
-        print_json({"ok": True, "policy_sha256": at.policy.sha256, "tools": len(at.tools), "files": rows})
+        print_json({"ok": True, "policy_sha256": policies.policy.sha256, "tools": len(policies.tools), "files": rows})
         return None
     for name, rules in files.items():
         out.print(name, style="bold", markup=False)
@@ -100,16 +100,16 @@ def check_policies(at: LoadedPolicies, *, as_json: bool) -> Done:
             asks = " (asks)" if rule.asks else ""
             out.print(f"  line {rule.line}: {rule.effect}{asks}  {rule.name}", markup=False)
     count = sum(map(len, files.values()))
-    out.print(f"{count} rules fit {len(at.tools)} tools; digest {at.policy.sha256[:12]}", style="dim")
+    out.print(f"{count} rules fit {len(policies.tools)} tools; digest {policies.policy.sha256[:12]}", style="dim")
     return None
 
 
-def compare_with_expected(at: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool) -> Done:
+def compare_with_expected(policies: LoadedPolicies, records: Iterable[DecisionRecord], *, as_json: bool) -> Done:
     """Decide, and compare with what is expected."""
     rows = []
-    for number, record in enumerate(given, 1):
-        ruling = _decide_record(at, record)
-        ok = record.expect == ruling.effect or _rule_named(at.policy, record) == ruling.rule
+    for number, record in enumerate(records, 1):
+        ruling = _decide_record(policies, record)
+        ok = record.expect == ruling.effect or _rule_named(policies.policy, record) == ruling.rule
         rows.append({**ruling_document(ruling, record.id or str(number)), "expect": record.expect, "ok": ok})
     wrong = [row for row in rows if not row["ok"]]
     if as_json:
@@ -131,13 +131,14 @@ def _rule_named(policy: CedarPolicy, record: DecisionRecord) -> str:
     return bare[0] if len(bare) == 1 and record.expect not in names else record.expect
 
 
-def explain_decisions(at: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool) -> Done:
+def explain_decisions(policies: LoadedPolicies, records: Iterable[DecisionRecord], *, as_json: bool) -> Done:
     """Say what decided and why."""
-    for number, record in enumerate(given, 1):
-        call_proposal = build_proposal(record, at.tools) if record.call.tool in at.tools else None
-        ruling = _decide_record(at, record)
+    for number, record in enumerate(records, 1):
+        call_proposal = build_proposal(record, policies.tools) if record.call.tool in policies.tools else None
+        ruling = _decide_record(policies, record)
         rule = next(
-            (candidate for candidate in at.policy.rules_of(record.grant.tenant) if candidate.name == ruling.rule), None
+            (candidate for candidate in policies.policy.rules_of(record.grant.tenant) if candidate.name == ruling.rule),
+            None,
         )
         values = [
             {
@@ -168,7 +169,7 @@ def explain_decisions(at: LoadedPolicies, given: Iterable[DecisionRecord], *, as
 
 
 def compare_policies(
-    old: LoadedPolicies, new: LoadedPolicies, given: Iterable[DecisionRecord], *, as_json: bool
+    old: LoadedPolicies, new: LoadedPolicies, records: Iterable[DecisionRecord], *, as_json: bool
 ) -> Done:
     """Compare rules, and decisions about records."""
     before, after = _rules_by_name(old.policy), _rules_by_name(new.policy)
@@ -178,7 +179,7 @@ def compare_policies(
         "changed": sorted(name for name in before.keys() & after.keys() if before[name].text != after[name].text),
     }
     decided = []
-    for number, record in enumerate(given, 1):
+    for number, record in enumerate(records, 1):
         old_ruling, new_ruling = _decide_record(old, record), _decide_record(new, record)
         if (old_ruling.effect, old_ruling.rule) != (new_ruling.effect, new_ruling.rule):
             decided.append(
@@ -199,13 +200,17 @@ def compare_policies(
     return Exit.FAILED if any(changes.values()) or decided else None
 
 
-def decide_all(at: LoadedPolicies, path: Path) -> Done:
+def decide_all(policies: LoadedPolicies, path: Path) -> Done:
     """One line of JSON for each record."""
     failed = False
     for number, line in _read_lines(path):
         try:
             record = read_record(line)
-            print_json(ruling_document(decide(build_proposal(record, at.tools), at.policy), record.id or str(number)))
+            print_json(
+                ruling_document(
+                    decide(build_proposal(record, policies.tools), policies.policy), record.id or str(number)
+                )
+            )
         except RecordError as error:
             failed = True
             print_json({"id": str(number), "error": {"code": "malformed", "what": str(error), "hint": PAGE}})

@@ -315,11 +315,11 @@ def _print_fork(fork: ForkSubmission, edit: ForkEdit) -> None:
         )
 
 
-def _write_row(one: RepeatedWrite) -> dict[str, Any]:
+def _write_row(write: RepeatedWrite) -> dict[str, Any]:
     return {
-        "step_id": one.step,
-        "tool": one.tool,
-        "arguments": one.arguments,
-        "outcome": one.outcome,
-        "idempotent": one.safe,
+        "step_id": write.step,
+        "tool": write.tool,
+        "arguments": write.arguments,
+        "outcome": write.outcome,
+        "idempotent": write.safe,
     }

@@ -27,15 +27,15 @@ class ToolTrialRequest:
     approve: bool
 
 
-async def try_tool(asked: ToolTrialRequest, packs: tuple[str, ...], *, as_json: bool) -> Exit:
+async def try_tool(request: ToolTrialRequest, packs: tuple[str, ...], *, as_json: bool) -> Exit:
     """Make the call and print its outcome. Raises CommandError where it cannot be made."""
     named = named_packs(packs)
     schemas = {row.spec.name: json.loads(row.spec.parameters_json) for row in read_tools(named)}
-    if asked.tool not in schemas:
-        _require_exported(asked.tool, named)
-    if asked.arguments and asked.given:
+    if request.tool not in schemas:
+        _require_exported(request.tool, named)
+    if request.arguments and request.given:
         raise CommandError(Exit.USAGE, "arguments are given twice", "as NAME=VALUE, or as JSON with --arguments")
-    words = asked.arguments or json.dumps(arguments_of(asked.given, schemas.get(asked.tool, {})))
+    words = request.arguments or json.dumps(arguments_of(request.given, schemas.get(request.tool, {})))
     try:
         trial = open_trial(named, {})
     except ValueError as error:
@@ -43,8 +43,8 @@ async def try_tool(asked: ToolTrialRequest, packs: tuple[str, ...], *, as_json: 
             raise CommandError(Exit.USAGE, "; ".join(problems), "correct the variables") from error
         raise bad_pack_error(error) from error
     try:
-        who = {"tenant": asked.tenant, "user": asked.user, "key": asked.key or secrets.token_hex(8)}
-        outcome = await trial.call(asked.tool, words, **who, approve=asked.approve)
+        who = {"tenant": request.tenant, "user": request.user, "key": request.key or secrets.token_hex(8)}
+        outcome = await trial.call(request.tool, words, **who, approve=request.approve)
     finally:
         await trial.close()
     if as_json:
@@ -66,10 +66,10 @@ def _require_exported(tool: str, packs: tuple[str, ...]) -> None:
             raise CommandError(Exit.USAGE, problem, f"run `bulkhead tools export {pack}`", name="not_exported")
 
 
-def arguments_of(given: tuple[str, ...], schema: dict[str, Any]) -> dict[str, Any]:
+def arguments_of(pairs: tuple[str, ...], schema: dict[str, Any]) -> dict[str, Any]:
     """Values by name: texts where the schema wants a text, JSON elsewhere. Raises CommandError."""
     arguments: dict[str, Any] = {}
-    for argument in given:
+    for argument in pairs:
         name, equals, value = argument.partition("=")
         if not equals:
             raise CommandError(Exit.USAGE, f"{argument[:80]!r} is no argument", "write NAME=VALUE, as in order=A-17")
@@ -83,15 +83,17 @@ def arguments_of(given: tuple[str, ...], schema: dict[str, Any]) -> dict[str, An
     return arguments
 
 
-def _print_outcome(found: ToolOutcome) -> None:
-    if found.outcome == "succeeded":
-        out.print(found.text, markup=False)
-        for lacks in found.missing:
+def _print_outcome(outcome: ToolOutcome) -> None:
+    if outcome.outcome == "succeeded":
+        out.print(outcome.text, markup=False)
+        for lacks in outcome.missing:
             err.print(f"incomplete: {lacks}", style="yellow", markup=False)
-        if found.sensitive:
-            sensitive_fields = ", ".join(found.sensitive)
+        if outcome.sensitive:
+            sensitive_fields = ", ".join(outcome.sensitive)
             err.print(f"holds {sensitive_fields}: kept out of summaries and telemetry", style="yellow", markup=False)
     else:
-        err.print(f"{found.outcome}: {found.code}: {found.message} ({found.hint})", style="bold red", markup=False)
-    ruled = f"; policy: {found.policy} ({found.rule})" if found.policy else ""
-    err.print(f"{found.tool} {found.outcome} after {found.took_ms} ms{ruled}", style="dim", markup=False)
+        err.print(
+            f"{outcome.outcome}: {outcome.code}: {outcome.message} ({outcome.hint})", style="bold red", markup=False
+        )
+    ruled = f"; policy: {outcome.policy} ({outcome.rule})" if outcome.policy else ""
+    err.print(f"{outcome.tool} {outcome.outcome} after {outcome.took_ms} ms{ruled}", style="dim", markup=False)

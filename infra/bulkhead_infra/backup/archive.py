@@ -311,16 +311,16 @@ class ArchiveReader:
             where = ".".join(str(part) for part in first["loc"]) or "it"
             raise self._untrusted_error(f"its manifest is not valid: {where}: {first['msg']}") from error
 
-    def _compare_digests(self, found: Mapping[str, ArchivePart], wanted: Mapping[str, ArchivePart]) -> None:
-        for name in sorted(set(found) | set(wanted)):
-            if name not in wanted:
+    def _compare_digests(self, actual: Mapping[str, ArchivePart], recorded: Mapping[str, ArchivePart]) -> None:
+        for name in sorted(set(actual) | set(recorded)):
+            if name not in recorded:
                 raise self._untrusted_error(f"{name} is in it, and not in its manifest")
-            if name not in found:
+            if name not in actual:
                 raise self._untrusted_error(f"its manifest names {name}, which is not in it")
-            if found[name] != wanted[name]:
+            if actual[name] != recorded[name]:
                 raise BackupError(
-                    f"{self.path} is damaged: {name} is not what was written ({found[name].size} bytes, "
-                    f"{wanted[name].size} were); restore another backup, or fetch this one again"
+                    f"{self.path} is damaged: {name} is not what was written ({actual[name].size} bytes, "
+                    f"{recorded[name].size} were); restore another backup, or fetch this one again"
                 )
 
     def _truncated_error(self) -> BackupError:
@@ -331,5 +331,5 @@ class ArchiveReader:
     def _foreign_file_error(self) -> BackupError:
         return BackupPathError(f"{self.path} is no backup of a mesh; name a file that `bulkhead backup` made")
 
-    def _untrusted_error(self, why: str) -> BackupError:
-        return BackupError(f"{self.path} cannot be trusted: {why}; restore another backup")
+    def _untrusted_error(self, reason: str) -> BackupError:
+        return BackupError(f"{self.path} cannot be trusted: {reason}; restore another backup")

@@ -174,13 +174,13 @@ class BackupConnection:
             raise errors.Error("it refused")
         return await asking
 
-    def _silence_error(self, what: str, error: Exception) -> BackupError:
+    def _silence_error(self, request: str, error: Exception) -> BackupError:
         if self._denied.done():
             return BackupError(
                 f"the broker denies {self._denied.result()} to the identity {BACKUP}: it runs with accounts of another "
                 "version; restart the mesh, or render the accounts again and reload the broker"
             )
-        return BackupError(f"{what}: the broker at {self._url} stopped answering ({error or type(error).__name__})")
+        return BackupError(f"{request}: the broker at {self._url} stopped answering ({error or type(error).__name__})")
 
 
 def stream_copy_of(stream: str, state: Mapping[str, Any]) -> StreamCopy:

@@ -149,15 +149,15 @@ def public_nkeys(folder: Path, policy: IdentityPolicy) -> dict[str, str]:
 
 
 def hand_over(
-    folder: Path, service: str, target: Path, more: Mapping[str, str] | None = None, *, nkey: bool = True
+    folder: Path, service: str, target: Path, extra_files: Mapping[str, str] | None = None, *, nkey: bool = True
 ) -> None:
-    """A folder with a service's own keys, everybody's public ones and `more` ({file: text}), and nothing else. nkey:
+    """A folder with a service's own keys, everybody's public ones and `extra_files` ({file: text}), nothing else. nkey:
     False for a service that logs in with a token."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
     own_files = (*((f"{service}.nkey",) if nkey else ()), f"{service}.sign", PUBLIC_FILE)
     contents = {name: (folder / name).read_text() for name in own_files}
-    contents |= more or {}
+    contents |= extra_files or {}
     for stray in target.iterdir():
         if stray.name not in contents:
             stray.unlink()

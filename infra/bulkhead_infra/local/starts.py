@@ -29,10 +29,10 @@ FRONT_SERVICE = "gateway"
 DOORS = "doors"
 
 
-def http_ports(wanted: int, doors: int | None) -> dict[str, int]:
+def http_ports(gateway: int, doors: int | None) -> dict[str, int]:
     """The port of each service that listens, by its name. doors: None takes the usual one, or a free one when that is
     taken. Raises PortInUse."""
-    gateway_port = claim_port(wanted, "the gateway's HTTP port")
+    gateway_port = claim_port(gateway, "the gateway's HTTP port")
     if doors is not None:
         return {FRONT_SERVICE: gateway_port, DOORS: claim_port(doors, "the port of doors")}
     try:

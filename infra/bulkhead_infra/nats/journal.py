@@ -164,13 +164,13 @@ class JournalComparison:
             os.fsync(file.fileno())
             return Path(file.name)
 
-    async def _untrimmed_surplus(self, stream: str, subject: str, more: int) -> int:
+    async def _untrimmed_surplus(self, stream: str, subject: str, surplus: int) -> int:
         """Surplus of JOURNAL; where the oldest are trimmed, only messages newer than the first that is still there."""
         if not is_trimmed(subject):
-            return more
+            return surplus
         first = next(iter(await self._streams.reader.read(stream, subject, limit=1)), None)
         if first is None:
-            return more  # A trim leaves the newest.
+            return surplus  # A trim leaves the newest.
         async for stored in self._streams.read_all(JOURNAL, subject):
             if at_its_source(stored).sequence >= first.sequence:
                 copied = await self._streams.count_from(JOURNAL, stored.sequence, subject)

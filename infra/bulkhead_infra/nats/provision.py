@@ -281,13 +281,13 @@ class _Provisioner:
         await self._change_settings(f"stream {name}", f"STREAM.UPDATE.{name}", current["config"] | config, wrong, way)
         self._report.changed.append(f"{name}: {'; '.join(wrong)}")
 
-    def _kept_bound(self, name: str, most: int, found: Mapping[str, Any]) -> int:
+    def _kept_bound(self, name: str, most: int, current: Mapping[str, Any]) -> int:
         """The bound of a stream that holds more than its share. Raises ProvisionError.
 
         Its old one, where a version has taken a little from it for others: it must not stand still for an upgrade.
         """
-        stored_bytes, store = found["state"]["bytes"], self._layout.store_gib
-        bound: int = found["config"].get("max_bytes", -1)
+        stored_bytes, store = current["state"]["bytes"], self._layout.store_gib
+        bound: int = current["config"].get("max_bytes", -1)
         way = "give more (--store-gib, in containers BULKHEAD_STORE_GIB)"
         self._over[name] = bound - most
         if bound > 0 and sum(self._over.values()) <= store * GIB * KEPT_PERCENT // 100:
@@ -319,13 +319,13 @@ class _Provisioner:
     async def _durable_names(self, stream: str) -> set[str]:
         return set((await self._request_api(f"CONSUMER.NAMES.{stream}", {})).get("consumers") or ())
 
-    async def _is_begun_by_this_layout(self, stream: str, before: set[str], wanted: Mapping[str, Config]) -> bool:
+    async def _is_begun_by_this_layout(self, stream: str, before: set[str], planned: Mapping[str, Config]) -> bool:
         """True when these are some of the wanted ones, made by somebody who did not get to the rest."""
-        if not before <= set(wanted):
+        if not before <= set(planned):
             return False
         for name in before:
             current = await self._request_api(f"CONSUMER.INFO.{stream}.{name}", {})
-            if current["config"].get("filter_subjects") != wanted[name].get("filter_subjects"):
+            if current["config"].get("filter_subjects") != planned[name].get("filter_subjects"):
                 return False
         return True
 
@@ -362,25 +362,26 @@ class _Provisioner:
             await self._create_resource(f"{stream}/{name}", f"CONSUMER.RESET.{stream}.{name}", {"seq": first})
 
     async def _change_settings(
-        self, what: str, request: str, body: Mapping[str, Any], wrong: Sequence[str], way: str
+        self, resource: str, request: str, body: Mapping[str, Any], wrong: Sequence[str], remedy: str
     ) -> None:
         try:
             await self._request_api(request, body)
         except _RequestRefused as refused:
             differs = f"exists with other settings that cannot be changed: {'; '.join(wrong)} ({refused})"
-            raise ProvisionError(f"{what} {differs}; {way}") from refused
+            raise ProvisionError(f"{resource} {differs}; {remedy}") from refused
 
-    async def _create_resource(self, what: str, request: str, body: Mapping[str, Any]) -> None:
+    async def _create_resource(self, resource: str, request: str, body: Mapping[str, Any]) -> None:
         try:
             await self._request_api(request, body)
         except _RequestRefused as refused:
             if refused.code == NO_STORAGE:
                 bound = sum(config["max_bytes"] for config in stream_configs(self._layout)) // GIB + 1
                 raise ProvisionError(
-                    f"{what} cannot be made: the broker's max_file_store is below the sum of all streams' bounds; set "
-                    f"it to {bound}GB or more in its jetstream block and restart it (a bound takes no disk by itself)"
+                    f"{resource} cannot be made: the broker's max_file_store is below the sum of all streams' bounds; "
+                    f"set it to {bound}GB or more in its jetstream block and restart it "
+                    "(a bound takes no disk by itself)"
                 ) from refused
-            raise ProvisionError(f"{what} cannot be made: {refused}; see the broker's log") from refused
+            raise ProvisionError(f"{resource} cannot be made: {refused}; see the broker's log") from refused
 
     async def _request_api(self, request: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """An answer. A leader may be away for a moment, or the accounts; every request can be made again."""
@@ -412,11 +413,13 @@ class _Provisioner:
         return bool(self._client._server_info.get("cluster"))
 
 
-def _with_restored_sources(config: Config, found: Mapping[str, Any]) -> Config:
+def _with_restored_sources(config: Config, current: Mapping[str, Any]) -> Config:
     """Settings with the beginnings of sources that a restore set: without those, a change of anything would let the
     broker fetch once more what the stream holds already."""
     first = {
-        source["name"]: source["opt_start_seq"] for source in found.get("sources") or () if source.get("opt_start_seq")
+        source["name"]: source["opt_start_seq"]
+        for source in current.get("sources") or ()
+        if source.get("opt_start_seq")
     }
     if not first or "sources" not in config:
         return config
@@ -427,20 +430,24 @@ def _with_restored_sources(config: Config, found: Mapping[str, Any]) -> Config:
     return config | {"sources": begun}
 
 
-def list_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Settings in which `found` disagrees. The broker leaves out what is empty, and adds to objects."""
+def list_differences(planned: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Settings in which `current` disagrees. The broker leaves out what is empty, and adds to objects."""
     return [
-        f"{key} is {json.dumps(found.get(key))}, should be {json.dumps(value)}"
-        for key, value in wanted.items()
-        if not _is_same_setting(value, found.get(key))
+        f"{key} is {json.dumps(current.get(key))}, should be {json.dumps(value)}"
+        for key, value in planned.items()
+        if not _is_same_setting(value, current.get(key))
     ]
 
 
-def _is_same_setting(wanted: Any, found: Any) -> bool:
-    if found is None:
-        return wanted in (None, False, 0, "", [], {})
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_is_same_setting(value, found.get(key)) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        return isinstance(found, list) and len(found) == len(wanted) and all(map(_is_same_setting, wanted, found))
-    return bool(wanted == found)
+def _is_same_setting(planned: Any, current: Any) -> bool:
+    if current is None:
+        return planned in (None, False, 0, "", [], {})
+    if isinstance(planned, dict):
+        return isinstance(current, dict) and all(
+            _is_same_setting(value, current.get(key)) for key, value in planned.items()
+        )
+    if isinstance(planned, list):
+        return (
+            isinstance(current, list) and len(current) == len(planned) and all(map(_is_same_setting, planned, current))
+        )
+    return bool(planned == current)

@@ -294,12 +294,12 @@ async def _remove_task(
     return counts
 
 
-async def _request_api(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
+async def _request_api(bus: JetStreamBus, request: str, body: Mapping[str, object]) -> dict[str, Any]:
     """One request to the broker's API. Raises BusError, PurgeError."""
-    reply = await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)
+    reply = await bus.request(f"{API}{request}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)
     answer: dict[str, Any] = json.loads(reply.body)
     if "error" in answer:
-        refused = f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}"
+        refused = f"the broker refused {request} {dict(body)}: {answer['error'].get('description')}"
         raise PurgeError(f"{refused}; run the provisioner (start the mesh once), then again")
     return answer
 
@@ -328,16 +328,16 @@ def retention_of(default: str, per_stream: Sequence[str]) -> Retention:
     return retention
 
 
-def _resolve_target(given: argparse.Namespace) -> tuple[str, Path]:
+def _resolve_target(options: argparse.Namespace) -> tuple[str, Path]:
     """Address, and the folder with the keys. Raises PurgeError."""
-    if given.nats:
-        return given.nats, given.identity
+    if options.nats:
+        return options.nats, options.identity
     try:
-        mesh = json.loads((given.data / "mesh.json").read_text())
+        mesh = json.loads((options.data / "mesh.json").read_text())
         return mesh["nats_url"], Path(mesh["identity_dir"])
     except (OSError, ValueError, KeyError) as error:
         way = "name its directory with --data, or the broker and the folder of its keys with --nats and --identity"
-        raise PurgeError(f"no mesh has run in {given.data} ({error}); {way}") from error
+        raise PurgeError(f"no mesh has run in {options.data} ({error}); {way}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -119,15 +119,15 @@ class NatsServer:
         lost = LOST_STREAM.search(complaint)
         return self._damage_message(lost[1]) if lost else complaint
 
-    def advice(self, why: str) -> str:
+    def advice(self, reason: str) -> str:
         """A hint on how it ended; "" when its own output is enough."""
-        if "address already in use" in why:
+        if "address already in use" in reason:
             return f"port {self.plan.port} or {self.plan.monitor_port} is in use; stop what listens there"
-        if "no space left" in why.lower():
+        if "no space left" in reason.lower():
             return f"the disk that holds {self.plan.folder} is full; free space and start again"
-        if "permission denied" in why.lower():
+        if "permission denied" in reason.lower():
             return f"somebody else owns files in {self.plan.folder}: give them to the user who runs the mesh (chown -R)"
-        if "Can't start JetStream" in why or "panic" in why:
+        if "Can't start JetStream" in reason or "panic" in reason:
             return (
                 f"it cannot use its store {self.plan.folder / 'store'}: restore {self.plan.folder.parent} from a "
                 "backup; or move it away and start anew, without the tasks that it held"

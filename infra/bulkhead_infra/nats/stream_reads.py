@@ -112,10 +112,10 @@ class StreamReads:
         return StreamState(state["messages"], state["last_seq"])
 
     async def _request_api(
-        self, what: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
+        self, request: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
     ) -> dict[str, Any]:
         """{} for a stream that is not there, when that is no fault."""
-        answer = await self._maker.request(API + what, json.dumps(body or {}).encode(), timeout_s=TIMEOUT_S)
+        answer = await self._maker.request(API + request, json.dumps(body or {}).encode(), timeout_s=TIMEOUT_S)
         content: dict[str, Any] = json.loads(answer.body)
         if "error" not in content:
             return content
@@ -123,5 +123,5 @@ class StreamReads:
             return {}
         reason = content["error"].get("description", "no reason given")
         if content["error"].get("code", 0) >= 500:
-            raise BusUnavailable(f"{what}: {reason}")
-        raise BusError(f"{what}: {reason}; start the mesh again, which provisions what is missing")
+            raise BusUnavailable(f"{request}: {reason}")
+        raise BusError(f"{request}: {reason}; start the mesh again, which provisions what is missing")

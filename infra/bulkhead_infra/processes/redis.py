@@ -67,9 +67,9 @@ class RedisServerProcess:
             return f"it does not answer: {error}"
         return "" if (auth, pong) == (b"+OK\r\n", b"+PONG\r\n") else f"{auth.decode().strip()} {pong.decode().strip()}"
 
-    def advice(self, why: str) -> str:
+    def advice(self, reason: str) -> str:
         """Hint on how it ended; "" when its own output is enough."""
-        if "AOF" in why or "manifest" in why.lower() or "RDB" in why:
+        if "AOF" in reason or "manifest" in reason.lower() or "RDB" in reason:
             way = f"move {self._folder} away and start again, and budget rebuilds its ledger from the journal"
             return f"its files in {self._folder} are damaged. They are a cache: {way}"
         return ""

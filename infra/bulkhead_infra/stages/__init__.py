@@ -50,9 +50,9 @@ def write_policy(folder: Path) -> Path:
     return folder
 
 
-def knob_variables(knobs: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
-    """The environment that gives the `known` ones of these settings to a service."""
-    wished = {PREFIX + name.upper(): value for name, value in knobs.items() if name in known}
+def knob_variables(knobs: Mapping[str, Any], accepted: Collection[str]) -> dict[str, str]:
+    """The environment that gives the `accepted` ones of these settings to a service."""
+    wished = {PREFIX + name.upper(): value for name, value in knobs.items() if name in accepted}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in wished.items()}
 
 

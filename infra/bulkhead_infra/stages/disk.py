@@ -16,40 +16,47 @@ TIMEOUT_S = 60
 
 
 class Disk:
+    mount_options = "loop"
+
     def __init__(self, image: Path, point: Path, size_mib: int) -> None:
-        self._image, self._point, self._size_mib = image, point, size_mib
+        self.image, self.point, self._size_mib = image, point, size_mib
 
     def open(self) -> None:
         """Make and mount it. Raises CannotDo."""
-        self._point.mkdir(parents=True, exist_ok=True)
-        for command in (
-            ("truncate", "-s", f"{self._size_mib}M", self._image),
-            ("mkfs.ext4", "-q", "-m", "0", self._image),
-            ("mount", "-o", "loop", self._image, self._point),
-        ):
-            self._run(*command)
-        (self._point / "lost+found").rmdir()
+        self.point.mkdir(parents=True, exist_ok=True)
+        self._run("truncate", "-s", f"{self._size_mib}M", self.image)
+        self._run("mkfs.ext4", "-q", "-m", "0", self.image)
+        self.mount()
+        (self.point / "lost+found").rmdir()
 
     def close(self) -> None:
-        """Detach it, however busy; the logs stay, for they are looked at when a test has failed."""
-        logs = self._point / "logs"
-        kept = self._image.with_name("logs-kept")
+        """Detach it; the logs stay, for they are looked at when a test has failed."""
+        logs = self.point / "logs"
+        kept = self.image.with_name("logs-kept")
         if logs.is_dir():
             shutil.copytree(logs, kept, dirs_exist_ok=True)
-        if os.path.ismount(self._point):
-            self._run("umount", "--lazy", self._point)
-        self._image.unlink(missing_ok=True)
+        self.unmount()
+        self.image.unlink(missing_ok=True)
         if kept.is_dir():
             shutil.copytree(kept, logs, dirs_exist_ok=True)
 
+    def mount(self) -> None:
+        """Attach the image as it is now. Raises CannotDo."""
+        self._run("mount", "-o", self.mount_options, self.image, self.point)
+
+    def unmount(self) -> None:
+        """Detach it, however busy."""
+        if os.path.ismount(self.point):
+            self._run("umount", "--lazy", self.point)
+
     def fill(self) -> None:
         """Not a byte is left."""
-        free = shutil.disk_usage(self._point).free - ROUGHLY_BYTES
+        free = shutil.disk_usage(self.point).free - ROUGHLY_BYTES
         if free > 0:
-            self._run("fallocate", "-l", str(free), self._point / BALLAST)
+            self._run("fallocate", "-l", str(free), self.point / BALLAST)
         for size in (65536, 4096):
             # Only the file system knows how much it needs for itself.
-            with (self._point / f"{BALLAST}-{size}").open("wb", buffering=0) as rest:
+            with (self.point / f"{BALLAST}-{size}").open("wb", buffering=0) as rest:
                 try:
                     while rest.write(b"\0" * size) == size:
                         pass
@@ -58,7 +65,7 @@ class Disk:
 
     def free(self) -> None:
         """End of `fill`."""
-        for path in self._point.glob(f"{BALLAST}*"):
+        for path in self.point.glob(f"{BALLAST}*"):
             path.unlink()
 
     def _run(self, *command: str | Path) -> None:

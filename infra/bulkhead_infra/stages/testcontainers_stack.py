@@ -242,10 +242,10 @@ class ImageMissing(ContainerError):
     """An image is neither here nor to be pulled."""
 
 
-async def _call(what: Callable[[], T]) -> T:
+async def _call(operation: Callable[[], T]) -> T:
     """Beside the event loop. Raises ContainerError, ImageMissing."""
     try:
-        return await asyncio.to_thread(what)
+        return await asyncio.to_thread(operation)
     except ImageNotFound as error:
         raise ImageMissing(str(error)) from error
     except (DockerException, OSError) as error:

@@ -37,13 +37,13 @@ class SubmissionRateLimits:
         self._buckets = TokenBuckets()
 
     def count_submission(
-        self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int
+        self, channel: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int
     ) -> RateLimitExceeded | None:
         """Count one submission, or say why it must wait."""
         quota = self._quotas.quota_of(tenant)
         wants = (
-            ((way, tenant), self._replica_rate(quota.tasks_per_minute, quota.burst_tasks)),
-            ((way, tenant, person), self._replica_rate(quota.person_tasks_per_minute, quota.person_burst_tasks)),
+            ((channel, tenant), self._replica_rate(quota.tasks_per_minute, quota.burst_tasks)),
+            ((channel, tenant, person), self._replica_rate(quota.person_tasks_per_minute, quota.person_burst_tasks)),
         )
         wait_ms, which = self._buckets.take_tokens(wants, now_unix_ms)
         if which < 0:

@@ -107,11 +107,11 @@ class RunQueueState:
         """Number of a tenant's tasks that wait."""
         return sum(len(line) for line in self.lines.get(tenant, {}).values())
 
-    def count_ahead(self, one: WaitingTask) -> int:
+    def count_ahead(self, waiting_task: WaitingTask) -> int:
         """Number of the tenant's tasks that waited before this one and still do."""
         return sum(
-            queued_task.sequence < one.sequence
-            for line in self.lines.get(one.tenant, {}).values()
+            queued_task.sequence < waiting_task.sequence
+            for line in self.lines.get(waiting_task.tenant, {}).values()
             for queued_task in line.values()
         )
 

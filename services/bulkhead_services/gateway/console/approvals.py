@@ -79,12 +79,12 @@ class ConsoleApprovalRoutes(ConsoleRoutes):
         return redirect_to(visit.request, f"/approvals/{visit.request.path_params['approval_id']}")
 
 
-def _allowed_actions(visit: Visit, asked: Json) -> Json:
+def _allowed_actions(visit: Visit, approval: Json) -> Json:
     """Actions that the page offers: a decision, to those who may decide. here: the approval's own page."""
     return {
         "here": f"/approvals/{visit.request.path_params['approval_id']}",
         "may": visit.claim.role in APPROVERS.names,
-        "own": asked["four_eyes"] and visit.claim.person == asked["asked_for"],
+        "own": approval["four_eyes"] and visit.claim.person == approval["asked_for"],
     }
 
 
@@ -92,8 +92,8 @@ def _api_path(visit: Visit) -> str:
     return f"/v1/approvals/{visit.request.path_params['approval_id']}"
 
 
-def _asking_step(steps: list[Json], asked: Json) -> tuple[Json | None, Json | None]:
+def _asking_step(steps: list[Json], approval: Json) -> tuple[Json | None, Json | None]:
     """The step that asks, and its call, as the task's story has them; None where it has them not yet."""
-    step = next((candidate for candidate in reversed(steps) if candidate["step_id"] == asked["step_id"]), None)
+    step = next((candidate for candidate in reversed(steps) if candidate["step_id"] == approval["step_id"]), None)
     calls: list[Json] = step["calls"] if step else []
-    return step, next((candidate for candidate in calls if candidate["call_id"] == asked["call_id"]), None)
+    return step, next((candidate for candidate in calls if candidate["call_id"] == approval["call_id"]), None)

@@ -115,15 +115,15 @@ def _is_step(party: str) -> bool:
     return bool(slash) and ":" not in task
 
 
-def list_evidence(one: Json) -> list[tuple[str, str]]:
+def list_evidence(finding: Json) -> list[tuple[str, str]]:
     """Ids of messages, each with the task in whose messages it stands; "" where that is not known."""
-    trip = one["trip"]
+    trip = finding["trip"]
     ids = trip["evidence"]
     if trip["detector"] == "deadlock":
         tasks = trip.get("tasks", [])
         return list(zip(ids, tasks if len(tasks) == len(ids) else [""] * len(ids), strict=True))
     elsewhere = trip["detector"].partition(".")[0] in OF_MANY
-    return [(name, "" if elsewhere else one["task"]) for name in ids]
+    return [(name, "" if elsewhere else finding["task"]) for name in ids]
 
 
 def _party_status(inputs: list[str]) -> str:

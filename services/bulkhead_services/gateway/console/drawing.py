@@ -116,8 +116,8 @@ class WaitRing:
     height: int
 
 
-def draw_ring(parties: Sequence[DrawnStep], said: Sequence[str]) -> WaitRing:
-    """The parties around two rows, each with an arrow to the next, and the last with one to the first. said: a word for
+def draw_ring(parties: Sequence[DrawnStep], labels: Sequence[str]) -> WaitRing:
+    """The parties around two rows, each with an arrow to the next, and the last with one to the first. labels: one for
     each arrow."""
     upper = (len(parties) + 1) // 2
     across, down = NODE_WIDTH + RING_GAP_X, NODE_HEIGHT + RING_GAP_Y
@@ -126,25 +126,25 @@ def draw_ring(parties: Sequence[DrawnStep], said: Sequence[str]) -> WaitRing:
         PlanNode(step, MARGIN + column * across, MARGIN + row * down)
         for step, (column, row) in zip(parties, places, strict=True)
     )
-    pairs = zip(nodes, (*nodes[1:], nodes[0]), said, strict=True)
+    pairs = zip(nodes, (*nodes[1:], nodes[0]), labels, strict=True)
     width, height = MARGIN * 2 + upper * across - RING_GAP_X, MARGIN * 2 + down + NODE_HEIGHT
     return WaitRing(nodes, tuple(_draw_arrow(start, end, label) for start, end, label in pairs), width, height)
 
 
-def _draw_arrow(start: PlanNode, end: PlanNode, said: str) -> RingArrow:
+def _draw_arrow(start: PlanNode, end: PlanNode, label: str) -> RingArrow:
     """Along a row from side to side; between the rows down on the right and up on the left, where two parties meet."""
     if start.y == end.y:
         right = end.x > start.x
         x, to_x = (start.x + NODE_WIDTH, end.x) if right else (start.x, end.x + NODE_WIDTH)
         y, tip = start.y + NODE_HEIGHT // 2, -6 if right else 6
         head = f"M{to_x + tip} {y - 4}L{to_x} {y}L{to_x + tip} {y + 4}"
-        return RingArrow(f"M{x} {y}L{to_x} {y}{head}", (x + to_x) // 2, y - 8, said)
+        return RingArrow(f"M{x} {y}L{to_x} {y}{head}", (x + to_x) // 2, y - 8, label)
     below = end.y > start.y
     y, to_y = (start.y + NODE_HEIGHT, end.y) if below else (start.y, end.y + NODE_HEIGHT)
     aside = NODE_WIDTH * 2 // 3 if below else NODE_WIDTH // 3
     x, to_x, tip = start.x + aside, end.x + aside, -6 if below else 6
     head = f"M{to_x - 4} {to_y + tip}L{to_x} {to_y}L{to_x + 4} {to_y + tip}"
-    return RingArrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, said)
+    return RingArrow(f"M{x} {y}L{to_x} {to_y}{head}", (x + to_x) // 2, (y + to_y) // 2 + 4, label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,15 +156,15 @@ def _row_cost(row: Json) -> int:
     return cost
 
 
-def _parse_amount(said: str, unit: str) -> int | None:
+def _parse_amount(text: str, unit: str) -> int | None:
     """A number of the form in the API's unit; None for `none`. Raises ApiRefused."""
-    if said.lower() == "none":
+    if text.lower() == "none":
         return None
     try:
-        number = float(said)
+        number = float(text)
     except ValueError:
         number = -1.0
     if not 0 <= number < MOST:
-        problem: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {said[:40]!r}"}
+        problem: dict[str, Any] = {"title": "Not a number", "detail": f"{UNITS[unit]}: {text[:40]!r}"}
         raise ApiRefused(422, problem | {"hint": "send a number from 0, or `none` for no ceiling"})
     return round(number * SCALE.get(unit, 1))

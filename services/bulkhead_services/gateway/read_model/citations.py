@@ -50,20 +50,20 @@ def collect_sources(bodies: Iterable[Body]) -> dict[str, CitedSource]:
     return by_marker
 
 
-def _add_result_sources(found: dict[str, CitedSource], result: Result, step_id: str) -> None:
+def _add_result_sources(sources: dict[str, CitedSource], result: Result, step_id: str) -> None:
     for label in result.provenance:
         marker = label.sha256[:12]
         if label.kind == "passage" and label.observed_by == "rag":
-            found.setdefault(marker, CitedSource(marker, "document", label.sha256, "rag", label.source, step_id))
+            sources.setdefault(marker, CitedSource(marker, "document", label.sha256, "rag", label.source, step_id))
         elif label.kind == "tool_result" and label.observed_by == "tool_executor":
             tool_source = CitedSource(marker, "tool_result", label.sha256, "tool_executor", label.source, step_id)
-            found.setdefault(marker, tool_source)
+            sources.setdefault(marker, tool_source)
     for citation in result.citations:
-        cited = found.get(citation.marker)
+        cited = sources.get(citation.marker)
         if cited is None:
             cited = CitedSource(citation.marker, "document", "", "rag", citation.document, step_id)
         if cited.kind == "document" and cited.citation is None:
-            found[citation.marker] = replace(cited, citation=citation)
+            sources[citation.marker] = replace(cited, citation=citation)
     if step_id and (content := result.content) is not None:
         step_source = CitedSource(content.marker, "step_result", content.sha256, content.author, step_id, step_id)
-        found.setdefault(content.marker, step_source)
+        sources.setdefault(content.marker, step_source)

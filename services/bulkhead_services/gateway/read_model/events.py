@@ -206,7 +206,7 @@ MAX_OLD_CALLS = 64
 
 
 def extend_live_text(
-    known: LiveStepText | None,
+    current: LiveStepText | None,
     call_id: str,
     attempt: int,
     offset: int,
@@ -216,31 +216,31 @@ def extend_live_text(
     max_chars: int,
     verified: bool = False,
 ) -> LiveStepText | None:
-    """The live text after a delta; `known` itself, grown or not. `epoch` is a fresh number, used for a rewrite.
+    """The live text after a delta; `current` itself, grown or not. `epoch` is a fresh number, used for a rewrite.
 
     What follows a gap is not shown: it comes with the stored record. A delta from a call's beginning, or one that
     contradicts what was heard, starts the text again.
     """
-    if known is None:
+    if current is None:
         return LiveStepText(call_id, attempt, text[:max_chars], epoch, verified=verified) if offset == 0 else None
-    if call_id in known.old_calls:
-        return known
-    if call_id != known.call_id:
+    if call_id in current.old_calls:
+        return current
+    if call_id != current.call_id:
         if offset != 0:
-            return known
-        old = (*known.old_calls, known.call_id)[-MAX_OLD_CALLS:]
+            return current
+        old = (*current.old_calls, current.call_id)[-MAX_OLD_CALLS:]
         return LiveStepText(call_id, attempt, text[:max_chars], epoch, old, verified)
-    have = len(known.text)
+    have = len(current.text)
     if offset > have:
-        return known
-    known.verified = known.verified and verified
+        return current
+    current.verified = current.verified and verified
     if offset == have:
-        known.text += text[: max(0, max_chars - have)]
-        return known
-    if known.text[offset : offset + len(text)] == text:
-        return known  # A repeat.
-    rewritten = (known.text[:offset] + text)[:max_chars]
-    return LiveStepText(call_id, attempt, rewritten, epoch, known.old_calls, known.verified)
+        current.text += text[: max(0, max_chars - have)]
+        return current
+    if current.text[offset : offset + len(text)] == text:
+        return current  # A repeat.
+    rewritten = (current.text[:offset] + text)[:max_chars]
+    return LiveStepText(call_id, attempt, rewritten, epoch, current.old_calls, current.verified)
 
 
 def owed_live(sent: SentText, live: LiveStepText) -> tuple[int, str, bool] | None:

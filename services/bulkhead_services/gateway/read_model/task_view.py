@@ -301,10 +301,10 @@ def requester_of(
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
 
 
-def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
+def never_begun(dropped: Dropped, now_unix_ms: int) -> TaskEnded:
     """The end of a task that never had a place to run."""
-    if one.code == "cancelled":
-        reason = one.reason or "it was cancelled while it waited"
+    if dropped.code == "cancelled":
+        reason = dropped.reason or "it was cancelled while it waited"
         failure = Failure.from_text("cancelled", reason, "submit it again if it is wanted after all")
         return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
     hint = "submit it again when less waits, or have the quota's `running` or `wait_s` raised"

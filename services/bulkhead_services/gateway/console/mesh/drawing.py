@@ -61,16 +61,16 @@ class MeshDrawing:
     height: int
 
 
-def draw_mesh(told: Json) -> MeshDrawing:
+def draw_mesh(mesh: Json) -> MeshDrawing:
     """The mesh as it is told."""
-    loads = {load["service"]: load for load in told["services"]}
+    loads = {load["service"]: load for load in mesh["services"]}
     nodes = {name: _draw_node(load) for name, load in loads.items() if name in PLACES}
     rates: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
-    for edge in told["edges"]:
+    for edge in mesh["edges"]:
         sender, receiver = edge["sender"], edge["receiver"]
         if sender in nodes and receiver in nodes and sender != receiver:
             first, second = sorted((sender, receiver), key=lambda name: PLACES[name])
-            rates.setdefault((first, second), {})[sender, receiver] = per_minute(edge["messages"], told["window_ms"])
+            rates.setdefault((first, second), {})[sender, receiver] = per_minute(edge["messages"], mesh["window_ms"])
     edges = tuple(
         _draw_edge(nodes[first], nodes[second], pair_rates) for (first, second), pair_rates in sorted(rates.items())
     )
@@ -91,11 +91,11 @@ class ServiceRow:
     sends: tuple[tuple[str, int], ...]
 
 
-def table_rows(told: Json) -> tuple[ServiceRow, ...]:
+def table_rows(mesh: Json) -> tuple[ServiceRow, ...]:
     """Services as the table has them."""
     sends: dict[str, list[tuple[str, int]]] = {}
-    for edge in told["edges"]:
-        rate = per_minute(edge["messages"], told["window_ms"])
+    for edge in mesh["edges"]:
+        rate = per_minute(edge["messages"], mesh["window_ms"])
         sends.setdefault(edge["sender"], []).append((edge["receiver"], rate))
     return tuple(
         ServiceRow(
@@ -105,7 +105,7 @@ def table_rows(told: Json) -> tuple[ServiceRow, ...]:
             replica_text(load),
             tuple(sends.get(load["service"], ())),
         )
-        for load in told["services"]
+        for load in mesh["services"]
     )
 
 
@@ -119,9 +119,9 @@ def worst_trouble(load: Json) -> str:
     return next((label for name, label in TROUBLES.items() if name in load["troubles"]), "")
 
 
-def services_needing_person(told: Json) -> list[Json]:
+def services_needing_person(mesh: Json) -> list[Json]:
     """Services that a person should look at: work waits that nobody takes, or messages that nobody could handle."""
-    return [load for load in told["services"] if {"no_replica", "dead_letters"} & set(load["troubles"])]
+    return [load for load in mesh["services"] if {"no_replica", "dead_letters"} & set(load["troubles"])]
 
 
 def replica_text(load: Json) -> str:

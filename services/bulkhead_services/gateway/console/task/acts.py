@@ -104,18 +104,18 @@ def _task_id(visit: Visit) -> str:
     return task_id
 
 
-def _render_done(visit: Visit, what: str) -> Response:
-    return visit.render_page("tasks/done.html", what=what, task_id=_task_id(visit))
+def _render_done(visit: Visit, act: str) -> Response:
+    return visit.render_page("tasks/done.html", what=act, task_id=_task_id(visit))
 
 
-def _parse_number(said: str, what: str) -> float:
+def _parse_number(text: str, field: str) -> float:
     try:
-        number = float(said)
+        number = float(text)
     except ValueError:
         number = -1.0
     if not 0 < number < 1e12:
         raise ApiRefused(
-            422, {"title": "Not a number", "detail": f"{what}: {said[:40]!r}", "hint": "send a number above 0"}
+            422, {"title": "Not a number", "detail": f"{field}: {text[:40]!r}", "hint": "send a number above 0"}
         )
     return number
 

@@ -47,15 +47,15 @@ class ConsoleComparisonRoutes(ConsoleRoutes):
         )
 
 
-def _other_task_id(said: str, mine: str) -> str:
+def _other_task_id(text: str, mine: str) -> str:
     """The id of the other task; "" for none. Raises ApiRefused."""
-    if not said:
+    if not text:
         return ""
     hint = "choose another task of your tenant by its id"
     try:
-        subjects.check_token(said)
+        subjects.check_token(text)
     except subjects.SubjectError as error:
         raise ApiRefused(422, {"title": "Not a task's id", "detail": str(error), "hint": hint}) from error
-    if said == mine:
+    if text == mine:
         raise ApiRefused(422, {"title": "The same task", "detail": "a task is not compared with itself", "hint": hint})
-    return said
+    return text
