@@ -43,7 +43,7 @@ import sys
 from bulkhead_infra.capacity import FULL, unmeasured_services
 from bulkhead_infra.docker import image_contents as contents
 from bulkhead_infra.render.__main__ import main
-print(contents.IMAGES["echo"].code[-1], contents.KEYS_OF[0], unmeasured_services(FULL))
+print(contents.IMAGES["echo"].code[-1], contents.KEY_OWNERS[0], unmeasured_services(FULL))
 sys.argv = ["render", "--check"]
 sys.exit(main())
 """
