@@ -87,9 +87,9 @@ async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(t
             async with asyncio.timeout(20):
                 while await anext(told) != "event: totals":  # The last news is told, if late.
                     pass
-            assert gateway.http.stream_pool().wanted == 1
+            assert gateway.http.stream_pool().demand == 1
         await until(
-            lambda: gateway.http.stream_pool().wanted == 0 and not gateway.changes.watcher_count, "the stream is closed"
+            lambda: gateway.http.stream_pool().demand == 0 and not gateway.changes.watcher_count, "the stream is closed"
         )
 
 
