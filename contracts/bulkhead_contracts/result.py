@@ -120,12 +120,19 @@ class Usage(Contract):
     def __add__(self, other: "Usage") -> "Usage":
         if not any(other.__dict__.values()):
             return self
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields}
+        # A provider may tell any figure: a sum beyond what is counted stays at its bound, and ends nobody's work.
+        return Usage(**{name: min(amount, _MOST.get(name, amount)) for name, amount in sums.items()})
 
     def as_estimate(self) -> "Usage":
         """The same usage, all of it estimated."""
         tokens = self.input_tokens + self.output_tokens
         return self.model_copy(update={"estimated_tokens": tokens, "estimated_usd_micros": self.cost_usd_micros})
+
+
+_MOST = {name: bounds.MAX_TOKENS for name in Usage.model_fields if name.endswith("_tokens")}
+_MOST |= {name: bounds.MAX_COST_USD_MICROS for name in Usage.model_fields if name.endswith("_usd_micros")}
+"""Largest values of the fields of a Usage."""
 
 
 class Failure(Contract):

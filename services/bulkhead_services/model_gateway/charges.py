@@ -51,8 +51,9 @@ def estimate_usage(
 
 
 def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
-    """The same usage with its cost, rounded up."""
-    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
+    """The same usage with its cost, rounded up; no more than a sum of money that can be booked."""
+    cost = min(price.cost_usd_micros(usage, cache_write_tokens), bounds.MAX_COST_USD_MICROS)
+    return usage.model_copy(update={"cost_usd_micros": cost})
 
 
 def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:

@@ -1,4 +1,4 @@
-"""Fields of providers' JSON, none of which is believed: each is checked, bounded, or counted as missing."""
+"""Fields of providers' JSON, each of which is checked, bounded, or counted as missing."""
 
 import json
 import re
@@ -7,8 +7,6 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 
-SPARE_TOKENS, OUTPUT_FACTOR = 20_000, 10
-"""Room for what a provider adds to a prompt, and for output beyond what was asked for."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -34,7 +32,7 @@ def usage_of(prompt: int | None, completion: int | None, cached: int | None, tho
     prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
     completion that are no part of the answer.
     """
-    if not prompt or completion is None or cached is None:
+    if not prompt or completion is None or cached is None or max(prompt, completion) > bounds.MAX_TOKENS:
         return None
     return Usage(
         model_calls=1,
@@ -43,15 +41,6 @@ def usage_of(prompt: int | None, completion: int | None, cached: int | None, tho
         cached_input_tokens=min(cached, prompt),
         reasoning_tokens=min(thought or 0, completion),
     )
-
-
-def is_believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
-    """True when a call of this size can have used so much: no token is shorter than a byte. A bill is paid by this.
-
-    output_tokens: the most that was asked for, which some servers and some thoughts exceed; 0 where nobody said.
-    """
-    most = output_tokens * OUTPUT_FACTOR + SPARE_TOKENS if output_tokens else bounds.MAX_TOKENS
-    return usage.input_tokens <= sent_bytes * 2 + SPARE_TOKENS and usage.output_tokens <= most
 
 
 def mapping_of(value: object) -> dict[str, Any]:
