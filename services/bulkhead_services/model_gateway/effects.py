@@ -139,8 +139,7 @@ class HttpEndpoint:
             fault = result
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        message, written = self.scrub_keys(fault.message), assembly.cache_write_tokens
-        return replace(fault, message=message, usage=assembly.usage, cache_write_tokens=written)
+        return replace(fault, message=self.scrub_keys(fault.message), usage=assembly.usage)
 
     async def _stream_call(
         self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float

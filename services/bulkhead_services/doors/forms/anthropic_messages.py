@@ -220,11 +220,21 @@ def _tool_input(call: ToolCall) -> dict[str, Any]:
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:
+    written, hour = usage.cache_write_tokens, usage.cache_write_1h_tokens
+    details: dict[str, Any] = {}
+    if written:
+        details["cache_creation"] = {
+            "ephemeral_5m_input_tokens": max(0, written - hour),
+            "ephemeral_1h_input_tokens": hour,
+        }
+    if usage.reasoning_tokens:
+        details["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return {
-        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens - written),
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": usage.cached_input_tokens,
         "output_tokens": usage.output_tokens,
+        **details,
     }
 
 

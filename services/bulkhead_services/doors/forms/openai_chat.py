@@ -144,13 +144,23 @@ def _finish_reason(answer: ModelCallAnswer) -> str:
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:
+    sent = {
+        "cache_write_tokens": usage.cache_write_tokens,
+        "audio_tokens": usage.input_audio_tokens,
+        "image_tokens": usage.input_image_tokens,
+    }
+    made = {"audio_tokens": usage.output_audio_tokens, "image_tokens": usage.output_image_tokens}
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens, **_nonzero_counts(sent)},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens, **_nonzero_counts(made)},
     }
+
+
+def _nonzero_counts(counts: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
 
 
 def _message_rows(body: Fields) -> list[Fields]:

@@ -26,20 +26,38 @@ def token_count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= bounds.MAX_TOKENS else None
 
 
-def usage_of(prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0) -> Usage | None:
+def usage_of(
+    prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0, **classes: int | None
+) -> Usage | None:
     """Token counts as a provider reports them; None when they are missing or make no sense.
 
     prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
-    completion that are no part of the answer.
+    completion that are no part of the answer. classes: other parts of both, by the names of Usage; one that makes no
+    sense counts as the rest does.
     """
     if not prompt or completion is None or cached is None or max(prompt, completion) > bounds.MAX_TOKENS:
         return None
+    parts = {name: value or 0 for name, value in classes.items()}
+
+    def bounded(name: str, most: int) -> int:
+        return min(parts.get(name, 0), most)
+
+    cached, thought = min(cached, prompt), min(thought or 0, completion)
+    written, audio = bounded("cache_write_tokens", prompt - cached), bounded("input_audio_tokens", prompt)
+    output_audio = bounded("output_audio_tokens", completion - thought)
     return Usage(
         model_calls=1,
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=min(cached, prompt),
-        reasoning_tokens=min(thought or 0, completion),
+        cached_input_tokens=cached,
+        reasoning_tokens=thought,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=bounded("cache_write_1h_tokens", written),
+        input_audio_tokens=audio,
+        cached_audio_tokens=bounded("cached_audio_tokens", min(cached, audio)),
+        input_image_tokens=bounded("input_image_tokens", prompt - audio),
+        output_audio_tokens=output_audio,
+        output_image_tokens=bounded("output_image_tokens", completion - thought - output_audio),
     )
 
 

@@ -81,16 +81,6 @@ def test_thoughts_that_are_counted_beside_the_completion_are_paid():
     assert of_usage(counts).usage.reasoning_tokens == 9, "no more than there are"
 
 
-def test_tokens_that_openai_writes_to_its_cache_are_told():
-    details = {"prompt_tokens_details": {"cached_tokens": 10, "cache_write_tokens": 80}}
-    assert of_usage({"prompt_tokens": 100, "completion_tokens": 9, **details}).cache_write_tokens == 80
-    body = DIALECTS["openai-responses"].whole(Said("x"))
-    body["usage"]["input_tokens_details"]["cache_write_tokens"] = 80
-    assembly = FORMS["openai-responses"].assembly_type()
-    assembly.feed_body(json.dumps(body).encode())
-    assert assembly.result().cache_write_tokens == 80
-
-
 @pytest.mark.parametrize("absurd", [-1, True, 1.5, "9", bounds.MAX_TOKENS + 1])
 def test_what_is_no_number_of_tokens_is_missing_usage(absurd):
     assert of_usage({"prompt_tokens": absurd, "completion_tokens": 9}).usage is None
