@@ -1,7 +1,7 @@
 """OpenAI's chat completions, read and written. Pure.
 
 In: the body of a request. Out: what is asked, in the same form; then the answer as a completion or as its chunks.
-Fields that nobody here knows are options of the call.
+Fields that are on no list are refused by name.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,9 @@ class ChatCompletion:
         body.refuse_fields(_OLD | NOT_ANSWERED)
         session = session_of(body)
         most = _output_tokens(body)
-        self.parsed_call = ParsedModelCall(model, messages, options_of(body), most, stream, include_usage, session)
+        self.parsed_call = ParsedModelCall(
+            model, messages, options_of(body, most), most, stream, include_usage, session
+        )
         self._id, self._created, self._model = "", 0, model
         self._calls: list[AnswerPart] = []
         self._thought: AnswerPart | None = None
