@@ -101,6 +101,10 @@ class Usage(Contract):
     """Consumption. Accounting shows sums of these. cached_calls: model calls that the response cache answered; they
     are no model_calls, and cost nothing. reasoning_tokens: the part of output_tokens that providers say was thinking.
 
+    The other classes are parts of input_tokens and output_tokens too, as far as providers tell them: each has its own
+    price. cache_write_1h_tokens: of cache_write_tokens, those that are kept for an hour and not for minutes;
+    cached_audio_tokens: of input_audio_tokens, those that were read from the cache.
+
     estimated_tokens, estimated_usd_micros: the part of the tokens (input and output) and of the cost that the provider
     did not tell: it is an estimate.
     """
@@ -112,6 +116,13 @@ class Usage(Contract):
     output_tokens: TokenCount = 0
     cached_input_tokens: TokenCount = 0
     reasoning_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    cache_write_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    cache_write_1h_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    input_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    cached_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    input_image_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    output_audio_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
+    output_image_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
     cached_calls: Annotated[Count, Field(exclude_if=_is_zero)] = 0
     cost_usd_micros: UsdMicros = 0
     estimated_tokens: Annotated[TokenCount, Field(exclude_if=_is_zero)] = 0
@@ -120,12 +131,19 @@ class Usage(Contract):
     def __add__(self, other: "Usage") -> "Usage":
         if not any(other.__dict__.values()):
             return self
-        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields}
+        # A provider may tell any figure: a sum beyond what is counted stays at its bound, and ends nobody's work.
+        return Usage(**{name: min(amount, _MOST.get(name, amount)) for name, amount in sums.items()})
 
     def as_estimate(self) -> "Usage":
         """The same usage, all of it estimated."""
         tokens = self.input_tokens + self.output_tokens
         return self.model_copy(update={"estimated_tokens": tokens, "estimated_usd_micros": self.cost_usd_micros})
+
+
+_MOST = {name: bounds.MAX_TOKENS for name in Usage.model_fields if name.endswith("_tokens")}
+_MOST |= {name: bounds.MAX_COST_USD_MICROS for name in Usage.model_fields if name.endswith("_usd_micros")}
+"""Largest values of the fields of a Usage."""
 
 
 class Failure(Contract):

@@ -22,6 +22,16 @@ TRIES = 3
 SPENT = ("cost", "tokens in", "tokens out", "model calls", "tool calls", "time of calls", "held")
 COUNTED = ("tokens", "model_calls", "tool_calls")
 AMOUNTS = ("cost_usd_micros", "tokens")
+USAGE_CLASSES = {
+    "reasoning_tokens": "reasoning",
+    "cache_write_tokens": "written to caches",
+    "cache_write_1h_tokens": "of them for an hour",
+    "input_audio_tokens": "audio in",
+    "cached_audio_tokens": "of them cached",
+    "input_image_tokens": "image in",
+    "output_audio_tokens": "audio out",
+    "output_image_tokens": "image out",
+}
 DAYS_OF_MONTH = 31
 
 
@@ -186,6 +196,8 @@ def _print_spending(page: dict[str, Any]) -> None:
     if spent["cached_input_tokens"]:
         share = spent["cached_input_tokens"] / spent["input_tokens"]
         out.print(f"{format_count(spent['cached_input_tokens'], 'token')} in ({share:.0%}) came from providers' caches")
+    if classes := [f"{spent[name]:,} {words}" for name, words in USAGE_CLASSES.items() if spent.get(name)]:
+        out.print(f"tokens with a price of their own: {', '.join(classes)}")
     if spent["estimated"]:
         out.print(
             f"estimated: {format_usd(spent['estimated_usd_micros'])} and "

@@ -58,7 +58,7 @@ from bulkhead_services.budget.queries.spending import SpendQuery
 from bulkhead_services.budget.queries.subscribers import SubscriberQuery
 from bulkhead_services.budget.queries.task_journal import TaskJournalQuery
 from bulkhead_services.budget.settings import Settings
-from bulkhead_services.budget.settlement import SettlementHandler
+from bulkhead_services.budget.settlement import OverrunHold, SettlementHandler
 from bulkhead_services.budget.watch.coordination import CoordinationQuery
 from bulkhead_services.budget.watch.mesh_counts import MeshCounts
 from bulkhead_services.budget.watch.mesh_load import MeshLoadQuery
@@ -108,7 +108,10 @@ class Budget(EdgeComponent):
             ),
             retry_after_ms=settings.retry_after_ms,
         )
-        self.settlement = SettlementHandler(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
+        overrun_hold = OverrunHold(settings.hold_above_times, settings.hold_above_usd_micros)
+        self.settlement = SettlementHandler(
+            bus, store, self.keeper, self.limits, self.parking, halts, self.alerts, overrun_hold
+        )
         self.watcher = _build_watcher(context, settings, store, halts, self.keeper)
         self._counts = MeshCounts(bus, settings.watch_counts_s)
         halt_requests = HaltRequestHandler(context)

@@ -31,6 +31,8 @@ class Settings(ServiceSettings):
     closed, twice as long, up to ten minutes. breaker_window_s: calls of so long count together; what is usual is learnt
     over the first window. breaker_slow_s: a call that takes so long is slow. breaker_spike_calls: fewer in a window are
     no spike. stall_after_s: a task in which nothing is outstanding for so long, and that has not ended, is stalled.
+    hold_above_times, hold_above_usd_micros: a call that costs more than so many times what was reserved for it, and
+    more than this sum, halts its task until an operator resumes it.
     latency_targets: seconds by feature, as {"search": 30}: told when the 95th percentile of its latest tasks is above.
     """
 
@@ -57,6 +59,8 @@ class Settings(ServiceSettings):
     checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
     checkpoint_messages: int = Field(default=20_000, ge=1)
     ceiling: Literal["wait", "end"] = "wait"
+    hold_above_times: int = Field(default=10, ge=1, le=1_000_000)
+    hold_above_usd_micros: int = Field(default=10_000, ge=0, le=UNLIMITED)
     mesh_day_cost_usd_micros: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
     mesh_day_tokens: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
 

@@ -1,13 +1,16 @@
 """Settlement: every call is charged after it was made, and a task that was ended early is followed to its last charge.
 
-In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; at a ceiling the task's halt; `TaskCharged`.
+In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; the task's halt at a ceiling, or after a call that
+cost many times its reservation; `TaskCharged`.
 """
+
+from dataclasses import dataclass
 
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.budget import Overran, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RUN_ENDED, TaskStopped
 from bulkhead_services.budget.ledger import model
@@ -30,6 +33,20 @@ by the next admission, under those that hold now."""
 RETRY_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class OverrunHold:
+    """The overrun after which a task is halted until an operator has looked at it: more than so many times what was
+    reserved, and more than this sum."""
+
+    times: int
+    cost_usd_micros: int
+
+    def is_due(self, overrun: Overran) -> bool:
+        """True when the task is not to go on by itself."""
+        used, reserved = overrun.used.cost_usd_micros, overrun.reserved.cost_usd_micros
+        return used > max(self.cost_usd_micros, reserved * self.times)
+
+
 class SettlementHandler:
     """Charges calls. Everything raises HandBack while there is no ledger or no bus."""
 
@@ -42,9 +59,10 @@ class SettlementHandler:
         parking: CeilingPause,
         halts: TaskHaltPublisher,
         alerts: AlertPublisher,
+        overrun_hold: OverrunHold,
     ) -> None:
         self._bus, self._store, self._keeper, self._limits = bus, store, keeper, limits
-        self._parking, self._halts, self._alerts = parking, halts, alerts
+        self._parking, self._halts, self._alerts, self._overrun_hold = parking, halts, alerts, overrun_hold
 
     async def apply_settled(self, message: ReceivedMessage, body: Settled) -> None:
         """SettlementResult a call's use, once; then halt at a ceiling that it passed, and alert."""
@@ -55,7 +73,10 @@ class SettlementHandler:
             if charge.kind == "unknown":
                 charge = await self._settle_from_journal(message, body, key)
             await self._halt_or_publish_charge(message, body, charge)
-            await self._alerts.alert_on_settled(message, body, charge)
+            overrun = await self._alerts.alert_on_settled(message, body, charge)
+            if overrun is not None and charge.stopped is None and self._overrun_hold.is_due(overrun):
+                reason = messages.held_text(overrun, self._overrun_hold.times)
+                await self._parking.hold_task(message.tenant, message.task, reason, body.reservation_id)
         except (Fenced, *RedisFailure, BusError) as error:
             raise self._hand_back(error) from error
 

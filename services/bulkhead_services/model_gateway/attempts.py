@@ -382,9 +382,9 @@ class ModelAttempts:
             if not fault_code:
                 adopted = self._job.request.conversation is not None
                 learn_token_count(call.model.counter, call.outgoing.body, result.usage.input_tokens, adopted=adopted)
-            self._settle_usage(call, result.usage, result.cache_write_tokens, fault_code)
+            self._settle_usage(call, result.usage, fault_code)
         elif isinstance(result, ProviderFault) and not result.consumed:
-            self._settle_usage(call, Usage(), 0, fault_code)
+            self._settle_usage(call, Usage(), fault_code)
         else:
             # No usage was told: never zero.
             self._settle_estimate(call, fault_code)
@@ -392,13 +392,10 @@ class ModelAttempts:
 
     def _settle_estimate(self, call: _ReservedCall, fault_code: str) -> None:
         usage = estimate_usage(call.worst_usage, call.progress, loop_time_s(), count_hidden=fault_code != "error_body")
-        cache_write_tokens = usage.input_tokens if call.outgoing.writes_cache else 0
-        self._settle_usage(call, usage, cache_write_tokens, fault_code, is_estimate=True)
+        self._settle_usage(call, usage, fault_code, is_estimate=True)
 
-    def _settle_usage(
-        self, call: _ReservedCall, usage: Usage, cache_write_tokens: int, fault_code: str, is_estimate: bool = False
-    ) -> None:
-        usage = replace_cost(usage, call.price, cache_write_tokens)
+    def _settle_usage(self, call: _ReservedCall, usage: Usage, fault_code: str, is_estimate: bool = False) -> None:
+        usage = replace_cost(usage, call.price)
         usage = usage.as_estimate() if is_estimate else usage
         settled = call.reservation.settle(usage, failed=fault_code)
         self.spending.usage = self.spending.usage + usage

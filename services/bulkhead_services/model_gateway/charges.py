@@ -47,18 +47,22 @@ def estimate_usage(
     """
     hidden_tokens = math.ceil(progress.initial_silence_s(now_s) * HIDDEN_TOKENS_PER_S) if count_hidden else 0
     output = min(worst_usage.output_tokens, -(-progress.generated_bytes // BYTES_PER_TOKEN) + hidden_tokens)
-    return Usage(model_calls=1, input_tokens=worst_usage.input_tokens, output_tokens=output)
+    classes = {"reasoning_tokens": min(worst_usage.reasoning_tokens, output)}
+    return worst_usage.model_copy(update={"output_tokens": output, **classes})
 
 
-def replace_cost(usage: Usage, price: Price, cache_write_tokens: int = 0) -> Usage:
-    """The same usage with its cost, rounded up."""
-    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage, cache_write_tokens)})
+def replace_cost(usage: Usage, price: Price) -> Usage:
+    """The same usage with its cost, rounded up; no more than a sum of money that can be booked."""
+    cost = min(price.cost_usd_micros(usage), bounds.MAX_COST_USD_MICROS)
+    return usage.model_copy(update={"cost_usd_micros": cost})
 
 
 def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:
     """The dearest use that a call may have: what is reserved."""
-    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens)
-    return replace_cost(usage, price, input_tokens if writes_cache else 0)
+    written = input_tokens if writes_cache else 0
+    usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written)
+    thinking = usage.model_copy(update={"reasoning_tokens": output_tokens})
+    return max((replace_cost(usage, price), replace_cost(thinking, price)), key=lambda worst: worst.cost_usd_micros)
 
 
 def amount_of(worst_usage: Usage) -> Amount:

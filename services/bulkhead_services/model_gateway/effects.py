@@ -24,7 +24,7 @@ from bulkhead_services.model_gateway.context.conversation import contents_of, me
 from bulkhead_services.model_gateway.context.render import all_parts
 from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.assembly import Assembly
-from bulkhead_services.model_gateway.providers.fields import is_believable, short_text
+from bulkhead_services.model_gateway.providers.fields import short_text
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, key_setting_name
 from bulkhead_services.model_gateway.providers.narrowing import UnsupportedInput, check_reasoning_summary, narrow_chat
 from bulkhead_services.model_gateway.providers.port import (
@@ -131,9 +131,6 @@ class HttpEndpoint:
                 await on_text("")
 
         fault = await self._stream_call(outgoing, assembly, on_chunk, on_headers, timeout_s)
-        usage = assembly.usage
-        if usage and not is_believable(usage, len(outgoing.body), outgoing.output_tokens):
-            assembly.usage = None
         if fault is None or (fault.code in _BREAKS and assembly.has_ended):
             # Past its end an answer is whole, whatever becomes of its connection.
             result = assembly.result()
@@ -142,8 +139,7 @@ class HttpEndpoint:
             fault = result
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
-        message, written = self.scrub_keys(fault.message), assembly.cache_write_tokens
-        return replace(fault, message=message, usage=assembly.usage, cache_write_tokens=written)
+        return replace(fault, message=self.scrub_keys(fault.message), usage=assembly.usage)
 
     async def _stream_call(
         self, outgoing: ProviderRequest, assembly: Assembly, on_chunk: OnChunk, on_headers: OnHeaders, timeout_s: float

@@ -16,12 +16,24 @@ from typing import Any
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
+from genai_prices.types import ModelPrice
 
 from bulkhead_contracts.result import Usage
 
 OWN_PRICES = Path(__file__).parent / "prices.toml"
-AMOUNTS = ("input", "cached_input", "output", "cache_write")
-"""Of a row; those of the cache are the input's when they are not named."""
+AMOUNTS = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached_input": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+    "input_audio": "input_audio_mtok",
+    "input_image": "input_image_mtok",
+    "output_audio": "output_audio_mtok",
+    "output_image": "output_image_mtok",
+    "output_reasoning": "output_reasoning_mtok",
+}
+"""Prices of a row, and their names in genai-prices; a class that is not named costs what the whole costs."""
 LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
 _MICROS = Decimal(1_000_000)
 _PROBE = PricedUsage(input_tokens=1, output_tokens=1)
@@ -39,33 +51,17 @@ class Price:
     model: str
     digest: str
     context_tokens: int | None
-    input_usd_per_mtok: Decimal = Decimal(0)
-    cached_usd_per_mtok: Decimal = Decimal(0)
-    output_usd_per_mtok: Decimal = Decimal(0)
-    cache_write_usd_per_mtok: Decimal = Decimal(0)
-    public: Any = None
-    """genai-prices' own price, which also knows tiers by length."""
+    rates: ModelPrice | None = None
+    """genai-prices' own price, which also knows tiers by length; None: it costs nothing."""
     source: str = ""
     as_of: str = ""
 
-    def cost_usd_micros(self, usage: Usage, cache_write_tokens: int = 0) -> int:
-        """Cost of these tokens, rounded up: money is never rounded away."""
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        if self.public is not None:
-            priced_usage = PricedUsage(
-                input_tokens=usage.input_tokens,
-                cache_read_tokens=cached,
-                cache_write_tokens=min(cache_write_tokens, usage.input_tokens - cached),
-                output_tokens=usage.output_tokens,
-            )
-            usd = Decimal(self.public.calc_price(priced_usage)["total_price"])
-            return _round_up(usd * _MICROS)
-        # Dollars per million tokens are micro dollars per token.
-        fresh = (usage.input_tokens - cached) * self.input_usd_per_mtok
-        surcharge = self.cache_write_usd_per_mtok - self.input_usd_per_mtok
-        written = min(cache_write_tokens, usage.input_tokens - cached) * surcharge
-        cached_cost = cached * self.cached_usd_per_mtok
-        return _round_up(fresh + written + cached_cost + usage.output_tokens * self.output_usd_per_mtok)
+    def cost_usd_micros(self, usage: Usage) -> int:
+        """Cost of these tokens, each class at its own price, rounded up: money is never rounded away."""
+        if self.rates is None:
+            return 0
+        usd = Decimal(self.rates.calc_price(PricedUsage(**_priced_counts(usage)))["total_price"])
+        return int((usd * _MICROS).to_integral_value(rounding=ROUND_CEILING))
 
 
 class PriceTable:
@@ -96,7 +92,7 @@ class PriceTable:
             return None
         digest = hashlib.sha256(f"{calculation.provider.id}/{model}/{calculation.model_price!r}".encode()).hexdigest()
         row_digest, window = f"{self._source}:{digest[:32]}", calculation.model.context_window
-        return Price(model, row_digest, window, public=calculation.model_price, source=self._source)
+        return Price(model, row_digest, window, rates=calculation.model_price, source=self._source)
 
 
 def _load_prices(path: Path) -> dict[str, Price]:
@@ -127,7 +123,7 @@ def _absurdity_of(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str
             return f"{key} is {amount} US dollars per million tokens, more than any model costs"
     if amounts["input"] and not amounts["output"]:
         return "output costs nothing and input does not; a model without any price stands in BULKHEAD_FREE_MODELS"
-    if amounts["cached_input"] > amounts["input"]:
+    if amounts.get("cached_input", 0) > amounts["input"]:
         return "input that is read from the cache costs more than fresh input"
     context_tokens = row.get("context_tokens")
     if context_tokens is not None and (type(context_tokens) is not int or context_tokens < 1):
@@ -137,14 +133,31 @@ def _absurdity_of(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str
 
 def _price_of_row(name: str, row: dict[str, Any], source: str) -> Price:
     digest = hashlib.sha256(json.dumps({name: row}, sort_keys=True, default=str).encode()).hexdigest()
-    filled_row = {"cached_input": row["input"], "cache_write": row["input"], **row}
-    amounts = {key: Decimal(str(filled_row[key])) for key in AMOUNTS}
+    amounts = {key: Decimal(str(row[key])) for key in AMOUNTS if key in row or key in ("input", "output")}
     if problem := _absurdity_of(row, amounts):
         raise PriceTableError(f"the price of {name} cannot be right: {problem}; mend its row in BULKHEAD_PRICES_FILE")
-    fresh, cached, output, written = (amounts[key] for key in AMOUNTS)
+    rates = ModelPrice(**{AMOUNTS[key]: amount for key, amount in amounts.items()})
     window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
-    return Price(name, f"own:{digest[:32]}", window, fresh, cached, output, written, source=source, as_of=as_of)
+    return Price(name, f"own:{digest[:32]}", window, rates, source=source, as_of=as_of)
 
 
-def _round_up(micros: Decimal) -> int:
-    return int(micros.to_integral_value(rounding=ROUND_CEILING))
+def _priced_counts(usage: Usage) -> dict[str, int]:
+    """Counts by genai-prices' names. Where two classes overlap and nobody told by how much, it is as little as it can
+    be: what is in both is cheaper."""
+    cached, audio, image = usage.cached_input_tokens, usage.input_audio_tokens, usage.input_image_tokens
+    cached_audio = max(usage.cached_audio_tokens, cached + audio - usage.input_tokens)
+    cached_image = max(0, cached - cached_audio + audio + image - usage.input_tokens)
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_read_tokens": cached,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
+        "input_audio_tokens": audio,
+        "input_image_tokens": image,
+        "cache_audio_read_tokens": cached_audio,
+        "cache_image_read_tokens": cached_image,
+        "output_tokens": usage.output_tokens,
+        "output_reasoning_tokens": usage.reasoning_tokens,
+        "output_audio_tokens": usage.output_audio_tokens,
+        "output_image_tokens": usage.output_image_tokens,
+    }

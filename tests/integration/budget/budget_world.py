@@ -53,14 +53,14 @@ class World:
         self.mesh, self.edges = mesh, edges
         self.doer = mesh.context(DOER)
 
-    def grant(self, *, cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
+    def grant(self, *, grant_cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
         grant = TaskGrant(
             tenant=TENANT,
             task=task,
             actor="ada",
             tools=(),
             document_scopes=("default",),
-            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens),
+            limits=TaskLimits(cost_usd_micros=grant_cost, tokens=tokens),
             day_cost_usd_micros=day_cost,
             day_tokens=100_000,
             expires_unix_ms=unix_ms() + 3_600_000,
@@ -70,13 +70,11 @@ class World:
     async def ask(
         self, rid: str, cost: int = 10, tokens: int = 10, timeout_s: float = 2.0, **grant: Any
     ) -> ReserveReplied:
-        body = ReserveRequested(
-            reservation_id=rid,
-            call_id=rid,
-            purpose="model",
-            resource="m",
-            worst_case=Amount(tokens=tokens, cost_usd_micros=cost),
-        )
+        return await self.ask_for(rid, Amount(tokens=tokens, cost_usd_micros=cost), timeout_s, **grant)
+
+    async def ask_for(self, rid: str, worst_case: Amount, timeout_s: float = 2.0, **grant: Any) -> ReserveReplied:
+        """As a doer that asks for this amount."""
+        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m", worst_case=worst_case)
         task = grant.get("task", TASK)
         answer = await self.doer.publisher.request(
             "budget",

@@ -2,13 +2,16 @@
 
 import asyncio
 import signal
-from typing import Any
+from collections.abc import Awaitable, Callable, Sized
+from typing import Any, TypeVar
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
+from bulkhead.runtime.context import unix_ms
+from bulkhead.runtime.halts.operator import OPERATOR, HaltRequest, switch_halt
 from bulkhead.runtime.publish.publisher import OutgoingMessage
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -16,6 +19,7 @@ from bulkhead_contracts.budget import (
     Charge,
     Limit,
     LimitsChanged,
+    Overran,
     Reserved,
     ReservedTogether,
     ReserveReplied,
@@ -29,6 +33,8 @@ from bulkhead_services.budget.ledger.store import RedisFailure
 from tests.eventually import until
 from tests.integration.budget.budget_world import DOER, TASK, TENANT, World
 from tests.redis_server import EphemeralRedis
+
+T = TypeVar("T")
 
 
 async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:
@@ -157,6 +163,55 @@ async def test_an_underestimate_is_charged_in_full_and_halts(world: World) -> No
     halted = await world.mesh.wait_for_fact(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
     assert "exceeded" in halted.reason and "spent $0.00015" in halted.reason
     assert (await world.balance()).spent.cost_usd_micros == 150
+
+
+async def test_a_call_that_costs_many_times_its_reservation_holds_its_task_until_somebody_has_looked(
+    world: World,
+) -> None:
+    room = {"grant_cost": 10_000_000, "day_cost": 10_000_000}
+
+    async def halt() -> Halt | None:
+        stored = await world.mesh.context("budget").bus.last("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.{TASK}")
+        return Halt.model_validate_json(stored.body) if stored is not None else None
+
+    async def call(rid: str, ask: int, cost: int, index: str = "settled") -> None:
+        body = Amount(tokens=10, cost_usd_micros=ask)
+        assert (await world.ask_for(rid, body, **room)).decision == "reserved"
+        await world.settle(rid, cost=cost, index=index)
+
+    async def overruns() -> list[Overran]:
+        rows = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{TASK}")
+        return [Overran.model_validate_json(one.body) for one in rows if one.headers["ce-type"] == Overran.ce_type()]
+
+    await call("small", 500, 9_999)  # Nearly twenty times as much, and less than a cent.
+    await call("dear", 4_000, 40_000)  # Ten times as much is not more than that.
+    await until(lambda: _has(overruns, 2))
+    assert await halt() is None
+    await call("r1", 4_000, 272_500)
+    await until(lambda: _is(halt, lambda found: found is not None and found.active))
+    held = await halt()
+    assert held is not None and held.pauses and held.code == "charged_above_reservation" and held.by == "budget"
+    for word in ("call r1 of m", "$0.2725", "$0.004", "10 times", "BULKHEAD_HOLD_ABOVE_TIMES"):
+        assert word in held.reason
+    (fact,) = [one for one in await overruns() if one.call_id == "r1"]
+    assert (fact.reserved.cost_usd_micros, fact.used.cost_usd_micros) == (4_000, 272_500)
+    budget = world.mesh.context("budget")
+    wish = HaltRequest("task", TENANT, TASK, False, "looked", f"{OPERATOR}ada", unix_ms())
+    lifted = await switch_halt(budget.bus, budget.publisher, wish)
+    assert isinstance(lifted, Halt) and not lifted.active
+    await world.settle("r1", cost=272_500, index="again")
+    await call("last", 10, 10)
+    await world.settled_balance(spent=9_999 + 40_000 + 272_500 + 10)
+    assert await halt() == lifted, "the same call holds nothing twice"
+    assert (await world.ask("bites", cost=100)).decision == "refused", "its cost counts for the next ask"
+
+
+async def _has(read: Callable[[], Awaitable[Sized]], count: int) -> bool:
+    return len(await read()) >= count
+
+
+async def _is(read: Callable[[], Awaitable[T]], holds: Callable[[T], bool]) -> bool:
+    return holds(await read())
 
 
 async def test_nobody_settles_the_reservation_of_another_service(world: World) -> None:

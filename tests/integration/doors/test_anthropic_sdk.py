@@ -83,7 +83,7 @@ async def test_a_conversation_with_tools():
 async def test_thinking_is_asked_for_and_an_effort_too():
     thinking = {"type": "enabled", "budget_tokens": 2000}
     async with served() as door, client(door) as sdk:
-        await sdk.messages.create(**ASK, thinking=thinking, output_config={"effort": "low"})
+        await sdk.messages.create(**ASK | {"max_tokens": 4_000}, thinking=thinking, output_config={"effort": "low"})
         await sdk.messages.create(**ASK, thinking={"type": "disabled"})
         one, two = door.desk.asked
         assert one.options == {"thinking": thinking, "reasoning_effort": "low"} and not two.options
@@ -97,7 +97,7 @@ async def test_thoughts_beside_a_call_stand_first_and_come_back_as_they_were(str
         {"type": "redacted_thinking", "data": "aGlkZGVu"},
     )
     asks = Reply(("Let me look.",), calls("weather", city="Rome").tool_calls, "tool_calls", thoughts=thoughts)
-    given = {**ASK, "tools": [TOOL], "thinking": thinking}
+    given = {**ASK, "max_tokens": 4_000, "tools": [TOOL], "thinking": thinking}
     async with served(asks, text("sunny")) as door, client(door) as sdk:
         if streamed:
             async with sdk.messages.stream(**given) as stream:

@@ -1,5 +1,6 @@
 """Spending on the wire: requests of operators and their replies."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,10 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     tasks: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
 
 
+UsageClass = Annotated[Count, Field(exclude_if=operator.not_)]
+"""Tokens of a class, as in `Usage`; left out where there are none."""
+
+
 class Spent(Contract):
     """A sum over calls. input_tokens and output_tokens are the providers' own counts; cached_input_tokens: of the
     input, what providers read from their caches.
@@ -54,6 +59,14 @@ class Spent(Contract):
     failed_calls: Count = 0
     failed_usd_micros: Count = 0
     failed_ms: Count = 0
+    reasoning_tokens: UsageClass = 0
+    cache_write_tokens: UsageClass = 0
+    cache_write_1h_tokens: UsageClass = 0
+    input_audio_tokens: UsageClass = 0
+    cached_audio_tokens: UsageClass = 0
+    input_image_tokens: UsageClass = 0
+    output_audio_tokens: UsageClass = 0
+    output_image_tokens: UsageClass = 0
 
 
 class SpendRow(Contract):

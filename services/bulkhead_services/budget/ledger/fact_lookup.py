@@ -11,7 +11,7 @@ from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.errors import Unreadable
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger.checkpoint import JOURNAL, JOURNAL_INBOX
@@ -40,12 +40,9 @@ async def measured_usage(bus: Bus, tenant: str, task: str) -> Usage:
     async for message in _readable_messages(bus, "budget", subjects.task_filter("budget", tenant, task)):
         if isinstance(message.body, Settled):
             usages.setdefault((message.sender, message.body.reservation_id), message.body.usage)
-    return Usage(
-        input_tokens=sum(
-            usage.input_tokens + usage.output_tokens - usage.estimated_tokens for usage in usages.values()
-        ),
-        cost_usd_micros=sum(usage.cost_usd_micros - usage.estimated_usd_micros for usage in usages.values()),
-    )
+    tokens = sum(usage.input_tokens + usage.output_tokens - usage.estimated_tokens for usage in usages.values())
+    cost = sum(usage.cost_usd_micros - usage.estimated_usd_micros for usage in usages.values())
+    return Usage(input_tokens=min(tokens, bounds.MAX_TOKENS), cost_usd_micros=min(cost, bounds.MAX_COST_USD_MICROS))
 
 
 async def find_fact(

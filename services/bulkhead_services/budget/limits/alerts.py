@@ -51,10 +51,14 @@ class AlertPublisher:
         self._day_shares = BoundedDict[tuple[str, str], float](MAX_SAMPLED)
         """By account and unit: the share of a day's ceiling that is spent, as last settled here."""
 
-    async def alert_on_settled(self, message: ReceivedMessage, body: Settled, settlement: SettlementResult) -> None:
-        """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
+    async def alert_on_settled(
+        self, message: ReceivedMessage, body: Settled, settlement: SettlementResult
+    ) -> Overran | None:
+        """Tell what follows from one settlement; again, when it comes again. Its fact where it used more than was
+        reserved. Raises BusError, RedisFailure."""
+        overrun: Overran | None = None
         if settlement.charged.exceeds_ask(settlement.held):
-            await self._publish_overrun(message, body, settlement)
+            overrun = await self._publish_overrun(message, body, settlement)
         now_unix_ms = self._clock()
         if settlement.kind == "settled":
             for unit, amount in zip(UnitSums._fields, settlement.charged, strict=True):
@@ -67,6 +71,7 @@ class AlertPublisher:
             for alert in (alert_rules.share_alert(level), self._rate_alert(level, now_unix_ms)):
                 if alert is not None and now_unix_ms - self._told_unix_ms.get(alert.id, 0) >= RECHECK_TOLD_MS:
                     await self._publish_once(message, alert, now_unix_ms)
+        return overrun
 
     def day_shares(self) -> Counts:
         """Metrics: of today's ceilings (UTC) the fullest per kind of account and unit, as a share of 1."""
@@ -121,7 +126,9 @@ class AlertPublisher:
         tenant, task, actor = message.tenant, message.task, message.envelope.actor
         await self._publisher.send(receiver, body, tenant=tenant, task=task, cause=cause, index=index, actor=actor)
 
-    async def _publish_overrun(self, message: ReceivedMessage, body: Settled, settlement: SettlementResult) -> None:
+    async def _publish_overrun(
+        self, message: ReceivedMessage, body: Settled, settlement: SettlementResult
+    ) -> Overran | None:
         """Flagged as a fact; the watcher counts it against the model. Raises BusError."""
         description = messages.overrun_text(settlement.charged, settlement.held)
         log.warning("charged_beyond_reservation", task=message.task, reservation=body.reservation_id, what=description)
@@ -129,7 +136,7 @@ class AlertPublisher:
         since = message.time_unix_ms - body.wall_ms
         reservation = await find_fact(self._bus, tenant, task, service, body.reservation_id, since)
         if reservation is None:
-            return  # Purged since then, or of no call that was admitted.
+            return None  # Purged since then, or of no call that was admitted.
         fact = Overran(
             reservation_id=body.reservation_id,
             call_id=body.call_id,
@@ -142,6 +149,9 @@ class AlertPublisher:
             overran_unix_ms=self._clock(),
         )
         await self._send_body(message, JOURNAL, fact, body.reservation_id, f"overran/{service}/{tenant}/{task}")
+        if settlement.kind == "settled":
+            metrics.alerts.add(1, {names.KIND: "overran", names.PERCENT: "", names.UNIT: "", names.ACCOUNT: "task"})
+        return fact
 
 
 _ROWS = TypeAdapter(list[Alerted])

@@ -1,12 +1,13 @@
 """A task at its ceiling is halted where it stands, until somebody raises the ceiling or its own time is up.
 
-In: ceilings that were met, limits that were changed. Out: the task's halt in the control entries, live at once, which
+A call that cost many times its reservation halts its task too, until an operator has looked at it. In: ceilings that
+were met, limits that were changed. Out: the task's halt in the control entries, live at once, which
 cuts its streams and holds its calls back; the same entry lifted, which wakes them; a `Switched` fact for each. Whoever
 asks again is judged by the ledger anew, so that lifting too much costs nothing but a question.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError
@@ -14,7 +15,7 @@ from bulkhead.runtime.halts import operator
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import subjects
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import ReserveRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -80,16 +81,11 @@ class CeilingPause:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
         limits_when_parked = self._limits.last_read_target_limits(tenant, targets_of(ceiling.scope))
         reason = messages.parked_text(ceiling, task)
-        code, at_unix_ms = messages.CODE, self._clock()
-        halt = Halt(
-            scope="task", tenant=tenant, name=task, code=code, reason=reason, by=BY, pauses=True, at_unix_ms=at_unix_ms
-        )
         for _ in range(TRIES):
             stored, after = await self._stored_halt(tenant, task)
             if stored is not None and stored.active:
                 return stored if stored.pauses else None
-            if stored is not None:
-                halt = halt.model_copy(update={"at_unix_ms": max(halt.at_unix_ms, stored.at_unix_ms + 1)})
+            halt = self._pausing_halt(tenant, task, messages.CODE, reason, stored)
             if await self._store_halt(halt, after):
                 break
         else:
@@ -105,6 +101,32 @@ class CeilingPause:
         ):
             await self.lift_halt(tenant, task, "the limits were changed meanwhile")
         return halt
+
+    async def hold_task(self, tenant: str, task: str, reason: str, change: str) -> None:
+        """Halt it until an operator has looked at it, in place of a halt at its ceiling; nothing else lifts it.
+
+        change: names the cause, which halts once, also when it comes again after somebody let the task go on. Raises
+        BusError.
+        """
+        for _ in range(TRIES):
+            stored, after = await self._stored_halt(tenant, task)
+            if stored is not None and (change in stored.changes or (stored.active and not _is_parked(stored))):
+                return
+            halt = self._pausing_halt(tenant, task, messages.HELD, reason, stored)
+            changes = (*halt.changes, change)[-bounds.MAX_SWITCH_CHANGES :]
+            if await self._store_halt(halt.model_copy(update={"changes": changes}), after):
+                self._known.pop((tenant, task), None)
+                log.warning("task_held", tenant=tenant, task=task, reason=reason)
+                return
+        raise BusError(f"others halt and resume task {task} at this moment")
+
+    def _pausing_halt(self, tenant: str, task: str, code: str, reason: str, stored: Halt | None) -> Halt:
+        """A halt of budget's own behind the entry that stands, whose changes it remembers."""
+        at_unix_ms, changes = self._clock(), stored.changes if stored is not None else ()
+        if stored is not None:
+            at_unix_ms = max(at_unix_ms, stored.at_unix_ms + 1)
+        same: dict[str, Any] = {"tenant": tenant, "name": task, "reason": reason, "at_unix_ms": at_unix_ms}
+        return Halt(scope="task", code=code, by=BY, pauses=True, changes=changes, **same)
 
     async def lift_halt(self, tenant: str, task: str, reason: str) -> bool:
         """Let it go on, if it is halted at a ceiling; True when it was. Raises BusError."""

@@ -4,9 +4,11 @@ In: a ceiling, a level, an error. Out: the reason that stands in the reply, the 
 """
 
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Overran
 from bulkhead_services.budget.ledger.model import CeilingLevel, MetCeiling, Unit, UnitSums
 
-CODE = "budget_exceeded"
+CODE, HELD = "budget_exceeded", "charged_above_reservation"
+"""Codes of budget's halts: at a ceiling, and after a call that cost many times what was reserved for it."""
 
 
 def format_amount(value: int, unit: Unit) -> str:
@@ -221,6 +223,18 @@ def overrun_text(used: UnitSums, held: UnitSums) -> str:
         if (mine := getattr(used, unit)) > (theirs := getattr(held, unit))
     ]
     return f"it used {', and '.join(overruns)}"
+
+
+def held_text(overrun: Overran, times: int) -> str:
+    """A task that is halted since a call of it cost many times its reservation."""
+    used, reserved = (
+        format_amount(amount.cost_usd_micros, "cost_usd_micros") for amount in (overrun.used, overrun.reserved)
+    )
+    return (
+        f"call {overrun.call_id} of {overrun.resource} cost {used} by its provider's own figures, and {reserved} was "
+        f"reserved: more than {times} times as much (BULKHEAD_HOLD_ABOVE_TIMES). It is charged in full. Look at what "
+        "was sent, and at the provider's bill, before the task goes on"
+    )
 
 
 def waiting_text(ceiling: MetCeiling) -> str:

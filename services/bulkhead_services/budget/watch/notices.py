@@ -16,7 +16,7 @@ from bulkhead.health import models
 from bulkhead.runtime.halts.live import CEILING_CODE
 from bulkhead.runtime.halts.operator import HALTS
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
+from bulkhead_contracts.budget import NoticeRequested, Overran, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Switched
 
 MAX_DUE = 10_000
@@ -30,8 +30,8 @@ MAY_SWITCH = frozenset({"budget", "operator"})
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed, stalled or
-    latency_missed, model_changed.
+    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed, stalled,
+    latency_missed, model_changed or overran.
 
     about: what of the tenant's: `task:acme:t1`, `tool:acme:http_get`, `tenant:acme`. task: the one it is told under.
     """
@@ -184,6 +184,16 @@ def _notice_of_tripped(sender: str, tenant: str, task: str, body: bytes, at_unix
     return Notice(trip.trip, kind, tenant, task, about, description, trip.hint, trip.tripped_unix_ms)
 
 
+def _notice_of_overran(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> Notice | None:
+    """Once per task and resource: the next call may overrun as well."""
+    overrun = Overran.model_validate_json(body)
+    if sender != "budget":
+        return None
+    name, about = _notice_id("overran", tenant, task, overrun.resource), _account_of("task", tenant, task)
+    description = f"a call of {overrun.resource} in task {task} was charged in full: {overrun.what}"
+    return Notice(name, "overran", tenant, task, about, description, f"`bulkhead why {task}`", overrun.overran_unix_ms)
+
+
 def _requested_notice_id(sender: str, tenant: str, task: str, body: bytes, at_unix_ms: int) -> str | None:
     return NoticeRequested.model_validate_json(body).notice if sender == "budget" else None
 
@@ -199,6 +209,7 @@ _READERS: dict[str, Reader] = {
     TaskHalted.TYPE: _notice_of_task_halted,
     BreakerReset.TYPE: _notice_of_reset,
     Tripped.TYPE: _notice_of_tripped,
+    Overran.TYPE: _notice_of_overran,
     NoticeRequested.TYPE: _requested_notice_id,
 }
 

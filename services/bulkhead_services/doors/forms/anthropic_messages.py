@@ -12,7 +12,7 @@ from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.anthropic_blocks import messages_of
 from bulkhead_services.doors.forms.block_order import BlockOrder
-from bulkhead_services.doors.forms.chat_options import check_function, check_tool_count, session_name
+from bulkhead_services.doors.forms.chat_options import check_function, check_thinking, check_tool_count, session_name
 from bulkhead_services.doors.forms.fields import Fields, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
 from bulkhead_services.doors.forms.strict_json import read_object
@@ -33,7 +33,7 @@ class AnthropicMessageForm:
         model = model_of(body)
         most = body.require_present("max_tokens", body.get_integer("max_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS))
         messages = messages_of(body)
-        options = _chat_options(body)
+        options = _chat_options(body, most)
         stream = bool(body.get_flag("stream"))
         metadata = body.get_object("metadata")
         session = session_name((metadata.get_text("user_id") or "") if metadata else "")
@@ -125,7 +125,7 @@ class AnthropicMessageForm:
         return sse.named_event(errors.anthropic_body(refusal, ""))
 
 
-def _chat_options(body: Fields) -> dict[str, Any]:
+def _chat_options(body: Fields, most: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name in ("temperature", "top_p"):
         if (value := body.get_number(name, 0, 1)) is not None:
@@ -135,10 +135,9 @@ def _chat_options(body: Fields) -> dict[str, Any]:
     if tools := _chat_tools(body):
         options["tools"] = tools
     options |= _tool_choice(body, {tool["function"]["name"] for tool in tools})
-    thinking = body.get_object("thinking")
-    if thinking is not None and thinking.require_text("type") != "disabled":
-        thinking.get_integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
-        options["thinking"] = thinking.as_dict()
+    thinking = check_thinking(body, most)
+    if thinking.get("type", "disabled") != "disabled":
+        options["thinking"] = thinking
     if body.get_choice("service_tier", ("auto", "standard_only")) == "standard_only":
         raise unsupported_field("service_tier", _NO_COUNTERPART, "leave it out")
     if output := body.get_object("output_config"):
@@ -220,11 +219,21 @@ def _tool_input(call: ToolCall) -> dict[str, Any]:
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:
+    written, hour = usage.cache_write_tokens, usage.cache_write_1h_tokens
+    details: dict[str, Any] = {}
+    if written:
+        details["cache_creation"] = {
+            "ephemeral_5m_input_tokens": max(0, written - hour),
+            "ephemeral_1h_input_tokens": hour,
+        }
+    if usage.reasoning_tokens:
+        details["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return {
-        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": max(0, usage.input_tokens - usage.cached_input_tokens - written),
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": usage.cached_input_tokens,
         "output_tokens": usage.output_tokens,
+        **details,
     }
 
 

@@ -1,7 +1,8 @@
-"""Options of a call in OpenAI's chat form: those that are known are checked, the others are passed on. Pure."""
+"""Options of a call in OpenAI's chat form: those on the list are checked and passed on, others refused. Pure."""
 
 import hashlib
 import re
+from collections.abc import Collection
 from typing import Any
 
 from bulkhead_contracts import bounds
@@ -18,8 +19,42 @@ NOT_ANSWERED = {
 }
 """Options whose effect an answer of the mesh cannot show."""
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_KEPT_HERE = ("user", "metadata", "store", "prompt_cache_key", "safety_identifier")
+KEPT_HERE = ("user", "metadata", "store", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 """They name the run, or say what a provider should keep; the record is the mesh's own."""
+_SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "logit_bias"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "chat_template_kwargs"),
+)
+_PASSED_ON = (
+    *_SAMPLING,
+    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("reasoning_effort", "reasoning_summary", "thinking", "verbosity", "service_tier"),
+)
+"""Options that a provider gets: the most output tokens bound what each of them can cost."""
+_OWN_PROVIDER = "the settings of the mesh say which provider is called, and with which key"
+_BY_MAX_TOKENS = "the reservation bounds thoughts and answer together"
+_INSTEAD = {
+    "extra_body": ("its fields stand in the body itself", "send those that are supported beside `model`"),
+    "extra_headers": (_OWN_PROVIDER, "leave it out"),
+    **dict.fromkeys(
+        ("api_base", "base_url", "api_key", "api_version", "organization"), (_OWN_PROVIDER, "leave it out")
+    ),
+    "max_output_tokens": ("this API calls it otherwise", "send max_completion_tokens"),
+    "max_tokens_to_sample": ("this API calls it otherwise", "send max_completion_tokens"),
+    "max_new_tokens": ("this API calls it otherwise", "send max_completion_tokens"),
+    "thinking_budget": (_BY_MAX_TOKENS, "send reasoning_effort, and max_completion_tokens for the most of both"),
+    "enable_thinking": (_BY_MAX_TOKENS, "send reasoning_effort"),
+    "reasoning": (_BY_MAX_TOKENS, "send reasoning_effort"),
+    "background": ("a call is answered while its client waits", "leave it out"),
+    "data_sources": ("what a provider searches has no price here", "give the agent a search tool"),
+    "prediction": ("what a model rejects of it is paid for beyond any bound", "leave it out"),
+    "best_of": ("one answer is paid for", "send several requests"),
+}
+"""Reason and remedy of options that are often sent and are on no list."""
+_UNLISTED = (
+    "it is not among the options whose cost is bounded",
+    "leave it out; the page on agents lists what is passed on",
+)
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHOICES = ("none", "auto", "required")
 
@@ -45,13 +80,42 @@ def session_name(text: str) -> str:
     return text if len(text) <= bounds.MAX_SUMMARY_CHARS else hashlib.sha256(text.encode()).hexdigest()
 
 
-def options_of(body: Fields) -> dict[str, Any]:
-    """All fields that nobody took, of which the known ones are checked."""
-    for name in _KEPT_HERE:
+def refuse_unlisted(body: Fields, listed: Collection[str] = ()) -> None:
+    """Refuse the first field that nobody took and that is not on this list, by its name. Raises DoorRefusal."""
+    for name in body.remaining_fields():
+        if name not in listed:
+            why, hint = _INSTEAD.get(name, _UNLISTED)
+            raise unsupported_field(body.field_path(name), why, hint)
+
+
+def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:
+    """The mode of a model's thinking, as Anthropic words it; {} where it is not set. most: of output tokens, thoughts
+    among them."""
+    thinking = body.get_object("thinking")
+    if thinking is None:
+        return {}
+    thinking.require_text("type", bounds.MAX_NAME_CHARS)
+    budget = thinking.get_integer("budget_tokens", 1, bounds.MAX_ASKED_OUTPUT_TOKENS)
+    if budget is not None and most is not None and budget >= most:
+        problem = f"must be less than the most output tokens ({most}), which it is part of, and is {budget}"
+        raise unfit_field(thinking.field_path("budget_tokens"), problem)
+    thinking.get_choice("display", ("summarized", "omitted"))
+    refuse_unlisted(thinking)
+    return thinking.as_dict()
+
+
+def options_of(body: Fields, most: int | None = None) -> dict[str, Any]:
+    """The options that are passed on, checked; everything that nobody took and that is not on the list is refused.
+    most: output tokens."""
+    for name in KEPT_HERE:
         body.get_raw(name)
     if body.get_raw("modalities") not in (None, ["text"]):
         raise unsupported_field(body.field_path("modalities"), "answers are text", "leave it out, or send ['text']")
+    refuse_unlisted(body, _PASSED_ON)
     options = body.remaining_fields()
+    check_thinking(body, most)
+    if body.get_text("service_tier") not in (None, "auto", "default", "flex"):
+        raise unsupported_field(body.field_path("service_tier"), "dearer tiers have no price here", "send default")
     body.get_number("temperature", 0, 2)
     body.get_number("top_p", 0, 1)
     body.get_number("frequency_penalty", -2, 2)

@@ -1,7 +1,7 @@
 """OpenAI's chat completions, read and written. Pure.
 
 In: the body of a request. Out: what is asked, in the same form; then the answer as a completion or as its chunks.
-Fields that nobody here knows are options of the call.
+Fields that are on no list are refused by name.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,9 @@ class ChatCompletion:
         body.refuse_fields(_OLD | NOT_ANSWERED)
         session = session_of(body)
         most = _output_tokens(body)
-        self.parsed_call = ParsedModelCall(model, messages, options_of(body), most, stream, include_usage, session)
+        self.parsed_call = ParsedModelCall(
+            model, messages, options_of(body, most), most, stream, include_usage, session
+        )
         self._id, self._created, self._model = "", 0, model
         self._calls: list[AnswerPart] = []
         self._thought: AnswerPart | None = None
@@ -144,13 +146,23 @@ def _finish_reason(answer: ModelCallAnswer) -> str:
 
 
 def _render_usage(usage: Usage) -> dict[str, Any]:
+    sent = {
+        "cache_write_tokens": usage.cache_write_tokens,
+        "audio_tokens": usage.input_audio_tokens,
+        "image_tokens": usage.input_image_tokens,
+    }
+    made = {"audio_tokens": usage.output_audio_tokens, "image_tokens": usage.output_image_tokens}
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens, **_nonzero_counts(sent)},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens, **_nonzero_counts(made)},
     }
+
+
+def _nonzero_counts(counts: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
 
 
 def _message_rows(body: Fields) -> list[Fields]:

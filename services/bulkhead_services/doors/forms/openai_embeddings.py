@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from bulkhead_contracts import bounds
-from bulkhead_services.doors.forms.chat_options import session_of
+from bulkhead_services.doors.forms.chat_options import KEPT_HERE, refuse_unlisted, session_of
 from bulkhead_services.doors.forms.fields import Fields, unfit_field
 from bulkhead_services.doors.forms.openai_chat import model_of
 from bulkhead_services.doors.forms.port import UnstreamedForm
@@ -15,6 +15,7 @@ from bulkhead_services.doors.port import DoorRefusal, ModelCallAnswer, ParsedMod
 
 MAX_INPUTS = 2_048
 MAX_DIMENSIONS = 65_536
+_PASSED_ON = ("encoding_format", "dimensions", "input_type", "truncate")
 
 
 class Embeddings(UnstreamedForm):
@@ -26,10 +27,10 @@ class Embeddings(UnstreamedForm):
         body.get_choice("encoding_format", ("float", "base64"))
         body.get_integer("dimensions", 1, MAX_DIMENSIONS)
         session = session_of(body)
-        option_names = ("encoding_format", "dimensions")
-        options = {
-            name: body.get_raw(name) for name in option_names if body.get_raw(name) is not None
-        } | body.remaining_fields()
+        options = {name: value for name in _PASSED_ON if (value := body.get_raw(name)) is not None}
+        for name in KEPT_HERE:
+            body.get_raw(name)
+        refuse_unlisted(body)
         self.parsed_call = ParsedModelCall(model, ({"input": inputs},), options, 1, False, session=session, embeds=True)
 
     def render_answer(self, answer: ModelCallAnswer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bulkhead_contracts.model import TEXT, AnswerPart
 from bulkhead_contracts.result import Usage
 from bulkhead_services.doors.forms import errors, sse
 from bulkhead_services.doors.forms.block_order import BlockOrder
-from bulkhead_services.doors.forms.chat_options import options_of, session_of
+from bulkhead_services.doors.forms.chat_options import KEPT_HERE, options_of, refuse_unlisted, session_of
 from bulkhead_services.doors.forms.fields import Fields, refuse_unknown_kind, unfit_field, unsupported_field
 from bulkhead_services.doors.forms.openai_chat import degraded_field, model_of
 from bulkhead_services.doors.port import AnswerPiece, DoorRefusal, ModelCallAnswer, ParsedModelCall
@@ -33,6 +33,8 @@ _OTHER_NAMES = {
     ".function": "",
 }
 """Names of the chat form, by which options are checked, and those of this API."""
+_LISTED = (*KEPT_HERE, "temperature", "top_p", "parallel_tool_calls", "service_tier")
+"""Fields that both forms have under the same name."""
 _SUMMARIES = ("auto", "concise", "detailed")
 _ECHOED = (
     "instructions",
@@ -68,8 +70,10 @@ class OpenAIResponseForm:
         previous = body.get_text("previous_response_id", bounds.MAX_SUMMARY_CHARS) or ""
         keep = body.get_flag("store") is not False
         # `tools` and the like are translated; of the rest, names are the same in both forms.
+        body.get_raw("client_metadata")  # It tells a client's vendor of the client.
+        refuse_unlisted(body, _LISTED)
         try:
-            options = options_of(Fields(body.remaining_fields() | chat))
+            options = options_of(Fields(body.remaining_fields() | chat), most)
         except DoorRefusal as refusal:
             raise _with_api_names(refusal) from refusal
         self.parsed_call = ParsedModelCall(
@@ -346,7 +350,10 @@ def _function_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 def _render_usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_input_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,

@@ -208,7 +208,6 @@ class MessagesAssembly(Assembly):
         # Those of a stream come in two events, the later one counts.
         self._counts |= {name: value for name, value in mapping_of(message.get("usage")).items() if value is not None}
         self.usage = _usage_of_counts(self._counts) if is_final else None
-        self.cache_write_tokens = token_count(self._counts.get("cache_creation_input_tokens")) or 0
         if reason := short_text(message.get("stop_reason")):
             self._finish = _REASONS.get(reason, reason)
         if reason == "refusal":
@@ -227,4 +226,11 @@ def _usage_of_counts(counts: dict[str, Any]) -> Usage | None:
     fresh, cached, written = (token_count(counts.get(name)) for name in names)
     if fresh is None or cached is None or written is None:
         return None
-    return usage_of(fresh + cached + written, token_count(counts["output_tokens"]), cached)
+    return usage_of(
+        fresh + cached + written,
+        token_count(counts["output_tokens"]),
+        cached,
+        token_count(mapping_of(counts.get("output_tokens_details")).get("thinking_tokens")),
+        cache_write_tokens=written,
+        cache_write_1h_tokens=token_count(mapping_of(counts.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+    )

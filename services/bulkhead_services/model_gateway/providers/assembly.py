@@ -103,7 +103,6 @@ class Assembly(ABC):
         self.fault: ProviderFault | None = None
         self.over = False
         self.usage: Usage | None = None
-        self.cache_write_tokens = 0
         self.text_bytes = 0
         self._other_bytes = 0
         """Of what was generated, the part that is no text: arguments of tools, reasoning."""
@@ -214,7 +213,6 @@ class Assembly(ABC):
             self._model,
             self._fingerprint,
             tuple(omissions),
-            self.cache_write_tokens,
             incomplete_calls=incomplete_calls,
             thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
         )

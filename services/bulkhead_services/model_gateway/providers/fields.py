@@ -1,4 +1,4 @@
-"""Fields of providers' JSON, none of which is believed: each is checked, bounded, or counted as missing."""
+"""Fields of providers' JSON, each of which is checked, bounded, or counted as missing."""
 
 import json
 import re
@@ -7,8 +7,6 @@ from typing import Any
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 
-SPARE_TOKENS, OUTPUT_FACTOR = 20_000, 10
-"""Room for what a provider adds to a prompt, and for output beyond what was asked for."""
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -28,30 +26,39 @@ def token_count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= bounds.MAX_TOKENS else None
 
 
-def usage_of(prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0) -> Usage | None:
+def usage_of(
+    prompt: int | None, completion: int | None, cached: int | None, thought: int | None = 0, **classes: int | None
+) -> Usage | None:
     """Token counts as a provider reports them; None when they are missing or make no sense.
 
     prompt: all input tokens. cached: those of them that were read from the provider's cache. thought: those of the
-    completion that are no part of the answer.
+    completion that are no part of the answer. classes: other parts of both, by the names of Usage; one that makes no
+    sense counts as the rest does.
     """
-    if not prompt or completion is None or cached is None:
+    if not prompt or completion is None or cached is None or max(prompt, completion) > bounds.MAX_TOKENS:
         return None
+    parts = {name: value or 0 for name, value in classes.items()}
+
+    def bounded(name: str, most: int) -> int:
+        return min(parts.get(name, 0), most)
+
+    cached, thought = min(cached, prompt), min(thought or 0, completion)
+    written, audio = bounded("cache_write_tokens", prompt - cached), bounded("input_audio_tokens", prompt)
+    output_audio = bounded("output_audio_tokens", completion - thought)
     return Usage(
         model_calls=1,
         input_tokens=prompt,
         output_tokens=completion,
-        cached_input_tokens=min(cached, prompt),
-        reasoning_tokens=min(thought or 0, completion),
+        cached_input_tokens=cached,
+        reasoning_tokens=thought,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=bounded("cache_write_1h_tokens", written),
+        input_audio_tokens=audio,
+        cached_audio_tokens=bounded("cached_audio_tokens", min(cached, audio)),
+        input_image_tokens=bounded("input_image_tokens", prompt - audio),
+        output_audio_tokens=output_audio,
+        output_image_tokens=bounded("output_image_tokens", completion - thought - output_audio),
     )
-
-
-def is_believable(usage: Usage, sent_bytes: int, output_tokens: int) -> bool:
-    """True when a call of this size can have used so much: no token is shorter than a byte. A bill is paid by this.
-
-    output_tokens: the most that was asked for, which some servers and some thoughts exceed; 0 where nobody said.
-    """
-    most = output_tokens * OUTPUT_FACTOR + SPARE_TOKENS if output_tokens else bounds.MAX_TOKENS
-    return usage.input_tokens <= sent_bytes * 2 + SPARE_TOKENS and usage.output_tokens <= most
 
 
 def mapping_of(value: object) -> dict[str, Any]:

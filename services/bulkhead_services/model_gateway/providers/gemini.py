@@ -1,6 +1,7 @@
 """Google's Gemini. Thoughts, and code that the provider runs itself, are no part of an answer."""
 
 import json
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -137,6 +138,25 @@ def _usage_of_counts(counts: object) -> Usage | None:
     prompt, tool_prompt, completion, thought = (token_count(counts.get(name)) for name in names)
     if prompt is None or tool_prompt is None or completion is None or thought is None:
         return None
-    return usage_of(
-        prompt + tool_prompt, completion + thought, token_count(counts.get("cachedContentTokenCount")), thought
+    sent, cached = _modality_counts(counts, "promptTokensDetails"), _modality_counts(counts, "cacheTokensDetails")
+    read, made = (
+        _modality_counts(counts, "toolUsePromptTokensDetails"),
+        _modality_counts(counts, "candidatesTokensDetails"),
     )
+    return usage_of(
+        prompt + tool_prompt,
+        completion + thought,
+        token_count(counts.get("cachedContentTokenCount")),
+        thought,
+        input_audio_tokens=sent["AUDIO"] + read["AUDIO"],
+        cached_audio_tokens=cached["AUDIO"],
+        input_image_tokens=sent["IMAGE"] + read["IMAGE"],
+        output_audio_tokens=made["AUDIO"],
+        output_image_tokens=made["IMAGE"],
+    )
+
+
+def _modality_counts(counts: dict[str, Any], name: str) -> Counter[str]:
+    """Tokens of each modality that is told."""
+    rows = rows_of(counts.get(name))
+    return Counter({plain_text(row.get("modality")): token_count(row.get("tokenCount")) or 0 for row in rows})

@@ -93,8 +93,7 @@ class ChatAssembly(Assembly):
         self._pieces.append(text)
 
     def _apply_head(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
-        if (counted := _usage_of_counts(chunk.get("usage"))) is not None:
-            self.usage, self.cache_write_tokens = counted
+        self.usage = _usage_of_counts(chunk.get("usage")) or self.usage
         self._model = short_text(chunk.get("model")) or self._model
         self._fingerprint = short_text(chunk.get("system_fingerprint")) or self._fingerprint
         choice = next(iter(rows_of(chunk.get("choices"))), None)
@@ -139,8 +138,7 @@ class ChatAssembly(Assembly):
         return place
 
 
-def _usage_of_counts(counts: object) -> tuple[Usage, int] | None:
-    """Tokens, and those of the input that were written to the cache."""
+def _usage_of_counts(counts: object) -> Usage | None:
     if not isinstance(counts, dict):
         return None
     details, reasoning = (
@@ -152,5 +150,13 @@ def _usage_of_counts(counts: object) -> tuple[Usage, int] | None:
     thought, total = token_count(reasoning.get("reasoning_tokens")), token_count(counts.get("total_tokens"))
     if prompt and completion is not None and thought and total == prompt + completion + thought:
         completion += thought  # Some vendors count thoughts beside the completion.
-    usage = usage_of(prompt, completion, cached, thought)
-    return None if usage is None else (usage, token_count(details.get("cache_write_tokens")) or 0)
+    return usage_of(
+        prompt,
+        completion,
+        cached,
+        thought,
+        cache_write_tokens=token_count(details.get("cache_write_tokens")),
+        input_audio_tokens=token_count(details.get("audio_tokens")),
+        input_image_tokens=token_count(details.get("image_tokens")),
+        output_audio_tokens=token_count(reasoning.get("audio_tokens")),
+    )

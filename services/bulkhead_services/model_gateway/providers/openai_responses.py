@@ -123,8 +123,6 @@ class ResponsesAssembly(Assembly):
 
     def _apply_end(self, response: dict[str, Any]) -> None:
         self.usage = _usage_of_counts(response.get("usage")) or self.usage
-        details = mapping_of(mapping_of(response.get("usage")).get("input_tokens_details"))
-        self.cache_write_tokens = token_count(details.get("cache_write_tokens")) or 0
         self._model = short_text(response.get("model")) or self._model
         status = response.get("status")
         if status == "completed":
@@ -137,8 +135,11 @@ class ResponsesAssembly(Assembly):
 def _usage_of_counts(counts: object) -> Usage | None:
     if not isinstance(counts, dict) or counts.get("output_tokens") is None:
         return None
-    cached = mapping_of(counts.get("input_tokens_details")).get("cached_tokens")
-    thought = token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens"))
+    details = mapping_of(counts.get("input_tokens_details"))
     return usage_of(
-        token_count(counts.get("input_tokens")), token_count(counts["output_tokens"]), token_count(cached), thought
+        token_count(counts.get("input_tokens")),
+        token_count(counts["output_tokens"]),
+        token_count(details.get("cached_tokens")),
+        token_count(mapping_of(counts.get("output_tokens_details")).get("reasoning_tokens")),
+        cache_write_tokens=token_count(details.get("cache_write_tokens")),
     )

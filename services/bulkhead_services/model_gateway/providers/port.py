@@ -41,7 +41,6 @@ class ProviderFault:
     refused: bool = False
     retry_after_s: float | None = None
     usage: Usage | None = None
-    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,6 @@ class ModelAnswer:
     model: str
     fingerprint: str
     omissions: tuple[Omission, ...] = ()
-    cache_write_tokens: int = 0
-    """Of the input tokens, those that were written to the provider's cache: some cost more."""
     cached: bool = False
     """An earlier answer to the very same request, given again."""
     incomplete_calls: str = ""

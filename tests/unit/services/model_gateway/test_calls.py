@@ -188,6 +188,22 @@ async def test_an_endless_answer_is_cut_at_the_bound(provider):
         await asyncio.wait_for(hung_up.wait(), 5)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "completion"), [(121_057, 20), (100, 900_000), (bounds.MAX_TOKENS, bounds.MAX_TOKENS)]
+)
+async def test_the_providers_figure_is_charged_whatever_it_is(provider, prompt, completion):
+    """Above what was reserved, too: the bill will say it as well."""
+    provider.will(says("x", told=usage(prompt, completion)))
+    async with desk(provider) as d:
+        reply = await d.answered()
+        (settled,) = await d.settled(1)
+        assert settled.usage == reply.usage and not settled.estimated
+        assert (settled.usage.input_tokens, settled.usage.output_tokens) == (prompt, completion)
+        assert settled.usage.cost_usd_micros == -(-(prompt * 15 + completion * 60) // 100)
+        assert settled.usage.estimated_usd_micros == settled.usage.estimated_tokens == 0
+        assert settled.usage.cost_usd_micros > d.purse.asked[0].worst_case.cost_usd_micros
+
+
 async def test_connections_are_kept(provider):
     provider.will(says("x"))
     async with desk(provider) as d:

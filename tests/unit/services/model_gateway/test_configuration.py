@@ -2,7 +2,6 @@
 
 import json
 import logging
-from decimal import Decimal
 from types import SimpleNamespace
 
 import jsonschema_rs
@@ -218,7 +217,7 @@ def test_own_rows_win_and_have_their_own_digest(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text('[models."offline-rules-1"]\ninput = "1"\noutput = 2\ncached_input = "0.5"\n')
     price = PriceTable(extra=path).find_price("offline-rules-1", "", "")
-    assert price.input_usd_per_mtok == Decimal(1) and price.context_tokens is None
+    assert price.cost_usd_micros(Usage(input_tokens=10)) == 10 and price.context_tokens is None
     assert price.cost_usd_micros(Usage(input_tokens=10, cached_input_tokens=4, output_tokens=1)) == 10
     assert price.digest != PriceTable().find_price("offline-rules-1", "", "").digest
 

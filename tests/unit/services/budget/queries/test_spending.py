@@ -167,6 +167,20 @@ def test_estimates_and_failed_attempts_stand_apart() -> None:
     )
 
 
+def test_classes_of_usage_are_summed_apart_and_left_out_where_there_are_none() -> None:
+    tally = SpendTally()
+    for number in range(2):
+        usage = Usage(
+            input_tokens=30, cache_write_tokens=20, cache_write_1h_tokens=5, output_tokens=9, reasoning_tokens=7
+        )
+        body = Settled(reservation_id=f"r{number}", call_id="c", usage=usage)
+        count_message(tally, fact(number), "model")
+        count_message(tally, wrapped("model_gateway", "budget", "acme", "t1", body), "model")
+    shown = build_report(tally, "model", NOW, NOW, 9).rows[0].spent.model_dump()
+    assert (shown["cache_write_tokens"], shown["cache_write_1h_tokens"], shown["reasoning_tokens"]) == (40, 10, 14)
+    assert "input_audio_tokens" not in shown
+
+
 def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
     tally = SpendTally()
     count_message(tally, fact(1, service="tool_executor"), "model")

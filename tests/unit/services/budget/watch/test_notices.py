@@ -9,7 +9,7 @@ from bulkhead.bus.port import StoredMessage
 from bulkhead.health.findings import finding_of
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.halts.live import CEILING_CODE
-from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
+from bulkhead_contracts.budget import Amount, NoticeRequested, Overran, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.watch.fold import WatchFold
@@ -46,6 +46,11 @@ def trip(detector: str, *agents: str) -> Tripped:
 def reset(scope: str, tenant: str, name: str) -> BreakerReset:
     closed = Breaker(scope=scope, tenant=tenant, name=name, phase="closed", by="operator:ada", since_unix_ms=NOW)  # type: ignore[arg-type]
     return BreakerReset(breaker=closed, was="10 of 10 calls failed", reason="it answers again")
+
+
+def overrun() -> Overran:
+    same = {"reservation_id": "r", "call_id": "c", "service": "model_gateway", "resource": "m"}
+    return Overran(**same, reserved=Amount(), used=Amount(tokens=1), what="68 times as much", overran_unix_ms=NOW)
 
 
 class Fold:
@@ -96,6 +101,7 @@ class Fold:
         (trip("breaker.tenant", "acme"), "breaker_opened", "tenant:acme", "breaker.tenant found it"),
         (trip("latency", "search"), "latency_missed", "feature:acme:search", "latency found it"),
         (trip("model.name", "openai/m-1"), "model_changed", "model:acme:openai/m-1", "model.name found it"),
+        (overrun(), "overran", "task:acme:t1", "a call of m in task t1 was charged in full: 68 times as much"),
         (trip("stall"), "stalled", "task:acme:t1", "task t1: stall found it"),
     ],
 )
@@ -121,6 +127,7 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
         lambda fold: fold.say(trip("deadlock", "s1", "s2")),
         lambda fold: fold.say(trip("breaker.tool", "http_get"), sender="worker"),
         lambda fold: fold.say(TaskHalted(code=CEILING_CODE, reason="x"), sender="gateway", to="planner"),
+        lambda fold: fold.say(overrun(), sender="model_gateway"),
         lambda fold: fold.say(halt(at_unix_ms=NOW - LATE_MS - 1)),
     ],
     ids=[
@@ -132,6 +139,7 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
         "deadlock",
         "forged trip",
         "forged end",
+        "forged overrun",
         "late",
     ],
 )

@@ -1,0 +1,103 @@
+"""Options of a request: each form's list is passed on, and anything else is refused by its name with what to do."""
+
+from typing import Any
+
+import pytest
+
+from bulkhead_services.doors.forms import errors
+from bulkhead_services.doors.forms.anthropic_messages import AnthropicMessageForm
+from bulkhead_services.doors.forms.openai_chat import ChatCompletion
+from bulkhead_services.doors.forms.openai_embeddings import Embeddings
+from bulkhead_services.doors.forms.openai_responses import OpenAIResponseForm
+from bulkhead_services.doors.port import DoorRefusal
+
+MESSAGES = [{"role": "user", "content": "x"}]
+FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "chat": (ChatCompletion, {"model": "m", "messages": MESSAGES, "max_tokens": 2_000}),
+    "responses": (OpenAIResponseForm, {"model": "m", "input": "x", "max_output_tokens": 2_000}),
+    "messages": (AnthropicMessageForm, {"model": "m", "messages": MESSAGES, "max_tokens": 2_000}),
+    "embeddings": (Embeddings, {"model": "m", "input": "x"}),
+}
+UNKNOWN = (
+    *("extra_body", "extra_headers", "extra_query", "api_base"),
+    *("base_url", "api_key", "api_version", "organization"),
+    *("project", "azure_endpoint", "deployment_id", "custom_llm_provider"),
+    *("thinking_budget", "enable_thinking", "thinking_config", "thinkingConfig"),
+    *("generationConfig", "max_new_tokens", "max_length", "max_tokens_to_sample"),
+    *("num_predict", "max_thinking_tokens", "reasoning_tokens", "data_sources"),
+    *("best_of", "prediction", "plugins", "models"),
+    *("fallbacks", "route", "provider", "preset"),
+    *("transforms", "search_parameters", "enable_search", "web_search_options"),
+    *("tools_config", "mock_response", "num_retries", "timeout"),
+    *("speculative_config", "ignore_eos", "min_tokens", "guided_json"),
+    *("echo", "suffix", "cachedContent", "cache_control_ttl"),
+    *("inference_geo", "speed", "container", "mcp_servers"),
+)
+
+
+def refusal_of(form: str, **options: Any) -> DoorRefusal:
+    read, body = FORMS[form]
+    with pytest.raises(DoorRefusal) as refused:
+        read(body | options)
+    return refused.value
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_is_on_no_list_is_refused_by_name_with_a_remedy(form: str, name: str) -> None:
+    refusal = refusal_of(form, **{name: {"a": 1}})
+    assert (refusal.status, refusal.field) == (400, name) and name in refusal.message and refusal.hint
+    told = errors.anthropic_body(refusal, "r") if form == "messages" else errors.openai_body(refusal, "r")
+    assert name in told["error"]["message"] and told["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *(("chat", name) for name in ("max_output_tokens", "background", "reasoning", "input", "instructions")),
+        *(("responses", name) for name in ("max_tokens", "max_completion_tokens", "n", "seed", "stop", "messages")),
+        *(("responses", name) for name in ("reasoning_effort", "response_format", "thinking", "logit_bias", "top_k")),
+        *(("embeddings", name) for name in ("max_tokens", "messages", "temperature", "tools")),
+        *(("messages", name) for name in ("max_output_tokens", "n", "seed", "top_k", "background")),
+    ],
+)
+def test_the_names_of_one_form_are_no_options_of_another(form: str, name: str) -> None:
+    assert refusal_of(form, **{name: 1}).field == name
+
+
+def test_what_real_clients_send_is_passed_on_or_kept() -> None:
+    sampling = {"temperature": 0.2, "top_p": 0.9, "top_k": 4, "seed": 7, "stop": ["END"], "logit_bias": {"50256": -100}}
+    how = {"reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "parallel_tool_calls": False}
+    kept = {
+        "user": "u",
+        "metadata": {"a": "b"},
+        "store": True,
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "24h",
+        "safety_identifier": "s",
+        "logprobs": None,
+        "api_key": None,
+    }
+    chat = FORMS["chat"][0](FORMS["chat"][1] | sampling | how | kept)
+    assert chat.parsed_call.options == sampling | how
+    body = {"temperature": 0.2, "service_tier": "auto", "client_metadata": {"v": "1"}, "background": False, **kept}
+    del body["logprobs"], body["api_key"]
+    answered = OpenAIResponseForm(FORMS["responses"][1] | body)
+    assert answered.parsed_call.options == {"temperature": 0.2, "service_tier": "auto"}
+    vectors = Embeddings(FORMS["embeddings"][1] | {"dimensions": 8, "user": "u", "input_type": "query"})
+    assert vectors.parsed_call.options == {"dimensions": 8, "input_type": "query"}
+
+
+@pytest.mark.parametrize("form", ["chat", "messages"])
+def test_a_thinking_budget_is_part_of_what_is_reserved(form: str) -> None:
+    assert refusal_of(form, thinking={"type": "enabled", "budget_tokens": 2_000}).field == "thinking.budget_tokens"
+    assert refusal_of(form, thinking={"type": "enabled", "max_tokens": 9}).field == "thinking.max_tokens"
+    read, body = FORMS[form]
+    thinking = {"type": "enabled", "budget_tokens": 1_999}
+    assert read(body | {"thinking": thinking}).parsed_call.options == {"thinking": thinking}
+
+
+@pytest.mark.parametrize("form", ["chat", "responses", "messages"])
+@pytest.mark.parametrize("tier", ["priority", "scale", "standard_only", "x"])
+def test_a_tier_without_a_price_is_refused(form: str, tier: str) -> None:
+    assert refusal_of(form, service_tier=tier).field == "service_tier"

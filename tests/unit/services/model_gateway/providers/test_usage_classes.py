@@ -1,0 +1,127 @@
+"""Classes of usage: read from each provider, at prices of their own, and shown apart to the client."""
+
+import json
+import random
+
+import pytest
+from genai_prices.data_snapshot import get_snapshot
+
+from bulkhead_contracts.result import Usage
+from bulkhead_services.doors.forms import anthropic_messages, openai_chat, openai_responses
+from bulkhead_services.model_gateway.prices import Price, PriceTable
+from bulkhead_services.model_gateway.providers.fields import usage_of
+from bulkhead_services.model_gateway.providers.forms import FORMS
+from tests.unit.services.model_gateway.providers.dialects import DIALECTS, Said
+
+OPENAI = {
+    "prompt_tokens": 1_000,
+    "completion_tokens": 200,
+    "prompt_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 100, "audio_tokens": 50, "image_tokens": 70},
+    "completion_tokens_details": {"reasoning_tokens": 60, "audio_tokens": 40},
+}
+RESPONSES = {
+    "input_tokens": 1_000,
+    "output_tokens": 200,
+    "input_tokens_details": {"cached_tokens": 300, "cache_write_tokens": 100},
+    "output_tokens_details": {"reasoning_tokens": 60},
+}
+ANTHROPIC = {
+    "input_tokens": 200,
+    "output_tokens": 200,
+    "cache_read_input_tokens": 300,
+    "cache_creation_input_tokens": 500,
+    "cache_creation": {"ephemeral_5m_input_tokens": 300, "ephemeral_1h_input_tokens": 200},
+    "output_tokens_details": {"thinking_tokens": 60},
+}
+GEMINI = {
+    "promptTokenCount": 1_000,
+    "candidatesTokenCount": 140,
+    "thoughtsTokenCount": 60,
+    "cachedContentTokenCount": 300,
+    "promptTokensDetails": [
+        {"modality": "TEXT", "tokenCount": 500},
+        {"modality": "AUDIO", "tokenCount": 400},
+        {"modality": "IMAGE", "tokenCount": 100},
+    ],
+    "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 200}],
+    "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 30}, {"modality": "TEXT", "tokenCount": 110}],
+}
+READ = {"input_tokens": 1_000, "output_tokens": 200, "cached_input_tokens": 300, "reasoning_tokens": 60}
+CASES = {
+    "openai-chat": (
+        "usage",
+        OPENAI,
+        Usage(
+            model_calls=1,
+            **READ,
+            cache_write_tokens=100,
+            input_audio_tokens=50,
+            input_image_tokens=70,
+            output_audio_tokens=40,
+        ),
+    ),
+    "openai-responses": ("usage", RESPONSES, Usage(model_calls=1, **READ, cache_write_tokens=100)),
+    "anthropic": ("usage", ANTHROPIC, Usage(model_calls=1, **READ, cache_write_tokens=500, cache_write_1h_tokens=200)),
+    "gemini": (
+        "usageMetadata",
+        GEMINI,
+        Usage(
+            model_calls=1,
+            **READ,
+            input_audio_tokens=400,
+            cached_audio_tokens=200,
+            input_image_tokens=100,
+            output_image_tokens=30,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("api", CASES)
+def test_each_provider_tells_its_classes(api: str) -> None:
+    field, counts, expected = CASES[api]
+    assembly = FORMS[api].assembly_type()
+    assembly.feed_body(json.dumps({**DIALECTS[api].whole(Said("x")), field: counts}).encode())
+    assert assembly.usage == expected
+
+
+def test_each_class_is_told_priced_and_shown_apart() -> None:
+    table = PriceTable()
+    claude = table.find_price("claude-sonnet-4-5", "anthropic", "")
+    # 200 fresh at $3, 300 read at $0.3, 300 for minutes at $3.75, 200 for an hour at $6, 200 out at $15 a million.
+    assert claude.cost_usd_micros(CASES["anthropic"][2]) == 600 + 90 + 1_125 + 1_200 + 3_000
+    gemini = table.find_price("gemini-2.5-flash", "google", "")
+    # 600 of no audio, 100 of them read; 400 of audio, 200 of them read.
+    assert gemini.cost_usd_micros(CASES["gemini"][2]) == 150 + 3 + 200 + 20 + 500
+    shown = anthropic_messages._render_usage(CASES["anthropic"][2])
+    assert shown == {**ANTHROPIC, "input_tokens": 200}
+    shown = openai_chat._render_usage(CASES["openai-chat"][2])
+    assert shown == {**OPENAI, "total_tokens": 1_200}
+    shown = openai_responses._render_usage(CASES["openai-responses"][2])
+    assert shown == {**RESPONSES, "total_tokens": 1_200}
+
+
+def test_usage_without_classes_is_written_as_before() -> None:
+    written = Usage(model_calls=1, input_tokens=5, output_tokens=1).model_dump(exclude_none=True)
+    assert not [name for name in written if "audio" in name or "write" in name or "image" in name]
+
+
+def test_no_count_of_any_class_is_without_a_price() -> None:
+    """A price that fails would leave a call unsettled."""
+    chosen, rates = random.Random(29), {}
+    for provider in get_snapshot().providers:
+        for model in provider.models:
+            for row in [one.prices for one in model.prices] if isinstance(model.prices, list) else [model.prices]:
+                rates[tuple(name for name, value in row.__dict__.items() if value is not None)] = row
+    classes = [
+        name for name in Usage.model_fields if name.endswith("_tokens") and name not in {*READ, "estimated_tokens"}
+    ]
+
+    def count() -> int:
+        return chosen.choice([0, 0, 1, chosen.randint(0, 1_000)])
+
+    for row in rates.values():
+        for _ in range(60):
+            told = {name: count() for name in classes}
+            usage = usage_of(chosen.randint(1, 1_000), count(), count(), count(), **told)
+            assert usage is not None and Price("m", "d", None, row).cost_usd_micros(usage) >= 0
