@@ -96,11 +96,16 @@ class CedarPolicy:
         self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_CACHED_ANSWERS)
 
     @classmethod
-    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec]) -> "CedarPolicy":
-        """The files of a folder. Raises CedarPolicyError."""
+    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec], house: Path) -> "CedarPolicy":
+        """The files of a folder; without a default.cedar, beside those of `house`, in whose place they stand by name.
+        Raises CedarPolicyError."""
         files: dict[str, str] = {}
         try:
-            for path in sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]:
+            paths = sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]
+            if paths and not (folder / f"{MESH_POLICY}{SUFFIX}").exists():
+                own_names = {path.name for path in paths}
+                paths += (path for path in sorted(house.glob(f"*{SUFFIX}")) if path.name not in own_names)
+            for path in paths:
                 raw = path.read_bytes()
                 if len(raw) > MAX_FILE_BYTES or len(files) == MAX_FILES:
                     raise CedarPolicyError(f"{path}: at most {MAX_FILE_BYTES} bytes and {MAX_FILES} files are read")
@@ -108,7 +113,7 @@ class CedarPolicy:
         except (OSError, UnicodeDecodeError) as error:
             raise CedarPolicyError(f"{folder}: {error}; policies are UTF-8 files that the service may read") from error
         if not files:
-            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with {MESH_POLICY}{SUFFIX}")
+            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with the rules")
         return cls(files, tools)
 
     def rule_on_call(self, proposal: CallProposal, context: Mapping[str, Any]) -> PolicyAnswer:
