@@ -50,6 +50,18 @@ class MeshConfiguration:
     problems: tuple[str, ...]
 
 
+@contextmanager
+def search_packages(environ: Mapping[str, str]) -> Iterator[None]:
+    """This process finds the packages that services of that environment will find."""
+    before = list(sys.path)
+    sys.path += [place for place in environ.get("PYTHONPATH", "").split(os.pathsep) if place and place not in before]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def read_configuration(
     data: Path, folder: Path | None, tenants_file: Path, environ: Mapping[str, str]
 ) -> MeshConfiguration:
@@ -113,11 +125,11 @@ def check_configuration(
 ) -> None:
     """Check folder, settings, packs and rules before any process runs. Raises StartFailed with all problems."""
     lines, names = list(config.problems), list(services)
-    settings_lines = [line for name in names for line in setting_errors(name, environ_of(name))]
-    if TOOL_EXECUTOR in names and not any(line.startswith(f"{TOOL_EXECUTOR}: ") for line in settings_lines):
-        settings = settings_from(TOOL_EXECUTOR, environ_of(TOOL_EXECUTOR))
-        assert isinstance(settings, Settings)
-        with _import_path(environ_of(TOOL_EXECUTOR).get("PYTHONPATH", "")):
+    with search_packages(config.environ):
+        settings_lines = [line for name in names for line in setting_errors(name, environ_of(name))]
+        if TOOL_EXECUTOR in names and not any(line.startswith(f"{TOOL_EXECUTOR}: ") for line in settings_lines):
+            settings = settings_from(TOOL_EXECUTOR, environ_of(TOOL_EXECUTOR))
+            assert isinstance(settings, Settings)
             lines += _tool_problems(config.folder, settings)
     if lines or settings_lines:
         what = "this configuration does" if lines else "these settings do"
@@ -164,15 +176,3 @@ def _rule_problems(rules: Path, specs: Mapping[str, ToolSpec]) -> Iterator[str]:
                 return  # Every other file would be told this mistake.
     if not told:
         yield f"{rules}: {problem}"
-
-
-@contextmanager
-def _import_path(python_path: str) -> Iterator[None]:
-    """This process finds the packages that the service will find; nothing is imported."""
-    before = list(sys.path)
-    sys.path += [place for place in python_path.split(os.pathsep) if place and place not in before]
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before

@@ -16,7 +16,7 @@ from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE
 from bulkhead_infra.local import starts
-from bulkhead_infra.local.configuration import check_configuration, read_configuration
+from bulkhead_infra.local.configuration import check_configuration, read_configuration, search_packages
 from bulkhead_infra.local.environment import RunFacts, environ_of, names_provider, resolve_paths
 from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.journal import JournalKeeper
@@ -316,7 +316,8 @@ class LocalMesh:
         self._plan_run(accounts)
         own_services = [name for name in self._scale if name not in self._modules]
         check_configuration(self._config, own_services, self._environ_of)
-        self._routes = starts.model_routes(own_services, self._environ_of)
+        with search_packages(self._config.environ):
+            self._routes = starts.model_routes(own_services, self._environ_of)
         layout = await self._start_infrastructure()
         services = [self._add_service(name, number) for name, count in self._scale.items() for number in range(count)]
         for unit in services:

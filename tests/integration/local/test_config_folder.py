@@ -1,4 +1,4 @@
-"""A whole mesh with files of its operator's own: identities, tenants, a policy and a pack, and what reads them later."""
+"""A whole mesh with files of its operator's own: identities, tenants, rules and a pack, and what reads them later."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def call(*words: str) -> Any:
 
 async def test_files_of_ones_own_are_in_force_in_the_mesh_and_in_what_reads_it_later(tmp_path: Path) -> None:
     data, own = tmp_path / "data", whole_folder(tmp_path / "own")
-    write_files(own, tools__loud_shouting____init__py="", tools__loud_shouting__shout_py=FUNCTION)
+    write_files(own / "tools" / "loud_shouting", {"__init__.py": "", "shout.py": FUNCTION})
     (own / "tenant.yaml").write_text("")
     with pytest.raises(StartFailed, match=r"tenant\.yaml: nobody reads it; did you mean tenants\.yaml"):
         await LocalMesh(data, config=own).__aenter__()
@@ -55,13 +55,15 @@ async def test_files_of_ones_own_are_in_force_in_the_mesh_and_in_what_reads_it_l
         async with Mesh(mesh.url, mesh.add_api_key("shop", "anna", "submitter")) as client:
             task = await client.submit("Shout hello.", plan=PLAN, check=False)
             shown = await task.result(120)
-            assert shown["status"] == "succeeded" and "HELLO" in json.dumps(await client.timeline(task.id)), shown
+            timeline = json.dumps([row async for row in task.timeline()])
+            assert shown["status"] == "succeeded" and "HELLO" in json.dumps(shown) + timeline, shown
             publisher = Requests(mesh.nats_url, str(data / "identity" / "pub_shop.nkey"), tenant="shop")
             async with publisher.broker:
-                body = TaskRequested(objective="Shout hello.", plan=PLAN, check=False)
-                asked = await publisher.ask(body, key="one")
+                asked = await publisher.submit(TaskRequested(objective="Shout hello."), key="one")
             assert (await client.task(asked).result(120))["status"] == "succeeded"
-        findings = {row["what"]: row for row in json.loads((await call("doctor", "--json", "--data", str(data))).stdout)}
+        findings = {
+            row["what"]: row for row in json.loads((await call("doctor", "--json", "--data", str(data))).stdout)
+        }
         assert findings["streams"]["level"] == findings["settings"]["level"] == "ok", findings
         accounts = await call("render", "accounts", "--data", str(data))
         assert "pub_shop" in accounts.stdout and "wrk_shop" in accounts.stdout

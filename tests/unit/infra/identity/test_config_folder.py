@@ -1,6 +1,7 @@
 """Files of one's own beside the package's: what is added, what is refused, and that all of it is told at once."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,10 @@ tenants:
 RULE = '@id("shouts") permit (principal, action == Action::"shout", resource);'
 
 
-def write_files(folder: Path, **files: str) -> Path:
-    """Files by path, with / written as __."""
+def write_files(folder: Path, files: Mapping[str, str]) -> Path:
+    """Texts by their paths in the folder."""
     for name, text in files.items():
-        path = folder / name.replace("__", "/").replace("_yaml", ".yaml").replace("_cedar", ".cedar").replace("_py", ".py")
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return folder
@@ -55,10 +56,12 @@ def write_files(folder: Path, **files: str) -> Path:
 def whole_folder(folder: Path) -> Path:
     return write_files(
         folder,
-        identities_yaml=IDENTITIES,
-        tenants_yaml=TENANTS,
-        policy__shop_cedar=RULE,
-        tools__loud_shouting__tools_yaml=PACK,
+        {
+            "identities.yaml": IDENTITIES,
+            "tenants.yaml": TENANTS,
+            "policy/shop.cedar": RULE,
+            "tools/loud_shouting/tools.yaml": PACK,
+        },
     )
 
 
@@ -106,11 +109,13 @@ def test_every_problem_is_told_at_once_with_its_file(tmp_path: Path) -> None:
     own = whole_folder(tmp_path / "own")
     write_files(
         own,
-        identities_yaml="publishers: {pub_shop: {tenent: shop, person: p}}\nworkers: {wrk_x: {tenant: nobody}}",
-        tenants_yaml="tenants: {demo: {tools: [shuot], task: {tokns: 1}}}",
-        identites_yaml="",
-        policy__shpo_cedar=RULE,
-        policy__demo_cedar='permit (principal, action == Action::"shuot", resource);',
+        {
+            "identities.yaml": "publishers: {pub_shop: {tenent: shop, person: p}}\nworkers: {wrk_x: {tenant: nobody}}",
+            "tenants.yaml": "tenants: {demo: {tools: [shuot], task: {tokns: 1}}}",
+            "identites.yaml": "",
+            "policy/shpo.cedar": RULE,
+            "policy/demo.cedar": 'permit (principal, action == Action::"shuot", resource);',
+        },
     )
     (own / "tools" / "alone.py").write_text("")
     (own / "tools" / "json").mkdir()
@@ -136,26 +141,26 @@ def test_every_problem_is_told_at_once_with_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"identities_yaml": "services: {gateway: {uses: [redrive]}}"}, "are the package's"),
-        ({"identities_yaml": "publishers: {pub_demo: {tenant: acme, person: p}}"}, "comes with the mesh"),
-        ({"identities_yaml": "publishers: {gateway: {tenant: acme, person: p}}"}, "must match"),
-        ({"identities_yaml": "a: &a [x]\nb: *a"}, "no anchors"),
-        ({"identities_yaml": "workers: {}\nworkers: {}"}, "workers stands twice"),
-        ({"identities_yaml": "[" * 5_000}, "correct it"),
-        ({"identities_yaml": "#" * (MAX_YAML_BYTES + 1)}, "at most so many are read"),
-        ({"identities_yaml": "- a list"}, "must be a mapping"),
-        ({"identities_yaml": "!!python/object:os.system {}"}, "correct it"),
-        ({"tenants_yaml": "demo: {}"}, "rows stand under `tenants`"),
-        ({"policy__rules.txt": ""}, "nobody reads it"),
+        ({"identities.yaml": "services: {gateway: {uses: [redrive]}}"}, "are the package's"),
+        ({"identities.yaml": "publishers: {pub_demo: {tenant: acme, person: p}}"}, "comes with the mesh"),
+        ({"identities.yaml": "publishers: {gateway: {tenant: acme, person: p}}"}, "must match"),
+        ({"identities.yaml": "a: &a [x]\nb: *a"}, "no anchors"),
+        ({"identities.yaml": "workers: {}\nworkers: {}"}, "workers stands twice"),
+        ({"identities.yaml": "[" * 1_500}, "correct it"),
+        ({"identities.yaml": "#" * (MAX_YAML_BYTES + 1)}, "at most so many are read"),
+        ({"identities.yaml": "- a list"}, "must be a mapping"),
+        ({"identities.yaml": "!!python/object:os.system {}"}, "correct it"),
+        ({"tenants.yaml": "demo: {}"}, "rows stand under `tenants`"),
+        ({"policy/rules.txt": ""}, "nobody reads it"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, files: dict[str, str], told: str) -> None:
     with pytest.raises(IdentityPolicyError, match=told):
-        load_identities(write_files(tmp_path, **files))
+        load_identities(write_files(tmp_path, files))
 
 
 def test_a_file_that_others_may_write_or_that_lies_elsewhere_decides_nothing(tmp_path: Path) -> None:
-    own = write_files(tmp_path / "own", identities_yaml=IDENTITIES)
+    own = write_files(tmp_path / "own", {"identities.yaml": IDENTITIES})
     (own / "identities.yaml").chmod(0o666)
     assert "everybody may write it" in read_config_folder(own).problems[0]
     assert not read_config_folder(own).programs.publishers
@@ -170,7 +175,7 @@ def test_a_file_that_others_may_write_or_that_lies_elsewhere_decides_nothing(tmp
 
 def test_a_file_within_a_linked_folder_of_its_own_is_read(tmp_path: Path) -> None:
     """As Kubernetes mounts a ConfigMap."""
-    write_files(tmp_path / "..now", identities_yaml=IDENTITIES)
+    write_files(tmp_path / "..now", {"identities.yaml": IDENTITIES})
     os.symlink("..now", tmp_path / "..data")
     os.symlink("..data/identities.yaml", tmp_path / "identities.yaml")
     assert not read_config_folder(tmp_path).problems
