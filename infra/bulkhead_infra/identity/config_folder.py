@@ -219,7 +219,7 @@ def _pack_problem(path: Path) -> str:
         way = f"move {made} here" if made else f"`bulkhead tools export {path.name}` writes {TOOLS_FILE} in it"
         return f"has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/; {way}"
     if path.name in sys.stdlib_module_names or _is_installed(path):
-        return "an installed package has this name; choose another one"
+        return "an installed package has this name; choose another, or remove this one and name that in BULKHEAD_PACKS"
     return ""
 
 
