@@ -198,7 +198,7 @@ def _tell_of_tools(packs: str, tenants_file: Path | None) -> None:
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
     if ungranted_tools := find_ungranted_tools(packs, tenants_file or TENANTS_FILE):
-        where = str(tenants_file) if tenants_file is not None else f"a copy of {TENANTS_FILE} that --tenants names"
+        where = str(tenants_file) if tenants_file is not None else "tenants.yaml of the folder that --config names"
         out.print(
             f"no tenant may use {', '.join(ungranted_tools)}: add what is to be used to a tenant's `tools` in {where}",
             style="yellow",

@@ -43,7 +43,9 @@ class RemoteMesh:
     config: Path | None = None
 
 
-async def back_up_local(data: Path, to: Path, passphrase: str, report: ReportProgress, config: Path | None = None) -> BackupManifest:
+async def back_up_local(
+    data: Path, to: Path, passphrase: str, report: ReportProgress, config: Path | None = None
+) -> BackupManifest:
     """A mesh of this machine; stopped, its broker is started for it. config: folder of files of one's own. Raises
     BackupError and what a start raises."""
     async with _open_local(data, config) as (url, identity):

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from bulkhead.policy.rule_files import MESH_POLICY, MAX_FILE_BYTES, MAX_FILES, SUFFIX
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.packs import PROMPTS_FOLDER, TOOLS_FILE
 from bulkhead_infra.identity import policy
@@ -183,13 +184,12 @@ class _FolderReader:
         return {str(name): row for name, row in rows.items()}
 
     def _read_policies(self) -> dict[str, str]:
-        # Not every process that reads identities has the parser of rules.
-        from bulkhead.policy.cedar import MESH_POLICY, MAX_FILE_BYTES, MAX_FILES, SUFFIX
-
         folder, texts = self._path / POLICY, dict[str, str]()
         for path in self._entries(folder) if self._is_safe(folder) else ():
             if path.suffix != SUFFIX:
-                self._problems.append(f"{path}: nobody reads it; rules stand in {MESH_POLICY}{SUFFIX} and TENANT{SUFFIX}")
+                self._problems.append(
+                    f"{path}: nobody reads it; rules stand in {MESH_POLICY}{SUFFIX} and TENANT{SUFFIX}"
+                )
             elif len(texts) == MAX_FILES:
                 self._problems.append(f"{folder}: at most {MAX_FILES} files are read; remove some")
                 break

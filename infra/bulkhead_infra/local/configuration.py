@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from bulkhead.policy.cedar import MESH_POLICY, SUFFIX, CedarPolicy, CedarPolicyError
+from bulkhead.policy.cedar import CedarPolicy, CedarPolicyError
+from bulkhead.policy.rule_files import MESH_POLICY, SUFFIX
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.agents_file import agent_rows
 from bulkhead.tools.catalog import tool_rows

@@ -22,13 +22,10 @@ import cedarpy
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.policy import schema
+from bulkhead.policy.rule_files import MESH_POLICY, MAX_FILE_BYTES, MAX_FILES, SUFFIX
 from bulkhead.policy.ruling import CallProposal, Effect
 from bulkhead_contracts.tool import ToolSpec
 
-MESH_POLICY = "default"
-SUFFIX = ".cedar"
-MAX_FILE_BYTES = 256 * 1024
-MAX_FILES = 4_096
 MAX_RULE_CHARS = 64
 MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""

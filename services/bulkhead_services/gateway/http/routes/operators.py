@@ -287,11 +287,7 @@ class OperatorRoutes:
         claim, key, body = await self._read_change(request, LimitSubmission, "change limits")
         limit = Limit(**body.limit.model_dump())
         ask = LimitsRequested(
-            requester=claim,
-            target=body.target,
-            limit=limit,
-            expect_revision=body.expect_revision,
-            reason=body.reason,
+            requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision, reason=body.reason
         )
         return json_response(await self._request_limits(claim, ask, f"change/{key}"))
 
