@@ -4,6 +4,7 @@ In: the YAML files. Out: an `IdentityPolicy` and `Tenants` that fit the catalog,
 that says which line of thought is wrong. Nothing here knows NATS.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -266,16 +267,22 @@ def build_tenants(document: object, path: Path) -> Tenants:
     return tenants
 
 
-def check_publishers(policy: IdentityPolicy, tenants: Tenants) -> None:
+def check_publishers(rules: OutsidePrograms, tenants: Tenants) -> None:
     """Every publisher speaks for a tenant that exists, every subscriber hears of one, and every worker works for
     one. Raises IdentityPolicyError.
     """
-    outside = (("publisher", policy.publishers), ("subscriber", policy.subscribers), ("worker", policy.workers))
+    if problems := list(list_unknown_tenants(rules, tenants)):
+        raise IdentityPolicyError("\n  ".join(problems))
+
+
+def list_unknown_tenants(rules: OutsidePrograms, tenants: Tenants) -> Iterator[str]:
+    """A line for each program outside whose tenant does not exist."""
+    outside = (("publisher", rules.publishers), ("subscriber", rules.subscribers), ("worker", rules.workers))
     for kind, rows in outside:
         for name, row in rows.items():
             if row.tenant not in tenants.tenants:
                 way = f"add the tenant there or remove the {kind}"
-                raise IdentityPolicyError(f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}")
+                yield f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}"
 
 
 def _read_document(path: Path) -> Any:

@@ -23,8 +23,8 @@ from bulkhead.tools.catalog import tool_rows
 from bulkhead.tools.mcp_file import mcp_rows
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.config_folder import IDENTITIES, TENANTS, ConfigFolder, check_tenants, read_config_folder
 from bulkhead_infra.identity.config_folder import POLICY as RULES
-from bulkhead_infra.identity.config_folder import TENANTS, ConfigFolder, check_tenants, read_config_folder
 from bulkhead_infra.identity.keys import replace_file
 from bulkhead_infra.local.environment import PREFIX, setting_errors, settings_from
 from bulkhead_infra.processes.child import StartFailed
@@ -82,10 +82,12 @@ def read_configuration(
             tenants_file = data / MERGED_FOLDER / TENANTS
             _write_file(tenants_file, yaml.safe_dump({"tenants": config.merge_tenants(base)}, sort_keys=False))
     try:
-        rules = config.add_identities(rules)
         policy.check_publishers(rules, tenants)
+        rules = config.add_identities(rules)
     except policy.IdentityPolicyError as error:
         problems.append(str(error))
+    strangers = policy.list_unknown_tenants(config.programs, tenants)
+    problems += (f"{config.path / IDENTITIES}: {line}" for line in strangers)
     problems += _unread_rules(config, tenants)
     if config.policies and environ.get(POLICY):
         problems.append(f"{config.path / RULES} and {POLICY} both name rules; move them into one folder")

@@ -86,6 +86,16 @@ def test_tenants_are_merged_lists_are_added_to_and_callers_are_replaced(tmp_path
     }
 
 
+def test_ways_in_are_narrowed_and_never_added_to(tmp_path: Path) -> None:
+    base = tmp_path / "ours.yaml"
+    base.write_text(TENANTS_FILE.read_text().replace("  demo:\n", "  demo:\n    callers: [api_key, publisher]\n"))
+    own = write_files(tmp_path / "own", {"tenants.yaml": "tenants: {demo: {callers: [jwt]}}"})
+    with pytest.raises(IdentityPolicyError):
+        read_configuration(tmp_path / "data", own, tmp_path / "gone.yaml", {})
+    tenants = read_configuration(tmp_path / "data", own, base, {}).tenants
+    assert tenants.tenants["demo"].callers == ("jwt",)
+
+
 def check_all(tmp_path: Path, **environ: str) -> None:
     """What a start does before anything runs."""
     run = RunDir(tmp_path / "data")
@@ -110,7 +120,7 @@ def test_every_problem_is_told_at_once_with_its_file(tmp_path: Path) -> None:
     write_files(
         own,
         {
-            "identities.yaml": "publishers: {pub_shop: {tenent: shop, person: p}}\nworkers: {wrk_x: {tenant: nobody}}",
+            "identities.yaml": "publishers: {pub_shop: {tenent: shop, person: p}}\nworkers: {wrk_x: {}}",
             "tenants.yaml": "tenants: {demo: {tools: [shuot], task: {tokns: 1}}}",
             "identites.yaml": "",
             "policy/shpo.cedar": RULE,
@@ -157,6 +167,16 @@ def test_every_problem_is_told_at_once_with_its_file(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused_by_name(tmp_path: Path, files: dict[str, str], told: str) -> None:
     with pytest.raises(IdentityPolicyError, match=told):
         load_identities(write_files(tmp_path, files))
+
+
+def test_each_program_of_a_tenant_that_there_is_not_is_named_with_its_file(tmp_path: Path) -> None:
+    rows = "workers: {wrk_x: {tenant: nobody}}\npublishers: {pub_x: {tenant: noone, person: p}}"
+    own = write_files(tmp_path / "own", {"identities.yaml": rows})
+    problems = read_configuration(tmp_path / "data", own, TENANTS_FILE, {}).problems
+    assert [problem.partition(": ")[2].partition(";")[0] for problem in problems] == [
+        "publishers.pub_x: tenant 'noone' is not in tenants.yaml",
+        "workers.wrk_x: tenant 'nobody' is not in tenants.yaml",
+    ]
 
 
 def test_a_file_that_others_may_write_or_that_lies_elsewhere_decides_nothing(tmp_path: Path) -> None:
