@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from bulkhead.policy.rule_files import MESH_POLICY, MAX_FILE_BYTES, MAX_FILES, SUFFIX
+from bulkhead.policy.rule_files import MAX_FILE_BYTES, MAX_FILES, MESH_POLICY, SUFFIX
 from bulkhead.text.validation_errors import suggest_name
 from bulkhead.tools.packs import PROMPTS_FOLDER, TOOLS_FILE
 from bulkhead_infra.identity import policy

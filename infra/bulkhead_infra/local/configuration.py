@@ -166,11 +166,11 @@ def _rule_problems(rules: Path, specs: Mapping[str, ToolSpec]) -> Iterator[str]:
         return
     except CedarPolicyError as error:
         problem = str(error)
-    houses = rules if (rules / DEFAULT_FILE).exists() else POLICY_DIR
+    defaults = rules if (rules / DEFAULT_FILE).exists() else POLICY_DIR
     told = 0
     for path in sorted(rules.glob(f"*{SUFFIX}")):
         try:
-            texts = {DEFAULT_FILE: (houses / DEFAULT_FILE).read_text(), path.name: path.read_text()}
+            texts = {DEFAULT_FILE: (defaults / DEFAULT_FILE).read_text(), path.name: path.read_text()}
             CedarPolicy(texts, specs.values())
         except (CedarPolicyError, OSError, UnicodeDecodeError) as error:
             yield f"{rules}: {error}"

@@ -22,7 +22,7 @@ import cedarpy
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.policy import schema
-from bulkhead.policy.rule_files import MESH_POLICY, MAX_FILE_BYTES, MAX_FILES, SUFFIX
+from bulkhead.policy.rule_files import MAX_FILE_BYTES, MAX_FILES, MESH_POLICY, SUFFIX
 from bulkhead.policy.ruling import CallProposal, Effect
 from bulkhead_contracts.tool import ToolSpec
 
@@ -93,15 +93,15 @@ class CedarPolicy:
         self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_CACHED_ANSWERS)
 
     @classmethod
-    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec], house: Path) -> "CedarPolicy":
-        """The files of a folder; without a default.cedar, beside those of `house`, in whose place they stand by name.
+    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec], shipped: Path) -> "CedarPolicy":
+        """The files of a folder; without a default.cedar, beside those of `shipped`, in whose place they stand by name.
         Raises CedarPolicyError."""
         files: dict[str, str] = {}
         try:
             paths = sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]
             if paths and not (folder / f"{MESH_POLICY}{SUFFIX}").exists():
                 own_names = {path.name for path in paths}
-                paths += (path for path in sorted(house.glob(f"*{SUFFIX}")) if path.name not in own_names)
+                paths += (path for path in sorted(shipped.glob(f"*{SUFFIX}")) if path.name not in own_names)
             for path in paths:
                 raw = path.read_bytes()
                 if len(raw) > MAX_FILE_BYTES or len(files) == MAX_FILES:
