@@ -34,7 +34,7 @@ def run_demo(
 ) -> Exit:
     """Run it to its end. Raises CommandError; ends with 130 after Ctrl-C."""
     if containers:
-        _check_containers(data, model, keep=keep)
+        _check_containers(data, model, config, keep=keep)
     if model == SMALL:
         _check_small_model()
     demo = generate_demo(seed)
@@ -54,7 +54,7 @@ def run_demo(
         raise typer.Exit(130) from None
 
 
-def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
+def _check_containers(data: Path | None, model: str, config: Path | None, *, keep: bool) -> None:
     """Raises CommandError for options that containers do not have, and where the sources of the images are
     not at hand.
     """
@@ -65,6 +65,10 @@ def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
     if data is not None:
         raise CommandError(
             Exit.USAGE, "--data is for a mesh of processes: in containers state lies in Docker's volumes"
+        )
+    if config is not None:
+        raise CommandError(
+            Exit.USAGE, "--config is for a mesh of processes", "leave out --containers, or unset BULKHEAD_CONFIG_DIR"
         )
     if keep:
         raise CommandError(
