@@ -87,8 +87,8 @@ async def restore_local(
         restore.restore_keys(files, run.path, run.identity)
         restore.restore_api_keys(reader, run.path)
         async with _own_broker(run, layout, rules) as url:
-            await _fill_broker(RemoteMesh(url, run.identity), reader, layout, say)
-        restore.restore_documents(reader, run.path / "rag", say)
+            await _fill_broker(RemoteMesh(url, run.identity), reader, layout, report)
+        restore.restore_documents(reader, run.path / "rag", report)
         os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
         (run.path / RESTORING_FILE).unlink()
     finally:
