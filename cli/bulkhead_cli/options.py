@@ -44,7 +44,16 @@ Json = Annotated[
     ),
 ]
 
-
+OwnConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="DIR",
+        envvar="BULKHEAD_CONFIG_DIR",
+        help="Folder of your identities, tenants, policies and tools, added to those of the mesh "
+        "(docs/how-to/files-of-your-own.md).",
+    ),
+]
 Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Period up to now: 90s, 20m, 1h, 7d; at most 31d.")]
 _SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

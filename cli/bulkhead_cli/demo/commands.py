@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bulkhead_cli.options import Json
+from bulkhead_cli.options import Json, OwnConfig
 from bulkhead_cli.output import Work
 
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Number of the generated case.")]
@@ -43,6 +43,7 @@ def demo(
     keep: Keep = False,
     model: SmallModel = "rules",
     containers: InContainers = False,
+    config: OwnConfig = None,
     as_json: Json = False,
 ) -> Work:
     """Run a whole mesh once on a generated case, and check its answer.
@@ -57,4 +58,4 @@ def demo(
     """
     from bulkhead_cli.demo.run import run_demo
 
-    return run_demo(seed, data, model, containers=containers, keep=keep, as_json=as_json)
+    return run_demo(seed, data, model, containers=containers, keep=keep, as_json=as_json, config=config)

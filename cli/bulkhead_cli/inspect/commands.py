@@ -33,7 +33,7 @@ CitedMarker = Annotated[
     str,
     typer.Argument(
         metavar="[MARKER]",
-        help="The 12 digits in `[#...]`, or the number of the source as `bulkhead show` prints it.",
+        help="The 12 digits in `\\[#...]`, or the number of the source as `bulkhead show` prints it.",
         show_default="all citations of the answer",
     ),
 ]

@@ -47,6 +47,9 @@ limits_app = CommandGroup(
     "that reaches a limit is halted and says why. It goes on after the limit was raised or after [bold]bulkhead "
     "topup[/bold], and otherwise ends at its deadline.",
 )
+ChangeReason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the change and its author.")
+]
 TopUpReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored as a fact with its author.")]
 Top = Annotated[
     int,
@@ -131,12 +134,17 @@ def get(at: GatewayOptions) -> Work:
     return show_limits(at.gateway_target(), as_json=at.as_json)
 
 
+def optional_reason(text: str) -> str:
+    """The reason on one line; "" for none. Raises CommandError."""
+    return reason_of(text) if text else ""
+
+
 @limits_app.command("set")
-def set_(of: LimitTarget, maxima: LimitOptions, at: GatewayOptions) -> Work:
+def set_(of: LimitTarget, maxima: LimitOptions, at: GatewayOptions, reason: ChangeReason = "") -> Work:
     """Set the limit of a target, in the named units; other units stay as they are.
 
     Examples: bulkhead limits set feature/search --usd 20 · bulkhead limits set user --model-calls 500 · bulkhead limits
-    set task/t3k2 --usd 2
+    set task/t3k2 --usd 2 --reason "a long report"
     """
     from bulkhead_cli.limits.spending import set_limit
 
@@ -148,15 +156,15 @@ def set_(of: LimitTarget, maxima: LimitOptions, at: GatewayOptions) -> Work:
             "use --usd, --tokens, --model-calls, --tool-calls or --wall"
             f"; `bulkhead limits remove {of}` removes all of them",
         )
-    return set_limit(at.gateway_target(), require_limit_target(of), named, as_json=at.as_json)
+    return set_limit(at.gateway_target(), require_limit_target(of), named, optional_reason(reason), as_json=at.as_json)
 
 
 @limits_app.command("remove")
-def remove(of: LimitTarget, at: GatewayOptions) -> Work:
+def remove(of: LimitTarget, at: GatewayOptions, reason: ChangeReason = "") -> Work:
     """Remove all limits of a target. Those of the policy and of the task stay."""
     from bulkhead_cli.limits.spending import set_limit
 
-    return set_limit(at.gateway_target(), require_limit_target(of), {}, as_json=at.as_json)
+    return set_limit(at.gateway_target(), require_limit_target(of), {}, optional_reason(reason), as_json=at.as_json)
 
 
 def topup(

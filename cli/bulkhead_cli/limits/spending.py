@@ -41,11 +41,11 @@ async def show_limits(target: GatewayTarget, *, as_json: bool) -> None:
         _print_limits(await mesh.read_json(LimitsQuery()), as_json=as_json)
 
 
-async def set_limit(target: GatewayTarget, of: str, units: dict[str, int], *, as_json: bool) -> None:
+async def set_limit(target: GatewayTarget, of: str, units: dict[str, int], reason: str = "", *, as_json: bool) -> None:
     """Set these units of one target; none at all removes it. A target that is not there gets a note. Raises
     MeshError."""
     async with target.mesh_client() as mesh:
-        page, had = await _change_limit(mesh, of, units)
+        page, had = await _change_limit(mesh, of, units, reason)
         note = (
             await unknown_names.limit_target_note(mesh, of)
             if units
@@ -72,14 +72,14 @@ def unreachable_limit_note(of: str, units: Mapping[str, int], page: Mapping[str,
     return f"{of} does not reach this limit, since a lower one comes first: {', '.join(names)}" if names else ""
 
 
-async def _change_limit(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str, Any], bool]:
+async def _change_limit(mesh: Mesh, of: str, units: dict[str, int], reason: str) -> tuple[dict[str, Any], bool]:
     """The page as it is then, and whether the target had a limit before."""
     for attempt in range(TRIES):
         page = await mesh.read_json(LimitsQuery())
         old: dict[str, int] = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
         try:
             new_limit = old | units if units else {}
-            return await mesh.change_limit(of, new_limit, expect_revision=page["revision"]), bool(old)
+            return await mesh.change_limit(of, new_limit, expect_revision=page["revision"], reason=reason), bool(old)
         except Refused as error:
             # Somebody else changed something in between: it must not be undone by what was read before.
             if error.code != "changed_meanwhile" or attempt == TRIES - 1:

@@ -4,6 +4,7 @@ In: a mesh of this machine (--data), or a broker's address with folders (--nats,
 file, a restored mesh; with --json one document per thing that was copied, and one at the end.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 MIB = 1024**2
 NEVER_IN_A_BACKUP = (
     "Redis (budget rebuilds its ledger from the facts), the journal (rebuilt from the inboxes), logs and traces, the "
-    "tenants file (`up --tenants`), the provider's key"
+    "files of `up --config` and `--tenants`, the provider's key"
 )
 WITHOUT_KEYS_NOTE = (
     "without the keys of this mesh, a restored mesh cannot continue running tasks, and rejects outside publishers: "
@@ -40,6 +41,13 @@ class MeshLocation:
     documents: Path | None = None
     replicas: int = 1
     callers: Path | None = None
+    config: Path | None = None
+
+    def find_config(self) -> Path | None:
+        """The folder of files of one's own: of the option, of the mesh in --data, or of the environment."""
+        from bulkhead_infra.local.rundir import config_folder_of
+
+        return config_folder_of(Path(os.devnull) if self.nats else self.data, self.config, os.environ)
 
     def remote_mesh(self) -> "RemoteMesh | None":
         """The broker behind --nats; None for a mesh of this machine. Raises CommandError."""
@@ -53,7 +61,9 @@ class MeshLocation:
             return None
         if self.identity is None:
             raise CommandError(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
-        return RemoteMesh(self.nats, self.identity, self.documents, self.replicas, self.callers)
+        return RemoteMesh(
+            self.nats, self.identity, self.documents, self.replicas, self.callers, config=self.find_config()
+        )
 
 
 async def back_up(where: MeshLocation, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
@@ -66,7 +76,7 @@ async def back_up(where: MeshLocation, to: Path, passphrase_file: Path | None, *
         target = _backup_file(to)
         report = _progress_reporter(as_json)
         if remote is None:
-            manifest = await locations.back_up_local(where.data, target, passphrase, report)
+            manifest = await locations.back_up_local(where.data, target, passphrase, report, where.find_config())
         else:
             manifest = await locations.back_up_remote(remote, target, passphrase, report)
     size = target.stat().st_size
@@ -107,6 +117,7 @@ async def restore_mesh(
     from bulkhead_infra.backup import key_sealing, locations
     from bulkhead_infra.backup import restore as backup_restore
     from bulkhead_infra.backup.archive import ArchiveReader
+    from bulkhead_infra.identity.config_folder import load_identities
     from bulkhead_infra.nats.streams import Layout
 
     with _command_errors():
@@ -114,11 +125,14 @@ async def restore_mesh(
         passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
         with ArchiveReader(source) as reader:
             if check:
-                backup_restore.check_streams(reader, Layout(backup_restore.shard_counts(reader.manifest, shards)))
+                divided = backup_restore.shard_counts(reader.manifest, shards)
+                rules = load_identities(where.find_config())
+                backup_restore.check_streams(reader, Layout(divided).with_outside(rules))
                 if passphrase:
                     backup_restore.read_sealed_keys(reader, passphrase)
             elif remote is None:
-                await locations.restore_local(reader, where.data, passphrase, _progress_reporter(as_json), shards)
+                say, config = _progress_reporter(as_json), where.find_config()
+                await locations.restore_local(reader, where.data, passphrase, say, shards, config)
             else:
                 await locations.restore_remote(reader, remote, passphrase, _progress_reporter(as_json), shards)
             divided = backup_restore.shard_counts(reader.manifest, shards)
@@ -162,8 +176,9 @@ def _left_to_do(where: MeshLocation, shards: Mapping[str, int], *, with_keys: bo
         [] if with_keys else ["keys were not restored: with other keys, tasks that were running fail with that reason"]
     )
     notes.append(
-        "the tenants file is not in the backup: a mesh that had a file of its own needs it again (up --tenants FILE; "
-        "elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), otherwise it has only the tenants demo and acme"
+        "the tenants file is not in the backup: a mesh that had files of its own needs them again (up --config DIR, "
+        "--tenants FILE; elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), otherwise it has "
+        "only the tenants demo and acme"
     )
     divided = "".join(f" --shards {service}={count}" for service, count in shards.items())
     next_step = (

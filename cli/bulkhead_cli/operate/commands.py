@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkhead_cli.invocation import CommandGroup
-from bulkhead_cli.options import BrokerOptions, Data
+from bulkhead_cli.options import BrokerOptions, Data, OwnConfig
 from bulkhead_cli.output import Work
 from bulkhead_cli.target import DEFAULT_DATA
 
@@ -104,6 +104,15 @@ UpTenants = Annotated[
         show_default="the tenants demo and acme, which come with the mesh",
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="DIR",
+        help="Folder of your identities, tenants, policies and tools (docs/how-to/files-of-your-own.md).",
+        show_default="that of the mesh in --data, or BULKHEAD_CONFIG_DIR",
+    ),
+]
 Replicas = Annotated[
     int, typer.Option("--replicas", min=1, max=5, help="With --nats: number of copies of each stream in the cluster.")
 ]
@@ -175,6 +184,7 @@ def up(
     store_gib: StoreGib = 0,
     shards: Shards = None,
     tenants: UpTenants = None,
+    config: OwnConfig = None,
 ) -> Work:
     """Start a mesh and keep it running in the foreground.
 
@@ -193,7 +203,9 @@ def up(
     }
     if doors_port is None and port == 0:
         doors_port = 0  # Who takes any port for one takes any for the other.
-    return keep_running(data, scale or [], durability, (port, doors_port), external_services, shards or [], tenants)
+    return keep_running(
+        data, scale or [], durability, (port, doors_port), external_services, shards or [], tenants, config
+    )
 
 
 @render_app.command("accounts")
@@ -202,6 +214,7 @@ def render_accounts(
     to: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; without it, standard output.")
     ] = None,
+    config: Config = None,
 ) -> Work:
     """Write the accounts of a nats-server for this mesh: rights by public key.
 
@@ -211,7 +224,7 @@ def render_accounts(
     """
     from bulkhead_cli.operate import render as rendering
 
-    return rendering.write_accounts(at.data, to, as_json=at.as_json)
+    return rendering.write_accounts(at.data, to, config, as_json=at.as_json)
 
 
 @render_app.command("monitoring")
@@ -254,6 +267,7 @@ def backup(
     documents: Documents = None,
     callers: Callers = None,
     keys_passphrase: Passphrase = None,
+    config: Config = None,
 ) -> Work:
     """Back up a running or stopped mesh to one file.
 
@@ -266,7 +280,7 @@ def backup(
     """
     from bulkhead_cli.operate import backup as backing
 
-    where = backing.MeshLocation(at.data, nats, identity, documents, callers=callers)
+    where = backing.MeshLocation(at.data, nats, identity, documents, callers=callers, config=config)
     return backing.back_up(where, to, keys_passphrase, as_json=at.as_json)
 
 
@@ -281,6 +295,7 @@ def restore(
     shards: RestoreShards = None,
     keys_passphrase: Passphrase = None,
     check: CheckOnly = False,
+    config: Config = None,
 ) -> Work:
     """Restore a mesh from a backup.
 
@@ -292,6 +307,6 @@ def restore(
     from bulkhead_cli.operate import backup as backing
     from bulkhead_cli.operate.up import parse_shards
 
-    where = backing.MeshLocation(at.data, nats, identity, documents, replicas, callers)
+    where = backing.MeshLocation(at.data, nats, identity, documents, replicas, callers, config)
     divided = parse_shards(shards or [])
     return backing.restore_mesh(where, source, keys_passphrase, check=check, as_json=at.as_json, shards=divided)

@@ -271,14 +271,14 @@ async def _check_gateway(http: httpx.AsyncClient, mesh: dict[str, Any]) -> Docto
     )
 
 
-def expected_streams() -> list[str]:
-    """The streams that a mesh has, by the catalog and the policy."""
-    from bulkhead_infra.identity import policy
+def expected_streams(config: Path | None) -> list[str]:
+    """The streams that a mesh has, by the catalog, the policy and a folder of files of one's own."""
+    from bulkhead_infra.identity.config_folder import load_identities
 
     return [
         *(subjects.inbox_stream(name) for name in catalog.INBOXES),
         *(subjects.timers_stream(name) for name in catalog.DECIDERS),
-        *(subjects.published_stream(name) for name in policy.load_policy().publishers),
+        *(subjects.published_stream(name) for name in load_identities(config).publishers),
         *(subjects.records_stream(name) for name in catalog.DOERS),
         subjects.BLOBS_STREAM,
         subjects.CACHE_STREAM,
@@ -292,9 +292,15 @@ def expected_streams() -> list[str]:
 async def _check_streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[DoctorFinding]:
     if not nats_url(mesh):
         return
+    config = Path(mesh["config_dir"]) if mesh.get("config_dir") else None
+    try:
+        expected = expected_streams(config)
+    except ValueError as error:
+        yield DoctorFinding("config", "problem", str(error), "mend the folder that `bulkhead up --config` named")
+        return
     try:
         async with operator_bus(data) as bus:
-            stream_infos = {name: await _read_stream_info(bus, name) for name in expected_streams()}
+            stream_infos = {name: await _read_stream_info(bus, name) for name in expected}
             has_letters = (stream_infos.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
             waiting = sum(not letter.marks for letter in await read_letters(bus)) if has_letters else 0
     except (BusError, CommandError) as error:

@@ -94,11 +94,13 @@ async def _check_rights(bus: JetStreamBus, service: str, what: str) -> DoctorFin
 
 def check_stream_settings(mesh: Mapping[str, Any], current: Mapping[str, Mapping[str, Any]]) -> list[DoctorFinding]:
     """Streams against what the provisioner would make, and whether all their copies are there. current: STREAM.INFO."""
+    from bulkhead_infra.identity.config_folder import load_identities
     from bulkhead_infra.nats.provision import list_differences
     from bulkhead_infra.nats.streams import Layout, stream_configs
 
     store_gib = int(mesh.get("store_gib") or 0)
     layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), store_gib)
+    layout = layout.with_outside(load_identities(Path(mesh["config_dir"]) if mesh.get("config_dir") else None))
     findings = []
     for config in stream_configs(layout):
         info = current.get(config["name"])

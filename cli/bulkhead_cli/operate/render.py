@@ -3,6 +3,7 @@
 In: a data directory. Out: text, and of `write_accounts` the keys behind it.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ from bulkhead_cli.output import CommandError, Exit, err, one_line, print_json
 from bulkhead_cli.target import read_json
 
 
-async def write_accounts(data: Path, to: Path | None, *, as_json: bool) -> None:
+async def write_accounts(data: Path, to: Path | None, config: Path | None, *, as_json: bool) -> None:
     """The accounts block; the same keys give the same text. Raises CommandError."""
     from bulkhead_infra.identity import keys, policy, render
+    from bulkhead_infra.identity.config_folder import load_identities
+    from bulkhead_infra.local.rundir import config_folder_of
 
     try:
-        rules = policy.load_policy()
+        rules = load_identities(config_folder_of(data, config, os.environ))
         keys.ensure_keys(data / "identity", rules)
         shards = read_json(data / "mesh.json").get("shards") or {}
         text = render.render_accounts(rules, keys.public_nkeys(data / "identity", rules), shards)

@@ -74,6 +74,7 @@ async def keep_running(
     given: dict[str, Any],
     shards: list[str],
     tenants: Path | None = None,
+    config: Path | None = None,
 ) -> None:
     """Start, show, drain. ports: of gateway and doors. Raises CommandError when it cannot start, or was ended
     at once.
@@ -87,14 +88,15 @@ async def keep_running(
     replicas, shard_counts = parse_scale(scale), parse_shards(shards)
     offline = not names_provider(os.environ)
     _print_start(data, durability, offline)
+    _tell_of_config(data, config)
     _tell_of_tenants(data, tenants)
-    _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
-    _tell_of_policy(os.environ.get("BULKHEAD_POLICY_DIR", ""))
+    if config is None:  # Else its files are checked, and the mesh's own policy is not what is in force.
+        _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
+        _tell_of_policy(os.environ.get("BULKHEAD_POLICY_DIR", ""))
     screen = StatusScreen(out, quiet=QUIET)
-    async with _started_mesh(data, replicas, durability, ports, offline, screen, given, shard_counts, tenants) as (
-        mesh,
-        stop,
-    ):
+    async with _started_mesh(
+        data, replicas, durability, ports, offline, screen, given, shard_counts, (tenants, config)
+    ) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
@@ -150,6 +152,22 @@ def _print_start(data: Path, durability: str, offline: bool) -> None:
         out.print("models: those of the provider whose key is set; calls cost money", style="yellow")
 
 
+def _tell_of_config(data: Path, given: Path | None) -> None:
+    """Print the folder in force, with a warning when the mesh had another one before."""
+    before = ""
+    with contextlib.suppress(CommandError):
+        before = str(read_json(data / "mesh.json").get("config_dir", ""))
+    if given is not None:
+        out.print(f"files of your own: {given}", style="dim", markup=False)
+    elif before:
+        lost = "its identities, tenants, policies and tools are not in force"
+        out.print(
+            f"without the files of {before}, which the mesh had before: {lost}. --config names it",
+            style="yellow",
+            markup=False,
+        )
+
+
 def _tell_of_tenants(data: Path, tenants_file: Path | None) -> None:
     """Print which tenants file is in force, with a warning when the mesh had another one before."""
     from bulkhead_infra.identity.policy import TENANTS_FILE
@@ -180,7 +198,7 @@ def _tell_of_tools(packs: str, tenants_file: Path | None) -> None:
     from bulkhead_infra.identity.policy import TENANTS_FILE
 
     if ungranted_tools := find_ungranted_tools(packs, tenants_file or TENANTS_FILE):
-        where = str(tenants_file) if tenants_file is not None else f"a copy of {TENANTS_FILE} that --tenants names"
+        where = str(tenants_file) if tenants_file is not None else "tenants.yaml of the folder that --config names"
         out.print(
             f"no tenant may use {', '.join(ungranted_tools)}: add what is to be used to a tenant's `tools` in {where}",
             style="yellow",
@@ -221,7 +239,7 @@ async def _started_mesh(
     screen: "StatusScreen",
     given: dict[str, Any],
     shards: dict[str, int],
-    tenants: Path | None,
+    own_files: tuple[Path | None, Path | None],
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from bulkhead.http_server.tcp_ports import PortInUse
     from bulkhead_infra.identity.keys import KeyFileError
@@ -244,7 +262,8 @@ async def _started_mesh(
             on_event=screen.print_event,
             external=ExternalServices(**given),
             shards=shards,
-            tenants=tenants,
+            tenants=own_files[0],
+            config=own_files[1],
         )
     except StartFailed as error:
         raise CommandError(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
@@ -261,7 +280,7 @@ async def _started_mesh(
             str(error),
             ""
             if isinstance(error, DirectoryUnfit)
-            else "correct the file that --tenants (BULKHEAD_TENANTS_FILE) names",
+            else "correct the file that --tenants (BULKHEAD_TENANTS_FILE) or the folder that --config names",
         ) from error
     except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
         raise CommandError(Exit.FAILED, str(error)) from error

@@ -18,8 +18,8 @@ policy_app = CommandGroup(
     rich_markup_mode="rich",
     epilog=EXIT_CODES,
     help="Check, test, explain and compare the policies of tools, and decide about recorded calls.\n\n"
-    "A policy is a folder of Cedar files: default.cedar, and TENANT.cedar for each tenant with rules of its own. No "
-    "mesh is needed. docs/how-to/policy.md describes the rules and the records.",
+    "A policy is a folder of Cedar files: TENANT.cedar for each tenant with rules of its own, and default.cedar in "
+    "place of the one that ships. No mesh is needed. docs/how-to/policy.md describes the rules and the records.",
 )
 Records = Annotated[Path, typer.Argument(metavar="FILE", help="Records, one JSON object a line; - is standard input.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of policies.")]

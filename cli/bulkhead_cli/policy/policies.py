@@ -3,6 +3,7 @@
 In: a folder of policies, a file of tools, records. Out: text or JSON on standard output, and an exit code.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from bulkhead_cli.output import CommandError, Done, Exit, out, print_json
 from bulkhead_cli.tools.listing import named_packs
 from bulkhead_contracts.provenance import Origin
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE, POLICY
 
 SHIPPED = Path(bulkhead_infra.__file__).parent / "policy"
 Tools = Mapping[str, ToolSpec]
@@ -51,10 +53,20 @@ def tools_of(file: Path | None, packs: tuple[str, ...]) -> Tools:
     return {row.spec.name: row.spec for row in rows}
 
 
+def own_policies() -> Path | None:
+    """Folder of rules among files of one's own; None where there is none."""
+    if not (named := os.environ.get(CONFIG_VARIABLE)):
+        return None
+    folder = Path(named) / POLICY
+    return folder if folder.is_dir() else None
+
+
 def load_policies(folder: Path | None, tools: Tools) -> LoadedPolicies:
     """Raises CommandError for a file that cannot be used."""
     try:
-        return LoadedPolicies(CedarPolicy.load_folder(folder or SHIPPED, tools.values()), tools)
+        return LoadedPolicies(
+            CedarPolicy.load_folder(folder or own_policies() or SHIPPED, tools.values(), SHIPPED), tools
+        )
     except CedarPolicyError as error:
         raise CommandError(Exit.FAILED, str(error), "mend the rule and check again", name="policy_error") from error
 

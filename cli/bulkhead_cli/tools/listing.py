@@ -14,6 +14,7 @@ from bulkhead.tools.catalog import ToolRow, tool_rows
 from bulkhead.tools.export import installed_packs
 from bulkhead.tools.packs import PackError
 from bulkhead_cli.output import CommandError, Exit, err, out, print_json, print_whole
+from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE, read_config_folder
 
 
 def show_tools(packs: tuple[str, ...], *, as_json: bool) -> None:
@@ -61,13 +62,24 @@ def named_packs(packs: tuple[str, ...]) -> tuple[str, ...]:
         sys.path.insert(0, working_folder)
     if packs:
         return packs
+    own_packs = _find_own_packs()
     try:
         parsed = json.loads(os.environ.get("BULKHEAD_PACKS") or "[]")
         if isinstance(parsed, list):
-            return tuple(str(name) for name in parsed)
+            return tuple(dict.fromkeys((*map(str, parsed), *own_packs)))
     except ValueError:
         pass
     raise CommandError(Exit.USAGE, "BULKHEAD_PACKS is no JSON list", """write it as '["acme_desk"]'""")
+
+
+def _find_own_packs() -> tuple[str, ...]:
+    """Packs among files of one's own (BULKHEAD_CONFIG_DIR), which can be imported then."""
+    if not (named := os.environ.get(CONFIG_VARIABLE)):
+        return ()
+    config = read_config_folder(Path(named).absolute())
+    if (place := str(config.tools_folder)) not in sys.path:
+        sys.path.append(place)
+    return config.packs
 
 
 def read_tools(packs: tuple[str, ...]) -> tuple[ToolRow, ...]:

@@ -30,7 +30,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -50,7 +50,7 @@ from bulkhead_infra.backup.archive import (
     StreamCopy,
 )
 from bulkhead_infra.backup.stream_copies import BackupConnection
-from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.config_folder import load_identities
 
 MONEY_INBOXES = ("budget", catalog.JOURNAL)
 API_KEYS_FILE = "api_keys.json"
@@ -80,22 +80,24 @@ HOLD_S = 30.0
 class BackupOptions:
     """Parts to copy beside the streams. documents: rag's folder; data: of `bulkhead up`, for the digests of API keys.
 
-    passphrase: seals the keys of `identity` (and the local user's credentials); without one no key is copied.
+    passphrase: seals the keys of `identity` (and the local user's credentials); without one no key is copied. config:
+    folder of files of one's own, which names publishers.
     """
 
     documents: Path | None = None
     data: Path | None = None
     identity: Path | None = None
     passphrase: str = ""
+    config: Path | None = None
 
 
-def stream_copy_order() -> Iterator[str]:
+def stream_copy_order(publishers: Iterable[str]) -> Iterator[str]:
     """The streams that are copied while nothing is handed out, in their order."""
     for name in catalog.INBOXES:
         if name != "gateway" and name not in MONEY_INBOXES:
             yield subjects.inbox_stream(name)
     yield subjects.inbox_stream("gateway")
-    yield from (subjects.published_stream(name) for name in policy.load_policy().publishers)
+    yield from (subjects.published_stream(name) for name in publishers)
     yield from (subjects.timers_stream(name) for name in catalog.DECIDERS)
     yield from (subjects.records_stream(name) for name in catalog.DOERS)
     yield subjects.CONTROL_STREAM
@@ -109,6 +111,7 @@ async def write_backup(
 ) -> BackupManifest:
     """Write a backup to a new file. Raises BackupError: then there is no file."""
     sealed = _seal_keys(options) if options.passphrase else b""
+    publishers = load_identities(options.config).publishers
     with ArchiveWriter(to) as file:
         async with hold_deliveries(broker, await _inbox_durables(broker)) as durables:
             subscriber_durables = [
@@ -116,7 +119,7 @@ async def write_backup(
             ]
             pairs = [*durables, *subscriber_durables]  # Subscribers are not held: they change nothing of the mesh.
             positions = [DurablePosition(stream=s, durable=d, floor=await broker.ack_floor(s, d)) for s, d in pairs]
-            streams = [await _copy_stream(broker, file, name, report) for name in stream_copy_order()]
+            streams = [await _copy_stream(broker, file, name, report) for name in stream_copy_order(publishers)]
         documents_copies = _copy_documents(file, options.documents, report)
         streams.append(await _copy_stream(broker, file, subjects.BLOBS_STREAM, report))
         if options.data is not None and (options.data / API_KEYS_FILE).is_file():

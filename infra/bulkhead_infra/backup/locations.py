@@ -19,6 +19,7 @@ from bulkhead_infra.backup.archive import ArchiveReader, BackupManifest, BackupP
 from bulkhead_infra.backup.backup import BackupOptions, ReportProgress
 from bulkhead_infra.backup.stream_copies import open_backup_connection
 from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.identity.config_folder import load_identities
 from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir, read_object
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
@@ -30,7 +31,7 @@ from bulkhead_infra.nats.streams import Layout
 class RemoteMesh:
     """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's.
 
-    callers: where api_keys.json and credentials.json lie. ranked: as in Layout.
+    callers: where api_keys.json and credentials.json lie. ranked: as in Layout. config: folder of files of one's own.
     """
 
     url: str
@@ -39,12 +40,16 @@ class RemoteMesh:
     replicas: int = 1
     callers: Path | None = None
     ranked: bool = True
+    config: Path | None = None
 
 
-async def back_up_local(data: Path, to: Path, passphrase: str, report: ReportProgress) -> BackupManifest:
-    """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
-    async with _open_local(data) as (url, identity):
-        options = BackupOptions(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
+async def back_up_local(
+    data: Path, to: Path, passphrase: str, report: ReportProgress, config: Path | None = None
+) -> BackupManifest:
+    """A mesh of this machine; stopped, its broker is started for it. config: folder of files of one's own. Raises
+    BackupError and what a start raises."""
+    async with _open_local(data, config) as (url, identity):
+        options = BackupOptions(data / "rag", data, identity, passphrase, config)
         async with open_backup_connection(url, identity) as broker:
             return await backup.write_backup(broker, to, options, report)
 
@@ -52,26 +57,36 @@ async def back_up_local(data: Path, to: Path, passphrase: str, report: ReportPro
 async def back_up_remote(remote: RemoteMesh, to: Path, passphrase: str, report: ReportProgress) -> BackupManifest:
     """A mesh behind an address. Raises BackupError, KeyFileError."""
     options = BackupOptions(
-        documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase
+        documents=remote.documents,
+        data=remote.callers,
+        identity=remote.identity,
+        passphrase=passphrase,
+        config=remote.config,
     )
     async with open_backup_connection(remote.url, remote.identity) as broker:
         return await backup.write_backup(broker, to, options, report)
 
 
 async def restore_local(
-    reader: ArchiveReader, data: Path, passphrase: str, report: ReportProgress, shards: Mapping[str, int] | None = None
+    reader: ArchiveReader,
+    data: Path,
+    passphrase: str,
+    report: ReportProgress,
+    shards: Mapping[str, int] | None = None,
+    config: Path | None = None,
 ) -> None:
-    """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. Raises
-    BackupError and what a start raises."""
+    """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. config:
+    folder of files of one's own. Raises BackupError and what a start raises."""
     files = await asyncio.to_thread(restore.read_sealed_keys, reader, passphrase) if passphrase else {}
-    layout = Layout(restore.shard_counts(reader.manifest, shards))
+    rules = load_identities(config)
+    layout = Layout(restore.shard_counts(reader.manifest, shards)).with_outside(rules)
     restore.check_streams(reader, layout)
     run = RunDir(data, restoring=True)
     try:
         _make_room(run.path)
         restore.restore_keys(files, run.path, run.identity)
         restore.restore_api_keys(reader, run.path)
-        async with _own_broker(run, layout) as url:
+        async with _own_broker(run, layout, rules) as url:
             await _fill_broker(RemoteMesh(url, run.identity), reader, layout, report)
         restore.restore_documents(reader, run.path / "rag", report)
         os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
@@ -89,6 +104,7 @@ async def restore_remote(
 ) -> None:
     """Into a broker without streams; shards as above. Raises BackupError, KeyFileError, ProvisionError."""
     layout = Layout(restore.shard_counts(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
+    layout = layout.with_outside(load_identities(remote.config))
     restore.check_streams(reader, layout)
     if passphrase:
         files = await asyncio.to_thread(restore.read_sealed_keys, reader, passphrase)
@@ -111,7 +127,7 @@ async def _fill_broker(remote: RemoteMesh, reader: ArchiveReader, layout: Layout
 
 
 @asynccontextmanager
-async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
+async def _open_local(data: Path, config: Path | None) -> AsyncIterator[tuple[str, Path]]:
     """Address of the broker and folder of the keys."""
     mesh = read_object(data / MESH_FILE)
     if not mesh:
@@ -123,7 +139,8 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
         return
     try:
         if mesh.get("own_broker", True):
-            async with _own_broker(run, Layout(mesh.get("shards") or {}, store_gib=run.last_store_gib())) as url:
+            layout = Layout(mesh.get("shards") or {}, store_gib=run.last_store_gib())
+            async with _own_broker(run, layout, load_identities(config)) as url:
                 yield url, run.identity
         else:
             yield str(mesh["nats_url"]), run.identity
@@ -132,9 +149,8 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
 
 
 @asynccontextmanager
-async def _own_broker(run: RunDir, layout: Layout) -> AsyncIterator[str]:
+async def _own_broker(run: RunDir, layout: Layout, rules: policy.IdentityPolicy) -> AsyncIterator[str]:
     """The broker of a directory that is ours, for as long as it is copied or filled."""
-    rules = policy.load_policy()
     keys.ensure_keys(run.identity, rules)
     accounts = render.render_accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
     plan = ServerPlan(run.path / "nats", free_port(), free_port(), store_gib=layout.store_gib)

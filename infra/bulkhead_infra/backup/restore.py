@@ -34,6 +34,9 @@ def check_streams(reader: ArchiveReader, layout: Layout) -> dict[str, dict[str, 
         )
     for copy in reader.manifest.streams:
         if copy.name not in configs or copy.name == subjects.JOURNAL_STREAM:
+            if copy.name.startswith(subjects.published_stream("")):
+                way = "name the folder whose identities.yaml has the publisher: --config DIR"
+                raise BackupPathError(f"{reader.path} holds {copy.name}, of a publisher that no file here names; {way}")
             raise BackupError(f"{reader.path} holds a stream {copy.name}, which this version does not have; {way}")
     for documents_copy in reader.manifest.documents:
         documents.tenant_name(documents_copy.tenant)

@@ -36,7 +36,7 @@ async def run_upkeep(url: str, identity: Path, data: Path, layout: Layout, reten
     ca_file = identity / CA_FILE
     trusted = tls_context(ca_file)
     journal = JournalKeeper(url, seed_of, layout, data / "lost", _print_event, ca_file)
-    purging = asyncio.create_task(purge_daily(url, seed_of, retention, _print_event, ca_file))
+    purging = asyncio.create_task(purge_daily(url, seed_of, retention, _print_event, ca_file, layout.publishers))
     journal.start()
     watching = asyncio.create_task(
         watch_broker(partial(read_incarnations, url.split(","), trusted), journal.note_broker_state)

@@ -4,9 +4,10 @@ In: the YAML files. Out: an `IdentityPolicy` and `Tenants` that fit the catalog,
 that says which line of thought is wrong. Nothing here knows NATS.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -117,12 +118,17 @@ class OutsideWorkerPolicy(_PolicyModel):
     tenant: Token
 
 
-class IdentityPolicy(_PolicyModel):
-    services: dict[Token, ServicePolicy]
-    operator: OperatorPolicy
+class OutsidePrograms(_PolicyModel):
+    """Programs outside, by the names of their identities."""
+
     publishers: Annotated[dict[PublisherName, OutsidePublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
     subscribers: Annotated[dict[SubscriberName, OutsideSubscriberPolicy], Field(max_length=bounds.MAX_SUBSCRIBERS)] = {}
     workers: Annotated[dict[WorkerName, OutsideWorkerPolicy], Field(max_length=MAX_WORKERS)] = {}
+
+
+class IdentityPolicy(OutsidePrograms):
+    services: dict[Token, ServicePolicy]
+    operator: OperatorPolicy
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -231,45 +237,75 @@ class Tenants(_PolicyModel):
 
 def load_policy(path: Path = POLICY_FILE, *, kubernetes: bool = False) -> IdentityPolicy:
     """Read and check the policy. kubernetes: with the services that no other mesh has. Raises IdentityPolicyError."""
-    policy = _read_model(path, IdentityPolicy)
+    policy = _validate_document(_read_document(path), path, IdentityPolicy)
     services = {name: row for name, row in policy.services.items() if kubernetes or name in catalog.SERVICES}
     return policy.model_copy(update={"services": services})
 
 
 def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
     """Read and check the tenants. Raises IdentityPolicyError."""
+    return build_tenants(_read_document(path), path)
+
+
+def read_tenant_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a tenants file as they stand there, checked. Raises IdentityPolicyError."""
+    document = _read_document(path)
+    build_tenants(document, path)
+    return dict(document["tenants"])
+
+
+def build_tenants(document: object, path: Path) -> Tenants:
+    """The tenants of a document that was read from a path. Raises IdentityPolicyError."""
     from bulkhead.policy.constraints import (
         unreadable_reason,
     )  # Not every process that reads this module has its parser.
 
-    tenants = _read_model(path, Tenants)
+    tenants = _validate_document(document, path, Tenants)
     for name, tenant in tenants.tenants.items():
         if problem := unreadable_reason(tenant.constraints, tenant.tools):
             raise IdentityPolicyError(f"{path}: tenants.{name}.{problem}")
     return tenants
 
 
-def check_publishers(policy: IdentityPolicy, tenants: Tenants) -> None:
+def check_publishers(rules: OutsidePrograms, tenants: Tenants) -> None:
     """Every publisher speaks for a tenant that exists, every subscriber hears of one, and every worker works for
     one. Raises IdentityPolicyError.
     """
-    outside = (("publisher", policy.publishers), ("subscriber", policy.subscribers), ("worker", policy.workers))
+    if problems := list(list_unknown_tenants(rules, tenants)):
+        raise IdentityPolicyError("\n  ".join(problems))
+
+
+def list_unknown_tenants(rules: OutsidePrograms, tenants: Tenants) -> Iterator[str]:
+    """A line for each program outside whose tenant does not exist."""
+    outside = (("publisher", rules.publishers), ("subscriber", rules.subscribers), ("worker", rules.workers))
     for kind, rows in outside:
         for name, row in rows.items():
             if row.tenant not in tenants.tenants:
                 way = f"add the tenant there or remove the {kind}"
-                raise IdentityPolicyError(f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}")
+                yield f"{kind}s.{name}: tenant {row.tenant!r} is not in tenants.yaml; {way}"
 
 
-def _read_model(path: Path, model: type[_Model]) -> _Model:
+def _read_document(path: Path) -> Any:
     try:
-        return model.model_validate(yaml.safe_load(path.read_text()))
+        return yaml.safe_load(path.read_text())
     except OSError as error:
         way = "restore the file from the repository" if path in (POLICY_FILE, TENANTS_FILE) else "check its path"
         raise IdentityPolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
     except yaml.YAMLError as error:
         raise IdentityPolicyError(f"{path} is not YAML: {error}; correct it") from error
+
+
+def _validate_document(document: object, path: Path, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate(document)
     except ValidationError as error:
-        first = find_misfits(error, model)[0]
-        known_fields = f"; known fields are {', '.join(first.known)}" if first.known else ""
-        raise IdentityPolicyError(f"{path}: {first if first.where else f'the file {first}'}{known_fields}") from error
+        raise IdentityPolicyError(describe_misfits(path, error, model)) from error
+
+
+def describe_misfits(path: Path, error: ValidationError, model: type[BaseModel]) -> str:
+    """A line for each misfit of a file."""
+    lines = []
+    for misfit in find_misfits(error, model):
+        known_fields = f"; known fields are {', '.join(misfit.known)}" if misfit.known else ""
+        lines.append(f"{path}: {misfit if misfit.where else f'the file {misfit}'}{known_fields}")
+    return "\n  ".join(lines)

@@ -20,6 +20,7 @@ import psutil
 
 from bulkhead_contracts import bounds
 from bulkhead_infra.identity import callers, keys
+from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE
 from bulkhead_infra.nats.server import disk_problem, more_room
 from bulkhead_infra.processes.child import PRIVATE_UMASK
 
@@ -252,6 +253,13 @@ def _find_obstacle(path: Path) -> str:
                 "if it was a mesh's), or choose another directory with --data"
             )
     return ""
+
+
+def config_folder_of(data: Path, given: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Folder of files of one's own: the given one, that of the mesh which last ran here, or the environment's."""
+    mesh = read_object(data / MESH_FILE)
+    named = given or (mesh["config_dir"] if "config_dir" in mesh else environ.get(CONFIG_VARIABLE))
+    return Path(named).absolute() if named else None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from bulkhead.http_server.tcp_ports import PortInUse, claim_port, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import IdentityPolicy
-from bulkhead_infra.local.environment import setting_errors, settings_from
+from bulkhead_infra.local.environment import settings_from
 from bulkhead_infra.local.rundir import PUBLISHERS_FILE, RunDir
-from bulkhead_infra.processes.child import ChildProcess, NotReady, OnLine, StartFailed
+from bulkhead_infra.processes.child import ChildProcess, NotReady, OnLine
 from bulkhead_infra.processes.http import readiness_problem
 from bulkhead_infra.processes.supervised import Probe, Say, Spawn, SupervisedUnit, wait_until_all_ready
 from bulkhead_infra.services import SERVICES
@@ -59,12 +59,6 @@ def newer_version_note(run: RunDir) -> str:
         f"{run.path} was last run by a newer version (decision logic {run.last_logic()}; this one has up to {newest}): "
         "unfinished tasks of that version wait, unchanged, until that version runs here again; new tasks run"
     )
-
-
-def check_settings(services: Iterable[str], environ: Callable[[str], Mapping[str, str]]) -> None:
-    """Check the settings of every service before any process runs. Raises StartFailed with all errors."""
-    if lines := [line for service in services for line in setting_errors(service, environ(service))]:
-        raise StartFailed("\n  ".join(("these settings do not fit; nothing was started:", *lines)))
 
 
 def model_routes(services: Iterable[str], environ: Callable[[str], Mapping[str, str]]) -> list[dict[str, Any]]:

@@ -14,7 +14,9 @@ from typing import Any, Self
 from bulkhead.http_server.tcp_ports import PortInUse, free_port, free_port_again
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.identity.config_folder import CONFIG_VARIABLE
 from bulkhead_infra.local import starts
+from bulkhead_infra.local.configuration import check_configuration, read_configuration, search_packages
 from bulkhead_infra.local.environment import RunFacts, environ_of, names_provider, resolve_paths
 from bulkhead_infra.local.external_services import ExternalServices
 from bulkhead_infra.local.journal import JournalKeeper
@@ -63,8 +65,8 @@ class LocalMesh:
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
     service. http_port, doors_port: as `starts.http_ports` takes them, 0 a free one. modules: another module for a
     service (tests). on_line gets (process, line), on_event what people should know. retention: when ended tasks are
-    purged. external: what it does not run. ready_timeout_s: after that the start goes on without processes that
-    are late, if the gateway is ready. Raises EXPECTED.
+    purged. config: folder of files of one's own, else BULKHEAD_CONFIG_DIR. external: what it does not run itself.
+    ready_timeout_s: after it the start goes on without late processes, if the gateway is ready. Raises EXPECTED.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LocalMesh:
         offline_model: bool = True,
         offline_model_arguments: Sequence[str] = (),
         tenants: Path | None = None,
+        config: Path | None = None,
         extra_env: Mapping[str, Mapping[str, str]] | None = None,
         shards: Mapping[str, int] | None = None,
         http_port: int = 0,
@@ -103,6 +106,8 @@ class LocalMesh:
         self._modules, self._extra = modules or {}, extra_env or {}
         self._on_line, self._on_event = on_line, on_event
         self._environ = resolve_paths(os.environ if environ is None else environ)
+        named = config or self._environ.get(CONFIG_VARIABLE)
+        self._config_dir = Path(named).resolve() if named else None
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
         self._routes: list[dict[str, Any]] = []
@@ -201,6 +206,7 @@ class LocalMesh:
             "scale": self._scale,
             "tenants": self._tenants,
             "tenants_file": str(self._tenants_file),
+            "config_dir": str(self._config_dir or ""),
             "identity_dir": str(self._run.identity),
             "processes": {unit.name: unit.process_record() for unit in self.units.values() if unit.pid is not None},
             "given_up": [unit.name for unit in self.units.values() if unit.is_given_up],
@@ -301,17 +307,17 @@ class LocalMesh:
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
         if problem := starts.newer_version_note(self._run):
             self._report_event(problem)
-        rules, tenants = policy.load_policy(), policy.load_tenants(self._tenants_file)
-        policy.check_publishers(rules, tenants)
-        self._tenants = sorted(tenants.tenants)
+        self._config = read_configuration(self._run.path, self._config_dir, self._tenants_file, self._environ)
+        rules, self._tenants = self._config.rules, sorted(self._config.tenants.tenants)
         for name in self._run.end_leftovers():
             self._report_event(f"{name} was left running by a run that was killed; it was ended")
         starts.hand_out_keys(self._run, rules, self._scale)
         accounts = render.render_accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
         self._plan_run(accounts)
         own_services = [name for name in self._scale if name not in self._modules]
-        starts.check_settings(own_services, self._environ_of)
-        self._routes = starts.model_routes(own_services, self._environ_of)
+        check_configuration(self._config, own_services, self._environ_of)
+        with search_packages(self._config.environ):
+            self._routes = starts.model_routes(own_services, self._environ_of)
         layout = await self._start_infrastructure()
         services = [self._add_service(name, number) for name, count in self._scale.items() for number in range(count)]
         for unit in services:
@@ -321,7 +327,7 @@ class LocalMesh:
         )
         self.up = True
         self._upkeep = asyncio.create_task(
-            purge_daily(self.nats_url, self.nkey_seed, self._retention, self._report_event)
+            purge_daily(self.nats_url, self.nkey_seed, self._retention, self._report_event, publishers=rules.publishers)
         )
         self._journal = JournalKeeper(
             self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._report_event
@@ -347,7 +353,7 @@ class LocalMesh:
             redis_url=self.redis_url,
             http_ports=http_ports,
             offline_url=f"http://127.0.0.1:{self._model_port}/v1" if self._offline else "",
-            tenants_file=self._tenants_file,
+            tenants_file=self._config.tenants_file,
             drain_timeout_s=self._drain_timeout_s,
             shards=self._shards,
         )
@@ -381,7 +387,7 @@ class LocalMesh:
             unit.start()
         if not self._external.nats_url:
             await self.units[BROKER].wait_until_ready(INFRASTRUCTURE_TIMEOUT_S)
-        layout = Layout(self._shards, self._external.replicas, self._store_gib)
+        layout = Layout(self._shards, self._external.replicas, self._store_gib).with_outside(self._config.rules)
         report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
         for change in (*report.changed, *report.kept.values()):
             self._report_event(f"provisioned: {change}")
@@ -389,7 +395,7 @@ class LocalMesh:
 
     def _environ_of(self, service: str, instance: int = 0) -> Mapping[str, str]:
         extra = self._extra.get(service, {})
-        return environ_of(service, instance, self._run, self._facts, self._environ, extra)
+        return environ_of(service, instance, self._run, self._facts, self._config.environ, extra)
 
     def _add_service(self, service: str, instance: int) -> SupervisedUnit:
         name, module = f"{service}-{instance}", self._modules.get(service, f"bulkhead_services.{service}.app")

@@ -5,7 +5,7 @@ look that finds nothing reads one page of the gateway's inbox.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bulkhead_infra.identity.keys import KeyFileError
@@ -18,11 +18,13 @@ async def purge_daily(
     retention: Retention,
     report: Callable[[str], None],
     ca_file: Path | None = None,
+    publishers: Collection[str] | None = None,
 ) -> None:
-    """Purge now and once a day, until it is cancelled; a purge that is cut off goes on at the next look."""
+    """Purge now and once a day, until it is cancelled; a purge that is cut off goes on at the next look. publishers:
+    as `purge` takes them."""
     while True:
         try:
-            done = await purge(url, seed_of, retention, ca_file=ca_file)
+            done = await purge(url, seed_of, retention, ca_file=ca_file, publishers=publishers)
             if total := sum(done.messages.values()):
                 tasks = f"{done.tasks} tasks that ended long ago were purged ({total} messages)"
                 report(tasks if done.tasks else f"{total} old internal messages were purged")

@@ -22,7 +22,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from bulkhead_infra.identity import keys, policy
+from bulkhead_infra.identity.config_folder import load_identities
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
 from bulkhead_infra.identity.rights import API
@@ -143,16 +144,19 @@ async def purge(
     now_unix_ms: int | None = None,
     dry_run: bool = False,
     ca_file: Path | None = None,
+    publishers: Collection[str] | None = None,
 ) -> PurgeOutcome:
-    """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. ca_file: TLS. Raises
-    PurgeError."""
+    """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. ca_file: TLS. publishers:
+    those outside, of this mesh; None: the package's. Raises PurgeError."""
+    names = policy.load_policy().publishers if publishers is None else publishers
+    published = tuple(map(subjects.published_stream, names))
     as_of_unix_ms = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
     retention.seconds_for(GATEWAY)
     connect = partial(stream_reads.open_bus, url, seed_of=seed_of, ca_file=ca_file)
     try:
         async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
             try:
-                return await _purge_due(reader, remover, retention, as_of_unix_ms, dry_run=dry_run)
+                return await _purge_due(reader, remover, retention, as_of_unix_ms, published, dry_run=dry_run)
             except BusError as error:
                 way = "what is gone is gone whole or found again: run it again"
                 raise PurgeError(f"the broker stopped answering in the middle of the purge: {error}; {way}") from error
@@ -161,11 +165,17 @@ async def purge(
 
 
 async def _purge_due(
-    reader: JetStreamBus, remover: JetStreamBus, retention: Retention, now_unix_ms: int, *, dry_run: bool
+    reader: JetStreamBus,
+    remover: JetStreamBus,
+    retention: Retention,
+    now_unix_ms: int,
+    published: Sequence[str],
+    *,
+    dry_run: bool,
 ) -> PurgeOutcome:
     messages: Counter[str] = Counter()
     tasks = 0
-    ends = await _stream_ends(remover)
+    ends = await _stream_ends(remover, published)
     async for page in _all_due(reader, now_unix_ms - int(retention.shortest_s * 1000), now_unix_ms):
         tasks += len(page)
         for start in range(0, 0 if dry_run else len(page), TASKS_AT_ONCE):
@@ -186,9 +196,8 @@ async def _purge_due(
     return PurgeOutcome(tasks, dict(messages))
 
 
-async def _stream_ends(bus: JetStreamBus) -> dict[str, int]:
+async def _stream_ends(bus: JetStreamBus, published: Sequence[str]) -> dict[str, int]:
     """The first sequence of every stream that this purge must not touch. Raises BusError, PurgeError."""
-    published = [subjects.published_stream(name) for name in policy.load_policy().publishers]
     return {
         stream: 1 + int((await _request_api(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
         for stream in (*_subjects_of_task(("t", "t")), *published)
@@ -328,13 +337,14 @@ def retention_of(default: str, per_stream: Sequence[str]) -> Retention:
     return retention
 
 
-def _resolve_target(options: argparse.Namespace) -> tuple[str, Path]:
-    """Address, and the folder with the keys. Raises PurgeError."""
+def _resolve_target(options: argparse.Namespace) -> tuple[str, Path, Path | None]:
+    """Address, and the folders with the keys and of files of one's own. Raises PurgeError."""
     if options.nats:
-        return options.nats, options.identity
+        return options.nats, options.identity, options.config
     try:
         mesh = json.loads((options.data / "mesh.json").read_text())
-        return mesh["nats_url"], Path(mesh["identity_dir"])
+        config = options.config or mesh.get("config_dir") or None
+        return mesh["nats_url"], Path(mesh["identity_dir"]), Path(config) if config else None
     except (OSError, ValueError, KeyError) as error:
         way = "name its directory with --data, or the broker and the folder of its keys with --nats and --identity"
         raise PurgeError(f"no mesh has run in {options.data} ({error}); {way}") from error
@@ -352,6 +362,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")
     parser.add_argument("--nats", help="a broker's URL in place of --data; needs --identity")
     parser.add_argument("--identity", type=Path, metavar="DIR", help="keys of the operator and the provisioner")
+    parser.add_argument("--config", type=Path, metavar="DIR", help="files of one's own, if the mesh has such a folder")
     parser.add_argument("--retention", default="30d", metavar="TIME", help="after a task's end, e.g. 30d (the default)")
     parser.add_argument("--stream", action="append", default=[], metavar="STREAM=TIME", help="another one for a stream")
     parser.add_argument("--dry-run", action="store_true", help="count the tasks that are due, remove nothing")
@@ -361,14 +372,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--nats needs --identity")
     try:
         retention = retention_of(options.retention, options.stream)
-        url, folder = _resolve_target(options)
+        url, folder, config = _resolve_target(options)
         seed_of, ca_file = partial(keys.nkey_seed, folder), ca_beside(folder)
-        done = asyncio.run(purge(url, seed_of, retention, dry_run=options.dry_run, ca_file=ca_file))
-    except ValueError as error:
-        parser.error(str(error))
-    except (PurgeError, KeyFileError) as error:
+        publishers = load_identities(config).publishers
+        done = asyncio.run(
+            purge(url, seed_of, retention, dry_run=options.dry_run, ca_file=ca_file, publishers=publishers)
+        )
+    except (PurgeError, KeyFileError, policy.IdentityPolicyError) as error:
         print(f"cannot purge: {error}", file=sys.stderr)
         return 1
+    except ValueError as error:
+        parser.error(str(error))
     total = sum(done.messages.values())
     if options.json:
         print(json.dumps({"tasks": done.tasks, "messages": done.messages, "dry_run": options.dry_run}))

@@ -4,7 +4,7 @@ In: a Layout. Out: JSON for the JetStream API, in the order in which it must be 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bulkhead_contracts import bounds as contract_bounds
@@ -57,6 +57,10 @@ class Layout:
     subscribers: Mapping[str, policy.OutsideSubscriberPolicy] = field(
         default_factory=lambda: policy.load_policy().subscribers
     )
+
+    def with_outside(self, rules: policy.OutsidePrograms) -> "Layout":
+        """The same with these programs outside in place of the package's."""
+        return replace(self, publishers=tuple(rules.publishers), subscribers=rules.subscribers)
 
     def shards_of(self, service: str) -> int:
         """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""

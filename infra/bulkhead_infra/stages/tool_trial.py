@@ -17,7 +17,7 @@ from bulkhead.tools.results import find_sensitive_kinds, without_sensitive
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.registry import RegisteredTool, load_registry
-from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.settings import POLICY_DIR, Settings
 
 
 class ToolTrial:
@@ -31,7 +31,7 @@ class ToolTrial:
         self._bench: ToolRunner | None = None
         self._settings = given
         self._specs = {row.spec.name: row.spec for row in declared}
-        self._policy = CedarPolicy.load_folder(given.policy_dir, self._specs.values())
+        self._policy = CedarPolicy.load_folder(given.policy_dir, self._specs.values(), POLICY_DIR)
 
     async def call(self, tool: str, arguments: str, *, tenant: str, user: str, key: str, approve: bool) -> ToolOutcome:
         """One attempt."""

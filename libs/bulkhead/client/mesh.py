@@ -229,12 +229,13 @@ class Mesh:
         limit: Mapping[str, int | None],
         *,
         expect_revision: int | None = None,
+        reason: str = "",
         idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Set the ceilings of one target (`day`, `feature/search`); none at all removes them. Returns all limits.
 
-        expect_revision: change nothing when the limits are not at this one any more. idempotency_key: a repeat under
-        the same one is made once. Raises Refused, Unreachable.
+        expect_revision: change nothing when the limits are not at this one any more. reason: stored with the change.
+        idempotency_key: a repeat under the same one is made once. Raises Refused, Unreachable.
         """
         ceilings = request_checks.check_units("limit", limit, least=0, empty=True, removes=True)
         if expect_revision is not None:
@@ -244,6 +245,8 @@ class Mesh:
             "limit": ceilings,
             "expect_revision": expect_revision,
         }
+        if reason:  # A gateway of before does not know it.
+            body["reason"] = request_checks.check_text("reason", reason, 1_000)
         return await self._transport.send(
             "PUT", "/v1/limits", request_checks.check_key(idempotency_key) or str(uuid.uuid4()), json=body
         )

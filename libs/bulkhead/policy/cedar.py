@@ -22,13 +22,10 @@ import cedarpy
 
 from bulkhead.bounded_dict import BoundedDict
 from bulkhead.policy import schema
+from bulkhead.policy.rule_files import MAX_FILE_BYTES, MAX_FILES, MESH_POLICY, SUFFIX
 from bulkhead.policy.ruling import CallProposal, Effect
 from bulkhead_contracts.tool import ToolSpec
 
-MESH_POLICY = "default"
-SUFFIX = ".cedar"
-MAX_FILE_BYTES = 256 * 1024
-MAX_FILES = 4_096
 MAX_RULE_CHARS = 64
 MAX_CACHED_ANSWERS = 4_096
 """Answers that are remembered, by the digest of the request."""
@@ -96,11 +93,16 @@ class CedarPolicy:
         self._trusted: BoundedDict[tuple[str, ...], bool] = BoundedDict(MAX_CACHED_ANSWERS)
 
     @classmethod
-    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec]) -> "CedarPolicy":
-        """The files of a folder. Raises CedarPolicyError."""
+    def load_folder(cls, folder: Path, tools: Iterable[ToolSpec], shipped: Path) -> "CedarPolicy":
+        """The files of a folder; without a default.cedar, beside those of `shipped`, in whose place they stand by name.
+        Raises CedarPolicyError."""
         files: dict[str, str] = {}
         try:
-            for path in sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]:
+            paths = sorted(folder.glob(f"*{SUFFIX}"))[: MAX_FILES + 1]
+            if paths and not (folder / f"{MESH_POLICY}{SUFFIX}").exists():
+                own_names = {path.name for path in paths}
+                paths += (path for path in sorted(shipped.glob(f"*{SUFFIX}")) if path.name not in own_names)
+            for path in paths:
                 raw = path.read_bytes()
                 if len(raw) > MAX_FILE_BYTES or len(files) == MAX_FILES:
                     raise CedarPolicyError(f"{path}: at most {MAX_FILE_BYTES} bytes and {MAX_FILES} files are read")
@@ -108,7 +110,7 @@ class CedarPolicy:
         except (OSError, UnicodeDecodeError) as error:
             raise CedarPolicyError(f"{folder}: {error}; policies are UTF-8 files that the service may read") from error
         if not files:
-            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with {MESH_POLICY}{SUFFIX}")
+            raise CedarPolicyError(f"{folder} holds no *{SUFFIX}; give the folder with the rules")
         return cls(files, tools)
 
     def rule_on_call(self, proposal: CallProposal, context: Mapping[str, Any]) -> PolicyAnswer:

@@ -107,7 +107,7 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
     call, grant = record.call, record.grant
     if call.tool not in tools:
         raise RecordError(f"call.tool: {call.tool} is not known; declare it in a file and name that with --tools")
-    granted = grant.tools or tuple(tools)[: bounds.MAX_TOOLS]
+    granted = grant.tools or (call.tool,)  # A grant lists at most 64; every tool that is known may be more.
     texts = [source.as_source_text() for source in record.sources]
     values, _ = attribute_values(call.arguments, texts)
     task = TaskGrant(

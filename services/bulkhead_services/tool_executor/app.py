@@ -27,7 +27,7 @@ from bulkhead_services.tool_executor.outbound.push import PushSender
 from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
 from bulkhead_services.tool_executor.process_pool import hide_from_tools
 from bulkhead_services.tool_executor.registry import load_registry
-from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.settings import POLICY_DIR, Settings
 from bulkhead_services.tool_executor.watchdog import Watchdog
 
 
@@ -63,7 +63,7 @@ def build(
         cancel_handlers = {ToolCallCancelRequested: agents.on_cancel_requested}
     policy_details: dict[str, object] | None = None
     if rule is None:
-        policy = CedarPolicy.load_folder(settings.policy_dir, offered)
+        policy = CedarPolicy.load_folder(settings.policy_dir, offered, POLICY_DIR)
         rule = partial(decide, policy=policy)
         policy_details = {"folder": str(settings.policy_dir), "sha256": policy.sha256, "packs": list(settings.packs)}
     gate = Gate(context, rule, runner.isolation_of, settings.approval_ttl_s * 1_000)

@@ -63,7 +63,8 @@ class Settings(ServiceSettings):
     tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
     tenants_file: where A2A push notifications of each tenant may go (`push` in its row), read again when it changes;
     without it there are none.
-    policy_dir: the folder of default.cedar and each tenant's <tenant>.cedar, read once at start.
+    policy_dir: the folder of each tenant's <tenant>.cedar, and of a default.cedar in place of the one that ships, read
+    once at start.
     approval_ttl_s: so long people may take to approve a call; its task may leave less (approval_wait_ms).
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
     webhook_events: by tenant, events that are posted to its webhook as CloudEvents, as '{"acme": ["task.ended"]}'; the

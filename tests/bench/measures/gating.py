@@ -89,7 +89,7 @@ async def boundary(book: Book, folder: Path, durability: Durability, scale: int)
     """Time of each call from its message to the ruling that permits it."""
     async with MemoryMesh({}) as mesh:
         tool = load_registry({"counter_url"}).tools[TOOL]
-        policy = CedarPolicy.load_folder(POLICY_DIR, [row.spec for row in tool_rows()])
+        policy = CedarPolicy.load_folder(POLICY_DIR, [row.spec for row in tool_rows()], POLICY_DIR)
         gate = Gate(mesh.context("tool_executor"), partial(decide, policy=policy), lambda _: "none", HOUR_MS)
         calls = _Calls(mesh)
         first: list[float] = []

@@ -25,6 +25,7 @@ from bulkhead_infra.backup.archive import (
 from bulkhead_infra.backup.locations import RemoteMesh
 from bulkhead_infra.backup.stream_copies import BackupConnection, CopyRefused
 from bulkhead_infra.identity import keys
+from bulkhead_infra.identity.policy import load_policy
 from bulkhead_infra.local.rundir import RESTORING_FILE, DirectoryUnfit, RunDir
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
@@ -128,7 +129,7 @@ async def test_another_broker_and_another_number_of_shards(tmp_path: Path) -> No
         assert durable_start_sequences(more, Layout({"worker": 3}))["worker-2"] == 6
         assert {durable_start_sequences(more, Layout({"worker": 2}))[f"worker-{shard}"] for shard in (0, 1)} == {3}
         broker, divided = RunDir(tmp_path / "c"), {"worker": 2}
-        async with locations._own_broker(broker, Layout(divided)) as url:
+        async with locations._own_broker(broker, Layout(divided), load_policy()) as url:
             remote = RemoteMesh(url, tmp_path / "c" / "identity", tmp_path / "c" / "rag")
             await locations.restore_remote(reader, remote, "", silent, divided)
             assert await left(url, remote.identity, shard=subjects.partition_of("t1") % 2) == [(4, b"3"), (5, b"4")]
@@ -232,7 +233,7 @@ async def test_what_is_no_mesh_has_no_backup(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="no mesh has run"):
         await locations.back_up_local(tmp_path, tmp_path / "file", "", silent)
     run = RunDir(tmp_path / "empty")
-    async with locations._own_broker(run, Layout()) as url:
+    async with locations._own_broker(run, Layout(), load_policy()) as url:
         with pytest.raises(BackupError, match="no whole mesh"):
             await locations.back_up_remote(RemoteMesh(url, run.identity), tmp_path / "file", "", silent)
         keys.replace_file(run.identity / "backup.nkey", keys.nkey_seed(run.identity, "worker"))

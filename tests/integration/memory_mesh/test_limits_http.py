@@ -94,7 +94,7 @@ async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
 ) -> None:
     assert (await admitted(door, "r1", "search")).decision == "reserved"
     await spending.set_limit(door.target(), "feature/search", {"model_calls": 0}, as_json=True)
-    await spending.set_limit(door.target(), "feature/search", {"tokens": 1_000}, as_json=True)
+    await spending.set_limit(door.target(), "feature/search", {"tokens": 1_000}, "a quiet month", as_json=True)
     page = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert page["revision"] == 2 and page["limits"][0]["limit"]["model_calls"] == 0  # The other unit stayed.
     refused = await door.ask("r2", "search")
@@ -111,4 +111,5 @@ async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
         if one.ce_type == LimitsChanged.ce_type()
     ]
     assert [(one.by, one.revision) for one in facts] == [("operator-ann", 1), ("operator-ann", 2), ("operator-ann", 3)]
+    assert [one.reason for one in facts] == ["", "a quiet month", ""]
     assert facts[2].limits == () and facts[2].old == facts[1].new

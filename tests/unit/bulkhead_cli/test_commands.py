@@ -473,6 +473,20 @@ def test_each_command_has_a_help_of_one_line():
     assert long == {}
 
 
+def test_help_shows_its_brackets():
+    """In help texts a bracket is markup, and is swallowed where it is none that people are to see."""
+    commands, swallowed = [typer.main.get_command(app)], set()
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        texts = [command.help, *(getattr(option, "help", "") for option in command.params)]
+        tags = [tag for text in texts for tag in re.findall(r"(?<!\\)\[([a-z#/@][^\]]*)\]", text or "")]
+        swallowed |= {(command.name, tag) for tag in tags if tag.strip("/") not in ("bold", "dim")}
+    assert not swallowed
+    said = CliRunner().invoke(app, ["cite", "--help"], env={"COLUMNS": "100"}).stdout
+    assert "[#...]" in said
+
+
 def test_help_names_the_exit_codes():
     for command in ([], ["submit"], ["watch"], ["replay"], ["doctor"], ["dead-letters", "list"], ["up"]):
         answer = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "300"})

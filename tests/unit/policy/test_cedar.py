@@ -19,7 +19,7 @@ def answer(own: str, spec=COUNT, arguments=CALL, **changes):
 
 
 def test_what_ships_fits_the_tools_of_the_house() -> None:
-    shipped = CedarPolicy.load_folder(SHIPPED, [row.spec for row in catalog.tool_rows()])
+    shipped = CedarPolicy.load_folder(SHIPPED, [row.spec for row in catalog.tool_rows()], SHIPPED)
     assert [rule.name for rule in shipped.rules_of("demo")] == [
         "default:reads",
         "default:writes",
@@ -124,11 +124,17 @@ def test_a_mistake_is_told_with_its_file_and_line(own: str, said: str) -> None:
         policy(own)
 
 
-def test_a_folder_without_the_house_is_refused(tmp_path: Path) -> None:
-    for name, text in [("none.txt", ""), ("acme.cedar", HOUSE)]:
-        (tmp_path / name).write_text(text)
-        with pytest.raises(CedarPolicyError, match=r"default\.cedar"):
-            CedarPolicy.load_folder(tmp_path, TOOLS)
+def test_a_folder_without_the_house_stands_beside_it_and_with_it_in_its_place(tmp_path: Path) -> None:
+    tools = [row.spec for row in catalog.tool_rows()]
+    (tmp_path / "none.txt").write_text("")
+    with pytest.raises(CedarPolicyError, match="holds no"):
+        CedarPolicy.load_folder(tmp_path, tools, SHIPPED)
+    (tmp_path / "acme.cedar").write_text(HOUSE)
+    beside = CedarPolicy.load_folder(tmp_path, tools, SHIPPED)
+    assert sorted(beside.files) == ["acme.cedar", "default.cedar", "demo.cedar"]
+    assert beside.files["acme.cedar"] == HOUSE
+    (tmp_path / "default.cedar").write_text(HOUSE)
+    assert sorted(CedarPolicy.load_folder(tmp_path, tools, SHIPPED).files) == ["acme.cedar", "default.cedar"]
 
 
 def test_a_tool_cannot_take_a_groups_name() -> None:

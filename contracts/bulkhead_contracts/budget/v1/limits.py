@@ -1,5 +1,6 @@
 """Limits on the wire: a tenant's limits, top-ups, and tasks halted at a ceiling."""
 
+import operator
 from typing import Annotated
 
 from pydantic import Field
@@ -73,6 +74,7 @@ class LimitsRequested(Body, type="mesh.budget.limits_requested"):
     """An operator reads or changes a tenant's limits (rpc). No `target`: they are read. An empty `limit` removes one.
 
     expect_revision: the change is made only to this revision; null to any. history: the last changes are told, too.
+    reason: of the change.
     """
 
     requester: RequesterClaim
@@ -80,6 +82,7 @@ class LimitsRequested(Body, type="mesh.budget.limits_requested"):
     limit: Limit = Limit()
     expect_revision: Count | None = None
     history: bool = False
+    reason: Annotated[Reason, Field(exclude_if=operator.not_)] = ""
 
 
 class LimitChange(Contract):

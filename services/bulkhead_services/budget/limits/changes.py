@@ -97,6 +97,7 @@ def build_limits_change(
         changed_unix_ms=now_unix_ms,
         change=change,
         limits=rows_of(limits),
+        reason=body.reason,
         top_ups=_running_top_ups(tenant_limits, now_unix_ms),
         changes=tenant_limits.changes_with(change),
     )
@@ -121,6 +122,7 @@ def content_digest(body: ChangeRequest) -> str:
         content = f"{body.add.model_dump_json()} {body.reason}"
     else:
         content = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
+        content += f" {body.reason}" if body.reason else ""
     return hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]
 
 

@@ -77,7 +77,8 @@ class GatewayRequestBodies:
     ) -> AsyncIterator[bytes]:
         """The body, read no further than its bound (`extra` is room for framing). Raises Problem (400, 408, 413, 429,
         503)."""
-        hint = f"send at most {limit} bytes; long material belongs in documents (POST /v1/documents)"
+        way = "split it" if kind == "document" else "long material belongs in documents (POST /v1/documents)"
+        hint = f"send at most {limit} bytes; {way}"
         async with AsyncExitStack() as stack:
             try:
                 raw = await stack.enter_async_context(self._bodies.read(request, claim, limit, extra, hint))

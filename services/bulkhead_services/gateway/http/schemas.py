@@ -207,7 +207,7 @@ class LimitInput(Limit):
 class LimitSubmission(Contract):
     """Body of PUT /v1/limits: one target and its ceilings; without ceilings its limit is removed.
 
-    expect_revision: change nothing if the limits have another revision by now.
+    expect_revision: change nothing if the limits have another revision by now. reason: stored with the change.
     """
 
     model_config = STRICT
@@ -215,6 +215,7 @@ class LimitSubmission(Contract):
     target: LimitTarget
     limit: LimitInput = LimitInput()
     expect_revision: Count | None = None
+    reason: Annotated[Reason, BeforeValidator(one_line)] = ""
 
 
 class TopUpSubmission(Contract):

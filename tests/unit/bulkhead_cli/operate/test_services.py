@@ -455,7 +455,7 @@ def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) ->
         "the tenants file is not in the backup",
     ]
     assert "--tenants FILE" in notes[1] and notes[-1].startswith(start)
-    assert len(backup._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backup.NEVER_IN_A_BACKUP
+    assert len(backup._left_to_do(where, {}, with_keys=True)) == 2 and "--tenants" in backup.NEVER_IN_A_BACKUP
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,14 @@ def test_packages_bring_their_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run("test", "-", records=[record]).exit_code == 2
 
 
+def test_a_grant_without_tools_has_every_tool_however_many_there_are(tmp_path: Path) -> None:
+    row = {"description": "d", "parameters": {"type": "object"}, "effect": "read", "idempotent": True}
+    (tmp_path / "tools.yaml").write_text(json.dumps({f"tool_{number}": row for number in range(80)}))
+    record = {"grant": {"tenant": "demo"}, "call": {"tool": "tool_79", "arguments": {}}}
+    decided = run("decide", "-", "--tools", tmp_path / "tools.yaml", records=[record])
+    assert '"permit"' in decided.stdout, decided.output
+
+
 def test_explain_names_rule_line_and_sources() -> None:
     told = run("explain", "-", records=[PERMITTED]).stdout
     assert "decided by demo:counters (demo.cedar:2)" in told and "/name = visits: user" in told

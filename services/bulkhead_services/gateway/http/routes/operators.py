@@ -286,7 +286,9 @@ class OperatorRoutes:
         """PUT /v1/limits"""
         claim, key, body = await self._read_change(request, LimitSubmission, "change limits")
         limit = Limit(**body.limit.model_dump())
-        ask = LimitsRequested(requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision)
+        ask = LimitsRequested(
+            requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision, reason=body.reason
+        )
         return json_response(await self._request_limits(claim, ask, f"change/{key}"))
 
     async def top_up(self, request: Request) -> Response:
