@@ -46,7 +46,7 @@ async def test_polls_take_no_place_of_a_call_and_stand_apart_on_the_bus():
         doors = here.doors()
         waiting = asyncio.create_task(asks(here, StepTakeRequested(wait_ms=500)))
         await asyncio.sleep(0.1)
-        assert doors.pools()["calls"].wanted == 0
+        assert doors.pools()["calls"].demand == 0
         await waiting
         assert doors.rpc_long_polls == {StepTakeRequested} < set(doors.rpc)
 

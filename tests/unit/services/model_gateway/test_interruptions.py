@@ -157,7 +157,7 @@ async def test_a_call_that_is_abandoned_while_it_waits_for_a_place_reserves_and_
         await d.send(d.request())
         await until(lambda: asyncio.sleep(0, provider.asked), bool)
         await d.send(d.request(call_id="c2"))
-        await until(lambda: asyncio.sleep(0, component.pools()["openai"].wanted), lambda wanted: wanted == 2)
+        await until(lambda: asyncio.sleep(0, component.pools()["openai"].demand), lambda wanted: wanted == 2)
         gone.set()
         held.set()
         [_, second] = await d.replies(2)
