@@ -180,12 +180,12 @@ async def test_a_client_that_goes_away_leaves_no_place_taken(tmp_path):
         async with door.client(door.key(), streaming=True) as client:
             stream = client.send_message(request(message()))
             await anext(stream)
-            assert doors.pools()["calls"].wanted == 1
+            assert doors.pools()["calls"].demand == 1
             waiting = asyncio.create_task(sent_by_another(door))
-            await until(lambda: doors.pools()["calls"].wanted == 2)
+            await until(lambda: doors.pools()["calls"].demand == 2)
             waiting.cancel()
             await stream.aclose()
-        await until(lambda: doors.pools()["calls"].wanted == 0)
+        await until(lambda: doors.pools()["calls"].demand == 0)
 
 
 async def sent_by_another(door):

@@ -233,7 +233,7 @@ async def test_calls_under_way_are_bounded_per_person():
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_calls")
             assert answer.headers["x-should-retry"] == "true" and answer.headers["retry-after"] == "1"
         # The first one went away: its place is free again.
-        await until(lambda: not door.http.call_pool().wanted)
+        await until(lambda: not door.http.call_pool().demand)
         assert door.desk.calls[0].closed and door.desk.calls[0].taken < 100
 
 
@@ -243,7 +243,7 @@ async def test_a_client_that_went_away_holds_no_place():
         await raw_request(writer, MESSAGES, ASK | {"max_tokens": 5})
         await until(lambda: door.desk.calls and door.desk.calls[0].awaited)
         writer.transport.abort()
-        await until(lambda: not door.http.call_pool().wanted)
+        await until(lambda: not door.http.call_pool().demand)
         assert door.http.bodies.held == 0 and reader is not None
 
 
@@ -284,7 +284,7 @@ async def test_a_stream_that_is_never_read_holds_little():
         await raw_request(writer, CHAT, ASK | {"stream": True})
         await until(lambda: door.desk.calls and door.desk.calls[0].closed)
         # The sockets of the kernel hold a few megabytes at both ends.
-        assert door.desk.calls[0].taken < 400 and not door.http.call_pool().wanted
+        assert door.desk.calls[0].taken < 400 and not door.http.call_pool().demand
         writer.transport.abort()
 
 
