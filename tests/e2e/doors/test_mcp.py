@@ -55,7 +55,7 @@ async def test_a_write_whose_doors_were_killed_in_mid_call_is_repeated_and_made_
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": CALL}
 
         async def call() -> httpx.Response:
-            for _ in range(50):
+            for _ in range(300):
                 try:
                     return await http.post(url, json=body, headers=session)
                 except httpx.TransportError:
