@@ -227,7 +227,7 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {format_count(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
-        doubt = escape(answer.ANSWERED_LABELS.get(step["answered"], ""))
+        doubt = escape(answer.ANSWERED_LABELS.get(step.get("answered") or "", ""))
         out.print(
             f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
             f"[{'yellow' if doubt else style}]{step['status']}{doubt}[/]{tries}"
