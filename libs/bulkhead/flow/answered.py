@@ -26,7 +26,7 @@ RANK: dict[Answered, int] = {"yes": 0, "partly": 1, "no": 2}
 
 
 class AnswerFinding(NamedTuple):
-    """What a fact says of an answer, and why."""
+    """Word of a fact on an answer, and why."""
 
     answered: Answered
     reason: str = ""
@@ -41,21 +41,22 @@ class StepAnswer(NamedTuple):
 
 
 def judge_writes(done: int, lost: Sequence[str]) -> AnswerFinding | None:
-    """By the writes of a step. lost: why each that was not done was not."""
+    """Finding by the writes of a step. lost: why each that was not done was not."""
     if not lost:
         return None
     return AnswerFinding("partly" if done else "no", "; ".join(dict.fromkeys(lost)))
 
 
 def judge_text(statements: int, absences: Sequence[str]) -> AnswerFinding | None:
-    """By an answer's sentences. absences: those that say that the sources hold no answer. statements: the others."""
+    """Finding by an answer's sentences. absences: those that say that the sources hold no answer. statements: the
+    others."""
     if not absences:
         return None
     return AnswerFinding("partly" if statements else "no", absences[0])
 
 
 def judge_search(retrievals: int, seen: int) -> AnswerFinding | None:
-    """By what a step has looked up. seen: pieces of evidence and inputs that it had."""
+    """Finding by what a step has looked up. seen: pieces of evidence and inputs that it had."""
     return AnswerFinding("no", "the search found nothing") if retrievals and not seen else None
 
 
