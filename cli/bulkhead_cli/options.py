@@ -177,7 +177,8 @@ IdempotencyKey = Annotated[
 RequireComplete = Annotated[
     bool,
     typer.Option(
-        "--require-complete", help="Exit with 1 also when the task succeeded with a degraded or incomplete answer."
+        "--require-complete",
+        help="Exit with 1 also when the task succeeded with a degraded, incomplete or partial answer.",
     ),
 ]
 

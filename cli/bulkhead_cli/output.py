@@ -28,11 +28,12 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     REFUSED = 4
+    UNANSWERED = 5
 
 
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 the task failed, or a check or replay found something · 2 wrong usage or an unknown id · "
-    "3 the mesh cannot be reached · 4 the mesh refused"
+    "3 the mesh cannot be reached · 4 the mesh refused · 5 the task succeeded, and does not answer what was asked"
 )
 
 

@@ -11,6 +11,7 @@ from bulkhead_contracts import bounds
 from .types import Contract, Count, Marker, MediaType, Name, Reason, Sha256, Summary, Token, TokenCount, UsdMicros
 
 Standing = Literal["ok", "degraded", "failed"]
+Answered = Literal["yes", "partly", "no"]
 Trust = Literal["system", "user", "untrusted"]
 LabelKind = Literal["objective", "document", "passage", "tool_result", "model_reply", "step_result"]
 
@@ -160,7 +161,10 @@ class Failure(Contract):
 
 
 class Result(Contract):
-    """A result never travels bare: content, standing, completeness, provenance, citations."""
+    """A result never travels bare: content, standing, completeness, provenance, citations.
+
+    answered: whether it gives what was asked for, and why not (`bulkhead.flow.answered`); None while that is not known.
+    """
 
     content: ContentRef | None = None
     summary: Summary = ""
@@ -169,6 +173,8 @@ class Result(Contract):
     completeness: Completeness = Completeness()
     provenance: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS)] = ()
     citations: Annotated[tuple[Citation, ...], Field(max_length=bounds.MAX_CITATIONS)] = ()
+    answered: Annotated[Answered | None, Field(exclude_if=operator.not_)] = None
+    answered_reason: Annotated[Reason, Field(exclude_if=operator.not_)] = ""
 
 
 _ORDER = {"ok": 0, "degraded": 1, "failed": 2}

@@ -48,8 +48,16 @@ async def test_a_question_is_answered_from_documents_and_its_record_replays(mesh
     task = await mesh.submit("demo", demo.objective)
     comparison = verdict(demo, await mesh.finish(task))
     assert comparison.ok, comparison.differences
+    assert (await task.show())["answered"] == "yes"
     report = await mesh.replay(task)
     assert report.ended and report.compared > 20 and report.divergences == []
+
+
+async def test_a_question_that_the_documents_do_not_answer_is_told_as_such(mesh: World) -> None:
+    ended = await mesh.finish(await mesh.submit("demo", "Who won the chess championship of 1927?"))
+    assert (ended["status"], ended["answered"]) == ("succeeded", "no") and ended["answered_reason"]
+    rows = (await mesh.client("demo", "operator").get("/v1/tasks?answered=no"))["tasks"]
+    assert ended["task_id"] in {row["task_id"] for row in rows}
 
 
 async def test_a_task_stops_at_its_ceiling_and_spends_no_more_than_it(mesh: World) -> None:
@@ -88,6 +96,21 @@ async def test_a_write_waits_for_a_person_and_is_made_when_it_is_granted(mesh: W
     await approver.decide(row["approval_id"], row["request"]["arguments_sha256"], "granted", "it is right")
     assert (await mesh.finish(task))["status"] == "succeeded"
     assert mesh.counter.count("asked") == 1
+
+
+async def test_a_task_whose_one_write_is_denied_does_not_answer(mesh: World) -> None:
+    task = await mesh.submit(ASKING, "Count it.", plan=counting("denied"))
+    approver = mesh.client(ASKING, "approver")
+
+    async def waiting() -> Any:
+        return (await approver.approvals("waiting", task.id))["approvals"]
+
+    [row] = await until(waiting, "the write waits for a person")
+    await approver.decide(row["approval_id"], row["request"]["arguments_sha256"], "denied", "not now")
+    ended = await mesh.finish(task)
+    assert mesh.counter.count("denied") == 0
+    assert (ended["answered"], ended["steps"][0]["answered"]) == ("no", "no")
+    assert ended["answered_reason"].startswith("counter_increment was not done: ")
 
 
 async def test_an_openai_client_gets_an_answer_at_the_doors_and_is_a_task_of_the_mesh(mesh: World) -> None:

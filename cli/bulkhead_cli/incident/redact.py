@@ -33,7 +33,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "approval": ("approval_id", "task", "state", "tool", "risk", "rule", "requested_unix_ms", "expires_unix_ms"),
     "task": (
         *("task_id", "tenant", "status", "kind", "created_unix_ms", "updated_unix_ms", "cost_usd_micros"),
-        *("standing", "complete", "failure_code"),
+        *("standing", "complete", "answered", "failure_code"),
     ),
     "story": ("task_id", "tenant", "status", "began_unix_ms", "took_ms", "whole_cost", "adopted", "cut"),
     "plan": ("version", "origin", "drafts_refused", "message"),

@@ -51,14 +51,24 @@ def number_markers(text: str, result: dict[str, Any]) -> tuple[str, list[Numbere
 
 
 def is_whole_answer(document: dict[str, Any]) -> bool:
-    """True if an answer is neither degraded nor incomplete."""
-    return document.get("standing") in (None, "ok") and document.get("complete") is not False
+    """True if an answer is neither degraded nor incomplete, and answers all that was asked as far as is known."""
+    whole = document.get("standing") in (None, "ok") and document.get("complete") is not False
+    return whole and document.get("answered") in (None, "yes")
 
 
-def doubt_labels(standing: str | None, complete: bool | None) -> str:
-    """Labels beside a status whose result is degraded or incomplete: ` [degraded] [incomplete]`; "" for others."""
-    labels = f" [{standing}]" if standing not in (None, "ok") else ""
+ANSWERED_LABELS = {"no": " [not answered]", "partly": " [partly answered]"}
+
+
+def doubt_labels(standing: str | None, complete: bool | None, answered: str | None) -> str:
+    """Labels beside a status whose result lacks something: ` [not answered] [degraded] [incomplete]`; "" for others."""
+    labels = ANSWERED_LABELS.get(answered or "", "") + (f" [{standing}]" if standing not in (None, "ok") else "")
     return labels + (" [incomplete]" if complete is False else "")
+
+
+def document_doubts(document: dict[str, Any]) -> str:
+    """These labels of a task; of one that did not succeed its status says it."""
+    answered = document.get("answered") if document["status"] == GOOD else None
+    return doubt_labels(document.get("standing"), document.get("complete"), answered)
 
 
 def render_footer(document: dict[str, Any]) -> str:
@@ -143,7 +153,7 @@ def print_answer(console: Console, document: dict[str, Any]) -> None:
         "requested": "bold blue",
         "running": "bold blue",
     }.get(status, "bold red")
-    doubt = escape(doubt_labels(document.get("standing"), document.get("complete")))
+    doubt = escape(document_doubts(document))
     console.print(f"[{style}]{status}[/{style}][yellow]{doubt}[/yellow]" if doubt else f"[{style}]{status}[/{style}]")
     alerts = answer_warnings(document)
     if alerts and console.is_terminal:

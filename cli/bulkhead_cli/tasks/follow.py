@@ -121,6 +121,8 @@ class TaskProgress:
         mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
         reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
         result = data.get("result") or {}
+        if data["outcome"] == "accepted" and result.get("answered") == "no":
+            mark, style = "– ", "yellow"
         doubt = _result_doubts(result)
         total = usage["input_tokens"] + usage["output_tokens"]
         used = format_tokens(total, usage.get("estimated_tokens", 0))
@@ -156,7 +158,8 @@ class TaskProgress:
 
 
 def _result_doubts(result: dict[str, Any]) -> str:
-    return answer.doubt_labels(result.get("standing"), (result.get("completeness") or {}).get("complete"))
+    complete = (result.get("completeness") or {}).get("complete")
+    return answer.doubt_labels(result.get("standing"), complete, result.get("answered"))
 
 
 class ConnectionLostNotice:
@@ -198,8 +201,8 @@ async def print_progress(task: Task, console: Console) -> None:
 
 
 async def watch_to_end(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
-    """Follow a task to its end and print its answer. complete: a success that is degraded or incomplete is none.
-    Raises MeshError."""
+    """Follow a task to its end and print its answer. complete: one that is degraded, incomplete or partial is no
+    success. Raises MeshError."""
     if as_json:
         async for event in task.events(on_lost=ConnectionLostNotice(as_json=True)):
             print_json({"event": event.name, "id": event.id, "data": event.data})
@@ -212,7 +215,7 @@ async def watch_to_end(task: Task, console: Console, *, as_json: bool, complete:
     uncertain_writes.print_uncertain_writes(console, document)
     if complete and document["status"] == answer.GOOD and not answer.is_whole_answer(document):
         err.print(
-            f"--require-complete: its answer is degraded or incomplete; `bulkhead why {task.id}` shows why",
+            f"--require-complete: its answer is degraded, incomplete or partial; `bulkhead why {task.id}` shows why",
             style="yellow",
             markup=False,
         )
@@ -220,8 +223,11 @@ async def watch_to_end(task: Task, console: Console, *, as_json: bool, complete:
 
 
 def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
-    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end. complete: see `watch_to_end`."""
+    """0 for a task that succeeded, 5 where it is answered `no`, 4 for one that was refused, 1 for every other end.
+    complete: see `watch_to_end`."""
     if document["status"] == answer.GOOD:
+        if document.get("answered") == "no":
+            return Exit.UNANSWERED
         return Exit.OK if answer.is_whole_answer(document) or not complete else Exit.FAILED
     return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED
 

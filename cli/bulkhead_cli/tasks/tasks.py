@@ -194,7 +194,7 @@ def tasks_table(found: list[dict[str, Any]]) -> Table:
         short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
         style = STATUS_STYLE.get(row["status"], "red")
         # Never plain where the answer is not: who looks at the list alone must see it.
-        doubt = escape(answer.doubt_labels(row.get("standing"), row.get("complete")))
+        doubt = escape(answer.document_doubts(row))
         status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
         least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
         paid = least + format_cost(row["cost_usd_micros"], row.get("estimated_usd_micros", 0))
@@ -227,9 +227,10 @@ async def show_task(target: GatewayTarget, task: str, *, as_json: bool) -> None:
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {format_count(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
+        doubt = escape(answer.ANSWERED_LABELS.get(step.get("answered") or "", ""))
         out.print(
             f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
-            f"[{style}]{step['status']}[/{style}]{tries}"
+            f"[{'yellow' if doubt else style}]{step['status']}{doubt}[/]{tries}"
         )
         for reason in step["reasons"]:
             out.print(f"      {reason}", style="dim", markup=False)

@@ -5,13 +5,14 @@ message that set the config: the same id that is set anew is another setting. To
 password of the receiver has no place in any message.
 """
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from bulkhead_contracts import bounds
 
-from ..result import ContentRef
+from ..result import Answered, ContentRef
 from ..types import Body, Count, Name, Reason, Tag, UnixMs
 
 CONFIG_ID = r"^[A-Za-z0-9_.-]{1,64}$"
@@ -43,7 +44,7 @@ class PushPostRequested(Body, type="mesh.push.post_requested"):
     """Ask: post how the task stands. The next one is asked for when this one has ended.
 
     update: place of the message by which it came to stand so. asks: a person has to decide about a call. context_id:
-    the client's own name for tasks that belong together. answer, standing, complete: of a task that has one.
+    the client's own name for tasks that belong together. answer, standing, complete, answered: of a task that has one.
     """
 
     config_id: ConfigId
@@ -60,6 +61,7 @@ class PushPostRequested(Body, type="mesh.push.post_requested"):
     answer: ContentRef | None = None
     standing: Tag = ""
     complete: bool = True
+    answered: Annotated[Answered | None, Field(exclude_if=operator.not_)] = None
 
 
 class PushEnded(Body, type="mesh.push.ended"):

@@ -8,7 +8,7 @@ from bulkhead.gateway_api.query import SUBMITTERS, Choices, Id, PageSize, Query,
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.budget import Charge
 from bulkhead_contracts.push import CONFIG_ID, Form
-from bulkhead_contracts.result import Failure, Result, Standing, Usage
+from bulkhead_contracts.result import Answered, Failure, Result, Standing, Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
 from bulkhead_contracts.task_options import Replan, TaskOptions
 from bulkhead_contracts.tool import CitedCall, UncertainWrite
@@ -23,7 +23,7 @@ SourceKind = Literal["document", "tool_result", "step_result", "objective", "unk
 
 
 class StepDocument(Contract):
-    """One step of a task."""
+    """One step of a task. answered: of the result of its last attempt."""
 
     step_id: str
     title: str
@@ -34,12 +34,13 @@ class StepDocument(Contract):
     started_unix_ms: Count = 0
     ended_unix_ms: Count = 0
     usage: Usage
+    answered: Answered | None = None
 
 
 class TaskSummary(Contract):
-    """One row of GET /v1/tasks. standing, complete: as in TaskDocument. estimated_usd_micros: the part of the cost that
-    no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look. pause_code:
-    why one that is `paused` waits. fork_of: the task that it forks."""
+    """One row of GET /v1/tasks. standing, complete, answered: as in TaskDocument. estimated_usd_micros: the part of
+    the cost that no provider told. failure_code: of one that ended badly; `uncertain_effect` where a person must look.
+    pause_code: why one that is `paused` waits. fork_of: the task that it forks."""
 
     task_id: str
     kind: TaskKind = "planned"
@@ -52,6 +53,7 @@ class TaskSummary(Contract):
     estimated_usd_micros: Count = 0
     standing: Standing | None = None
     complete: bool | None = None
+    answered: Answered | None = None
     failure_code: str = ""
     conversation: Tag = ""
     feature: Tag = ""
@@ -114,6 +116,8 @@ class TaskDocument(TaskOptions):
     agent's run that goes on; null while it cannot be known.
     standing, complete: of `result`, null without one. An answer that is `degraded` or not complete must be read with
     its warnings (`result`.standing_reason, .completeness).
+    answered: whether the task gives what was asked for, with the reason if not; a task that did not succeed is answered
+    `no`. null while the task runs, and where neither a fact nor the judge says it.
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
     kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. Options are as submitted.
@@ -144,6 +148,8 @@ class TaskDocument(TaskOptions):
     spending: SpendingDocument | None = None
     standing: Standing | None = None
     complete: bool | None = None
+    answered: Answered | None = None
+    answered_reason: Reason = ""
     queue: QueueDocument | None = None
     pause: PauseDocument | None = None
     tools_left_out: Annotated[tuple[str, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
@@ -260,6 +266,13 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         Field(description="Only results of these"),
         WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Standing))}}),
         Remedy(f"send one or several of {', '.join(get_args(Standing))}, with commas between"),
+    ] = ()
+    answered: Annotated[
+        tuple[Answered, ...],
+        Choices,
+        Field(description="Only tasks that are answered so"),
+        WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Answered))}}),
+        Remedy(f"send one or several of {', '.join(get_args(Answered))}, with commas between"),
     ] = ()
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
 

@@ -232,13 +232,14 @@ def _require_services(*names: str) -> None:
 
 
 class TaskAnswer:
-    """The answer of a task. text is "" when it has none."""
+    """The answer of a task. text is "" when it has none. answered: yes, partly, no, or "" where nobody knows."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._task = document["task_id"]
         self.text: str = document["answer"] or ""
         result = document["result"] or {}
         self.standing: str = result.get("standing", "")
+        self.answered: str = result.get("answered", "")
         self.citations: list[Mapping[str, Any]] = list(result.get("citations", ()))
 
     def __str__(self) -> str:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bulkhead.flow.answered import AnswerFinding, judge_text
 from bulkhead.grounding.align import SUPPORTED, GroundedSentence, ground_text
 from bulkhead.grounding.checked_values import Flaw
+from bulkhead.grounding.claims import is_absence
 from bulkhead.grounding.language import language_of, word_stems
 from bulkhead.grounding.questions import find_unanswered
 from bulkhead.grounding.rules import apply_rules, may_be_shown
@@ -49,6 +51,14 @@ class CheckedText:
     """By the number of a sentence that only lacks a source, markers of what could say it: a judge is believed there."""
     left_out: int = 0
     """Unverified statements that the tenant's rules leave out."""
+    absences: tuple[str, ...] = ()
+    """Sentences that say that the sources hold no answer."""
+
+    @property
+    def answer_finding(self) -> AnswerFinding | None:
+        """Finding by its sentences."""
+        claiming = sum(row.status != "plain" for row in self.rows)
+        return judge_text(claiming - len(self.absences), self.absences)
 
     @property
     def has_wrong_values(self) -> bool:
@@ -116,7 +126,12 @@ def check_text(
             )
         )
     left_out = sum(not may_be_shown(row, policy) for row in rows if row.status == "unverified")
-    return CheckedText(plain, rows, tuple(flaws), _possible_sources(rows, sources), left_out)
+    absences = tuple(
+        row.sentence.bare_text
+        for row in rows
+        if row.status == "absent" or (row.status != "plain" and is_absence(row.sentence.bare_text, sources.given_words))
+    )
+    return CheckedText(plain, rows, tuple(flaws), _possible_sources(rows, sources), left_out, absences)
 
 
 def _possible_sources(rows: Sequence[GroundedSentence], sources: GroundingSources) -> dict[int, frozenset[str]]:

@@ -6,10 +6,12 @@ is believed where that source was shown to it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 from bulkhead.flow import Send, Transition, bounded, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
+from bulkhead_contracts.result import Answered
 from bulkhead_contracts.step import Evidence, StepProposed
 from bulkhead_services.checker import checks
 from bulkhead_services.checker.state import CheckCase, CheckerState
@@ -31,6 +33,7 @@ class JudgeVerdict:
     reasons: tuple[str, ...] = ()
     score: float | None = None
     support: tuple[tuple[int, str], ...] = ()
+    answered: Answered | None = None
 
 
 def countable_evidence(body: StepProposed) -> tuple[Evidence, ...]:
@@ -155,6 +158,7 @@ def read_verdict(text: str) -> JudgeVerdict | None:
         score = None
     support = answer.get("support")
     rows = support[: checks.MAX_ASKED] if isinstance(support, list) else []
+    answered = answer.get("answered")
     return JudgeVerdict(
         answer["verdict"] == "accept",
         tuple(listed),
@@ -164,6 +168,7 @@ def read_verdict(text: str) -> JudgeVerdict | None:
             for row in rows
             if isinstance(row, dict) and type(row.get("sentence")) is int and isinstance(row.get("source"), str)
         ),
+        answered if answered in get_args(Answered) else None,
     )
 
 

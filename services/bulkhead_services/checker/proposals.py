@@ -7,6 +7,7 @@ call, or the verdict, with reasons.
 import hashlib
 
 from bulkhead.flow import InboxMessage, Transition, replace, standing
+from bulkhead.flow.answered import AnswerFinding
 from bulkhead.grounding.sentences import MARKER
 from bulkhead.grounding.sources import GroundingSource, GroundingSources
 from bulkhead_contracts.model import ModelCallReplied
@@ -105,6 +106,8 @@ def on_model_call_replied(
     result = standing.resting_on(case.result, standing.standing_of_reply("the judge", body))
     scores = [score for score in (case.score, verdict.score) if score is not None]
     case = replace(case, result=result, score=min(scores, default=None))
+    if case.judged_answer is None and verdict.answered is not None:
+        case = replace(case, judged_answer=AnswerFinding(verdict.answered, "; ".join(verdict.reasons[:1])))
     notes = tuple(CheckNote(code="judge", message=reason, blocking=not verdict.accepted) for reason in verdict.reasons)
     if not verdict.accepted:
         notes = notes or (CheckNote(code="judge", message="the judge did not accept it and gave no reason"),)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bulkhead.flow.answered import AnswerFinding
 from bulkhead.flow.attempts import AttemptKey
 from bulkhead_contracts.model import ModelCallRequested, Part
 from bulkhead_contracts.output import DRAFT, OutputPolicy
@@ -47,6 +48,8 @@ class CheckCase:
     usage: Usage = Usage()
     score: float | None = None
     """The judge's, from 0 to 1."""
+    judged_answer: AnswerFinding | None = None
+    """The judge's word on whether it answers, the first that was said."""
     is_asleep: bool = False
     """Put off, and not asked again yet."""
     is_held: bool = False

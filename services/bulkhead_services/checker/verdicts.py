@@ -7,6 +7,7 @@ stand. What is missing or degraded in it is never dropped.
 import hashlib
 
 from bulkhead.flow import Send, Transition, replace, standing
+from bulkhead.flow.answered import AnswerFinding, judge_search, lower_answer
 from bulkhead.flow.content import reference
 from bulkhead.grounding.rules import render_answer
 from bulkhead.grounding.sentences import MARKER
@@ -98,7 +99,19 @@ def _final_result(case: CheckCase) -> tuple[Result, tuple[str, ...]]:
         rows = tuple(row.model_copy(update={"detail": ""}) for row in result.completeness.omissions)
         completeness = result.completeness.model_copy(update={"omissions": rows})
         result = result.model_copy(update={"completeness": completeness})
+    result = lower_answer(result, _answer_finding(case))
     # Only those citations that its text makes.
     cited = set(MARKER.findall(text))
     citations = tuple(row for row in result.citations if row.marker in cited)
     return result.model_copy(update={"citations": citations}), contents
+
+
+def _answer_finding(case: CheckCase) -> AnswerFinding | None:
+    """Finding by the judge's word; without one by the text, and by what was looked up."""
+    proposed = case.proposed
+    assert proposed is not None
+    finding = case.judged_answer or case.checked.answer_finding
+    finding = finding or judge_search(proposed.usage.retrievals, len(proposed.evidence) + len(proposed.inputs))
+    if finding is None or case.policy.delivery == "draft":
+        return finding
+    return finding._replace(reason="the sources hold no whole answer")  # Other words quote models.

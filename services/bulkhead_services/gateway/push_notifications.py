@@ -87,4 +87,5 @@ def _post_request(feed: InboxFeed, due: PushPost) -> PushPostRequested:
         answer=result.content if result is not None else None,
         standing=result.standing if result is not None else "",
         complete=result.completeness.complete if result is not None else True,
+        answered=result.answered if result is not None else None,
     )

@@ -8,6 +8,7 @@ carries out, to the gateway of each.
 from typing import Literal
 
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
+from bulkhead.flow.answered import StepAnswer, settle_task_answer
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
@@ -28,8 +29,7 @@ def end_task(
     stop: tuple[Output, ...] = tuple(cancel_step(state, step, "the task has ended") for step in running)
     result = None
     if status == "succeeded" and state.steps:
-        last = state.step(state.final_step_id)
-        result = last.result if last else None
+        result = _result_of_task(state)
     ended = TaskEnded(
         status=status,
         failure=failure,
@@ -49,6 +49,19 @@ def end_task(
     if state.adopted:
         stop = (*stop, Send("doors", ended))
     return Transition(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
+
+
+def _result_of_task(state: PlannerState) -> Result | None:
+    """The result of the final step, as the steps before it let it be answered."""
+    answers = {
+        step.plan_step.id: StepAnswer(
+            step.plan_step.id, step.result, any(tool.effect == "write" for tool in state.tools_of(step.plan_step))
+        )
+        for step in state.steps
+        if step.result is not None
+    }
+    final = answers.pop(state.final_step_id, None)
+    return settle_task_answer(final, tuple(answers.values())) if final is not None else None
 
 
 def cancel_step(state: PlannerState, step: StepState, reason: str) -> Send:

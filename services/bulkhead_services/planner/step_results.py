@@ -7,6 +7,7 @@ are ready by now, another attempt, a new draft when a step fails for good, or th
 import json
 
 from bulkhead.flow import InboxMessage, Output, Transition, replace, standing
+from bulkhead.flow.answered import AnswerFinding, lower_answer
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.model import UNKNOWN_ROUTE
@@ -26,6 +27,7 @@ from bulkhead_services.planner.ending import (
 )
 from bulkhead_services.planner.state import PlannerState, StepState
 
+NOT_ACCEPTED = AnswerFinding("partly", "the checker did not accept the answer")
 NOT_REPEATABLE = frozenset({"uncertain_effect", UNKNOWN_ROUTE})
 MAX_ADVICE_CHARS = bounds.MAX_INSTRUCTION_CHARS // 2
 ADVICE = "these steps are done and will not run again; repeat those that are still needed exactly as they stand: "
@@ -45,7 +47,8 @@ def on_verdict_reached(state: PlannerState, message: InboxMessage, body: Verdict
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
     if body.stands and body.result.standing != "failed":
         objections = "; ".join(reasons_for_people(state, reasons))
-        step = replace(step, standby=_mark_result(body.result, f"the checker did not accept it: {objections}"))
+        standby = _mark_result(body.result, f"the checker did not accept it: {objections}")
+        step = replace(step, standby=lower_answer(standby, NOT_ACCEPTED))
     return _retry_or_end(state, message, step, "rejected", reasons, body.result, body.usage)
 
 

@@ -6,6 +6,7 @@ on by reference, never read here.
 """
 
 from bulkhead.flow import InboxMessage, Send, Transition, replace
+from bulkhead.flow.answered import AnswerFinding, judge_search, judge_writes, lower_answer
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import DEFAULT_TIER, ModelCallRequested, Part, ToolCall, Turn
 from bulkhead_contracts.result import (
@@ -248,7 +249,7 @@ def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:
         *dict.fromkeys(row.reason if row.refused else f"{row.tool} failed" for row in attempt.failed_calls.values()),
     ]
     cited = tuple(row.citation for row in attempt.evidence if row.citation)
-    return Result(
+    result = Result(
         content=content,
         summary=content.summary,
         standing=standing,
@@ -257,3 +258,18 @@ def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:
         provenance=merge_labels(attempt.labels, *(result.provenance for result in before)),
         citations=merge_citations(cited, *(row.citations for row in before)),
     )
+    result = lower_answer(result, _finding_of_writes(attempt))
+    if attempt.assigned.check:
+        return result
+    return lower_answer(result, judge_search(attempt.usage.retrievals, len(attempt.evidence) + len(before)))
+
+
+def _finding_of_writes(attempt: StepAttempt) -> AnswerFinding | None:
+    """Finding by the writes that the model asked for."""
+    writes = {tool.name for tool in attempt.assigned.tools if tool.effect == "write"}
+    lost = [f"{call.tool} was not done: {call.reason}" for call in attempt.failed_calls.values() if call.tool in writes]
+    done = 0
+    for turn in attempt.turns:
+        failed_ids = {answer.tool_call_id for answer in turn.answers if answer.error is not None}
+        done += sum(call.name in writes and call.id not in failed_ids for call in turn.tool_calls)
+    return judge_writes(done, lost)

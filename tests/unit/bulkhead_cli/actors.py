@@ -129,6 +129,9 @@ class Actors:
                 task, TextDelta(call_id="c2", step_id="s2", offset=offset, text=ANSWER[offset : offset + 9])
             )
         result = await self.result("doubt" in objective)
+        if "leave" in objective:
+            reason = "the documents do not say it"
+            result = result.model_copy(update={"answered": "no", "answered_reason": reason})
         await say(
             "planner",
             StepEnded(

@@ -86,6 +86,14 @@ def test_a_script_can_require_a_whole_answer(bulkhead):
     assert alone.exit_code == 2 and "add --watch" in alone.stderr
 
 
+def test_a_task_that_answers_nothing_has_an_exit_code_of_its_own(bulkhead):
+    for options in ((), ("--require-complete",)):
+        said = bulkhead("submit", "What is the parental leave?", "--watch", *options)
+        assert said.exit_code == 5 and "succeeded [not answered]" in said.stdout
+        assert "WARNING not answered: the documents do not say it" in said.stdout
+        assert "– s2 accepted [not answered]" in said.stdout
+
+
 def test_a_failed_task_is_1_and_says_what_to_do(bulkhead):
     answer = bulkhead("submit", "fail please", "--watch")
     assert answer.exit_code == 1

@@ -75,9 +75,13 @@ def _chosen_calls(request: Mapping[str, Any], calls: list[Call], turn: working.T
 def judge_answer(prompt: Prompt) -> dict[str, Any]:
     """The verdict on the `answer` part: overlap of its words with the evidence. It finds no source for a sentence."""
     lines = [line for line in prompt.text("answer").splitlines() if line.strip()]
-    words = stems(MARKER.sub("", "\n".join(line for line in lines if not HONEST.search(line)))) - FRAME_WORDS
+    stating = [line for line in lines if not HONEST.search(line)]
+    lacking = [MARKER.sub("", line).strip(" .") for line in lines if HONEST.search(line)]
+    words = stems(MARKER.sub("", "\n".join(stating))) - FRAME_WORDS
     given = stems(prompt.text("passage", "tool_result", "input", "step"))
     score = overlap(words, given) if words and prompt.of("passage") else float(bool(lines))
     reason = f"Judged by overlap alone: {round(100 * score)} percent of its words stand in what it was given."
     verdict = "accept" if score >= OVERLAP_MIN else "reject"
-    return {"verdict": verdict, "score": round(score, 3), "reasons": [reason], "support": []}
+    answered = "no" if not stating else "partly" if lacking else "yes"
+    reasons = [f"{lacking[0][:200]}.", reason] if lacking and verdict == "accept" else [reason]
+    return {"verdict": verdict, "answered": answered, "score": round(score, 3), "reasons": reasons, "support": []}

@@ -242,4 +242,5 @@ def _fold_step(
         standing_reason=result.standing_reason if result else "",
         result=cut_line(MARKER.sub("", text), MAX_RESULT_CHARS),
         usage=Usage(),
+        answered=(result.answered or "") if result else "",
     )

@@ -85,7 +85,8 @@ class PlanTold:
 @dataclass(frozen=True, slots=True)
 class StepTold:
     """One step of one plan. inputs: the steps on whose results it builds. cites: what its result rests on. refused:
-    per attempt that was not accepted, why. whole_cost: false while a call of it has not settled."""
+    per attempt that was not accepted, why. whole_cost: false while a call of it has not settled. answered: as in
+    `Result`."""
 
     step_id: str
     title: str
@@ -105,6 +106,7 @@ class StepTold:
     usage: Usage
     whole_cost: bool = True
     given: bool = False
+    answered: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def _step_lines(step: StepTold, story: Story, whole: bool) -> Iterator[str]:
         overflow = f" and {len(names) - MAX_CITES} more" if len(names) > MAX_CITES and not whole else ""
         yield f"  its result rests on {'; '.join(names if whole else names[:MAX_CITES])}{overflow}{passages_note}"
     yield from (f"  not accepted, {_cut_line(line, whole)}" for line in step.refused)
+    if step.answered in ("partly", "no"):
+        yield "  not answered" if step.answered == "no" else "  partly answered"
     if step.standing != "ok":
         yield f"  {step.standing}: {_cut_line(step.standing_reason, whole)}"
     if whole and step.result:

@@ -21,6 +21,9 @@ def answer_warnings(document: dict[str, Any]) -> list[str]:
     """Everything that a reader must know before believing the answer."""
     lines = []
     result = document.get("result") or {}
+    if (answered := result.get("answered")) in ("partly", "no"):
+        label = "partly answered" if answered == "partly" else "not answered"
+        lines.append(f"{label}: {result.get('answered_reason') or 'see the answer'}")
     if result.get("standing", "ok") != "ok":
         lines.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came from a fallback'}")
     completeness = result.get("completeness") or {}

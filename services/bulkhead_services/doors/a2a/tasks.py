@@ -94,7 +94,8 @@ def render_artifacts(document: Document, cited: Document | None = None) -> list[
     """The answer of a task that has one: its text, and what stands behind its markers."""
     if document.get("answer") is None:
         return []
-    about = {"standing": document.get("standing"), "complete": document.get("complete")}
+    about = {name: document.get(name) for name in ("standing", "complete")}
+    about |= {name: document[name] for name in ("answered", "answered_reason") if document.get(name)}
     data = about | {"citations": (cited or {}).get("citations", [])}
     parts = [
         _text_part(document["answer"], media_type="text/plain"),

@@ -9,11 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bulkhead.gateway_api.tasks import Status
-from bulkhead_contracts.result import Standing
+from bulkhead_contracts.result import Answered, Standing
 from bulkhead_services.gateway.console import visits
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
-FILTERS = ("text", "status", "person", "feature", "standing")
+FILTERS = ("text", "status", "person", "feature", "standing", "answered")
 PAGE = 50
 STATUSES = tuple(status for status in get_args(Status) if status != "unknown")
 
@@ -41,4 +41,5 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
             asked=filters,
             statuses=STATUSES,
             standings=get_args(Standing),
+            answers=get_args(Answered),
         )

@@ -26,7 +26,14 @@ from bulkhead_contracts.catalog import DecodeError
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, InboxFeed
-from bulkhead_services.gateway.read_model.task_view import ENDED, TaskView, requester_of, spent_more, whole_cost
+from bulkhead_services.gateway.read_model.task_view import (
+    ENDED,
+    TaskView,
+    answer_of,
+    requester_of,
+    spent_more,
+    whole_cost,
+)
 from bulkhead_services.gateway.settings import PublisherSettings
 
 Policies = Mapping[str, PublisherSettings]
@@ -60,6 +67,7 @@ def summarize_task(feed: InboxFeed, policies: Policies) -> TaskSummary:
         estimated_usd_micros=(cost or view.usage).estimated_usd_micros,
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
+        answered=answer_of(view).answered,
         failure_code=view.failure.code if view.failure else "",
         conversation=view.request.conversation if view.request else "",
         feature=view.request.feature if view.request else "",
@@ -78,7 +86,7 @@ async def describe_task(
 ) -> TaskDocument:
     """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
     been done, None where they cannot be told; spending: of a run that goes on. Raises BusError."""
-    view = feed.view
+    view, finding = feed.view, answer_of(feed.view)
     request = view.request
     answer = None
     if view.result is not None and view.result.content is not None:
@@ -113,6 +121,8 @@ async def describe_task(
         spending=spending,
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None,
+        answered=finding.answered,
+        answered_reason=finding.reason,
         queue=queue,
         pause=_pause_document(view),
         tools_left_out=view.left_out,

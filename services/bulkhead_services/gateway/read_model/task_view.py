@@ -15,7 +15,7 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from bulkhead.gateway_api.tasks import Status, StepStatus, TaskKind
 from bulkhead.journal.pause_status import reword_failure
@@ -26,7 +26,7 @@ from bulkhead_contracts.budget import Amount, Charge, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.output import Delivery
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
-from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.result import Answered, Failure, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import (
     Dropped,
@@ -69,6 +69,7 @@ class StepView:
     started_unix_ms: int = 0
     ended_unix_ms: int = 0
     usage: Usage = Usage()
+    answered: Answered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,8 @@ def _apply_step_ended(view: TaskView, message: ReceivedMessage, body: StepEnded)
     step_view = view.steps.get(body.step_id, StepView(body.step_id))
     usage, ended_unix_ms = step_view.usage + body.usage, message.time_unix_ms
     ended = replace(step_view, status=body.outcome, reasons=body.reasons, plan_version=body.plan_version)
-    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage)
+    answered = body.result.answered if body.result is not None else None
+    ended = replace(ended, ended_unix_ms=ended_unix_ms, usage=usage, answered=answered)
     return replace(view, status="running", steps={**view.steps, body.step_id: ended}, usage=view.usage + body.usage)
 
 
@@ -246,6 +248,22 @@ def _apply_charged(view: TaskView, body: TaskCharged) -> TaskView:
     ):
         return view
     return replace(view, charged=body)
+
+
+class ViewedAnswer(NamedTuple):
+    """Whether a task is answered, and why not; None where nobody knows, or it goes on."""
+
+    answered: Answered | None = None
+    reason: str = ""
+
+
+def answer_of(view: TaskView) -> ViewedAnswer:
+    """The answer of a task: one that has ended otherwise than well has none."""
+    if view.result is not None:
+        return ViewedAnswer(view.result.answered, view.result.answered_reason)
+    if view.status in ENDED and view.status != "succeeded":
+        return ViewedAnswer("no", view.failure.message if view.failure else "")
+    return ViewedAnswer()
 
 
 def whole_cost(view: TaskView) -> Charge | None:

@@ -201,4 +201,5 @@ def _message_ids(task: str, request: PushPostRequested) -> dict[str, str]:
 
 
 def _answer_metadata(request: PushPostRequested) -> dict[str, Any]:
-    return {"standing": request.standing, "complete": request.complete}
+    answered = {"answered": request.answered} if request.answered is not None else {}
+    return {"standing": request.standing, "complete": request.complete, **answered}

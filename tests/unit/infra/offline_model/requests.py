@@ -17,7 +17,11 @@ def _object(**properties: Any) -> dict[str, Any]:
 STEP_SCHEMA = _object(id=TEXT, title=TEXT, instruction=TEXT, tools=TEXTS, inputs=TEXTS, acceptance=TEXT)
 PLAN_SCHEMA = _object(steps={"type": "array", "items": STEP_SCHEMA})
 VERDICT_SCHEMA = _object(
-    verdict=TEXT | {"enum": ["accept", "reject"]}, score={"type": "number"}, reasons=TEXTS, support=TEXTS
+    verdict=TEXT | {"enum": ["accept", "reject"]},
+    answered=TEXT | {"enum": ["yes", "partly", "no"]},
+    score={"type": "number"},
+    reasons=TEXTS,
+    support=TEXTS,
 )
 TOOLS: dict[str, dict[str, Any]] = {
     name: {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}

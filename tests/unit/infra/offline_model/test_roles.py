@@ -114,13 +114,15 @@ def test_hostile_text_takes_no_hostile_time(text: str) -> None:
 
 def test_the_judge_accepts_what_stands_in_the_passages_and_rejects_the_rest() -> None:
     marker = parse_parts(PASSAGE)[0].id
-    for answer, verdict in (
-        (f"“The lid may be opened after 14 days” [#{marker}].", "accept"),
-        ("The lid may be opened after 14 days.", "accept"),
-        (f"Elephants sleep standing beside warm rivers [#{marker}].", "reject"),
-        ("", "reject"),
-        ("The documents hold no answer to this: “what the tax on sugar is”.", "accept"),
+    nothing = "The documents hold no answer to this: “what the tax on sugar is”."
+    for answer, verdict, answered in (
+        (f"“The lid may be opened after 14 days” [#{marker}].", "accept", "yes"),
+        ("The lid may be opened after 14 days.", "accept", "yes"),
+        (f"Elephants sleep standing beside warm rivers [#{marker}].", "reject", "yes"),
+        ("", "reject", "no"),
+        (nothing, "accept", "no"),
+        (f"The lid may be opened after 14 days.\n{nothing}", "accept", "partly"),
     ):
         ruling = json.loads(said(judge_request(answer)))
-        assert ruling["verdict"] == verdict, (answer, ruling)
+        assert (ruling["verdict"], ruling["answered"]) == (verdict, answered), (answer, ruling)
         assert jsonschema_rs.is_valid(VERDICT_SCHEMA, ruling) and ruling["reasons"]

@@ -9,6 +9,7 @@ from bulkhead.grounding.sources import GroundingSource, GroundingSources
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
+from bulkhead_contracts.output import OutputPolicy
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
 from bulkhead_contracts.step import Evidence, StepInput, StepProposed
@@ -331,3 +332,46 @@ def test_the_score_that_the_judge_gives_stands_in_the_verdict(play, said, score)
     propose(play)
     judge(play, json.dumps({**ACCEPT, "score": said}))
     assert play.only_output(VerdictReached).score == score
+
+
+ABSENT = "The documents do not say what cancelling costs."
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "answered"),
+    [
+        (None, "yes", "yes"),
+        (None, "partly", "partly"),
+        (None, None, None),
+        (None, "perhaps", None),
+        (None, ["no"], None),
+        (ABSENT, None, "no"),
+        (ABSENT, "no", "no"),
+        (ABSENT, "yes", "yes"),
+        (f"The handling fee is 40.00 EUR.\n{ABSENT}", None, "partly"),
+    ],
+)
+def test_a_result_is_answered_by_the_judges_word_and_without_it_by_its_text(play, text, word, answered):
+    propose(play, text)
+    verdict = ACCEPT | {"reasons": ["The fee is missing."]} | ({"answered": word} if word else {})
+    judge(play, json.dumps(verdict))
+    result = play.only_output(VerdictReached).result
+    assert result.answered == answered
+    assert bool(result.answered_reason) == (answered in ("partly", "no"))
+    play.replays()
+
+
+def test_no_judge_lifts_what_a_refused_write_has_settled(play):
+    body = propose(Playbook(Checker()))
+    denied = body.result.model_copy(update={"answered": "no", "answered_reason": "pay was not done"})
+    propose(play, result=denied)
+    judge(play, json.dumps(ACCEPT | {"answered": "yes"}))
+    result = play.only_output(VerdictReached).result
+    assert (result.answered, result.answered_reason) == ("no", "pay was not done")
+
+
+def test_the_reason_of_an_answer_that_may_not_be_shown_quotes_nobody(play):
+    propose(play, ABSENT, output=OutputPolicy(delivery="verified"))
+    judge(play, json.dumps(ACCEPT | {"answered": "no", "reasons": ["It quotes the secret."]}))
+    result = play.only_output(VerdictReached).result
+    assert (result.answered, result.answered_reason) == ("no", "the sources hold no whole answer")

@@ -57,6 +57,10 @@ def test_an_answer_is_one_artifact_with_its_standing_and_citations():
     told = {"standing": "degraded", "complete": True, "citations": [{"marker": "abc"}]}
     assert MessageToDict(data.data) == told
     assert [one.context_id for one in tasks.final_events(done)] == ["c1", "c1"]
+    unanswered = done | {"answered": "no", "answered_reason": "the documents do not say it"}
+    [artifact] = tasks.render_artifacts(unanswered)
+    told = MessageToDict(artifact.parts[1].data)
+    assert (told["answered"], told["answered_reason"]) == ("no", "the documents do not say it")
 
 
 def test_events_that_a_client_cannot_use_are_left_out_and_draft_text_is_no_artifact():

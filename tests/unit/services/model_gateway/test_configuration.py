@@ -28,6 +28,8 @@ RELEASED = {
     "planner.draft.short@1": "d5eff604677706188328efd7665f29d6d8de1d2fd5facbd6cafdaa38acbf98a0",
     "planner.revise.short@1": "b27f7310f5037b960e26b3f5e8df015be0bc9565376cbb24b7e3be52847ad6b8",
     "worker.step.short@1": "01508c732ab72afdcb4573843ef547522f194624c0c2838160af34c6431aa9d7",
+    "checker.judge.short@2": "1c1c2a690e48395bae9c93d20aec19f6c4004543acc8187018a00cacfbe12815",
+    "checker.judge@2": "634a0d191f148aedd78f60d4f8d5bdb93d890c3ff21fcfda1ddec853407ff2c9",
     "checker.judge@1": "adc3545a3ad4464eb41286a5e39d882d497794abb989a26135a2a986343828a5",
     "planner.draft@1": "62034cb8c09c8ddfdb3c53e536e070b1671d57446962e9db8c4f984254e5cb04",
     "planner.revise@1": "17fe48ea3e9bbff323e3cedc27dd2b2b4c0a694d554858bc8cbf4d9c0ece541b",
@@ -61,7 +63,7 @@ DECIDERS_PROMPTS = ("planner.draft", "planner.revise", "worker.step", "checker.j
 def test_a_short_variant_is_a_few_lines_and_taken_only_where_the_route_says_so(name):
     prompts = Prompts()
     full, short = prompts.find_prompt(name), prompts.find_prompt(name, "short")
-    assert (full.id, short.id) == (name, f"{name}.short") and prompts.find_prompt(f"{name}@1", "short") is full
+    assert (full.id, short.id) == (name, f"{name}.short") and prompts.find_prompt(full.name, "short") is full
     assert len(short.text) < len(full.text) / 2.5 and short.text.count("\n") <= 12
     assert prompts.find_prompt("worker.desk", "short") is None
 
@@ -70,7 +72,7 @@ def test_what_fits_a_short_schema_fits_the_full_one():
     prompts = Prompts()
     step = {"id": "a", "title": "t", "instruction": "i", "tools": ["x"], "inputs": [], "acceptance": "x"}
     support = [{"sentence": 1, "source": "3fa9c1d2e4b5"}]
-    verdict = {"verdict": "accept", "score": 0.5, "reasons": ["because"], "support": support}
+    verdict = {"verdict": "accept", "answered": "yes", "score": 0.5, "reasons": ["because"], "support": support}
     for form, answer in (("plan", {"steps": [step] * 4}), ("verdict", verdict)):
         short, full = prompts.schema_of(form, "short"), prompts.schema_of(form)
         assert short != full and full is prompts.schemas[form]

@@ -409,3 +409,22 @@ def test_no_tool_gives_a_step_more_time_than_its_task_has(play):
     submit(play, tools=(slow,), limits=TaskLimits(deadline_ms=100_000))
     answers(play, draft({"id": "a", "tools": ["report"]}))
     assert play.only_output(StepAssigned).deadline_unix_ms == START_UNIX_MS + 99_500
+
+
+def test_a_task_whose_one_write_was_denied_is_not_answered(play):
+    submit(play)
+    answers(play, draft({"id": "a", "tools": ["pay"]}, {"id": "b", "inputs": ["a"]}))
+    accepts(play, "a", answered="no", answered_reason="pay was not done: denied")
+    accepts(play, "b", answered="yes")
+    ended = play.only_output(TaskEnded)
+    assert ended.status == "succeeded"
+    assert (ended.result.answered, ended.result.answered_reason) == ("no", "pay was not done: denied")
+    play.replays()
+
+
+def test_a_result_that_stands_though_it_was_not_accepted_answers_partly_at_most(play):
+    submit(play)
+    answers(play, draft({"id": "a"}))
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
+        rejects(play, "a", attempt, stands=True)
+    assert play.only_output(TaskEnded).result.answered == "partly"

@@ -86,6 +86,15 @@ async def test_it_is_posted_to_the_checked_address_and_told_once_however_often_i
     assert (end.outcome, end.setting, end.update) == ("delivered", 3, 5)
 
 
+@pytest.mark.parametrize("form", ["1.0", "0.3"])
+async def test_an_answer_is_posted_with_whether_it_answers(post: Post, form: str) -> None:
+    content = await post.mesh.context("model_gateway").blobs.put("acme", "The documents do not say it.")
+    ended = {"form": form, "status": "succeeded", "answer": content, "standing": "ok", "answered": "no"}
+    assert await post.take(ASKED.model_copy(update=ended)) == 0
+    posted = "".join(body if isinstance(body, str) else body.decode() for _, _, body, _ in post.wire.posted)
+    assert "The documents do not say it." in posted and '"answered":"no"' in posted.replace(" ", "")
+
+
 @pytest.mark.parametrize("address", ["10.0.0.5", "127.0.0.1", "169.254.169.254", "224.0.0.1", "::1", "::ffff:10.0.0.5"])
 async def test_a_name_that_leads_inside_at_a_later_try_is_given_up(post: Post, address: str) -> None:
     post.wire.answers = [said(503)]

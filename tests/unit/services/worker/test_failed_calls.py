@@ -6,7 +6,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Citation, Failure, Result
 from bulkhead_contracts.retrieval import Passage, RetrievalRequested
-from bulkhead_contracts.step import StepProposed
+from bulkhead_contracts.step import StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.worker.core import Worker
 from tests.playbook import Playbook
@@ -123,3 +123,36 @@ def test_a_slip_of_one_attempt_does_not_move_the_keys_of_the_next(play):
         result(play)
         keys.append(made)
     assert keys[0] == keys[1] and len(set(keys[0])) == 2
+
+
+def test_a_step_whose_one_write_was_denied_does_not_answer(play):
+    does(play, ("pay", '{"to": "ann"}', DENIED))
+    told = result(play)
+    assert (told.answered, told.answered_reason) == ("no", "pay was not done: bob denied pay: not our vendor")
+    play.replays()
+
+
+def test_a_step_that_wrote_and_was_denied_another_write_answers_partly(play):
+    does(play, ("pay", '{"to": "ann"}', DENIED), ("pay", '{"to": "bob"}', None))
+    assert result(play).answered == "partly"
+
+
+def test_a_write_that_failed_and_then_worked_takes_nothing_from_the_answer(play):
+    does(play, ("pay", '{"to": "ann"}', LATE))
+    does(play, ("pay", '{"to": "ann"}', None))
+    assert result(play).answered is None
+
+
+def test_a_read_that_failed_is_left_to_the_judge(play):
+    does(play, ("calculate", "{}", LATE))
+    assert result(play).answered is None
+
+
+@pytest.mark.parametrize(("check", "answered"), [(False, "no"), (True, None)])
+def test_a_search_that_found_nothing_answers_nothing_where_nobody_checks(check, answered):
+    play = Playbook(Worker())
+    assign(play, check=check)
+    thinks(play, calls=(("search_documents", '{"query": "leave"}'),))
+    finds(play, play.only_output(RetrievalRequested).call_id, passages=(), provenance=())
+    thinks(play, text="Twelve weeks.")
+    assert play.only_output(StepProposed if check else StepFinished).result.answered == answered

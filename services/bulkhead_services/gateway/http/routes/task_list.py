@@ -200,5 +200,6 @@ def _add_older(rows: list[tuple[int, str]], places: RunQueueState, tenant: str, 
 def _filters_of(query: TaskListQuery) -> _TaskFilters:
     named = {"person": query.person, "feature": query.feature, "fork_of": query.fork_of}
     exact = {name: {value} for name, value in named.items() if value}
-    exact |= {name: set(values) for name, values in (("status", query.status), ("standing", query.standing)) if values}
+    listed = {"status": query.status, "standing": query.standing, "answered": query.answered}
+    exact |= {name: set(values) for name, values in listed.items() if values}
     return _TaskFilters(tuple(query.text.casefold().split()), exact, bool(query.status) and {*query.status} <= GOES_ON)

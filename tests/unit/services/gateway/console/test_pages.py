@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bulkhead.bus.port import StoredMessage
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker
+from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 from bulkhead_services.gateway.console import pages, visits
 from bulkhead_services.gateway.console.task import page as task
@@ -71,6 +72,19 @@ async def test_the_list_fits_the_query_and_the_tenant(mesh, client):
     assert (await client.get("/tasks?status=nonsense")).status_code == 422
     await client.post("/login", data={"api_key": FOREIGN}, headers={"Origin": HERE})
     assert "There is no task yet" in (await client.get("/tasks")).text
+
+
+async def test_a_task_that_answers_nothing_says_so_beside_its_state_and_is_found_by_it(mesh, client):
+    for name, answered in (("a", "no"), ("b", "yes")):
+        await mesh.say("pub_shop", TaskRequested(objective=f"Question {name}"), f"pub_shop-{name}")
+        result = Result(answered=answered, answered_reason="nothing was found" if answered == "no" else "")
+        await mesh.say("planner", TaskEnded(status="succeeded", result=result, ended_unix_ms=1), f"pub_shop-{name}")
+    assert (await client.get("/tasks")).text.count("not answered") == 1
+    filtered = (await client.get("/tasks", params={"answered": "no"})).text
+    assert "Question a" in filtered and "Question b" not in filtered
+    shown = (await client.get("/tasks/pub_shop-a")).text
+    assert "not answered" in shown and "Not answered: nothing was found" in shown
+    assert "answered" not in (await client.get("/tasks/pub_shop-b")).text
 
 
 async def test_a_page_is_told_when_to_look_again_and_no_longer_than_it_is_open(tmp_path, monkeypatch):

@@ -235,6 +235,33 @@ async def test_a_row_says_that_the_answer_is_no_plain_one(mesh, http):
     assert (await http.get(f"/v1/tasks/{running}", headers=AUTH)).json()["standing"] is None
 
 
+async def test_tasks_are_listed_by_whether_they_are_answered(mesh, http):
+    tasks = [(await submit(http, key=key)).json()["task_id"] for key in ("k1", "k2", "k3", "k4")]
+    await mesh.pump()
+    yes, no, unknown, failed = tasks
+    denied = Result(answered="no", answered_reason="pay was not done: denied")
+    for task, result in ((yes, Result(answered="yes")), (no, denied), (unknown, Result())):
+        await mesh.say("planner", TaskEnded(status="succeeded", result=result), task)
+    failure = Failure(code="step_failed", message="step s1 failed")
+    await mesh.say("planner", TaskEnded(status="failed", failure=failure), failed)
+
+    async def listed(answered):
+        rows = (await http.get(f"/v1/tasks?answered={answered}", headers=AUTH)).json()["tasks"]
+        return {row["task_id"] for row in rows}
+
+    assert (await listed("yes"), await listed("no"), await listed("partly")) == ({yes}, {no, failed}, set())
+    assert await listed("yes,no") == {yes, no, failed}
+    shown = [(await http.get(f"/v1/tasks/{task}", headers=AUTH)).json() for task in tasks]
+    assert [(task["answered"], task["answered_reason"]) for task in shown] == [
+        ("yes", ""),
+        ("no", "pay was not done: denied"),
+        (None, ""),
+        ("no", "step s1 failed"),
+    ]
+    refused = await http.get("/v1/tasks?answered=perhaps", headers=AUTH)
+    assert refused.status_code == 422 and "partly" in refused.text
+
+
 async def test_the_roles_of_a_brought_plan_are_asked_for_with_the_grant(mesh, http):
     steps = [{"id": "a", "title": "", "instruction": "x", "acceptance": "y", "role": role} for role in ("step",)]
     steps += [{"id": "b", "title": "", "instruction": "x", "acceptance": "y", "role": "wizard"}]
