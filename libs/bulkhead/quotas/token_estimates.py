@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bulkhead.quotas.image_tokens import PixelSize, size_of_data_url
+
 _CLASSES = (
     b"abcdefghijklmnopqrstuvwxyz",
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
@@ -53,8 +55,7 @@ _FAMILIES = (
     (re.compile(r"qwen|qwq"), "qwen"),
 )
 IMAGE_TOKENS = 2_000
-"""Of an image that stands in a message, whatever its size: more than most providers count."""
-_IMAGE = re.compile(r"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]+", re.I)
+"""Of an image where a context is filled: more than most providers count. What is reserved goes by its size."""
 _WORD = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-")
 _WORDS = bytes(one if one in _WORD else 32 for one in range(256))
 LONG_WORD = 24
@@ -116,26 +117,33 @@ class TokenCounter:
 def chat_tokens(counter: TokenCounter, body: bytes) -> int:
     """Tokens of a body in OpenAI's chat form, estimated."""
     text, images = without_images(body)
-    return counter.estimate(text) + images * IMAGE_TOKENS
+    return counter.estimate(text) + len(images) * IMAGE_TOKENS
 
 
-def without_images(body: bytes) -> tuple[bytes, int]:
-    """A body in OpenAI's chat form without the images in it, and how many there are: they do not count by their bytes.
-    Only what stands in an image's place is one: in a text the same words are text."""
+def without_images(body: bytes) -> tuple[bytes, list[PixelSize | None]]:
+    """A body in OpenAI's chat form without the images in it, and their sizes (None: it cannot be read): they do not
+    count by their bytes. Only what stands in an image's place is one: in a text the same words are text."""
+    images: list[PixelSize | None] = []
     if b'"image_url"' not in body:
-        return body, 0
-    payload, images = json.loads(body), 0
+        return body, images
+    payload = json.loads(body)
     for message in payload.get("messages", ()):
         for part in parts_of(message):
             if part.get("type") != "image_url":
                 continue
-            images += 1
-            image = part.get("image_url")
-            if isinstance(image, dict) and isinstance(url := image.get("url"), str) and _IMAGE.fullmatch(url):
-                image["url"] = ""
+            images.append(image_size(part))
+            if images[-1] is not None:
+                part["image_url"]["url"] = ""
     if not images:
-        return body, 0
+        return body, images
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), images
+
+
+def image_size(part: Mapping[str, Any]) -> PixelSize | None:
+    """Size of the image of a part; None where it does not stand in it, or cannot be read."""
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, dict) else None
+    return size_of_data_url(url) if isinstance(url, str) else None
 
 
 def parts_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:

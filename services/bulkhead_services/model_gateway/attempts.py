@@ -312,8 +312,8 @@ class ModelAttempts:
                 return ABANDONED
             outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
-            tokens = tokens_to_reserve(model.counter, outgoing.body, adopted=rendered.adopted)
-            worst = worst_case(model.price, tokens, output_tokens, outgoing.writes_cache)
+            tokens, image_tokens = tokens_to_reserve(model.counter, model.name, outgoing.body, adopted=rendered.adopted)
+            worst = worst_case(model.price, tokens, output_tokens, outgoing.writes_cache, image_tokens)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(

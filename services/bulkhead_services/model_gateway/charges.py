@@ -57,12 +57,15 @@ def replace_cost(usage: Usage, price: Price) -> Usage:
     return usage.model_copy(update={"cost_usd_micros": cost})
 
 
-def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool) -> Usage:
-    """The dearest use that a call may have: what is reserved."""
+def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache: bool, image_tokens: int = 0) -> Usage:
+    """The dearest use that a call may have: what is reserved. image_tokens: of the input, those of images."""
     written = input_tokens if writes_cache else 0
     usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written)
-    thinking = usage.model_copy(update={"reasoning_tokens": output_tokens})
-    return max((replace_cost(usage, price), replace_cost(thinking, price)), key=lambda worst: worst.cost_usd_micros)
+    classes: tuple[dict[str, int], ...] = ({}, {"reasoning_tokens": output_tokens})
+    if image_tokens and not written:
+        classes += tuple(more | {"input_image_tokens": image_tokens} for more in classes)
+    usages = [replace_cost(usage.model_copy(update=more), price) for more in classes]
+    return max(usages, key=lambda worst: worst.cost_usd_micros)
 
 
 def amount_of(worst_usage: Usage) -> Amount:

@@ -15,6 +15,8 @@ HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
 """What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""
 ENDS = frozenset({"crash_before", "crash_after", "cut_off", KILLED})
 """Faults of a replica after which nobody may know what it had reserved."""
+CUT = frozenset({"halted", "hedged", "abandoned"})
+"""Failures of calls that the gateway itself ends."""
 Key = tuple[str, str]
 """Service and reservation."""
 
@@ -59,9 +61,10 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
     total: Counter[tuple[str, str]] = Counter()
     unanswered: Counter[tuple[str, str]] = Counter()
     unheard: Counter[tuple[str, str]] = Counter()
+    overrun: Counter[tuple[str, str]] = Counter()
     ceilings: dict[tuple[str, str], int] = {}
     for key, fact in reserved.items():
-        ask, done = fact["amount"], settled.get(key)
+        ask, done, over = fact["amount"], settled.get(key), dict[str, int]()
         charge = {"tokens": ask["tokens"], "cost_usd_micros": ask["cost_usd_micros"]}
         if done is not None and not done["estimated"]:
             usage = done["usage"]
@@ -70,10 +73,13 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
                 "cost_usd_micros": usage["cost_usd_micros"],
             }
             if any(charge[unit] > ask[unit] for unit in charge):
-                yield f"{key} used more than was reserved: {charge} of {ask}"
+                over = {unit: max(0, charge[unit] - ask[unit]) for unit in charge}
+                if (usage["input_tokens"], usage["output_tokens"]) not in record.model.surprising:
+                    yield f"{key} used more than was reserved: {charge} of {ask}"
         for scope in fact["scopes"]:
             for unit in charge:
                 total[(scope["scope"], unit)] += charge[unit]
+                overrun[(scope["scope"], unit)] += over.get(unit, 0)
                 unanswered[(scope["scope"], unit)] += charge[unit] if done is None else 0
                 # Its writer gave up before it was stored, and said so: nobody will ever act on it.
                 unheard[(scope["scope"], unit)] += charge[unit] if done is None and key not in record.held else 0
@@ -81,7 +87,8 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
                 name = (scope["scope"], unit)
                 ceilings[name] = max(ceilings.get(name, 0), scope[unit])
     for name, spent in total.items():
-        if spent - unheard[name] > ceilings[name]:
+        # What a provider tells beyond its reservation is charged; nothing more is admitted under it then.
+        if spent - unheard[name] - overrun[name] > ceilings[name]:
             yield f"{name} spent {spent - unheard[name]} of {ceilings[name]}"
     yield from _ledger(record, total, unanswered)
     calls = sum(fact["amount"]["model_calls"] for fact in reserved.values())
@@ -117,6 +124,13 @@ def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
             used[(usage["input_tokens"], usage["output_tokens"])] += 1
     if extra := used - Counter(record.model.told):
         yield f"usage was settled that no provider told: {dict(extra)}"
+    if not any(fault.kind in ENDS and fault.event.startswith("model_gateway") for fault in record.chaos.fired):
+        # Whoever cuts a call may do so as its last figures come.
+        cut = sum(
+            bool(done["usage"].get("estimated_usd_micros")) and done.get("failed") in CUT for done in settled.values()
+        )
+        if (lost := Counter(record.model.heard) - used).total() > cut:
+            yield f"the provider told usage that was read to its end and never settled: {dict(lost)}"
 
 
 def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:

@@ -44,6 +44,9 @@ PAUSED = 0.12
 LATER = {"redis_late": 0.02}
 """Redis does what it was asked after who asked has given up: in a part of the runs, too."""
 LATER_SHARE = 0.06
+FIGURES = {"figures": 0.5}
+"""A provider tells a call's usage in another way than it is expected: in a part of the runs, too."""
+FIGURES_SHARE = 0.1
 KILLED = "killed"
 """A replica that an act of the run killed; its event begins with which."""
 APART = "lag_apart"
@@ -98,6 +101,9 @@ class Chaos:
         later = random.Random(f"later/{seed}")
         if later.random() < LATER_SHARE or any(one.kind in LATER for one in only or ()):
             rates |= {kind: rate * later.uniform(0.3, 3) for kind, rate in LATER.items()}
+        figures = random.Random(f"told/{seed}")
+        if figures.random() < FIGURES_SHARE or any(one.kind in FIGURES for one in only or ()):
+            rates |= {kind: rate * figures.uniform(0.3, 1.7) for kind, rate in FIGURES.items()}
         return cls(seed, only, rates)
 
     def pauses(self, kind: str, event: str, who: str = "") -> bool:

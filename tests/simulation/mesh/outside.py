@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from tests.simulation.mesh.chaos import Chaos
 
 KINDS = ("429", "500", "unreachable", "stall", "cut", "malformed", "error_200", "no_usage", "slow", "invented")
 """How a provider misbehaves."""
+FIGURES = ("above", "far_above", "none", "late", "changed", "absurd")
+"""How a provider tells usage that surprises: more than was reserved, nowhere, behind the end, first other figures than
+at the end, or none that can be."""
 NOT_CHARGED = ("429", "500", "unreachable")
 """What a provider never wants money for; for all else it may, also when nobody waits for it any more."""
 _PART = re.compile(r"\[\[part kind=(\w+) id=([0-9a-f]{12})[^\]]*\]\]\n(.*?)\n\[\[/part \2\]\]", re.S)
@@ -40,6 +43,7 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, pieces: Sequence[bytes], broken: bool, pause_s: float) -> None:
         self._pieces, self._broken, self._pause_s = pieces, broken, pause_s
         self.call: Call | None = None
+        self.on_heard: Callable[[], None] = lambda: None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
@@ -48,6 +52,7 @@ class _Body(httpx.AsyncByteStream):
             yield piece
         if self._broken:
             raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+        self.on_heard()
 
     async def aclose(self) -> None:
         """Read to its end, or cut."""
@@ -69,7 +74,8 @@ class Model(httpx.AsyncBaseTransport):
     """An OpenAI-compatible provider that does what `SIM{...}` in its prompt says.
 
     calls: how many requests began to be served. tokens: what it wants money for, heard or not. made: every request.
-    told: usage (input, output) as it was told.
+    told: usage (input, output) as it was told. heard: those of them that were read to their end.
+    surprising: those of them that are more than was expected.
     """
 
     def __init__(self, chaos: Chaos) -> None:
@@ -78,6 +84,8 @@ class Model(httpx.AsyncBaseTransport):
         self.tokens = 0
         self.made: list[Call] = []
         self.told: list[tuple[int, int]] = []
+        self.heard: list[tuple[int, int]] = []
+        self.surprising: set[tuple[int, int]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One chat completion."""
@@ -107,8 +115,37 @@ class Model(httpx.AsyncBaseTransport):
         usage = {"prompt_tokens": len(raw) // 5, "completion_tokens": 20, "total_tokens": len(raw) // 5 + 20}
         if how is not None:
             return await self._misbehave(how, request, payload, message, finish, usage)
-        self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
-        return _response(payload, message, finish, usage, pause_s=pace_s)
+        surprise = self._chaos.strikes("figures", event)
+        kind = FIGURES[int(surprise * len(FIGURES))] if surprise is not None else ""
+        first, late = None, kind == "late"
+        if kind in ("above", "far_above", "changed"):
+            first = {**usage} if kind == "changed" else None
+            usage = {name: count * (400 if kind == "far_above" else 7) for name, count in usage.items()}
+        response = _response(
+            payload,
+            message,
+            finish,
+            {name: -count for name, count in usage.items()} if kind == "absurd" else None if kind == "none" else usage,
+            pause_s=pace_s,
+            first=first,
+            late=late,
+        )
+        if kind not in ("none", "late", "absurd"):
+            self._tell(response, usage, surprising=kind in ("above", "far_above", "changed"))
+        return response
+
+    def _tell(self, response: httpx.Response, usage: dict[str, int], *, surprising: bool) -> None:
+        """Note what is told now, and what was read to its end when it was."""
+        figures = usage["prompt_tokens"], usage["completion_tokens"]
+        self.told.append(figures)
+        if surprising:
+            self.surprising.add(figures)
+
+        def on_heard() -> None:
+            self.heard.append(figures)
+
+        assert isinstance(response.stream, _Body)
+        response.stream.on_heard = on_heard
 
     async def _misbehave(
         self,
@@ -139,9 +176,7 @@ class Model(httpx.AsyncBaseTransport):
             case "invented":
                 call = {"id": "call_x", "type": "function", "function": {"name": "launch_rockets", "arguments": "{}"}}
                 message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-        if kind not in ("cut", "no_usage"):
-            self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
-        return _response(
+        response = _response(
             payload,
             message,
             finish,
@@ -149,6 +184,9 @@ class Model(httpx.AsyncBaseTransport):
             cut=kind == "cut",
             pause_s=3.0 if kind == "slow" else 0.0,
         )
+        if kind not in ("cut", "no_usage"):
+            self._tell(response, usage, surprising=False)
+        return response
 
 
 def _response(
@@ -159,7 +197,10 @@ def _response(
     *,
     cut: bool = False,
     pause_s: float = 0.0,
+    first: dict[str, int] | None = None,
+    late: bool = False,
 ) -> httpx.Response:
+    """first: usage that is told before the answer; late: usage is told behind the end, where nobody looks for it."""
     head = {"id": "sim", "model": payload["model"], "created": 0}
     if not payload.get("stream"):
         whole: dict[str, Any] = {
@@ -167,7 +208,7 @@ def _response(
             "object": "chat.completion",
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         }
-        if usage:
+        if usage and not late:
             whole["usage"] = usage
         raw = json.dumps(whole).encode()
         return httpx.Response(
@@ -176,6 +217,8 @@ def _response(
             stream=_Body([raw[: len(raw) // 2]] if cut else [raw], cut, pause_s),
         )
     events: list[dict[str, Any]] = []
+    if first:
+        events.append({"choices": [{"index": 0, "delta": {"content": ""}}], "usage": first})
     text = message.get("content") or ""
     for start in range(0, len(text), 200):
         events.append({"choices": [{"index": 0, "delta": {"content": text[start : start + 200]}}]})
@@ -185,11 +228,13 @@ def _response(
         events = events[: max(1, len(events) // 2)]
     else:
         events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-        if usage:
+        if usage and not late:
             events.append({"choices": [], "usage": usage})
     pieces = [f"data: {json.dumps({**head, **one})}\n\n".encode() for one in events]
     if not cut:
         pieces.append(b"data: [DONE]\n\n")
+    if usage and late:
+        pieces.append(f"data: {json.dumps({**head, 'choices': [], 'usage': usage})}\n\n".encode())
     return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Body(pieces, cut, pause_s))
 
 

@@ -4,10 +4,12 @@ In: a request with a `Conversation`, and the texts of its blobs. Out: a payload 
 ProviderFault that names what cannot be sent.
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead.quotas.token_estimates import IMAGE_TOKENS, TokenCounter, chat_tokens, parts_of, without_images
+from bulkhead.quotas.image_tokens import MAX_SIDE_PX, PixelSize, most_image_tokens
+from bulkhead.quotas.token_estimates import TokenCounter, chat_tokens, image_size, parts_of, without_images
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import AdoptedToolCall, AdoptedToolCalls, Conversation, ModelCallRequested, ToolCall
 from bulkhead_contracts.result import ContentRef
@@ -36,7 +38,10 @@ REFUSED_OPTIONS: Mapping[str, tuple[tuple[object, ...], str]] = {
 }
 """Options that no provider is sent, but for these values of theirs, and why."""
 COUNTABLE_PARTS = frozenset({"text", "refusal", "image_url", "input_audio", "file"})
-"""Types of a message's parts whose tokens can be reserved: all of it stands in the message, or it is an image."""
+"""Types of a message's parts whose tokens can be reserved: all of it stands in the message. Sound has fewer tokens than
+bytes."""
+_INLINE_IMAGE = "send it inline: a data: URL with the Base64 of a PNG, JPEG, GIF or WebP"
+_LARGEST_IMAGE = PixelSize(MAX_SIDE_PX, MAX_SIDE_PX)
 
 
 def contents_of(conversation: Conversation) -> tuple[ContentRef, ...]:
@@ -91,8 +96,8 @@ def payload_of(conversation: Conversation, texts: Mapping[str, str]) -> dict[str
             return _rejected_fault(
                 "malformed_conversation", reason, "send `role`, `content` and `tool_calls` as OpenAI has them"
             )
-        if problem := _uncounted_part_problem(message):
-            hint = "send the content itself, as text, as an image_url or as file_data"
+        if (uncounted := _uncounted_part(message)) is not None:
+            problem, hint = uncounted
             return _rejected_fault("unsupported_parameter", f"message {place} of the conversation has {problem}", hint)
         messages.append(message)
     options = read_object(texts[conversation.options.sha256]) if conversation.options is not None else {}
@@ -133,10 +138,11 @@ def render_conversation(payload: Mapping[str, Any], counter: TokenCounter) -> Re
     return RenderedRequest(payload, chat_tokens(counter, encode_payload(payload)), adopted=True)
 
 
-def tokens_to_reserve(counter: TokenCounter, body: bytes, *, adopted: bool) -> int:
-    """Tokens to reserve for a body as it is sent."""
-    text, images = without_images(body) if adopted else (body, 0)
-    return counter.tokens_to_reserve(text) + images * IMAGE_TOKENS
+def tokens_to_reserve(counter: TokenCounter, model: str, body: bytes, *, adopted: bool) -> tuple[int, int]:
+    """Tokens to reserve for a body as it is sent, and those of them that are of images."""
+    text, images = without_images(body) if adopted else (body, [])
+    image_tokens = sum(most_image_tokens(model, size or _LARGEST_IMAGE) for size in images)
+    return counter.tokens_to_reserve(text) + image_tokens, image_tokens
 
 
 def learn_token_count(counter: TokenCounter, body: bytes, input_tokens: int, *, adopted: bool) -> None:
@@ -149,15 +155,32 @@ def _rejected_fault(code: str, message: str, hint: str) -> ProviderFault:
     return ProviderFault(code, message, hint, consumed=False, refused=True)
 
 
-def _uncounted_part_problem(message: Mapping[str, Any]) -> str:
-    """A part whose tokens nobody can tell before they are paid for; "" where there is none."""
+def _uncounted_part(message: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A part whose tokens nobody can tell before they are paid for, and what to send instead; None where there is
+    none."""
     for part in parts_of(message):
-        kind, file = part.get("type", "text"), part.get("file")
+        kind = part.get("type", "text")
         if not isinstance(kind, str) or kind not in COUNTABLE_PARTS:
-            return f"a part of the type {str(kind)[:32]}, whose size is not known"
-        if kind == "file" and not (isinstance(file, dict) and isinstance(file.get("file_data"), str)):
-            return "a file that lies elsewhere"
-    return ""
+            return f"a part of the type {str(kind)[:32]}, whose size is not known", "send text, or images"
+        if kind == "image_url" and image_size(part) is None:
+            return "an image whose size in pixels is not known", _INLINE_IMAGE
+        if kind == "file" and (problem := _file_problem(part.get("file"))):
+            return problem, "send its text, or its pages as images, which count by their size"
+    return None
+
+
+def _file_problem(file: object) -> str:
+    """The reason why the tokens of a file have no bound; "" where it is text. A PDF may show one text on any number of
+    pages, and an archive unfolds to any size."""
+    data = file.get("file_data") if isinstance(file, dict) else None
+    if not isinstance(data, str):
+        return "a file that lies elsewhere, whose size is not known"
+    try:
+        content = base64.b64decode(data.rpartition(",")[2], validate=True)
+        is_text = "\0" not in content.decode() and b"%PDF-" not in content[:1_024]
+    except ValueError:
+        is_text = False
+    return "" if is_text else "a file that is no text (a PDF, an archive), whose tokens have no bound"
 
 
 def _provider_tool_problem(tools: object) -> str:

@@ -43,6 +43,14 @@ def test_what_came_from_caches_is_said(capsys: pytest.CaptureFixture[str]) -> No
     assert "caches" not in shown(capsys, rows=(SpendRow(spent=ONE),), total=SpendRow(spent=ONE))
 
 
+def test_classes_of_usage_are_said_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = {"cache_write_tokens": 1_500, "cache_write_1h_tokens": 200, "reasoning_tokens": 90}
+    total = SpendRow(spent=ONE.model_copy(update=classes))
+    said = "tokens with a price of their own: 90 reasoning, 1,500 written to caches, 200 of them for an hour"
+    assert said in shown(capsys, rows=(total,), total=total)
+    assert "price of their own" not in shown(capsys, rows=(SpendRow(spent=ONE),), total=SpendRow(spent=ONE))
+
+
 def test_what_stands_apart_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     guess = {"estimated": 1, "estimated_usd_micros": 1_000, "estimated_tokens": 500}
     vain = {"failed_calls": 2, "failed_usd_micros": 300, "failed_ms": 8_000}

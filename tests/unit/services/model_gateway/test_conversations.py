@@ -1,6 +1,8 @@
 """Calls of outside agents: sent as they came, answered as the model spoke, refused by name."""
 
+import base64
 import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -347,6 +349,15 @@ def test_a_form_without_the_word_names_it(api, options, said) -> None:
         translated(api, *options.pop("messages"), **options)
 
 
+def png(width: int, height: int) -> bytes:
+    """As much of a PNG as tells its size."""
+    return b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+
+
+def image_part(data: bytes) -> dict[str, object]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
+
+
 def test_a_conversation_without_a_system_message_has_no_empty_one() -> None:
     user = {"role": "user", "content": "hi"}
     assert "system" not in translated("anthropic", user)
@@ -355,8 +366,7 @@ def test_a_conversation_without_a_system_message_has_no_empty_one() -> None:
 
 
 def test_images_count_as_images_and_not_by_their_bytes() -> None:
-    url = "data:image/png;base64," + "A" * 400_000
-    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+    image = {"role": "user", "content": [image_part(png(64, 64) + b"A" * 300_000)]}
     found = render_conversation({"messages": [image, image]}, TokenCounter())
     assert 2 * IMAGE_TOKENS < found.input_tokens_estimate < 2 * IMAGE_TOKENS + 200
 
@@ -370,20 +380,41 @@ def test_an_image_in_a_text_is_text(place) -> None:
     assert render_conversation({"messages": [], **said}, TokenCounter()).input_tokens_estimate > 10_000
 
 
-def test_an_image_that_lies_elsewhere_is_counted() -> None:
-    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-    found = render_conversation({"messages": [{"role": "user", "content": [part] * 3}]}, TokenCounter())
-    assert found.input_tokens_estimate > 3 * IMAGE_TOKENS
+def file_part(content: bytes, prefix: str = "data:application/pdf;base64,") -> dict[str, object]:
+    return {"type": "file", "file": {"file_data": prefix + base64.b64encode(content).decode(), "filename": "f"}}
 
 
 @pytest.mark.parametrize(
-    "part", [{"type": "video_url", "video_url": {"url": "u"}}, {"type": "file", "file": {"file_id": "f"}}]
+    ("part", "hint"),
+    [
+        ({"type": "video_url", "video_url": {"url": "u"}}, "send text"),
+        ({"type": "file", "file": {"file_id": "f"}}, "pages as images"),
+        (file_part(b"%PDF-1.7 " + zlib.compress(b"word " * 500_000)), "pages as images"),
+        (file_part(b"%PDF-1.7 all of it text", "data:text/plain;base64,"), "pages as images"),
+        (file_part(b"PK\x03\x04\x00\x00", ""), "pages as images"),
+        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, "inline"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "inline"),
+        ({"type": "image_url", "image_url": {"url": "data:image/svg+xml;base64,PHN2Zy8+"}}, "inline"),
+        ({"type": "image_url", "image_url": "https://example.com/a.png"}, "inline"),
+    ],
 )
-async def test_a_part_whose_tokens_cannot_be_counted_is_sent_to_nobody(provider, part):
+async def test_a_part_whose_tokens_cannot_be_counted_is_sent_to_nobody(provider, part, hint):
     async with desk(provider) as d:
         reply = await asked(d, await call(d, {"role": "user", "content": [part]}))
     assert (reply.outcome, reply.failure.code) == ("refused", "unsupported_parameter")
     assert "message 1 of the conversation has a" in reply.failure.message and not provider.asked
+    assert hint in reply.failure.hint
+
+
+async def test_an_image_reserves_what_it_may_cost_by_its_size(provider):
+    """The scripted model is of no known vendor: the dearest rule."""
+    provider.will(says("x"))
+    async with desk(provider) as d:
+        parts = (image_part(png(64, 64)), image_part(png(4_096, 4_096)), file_part(b"some words", ""))
+        for number, part in enumerate(parts):
+            await asked(d, await call(d, {"role": "user", "content": [part]}, call_id=f"c{number}"))
+        small, large, text = (one.worst_case.tokens for one in d.purse.asked)
+    assert small - text > 8_000 and large - small > 11_000
 
 
 def test_an_empty_set_of_options_is_none() -> None:
