@@ -19,8 +19,8 @@ from bulkhead_infra.offline_model.roles.calling import (
 )
 from bulkhead_infra.offline_model.text import overlap, split_sentences, stems
 
-STEPS_MAX, TASK_CHARS_MAX = 12, 500
-PLAN_CHARS_MAX = 9_000  # a plan must fit its reader's output limit
+STEPS_MAX, TASKS_MAX, TASK_CHARS_MAX = 12, 100, 600
+TASKS_CHARS_MAX, PLAN_CHARS_MAX = 6_000, 9_000  # a plan must fit its reader's output limit
 ROLE_FITS_FROM = 0.5  # of the words of a role's description that a task holds, too
 ORDER = re.compile(
     r"(?i)^(?:please |first,? |next,? |then,? |finally,? |in the final answer,? |using [^,]{0,200}, )*"
@@ -60,11 +60,15 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
     facts, tasks = split_objective(prompt.objective)
     if not tasks:
         tasks, facts = [" ".join(facts) or "Answer the objective"], []
-    tasks = [task[:TASK_CHARS_MAX] for task in dict.fromkeys(tasks)][: STEPS_MAX - 1]
-    if len(tasks) > 1 and not FINAL.search(tasks[-1]):
-        tasks.append(COMPOSE)
-    given = " ".join(facts)[: (PLAN_CHARS_MAX - sum(map(len, tasks))) // len(tasks)]
-    return {"steps": [_make_step(index, task, given, prompt) for index, task in enumerate(tasks, 1)]}
+    tasks = [task[:TASK_CHARS_MAX] for task in dict.fromkeys(tasks)][:TASKS_MAX]
+    while len(tasks) > 1 and sum(map(len, tasks)) > TASKS_CHARS_MAX:
+        tasks.pop()
+    size = -(-len(tasks) // (STEPS_MAX - 1))  # neighbours share a step where there are many; one step composes
+    groups = [" ".join(tasks[at : at + size]) for at in range(0, len(tasks), size)]
+    if len(groups) > 1 and not FINAL.search(groups[-1]):
+        groups.append(COMPOSE)
+    given = " ".join(facts)[: (PLAN_CHARS_MAX - sum(map(len, groups))) // len(groups)]
+    return {"steps": [_make_step(index, group, given, prompt) for index, group in enumerate(groups, 1)]}
 
 
 def _make_step(index: int, task: str, given: str, prompt: Prompt) -> dict[str, Any]:
