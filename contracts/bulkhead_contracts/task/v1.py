@@ -214,8 +214,18 @@ class TaskReleased(Body, type="mesh.task.released"):
     request: Count
 
 
+class PlaceReturned(Body, type="mesh.task.place_returned"):
+    """No call of an outside agent's run is in flight: its place is free for others, or it leaves the queue."""
+
+
+class PlaceTaken(Body, type="mesh.task.place_taken"):
+    """A call of an outside agent's run that gave its place back is in flight: it counts as running again, at once."""
+
+
 class Place(Contract):
-    """A task that has a place to run, until it ends. queued: it waited, and has a `TaskReleased` of its own."""
+    """A task that has a place to run, until it ends or gives it back. queued: it waited, and has a `TaskReleased` of
+    its own.
+    """
 
     tenant: Token
     task: Token

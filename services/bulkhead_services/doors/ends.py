@@ -20,6 +20,7 @@ from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.doors import refusals
 from bulkhead_services.doors.feed import INBOX, SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.run_call import CallsInFlight
+from bulkhead_services.doors.run_places import RunPlaces
 from bulkhead_services.doors.settings import Settings
 
 MAX_WATCHED = 10_000
@@ -41,12 +42,19 @@ class RunIdleWatch:
 
 
 class RunFinisher:
-    """Ends runs. in_flight: the calls of each door at this replica."""
+    """Ends runs. in_flight: the calls of each door at this replica. places: hears of runs that were
+    opened before."""
 
     def __init__(
-        self, context: Context, settings: Settings, feeds: RunFeeds, in_flight: tuple[CallsInFlight[Any], ...]
+        self,
+        context: Context,
+        settings: Settings,
+        feeds: RunFeeds,
+        in_flight: tuple[CallsInFlight[Any], ...],
+        places: RunPlaces,
     ) -> None:
         self._context, self._settings, self._feeds, self._in_flight = context, settings, feeds, in_flight
+        self._places = places
         self._watched = BoundedDict[tuple[str, str], RunIdleWatch](MAX_WATCHED)
 
     async def finish_and_wait(self, feed: RunFeed) -> None:
@@ -135,6 +143,7 @@ class RunFinisher:
             for stored in page:
                 if stored.ce_type == StepAssigned.ce_type():
                     self._watched.setdefault((stored.tenant, stored.task), RunIdleWatch(self._context.clock()))
+                    self._places.note_activity(stored.tenant, stored.task)
             after = page[-1].sequence
 
     async def _finish_if_idle(self, tenant: str, task: str, watched: RunIdleWatch) -> None:

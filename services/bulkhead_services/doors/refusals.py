@@ -7,7 +7,7 @@ Retry-After; what a provider did is a 502, not sent again either: the mesh has t
 from bulkhead.callers.shares import Share
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import TaskEnded, TaskRejected
+from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskRejected
 from bulkhead_services.doors.port import DoorRefusal
 
 AT_CEILING = "budget_exceeded"
@@ -15,6 +15,7 @@ BY_BUDGET, HALTED = "refused_by_budget", "halted"
 ABANDONED, RUN_OVER = "abandoned", "task_ended"
 BREAKER_OPEN, APPROVAL_WANTED = "breaker_open", "approval_wanted"
 SOON_S = 5.0
+MOST_AGAIN_S = 60.0
 _STATUS = {
     BY_BUDGET: 403,
     HALTED: 403,
@@ -86,6 +87,21 @@ def of_rejection(rejected: TaskRejected) -> DoorRefusal:
     if rejected.code in ("too_many_tasks", "queue_full"):
         return DoorRefusal(429, rejected.code, rejected.message, hint, retry=True, retry_after_s=SOON_S)
     return DoorRefusal(403, rejected.code, rejected.message, hint)
+
+
+def run_not_begun(task: str, queued: TaskQueued | None, waited_s: float) -> DoorRefusal:
+    """A run that has not begun after a while: it waits for a place, or a part of the mesh is away."""
+    if queued is None:
+        message = f"run {task} is asked for and has not begun after {waited_s:g} s"
+        return mesh_unavailable(message, "the gateway, the signer or the planner is away or behind: ask again")
+    whose = "your tenant" if queued.full == "tenant" else "the whole mesh"
+    message = (
+        f"run {task} waits for a place: {queued.running} of {queued.limit} tasks of {whose} were running when it came, "
+        f"and {queued.ahead} of your tenant waited before it"
+    )
+    again_s = min(MOST_AGAIN_S, SOON_S * (1 + queued.ahead // max(1, queued.limit)))
+    hint = f"send the request again in {again_s:g} s: the run keeps its place in the queue till then"
+    return DoorRefusal(503, "no_place", message, hint, retry=True, retry_after_s=again_s)
 
 
 def mesh_unavailable(what: str, hint: str = "ask again in a moment", *, retry_after_s: float = SOON_S) -> DoorRefusal:

@@ -27,6 +27,7 @@ from bulkhead_services.doors.ends import RunFinisher, hold_failure
 from bulkhead_services.doors.feed import INBOX, MAX_CALLS, SERVICE, RunFeed, RunFeeds
 from bulkhead_services.doors.mcp.granted import GrantedTools
 from bulkhead_services.doors.port import Caller, DoorRefusal, ParsedModelCall
+from bulkhead_services.doors.run_places import RunPlaces
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import StepHandOvers
 
@@ -41,6 +42,8 @@ STOPPED = ("halted", "cancelled")
 """Ends by a ceiling, a halt or a person: no other run follows at once."""
 REJECTED_AGAIN_MS = 5_000
 """A session whose run was rejected opens the next one after so long, and tells the old reason till then."""
+KEEP_IN_LINE_S = 5.0
+"""A run that was not begun in time keeps its place in the queue for so long after the time to ask again."""
 log = Log("doors.runs")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -57,11 +60,12 @@ class RunDirectory:
         settings: Settings,
         feeds: RunFeeds,
         ends: RunFinisher,
+        places: RunPlaces,
         tools: GrantedTools,
         steps: StepHandOvers,
     ) -> None:
         self._context, self._settings, self._feeds, self._ends = context, settings, feeds, ends
-        self._tools, self._steps = tools, steps
+        self._places, self._tools, self._steps = places, tools, steps
         self._quotas = TenantQuotas(settings.tenants_file)
         self._newest = BoundedDict[Session, int](MAX_SESSIONS)
         self._finding: dict[Session, asyncio.Task[RunFeed]] = {}
@@ -217,6 +221,8 @@ class RunDirectory:
                 raise refusals.of_rejection(feed.rejected)
             return
         assert feed.ended is not None
+        if feed.assigned is None:
+            return  # It left the queue, and never had a place.
         failure = feed.ended.failure
         late = failure is not None and failure.code == "deadline_exceeded" and bool(session[2])
         if not (late or feed.ended.status in STOPPED or hold_failure(feed)):
@@ -282,11 +288,17 @@ class RunDirectory:
             raise refusals.mesh_unavailable("the message broker has not stored the run in time") from error
         log.info("run_asked_for", tenant=claim.tenant, task=task)
         wait_s = self._settings.open_wait_s
-        if not await self._feeds.wait_until(feed, lambda: feed.is_open or feed.is_over, wait_s):
-            message = f"run {task} is asked for and has not begun after {wait_s:g} s"
-            raise refusals.mesh_unavailable(message, "it waits for a place, or a part of the mesh is away: ask again")
+        with self._places.waiting_for(feed) as place:
+            if not await self._feeds.wait_until(feed, lambda: feed.is_open or feed.is_over, wait_s):
+                refusal = refusals.run_not_begun(task, feed.queued, wait_s)
+                # Whoever comes again in time goes on waiting where it stood; else the run leaves the queue.
+                keep_s = (refusal.retry_after_s or 0.0) + KEEP_IN_LINE_S
+                place.keep_until_s = asyncio.get_running_loop().time() + keep_s
+                raise refusal
         if feed.rejected is not None:
             raise refusals.of_rejection(feed.rejected)
+        if feed.ended is not None and feed.assigned is None:
+            raise refusals.mesh_unavailable(f"run {task} has left the queue", retry_after_s=1.0)
         if feed.ended is not None:
             raise refusals.of_end(task, feed.ended, self._settings.idle_s)
 

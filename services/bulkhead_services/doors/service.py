@@ -40,6 +40,7 @@ from bulkhead_services.doors.model_names import ModelNames
 from bulkhead_services.doors.places import CallPlaces
 from bulkhead_services.doors.port import Caller, ParsedModelCall, StoredCall
 from bulkhead_services.doors.run_call import CallsInFlight
+from bulkhead_services.doors.run_places import RunPlaces
 from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 from bulkhead_services.doors.steps.handover import StepHandOvers
@@ -65,9 +66,11 @@ class Doors(EdgeComponent):
         tool_places = CallPlaces.of_calls(settings, "of tools in flight", "wait for one of them")
         tool_calls = CallsInFlight[ToolRunCall](tool_places)
         self._granted = GrantedTools(context, TenantQuotas(settings.tenants_file))
-        self._ends = RunFinisher(context, settings, self.feeds, (model_calls, tool_calls))
         self.steps = StepHandOvers(context, settings, self.feeds, stored)
-        self._runs = RunDirectory(context, settings, self.feeds, self._ends, self._granted, self.steps)
+        in_flight = (model_calls, tool_calls)
+        self._places = RunPlaces(context, settings, self.feeds, in_flight)
+        self._ends = RunFinisher(context, settings, self.feeds, in_flight, self._places)
+        self._runs = RunDirectory(context, settings, self.feeds, self._ends, self._places, self._granted, self.steps)
         self.calls = ModelCalls(context, settings, self._runs, model_calls, stored)
         self.tool_calls = ToolCalls(context, settings, self._runs, tool_calls, self._announce_use)
         self._pokes = Pokes(context.bus, SERVICE, context.instance, self._on_handled, self._on_live_notice)
@@ -103,6 +106,7 @@ class Doors(EdgeComponent):
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("ends", self._ends.run()),
+            start("places", self._places.run()),
             start("mcp", self._mcp.run()),
             start("steps", self.steps.open.run()),
         ]
@@ -139,6 +143,7 @@ class Doors(EdgeComponent):
         """A call. The run is open and the call stored when this returns. Raises DoorRefusal."""
         call = await self.calls.begin_call(caller, parsed_call)
         # No replica ends the run meanwhile because it hears nothing of it.
+        self._places.note_use(caller.claim.tenant, call.run_spending.task)
         self._pokes.announce_message(caller.claim.tenant, call.run_spending.task, 0)
         return call
 
@@ -154,6 +159,7 @@ class Doors(EdgeComponent):
         return self._settings.models or await self._models.list_names(caller.claim)
 
     def _announce_use(self, feed: RunFeed) -> None:
+        self._places.note_use(feed.tenant, feed.task)
         self._pokes.announce_message(feed.tenant, feed.task, 0)
 
     # The desk of the tool door
@@ -204,6 +210,7 @@ class Doors(EdgeComponent):
             return
         self.feeds.poke_feed((tenant, task), sequence)
         self._ends.note_activity(tenant, task)
+        self._places.note_activity(tenant, task)
 
     def _on_live_notice(self, live: LiveMessage) -> None:
         self.calls.on_live_notice(live)

@@ -22,6 +22,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, ReadGauge
 from bulkhead_contracts.approval import DecideRequested
 from bulkhead_contracts.task import (
+    PlaceReturned,
     PlacesGiven,
     TaskCancelRequested,
     TaskEnded,
@@ -170,6 +171,8 @@ class GatewayService(EdgeComponent):
                 await self._intake.handle_release(message, await self._read_up_to(message, at_least=message.sequence))
             case DecideRequested() as decide_request:
                 await self._decisions.apply_outside_decision(message, decide_request, self._settings.publishers)
+            case PlaceReturned():
+                await self._intake.handle_returned_place(message)
             case PlacesGiven() as decision:
                 await self._intake.carry_out_decision(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():

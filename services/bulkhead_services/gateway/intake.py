@@ -201,6 +201,15 @@ class Intake:
         else:
             await self._begin_task(opening, request, claim, message.time_unix_ms)
 
+    async def handle_returned_place(self, message: ReceivedMessage) -> None:
+        """An outside agent's run has no call: it leaves the queue, or others get its place. Raises HandBack."""
+        if message.sender != subjects.DOORS or not subjects.is_of_doors(message.task):
+            log.warning("foreign_place_returned", task=message.task, sender=message.sender)
+            return
+        reason = "the agent that asked for it waited for it no longer"
+        if await self._admission.withdraw_task(message, reason, "queue_timeout") != "over":
+            await self._admission.fill_free_places(message.sequence)
+
     async def carry_out_decision(self, message: ReceivedMessage, body: PlacesGiven) -> None:
         """Carry out a decision about places: tasks begin, or end after too long a wait. Raises BusError."""
         waited = [place for place in body.given if place.queued]

@@ -7,6 +7,9 @@ is a fold: what stands in the stream is what counts, and a decision counts once 
         |-> queued -> released (its turn) -> runs -> ended
                |-> dropped (cancelled, waited too long)
 
+An outside agent's run has a place while a call of it is in flight: it gives the place back, and takes one again with
+its next call, also beyond the quota. The quota bounds which tasks begin.
+
 Tenants take turns by deficit round robin (Shreedhar and Varghese, 1996) with a task as the unit of cost
 and `weight` as the quantum: nobody knows beforehand what a task will cost. In a tenant's turn the person
 with the fewest running tasks goes first, and of one person's tasks the oldest.
@@ -23,7 +26,17 @@ from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.quota import Quota
-from bulkhead_contracts.task import Dropped, Place, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
+from bulkhead_contracts.task import (
+    Dropped,
+    Place,
+    PlaceReturned,
+    PlacesGiven,
+    PlaceTaken,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+)
 from bulkhead_contracts.types import Body
 
 Key = tuple[str, str]
@@ -77,6 +90,8 @@ class RunQueueState:
     waiting: dict[Key, WaitingTask] = field(default_factory=dict)
     lines: dict[str, dict[str, OrderedDict[str, WaitingTask]]] = field(default_factory=dict)
     """Who waits, by tenant, person and task, the longest waiting first."""
+    returned: BoundedDict[Key, Place] = field(default_factory=lambda: BoundedDict(MAX_PAST))
+    """Of runs without a call in flight: the places that they gave back."""
     past: BoundedDict[Key, int] = field(default_factory=lambda: BoundedDict(MAX_PAST))
     released: dict[Key, int] = field(default_factory=dict)
 
@@ -97,7 +112,13 @@ class RunQueueState:
             return "runs"
         if waits is not None and waits.request == request:
             return "waits"
+        if (place := self.returned.get(key)) is not None and place.request == request:
+            return "runs"
         return "over" if self.past.get(key) == request else "unknown"
+
+    def place_of(self, key: Key) -> Place:
+        """The place of a task that has one, or gave it back. Raises KeyError."""
+        return self.running.get(key) or self.returned[key]
 
     def count_running(self, tenant: str) -> int:
         """Number of places that a tenant has."""
@@ -128,6 +149,10 @@ class RunQueueState:
                 self._apply_queued(sequence, key, body)
             case PlacesGiven():
                 self._apply_places_given(sequence, body)
+            case PlaceReturned():
+                self._return_place(sequence, key)
+            case PlaceTaken():
+                self._take_place(sequence, key)
             case TaskReleased() if key in self.running:
                 self.released[key] = sequence
             case TaskEnded() | TaskRejected():
@@ -163,7 +188,22 @@ class RunQueueState:
         if body.running is not None:
             self.snapshot, self.since_snapshot = sequence, 0
 
+    def _return_place(self, sequence: int, key: Key) -> None:
+        place = self.running.get(key)
+        if place is not None and sequence > max(self.through, place.request):
+            self.returned[key] = self.running.pop(key)
+
+    def _take_place(self, sequence: int, key: Key) -> None:
+        """The run has work again. One that nothing is known of ended, or is known again with its next end."""
+        if sequence > self.through and len(self.running) < bounds.MAX_RUNNING_TASKS:
+            place = self.returned.pop(key, None)
+            if place is not None:
+                self.running[key] = place
+
     def _end_task(self, sequence: int, key: Key) -> None:
+        returned = self.returned.pop(key, None)
+        if returned is not None:
+            self.past[key] = returned.request
         waits = self.waiting.get(key)
         if waits is not None:
             self._remove_waiting(key)

@@ -6,6 +6,7 @@ on and decides again. There is no owner, lease or lock; after a crash the messag
 """
 
 import asyncio
+from typing import Literal
 
 from bulkhead.bus.port import BusError, PubAck, StoredMessage, WrongLastSequence
 from bulkhead.quotas.tenant_quotas import TenantQuotas
@@ -16,7 +17,16 @@ from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
-from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
+from bulkhead_contracts.task import (
+    Dropped,
+    PlaceReturned,
+    PlacesGiven,
+    PlaceTaken,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+)
 from bulkhead_services.gateway.admission.run_queue import (
     Key,
     RunQueueState,
@@ -34,8 +44,19 @@ TENANT = TASK = "places"
 SUBJECT = subjects.mesh_subject("gateway", "gateway", TENANT, TASK)
 INBOX_SUBJECTS = "mesh.*.gateway.>"
 READ_TYPES = tuple(
-    f"{kind.TYPE}.v" for kind in (PlacesGiven, TaskQueued, TaskReleased, TaskEnded, TaskRejected, MessageRejected)
+    f"{kind.TYPE}.v"
+    for kind in (
+        PlacesGiven,
+        TaskQueued,
+        TaskReleased,
+        TaskEnded,
+        TaskRejected,
+        MessageRejected,
+        PlaceReturned,
+        PlaceTaken,
+    )
 )
+DropCode = Literal["cancelled", "queue_timeout"]
 TRUSTED_SENDERS = ("gateway", "planner")
 MAX_TRIES = 12
 LOOK_AGAIN_S = 0.01
@@ -69,7 +90,7 @@ class RunSlotAdmission:
                 assert state is not None
                 if (standing := state.standing_of(key, message.sequence)) != "unknown":
                     # One that waited is begun by its `TaskReleased`, which comes to whoever.
-                    return "waits" if standing == "runs" and state.running[key].queued else standing
+                    return "waits" if standing == "runs" and state.place_of(key).queued else standing
                 decision = decide_places(state, self.quotas, self._context.clock(), newcomer=newcomer)
                 begins = decision is not None and starts_at_once(decision, newcomer)
                 if not begins and state.count_waiting(message.tenant) >= quota.waiting:
@@ -81,6 +102,8 @@ class RunSlotAdmission:
                 await self._append_decision(state, decision)
             else:
                 raise HandBack(RETRY_S, "others decide about places at the same time")
+        if message.sender == subjects.DOORS:
+            await self._context.publisher.send("doors", notice, **message.cause_fields, index="queued/doors")
         await self._context.publisher.send("gateway", notice, **message.cause_fields, index="queued", actor=person)
         return "waits"
 
@@ -94,9 +117,9 @@ class RunSlotAdmission:
                     return
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
-    async def withdraw_task(self, message: ReceivedMessage, reason: str) -> Standing:
-        """A cancel of the task that this message is about: `over` when it waited and no longer does, else how it
-        stands. Raises HandBack, BusError.
+    async def withdraw_task(self, message: ReceivedMessage, reason: str, code: DropCode = "cancelled") -> Standing:
+        """The task that this message is about gives its waiting up: `over` when it waited and no longer does, else how
+        it stands. Raises HandBack, BusError.
         """
         key: Key = (message.tenant, message.task)
         async with self._lock:
@@ -106,7 +129,7 @@ class RunSlotAdmission:
                 if waiting is None:
                     return "runs" if key in state.running else "over" if key in state.past else "unknown"
                 dropped = Dropped(
-                    tenant=waiting.tenant, task=waiting.task, request=waiting.request, code="cancelled", reason=reason
+                    tenant=waiting.tenant, task=waiting.task, request=waiting.request, code=code, reason=reason
                 )
                 decision = decide_places(state, self.quotas, self._context.clock(), cancelled=dropped)
                 assert decision is not None
@@ -194,6 +217,7 @@ def _apply_stored(state: RunQueueState, stored: StoredMessage) -> None:
         except Unreadable as error:
             log.debug("unreadable_among_places", sequence=stored.sequence, code=error.code)
         else:
-            if received.sender in TRUSTED_SENDERS:
+            of_run = isinstance(received.body, PlaceReturned | PlaceTaken) and subjects.is_of_doors(received.task)
+            if received.sender in TRUSTED_SENDERS or (of_run and received.sender == subjects.DOORS):
                 state.apply_fact(stored.sequence, (received.tenant, received.task), received.body)
     state.sequence = max(state.sequence, stored.sequence)

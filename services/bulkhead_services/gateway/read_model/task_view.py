@@ -326,7 +326,8 @@ def never_begun(dropped: Dropped, now_unix_ms: int) -> TaskEnded:
         failure = Failure.from_text("cancelled", reason, "submit it again if it is wanted after all")
         return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
     hint = "submit it again when less waits, or have the quota's `running` or `wait_s` raised"
-    failure = Failure.from_text("queue_timeout", "it waited for a place as long as its tenant's quota lets it", hint)
+    reason = dropped.reason or "it waited for a place as long as its tenant's quota lets it"
+    failure = Failure.from_text("queue_timeout", reason, hint)
     return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
 
 

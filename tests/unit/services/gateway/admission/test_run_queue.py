@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.quota import Quota
-from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
+from bulkhead_contracts.task import (
+    Dropped,
+    PlaceReturned,
+    PlacesGiven,
+    PlaceTaken,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+)
 from bulkhead_services.gateway.admission.run_queue import (
     SNAPSHOT_EVERY,
     RunQueueState,
@@ -260,3 +269,26 @@ def test_a_start_reads_from_the_oldest_that_waits_and_takes_nobody_for_running_w
     inbox.ask("acme", "last")
     anew = inbox.read_anew()
     assert set(anew.running) == {("acme", "last")} and set(anew.waiting) == {("held", "h")}
+
+
+def test_a_place_that_was_given_back_is_for_others_and_is_taken_again_beyond_the_quota():
+    inbox = Inbox({"a": Quota(running=1)})
+    assert inbox.ask("a", "run") and not inbox.ask("a", "waits")
+    inbox.say(PlaceReturned(), "run", "a")
+    assert [place.task for place in inbox.decide().given] == ["waits"]
+    assert inbox.state.standing_of(("a", "run"), 1) == "runs", "it begins no second time"
+    inbox.say(PlaceTaken(), "run", "a")
+    assert inbox.state.count_running("a") == 2 and not inbox.ask("a", "behind")
+    inbox.end("a", "waits")
+    assert inbox.decide() is None
+    inbox.say(PlaceReturned(), "run", "a")
+    assert [place.task for place in inbox.decide().given] == ["behind"]
+
+
+def test_a_run_that_has_ended_takes_no_place_again():
+    inbox = Inbox({"a": Quota(running=1)})
+    assert inbox.ask("a", "run")
+    inbox.say(PlaceReturned(), "run", "a")
+    inbox.end("a", "run")
+    inbox.say(PlaceTaken(), "run", "a")
+    assert inbox.state.count_running("a") == 0 and inbox.state.standing_of(("a", "run"), 1) == "over"

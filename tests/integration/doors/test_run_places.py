@@ -1,0 +1,85 @@
+"""Places of outside agents' runs: held by calls, not by runs; a run that nobody waits for leaves the queue."""
+
+import asyncio
+import re
+
+import httpx
+import openai
+import pytest
+
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import PlaceTaken, TaskEnded, TaskQueued, TaskSubmitted
+from tests.eventually import until
+from tests.integration.doors.test_whole_mesh import HELLO, hangs
+from tests.integration.doors.whole_mesh import KEY, whole_mesh
+from tests.unit.services.model_gateway.scripted_provider import says
+
+
+async def ask(here, run: str, **more) -> str:
+    client = here.client(max_retries=0, **more)
+    answer = await client.chat.completions.create(
+        model="default", messages=HELLO, extra_headers={"X-Bulkhead-Run": run}
+    )
+    return answer.choices[0].message.content
+
+
+async def submit(here) -> str:
+    headers = {"Authorization": f"Bearer {KEY}", "Idempotency-Key": "one"}
+    async with httpx.AsyncClient() as client:
+        reply = await client.post(f"{here.gateway_url}/v1/tasks", json={"objective": "Find it"}, headers=headers)
+    return reply.json()["task_id"]
+
+
+async def begun(here) -> set[str]:
+    stored = await here.mesh.messages(subjects.inbox_stream("planner"))
+    return {row.task for row in stored if row.ce_type == TaskSubmitted.ce_type()}
+
+
+@pytest.mark.slow
+async def test_conversations_of_one_question_are_all_answered_and_no_task_waits_behind_them(tmp_path):
+    async with whole_mesh(tmp_path, says("yes"), open_wait_s=60.0) as here:
+        answers = await asyncio.gather(*(ask(here, f"run-{number}", timeout=60.0) for number in range(80)))
+        assert answers == ["yes"] * 80
+        await asyncio.sleep(0.6)
+        task = await submit(here)
+        await until(lambda: _contains(here, task))
+        queued = [row for row in await here.mesh.messages(subjects.inbox_stream("gateway")) if row.task == task]
+        assert not [row for row in queued if row.ce_type == TaskQueued.ce_type()]
+        assert not await here.bodies(TaskEnded, "gateway"), "the runs go on, idle"
+
+
+async def _contains(here, task: str) -> bool:
+    return task in await begun(here)
+
+
+async def test_a_run_takes_a_place_again_with_its_next_call_and_need_not_wait_for_it(tmp_path):
+    one_place = {"quota": {"running": 1}}
+    async with whole_mesh(tmp_path, says("yes"), says("yes"), hangs("slow"), policy=one_place) as here:
+        assert await ask(here, "r1") == await ask(here, "r2") == "yes"
+        slow = asyncio.create_task(ask(here, "r1"))
+        await until(lambda: here.bodies(PlaceTaken, "gateway"))
+        task = await submit(here)
+        queued = await until(lambda: here.bodies(TaskQueued, "gateway"))
+        assert queued[-1].full == "tenant" and not await _contains(here, task)
+        slow.cancel()
+
+
+async def test_a_refusal_names_its_wall_and_a_run_that_nobody_asks_for_again_leaves_the_queue(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulkhead_services.doors.refusals.SOON_S", 0.5)
+    monkeypatch.setattr("bulkhead_services.doors.runs.KEEP_IN_LINE_S", 0.5)
+    one_place = {"quota": {"running": 1}}
+    async with whole_mesh(tmp_path, hangs("slow"), policy=one_place, open_wait_s=0.3, abandon_s=60.0) as here:
+        slow = asyncio.create_task(ask(here, "r1"))
+        await until(lambda: here.provider.asked)
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError) as refused:
+                await ask(here, "r2")
+            assert refused.value.code == "no_place" and refused.value.response.headers["Retry-After"] == "1"
+            assert re.search("1 of 1 tasks of your tenant.* 0 of your tenant waited before it", str(refused.value))
+        assert len(await here.bodies(TaskQueued, "doors")) == 1, "asked again in time it stands where it stood"
+        [end] = await until(lambda: here.bodies(TaskEnded, "gateway"))
+        assert end.failure is not None and end.failure.code == "queue_timeout"
+        with pytest.raises(openai.InternalServerError) as refused:
+            await ask(here, "r2")
+        assert refused.value.code == "no_place", "the session's next run may follow at once"
+        slow.cancel()
