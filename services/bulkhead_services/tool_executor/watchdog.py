@@ -35,9 +35,18 @@ regular expression that backtracks) looks at signals now and then."""
 LAST_RESORT_S = 10.0
 """Time beyond MAX_BLOCKED_PERIODS after which a thread outside of Python ends the process."""
 INTERRUPT_SIGNAL = signal.SIGALRM
+IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 _running: ContextVar[str] = ContextVar("tool", default="")
 """The tool whose code runs: set in its task, and inherited by all that it starts."""
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORT_SYSTEM:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class ToolBlocked(BaseException):
@@ -128,7 +137,8 @@ class Watchdog:
         did not.
         """
         tool = _running.get()
-        if tool and self._loop is not None:
+        # An import is let finish: interrupted, the next call would begin it anew.
+        if tool and self._loop is not None and not _is_importing(frame):
             # A signal may come when the loop has moved after all: who runs by then has held up nobody.
             is_suspect = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
             if is_suspect or time.thread_time() - self._cpu_s >= self.blocks_s / 2:

@@ -5,6 +5,7 @@ Exit codes: 0 drained on a signal, 1 the connection was closed for good or the s
 
 import asyncio
 import gc
+import importlib
 import re
 import signal
 import sys
@@ -32,6 +33,15 @@ from bulkhead.telemetry.log import Log
 log = Log("main")
 BAD_SETTINGS = 2
 """Exit code: started again it would end in the same way. bulkhead_infra.processes.supervised knows it."""
+
+LATE_IMPORTS = (
+    "anyio.lowlevel",
+    "anyio.streams.memory",
+    "anyio.streams.tls",
+    "anyio._core._sockets",
+    "anyio._core._testing",
+)
+"""Parts that a library imports at its first use: in the event loop, in the midst of calls."""
 
 BuildComponent = Callable[[Context, Any], Any]
 
@@ -118,6 +128,9 @@ async def serve(service: str, build: BuildComponent, settings: ServiceSettings) 
     """Connect, assemble, run; returns the exit code."""
     from bulkhead.bus.jetstream.bus import JetStreamBus
 
+    for module in LATE_IMPORTS:
+        with suppress(ImportError):
+            importlib.import_module(module)
     identity = ServiceIdentity.load(settings.identity_dir, service, nkey=settings.nats_token_file is None)
     bus = await JetStreamBus.connect(
         settings.nats_url,

@@ -5,11 +5,13 @@ Each in a process of its own, as the service has it: the main thread, its signal
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,10 @@ async def masks(arguments, call):
 async def sums(arguments, call):
     sum(itertools.repeat(1, 10 ** 13))  # Neither threads nor signals get a turn.
 
+async def imports(arguments, call):
+    import imported_late
+    return Done(imported_late.READY)
+
 async def waits(arguments, call):
     for _ in range(10):
         await asyncio.sleep(float(sys.argv[4]) / 10)
@@ -103,6 +109,13 @@ def test_a_tool_that_blocks_is_interrupted_and_the_others_go_on(tool: str, loop:
     assert "calculate held up its whole process" in message and "line " in message
     assert other == "done", "what ran beside it goes on"
     assert '"tool_blocks"' in found.stderr and "def run" in found.stderr, "whoever owns it is to know, and what to do"
+
+
+def test_an_import_is_let_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_late.py").write_text("import time\ntime.sleep(1.2)\nREADY = 'done'\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    found = ran("imports", 0.5)
+    assert json.loads(found.stdout)[0] == "done", "interrupted, the next call would begin it anew"
 
 
 def test_a_tool_that_awaits_is_left_alone_also_longer_than_any_wall() -> None:
