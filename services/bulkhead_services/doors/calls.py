@@ -48,6 +48,8 @@ class ModelCalls:
         self.in_flight = in_flight
         self._peers = PeerReplicas(context.bus)
         self._repeats = BoundedDict[tuple[str, str], int](MAX_REPEATS)
+        self._keys = BoundedDict[tuple[str, str, str], str](MAX_REPEATS)
+        """By tenant, task and idempotency key: the content that it came with."""
         self._contents = ConversationBlobs(context, stored)
         self._responses = ResponseStore(context, self._contents)
 
@@ -97,7 +99,7 @@ class ModelCalls:
     def _next_call_id(self, feed: RunFeed, caller: Caller, digest: str) -> str:
         """The id of a request that is no repeat: the first of its content that is not taken."""
         if caller.idempotency_key:
-            return _call_id(feed, digest, f"key/{caller.idempotency_key}")
+            return self._keyed_call_id(feed, caller, digest)
         number = self._repeats.get_refreshed((feed.task, digest)) or 1
         while self.in_flight.is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
             number += 1
@@ -107,7 +109,7 @@ class ModelCalls:
     def _repeated_call_id(self, feed: RunFeed, caller: Caller, digest: str) -> str:
         """The id of the call that a repeated request repeats; "" where none of its content is known."""
         if caller.idempotency_key:
-            call_id = _call_id(feed, digest, f"key/{caller.idempotency_key}")
+            call_id = self._keyed_call_id(feed, caller, digest)
             return call_id if self.in_flight.is_known_call(feed, call_id) else ""
         number, newest_id = self._repeats.get_refreshed((feed.task, digest)) or 1, ""
         while self.in_flight.is_known_call(feed, call_id := _call_id(feed, digest, str(number))):
@@ -120,6 +122,13 @@ class ModelCalls:
         ):
             return ""  # Nobody waits so long to repeat: the try that is repeated never came here.
         return newest_id
+
+    def _keyed_call_id(self, feed: RunFeed, caller: Caller, digest: str) -> str:
+        """The id of a request with a key. Raises DoorRefusal for a key that another request has."""
+        if self._keys.setdefault((feed.tenant, feed.task, caller.idempotency_key), digest) != digest:
+            message = "another request was made under this Idempotency-Key"
+            raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new request")
+        return _call_id(feed, digest, f"key/{caller.idempotency_key}")
 
     # The call
 

@@ -259,6 +259,11 @@ class CallsInFlight(Generic[CallT]):
         """The call of this id that is in flight here; None for none."""
         return self._calls.get((tenant, task, call_id))
 
+    def known_calls(self, feed: RunFeed) -> set[str]:
+        """Ids of the run's calls that are on record, or in flight here."""
+        in_flight = {call_id for tenant, task, call_id in self._calls if (tenant, task) == (feed.tenant, feed.task)}
+        return in_flight | set(feed.calls)
+
     def is_known_call(self, feed: RunFeed, call_id: str) -> bool:
         """True when a call of this id is on record, or in flight here."""
         return call_id in feed.calls or self.find_call(feed.tenant, feed.task, call_id) is not None

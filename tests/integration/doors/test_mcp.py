@@ -15,6 +15,7 @@ from bulkhead_contracts.approval import ApprovalRequested
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_services.doors.mcp import mesh_tools, server
+from tests.e2e.fixtures.gate import GatedCounter
 from tests.eventually import until
 from tests.integration.doors.mcp_mesh import LEGACY, MODERN, TENANT, KnowsTasks, asked, mcp_mesh, task_of, text
 
@@ -101,6 +102,39 @@ async def test_a_request_that_is_sent_again_is_one_write_and_two_that_are_alike_
             await client.call_tool("counter_increment", {"name": "n"})
         assert here.counter.counts()["increments"] == 4
         assert len({one.call_id for one in await here.bodies(ToolCallRequested, "tool_executor")}) == 4
+
+
+@MODES
+async def test_a_write_that_its_client_gave_up_is_joined_by_the_next_call_alike(tmp_path, mode, monkeypatch):
+    monkeypatch.setattr("tests.integration.doors.mcp_mesh.CounterServer", GatedCounter)
+    call = ("counter_increment", {"name": "n"})
+    async with mcp_mesh(tmp_path, hold_s=30.0) as here, here.client(mode) as client:
+        async with here.counter.held() as arrived:
+            with pytest.raises(MCPError):
+                await client.call_tool(*call, read_timeout_seconds=1.0)
+            await arrived()
+            again = asyncio.create_task(client.call_tool(*call))
+            beside = asyncio.create_task(client.call_tool(*call))
+            await asyncio.sleep(0.5)
+            with pytest.raises(MCPError):
+                await client.call_tool("counter_increment", {"name": "late"}, read_timeout_seconds=1.0)
+        first, second = await asyncio.gather(again, beside)
+        assert not first.is_error and not second.is_error, "the second is another act: the first is still waited for"
+        await until(lambda: here.counter.count("late"))
+        late = await client.call_tool("counter_increment", {"name": "late"})
+        assert not late.is_error and here.counter.count("late") == 1, "an answer that nobody heard waits"
+        assert here.counter.count("n") == 2
+        await client.call_tool(*call)
+        assert here.counter.count("n") == 3, "once it was heard, a call alike is another act"
+
+
+async def test_a_key_binds_its_call(tmp_path):
+    async with mcp_mesh(tmp_path) as here, here.client() as client:
+        meta = {"io.bulkhead/idempotency-key": "order 17"}
+        assert not (await client.call_tool("counter_increment", {"name": "n"}, meta=meta)).is_error
+        other = await client.call_tool("counter_increment", {"name": "m"}, meta=meta)
+        assert other.is_error and "idempotency_reused" in text(other)
+        assert here.counter.counts()["increments"] == 1
 
 
 async def test_the_same_json_rpc_request_of_a_session_is_one_write(tmp_path):

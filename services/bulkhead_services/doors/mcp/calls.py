@@ -3,7 +3,7 @@
 In: what an MCP client asked. Out: `ToolCallRequested` (or `RetrievalRequested`) under the run's grant; its outcome from
 the record. The first half of a call's id derives from the run, the tool and its arguments, the second from the client's
 own id of the request. A call that waits for an approval is found by its first half: who asks again, under whatever id,
-asks for that one.
+asks for that one. So is a write whose answer nobody has heard: its client gave up, and asks for it again.
 """
 
 import asyncio
@@ -35,6 +35,8 @@ from bulkhead_services.doors.runs import RunDirectory
 from bulkhead_services.doors.settings import Settings
 
 MAX_JOINED = 10_000
+HALF_CHARS = 24
+"""Characters of each half of a call's id."""
 NO_CONVERSATION = ParsedModelCall(model="", messages=(), options={}, max_output_tokens=None, stream=False)
 MARGIN_S = 12.0
 """After its deadline the word that it is over is waited for so long."""
@@ -160,7 +162,10 @@ class ToolCalls:
         self._context, self._settings, self._runs = context, settings, runs
         self.in_flight, self._announce_use = in_flight, announce_use
         self._joined = BoundedDict[CallKey, str](MAX_JOINED)
-        """Of requests that joined a call that waits for an approval: their own ids, and its."""
+        """Of requests that joined an earlier call: their own ids, and its."""
+        self._unheard = BoundedDict[CallKey, dict[str, int]](MAX_JOINED)
+        """By tenant, task and content: writes that were begun here and whose answers no client has, with the number of
+        those who wait for each."""
 
     async def call_tool(self, caller: Caller, tool_call: ParsedToolCall) -> ToolCallAnswer:
         """Make a call, or find it. Its asker may stop waiting: it goes on. Raises DoorRefusal."""
@@ -180,7 +185,25 @@ class ToolCalls:
             call = ToolRunCall(self._context, self._settings, feed, request)
             self.in_flight.start_call(call, caller.claim)
             self._announce_use(feed)
-        return await asyncio.shield(call.outcome)
+        if tool_call.tool.effect != "write":
+            return await asyncio.shield(call.outcome)
+        return await self._hear_answer(call, _first_half(feed, tool_call, arguments_json))
+
+    async def _hear_answer(self, call: ToolRunCall, first_half: str) -> ToolCallAnswer:
+        """The answer of a write; while no client has heard it, the next call alike is this one. Raises DoorRefusal."""
+        content = (call.feed.tenant, call.feed.task, first_half)
+        unheard = self._unheard.setdefault(content, {})
+        unheard[call.call_id] = unheard.get(call.call_id, 0) + 1
+        try:
+            answer = await asyncio.shield(call.outcome)
+        except BaseException:
+            if call.call_id in unheard:
+                unheard[call.call_id] -= 1
+            raise
+        unheard.pop(call.call_id, None)
+        if not unheard and self._unheard.get(content) is unheard:
+            del self._unheard[content]
+        return answer
 
     async def _run_answered_before(
         self, caller: Caller, tool_call: ParsedToolCall, arguments_json: str
@@ -203,18 +226,32 @@ class ToolCalls:
         call_id = _call_id(feed, tool_call, arguments_json)
         if tool_call.unique and self.in_flight.is_known_call(feed, call_id):
             return call_id
+        if tool_call.keyed:
+            self._check_key(feed, call_id)
         if joined := self._joined.get_refreshed((feed.tenant, feed.task, call_id)):
             return joined
-        if waiting := self._awaiting_approval(feed, _first_half(feed, tool_call, arguments_json)):
+        first_half = _first_half(feed, tool_call, arguments_json)
+        earlier = self._awaiting_approval(feed, first_half)
+        if not (earlier or tool_call.keyed):
+            unheard = self._unheard.get((feed.tenant, feed.task, first_half), {})
+            earlier = next((unheard_id for unheard_id, waiting in unheard.items() if not waiting), "")
+        if earlier:
             if tool_call.unique:
-                self._joined[feed.tenant, feed.task, call_id] = waiting
-            return waiting
+                self._joined[feed.tenant, feed.task, call_id] = earlier
+            return earlier
         number = 0
         # Another client of the same key counts its requests alike: what is answered is not asked for again.
         while not tool_call.unique and feed.has_reply(call_id):
             number += 1
             call_id = _call_id(feed, tool_call, arguments_json, number)
         return call_id
+
+    def _check_key(self, feed: RunFeed, call_id: str) -> None:
+        """Refuse a key under which another call of this run was made. Raises DoorRefusal."""
+        half = len(call_id) - HALF_CHARS
+        if any(other.endswith(call_id[half:]) and other != call_id for other in self.in_flight.known_calls(feed)):
+            message = "another call was made under this idempotency key, of another tool or with other arguments"
+            raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new call")
 
     def _awaiting_approval(self, feed: RunFeed, first_half: str) -> str:
         """The call of this content that was put off for an approval, and that nobody waits for here; "" for none."""
@@ -235,7 +272,7 @@ def _first_half(feed: RunFeed, tool_call: ParsedToolCall, arguments_json: str) -
 
 
 def _half_id(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=HALF_CHARS // 2).hexdigest()
 
 
 def _canonical_arguments(tool_call: ParsedToolCall) -> str:

@@ -97,11 +97,16 @@ class McpHttp:
         release = self._places.take_place(caller.claim)
         try:
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
-                scope.setdefault("state", {})["caller"] = caller
+                gone = asyncio.Event()
+                scope.setdefault("state", {}).update(caller=caller, gone=gone)
                 opens = session is None and _is_initialize(raw)
-                await self._manager.handle_request(
-                    scope, _replay_body(raw, receive), self._send_with_session(caller, send) if opens else send
-                )
+                watch = asyncio.create_task(_set_when_gone(receive, gone))
+                try:
+                    await self._manager.handle_request(
+                        scope, _replay_body(raw, receive), self._send_with_session(caller, send) if opens else send
+                    )
+                finally:
+                    watch.cancel()
         finally:
             release()
 
@@ -120,6 +125,13 @@ class McpHttp:
         where = f', resource_metadata="{self._hosts.check_host(request)}{METADATA}{PATH}"' if self._issuer else ""
         body = {"error": "invalid_token", "error_description": f"{error}; {error.hint}"}
         return JSONResponse(body, 401, {"WWW-Authenticate": f'Bearer error="invalid_token"{where}'})
+
+
+async def _set_when_gone(receive: Receive, gone: asyncio.Event) -> None:
+    """Set the event once the client has closed its connection, or has its answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 def _is_initialize(raw: bytes) -> bool:

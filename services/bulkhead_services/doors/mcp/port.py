@@ -12,12 +12,13 @@ from bulkhead_services.doors.port import Caller
 @dataclass(frozen=True, slots=True)
 class ParsedToolCall:
     """One call. request: the client's id of it; where `unique`, nobody else's call ever bears the same, so that a call
-    which comes under it again is a repeat."""
+    which comes under it again is a repeat. keyed: it is an idempotency key, by which the client tells calls apart."""
 
     tool: ToolSpec
     arguments: Mapping[str, Any]
     request: str
     unique: bool
+    keyed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ UNIQUE_CHARS = 16
 """An id of a request that is a text of so many characters is believed to be made by chance."""
 MAX_WAITING = 10_000
 IDEMPOTENCY_KEY = META + "idempotency-key"
+OF_KEY = "key/"
 SESSION_HEADER = "mcp-session-id"
 INSTRUCTIONS = (
     "Tools of a Bulkhead mesh. Each call is admitted, recorded and made once, under the same task as your model calls "
@@ -88,7 +89,7 @@ class McpMethods:
                 message = f"there is no tool {params.name[: bounds.MAX_NAME_CHARS]!r} for you; list the tools"
                 raise MCPError(INVALID_PARAMS, message)
             request, unique = _request_id_of(ctx, caller)
-            tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique)
+            tool_call = ParsedToolCall(spec, params.arguments or {}, request, unique, request.startswith(OF_KEY))
             answered = await self._until_cancelled(ctx, caller, self._desk.call_tool(caller, tool_call))
         except DoorRefusal as refusal:
             return refusal_of(refusal)
@@ -117,8 +118,8 @@ class McpMethods:
         )
 
     async def _until_cancelled(self, ctx: Any, caller: Caller, work: Coroutine[Any, Any, T]) -> T:
-        """The result of some work, with progress meanwhile; its client may cancel the waiting."""
-        waiting = asyncio.create_task(work)
+        """The result of some work, with progress meanwhile; its client may cancel the waiting, or go away."""
+        waiting, gone = asyncio.create_task(work), asyncio.create_task(ctx.request.state.gone.wait())
         session = _header_of(ctx, SESSION_HEADER)
         place = (caller.claim.tenant, caller.claim.person, session, str(ctx.request_id))
         if session:
@@ -126,9 +127,12 @@ class McpMethods:
         waited_s = 0.0
         try:
             while not waiting.done():
-                await asyncio.wait({waiting}, timeout=PROGRESS_S)
+                await asyncio.wait({waiting, gone}, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
                 waited_s += PROGRESS_S
-                if not waiting.done():
+                if gone.done():
+                    waiting.cancel()  # Its answer, which nobody hears, is that of the next call alike.
+                    await asyncio.wait({waiting})
+                elif not waiting.done():
                     await ctx.session.report_progress(waited_s, message=f"{waited_s:.0f} s")
             if waiting.cancelled():
                 raise DoorRefusal(
@@ -136,6 +140,7 @@ class McpMethods:
                 )
             return waiting.result()
         finally:
+            gone.cancel()
             waiting.cancel()
             if self._waiting.get(place) is waiting:
                 del self._waiting[place]
@@ -173,7 +178,7 @@ def _request_id_of(ctx: Any, caller: Caller) -> tuple[str, bool]:
     if key:
         if not isinstance(key, str) or len(key) > MAX_KEY_CHARS:
             raise MCPError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} must be a text of 1-{MAX_KEY_CHARS} characters")
-        return f"key/{key}", True
+        return f"{OF_KEY}{key}", True
     number = ctx.request_id
     if session := _header_of(ctx, SESSION_HEADER):
         return f"session/{session}/{number}", True
