@@ -119,7 +119,7 @@ class Budget(EdgeComponent):
             ReserveRequested: self.admission.admit,
             LimitsRequested: self.limits.answer_limits,
             TopUpRequested: self.limits.answer_top_up,
-            **_query_handlers(context, store),
+            **_query_handlers(context, store, settings),
             CoordinationRequested: CoordinationQuery(
                 self.watcher, clock, settings.watch_thresholds.breakers
             ).answer_coordination,
@@ -183,11 +183,11 @@ def build(context: Context, settings: Settings) -> Budget:
     return Budget(context, settings, open_store(settings))
 
 
-def _query_handlers(context: Context, store: LedgerStore) -> RpcTable:
+def _query_handlers(context: Context, store: LedgerStore, settings: Settings) -> RpcTable:
     """Questions that streams and the broker's counts answer."""
     journal, letters = TaskJournalQuery(context.bus), DeadLetterQuery(context)
     return {
-        SpendRequested: SpendQuery(context.bus, context.clock, store).answer_spend,
+        SpendRequested: SpendQuery(context.bus, context.clock, store, lease_ms=settings.lease_ms).answer_spend,
         SubscribersRequested: SubscriberQuery(context.bus, context.clock).answer_subscribers,
         WritesRequested: journal.answer_writes,
         CitedCallRequested: journal.answer_cited_call,

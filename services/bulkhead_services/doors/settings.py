@@ -46,7 +46,7 @@ class Settings(CallerSettings):
     hold_s: float = Field(default=30.0, ge=0, le=3_600)
     open_wait_s: float = Field(default=10.0, gt=0, le=300)
     warning_notes: bool = True
-    abandon_s: float = Field(default=10.0, ge=0, le=3_600)
+    abandon_s: float = Field(default=2.0, ge=0, le=3_600)
     step_silent_s: float = Field(default=15.0, gt=0, le=3_600)
     output_tokens: int = Field(default=4_096, gt=0, le=1_000_000)
     max_calls: int = Field(default=1_000, gt=0)

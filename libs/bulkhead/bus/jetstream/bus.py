@@ -159,8 +159,9 @@ class JetStreamBus:
             await asyncio.sleep(NO_STREAM_PAUSE_S)
 
     async def _find_own_ack(self, stream: str, subject: str, message_id: str) -> PubAck | None:
-        if not stream:
-            return None
+        is_foreign = stream.startswith(subjects.inbox_stream("")) and stream != subjects.inbox_stream(self._service)
+        if not stream or is_foreign:
+            return None  # Nobody may read another's inbox, and each try would be a violation at the broker.
         try:
             stored = await self.last(stream, subject)
         except BusError:

@@ -36,9 +36,9 @@ BAD_SETTINGS = 2
 
 LATE_IMPORTS = (
     "anyio.lowlevel",
-    "anyio.streams.memory",
     "anyio.streams.tls",
     "anyio._core._sockets",
+    "anyio._core._streams",
     "anyio._core._testing",
 )
 """Parts that a library imports at its first use: in the event loop, in the midst of calls."""

@@ -107,21 +107,31 @@ def count_message(tally: SpendTally, message: ReceivedMessage, grouping: str) ->
 
 
 def build_report(
-    tally: SpendTally, grouping: str, since_unix_ms: int, until_unix_ms: int, top: int, slices: int = 0
+    tally: SpendTally,
+    grouping: str,
+    since_unix_ms: int,
+    until_unix_ms: int,
+    top: int,
+    slices: int = 0,
+    lapsed_unix_ms: int = 0,
 ) -> SpendReplied:
-    """The answer: every settlement of the time is in one row, in the rest, or late."""
+    """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms: what was reserved
+    before and is not settled counts as spent in full, as in the ledger.
+    """
     retry_delays_ms, spent_by_name = _retry_delays_ms(tally), dict[str, list[Spent]]()
     held_by_name: dict[str, list[Spent]] = {}
     parts, width_ms = [0] * slices, max(1, until_unix_ms - since_unix_ms)
     for key, reservation in tally.calls.items():
         if reservation.at_unix_ms >= since_unix_ms:
             settled = tally.settled.get(key)
-            amounts = (
-                _held_spend(reservation.ask)
-                if settled is None
-                else _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
-            )
-            (held_by_name if settled is None else spent_by_name).setdefault(reservation.name, []).append(amounts)
+            by_name = spent_by_name
+            if settled is not None:
+                amounts = _settled_spend(settled, reservation.ask, retry_delays_ms.get(key, 0))
+            elif reservation.at_unix_ms <= lapsed_unix_ms:
+                amounts = _estimated_spend(reservation.ask)
+            else:
+                by_name, amounts = held_by_name, _held_spend(reservation.ask)
+            by_name.setdefault(reservation.name, []).append(amounts)
             if slices:
                 part = (reservation.at_unix_ms - since_unix_ms) * slices // width_ms
                 parts[min(part, slices - 1)] += amounts.cost_usd_micros  # A clock that is ahead tells the last one.
@@ -162,8 +172,7 @@ def _settled_spend(settled: Settled, ask: model.UnitSums, retry_delay_ms: int = 
     """retry_delay_ms: after so long the call was tried again; a halt's length is nobody's retry."""
     usage = settled.usage
     if settled.estimated:
-        estimates = {"estimated": 1, "estimated_tokens": ask.tokens, "estimated_usd_micros": ask.cost_usd_micros}
-        spent = _held_spend(ask).model_copy(update=estimates)
+        spent = _estimated_spend(ask)
     else:
         counts = {unit: getattr(usage, unit) for unit in _COUNTS}
         guess = bool(usage.estimated_tokens or usage.estimated_usd_micros)
@@ -173,6 +182,11 @@ def _settled_spend(settled: Settled, ask: model.UnitSums, retry_delay_ms: int = 
         lost_ms = max(settled.wall_ms, retry_delay_ms if settled.failed != HALTED else 0)
         took |= {"failed_calls": 1, "failed_usd_micros": spent.cost_usd_micros, "failed_ms": lost_ms}
     return spent.model_copy(update=took)
+
+
+def _estimated_spend(ask: model.UnitSums) -> Spent:
+    estimates = {"estimated": 1, "estimated_tokens": ask.tokens, "estimated_usd_micros": ask.cost_usd_micros}
+    return _held_spend(ask).model_copy(update=estimates)
 
 
 def _held_spend(ask: model.UnitSums) -> Spent:
@@ -212,9 +226,11 @@ class SpendQuery:
         clock: Callable[[], int],
         store: LedgerStore | None = None,
         *,
+        lease_ms: int = 600_000,
         max_messages: int = MAX_SPEND_MESSAGES,
     ) -> None:
         self._bus, self._clock, self._store, self._max_messages = bus, clock, store, max_messages
+        self._lease_ms = lease_ms
         self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer_spend(self, message: ReceivedMessage) -> SpendReplied:
@@ -262,7 +278,8 @@ class SpendQuery:
             tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.check_token(tenant)}.>", since, body
         )
         await self._tally_stream(tally, JOURNAL_INBOX, batched_reservations.batch_subject(tenant), since, body)
-        return build_report(tally, body.by, since, until, body.top, body.slices)
+        lapsed = self._clock() - self._lease_ms
+        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed)
 
     async def _tally_stream(
         self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, request: SpendRequested

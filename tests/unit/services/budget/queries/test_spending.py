@@ -147,6 +147,15 @@ def test_a_call_counts_under_its_name(by: str, name: str) -> None:
     assert row.name == name and (row.spent.calls, row.spent.input_tokens, row.spent.output_tokens) == (1, 5, 1)
 
 
+def test_what_nobody_settled_within_its_lease_is_spent_and_held_no_longer() -> None:
+    tally = SpendTally()
+    for number, at in enumerate((NOW, NOW + HOUR_MS)):
+        count_message(tally, fact(number, at=at), "task")
+    total = build_report(tally, "task", NOW, NOW + HOUR_MS, 9, lapsed_unix_ms=NOW).total
+    assert (total.spent.calls, total.spent.estimated, total.held.calls) == (1, 1, 1)
+    assert total.spent.estimated_tokens == total.spent.tokens == total.held.tokens > 0
+
+
 def test_estimates_and_failed_attempts_stand_apart() -> None:
     tally, usage = SpendTally(), Usage(input_tokens=30, output_tokens=10, cost_usd_micros=70, model_calls=1)
     bodies = [
