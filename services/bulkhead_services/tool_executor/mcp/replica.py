@@ -29,6 +29,8 @@ OPEN_TIMEOUT_S = 30.0
 CHECK_INTERVAL_S, CHECK_TIMEOUT_S = 10.0, 5.0
 MAX_MISSED_CHECKS = 2
 """So many in a row, and calls that may be repeated move on to another replica."""
+RETURN_S = 8.0
+"""So long after a loss a call waits for its replica: a restart, and a new session."""
 MIN_REOPEN_S, MAX_REOPEN_S = 0.5, 30.0
 DRAIN_S = 300.0
 
@@ -44,6 +46,7 @@ class ServerReplica:
         self.problem = "it is being connected to"
         self.digests: dict[str, str] = {}
         self.is_lost = asyncio.Event()
+        self._lost_s = float("-inf")
         self._breaker = CallBreaker()
         self._session: McpSession | None = None
         self._check_now = asyncio.Event()
@@ -56,6 +59,10 @@ class ServerReplica:
         """True when a call may go here."""
         allowed = self._breaker.allows_call(asyncio.get_running_loop().time())
         return self._session is not None and not self.draining and not self.is_lost.is_set() and allowed
+
+    def may_return(self) -> bool:
+        """True for so long after its loss as a restart takes."""
+        return not self.draining and asyncio.get_running_loop().time() - self._lost_s < RETURN_S
 
     def offers_pinned(self, pin: McpToolPin) -> bool:
         """True when its tool is the pinned one."""
@@ -100,11 +107,16 @@ class ServerReplica:
             outcome = failure_of(tool.row.spec.name, error)
         if isinstance(outcome, ReplicaLost):
             self._breaker.on_failure(loop.time())
-            self.is_lost.set()  # Until it is looked at, at once.
+            self._mark_lost()  # Until it is looked at, at once.
             self._check_now.set()
         else:
             self._breaker.on_success()
         return outcome
+
+    def _mark_lost(self) -> None:
+        if not self.is_lost.is_set():
+            self._lost_s = asyncio.get_running_loop().time()
+        self.is_lost.set()
 
     def on_timeout(self) -> None:
         """A call gave no answer within its time."""
@@ -120,6 +132,8 @@ class ServerReplica:
             finally:
                 await cancel_tasks(task)
                 opened, self._session = self._session is not None, None
+                if opened:
+                    self._mark_lost()
             self.was_tried, self.problem = True, session_end_reason(task, self._stderr_lines)
             log.warning("mcp_replica_lost", where=self.label, opened=opened, why=self.problem, again_s=retry_s)
             self._on_change()
@@ -156,7 +170,7 @@ class ServerReplica:
                 missed_checks += 1
                 self.problem = str(error) or f"it did not answer within {CHECK_TIMEOUT_S:.0f} s"
                 if missed_checks >= MAX_MISSED_CHECKS:
-                    self.is_lost.set()
+                    self._mark_lost()
                     # A server may be busy with a long call: its session is left to it until that ends.
                     await asyncio.wait_for(self._idle.wait(), DRAIN_S)
                     raise

@@ -16,6 +16,7 @@ from bulkhead_services.tool_executor.mcp.replica import ServerReplica
 
 FIRST_PATIENCE_S = 10.0
 """So long a call waits for the first replica of a server that has just been started."""
+RETURN_LOOK_S = 0.05
 ReplicaKey = tuple[str, int]
 """A replica's URL with 0, or "" with the number of its process."""
 
@@ -76,9 +77,16 @@ class McpReplicas:
         """One attempt, over as many replicas as its effect allows."""
         spec, tried = tool.row.spec, list[ServerReplica]()
         repeatable = tool.is_repeatable
-        reason, maybe_sent = "", False
+        reason, maybe_sent, returned = "", False, False
         await self._wait_for_first_replica()
-        while (replica := self._pick_replica(tool, tried)) is not None:
+        while True:
+            replica = self._pick_replica(tool, tried)
+            # Of two that were lost in it, the call itself may be the reason.
+            if replica is None and not returned and len(tried) < 2 and await self._wait_for_return(tool):
+                returned, tried = True, []
+                continue
+            if replica is None:
+                break
             tried.append(replica)
             outcome = await self._call_replica(
                 replica, tool, arguments, key, repeatable and self._pick_replica(tool, tried) is not None
@@ -128,6 +136,14 @@ class McpReplicas:
             if replica not in tried and replica.is_usable() and replica.offers_pinned(tool.pin)
         ]
         return min(candidates, key=lambda one: (one.in_flight, one.served), default=None)
+
+    async def _wait_for_return(self, tool: McpTool) -> bool:
+        """Wait for a replica that was lost a moment ago and may be back at once; True when one can be used."""
+        while (replica := self._pick_replica(tool, [])) is None:
+            if not any(lost.may_return() for lost in self.replicas.values()):
+                return False
+            await asyncio.sleep(RETURN_LOOK_S)
+        return replica is not None
 
     async def _wait_for_first_replica(self) -> None:
         """Wait for a replica of a server that nobody has reached yet."""

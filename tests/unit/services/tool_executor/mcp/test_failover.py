@@ -116,6 +116,35 @@ async def test_a_replica_that_comes_back_is_used_again(house, replicas) -> None:
     assert house.tools.describe_degradation() == ""
 
 
+@pytest.mark.parametrize("tool", ["where", "append_once"])
+@pytest.mark.slow
+async def test_a_call_reaches_over_a_restart_of_its_only_replica(house, replicas, log, tool) -> None:
+    (only,) = await replicas("a")
+    await house.pin(desk=http(only))
+    await house.open()
+    await _ready(house, 1)
+    given = {"wait_s": 1} | ({"text": "x"} if tool == "append_once" else {})
+    call = asyncio.create_task(house.call(f"desk_{tool}", given))
+    await _begun(log)
+    only.end()
+    await asyncio.sleep(1.0)
+    await replicas("b", port=only.port)
+    assert isinstance(done := await call, Done), done
+
+
+@pytest.mark.slow
+async def test_a_session_that_its_server_forgot_between_calls_is_not_shown(house, replicas, monkeypatch) -> None:
+    monkeypatch.setattr("bulkhead_services.tool_executor.mcp.replica.RETURN_S", 60.0)
+    (only,) = await replicas("a")
+    await house.pin(desk=http(only))
+    await house.open()
+    await _ready(house, 1)
+    only.end()
+    await replicas("b", port=only.port)
+    done = await house.call("desk_append", {"text": "x"})
+    assert isinstance(done, Done), "it was certainly not made, and is made under a new session"
+
+
 @pytest.mark.slow
 async def test_a_replica_that_was_taken_out_ends_what_it_began(house, replicas, log) -> None:
     a, b = await replicas("a", "b")
