@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2a.compat.v0_3.conversions import to_compat_agent_card
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.types import (
     AgentCapabilities,
     AgentCard,
@@ -27,6 +29,7 @@ from a2a.utils.signing import ProtectedHeader, create_agent_card_signer
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from google.protobuf.json_format import MessageToDict
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 from bulkhead_contracts.task import TaskLimits
@@ -87,6 +90,16 @@ def extended_card(
     card.skills.append(_task_skill(description, ["task", *(tools or ())]))
     card.skills.extend(map(_role_skill, roles))
     return card
+
+
+def card_document(agent_card: AgentCard, version: str) -> dict[str, Any]:
+    """The card as JSON, with the names of one version of the protocol; of both for a client that says none."""
+    if version == VERSIONS[0]:
+        document: dict[str, Any] = MessageToDict(agent_card)
+        return document
+    if version == VERSIONS[1]:
+        return to_compat_agent_card(agent_card).model_dump(mode="json", exclude_none=True)
+    return agent_card_to_dict(agent_card)
 
 
 def _task_skill(description: str, tags: Iterable[str]) -> AgentSkill:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from a2a.server.context import ServerCallContext
-from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.server.routes import ServerCallContextBuilder, create_jsonrpc_routes, create_rest_routes
 from a2a.types import DeleteTaskPushNotificationConfigRequest
 from a2a.utils.constants import VERSION_HEADER
@@ -93,11 +92,13 @@ class A2aRoutes:
         public_card = card.public_card(address, self._quotas.any_push())
         # Of what is said: each signature is another one.
         etag = f'"{hashlib.sha256(public_card.SerializeToString(deterministic=True)).hexdigest()[:32]}"'
-        headers = {"Cache-Control": "private, max-age=300", "ETag": etag}
+        version = request.headers.get("a2a-version", "")
+        etag = f'{etag[:-1]}-{version if version in card.VERSIONS else ""}"'
+        headers = {"Cache-Control": "private, max-age=300", "ETag": etag, "Vary": "A2A-Version"}
         if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
         signed = self._signer.sign_card(public_card) if self._signer is not None else public_card
-        return JSONResponse(agent_card_to_dict(signed), headers=headers)
+        return JSONResponse(card.card_document(signed, version), headers=headers)
 
     async def serve_keys(self, request: Request) -> Response:
         """GET /.well-known/jwks.json"""

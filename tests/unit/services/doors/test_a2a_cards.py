@@ -9,12 +9,15 @@ import pytest
 from a2a.client import A2ACardResolver
 from a2a.client.client import ClientConfig
 from a2a.client.client_factory import ClientFactory
+from a2a.compat.v0_3.types import AgentCard as CardBefore
 from a2a.types import AgentCard, GetExtendedAgentCardRequest
 from a2a.utils.signing import InvalidSignaturesError, NoSignatureError, create_signature_verifier
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.protobuf.json_format import ParseDict
 
-from bulkhead_services.doors.a2a.routes import A2aRoutes
+from bulkhead_services.doors.a2a.card import VERSIONS
+from bulkhead_services.doors.a2a.routes import CARD, A2aRoutes
 from bulkhead_services.doors.app import build
 from bulkhead_services.doors.http.gateway_pool import GatewayPool
 from bulkhead_services.doors.http.routes import DoorsHttp
@@ -66,6 +69,15 @@ async def test_both_cards_are_signed_and_the_official_client_takes_them(tmp_path
         client = ClientFactory(ClientConfig(httpx_client=http)).create(card)
         extended = await client.get_extended_agent_card(GetExtendedAgentCardRequest(), signature_verifier=verify)
         assert extended.signatures and "At most" in extended.skills[0].description
+
+
+async def test_a_card_has_the_names_of_the_version_that_its_client_names_and_no_others():
+    async with door(public_url=URL) as http:
+        card = {version: (await http.get(CARD, headers={"A2A-Version": version})).json() for version in VERSIONS}
+        both = (await http.get(CARD)).json()
+    ParseDict(card["1.0"], AgentCard(), ignore_unknown_fields=False)
+    assert CardBefore.model_validate(card["0.3"]).url and "supportedInterfaces" not in card["0.3"]
+    assert {"url", "supportedInterfaces"} <= both.keys() and "url" not in card["1.0"]
 
 
 async def test_a_card_that_was_changed_on_its_way_or_bears_no_signature_is_refused(tmp_path):
