@@ -57,7 +57,10 @@ async def test_a_run_takes_a_place_again_with_its_next_call_and_need_not_wait_fo
     async with whole_mesh(tmp_path, says("yes"), says("yes"), hangs("slow"), policy=one_place) as here:
         assert await ask(here, "r1") == await ask(here, "r2") == "yes"
         slow = asyncio.create_task(ask(here, "r1"))
+        admission = here.mesh.running["gateway", "0"].service.component.admission
+        await until(lambda: len(here.provider.asked) == 3)
         await until(lambda: here.bodies(PlaceTaken, "gateway"))
+        await until(lambda: admission.state.running)
         task = await submit(here)
         queued = await until(lambda: here.bodies(TaskQueued, "gateway"))
         assert queued[-1].full == "tenant" and not await _contains(here, task)
