@@ -4,6 +4,8 @@ import pytest
 
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
+from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.result import Label
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolSpec
@@ -20,6 +22,7 @@ PAYS_LATER = Plan(
         PlanStep(id="b", title="", instruction="pay", tools=("pay",), inputs=("a",), acceptance="paid"),
     )
 )
+FLOW = Flow(tool="pay", argument="/to", step_id="a", from_tool="calculate", field="/n")
 
 
 @pytest.fixture
@@ -55,6 +58,14 @@ def test_no_plan_writes_in_more_steps_than_the_submitted_one(play):
     once = draft({"id": "a"}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
     answers(play, once, play.only_output(ModelCallRequested).call_id)
     assert play.only_output(PlanAdopted).plan.version == 2
+
+
+@pytest.mark.parametrize(("trust", "flows"), [("user", (FLOW,)), ("untrusted", ())])
+def test_a_plan_lets_values_flow_only_where_a_person_wrote_the_objective(play, trust, flows):
+    label = Label(sha256="0" * 64, kind="objective", trust=trust, observed_by="gateway")
+    flowing = Plan(steps=(PAYS_LATER.steps[0], PAYS_LATER.steps[1].model_copy(update={"flows": (FLOW,)})))
+    submit(play, plan=flowing, tools=GRANTED, labels=(label,))
+    assert play.send_of(StepAssigned).step_grant.flows == flows
 
 
 def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):
