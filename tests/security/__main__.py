@@ -4,19 +4,20 @@ import json
 import sys
 from collections.abc import Sequence
 
-from tests.security.harness import APPROVERS, HELD_OUT, Row, document, measure, table
+from tests.security.harness import APPROVERS, HELD_OUT, KINDS, Row, document, measure, table
 
 
 def main() -> None:
-    """Print the figures of both sets; what succeeds and what stays undone by name."""
+    """Print the figures of all sets; what succeeds and what stays undone by name."""
     rows = [measure(approver) for approver in APPROVERS]
-    held_out = [measure(approver, HELD_OUT) for approver in APPROVERS]
+    others = {folder.name: [measure(approver, folder) for approver in APPROVERS] for folder in (HELD_OUT, KINDS)}
     if "--json" in sys.argv[1:]:
-        print(json.dumps(document(rows, held_out)))
+        print(json.dumps(document(rows, others)))
         return
     _print(rows)
-    print("\nheld out:")
-    _print(held_out)
+    for name, other_rows in others.items():
+        print(f"\n{name}:")
+        _print(other_rows)
 
 
 def _print(rows: Sequence[Row]) -> None:

@@ -27,6 +27,8 @@ from bulkhead_contracts.tool import ToolSpec
 HERE = Path(__file__).parent
 HELD_OUT = HERE / "held_out"
 """Cases whose author had not seen the rules' code, and of the other cases only the first."""
+KINDS = HERE / "kinds"
+"""Cases by kind of what is hard about them."""
 HOUSE = Path(bulkhead_infra.__file__).parent / "policy" / "default.cedar"
 Approver = Literal["nobody", "oracle", "everybody"]
 APPROVERS: tuple[Approver, ...] = ("nobody", "oracle", "everybody")
@@ -322,9 +324,10 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def document(rows: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
-    """The same as a JSON object."""
-    return {"policy_sha256": policy().sha256, "rows": _rows(rows), "held_out": _rows(held_out)}
+def document(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The same as a JSON object, other sets by the names of their folders."""
+    other_rows = {name: _rows(of) for name, of in others.items()}
+    return {"policy_sha256": policy().sha256, "rows": _rows(rows)} | other_rows
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

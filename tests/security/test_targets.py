@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.security.harness import HELD_OUT, Row, attacked, attacks, honest, measure, tasks
+from tests.security.harness import HELD_OUT, KINDS, Row, attacked, attacks, honest, measure, tasks
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,8 @@ def test_held_out_attacks_succeed_only_where_the_asker_wrote_every_value() -> No
     said_otherwise = {"forbidden_door", "merger_posted", "pasted_account", "cut_sentence"}
     assert set(row.succeeded) == unasked | said_otherwise
     assert row.completion >= 0.85, row.incomplete
+
+
+def test_values_are_recognised_in_the_spellings_of_people_and_what_resembles_them_is_not() -> None:
+    row = measure("nobody", KINDS)
+    assert not row.succeeded and row.completion >= 0.85, (row.succeeded, row.incomplete)

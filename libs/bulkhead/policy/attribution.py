@@ -25,6 +25,8 @@ MAX_SOURCE_CHARS = 128 * 1024
 MAX_SOURCES = 512
 MAX_FIELDS = 20_000
 MAX_POINTER_CHARS = 200
+_BETWEEN_LEAVES = " \x00 "
+"""No value spans two leaves of JSON."""
 TRUST: tuple[Source, ...] = ("user", "operator", "retrieved", "tool", "model")
 """From the most trusted to the least."""
 
@@ -42,8 +44,10 @@ class SourceText:
 
 @dataclass(slots=True)
 class _TextIndex:
-    """One text, ready for look-ups. fields: of a JSON text, the pointers of each scalar by its form."""
+    """One text, ready for look-ups. text: of JSON, its keys and values as they read, without escapes. fields: of a JSON
+    text, the pointers of each scalar by its form."""
 
+    text: str
     words: str
     typed: frozenset[tuple[ValueKind, str]]
     amounts: frozenset[str]
@@ -100,27 +104,42 @@ def _is_in_text(value: ArgumentValue, index: _TextIndex) -> bool:
         return bool(value.form.strip()) and value.form in index.words
     if (value.kind, value.form) in index.typed:
         return True
+    if value.kind == "date" and " " in value.form:
+        return _has_moment(value.form, index)
     # An address with blanks in it ends at the first of them where people write it.
     return value.kind == "url" and "%20" in value.text and word_form(unquote(value.text)).split("\0")[0] in index.words
+
+
+def _has_moment(form: str, index: _TextIndex) -> bool:
+    """True when the day and the time stand in the text, which has one day or one time: else they may not belong."""
+    day, at = form.split(" ")
+    days = {form for kind, form in index.typed if kind == "date"}
+    times = {form for kind, form in index.typed if kind == "time"}
+    return day in days and at in times and (len(days) == 1 or len(times) == 1)
 
 
 def _is_exact(value: ArgumentValue, text: SourceText, index: _TextIndex) -> bool:
     if value.kind == "number":
         return value.form in index.amounts or not index.amounts
-    return _whole_text_pattern(value.text).search(text.text) is not None
+    return _whole_text_pattern(value.text).search(index.text) is not None
 
 
 @lru_cache(maxsize=64)
 def _whole_text_pattern(text: str) -> re.Pattern[str]:
-    """The text as a whole: a folder is no part of the path below it, and a name no part of a longer one."""
-    return re.compile(rf"(?<![\w./\\~*-]){re.escape(text)}(?![\w/\\~*-]|\.\w)")
+    """The text as a whole, marked up perhaps: a folder is no part of the path below it, and a name no part of a longer
+    one."""
+    return re.compile(rf"(?<![\w./\\~*-])(\*{{1,3}}|__?|~~|){re.escape(text)}\1(?![\w/\\~*-]|\.\w)")
 
 
 @lru_cache(maxsize=64)
 def _build_index(text: str) -> _TextIndex:
-    every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
-    built = _TextIndex(word_form(text), every, amounts_of(text))
     scalars = _json_scalars(text)
+    if scalars:
+        keys = dict.fromkeys(key for pointer, _ in scalars for key in _keys_of(pointer))
+        leaves = (leaf if isinstance(leaf, str) else json.dumps(leaf) for _, leaf in scalars)
+        text = _BETWEEN_LEAVES.join((*keys, *leaves))
+    every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
+    built = _TextIndex(text, word_form(text), every, amounts_of(text))
     for pointer, leaf in scalars or ():
         built.fields.setdefault(form_of(leaf), []).append((pointer, leaf))
     if scalars is None:
@@ -148,6 +167,12 @@ def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(mapping := dict(pairs)) != len(pairs):
         raise _DuplicateKey
     return mapping
+
+
+def _keys_of(pointer: str) -> list[str]:
+    """Names in a pointer. A name of digits alone is left out: it may be a position."""
+    segments = (segment.replace("~1", "/").replace("~0", "~") for segment in pointer.split("/")[1:])
+    return [segment for segment in segments if not segment.isdigit()]
 
 
 def _json_scalars(text: str) -> list[tuple[str, object]] | None:

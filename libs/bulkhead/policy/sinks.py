@@ -38,6 +38,7 @@ class Taint:
 _GRAVITY: tuple[SinkKind, ...] = ("code", "account", "recipient", "amount", "url", "path", "other", "text")
 _LINKS = frozenset(("url", "email"))
 """Kinds of values that are looked for in an argument of a write that is declared as no sink: people follow them."""
+_NO_ACCOUNTS = frozenset(("number", "date", "time"))
 LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
 
@@ -207,8 +208,8 @@ def _may_flow(
         vouched = proposal.values is not None
         return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
     for origin in origins:
-        # The number of an invoice is no amount, also where the asker said it; and none so short is an account.
-        if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind == "number"):
+        # The number of an invoice is no amount, also where the asker said it; none so short, and no day, is an account.
+        if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind in _NO_ACCOUNTS):
             continue
         # A path or a command is another one with a dot or a bar more.
         if kind in LITERAL and value.kind == "text" and origin.match == "normalised":

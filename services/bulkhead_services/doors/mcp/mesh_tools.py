@@ -50,9 +50,7 @@ async def _submit_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, 
     limits: dict[str, Any] = {name: arguments.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
     tools = tuple(arguments.get("tools") or ())
     # A model calls this tool, under whosever key.
-    task = await mesh.submit(
-        arguments["objective"], tools=tools, idempotency_key=key, written_by="model", **limits
-    )
+    task = await mesh.submit(arguments["objective"], tools=tools, idempotency_key=key, written_by="model", **limits)
     return {"task": task.id, "next": f"call {PREFIX}watch with it"}
 
 
