@@ -40,6 +40,21 @@ class Flow(Contract):
     field: Pointer
 
 
+class PlannedValue(Contract):
+    """The value that the plan gives an argument, as the asker wrote it. Numbers are written as text."""
+
+    argument: Pointer
+    text: Summary
+
+
+class PlannedCall(Contract):
+    """A call that the plan foresees, at most `times` in its step. values: of arguments that choose where it goes."""
+
+    tool: Name
+    values: Annotated[tuple[PlannedValue, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+    times: Annotated[int, Field(ge=1, le=bounds.MAX_PLANNED_TIMES)] = 1
+
+
 class Origin(Contract):
     """One content in which a value stands. name: of the document or tool. match: how it stands there; `field` is the
     whole of a field of JSON, `field` names it then."""

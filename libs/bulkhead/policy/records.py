@@ -16,7 +16,7 @@ from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.provenance import Flow, Isolation, Source
+from bulkhead_contracts.provenance import Flow, Isolation, PlannedCall, Source
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Name, Tag, Token
@@ -49,6 +49,7 @@ class RecordPlan(_StrictRecord):
     """The part of a plan that decides."""
 
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+    calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
 
 
 class RecordContent(_StrictRecord):
@@ -141,6 +142,8 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         agent=call.agent,
         role=grant.role,
         flows=record.plan.flows,
+        planned=record.plan.calls,
+        planned_before=call.calls_before,
         calls_before=call.calls_before,
         spent_usd_micros=call.spent_usd_micros,
         isolation=call.isolation,

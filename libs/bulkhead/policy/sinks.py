@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import ArgumentValue, values_of
+from bulkhead.policy.values import ArgumentValue, form_of, values_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, Origin, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
@@ -71,6 +71,8 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
     findings: dict[tuple[str, str], TaintFinding] = {}
+    if guarded and proposal.planned and (unforeseen := _find_unforeseen(proposal)) is not None:
+        findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
     for leaf, parts in _group_by_leaf(values_of(proposal.arguments)):
@@ -122,6 +124,41 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
         for leaf, parts in _group_by_leaf(values_of(proposal.arguments))
         if covers_pointer(place, leaf.pointer)
     )
+
+
+def _planned_arguments(proposal: CallProposal) -> tuple[str, ...] | None:
+    """Arguments that the plan gives their values, of the planned call that this one is; None where it is none."""
+    leaves = [value for value in values_of(proposal.arguments) if value.role == "leaf"]
+    for call in proposal.planned:
+        if call.tool == proposal.tool.name and all(
+            any(
+                covers_pointer(planned.argument, leaf.pointer) and (leaf.kind, leaf.form) == form_of(planned.text)
+                for leaf in leaves
+            )
+            for planned in call.values
+        ):
+            return tuple(planned.argument for planned in call.values)
+    return None
+
+
+def _find_unforeseen(proposal: CallProposal) -> TaintFinding | None:
+    """Finding where the plan foresees no such call, or no further one."""
+    tool = proposal.tool.name
+    planned = [call for call in proposal.planned if call.tool == tool]
+    times = sum(call.times for call in planned)
+    if not planned:
+        reason = f"the plan foresees no call of {tool} in this step"
+    elif _planned_arguments(proposal) is None:
+        listed = "; ".join(
+            ", ".join(f"{value.argument} {json.dumps(value.text, ensure_ascii=False)}" for value in call.values)
+            for call in planned
+        )
+        reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
+    elif proposal.planned_before >= times:
+        reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
+    else:
+        return None
+    return TaintFinding("", tool, (), reason[: bounds.MAX_REASON_CHARS])
 
 
 KnownOrigins = Mapping[tuple[str, str], tuple[Origin, ...]]
@@ -207,7 +244,11 @@ def _may_flow(
     if not origins:
         vouched = proposal.values is not None
         return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
+    planned = _planned_arguments(proposal) if proposal.planned and _is_bound_by_plan(proposal.tool, kind) else None
     for origin in origins:
+        # The asker wrote it, and for another argument or call.
+        if planned is not None and origin.source == "user" and not _covers_any(planned, value.pointer):
+            continue
         # The number of an invoice is no amount, also where the asker said it; none so short, and no day, is an account.
         if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind in _NO_ACCOUNTS):
             continue
@@ -219,6 +260,15 @@ def _may_flow(
     return value.role == "leaf" and any(
         _plan_allows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
     )
+
+
+def _is_bound_by_plan(tool: ToolSpec, kind: SinkKind) -> bool:
+    """Texts are free: a plan does not write them."""
+    return kind != "text" and (tool.effect == "write" or tool.egress)
+
+
+def _covers_any(patterns: Iterable[str], pointer: str) -> bool:
+    return any(covers_pointer(pattern, pointer) for pattern in patterns)
 
 
 def _plan_allows(flow: Flow, origin: Origin, value: ArgumentValue, proposal: CallProposal) -> bool:

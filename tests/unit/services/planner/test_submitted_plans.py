@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
-from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.result import Label
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded
@@ -66,6 +66,21 @@ def test_a_plan_lets_values_flow_only_where_a_person_wrote_the_objective(play, t
     flowing = Plan(steps=(PAYS_LATER.steps[0], PAYS_LATER.steps[1].model_copy(update={"flows": (FLOW,)})))
     submit(play, plan=flowing, tools=GRANTED, labels=(label,))
     assert play.send_of(StepAssigned).step_grant.flows == flows
+
+
+def test_the_calls_that_a_submitted_plan_foresees_bound_the_plan_in_its_place(play):
+    fetches = PlannedCall(tool="fetch", values=(PlannedValue(argument="/url", text="https://a.example"),))
+    step = READS.steps[0].model_copy(update={"tools": ("calculate", "fetch"), "calls": (fetches,)})
+    failed_three_times(play, Plan(steps=(step,)))
+    other = draft({"id": "z", "tools": ["fetch"]})
+    answers(play, other, play.only_output(ModelCallRequested).call_id)
+    assert play.send_of(StepAssigned).step_grant.calls == (fetches,)
+
+
+def test_a_plan_foresees_calls_of_a_steps_own_tools(play):
+    step = READS.steps[0].model_copy(update={"calls": (PlannedCall(tool="pay"),)})
+    submit(play, plan=Plan(steps=(step,)), tools=GRANTED)
+    assert "unknown_call" in str(play.outputs)
 
 
 def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):
