@@ -97,6 +97,8 @@ def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, ri
         if effect == "permit":
             rule = "taint"
         effect, reasons = "ask", [*values, answer.why]
+    if effect == "ask":
+        reasons += taint.chosen
     return CallRuling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), taint.findings)
 
 

@@ -33,11 +33,14 @@ class Taint:
     sources: Mapping[str, frozenset[str]]
     code: bool
     """Whether one of them is run as code."""
+    chosen: tuple[str, ...] = ()
+    """Of each value in a sink that may stand there and that the asker did not write: where it comes from."""
 
 
 _GRAVITY: tuple[SinkKind, ...] = ("code", "account", "recipient", "amount", "url", "path", "other", "text")
 _LINKS = frozenset(("url", "email"))
 """Kinds of values that are looked for in an argument of a write that is declared as no sink: people follow them."""
+_OWN = frozenset(("user", "operator"))
 _NO_ACCOUNTS = frozenset(("number", "date", "time"))
 LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
@@ -75,6 +78,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
         findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
+    chosen: list[str] = []
     for leaf, parts in _group_by_leaf(values_of(proposal.arguments)):
         top = _pointer_segment(leaf.pointer, 1)
         if leaf.role == "leaf":
@@ -97,6 +101,9 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
         else:
             kind = kind or "other"  # Undeclared, so nobody has said that it chooses nothing.
             bad = _suspect_values(leaf, parts, kind, proposal, policy, origins_by_value)
+            origins = origins_by_value.get((leaf.pointer, leaf.text), ())
+            if kind != "text" and not bad and origins and not any(origin.source in _OWN for origin in origins):
+                chosen.append(_describe_chosen(leaf, kind, proposal.tool.name, origins))
         for value in bad:
             code = code or kind == "code"
             finding = _build_finding(
@@ -111,6 +118,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
         pointers,
         {name: frozenset(origins) for name, origins in sources.items()},
         code,
+        tuple(chosen[: bounds.MAX_FINDINGS]),
     )
 
 
@@ -297,18 +305,24 @@ def _build_finding(
     value: ArgumentValue, kind: SinkKind, proposal: CallProposal, origins: tuple[Origin, ...]
 ) -> TaintFinding:
     where = tuple(dict.fromkeys(_origin_name(origin) for origin in origins))
-    shown_text = value.text if len(value.text) <= 80 else f"{value.text[:79]}…"
     if where:
         origin_text = f"it stands in {', '.join(where)} and not in the asker's words"
     elif proposal.values is None:
         origin_text = "no service vouches for where it comes from"
     else:
         origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least_trusted}"
-    reason = (
-        f"{value.pointer} ({kind}) of {proposal.tool.name} would be "
-        f"{json.dumps(shown_text, ensure_ascii=False)}: {origin_text}"
-    )
+    reason = f"{value.pointer} ({kind}) of {proposal.tool.name} would be {_quote_shortened(value.text)}: {origin_text}"
     return TaintFinding(value.pointer, value.text, where, reason[: bounds.MAX_REASON_CHARS])
+
+
+def _describe_chosen(value: ArgumentValue, kind: SinkKind, tool: str, origins: tuple[Origin, ...]) -> str:
+    where = ", ".join(dict.fromkeys(f"{_origin_name(origin)} {origin.field}".strip() for origin in origins))
+    text = f"{value.pointer} ({kind}) of {tool} is {_quote_shortened(value.text)}, which {where} chose, as the plan or "
+    return f"{text}a rule lets it"[: bounds.MAX_REASON_CHARS]
+
+
+def _quote_shortened(text: str) -> str:
+    return json.dumps(text if len(text) <= 80 else f"{text[:79]}…", ensure_ascii=False)
 
 
 def _pointer_segment(pointer: str, at: int) -> str:

@@ -277,3 +277,12 @@ def test_values_that_flow_and_texts_are_free_of_the_plans_values() -> None:
     words = said("Send bob@example.com the link https://a.example/x")
     told = {"to": "bob@example.com", "body": "Here: https://a.example/x"}
     assert ruled(MAIL, told, words, planned=mail)[0] == "permit"
+
+
+def test_who_is_asked_is_told_of_each_value_that_the_asker_did_not_write() -> None:
+    asked = said("Pay invoice 7")
+    flows = {"flows": (FLOW,), "calls": {"c7": "s0"}, "least_trusted": "model"}
+    ruling = decide(proposal(PAY, {"iban": "GB82WEST12345698765432", "amount": 7.5}, asked, RESULT, **flows), POLICY)
+    assert ruling.effect == "ask" and [finding.pointer for finding in ruling.findings] == ["/amount"]
+    [chosen] = [reason for reason in ruling.reasons if reason.startswith("/iban")]
+    assert '"GB82WEST12345698765432", which tool:get_invoice /rows/0/iban' in chosen
