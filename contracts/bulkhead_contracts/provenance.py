@@ -2,6 +2,7 @@
 believed.
 """
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -78,7 +79,9 @@ class ValueOrigin(Contract):
 
 class Attribution(Contract):
     """Sources of the values of one call, as the model gateway saw them. least: the least trusted source that was
-    in the context at all: an unmatched value counts as this. signature: over the task and all the rest.
+    in the context at all: an unmatched value counts as this. shown: all sources in it, documents and tools
+    by name (`retrieved:NAME`, `tool:NAME`); `unknown` besides where these are not all. signature: over the task and all
+    the rest.
     """
 
     tool: Name
@@ -86,5 +89,6 @@ class Attribution(Contract):
     values: Annotated[tuple[ValueOrigin, ...], Field(max_length=bounds.MAX_ATTRIBUTED_VALUES)] = ()
     complete: bool = True
     least: Source = "model"
+    shown: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_SHOWN_SOURCES, exclude_if=operator.not_)] = ()
     observed_by: Token
     signature: Annotated[str, Field(max_length=128)] = ""

@@ -25,6 +25,7 @@ MAX_SOURCE_CHARS = 128 * 1024
 MAX_SOURCES = 512
 MAX_FIELDS = 20_000
 MAX_POINTER_CHARS = 200
+UNKNOWN_SOURCE = "unknown"
 _BETWEEN_LEAVES = " \x00 "
 """No value spans two leaves of JSON."""
 TRUST: tuple[Source, ...] = ("user", "operator", "retrieved", "tool", "model")
@@ -73,6 +74,16 @@ def attribute_values(
         attributed.add((value.pointer, value.text))
         value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, origins=_find_origins(value, texts)))
     return tuple(value_origins), complete
+
+
+def shown_sources(sources: Sequence[SourceText], *, is_complete: bool = True) -> tuple[str, ...]:
+    """The sources in a context by name (`user`, `retrieved:pay.md`, `tool:read_mail`); `unknown` besides where there
+    are more."""
+    named = {f"{row.source}:{row.name}" if row.source in ("retrieved", "tool") else row.source for row in sources}
+    listed = sorted(name[: bounds.MAX_SUMMARY_CHARS] for name in named)
+    if is_complete and len(listed) < bounds.MAX_SHOWN_SOURCES:
+        return tuple(listed)
+    return (UNKNOWN_SOURCE, *listed[: bounds.MAX_SHOWN_SOURCES - 1])
 
 
 def least_trusted_source(sources: Sequence[SourceText]) -> Source:

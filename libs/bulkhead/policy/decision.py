@@ -79,6 +79,7 @@ def _cedar_context(proposal: CallProposal, taint: Taint, risk: Risk) -> dict[str
         "risk": risk,
         "isolation": proposal.isolation,
         "least": proposal.least_trusted,
+        "shown": sorted(proposal.shown),
         "spent_usd_micros": proposal.spent_usd_micros,
         "calls_before": proposal.calls_before,
     }

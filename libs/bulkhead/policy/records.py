@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
+from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source, shown_sources
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
@@ -139,6 +139,7 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         arguments=call.arguments,
         values=values,
         least_trusted="model" if record.model else least_trusted_source(texts),
+        shown=shown_sources(texts),
         agent=call.agent,
         role=grant.role,
         flows=record.plan.flows,

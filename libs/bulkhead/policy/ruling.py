@@ -17,7 +17,8 @@ class CallProposal:
     """A call before it is made.
 
     values: where its arguments come from, as signed; None where nobody vouches for it. least_trusted: the source
-    of least trust that stood in the context. agent: the service and role that asks (`worker.step`). role: of the
+    of least trust that stood in the context. shown: all sources that did, by name, with `unknown` where these may
+    not be all. agent: the service and role that asks (`worker.step`). role: of the
     person for whom; "" where it is not known. flows: of the plan. planned: calls that the plan foresees in this step,
     and that bound it where there are any. planned_before, calls_before: of this tool in this step and in this task,
     others than this one. spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
@@ -31,6 +32,7 @@ class CallProposal:
     arguments: Mapping[str, Any]
     values: tuple[ValueOrigin, ...] | None = None
     least_trusted: Source = "model"
+    shown: tuple[str, ...] = ("unknown",)
     agent: str = "worker"
     role: str = ""
     flows: tuple[Flow, ...] = ()

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from bulkhead.policy.attribution import shown_sources
 from bulkhead.policy.decision import decide, risk_of
+from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue, Sink
 from tests.unit.policy.proposals import (
     COUNT,
@@ -286,3 +288,37 @@ def test_who_is_asked_is_told_of_each_value_that_the_asker_did_not_write() -> No
     assert ruling.effect == "ask" and [finding.pointer for finding in ruling.findings] == ["/amount"]
     [chosen] = [reason for reason in ruling.reasons if reason.startswith("/iban")]
     assert '"GB82WEST12345698765432", which tool:get_invoice /rows/0/iban' in chosen
+
+
+STAYS = (
+    OWN
+    + """
+@id("payroll_stays")
+forbid (principal, action == Action::"send_mail", resource)
+when { context.shown.containsAny(["retrieved:payroll.md", "unknown"]) }
+unless { context.arguments has to && context.arguments.to == "bob@example.com" };
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("shown", "to", "effect"),
+    [
+        (("user", "retrieved:payroll.md"), "eve@evil.example", "forbid"),
+        (("user", "retrieved:payroll.md"), "bob@example.com", "permit"),
+        (("user", "retrieved:menu.md"), "ann@example.com", "permit"),
+        (("user", "unknown"), "ann@example.com", "forbid"),
+    ],
+)
+def test_a_rule_says_who_may_be_told_what_the_agent_was_shown(shown: tuple[str, ...], to: str, effect: str) -> None:
+    asked = said("Mail bob@example.com, ann@example.com or eve@evil.example.")
+    call = proposal(MAIL, {"to": to, "body": "The salary is high."}, asked, shown=shown)
+    assert decide(call, policy(STAYS)).effect == effect
+
+
+def test_the_sources_of_a_context_are_named_and_said_to_be_not_all() -> None:
+    texts = (said("a"), said("b", "retrieved", "pay.md"), said("c", "tool", "read_mail"), said("d", "model", "x"))
+    assert shown_sources(texts) == ("model", "retrieved:pay.md", "tool:read_mail", "user")
+    assert shown_sources(texts, is_complete=False)[0] == "unknown"
+    many = [said("a", "retrieved", f"{number}.md") for number in range(100)]
+    assert shown_sources(many)[0] == "unknown" and len(shown_sources(many)) == bounds.MAX_SHOWN_SOURCES

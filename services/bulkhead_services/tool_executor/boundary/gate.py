@@ -11,6 +11,7 @@ from typing import Any
 
 from bulkhead.bus.port import WrongLastSequence
 from bulkhead.grants.attribution import verified_attribution
+from bulkhead.policy.attribution import UNKNOWN_SOURCE
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import Job, target_of
@@ -108,6 +109,7 @@ class Gate:
             arguments=arguments,
             values=attribution.values if attribution is not None else None,
             least_trusted=attribution.least if attribution is not None else "model",
+            shown=(attribution.shown if attribution is not None else ()) or (UNKNOWN_SOURCE,),
             flows=step.flows if step is not None else (),
             constraints=(*task.constraints, *(step.constraints if step is not None else ())),
             agent=target_of(job).agents[-1],
