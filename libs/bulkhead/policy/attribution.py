@@ -123,10 +123,10 @@ def _is_in_text(value: ArgumentValue, index: _TextIndex) -> bool:
 
 def _has_moment(form: str, index: _TextIndex) -> bool:
     """True when the day and the time stand in the text, which has one day or one time: else they may not belong."""
-    day, at = form.split(" ")
+    day, hours = form.split(" ")
     days = {form for kind, form in index.typed if kind == "date"}
     times = {form for kind, form in index.typed if kind == "time"}
-    return day in days and at in times and (len(days) == 1 or len(times) == 1)
+    return day in days and hours in times and (len(days) == 1 or len(times) == 1)
 
 
 def _is_exact(value: ArgumentValue, text: SourceText, index: _TextIndex) -> bool:

@@ -16,7 +16,7 @@ _MONTHS = (
     "october oktober octobre octubre oct okt|november novembre noviembre nov|"
     "december dezember décembre diciembre dec dez déc dic"
 )
-_MONTH_BY_NAME = {name: at for at, names in enumerate(_MONTHS.split("|"), 1) for name in names.split()}
+_MONTH_BY_NAME = {name: number for number, names in enumerate(_MONTHS.split("|"), 1) for name in names.split()}
 _NAMES = "|".join(sorted(_MONTH_BY_NAME, key=len, reverse=True))
 _DAY = re.compile(
     r"(?<![\w./-])(?:"
@@ -44,15 +44,15 @@ def days_and_times(text: str) -> Iterator[tuple[DayOrTime, str, str]]:
         if (day := _day_form(match)) is not None:
             yield "date", match[0], day
     for match in _TIME.finditer(_DAY.sub("\x00", text)):
-        if (at := _time_form(match)) is not None:
-            yield "time", match[0].strip(), at
+        if (hours := _time_form(match)) is not None:
+            yield "time", match[0].strip(), hours
 
 
 def moment_form(text: str) -> tuple[DayOrTime, str] | None:
     """Kind and form of a text that is a day, a time, or a day with a time (`2026-03-14 15:00`), and nothing else."""
     if match := _MOMENT.fullmatch(text):
-        day, at = _DAY.fullmatch(match[1]), _TIME.fullmatch(match[2])
-        forms = (day and _day_form(day), at and _time_form(at))
+        day, hours = _DAY.fullmatch(match[1]), _TIME.fullmatch(match[2])
+        forms = (day and _day_form(day), hours and _time_form(hours))
         return ("date", " ".join(form for form in forms if form)) if all(forms) else None
     if match := _DAY.fullmatch(text):
         day_form = _day_form(match)

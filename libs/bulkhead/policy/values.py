@@ -172,9 +172,9 @@ def _iban_part(match: str) -> str:
         ):
             return match[:end]
     end = size = 0
-    for at, group in enumerate(re.finditer(r"[A-Z0-9]+", match, re.I)):
+    for position, group in enumerate(re.finditer(r"[A-Z0-9]+", match, re.I)):
         # Letters alone stand in the second group, the bank; elsewhere they are the next word.
-        if at > 1 and not any(sign.isdigit() for sign in group[0]):
+        if position > 1 and not any(sign.isdigit() for sign in group[0]):
             break
         end, size = group.end(), size + len(group[0])
         if len(group[0]) != 4 and size >= 15:

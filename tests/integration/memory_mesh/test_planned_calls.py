@@ -1,4 +1,4 @@
-"""Calls that a submitted plan foresees reach the gate in the step's grant, counted: the whole mesh, the model scripted."""
+"""Calls that a submitted plan foresees reach the gate in the step's grant, counted: the whole mesh."""
 
 from pathlib import Path
 

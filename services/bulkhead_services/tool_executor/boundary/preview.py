@@ -75,24 +75,26 @@ def describe_lookalikes(text: str) -> str:
     are no usual letters, and any that is not ASCII in an address, a path or a number. "" where there are none."""
     if text.isascii():
         return ""
-    letters = dict.fromkeys(letter for word in text.split() for letter in _lookalikes_of(word))
+    letters = dict.fromkeys(letter for token in text.split() for letter in _lookalikes_of(token))
     if not letters:
         return ""
     named = [f"{letter} is {unicodedata.name(letter, f'U+{ord(letter):04X}')}" for letter in letters]
-    more = f" and {len(named) - MAX_NAMED_LETTERS} more" if len(named) > MAX_NAMED_LETTERS else ""
-    return f"look twice: {', '.join(named[:MAX_NAMED_LETTERS])}{more}"
+    suffix = f" and {len(named) - MAX_NAMED_LETTERS} more" if len(named) > MAX_NAMED_LETTERS else ""
+    return f"look twice: {', '.join(named[:MAX_NAMED_LETTERS])}{suffix}"
 
 
-def _lookalikes_of(word: str) -> list[str]:
-    word = unicodedata.normalize("NFC", word)
-    if word.isascii():
+def _lookalikes_of(text: str) -> list[str]:
+    token = unicodedata.normalize("NFC", text)
+    if token.isascii():
         return []
-    if _ADDRESS_SIGNS.search(unicodedata.normalize("NFKC", word)):
-        return [letter for letter in word if not letter.isascii()]
-    scripts = Counter(script for letter in word if (script := _script_of(letter)) in _ALIKE_SCRIPTS)
+    if _ADDRESS_SIGNS.search(unicodedata.normalize("NFKC", token)):
+        return [letter for letter in token if not letter.isascii()]
+    scripts = Counter(script for letter in token if (script := _script_of(letter)) in _ALIKE_SCRIPTS)
     usual = max(scripts, key=lambda script: (scripts[script], script == "LATIN"), default="")
-    others = scripts.keys() - {usual}
-    return [letter for letter in word if _script_of(letter) in others or (not letter.isascii() and _is_odd(letter))]
+    other_scripts = scripts.keys() - {usual}
+    return [
+        letter for letter in token if _script_of(letter) in other_scripts or (not letter.isascii() and _is_odd(letter))
+    ]
 
 
 def _is_odd(letter: str) -> bool:
