@@ -78,7 +78,7 @@ def describe_lookalikes(text: str) -> str:
     letters = dict.fromkeys(letter for token in text.split() for letter in _lookalikes_of(token))
     if not letters:
         return ""
-    named = [f"{letter} is {unicodedata.name(letter, f'U+{ord(letter):04X}')}" for letter in letters]
+    named = [f"{escape_invisible(letter)} is {unicodedata.name(letter, f'U+{ord(letter):04X}')}" for letter in letters]
     suffix = f" and {len(named) - MAX_NAMED_LETTERS} more" if len(named) > MAX_NAMED_LETTERS else ""
     return f"look twice: {', '.join(named[:MAX_NAMED_LETTERS])}{suffix}"
 

@@ -78,3 +78,8 @@ def test_words_of_one_script_are_shown_as_they_are(value: str) -> None:
 def test_names_of_letters_are_bounded() -> None:
     line = render_preview("mail", {"to": "a@" + "".join(map(chr, range(0x430, 0x450)))}).splitlines()[1]
     assert line.count(" is ") == 5 and line.endswith(" and 27 more")
+
+
+def test_a_letter_that_is_named_obeys_nothing_itself() -> None:
+    line = render_preview("mail", {"to": "bob@example.com\u202e\u200bmoc"})
+    assert "\u202e" not in line and "\u200b" not in line and "RIGHT-TO-LEFT OVERRIDE" in line
