@@ -5,18 +5,19 @@ contents in which it stands; none where it stands nowhere. A value matches a who
 part of one: the account `123` does not stand in `1234`, the address `a@b.example` not in `a@b.example.org`.
 
 A number `exact`ly stands beside a currency, or in a text that has no amounts of money: `75` in `invoice 200,
-75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account` and `/amount`, each where exactly
-one stands in it.
+75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account`, `/amount`, `/date` and `/time`, each
+where exactly one stands in it; so has each text within JSON, behind its pointer.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
-from bulkhead.policy.values import ArgumentValue, ValueKind, amounts_of, form_of, typed_values, values_of, word_form
+from bulkhead.policy.dates import days_and_times
+from bulkhead.policy.values import ArgumentValue, ValueKind, form_of, typed_values, values_of, word_form
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
 
@@ -52,7 +53,7 @@ class _TextIndex:
     words: str
     typed: frozenset[tuple[ValueKind, str]]
     amounts: frozenset[str]
-    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]] = field(default_factory=dict)
+    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]]
 
 
 def attribute_values(
@@ -150,16 +151,23 @@ def _build_index(text: str) -> _TextIndex:
         leaves = (leaf if isinstance(leaf, str) else json.dumps(leaf) for _, leaf in scalars)
         text = _BETWEEN_LEAVES.join((*keys, *leaves))
     every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
-    built = _TextIndex(text, word_form(text), every, amounts_of(text))
+    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]] = {}
+    amounts: set[str] = set()
+    texts = [("", text)] if scalars is None else []
     for pointer, leaf in scalars or ():
-        built.fields.setdefault(form_of(leaf), []).append((pointer, leaf))
-    if scalars is None:
-        asked_about = frozenset((kind, form) for kind, _, form in typed_values(text))
+        kind, form = form_of(leaf)
+        fields.setdefault((kind, form), []).append((pointer, leaf))
+        if kind == "text" and isinstance(leaf, str):
+            texts.append((pointer, leaf))
+    for pointer, inner_text in texts:
+        forms = {(kind, form) for kind, _, form in typed_values(inner_text)}
+        amounts |= {form for kind, form in forms if kind == "number"}
+        forms |= {(kind, form) for kind, _, form in days_and_times(inner_text)}
         for sought_kind, name in _ONLY:
-            matches = [typed_form for typed_form in asked_about if typed_form[0] == sought_kind]
-            if len(matches) == 1:
-                built.fields[matches[0]] = [(name, None)]
-    return built
+            lone = [typed_form for typed_form in forms if typed_form[0] == sought_kind]
+            if len(lone) == 1 and len(pointer) + len(name) <= MAX_POINTER_CHARS:
+                fields.setdefault(lone[0], []).append((pointer + name, None))
+    return _TextIndex(text, word_form(text), every, frozenset(amounts), fields)
 
 
 _ONLY: tuple[tuple[ValueKind, str], ...] = (
@@ -167,6 +175,8 @@ _ONLY: tuple[tuple[ValueKind, str], ...] = (
     ("email", "/email"),
     ("account", "/account"),
     ("number", "/amount"),
+    ("date", "/date"),
+    ("time", "/time"),
 )
 
 

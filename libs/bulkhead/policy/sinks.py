@@ -265,7 +265,7 @@ def _may_flow(
             continue
         if policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
             return True
-    return value.role == "leaf" and any(
+    return (value.role == "leaf" or kind == "text") and any(
         _plan_allows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
     )
 

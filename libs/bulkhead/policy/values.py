@@ -270,11 +270,6 @@ def form_of(leaf: object) -> tuple[ValueKind, str]:
     return "text", word_form(text)
 
 
-def amounts_of(text: str) -> frozenset[str]:
-    """The numbers of a text that stand beside a currency."""
-    return frozenset(form for kind, _, form in typed_values(text) if kind == "number")
-
-
 def values_of(arguments: Mapping[str, object]) -> Iterator[ArgumentValue]:
     """Every value of a call's arguments: each leaf, then what stands within it."""
     pending: list[tuple[str, object, int]] = [("", arguments, 0)]

@@ -256,3 +256,14 @@ def test_json_is_searched_as_it_reads_and_not_as_it_is_escaped() -> None:
     for value in ("eve@x.example", "zo\u00eb doe", "ann@x.example"):
         assert origins(value, result)[0][0] == "tool"
     assert not origins("Doe 1", result), "no value spans two of its fields"
+
+
+def test_a_text_within_json_has_a_field_where_exactly_one_of_a_kind_stands_in_it() -> None:
+    mail = {"text": "Pay 210 EUR on 3 March 2026, see https://a.example/x", "memo": "a@b.example or c@b.example"}
+    result = SourceText(json.dumps(mail), "tool", "3" * 64)
+    fields = {"https://a.example/x": "/text/url", 210: "/text/amount", "2026-03-03": "/text/date"}
+    for value, field in fields.items():
+        assert ("tool", "field", field) in origins(value, result)
+    assert all(match != "field" for _, match, _ in origins("a@b.example", result)), "two stand in it"
+    long = SourceText(json.dumps({"k" * 198: "see https://a.example/x"}), "tool", "3" * 64)
+    assert all(match != "field" for _, match, _ in origins("https://a.example/x", long)), "no pointer is so long"
