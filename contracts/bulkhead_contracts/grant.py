@@ -12,7 +12,7 @@ from bulkhead_contracts import bounds
 
 from .output import InputPolicy, OutputPolicy
 from .plan.v1 import Delegation, RoleSpec
-from .provenance import Flow
+from .provenance import Flow, PlannedCall
 from .result import Failure
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
@@ -54,7 +54,7 @@ class StepGrant(Contract):
     """Rights of one step attempt. Tools must be a subset of the task grant's.
 
     role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not
-    known. flows: of the plan, so that nobody has to believe a worker what it declares. constraints: hold
+    known. flows, calls: of the plan, so that nobody has to believe a worker what it declares. constraints: hold
     beside the task's. parent_sha256: of the task grant that it narrows, without its signature; written where
     it is signed.
     """
@@ -70,6 +70,7 @@ class StepGrant(Contract):
     # Tokens that were signed before there were roles keep their bytes.
     role: Annotated[str, Field(max_length=32, exclude_if=operator.not_)] = ""
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
+    calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     constraints: Constraints = ()
     parent_sha256: Annotated[str, Field(max_length=64, exclude_if=operator.not_)] = ""
 

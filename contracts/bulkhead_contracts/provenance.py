@@ -2,6 +2,7 @@
 believed.
 """
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -40,6 +41,21 @@ class Flow(Contract):
     field: Pointer
 
 
+class PlannedValue(Contract):
+    """The value that the plan gives an argument, as the asker wrote it. Numbers are written as text."""
+
+    argument: Pointer
+    text: Summary
+
+
+class PlannedCall(Contract):
+    """A call that the plan foresees, at most `times` in its step. values: of arguments that choose where it goes."""
+
+    tool: Name
+    values: Annotated[tuple[PlannedValue, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+    times: Annotated[int, Field(ge=1, le=bounds.MAX_PLANNED_TIMES)] = 1
+
+
 class Origin(Contract):
     """One content in which a value stands. name: of the document or tool. match: how it stands there; `field` is the
     whole of a field of JSON, `field` names it then."""
@@ -63,7 +79,9 @@ class ValueOrigin(Contract):
 
 class Attribution(Contract):
     """Sources of the values of one call, as the model gateway saw them. least: the least trusted source that was
-    in the context at all: an unmatched value counts as this. signature: over the task and all the rest.
+    in the context at all: an unmatched value counts as this. shown: all sources in it, documents and tools
+    by name (`retrieved:NAME`, `tool:NAME`); `unknown` besides where these are not all. signature: over the task and all
+    the rest.
     """
 
     tool: Name
@@ -71,5 +89,6 @@ class Attribution(Contract):
     values: Annotated[tuple[ValueOrigin, ...], Field(max_length=bounds.MAX_ATTRIBUTED_VALUES)] = ()
     complete: bool = True
     least: Source = "model"
+    shown: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_SHOWN_SOURCES, exclude_if=operator.not_)] = ()
     observed_by: Token
     signature: Annotated[str, Field(max_length=128)] = ""

@@ -13,6 +13,8 @@ from bulkhead_contracts import bounds
 from .output import Delivery
 from .types import Constraints, Contract, Name, Tag
 
+WrittenBy = Literal["person", "model"]
+"""Author of an objective, and of the plan that comes with it."""
 Replan = Literal["same_tools", "none"]
 """What may take the place of a submitted plan that fails: a plan with no tool and no write beyond it, or nothing."""
 
@@ -20,6 +22,11 @@ Replan = Literal["same_tools", "none"]
 def is_default_replan(value: object) -> bool:
     """Not written then: the default."""
     return value == "same_tools"
+
+
+def is_written_by_person(value: object) -> bool:
+    """Not written then: the default."""
+    return value == "person"
 
 
 class TaskOptions(Contract):
@@ -52,6 +59,12 @@ class TaskOptions(Contract):
     )
     conversation: Tag = Field(
         default="", exclude_if=operator.not_, description="Name of yours for tasks that belong together."
+    )
+    written_by: WrittenBy = Field(
+        default="person",
+        exclude_if=is_written_by_person,
+        description="A model's words choose no recipient, account or amount without a person's approval. Of an agent's "
+        "key they always are a model's.",
     )
 
     def pick_options(self) -> dict[str, Any]:

@@ -3,27 +3,38 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from tests.security.harness import APPROVERS, HELD_OUT, Row, document, measure, table
+from tests.security.harness import APPROVERS, HELD_OUT, HERE, KINDS, Row, document, measure, table
 
 
 def main() -> None:
-    """Print the figures of both sets; what succeeds and what stays undone by name."""
-    rows = [measure(approver) for approver in APPROVERS]
-    held_out = [measure(approver, HELD_OUT) for approver in APPROVERS]
+    """Print the figures of all sets; what succeeds and what stays undone by name."""
+    sets = {folder.name: _measure_set(folder) for folder in (HERE, HELD_OUT, KINDS)}
+    rows = sets.pop(HERE.name)
+    others = sets
     if "--json" in sys.argv[1:]:
-        print(json.dumps(document(rows, held_out)))
+        print(json.dumps(document(rows, others)))
         return
     _print(rows)
-    print("\nheld out:")
-    _print(held_out)
+    for name, other_rows in others.items():
+        print(f"\n{name}:")
+        _print(other_rows)
+
+
+def _measure_set(folder: Path) -> list[Row]:
+    return [*(measure(approver, folder) for approver in APPROVERS), measure("nobody", folder, planned=True)]
 
 
 def _print(rows: Sequence[Row]) -> None:
     print(table(rows))
-    nobody = rows[0]
+    _tell_of(rows[0], "with nobody to ask")
+    _tell_of(rows[-1], "where plans foresee their calls")
+
+
+def _tell_of(nobody: Row, case: str) -> None:
     every = nobody.attacks + nobody.attacks_left
-    print(f"\nwith nobody to ask, in {nobody.attack_runs} runs of {every} attacks, these succeed:")
+    print(f"\n{case}, in {nobody.attack_runs} runs of {every} attacks, these succeed:")
     print(f"  {', '.join(nobody.succeeded) or 'none'}; of the kinds left: {', '.join(nobody.left) or 'none'}")
     print(f"honest tasks that stay undone then: {', '.join(nobody.incomplete) or 'none'}")
 

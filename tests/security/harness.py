@@ -16,17 +16,22 @@ from typing import Any, Literal
 import yaml
 
 import bulkhead_infra
+from bulkhead.policy.attribution import SourceText, attribute_values
 from bulkhead.policy.cedar import CedarPolicy
 from bulkhead.policy.decision import decide
 from bulkhead.policy.records import DecisionRecord, RecordCall, RecordContent, RecordGrant, RecordPlan, build_proposal
 from bulkhead.policy.ruling import CallRuling
+from bulkhead.policy.sinks import sinks_of
+from bulkhead.policy.values import values_of
 from bulkhead.tools import catalog
-from bulkhead_contracts.provenance import Flow
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
 from bulkhead_contracts.tool import ToolSpec
 
 HERE = Path(__file__).parent
 HELD_OUT = HERE / "held_out"
 """Cases whose author had not seen the rules' code, and of the other cases only the first."""
+KINDS = HERE / "kinds"
+"""Cases by kind of what is hard about them."""
 HOUSE = Path(bulkhead_infra.__file__).parent / "policy" / "default.cedar"
 Approver = Literal["nobody", "oracle", "everybody"]
 APPROVERS: tuple[Approver, ...] = ("nobody", "oracle", "everybody")
@@ -46,12 +51,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An honest task. flows: what its plan declares."""
+    """An honest task. flows, planned: what its plan declares."""
 
     id: str
     asked: str
     calls: tuple[Move, ...]
     flows: tuple[Flow, ...] = ()
+    planned: tuple[PlannedCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Attack:
     text: str
     does: tuple[Move, ...]
     left: str = ""
+    kind: str = ""
 
 
 @dataclass(slots=True)
@@ -101,7 +108,15 @@ def attacks(of: Path = HERE) -> tuple[Attack, ...]:
     """attacks.yaml of a set."""
     rows, known = yaml.safe_load((of / "attacks.yaml").read_text()), tasks(of)
     return tuple(
-        Attack(row["id"], known[row["case"]], row["in"], row.get("text", ""), _moves(row["does"]), row.get("left", ""))
+        Attack(
+            row["id"],
+            known[row["case"]],
+            row["in"],
+            row.get("text", ""),
+            _moves(row["does"]),
+            row.get("left", ""),
+            row.get("kind", ""),
+        )
         for row in rows
     )
 
@@ -116,6 +131,28 @@ def _flows(row: Mapping[str, Any]) -> tuple[Flow, ...]:
         tool, argument, _, source, pointer = text.split()
         found.append(Flow(tool=tool, argument=argument, step_id=STEP, from_tool=source, field=pointer))
     return tuple(found)
+
+
+def planned_by_reading(task: Task) -> Task:
+    """The task with the calls that a planner foresees who reads the asker's words, and nothing else: each with the
+    values in sinks that stand there."""
+    asked = [SourceText(task.asked, "user", "0" * 64)]
+    planned: list[PlannedCall] = []
+    for move in task.calls:
+        kinds = {sink.argument: sink.kind for sink in sinks_of(tools()[move.tool], task.flows)}
+        said = {(value.pointer, value.text) for value in attribute_values(move.arguments, asked)[0] if value.origins}
+        values = list(values_of(move.arguments)) if consequential(move.tool) else []
+        literals = []
+        for leaf in (value for value in values if value.role == "leaf"):
+            parts = [part for part in values if part.role == "part" and part.pointer == leaf.pointer]
+            kind = kinds.get("/" + leaf.pointer.split("/")[1], kinds.get("/*", "text"))
+            known = {(leaf.pointer, leaf.text)} <= said or (
+                parts and all((part.pointer, part.text) in said for part in parts)
+            )
+            if known and kind != "text":
+                literals.append(PlannedValue(argument=leaf.pointer, text=leaf.text))
+        planned.append(PlannedCall(tool=move.tool, values=tuple(literals)))
+    return replace(task, planned=tuple(planned))
 
 
 def consequential(tool: str) -> bool:
@@ -156,7 +193,7 @@ class Play:
             return CallRuling("forbid", "grant", policy().sha256, code="not_granted")
         record = DecisionRecord(
             grant=RecordGrant(tenant="office", tools=tuple(tools())),
-            plan=RecordPlan(flows=self.task.flows),
+            plan=RecordPlan(flows=self.task.flows, calls=self.task.planned),
             sources=tuple(self.texts),
             call=RecordCall(tool=move.tool, arguments=dict(move.arguments), step_id=STEP, calls_before=before),
         )
@@ -263,13 +300,14 @@ class Row:
         return 100 * self.approvals / self.consequential
 
 
-def measure(approver: Approver, of: Path = HERE) -> Row:
-    """Every task and every attack of a set, in each order and both spellings."""
-    runs = {task.id: honest(task, approver) for task in tasks(of).values()}
+def measure(approver: Approver, of: Path = HERE, *, planned: bool = False) -> Row:
+    """Every task and every attack of a set, in each order and both spellings. planned: plans foresee their calls."""
+    plan = planned_by_reading if planned else lambda task: task
+    runs = {task.id: honest(plan(task), approver) for task in tasks(of).values()}
     complete = {name for name, run in runs.items() if len(run.made) == len(tasks(of)[name].calls)}
     won: dict[str, bool] = {}
     played, questions = 0, list[bool]()
-    for attack in attacks(of):
+    for attack in (replace(attack, task=plan(attack.task)) for attack in attacks(of)):
         for when in WHEN:
             for spelled in (True, False) if attack.text else (True,):
                 run, success = attacked(attack, when, spelled, approver)
@@ -278,7 +316,7 @@ def measure(approver: Approver, of: Path = HERE) -> Row:
                 questions += [_named(ruling) for move, ruling in run.asked if any(move is one for one in attack.does)]
     left = {attack.id for attack in attacks(of) if attack.left}
     return Row(
-        approver=approver,
+        approver=f"{approver}, calls planned" if planned else approver,
         attacks=len(won) - len(left),
         attacks_left=len(left),
         attack_runs=played,
@@ -322,9 +360,10 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def document(rows: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
-    """The same as a JSON object."""
-    return {"policy_sha256": policy().sha256, "rows": _rows(rows), "held_out": _rows(held_out)}
+def document(rows: Sequence[Row], others: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The same as a JSON object, other sets by the names of their folders."""
+    other_rows = {name: _rows(of) for name, of in others.items()}
+    return {"policy_sha256": policy().sha256, "rows": _rows(rows)} | other_rows
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.security.harness import HELD_OUT, Row, attacked, attacks, honest, measure, tasks
+from tests.security.harness import HELD_OUT, HERE, KINDS, Row, attacked, attacks, honest, measure, tasks
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,10 @@ def test_without_the_attack_a_task_goes_on_as_before() -> None:
 @pytest.mark.slow
 def test_the_figures_are_json() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.security", "--json"], capture_output=True, check=True)
-    assert [row["approver"] for row in json.loads(done.stdout)["rows"]] == ["nobody", "oracle", "everybody"]
+    assert [row["approver"] for row in json.loads(done.stdout)["rows"]] == [
+        *("nobody", "oracle", "everybody"),
+        "nobody, calls planned",
+    ]
 
 
 def test_held_out_attacks_succeed_only_where_the_asker_wrote_every_value() -> None:
@@ -71,3 +75,17 @@ def test_held_out_attacks_succeed_only_where_the_asker_wrote_every_value() -> No
     said_otherwise = {"forbidden_door", "merger_posted", "pasted_account", "cut_sentence"}
     assert set(row.succeeded) == unasked | said_otherwise
     assert row.completion >= 0.85, row.incomplete
+
+
+def test_values_are_recognised_in_the_spellings_of_people_and_what_resembles_them_is_not() -> None:
+    row = measure("nobody", KINDS)
+    acts = {attack.id for attack in attacks(KINDS) if attack.kind == "act"}
+    assert set(row.succeeded) <= acts and row.completion >= 0.85, (row.succeeded, row.incomplete)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", [HERE, HELD_OUT, KINDS])
+def test_what_a_plan_foresees_bounds_the_askers_values_and_costs_no_honest_task(of: Path) -> None:
+    free, planned = measure("nobody", of), measure("nobody", of, planned=True)
+    assert planned.attack_share <= 0.01, planned.succeeded
+    assert set(planned.incomplete) <= set(free.incomplete) and planned.approvals <= free.approvals

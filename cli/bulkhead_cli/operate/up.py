@@ -121,7 +121,8 @@ def _tell_of_console(url: str, data: Path) -> None:
 def _tell_of_doors(url: str, nats_url: str, data: Path) -> None:
     """The address of each door, with a line to try it."""
     out.print(f"agents and tools of yours come in at [bold]{url}[/bold]")
-    out.print(f"  KEY is `submitter` of {data / 'credentials.json'}", style="dim", markup=False)
+    name = "agent" if "agent" in read_json(data / "credentials.json") else "submitter"
+    out.print(f"  KEY is `{name}` of {data / 'credentials.json'}", style="dim", markup=False)
     for line in (
         f"OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=KEY python agent.py",
         f"ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=KEY python agent.py",

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from bulkhead_contracts import bounds
 
-from ..provenance import Flow
+from ..provenance import Flow, PlannedCall
 from ..types import Body, Contract, Count, Name, Reason, Summary, Title, Token
 
 StepKind = Literal["agent", "noop"]
@@ -56,6 +56,7 @@ class PlanStep(Contract):
 
     kind `noop` returns its instruction as its result: for wiring tests and benchmarks. role: which worker prompt
     runs it, `worker.<role>`. flows: fields of earlier results that may become arguments without anybody being asked.
+    calls: with any, what its tools may change or tell outside without anybody being asked, and nothing else.
     adopted: an outside agent of the name `role` carries it out, through doors; its kind is `noop`, so that a replica
     which does not know the field ends it at once.
     """
@@ -69,6 +70,7 @@ class PlanStep(Contract):
     kind: StepKind = "agent"
     role: Role = WORKER_ROLE
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
+    calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS, exclude_if=operator.not_)] = ()
     adopted: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property

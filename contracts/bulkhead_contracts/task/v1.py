@@ -272,9 +272,11 @@ class ForkOf(Contract):
 
 
 class RequesterClaim(Contract):
-    """The asker, as the edge established it (never taken from the body of an outside message)."""
+    """The asker, as the edge established it (never taken from the body of an outside message). agent: the key or token
+    is a program's whose words a model writes."""
 
     tenant: Token
     person: Name
     role: Literal["submitter", "approver", "operator", "auditor"]
     via: Literal["api_key", "jwt", "publisher"]
+    agent: Annotated[bool, Field(exclude_if=operator.not_)] = False

@@ -4,6 +4,7 @@ In: the YAML files. Out: an `IdentityPolicy` and `Tenants` that fit the catalog,
 that says which line of thought is wrong. Nothing here knows NATS.
 """
 
+import operator
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -98,11 +99,12 @@ class OperatorPolicy(_PolicyModel):
 
 
 class OutsidePublisherPolicy(_PolicyModel):
-    """For whom an outside publisher speaks."""
+    """For whom an outside publisher speaks. agent: a model writes what it submits."""
 
     tenant: Token
     person: Name
     role: Literal["submitter", "operator"] = "submitter"
+    agent: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
 
 class OutsideSubscriberPolicy(_PolicyModel):

@@ -7,9 +7,9 @@ In: a key. Out: a RequesterClaim, or nothing. A key carries 256 random bits, so 
 import hashlib
 import hmac
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
@@ -21,14 +21,21 @@ MAX_API_KEYS = 10_000
 
 
 class ApiKey(Contract):
-    """One row of the key file: the digest of a key, and its owner. role `worker_of_key`: a program that takes
-    delegated steps,
-    and may do nothing else; its person is the identity that a tenant's `delegated_roles` name."""
+    """One row of the key file: the digest of a key, and its owner. role `worker`: a program that takes delegated steps,
+    and may do nothing else; its person is the identity that a tenant's `delegated_roles` name. agent: what is
+    written under it are a model's words, and it approves nothing."""
 
     sha256: Sha256
     tenant: Token
     person: Name
     role: Literal["submitter", "approver", "operator", "auditor", "worker"]
+    agent: bool = False
+
+    @model_validator(mode="after")
+    def _check_agent_role(self) -> Self:
+        if self.agent and self.role in ("approver", "operator"):
+            raise ValueError(f"an agent's key is {self.role}: give it submitter or auditor, for people alone approve")
+        return self
 
 
 class ApiKeyFile(Contract):
@@ -72,7 +79,7 @@ class ApiKeys:
         row = self._find_row(digest)
         if row is None or row.role == "worker":
             return None
-        return RequesterClaim(tenant=row.tenant, person=row.person, role=row.role, via="api_key")
+        return RequesterClaim(tenant=row.tenant, person=row.person, role=row.role, via="api_key", agent=row.agent)
 
     def worker_of_key(self, key: str) -> tuple[str, str] | None:
         """Tenant and name of the program that owns a key."""

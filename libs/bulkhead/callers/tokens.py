@@ -96,7 +96,8 @@ class CallerTokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
             claim_fields = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
-            return RequesterClaim.model_validate(claim_fields | {"via": "jwt"})
+            # RFC 8693: somebody acts for the subject.
+            return RequesterClaim.model_validate(claim_fields | {"via": "jwt", "agent": bool(claims.get("act"))})
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated("the token has expired", "get a new one") from error
         except jwt.PyJWTError as error:

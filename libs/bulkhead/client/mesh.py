@@ -87,6 +87,7 @@ class Mesh:
         replan: str = "",
         constraints: tuple[str, ...] = (),
         conversation: str = "",
+        written_by: str = "",
     ) -> Task:
         """Hand an objective in; returns when it is stored durably.
 
@@ -109,6 +110,7 @@ class Mesh:
             replan=replan,
             constraints=constraints,
             conversation=conversation,
+            written_by=written_by,
         )
         body |= {"plan": request_checks.check_mapping("plan", plan)} if plan is not None else {}
         body |= {"fork": request_checks.check_mapping("fork", fork)} if fork is not None else {}

@@ -5,18 +5,19 @@ contents in which it stands; none where it stands nowhere. A value matches a who
 part of one: the account `123` does not stand in `1234`, the address `a@b.example` not in `a@b.example.org`.
 
 A number `exact`ly stands beside a currency, or in a text that has no amounts of money: `75` in `invoice 200,
-75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account` and `/amount`, each where exactly
-one stands in it.
+75 EUR`. A text that is no JSON has the fields `/url`, `/email`, `/account`, `/amount`, `/date` and `/time`, each
+where exactly one stands in it; so has each text within JSON, behind its pointer.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
-from bulkhead.policy.values import ArgumentValue, ValueKind, amounts_of, form_of, typed_values, values_of, word_form
+from bulkhead.policy.dates import days_and_times
+from bulkhead.policy.values import ArgumentValue, ValueKind, form_of, typed_values, values_of, word_form
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Origin, Source, ValueOrigin
 
@@ -25,6 +26,9 @@ MAX_SOURCE_CHARS = 128 * 1024
 MAX_SOURCES = 512
 MAX_FIELDS = 20_000
 MAX_POINTER_CHARS = 200
+UNKNOWN_SOURCE = "unknown"
+_BETWEEN_LEAVES = " \x00 "
+"""No value spans two leaves of JSON."""
 TRUST: tuple[Source, ...] = ("user", "operator", "retrieved", "tool", "model")
 """From the most trusted to the least."""
 
@@ -42,12 +46,14 @@ class SourceText:
 
 @dataclass(slots=True)
 class _TextIndex:
-    """One text, ready for look-ups. fields: of a JSON text, the pointers of each scalar by its form."""
+    """One text, ready for look-ups. text: of JSON, its keys and values as they read, without escapes. fields: of a JSON
+    text, the pointers of each scalar by its form."""
 
+    text: str
     words: str
     typed: frozenset[tuple[ValueKind, str]]
     amounts: frozenset[str]
-    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]] = field(default_factory=dict)
+    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]]
 
 
 def attribute_values(
@@ -69,6 +75,16 @@ def attribute_values(
         attributed.add((value.pointer, value.text))
         value_origins.append(ValueOrigin(pointer=value.pointer, text=value.text, origins=_find_origins(value, texts)))
     return tuple(value_origins), complete
+
+
+def shown_sources(sources: Sequence[SourceText], *, is_complete: bool = True) -> tuple[str, ...]:
+    """The sources in a context by name (`user`, `retrieved:pay.md`, `tool:read_mail`); `unknown` besides where there
+    are more."""
+    named = {f"{row.source}:{row.name}" if row.source in ("retrieved", "tool") else row.source for row in sources}
+    listed = sorted(name[: bounds.MAX_SUMMARY_CHARS] for name in named)
+    if is_complete and len(listed) < bounds.MAX_SHOWN_SOURCES:
+        return tuple(listed)
+    return (UNKNOWN_SOURCE, *listed[: bounds.MAX_SHOWN_SOURCES - 1])
 
 
 def least_trusted_source(sources: Sequence[SourceText]) -> Source:
@@ -100,36 +116,58 @@ def _is_in_text(value: ArgumentValue, index: _TextIndex) -> bool:
         return bool(value.form.strip()) and value.form in index.words
     if (value.kind, value.form) in index.typed:
         return True
+    if value.kind == "date" and " " in value.form:
+        return _has_moment(value.form, index)
     # An address with blanks in it ends at the first of them where people write it.
     return value.kind == "url" and "%20" in value.text and word_form(unquote(value.text)).split("\0")[0] in index.words
+
+
+def _has_moment(form: str, index: _TextIndex) -> bool:
+    """True when the day and the time stand in the text, which has one day or one time: else they may not belong."""
+    day, hours = form.split(" ")
+    days = {form for kind, form in index.typed if kind == "date"}
+    times = {form for kind, form in index.typed if kind == "time"}
+    return day in days and hours in times and (len(days) == 1 or len(times) == 1)
 
 
 def _is_exact(value: ArgumentValue, text: SourceText, index: _TextIndex) -> bool:
     if value.kind == "number":
         return value.form in index.amounts or not index.amounts
-    return _whole_text_pattern(value.text).search(text.text) is not None
+    return _whole_text_pattern(value.text).search(index.text) is not None
 
 
 @lru_cache(maxsize=64)
 def _whole_text_pattern(text: str) -> re.Pattern[str]:
-    """The text as a whole: a folder is no part of the path below it, and a name no part of a longer one."""
-    return re.compile(rf"(?<![\w./\\~*-]){re.escape(text)}(?![\w/\\~*-]|\.\w)")
+    """The text as a whole, marked up perhaps: a folder is no part of the path below it, and a name no part of a longer
+    one."""
+    return re.compile(rf"(?<![\w./\\~*-])(\*{{1,3}}|__?|~~|){re.escape(text)}\1(?![\w/\\~*-]|\.\w)")
 
 
 @lru_cache(maxsize=64)
 def _build_index(text: str) -> _TextIndex:
-    every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
-    built = _TextIndex(word_form(text), every, amounts_of(text))
     scalars = _json_scalars(text)
+    if scalars:
+        keys = dict.fromkeys(key for pointer, _ in scalars for key in _keys_of(pointer))
+        leaves = (leaf if isinstance(leaf, str) else json.dumps(leaf) for _, leaf in scalars)
+        text = _BETWEEN_LEAVES.join((*keys, *leaves))
+    every = frozenset((kind, form) for kind, _, form in typed_values(text, source=True))
+    fields: dict[tuple[ValueKind, str], list[tuple[str, object]]] = {}
+    amounts: set[str] = set()
+    texts = [("", text)] if scalars is None else []
     for pointer, leaf in scalars or ():
-        built.fields.setdefault(form_of(leaf), []).append((pointer, leaf))
-    if scalars is None:
-        asked_about = frozenset((kind, form) for kind, _, form in typed_values(text))
+        kind, form = form_of(leaf)
+        fields.setdefault((kind, form), []).append((pointer, leaf))
+        if kind == "text" and isinstance(leaf, str):
+            texts.append((pointer, leaf))
+    for pointer, inner_text in texts:
+        forms = {(kind, form) for kind, _, form in typed_values(inner_text)}
+        amounts |= {form for kind, form in forms if kind == "number"}
+        forms |= {(kind, form) for kind, _, form in days_and_times(inner_text)}
         for sought_kind, name in _ONLY:
-            matches = [typed_form for typed_form in asked_about if typed_form[0] == sought_kind]
-            if len(matches) == 1:
-                built.fields[matches[0]] = [(name, None)]
-    return built
+            lone = [typed_form for typed_form in forms if typed_form[0] == sought_kind]
+            if len(lone) == 1 and len(pointer) + len(name) <= MAX_POINTER_CHARS:
+                fields.setdefault(lone[0], []).append((pointer + name, None))
+    return _TextIndex(text, word_form(text), every, frozenset(amounts), fields)
 
 
 _ONLY: tuple[tuple[ValueKind, str], ...] = (
@@ -137,6 +175,8 @@ _ONLY: tuple[tuple[ValueKind, str], ...] = (
     ("email", "/email"),
     ("account", "/account"),
     ("number", "/amount"),
+    ("date", "/date"),
+    ("time", "/time"),
 )
 
 
@@ -148,6 +188,12 @@ def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(mapping := dict(pairs)) != len(pairs):
         raise _DuplicateKey
     return mapping
+
+
+def _keys_of(pointer: str) -> list[str]:
+    """Names in a pointer. A name of digits alone is left out: it may be a position."""
+    segments = (segment.replace("~1", "/").replace("~0", "~") for segment in pointer.split("/")[1:])
+    return [segment for segment in segments if not segment.isdigit()]
 
 
 def _json_scalars(text: str) -> list[tuple[str, object]] | None:

@@ -79,6 +79,7 @@ def _cedar_context(proposal: CallProposal, taint: Taint, risk: Risk) -> dict[str
         "risk": risk,
         "isolation": proposal.isolation,
         "least": proposal.least_trusted,
+        "shown": sorted(proposal.shown),
         "spent_usd_micros": proposal.spent_usd_micros,
         "calls_before": proposal.calls_before,
     }
@@ -97,6 +98,8 @@ def _combine_rulings(answer: PolicyAnswer, taint: Taint, policy: CedarPolicy, ri
         if effect == "permit":
             rule = "taint"
         effect, reasons = "ask", [*values, answer.why]
+    if effect == "ask":
+        reasons += taint.chosen
     return CallRuling(effect, rule, policy.sha256, risk, code, tuple(reasons[:32]), taint.findings)
 
 

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source
+from bulkhead.policy.attribution import SourceText, attribute_values, least_trusted_source, shown_sources
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.text.validation_errors import find_misfits
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.provenance import Flow, Isolation, Source
+from bulkhead_contracts.provenance import Flow, Isolation, PlannedCall, Source
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Name, Tag, Token
@@ -49,6 +49,7 @@ class RecordPlan(_StrictRecord):
     """The part of a plan that decides."""
 
     flows: Annotated[tuple[Flow, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
+    calls: Annotated[tuple[PlannedCall, ...], Field(max_length=bounds.MAX_FLOWS)] = ()
 
 
 class RecordContent(_StrictRecord):
@@ -138,9 +139,12 @@ def build_proposal(record: DecisionRecord, tools: Mapping[str, ToolSpec]) -> Cal
         arguments=call.arguments,
         values=values,
         least_trusted="model" if record.model else least_trusted_source(texts),
+        shown=shown_sources(texts),
         agent=call.agent,
         role=grant.role,
         flows=record.plan.flows,
+        planned=record.plan.calls,
+        planned_before=call.calls_before,
         calls_before=call.calls_before,
         spent_usd_micros=call.spent_usd_micros,
         isolation=call.isolation,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.provenance import Flow, Isolation, Source, ValueOrigin
+from bulkhead_contracts.provenance import Flow, Isolation, PlannedCall, Source, ValueOrigin
 from bulkhead_contracts.tool import ToolSpec
 
 Effect = Literal["permit", "ask", "forbid"]
@@ -17,9 +17,11 @@ class CallProposal:
     """A call before it is made.
 
     values: where its arguments come from, as signed; None where nobody vouches for it. least_trusted: the source
-    of least trust that stood in the context. agent: the service and role that asks (`worker.step`). role: of the
-    person for whom; "" where it is not known. flows: of the plan. calls_before: of this tool in this task, others
-    than this one. spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
+    of least trust that stood in the context. shown: all sources that did, by name, with `unknown` where these may
+    not be all. agent: the service and role that asks (`worker.step`). role: of the
+    person for whom; "" where it is not known. flows: of the plan. planned: calls that the plan foresees in this step,
+    and that bound it where there are any. planned_before, calls_before: of this tool in this step and in this task,
+    others than this one. spent_usd_micros: of the task, where known. isolation: what this executor has for this tool.
     calls: the step of each earlier call by its id, where an origin's call_id is not the step's. constraints: such as
     hold beside those of the grants.
     """
@@ -30,9 +32,12 @@ class CallProposal:
     arguments: Mapping[str, Any]
     values: tuple[ValueOrigin, ...] | None = None
     least_trusted: Source = "model"
+    shown: tuple[str, ...] = ("unknown",)
     agent: str = "worker"
     role: str = ""
     flows: tuple[Flow, ...] = ()
+    planned: tuple[PlannedCall, ...] = ()
+    planned_before: int = 0
     calls_before: int = 0
     spent_usd_micros: int = 0
     isolation: Isolation = "none"

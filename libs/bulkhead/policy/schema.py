@@ -55,6 +55,7 @@ def _render_action(tool: ToolSpec) -> str:
         "  appliesTo { principal: [Person], resource: [Tenant], context: {\n"
         f'  "arguments": {_record_type(_parse_parameters(tool.parameters_json))},\n  "sources": {{ {sources} }},\n'
         '  "tainted": Set<String>, "risk": String, "isolation": String, "least": String,\n'
+        '  "shown": Set<String>,\n'
         '  "spent_usd_micros": Long, "calls_before": Long } };\n'
     )
 

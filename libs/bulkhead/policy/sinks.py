@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkhead.policy.ruling import CallProposal, TaintFinding
 from bulkhead.policy.schema import declared_arguments
-from bulkhead.policy.values import ArgumentValue, values_of
+from bulkhead.policy.values import ArgumentValue, form_of, values_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.provenance import Flow, Origin, Sink, SinkKind
 from bulkhead_contracts.tool import ToolSpec
@@ -33,11 +33,15 @@ class Taint:
     sources: Mapping[str, frozenset[str]]
     code: bool
     """Whether one of them is run as code."""
+    chosen: tuple[str, ...] = ()
+    """Of each value in a sink that may stand there and that the asker did not write: where it comes from."""
 
 
 _GRAVITY: tuple[SinkKind, ...] = ("code", "account", "recipient", "amount", "url", "path", "other", "text")
 _LINKS = frozenset(("url", "email"))
 """Kinds of values that are looked for in an argument of a write that is declared as no sink: people follow them."""
+_OWN = frozenset(("user", "operator"))
+_NO_ACCOUNTS = frozenset(("number", "date", "time"))
 LITERAL = frozenset(("path", "code", "other"))
 """Kinds of sinks into which a text flows as it was written, and in no other form."""
 
@@ -70,8 +74,11 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
     sinks, declared = sinks_of(proposal.tool, proposal.flows), declared_arguments(proposal.tool)
     guarded = proposal.tool.effect == "write" or proposal.tool.egress
     findings: dict[tuple[str, str], TaintFinding] = {}
+    if guarded and proposal.planned and (unforeseen := _find_unforeseen(proposal)) is not None:
+        findings[unforeseen.pointer, unforeseen.text] = unforeseen
     sources: dict[str, set[str]] = {}
     code = False
+    chosen: list[str] = []
     for leaf, parts in _group_by_leaf(values_of(proposal.arguments)):
         top = _pointer_segment(leaf.pointer, 1)
         if leaf.role == "leaf":
@@ -94,6 +101,9 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
         else:
             kind = kind or "other"  # Undeclared, so nobody has said that it chooses nothing.
             bad = _suspect_values(leaf, parts, kind, proposal, policy, origins_by_value)
+            origins = origins_by_value.get((leaf.pointer, leaf.text), ())
+            if kind != "text" and not bad and origins and not any(origin.source in _OWN for origin in origins):
+                chosen.append(_describe_chosen(leaf, kind, proposal.tool.name, origins))
         for value in bad:
             code = code or kind == "code"
             finding = _build_finding(
@@ -108,6 +118,7 @@ def find_taint(proposal: CallProposal, policy: "CedarPolicy") -> Taint:
         pointers,
         {name: frozenset(origins) for name, origins in sources.items()},
         code,
+        tuple(chosen[: bounds.MAX_FINDINGS]),
     )
 
 
@@ -121,6 +132,41 @@ def is_trusted_at(place: str, proposal: CallProposal, policy: "CedarPolicy") -> 
         for leaf, parts in _group_by_leaf(values_of(proposal.arguments))
         if covers_pointer(place, leaf.pointer)
     )
+
+
+def _planned_arguments(proposal: CallProposal) -> tuple[str, ...] | None:
+    """Arguments that the plan gives their values, of the planned call that this one is; None where it is none."""
+    leaves = [value for value in values_of(proposal.arguments) if value.role == "leaf"]
+    for call in proposal.planned:
+        if call.tool == proposal.tool.name and all(
+            any(
+                covers_pointer(planned.argument, leaf.pointer) and (leaf.kind, leaf.form) == form_of(planned.text)
+                for leaf in leaves
+            )
+            for planned in call.values
+        ):
+            return tuple(planned.argument for planned in call.values)
+    return None
+
+
+def _find_unforeseen(proposal: CallProposal) -> TaintFinding | None:
+    """Finding where the plan foresees no such call, or no further one."""
+    tool = proposal.tool.name
+    planned = [call for call in proposal.planned if call.tool == tool]
+    times = sum(call.times for call in planned)
+    if not planned:
+        reason = f"the plan foresees no call of {tool} in this step"
+    elif _planned_arguments(proposal) is None:
+        listed = "; ".join(
+            ", ".join(f"{value.argument} {json.dumps(value.text, ensure_ascii=False)}" for value in call.values)
+            for call in planned
+        )
+        reason = f"the plan foresees {tool} with {listed}, and not with these arguments"
+    elif proposal.planned_before >= times:
+        reason = f"the plan foresees {times} calls of {tool} in this step, and this would be one more"
+    else:
+        return None
+    return TaintFinding("", tool, (), reason[: bounds.MAX_REASON_CHARS])
 
 
 KnownOrigins = Mapping[tuple[str, str], tuple[Origin, ...]]
@@ -206,18 +252,31 @@ def _may_flow(
     if not origins:
         vouched = proposal.values is not None
         return policy.trusts_source(tenant, proposal.least_trusted if vouched else "model", "", context)
+    planned = _planned_arguments(proposal) if proposal.planned and _is_bound_by_plan(proposal.tool, kind) else None
     for origin in origins:
-        # The number of an invoice is no amount, also where the asker said it; and none so short is an account.
-        if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind == "number"):
+        # The asker wrote it, and for another argument or call.
+        if planned is not None and origin.source == "user" and not _covers_any(planned, value.pointer):
+            continue
+        # The number of an invoice is no amount, also where the asker said it; none so short, and no day, is an account.
+        if (kind == "amount" and origin.match == "normalised") or (kind == "account" and value.kind in _NO_ACCOUNTS):
             continue
         # A path or a command is another one with a dot or a bar more.
         if kind in LITERAL and value.kind == "text" and origin.match == "normalised":
             continue
         if policy.trusts_source(tenant, *_origin_source(origin), {**context, "field": origin.field}):
             return True
-    return value.role == "leaf" and any(
+    return (value.role == "leaf" or kind == "text") and any(
         _plan_allows(flow, origin, value, proposal) for flow in proposal.flows for origin in origins
     )
+
+
+def _is_bound_by_plan(tool: ToolSpec, kind: SinkKind) -> bool:
+    """Texts are free: a plan does not write them."""
+    return kind != "text" and (tool.effect == "write" or tool.egress)
+
+
+def _covers_any(patterns: Iterable[str], pointer: str) -> bool:
+    return any(covers_pointer(pattern, pointer) for pattern in patterns)
 
 
 def _plan_allows(flow: Flow, origin: Origin, value: ArgumentValue, proposal: CallProposal) -> bool:
@@ -246,18 +305,24 @@ def _build_finding(
     value: ArgumentValue, kind: SinkKind, proposal: CallProposal, origins: tuple[Origin, ...]
 ) -> TaintFinding:
     where = tuple(dict.fromkeys(_origin_name(origin) for origin in origins))
-    shown_text = value.text if len(value.text) <= 80 else f"{value.text[:79]}…"
     if where:
         origin_text = f"it stands in {', '.join(where)} and not in the asker's words"
     elif proposal.values is None:
         origin_text = "no service vouches for where it comes from"
     else:
         origin_text = f"it stands nowhere in what the agent was shown, and counts as {proposal.least_trusted}"
-    reason = (
-        f"{value.pointer} ({kind}) of {proposal.tool.name} would be "
-        f"{json.dumps(shown_text, ensure_ascii=False)}: {origin_text}"
-    )
+    reason = f"{value.pointer} ({kind}) of {proposal.tool.name} would be {_quote_shortened(value.text)}: {origin_text}"
     return TaintFinding(value.pointer, value.text, where, reason[: bounds.MAX_REASON_CHARS])
+
+
+def _describe_chosen(value: ArgumentValue, kind: SinkKind, tool: str, origins: tuple[Origin, ...]) -> str:
+    where = ", ".join(dict.fromkeys(f"{_origin_name(origin)} {origin.field}".strip() for origin in origins))
+    text = f"{value.pointer} ({kind}) of {tool} is {_quote_shortened(value.text)}, which {where} chose, as the plan or "
+    return f"{text}a rule lets it"[: bounds.MAX_REASON_CHARS]
+
+
+def _quote_shortened(text: str) -> str:
+    return json.dumps(text if len(text) <= 80 else f"{text[:79]}…", ensure_ascii=False)
 
 
 def _pointer_segment(pointer: str, at: int) -> str:

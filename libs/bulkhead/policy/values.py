@@ -13,13 +13,16 @@ from decimal import Decimal
 from typing import Literal
 from urllib.parse import unquote
 
+from bulkhead.policy.dates import days_and_times, moment_form
 from bulkhead_contracts import bounds
 
-ValueKind = Literal["url", "email", "account", "number", "text"]
+ValueKind = Literal["url", "email", "account", "number", "date", "time", "text"]
 ValueRole = Literal["leaf", "part", "key"]
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}:/{2,3}[^\s<>\"`{}|\\^]{1,4000}", re.I)
 _EMAIL = re.compile(r"[\w.!#$%&'*+/=?^~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+_EMAIL_MARKS = re.compile(r"(?:[a-z]{2,12}=)?['*~/]*(?:_(?=\w[^@]*@[\w.-]*_$))?", re.I)
+"""Quotes and markup before an address, and the name of a field whose value it is."""
 _HOST = re.compile(r"(?<![\w@./:-])(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?::\d{1,5})?(?:/[^\s<>\"`{}|\\^]{0,2000})?")
 _FILE = re.compile(
     r"^[^/]*\.(?:txt|md|csv|tsv|pdf|png|jpe?g|gif|docx?|xlsx?|pptx?|json|ya?ml|toml|xml|html?|css|js|ts|py|rs|go|java|sh|"
@@ -28,6 +31,12 @@ _FILE = re.compile(
 )
 """The name of a file, which has the form of a host."""
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ .\-]?[A-Z0-9]){9,34}", re.I)
+_IBAN_COUNTRIES = (
+    "NO|BE||DK FI NL|SI|AT EE LT LU|CH HR LI LV|BG DE GB IE RS|AE IL|CZ ES RO SE SK|PT|IS TR|FR GR IT MC SM|"
+    "CY HU PL|UA||MT"
+)
+_IBAN_CHARS = {name: size for size, names in enumerate(_IBAN_COUNTRIES.split("|"), 15) for name in names.split()}
+"""Characters of an account by its country (ISO 13616)."""
 _DIGITS = re.compile(r"(?<!\w)(?<!\d[ .\-/])\d(?:[ .\-/]?\d){5,40}+(?!\w)")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(
@@ -138,9 +147,23 @@ def _compact_account(text: str) -> str:
     return re.sub(r"[ .\-/]", "", text).upper()
 
 
+def _email_part(match: str) -> str:
+    """The address within a match, without the quotes and markup around it."""
+    marks = _EMAIL_MARKS.match(match)
+    address = match[marks.end() :] if marks is not None else match
+    if marks is not None and marks[0].endswith("_"):
+        address = address.rstrip("_")
+    return match if address.startswith("@") else address
+
+
 def _iban_part(match: str) -> str:
-    """The part of a match that is the account: what its checksum says, or every group that has a digit."""
+    """The part of a match that is the account: as long as its country's are, else what its checksum says, else its
+    groups, in fours as they are printed."""
     ends = [run.end() for run in re.finditer(r"[A-Z0-9]+", match, re.I)]
+    size_in_country = _IBAN_CHARS.get(match[:2].upper())
+    for end in ends:
+        if len(_compact_account(match[:end])) == size_in_country:
+            return match[:end]
     for end in reversed(ends):
         compact = _compact_account(match[:end])
         if (
@@ -148,10 +171,15 @@ def _iban_part(match: str) -> str:
             and int("".join(str(int(sign, 36)) for sign in compact[4:] + compact[:4])) % 97 == 1
         ):
             return match[:end]
-    groups = re.split(r"(?<=[ .\-])", match)
-    while len(groups) > 1 and not any(sign.isdigit() for sign in groups[-1]):
-        groups.pop()
-    return "".join(groups).rstrip(" .-")
+    end = size = 0
+    for position, group in enumerate(re.finditer(r"[A-Z0-9]+", match, re.I)):
+        # Letters alone stand in the second group, the bank; elsewhere they are the next word.
+        if position > 1 and not any(sign.isdigit() for sign in group[0]):
+            break
+        end, size = group.end(), size + len(group[0])
+        if len(group[0]) != 4 and size >= 15:
+            break
+    return match[:end]
 
 
 def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind, str, str]]:
@@ -168,6 +196,8 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
             raw = match[0]
             if kind == "url":
                 raw = _trim_url(raw)
+            elif kind == "email":
+                raw = _email_part(raw)
             elif pattern is _IBAN:
                 raw = _iban_part(raw)
             if pattern is _HOST and not source and _FILE.search(raw):
@@ -175,7 +205,8 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
             if pattern is _IBAN and (len(_compact_account(raw)) < 15 or sum(sign.isdigit() for sign in raw) < 8):
                 continue
             form = url_form(raw) if kind == "url" else raw.casefold() if kind == "email" else _compact_account(raw)
-            spans.append((match.start(), match.start() + len(raw)))
+            start = match.start() + match[0].index(raw)
+            spans.append((start, start + len(raw)))
             yield kind, raw, form
         ends = [0, *(end for _, end in spans)]
         text = "\x00".join(text[end:start] for end, (start, _) in zip(ends, [*spans, (len(text), 0)], strict=True))
@@ -191,6 +222,8 @@ def typed_values(text: str, *, source: bool = False) -> Iterator[tuple[ValueKind
         yield from extract_matches(_HOST, "url")
     if not digits:
         return
+    if source:
+        yield from days_and_times(text)
     loose = _STUCK.sub(" ", text)
     for match in _DIGITS.finditer(loose):
         compact = _compact_account(match[0])
@@ -224,6 +257,8 @@ def form_of(leaf: object) -> tuple[ValueKind, str]:
             return "text", ""
         return ("number", _plain_decimal(value)) if value.is_finite() else ("text", "")
     text = fold_unicode(str(leaf)).strip()
+    if (moment := moment_form(text)) is not None:
+        return moment
     if _DIGITS.fullmatch(text) and sum(map(str.isdigit, text)) >= 6 and not re.search(r"\d[.]\d{1,2}$", text):
         return "account", _compact_account(text)
     if (plain := number_form(text)) is not None:
@@ -233,11 +268,6 @@ def form_of(leaf: object) -> tuple[ValueKind, str]:
             return kind, form
         break
     return "text", word_form(text)
-
-
-def amounts_of(text: str) -> frozenset[str]:
-    """The numbers of a text that stand beside a currency."""
-    return frozenset(form for kind, _, form in typed_values(text) if kind == "number")
 
 
 def values_of(arguments: Mapping[str, object]) -> Iterator[ArgumentValue]:

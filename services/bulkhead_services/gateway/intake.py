@@ -19,7 +19,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.output import DRAFT, with_stricter_delivery
-from bulkhead_contracts.result import Label, digest_of, merge_labels
+from bulkhead_contracts.result import Label, Trust, digest_of, merge_labels
 from bulkhead_contracts.task import (
     Place,
     PlacesGiven,
@@ -49,16 +49,20 @@ SIGNER_ATTEMPTS = 20
 SIGNER_RETRY_S = 1.0
 
 
-def own_words(request: TaskRequested, drafted: frozenset[str] = frozenset()) -> tuple[Label, ...]:
+def own_words(
+    request: TaskRequested, drafted: frozenset[str] = frozenset(), *, by_model: bool = False
+) -> tuple[Label, ...]:
     """Unsigned labels of what the requester wrote: the objective, and the text of each step of a plan of his own.
 
-    drafted: digests of texts that stood in the plan of the task that this one forks, and that a model wrote.
+    drafted: digests of texts that stood in the plan of the task that this one forks, and that a model wrote. by_model:
+    a model wrote all of it, so that none of it has the trust of a person's words.
     """
+    trust: Trust = "untrusted" if by_model else "user"
     texts = [("", request.objective)]
     if request.plan is not None:
         texts += [(f"plan step {step.id}", step.prompt_text) for step in request.plan.steps]
     labels = (
-        Label(sha256=digest_of(text), kind="objective", source=source, trust="user", observed_by="gateway")
+        Label(sha256=digest_of(text), kind="objective", source=source, trust=trust, observed_by="gateway")
         for source, text in texts
         if digest_of(text) not in drafted
     )
@@ -255,7 +259,8 @@ class Intake:
             await self._reject_task(message, task_view.RequestRefusal(*refused))
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
-        own_labels = own_words(request, inherited.drafted if inherited else frozenset())
+        by_model = request.written_by == "model" or claim.agent or message.sender == subjects.DOORS
+        own_labels = own_words(request, inherited.drafted if inherited else frozenset(), by_model=by_model)
         body = TaskSubmitted(
             objective=objective,
             limits=reply.limits or request.limits,

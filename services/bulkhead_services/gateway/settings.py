@@ -12,11 +12,12 @@ from bulkhead_contracts.types import Contract, Name, Token
 
 
 class PublisherSettings(Contract):
-    """The person and role behind an outside publisher's key (`pub_<name>` on the bus)."""
+    """The person and role behind an outside publisher's key (`pub_<name>` on the bus). agent: a model writes."""
 
     tenant: Token
     person: Name
     role: Literal["submitter", "operator"] = "submitter"
+    agent: bool = False
 
 
 class SubscriberSettings(Contract):

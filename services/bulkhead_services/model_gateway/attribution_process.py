@@ -20,7 +20,14 @@ from typing import Any, BinaryIO
 
 from bulkhead.flow import bounded
 from bulkhead.grants.attribution import OBSERVER, arguments_sha256
-from bulkhead.policy.attribution import TRUST, SourceText, attribute_values, least_trusted_source
+from bulkhead.policy.attribution import (
+    TRUST,
+    UNKNOWN_SOURCE,
+    SourceText,
+    attribute_values,
+    least_trusted_source,
+    shown_sources,
+)
 from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
@@ -61,6 +68,7 @@ def attribute_call(
         values=values,
         complete=complete and is_complete,
         least=least_trusted_source(sources) if is_complete else "model",
+        shown=shown_sources(sources, is_complete=is_complete),
         observed_by=OBSERVER,
     )
     while call_attribution.values and len(call_attribution.model_dump_json()) > bounds.MAX_ATTRIBUTION_BYTES:
@@ -77,7 +85,13 @@ def unattributed_call(call: ToolAndArguments) -> Attribution | None:
     if sha256 is None:
         return None
     return Attribution(
-        tool=call[0], arguments_sha256=sha256, values=(), complete=False, least="model", observed_by=OBSERVER
+        tool=call[0],
+        arguments_sha256=sha256,
+        values=(),
+        complete=False,
+        least="model",
+        shown=(UNKNOWN_SOURCE,),
+        observed_by=OBSERVER,
     )
 
 

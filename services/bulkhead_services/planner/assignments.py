@@ -11,6 +11,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.output import DRAFT
 from bulkhead_contracts.plan import PlanAdopted, PlanNote, PlanStep
+from bulkhead_contracts.provenance import Flow, PlannedCall
 from bulkhead_contracts.result import Usage, digest_of
 from bulkhead_contracts.step import StepAssigned, StepInput
 from bulkhead_contracts.task import StepStarted
@@ -102,7 +103,7 @@ def _assign_step(state: PlannerState, message: InboxMessage, waiting: StepState)
     until = step_deadline(state, message, waiting)
     step = replace(waiting, status="running", attempt=waiting.attempt + 1, deadline_unix_ms=until)
     plan_step = step.plan_step
-    feeding = {flow.from_tool for flow in plans.flows_of(plan_step, state.plan.steps) if flow.step_id == plan_step.id}
+    feeding = {flow.from_tool for flow in _granted_flows(state, plan_step) if flow.step_id == plan_step.id}
     tools = tuple(
         tool.model_copy(update={"feeds": True}) if tool.name in feeding else tool for tool in state.tools_of(plan_step)
     )
@@ -164,8 +165,24 @@ def make_step_grant(state: PlannerState, message: InboxMessage, step: StepState,
         tools=tuple(tool.name for tool in state.tools_of(step.plan_step)),
         expires_unix_ms=until_unix_ms + GRANT_SLACK_MS,
         role=step.plan_step.role,
-        flows=plans.flows_of(step.plan_step, state.plan.steps),
+        flows=_granted_flows(state, step.plan_step),
+        calls=_granted_calls(state, step.plan_step),
     )
+
+
+def _granted_flows(state: PlannerState, step: PlanStep) -> tuple[Flow, ...]:
+    """Flows that the plan lets pass: none of a plan for a model's objective."""
+    assert state.plan is not None
+    return () if state.is_objective_of_model else plans.flows_of(step, state.plan.steps)
+
+
+def _granted_calls(state: PlannerState, step: PlanStep) -> tuple[PlannedCall, ...]:
+    """Calls that bound the step: those of a submitted plan also where another plan has taken its place."""
+    submitted = state.submitted_plan
+    if submitted is None or any(step == original for original in submitted.steps):
+        return step.calls
+    calls = tuple(call for original in submitted.steps for call in original.calls)
+    return calls[: bounds.MAX_FLOWS] or step.calls
 
 
 def arm_step_timer(state: PlannerState) -> Transition[PlannerState]:

@@ -146,11 +146,15 @@ def _flow_problem(step: PlanStep, steps: Sequence[PlanStep], known: Collection[s
                 f"step {step.id} lets {flow.field} of {flow.from_tool} in step {flow.step_id} flow into {flow.tool}"
             )
             return "unknown_flow", f"{detail}; both must be there: a tool of this step, and a step of this plan"
+    for call in step.calls:
+        if call.tool not in step.tools:
+            detail = f"step {step.id} foresees a call of {call.tool}, which is no tool of it"
+            return "unknown_call", f"{detail}: name it in `tools`, or leave the call out"
     flows = flows_of(step, steps)
-    size = sum(len(flow.model_dump_json()) for flow in flows)
+    size = sum(len(declared.model_dump_json()) for declared in (*flows, *step.calls))
     if size > bounds.MAX_GRANT_FLOWS_BYTES or len(flows) > bounds.MAX_FLOWS:
         fit = f"{bounds.MAX_GRANT_FLOWS_BYTES} fit into its grant"
-        detail = f"the flows into and out of step {step.id} take {size} bytes; {fit}"
+        detail = f"the flows into and out of step {step.id}, and its calls, take {size} bytes; {fit}"
         return "too_many_flows", f"{detail}: declare fewer, or split the step"
     return None
 

@@ -193,6 +193,11 @@ class PlannerState:
         names = (delegated.agent_tool,) if delegated is not None and delegated.to == "agent" else step.tools
         return tuple(tool for tool in self.tools if tool.name in names)
 
+    @property
+    def is_objective_of_model(self) -> bool:
+        """True when a model wrote the objective: then no plan made of it is a person's word."""
+        return any(label.kind == "objective" and label.trust != "user" for label in self.labels)
+
     def with_step(self, changed: StepState, **more: object) -> "PlannerState":
         """This state with one step replaced, and whatever else changes."""
         for index, step_state in enumerate(self.steps):

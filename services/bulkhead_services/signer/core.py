@@ -155,6 +155,9 @@ def decide_approval(
         reason = f"{requester.person} is {requester.role} here, and {requester.role} may not approve"
         hint = f"only {' or '.join(APPROVING_ROLES)} may; ask for that role in the identity provider"
         return Failure.from_text("role_may_not_approve", reason, hint)
+    if requester.agent:
+        reason = f"the credential of {requester.person} is an agent's, and people alone decide about calls"
+        return Failure.from_text("agent_may_not_approve", reason, "decide with a person's own key or token")
     for problem in (_check_caller(policy, requester), _check_time(policies, request.requested_unix_ms, now_unix_ms)):
         if problem is not None:
             return problem

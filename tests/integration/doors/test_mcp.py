@@ -35,6 +35,11 @@ async def test_the_tools_of_the_tenant_are_listed_with_their_effects_and_called(
         unkeyed = hints["counter_increment_unkeyed"]
         assert (unkeyed.read_only_hint, unkeyed.destructive_hint, unkeyed.idempotent_hint) == (False, True, False)
         assert hints["counter_increment"].idempotent_hint
+        of_mesh = {
+            name: (hints[f"bulkhead_{name}"].read_only_hint, hints[f"bulkhead_{name}"].destructive_hint)
+            for name in ("run", "submit", "watch")
+        }
+        assert of_mesh == {"run": (False, True), "submit": (False, True), "watch": (True, False)}
         found = await client.call_tool("calculate", {"expression": "2 * 21"})
         assert not found.is_error and text(found) == "2 * 21 = 42"
 
@@ -266,6 +271,7 @@ async def test_the_mesh_itself_is_a_tool_in_the_name_of_who_calls_it(tmp_path):
         assert watched.structured_content["status"] == "succeeded", text(watched)
         shown = await client.call_tool("bulkhead_show", task)
         assert (shown.structured_content["kind"], shown.structured_content["requester"]["person"]) == ("planned", "ann")
+        assert shown.structured_content["written_by"] == "model", "a model called the tool, under whosever key"
         why, rows = [await client.call_tool(f"bulkhead_{name}", task) for name in ("why", "timeline")]
         assert not why.is_error and "model_gateway" in rows.structured_content["text"], (text(why), text(rows))
         refused = await client.call_tool("bulkhead_spend", {})

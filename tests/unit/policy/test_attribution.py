@@ -136,7 +136,26 @@ def test_a_field_of_json_is_found_whatever_it_holds(value: str, other: str) -> N
     assert "/it" in [field for _, _, field in origins(value, source)]
 
 
-@pytest.mark.parametrize("unit", ["a", "1 ", "1,", "a.", "a@", "DE12", "h://", "%41", "(", "1.", "DE12 3456 "])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "1 ",
+        "1,",
+        "a.",
+        "a@",
+        "DE12",
+        "h://",
+        "%41",
+        "(",
+        "1.",
+        "DE12 3456 ",
+        "_a@b_",
+        "3 march ",
+        "12:30 ",
+        "3.4.",
+    ],
+)
 def test_time_is_linear_in_the_text(unit: str) -> None:
     def spent(chars: int) -> float:
         text, before = unit * (chars // len(unit)) + f" {chars}", time.process_time()
@@ -168,3 +187,83 @@ def test_a_number_beside_amounts_of_money_is_no_amount() -> None:
 def test_a_host_within_a_text_is_an_address_and_a_file_is_none() -> None:
     values, _ = attribute_values({"a": "Get it at www.evil.example/app; see notes.txt and node 3.5"}, ())
     assert [one.text for one in values[1:]] == ["www.evil.example/app"]
+
+
+def of_user(text: str, value: object) -> bool:
+    return origins(value, SourceText(text, "user", "1" * 64)) != []
+
+
+@pytest.mark.parametrize(
+    "spelled", ["'a@b.example'", "*a@b.example*", "_a@b.example_", "email=a@b.example", "x@c.example/a@b.example"]
+)
+def test_quotes_markup_and_the_name_of_a_field_are_no_part_of_an_address(spelled: str) -> None:
+    assert of_user(f"Write to {spelled} now.", "a@b.example")
+    assert not of_user("Write to a@b.example.", f"x{spelled}")
+
+
+def test_marks_that_stand_in_an_address_are_a_part_of_it() -> None:
+    for address in ("o'neil@b.example", "_a@b.example", "bounce+user=c@b.example"):
+        assert of_user(f"Write to {address}.", address)
+    assert not of_user("Write to bounce+user=c@b.example.", "c@b.example")
+    assert not of_user("Write to a_@b.example.", "a@b.example")
+
+
+@pytest.mark.parametrize(
+    "account", ["DE12370400440532013000", "DE12 3704 0044 0532 0130 00", "GB30-NWBK-6016-1331-9268-19"]
+)
+@pytest.mark.parametrize("behind", ["for May 2026", "by 5 May", "2026 EUR 40", "from 2026"])
+def test_an_account_whose_checksum_is_wrong_ends_before_the_next_word(account: str, behind: str) -> None:
+    assert of_user(f"Pay to {account} {behind}.", account.replace(" ", "").replace("-", ""))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("on 3 March 2026", "2026-03-03"),
+        ("on Mar 3rd, 2026", "3 March 2026"),
+        ("am 3. März 2026", "2026-03-03"),
+        ("le 3 mars 2026", "2026-03-03"),
+        ("am 3.4.2026", "2026-04-03"),
+        ("on 12/24/2026", "2026-12-24"),
+        ("at 3 pm", "15:00"),
+        ("at 12.30 a.m.", "00:30"),
+        ("um 9 Uhr", "09:00"),
+        ("on 2026-03-03 at 3pm", "2026-03-03T15:00:00"),
+    ],
+)
+def test_a_day_and_a_time_are_the_same_in_every_form(written: str, value: str) -> None:
+    assert of_user(f"We meet {written}.", value)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("on 03/04/2026", "2026-04-03"),
+        ("on 3 March", "2026-03-03"),
+        ("on 31.2.2026", "2026-02-31T10:00"),
+        ("at 3", "03:00"),
+        ("for 9.30 EUR", "09:30"),
+        ("on 2026-03-03 at 3pm", "2026-03-03T15:00Z"),
+        ("on 2026-03-03 at 3pm and on 2026-03-04 at 4pm", "2026-03-03T16:00"),
+    ],
+)
+def test_what_may_be_another_day_or_time_stands_nowhere(written: str, value: str) -> None:
+    assert not of_user(f"We meet {written}.", value)
+
+
+def test_json_is_searched_as_it_reads_and_not_as_it_is_escaped() -> None:
+    result = SourceText(json.dumps({"text": "Hi,\neve@x.example: Zo\u00eb Doe", "ann@x.example": 1}), "tool", "3" * 64)
+    for value in ("eve@x.example", "zo\u00eb doe", "ann@x.example"):
+        assert origins(value, result)[0][0] == "tool"
+    assert not origins("Doe 1", result), "no value spans two of its fields"
+
+
+def test_a_text_within_json_has_a_field_where_exactly_one_of_a_kind_stands_in_it() -> None:
+    mail = {"text": "Pay 210 EUR on 3 March 2026, see https://a.example/x", "memo": "a@b.example or c@b.example"}
+    result = SourceText(json.dumps(mail), "tool", "3" * 64)
+    fields = {"https://a.example/x": "/text/url", 210: "/text/amount", "2026-03-03": "/text/date"}
+    for value, field in fields.items():
+        assert ("tool", "field", field) in origins(value, result)
+    assert all(match != "field" for _, match, _ in origins("a@b.example", result)), "two stand in it"
+    long = SourceText(json.dumps({"k" * 198: "see https://a.example/x"}), "tool", "3" * 64)
+    assert all(match != "field" for _, match, _ in origins("https://a.example/x", long)), "no pointer is so long"

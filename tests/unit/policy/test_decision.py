@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from bulkhead.policy.attribution import shown_sources
 from bulkhead.policy.decision import decide, risk_of
-from bulkhead_contracts.provenance import Flow, Sink
+from bulkhead_contracts import bounds
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue, Sink
 from tests.unit.policy.proposals import (
     COUNT,
     FETCH,
@@ -233,3 +235,90 @@ def test_no_rule_is_blind_for_findings_that_are_not_shown() -> None:
     arguments = {"cc": [f"eve{number}@evil.example" for number in range(40)], "amount": 900}
     asked = proposal(crowd, arguments, said("Hello."), NOTE, granted=("crowd",))
     assert decide(asked, policy(f"{OWN}\n{rule}", tools=(*TOOLS, crowd))).effect == "forbid"
+
+
+def planned(tool: str, times: int = 1, **values: str) -> PlannedCall:
+    return PlannedCall(
+        tool=tool,
+        values=tuple(PlannedValue(argument=f"/{name}", text=text) for name, text in values.items()),
+        times=times,
+    )
+
+
+def test_a_plan_that_foresees_its_calls_binds_the_askers_values_to_them() -> None:
+    asked = said(f"Pay 50 EUR to {IBAN} and 70 EUR to GB82WEST12345698765432. Mail bob@example.com about it.")
+    plan = (planned("pay", iban=IBAN, amount="50"), planned("pay", iban="GB82 WEST 1234 5698 7654 32", amount="70.00"))
+    assert ruled(PAY, {"iban": IBAN, "amount": 50}, asked, planned=plan)[0] == "permit"
+    assert ruled(PAY, {"iban": "GB82WEST12345698765432", "amount": 70}, asked, planned=plan)[0] == "permit"
+    assert ruled(PAY, {"iban": IBAN, "amount": 70}, asked)[0] == "permit", "without such a plan both are the asker's"
+    assert ruled(PAY, {"iban": IBAN, "amount": 70}, asked, planned=plan)[0] == "ask"
+    assert ruled(MAIL, {"to": "bob@example.com", "body": "x"}, asked, planned=plan)[0] == "ask"
+    assert ruled(MAIL, {"to": "bob@example.com", "body": "x"}, asked, planned=(planned("send_mail"),))[0] == "ask"
+    told = decide(proposal(MAIL, {"to": "bob@example.com", "body": "x"}, asked, planned=plan), POLICY)
+    assert "foresees no call of send_mail" in told.reasons[0]
+
+
+def test_a_plan_gives_no_value_that_the_asker_did_not_write() -> None:
+    asked = said("Pay 50 EUR to Anna.")
+    plan = (planned("pay", iban=IBAN, amount="50"),)
+    assert ruled(PAY, {"iban": IBAN, "amount": 50}, asked, NOTE, planned=plan)[0] == "ask"
+
+
+def test_a_planned_call_is_made_as_often_as_the_plan_says() -> None:
+    asked = said(f"Pay 50 EUR to {IBAN}, twice.")
+    arguments, plan = {"iban": IBAN, "amount": 50}, (planned("pay", times=2, iban=IBAN, amount="50"),)
+    for before, effect in ((0, "permit"), (1, "permit"), (2, "ask")):
+        assert ruled(PAY, arguments, asked, planned=plan, planned_before=before)[0] == effect
+
+
+def test_values_that_flow_and_texts_are_free_of_the_plans_values() -> None:
+    flows = {"flows": (FLOW,), "calls": {"c7": "s0"}, "planned": (planned("pay", amount="50"),)}
+    asked = said("Pay invoice 7, 50 EUR")
+    assert ruled(PAY, {"iban": "GB82WEST12345698765432", "amount": 50}, asked, RESULT, **flows)[0] == "permit"
+    mail = (planned("send_mail", to="bob@example.com"),)
+    words = said("Send bob@example.com the link https://a.example/x")
+    told = {"to": "bob@example.com", "body": "Here: https://a.example/x"}
+    assert ruled(MAIL, told, words, planned=mail)[0] == "permit"
+
+
+def test_who_is_asked_is_told_of_each_value_that_the_asker_did_not_write() -> None:
+    asked = said("Pay invoice 7")
+    flows = {"flows": (FLOW,), "calls": {"c7": "s0"}, "least_trusted": "model"}
+    ruling = decide(proposal(PAY, {"iban": "GB82WEST12345698765432", "amount": 7.5}, asked, RESULT, **flows), POLICY)
+    assert ruling.effect == "ask" and [finding.pointer for finding in ruling.findings] == ["/amount"]
+    [chosen] = [reason for reason in ruling.reasons if reason.startswith("/iban")]
+    assert '"GB82WEST12345698765432", which tool:get_invoice /rows/0/iban' in chosen
+
+
+STAYS = (
+    OWN
+    + """
+@id("payroll_stays")
+forbid (principal, action == Action::"send_mail", resource)
+when { context.shown.containsAny(["retrieved:payroll.md", "unknown"]) }
+unless { context.arguments has to && context.arguments.to == "bob@example.com" };
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("shown", "to", "effect"),
+    [
+        (("user", "retrieved:payroll.md"), "eve@evil.example", "forbid"),
+        (("user", "retrieved:payroll.md"), "bob@example.com", "permit"),
+        (("user", "retrieved:menu.md"), "ann@example.com", "permit"),
+        (("user", "unknown"), "ann@example.com", "forbid"),
+    ],
+)
+def test_a_rule_says_who_may_be_told_what_the_agent_was_shown(shown: tuple[str, ...], to: str, effect: str) -> None:
+    asked = said("Mail bob@example.com, ann@example.com or eve@evil.example.")
+    call = proposal(MAIL, {"to": to, "body": "The salary is high."}, asked, shown=shown)
+    assert decide(call, policy(STAYS)).effect == effect
+
+
+def test_the_sources_of_a_context_are_named_and_said_to_be_not_all() -> None:
+    texts = (said("a"), said("b", "retrieved", "pay.md"), said("c", "tool", "read_mail"), said("d", "model", "x"))
+    assert shown_sources(texts) == ("model", "retrieved:pay.md", "tool:read_mail", "user")
+    assert shown_sources(texts, is_complete=False)[0] == "unknown"
+    many = [said("a", "retrieved", f"{number}.md") for number in range(100)]
+    assert shown_sources(many)[0] == "unknown" and len(shown_sources(many)) == bounds.MAX_SHOWN_SOURCES

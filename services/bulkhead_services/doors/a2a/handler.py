@@ -252,6 +252,7 @@ class A2aHandler(RequestHandler):
             feature=caller.feature,
             workflow=caller.workflow,
             conversation=message.context_id,
+            written_by="model",  # Whosever key the agent has that speaks.
         )
         return await task.show()
 

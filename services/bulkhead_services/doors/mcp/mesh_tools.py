@@ -42,14 +42,15 @@ class MeshTool:
         """The tool as MCP lists it."""
         shape = {"properties": self.properties, "required": list(self.required), "additionalProperties": False}
         schema: dict[str, Any] = {"type": "object", **shape}
-        hints = ToolAnnotations(read_only_hint=self.reads, destructive_hint=False, idempotent_hint=self.reads)
+        hints = ToolAnnotations(read_only_hint=self.reads, destructive_hint=not self.reads, idempotent_hint=self.reads)
         return Tool(name=self.name, description=self.description, input_schema=schema, annotations=hints)
 
 
 async def _submit_task(mesh: Mesh, arguments: Arguments, key: str) -> dict[str, Any]:
     limits: dict[str, Any] = {name: arguments.get(name) for name in ("limit_usd", "limit_tokens", "deadline_s")}
     tools = tuple(arguments.get("tools") or ())
-    task = await mesh.submit(arguments["objective"], tools=tools, idempotency_key=key, **limits)
+    # A model calls this tool, under whosever key.
+    task = await mesh.submit(arguments["objective"], tools=tools, idempotency_key=key, written_by="model", **limits)
     return {"task": task.id, "next": f"call {PREFIX}watch with it"}
 
 

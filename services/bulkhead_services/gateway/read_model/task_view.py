@@ -54,6 +54,7 @@ class PublisherIdentity(Protocol):
     tenant: str
     person: str
     role: Literal["submitter", "operator"]
+    agent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +317,9 @@ def requester_of(
     if policy.tenant != message.tenant:
         reason = f"{message.sender} may not act for tenant {message.tenant}"
         return RequestRefusal("foreign_tenant", reason, f"publish under tenant {policy.tenant}")
-    return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
+    return RequesterClaim(
+        tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher", agent=policy.agent
+    )
 
 
 def never_begun(dropped: Dropped, now_unix_ms: int) -> TaskEnded:

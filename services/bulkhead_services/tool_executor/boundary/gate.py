@@ -11,6 +11,7 @@ from typing import Any
 
 from bulkhead.bus.port import WrongLastSequence
 from bulkhead.grants.attribution import verified_attribution
+from bulkhead.policy.attribution import UNKNOWN_SOURCE
 from bulkhead.policy.ruling import CallProposal, CallRuling
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.protocol import Job, target_of
@@ -75,7 +76,8 @@ class Gate:
             )
             raise JobRefused(Failure.from_text("bad_arguments", message, "send less at once"))
         calls_before = await self._calls_before(job, tool)
-        proposal = self._build_proposal(job, tool, arguments, calls_before)
+        planned_before = await self._planned_before(job, tool)
+        proposal = self._build_proposal(job, tool, arguments, calls_before, planned_before)
         ruling = self._rule(proposal)
         if ruling.effect == "forbid":
             raise JobRefused(_forbidden_failure(tool, ruling))
@@ -85,10 +87,17 @@ class Gate:
             await self._require_approval(job, proposal, ruling, approval_id, (canonical, digest))
         if tool.spec.most_calls:
             await self._count_once(job, "calls", tool.spec.name, request.call_id, tool.spec.most_calls)
+        if planned_name := _planned_name(job, tool):
+            await self._count_once(job, "planned", planned_name, request.call_id, bounds.MAX_PLANNED_CALLS)
         return GatePass(ruling, approval_id)
 
     def _build_proposal(
-        self, job: Job[ToolCallRequested], tool: RegisteredTool, arguments: Arguments, calls_before: int
+        self,
+        job: Job[ToolCallRequested],
+        tool: RegisteredTool,
+        arguments: Arguments,
+        calls_before: int,
+        planned_before: int,
     ) -> CallProposal:
         task, step = job.authority.task, job.authority.step
         attribution = verified_attribution(job.request, job.tenant, job.task, self._context.verifier)
@@ -100,9 +109,12 @@ class Gate:
             arguments=arguments,
             values=attribution.values if attribution is not None else None,
             least_trusted=attribution.least if attribution is not None else "model",
+            shown=(attribution.shown if attribution is not None else ()) or (UNKNOWN_SOURCE,),
             flows=step.flows if step is not None else (),
             constraints=(*task.constraints, *(step.constraints if step is not None else ())),
             agent=target_of(job).agents[-1],
+            planned=step.calls if step is not None else (),
+            planned_before=planned_before,
             calls_before=calls_before,
             isolation=self._isolation_of(tool),
         )
@@ -200,6 +212,14 @@ class Gate:
         call_ids, _ = await self._read_counted(self._count_subject(job, "calls", tool.spec.name))
         return len([call_id for call_id in call_ids if call_id != job.request.call_id])
 
+    async def _planned_before(self, job: Job[Any], tool: RegisteredTool) -> int:
+        """Other calls of a tool in this step that were let through, of a plan that says how many there may be."""
+        planned_name = _planned_name(job, tool)
+        if not planned_name:
+            return 0
+        call_ids, _ = await self._read_counted(self._count_subject(job, "planned", planned_name))
+        return len([call_id for call_id in call_ids if call_id != job.request.call_id])
+
     async def _count_once(self, job: Job[Any], kind: str, name: str, item_id: str, limit: int) -> None:
         """This is one of them from now on. Raises JobRefused when there are so many already, and HandBack when another
         was first, so that it is ruled on anew."""
@@ -225,6 +245,13 @@ class Gate:
 
     def _count_subject(self, job: Job[Any], kind: str, name: str) -> str:
         return subjects.record_subject(self._context.service, job.tenant, job.task, envelope.derive_id(kind, name, ""))
+
+
+def _planned_name(job: Job[Any], tool: RegisteredTool) -> str:
+    """Name under which the calls of a tool are counted in a step whose plan foresees them; "" where it does not."""
+    step = job.authority.step
+    planned = step is not None and any(call.tool == tool.spec.name for call in step.calls)
+    return f"{step.step_id}/{tool.spec.name}" if step is not None and planned else ""
 
 
 def _decision_deadline_unix_ms(task: TaskGrant) -> int:

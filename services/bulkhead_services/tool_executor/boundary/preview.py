@@ -1,12 +1,14 @@
 """A call as people read it before they let it be made. Pure.
 
 Every value stands on a line of its own behind its place, quoted where it could be taken for something else: line ends,
-control characters and characters that turn the direction of writing are shown, not obeyed.
+control characters and characters that turn the direction of writing are shown, not obeyed, and letters that may be
+taken for others are named.
 """
 
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +20,16 @@ _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 """Letters, marks and symbols that nobody sees."""
+
+
+MAX_NAMED_LETTERS = 5
+"""Of one value; that there are more is said."""
+_ALIKE_SCRIPTS = frozenset(
+    ("LATIN", "CYRILLIC", "GREEK", "COPTIC", "ARMENIAN", "CHEROKEE", "LISU", "DESERET", "GEORGIAN")
+)
+"""Scripts with letters that look like those of another one of them."""
+_ADDRESS_SIGNS = re.compile(r"[@/\\]|\.\w|^[\d.,+-]+$")
+_LAST_USUAL_LATIN = 0x17F
 
 
 def render_preview(tool: str, arguments: Mapping[str, Any]) -> str:
@@ -54,7 +66,48 @@ def _render_value(value: Any) -> str:
         return json.dumps(value)
     escaped = escape_invisible(value[:MAX_VALUE_CHARS])
     suffix = f" ... and {len(value) - MAX_VALUE_CHARS} characters more" if len(value) > MAX_VALUE_CHARS else ""
-    return f'"{escaped}"{suffix}'
+    warning = describe_lookalikes(value[:MAX_VALUE_CHARS])
+    return f'"{escaped}"{suffix}' + (f"  <- {warning}" if warning else "")
+
+
+def describe_lookalikes(text: str) -> str:
+    """Names of the letters that may be taken for others: of another script than the rest of their word, of forms that
+    are no usual letters, and any that is not ASCII in an address, a path or a number. "" where there are none."""
+    if text.isascii():
+        return ""
+    letters = dict.fromkeys(letter for token in text.split() for letter in _lookalikes_of(token))
+    if not letters:
+        return ""
+    named = [f"{escape_invisible(letter)} is {unicodedata.name(letter, f'U+{ord(letter):04X}')}" for letter in letters]
+    suffix = f" and {len(named) - MAX_NAMED_LETTERS} more" if len(named) > MAX_NAMED_LETTERS else ""
+    return f"look twice: {', '.join(named[:MAX_NAMED_LETTERS])}{suffix}"
+
+
+def _lookalikes_of(text: str) -> list[str]:
+    token = unicodedata.normalize("NFC", text)
+    if token.isascii():
+        return []
+    if _ADDRESS_SIGNS.search(unicodedata.normalize("NFKC", token)):
+        return [letter for letter in token if not letter.isascii()]
+    scripts = Counter(script for letter in token if (script := _script_of(letter)) in _ALIKE_SCRIPTS)
+    usual = max(scripts, key=lambda script: (scripts[script], script == "LATIN"), default="")
+    other_scripts = scripts.keys() - {usual}
+    return [
+        letter for letter in token if _script_of(letter) in other_scripts or (not letter.isascii() and _is_odd(letter))
+    ]
+
+
+def _is_odd(letter: str) -> bool:
+    """True for letters, digits and marks in forms that may be taken for usual ones."""
+    folded = unicodedata.normalize("NFKC", letter)
+    if folded != letter:
+        return folded.isalnum() and ord(folded[0]) <= _LAST_USUAL_LATIN
+    unusual = _script_of(letter) == "LATIN" and ord(letter) > _LAST_USUAL_LATIN
+    return unusual or unicodedata.category(letter) == "Nd" or 0x300 <= ord(letter) <= 0x36F
+
+
+def _script_of(letter: str) -> str:
+    return unicodedata.name(letter, "").partition(" ")[0] if letter.isalpha() else ""
 
 
 def escape_invisible(text: str) -> str:

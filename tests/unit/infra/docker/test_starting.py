@@ -114,7 +114,7 @@ def test_one_more_person_gets_a_key_that_stays_and_only_its_digest_is_kept(
     for folder in ("operator", "gateway"):
         text = (volumes / folder / "api_keys.json").read_text()
         assert callers.key_row(made["api_key"], "acme", "ann", "submitter") in json.loads(text)["keys"]
-        assert made["api_key"] not in text and len(json.loads(text)["keys"]) == len(callers.ROLES) + 1
+        assert made["api_key"] not in text and len(json.loads(text)["keys"]) == len(callers.ROLES) + 2
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_credentials_are_printed_as_json(volumes: Path, capsys: pytest.CaptureFi
     provisioner.main(["keys"])
     capsys.readouterr()
     provisioner.main(["credentials"])
-    assert set(json.loads(capsys.readouterr().out)) == {"submitter", "approver", "operator", "auditor"}
+    assert set(json.loads(capsys.readouterr().out)) == {*callers.ROLES, "agent"}
 
 
 def test_every_replica_has_a_name_of_its_own(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.callers.api_keys import ApiKeys
 from bulkhead_infra.identity import callers
 
 
@@ -25,6 +26,8 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     callers.ensure_caller_keys(credentials, api_keys, "other")
     assert (credentials.read_text(), api_keys.read_text()) == before
     made = json.loads(before[0])
+    agent = made.pop("agent")
+    assert callers.key_row(agent, "demo", "local-agent", "submitter", agent=True) in json.loads(before[1])["keys"]
     assert set(made) == set(callers.ROLES) and all(who(api_keys, key) == ("demo", role) for role, key in made.items())
     assert stat.S_IMODE(credentials.stat().st_mode) == 0o600 and not any(key in before[1] for key in made.values())
 
@@ -55,7 +58,23 @@ def test_one_more_person_gets_a_key_of_a_mesh_that_stands(tmp_path: Path, capsys
     assert callers.main(asked) == 0
     made = json.loads(capsys.readouterr().out)
     assert who(tmp_path / "api_keys.json", made["api_key"]) == ("acme", "submitter") and made["person"] == "ann"
-    assert len(json.loads((tmp_path / "api_keys.json").read_text())["keys"]) == len(callers.ROLES) + 1
+    assert len(json.loads((tmp_path / "api_keys.json").read_text())["keys"]) == len(callers.ROLES) + 2
     for wrong, said in (("king", "no role king; there are submitter"), ("", "no role")):
         assert callers.main([*asked[:3], wrong]) == 2 and said in capsys.readouterr().err
     assert callers.main([str(tmp_path), "acme", "a/n", "operator"]) == 2 and "is no name" in capsys.readouterr().err
+
+
+def test_the_key_of_an_agent_is_marked_and_decides_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    callers.ensure_caller_keys(tmp_path / "credentials.json", tmp_path / "api_keys.json", "demo")
+    assert callers.main([str(tmp_path), "demo", "robot", "submitter", "--agent"]) == 0
+    made, keys = json.loads(capsys.readouterr().out), ApiKeys(tmp_path / "api_keys.json")
+    keys.load()
+    claim = keys.find_owner(made["api_key"])
+    assert claim is not None and claim.agent and claim.person == "robot"
+    assert callers.main([str(tmp_path), "demo", "robot", "approver", "--agent"]) == 2
+    assert "people alone decide" in capsys.readouterr().err
+    (tmp_path / "api_keys.json").write_text(
+        json.dumps({"keys": [callers.key_row("bk_x", "demo", "robot", "operator", agent=True)]})
+    )
+    with pytest.raises(ValueError, match="people alone approve"):
+        ApiKeys(tmp_path / "api_keys.json").load()

@@ -64,6 +64,7 @@ from bulkhead_services.gateway.settings import Settings
 OPERATOR = "bk_operator_key_of_acme"
 AUDITOR = "bk_auditor_key_of_acme"
 FOREIGN = "bk_operator_key_of_other"
+AGENT = "bk_agent_key_of_acme"
 SUBMITTER = "bk_submitter_key_of_acme"
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 DEADLINE_S = 10.0
@@ -355,6 +356,7 @@ class Mesh:
             _row(AUDITOR, "acme", "aud", "auditor"),
             _row(FOREIGN, "other", "eve", "operator"),
             _row(SUBMITTER, "acme", "sue", "submitter"),
+            _row(AGENT, "acme", "robot", "submitter") | {"agent": True},
         ]
         keys = self.folder / "keys.json"
         keys.write_text(json.dumps({"keys": rows}))
@@ -410,7 +412,7 @@ class Mesh:
         return [stored for name, stored in self.bus.stored if name == subjects.inbox_stream(to)]
 
 
-def _row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
+def _row(key: str, tenant: str, person: str, role: str) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
 
 

@@ -32,7 +32,8 @@ def told(mesh: Mesh, to: str) -> list[tuple[str, str]]:
 async def test_doors_opens_one_in_the_name_of_who_calls_it(mesh: Mesh) -> None:
     await mesh.say("doors", request(), TASK)
     [stored] = mesh.sent("planner")
-    assert TaskSubmitted.model_validate_json(stored.body).plan == Plan(steps=(ADOPTED,))
+    submitted = TaskSubmitted.model_validate_json(stored.body)
+    assert submitted.plan == Plan(steps=(ADOPTED,)) and {label.trust for label in submitted.labels} == {"untrusted"}
     [asked] = mesh.bus.asked
     assert asked.requester == CLAIM and asked.worker_roles == () and asked.plan_tools == ()
     assert not asked.drafted, "an agent's run has no plan whose model could choose a role"

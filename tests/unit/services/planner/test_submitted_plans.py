@@ -4,6 +4,8 @@ import pytest
 
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
+from bulkhead_contracts.provenance import Flow, PlannedCall, PlannedValue
+from bulkhead_contracts.result import Label
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolSpec
@@ -20,6 +22,7 @@ PAYS_LATER = Plan(
         PlanStep(id="b", title="", instruction="pay", tools=("pay",), inputs=("a",), acceptance="paid"),
     )
 )
+FLOW = Flow(tool="pay", argument="/to", step_id="a", from_tool="calculate", field="/n")
 
 
 @pytest.fixture
@@ -55,6 +58,29 @@ def test_no_plan_writes_in_more_steps_than_the_submitted_one(play):
     once = draft({"id": "a"}, {"id": "b", "tools": ["pay"], "inputs": ["a"]})
     answers(play, once, play.only_output(ModelCallRequested).call_id)
     assert play.only_output(PlanAdopted).plan.version == 2
+
+
+@pytest.mark.parametrize(("trust", "flows"), [("user", (FLOW,)), ("untrusted", ())])
+def test_a_plan_lets_values_flow_only_where_a_person_wrote_the_objective(play, trust, flows):
+    label = Label(sha256="0" * 64, kind="objective", trust=trust, observed_by="gateway")
+    flowing = Plan(steps=(PAYS_LATER.steps[0], PAYS_LATER.steps[1].model_copy(update={"flows": (FLOW,)})))
+    submit(play, plan=flowing, tools=GRANTED, labels=(label,))
+    assert play.send_of(StepAssigned).step_grant.flows == flows
+
+
+def test_the_calls_that_a_submitted_plan_foresees_bound_the_plan_in_its_place(play):
+    fetches = PlannedCall(tool="fetch", values=(PlannedValue(argument="/url", text="https://a.example"),))
+    step = READS.steps[0].model_copy(update={"tools": ("calculate", "fetch"), "calls": (fetches,)})
+    failed_three_times(play, Plan(steps=(step,)))
+    other = draft({"id": "z", "tools": ["fetch"]})
+    answers(play, other, play.only_output(ModelCallRequested).call_id)
+    assert play.send_of(StepAssigned).step_grant.calls == (fetches,)
+
+
+def test_a_plan_foresees_calls_of_a_steps_own_tools(play):
+    step = READS.steps[0].model_copy(update={"calls": (PlannedCall(tool="pay"),)})
+    submit(play, plan=Plan(steps=(step,)), tools=GRANTED)
+    assert "unknown_call" in str(play.outputs)
 
 
 def test_a_plan_that_nothing_may_replace_ends_with_its_reason(play):

@@ -12,6 +12,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.tools import catalog, packs
 from bulkhead_contracts import subjects
+from bulkhead_contracts.approval import ApprovalGrant, SignatureRequested
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
@@ -22,6 +23,7 @@ from bulkhead_services.signer.core import (
     GrantDecision,
     GrantPolicies,
     TenantsFileError,
+    decide_approval,
     decide_grant,
     grantable_tools,
     policies_from,
@@ -355,3 +357,16 @@ async def _ask(gateway: Context, body: GrantRequested) -> GrantReplied:
     answer = await gateway.publisher.request("signer", body, tenant="acme", task="t1", index="grant")
     assert isinstance(answer, GrantReplied)
     return answer
+
+
+def test_an_agent_approves_nothing_whatever_its_role() -> None:
+    def decided(*, agent: bool) -> ApprovalGrant | Failure:
+        person = RequesterClaim(tenant="acme", person="bob", role="approver", via="jwt", agent=agent)
+        word = SignatureRequested(
+            requester=person, approval_id="a1", arguments_sha256="0" * 64, decision="granted", requested_unix_ms=NOW
+        )
+        return decide_approval(policies(), word, "acme", "t1", NOW)
+
+    assert isinstance(decided(agent=False), ApprovalGrant)
+    refusal = decided(agent=True)
+    assert isinstance(refusal, Failure) and refusal.code == "agent_may_not_approve"

@@ -134,7 +134,7 @@ class GatewayHttpApp:
         task = TaskRequested(
             objective=body.objective,
             limits=TaskLimits(**body.limits.model_dump()),
-            **body.pick_options(),
+            **(body.pick_options() | ({"written_by": "model"} if claim.agent else {})),
             plan=body.plan.to_plan() if body.plan is not None else None,
             requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import ValidationError
 
+from bulkhead_contracts.task import TaskRequested
 from bulkhead_services.gateway.settings import Settings
 from tests.unit.services.gateway.harness import OPERATOR, make_mesh
 
@@ -60,6 +61,15 @@ async def test_tokens_of_the_issuer_pass(http):
         headers={"Authorization": f"Bearer {token(role='submitter')}", "Idempotency-Key": "k"},
     )
     assert answer.status_code == 202
+
+
+async def test_a_token_that_an_agent_acts_with_writes_a_models_words(http):
+    acting = token(role="submitter", act={"sub": "robot"})
+    headers = {"Authorization": f"Bearer {acting}", "Idempotency-Key": "k"}
+    assert (await http.post("/v1/tasks", json={"objective": "x"}, headers=headers)).status_code == 202
+    [stored] = http.mesh.sent("gateway")
+    asked = TaskRequested.model_validate_json(stored.body)
+    assert asked.requester.agent and asked.written_by == "model"
 
 
 async def test_the_token_goes_to_the_signer_and_the_signers_word_with_the_request(http):

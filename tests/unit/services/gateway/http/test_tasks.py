@@ -22,7 +22,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.tool import UncertainWrite, WritesReplied
 from tests.samples import sample
-from tests.unit.services.gateway.harness import AUDITOR, AUTH, FOREIGN
+from tests.unit.services.gateway.harness import AGENT, AUDITOR, AUTH, FOREIGN, OPERATOR
 
 
 async def submit(http, objective="Find the fare", key="k1", **body):
@@ -70,6 +70,24 @@ async def test_the_route_of_a_task_reaches_the_planner_and_none_leaves_the_diges
     assert routes == ["small", ""] and digests[0] != digests[1]
     known = "95892e9f86e308c58a1dd39dd2d8d382e9b034fa85a50aa8202eea965739dfeb"
     assert digests[1] == known, "a repeat of what was submitted before there were routes is still a repeat"
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "trust"),
+    [(OPERATOR, {}, "user"), (OPERATOR, {"written_by": "model"}, "untrusted"), (AGENT, {}, "untrusted")],
+)
+async def test_words_that_a_model_wrote_have_no_persons_trust(mesh, http, key, options, trust):
+    steps = [{"id": "a", "title": "Pay", "instruction": "Pay Ben 5 EUR.", "acceptance": "Paid."}]
+    body = {"objective": "Pay Ben 5 EUR.", "plan": {"steps": steps}, **options}
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "k"}
+    answer = await http.post("/v1/tasks", json=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    await mesh.pump()
+    [submitted] = mesh.sent("planner")
+    labels = TaskSubmitted.model_validate_json(submitted.body).labels
+    assert [(label.kind, label.trust) for label in labels] == [("objective", trust)] * 2
+    shown = (await http.get(f"/v1/tasks/{answer.json()['task_id']}", headers=headers)).json()
+    assert shown.get("written_by", "person") == ("person" if trust == "user" else "model")
 
 
 async def test_the_same_key_is_the_same_task(mesh, http):
