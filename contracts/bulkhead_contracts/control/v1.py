@@ -53,6 +53,12 @@ class CallResumed(Body, type="mesh.control.call_resumed"):
     step_id: str = ""
 
 
+class SessionEnded(Body, type="mesh.control.session_ended"):
+    """A person signed out of the console. The subject's task token is the session's id, which is no secret."""
+
+    person: Name
+
+
 class MessageRejected(Body, type="mesh.control.message_rejected"):
     """The message at `sequence` of this inbox is skipped by every fold; it lies with the dead letters."""
 

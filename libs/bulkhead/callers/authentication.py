@@ -3,7 +3,8 @@
 In: a request's headers. Out: tenant, person, role. JWTs are checked against a JWKS by an asymmetric algorithm.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bulkhead.callers.api_keys import KEY_PREFIX, ApiKeys
@@ -11,7 +12,15 @@ from bulkhead.callers.tokens import CallerKeysUnavailable, CallerTokens, TokenSe
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
 
-__all__ = ["CallerAuthenticator", "CallerKeysUnavailable", "CallerSettings", "Unauthenticated", "credential_of"]
+__all__ = [
+    "CallerAuthenticator",
+    "CallerKeysUnavailable",
+    "CallerSettings",
+    "Unauthenticated",
+    "credential_of",
+    "repeated_header",
+]
+_ONCE = ("authorization", "x-api-key", "idempotency-key")
 CREDENTIAL_HINT = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
@@ -65,6 +74,15 @@ class CallerAuthenticator:
         """The caller's own token, for the signer; "" for who has an API key. Raises Unauthenticated."""
         credential = credential_of(headers)
         return credential if _is_token(credential) else ""
+
+
+def repeated_header(names: Iterable[str]) -> str:
+    """The first header about the caller that is there twice, of a request's names; "" for none. A proxy may have
+    believed the other one."""
+    for name, count in Counter(name.lower() for name in names).items():
+        if count > 1 and (name in _ONCE or name.startswith("x-bulkhead-")):
+            return name
+    return ""
 
 
 def _is_token(credential: str) -> bool:

@@ -7,10 +7,13 @@ the application knows how large it may be.
 
 import asyncio
 import json
+import re
 import resource
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from h11 import LocalProtocolError
+from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bulkhead.telemetry.log import Log
@@ -21,6 +24,30 @@ MEDIA_TYPE = "application/problem+json"
 """Errors outside any API's own form are RFC 9457 problem details."""
 RESERVED_FILES = 128
 """Open files for everything else: the broker's connection, logs, the listening socket."""
+
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+class StrictReceiveBuffer(ReceiveBuffer):
+    """Lines that end in CRLF alone. h11 takes a bare LF too (RFC 9112, 2.2, allows it); a proxy that does not reads
+    another request than we do."""
+
+    _checked = 0
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """The lines of a head or of trailers. Raises LocalProtocolError, which h11 turns into the peer's."""
+        if not self._data.startswith(b"\r\n"):
+            end = self._data.find(b"\r\n\r\n", max(0, self._checked - 3))
+            stop = len(self._data) if end < 0 else end
+            if _BARE_LF.search(self._data, self._checked, stop):
+                raise LocalProtocolError("a line of the head ends in a bare LF")
+            self._checked = stop
+        return super().maybe_extract_lines()
+
+    def _extract(self, count: int) -> bytearray:
+        self._checked = 0
+        return super()._extract(count)
 
 
 @dataclass(slots=True)
@@ -54,6 +81,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection; a silent one is the first to go when there are too many."""
+        self.conn._receive_buffer = StrictReceiveBuffer()
         super().connection_made(transport)
         self._await_head()
         if len(self.connections) <= self.sockets.max_connections:

@@ -21,6 +21,7 @@ log = Log("http.server")
 BACKLOG = 2_048
 KEEP_ALIVE_S = 75
 MAX_HEADER_BYTES = 64 * 1024
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
 class ServerSettings(Protocol):
@@ -42,22 +43,27 @@ class ServerSettings(Protocol):
     def drain_timeout_s(self) -> float: ...
 
 
-def _closing_ambiguous(app: ASGIApp) -> ASGIApp:
-    """Closes a connection after a request with two lengths, whatever its answer is (RFC 9112, 6.3): a proxy may have
-    believed the other one, and what follows may be a request that it has not seen."""
+def _guard_answers(app: ASGIApp) -> ASGIApp:
+    """Has no browser guess at the type of an answer, and closes a connection after a request with two lengths, whatever
+    its answer is (RFC 9112, 6.3): a proxy may have believed the other one, and what follows may be a request that it
+    has not seen."""
     lengths = {b"content-length", b"transfer-encoding"}
 
-    async def answer_and_close(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_last(message: Message) -> None:
+    async def serve_request(scope: Scope, receive: Receive, send: Send) -> None:
+        guards = [NO_SNIFFING]
+        if lengths <= {name for name, _ in scope["headers"]}:
+            guards.append((b"connection", b"close"))
+        guarded = {name for name, _ in guards}
+
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [row for row in message["headers"] if row[0].lower() != b"connection"]
-                message = {**message, "headers": [*headers, (b"connection", b"close")]}
+                headers = [row for row in message["headers"] if row[0].lower() not in guarded]
+                message = {**message, "headers": [*headers, *guards]}
             await send(message)
 
-        ambiguous = lengths <= {name for name, _ in scope["headers"]}
-        await app(scope, receive, send_last if ambiguous else send)
+        await app(scope, receive, send_guarded)
 
-    return answer_and_close
+    return serve_request
 
 
 class _UvicornServer(uvicorn.Server):
@@ -87,7 +93,7 @@ class HttpServer:
         max_connections = connections_bound(settings.max_connections)
         sockets = ConnectionBounds(settings.head_timeout_s, settings.write_timeout_s, max_connections)
         config = uvicorn.Config(
-            _closing_ambiguous(app),
+            _guard_answers(app),
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -47,6 +47,7 @@ from bulkhead_services.gateway.read_model.approvals import ApprovalIndex
 from bulkhead_services.gateway.read_model.changes import ChangeWatchers
 from bulkhead_services.gateway.read_model.feeds import InboxFeed, InboxFeeds
 from bulkhead_services.gateway.read_model.task_index import TaskIndex
+from bulkhead_services.gateway.session_ends import SessionEnds
 from bulkhead_services.gateway.sessions import Sessions
 from bulkhead_services.gateway.settings import PublisherSettings, Settings, SubscriberSettings
 from bulkhead_services.gateway.task_events import TaskEvents
@@ -62,8 +63,10 @@ class GatewayService(EdgeComponent):
     def __init__(self, context: Context, settings: Settings) -> None:
         self._context = context
         self._settings = settings = _with_publishers(settings)
+        self._writes = DurableWrites(context)
+        self._session_ends = SessionEnds(context, self._writes)
         sessions = Sessions(context.message_key, settings.session_s)
-        self._auth = GatewayAuthenticator(settings, sessions, context.clock)
+        self._auth = GatewayAuthenticator(settings, sessions, self._session_ends, context.clock)
         self.changes = ChangeWatchers()
         self.feeds = InboxFeeds(
             context.bus, recent=settings.recent_tasks, live=settings.live_tasks, reread_s=settings.reread_s
@@ -71,7 +74,6 @@ class GatewayService(EdgeComponent):
         quotas = TenantQuotas(settings.tenants_file)
         self.admission = RunSlotAdmission(context, quotas, settings.running_tasks, settings.reread_s)
         spikes = SubmissionRateLimits(quotas, settings.edge_replicas)
-        self._writes = DurableWrites(context)
         self._intake = Intake(
             context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
         )
@@ -197,6 +199,7 @@ class GatewayService(EdgeComponent):
         return feed
 
     def _on_message_handled(self, tenant: str, task: str, sequence: int) -> None:
+        self._session_ends.on_session_ended(task)
         self.feeds.apply_poke(tenant, task, sequence)
         self.changes.announce_change(tenant, task)
         self._backlog.discard_request(tenant, task)

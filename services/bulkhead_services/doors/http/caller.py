@@ -5,12 +5,11 @@ header.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from bulkhead.callers.authentication import Unauthenticated, credential_of
+from bulkhead.callers.authentication import Unauthenticated, credential_of, repeated_header
 from bulkhead.callers.step_keys import PREFIX, StepKey, StepKeys
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import RequesterClaim
@@ -19,7 +18,6 @@ from bulkhead_services.doors.port import Caller, DoorRefusal
 
 MAX_RUN_CHARS = 200
 MAX_KEY_CHARS = 255
-_ONCE = ("authorization", "x-api-key", "idempotency-key")
 _TASK = re.compile(r"doors-[A-Za-z0-9_-]{1,58}")
 _AGENT = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TAG = re.compile(r"[A-Za-z0-9_.-]{0,64}")
@@ -27,12 +25,9 @@ _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 def check_once(names: Iterable[str]) -> None:
-    """Names of a request's headers. Raises DoorRefusal for one of the doors' own that is there twice: a proxy
-    may have believed the other one.
-    """
-    for name, count in Counter(name.lower() for name in names).items():
-        if count > 1 and (name in _ONCE or name.startswith("x-bulkhead-")):
-            raise unfit_field(name.title(), "is there twice", "send it once")
+    """Names of a request's headers. Raises DoorRefusal for one of the doors' own that is there twice."""
+    if name := repeated_header(names):
+        raise unfit_field(name.title(), "is there twice", "send it once")
 
 
 def caller_of(headers: Mapping[str, str], claim: RequesterClaim, token: str) -> Caller:

@@ -1,4 +1,4 @@
-"""The hand-over of delegated steps: to one holder at a time, to the next when it falls silent; the first answer counts.
+"""The hand-over of delegated steps: to one holder at a time, whose key dies when the next one takes over.
 
 In: `DelegationRequested` and cancels of the worker; takings, beats and answers of programs outside, at any replica.
 Out: `StepTaken` and `StepAnswered` in the own inbox, by which replicas exclude each other; `DelegationReplied` to the
@@ -242,13 +242,11 @@ class StepHandOvers:
             self.open.note_heard(open_, now=True)
 
     async def submit_answer(self, key: StepKey, answer: StepAnswer) -> AnswerAccepted:
-        """The holder's answer, or that of one who has lost the step, where nobody else has answered. Raises
-        DoorRefusal, BusError.
-        """
+        """The holder's answer; a key dies with its taking. Raises DoorRefusal, BusError."""
         feed = await self._feed_of_key(key)
         if feed.answered_by is not None and _is_same(feed.answered_by, key, answer):
             return AnswerAccepted(repeated=True)
-        if feed.is_over or feed.deadline_unix_ms <= self._context.clock():
+        if self._why_lost(feed, key):
             raise self._late_refusal(feed, key)
         failure = _failure_of(key, answer)
         if failure is not None and feed.held is not None:
@@ -349,11 +347,13 @@ class StepHandOvers:
             raise HandBack(LAG_RETRY_S, LAGS)
 
     async def _store_answer(self, feed: StepFeed, body: StepAnswered) -> bool:
-        """Store an answer, unless there is one."""
+        """Store an answer, unless there is one, or another holder has the step by now (number 0: of no holder)."""
         for _ in range(CAS_TRIES):
             await feed.refresh()
             if feed.answered_by is not None:
                 return feed.answered_by == body
+            if body.number and feed.taken is not None and feed.taken.number != body.number:
+                return False
             digest = hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
             if await self._publish_fact(feed, body, f"answered/{feed.call_id}/{digest}") is not None:
                 return True

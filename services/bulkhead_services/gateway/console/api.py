@@ -8,7 +8,7 @@ bounded and on record as that of any other client.
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +23,7 @@ HELD_CHUNKS = 32
 """Of a stream whose reader is slower than its source; then the source waits."""
 Query = Mapping[str, str | int]
 Json = dict[str, Any]
+SessionWatch = Callable[[str, Callable[[], object]], Callable[[], None]]
 
 
 class ApiRefused(Exception):
@@ -57,10 +58,10 @@ class ApiResponse:
 
 
 class ConsoleApi:
-    """Requests to the application that serves the API."""
+    """Requests to the application that serves the API. watch_session: has a session's end told (`GatewayAuthenticator`)."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, watch_session: SessionWatch) -> None:
+        self._app, self._watch_session = app, watch_session
 
     async def get(self, token: str, path: str, query: Query | None = None) -> Json:
         """The JSON at a path. Raises ApiRefused."""
@@ -100,10 +101,12 @@ class ConsoleApi:
             await chunks.put(None)
 
         task = asyncio.create_task(run_request())
+        forget_session = self._watch_session(token, task.cancel)
         try:
             async for event in _read_events(chunks, task):
                 yield event
         finally:
+            forget_session()
             await cancel_tasks(task)
 
 

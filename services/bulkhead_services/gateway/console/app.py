@@ -46,7 +46,7 @@ class Console:
 
     def __init__(self, api: ASGIApp, auth: GatewayAuthenticator, session_s: int, runbooks: str = "") -> None:
         self._api = api
-        route_factory = ConsoleRouteFactory(ConsoleApi(api), auth, runbooks)
+        route_factory = ConsoleRouteFactory(ConsoleApi(api, auth.watch_session), auth, runbooks)
         routes = [
             *ConsoleLoginRoutes(auth, session_s).routes(),
             *(route for room in ROOMS for route in room(route_factory).routes()),

@@ -18,6 +18,7 @@ from bulkhead_services.gateway.console.visits import (
     redirect_to,
     require_own_form,
     safe_path,
+    token_of,
 )
 from bulkhead_services.gateway.http.auth import GatewayAuthenticator
 from bulkhead_services.gateway.problems import Problem
@@ -70,6 +71,10 @@ class ConsoleLoginRoutes:
         """POST /logout"""
         require_own_form(request)
         answer = redirect_to(request, "/login")
+        try:
+            await self._auth.end_session(token_of(request))
+        except Problem as problem:
+            answer = _render_form_again(request, problem.body.status, "/", problem.body.detail, problem.body.hint)
         for name in (COOKIE, SECURE_COOKIE):
             answer.delete_cookie(name, path="/", secure=name == SECURE_COOKIE, httponly=True, samesite="lax")
         # Texts of pages stay in no cache, and no other tab goes on with it.

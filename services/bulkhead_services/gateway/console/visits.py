@@ -136,7 +136,9 @@ class ConsoleRouteFactory:
             token = token_of(request)
             try:
                 claim = await self._auth.authenticate_caller({"authorization": f"Bearer {token}"}) if token else None
-            except Problem:
+            except Problem as problem:
+                if problem.body.status == 503:
+                    raise ApiRefused(503, problem.body.model_dump()) from problem
                 claim = None
             if claim is None:
                 return _to_login(request)

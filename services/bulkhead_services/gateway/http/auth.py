@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 
+from bulkhead.bus.port import BusError
 from bulkhead.callers import authentication
-from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated, credential_of
+from bulkhead.callers.authentication import CallerKeysUnavailable, Unauthenticated, credential_of, repeated_header
 from bulkhead.gateway_api.query import AllowedRoles
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway import sessions
-from bulkhead_services.gateway.problems import forbidden, unauthorized, unavailable
+from bulkhead_services.gateway.problems import Problem, forbidden, not_stored, unauthorized, unavailable
+from bulkhead_services.gateway.session_ends import SessionEnds
 from bulkhead_services.gateway.sessions import Sessions
 from bulkhead_services.gateway.settings import Settings
 
@@ -21,9 +23,9 @@ from bulkhead_services.gateway.settings import Settings
 class GatewayAuthenticator:
     """Turns a request's credentials into a claim."""
 
-    def __init__(self, settings: Settings, sealed: Sessions, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: Settings, sealed: Sessions, ends: SessionEnds, clock: Callable[[], int]) -> None:
         self._callers = authentication.CallerAuthenticator(settings)
-        self._sessions, self._clock = sealed, clock
+        self._sessions, self._ends, self._clock = sealed, ends, clock
 
     def load(self) -> None:
         """Read the key file once at start, so that a wrong one stops the start. Raises ValueError."""
@@ -34,18 +36,37 @@ class GatewayAuthenticator:
         try:
             credential = credential_of(headers)
             if credential.startswith(sessions.PREFIX):
-                return self._of_session(credential)
+                return (await self._open_session(credential))[0]
             return await self._callers.claim(headers)
         except Unauthenticated as error:
             raise unauthorized(str(error), error.hint) from error
         except CallerKeysUnavailable as error:
             raise unavailable(str(error), "use an API key, or ask the operator to check the JWKS setting") from error
 
-    def _of_session(self, token: str) -> RequesterClaim:
-        claim = self._callers.owner_of_digest(self._sessions.digest_of(token, self._clock()))
-        if claim is None:
-            raise Unauthenticated("the session has ended, or its API key was withdrawn", "sign in again")
-        return claim
+    async def _open_session(self, token: str) -> tuple[RequesterClaim, str]:
+        """Owner and id. Raises Unauthenticated, Problem (503)."""
+        opened = self._sessions.open_token(token, self._clock())
+        claim = self._callers.owner_of_digest(opened.digest) if opened is not None else None
+        try:
+            if opened is None or claim is None or await self._ends.is_ended(claim.tenant, opened.session):
+                raise Unauthenticated("the session has ended, or its API key was withdrawn", "sign in again")
+        except BusError as error:
+            raise unavailable(f"it cannot be read whether the session has ended: {error}") from error
+        return claim, opened.session
+
+    async def end_session(self, token: str) -> None:
+        """End the session of this token, at every replica; one that is over is ended already. Raises Problem (503)."""
+        try:
+            await self._ends.end_session(*await self._open_session(token))
+        except Unauthenticated:
+            pass
+        except BusError as error:
+            raise not_stored(error) from error
+
+    def watch_session(self, token: str, end_stream: Callable[[], object]) -> Callable[[], None]:
+        """Call `end_stream` when this token's session ends; the returned function forgets that."""
+        opened = self._sessions.open_token(token, self._clock())
+        return self._ends.watch_end(opened.session, end_stream) if opened is not None else lambda: None
 
     async def open_session(self, key: str) -> str:
         """The token of a new session of this API key's owner. Raises Problem (401)."""
@@ -56,7 +77,10 @@ class GatewayAuthenticator:
         return self._sessions.seal_token(hashlib.sha256(key.strip().encode()).hexdigest(), self._clock())
 
     async def require_role(self, request: Request, allowed: AllowedRoles, action: str) -> RequesterClaim:
-        """The caller, if it has one of these roles. Raises Problem (401, 403, 503)."""
+        """The caller, if it has one of these roles. Raises Problem (400, 401, 403, 503)."""
+        if name := repeated_header(request.headers.keys()):
+            detail = f"the header {name.title()} is there twice"
+            raise Problem(400, "repeated_header", "A header is there twice", detail, "send it once")
         claim = await self.authenticate_caller(request.headers)
         if claim.role not in allowed.names:
             raise forbidden(claim.role, action, allowed.needed)

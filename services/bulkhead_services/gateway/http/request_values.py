@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import re
+from collections import Counter
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -57,6 +58,9 @@ def idempotency_key(request: Request, *, required: bool) -> str:
 
 def parse_body(model: type[M], raw: bytes) -> M:
     """The body as its model. Raises Problem 400, 413, 422."""
+    if name := _repeated_key(raw):
+        detail, hint = f"an object of the body holds the key {name[:64]!r} twice", "send each key once"
+        raise Problem(400, "repeated_key", "A key is there twice", detail, hint)
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
@@ -73,6 +77,24 @@ def parse_body(model: type[M], raw: bytes) -> M:
     fields = ", ".join(next((misfit.known for misfit in unfit if misfit.known), tuple(model.model_fields)))
     hint = f"known fields are {fields}; /openapi.json has the whole schema"
     raise Problem(422, "invalid_body", "The body does not fit", named[:500], hint, errors=errors)
+
+
+def _repeated_key(raw: bytes) -> str:
+    """The first key that an object of the body holds twice; "" for none, and for what is no JSON."""
+    repeated = ""
+
+    def build_object(rows: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal repeated
+        fields = dict(rows)
+        if len(fields) != len(rows) and not repeated:
+            repeated = next(name for name, count in Counter(name for name, _ in rows).items() if count > 1)
+        return fields
+
+    try:
+        json.loads(raw, object_pairs_hook=build_object)
+    except (ValueError, RecursionError):
+        return ""
+    return repeated
 
 
 def _step_label(raw: bytes, field: str) -> str:

@@ -69,6 +69,16 @@ async def test_late_and_repeated_answers_leave_nothing_in_the_store_and_the_firs
         assert stored == ["one"]
 
 
+async def test_the_key_of_a_holder_that_lost_the_step_answers_nothing():
+    async with steps_world(step_silent_s=0.5) as here:
+        await here.hand_over()
+        lost, held = here.key(await here.take()), here.key(await here.take(5.0))
+        assert (lost.number, held.number) == (1, 2)
+        with pytest.raises(DoorRefusal, match="another holder has the step"):
+            await here.desk().submit_answer(lost, StepAnswer(text="first"))
+        assert not (await here.desk().submit_answer(held, StepAnswer(text="60.00"))).repeated
+
+
 async def test_a_holders_calls_are_counted_to_its_own_identity():
     async with steps_world(max_calls_per_person=1, hold_s=5) as here:
         await here.hand_over()

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from bulkhead.a2a.push_urls import PushUrlForbidden, parse_push_url
 from bulkhead.bus.port import BusUnavailable, PublishRefused
-from bulkhead.gateway_api.query import SUBMITTERS
+from bulkhead.gateway_api.query import OPERATORS, SUBMITTERS
 from bulkhead.gateway_api.tasks import PushDocument, PushListQuery, PushPage, PushQuery
 from bulkhead.quotas.tenant_quotas import TenantQuotas
 from bulkhead.runtime.context import Context
@@ -76,6 +76,7 @@ class PushConfigRoutes:
         feed = await existing_task(request.path_params["task_id"], self._feeds, claim)
         config = PushConfigSet(config_id=name, url=body.url, token=body.token, form=body.form, person=claim.person)
         current = feed.pushes.configs.get(name)
+        _require_owner(feed, name, claim)
         if current is None or current.body != config or name in feed.pushes.given_up:
             self._check_room(feed, name)
             await self._store_change(feed, claim, config)
@@ -106,6 +107,7 @@ class PushConfigRoutes:
         feed = await self._configured_task(request.path_params["task_id"], claim, policy)
         name = _check_config_id(request.path_params["config_id"])
         if name in feed.pushes.configs:
+            _require_owner(feed, name, claim)
             await self._store_change(feed, claim, PushConfigDeleted(config_id=name))
         return json_response(_push_page(feed, claim, policy))
 
@@ -153,6 +155,15 @@ def _require_push(policy: PushPolicy) -> None:
         detail = "there are no push notifications for this tenant"
         hint = "stream, or ask for the task; an operator names hosts in `push` of the tenant's row"
         raise Problem(403, "push_off", TITLE, detail, hint)
+
+
+def _require_owner(feed: InboxFeed, name: str, claim: RequesterClaim) -> None:
+    """Raises Problem 403 for a config that another person set, unless an operator asks."""
+    config = feed.pushes.configs.get(name)
+    if config is not None and config.body.person != claim.person and claim.role not in OPERATORS.names:
+        detail = f"the config {name} was set by {config.body.person}, and goes on for that person"
+        hint = "set one under another id, or ask that person or an operator to change this one"
+        raise Problem(403, "push_not_yours", TITLE, detail, hint)
 
 
 def _push_page(feed: InboxFeed, claim: RequesterClaim, policy: PushPolicy) -> PushPage:

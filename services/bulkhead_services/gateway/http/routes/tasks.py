@@ -131,6 +131,8 @@ class GatewayHttpApp:
         absent = {name for name in ("feature", "workflow", "delivery", "route") if not getattr(body, name)}
         canonical = body.model_dump_json(exclude=absent).encode()
         task_id = self._intake.task_id(claim, key)
+        if body.fork is not None and (await self._feeds.fresh_feed(claim.tenant, task_id)).view.status == "unknown":
+            await existing_task(body.fork.task, self._feeds, claim)  # Not for a repeat: the earlier task may be purged.
         task = TaskRequested(
             objective=body.objective,
             limits=TaskLimits(**body.limits.model_dump()),

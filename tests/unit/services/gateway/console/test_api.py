@@ -41,7 +41,8 @@ async def said(_):
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-API = ConsoleApi(Starlette(routes=[Route("/streamed", streamed), Route("/refused", refused), Route("/said", said)]))
+ROUTES = [Route("/streamed", streamed), Route("/refused", refused), Route("/said", said)]
+API = ConsoleApi(Starlette(routes=ROUTES), lambda token, end_stream: lambda: None)
 
 
 async def test_a_streamed_answer_is_taken_whole():

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead_contracts.task import TaskAccepted, TaskCancelRequested, TaskRequested
 from bulkhead_services.gateway.sessions import PREFIX, Sessions
-from tests.unit.services.gateway.harness import OPERATOR, make_mesh
+from tests.unit.services.gateway.harness import OPERATOR, make_mesh, until
 
 HERE = "http://gateway"
 OWN = {"Origin": HERE}
@@ -68,13 +68,13 @@ async def test_a_session_ends_with_its_key(mesh):
 def test_a_token_is_good_for_its_time_and_under_its_key_alone():
     sessions = Sessions(b"k" * 32, lasts_s=60)
     token = sessions.seal_token(DIGEST, now_unix_ms=1_000)
-    assert sessions.digest_of(token, 60_999) == DIGEST
-    assert sessions.digest_of(token, 61_000) == ""
-    assert Sessions(b"o" * 32, lasts_s=60).digest_of(token, 2_000) == ""
+    assert sessions.open_token(token, 60_999).digest == DIGEST
+    assert sessions.open_token(token, 61_000) is None
+    assert Sessions(b"o" * 32, lasts_s=60).open_token(token, 2_000) is None
     assert token != sessions.seal_token(DIGEST, now_unix_ms=1_000)
     changed = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
     for broken in (changed, token[:20], PREFIX, PREFIX + "é", ""):
-        assert sessions.digest_of(broken, 2_000) == ""
+        assert sessions.open_token(broken, 2_000) is None
 
 
 async def test_by_tls_the_cookie_stays_with_tls_and_this_host(mesh):
@@ -154,6 +154,46 @@ async def test_who_signs_out_is_out(mesh):
         answer = await client.post("/logout", headers=OWN)
         assert answer.headers["location"] == "/login" and "Clear-Site-Data" in answer.headers
         assert (await client.get("/tasks")).status_code == 303
+
+
+async def test_a_session_that_was_ended_is_over_at_every_replica_however_it_is_spelled(mesh):
+    async with browser(mesh.gateways[0]) as one, browser(mesh.gateways[1]) as other:
+        await signed_in(one)
+        token = one.cookies["bulkhead_session"]
+        spelled = [token, token + "=", *(token[:-1] + last for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")]
+        auth = {"Authorization": f"Bearer {token}"}
+        assert (await other.get("/v1/tasks", headers=auth)).status_code == 200
+        await one.post("/logout", headers=OWN)
+        for spelling in spelled:
+            answer = await other.get("/v1/tasks", headers={"Authorization": f"Bearer {spelling}"})
+            assert answer.status_code == 401
+        other.cookies.set("bulkhead_session", token)
+        assert (await other.get("/tasks")).headers["location"] == "/login?next=/tasks"
+        await signed_in(one)
+        assert (await one.get("/tasks")).status_code == 200, "another session of the same key goes on"
+
+
+async def test_open_streams_end_with_their_session(mesh):
+    gateway, ended = mesh.gateways[1], []
+    async with browser(mesh.gateways[0]) as client:
+        await signed_in(client)
+        token = client.cookies["bulkhead_session"]
+        gateway._auth.watch_session(token, lambda: ended.append(token))
+        gateway._auth.watch_session(token, lambda: ended.append("forgotten"))()
+        await client.post("/logout", headers=OWN)
+        await mesh.pump(0)
+        await until(lambda: ended == [token], "told by the other replica")
+
+
+async def test_a_session_that_cannot_be_ended_says_so_and_a_page_waits(mesh):
+    async with browser(mesh.gateways[0]) as client:
+        await signed_in(client)
+        token = client.cookies["bulkhead_session"]
+        mesh.bus.down = True
+        answer = await client.post("/logout", headers=OWN)
+        assert answer.status_code == 503 and "bulkhead_session" not in client.cookies
+        client.cookies.set("bulkhead_session", token)
+        assert (await client.get("/tasks")).status_code == 503
 
 
 async def test_an_endless_form_is_cut(mesh):

@@ -168,3 +168,28 @@ async def test_a_jwks_that_cannot_be_had_is_503(tmp_path):
 def test_symmetric_algorithms_are_refused(algorithms):
     with pytest.raises(ValidationError, match="only asymmetric"):
         Settings(jwt_algorithms=algorithms)
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "Authorization", "Idempotency-Key"])
+async def test_a_header_about_the_caller_is_there_once(http, name):
+    headers = [("X-API-Key", OPERATOR), ("Idempotency-Key", "k")]
+    answer = await http.post("/v1/tasks", json={"objective": "x"}, headers=[*headers, (name, "one"), (name, "two")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "repeated_header")
+    assert name.lower() in answer.json()["detail"].lower()
+
+
+@pytest.mark.parametrize(
+    "body", ['{"objective": "x", "objective": "y"}', '{"objective": "x", "limits": {"tokens": 1, "tokens": 2}}']
+)
+async def test_a_key_of_a_body_is_there_once(http, body):
+    headers = {"X-API-Key": OPERATOR, "Idempotency-Key": "k"}
+    answer = await http.post("/v1/tasks", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "repeated_key")
+
+
+async def test_a_fork_of_what_is_not_there_is_refused_at_once(http):
+    plan = {"steps": [{"id": "a", "title": "a", "instruction": "a", "kind": "noop"}]}
+    body = {"objective": "x", "plan": plan, "fork": {"task": "of-another-tenant", "steps": ["a"]}}
+    answer = await http.post("/v1/tasks", json=body, headers={"X-API-Key": OPERATOR, "Idempotency-Key": "k"})
+    assert answer.status_code == 404, answer.text
+    assert "of-another-tenant" in answer.json()["detail"]
