@@ -161,6 +161,7 @@ WRITES_TIMEOUT_MS = 5_000
 MAX_TOLD_MESSAGES = 256  # of one task's journal, in one page
 MAX_TOLD_BYTES = 384 * 1024  # of one page, as JSON
 MAX_SUBJECT_CHARS = 400  # of a stored message
+MAX_DEAD_LETTER_BYTES_PER_DAY = 8 * 1024 * 1024  # of each program outside, at each replica of a service
 MAX_LETTERS_LISTED = 100  # dead letters in one page
 MAX_LETTERS_READ = 2_000  # dead letters of one tenant that one page is chosen from
 MAX_LETTER_MARKS = 16  # of one letter, the newest

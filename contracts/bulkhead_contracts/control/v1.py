@@ -60,7 +60,7 @@ class SessionEnded(Body, type="mesh.control.session_ended"):
 
 
 class MessageRejected(Body, type="mesh.control.message_rejected"):
-    """The message at `sequence` of this inbox is skipped by every fold; it lies with the dead letters."""
+    """The message at `sequence` of this inbox is skipped by every fold. dead_letter_id: "" where none is kept."""
 
     sequence: Count
     code: Name

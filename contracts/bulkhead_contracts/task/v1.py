@@ -3,10 +3,11 @@
 import operator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bulkhead_contracts import bounds
 
+from ..invisible import drop_invisible
 from ..output import Delivery, OutputPolicy
 from ..plan.v1 import Delegation, Plan, PlanAdopted, PlanRejected, RoleSpec
 from ..result import ContentRef, Failure, Label, Result, Usage
@@ -16,7 +17,14 @@ from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
-Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
+
+
+def _drop_invisible(objective: object) -> object:
+    """An objective without characters that nobody sees; one that has no others is refused as it is."""
+    return drop_invisible(objective) or objective if isinstance(objective, str) else objective
+
+
+Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS), BeforeValidator(_drop_invisible)]
 
 
 def _is_default_wait(value: object) -> bool:

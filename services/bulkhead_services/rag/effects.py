@@ -23,6 +23,7 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.runtime.fair_semaphore import FairSemaphore
+from bulkhead.text.document_forms import Form, form_of
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import ContentRef, Failure
@@ -93,7 +94,7 @@ class FileLibrary:
         self, tenant: str, name: str, sha256: str, media_type: str, data: bytes
     ) -> DividedDocument | Failure:
         """Text and chunks of a document."""
-        form = extract.form_of(data, media_type, name)
+        form = form_of(data, media_type, name)
         if isinstance(form, Failure):
             return form
         extracted = await self._extract_text(tenant, form, data, media_type)
@@ -106,9 +107,7 @@ class FileLibrary:
             return Failure.from_text("document_too_long", message, hint)
         return DividedDocument(extracted.text, chunks)
 
-    async def _extract_text(
-        self, tenant: str, form: extract.Form, data: bytes, media_type: str
-    ) -> ExtractedText | Failure:
+    async def _extract_text(self, tenant: str, form: Form, data: bytes, media_type: str) -> ExtractedText | Failure:
         if form == "pdf":
             answer = await self._run_parser(tenant, "pdf", data)
             return answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])

@@ -1,36 +1,16 @@
-"""Bytes of a document to text with structure. Enters: bytes, media type, name. Leaves: Extracted or Failure.
+"""Bytes of a document to text with structure. Enters: bytes, media type. Leaves: Extracted or Failure.
 
 Pure. HTML and PDF are parsed by `reader.py`, in a process of its own; its answer is judged here.
 """
 
 import codecs
 import re
-from typing import Literal
 
+from bulkhead.text.document_forms import binary_failure, has_zero_bytes
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
 from bulkhead_services.rag.structure import ExtractedText, read_structure
 
-Form = Literal["text", "markdown", "html", "pdf"]
-
-SUPPORTED_FORMS = "text (.txt), Markdown (.md), HTML (.html) and PDF (.pdf)"
-_MEDIA: dict[str, Form] = {
-    "text/markdown": "markdown",
-    "text/x-markdown": "markdown",
-    "text/html": "html",
-    "application/xhtml+xml": "html",
-    "application/pdf": "pdf",
-    "application/x-pdf": "pdf",
-    "application/json": "text",
-}
-_BY_FORM: dict[Form, str] = {
-    "text": "txt text csv log rst json",
-    "markdown": "md markdown",
-    "html": "html htm xhtml",
-    "pdf": "pdf",
-}
-_ENDINGS = {ending: form for form, endings in _BY_FORM.items() for ending in endings.split()}
-_UNTOLD = frozenset({"", "application/octet-stream", "binary/octet-stream", "text/plain"})
 _SNIFF_BYTES = 4096
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.I)
 _BOMS = (
@@ -46,29 +26,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _MAX_CONTROL_SHARE = 0.01
 
 
-def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
-    """The form in which to read a document: what it says it is, else its name, else (PDF) how it begins."""
-    media = media_type.partition(";")[0].strip().lower()
-    ending = _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
-    if data[:1024].lstrip().startswith(b"%PDF-"):
-        return "pdf"
-    if media in _UNTOLD:
-        return ending or "text"
-    if media in _MEDIA:
-        return _MEDIA[media]
-    if media.startswith("text/"):
-        return ending or "text"
-    message = f"{name}: {media[:80]!r} cannot be read here"
-    return Failure.from_text("unsupported_media_type", message, f"send {SUPPORTED_FORMS}; convert other formats first")
-
-
 def decode_text(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
     """Text of bytes. Tried: byte order mark, UTF-8, the declared charset, Windows-1252; nothing else."""
     for mark, charset in _BOMS:
         if data.startswith(mark):
             return _check_text(data[len(mark) :].decode(charset, "replace"))
-    if b"\x00" in data[: 64 * 1024]:
-        return _binary_failure("it contains zero bytes")
+    if has_zero_bytes(data):
+        return binary_failure("it contains zero bytes")
     try:
         return _check_text(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -82,7 +46,7 @@ def decode_text(data: bytes, media_type: str, *, html: bool = False) -> str | Fa
                 return _check_text(data.decode(charset))
         except (LookupError, UnicodeDecodeError, ValueError):
             continue
-    return _binary_failure("it is neither UTF-8 nor Windows-1252 nor in the charset that it declares")
+    return binary_failure("it is neither UTF-8 nor Windows-1252 nor in the charset that it declares")
 
 
 def read_text(text: str, *, markdown: bool) -> ExtractedText | Failure:
@@ -119,9 +83,5 @@ def check_bounds(found: ExtractedText) -> ExtractedText | Failure:
 def _check_text(text: str) -> str | Failure:
     sample = text[: 256 * 1024]
     if len(_CONTROL.findall(sample)) > max(4, len(sample) * _MAX_CONTROL_SHARE):
-        return _binary_failure("it is full of control characters")
+        return binary_failure("it is full of control characters")
     return _CONTROL.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _binary_failure(why: str) -> Failure:
-    return Failure.from_text("binary_document", f"this is not text: {why}", f"send {SUPPORTED_FORMS}")

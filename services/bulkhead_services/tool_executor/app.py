@@ -25,6 +25,7 @@ from bulkhead_services.tool_executor.core import SERVICE, ToolExecutor
 from bulkhead_services.tool_executor.effects import ToolRunner
 from bulkhead_services.tool_executor.outbound.push import PushSender
 from bulkhead_services.tool_executor.outbound.webhooks import Webhooks
+from bulkhead_services.tool_executor.private_folders import remove_abandoned_folders
 from bulkhead_services.tool_executor.process_pool import hide_from_tools
 from bulkhead_services.tool_executor.registry import load_registry
 from bulkhead_services.tool_executor.settings import POLICY_DIR, Settings
@@ -78,6 +79,7 @@ def build(
 
 def build_watched(context: Context, settings: Settings) -> ToolExecutor:
     """The doer of a process: no tool may block its loop, and its own processes see nothing of it."""
+    remove_abandoned_folders()
     doer = build(context, settings, watchdog=Watchdog(settings.tool_blocks_s))
     if doer.has_own_process_tools() or settings.mcp_file is not None:  # A server's process runs as the same user.
         hide_from_tools()

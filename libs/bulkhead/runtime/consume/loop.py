@@ -24,7 +24,7 @@ from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.runtime.publish.publisher import publish_persistently
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import MessageRejected
 
 log = Log("shell")
@@ -36,6 +36,9 @@ MAX_HANDLER_FAILURES = 5
 HAND_BACK_MAX_AGE_S = 3600.0
 """An unknown type or version waits so long for an upgraded replica."""
 FETCH_TIMEOUT_S = 5.0
+DAY_MS = 24 * 3_600_000
+LETTER_HEAD_BYTES = 1_024
+"""Headers of a dead letter's own, about."""
 RANKS = 8
 TENANT_SHARE = 3
 """What a doer takes up of one tenant fills at most so many times the slots that stay free: one tenant's calls three
@@ -86,6 +89,7 @@ class ConsumeLoop:
         self._running: dict[BusDelivery, asyncio.Task[None]] = {}
         self._last_of_task: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._failures: dict[int, int] = {}
+        self._letter_shares = DeadLetterShares()
         self._slot_freed = asyncio.Event()
         self._has_work = asyncio.Event()
         self._traced = trace.is_recording()
@@ -290,7 +294,11 @@ class ConsumeLoop:
         log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
             await self._announce_rejection(stored, code, reason)
-            await bury_message(context, stored, code, reason)
+            if full := self._letter_shares.full_reason(stored, context.clock()):
+                log.warning("dead_letter_not_kept", sequence=stored.sequence, sender=stored.sender)
+                await _publish_rejection(context, stored, code, f"{reason}; {full}", dead_id="")
+            else:
+                await bury_message(context, stored, code, reason)
             await delivery.term(code)
             self._failures.pop(stored.sequence, None)
         except BusError as error:
@@ -333,13 +341,7 @@ class ConsumeLoop:
 async def bury_message(context: Context, stored: StoredMessage, code: str, reason: str) -> None:
     """Publish the dead letter of a stored message and, when its task is known, the `MessageRejected` fact."""
     service = context.service
-    tenant, task = "unknown", "unknown"
-    addressed = True
-    try:
-        address = subjects.parse(stored.subject)
-        tenant, task = address.tenant, address.task
-    except subjects.SubjectError:
-        addressed = False
+    tenant, task = _task_of_message(stored) or ("unknown", "unknown")
     dead_id = envelope.derive_id(service, f"{stored.subject}/{stored.sequence}", "dead")
     headers = {
         f"bulkhead-original-{key.lower()}": value
@@ -357,9 +359,45 @@ async def bury_message(context: Context, stored: StoredMessage, code: str, reaso
     message_id = envelope.message_id(context.message_key, dead_id)
     subject = subjects.dead_letter_subject(service, tenant, task)
     await publish_persistently(lambda: context.bus.publish(subject, stored.body, headers, message_id))
-    if addressed:
+    await _publish_rejection(context, stored, code, reason, dead_id)
+
+
+async def _publish_rejection(context: Context, stored: StoredMessage, code: str, reason: str, dead_id: str) -> None:
+    """The fact by which every fold skips the message, when its task is known. dead_id: "" where no letter is kept."""
+    if (address := _task_of_message(stored)) is not None:
+        service, (tenant, task) = context.service, address
+        cause = dead_id or envelope.derive_id(service, f"{stored.subject}/{stored.sequence}", "dead")
         fact = MessageRejected(sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id)
-        await context.publisher.send(service, fact, tenant=tenant, task=task, cause=dead_id, index="rejected")
+        await context.publisher.send(service, fact, tenant=tenant, task=task, cause=cause, index="rejected")
+
+
+def _task_of_message(stored: StoredMessage) -> tuple[str, str] | None:
+    try:
+        address = subjects.parse(stored.subject)
+    except subjects.SubjectError:
+        return None
+    return address.tenant, address.task
+
+
+class DeadLetterShares:
+    """Bytes of dead letters that each program outside may put into the shared stream in a day, by this replica."""
+
+    def __init__(self) -> None:
+        self._bytes = Counter[str]()
+        self._day = 0
+
+    def full_reason(self, stored: StoredMessage, now_unix_ms: int) -> str:
+        """Count a letter; the reason why it is not kept, or "". Services of the mesh are not bounded."""
+        if stored.sender in catalog.EVERY_SERVICE:
+            return ""
+        if (day := now_unix_ms // DAY_MS) != self._day:
+            self._bytes, self._day = Counter(), day
+        size = LETTER_HEAD_BYTES + len(stored.body) + sum(len(k) + len(v) for k, v in stored.headers.items())
+        if self._bytes[stored.sender] + size > bounds.MAX_DEAD_LETTER_BYTES_PER_DAY:
+            most = bounds.MAX_DEAD_LETTER_BYTES_PER_DAY
+            return f"no dead letter is kept: those of {stored.sender} take {most} bytes today"
+        self._bytes[stored.sender] += size
+        return ""
 
 
 def _task_key(subject: str) -> tuple[str, str]:

@@ -58,7 +58,7 @@ class ApiResponse:
 
 
 class ConsoleApi:
-    """Requests to the application that serves the API. watch_session: has a session's end told (`GatewayAuthenticator`)."""
+    """Requests to the application that serves the API. watch_session: of `GatewayAuthenticator`."""
 
     def __init__(self, app: ASGIApp, watch_session: SessionWatch) -> None:
         self._app, self._watch_session = app, watch_session

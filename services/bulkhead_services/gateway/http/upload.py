@@ -14,13 +14,12 @@ from urllib.parse import unquote
 from starlette.requests import Request
 
 from bulkhead_contracts import bounds
+from bulkhead_contracts.invisible import drop_invisible
 from bulkhead_services.gateway.problems import Problem, too_large
 
 UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """Media types that clients send unless told another (curl's --data-binary among them): the name decides then."""
 _STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Overrides and isolates of direction: they make `exe.fdp` of a name end in pdf.
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 BY_SUFFIX = {".md": "text/markdown", ".markdown": "text/markdown", ".txt": "text/plain", ".rst": "text/plain"}
 MAX_PARTS = 32
 MAX_PART_HEAD_BYTES = 8 * 1024
@@ -48,9 +47,9 @@ def read_document(request: Request, body: bytes) -> UploadedDocument:
         name, media_type, data = "", content_type.partition(";")[0].strip().lower(), body
     stated_name = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
     name = checked_name(stated_name or name)
-    if any(unicodedata.category(char) in _STEERING or char in _TURNING for char in name):
+    if drop_invisible(name) != name or any(unicodedata.category(char) in _STEERING for char in name):
         raise _unfit_document(
-            "the name holds characters that steer a terminal or turn the letters around them",
+            "the name holds characters that nobody sees, that steer a terminal or turn the letters around them",
             "name it by what people read; the last part of a path is enough",
         )
     if not data.strip():

@@ -192,7 +192,8 @@ def _apply_requested(view: TaskView, message: ReceivedMessage, body: TaskRequest
 def _apply_message_rejected(view: TaskView, body: MessageRejected) -> TaskView:
     if view.request is not None and view.request_sequence != body.sequence:
         return view  # A later message was unreadable; the task goes on without it.
-    hint = f"send it again, corrected, under a new task id; the original is dead letter {body.dead_letter_id}"
+    letter = f"the original is dead letter {body.dead_letter_id}" if body.dead_letter_id else "no dead letter is kept"
+    hint = f"send it again, corrected, under a new task id; {letter}"
     return replace(view, status="rejected", failure=Failure.from_text(body.code, body.reason, hint))
 
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +22,7 @@ from pydantic import ValidationError
 from bulkhead.runtime.background import cancel_tasks
 from bulkhead.tools.mcp_file import McpServer
 from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.private_folders import make_private_folder
 
 MAX_END_S = 2.0
 """Time to end by itself after its input was closed, then after SIGTERM."""
@@ -35,7 +35,7 @@ async def stdio_streams(server: McpServer, stderr_lines: deque[str]) -> AsyncIte
     """Start the process; end it. stderr_lines: takes the last lines of its standard error. Raises OSError where it
     cannot be
     started, or a variable's file cannot be read."""
-    home = tempfile.mkdtemp(prefix="bulkhead-mcp-")
+    home = make_private_folder("bulkhead-mcp-")
     try:
         process = await asyncio.create_subprocess_exec(
             *server.command,

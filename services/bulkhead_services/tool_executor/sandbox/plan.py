@@ -8,7 +8,6 @@ import os
 import shutil
 import site
 import sys
-import tempfile
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 from bulkhead.tools.catalog import ToolRow
 from bulkhead_contracts import bounds
+from bulkhead_services.tool_executor.private_folders import make_private_folder
 from bulkhead_services.tool_executor.sandbox.levels import MECHANISMS
 from bulkhead_services.tool_executor.settings import Settings
 
@@ -84,7 +84,7 @@ class SandboxCells:
         OSError."""
         network = row is not None and (row.network or row.spec.egress)
         granted = self.settings.tool_folders.get(row.spec.name, ()) if row is not None else ()
-        folder = tempfile.mkdtemp(prefix=PREFIX)
+        folder = make_private_folder(PREFIX)
         disabled = [*without, *(name for name in MECHANISMS if required is not None and name not in required)]
         uid = self._reserve_uid() if "user" not in disabled else 0
         with suppress(PermissionError):  # The namespace's own folder lies over it, or it is the executor's user's.

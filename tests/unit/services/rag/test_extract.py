@@ -7,6 +7,7 @@ import pytest
 from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
+from bulkhead.text.document_forms import form_of
 from bulkhead_contracts.result import Failure
 from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
@@ -91,11 +92,11 @@ def test_binary_is_refused(data: bytes) -> None:
 
 
 def test_form_by_media_type_name_and_beginning() -> None:
-    assert extract.form_of(b"x", "text/markdown", "a") == "markdown"
-    assert extract.form_of(b"x", "application/octet-stream", "a.html") == "html"
-    assert extract.form_of(b"x", "text/plain", "a.md") == "markdown"
-    assert extract.form_of(b"%PDF-1.7", "text/plain", "a.txt") == "pdf"
-    refused = extract.form_of(b"x", "image/png", "a.png")
+    assert form_of(b"x", "text/markdown", "a") == "markdown"
+    assert form_of(b"x", "application/octet-stream", "a.html") == "html"
+    assert form_of(b"x", "text/plain", "a.md") == "markdown"
+    assert form_of(b"%PDF-1.7", "text/plain", "a.txt") == "pdf"
+    refused = form_of(b"x", "image/png", "a.png")
     assert isinstance(refused, Failure) and refused.code == "unsupported_media_type"
 
 

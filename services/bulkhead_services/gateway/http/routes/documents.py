@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from bulkhead.gateway_api.documents import DocumentListQuery, DocumentPage
 from bulkhead.gateway_api.query import EVERY_ROLE, SUBMITTERS
+from bulkhead.text.document_forms import SUPPORTED_FORMS, find_misfit
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
@@ -61,6 +62,9 @@ class DocumentRoutes:
         token = self._auth.token_of(request)
         async with self._bodies.read_body(request, claim, bounds.MAX_BLOB_BYTES, FORM_BYTES, "document") as raw:
             document: UploadedDocument = read_document(request, raw)
+            # Before it is stored: what no reader takes is kept nowhere.
+            if (misfit := find_misfit(document.data, document.media_type, document.name)) is not None:
+                raise _refused_problem("The document was rejected", misfit)
             feed = await self._intake.ingest_document(
                 claim, document.name, document.media_type, document.data, key, token
             )
@@ -128,5 +132,5 @@ def _receipt_response(feed: InboxFeed, name: str, sha256: str) -> Response:
 
 def _refused_problem(title: str, failure: Failure | None, detail: str = "") -> Problem:
     reason = failure.message if failure else detail or "the document store rejected it"
-    hint = (failure.hint if failure else "") or "send text, Markdown, HTML or PDF with content"
+    hint = (failure.hint if failure else "") or f"send {SUPPORTED_FORMS}, with content"
     return Problem(422, failure.code if failure else "rejected", title, reason, hint)

@@ -120,7 +120,7 @@ def test_no_form_holds_the_replica_up(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a\x1b[2J.md", "a\x9b2J.md", "a\u2028b.md", "a\u202efdp.exe", "x\u2066y.md", "", "x" * 300]
+    "name", ["a\x1b[2J.md", "a\x9b2J.md", "a\u2028b.md", "a\u202efdp.exe", "x\u2066y.md", "a\u200bb.md", "", "x" * 300]
 )
 def test_a_name_that_deceives_who_reads_it_is_refused(name: str) -> None:
     with pytest.raises(Problem) as raised:
