@@ -18,7 +18,9 @@ from bulkhead_cli.output import CommandError, Exit, err, explain_refusal, print_
 from bulkhead_contracts import bounds
 
 UPLOADS_AT_ONCE = 4
-SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".html", ".htm", ".csv", ".tsv", ".rst", ".pdf"})
+SUFFIXES = frozenset(
+    [".md", ".markdown", ".txt", ".text", ".html", ".htm", ".csv", ".tsv", ".rst", ".pdf", ".docx", ".xlsx"]
+)
 """Suffixes of documents in a directory; a file that is named may have any."""
 MAX_FILES = 2_000
 MAX_NAMED = 8
@@ -180,7 +182,7 @@ async def add_documents(
         raise CommandError(
             Exit.REFUSED,
             f"none of {format_count(len(uploads), 'document')} could be read",
-            "give a directory with text, Markdown, HTML, CSV or PDF files",
+            "give a directory with text, Markdown, HTML, CSV, PDF, DOCX or XLSX files",
             name="no_documents",
         )
     return fates
@@ -215,9 +217,12 @@ def _print_fate(upload: DocumentUpload, fate: Fate) -> None:
         err.print(f"skipped {fate} — {fate.hint}", style="yellow", markup=False)
         return
     replaced = ", in place of the former document of this name" if fate.get("replaced_sha256") else ""
+    sparse = fate.get("sparse_pages", 0)
+    pages = format_count(fate.get("pages", 0), "page")
+    scanned = f"; {sparse} of {pages} hold almost no text (scans need OCR)" if sparse else ""
     err.print(
-        f"document {fate['name']}: {fate['outcome']}, {format_count(fate['chunks'], 'chunk')}{replaced}",
-        style="yellow" if replaced else "dim",
+        f"document {fate['name']}: {fate['outcome']}, {format_count(fate['chunks'], 'chunk')}{replaced}{scanned}",
+        style="yellow" if replaced or scanned else "dim",
         markup=False,
     )
 

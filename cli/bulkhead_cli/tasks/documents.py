@@ -48,7 +48,7 @@ def add(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files, or directories of documents.")],
     at: GatewayOptions,
 ) -> Work:
-    """Add documents: text, Markdown, HTML, CSV or PDF.
+    """Add documents: text, Markdown, HTML, CSV, PDF, DOCX or XLSX.
 
     A document of the same name is replaced, unless its content is the same. Unreadable files of a directory are
     reported and left out.

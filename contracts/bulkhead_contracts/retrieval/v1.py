@@ -1,5 +1,6 @@
 """Documents in, passages out."""
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,6 +9,8 @@ from bulkhead_contracts import bounds
 
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..types import Body, Contract, Count, MediaType, Name, Reason, Sha256, Summary, Token, UnixMs
+
+PageCount = Annotated[Count, Field(exclude_if=operator.not_)]
 
 
 class RetrievalRequested(Body, type="mesh.retrieval.requested"):
@@ -58,7 +61,8 @@ class DocumentIngestRequested(Body, type="mesh.retrieval.ingest_requested"):
 class DocumentIngested(Body, type="mesh.retrieval.ingested"):
     """End of an ingestion: `unchanged` when the same content under this name was there already.
 
-    replaced_sha256: what stood under this name until now, when that was other content.
+    replaced_sha256: what stood under this name until now, when that was other content. pages, sparse_pages: of a PDF;
+    those that hold almost no text are probably scans.
     """
 
     name: Name
@@ -68,6 +72,8 @@ class DocumentIngested(Body, type="mesh.retrieval.ingested"):
     failure: Failure | None = None
     detail: Reason = ""
     replaced_sha256: Sha256 | None = None
+    pages: PageCount = 0
+    sparse_pages: PageCount = 0
 
 
 class DocumentDeleteRequested(Body, type="mesh.retrieval.delete_requested"):

@@ -7,10 +7,14 @@ from typing import Literal
 
 from bulkhead_contracts.result import Failure
 
-Form = Literal["text", "markdown", "html", "pdf"]
+Form = Literal["text", "markdown", "html", "pdf", "docx", "xlsx"]
 TEXT_FORMS = frozenset({"text", "markdown", "html"})
-
-SUPPORTED_FORMS = "text (.txt), Markdown (.md), HTML (.html) and PDF (.pdf)"
+OFFICE_FORMS = frozenset({"docx", "xlsx"})
+SUPPORTED_FORMS = "text (.txt), Markdown (.md), HTML (.html), PDF (.pdf), Word (.docx) and Excel (.xlsx)"
+OFFICE_TYPES: dict[str, Form] = {
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+}
 _MEDIA: dict[str, Form] = {
     "text/markdown": "markdown",
     "text/x-markdown": "markdown",
@@ -19,16 +23,20 @@ _MEDIA: dict[str, Form] = {
     "application/pdf": "pdf",
     "application/x-pdf": "pdf",
     "application/json": "text",
+    **OFFICE_TYPES,
 }
 _BY_FORM: dict[Form, str] = {
     "text": "txt text csv log rst json",
     "markdown": "md markdown",
     "html": "html htm xhtml",
     "pdf": "pdf",
+    "docx": "docx",
+    "xlsx": "xlsx",
 }
 _ENDINGS = {ending: form for form, endings in _BY_FORM.items() for ending in endings.split()}
 _UNTOLD = frozenset({"", "application/octet-stream", "binary/octet-stream", "text/plain"})
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_ZIP, _OLD_OFFICE = b"PK", b"\xd0\xcf\x11\xe0"
 _BINARY_CHECKED_BYTES = 64 * 1024
 
 
@@ -55,6 +63,10 @@ def find_misfit(data: bytes, media_type: str, name: str) -> Failure | None:
         return form
     if form in TEXT_FORMS and has_zero_bytes(data):
         return binary_failure("it contains zero bytes")
+    if form in OFFICE_FORMS and not data.startswith(_ZIP):
+        old = "it is in the old form of Office, or asks for a password"
+        message = f"{name}: {old if data.startswith(_OLD_OFFICE) else f'this is no .{form} file'}"
+        return Failure.from_text("damaged_document", message, "save it as .docx or .xlsx, without a password")
     return None
 
 

@@ -228,7 +228,13 @@ class Rag(Doer[Request]):
         if prior is not None:
             lost = await self._complete_vectors(job, request, hands)
             return DocumentIngested(
-                name=request.name, sha256=sha256, outcome=prior.outcome, chunks=prior.chunks, detail=_lost_line(lost)
+                name=request.name,
+                sha256=sha256,
+                outcome=prior.outcome,
+                chunks=prior.chunks,
+                detail=_lost_line(lost),
+                pages=prior.pages.pages,
+                sparse_pages=prior.pages.sparse,
             )
         data = await self._library.read_content(hands.blobs, job.tenant, request.content)
         if isinstance(data, Failure):
@@ -251,6 +257,7 @@ class Rag(Doer[Request]):
                 now_unix_ms=hands.now_unix_ms(),
                 model=self._options.embedding_model,
                 vectors=tuple(vector.tobytes() for vector in vectors.vectors),
+                pages=divided.pages,
             ),
         )
         if isinstance(done, Failure):
@@ -263,6 +270,8 @@ class Rag(Doer[Request]):
             chunks=done.chunks,
             replaced_sha256=done.replaced_sha256,
             detail=detail,
+            pages=done.pages.pages,
+            sparse_pages=done.pages.sparse,
         )
 
     async def _delete_document(self, job: Job[Request], request: DocumentDeleteRequested, hands: JobContext) -> Body:

@@ -23,7 +23,7 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.runtime.fair_semaphore import FairSemaphore
-from bulkhead.text.document_forms import Form, form_of
+from bulkhead.text.document_forms import OFFICE_FORMS, Form, form_of
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import ContentRef, Failure
@@ -32,6 +32,7 @@ from bulkhead_services.rag import extract
 from bulkhead_services.rag.chunk import chunks_of
 from bulkhead_services.rag.index import DocumentStore, NewerStore
 from bulkhead_services.rag.port import (
+    NO_PAGES,
     DividedDocument,
     EmbeddedTexts,
     EmbeddingFailed,
@@ -97,7 +98,13 @@ class FileLibrary:
         form = form_of(data, media_type, name)
         if isinstance(form, Failure):
             return form
-        extracted = await self._extract_text(tenant, form, data, media_type)
+        pages = NO_PAGES
+        if form == "pdf":
+            answer = await self._run_parser(tenant, "pdf", data)
+            extracted = answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
+            pages = NO_PAGES if isinstance(answer, Failure) else extract.count_pages(answer["pages"])
+        else:
+            extracted = await self._extract_text(tenant, form, data, media_type)
         if isinstance(extracted, Failure):
             return extracted.model_copy(update={"message": f"{name}: {extracted.message}"})
         chunks = await self._with_turn(tenant, lambda: chunks_of(name, sha256, extracted))
@@ -105,22 +112,25 @@ class FileLibrary:
             message = f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}"
             hint = "split the document and ingest its parts under names of their own"
             return Failure.from_text("document_too_long", message, hint)
-        return DividedDocument(extracted.text, chunks)
+        return DividedDocument(extracted.text, chunks, pages)
 
     async def _extract_text(self, tenant: str, form: Form, data: bytes, media_type: str) -> ExtractedText | Failure:
-        if form == "pdf":
-            answer = await self._run_parser(tenant, "pdf", data)
-            return answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
+        if form in OFFICE_FORMS:
+            return await self._read_blocks(tenant, form, data)
         text = await self._with_turn(tenant, lambda: extract.decode_text(data, media_type, html=form == "html"))
         if isinstance(text, Failure):
             return text
         if form == "html":
-            answer = await self._run_parser(tenant, "html", text.encode())
-            if isinstance(answer, Failure):
-                return answer
-            blocks = tuple(Block(*block) for block in answer["blocks"])
-            return extract.check_bounds(ExtractedText(answer["text"], blocks))
+            return await self._read_blocks(tenant, form, text.encode())
         return await self._with_turn(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
+
+    async def _read_blocks(self, tenant: str, form: Form, data: bytes) -> ExtractedText | Failure:
+        answer = await self._run_parser(tenant, form, data)
+        if isinstance(answer, Failure):
+            return answer
+        blocks = tuple(Block(*block) for block in answer["blocks"])
+        # Lone halves of characters cannot be written in XML, and HTML was checked: what comes back can be stored.
+        return extract.check_bounds(ExtractedText(answer["text"], blocks))
 
     async def _run_parser(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings

@@ -9,6 +9,7 @@ import re
 from bulkhead.text.document_forms import binary_failure, has_zero_bytes
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
+from bulkhead_services.rag.port import PageCounts
 from bulkhead_services.rag.structure import ExtractedText, read_structure
 
 _SNIFF_BYTES = 4096
@@ -24,6 +25,8 @@ _NO_CHARSETS = frozenset({"unicode_escape", "raw_unicode_escape", "idna", "punyc
 """Codecs of Python that turn ASCII into something else: halves of characters among it, which nothing can store."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _MAX_CONTROL_SHARE = 0.01
+SPARSE_PAGE_CHARS, SPARSE_LOOKED_CHARS = 100, 10_000
+"""A page with fewer letters and digits holds almost no text."""
 
 
 def decode_text(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
@@ -63,6 +66,12 @@ def read_pages(pages: list[str]) -> ExtractedText | Failure:
         message = f"the PDF's {len(pages)} pages hold no text; it is probably a scan"
         return Failure.from_text("no_text", message, "run it through OCR and ingest the result")
     return check_bounds(read_structure(text + "\n", markdown=False))
+
+
+def count_pages(pages: list[str]) -> PageCounts:
+    """Pages of a PDF, and those with so little text that they are probably scans with a stamp, or blank."""
+    sparse = sum(sum(map(str.isalnum, page[:SPARSE_LOOKED_CHARS])) < SPARSE_PAGE_CHARS for page in pages)
+    return PageCounts(len(pages), sparse)
 
 
 def check_bounds(found: ExtractedText) -> ExtractedText | Failure:

@@ -16,7 +16,7 @@ from operator import mul
 from pathlib import Path
 
 from bulkhead_contracts import bounds
-from bulkhead_services.rag.port import IngestionOutcome, NewDocument, RetrievalCandidates, Vector
+from bulkhead_services.rag.port import IngestionOutcome, NewDocument, PageCounts, RetrievalCandidates, Vector
 from bulkhead_services.rag.query import any_term_expression, prefix_expression
 from bulkhead_services.rag.rank import Candidate
 
@@ -50,6 +50,8 @@ CREATE VIRTUAL TABLE chunk_search USING fts5 (
 _LATER = (
     "CREATE TABLE IF NOT EXISTS ingestion_times (id TEXT PRIMARY KEY, at_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
+    "CREATE TABLE IF NOT EXISTS document_pages ("
+    "document INTEGER PRIMARY KEY, pages INTEGER NOT NULL, sparse INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS chunk_digests ("
     "digest TEXT NOT NULL, chunk INTEGER NOT NULL, PRIMARY KEY (digest, chunk)) WITHOUT ROWID",
 )
@@ -76,7 +78,11 @@ _STANDING = """
 _EMBEDDED = """
     SELECT c.text, v.vector FROM chunk_digests g JOIN chunks c ON c.id = g.chunk
     JOIN vectors v ON v.chunk = c.id AND v.model = ? WHERE g.digest IN (SELECT value FROM json_each(?))"""
+_PAGES = """
+    SELECT p.pages, p.sparse FROM document_pages p JOIN documents d ON d.id = p.document
+    WHERE d.scope = ? AND d.name = ? AND d.sha256 = ?"""
 _ERASING = (
+    "DELETE FROM document_pages WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
     """DELETE FROM chunk_digests WHERE chunk IN (
         SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
     """DELETE FROM vectors WHERE chunk IN (
@@ -128,14 +134,15 @@ class DocumentStore:
             row = self._reader.execute(
                 "SELECT outcome, chunks FROM ingestions WHERE id = ?", (ingestion_id,)
             ).fetchone()
+            pages = PageCounts(*(self._reader.execute(_PAGES, (scope, name, sha256)).fetchone() or ()))
             if row is not None:
-                return IngestionOutcome(row[0], row[1])
+                return IngestionOutcome(row[0], row[1], pages=pages)
             row = self._reader.execute(
                 "SELECT count(c.id) FROM documents d JOIN chunks c ON c.document = d.id "
                 "WHERE d.scope = ? AND d.name = ? AND d.sha256 = ? AND d.current = 1 GROUP BY d.id",
                 (scope, name, sha256),
             ).fetchone()
-            return IngestionOutcome("unchanged", row[0]) if row is not None else None
+            return IngestionOutcome("unchanged", row[0], pages=pages) if row is not None else None
 
     def ingest_document(self, new: NewDocument) -> IngestionOutcome:
         """Make it the current version of its name, in one transaction; a repeat changes nothing."""
@@ -144,7 +151,7 @@ class DocumentStore:
                 "SELECT outcome, chunks FROM ingestions WHERE id = ?", (new.ingestion_id,)
             ).fetchone()
             if row is not None:
-                return IngestionOutcome(row[0], row[1])
+                return IngestionOutcome(row[0], row[1], pages=new.pages)
             stored = self._writer.execute(
                 "SELECT id, current FROM documents WHERE scope = ? AND name = ? AND sha256 = ?",
                 (new.scope, new.name, new.sha256),
@@ -154,7 +161,7 @@ class DocumentStore:
             if not unchanged:
                 replaced = self._retire_version(new.scope, new.name)
                 self._publish_version(new, stored[0] if stored is not None else self._add_document(new))
-            done = IngestionOutcome("unchanged" if unchanged else "ingested", len(new.chunks), replaced)
+            done = IngestionOutcome("unchanged" if unchanged else "ingested", len(new.chunks), replaced, new.pages)
             self._writer.execute(
                 "INSERT INTO ingestions VALUES (?, ?, ?)", (new.ingestion_id, done.outcome, done.chunks)
             )
@@ -209,6 +216,9 @@ class DocumentStore:
             (new.scope, new.name, new.sha256, new.media_type, new.text, new.now_unix_ms),
         ).lastrowid
         assert document is not None
+        # An older version erases a document and leaves its row, and numbers come again.
+        pages = (document, new.pages.pages, new.pages.sparse)
+        self._writer.execute("INSERT OR REPLACE INTO document_pages VALUES (?, ?, ?)", pages)
         self._writer.executemany(
             "INSERT INTO chunks (document, chunk_id, start, end, title, text) VALUES (?, ?, ?, ?, ?, ?)",
             ((document, c.id, c.start, c.end, c.title, new.text[c.start : c.end]) for c in new.chunks),

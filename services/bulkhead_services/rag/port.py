@@ -15,11 +15,23 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
+class PageCounts:
+    """Pages of a document, and those of them that hold almost no text."""
+
+    pages: int = 0
+    sparse: int = 0
+
+
+NO_PAGES = PageCounts()
+
+
+@dataclass(frozen=True, slots=True)
 class DividedDocument:
     """A document's text and its chunks."""
 
     text: str
     chunks: tuple[Chunk, ...]
+    pages: PageCounts = NO_PAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class NewDocument:
     now_unix_ms: int
     model: str = ""
     vectors: tuple[bytes, ...] = ()
+    pages: PageCounts = NO_PAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,7 @@ class IngestionOutcome:
     outcome: Literal["ingested", "unchanged"]
     chunks: int
     replaced_sha256: str | None = None
+    pages: PageCounts = NO_PAGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Parse HTML and PDF in a process of its own. Enters: the document on stdin. Leaves: JSON on stdout.
+"""Parse HTML, PDF, DOCX and XLSX in a process of its own. Enters: the document on stdin. Leaves: JSON on stdout.
 
-`python -m bulkhead_services.rag.reader html|pdf MEMORY_MIB CPU_SECONDS MAX_PAGES MAX_CHARS`. A hostile file can make
+`python -m bulkhead_services.rag.reader FORM MEMORY_MIB CPU_SECONDS MAX_PAGES MAX_CHARS`. A hostile file can make
 a parser eat memory or time (html.parser is quadratic on unclosed comments); here it ends this process only.
-HTML comes in decoded, as UTF-8, and leaves as text and blocks; PDF leaves as pages.
+HTML comes in decoded, as UTF-8. PDF leaves as pages, every other form as text and blocks.
 """
 
 import io
@@ -15,11 +15,15 @@ import zlib
 from dataclasses import astuple
 from typing import Any, TypedDict
 
+from bulkhead_services.rag.office.package import UnreadableOffice
+from bulkhead_services.rag.office.spreadsheet import read_xlsx
+from bulkhead_services.rag.office.word import read_docx
+from bulkhead_services.rag.structure import ExtractedText
 from bulkhead_services.rag.webpage import read_webpage
 
 
 class ParserReply(TypedDict, total=False):
-    """pages (PDF), or text and blocks (HTML), or a failure's code and message."""
+    """pages (PDF), or text and blocks, or a failure's code and message."""
 
     pages: list[str]
     text: str
@@ -59,6 +63,18 @@ def read_pdf(data: bytes, max_pages: int, max_chars: int) -> ParserReply:
     return {"pages": pages}
 
 
+def read_office(form: str, data: bytes, max_chars: int) -> ParserReply:
+    """Text and blocks of a DOCX or XLSX file."""
+    try:
+        return _text_reply(read_docx(data, max_chars) if form == "docx" else read_xlsx(data, max_chars))
+    except UnreadableOffice as error:
+        return {"code": error.code, "message": error.message}
+
+
+def _text_reply(extracted: ExtractedText) -> ParserReply:
+    return {"text": extracted.text, "blocks": [astuple(block) for block in extracted.blocks]}
+
+
 def main(arguments: list[str]) -> None:
     """Limit this process, read stdin, answer on stdout."""
     form = arguments[0]
@@ -70,9 +86,10 @@ def main(arguments: list[str]) -> None:
     try:
         if form == "pdf":
             answer = read_pdf(data, max_pages, max_chars)
+        elif form == "html":
+            answer = _text_reply(read_webpage(data.decode()))
         else:
-            page = read_webpage(data.decode())
-            answer = {"text": page.text, "blocks": [astuple(block) for block in page.blocks]}
+            answer = read_office(form, data, max_chars)
     except MemoryError:
         answer = _too_long("the document unfolds into more than memory allows")
     sys.stdout.write(json.dumps(answer))

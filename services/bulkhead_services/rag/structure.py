@@ -4,6 +4,7 @@ Pure. Blocks are in order, do not overlap, and hold every character that is not 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,31 @@ class ExtractedText:
 
     text: str
     blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockText:
+    """A block before it has a place. text: on one line, unless it is code."""
+
+    kind: BlockKind
+    level: int
+    text: str
+
+
+def join_blocks(texts: Sequence[BlockText]) -> ExtractedText:
+    """The text of blocks: blank lines between them, but not between rows or items; headings and items are marked."""
+    pieces: list[str] = []
+    blocks: list[Block] = []
+    offset, previous = 0, ""
+    for block in texts:
+        kind, level = block.kind, block.level
+        gap = "" if not pieces else "\n" if kind == previous and kind in ("item", "row") else "\n\n"
+        mark = "- " if kind == "item" else "#" * level + " " if kind == "heading" else ""
+        pieces.append(gap + mark + block.text)
+        blocks.append(Block(kind, offset + len(gap), offset + len(pieces[-1]), level))
+        offset += len(pieces[-1])
+        previous = kind
+    return ExtractedText("".join(pieces) + ("\n" if pieces else ""), tuple(blocks))
 
 
 _ATX = re.compile(r" {0,3}(#{1,6})[ \t]+\S")

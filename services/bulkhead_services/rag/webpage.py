@@ -5,7 +5,7 @@ Pure. Scripts, styles and hidden parts are dropped; headings, list items and tab
 
 from html.parser import HTMLParser
 
-from bulkhead_services.rag.structure import Block, BlockKind, ExtractedText
+from bulkhead_services.rag.structure import BlockKind, BlockText, ExtractedText, join_blocks
 
 _DROPPED = frozenset({"script", "style", "noscript", "template", "svg", "math", "iframe", "head"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
@@ -34,7 +34,7 @@ class _WebpageReader(HTMLParser):
         self._verbatim = 0
         self._in_title = False
         self._title: list[str] = []
-        self._found: list[tuple[BlockKind, int, str]] = []
+        self._found: list[BlockText] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._dropped == ["head"] and (tag in _BLOCKS or tag in _HEADINGS):
@@ -102,7 +102,7 @@ class _WebpageReader(HTMLParser):
         if self._cells is not None:
             text = " | ".join([*self._cells, *([text] if text else [])])
         if text.strip():
-            self._found.append((self._kind, self._level, text.strip()))
+            self._found.append(BlockText(self._kind, self._level, text.strip()))
         self._kind, self._level, self._cells = "paragraph", 0, None
 
     def build_text(self) -> ExtractedText:
@@ -110,16 +110,6 @@ class _WebpageReader(HTMLParser):
         self._end_block()
         title = " ".join("".join(self._title).split())
         found_blocks = list(self._found)
-        if title and found_blocks and not any(kind == "heading" and level == 1 for kind, level, _ in found_blocks):
-            found_blocks.insert(0, ("heading", 1, title))
-        pieces: list[str] = []
-        blocks: list[Block] = []
-        offset, previous = 0, ""
-        for kind, level, text in found_blocks:
-            gap = "" if not pieces else "\n" if kind == previous and kind in ("item", "row") else "\n\n"
-            mark = "- " if kind == "item" else "#" * level + " " if kind == "heading" else ""
-            pieces.append(gap + mark + text)
-            blocks.append(Block(kind, offset + len(gap), offset + len(pieces[-1]), level))
-            offset += len(pieces[-1])
-            previous = kind
-        return ExtractedText("".join(pieces) + ("\n" if pieces else ""), tuple(blocks))
+        if title and found_blocks and not any(block.kind == "heading" and block.level == 1 for block in found_blocks):
+            found_blocks.insert(0, BlockText("heading", 1, title))
+        return join_blocks(found_blocks)

@@ -141,7 +141,8 @@ class ChangesDocument(Contract):
 class DocumentReceipt(Contract):
     """State of an ingestion: `pending` until the document store has answered.
 
-    replaced_sha256: digest of the content that this document replaced; null when there was none.
+    replaced_sha256: digest of the content that this document replaced; null when there was none. pages: of a PDF, 0 for
+    other forms. sparse_pages: those of them that hold almost no text, as scans do; OCR makes them searchable.
     """
 
     ingest_id: str
@@ -152,6 +153,8 @@ class DocumentReceipt(Contract):
     detail: str = ""
     failure: Failure | None = None
     replaced_sha256: str | None = None
+    pages: Count = 0
+    sparse_pages: Count = 0
     status_url: str
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from bulkhead.text.document_forms import OFFICE_TYPES
 from bulkhead_contracts import bounds
 from bulkhead_contracts.invisible import drop_invisible
 from bulkhead_services.gateway.problems import Problem, too_large
@@ -21,6 +22,7 @@ UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urle
 """Media types that clients send unless told another (curl's --data-binary among them): the name decides then."""
 _STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 BY_SUFFIX = {".md": "text/markdown", ".markdown": "text/markdown", ".txt": "text/plain", ".rst": "text/plain"}
+BY_SUFFIX |= {f".{form}": media_type for media_type, form in OFFICE_TYPES.items()}
 MAX_PARTS = 32
 MAX_PART_HEAD_BYTES = 8 * 1024
 _BOUNDARY = re.compile(r";[ \t]*boundary=(?:\"([^\"\r\n]{1,70})\"|([^\s\";,]{1,70}))", re.IGNORECASE)

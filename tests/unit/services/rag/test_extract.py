@@ -188,3 +188,13 @@ async def test_one_tenants_hanging_pages_leave_another_a_parser(make_desk) -> No
     for one in hanging:
         one.cancel()
     await asyncio.gather(*hanging, return_exceptions=True)
+
+
+async def test_the_receipt_counts_pages_that_hold_almost_no_text_also_when_it_is_asked_again(desk) -> None:
+    text = "Flexible fares are refunded within fourteen days of the journey, without a fee. " * 3
+    scans = make_pdf(text, *["RECEIVED 2024-05-01"] * 11)
+    first, again = [await desk.ingest("a.pdf", scans, "application/pdf", task) for task in ("t1", "t2")]
+    assert (first.outcome, first.pages, first.sparse_pages) == ("ingested", 12, 11)
+    assert (again.outcome, again.pages, again.sparse_pages) == ("unchanged", 12, 11)
+    plain = await desk.ingest("a.md", "short")
+    assert (plain.pages, plain.sparse_pages) == (0, 0) and b"pages" not in plain.encode()

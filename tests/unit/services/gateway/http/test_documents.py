@@ -228,17 +228,25 @@ async def test_what_is_refused_counts_towards_the_tenants_day_too(mesh, tmp_path
         assert (await post({"X-API-Key": FOREIGN})).status_code == 202
 
 
+async def test_an_office_file_is_taken_to_the_store_that_judges_it(mesh, http):
+    word = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    asked = asyncio.create_task(rag_answers(mesh, "rejected"))
+    answer = await http.post("/v1/documents?name=a.docx", headers={**AUTH, "Content-Type": word}, content=b"PK")
+    assert answer.status_code == 422 and (await asked)[1].media_type == word
+
+
 @pytest.mark.parametrize(
     "name, media_type, content, code",
     [
         ("a.png", "image/png", b"\x89PNG" + os.urandom(90_000), "unsupported_media_type"),
         ("a.zip", "application/zip", b"PK\x03\x04", "unsupported_media_type"),
         ("a.md", "", b"text\0text", "binary_document"),
+        ("a.docx", "", b"\xd0\xcf\x11\xe0 old", "damaged_document"),
         ("a.bin", "application/octet-stream", b"\0" * 90_000, "binary_document"),
     ],
 )
 async def test_what_no_reader_takes_is_refused_before_it_is_stored(mesh, http, name, media_type, content, code):
     headers = AUTH | ({"Content-Type": media_type} if media_type else {})
     answer = await http.post(f"/v1/documents?name={name}", content=content, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (422, code) and ".pdf" in answer.json()["hint"]
+    assert (answer.status_code, answer.json()["code"]) == (422, code) and ".docx" in answer.json()["hint"]
     assert not mesh.bus.stored

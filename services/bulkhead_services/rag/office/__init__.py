@@ -1,0 +1,1 @@
+"""DOCX and XLSX to text with structure, in the process of the parser alone."""
