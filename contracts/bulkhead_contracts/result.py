@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
@@ -211,3 +212,17 @@ def merge_citations(*groups: tuple[Citation, ...]) -> tuple[Citation, ...]:
         for citation in group:
             citations.setdefault((citation.marker, citation.document_sha256), citation)
     return tuple(citations.values())[: bounds.MAX_CITATIONS]
+
+
+def cut_completeness(
+    labels: Sequence[tuple[Label, ...]], citations: Sequence[tuple[Citation, ...]] = ()
+) -> Completeness:
+    """Omissions for labels and citations of these groups that `merge_labels` and `merge_citations` leave out."""
+    many_labels = len({(label.sha256, label.kind) for group in labels for label in group}) > bounds.MAX_LABELS
+    many_citations = len({(row.marker, row.document_sha256) for group in citations for row in group})
+    cuts = (
+        (many_labels, f"labels of provenance beyond {bounds.MAX_LABELS}"),
+        (many_citations > bounds.MAX_CITATIONS, f"citations beyond {bounds.MAX_CITATIONS}"),
+    )
+    omissions = [Omission(reason="pruned", what=what) for is_cut, what in cuts if is_cut]
+    return Completeness.with_omissions(*omissions) if omissions else Completeness()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bulkhead.client.errors import Refused
 from bulkhead.grants import unverified_claims
 from bulkhead.runtime.consume import inbound
 from bulkhead_cli.replay.replay import replay_history
@@ -131,8 +132,8 @@ async def test_what_does_not_fit_is_refused_and_nothing_runs(on, taken, changes,
 @pytest.mark.slow
 async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
     old = await chain(on)
-    foreign = await fork(on, old, "a", key="bk_eve_of_acme")
-    assert (foreign["status"], foreign["failure"]["code"]) == ("rejected", "fork_unknown")
+    with pytest.raises(Refused, match="there is no task"):
+        await fork(on, old, "a", key="bk_eve_of_acme")
     on.model.will(plan(*ROWS), a=[says("A holds.")], b=[silent])
     async with on.client() as client:
         running = await client.submit("Still at it.")

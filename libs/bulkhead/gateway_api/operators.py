@@ -192,6 +192,12 @@ class SpendingQuery(
         Remedy("send a time like 90s, 20m, 1h or 7d, at most 31d"),
     ] = "24h"
     limit: Annotated[PageSize, Field(description="Number of rows; the others are added up in one")] = 20
+    skip: Annotated[
+        int,
+        Field(ge=0, le=999_999, description="Rows to leave out, for the next page while rest_rows is not 0"),
+        Whole,
+        Remedy("send the number of rows that you have"),
+    ] = 0
     slices: Annotated[
         int,
         Field(

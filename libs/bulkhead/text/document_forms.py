@@ -57,7 +57,7 @@ def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
 
 
 def find_misfit(data: bytes, media_type: str, name: str) -> Failure | None:
-    """Why a document is refused before it is stored; None where its reader has to say."""
+    """The reason to refuse a document before it is stored; None where its reader has to say."""
     form = form_of(data, media_type, name)
     if isinstance(form, Failure):
         return form

@@ -11,7 +11,7 @@ from typing import get_args
 from bulkhead.flow import Send, Transition, bounded, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
-from bulkhead_contracts.result import Answered
+from bulkhead_contracts.result import Answered, Completeness, Omission
 from bulkhead_contracts.step import Evidence, StepProposed
 from bulkhead_services.checker import checks
 from bulkhead_services.checker.state import CheckCase, CheckerState
@@ -69,6 +69,16 @@ def evidence_rounds(body: StepProposed, cited: frozenset[str]) -> tuple[tuple[Pa
             size = part.content.size_bytes
         rounds[-1] += (part,)
     return tuple(rounds)
+
+
+def unshown_evidence(body: StepProposed, rounds: tuple[tuple[Part, ...], ...]) -> Completeness:
+    """Evidence that no judge sees, as an omission."""
+    inputs = sum(step_input.result.content is not None for step_input in body.inputs)
+    left_out = len(countable_evidence(body)) + inputs - sum(map(len, rounds))
+    if not left_out:
+        return Completeness()
+    what, detail = f"{left_out} pieces of evidence", "the judge was not shown them; the plain checks read them"
+    return Completeness.with_omissions(Omission(reason="pruned", what=what, detail=detail))
 
 
 def request_judgement(state: CheckerState, case: CheckCase) -> Transition[CheckerState]:

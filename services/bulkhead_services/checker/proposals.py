@@ -47,14 +47,19 @@ def on_step_proposed(state: CheckerState, message: InboxMessage, body: StepPropo
     checked = checks.check_text(text, sources, body.step.instruction, body.output or DRAFT, looked_up=looked_up)
     if sources.cut:
         lacks = Omission(reason="pruned", what="evidence beyond what the plain checks read")
-        completeness = merge_completeness(case.result.completeness, Completeness.with_omissions(lacks))
-        case = replace(case, result=case.result.model_copy(update={"completeness": completeness}))
+        case = _with_omissions(case, Completeness.with_omissions(lacks))
     case = replace(case, checked=checked, notes=checked.correction_notes)
     if checked.has_wrong_values and may_rewrite(case):
         # What values and arithmetic show needs no judge.
         return reject_unverified(state, case)
     rounds = judging.evidence_rounds(body, frozenset(marker for row in checked.rows for marker in row.markers))
+    case = _with_omissions(case, judging.unshown_evidence(body, rounds))
     return judging.request_judgement(state, replace(case, rounds=rounds))
+
+
+def _with_omissions(case: CheckCase, lacks: Completeness) -> CheckCase:
+    completeness = merge_completeness(case.result.completeness, lacks)
+    return replace(case, result=case.result.model_copy(update={"completeness": completeness}))
 
 
 def _grounding_sources(body: StepProposed, message: InboxMessage) -> GroundingSources:

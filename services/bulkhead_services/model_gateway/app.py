@@ -76,6 +76,7 @@ def build(
         context.verifier,
         Attributor(own_process=transport is None),
         _response_cache(context, routes, provider_names, provider_settings),
+        settings.unknown_models,
     )
 
 

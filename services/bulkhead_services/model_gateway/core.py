@@ -4,6 +4,7 @@ A tier names a route; a model of it answers (one that stands in is told as degra
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +14,14 @@ from bulkhead.runtime.consume.inbound import ReceivedMessage
 from bulkhead.runtime.doer.protocol import Doer, Job, JobContext
 from bulkhead.runtime.errors import JobRefused
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.model import UNKNOWN_ROUTE, ModelCallReplied, ModelCallRequested, ModelsReplied, ModelsRequested
+from bulkhead_contracts.model import (
+    DEFAULT_TIER,
+    UNKNOWN_ROUTE,
+    ModelCallReplied,
+    ModelCallRequested,
+    ModelsReplied,
+    ModelsRequested,
+)
 from bulkhead_contracts.result import EMBEDDINGS, Completeness, ContentRef, Failure, Label, Omission
 from bulkhead_contracts.types import Body
 from bulkhead_services.model_gateway.abandoned import AbandonedCalls
@@ -36,6 +44,8 @@ from bulkhead_services.model_gateway.routing.chain import Chain, ChainResult, Ro
 from bulkhead_services.model_gateway.routing.policies import TenantDataPolicies
 
 SERVICE = "model_gateway"
+ROUTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+"""A name that needs no quoting in a command."""
 
 EMPTY_ANSWER = Failure.from_text(
     "no_answer",
@@ -65,7 +75,10 @@ class ModelGateway(Doer[ModelCallRequested]):
         verifier: Verifier,
         attributor: Attributor,
         cache: ResponseCache | None,
+        unknown_models: str = "",
     ) -> None:
+        """unknown_models: the route by which models are answered that an outside agent names and nobody knows."""
+        self._unknown_models = unknown_models
         self._routes, self._prompts, self._providers = routes, prompts, providers
         self._retry_policy, self._data_policies = retry_policy, data_policies
         self._abandoned_calls, self._verifier, self._attributor = abandoned_calls, verifier, attributor
@@ -192,16 +205,24 @@ class ModelGateway(Doer[ModelCallRequested]):
             if request.conversation is not None:
                 message = f"the model gateway has no route and no model {request.tier}"
                 models = dict.fromkeys(route.primary.name for route in self._routes.values())
-                hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; add one to BULKHEAD_ROUTES"
+                hint = f"routes: {', '.join(self._routes)}; models: {', '.join(models)}; "
+                hint += self._route_line(request.tier)
             return ProviderFault(UNKNOWN_ROUTE, message, hint, refused=True)
         return prompt, route
+
+    def _route_line(self, name: str) -> str:
+        """The setting that has a name answered by the model of the default route, to copy."""
+        model, shown = self._routes[DEFAULT_TIER].primary, name if ROUTE_NAME.fullmatch(name) else "NAME"
+        row = json.dumps({shown: {"provider": model.provider.name, "model": model.name}})
+        return f"add BULKHEAD_ROUTES='{row}', or answer every unknown name by a route: BULKHEAD_UNKNOWN_MODELS=default"
 
     def _route_of(self, request: ModelCallRequested) -> Route | None:
         """The route of this name; for an outside agent, which knows models, else the first whose first model is."""
         named_route = self._routes.get(request.tier)
         if named_route is not None or request.conversation is None:
             return named_route
-        return next((route for route in self._routes.values() if route.primary.name == request.tier), None)
+        by_model = (route for route in self._routes.values() if route.primary.name == request.tier)
+        return next(by_model, self._routes.get(self._unknown_models))
 
     def _render_source(
         self,

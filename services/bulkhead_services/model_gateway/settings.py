@@ -43,7 +43,8 @@ OPENAI_APIS: tuple[Api, ...] = ("openai-chat", "openai-responses")
 
 class Settings(ServiceSettings):
     """`model` serves the tier `default`, `judge_model` the tier `judge`, both with `context_tokens`, `cache_ttl_s` and
-    `prompts` as a route has them; `routes` (JSON) says more, per tier.
+    `prompts` as a route has them; `routes` (JSON) says more, per tier. unknown_models: the route that answers an
+    outside agent which names a model that nobody knows; "" refuses it.
 
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
     prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
@@ -75,6 +76,7 @@ class Settings(ServiceSettings):
     prompts: Style = "full"
     providers: dict[str, ProviderSettings] = {}
     routes: dict[str, RouteSettings] = {}
+    unknown_models: str = ""
     tenant_policies: dict[str, TenantDataPolicy] = {}
     price_provider: str = ""
     free_models: tuple[str, ...] = ()
@@ -116,6 +118,9 @@ class Settings(ServiceSettings):
                 problem = f"tier {tier!r} wants provider {model.provider!r}, which is not configured"
                 raise ValueError(f"{problem}; known: {', '.join(providers)}; add it to BULKHEAD_PROVIDERS")
             _check_parameters(tier, model, providers[model.provider].api)
+        if self.unknown_models and self.unknown_models not in (routes := self.all_routes()):
+            problem = f"BULKHEAD_UNKNOWN_MODELS names the route {self.unknown_models!r}, which is not configured"
+            raise ValueError(f"{problem}; routes: {', '.join(routes)}")
         for tier, route in self.all_routes().items():
             if route.hedge_after_ms and not route.fallback and len(providers[route.provider].targets()) < 2:
                 raise ValueError(

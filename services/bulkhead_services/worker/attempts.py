@@ -18,6 +18,7 @@ from bulkhead_contracts.result import (
     Result,
     Standing,
     Usage,
+    cut_completeness,
     merge_citations,
     merge_completeness,
     merge_labels,
@@ -240,7 +241,11 @@ def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:
         for call in attempt.failed_calls.values()
     )
     missing = Completeness.with_omissions(*lost) if lost else Completeness()
-    completeness = merge_completeness(*(row.completeness for row in before), attempt.completeness, missing)
+    cited = tuple(row.citation for row in attempt.evidence if row.citation)
+    labels = (attempt.labels, *(result.provenance for result in before))
+    citations = (cited, *(row.citations for row in before))
+    cut = cut_completeness(labels, citations)
+    completeness = merge_completeness(*(row.completeness for row in before), attempt.completeness, missing, cut)
     own_standing: Standing = "degraded" if attempt.degraded_reasons or lost else "ok"
     standing = worst_standing(*(result.standing for result in before), own_standing)
     reasons = [
@@ -248,15 +253,14 @@ def _result_of_attempt(attempt: StepAttempt, content: ContentRef) -> Result:
         *attempt.degraded_reasons,
         *dict.fromkeys(row.reason if row.refused else f"{row.tool} failed" for row in attempt.failed_calls.values()),
     ]
-    cited = tuple(row.citation for row in attempt.evidence if row.citation)
     result = Result(
         content=content,
         summary=content.summary,
         standing=standing,
         standing_reason="; ".join(reasons)[: bounds.MAX_REASON_CHARS] if standing != "ok" else "",
         completeness=completeness,
-        provenance=merge_labels(attempt.labels, *(result.provenance for result in before)),
-        citations=merge_citations(cited, *(row.citations for row in before)),
+        provenance=merge_labels(*labels),
+        citations=merge_citations(*citations),
     )
     result = lower_answer(result, _finding_of_writes(attempt))
     if attempt.assigned.check:

@@ -8,7 +8,15 @@ outstanding is ignored.
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, Part, ToolAnswer
-from bulkhead_contracts.result import Completeness, ContentRef, Failure, Omission, merge_completeness, merge_labels
+from bulkhead_contracts.result import (
+    Completeness,
+    ContentRef,
+    Failure,
+    Omission,
+    cut_completeness,
+    merge_completeness,
+    merge_labels,
+)
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import DelegationReplied, Evidence
 from bulkhead_contracts.tool import ToolCallReplied
@@ -37,15 +45,15 @@ def _receive_reply(state: WorkerState, body: Reply, degraded_reason: str) -> tup
     if attempt is None:
         return None
     outstanding = {call_id: row for call_id, row in attempt.outstanding.items() if call_id != body.call_id}
-    labels = merge_labels(attempt.labels, body.provenance)
+    labels = attempt.labels, body.provenance
     reasons = attempt.degraded_reasons
     received = replace(
         attempt,
         outstanding=outstanding,
         usage=attempt.usage + body.usage,
         deferrals=0,
-        labels=labels,
-        completeness=merge_completeness(attempt.completeness, body.completeness),
+        labels=merge_labels(*labels),
+        completeness=merge_completeness(attempt.completeness, body.completeness, cut_completeness(labels)),
         degraded_reasons=(*reasons, degraded_reason)[-8:] if body.standing == "degraded" else reasons,
     )
     return received, attempt.outstanding[body.call_id].model_call_id

@@ -11,7 +11,14 @@ from bulkhead.flow import InboxMessage, Send, Transition, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.plan import AGENT_TOOL
-from bulkhead_contracts.result import Failure, Result, merge_completeness, merge_labels, worst_standing
+from bulkhead_contracts.result import (
+    Failure,
+    Result,
+    cut_completeness,
+    merge_completeness,
+    merge_labels,
+    worst_standing,
+)
 from bulkhead_contracts.step import (
     DelegationRequested,
     StepAssigned,
@@ -50,12 +57,13 @@ def on_step_assigned(state: WorkerState, message: InboxMessage, body: StepAssign
 def _result_of_noop(body: StepAssigned) -> Result:
     """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
     inputs = [step_input.result for step_input in body.inputs]
+    labels = [result.provenance for result in inputs]
     return Result(
         summary=body.step.instruction[: bounds.MAX_SUMMARY_CHARS],
         standing=worst_standing(*(result.standing for result in inputs)),
         standing_reason=next((result.standing_reason for result in inputs if result.standing != "ok"), ""),
-        completeness=merge_completeness(*(result.completeness for result in inputs)),
-        provenance=merge_labels(*(result.provenance for result in inputs)),
+        completeness=merge_completeness(*(result.completeness for result in inputs), cut_completeness(labels)),
+        provenance=merge_labels(*labels),
     )
 
 

@@ -10,7 +10,7 @@ from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseRefused, LeaseRequested
 from bulkhead_contracts.model import Part, ToolAnswer
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
-from bulkhead_contracts.result import Failure, merge_labels
+from bulkhead_contracts.result import Failure, cut_completeness, merge_completeness, merge_labels
 from bulkhead_contracts.step import StepInput
 from bulkhead_contracts.types import Body
 from bulkhead_services.worker import calls
@@ -108,7 +108,9 @@ def _part_of_answer(attempt: StepAttempt, body: AnswerGiven) -> tuple[StepAttemp
         reason = body.failure.message if body.failure else "it gave no reason"
         return attempt, Part(kind="context", text=f"Step {body.target} gave no answer: {reason}")
     if body.result is None:
-        attempt = replace(attempt, labels=merge_labels(attempt.labels, body.provenance))
+        labels = attempt.labels, body.provenance
+        completeness = merge_completeness(attempt.completeness, cut_completeness(labels))
+        attempt = replace(attempt, labels=merge_labels(*labels), completeness=completeness)
         return attempt, Part(kind="answer", text=body.text, step_id=body.target)
     assigned = attempt.assigned
     if all(row.step_id != body.target for row in assigned.inputs) and len(assigned.inputs) < bounds.MAX_STEP_INPUTS:

@@ -18,7 +18,8 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
 
     top: so many rows, the dearest; the others come as one sum. of_task: of the message's task alone, as the ledger has
     it now, in one row; the gateway knows that whoever asks may read that task. slices: into so many equal parts the
-    time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's.
+    time is divided; 0 for none. tasks: of the calls of these alone; empty for all of the tenant's. skip: so many
+    of the dearest rows are left out, for the next page; they are in `total` alone.
     """
 
     requester: RequesterClaim
@@ -28,6 +29,7 @@ class SpendRequested(Body, type="mesh.budget.spend_requested"):
     of_task: bool = False
     slices: Annotated[int, Field(ge=0, le=bounds.MAX_SPEND_SLICES)] = 0
     tasks: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
+    skip: Annotated[Count, Field(exclude_if=operator.not_)] = 0
 
 
 UsageClass = Annotated[Count, Field(exclude_if=operator.not_)]

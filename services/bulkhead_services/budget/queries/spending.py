@@ -114,6 +114,7 @@ def build_report(
     top: int,
     slices: int = 0,
     lapsed_unix_ms: int = 0,
+    skip: int = 0,
 ) -> SpendReplied:
     """The answer: every settlement of the time is in one row, in the rest, or late. lapsed_unix_ms: what was reserved
     before and is not settled counts as spent in full, as in the ledger.
@@ -151,9 +152,9 @@ def build_report(
         since_unix_ms=since_unix_ms,
         until_unix_ms=until_unix_ms,
         kept_unix_ms=kept_since_ms if since_unix_ms < kept_since_ms else 0,
-        rows=tuple(rows[:top]),
-        rest=_sum_rows(rows[top:]),
-        rest_rows=len(rows[top:]),
+        rows=tuple(rows[skip : skip + top]),
+        rest=_sum_rows(rows[skip + top :]),
+        rest_rows=len(rows[skip + top :]),
         total=_sum_rows(rows),
         late=_sum_spend(older),
         slices=tuple(parts),
@@ -279,7 +280,7 @@ class SpendQuery:
         )
         await self._tally_stream(tally, JOURNAL_INBOX, batched_reservations.batch_subject(tenant), since, body)
         lapsed = self._clock() - self._lease_ms
-        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed)
+        return build_report(tally, body.by, since, until, body.top, body.slices, lapsed, body.skip)
 
     async def _tally_stream(
         self, tally: SpendTally, stream: str, subject: str, since_unix_ms: int, request: SpendRequested

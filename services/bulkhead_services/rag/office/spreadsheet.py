@@ -119,7 +119,7 @@ class _StringReader:
 
 
 class _FormatReader:
-    """What numbers stand for: `date`, `percent`, or themselves."""
+    """Formats of numbers: they stand for a date, a share in percent, or themselves."""
 
     def __init__(self) -> None:
         self._codes: dict[int, str] = {}

@@ -40,7 +40,7 @@ class _Style:
 
 
 class _StyleReader:
-    """Which styles are headings or items, from what they are based on too."""
+    """Styles that are headings or items, from what they are based on too."""
 
     def __init__(self) -> None:
         self._styles: dict[str, _Style] = {}

@@ -375,3 +375,20 @@ def test_the_reason_of_an_answer_that_may_not_be_shown_quotes_nobody(play):
     judge(play, json.dumps(ACCEPT | {"answered": "no", "reasons": ["It quotes the secret."]}))
     result = play.only_output(VerdictReached).result
     assert (result.answered, result.answered_reason) == ("no", "the sources hold no whole answer")
+
+
+def test_evidence_that_the_judge_is_not_shown_is_missing_from_the_result(play):
+    def passage(number: int) -> Evidence:
+        content = play.add_content(f"{FEE} Clause {number}. " + "x" * 4_000, "rag")
+        place = Citation(marker=content.marker, document="f.md", document_sha256="0" * 64, chunk_id="c", start=0, end=9)
+        label = Label(sha256=content.sha256, kind="passage", observed_by="rag")
+        return Evidence(content=content, citation=place, label=label)
+
+    for count, omissions in ((5, []), (60, ["36 pieces of evidence"])):
+        play = Playbook(Checker())
+        propose(play, evidence=tuple(map(passage, range(count))))
+        shown = sum(part.kind == "passage" for part in play.only_output(ModelCallRequested).parts)
+        judge(play, json.dumps(ACCEPT))
+        result = play.only_output(VerdictReached).result
+        assert [row.what for row in result.completeness.omissions if "evidence" in row.what] == omissions
+        assert count - shown == (36 if omissions else 0)

@@ -118,6 +118,19 @@ async def test_a_model_is_found_by_its_route_or_by_its_own_name(provider):
         step = await d.ask(d.request(tier="m1", call_id="c10"))
     assert unknown.failure.code == step.failure.code == "unknown_route"
     assert "routes: default, judge, small; models: " in unknown.failure.hint and "m1" in unknown.failure.hint
+    assert f'BULKHEAD_ROUTES=\'{{"gpt-9": {{"provider": "openai", "model": "{PRICED}"}}}}\'' in unknown.failure.hint
+
+
+async def test_unknown_models_are_answered_by_a_route_where_a_setting_says_so(provider):
+    provider.will(says("x"))
+    async with desk(provider, routes={"default": {"model": PRICED}}, unknown_models="default") as d:
+        assert (await asked(d, await call(d, tier="gpt-4o-mini"))).pinned == PRICED
+        assert (await d.ask(d.request(tier="m1", call_id="c10"))).failure.code == "unknown_route", (
+            "a step's is a mistake"
+        )
+    with pytest.raises(ValueError, match="BULKHEAD_UNKNOWN_MODELS names the route 'small'"):
+        async with desk(provider, unknown_models="small"):
+            pass
 
 
 # What is refused, by name

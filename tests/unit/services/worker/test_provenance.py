@@ -52,3 +52,25 @@ def test_a_step_may_make_as_many_calls_as_its_limit_says(play):
         play.says(ModelCallRequested)
     thinks(play, calls=(("calculate", "{}"),))
     assert play.only_output(StepFinished).failure.code == "call_cap"
+
+
+def test_labels_beyond_the_bound_are_told_as_missing(play):
+    def rest(start: int) -> tuple[Label, ...]:
+        rows = range(start, start + 200)
+        return tuple(SOURCE.model_copy(update={"sha256": f"{number:064x}"}) for number in rows)
+
+    def inputs(*starts: int) -> tuple[StepInput, ...]:
+        texts = [(start, play.add_content(f"about {start}")) for start in starts]
+        return tuple(StepInput(step_id=f"s{n}", result=Result(content=c, provenance=rest(n))) for n, c in texts)
+
+    assign(play, inputs=inputs(0, 50))
+    thinks(play, text="The fee is 40.")
+    whole = play.only_output(StepProposed).result
+    assert whole.completeness.complete and len(whole.provenance) == 250
+    other = Playbook(Worker())
+    play = other
+    assign(play, inputs=inputs(0, 100))
+    thinks(play, text="The fee is 40.")
+    cut = play.only_output(StepProposed).result
+    assert len(cut.provenance) == bounds.MAX_LABELS
+    assert [row.what for row in cut.completeness.omissions] == ["labels of provenance beyond 256"]

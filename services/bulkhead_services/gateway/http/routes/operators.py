@@ -236,6 +236,7 @@ class OperatorRoutes:
             top=query.limit,
             slices=query.slices,
             tasks=_named_tasks(query.tasks),
+            skip=query.skip,
         )
         index = f"{claim.person}/{query.by}/{query.since}/{self._context.clock()}"
         reply = await self._ask_budget(

@@ -16,6 +16,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
+from bulkhead_services.budget.ledger.model import UnitSums
 from bulkhead_services.budget.queries import spending
 from bulkhead_services.budget.queries.spending import SpendQuery, SpendTally, build_report, count_message
 
@@ -343,3 +344,13 @@ def test_the_time_is_told_in_equal_parts_that_sum_to_the_total():
     assert told.slices == (8, 100, 0, 200), "what has not settled counts as it is held; a clock may be ahead"
     assert sum(told.slices) == told.total.spent.cost_usd_micros + told.total.held.cost_usd_micros
     assert build_report(tally, "agent", NOW - HOUR_MS, NOW, 20).slices == ()
+
+
+def test_the_rows_beyond_a_page_come_by_the_next_one():
+    tally = SpendTally()
+    for number in range(7):
+        ask = UnitSums(tokens=10, cost_usd_micros=100 - number)
+        tally.calls[f"c{number}"] = spending.CountedReservation(f"user-{number}", ask, 5)
+    pages = [build_report(tally, "user", 0, 10, 3, skip=skip) for skip in (0, 3, 6)]
+    assert [row.name for page in pages for row in page.rows] == [f"user-{number}" for number in range(7)]
+    assert [page.rest_rows for page in pages] == [4, 1, 0] and len({page.total.held.tokens for page in pages}) == 1
