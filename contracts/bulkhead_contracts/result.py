@@ -224,5 +224,5 @@ def cut_completeness(
         (many_labels, f"labels of provenance beyond {bounds.MAX_LABELS}"),
         (many_citations > bounds.MAX_CITATIONS, f"citations beyond {bounds.MAX_CITATIONS}"),
     )
-    omissions = [Omission(reason="pruned", what=what) for is_cut, what in cuts if is_cut]
+    omissions = [Omission(reason="pruned", what=missing_part) for is_cut, missing_part in cuts if is_cut]
     return Completeness.with_omissions(*omissions) if omissions else Completeness()

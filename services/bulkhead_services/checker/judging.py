@@ -77,8 +77,9 @@ def unshown_evidence(body: StepProposed, rounds: tuple[tuple[Part, ...], ...]) -
     left_out = len(countable_evidence(body)) + inputs - sum(map(len, rounds))
     if not left_out:
         return Completeness()
-    what, detail = f"{left_out} pieces of evidence", "the judge was not shown them; the plain checks read them"
-    return Completeness.with_omissions(Omission(reason="pruned", what=what, detail=detail))
+    missing_part = f"{left_out} pieces of evidence"
+    detail = "the judge was not shown them; the plain checks read them"
+    return Completeness.with_omissions(Omission(reason="pruned", what=missing_part, detail=detail))
 
 
 def request_judgement(state: CheckerState, case: CheckCase) -> Transition[CheckerState]:
