@@ -15,8 +15,8 @@ def drop_invisible(text: str) -> str:
     """The text without characters that nobody sees."""
     if text.isascii():
         return text
-    kept = {match.start() for match in _JOINER.finditer(text)}
-    return "".join(char for place, char in enumerate(text) if place in kept or not _is_invisible(char))
+    joiners = {match.start() for match in _JOINER.finditer(text)}
+    return "".join(char for place, char in enumerate(text) if place in joiners or not _is_invisible(char))
 
 
 def _is_invisible(char: str) -> bool:

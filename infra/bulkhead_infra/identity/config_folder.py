@@ -59,8 +59,8 @@ class ConfigFolder:
         merged: Row = {}
         for section in OutsidePrograms.model_fields:
             packaged, rows = getattr(rules, section), getattr(self.programs, section)
-            if taken := sorted(set(rows) & set(packaged)):
-                problem = f"{section}.{taken[0]}: comes with the mesh; choose another name"
+            if repeated_names := sorted(set(rows) & set(packaged)):
+                problem = f"{section}.{repeated_names[0]}: comes with the mesh; choose another name"
                 raise IdentityPolicyError(f"{self.path / IDENTITIES}: {problem}")
             merged[section] = {**packaged, **rows}
         try:
@@ -115,7 +115,7 @@ class _FolderReader:
         return ConfigFolder(self._path, programs, tenants, policies, packs, tuple(self._problems))
 
     def _entries(self, folder: Path) -> Iterator[Path]:
-        """What is to be read: not what is hidden (editors, version control), and no page for people."""
+        """Entries to read: none that is hidden (editors, version control), and no page for people."""
         for entry in sorted(folder.iterdir()):
             if not entry.name.startswith(".") and entry.name not in ("README.md", "__pycache__"):
                 yield entry
@@ -215,8 +215,12 @@ def _pack_problem(path: Path) -> str:
     if not _PACK.fullmatch(path.name):
         return "is no name of a package; write it as in an import, e.g. acme_tickets"
     if not (path / TOOLS_FILE).is_file() and not (path / PROMPTS_FOLDER).is_dir():
-        made = next((inner.parent for inner in sorted(path.glob(f"*/{TOOLS_FILE}"))), None)
-        way = f"move {made} here" if made else f"`bulkhead tools export {path.name}` writes {TOOLS_FILE} in it"
+        nested_pack = next((inner.parent for inner in sorted(path.glob(f"*/{TOOLS_FILE}"))), None)
+        way = (
+            f"move {nested_pack} here"
+            if nested_pack
+            else f"`bulkhead tools export {path.name}` writes {TOOLS_FILE} in it"
+        )
         return f"has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/; {way}"
     if path.name in sys.stdlib_module_names or _is_installed(path):
         return "an installed package has this name; choose another, or remove this one and name that in BULKHEAD_PACKS"
@@ -268,9 +272,9 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
+        earlier_keys = set[str]()
         for key, _ in node.value:
-            if str(key.value) in seen:
+            if str(key.value) in earlier_keys:
                 raise yaml.YAMLError(f"{key.start_mark}: {key.value} stands twice; leave one")
-            seen.add(str(key.value))
+            earlier_keys.add(str(key.value))
         return super().construct_mapping(node, deep)

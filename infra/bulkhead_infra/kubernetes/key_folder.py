@@ -46,10 +46,10 @@ def ensure_key_folder(root: Path, redis: str = "") -> str:
     keys.write_new(master / tls.CA_FILE, (master / "tls" / tls.CA_FILE).read_text())
     (root / "operator").mkdir(mode=0o700, exist_ok=True)
     for service in EVERY_SERVICE:
-        more = secret_files_of(service, rules, root, REDIS_ADDRESSES[redis])
+        secret_files = secret_files_of(service, rules, root, REDIS_ADDRESSES[redis])
         if service == policy.IDENTITY:
-            more |= {file: (master / file).read_text() for file in (keys.ISSUER_FILE, keys.XKEY_FILE)}
-        keys.hand_over(master, service, root / service, more, nkey=service in rules.with_nkey)
+            secret_files |= {file: (master / file).read_text() for file in (keys.ISSUER_FILE, keys.XKEY_FILE)}
+        keys.hand_over(master, service, root / service, secret_files, nkey=service in rules.with_nkey)
     for owner, identities in (
         ("operator", (policy.OPERATOR,)),
         (PROVISIONER, (policy.PROVISIONER,)),

@@ -135,8 +135,8 @@ def check_configuration(
             assert isinstance(settings, Settings)
             lines += _tool_problems(config.folder, settings)
     if lines or settings_lines:
-        what = "this configuration does" if lines else "these settings do"
-        raise StartFailed("\n  ".join((f"{what} not fit; nothing was started:", *lines, *settings_lines)))
+        subject = "this configuration does" if lines else "these settings do"
+        raise StartFailed("\n  ".join((f"{subject} not fit; nothing was started:", *lines, *settings_lines)))
 
 
 def _tool_problems(folder: ConfigFolder | None, settings: Settings) -> Iterator[str]:
@@ -167,15 +167,15 @@ def _rule_problems(rules: Path, specs: Mapping[str, ToolSpec]) -> Iterator[str]:
     except CedarPolicyError as error:
         problem = str(error)
     defaults = rules if (rules / DEFAULT_FILE).exists() else POLICY_DIR
-    told = 0
+    reported = 0
     for path in sorted(rules.glob(f"*{SUFFIX}")):
         try:
             texts = {DEFAULT_FILE: (defaults / DEFAULT_FILE).read_text(), path.name: path.read_text()}
             CedarPolicy(texts, specs.values())
         except (CedarPolicyError, OSError, UnicodeDecodeError) as error:
             yield f"{rules}: {error}"
-            told += 1
+            reported += 1
             if path.name == DEFAULT_FILE:
                 return  # Every other file would be told this mistake.
-    if not told:
+    if not reported:
         yield f"{rules}: {problem}"

@@ -24,8 +24,8 @@ def generated_files() -> dict[Path, str]:
     """Every generated file with its text."""
     from_code = [part.files() for part in (schemas, asyncapi, compose, cluster, reference, dashboards)]
     from_tree = [part.files(ROOT) for part in (readmes, chart)]
-    own = {OPENAPI_FILE: _render_openapi(), IMAGES_FILE: _render_images()}
-    return {ROOT / name: text for files in (*from_code, *from_tree, own) for name, text in files.items()}
+    own_files = {OPENAPI_FILE: _render_openapi(), IMAGES_FILE: _render_images()}
+    return {ROOT / name: text for files in (*from_code, *from_tree, own_files) for name, text in files.items()}
 
 
 def _render_openapi() -> str:

@@ -263,8 +263,8 @@ def _setting_lines(setting: Setting, row: ServiceDefinition) -> Iterator[str]:
         return  # After the shards.
     if setting is Setting.PROVIDER:
         yield f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}"
-    given = container_variables(setting, row.port, PATHS)
-    for name, value in given.items():
+    variables = container_variables(setting, row.port, PATHS)
+    for name, value in variables.items():
         yield f'{name}: "{value}"' if value.isdigit() else f"{name}: {value}"
     if setting is Setting.PROVIDER:
         yield f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}"

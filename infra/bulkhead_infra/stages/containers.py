@@ -227,9 +227,9 @@ class Containers(RelayFaults):
         try:
             await relay.open()
         except OSError as error:
-            why = f"nothing can listen at their gateway {host}: {error.strerror}"
+            reason = f"nothing can listen at their gateway {host}: {error.strerror}"
             instead = "this needs Linux's own Docker on the machine of the tests; use mesh_processes"
-            raise CannotDo(self.mode, "reach the test", why, instead) from error
+            raise CannotDo(self.mode, "reach the test", reason, instead) from error
         return relay
 
     async def _reachable(self, knobs: Mapping[str, Any], gateway: str) -> dict[str, Any]:

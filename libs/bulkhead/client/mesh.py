@@ -208,8 +208,8 @@ class Mesh:
     async def approvals(self, state: str = "waiting", task: str = "") -> dict[str, Any]:
         """Calls that wait for a person's word, or did: `approvals`, the newest first. Raises Refused, Unreachable."""
         request_checks.check_choice("state", state, STATES)
-        given = {"state": state, "task": task}
-        return await self.read_json(request_checks.check_query(ApprovalListQuery, given))
+        filters = {"state": state, "task": task}
+        return await self.read_json(request_checks.check_query(ApprovalListQuery, filters))
 
     async def decide(self, approval: str, arguments_sha256: str, decision: str, reason: str) -> dict[str, Any]:
         """Let a call be made (`granted`), or not (`denied`). arguments_sha256: of the call as it was read.

@@ -121,8 +121,8 @@ class Query(BaseModel, Generic[R]):
     @classmethod
     def description(cls) -> str:
         """The rest of the docstring, and the note."""
-        rest = " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[2].split())
-        return " ".join(filter(None, (cls.NOTE, rest)))
+        details = " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[2].split())
+        return " ".join(filter(None, (cls.NOTE, details)))
 
     @classmethod
     def in_path(cls, name: str) -> bool:

@@ -72,5 +72,5 @@ class ModelIdentities:
     def restore_rows(self, rows: Sequence[IdentityRow]) -> None:
         """Know again what was kept. Raises ValueError or TypeError for what is no row."""
         for tenant, provider, model, kind, identities in rows:
-            entries = tuple((str(told), str(name), int(unix_ms)) for told, name, unix_ms in identities)  # type: ignore[attr-defined]
+            entries = tuple((str(identity), str(name), int(unix_ms)) for identity, name, unix_ms in identities)  # type: ignore[attr-defined]
             self._known[str(tenant), str(provider), str(model), str(kind)] = entries

@@ -33,7 +33,7 @@ def on_call_deferred(state: CheckerState, message: InboxMessage, body: CallDefer
 
 
 def on_call_resumed(state: CheckerState, message: InboxMessage, body: CallResumed) -> Transition[CheckerState]:
-    """What held the judge's call back is gone."""
+    """Ask again: nothing holds the judge's call back any longer."""
     return _repeat_judge_call(state, body.call_id, resumed=True)
 
 

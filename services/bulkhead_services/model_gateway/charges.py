@@ -63,8 +63,8 @@ def worst_case(price: Price, input_tokens: int, output_tokens: int, writes_cache
     usage = Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written)
     classes: tuple[dict[str, int], ...] = ({}, {"reasoning_tokens": output_tokens})
     if image_tokens and not written:
-        classes += tuple(more | {"input_image_tokens": image_tokens} for more in classes)
-    usages = [replace_cost(usage.model_copy(update=more), price) for more in classes]
+        classes += tuple(class_tokens | {"input_image_tokens": image_tokens} for class_tokens in classes)
+    usages = [replace_cost(usage.model_copy(update=class_tokens), price) for class_tokens in classes]
     return max(usages, key=lambda worst: worst.cost_usd_micros)
 
 

@@ -212,8 +212,8 @@ class ModelGateway(Doer[ModelCallRequested]):
 
     def _route_line(self, name: str) -> str:
         """The setting that has a name answered by the model of the default route, to copy."""
-        model, shown = self._routes[DEFAULT_TIER].primary, name if ROUTE_NAME.fullmatch(name) else "NAME"
-        row = json.dumps({shown: {"provider": model.provider.name, "model": model.name}})
+        model, display_name = self._routes[DEFAULT_TIER].primary, name if ROUTE_NAME.fullmatch(name) else "NAME"
+        row = json.dumps({display_name: {"provider": model.provider.name, "model": model.name}})
         return f"add BULKHEAD_ROUTES='{row}', or answer every unknown name by a route: BULKHEAD_UNKNOWN_MODELS=default"
 
     def _route_of(self, request: ModelCallRequested) -> Route | None:

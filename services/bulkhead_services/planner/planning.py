@@ -184,7 +184,7 @@ def on_call_deferred(state: PlannerState, message: InboxMessage, body: CallDefer
 
 
 def on_call_resumed(state: PlannerState, message: InboxMessage, body: CallResumed) -> Transition[PlannerState]:
-    """What held the draft's call back is gone."""
+    """Ask again: nothing holds the draft's call back any longer."""
     return _repeat_draft_call(state, message, body.call_id, pauses=())
 
 

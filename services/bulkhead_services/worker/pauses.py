@@ -46,7 +46,7 @@ def on_call_deferred(state: WorkerState, message: InboxMessage, body: CallDeferr
 
 
 def on_call_resumed(state: WorkerState, message: InboxMessage, body: CallResumed) -> Transition[WorkerState]:
-    """What held a call back is gone."""
+    """Ask again: nothing holds the call back any longer."""
     if message.envelope.source == "doors":
         return _hold_at_doors(state, body.call_id, {})
     return _repeat_call(state, message, body.call_id, resumed=True)

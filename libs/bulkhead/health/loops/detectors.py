@@ -129,7 +129,7 @@ def _is_next_entry(words: list[str], others: list[str]) -> bool:
 def _first_difference(words: list[str], others: list[str]) -> int:
     """Index of the first word that differs; 0 where one text begins with the other."""
     pairs = enumerate(zip(words, others, strict=False))
-    return next((index for index, (word, other) in pairs if word != other), 0)
+    return next((index for index, (first_word, second_word) in pairs if first_word != second_word), 0)
 
 
 def find_monologue(window: Window, thresholds: LoopThresholds) -> Loop | None:

@@ -48,8 +48,8 @@ def _end_reason(entries: list[JournalEntry], entry: JournalEntry, body: TaskEnde
         who = f" by {cancellation.actor}" if cancellation.actor else ""
         stated = cancellation.body.reason
         reason = stated if stated not in ("", f"cancelled{who}") else "no reason was given"
-        asked = f"{who}, who asked for it at" if who else ", asked for at"
-        description = f"{ending}{asked} {format_time(cancellation.at_unix_ms)}: {reason}"
+        request_phrase = f"{who}, who asked for it at" if who else ", asked for at"
+        description = f"{ending}{request_phrase} {format_time(cancellation.at_unix_ms)}: {reason}"
         return Reason("ended", description, at_unix_ms=entry.at_unix_ms, evidence=(cancellation.id, entry.id))
     reason = f": {failure.message} ({failure.code})" if failure else ""
     return Reason.from_entry(entry, "ended", f"{ending}{reason}", failure.hint if failure else "")

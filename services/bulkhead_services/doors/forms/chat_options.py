@@ -84,8 +84,8 @@ def refuse_unlisted(body: Fields, listed: Collection[str] = ()) -> None:
     """Refuse the first field that nobody took and that is not on this list, by its name. Raises DoorRefusal."""
     for name in body.remaining_fields():
         if name not in listed:
-            why, hint = _INSTEAD.get(name, _UNLISTED)
-            raise unsupported_field(body.field_path(name), why, hint)
+            objection, hint = _INSTEAD.get(name, _UNLISTED)
+            raise unsupported_field(body.field_path(name), objection, hint)
 
 
 def check_thinking(body: Fields, most: int | None) -> dict[str, Any]:

@@ -151,13 +151,13 @@ def _render_usage(usage: Usage) -> dict[str, Any]:
         "audio_tokens": usage.input_audio_tokens,
         "image_tokens": usage.input_image_tokens,
     }
-    made = {"audio_tokens": usage.output_audio_tokens, "image_tokens": usage.output_image_tokens}
+    output_classes = {"audio_tokens": usage.output_audio_tokens, "image_tokens": usage.output_image_tokens}
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens, **_nonzero_counts(sent)},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens, **_nonzero_counts(made)},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens, **_nonzero_counts(output_classes)},
     }
 
 

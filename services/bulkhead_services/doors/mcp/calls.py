@@ -249,7 +249,9 @@ class ToolCalls:
     def _check_key(self, feed: RunFeed, call_id: str) -> None:
         """Refuse a key under which another call of this run was made. Raises DoorRefusal."""
         half = len(call_id) - HALF_CHARS
-        if any(other.endswith(call_id[half:]) and other != call_id for other in self.in_flight.known_calls(feed)):
+        if any(
+            known_id.endswith(call_id[half:]) and known_id != call_id for known_id in self.in_flight.known_calls(feed)
+        ):
             message = "another call was made under this idempotency key, of another tool or with other arguments"
             raise DoorRefusal(422, "idempotency_reused", message, "use a new key for a new call")
 

@@ -97,10 +97,10 @@ class McpHttp:
         release = self._places.take_place(caller.claim)
         try:
             async with self._bodies.read(request, caller.claim, MAX_BODY_BYTES) as raw:
-                gone = asyncio.Event()
-                scope.setdefault("state", {}).update(caller=caller, gone=gone)
+                disconnected = asyncio.Event()
+                scope.setdefault("state", {}).update(caller=caller, gone=disconnected)
                 opens = session is None and _is_initialize(raw)
-                watch = asyncio.create_task(_set_when_gone(receive, gone))
+                watch = asyncio.create_task(_set_when_gone(receive, disconnected))
                 try:
                     await self._manager.handle_request(
                         scope, _replay_body(raw, receive), self._send_with_session(caller, send) if opens else send

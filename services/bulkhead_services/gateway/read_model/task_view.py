@@ -253,7 +253,7 @@ def _apply_charged(view: TaskView, body: TaskCharged) -> TaskView:
 
 
 class ViewedAnswer(NamedTuple):
-    """Whether a task is answered, and why not; None where nobody knows, or it goes on."""
+    """Answer to whether a task is answered, and why not; None where nobody knows, or it goes on."""
 
     answered: Answered | None = None
     reason: str = ""

@@ -139,7 +139,7 @@ def _usage_of_counts(counts: object) -> Usage | None:
     if prompt is None or tool_prompt is None or completion is None or thought is None:
         return None
     sent, cached = _modality_counts(counts, "promptTokensDetails"), _modality_counts(counts, "cacheTokensDetails")
-    read, made = (
+    input_counts, output_counts = (
         _modality_counts(counts, "toolUsePromptTokensDetails"),
         _modality_counts(counts, "candidatesTokensDetails"),
     )
@@ -148,11 +148,11 @@ def _usage_of_counts(counts: object) -> Usage | None:
         completion + thought,
         token_count(counts.get("cachedContentTokenCount")),
         thought,
-        input_audio_tokens=sent["AUDIO"] + read["AUDIO"],
+        input_audio_tokens=sent["AUDIO"] + input_counts["AUDIO"],
         cached_audio_tokens=cached["AUDIO"],
-        input_image_tokens=sent["IMAGE"] + read["IMAGE"],
-        output_audio_tokens=made["AUDIO"],
-        output_image_tokens=made["IMAGE"],
+        input_image_tokens=sent["IMAGE"] + input_counts["IMAGE"],
+        output_audio_tokens=output_counts["AUDIO"],
+        output_image_tokens=output_counts["IMAGE"],
     )
 
 

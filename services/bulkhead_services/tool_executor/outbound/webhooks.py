@@ -80,8 +80,10 @@ class Webhooks:
         except PostRefused as refusal:
             _count_outcome("given_up")
             tenant, task, reason = message.tenant, message.task, str(refusal)
-            what = posting.summary
-            log.error("webhook_given_up", notice=posting.event_id, tenant=tenant, task=task, what=what, reason=reason)
+            summary = posting.summary
+            log.error(
+                "webhook_given_up", notice=posting.event_id, tenant=tenant, task=task, what=summary, reason=reason
+            )
         else:
             _count_outcome("delivered")
             log.info("webhook_delivered", notice=posting.event_id, tenant=message.tenant, status=status)
