@@ -14,7 +14,7 @@ import httpx
 from a2a.client import Client, ClientConfig, ClientFactory
 from a2a.client.card_resolver import parse_agent_card
 from a2a.types import AgentCard
-from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH, TransportProtocol
+from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH, PROTOCOL_VERSION_1_0, VERSION_HEADER, TransportProtocol
 from google.protobuf.json_format import ParseError
 
 from bulkhead.tools.agent_cards import UnfitCard, card_of
@@ -23,6 +23,9 @@ from bulkhead_contracts import bounds
 READ_TIMEOUT_S = 5.0
 BINDINGS = [TransportProtocol.JSONRPC, TransportProtocol.HTTP_JSON]
 OUTPUT_MODES = ["text/plain", "application/json"]
+READ_HEADERS = {VERSION_HEADER: PROTOCOL_VERSION_1_0}
+"""Said at every look: an agent may show each version its own card, the SDK's clients set the version of the connection
+they share, and a card is compared with the one that was pinned."""
 
 
 class CardUnreadable(Exception):
@@ -37,7 +40,7 @@ def card_url(url: str) -> str:
 async def read_card(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
     """The card at a URL. Raises CardUnreadable."""
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S), http.stream("GET", card_url(url)) as response:
+        async with asyncio.timeout(READ_TIMEOUT_S), http.stream("GET", card_url(url), headers=READ_HEADERS) as response:
             if response.status_code != 200:
                 raise CardUnreadable(f"{card_url(url)} answered HTTP {response.status_code}")
             body = b""

@@ -13,11 +13,23 @@ from bulkhead.tools.agents_file import AgentsFileError, RemoteAgent, read_agents
 from bulkhead.tools.api import Done, Failed
 from bulkhead.tools.mcp_file import pins_path
 from bulkhead_services.tool_executor.a2a import remote
+from bulkhead_services.tool_executor.a2a.cards import read_card
 from bulkhead_services.tool_executor.a2a.http import checked_client
 from bulkhead_services.tool_executor.mcp import breaker
 from tests.eventually import until
 from tests.unit.services.tool_executor.a2a.conftest import Far, House
 from tests.unit.services.tool_executor.a2a.test_calls import named
+
+
+async def test_an_agent_that_shows_each_version_its_own_card_shows_one_at_every_look() -> None:
+    def own_card(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"version": request.headers.get("a2a-version")})
+
+    looks = []
+    for earlier in ({}, {"A2A-Version": "0.3"}):  # The SDK's client says its version on the connection that it shares.
+        async with httpx.AsyncClient(transport=httpx.MockTransport(own_card), headers=earlier) as http:
+            looks.append(await read_card(http, "http://far.example"))
+    assert looks[0] == looks[1]
 
 
 async def test_a_broken_agent_opens_its_breaker_and_closes_it_when_it_is_back(
