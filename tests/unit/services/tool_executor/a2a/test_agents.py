@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from tests.unit.services.tool_executor.a2a.test_calls import named
 
 async def test_an_agent_that_shows_each_version_its_own_card_shows_one_at_every_look() -> None:
     def own_card(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"version": request.headers.get("a2a-version")})
+        async def body() -> AsyncIterator[bytes]:
+            yield json.dumps({"version": request.headers.get("a2a-version")}).encode()
+
+        return httpx.Response(200, content=body())
 
     looks = []
     for earlier in ({}, {"A2A-Version": "0.3"}):  # The SDK's client says its version on the connection that it shares.
