@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from genai_prices import Usage as PricedUsage
-from genai_prices import calc_price
+from genai_prices import (
+    calc_price,
+    decompose,  # noqa: F401 - it and the next one are imported by the first price that is computed otherwise
+    validation,  # noqa: F401
+)
 from genai_prices.types import ModelPrice
 
 from bulkhead_contracts.result import Usage
