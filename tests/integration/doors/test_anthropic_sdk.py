@@ -1,6 +1,7 @@
 """The unmodified `anthropic` SDK at the model door."""
 
 import asyncio
+import base64
 
 import anthropic
 import pytest
@@ -198,7 +199,9 @@ async def test_what_has_no_counterpart_is_refused_by_name(more, field):
 
 
 async def test_tokens_are_estimated_without_a_call():
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk=" * 5_000}}
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (1_000).to_bytes(4, "big") * 2 + bytes(15_000)
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(png).decode()}
+    image = {"type": "image", "source": source}
     said = [image, {"type": "text", "text": "What is it?"}]
     async with served() as door, client(door) as sdk:
         ask = {"model": "claude-sonnet-4-5", "messages": ASK["messages"]}
