@@ -195,7 +195,7 @@ def test_unreadable_documents_end_submit_unless_it_may_skip_them(bulkhead, tmp_p
     answer = bulkhead("submit", "What is refunded?", *skipping)
     assert answer.exit_code == 0 and TASK.match(answer.stdout.strip()), answer.output
     assert "document fares.md: ingested, 2 chunks" in answer.stderr
-    assert "image.txt: not text — send text" in answer.stderr
+    assert "image.txt: this is not text: it contains zero bytes — send text" in answer.stderr
     assert re.search(r"skipped \S*empty.md: the document is empty — give it some text", answer.stderr)
     assert "request body" not in answer.stderr
     watched = bulkhead("submit", "What is refunded?", *skipping, "--watch").stdout

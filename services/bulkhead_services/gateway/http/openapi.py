@@ -201,7 +201,7 @@ _WRITES: Json = {
                     _LOCATION | {"Idempotency-Replayed": TEXT},
                 )
             },
-            CHANGE,
+            (*CHANGE, 404),
             _KEY,
             body=body_of(schemas.TaskSubmission),
         )
