@@ -201,7 +201,7 @@ def test_unreadable_documents_end_submit_unless_it_may_skip_them(bulkhead, tmp_p
     watched = bulkhead("submit", "What is refunded?", *skipping, "--watch").stdout
     assert "the answer may be incomplete: 2 of 3 documents could not be read: " in watched
     told = json.loads(bulkhead("submit", "x", *skipping, "--json").stdout)
-    assert {one["code"] for one in told["skipped"]} == {"invalid_document", "binary"}
+    assert {one["code"] for one in told["skipped"]} == {"invalid_document", "binary_document"}
     assert TASK.match(told["task_id"]) and [one["name"] for one in told["documents"]] == ["fares.md"]
     followed = bulkhead("submit", "x", *skipping, "--watch", "--json").stdout.splitlines()
     assert sorted(json.loads(line)["event"] for line in followed[:4]) == [
