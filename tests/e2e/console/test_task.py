@@ -131,7 +131,9 @@ async def test_text_is_seen_as_it_is_written_and_after_a_kill_of_the_gateway(wor
         await world.mesh.kill_replica("gateway")
         await looked.sees("reconnecting")
         await looked.page.locator("#connection", has_text="live").wait_for()
-        assert await looked.page.locator("#said li", has_text="begins").count() == 1, "nothing stands there twice"
+        begins = looked.page.locator("#said li", has_text="begins")
+        await begins.first.wait_for()
+        assert await begins.count() == 1, "nothing stands there twice"
 
         async def taken() -> bool:
             try:
