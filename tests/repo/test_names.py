@@ -11,8 +11,8 @@ VAGUE = re.compile(
     "here|there|now|then|again|like|kept|read|seen|shown|taken|gone|going|come|held|put"
 )
 HEADLESS = frozenset({"What", "Who", "Whose", "Whoever", "Whether", "Where", "How", "Of", "So", "As", "No", "Nobody"})
-MAX_ONE_WORD_FUNCTIONS, MAX_VAGUE_LOCALS, MAX_HEADLESS_DOCSTRINGS = 0.13, 0.006, 0.002
-MAX_REPEATED_CLASSES, MAX_CROWDED_METHODS = 7, 9
+MAX_ONE_WORD_FUNCTIONS, MAX_VAGUE_LOCALS, MAX_HEADLESS_DOCSTRINGS = 0.12, 0.005, 0.0005
+MAX_REPEATED_CLASSES, MAX_CROWDED_METHODS = 6, 8
 CROWD = 10
 """Classes that may have a method of the same name, other than those that Python gives a meaning."""
 

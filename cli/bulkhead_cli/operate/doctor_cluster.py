@@ -53,7 +53,7 @@ Lists = Mapping[str, Sequence[Object]]
 
 
 class KubectlFailed(Exception):
-    """No answer, in kubectl's words."""
+    """Failure to get an answer, in kubectl's words."""
 
 
 async def examine_cluster(namespace: str, context: str = "", timeout_s: int = TIMEOUT_S) -> list[DoctorFinding]:

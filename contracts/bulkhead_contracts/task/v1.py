@@ -223,7 +223,7 @@ class TaskReleased(Body, type="mesh.task.released"):
 
 
 class PlaceReturned(Body, type="mesh.task.place_returned"):
-    """No call of an outside agent's run is in flight: its place is free for others, or it leaves the queue."""
+    """The place of an outside agent's run that has no call in flight is free for others; who waits leaves the queue."""
 
 
 class PlaceTaken(Body, type="mesh.task.place_taken"):

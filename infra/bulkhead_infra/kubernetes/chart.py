@@ -167,7 +167,7 @@ def service_variables(name: str, row: ServiceDefinition, rights: ServicePolicy, 
 
 
 def _has_field(name: str, field: str) -> bool:
-    """Whether the settings of a service know a field; those of a service that a test adds know every one."""
+    """True when the settings of a service know a field; those of a service that a test adds know every one."""
     return name not in EVERY_SERVICE or field in settings_of(name).model_fields
 
 

@@ -39,7 +39,7 @@ class Rule:
     days: str = ""
 
     def holds_after(self, days: int) -> bool:
-        """Whether a rate holds for a cancellation so many days before; every other rule does."""
+        """True when a rate holds for a cancellation so many days before; every other rule does."""
         ends = [int(number) for number in re.findall(r"\d+", self.days)]
         if len(ends) == 2:
             return ends[0] <= days <= ends[1]
@@ -84,7 +84,7 @@ def _rule_of(sentence: Sentence) -> Rule | None:
 
 
 def _rest_of_fee(effect: str) -> str:
-    """What an exception leaves of a fee, as an expression."""
+    """The rest of a fee after an exception, as an expression."""
     if values := find_values(wording.EFFECTS["by"], effect):
         return f"{{fee}} * (100 - {values['value']}) / 100"
     if values := find_values(wording.EFFECTS["to"], effect):

@@ -227,7 +227,7 @@ class _LogFile:
         self._logger.setLevel(logging.INFO)
 
     def close(self) -> None:
-        """As it was before."""
+        """Restore the state before."""
         self._logger.removeHandler(self._handler)
         self._logger.setLevel(self._level)
         self._handler.close()

@@ -43,7 +43,7 @@ class StartedContainer:
         """Whether it is down on purpose."""
 
     async def kill(self, *, hold: bool) -> None:
-        """As kill -9; it comes back at once, unless held."""
+        """Kill it as kill -9 does; it comes back at once, unless held."""
         self.held = True
         await _call(self._container.kill)
         await _call(self._container.wait)

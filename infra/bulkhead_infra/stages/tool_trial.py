@@ -52,7 +52,7 @@ class ToolTrial:
         return replace(tried, policy=ruling.effect, rule=ruling.rule)
 
     def _ruled(self, tool: RegisteredTool, arguments: Arguments, tenant: str, user: str) -> CallRuling:
-        """What policy says of the call, where its user wrote every value himself."""
+        """The ruling of policy on the call, where its user wrote every value himself."""
         assert self._bench is not None
         words = RecordContent(content=json.dumps(dict(arguments), ensure_ascii=False), source="user")
         call = RecordCall(tool=tool.spec.name, arguments=dict(arguments), isolation=self._bench.isolation_of(tool))

@@ -1,4 +1,4 @@
-"""Answered: whether a result gives what was asked for. The rule stands here; facts come before words. Pure.
+"""The rule for whether a result gives what was asked for: facts come before words. Pure.
 
 In: what is known of a step, or of the steps of a task. Out: yes, partly or no, with a reason; nothing where nothing is
 known.
@@ -32,7 +32,7 @@ class AnswerFinding(NamedTuple):
     reason: str = ""
 
 
-class StepAnswer(NamedTuple):
+class DoneStep(NamedTuple):
     """A done step of a task. may_write: it was given a tool that writes."""
 
     step_id: str
@@ -68,7 +68,7 @@ def lower_answer(result: Result, finding: AnswerFinding | None) -> Result:
     return result.model_copy(update={"answered": finding.answered, "answered_reason": reason})
 
 
-def settle_task_answer(final: StepAnswer, earlier: Sequence[StepAnswer]) -> Result:
+def settle_task_answer(final: DoneStep, earlier: Sequence[DoneStep]) -> Result:
     """The result of a task: of its final step, as the steps before it let it be answered."""
     result, writing = final.result, [step for step in (*earlier, final) if step.may_write]
     if writing and all(step.result.answered == "no" for step in writing):

@@ -8,7 +8,7 @@ carries out, to the gateway of each.
 from typing import Literal
 
 from bulkhead.flow import InboxMessage, Output, Send, Transition, replace
-from bulkhead.flow.answered import StepAnswer, settle_task_answer
+from bulkhead.flow.answered import DoneStep, settle_task_answer
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested
 from bulkhead_contracts.task import RUN_ENDED, StepEnded, TaskEnded, TaskStatus, TaskStopped
@@ -54,7 +54,7 @@ def end_task(
 def _result_of_task(state: PlannerState) -> Result | None:
     """The result of the final step, as the steps before it let it be answered."""
     answers = {
-        step.plan_step.id: StepAnswer(
+        step.plan_step.id: DoneStep(
             step.plan_step.id, step.result, any(tool.effect == "write" for tool in state.tools_of(step.plan_step))
         )
         for step in state.steps

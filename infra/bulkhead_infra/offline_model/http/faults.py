@@ -54,7 +54,7 @@ class Fault:
         return KIND_OF_FAULT[self.name]
 
     def fits(self, text: str, request: Mapping[str, Any]) -> bool:
-        """Whether a request is one that this fault is armed for and can be done to."""
+        """True when this fault is armed for a request and can be done to it."""
         if self.left <= 0 or (self.match and not self.match.search(text)):
             return False
         return self.kind in ("wire", role_of(request)) or (self.kind == "tools" and bool(request.get("tools")))

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import secrets
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -156,15 +157,15 @@ class ConsoleRouteFactory:
         return guard_request
 
 
-class ConsoleRoutes:
+class ConsoleRoutes(ABC):
     """Base of a room: its pages are methods, and `routes` says at which paths they are."""
 
     def __init__(self, factory: ConsoleRouteFactory) -> None:
         self.factory = factory
 
+    @abstractmethod
     def routes(self) -> list[Route]:
         """Routes of the room."""
-        raise NotImplementedError
 
 
 def token_of(request: Request) -> str:

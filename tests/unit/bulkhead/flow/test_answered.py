@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead.flow.answered import (
     AnswerFinding,
-    StepAnswer,
+    DoneStep,
     judge_search,
     judge_text,
     judge_writes,
@@ -64,8 +64,8 @@ def test_a_reason_is_cut_to_its_bound():
     assert len(lowered.answered_reason) == bounds.MAX_REASON_CHARS
 
 
-SEARCH_NO, SEARCH_YES = StepAnswer("a", result_of("no", "not found"), False), StepAnswer("a", result_of("yes"), False)
-DENIED_STEP, DONE_STEP = StepAnswer("b", result_of("no", DENIED), True), StepAnswer("b", result_of("yes"), True)
+SEARCH_NO, SEARCH_YES = DoneStep("a", result_of("no", "not found"), False), DoneStep("a", result_of("yes"), False)
+DENIED_STEP, DONE_STEP = DoneStep("b", result_of("no", DENIED), True), DoneStep("b", result_of("yes"), True)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ DENIED_STEP, DONE_STEP = StepAnswer("b", result_of("no", DENIED), True), StepAns
     ],
 )
 def test_a_task_is_answered_as_its_final_step_and_those_before_let_it(final, earlier, answered, reason):
-    settled = settle_task_answer(StepAnswer("z", final, False), earlier)
+    settled = settle_task_answer(DoneStep("z", final, False), earlier)
     assert (settled.answered, settled.answered_reason) == (answered, reason)
 
 
