@@ -1,7 +1,7 @@
 """Settlement: every call is charged after it was made, and a task that was ended early is followed to its last charge.
 
-In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; the task's halt at a ceiling, or after a call that
-cost many times its reservation; `TaskCharged`.
+In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; the halt of a task that goes on, at a ceiling or
+after a call that cost many times its reservation; `TaskCharged`.
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,8 @@ class SettlementHandler:
                 charge = await self._settle_from_journal(message, body, key)
             await self._halt_or_publish_charge(message, body, charge)
             overrun = await self._alerts.alert_on_settled(message, body, charge)
-            if overrun is not None and charge.stopped is None and self._overrun_hold.is_due(overrun):
+            is_due = overrun is not None and charge.stopped is None and self._overrun_hold.is_due(overrun)
+            if overrun is not None and is_due and not await self._parking.has_ended(message.tenant, message.task):
                 reason = messages.held_text(overrun, self._overrun_hold.times)
                 await self._parking.hold_task(message.tenant, message.task, reason, body.reservation_id)
         except (Fenced, *RedisFailure, BusError) as error:
@@ -98,11 +99,14 @@ class SettlementHandler:
 
     async def _halt_or_publish_charge(self, message: ReceivedMessage, body: Settled, charge: SettlementResult) -> None:
         """Raises BusError, Fenced, RedisFailure."""
-        if charge.ceiling is not None and not self._parking.should_park(message.envelope):
-            await self._halts.end_task(message, charge.ceiling, messages.exceeded_text(charge.ceiling))
+        ceiling = charge.ceiling
+        if ceiling is not None and await self._parking.has_ended(message.tenant, message.task):
+            ceiling = None  # Nothing goes on that a halt could stop.
+        if ceiling is not None and not self._parking.should_park(message.envelope):
+            await self._halts.end_task(message, ceiling, messages.exceeded_text(ceiling))
             return
-        if charge.ceiling is not None:
-            await self._park_unless_limits_changed(message, body, charge.ceiling)
+        if ceiling is not None:
+            await self._park_unless_limits_changed(message, body, ceiling)
         if charge.stopped is not None:
             await self._halts.publish_charge(message, charge.stopped)
 

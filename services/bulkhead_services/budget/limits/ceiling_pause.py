@@ -3,7 +3,8 @@
 A call that cost many times its reservation halts its task too, until an operator has looked at it. In: ceilings that
 were met, limits that were changed. Out: the task's halt in the control entries, live at once, which
 cuts its streams and holds its calls back; the same entry lifted, which wakes them; a `Switched` fact for each. Whoever
-asks again is judged by the ledger anew, so that lifting too much costs nothing but a question.
+asks again is judged by the ledger anew, so that lifting too much costs nothing but a question. A task that has ended has
+nothing to hold back: a halt that came before the journal knew of its end is lifted.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from bulkhead_contracts.budget import ReserveRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.ledger.accounts import scopes_of, targets_of
 from bulkhead_services.budget.ledger.model import CeilingLevel, MetCeiling
 from bulkhead_services.budget.limits import alert_rules, messages
@@ -28,10 +30,13 @@ from bulkhead_services.budget.limits.tenant_limits import LastReadTargetLimits, 
 log = Log("budget.parking")
 
 BY = "budget"
+ENDED = "the task has ended"
 TRIES = 5
 MAX_REMEMBERED = 10_000
 PAGE = 256
 DAY_MS = 24 * 3600 * 1000
+JOURNAL_LAG_MS = 10 * 60 * 1000
+"""For so long after a halt the journal is asked whether its task had ended before it."""
 OWN = frozenset({"task", "step"})
 """Accounts that end with their task; the others' periods end, and begin anew."""
 
@@ -58,6 +63,8 @@ class CeilingPause:
         self._bus, self._publisher, self._limits, self._clock = bus, publisher, limits, clock
         self._parks = parks
         self._known = BoundedDict[tuple[str, str], ParkedTask](MAX_REMEMBERED)
+        self._fresh = BoundedDict[tuple[str, str], int](MAX_REMEMBERED)
+        """Tasks that this replica halted of late, and when."""
         self._looked_on = -1
         """The day on which all entries were looked at, since 1970."""
 
@@ -77,6 +84,11 @@ class CeilingPause:
             scope.name == ceiling.scope and getattr(scope.limit, ceiling.unit) > ceiling.limit for scope in scopes
         )
 
+    async def has_ended(self, tenant: str, task: str) -> bool:
+        """True when the journal holds the task's end. Raises BusError."""
+        last = await self._bus.last(subjects.JOURNAL_STREAM, subjects.mesh_subject("planner", "gateway", tenant, task))
+        return last is not None and last.ce_type.startswith(f"{TaskEnded.TYPE}.v")
+
     async def park_task(self, tenant: str, task: str, ceiling: MetCeiling, until_unix_ms: int = 0) -> Halt | None:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
         limits_when_parked = self._limits.last_read_target_limits(tenant, targets_of(ceiling.scope))
@@ -93,6 +105,7 @@ class CeilingPause:
         metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
         level = CeilingLevel(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
+        self._fresh[tenant, task] = self._clock()
         park = self._known[tenant, task] = ParkedTask(limits_when_parked, ceiling.scope, alert_rules.period_end(level))
         # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
         # sees the other.
@@ -116,6 +129,7 @@ class CeilingPause:
             changes = (*halt.changes, change)[-bounds.MAX_SWITCH_CHANGES :]
             if await self._store_halt(halt.model_copy(update={"changes": changes}), after):
                 self._known.pop((tenant, task), None)
+                self._fresh[tenant, task] = self._clock()
                 log.warning("task_held", tenant=tenant, task=task, reason=reason)
                 return
         raise BusError(f"others halt and resume task {task} at this moment")
@@ -128,12 +142,13 @@ class CeilingPause:
         same: dict[str, Any] = {"tenant": tenant, "name": task, "reason": reason, "at_unix_ms": at_unix_ms}
         return Halt(scope="task", code=code, by=BY, pauses=True, changes=changes, **same)
 
-    async def lift_halt(self, tenant: str, task: str, reason: str) -> bool:
-        """Let it go on, if it is halted at a ceiling; True when it was. Raises BusError."""
+    async def lift_halt(self, tenant: str, task: str, reason: str, *, is_over: bool = False) -> bool:
+        """Let it go on, if it is halted at a ceiling; True when it was. is_over: it has ended, and no halt of budget's
+        own stands any more. Raises BusError."""
         self._known.pop((tenant, task), None)
         for _ in range(TRIES):
             stored, after = await self._stored_halt(tenant, task)
-            if stored is None or not _is_parked(stored):
+            if stored is None or not (_is_parked(stored) or (is_over and _is_of_budget(stored))):
                 return False
             lifted_unix_ms = max(self._clock(), stored.at_unix_ms + 1)
             lifted = stored.model_copy(update={"active": False, "reason": reason, "at_unix_ms": lifted_unix_ms})
@@ -149,7 +164,9 @@ class CeilingPause:
         if kind == "task" and name:
             return int(await self.lift_halt(tenant, name, reason))
         concerned = [
-            halt for halt in await self._parked_halts(tenant) if messages.may_concern_target(halt.reason, target)
+            halt
+            for halt in await self._halts_of_budget(tenant)
+            if _is_parked(halt) and messages.may_concern_target(halt.reason, target)
         ]
         return sum([await self.lift_halt(tenant, halt.name, reason) for halt in concerned])
 
@@ -158,7 +175,8 @@ class CeilingPause:
         return self._limits.last_read_target_limits(tenant, targets_of(park.scope)).limits != park.known.limits
 
     async def lift_due(self) -> None:
-        """Lift what nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
+        """Lift what nobody was there to lift: limits that a lagging reader did not see, a day that is over, an end that
+        reached the journal behind the halt."""
         now_unix_ms, newest = self._clock(), dict[str, int]()
         for (tenant, task), park in list(self._known.items()):
             try:
@@ -173,19 +191,38 @@ class CeilingPause:
             except BusError as error:
                 log.debug("parks_not_looked_at", reason=str(error))
                 return
+        try:
+            await self._lift_ended()
+        except BusError as error:
+            log.debug("parks_not_looked_at", reason=str(error))
+            return
         if self._looked_on < now_unix_ms // DAY_MS:
             try:
                 await self._lift_left_behind(now_unix_ms // DAY_MS)
             except BusError as error:
                 log.debug("parks_not_looked_at", reason=str(error))
 
+    async def _lift_ended(self) -> None:
+        """Raises BusError."""
+        for (tenant, task), halted_unix_ms in list(self._fresh.items()):
+            if await self.has_ended(tenant, task):
+                await self.lift_halt(tenant, task, ENDED, is_over=True)
+            elif self._clock() < halted_unix_ms + JOURNAL_LAG_MS:
+                continue
+            self._fresh.pop((tenant, task), None)
+
     async def _lift_left_behind(self, today: int) -> None:
         """Lift what a replica halted that is no more: once when this one begins, and once a day. Raises BusError.
 
         A month is not over after a day: who is let go too soon is halted again by what it asks next.
         """
-        for halt in await self._parked_halts("*"):
+        for halt in await self._halts_of_budget("*"):
             if (halt.tenant, halt.name) in self._known:
+                continue
+            if await self.has_ended(halt.tenant, halt.name):
+                await self.lift_halt(halt.tenant, halt.name, ENDED, is_over=True)
+                continue
+            if not _is_parked(halt):
                 continue
             if halt.at_unix_ms // DAY_MS < today and messages.ends_with_period(halt.reason):
                 await self.lift_halt(halt.tenant, halt.name, "a new period has begun")
@@ -195,12 +232,12 @@ class CeilingPause:
                 await self.lift_halt(halt.tenant, halt.name, "the limits were changed")
         self._looked_on = today
 
-    async def _parked_halts(self, tenant: str) -> list[Halt]:
-        parked, pattern, after = list[Halt](), f"$KV.CONTROL.task.{tenant}.*", 0
+    async def _halts_of_budget(self, tenant: str) -> list[Halt]:
+        halts, pattern, after = list[Halt](), f"$KV.CONTROL.task.{tenant}.*", 0
         while page := await self._bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
-            parked += [halt for stored in page if _is_parked(halt := Halt.model_validate_json(stored.body))]
+            halts += [halt for stored in page if _is_of_budget(halt := Halt.model_validate_json(stored.body))]
             after = page[-1].sequence
-        return parked
+        return halts
 
     async def _stored_halt(self, tenant: str, task: str) -> tuple[Halt | None, int]:
         stored = await self._bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", tenant, task))
@@ -217,5 +254,9 @@ class CeilingPause:
         return True
 
 
+def _is_of_budget(halt: Halt) -> bool:
+    return halt.active and halt.pauses and halt.by == BY
+
+
 def _is_parked(halt: Halt) -> bool:
-    return halt.active and halt.pauses and halt.code == messages.CODE and halt.by == BY
+    return _is_of_budget(halt) and halt.code == messages.CODE

@@ -15,7 +15,7 @@ from bulkhead_contracts.budget import Limit, LimitsChanged, LimitsRequested, Top
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.task import RequesterClaim, TaskEnded
 from bulkhead_services.budget.ledger.accounts import raise_ceiling
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import NO_LIMIT, LedgerState, MetCeiling
@@ -351,3 +351,29 @@ def test_a_top_up_raises_what_there_is_and_makes_no_ceiling_where_there_is_none(
     ceiling = NO_LIMIT._replace(tokens=100)
     assert raise_ceiling(ceiling, Limit(tokens=50, model_calls=3)) == ceiling._replace(tokens=150)
     assert raise_ceiling(ceiling, None) == ceiling
+
+
+@pytest.mark.parametrize("replica", [0, 1], ids=["the one that halted it", "one that began later"])
+async def test_a_halt_that_came_before_the_end_was_known_is_lifted_and_an_operators_stands(
+    world: World, replica: int
+) -> None:
+    async def end_task(task: str) -> None:
+        ended = TaskEnded(status="succeeded", ended_unix_ms=NOW)
+        planner = Publisher("planner", MemoryBus(world.broker, "planner"), b"p" * 32, lambda: world.now)
+        await planner.send("gateway", ended, tenant=TENANT, task=task, cause=task)
+
+    parking = world.parkings[0]
+    await parking.hold_task(TENANT, TASK, "68 times as much", "r1")
+    await parking.hold_task(TENANT, "goes-on", "68 times as much", "r1")
+    await world.parkings[replica].lift_due()
+    assert (await world.stands()).active
+    await end_task(TASK)
+    world.now += 24 * 3600 * 1000 if replica else 1_000
+    await world.parkings[replica].lift_due()
+    lifted = await world.stands()
+    assert not lifted.active and lifted.reason == "the task has ended"
+    assert [halt.name for halt in await operator.standing_halts(world.bus)] == ["goes-on"]
+    await world.switches(active=True)
+    world.now += 24 * 3600 * 1000
+    await world.parkings[replica].lift_due()
+    assert (await world.stands()).active
