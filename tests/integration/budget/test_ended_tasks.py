@@ -1,4 +1,4 @@
-"""A call that still waits when its task ends is paid for by nobody; one that is settled behind the end halts nothing."""
+"""A call that still waits when its task ends is paid for by nobody; one that is settled later halts nothing."""
 
 from bulkhead_contracts.budget import Overran
 from bulkhead_contracts.task import TaskEnded

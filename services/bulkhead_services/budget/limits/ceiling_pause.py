@@ -3,7 +3,7 @@
 A call that cost many times its reservation halts its task too, until an operator has looked at it. In: ceilings that
 were met, limits that were changed. Out: the task's halt in the control entries, live at once, which
 cuts its streams and holds its calls back; the same entry lifted, which wakes them; a `Switched` fact for each. Whoever
-asks again is judged by the ledger anew, so that lifting too much costs nothing but a question. A task that has ended has
+asks again is judged by the ledger anew, so that lifting too much costs nothing but a question. An ended task has
 nothing to hold back: a halt that came before the journal knew of its end is lifted.
 """
 
