@@ -59,6 +59,8 @@ def build(
             model_settings.terms_at(provider),
             TokenCounter(model_settings.model),
             cache_ttl_s,
+            provider.dearest_tier,
+            provider.has_tiers,
         )
 
     def route_of(route: RouteSettings) -> Route:

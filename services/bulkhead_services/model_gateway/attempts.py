@@ -34,7 +34,7 @@ from bulkhead_services.model_gateway.providers.port import (
 )
 from bulkhead_services.model_gateway.response_cache import CACHE_HIT, ResponseCache
 from bulkhead_services.model_gateway.routing.deployments import loop_time_s
-from bulkhead_services.model_gateway.routing.options import DataTerms
+from bulkhead_services.model_gateway.routing.options import DataTerms, ServiceTier
 
 OVERFLOW_SHRINK = 0.6
 """Size of the next try after a provider refused a prompt as too long: the estimate was wrong."""
@@ -82,6 +82,18 @@ class Model:
     counter: TokenCounter = field(default_factory=TokenCounter)
     cache_ttl_s: int = 0
     """For so long its answers are given again to the very same request; 0: never."""
+    dearest_tier: ServiceTier = "default"
+    has_tiers: bool = False
+    """Its answers name the service tier by which they are billed."""
+
+    def price_before(self, price: Price, requested_tier: object) -> Price:
+        """The dearest price that a call may have."""
+        return price.in_tier("default" if requested_tier in ("default", "flex") else self.dearest_tier)
+
+    def price_after(self, call_price: Price, result: ModelAnswer | ProviderFault) -> Price:
+        """The price by what the provider told. call_price: where it told no tier."""
+        tier = result.service_tier if self.has_tiers and isinstance(result, ModelAnswer) else ""
+        return call_price.in_tier(tier) if tier else call_price
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,8 +324,9 @@ class ModelAttempts:
                 return ABANDONED
             outgoing = model.provider.build_request(_chat_of(model, rendered, output_tokens))
             assert model.price is not None
+            price = model.price_before(model.price, rendered.payload.get("service_tier"))
             tokens, image_tokens = tokens_to_reserve(model.counter, model.name, outgoing.body, adopted=rendered.adopted)
-            worst = worst_case(model.price, tokens, output_tokens, outgoing.writes_cache, image_tokens)
+            worst = worst_case(price, tokens, output_tokens, outgoing.writes_cache, image_tokens)
             self._reserved += 1
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             reservation = await self._hands.reserve_attempt(
@@ -329,7 +342,7 @@ class ModelAttempts:
             if late or self._abandoned.is_set():
                 reservation.settle(Usage())  # The wait for a place or for budget took the rest of its time.
                 return DEADLINE_PASSED if late else ABANDONED
-            call = _ReservedCall(model, model.price, outgoing, reservation, worst)
+            call = _ReservedCall(model, price, outgoing, reservation, worst)
             return await self._call_provider(call, place, need, self._left_s(until_unix_ms), may_publish)
 
     async def _call_provider(
@@ -377,6 +390,7 @@ class ModelAttempts:
                 "halted", halt_reason(halt, " and the model's stream was cut"), HALTED_HINT, refused=True
             )
         result = answering.result()
+        call = replace(call, price=call.model.price_after(call.price, result))
         fault_code = result.code if isinstance(result, ProviderFault) else ""
         if result.usage is not None:
             if not fault_code:

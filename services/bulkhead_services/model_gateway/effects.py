@@ -39,7 +39,7 @@ from bulkhead_services.model_gateway.providers.port import (
 )
 from bulkhead_services.model_gateway.providers.sse import ProviderEventTooLarge, SseDecoder
 from bulkhead_services.model_gateway.routing.deployments import Deployment, Deployments, OnHeaders, loop_time_s
-from bulkhead_services.model_gateway.routing.options import EndpointTarget, ProviderSettings
+from bulkhead_services.model_gateway.routing.options import OPENAI_APIS, EndpointTarget, ProviderSettings
 
 log = Log("model_gateway")
 
@@ -213,7 +213,10 @@ class HttpProvider(Deployments):
 
     def build_request(self, chat: Chat) -> ProviderRequest:
         """One call in this provider's wire form."""
+        tier = self._settings.tier_of(chat.payload.get("service_tier"))
         chat = self._translatable_chat(chat)
+        if tier and self._settings.api in OPENAI_APIS and not is_embedding(chat.payload):
+            chat = replace(chat, parameters={**chat.parameters, "service_tier": tier})
         outgoing = FORMS[self._settings.api].build_request(replace(chat, limit_field=self._settings.limit_field))
         return replace(outgoing, call_ids=call_ids(chat), output_tokens=chat.output_tokens, adopted=chat.adopted)
 

@@ -8,11 +8,11 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from genai_prices import Usage as PricedUsage
 from genai_prices import (
@@ -38,6 +38,8 @@ AMOUNTS = {
     "output_reasoning": "output_reasoning_mtok",
 }
 """Prices of a row, and their names in genai-prices; a class that is not named costs what the whole costs."""
+PRIORITY, HALF = Decimal("2.5"), Decimal("0.5")
+"""Prices of OpenAI's service tiers, as parts of the standard price; the dearest that any model has."""
 LEAST_USD_PER_MTOK, MOST_USD_PER_MTOK = Decimal("0.001"), Decimal(10_000)
 _MICROS = Decimal(1_000_000)
 _PROBE = PricedUsage(input_tokens=1, output_tokens=1)
@@ -59,12 +61,20 @@ class Price:
     """genai-prices' own price, which also knows tiers by length; None: it costs nothing."""
     source: str = ""
     as_of: str = ""
+    priority: Decimal = PRIORITY
+    """How many times the standard price the service tier `priority` costs."""
+    factor: Decimal = Decimal(1)
+
+    def in_tier(self, tier: str) -> Self:
+        """The same price in a service tier of OpenAI."""
+        factors = {"priority": self.priority, "fast": self.priority, "flex": HALF}
+        return replace(self, factor=factors.get(tier, Decimal(1)))
 
     def cost_usd_micros(self, usage: Usage) -> int:
         """Cost of these tokens, each class at its own price, rounded up: money is never rounded away."""
         if self.rates is None:
             return 0
-        usd = Decimal(self.rates.calc_price(PricedUsage(**_priced_counts(usage)))["total_price"])
+        usd = Decimal(self.rates.calc_price(PricedUsage(**_priced_counts(usage)))["total_price"]) * self.factor
         return int((usd * _MICROS).to_integral_value(rounding=ROUND_CEILING))
 
 
@@ -116,8 +126,8 @@ def _load_prices(path: Path) -> dict[str, Price]:
 
 def _absurdity_of(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str:
     """Reason why a row is a slip of the pen rather than a price; "" when none is."""
-    if unknown := sorted(set(row) - {*AMOUNTS, "context_tokens", "as_of"}):
-        return f"it has {unknown[0]!r}, and a row has {', '.join(AMOUNTS)}, context_tokens and as_of"
+    if unknown := sorted(set(row) - {*AMOUNTS, "priority", "context_tokens", "as_of"}):
+        return f"it has {unknown[0]!r}, and a row has {', '.join(AMOUNTS)}, priority, context_tokens and as_of"
     if not all(amount.is_finite() and amount >= 0 for amount in amounts.values()):
         return "it is not a sum of money"
     for key, amount in amounts.items():
@@ -129,6 +139,8 @@ def _absurdity_of(row: Mapping[str, Any], amounts: Mapping[str, Decimal]) -> str
         return "output costs nothing and input does not; a model without any price stands in BULKHEAD_FREE_MODELS"
     if amounts.get("cached_input", 0) > amounts["input"]:
         return "input that is read from the cache costs more than fresh input"
+    if not 1 <= Decimal(str(row.get("priority", 1))) <= 10:
+        return "priority is how many times the standard price that service tier costs, from 1 to 10"
     context_tokens = row.get("context_tokens")
     if context_tokens is not None and (type(context_tokens) is not int or context_tokens < 1):
         return f"context_tokens is {context_tokens!r}, and no number of tokens"
@@ -142,7 +154,8 @@ def _price_of_row(name: str, row: dict[str, Any], source: str) -> Price:
         raise PriceTableError(f"the price of {name} cannot be right: {problem}; mend its row in BULKHEAD_PRICES_FILE")
     rates = ModelPrice(**{AMOUNTS[key]: amount for key, amount in amounts.items()})
     window, as_of = row.get("context_tokens"), str(row.get("as_of", ""))
-    return Price(name, f"own:{digest[:32]}", window, rates, source=source, as_of=as_of)
+    priority = Decimal(str(row.get("priority", PRIORITY)))
+    return Price(name, f"own:{digest[:32]}", window, rates, source=source, as_of=as_of, priority=priority)
 
 
 def _priced_counts(usage: Usage) -> dict[str, int]:

@@ -21,6 +21,7 @@ from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api, missing_key_message
 from bulkhead_services.model_gateway.routing.options import (
     OPENAI,
+    OPENAI_APIS,
     ModelSettings,
     ProviderSettings,
     RouteSettings,
@@ -38,7 +39,6 @@ DEFAULT_MODELS: dict[Api, str] = {"anthropic": "claude-haiku-4-5-20251001", "gem
 BYTES_PER_TOKEN = 3
 """Of English prose, which our prompts are; `tokens` counts what is sent."""
 USUAL_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS = 2_000, 200
-OPENAI_APIS: tuple[Api, ...] = ("openai-chat", "openai-responses")
 
 
 class Settings(ServiceSettings):

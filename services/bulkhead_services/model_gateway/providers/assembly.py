@@ -19,6 +19,7 @@ from bulkhead_services.model_gateway.providers import errors
 from bulkhead_services.model_gateway.providers.fields import (
     SURROGATE,
     generated_bytes,
+    mapping_of,
     read_object,
     replace_surrogates,
     short_text,
@@ -115,6 +116,7 @@ class Assembly(ABC):
         self._finish = ""
         self._model = ""
         self._fingerprint = ""
+        self._service_tier = ""
         self._held = ""
         self._overlong = False
         self._refusal = ""
@@ -215,6 +217,7 @@ class Assembly(ABC):
             tuple(omissions),
             incomplete_calls=incomplete_calls,
             thoughts=tuple(thought.as_block() for thought in self._thoughts.values()),
+            service_tier=self._service_tier,
         )
 
     def note_body_size(self, size_bytes: int) -> None:
@@ -257,6 +260,8 @@ class Assembly(ABC):
         if parsed is None:
             self.fault = ProviderFault("malformed_json", f"{label} is not a JSON object", retryable=True, outage=True)
             return None
+        tier = short_text(parsed.get("service_tier") or mapping_of(parsed.get("response")).get("service_tier"))
+        self._service_tier = self._service_tier if tier in ("", "auto") else tier
         if parsed.get("error"):
             self.fault = errors.fault_in_body(parsed["error"])
             return None

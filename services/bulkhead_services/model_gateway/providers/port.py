@@ -60,6 +60,8 @@ class ModelAnswer:
     """What is missing of its calls of tools; "" when all are whole."""
     thoughts: tuple[Mapping[str, str], ...] = ()
     """Signed blocks of what an outside agent's model thought, as Anthropic has them."""
+    service_tier: str = ""
+    """The tier in which OpenAI answered; "" where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from bulkhead_services.model_gateway.prompts import Style
 from bulkhead_services.model_gateway.providers.forms import FORMS, Api
 
 OPENAI = "openai"
+OPENAI_APIS: tuple[Api, ...] = ("openai-chat", "openai-responses")
+ServiceTier = Literal["default", "priority"]
 MAX_DEPLOYMENTS = 16
 MAX_CHAIN = 10
 """Models of one route, fallbacks and escalation together."""
@@ -60,6 +62,7 @@ class ProviderSettings(DataTerms):
     over which calls are spread; where both are lists they are pairs. All addresses of a provider lie in its region.
 
     price_provider: its id in genai-prices, when neither api nor base_url tells. concurrency: of each key and address.
+    dearest_tier: of OpenAI's service tiers, the dearest in which the account may answer.
     """
 
     api: Api = "openai-chat"
@@ -70,6 +73,7 @@ class ProviderSettings(DataTerms):
     price_provider: str = ""
     limit_field: Literal["", "max_completion_tokens", "max_tokens"] = ""
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    dearest_tier: ServiceTier = "default"
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> Self:
@@ -104,6 +108,23 @@ class ProviderSettings(DataTerms):
                 "an Azure OpenAI base_url ends with /openai/v1, e.g. https://NAME.openai.azure.com/openai/v1; models "
                 "are the names of your deployments"
             )
+
+    @property
+    def is_openai(self) -> bool:
+        """True at OpenAI's own address."""
+        return f".{urlsplit(self.base_url).hostname}".endswith(".openai.com")
+
+    @property
+    def has_tiers(self) -> bool:
+        """True when an answer may name a service tier that has another price."""
+        return self.is_openai or self.api == "azure-openai" or self.dearest_tier != "default"
+
+    def tier_of(self, requested_tier: object) -> str:
+        """The service tier that is asked for; "" leaves it to the account. A project's own setting makes nothing dearer
+        unless `dearest_tier` says so."""
+        if requested_tier in (None, "auto"):
+            return "default" if self.is_openai and self.dearest_tier == "default" else ""
+        return str(requested_tier)
 
     def targets(self) -> tuple[EndpointTarget, ...]:
         """Its deployments: each key at each address."""
