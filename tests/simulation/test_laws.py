@@ -116,6 +116,17 @@ def given_enough(record: Record) -> None:
     change(record, "INBOX_GATEWAY", "mesh.task.ended", lambda end: {**end, "status": "failed"})
 
 
+def delivers_nothing(record: Record) -> None:
+    """All is said to be answered, and a person reads nothing."""
+    change(
+        record,
+        "INBOX_GATEWAY",
+        "mesh.task.ended",
+        lambda end: {**end, "result": {**(end["result"] or {}), "answered": "yes"}},
+    )
+    record.views[one(record)[1]].update(answer="")
+
+
 FALSE: dict[str, Callable[[Record], None]] = {
     "quiet": lambda run: setattr(run, "idle", False),
     "ends": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", never),
@@ -141,6 +152,7 @@ FALSE: dict[str, Callable[[Record], None]] = {
         "mesh.task.ended",
         lambda end: {**end, "status": "failed", "failure": {"code": "x", "message": "x"}},
     ),
+    "answered": delivers_nothing,
     "seen": lambda run: run.views[one(run)[1]].update(status="running"),
     "taken": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.step_started", never),
     "stops": lambda run: halted(run, "task", one(run)[1]),

@@ -53,7 +53,7 @@ def number_markers(text: str, result: dict[str, Any]) -> tuple[str, list[Numbere
 def is_whole_answer(document: dict[str, Any]) -> bool:
     """True if an answer is neither degraded nor incomplete, and answers all that was asked as far as is known."""
     is_complete = document.get("standing") in (None, "ok") and document.get("complete") is not False
-    return is_complete and document.get("answered") in (None, "yes")
+    return is_complete and document.get("answered") not in ("partly", "no")
 
 
 ANSWERED_LABELS = {"no": " [not answered]", "partly": " [partly answered]"}

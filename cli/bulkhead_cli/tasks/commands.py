@@ -109,6 +109,14 @@ Constraint = Annotated[
 ]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the check of results: faster and cheaper.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Number of tasks to list.")]
+Answered = Annotated[
+    str,
+    typer.Option(
+        "--answered",
+        metavar="WORDS",
+        help="Only tasks that are answered so: yes, partly, no or unknown (nobody judged it), with commas between.",
+    ),
+]
 CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with the task.")]
 
 
@@ -166,7 +174,7 @@ def watch(task: TaskId, at: GatewayOptions, require_complete: RequireComplete = 
     return watch_task(at.gateway_target(), task, as_json=at.as_json, complete=require_complete)
 
 
-def tasks(at: GatewayOptions, limit: Limit = 20) -> Work:
+def tasks(at: GatewayOptions, limit: Limit = 20, answered: Answered = "") -> Work:
     """List the tenant's tasks, newest first.
 
     A status is followed by the state of the answer: "degraded" (a part came from a fallback, or a call failed) or
@@ -174,7 +182,7 @@ def tasks(at: GatewayOptions, limit: Limit = 20) -> Work:
     """
     from bulkhead_cli.tasks.tasks import list_tasks
 
-    return list_tasks(at.gateway_target(), limit, as_json=at.as_json)
+    return list_tasks(at.gateway_target(), limit, answered, as_json=at.as_json)
 
 
 def doors(at: GatewayOptions, limit: Limit = 20, doors_url: DoorsUrl = "") -> Work:

@@ -171,15 +171,15 @@ async def watch_task(target: GatewayTarget, task: str, *, as_json: bool, complet
         return await follow.watch_to_end(mesh.task(task), out, as_json=as_json, complete=complete)
 
 
-async def list_tasks(target: GatewayTarget, limit: int, *, as_json: bool) -> None:
-    """The newest tasks."""
+async def list_tasks(target: GatewayTarget, limit: int, answered: str, *, as_json: bool) -> None:
+    """The newest tasks. answered: those that are answered so, with commas between; "" for all."""
     async with target.mesh_client() as mesh:
-        tasks = await mesh.tasks(limit)
+        tasks = await mesh.tasks(limit, answered=answered)
     if as_json:
         print_json(tasks)
         return
     if not tasks:
-        out.print("no tasks yet")
+        out.print("no tasks are answered so" if answered else "no tasks yet")
         return
     print_whole(tasks_table(tasks))
 

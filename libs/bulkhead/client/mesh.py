@@ -123,13 +123,15 @@ class Mesh:
         """A task by its id; nothing is asked yet. Raises Unfit."""
         return Task(self._transport, request_checks.check_task_id(task_id))
 
-    async def tasks(self, limit: int = 20, *, opened_by: str = "") -> list[dict[str, Any]]:
-        """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone."""
+    async def tasks(self, limit: int = 20, *, opened_by: str = "", answered: str = "") -> list[dict[str, Any]]:
+        """The tenant's newest tasks. opened_by: `doors` for the runs of agents outside alone. answered: those that are
+        answered so, of `yes`, `partly`, `no` and `unknown`, with commas between."""
         rows: list[dict[str, Any]] = []
         cursor = ""
         request_checks.check_integer("limit", limit, 1, 1_000_000)
         while len(rows) < limit:
-            filters = {"limit": min(PAGE, limit - len(rows)), "opened_by": opened_by, "cursor": cursor}
+            filters = {"opened_by": opened_by, "answered": answered, "cursor": cursor}
+            filters |= {"limit": min(PAGE, limit - len(rows))}
             page = await self.read_json(request_checks.check_query(TaskListQuery, filters))
             rows += self._transport.require_field(page, "tasks")
             cursor = page.get("next") or ""

@@ -19,6 +19,8 @@ Status = Literal[
 ]
 StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 TaskKind = Literal["planned", "adopted"]
+TaskAnswered = Answered | Literal["unknown"]
+ANSWERS = (*get_args(Answered), "unknown")
 SourceKind = Literal["document", "tool_result", "step_result", "objective", "unknown"]
 
 
@@ -53,7 +55,7 @@ class TaskSummary(Contract):
     estimated_usd_micros: Count = 0
     standing: Standing | None = None
     complete: bool | None = None
-    answered: Answered | None = None
+    answered: TaskAnswered | None = None
     failure_code: str = ""
     conversation: Tag = ""
     feature: Tag = ""
@@ -117,7 +119,8 @@ class TaskDocument(TaskOptions):
     standing, complete: of `result`, null without one. An answer that is `degraded` or not complete must be read with
     its warnings (`result`.standing_reason, .completeness).
     answered: whether the task gives what was asked for, with the reason if not; a task that did not succeed is answered
-    `no`. null while the task runs, and where neither a fact nor the judge says it.
+    `no`, and where neither a fact nor the judge says it, as in an outside agent's run, it is `unknown`. null while the
+    task runs.
     uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
     person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
     kind: `adopted` is the run of an outside agent. fork_of: the task that it forks. Options are as submitted.
@@ -148,7 +151,7 @@ class TaskDocument(TaskOptions):
     spending: SpendingDocument | None = None
     standing: Standing | None = None
     complete: bool | None = None
-    answered: Answered | None = None
+    answered: TaskAnswered | None = None
     answered_reason: Reason = ""
     queue: QueueDocument | None = None
     pause: PauseDocument | None = None
@@ -268,11 +271,11 @@ class TaskListQuery(Query[TaskPage], name="listTasks", path="/v1/tasks", action=
         Remedy(f"send one or several of {', '.join(get_args(Standing))}, with commas between"),
     ] = ()
     answered: Annotated[
-        tuple[Answered, ...],
+        tuple[TaskAnswered, ...],
         Choices,
         Field(description="Only tasks that are answered so"),
-        WithJsonSchema({"type": "array", "items": {"enum": list(get_args(Answered))}}),
-        Remedy(f"send one or several of {', '.join(get_args(Answered))}, with commas between"),
+        WithJsonSchema({"type": "array", "items": {"enum": list(ANSWERS)}}),
+        Remedy(f"send one or several of {', '.join(ANSWERS)}, with commas between"),
     ] = ()
     fork_of: Annotated[Word, Field(description="Only forks of this task")] = ""
 

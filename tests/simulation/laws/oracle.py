@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bulkhead_contracts import catalog
-from tests.simulation.laws import money, seen, stops, taking, trips, waits, work
+from tests.simulation.laws import answered, money, seen, stops, taking, trips, waits, work
 from tests.simulation.laws.reading import body as _body
 from tests.simulation.laws.reading import is_stray
 from tests.simulation.laws.reading import of as _of
@@ -253,6 +253,7 @@ LAWS: dict[str, Law] = {
     "stops": stops.complain,
     "trips": trips.complain,
     "waiting": waits.complain,
+    "answered": answered.complain,
     **{one.name: one.complain for one in SITUATIONS if one.complain is not None},
 }
 """By name, which a complaint begins with."""

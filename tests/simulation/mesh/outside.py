@@ -273,6 +273,7 @@ def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str, float]:
             "verdict": "reject" if bad else "accept",
             "score": 0.1 if bad else 0.9,
             "reasons": ["it does not say enough" if bad else "it says what was done"],
+            "answered": "yes",
         }
         return {"role": "assistant", "content": json.dumps(said)}, "stop", 0.0
     message, finish = _work(payload["messages"], parts, texts)

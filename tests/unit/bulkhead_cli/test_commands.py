@@ -124,6 +124,10 @@ def test_submit_watch_show_tasks(bulkhead):
     assert json.loads(bulkhead("show", task, "--json").stdout)["status"] == "succeeded"
     listed = bulkhead("tasks", "--limit", "100").stdout
     assert task in listed and "succeeded" in listed
+    assert task in bulkhead("tasks", "--answered", "yes,unknown", "--limit", "100").stdout
+    assert "no tasks are answered so" in bulkhead("tasks", "--answered", "partly").stdout
+    refused = bulkhead("tasks", "--answered", "perhaps")
+    assert refused.exit_code == 2 and "yes, partly, no, unknown" in refused.stderr
     rows = json.loads(bulkhead("tasks", "--limit", "1", "--json").stdout)
     assert len(rows) == 1 and rows[0]["task_id"] == plain.stdout.strip()
 

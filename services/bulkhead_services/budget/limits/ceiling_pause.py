@@ -166,7 +166,7 @@ class CeilingPause:
         concerned = [
             halt
             for halt in await self._halts_of_budget(tenant)
-            if _is_parked(halt) and messages.may_concern_target(halt.reason, target)
+            if messages.may_concern_target(halt.reason, target) and _is_parked(halt)
         ]
         return sum([await self.lift_halt(tenant, halt.name, reason) for halt in concerned])
 

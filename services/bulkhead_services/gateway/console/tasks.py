@@ -8,8 +8,8 @@ from typing import get_args
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.gateway_api.tasks import Status
-from bulkhead_contracts.result import Answered, Standing
+from bulkhead.gateway_api.tasks import ANSWERS, Status
+from bulkhead_contracts.result import Standing
 from bulkhead_services.gateway.console import visits
 from bulkhead_services.gateway.console.visits import ConsoleRoutes, Visit
 
@@ -41,5 +41,5 @@ class ConsoleTaskListRoutes(ConsoleRoutes):
             asked=filters,
             statuses=STATUSES,
             standings=get_args(Standing),
-            answers=get_args(Answered),
+            answers=ANSWERS,
         )

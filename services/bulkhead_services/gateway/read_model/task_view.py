@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
-from bulkhead.gateway_api.tasks import Status, StepStatus, TaskKind
+from bulkhead.gateway_api.tasks import Status, StepStatus, TaskAnswered, TaskKind
 from bulkhead.journal.pause_status import reword_failure
 from bulkhead.runtime.edge.protocol import ReceivedMessage
 from bulkhead_contracts import subjects
@@ -253,19 +253,21 @@ def _apply_charged(view: TaskView, body: TaskCharged) -> TaskView:
 
 
 class ViewedAnswer(NamedTuple):
-    """Answer to whether a task is answered, and why not; None where nobody knows, or it goes on."""
+    """Answer to whether a task is answered, and why not; None while it goes on."""
 
-    answered: Answered | None = None
+    answered: TaskAnswered | None = None
     reason: str = ""
 
 
 def answer_of(view: TaskView) -> ViewedAnswer:
     """The answer of a task: one that has ended otherwise than well has none."""
-    if view.result is not None:
+    if view.result is not None and view.result.answered is not None:
         return ViewedAnswer(view.result.answered, view.result.answered_reason)
-    if view.status in ENDED and view.status != "succeeded":
+    if view.status not in ENDED:
+        return ViewedAnswer()
+    if view.status != "succeeded":
         return ViewedAnswer("no", view.failure.message if view.failure else "")
-    return ViewedAnswer()
+    return ViewedAnswer("unknown")
 
 
 def whole_cost(view: TaskView) -> Charge | None:

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from bulkhead.client import Mesh, Refused, Unreachable
+from bulkhead.client import Mesh, Refused, Unfit, Unreachable
 from bulkhead.client.sse import ServerEventTooLarge, SseParser
 from tests.unit.services.gateway.harness import AUDITOR, OPERATOR, make_mesh, running, until
 from tests.unit.services.gateway.read_model.test_stream import TEXT, begin, delta, end
@@ -73,6 +73,9 @@ async def test_submit_result_and_lists(tmp_path):
         for n in range(3):
             await client.submit(f"objective {n}", limit_usd=0.5, limit_tokens=10, deadline_s=1.5)
         assert len(await client.tasks(2)) == 2 and len(await client.tasks(50)) == 4
+        assert len(await client.tasks(answered="yes,unknown")) == 1 and not await client.tasks(answered="no")
+        with pytest.raises(Unfit, match="answered is"):
+            await client.tasks(answered="perhaps")
         with pytest.raises(TimeoutError):
             await client.task((await client.tasks(1))[0]["task_id"]).result(timeout_s=0.05)
 

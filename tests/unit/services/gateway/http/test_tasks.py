@@ -269,11 +269,14 @@ async def test_tasks_are_listed_by_whether_they_are_answered(mesh, http):
 
     assert (await listed("yes"), await listed("no"), await listed("partly")) == ({yes}, {no, failed}, set())
     assert await listed("yes,no") == {yes, no, failed}
+    running = (await submit(http, key="k5")).json()["task_id"]
+    assert (await http.get(f"/v1/tasks/{running}", headers=AUTH)).json()["answered"] is None
+    assert await listed("unknown") == {unknown}, "what goes on is none of them"
     shown = [(await http.get(f"/v1/tasks/{task}", headers=AUTH)).json() for task in tasks]
     assert [(task["answered"], task["answered_reason"]) for task in shown] == [
         ("yes", ""),
         ("no", "pay was not done: denied"),
-        (None, ""),
+        ("unknown", ""),
         ("no", "step s1 failed"),
     ]
     refused = await http.get("/v1/tasks?answered=perhaps", headers=AUTH)
