@@ -24,6 +24,7 @@ from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.output import CommandError
 from bulkhead_cli.target import gateway_url, nats_url, operator_bus, read_json
 from bulkhead_contracts import catalog, subjects
+from bulkhead_services.planner.app import LOGICS
 
 MIN_PYTHON = (3, 11)
 MIN_NATS = (2, 14)
@@ -302,6 +303,7 @@ async def _check_streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Doct
         async with operator_bus(data) as bus:
             stream_infos = {name: await _read_stream_info(bus, name) for name in expected}
             has_letters = (stream_infos.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
+            logics = await doctor_checks.check_logics(bus, LOGICS) if stream_infos[subjects.JOURNAL_STREAM] else None
             waiting = sum(not letter.marks for letter in await read_letters(bus)) if has_letters else 0
     except (BusError, CommandError) as error:
         yield DoctorFinding(
@@ -344,6 +346,8 @@ async def _check_streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Doct
         tight := doctor_checks.check_store_room(store_gib, used, shutil.disk_usage(data).free)
     ):
         yield tight
+    if logics is not None:
+        yield logics
     if waiting:
         yield DoctorFinding(
             "dead letters",

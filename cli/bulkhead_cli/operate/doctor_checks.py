@@ -7,7 +7,7 @@ service would use it; nothing is changed, nothing is stored.
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import httpx
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.jetstream.connection import ca_beside
-from bulkhead.bus.port import BusError, PublishRefused
+from bulkhead.bus.paging import stored_messages
+from bulkhead.bus.port import Bus, BusError, PublishRefused
+from bulkhead.runtime.decider.history import is_of_type
+from bulkhead.text.amounts import format_count
 from bulkhead_cli.operate.finding import DoctorFinding
 from bulkhead_cli.target import nats_url
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.task import TaskEnded, TaskSubmitted
 
 ASK_TIMEOUT_S = 3.0
 RUNNING = "running"
@@ -28,6 +32,8 @@ EVERYTHING = "mesh.>"
 OTLP_PATH = "/v1/traces"
 SETTINGS_TODO = "restart the mesh: `bulkhead up` provisions it again; it reports what it cannot change"
 MIN_REDIS = (6, 2)
+MAX_TASKS_LOOKED_AT = 256
+"""Tasks of unknown logic of which it is looked up whether they have ended."""
 
 
 async def check_identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator[DoctorFinding]:
@@ -44,6 +50,32 @@ async def check_identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator
             "ok",
             f"{len(tried)} services: the broker accepts each key, for its own inbox and not for others",
         )
+
+
+async def check_logics(bus: Bus, held_versions: Collection[int]) -> DoctorFinding | None:
+    """Tasks of the journal that began under a decision logic which this version of bulkhead does not hold. Raises
+    BusError."""
+    versions: dict[tuple[str, str], str] = {}
+    async for stored in stored_messages(bus, subjects.JOURNAL_STREAM, "mesh.gateway.planner.>"):
+        if is_of_type(stored, TaskSubmitted.TYPE):
+            versions[stored.tenant, stored.task] = stored.header("ce-logicversion") or "1"
+    unheld_tasks = [task for task, version in versions.items() if version not in map(str, held_versions)]
+    if not unheld_tasks:
+        return None
+    unended_count = 0
+    for tenant, task in unheld_tasks[:MAX_TASKS_LOOKED_AT]:
+        subject = subjects.mesh_subject("planner", "gateway", tenant, task)
+        last = await bus.last(subjects.JOURNAL_STREAM, subject)
+        unended_count += last is None or not is_of_type(last, TaskEnded.TYPE)
+    least = "at least " if len(unheld_tasks) > MAX_TASKS_LOOKED_AT else ""
+    numbers = ", ".join(sorted({versions[task] for task in unheld_tasks}))
+    return DoctorFinding(
+        "decision logic",
+        "problem" if unended_count else "warning",
+        f"{format_count(len(unheld_tasks), 'task')} began under logic {numbers}, which this version does not hold: "
+        f"none can be replayed, and {least}{unended_count} that have not ended do not go on",
+        "go back to the version of bulkhead that began them until they have ended, or begin a new data directory",
+    )
 
 
 async def _check_identity(data: Path, url: str, service: str) -> DoctorFinding | None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from rich.tree import Tree
 
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import StoredMessage
 from bulkhead.client import TaskEvent
 from bulkhead.journal import timeline
@@ -26,7 +27,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Charge, Reserved, Settled
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected, TaskSubmitted
 from bulkhead_infra.backup.archive import BackupManifest
 from bulkhead_infra.local.doctor_denials import ACCOUNTS, DoctorRefusals
 from bulkhead_infra.local.status import StatusScreen
@@ -487,3 +488,25 @@ def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
     text = io.StringIO()
     output.SafeConsole(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
     assert text.getvalue() == "3 tasks replayed\r"
+
+
+async def test_doctor_counts_tasks_that_began_under_a_logic_which_this_version_does_not_hold():
+    broker = MemoryBroker.for_mesh()
+    operator = MemoryBus(broker, "operator")
+
+    async def store(sender: str, receiver: str, task: str, kind: str, logic: str) -> None:
+        head = {"ce-type": kind, "ce-id": f"{sender}-{task}", "ce-logicversion": logic}
+        subject = subjects.mesh_subject(sender, receiver, "demo", task)
+        await MemoryBus(broker, sender).publish(subject, b"{}", head, head["ce-id"])
+
+    await store("gateway", "planner", "new", TaskSubmitted.ce_type(), "1")
+    assert await doctor_checks.check_logics(operator, {1: None}) is None
+    await store("gateway", "planner", "old", TaskSubmitted.ce_type(), "7")
+    await store("planner", "gateway", "old", TaskEnded.ce_type(), "7")
+    ended = await doctor_checks.check_logics(operator, {1: None})
+    assert ended is not None and ended.level == "warning" and "1 task began under logic 7" in ended.detail
+    await store("gateway", "planner", "stuck", TaskSubmitted.ce_type(), "7")
+    stuck = await doctor_checks.check_logics(operator, {1: None})
+    assert stuck is not None and stuck.level == "problem" and stuck.todo
+    assert "2 tasks" in stuck.detail and "1 that have not ended" in stuck.detail
+    assert await doctor_checks.check_logics(operator, {1: None, 7: None}) is None
